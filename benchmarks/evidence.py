@@ -14,9 +14,9 @@ from captum.attr import Occlusion
 
 from record import save
 from rounds import interleaved, speeds, table
-from striate.core.malloc import keep_freed
-from striate.interpret.attribution.gap_head import ending
-from striate.interpret.attribution.occlusion import Cover, occlusion
+from striate.core.malloc import keep_freed_memory
+from striate.interpret.attribution.cam import find_gap_head
+from striate.interpret.attribution.occlusion import OcclusionWindow, occlusion
 from striate.interpret.attribution.target import AttributionTarget
 from striate.models.catalogue import create_model
 
@@ -37,8 +37,8 @@ def occlusions(name: str, side: int, channels: int, window: int, stride: int, n:
     model = create_model(name, image_size=side, num_classes=10, in_chans=channels)
     model.eval()
     x = torch.randn(1, channels, side, side)
-    cover = Cover(window=(window, window), stride=(stride, stride))
-    asked = AttributionTarget(target=3, words="3")
+    windows = OcclusionWindow(window=(window, window), stride=(stride, stride))
+    target = AttributionTarget(target=3, text="3")
     sizes = {
         "sliding_window_shapes": (channels, window, window),
         "strides": (channels, stride, stride),
@@ -50,17 +50,17 @@ def occlusions(name: str, side: int, channels: int, window: int, stride: int, n:
             peer = Occlusion(model)
             return peer.attribute(x, perturbations_per_eval=at_once, **sizes)
 
-    mine, theirs = occlusion(model, x, asked, cover), captum(1)[0, 0]
+    mine, theirs = occlusion(model, x, target, windows), captum(1)[0, 0]
     difference = float((mine - theirs).abs().max() / theirs.abs().max())
     times = interleaved(
         {
-            "striate": lambda: occlusion(model, x, asked, cover),
+            "striate": lambda: occlusion(model, x, target, windows),
             "captum, as it comes": lambda: captum(1),
             "captum, 32 at a time": lambda: captum(32),
         },
         n,
     )
-    return times, difference, len(cover.boxes(side, side))
+    return times, difference, len(windows.boxes(side, side))
 
 
 def class_maps(n: int) -> str:
@@ -75,7 +75,9 @@ def class_maps(n: int) -> str:
     times = interleaved(
         {
             "one forward pass": plain,
-            "striate: CAM of 1,000 classes": lambda: ending(model, x).class_maps(),
+            "striate: CAM of 1,000 classes": lambda: find_gap_head(
+                model, x
+            ).class_maps(),
         },
         n,
     )
@@ -88,7 +90,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    keep_freed()
+    keep_freed_memory()
     parts = []
     for name, *sizes in CASES:
         if options.only and name != options.only:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from record import save
-from striate.core.seeds import generator
+from striate.core.seeds import numpy_generator
 from striate.data.check.check import check_images
 from striate.data.check.label_errors import ConfidentLearning
 from striate.data.find_source import find_source
@@ -49,7 +49,7 @@ SETS: Mapping[str, Callable[[], Source]] = {"digits": digits, "fashion": fashion
 def flipped(source: Source, seed: int) -> tuple[Source, np.ndarray]:
     """Return the source with some labels changed, and (N,) which."""
     assert source.arrays is not None
-    chance = generator(seed, "flips")
+    chance = numpy_generator(seed, "flips")
     labels = [record.label for record in source.records]
     at = chance.choice(len(labels), round(SHARE * len(labels)), replace=False)
     for i in at:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from striate.audit.advice import listed
-from striate.audit.advise import advise
-from striate.audit.meta_mode import blueprint
+from striate.audit.advice import join_names
+from striate.audit.all_advice import advise
+from striate.audit.meta_mode import init_empty_weights
 from striate.audit.network import audit
 from striate.models.catalogue import create_model, model_entry
 from striate.workflows.summary.summary import summary
@@ -15,12 +15,12 @@ from striate.workflows.summary.summary import summary
 
 def advice(network, shape=None):
     if isinstance(network, str) and ">" not in network:
-        with blueprint():
+        with init_empty_weights():
             model = create_model(network)
         found = audit(model, shape or model_entry(network).image.shape)
     else:
         found = summary(network, shape).audit
-    return {each.about: each for each in advise(found)}
+    return {each.check: each for each in advise(found)}
 
 
 def parameters(line):
@@ -99,7 +99,7 @@ def test_a_small_field_and_what_more_convolutions_see():
     said = advice("32x32x1 > conv 5x5 4 > pool 2")["small-field"]
     assert (said.before, said.after) == (6, 34)
     grown = "32x32x1 > conv 5x5 4 > pool 2 > 7 * (conv 3x3 4 same)"
-    field = summary(grown).audit.layers[-1].sight.axes[0].size
+    field = summary(grown).audit.layers[-1].receptive_field.axes[0].size
     assert "7 more 3×3 convolutions" in said.finding + said.change
     assert field == said.after
     assert "small-field" not in advice("8x8x1 > conv 7x7 2")
@@ -107,7 +107,7 @@ def test_a_small_field_and_what_more_convolutions_see():
 
 def test_a_field_far_larger_than_the_image():
     said = advice("resnet50", (3, 64, 64))["large-field"]
-    assert "sees 483×483, the image has 64×64" in said.finding
+    assert "483×483, the image is 64×64" in said.finding
     assert said.after == 121
     assert "large-field" not in advice("resnet50")
 
@@ -121,8 +121,8 @@ def test_bounds_and_uneven_fields_get_no_advice():
 def test_positions_that_no_output_sees():
     said = advice("9x9x3 > pool 2 > conv 3x3 4 same")["unseen-positions"]
     assert said.before == 17
-    assert "1 row and 1 column at the end" in said.finding
-    assert "Images of 8×8" in said.change
+    assert "1 row and 1 column at the bottom or right" in said.finding
+    assert "Images cropped to 8×8" in said.change
     gaps = advice("9x8x1 > conv 1x1 2 /2")["unseen-positions"]
     assert gaps.before == 72 - 5 * 4
     assert "in conv1 would read them all" in gaps.change
@@ -132,8 +132,8 @@ def test_positions_that_no_output_sees():
 def test_alexnet_of_224_leaves_a_border():
     """The paper's 224 does not give 55 without padding; 227 does."""
     said = advice("224x224x3 > conv 11x11 96 /4 > pool 3 /2")["unseen-positions"]
-    assert "5 rows and 5 columns at the end" in said.finding
-    assert "Images of 219×219" in said.change
+    assert "5 rows and 5 columns at the bottom or right" in said.finding
+    assert "Images cropped to 219×219" in said.change
     assert "unseen-positions" not in advice("alexnet")
 
 
@@ -142,7 +142,7 @@ def test_strides_that_drop_positions():
     assert "read 784 of 3,136 positions of layer1.2.relu" in said.finding
     assert "102,760,448 multiply-adds instead of 25,690,112" in said.change
     pool = advice("7x7x4 > conv 3x3 4 same > pool 3 /3")["dropped-positions"]
-    assert "it would give 3×3" in pool.change
+    assert "its output is 3×3" in pool.change
     assert pool.before == 49 - 36
     assert "dropped-positions" not in advice("resnet50_v1_5")
     assert "dropped-positions" not in advice("cifar_resnet20")
@@ -160,7 +160,7 @@ def test_a_slice_that_drops_is_not_judged():
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
 def test_an_even_window_has_no_middle():
     said = advice("32x32x3 > pool 2 > conv 4x4 8 same")["even-window"]
-    assert "1 of the image's" in said.finding
+    assert "(1 pixels of the image)" in said.finding
     assert said.after == parameters("32x32x3 > pool 2 > conv 3x3 8 same")
     model = nn.Sequential(nn.Conv2d(3, 8, 2, padding="same", bias=False))
     assert advice(model, (3, 8, 8))["even-window"].after == 24
@@ -171,7 +171,7 @@ def test_an_even_window_has_no_middle():
 
 def test_a_summary_shows_and_tells_it():
     found = summary("vgg11_bn")
-    assert [a["about"] for a in found.as_dict()["advice"]] == [
+    assert [a["check"] for a in found.as_dict()["advice"]] == [
         "small-field",
         "heavy-head",
         "redundant-bias",
@@ -182,4 +182,4 @@ def test_a_summary_shows_and_tells_it():
 
 
 def test_long_lists_are_cut():
-    assert listed(["a", "a"]) == "a"
+    assert join_names(["a", "a"]) == "a"

@@ -4,25 +4,25 @@ import pytest
 import torch
 from torch import nn
 
-from striate.audit.comparison import comparison
-from striate.audit.layer_arithmetic import explain
-from striate.audit.memory import OPTIMIZERS
+from striate.audit.comparison import comparison_table
+from striate.audit.findings import caveats, layer_table, summary_blocks
+from striate.audit.layer_arithmetic import explain_layer
 from striate.audit.network import audit
 from striate.audit.sketch import sketch
-from striate.audit.table import blocks, layer_table, remarks
-from striate.audit.valid_sizes import way_out
+from striate.audit.training_memory import OPTIMIZERS
+from striate.audit.valid_sizes import suggest_size
 from striate.core.errors import UnknownNameError
 from striate.models.catalogue import create_model
 
 
 def paper(line, layer):
-    return {row[0]: row[1:] for row in explain(audit(*sketch(line)), layer).rows}
+    return {row[0]: row[1:] for row in explain_layer(audit(*sketch(line)), layer).rows}
 
 
 def test_a_convolution_on_paper():
     said = paper("224x224x3 > conv 7x7 64 /2 pad 3", "conv1")
     assert said["height"] == ("⌊(224 + 2·3 − 7)/2⌋ + 1", "112")
-    assert said["width"] == ("likewise", "112")
+    assert said["width"] == ("same as height", "112")
     assert said["parameters"] == ("(7·7·3 + 1)·64", "9,472")
     assert said["multiply-adds"] == ("112·112 · 7·7·3·64", "118,013,952")
     assert said["receptive field"] == ("1 + (7 − 1)·1", "7")
@@ -53,16 +53,19 @@ def test_dense_pool_transposed_and_others_on_paper():
     assert paper(line, "dense1")["multiply-adds"] == ("200·3", "600")
     assert paper("2x2x1 > dense 3 nobias", "dense1")["parameters"] == ("4·3", "12")
     assert paper(line, "bn1")["parameters"] == ("2·2", "4")
-    assert paper(line, "flatten1")["numbers"] == ("2·10·10", "200")
+    assert paper(line, "flatten1")["features"] == ("2·10·10", "200")
     both = "4x4x2 > [conv 1x1 3, id]"
     assert paper(both, "branches1.(cat)")["channels"] == ("3 + 2", "5")
-    assert paper("4x4x2 > gap", "gap1")["each output"] == ("the mean of 4·4", "1×1×2")
+    assert paper("4x4x2 > gap", "gap1")["each output"] == (
+        "mean of 4·4 values",
+        "1×1×2",
+    )
     assert paper("4x4x2 > relu", "relu1")["shape"] == ("as its input", "4×4×2")
 
 
 def test_explain_knows_batches_and_other_ranks():
     found = audit(nn.Sequential(nn.Flatten(2), nn.Linear(16, 3)), (5, 4, 4))
-    assert explain(found, "1").rows[-1] == ("multiply-adds", "5·16·3", "240")
+    assert explain_layer(found, "1").rows[-1] == ("multiply-adds", "5·16·3", "240")
 
     class Pairs(nn.Module):
         def forward(self, x):
@@ -71,9 +74,9 @@ def test_explain_knows_batches_and_other_ranks():
 
     found = audit(Pairs(), (5, 4, 4))
     name = found.layers[-1].name
-    assert explain(found, name).rows[0] == ("multiply-adds", "5·16·5", "400")
+    assert explain_layer(found, name).rows[0] == ("multiply-adds", "5·16·5", "400")
     deep = audit(nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv3d(1, 2, 3)), (5, 8, 8))
-    assert [row[0] for row in explain(deep, "1").rows[:3]] == [
+    assert [row[0] for row in explain_layer(deep, "1").rows[:3]] == [
         "depth",
         "height",
         "width",
@@ -113,22 +116,22 @@ class Cumulates(nn.Module):
 
 def test_remarks_say_what_is_not_known():
     found = audit(Cumulates(), (1, 4, 4))
-    text = " ".join(block.text for block in remarks(found))
+    text = " ".join(block.text for block in caveats(found))
     assert "_fft_c2c (ran 1 times)" in text
-    assert "are bounds (≤)" in text
+    assert "are upper bounds (≤)" in text
     assert layer_table(found).rows[-1][10].startswith("≤")
     real = audit(nn.ReLU(), (1, 4, 4), real=True)
-    assert "No training memory" in remarks(real)[-1].text
-    assert len(blocks(real)) == 4
+    assert "Training memory is unknown" in caveats(real)[-1].text
+    assert len(summary_blocks(real)) == 4
     aside = nn.ModuleDict({str(i): nn.Linear(1, 1) for i in range(8)})
     odd = nn.Sequential(nn.ReLU())
     odd[0].aside = aside
-    assert "…" in remarks(audit(odd, (1, 2, 2)))[0].text
+    assert "…" in caveats(audit(odd, (1, 2, 2)))[0].text
 
 
 def test_comparison_leaves_out_what_is_not_known():
     one, two = (audit(nn.ReLU(), (1, 4, 4), real=real) for real in (False, True))
-    table = comparison(one, two, ("a", "b"))
+    table = comparison_table(one, two, ("a", "b"))
     assert [row[0] for row in table.rows][-1] == "receptive field"
     assert "training memory" not in [row[0] for row in table.rows]
     assert table.rows[0] == ("parameters", "0", "0", None)
@@ -136,18 +139,18 @@ def test_comparison_leaves_out_what_is_not_known():
 
 def test_the_way_out_of_a_misfit():
     flat = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
-    assert way_out(flat, (3, 99, 99)) == (
-        "use a side from 32 to 35, such as 32 (--image-size 32)"
+    assert suggest_size(flat, (3, 99, 99)) == (
+        "use an image size from 32 to 35, such as 32 (--image-size 32)"
     )
     small = nn.Sequential(nn.Conv2d(3, 2, 20))
-    assert way_out(small, (3, 9, 9)).startswith("use a side from 20 on")
-    assert way_out(small, (1, 32, 32)) == "give it 3 channels (--in-chans 3)"
-    assert "goes through either" in way_out(nn.Conv2d(7, 2, 3), (3, 9, 9))
+    assert suggest_size(small, (3, 9, 9)).startswith("use an image size 20 or larger")
+    assert suggest_size(small, (1, 32, 32)) == "give it 3 channels (--in-chans 3)"
+    assert "works either" in suggest_size(nn.Conv2d(7, 2, 3), (3, 9, 9))
 
 
 def test_asking_for_a_way_out_ends(monkeypatch):
-    monkeypatch.setattr("striate.audit.valid_sizes.PATIENCE", -1.0)
-    assert "goes through either" in way_out(nn.Conv2d(3, 2, 20), (3, 9, 9))
+    monkeypatch.setattr("striate.audit.valid_sizes.TIME_LIMIT", -1.0)
+    assert "works either" in suggest_size(nn.Conv2d(3, 2, 20), (3, 9, 9))
 
 
 def test_training_memory_of_one_layer_by_hand():

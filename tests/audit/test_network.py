@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from striate.audit.network import UnfinishedError, audit
-from striate.audit.table import layer_table
+from striate.audit.findings import layer_table
+from striate.audit.network import ForwardError, audit
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, model_entry
 
@@ -106,7 +106,7 @@ def test_nothing_of_the_model_changes(training, channels, real):
     before = state_of(model)
     try:
         audit(model, (channels, 6, 6), real=real)
-    except UnfinishedError:
+    except ForwardError:
         assert channels == 3
     assert_same(before, state_of(model))
     assert (model.calls, model.kept) == (0, None)
@@ -127,7 +127,7 @@ class Looks(nn.Module):
 
 
 def test_looking_at_values_stops_with_a_way_out():
-    with pytest.raises(UnfinishedError, match="depends on values") as caught:
+    with pytest.raises(ForwardError, match="depends on the values") as caught:
         audit(Looks(), (1, 8, 8))
     assert [layer.name for layer in caught.value.audit.layers[:1]] == ["first"]
     assert "--real" in caught.value.fix
@@ -136,12 +136,14 @@ def test_looking_at_values_stops_with_a_way_out():
         (2, 4, 4)
     ]
     assert found.memory is None
-    assert "for real" in found.untrained
+    assert "for real" in found.memory_error
 
 
 def test_a_misfit_names_the_layer_and_keeps_what_ran():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(7, 2))
-    with pytest.raises(GeometryError, match="cannot take images of 5×5×1") as caught:
+    with pytest.raises(
+        GeometryError, match="does not accept images of 5×5×1"
+    ) as caught:
         audit(model, (1, 5, 5))
     assert caught.value.where == "2"
     assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,)]
@@ -150,7 +152,7 @@ def test_a_misfit_names_the_layer_and_keeps_what_ran():
 def test_a_lazy_network_says_what_to_do():
     with pytest.raises(GeometryError, match="lazy") as caught:
         audit(nn.Sequential(nn.LazyConv2d(2, 3)), (1, 5, 5))
-    assert "run the network once" in caught.value.fix
+    assert "run the model once" in caught.value.fix
 
 
 class Aside(nn.Module):
@@ -170,12 +172,15 @@ class Aside(nn.Module):
 
 def test_what_does_not_run_is_told():
     found = audit(Aside(), (1, 2, 2))
-    assert [(x.name, x.parameters) for x in found.idle] == [("aside", 10)]
+    assert [(x.name, x.parameters) for x in found.unused_layers] == [("aside", 10)]
     assert [(x.name, x.parameters) for x in found.layers] == [
         ("head", 10),
         ("(model)", 2),
     ]
-    assert sum(x.parameters for x in (*found.layers, *found.idle)) == found.parameters
+    assert (
+        sum(x.parameters for x in (*found.layers, *found.unused_layers))
+        == found.parameters
+    )
     assert found.memory.gradients == 4 * found.parameters
 
 
@@ -189,7 +194,7 @@ class NoTraining(nn.Module):
 def test_networks_without_weights_outputs_or_training():
     assert audit(nn.ReLU(), (1, 2, 2)).memory.peak == 2 * 128 * 4
     found = audit(NoTraining(), (1, 2, 2))
-    assert found.untrained == "only for answers"
+    assert found.memory_error == "only for answers"
     assert found.layers[0].output is None
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from striate.audit.meta_mode import blueprint
+from striate.audit.meta_mode import init_empty_weights
 from striate.audit.network import audit
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model
@@ -28,13 +28,16 @@ def contains(outer, inner):
 def agree(model, shape, units):
     """Check units of a positive network; return the sight of its output."""
     found = audit(model, shape)
-    end = found.ends.get("") or found.layers[-1]
+    end = found.container_outputs.get("") or found.layers[-1]
     out = model(torch.zeros(1, *shape, dtype=torch.double))
     for row, column in units(out.shape[2:]):
-        said, real = end.sight.box(row, column), boxes(model, shape, (row, column))
-        bound = end.sight.loose and contains(said, real)
+        said, real = (
+            end.receptive_field.box(row, column),
+            boxes(model, shape, (row, column)),
+        )
+        bound = end.receptive_field.is_bound and contains(said, real)
         assert said == real or bound, (model, shape, (row, column), said, real)
-    return end.sight
+    return end.receptive_field
 
 
 def check(seed: int) -> None:
@@ -43,12 +46,12 @@ def check(seed: int) -> None:
     model = positive(chain(draw, draw.randint(1, 6)))
     shape = 4, draw.randint(7, 24), draw.randint(7, 24)
     try:
-        sides = audit(model, shape).ends[""].output[2:]
+        sides = audit(model, shape).container_outputs[""].output[2:]
     except GeometryError:
         return
     if min(sides):
         unit = [tuple(draw.randrange(side) for side in sides) for _ in range(4)]
-        assert not agree(model, shape, lambda sides: unit).loose
+        assert not agree(model, shape, lambda sides: unit).is_bound
 
 
 # torch warns that it copies the image for an even kernel.
@@ -75,7 +78,7 @@ def stem(stride_first: bool) -> nn.Sequential:
 
 @pytest.mark.parametrize(("first", "size"), [(True, 483), (False, 427)])
 def test_resnet50_with_its_stride_in_either_place(first, size):
-    line = audit(stem(first), (3, 224, 224)).layers[-1].sight.axes[0].line
+    line = audit(stem(first), (3, 224, 224)).layers[-1].receptive_field.axes[0].formula
     assert (line.size, line.jump) == (size, 32)
 
 
@@ -83,16 +86,16 @@ def test_resnet50_with_its_stride_in_either_place(first, size):
     ("name", "side", "size"), [("alexnet", 227, 195), ("vgg16", 224, 212)]
 )
 def test_published_fields_at_the_last_pool(name, side, size):
-    with blueprint():
+    with init_empty_weights():
         model = create_model(name)
     layers = audit(model, (3, side, side)).layers
     pool = [layer for layer in layers if layer.kind == "MaxPool2d"][-1]
-    assert pool.sight.axes[0].line.size == size
+    assert pool.receptive_field.axes[0].formula.size == size
 
 
 def test_dilation_sees_five_by_five_with_nine_weights():
     (layer,) = audit(nn.Conv2d(1, 1, 3, dilation=2, bias=False), (1, 9, 9)).layers
-    assert layer.sight.axes[0].line.size == 5
+    assert layer.receptive_field.axes[0].formula.size == 5
     assert layer.parameters == 9
 
 
@@ -173,19 +176,19 @@ def test_functions_are_followed_or_bounded(name, function):
         nn.Sequential(nn.Conv2d(4, 4, 1), Apply(function), Apply(lambda x: x * 1))
     )
     every = lambda sides: product(*({0, side // 2, side - 1} for side in sides))  # noqa: E731
-    found = audit(model, (4, 6, 8)).ends[""].sight
+    found = audit(model, (4, 6, 8)).container_outputs[""].receptive_field
     agree_inside(model, (4, 6, 8), every, chance=name in CHANCE)
     assert len(found.dims) == 4
 
 
 def agree_inside(model, shape, units, chance):
     """Check units; where the largest alone has a gradient, it lies within the box."""
-    end = audit(model, shape).ends[""]
+    end = audit(model, shape).container_outputs[""]
     out = model(torch.rand(1, *shape, dtype=torch.double))
     for unit in units(out.shape[2:]):
-        said, real = end.sight.box(*unit), varied(model, shape, unit)
+        said, real = end.receptive_field.box(*unit), varied(model, shape, unit)
         assert contains(said, real) if said else real is None, (unit, said, real)
-        if not (end.sight.loose or chance):
+        if not (end.receptive_field.is_bound or chance):
             assert said == real
 
 
@@ -209,7 +212,7 @@ def varied(model, shape, unit):
 
 
 def test_a_unit_of_padding_alone_sees_nothing():
-    sight = audit(nn.Conv2d(1, 1, 1, padding=1), (1, 3, 3)).layers[0].sight
+    sight = audit(nn.Conv2d(1, 1, 1, padding=1), (1, 3, 3)).layers[0].receptive_field
     assert sight.box(0, 1) is None
     assert sight.box(1, 1) == ((0, 0), (0, 0))
 
@@ -221,12 +224,12 @@ def test_very_many_ways_are_united():
     class Many(nn.Module):
         def __init__(self):
             super().__init__()
-            self.line = line
+            self.formula = line
 
         def forward(self, x):
             shifted = [F.pad(x, (i, 20 - i, i % 3, 2 - i % 3)) for i in range(20)]
             return torch.cat(shifted, 1)
 
-    sight = audit(Many(), (1, 4, 4)).ends[""].sight
-    assert sight.loose
+    sight = audit(Many(), (1, 4, 4)).container_outputs[""].receptive_field
+    assert sight.is_bound
     assert len(sight.paths) == 1

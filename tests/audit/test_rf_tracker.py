@@ -5,42 +5,51 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from striate.audit.macs import count
+from striate.audit.findings import layer_table
+from striate.audit.macs import count_macs
 from striate.audit.network import audit
-from striate.audit.rf_axis import FAR, gather, image, stretch, unfold
-from striate.audit.table import layer_table
-from striate.audit.window_args import Windows
+from striate.audit.rf_axis import (
+    SEES_NOTHING,
+    gather_units,
+    input_axis,
+    repeat_units,
+    transposed_window,
+)
+from striate.audit.window_args import SlidingWindow
 from support.random_networks import Apply
 
 
 def test_axes_without_units_or_readers_see_nothing():
-    none = gather(image(0), np.zeros((2, 1), dtype=np.int64))
-    assert (none.low.tolist(), none.high.tolist()) == ([FAR, FAR], [-1, -1])
-    unread = gather(image(3), np.zeros((2, 0), dtype=np.int64))
+    none = gather_units(input_axis(0), np.zeros((2, 1), dtype=np.int64))
+    assert (none.low.tolist(), none.high.tolist()) == (
+        [SEES_NOTHING, SEES_NOTHING],
+        [-1, -1],
+    )
+    unread = gather_units(input_axis(3), np.zeros((2, 0), dtype=np.int64))
     assert not unread.full
     assert unread.size == 0
 
 
 def test_enlarging_by_one_changes_nothing_and_tiles_repeat():
-    axis = image(3)
-    assert unfold(axis, 1, 1, 0, 1, outputs=3) is axis
-    assert stretch(axis, before=2, after=1).low.tolist() == [0, 1, 2, 0, 1, 2]
+    axis = input_axis(3)
+    assert transposed_window(axis, 1, 1, 0, 1, outputs=3) is axis
+    assert repeat_units(axis, before=2, after=1).low.tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_fused_attention_counts_both_products():
     query = torch.empty(1, 2, 7, 4)
     func = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-    assert count(func, (query, query, query), (1, 2, 7, 4)) == 2 * 2 * 7 * 7 * 4
+    assert count_macs(func, (query, query, query), (1, 2, 7, 4)) == 2 * 2 * 7 * 7 * 4
 
 
 def last(function, *shape):
     model = nn.Sequential(Apply(function))
-    return audit(model, shape).layers[-1].sight
+    return audit(model, shape).layers[-1].receptive_field
 
 
 def test_a_bias_that_looks_at_the_image_is_bounded():
     sight = last(lambda x: torch.addmm(x[0, 0, 0], x[0, 0], x[0, 0]), 1, 4, 4)
-    assert sight.loose
+    assert sight.is_bound
     assert sight.box(0, 0) == ((0, 3), (0, 3))
 
 
@@ -82,14 +91,14 @@ def test_several_ways_are_shown_as_one():
     pads = [(1, 0, 0, 0), (0, 1, 0, 0)]
     model = Apply(lambda x: torch.cat([F.pad(x, pad) for pad in pads], 1))
     found = audit(model, (1, 4, 4))
-    sight = found.layers[-1].sight
+    sight = found.layers[-1].receptive_field
     assert len(sight.paths) == 2
     assert layer_table(found).rows[-1][10] == "1×2"
     assert sight.box(0, 1) == ((0, 0), (0, 1))
 
 
 def test_oblong_windows_are_written_out():
-    made = Windows(kernel=(3, 5), stride=(2, 1), padding=(0, 0), dilation=(1, 2))
+    made = SlidingWindow(kernel=(3, 5), stride=(2, 1), padding=(0, 0), dilation=(1, 2))
     assert str(made) == "3×5/2×1 d1×2"
     assert not made.pointwise
 
@@ -117,9 +126,9 @@ def test_strangers_modules_are_not_followed():
 
 
 def test_a_network_lent_without_stand_ins_comes_back(monkeypatch):
-    from striate.core.hooks import lent
+    from striate.core.hooks import model_restored
 
     model = nn.Linear(1, 1)
-    with lent(model):
+    with model_restored(model):
         model.added = 1
     assert not hasattr(model, "added")

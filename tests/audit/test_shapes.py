@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import Ghost, blueprint
-from striate.audit.shapes import answer
+from striate.audit.meta_mode import MetaMode, init_empty_weights
+from striate.audit.shapes import output_of
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, model_entry
 
@@ -71,7 +71,7 @@ def told(out):
 
 @pytest.mark.parametrize(("func", "args"), CASES.values(), ids=CASES)
 def test_answers_as_torch_does(func, args):
-    said = answer(func, args, {})
+    said = output_of(func, args, {})
     assert said is not None
     assert told(said) == told(func(*args))
 
@@ -103,37 +103,38 @@ LEFT = {
 
 @pytest.mark.parametrize(("func", "args"), LEFT.values(), ids=LEFT)
 def test_leaves_to_torch_what_it_does_not_know(func, args):
-    assert answer(func, args, {}) is None
+    assert output_of(func, args, {}) is None
 
 
 def test_a_transposed_convolution_that_leaves_nothing_is_refused():
     """torch's kernels refuse it; its rule for the meta device does not."""
     settings = (None, [1, 1], [2, 2], [1, 1], True, [0, 0], 1)
     with pytest.raises(GeometryError, match="leaves nothing"):
-        answer(aten.convolution.default, (ghost(1, 4, 2, 2), W[:4], *settings), {})
+        output_of(aten.convolution.default, (ghost(1, 4, 2, 2), W[:4], *settings), {})
 
 
 def test_other_layouts_and_types_are_left_to_torch():
     assert (
-        answer(aten.clone.default, (X,), {"memory_format": torch.channels_last}) is None
+        output_of(aten.clone.default, (X,), {"memory_format": torch.channels_last})
+        is None
     )
-    assert answer(aten.mean.dim, (X, [1]), {"dtype": torch.float64}) is None
+    assert output_of(aten.mean.dim, (X, [1]), {"dtype": torch.float64}) is None
 
 
 @pytest.mark.parametrize("name", ["lenet5", "cifar_resnet20", "mobilenet_v2"])
 def test_whole_networks_give_the_shapes_of_a_real_run(name):
     """Every operation of a forward pass, real against ghostly."""
-    image = model_entry(name).image
+    shape = model_entry(name).image.shape
     shapes = {}
     for real in (True, False):
         seen = shapes.setdefault(real, [])
         model = create_model(name).eval() if real else None
         if model is None:
-            with blueprint():
+            with init_empty_weights():
                 model = create_model(name).eval()
         note = lambda op, args, out, seen=seen: seen.append((str(op), told(out)[:1]))  # noqa: E731
-        image = torch.zeros(1, *image.shape, device="cpu" if real else "meta")
-        with torch.no_grad(), Ghost(note, real=real):
+        image = torch.zeros(1, *shape, device="cpu" if real else "meta")
+        with torch.no_grad(), MetaMode(note, real=real):
             model(image)
     assert shapes[True] == shapes[False]
 
@@ -143,11 +144,13 @@ def test_batch_norm_in_evaluation_keeps_no_statistics():
     settings = (*NORM, False, 0.1, 1e-5)
     real = [torch.ones(t.shape) if isinstance(t, torch.Tensor) else t for t in settings]
     out = aten.native_batch_norm.default(torch.ones(X.shape), *real)
-    assert told(answer(aten.native_batch_norm.default, (X, *settings), {})) == told(out)
+    assert told(output_of(aten.native_batch_norm.default, (X, *settings), {})) == told(
+        out
+    )
 
 
 def test_constants_become_ghosts_when_they_meet_one():
-    with Ghost(lambda op, args, out: None):
+    with MetaMode(lambda op, args, out: None):
         out = torch.cat([X, torch.tensor([1.0]).expand(2, 1, 9, 8)], 1)
         assert torch.zeros(3).is_meta
         assert out.shape == (2, 5, 9, 8)
@@ -155,7 +158,7 @@ def test_constants_become_ghosts_when_they_meet_one():
 
 def test_a_blueprint_draws_nothing():
     state = torch.get_rng_state()
-    with blueprint():
+    with init_empty_weights():
         layer = nn.Linear(10**6, 10**6)
     assert layer.weight.is_meta
     assert torch.equal(torch.get_rng_state(), state)

@@ -13,7 +13,7 @@ from torch import nn
 
 from striate.audit.network import audit
 from striate.audit.recorder import IMAGE
-from striate.audit.used_positions import read, unread
+from striate.audit.used_positions import count_unused, find_used_positions
 from striate.core.errors import GeometryError
 from support.brute_receptive_field import positive
 from support.random_networks import Branches, chain
@@ -21,7 +21,7 @@ from support.random_networks import Branches, chain
 
 def predicted(model, shape):
     found = audit(model, shape)
-    reading = read(o for layer in found.layers for o in layer.operations)
+    reading = find_used_positions(o for layer in found.layers for o in layer.operations)
     return reading.needed[IMAGE]
 
 
@@ -40,7 +40,7 @@ def test_what_is_said_to_be_unread_has_no_gradient(seed):
     model = positive(chain(draw, draw.randint(1, 5)))
     shape = 4, draw.randint(7, 20), draw.randint(7, 20)
     try:
-        sides = audit(model, shape).ends[""].output[2:]
+        sides = audit(model, shape).container_outputs[""].output[2:]
     except GeometryError:
         return
     if min(sides):
@@ -68,7 +68,7 @@ def test_plain_windows_are_followed_exactly(seed):
     rows, columns = predicted(model, shape)
     seen = measured(model, shape)
     np.testing.assert_array_equal(seen, rows[:, None] & columns)
-    assert unread((rows, columns)) == int((~seen).sum())
+    assert count_unused((rows, columns)) == int((~seen).sum())
 
 
 def test_branches_unite_and_views_of_other_sides_read_all():

@@ -11,7 +11,7 @@ from torch import nn
 import striate as st
 from striate.core.errors import DataError, SettingError
 from striate.workflows.explain.explain import explain_images
-from striate.workflows.explain.subject import subject
+from striate.workflows.explain.load_model import load_model
 from support.images import pil_image as as_image
 from support.images import snapshot, stripes
 
@@ -197,12 +197,14 @@ def test_images_are_needed_and_must_be_images(
 def test_st_explain(shared_run, shared_folder):
     path = next((shared_folder / "across").iterdir())
     found = st.explain(shared_run, path, target="across", against="down")
-    assert found.question.words == "across rather than down"
-    assert found.heat.shape == (8, 8)
+    assert found.target.text == "across rather than down"
+    assert found.heatmap.shape == (8, 8)
     x = torch.randn(1, 8, 8)
-    plain = st.explain(shared_run.model, x, target=1, method="layercam", trust=False)
-    assert plain.trust is None
-    with pytest.raises(SettingError, match="brought to the network's size"):
+    plain = st.explain(
+        shared_run.model, x, target=1, method="layercam", sanity_checks=False
+    )
+    assert plain.sanity_checks is None
+    with pytest.raises(SettingError, match="must be preprocessed"):
         st.explain(shared_run.model, path)
 
 
@@ -221,9 +223,9 @@ def test_five_channels_and_no_weights(tmp_path):
         nn.Linear(4, 2),
     )
     run = st.train(model, data, epochs=2, out=tmp_path / "run")
-    from striate.workflows.explain.subject import Subject
+    from striate.workflows.explain.load_model import LoadedModel
 
-    about = Subject(
+    about = LoadedModel(
         name="five",
         model=run.model,
         preprocess=run.preprocess,
@@ -237,8 +239,8 @@ def test_five_channels_and_no_weights(tmp_path):
 
 def test_weights_are_for_named_networks(tmp_path):
     with pytest.raises(DataError):
-        explain_images(subject("tutorial_gray"), [tmp_path / "nothing.png"])
-    about = subject("28x28x1 > conv 3x3 4 > relu > dense 3")
+        explain_images(load_model("tutorial_gray"), [tmp_path / "nothing.png"])
+    about = load_model("28x28x1 > conv 3x3 4 > relu > dense 3")
     assert about.preprocess.mean == (0.5,)
     assert "mean nothing" in " ".join(about.remarks) or "means nothing" in " ".join(
         about.remarks

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import striate as st
-from striate.audit.network import UnfinishedError
+from striate.audit.network import ForwardError
 from striate.core.errors import StriateError
 from striate.run.target import SummaryRequest, resolve
 
@@ -194,7 +194,7 @@ def test_a_forward_that_looks_at_values(striate, file):
     assert "add --real" in said.err
     said = striate("summary", f"{file}:Looks", "--image-size", "8", "--real")
     assert said.code == 0
-    assert "No training memory" in said.out
+    assert "Training memory is unknown" in said.out
 
 
 def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
@@ -202,14 +202,14 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
     assert said.code == 2
     assert "What ran before it stopped" in said.out
     assert "body.1" in said.out
-    assert "cannot take images of 9×9×1" in said.err
+    assert "does not accept images of 9×9×1" in said.err
     assert "where: head" in said.err
-    assert "the layer takes 64 numbers and got 81" in said.err
+    assert "the layer expects 64 features and got 81" in said.err
     assert "use a side of 8" in said.err
     said = striate("summary", f"{file}:Net", "--in-chans", "3", "--image-size", "8")
     assert "give it 1 channel (" in said.err
     said = striate("summary", f"{file}:Net", "--image-size", "9", "--json")
-    assert (said.json["error"], said.json["where"]) == ("UnfinishedError", "head")
+    assert (said.json["error"], said.json["where"]) == ("ForwardError", "head")
 
 
 MISTAKES = {
@@ -228,7 +228,7 @@ MISTAKES = {
     "bad.py:Net": "line 2",
     "net.py:torch.nn.ReLU": "is no class",
     "net.py:dict": "the file has no 'dict'",
-    "8x8x3 > conv": "needs a number",
+    "8x8x3 > conv": "needs the number",
 }
 
 
@@ -301,7 +301,7 @@ def test_effective_fields_beside_the_theory(striate, shared_run, tmp_path):
     page = tmp_path / "page.html"
     named = ("lenet5_modern", "--effective", "digits", "--html", page)
     text = striate("summary", *named).out
-    assert "The weights are initial ones, not trained." in text
+    assert "The weights are random, not trained." in text
     assert "Effective receptive fields" in page.read_text("utf-8")
 
 
@@ -323,7 +323,7 @@ def test_in_python_any_module():
     assert st.summary(model).audit.shape == (3, 224, 224)
     assert st.summary(nn.Flatten()).audit.shape == (3, 224, 224)
     assert st.summary("lenet5", real=True).audit.memory is None
-    with pytest.raises(UnfinishedError) as caught:
+    with pytest.raises(ForwardError) as caught:
         st.summary(model, (1, 8, 8))
     assert "3 channels" in caught.value.fix
     with pytest.raises(StriateError):

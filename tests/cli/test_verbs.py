@@ -321,7 +321,7 @@ def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
     whole = striate("predict", shared_run.path, fresh, "--json").json
     (fresh / "across/00.png").write_bytes(b"")
     (fresh / "across/01.png").write_bytes(b"")
-    monkeypatch.setattr(capture, "PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(capture, "MAX_PIXELS", 2 * 8 * 8)
     fresh_only = striate("predict", shared_run.path, fresh, "--json").json
     for mine, theirs in zip(
         fresh_only["predictions"], whole["predictions"][2:], strict=True

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import SettingError, UnknownNameError
-from striate.core.seeds import COLUMNS, derive, uniform
-from striate.core.spec import ImageSpec, Preprocess
+from striate.core.preprocess import ImageSpec, Preprocess
+from striate.core.seeds import COLUMNS, derive_seed, uniform
 from striate.data.augment import pipeline
 from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
 from striate.data.augment.flip import flip_images, flipped_in_epoch
@@ -82,7 +82,7 @@ def test_the_sequence_is_splitmix64():
         z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
         sequence.append(z ^ (z >> 31))
     assert sequence == steps
-    state = (derive(5) + 7 * COLUMNS * 0x9E3779B97F4A7C15) % 2**64
+    state = (derive_seed(5) + 7 * COLUMNS * 0x9E3779B97F4A7C15) % 2**64
     for column in range(3):
         state = (state + 0x9E3779B97F4A7C15) % 2**64
         z = state

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from striate.core.errors import SettingError
-from striate.core.spec import ImageSpec, Preprocess
+from striate.core.preprocess import ImageSpec, Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.augment.color import ColorMap
 from striate.data.augment.mix import draw_mix_pairs, erase_rectangles, mixed_targets
@@ -23,7 +23,7 @@ from striate.data.augment.random_params import identity_params
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
-from striate.engine.loss import softmax_cost
+from striate.engine.loss import cross_entropy_loss
 from striate.engine.step import train_step
 
 RGB = Preprocess(
@@ -255,8 +255,12 @@ def test_soft_targets_cost_what_hard_ones_do():
             model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
             x = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(1))
-            costs.append(train_step(model, x, y, optimizer, softmax_cost(smoothing)))
-            costs.append(train_step(model, x, y, optimizer, softmax_cost(smoothing)))
+            costs.append(
+                train_step(model, x, y, optimizer, cross_entropy_loss(smoothing))
+            )
+            costs.append(
+                train_step(model, x, y, optimizer, cross_entropy_loss(smoothing))
+            )
         assert costs[:2] == pytest.approx(costs[2:], rel=1e-6)
     logits = torch.randn(2, 3)
     half = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])

@@ -2,8 +2,8 @@
 
 import pytest
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.split_checks import check_classes, check_counts, split_warnings
 from striate.data.split.split_file import SplitRow
@@ -31,7 +31,7 @@ def test_counts():
 
 
 def test_classes_of_given_splits():
-    labels = Labels(("a", "b", "c"))
+    labels = ClassNames(("a", "b", "c"))
     found = [row("c", "train"), row("a", "train"), row("a", "val")]
     assert check_classes(found, labels).names == ("a", "c")
     with pytest.raises(DataError, match="the val split has no images") as caught:
@@ -42,7 +42,7 @@ def test_classes_of_given_splits():
 
 
 def test_errors_of_a_new_split_have_a_fix():
-    labels = Labels(("a", "b", "c"))
+    labels = ClassNames(("a", "b", "c"))
     with pytest.raises(DataError) as caught:
         check_classes(
             rows(a_train=5, a_val=2, b_val=1, b_test=1, c_test=2), labels, SPLITS[1:]

@@ -14,9 +14,9 @@ from striate.core.errors import (
     StriateError,
     UnknownNameError,
 )
-from striate.core.hooks import untouched
-from striate.core.spec import Preprocess
-from striate.interpret.activations_at import chosen, features
+from striate.core.hooks import evaluation_mode
+from striate.core.preprocess import Preprocess
+from striate.interpret.activations_at import activations_at, match_layers
 from striate.interpret.layer_statistics import activation_statistics
 from striate.workflows.explain.tensor_file import TensorFile
 from support.foreign_networks import (
@@ -38,7 +38,9 @@ def test_outputs_are_what_the_layers_gave(kind, channels):
     names = [name for name, _ in model.named_modules() if name]
     heard = {}
     with Unchanged(model):
-        found = features(model, x, [n for n in names if n not in ("pool", "drop")], 2)
+        found = activations_at(
+            model, x, [n for n in names if n not in ("pool", "drop")], 2
+        )
 
     def hear(name):
         def hook(module, given, out):
@@ -58,7 +60,7 @@ def test_outputs_are_what_the_layers_gave(kind, channels):
 def test_a_reused_layer_answers_by_call():
     model = stranger(Reused).eval()
     x = torch.randn(2, 3, 8, 8)
-    found = features(model, x, ["relu", "relu #2", "relu #3", "again #2"])
+    found = activations_at(model, x, ["relu", "relu #2", "relu #3", "again #2"])
     with torch.no_grad():
         one = torch.relu(model.first(x))
         two = torch.relu(model.again(one) + one)
@@ -68,7 +70,7 @@ def test_a_reused_layer_answers_by_call():
     assert torch.allclose(found["again #2"], three)
     assert torch.allclose(found["relu #3"], torch.relu(three + two))
     with pytest.raises(StriateError, match="relu #4 did not run"):
-        features(model, x, "relu #4")
+        activations_at(model, x, "relu #4")
 
 
 class Counting(nn.Module):
@@ -85,30 +87,30 @@ def test_nothing_later_runs():
     """The one assertion that fails if the early stop is taken out."""
     late = Counting()
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), late)
-    features(model, torch.randn(4, 1, 5, 5), ["0", "1"], batch_size=2)
+    activations_at(model, torch.randn(4, 1, 5, 5), ["0", "1"], batch_size=2)
     assert late.ran == 0
-    features(model, torch.randn(4, 1, 5, 5), "2", batch_size=2)
+    activations_at(model, torch.randn(4, 1, 5, 5), "2", batch_size=2)
     assert late.ran == 2
 
 
 def test_an_in_place_activation_does_not_reach_back():
     model = stranger(InPlace)
-    found = features(model, torch.randn(2, 3, 8, 8), "stem.*")
+    found = activations_at(model, torch.randn(2, 3, 8, 8), "stem.*")
     assert found["stem.1"].min() < 0
     assert torch.equal(found["stem.1"].clamp(min=0), found["stem.2"])
 
 
 def test_patterns_and_wrong_names():
     model = stranger(InPlace)
-    assert chosen(model, "stem*") == ["stem", "stem.0", "stem.1", "stem.2"]
-    assert chosen(model, ["fc", "body.?", "fc"]) == ["body.0", "body.1", "fc"]
-    assert chosen(model, ["fc #1", "fc #2"]) == ["fc", "fc #2"]
+    assert match_layers(model, "stem*") == ["stem", "stem.0", "stem.1", "stem.2"]
+    assert match_layers(model, ["fc", "body.?", "fc"]) == ["body.0", "body.1", "fc"]
+    assert match_layers(model, ["fc #1", "fc #2"]) == ["fc", "fc #2"]
     for wrong in ("stm.0", "layer*", "fc #x", ""):
         with pytest.raises(UnknownNameError, match="no layer is called") as error:
-            chosen(model, wrong)
+            match_layers(model, wrong)
         assert "stem.0, stem.1" in error.value.fix
     with pytest.raises(UnknownNameError) as error:
-        chosen(model, "stm.0")
+        match_layers(model, "stm.0")
     assert error.value.fix.startswith("did you mean stem.0")
 
 
@@ -118,11 +120,11 @@ def test_bad_images_are_refused_and_the_model_is_left():
         (torch.zeros(3, 8, 8), "4 dimensions, got 3×8×8"),
         (torch.zeros(0, 3, 8, 8), "4 dimensions, got 0×3×8×8"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "floating-point"),
-        (torch.zeros(1, 4, 8, 8), "refuses a batch of 1×4×8×8"),
-        (torch.zeros(1, 3, 2, 2), "refuses a batch of 1×3×2×2"),
+        (torch.zeros(1, 4, 8, 8), "does not accept a batch of 1×4×8×8"),
+        (torch.zeros(1, 3, 2, 2), "does not accept a batch of 1×3×2×2"),
     ):
         with Unchanged(model), pytest.raises(GeometryError, match=words):
-            features(model, x, "*")
+            activations_at(model, x, "*")
 
 
 def test_a_layer_that_gives_no_tensor_is_named():
@@ -131,8 +133,8 @@ def test_a_layer_that_gives_no_tensor_is_named():
             return x, x
 
     model = nn.Sequential(Pair())
-    with pytest.raises(StriateError, match="0 gives a tuple, not a tensor"):
-        features(model, torch.randn(1, 1, 2, 2), "0")
+    with pytest.raises(StriateError, match="the output of 0 is a tuple, not a tensor"):
+        activations_at(model, torch.randn(1, 1, 2, 2), "0")
 
 
 class Careless(nn.Module):
@@ -163,11 +165,11 @@ def test_even_careless_networks_come_back_as_they_were(kind):
     count = model[0].count
     x = torch.randn(2, 1, 2, 2)
     with Unchanged(model):
-        features(model, x, "0")
+        activations_at(model, x, "0")
         activation_statistics(model, x)
     assert list(model[0]._buffers) == ["count"]
     assert model[0].count is count
-    with torch.inference_mode(), untouched(model):
+    with torch.inference_mode(), evaluation_mode(model):
         model(x)
     assert not model[0].count.is_inference()
 
@@ -179,17 +181,17 @@ def test_statistics_are_numpys(kind):
     with Unchanged(model):
         found = activation_statistics(model, x)
     for one in found:
-        values = features(model, x, one.name)[one.name].double()
+        values = activations_at(model, x, one.name)[one.name].double()
         assert one.shape == values.shape[1:]
         assert one.mean == pytest.approx(values.mean().item(), rel=1e-5, abs=1e-6)
-        assert one.deviation == pytest.approx(values.std(correction=0).item(), rel=1e-4)
-        assert (one.low, one.high) == (values.min(), values.max())
-        if one.low >= 0:
-            assert one.zero == pytest.approx((values == 0).double().mean().item())
+        assert one.std == pytest.approx(values.std(correction=0).item(), rel=1e-4)
+        assert (one.minimum, one.maximum) == (values.min(), values.max())
+        if one.minimum >= 0:
+            assert one.zero_share == pytest.approx((values == 0).double().mean().item())
             channels = values.abs().amax([d for d in range(values.ndim) if d != 1])
-            assert one.silent == (channels == 0).sum()
+            assert one.dead_channels == (channels == 0).sum()
         else:
-            assert one.zero is None
+            assert one.zero_share is None
 
 
 def test_statistics_of_large_and_odd_outputs():
@@ -198,9 +200,9 @@ def test_statistics_of_large_and_odd_outputs():
     x[:, 1] = -1
     model = nn.Sequential(nn.ReLU(), nn.Flatten(0), nn.Identity())
     found = {one.name: one for one in activation_statistics(model, x)}
-    assert found["0"].silent == 1
+    assert found["0"].dead_channels == 1
     assert found["0"].mean == pytest.approx(x.clamp(min=0).mean().item(), rel=1e-5)
-    assert found["1"].silent is None
+    assert found["1"].dead_channels is None
     half = activation_statistics(nn.Sequential(nn.ReLU()), x.half(), ["0"])[0]
     assert half.mean == pytest.approx(found["0"].mean, rel=1e-2)
 
@@ -231,7 +233,7 @@ def test_folders_go_to_files(tmp_path, shared_run):
 
 def test_files_are_refused_with_reasons(tmp_path, shared_run):
     folder = write_folder(tmp_path / "new", count=1)
-    with pytest.raises(SettingError, match="brought to the network's size"):
+    with pytest.raises(SettingError, match="must be preprocessed"):
         st.features(shared_run.model, folder, "conv1")
     own = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.2,))
     found = st.features(shared_run.model, folder, "conv1", preprocess=own)

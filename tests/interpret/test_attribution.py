@@ -6,20 +6,20 @@ from captum import attr
 from scipy import stats
 from torch import nn
 
-import striate.interpret.attribution.cam as cam
+import striate.interpret.attribution.grad_cam as cam
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
-from striate.interpret.attribution.attribute import METHODS, class_map, evidence
-from striate.interpret.attribution.cam import cam_map, see
-from striate.interpret.attribution.gap_head import ending
+from striate.interpret.attribution.attribute import METHODS, attribute
+from striate.interpret.attribution.cam import cam_map, find_gap_head
+from striate.interpret.attribution.grad_cam import grad_cam_map, layer_gradients
 from striate.interpret.attribution.integrated_gradients import integrated_gradients
-from striate.interpret.attribution.occlusion import Cover, occlusion
+from striate.interpret.attribution.occlusion import OcclusionWindow, occlusion
 from striate.interpret.attribution.sanity_checks import (
+    deletion_and_insertion,
     rank_correlation,
-    removal,
-    weight_dependence,
+    shuffled_weights_correlation,
 )
-from striate.interpret.attribution.target import AttributionTarget, ask
-from striate.interpret.layer_choice import calls_of, place
+from striate.interpret.attribution.target import AttributionTarget, make_target
+from striate.interpret.layer_choice import layer_shapes, target_layer
 from striate.models.catalogue import create_model
 from support.foreign_networks import (
     STRANGERS,
@@ -30,7 +30,7 @@ from support.foreign_networks import (
     stranger,
 )
 
-CAT = AttributionTarget(target=1, words="cat")
+CAT = AttributionTarget(target=1, text="cat")
 NAMES = ["bird", "cat", "dog", "fish"]
 
 
@@ -47,16 +47,16 @@ def test_every_method_on_networks_that_are_not_ours(kind, method, channels):
     model, x = stranger(kind, channels), image(channels)
     if method == "cam" and kind is not InPlace:
         with Unchanged(model), pytest.raises(GeometryError, match="global average"):
-            evidence(model, x, method=method)
+            attribute(model, x, method=method)
         return
     with Unchanged(model):
-        found = evidence(model, x, method=method, target="cat", labels=NAMES)
-    assert found.heat.shape == (16, 16)
-    assert found.question.words == "cat"
-    assert found.heat.isfinite().all()
-    assert found.signed or found.heat.min() >= 0
-    assert 0 <= found.trust.deletion <= 1
-    assert -1 <= (found.trust.randomized or 0) <= 1
+        found = attribute(model, x, method=method, target="cat", labels=NAMES)
+    assert found.heatmap.shape == (16, 16)
+    assert found.target.text == "cat"
+    assert found.heatmap.isfinite().all()
+    assert found.signed or found.heatmap.min() >= 0
+    assert 0 <= found.sanity_checks.deletion <= 1
+    assert -1 <= (found.sanity_checks.shuffled_correlation or 0) <= 1
 
 
 # --- against captum ------------------------------------------------------------------
@@ -82,7 +82,7 @@ LAYERS = [
 def test_grad_cam_is_captums(kind, layer, channels):
     model, x = stranger(kind, channels).eval(), image(channels)
     mine = [
-        cam_map(model, x, layer, AttributionTarget(target=i, words=""), "gradcam")
+        grad_cam_map(model, x, layer, AttributionTarget(target=i, text=""), "gradcam")
         for i in range(4)
     ]
     peer = attr.LayerGradCam(model, model.get_submodule(layer))
@@ -110,7 +110,7 @@ def test_one_of_ours_is_captums_too():
     torch.manual_seed(0)
     model, x = create_model("cifar_resnet20").eval(), image(3, 32)
     for layer in ("layer2", "layer3"):
-        mine = cam_map(model, x, layer, CAT, "gradcam")
+        mine = grad_cam_map(model, x, layer, CAT, "gradcam")
         peer = attr.LayerGradCam(model, model.get_submodule(layer))
         theirs = peer.attribute(x, target=1, relu_attributions=True)[0, 0]
         assert agree(mine, theirs)
@@ -125,7 +125,7 @@ def test_one_of_ours_is_captums_too():
 )
 def test_occlusion_is_captums(kind, window):
     model, x = stranger(kind).eval(), image()
-    mine = occlusion(model, x, CAT, Cover(window=window[0], stride=window[1]))
+    mine = occlusion(model, x, CAT, OcclusionWindow(window=window[0], stride=window[1]))
     theirs = attr.Occlusion(model).attribute(
         x, (3, *window[0]), strides=(3, *window[1]), target=1
     )
@@ -142,9 +142,9 @@ def test_cam_is_grad_cam_where_the_network_ends_in_averaging(name):
     model = create_model(name, num_classes=4, image_size=96).train()
     x = image(3, 96)
     with Unchanged(model):
-        exact = class_map(model, x, CAT)
-        end = ending(model, x)
-    seen = see(model, x, end.call, CAT)
+        exact = cam_map(model, x, CAT)
+        end = find_gap_head(model, x)
+    seen = layer_gradients(model, x, end.call, CAT)
     by_gradient = (seen.gradients.mean((2, 3), keepdim=True) * seen.activations).sum(1)
     assert torch.allclose(exact, by_gradient[0], atol=1e-5)
     total = exact.sum() + end.bias[1]
@@ -170,17 +170,22 @@ def test_functional_averaging_counts_and_its_absence_is_said():
             return self.head(x) if self.twice else self.single(x)
 
     x = image()
-    assert ending(Mean(), x).class_maps(torch.tensor([2])).shape == (1, 1, 14, 14)
-    with pytest.raises(GeometryError, match="written to before"):
-        ending(Mean(in_place=True), x)
+    assert find_gap_head(Mean(), x).class_maps(torch.tensor([2])).shape == (
+        1,
+        1,
+        14,
+        14,
+    )
+    with pytest.raises(GeometryError, match="changed in place before"):
+        find_gap_head(Mean(in_place=True), x)
     with pytest.raises(GeometryError, match="does more than average"):
-        ending(Mean(twice=True), x)
+        find_gap_head(Mean(twice=True), x)
     with pytest.raises(GeometryError, match="no linear layer takes"):
-        ending(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), x)
+        find_gap_head(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), x)
     with pytest.raises(GeometryError, match="there are no maps"):
-        ending(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), x)
+        find_gap_head(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), x)
     straight = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    end = ending(straight, x)
+    end = find_gap_head(straight, x)
     assert torch.allclose(end.class_maps().sum((2, 3)), end.logits, atol=1e-5)
 
 
@@ -200,68 +205,77 @@ def test_weights_of_the_table_on_paper():
 
 def test_contrast_is_the_difference():
     model, x = stranger(InPlace), image()
-    both = evidence(model, x, target="cat", against="dog", labels=NAMES, trust=False)
-    assert both.question.words == "cat rather than dog"
+    both = attribute(
+        model, x, target="cat", against="dog", labels=NAMES, sanity_checks=False
+    )
+    assert both.target.text == "cat rather than dog"
     apart = [
-        evidence(model, x, target=name, labels=NAMES, trust=False).own
+        attribute(model, x, target=name, labels=NAMES, sanity_checks=False).layer_map
         for name in ("cat", "dog")
     ]
-    assert torch.allclose(both.own, apart[0] - apart[1], atol=1e-6)
+    assert torch.allclose(both.layer_map, apart[0] - apart[1], atol=1e-6)
     assert both.method == "cam"
     logits = torch.tensor([[0.0, 2.0, 1.0]])
-    asked = ask(logits, against=2)
+    asked = make_target(logits, against=2)
     assert asked.score(logits).item() == 1
-    assert asked.chance(logits).item() == pytest.approx(0.7310586)
-    with pytest.raises(SettingError, match="cannot be held against itself"):
-        ask(logits, 1, 1)
+    assert asked.probability(logits).item() == pytest.approx(0.7310586)
+    with pytest.raises(SettingError, match="is compared with itself"):
+        make_target(logits, 1, 1)
     with pytest.raises(UnknownNameError, match="'cow'"):
-        ask(logits, "cow", labels=["cat", "dog", "ox"])
+        make_target(logits, "cow", labels=["cat", "dog", "ox"])
     with pytest.raises(SettingError, match="2 class names for 3 outputs"):
-        ask(logits, labels=["cat", "dog"])
+        make_target(logits, labels=["cat", "dog"])
 
 
 def test_the_layer_is_chosen_and_said():
     x = image()
-    assert place(stranger(InPlace), x).call == "body.1"
-    assert place(stranger(Reused), x).call == "relu #3"
+    assert target_layer(stranger(InPlace), x).call == "body.1"
+    assert target_layer(stranger(Reused), x).call == "relu #3"
     branches = create_model("googlenet_no_aux", num_classes=4, image_size=64)
-    assert place(branches, image(3, 64)).call == "inception4e"
-    chosen = place(stranger(Functional), x)
+    assert target_layer(branches, image(3, 64)).call == "inception4e"
+    chosen = target_layer(stranger(Functional), x)
     assert (chosen.call, chosen.shape) == ("top", (10, 6, 6))
-    assert chosen.why == "the last layer with maps of 4×4 or finer, 6×6×10"
-    assert calls_of(stranger(Reused), x)["again #2"] == (6, 16, 16)
-    assert evidence(stranger(Reused), x, layer="relu", trust=False).layer.call == "relu"
+    assert chosen.reason == "the last layer with maps of 4×4 or finer, 6×6×10"
+    assert layer_shapes(stranger(Reused), x)["again #2"] == (6, 16, 16)
+    assert (
+        attribute(stranger(Reused), x, layer="relu", sanity_checks=False).layer.call
+        == "relu"
+    )
 
 
 def test_bad_input_is_refused_by_name():
     model, x = stranger(InPlace), image()
     cases = (
         ({"layer": "body.7"}, UnknownNameError, "'body.7'"),
-        ({"layer": "fc"}, GeometryError, "fc gives 4, which is no map"),
+        (
+            {"layer": "fc"},
+            GeometryError,
+            "fc has the output 4, which is not a feature map",
+        ),
         ({"method": "gradcan"}, UnknownNameError, "no method is called 'gradcan'"),
         ({"target": 9}, UnknownNameError, "no class index is called '9'"),
         ({"method": "cam", "layer": "stem.0"}, GeometryError, "maps that are averaged"),
     )
     for settings, kind, words in cases:
         with Unchanged(model), pytest.raises(kind, match=words):
-            evidence(model, x, **settings)
+            attribute(model, x, **settings)
     for wrong, words in (
         (x[0], "4 dimensions"),
         (x.repeat(2, 1, 1, 1), "one image at a time, got 2"),
-        (x[:, :2], "refuses a batch of 1×2×16×16"),
+        (x[:, :2], "does not accept a batch of 1×2×16×16"),
     ):
         with Unchanged(model), pytest.raises(GeometryError, match=words):
-            evidence(model, wrong)
+            attribute(model, wrong)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 4))
     with pytest.raises(GeometryError, match="no layer's output has height"):
-        evidence(flat, x)
-    assert evidence(flat, x, method="occlusion").layer is None
+        attribute(flat, x)
+    assert attribute(flat, x, method="occlusion").layer is None
     with pytest.raises(GeometryError, match="the network gave 1×4×14×14"):
-        evidence(nn.Sequential(nn.Conv2d(3, 4, 3)), x)
+        attribute(nn.Sequential(nn.Conv2d(3, 4, 3)), x)
     side = stranger(Functional)
     side.unused = nn.Conv2d(3, 3, 1)
     with pytest.raises(GeometryError, match="unused gave no tensor here"):
-        evidence(side, x, layer="unused")
+        attribute(side, x, layer="unused")
 
     class Aside(nn.Module):
         def __init__(self):
@@ -274,38 +288,42 @@ def test_bad_input_is_refused_by_name():
             return self.fc(x.flatten(1))
 
     with pytest.raises(GeometryError, match="aside does not lead to the score"):
-        evidence(Aside(), x, method="gradcam")
+        attribute(Aside(), x, method="gradcam")
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"window": (0, 1), "stride": (1, 1)}, "at least 1"),
-        ({"window": (2, 2), "stride": (3, 2)}, "leave gaps"),
+        ({"window": (2, 2), "stride": (3, 2)}, "leaves gaps"),
     ],
 )
 def test_windows_are_checked(settings, words):
     with pytest.raises(SettingError, match=words):
-        Cover(**settings)
+        OcclusionWindow(**settings)
 
 
 def test_it_works_without_gradients_and_in_inference_mode():
     model, x = stranger(InPlace), image()
-    plain = evidence(model, x, method="gradcam", trust=False).own
+    plain = attribute(model, x, method="gradcam", sanity_checks=False).layer_map
     with torch.no_grad():
-        assert torch.equal(evidence(model, x, method="gradcam", trust=False).own, plain)
+        assert torch.equal(
+            attribute(model, x, method="gradcam", sanity_checks=False).layer_map, plain
+        )
     with torch.inference_mode():
         for method in METHODS:
-            found = evidence(model, x, method=method, trust=False)
-            assert found.heat.isfinite().all()
+            found = attribute(model, x, method=method, sanity_checks=False)
+            assert found.heatmap.isfinite().all()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_frozen_parameters_do_not_matter(method):
     model, x = stranger(InPlace), image()
-    free = evidence(model, x, method=method, trust=False).own
+    free = attribute(model, x, method=method, sanity_checks=False).layer_map
     model.requires_grad_(False)
-    assert torch.equal(evidence(model, x, method=method, trust=False).own, free)
+    assert torch.equal(
+        attribute(model, x, method=method, sanity_checks=False).layer_map, free
+    )
 
 
 class Widest(nn.Module):
@@ -321,7 +339,7 @@ class Widest(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("method", "most"), [("scorecam", 2), ("occlusion", 2), ("integrated", 2)]
+    ("method", "most"), [("scorecam", 2), ("occlusion", 2), ("integrated_gradients", 2)]
 )
 def test_large_images_go_through_a_few_at_a_time(method, most, monkeypatch):
     """Memory has a bound in pixels; the marks' images are under it too."""
@@ -329,15 +347,15 @@ def test_large_images_go_through_a_few_at_a_time(method, most, monkeypatch):
     tail = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4)
     model = nn.Sequential(widest, nn.Conv2d(3, 6, 3), *tail)
     x = image(3, 16)
-    monkeypatch.setattr("striate.interpret.activations_at.PIXELS", 2 * 16 * 16 + 9)
+    monkeypatch.setattr("striate.interpret.activations_at.MAX_PIXELS", 2 * 16 * 16 + 9)
     monkeypatch.setattr(
-        "striate.interpret.attribution.occlusion._patched", lambda *_: None
+        "striate.interpret.attribution.occlusion._partial_scores", lambda *_: None
     )
-    found = evidence(model, x, method=method, trust=False)
-    assert found.heat.shape == (16, 16)
+    found = attribute(model, x, method=method, sanity_checks=False)
+    assert found.heatmap.shape == (16, 16)
     assert widest.most == most
     widest.most = 0
-    removal(model, x, found.heat, CAT)
+    deletion_and_insertion(model, x, found.heatmap, CAT)
     assert widest.most == 2
 
 
@@ -348,21 +366,23 @@ def test_a_map_that_ignores_the_weights_gets_the_red_stamp(monkeypatch):
     """The planted one is an edge detector in the guise of a method."""
 
     model, x = stranger(InPlace), image(3, 32)
-    honest = evidence(model, x, method="gradcam")
-    assert not honest.trust.blind
+    honest = attribute(model, x, method="gradcam")
+    assert not honest.sanity_checks.ignores_weights
 
-    def blind(network):
+    def edge_detector(network):
         return x[0].mean(0).abs()
 
-    assert weight_dependence(model, x[0].mean(0).abs(), blind) == 1
-    assert weight_dependence(model, torch.zeros(32, 32), blind) is None
-    monkeypatch.setattr(
-        "striate.interpret.attribution.attribute.cam_map",
-        lambda network, x, *_: blind(0),
+    assert shuffled_weights_correlation(model, x[0].mean(0).abs(), edge_detector) == 1
+    assert (
+        shuffled_weights_correlation(model, torch.zeros(32, 32), edge_detector) is None
     )
-    stamped = evidence(model, x, method="gradcam")
-    assert stamped.trust.blind
-    assert stamped.trust.randomized == 1
+    monkeypatch.setattr(
+        "striate.interpret.attribution.attribute.grad_cam_map",
+        lambda network, x, *_: edge_detector(0),
+    )
+    stamped = attribute(model, x, method="gradcam")
+    assert stamped.sanity_checks.ignores_weights
+    assert stamped.sanity_checks.shuffled_correlation == 1
 
 
 def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
@@ -375,14 +395,14 @@ def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
 
     x = torch.zeros(1, 1, 32, 32)
     x[0, 0, 2:5, 3:6] = 1
-    question = AttributionTarget(target=0, words="spot")
-    good = removal(Spot(), x, x[0, 0], question)
-    bad = removal(Spot(), x, -x[0, 0], question)
+    question = AttributionTarget(target=0, text="spot")
+    good = deletion_and_insertion(Spot(), x, x[0, 0], question)
+    bad = deletion_and_insertion(Spot(), x, -x[0, 0], question)
     assert good[0] < 0.4 < 0.9 < bad[0]
     assert good[1] > 0.9 > 0.7 > bad[1]
-    found = evidence(Spot(), x, method="occlusion", target=0)
-    assert found.trust.beats_chance
-    row, column = divmod(int(found.heat.argmax()), 32)
+    found = attribute(Spot(), x, method="occlusion", target=0)
+    assert found.sanity_checks.beats_random
+    row, column = divmod(int(found.heatmap.argmax()), 32)
     assert row <= 5
     assert 1 <= column <= 7
 

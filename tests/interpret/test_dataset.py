@@ -5,8 +5,12 @@ import torch
 from torch import nn
 
 from striate.core.errors import DataError, GeometryError
-from striate.interpret.attribution.attribute import evidence
-from striate.interpret.attribution.dataset import ring, standing_out, whole_set
+from striate.interpret.attribution.attribute import attribute
+from striate.interpret.attribution.dataset import (
+    border_mask,
+    dataset_attribution,
+    foreground_mask,
+)
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
 
@@ -16,27 +20,29 @@ def test_the_mean_map_is_the_mean_of_maps(kind, channels):
     model = stranger(kind, channels)
     x = torch.randn(9, channels, 16, 16, generator=torch.manual_seed(2))
     with Unchanged(model):
-        found = whole_set(model, x.split(4), 4)
+        found = dataset_attribution(model, x.split(4), 4)
     heat = torch.zeros(4, 16, 16, dtype=torch.float64)
     border, count, flat = torch.zeros(4, dtype=torch.float64), torch.zeros(4), 0
     for one in x.split(1):
-        each = evidence(model, one, method="gradcam", trust=False)
-        own = each.heat.double()
+        each = attribute(model, one, method="gradcam", sanity_checks=False)
+        own = each.heatmap.double()
         if not own.sum():
             flat += 1
             continue
         own = own / own.sum()
-        heat[each.question.target] += own
-        border[each.question.target] += own[ring(16, 16)].sum()
-        count[each.question.target] += 1
+        heat[each.target.target] += own
+        border[each.target.target] += own[border_mask(16, 16)].sum()
+        count[each.target.target] += 1
     seen = count > 0
-    assert found.flat == flat
+    assert found.empty == flat
     assert found.counts.tolist() == count.tolist()
     assert torch.allclose(
-        found.heat[seen], (heat / count[:, None, None])[seen], atol=1e-6
+        found.heatmap[seen], (heat / count[:, None, None])[seen], atol=1e-6
     )
     assert torch.allclose(found.border[seen], (border / count)[seen], atol=1e-6)
-    assert found.border_area == pytest.approx(float(ring(16, 16).double().mean()))
+    assert found.border_area == pytest.approx(
+        float(border_mask(16, 16).double().mean())
+    )
 
 
 def test_a_planted_frame_is_found_on_the_border():
@@ -45,23 +51,23 @@ def test_a_planted_frame_is_found_on_the_border():
     x = torch.zeros(2, 2, 20, 20)
     x[0, 0, 0, 0] = 4.0
     x[1, 1, 8:12, 8:12] = 4.0
-    found = whole_set(model, [x], 2)
+    found = dataset_attribution(model, [x], 2)
     assert found.border.tolist() == [1.0, 0.0]
-    assert found.ground.tolist() == [0.0, 0.0]
-    assert found.ground_area.tolist() == [1 - 1 / 400, 1 - 16 / 400]
+    assert found.background.tolist() == [0.0, 0.0]
+    assert found.background_area.tolist() == [1 - 1 / 400, 1 - 16 / 400]
 
 
 def test_what_stands_out_ignores_scale_and_offset():
     x = torch.zeros(1, 1, 9, 9)
     x[0, 0, 4, 3:6] = 1
-    want = standing_out(x, ring(9, 9))
+    want = foreground_mask(x, border_mask(9, 9))
     assert want.sum() == 3
     for other in (x * 200 - 7, 1 - x, x.repeat(1, 4, 1, 1)):
-        assert torch.equal(standing_out(other, ring(9, 9)), want)
+        assert torch.equal(foreground_mask(other, border_mask(9, 9)), want)
 
 
 def test_a_set_needs_images_and_maps():
     with pytest.raises(DataError, match="no images"):
-        whole_set(nn.Flatten(), [], 2)
+        dataset_attribution(nn.Flatten(), [], 2)
     with pytest.raises(GeometryError):
-        whole_set(nn.Sequential(nn.Flatten()), [torch.randn(2, 1, 3, 3)], 9)
+        dataset_attribution(nn.Sequential(nn.Flatten()), [torch.randn(2, 1, 3, 3)], 9)

@@ -6,14 +6,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.interpret.depth.layer_profile import depth_profile, rate
-from striate.interpret.depth.linear_collapse import (
-    boundary,
-    collapsed,
-    polynomial,
-    rings,
+from striate.interpret.depth.layer_profile import depth_profile, gradient_factor
+from striate.interpret.depth.nonlinearity import (
+    collapse_linear,
+    draw_boundary,
+    fit_boundary,
+    fit_networks,
+    polynomial_features,
+    probability_profile,
+    ring_points,
 )
-from striate.interpret.depth.nonlinearity import bends, plane, profile
 from support.foreign_networks import STRANGERS, Reused, Unchanged, stranger
 
 
@@ -81,7 +83,7 @@ def test_numbers_are_autograds():
 def test_sigmoid_vanishes_tanh_less_relu_stays_and_shortcuts_cure():
     x, y = batch()
     found = {
-        name: rate(depth_profile(plain(function, shortcut=short), x, y))
+        name: gradient_factor(depth_profile(plain(function, shortcut=short), x, y))
         for name, function, short in (
             ("sigmoid", torch.sigmoid, False),
             ("tanh", torch.tanh, False),
@@ -106,7 +108,7 @@ def test_a_frozen_layer_has_no_update_but_a_gradient():
 
 
 def test_rates_need_two_layers():
-    assert rate([]) != rate([])
+    assert gradient_factor([]) != gradient_factor([])
 
 
 # --- one layer, and more -------------------------------------------------------------
@@ -116,29 +118,31 @@ def test_linear_layers_collapse_and_bent_ones_do_not():
     torch.manual_seed(0)
     chain = [nn.Linear(4, 9), nn.Linear(9, 7, bias=False), nn.Linear(7, 3)]
     x = torch.randn(20, 4)
-    assert torch.allclose(collapsed(chain)(x), nn.Sequential(*chain)(x), atol=1e-5)
+    assert torch.allclose(
+        collapse_linear(chain)(x), nn.Sequential(*chain)(x), atol=1e-5
+    )
     bent = nn.Sequential(chain[0], nn.ReLU(), *chain[1:])
-    assert not torch.allclose(collapsed(chain)(x), bent(x), atol=1e-2)
+    assert not torch.allclose(collapse_linear(chain)(x), bent(x), atol=1e-2)
     with pytest.raises(GeometryError, match="layer 1 is a ReLU"):
-        collapsed(list(bent))
+        collapse_linear(list(bent))
     with pytest.raises(GeometryError, match="no layers"):
-        collapsed([])
+        collapse_linear([])
 
 
 def test_what_bends_a_boundary():
     """One layer, three in a row, squares before it, a bend between."""
-    points, inner = rings(400)
+    points, inner = ring_points(400)
 
     def accuracy(model, x=points):
         torch.manual_seed(0)
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
-        return boundary(model, x, inner)
+        return fit_boundary(model, x, inner)
 
     line = accuracy(nn.Linear(2, 1))
     deep = accuracy(nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 1)))
-    squares = accuracy(nn.Linear(5, 1), polynomial(points, 2))
+    squares = accuracy(nn.Linear(5, 1), polynomial_features(points, 2))
     bent = accuracy(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)))
     assert line < 0.62
     assert deep < 0.62
@@ -148,22 +152,28 @@ def test_what_bends_a_boundary():
 
 def test_a_plane_is_red_where_the_inner_ring_is():
     """Squares draw a disc: red within, blue without, the points upon it."""
-    found = bends(300)
-    points, inner = rings(300)
-    drawn = plane(found[2].model, points, inner, side=120).astype(int)
+    found = fit_networks(300)
+    points, inner = ring_points(300)
+    drawn = draw_boundary(found[2].model, points, inner, side=120).astype(int)
     middle, corner = drawn[60, 60], drawn[2, 2]
     assert middle[0] > middle[2]
     assert corner[2] > corner[0]
-    right = plane(lambda x: x[:, :1] * 9, points[:0], inner[:0], side=9).astype(int)
+    right = draw_boundary(lambda x: x[:, :1] * 9, points[:0], inner[:0], side=9).astype(
+        int
+    )
     assert right[4, 8, 0] > right[4, 8, 2]  # to the right is red
-    up = plane(lambda x: x[:, 1:] * 9, points[:0], inner[:0], side=9).astype(int)
+    up = draw_boundary(lambda x: x[:, 1:] * 9, points[:0], inner[:0], side=9).astype(
+        int
+    )
     assert up[0, 4, 0] > up[0, 4, 2]  # the upper side is on top
-    one = plane(lambda x: x[:, :1] * 0, torch.tensor([[2.6, 2.6]]), inner[:1], side=9)
+    one = draw_boundary(
+        lambda x: x[:, :1] * 0, torch.tensor([[2.6, 2.6]]), inner[:1], side=9
+    )
     assert one[0, 8].tolist() == [120, 20, 18]
 
 
 def test_a_profile_runs_from_left_to_right():
-    places, probs = profile(lambda x: x[:, :1], 5)
+    places, probs = probability_profile(lambda x: x[:, :1], 5)
     assert places == sorted(places)
     assert probs == sorted(probs)
     assert probs[2] == 0.5

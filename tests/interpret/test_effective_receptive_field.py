@@ -9,9 +9,9 @@ from torch import nn
 
 from striate.core.errors import GeometryError, UnknownNameError
 from striate.interpret.effective_receptive_field import (
-    effective_fields,
-    shortest,
-    unit_field,
+    effective_receptive_fields,
+    shortest_span,
+    unit_effective_field,
 )
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
@@ -27,7 +27,9 @@ def ones(count, kernel=3):
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
 def test_a_linear_network_is_a_box_convolved_with_itself(count):
     """n box windows: the derivative is an n-fold box spline, nearly Gaussian."""
-    found = effective_fields(ones(count), torch.rand(3, 1, 31, 31), [str(count - 1)])
+    found = effective_receptive_fields(
+        ones(count), torch.rand(3, 1, 31, 31), [str(count - 1)]
+    )
     profile = np.ones(1)
     for _ in range(count):
         profile = np.convolve(profile, np.ones(3))
@@ -36,14 +38,14 @@ def test_a_linear_network_is_a_box_convolved_with_itself(count):
     middle = field.energy.sum(0)
     low = field.unit[1]
     np.testing.assert_allclose(middle[low : low + len(energy)], energy, atol=1e-12)
-    assert field.width == field.height == shortest(energy)
+    assert field.width == field.height == shortest_span(energy)
     assert field.width <= 2 * count + 1
 
 
 def test_the_fields_grow_slower_than_the_theory():
     """Luo et al. 2016: with the root of the depth, where the theory is linear."""
     model = ones(12)
-    found = effective_fields(model, torch.rand(1, 1, 40, 40), ["2", "11"])
+    found = effective_receptive_fields(model, torch.rand(1, 1, 40, 40), ["2", "11"])
     ratio = found["11"].width / found["2"].width
     assert 1.5 < ratio < 2.5  # √4, against 25/7 = 3.6 in theory
 
@@ -59,14 +61,14 @@ def test_leaves_the_model_alone_and_names_what_it_measures():
     )
     model.train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    found = effective_fields(model, torch.rand(2, 3, 8, 8), ["0", "2", "3"])
+    found = effective_receptive_fields(model, torch.rand(2, 3, 8, 8), ["0", "2", "3"])
     assert list(found) == ["0", "2"]
     assert found["0"].unit == (3, 3)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with pytest.raises(UnknownNameError, match="choose one of: 0"):
-        effective_fields(model, torch.rand(2, 3, 8, 8), ["nothing"])
+        effective_receptive_fields(model, torch.rand(2, 3, 8, 8), ["nothing"])
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
@@ -75,19 +77,21 @@ def test_networks_of_others_are_left_alone(kind):
     names = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     x = torch.rand(2, 3, 12, 12)
     with Unchanged(model):
-        found = effective_fields(model, x, names)
+        found = effective_receptive_fields(model, x, names)
     assert list(found) == names
     assert all(field.width > 0 for field in found.values())
 
 
 def test_a_unit_that_nothing_moves_has_no_field():
-    found = effective_fields(nn.Sequential(Places()), torch.rand(1, 1, 5, 5), ["0"])
+    found = effective_receptive_fields(
+        nn.Sequential(Places()), torch.rand(1, 1, 5, 5), ["0"]
+    )
     assert (found["0"].height, found["0"].width) == (0, 0)
 
 
 def test_frozen_parameters_do_not_matter():
     model = ones(1).requires_grad_(False)
-    field = effective_fields(model, torch.rand(1, 1, 5, 5), ["0"])["0"]
+    field = effective_receptive_fields(model, torch.rand(1, 1, 5, 5), ["0"])["0"]
     assert field.width == 3
 
 
@@ -95,9 +99,9 @@ def test_a_first_layer_may_work_in_place():
     """The leaf itself is never handed over, and the images stay as they are."""
     model, x = nn.Sequential(nn.ReLU(inplace=True), *ones(1)), torch.randn(2, 1, 7, 7)
     before = x.clone()
-    field = effective_fields(model, x, ["1"])["1"]
+    field = effective_receptive_fields(model, x, ["1"])["1"]
     assert torch.equal(x, before)
-    single = unit_field(model, x, "1", (0, *field.unit))
+    single = unit_effective_field(model, x, "1", (0, *field.unit))
     np.testing.assert_allclose(field.energy, single.energy)
 
 
@@ -105,7 +109,7 @@ def test_a_first_layer_may_work_in_place():
 def test_the_callers_mode_does_not_matter(mode):
     model = ones(2)
     with mode():
-        found = effective_fields(model, torch.rand(2, 1, 9, 9), ["1"])
+        found = effective_receptive_fields(model, torch.rand(2, 1, 9, 9), ["1"])
     assert found["1"].width == 5
 
 
@@ -114,9 +118,9 @@ def test_the_callers_mode_does_not_matter(mode):
     [
         (torch.rand(1, 9, 9), "a batch of images has 4 dimensions, got 1×9×9"),
         (torch.zeros(1, 1, 9, 9, dtype=torch.uint8), "must be floating-point"),
-        (torch.rand(1, 3, 9, 9), "the network refuses a batch of 1×3×9×9"),
+        (torch.rand(1, 3, 9, 9), "the network does not accept a batch of 1×3×9×9"),
     ],
 )
 def test_what_is_no_batch_is_refused_in_words(x, said):
     with pytest.raises(GeometryError, match=said):
-        effective_fields(ones(1), x, ["0"])
+        effective_receptive_fields(ones(1), x, ["0"])

@@ -10,11 +10,11 @@ from torch import nn
 from striate.interpret.filters import (
     COLUMNS,
     ROWS,
-    filter_facts,
+    filter_statistics,
     kernel_sheet,
     layers_with_filters,
 )
-from striate.interpret.render import signed
+from striate.interpret.render import diverging_colors
 from support.foreign_networks import Functional, Reused, stranger
 
 
@@ -47,7 +47,7 @@ def test_a_row_is_a_filter_and_a_column_a_channel():
         half = side // 2
         return sheet[top + y * half, left + x * half, :3].tolist()
 
-    colors = signed(np.array([[-0.5, 0.25, 0.0]]), 0.5)[0].tolist()
+    colors = diverging_colors(np.array([[-0.5, 0.25, 0.0]]), 0.5)[0].tolist()
     assert cell(1, 2, 0, 1) == colors[0]
     assert cell(1, 3, 1, 0) == colors[1]
     assert cell(1, 2, 1, 1) == cell(0, 0, 0, 0) == colors[2]
@@ -62,7 +62,7 @@ def test_large_layers_show_their_strongest_channels_in_order():
     assert f"{ROWS} of {ROWS + 4} filters × the {COLUMNS} strongest of" in words
     side = (sheet.shape[0] + 1) // ROWS
     row = [sheet[0, i * side, :3].tolist() for i in range(COLUMNS)]
-    red = signed(np.array([[1.0]]), 1.0)[0, 0].tolist()
+    red = diverging_colors(np.array([[1.0]]), 1.0)[0, 0].tolist()
     # Of the weak ones 0, 2 and 3 are left out, so that 1 comes first and 5 third.
     assert [i for i, color in enumerate(row) if color == red] == [0, 2, COLUMNS - 1]
 
@@ -70,14 +70,14 @@ def test_large_layers_show_their_strongest_channels_in_order():
 def test_facts_against_counting_by_hand():
     weight = torch.randn(7, 3, 5, 3, generator=torch.manual_seed(2))
     weight[4] = 0
-    facts = filter_facts(weight)
+    facts = filter_statistics(weight)
     rows = weight.double().numpy().reshape(7, -1)
     norms = np.sqrt((rows**2).sum(1))
     assert (facts.count, facts.kernel, facts.dead) == (7, (3, 5, 3), 1)
-    assert facts.most == pytest.approx(norms.max())
-    assert facts.least == 0
+    assert facts.max_norm == pytest.approx(norms.max())
+    assert facts.min_norm == 0
     means = weight.double().numpy().mean((2, 3))
-    assert facts.level == pytest.approx((means**2).sum() * 15 / (rows**2).sum())
+    assert facts.mean_share == pytest.approx((means**2).sum() * 15 / (rows**2).sum())
     nearest = []
     for i in range(7):
         others = [j for j in range(7) if j != i]
@@ -86,11 +86,11 @@ def test_facts_against_counting_by_hand():
                 abs(rows[i] @ rows[j]) / max(norms[i] * norms[j], 1e-30) for j in others
             )
         )
-    assert facts.alike == pytest.approx(sorted(nearest)[3])
+    assert facts.max_cosine == pytest.approx(sorted(nearest)[3])
 
 
 def test_facts_of_the_extremes():
-    assert filter_facts(torch.ones(2, 1, 3, 3)).level == 1
-    nothing = filter_facts(torch.zeros(2, 1, 3, 3))
-    assert (nothing.most, nothing.level) == (0, 0)
-    assert math.isfinite(filter_facts(torch.ones(1, 1, 1, 1)).alike)
+    assert filter_statistics(torch.ones(2, 1, 3, 3)).mean_share == 1
+    nothing = filter_statistics(torch.zeros(2, 1, 3, 3))
+    assert (nothing.max_norm, nothing.mean_share) == (0, 0)
+    assert math.isfinite(filter_statistics(torch.ones(1, 1, 1, 1)).max_cosine)

@@ -4,16 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from striate.interpret.activations_at import features
-from striate.interpret.attribution.attribute import METHODS, evidence
-from striate.interpret.attribution.gap_head import ending
+from striate.interpret.activations_at import activations_at
+from striate.interpret.attribution.attribute import METHODS, attribute
+from striate.interpret.attribution.cam import find_gap_head
 from striate.interpret.depth.layer_profile import depth_profile
-from striate.interpret.effective_receptive_field import effective_fields, unit_field
+from striate.interpret.effective_receptive_field import (
+    effective_receptive_fields,
+    unit_effective_field,
+)
 from striate.interpret.feature_maps import feature_maps
-from striate.interpret.layer_choice import calls_of, place
+from striate.interpret.layer_choice import layer_shapes, target_layer
 from striate.interpret.layer_statistics import activation_statistics
-from striate.interpret.top_patches import habits
-from striate.interpret.trace import record
+from striate.interpret.top_patches import channel_preferences
+from striate.interpret.trace import record_trace
 
 LABELS = torch.tensor([0])
 
@@ -28,18 +31,18 @@ def rude():
 
 ANALYZES = {
     "feature_maps": feature_maps,
-    "features": lambda model, x: features(model, x, "1"),
+    "features": lambda model, x: activations_at(model, x, "1"),
     "depth_profile": lambda model, x: depth_profile(model, x, LABELS),
-    "effective_fields": lambda model, x: effective_fields(model, x, ["1"]),
-    "unit_field": lambda model, x: unit_field(model, x, "1", (0, 4, 4)),
-    "ending": ending,
-    "habits": lambda model, x: habits(model, [(x, LABELS)], ["1"], 3),
-    "calls_of": calls_of,
-    "place": place,
+    "effective_fields": lambda model, x: effective_receptive_fields(model, x, ["1"]),
+    "unit_field": lambda model, x: unit_effective_field(model, x, "1", (0, 4, 4)),
+    "ending": find_gap_head,
+    "habits": lambda model, x: channel_preferences(model, [(x, LABELS)], ["1"], 3),
+    "calls_of": layer_shapes,
+    "place": target_layer,
     "statistics": activation_statistics,
-    "record": record,
+    "record": record_trace,
 } | {
-    method: lambda model, x, method=method: evidence(model, x, method=method, target=0)
+    method: lambda model, x, method=method: attribute(model, x, method=method, target=0)
     for method in METHODS
 }
 

@@ -14,14 +14,14 @@ from striate.core.errors import (
     SettingError,
     UnknownNameError,
 )
-from striate.interpret.invariance.invariance_curves import OUTPUT, respond
-from striate.interpret.invariance.one_pixel_shift import one_pixel
+from striate.interpret.invariance.invariance_curves import OUTPUT, invariance_curves
+from striate.interpret.invariance.one_pixel_shift import one_pixel_shift
 from striate.interpret.invariance.transforms import (
-    MOVES,
-    Move,
-    move_of,
-    shifted,
-    warped,
+    TRANSFORMS,
+    Transform,
+    get_transform,
+    shift_pixels,
+    warp_affine,
 )
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
@@ -37,7 +37,7 @@ def batches(count=10, channels=3, side=12):
 @pytest.mark.parametrize(("down", "right"), [(0, 1), (3, 0), (-2, 4), (0, 0)])
 def test_a_shift_is_exact(down, right):
     x = torch.randn(2, 3, 7, 9)
-    moved = shifted(x, down, right).numpy()
+    moved = shift_pixels(x, down, right).numpy()
     for one, there in zip(x.flatten(0, 1), moved.reshape(-1, 7, 9), strict=True):
         want = ndimage.shift(one.numpy(), (down, right), order=0, mode="nearest")
         assert np.array_equal(there, want)
@@ -56,7 +56,7 @@ def test_a_warp_is_scipys(name):
         "scale": (0.25, [[0.8, 0], [0, 0.8]]),
         "shear": (20, [[1, np.tan(angle)], [0, 1]]),
     }[name]
-    found = move_of(name).copies(x, amount)[0][0, 0].numpy()
+    found = get_transform(name).copies(x, amount)[0][0, 0].numpy()
     (a, b), (c, d) = matrix
     down_first = np.array([[d, c], [b, a]])  # scipy's axes are (down, right)
     middle = np.array([7.0, 11.0])
@@ -66,7 +66,7 @@ def test_a_warp_is_scipys(name):
     assert np.abs(found - smooth).max() > 0.05
 
 
-@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+@pytest.mark.parametrize("move", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_the_first_amount_changes_nothing_and_directions_differ(move):
     x = torch.randn(2, 3, 12, 10)
     assert move.amounts[0] == 0
@@ -81,10 +81,10 @@ def test_the_first_amount_changes_nothing_and_directions_differ(move):
 
 def test_moves_that_cannot_be():
     with pytest.raises(UnknownNameError, match="mean rotation"):
-        move_of("rotate")
+        get_transform("rotate")
     for amount in (1.5, 12, -1):
         with pytest.raises(SettingError, match="whole pixels"):
-            move_of("shift").copies(torch.zeros(1, 1, 12, 12), amount)
+            get_transform("shift").copies(torch.zeros(1, 1, 12, 12), amount)
 
 
 # --- curves --------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_networks_of_others_are_left_alone_and_agree_with_brute_force(kind):
     layer = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
     data = batches()
     with Unchanged(model):
-        found = respond(model, data, list(MOVES.values()), [layer])
+        found = invariance_curves(model, data, list(TRANSFORMS.values()), [layer])
     model.eval()
     x = torch.cat([x for x, _ in data])
     y = torch.cat([y for _, y in data])
@@ -108,7 +108,8 @@ def test_networks_of_others_are_left_alone_and_agree_with_brute_force(kind):
         with torch.no_grad():
             still = model(x).argmax(1)
             moved = [
-                model(c).argmax(1) for c in MOVES[one.move].copies(x, one.amounts[-1])
+                model(c).argmax(1)
+                for c in TRANSFORMS[one.transform].copies(x, one.amounts[-1])
             ]
         same = torch.stack([(m == still).float().mean() for m in moved]).mean()
         right = torch.stack([(m == y).float().mean() for m in moved]).mean()
@@ -118,12 +119,12 @@ def test_networks_of_others_are_left_alone_and_agree_with_brute_force(kind):
 
 def test_distance_one_is_another_image():
     """A move that puts the next image in its place has gone all the way."""
-    swap = Move(
+    swap = Transform(
         name="swap", unit="", amounts=(0, 1), copies=lambda x, a: [x.roll(int(a), 0)]
     )
     x = torch.randn(6, 1, 4, 4)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
-    found = respond(model, [(x, torch.zeros(6))], [swap], "0")[0]
+    found = invariance_curves(model, [(x, torch.zeros(6))], [swap], "0")[0]
     assert found.distance["0"] == pytest.approx((0, 1), abs=1e-6)
 
 
@@ -131,9 +132,11 @@ def test_how_images_are_batched_does_not_matter():
     """One at a time there is still another image to compare with."""
     model = stranger(STRANGERS[0])
     x = torch.randn(5, 3, 12, 12)
-    move = [move_of("rotation")]
+    move = [get_transform("rotation")]
     whole, single = (
-        respond(model, [(p, torch.zeros(len(p))) for p in x.split(size)], move)[0]
+        invariance_curves(
+            model, [(p, torch.zeros(len(p))) for p in x.split(size)], move
+        )[0]
         for size in (5, 1)
     )
     expected = pytest.approx(whole.distance[OUTPUT], rel=1e-4, abs=1e-6)
@@ -151,9 +154,9 @@ def test_global_pooling_forgives_shifts_and_a_dense_layer_does_not():
     dense[1].weight.data[0, 60] = dense[1].weight.data[1, 121 + 60] = 1.0
     dense[1].weight.data[1, :121] = 0.1  # elsewhere the wrong class wins
     dense[1].weight.data[1, 60] = 0.0
-    move = [move_of("shift")]
-    forgiving = respond(pooled, [(x, y)], move)[0]
-    strict = respond(dense, [(x, y)], move)[0]
+    move = [get_transform("shift")]
+    forgiving = invariance_curves(pooled, [(x, y)], move)[0]
+    strict = invariance_curves(dense, [(x, y)], move)[0]
     assert forgiving.accuracy == (1.0,) * 5
     assert strict.accuracy[0] == 1.0
     assert strict.accuracy[1] < 1.0
@@ -163,9 +166,9 @@ def test_curves_need_images():
     model = nn.Flatten()
     one = torch.zeros(1, 1, 9, 9), torch.zeros(1)
     with pytest.raises(DataError, match="two images"):
-        respond(model, [one], [move_of("shift")])
+        invariance_curves(model, [one], [get_transform("shift")])
     with pytest.raises(UnknownNameError, match="no layer"):
-        respond(nn.Sequential(model), [one], [move_of("shift")], "conv")
+        invariance_curves(nn.Sequential(model), [one], [get_transform("shift")], "conv")
 
 
 # --- one pixel -----------------------------------------------------------------------
@@ -175,7 +178,7 @@ def test_one_pixel_counts_like_a_person():
     """Cell by cell, with scipy's filter, on random blots."""
     chance = np.random.default_rng(0)
     images = chance.random((5, 10, 12)) > 0.6
-    found = {one.stage: one for one in one_pixel(torch.tensor(images).float())}
+    found = {one.stage: one for one in one_pixel_shift(torch.tensor(images).float())}
     kernel = np.array([[-1, 0, 1]] * 3)
 
     def maps(ink):
@@ -196,9 +199,9 @@ def test_one_pixel_counts_like_a_person():
 @pytest.mark.parametrize("shape", [(4, 4), (1, 3, 9), (1, 1, 9, 9)])
 def test_one_pixel_needs_gray_images(shape):
     with pytest.raises(GeometryError, match="gray images"):
-        one_pixel(torch.zeros(shape))
+        one_pixel_shift(torch.zeros(shape))
 
 
 def test_a_warp_keeps_its_type():
     x = torch.randn(1, 1, 5, 5, dtype=torch.float64)
-    assert partial(warped, x)(((1.0, 0.0), (0.0, 1.0))).dtype == torch.float64
+    assert partial(warp_affine, x)(((1.0, 0.0), (0.0, 1.0))).dtype == torch.float64

@@ -6,23 +6,23 @@ from torch import nn
 from torch.nn import functional as F
 
 import striate.interpret.attribution.occlusion as occlusions
-from striate.core.hooks import untouched
-from striate.interpret.attribution.occlusion import Cover, plain_scores
-from striate.interpret.attribution.partial_forward import Patchwork
+from striate.core.hooks import evaluation_mode
+from striate.interpret.attribution.occlusion import OcclusionWindow, full_forward_scores
+from striate.interpret.attribution.partial_forward import PartialForward
 from striate.interpret.attribution.target import AttributionTarget
-from striate.interpret.trace import record
+from striate.interpret.trace import record_trace
 from striate.models.catalogue import create_model
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
-ASKED = AttributionTarget(target=1, words="1")
+ASKED = AttributionTarget(target=1, text="1")
 
 
 def both(model, x, cover):
     """The scores of every window, by patches and each whole."""
     boxes = cover.boxes(*x.shape[2:])
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         mine = occlusions._patched(model, x, ASKED, cover, boxes)
-        whole = plain_scores(model, x, ASKED, cover, boxes)
+        whole = full_forward_scores(model, x, ASKED, cover, boxes)
     return None if mine is None else mine[1], whole
 
 
@@ -32,7 +32,9 @@ def both(model, x, cover):
 def test_networks_that_are_not_ours(kind, channels, size):
     model, x = stranger(kind, channels), torch.randn(1, channels, *size)
     with Unchanged(model):
-        mine, whole = both(model, x, Cover(window=(3, 2), stride=(2, 1), value=0.3))
+        mine, whole = both(
+            model, x, OcclusionWindow(window=(3, 2), stride=(2, 1), value=0.3)
+        )
     assert mine is not None
     assert torch.allclose(mine, whole, atol=1e-5)
     assert whole.std() > 1e-4
@@ -60,7 +62,9 @@ def test_our_networks(name, side, window):
             module.bias.data.normal_(0, 0.1)
     x = torch.randn(1, channels, side, side)
     stride = window if side > 60 else window - 1
-    mine, whole = both(model, x, Cover(window=(window,) * 2, stride=(stride,) * 2))
+    mine, whole = both(
+        model, x, OcclusionWindow(window=(window,) * 2, stride=(stride,) * 2)
+    )
     assert mine is not None
     assert torch.allclose(mine, whole, rtol=1e-4, atol=1e-5)
 
@@ -90,7 +94,7 @@ def test_random_geometry(seed):
     model = nn.Sequential(first, nn.ReLU(), pool, last, nn.Tanh(), *tail)
     x = torch.randn(1, 2, pick(24, 27), pick(22, 31))
     window = pick((1, 1), (3, 4), (6, 2))
-    mine, whole = both(model, x, Cover(window=window, stride=window))
+    mine, whole = both(model, x, OcclusionWindow(window=window, stride=window))
     assert mine is not None
     assert torch.allclose(mine, whole, atol=1e-5)
 
@@ -143,7 +147,7 @@ def test_networks_whose_batches_are_not_images_side_by_side(kind):
     """Every window is computed as if it came alone, as the network would see it."""
     torch.manual_seed(4)
     model, x = kind(), torch.randn(1, 3, 9, 9)
-    cover = Cover(window=(3, 3), stride=(3, 3))
+    cover = OcclusionWindow(window=(3, 3), stride=(3, 3))
     with torch.no_grad():
         found = occlusions._patched(model, x, ASKED, cover, cover.boxes(9, 9))
     assert found is not None
@@ -177,7 +181,7 @@ class Awkward(nn.Module):
 def test_awkward_networks():
     torch.manual_seed(2)
     model, x = Awkward(), torch.randn(1, 3, 12, 12)
-    mine, whole = both(model, x, Cover(window=(2, 2), stride=(1, 2)))
+    mine, whole = both(model, x, OcclusionWindow(window=(2, 2), stride=(1, 2)))
     assert mine is not None
     assert torch.allclose(mine, whole, atol=1e-5)
 
@@ -185,11 +189,11 @@ def test_awkward_networks():
 def test_a_difference_is_noticed(monkeypatch):
     """Take the guard's reason away and it must refuse: a rule that is wrong."""
     monkeypatch.setattr(
-        "striate.interpret.attribution.partial_forward._reached",
+        "striate.interpret.attribution.partial_forward._affected_outputs",
         lambda s, n, *_: (s, n),
     )
     model, x = stranger(STRANGERS[2]), torch.randn(1, 3, 16, 16)
-    cover = Cover(window=(2, 2), stride=(2, 2), value=3.0)
+    cover = OcclusionWindow(window=(2, 2), stride=(2, 2), value=3.0)
     mine, whole = both(model, x, cover)
     assert mine is None
     assert whole.isfinite().all()
@@ -211,9 +215,9 @@ def test_only_boxes_are_computed(monkeypatch):
         nn.Linear(2 * 40 * 40, 3),
     )
     x = torch.randn(1, 1, 40, 40)
-    cover = Cover(window=(4, 4), stride=(4, 4))
+    cover = OcclusionWindow(window=(4, 4), stride=(4, 4))
     with torch.no_grad():
-        work = Patchwork(record(model, x))
+        work = PartialForward(record_trace(model, x))
         monkeypatch.setattr(
             "striate.interpret.attribution.partial_forward.F.conv2d", conv2d
         )

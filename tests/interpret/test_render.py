@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from striate.interpret.feature_maps import SHOWN, feature_maps, map_sheet
+from striate.interpret.feature_maps import MAX_CHANNELS, feature_maps, map_sheet
 from striate.interpret.filters import filter_limits, filter_tiles, first_convolution
-from striate.interpret.render import amounts, signed, tile, to_image
+from striate.interpret.render import diverging_colors, sequential_colors, tile, to_image
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
 
@@ -42,10 +42,10 @@ def test_networks_of_others_are_left_alone(kind):
 
 
 def test_a_sheet_shows_the_first_channels():
-    sheet = map_sheet(torch.rand(SHOWN + 9, 4, 4))
+    sheet = map_sheet(torch.rand(MAX_CHANNELS + 9, 4, 4))
     single = map_sheet(torch.rand(1, 4, 4)).shape[0]
     rows, columns = ((side + 4) // (single + 4) for side in sheet.shape[:2])
-    assert rows * columns == SHOWN
+    assert rows * columns == MAX_CHANNELS
     assert sheet[..., 3].max() == 255
 
 
@@ -80,12 +80,12 @@ def test_color_filters_are_colors_and_others_lie_side_by_side():
 
 
 def test_colors_of_numbers():
-    ends = signed(np.array([[-5.0, 0.0, 5.0]]), 1.0)[0].tolist()
+    ends = diverging_colors(np.array([[-5.0, 0.0, 5.0]]), 1.0)[0].tolist()
     assert ends == [[33, 86, 165], [238, 238, 234], [190, 45, 40]]
-    assert signed(np.zeros((1, 1)), 0.0)[0, 0].tolist() == [238, 238, 234]
-    dark, light = amounts(np.array([[3.0, 9.0]]))[0]
+    assert diverging_colors(np.zeros((1, 1)), 0.0)[0, 0].tolist() == [238, 238, 234]
+    dark, light = sequential_colors(np.array([[3.0, 9.0]]))[0]
     assert light.sum() > dark.sum()
-    assert amounts(np.full((2, 2), 7.0)).shape == (2, 2, 3)
+    assert sequential_colors(np.full((2, 2), 7.0)).shape == (2, 2, 3)
 
 
 def test_tiles():

@@ -6,10 +6,10 @@ from torch import nn
 
 from striate.audit.network import audit
 from striate.core.errors import DataError, GeometryError, SettingError
-from striate.interpret.activations_at import features
-from striate.interpret.effective_receptive_field import unit_field
-from striate.interpret.layer_choice import calls_of
-from striate.interpret.top_patches import habits, selectivity
+from striate.interpret.activations_at import activations_at
+from striate.interpret.effective_receptive_field import unit_effective_field
+from striate.interpret.layer_choice import layer_shapes
+from striate.interpret.top_patches import channel_preferences, selectivity
 from support.foreign_networks import STRANGERS, InPlace, Reused, Unchanged, stranger
 
 
@@ -25,14 +25,14 @@ def batches(count=11, channels=3, size=5):
 def test_spots_are_the_best_places(kind, channels):
     model = stranger(kind, channels)
     x, labels, parts = batches(channels=channels)
-    calls = [c for c, s in calls_of(model, x).items() if len(s) == 3 and s[1] > 1]
+    calls = [c for c, s in layer_shapes(model, x).items() if len(s) == 3 and s[1] > 1]
     with Unchanged(model):
-        found = habits(model, parts, calls, 4, count=3)
+        found = channel_preferences(model, parts, calls, 4, count=3)
     assert [one.call for one in found] == calls
     for one in found:
-        maps = features(model, x, one.call)[one.call]
-        assert len(one.spots) == maps.shape[1]
-        for channel, spots in enumerate(one.spots):
+        maps = activations_at(model, x, one.call)[one.call]
+        assert len(one.patches) == maps.shape[1]
+        for channel, spots in enumerate(one.patches):
             best = maps[:, channel].flatten(1).amax(1).sort(descending=True)
             assert [s.value for s in spots] == pytest.approx(
                 best.values[:3].tolist(), abs=1e-6
@@ -44,7 +44,7 @@ def test_spots_are_the_best_places(kind, channels):
             [maps[labels == k].clamp(min=0).mean((0, 2, 3)) for k in range(4)]
         )
         assert torch.allclose(one.by_class.float(), means, atol=1e-5)
-        assert one.favorites == means.argmax(0).tolist()
+        assert one.preferred_classes == means.argmax(0).tolist()
 
 
 def test_selectivity():
@@ -53,7 +53,7 @@ def test_selectivity():
     assert selectivity(torch.zeros(3, 1)).isnan().all()
     assert selectivity(torch.ones(1, 2)).isnan().all()
     with pytest.raises(DataError, match="no images"):
-        habits(nn.Identity(), [], [], 2)
+        channel_preferences(nn.Identity(), [], [], 2)
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
@@ -63,14 +63,14 @@ def test_the_effective_field_fills_the_theoretical_box_and_no_more(kind):
     x = torch.randn(24, 3, 12, 12, generator=torch.Generator().manual_seed(3))
     sights = {layer.name: layer.sight for layer in audit(model, (3, 12, 12)).layers}
     checked = 0
-    for call, shape in calls_of(model, x).items():
+    for call, shape in layer_shapes(model, x).items():
         sight = sights.get(call)
         if len(shape) != 3 or shape[1] < 2 or sight is None or sight.loose:
             continue
-        alive = features(model, x, call)[call].abs().sum((0, 2, 3)).argmax()
+        alive = activations_at(model, x, call)[call].abs().sum((0, 2, 3)).argmax()
         unit = (int(alive), shape[1] // 2, shape[2] - 1)
         with Unchanged(model):
-            field = unit_field(model, x, call, unit)
+            field = unit_effective_field(model, x, call, unit)
         rows, columns = field.energy.nonzero()
         (top, bottom), (left, right) = sight.box(*unit[1:])
         assert top <= rows.min()
@@ -87,10 +87,10 @@ def test_units_that_are_not_there_and_later_calls():
     model = stranger(InPlace)
     x = torch.randn(1, 3, 12, 12)
     with Unchanged(model), pytest.raises(SettingError, match="no unit"):
-        unit_field(model, x, "body.1", (0, 6, 0))
+        unit_effective_field(model, x, "body.1", (0, 6, 0))
     with pytest.raises(GeometryError, match="no map"):
-        unit_field(model, x, "fc", (0, 0, 0))
+        unit_effective_field(model, x, "fc", (0, 0, 0))
     x = torch.randn(9, 3, 12, 12)
-    later = unit_field(stranger(Reused), x, "again #2", (0, 5, 5)).energy
-    sooner = unit_field(stranger(Reused), x, "again", (0, 5, 5)).energy
+    later = unit_effective_field(stranger(Reused), x, "again #2", (0, 5, 5)).energy
+    sooner = unit_effective_field(stranger(Reused), x, "again", (0, 5, 5)).energy
     assert ((later > 0).sum(), (sooner > 0).sum()) == (49, 25)

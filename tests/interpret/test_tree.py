@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from striate.interpret.arithmetic.tree import opened
+from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from support.foreign_networks import STRANGERS, stranger
 
@@ -24,7 +24,7 @@ def walk(node):
 def test_lines_add_up_and_reach_the_image(kind):
     model, x = stranger(kind), torch.randn(1, 3, 12, 12)
     book = UnitArithmetic(model, x)
-    tree = opened(book, "output", (2,), labels=["a", "b", "c", "d"])
+    tree = arithmetic_tree(book, "output", (2,), labels=["a", "b", "c", "d"])
     top = tree.nodes[0]
     assert top.title.endswith("[2] (class c)")
     assert number(top.value) == pytest.approx(book.open("output", (2,)).value, rel=1e-3)

@@ -8,13 +8,16 @@ from torch.nn import functional as F
 
 from striate.audit.network import audit
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
-from striate.interpret.arithmetic.contributions import shares
-from striate.interpret.arithmetic.entry import CHOICE, COPY, FUNCTION, IMAGE, SUM
+from striate.interpret.arithmetic.contributions import contributions
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.arithmetic.worked_example import beneath, worked
+from striate.interpret.arithmetic.unit_value import COPY, FUNCTION, IMAGE, MAXIMUM, SUM
+from striate.interpret.arithmetic.worked_example import (
+    nearest_convolution,
+    worked_example,
+)
 from striate.interpret.attribution.occlusion import occlusion
 from striate.interpret.attribution.target import AttributionTarget
-from striate.interpret.trace import Ref, record
+from striate.interpret.trace import TensorRef, record_trace
 from striate.models.catalogue import create_model, list_models, model_entry
 from support.foreign_networks import STRANGERS, Functional, InPlace, Unchanged, stranger
 
@@ -24,8 +27,8 @@ SMALL = "lenet5 lenet5_modern tutorial_gray tutorial_color cifar_resnet20 cifar_
 def random_units(book, count, seed=0):
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        ref = Ref(int(rng.integers(1, len(book.tape.steps))))
-        if book.tape.value(ref).shape[:1] == (1,):  # not LeNet's table, turned round
+        ref = TensorRef(int(rng.integers(1, len(book.trace.steps))))
+        if book.trace.value(ref).shape[:1] == (1,):  # not LeNet's table, turned round
             yield ref, tuple(int(rng.integers(n)) for n in book.shape(ref))
 
 
@@ -47,12 +50,12 @@ def test_a_convolution_on_paper():
     x[..., :3] = 10
     entry = UnitArithmetic(model, x).open("0", (0, 0, 1))
     assert (entry.value, entry.result, entry.kind) == (30, 30, SUM)
-    (part,) = entry.parts
-    assert part.ref == Ref(0)
-    assert part.at.tolist() == [1, 2, 3, 7, 8, 9, 13, 14, 15]
+    (part,) = entry.terms
+    assert part.ref == TensorRef(0)
+    assert part.positions.tolist() == [1, 2, 3, 7, 8, 9, 13, 14, 15]
     assert part.values.tolist() == [10, 10, 0] * 3
     assert part.weights.tolist() == [1, 0, -1] * 3
-    assert part.products.sum() == 30
+    assert part.contributions.sum() == 30
 
 
 def test_every_kind_of_entry():
@@ -67,17 +70,17 @@ def test_every_kind_of_entry():
     }
     for name, kinds in expected.items():
         unit = (0,) * len(book.shape(book.find(name)))
-        assert (book.open(name, unit).kind, book.open(name, unit).how) == kinds
-    by_step = {step.name: i for i, step in enumerate(book.tape.steps)}
+        assert (book.open(name, unit).kind, book.open(name, unit).operation) == kinds
+    by_step = {step.name: i for i, step in enumerate(book.trace.steps)}
     assert book.open(f"@{by_step['cat']}", (6, 1, 1)).kind == COPY
     winner = book.open(f"@{by_step['max_pool2d_with_indices']}", (2, 1, 1))
-    assert winner.kind == CHOICE
-    window = book.tape.value(winner.parts[0].ref)[0, 2, 2:4, 2:4]
+    assert winner.kind == MAXIMUM
+    window = book.trace.value(winner.terms[0].ref)[0, 2, 2:4, 2:4]
     assert winner.value == window.max()
     assert book.open(f"@{by_step['silu']}", (0, 3, 3)).kind == FUNCTION
     assert book.open("image", (1, 2, 3)).kind == IMAGE
     assert book.open("image", (1, 2, 3)).value == x[0, 1, 2, 3]
-    assert book.name(Ref(by_step["cat"])) == "cat"
+    assert book.name(TensorRef(by_step["cat"])) == "cat"
     assert set(book.names) == {
         "image",
         "left",
@@ -88,8 +91,8 @@ def test_every_kind_of_entry():
         "output",
     }
     followed = book.follow(book.open("norm", (7, 2, 2)), 0, 0)
-    assert followed.how == "cat"
-    assert followed.value == book.open("norm", (7, 2, 2)).parts[0].values[0]
+    assert followed.operation == "cat"
+    assert followed.value == book.open("norm", (7, 2, 2)).terms[0].values[0]
 
 
 class Rare(nn.Module):
@@ -128,7 +131,7 @@ def test_rare_operations_add_up(dtype):
     for ref, unit in random_units(book, 600):
         entry = book.open(ref, unit)
         assert entry.error < limit, book.name(ref)
-        kinds.setdefault(book.tape.steps[ref.step].name, entry.kind)
+        kinds.setdefault(book.trace.steps[ref.step].name, entry.kind)
     assert kinds["flip"] == kinds["reflection_pad2d"] == kinds["transpose"] == COPY
     assert kinds["_softmax"] == kinds["bmm"] == kinds["amax"] == FUNCTION
     assert kinds["upsample_bilinear2d"] == kinds["rsub"] == SUM
@@ -140,9 +143,9 @@ def check_units(model, x, count, limit=1e-5):
     for ref, unit in random_units(book, count):
         entry = book.open(ref, unit)
         worst = max(worst, entry.error)
-        assert entry.error <= limit, (book.name(ref), unit, entry.how)
-        shape = book.tape.value(ref).shape
-        assert entry.value == book.tape.value(ref)[(0, *unit)], shape
+        assert entry.error <= limit, (book.name(ref), unit, entry.operation)
+        shape = book.trace.value(ref).shape
+        assert entry.value == book.trace.value(ref)[(0, *unit)], shape
     return worst
 
 
@@ -196,7 +199,7 @@ def test_networks_that_are_not_ours_add_up_and_stay_as_they_were(kind, channels)
     model, x = stranger(kind, channels), torch.randn(1, channels, 12, 12)
     with Unchanged(model):
         check_units(model, x, 80)
-    assert torch.allclose(record(model, x).steps[0].results[0], x)
+    assert torch.allclose(record_trace(model, x).steps[0].results[0], x)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +230,8 @@ def pixels_in_field(name, model, x, count):
             continue
         box = sight.box(*unit[1:])
         step = book.open(ref, unit)
-        while step.parts and step.kind != IMAGE:
-            terms = [(i, len(part.at)) for i, part in enumerate(step.parts)]
+        while step.terms and step.kind != IMAGE:
+            terms = [(i, len(part.positions)) for i, part in enumerate(step.terms)]
             part, terms_of = terms[int(rng.integers(len(terms)))]
             if not terms_of:
                 break
@@ -257,7 +260,7 @@ def test_every_pixel_that_adds_lies_in_the_predicted_field(kind, channels):
         if len(shape) != 3:
             continue
         unit = tuple(int(rng.integers(n)) for n in shape)
-        pixels = shares(book, layer.name, unit).pixels.abs().sum(0)
+        pixels = contributions(book, layer.name, unit).pixels.abs().sum(0)
         (top, bottom), (left, right) = layer.sight.box(*unit[1:])
         pixels[top : bottom + 1, left : right + 1] = 0
         assert float(pixels.sum()) == 0
@@ -270,8 +273,8 @@ def test_the_first_convolution_reads_its_whole_predicted_field():
     found = {layer.name: layer for layer in audit(model, (3, 227, 227)).layers}
     book = UnitArithmetic(model, torch.randn(1, 3, 227, 227))
     for unit in ((0, 0, 0), (5, 20, 54), (95, 54, 7)):
-        part = book.open("conv1", unit).parts[0]
-        _, _, rows, columns = np.unravel_index(part.at, (1, 3, 227, 227))
+        part = book.open("conv1", unit).terms[0]
+        _, _, rows, columns = np.unravel_index(part.positions, (1, 3, 227, 227))
         box = found["conv1"].sight.box(*unit[1:])
         assert (rows.min(), rows.max()) == box[0]
         assert (columns.min(), columns.max()) == box[1]
@@ -288,7 +291,7 @@ def test_pixels_and_biases_add_up_to_a_logit(name):
     model = uneven(create_model(name)).double().eval()
     x = torch.randn(1, *entry.image.shape, dtype=torch.float64)
     book = UnitArithmetic(model, x)
-    found = shares(book, "output", (3,))
+    found = contributions(book, "output", (3,))
     assert found.total == pytest.approx(found.value, rel=1e-9)
     model.requires_grad_(True)
     x.requires_grad_(True)
@@ -306,7 +309,7 @@ def test_pixels_and_biases_add_up_to_a_logit(name):
 
 def test_functions_that_bend_are_named():
     model, x = stranger(Functional).double().eval(), torch.randn(1, 3, 12, 12).double()
-    found = shares(UnitArithmetic(model, x), "head", (1,))
+    found = contributions(UnitArithmetic(model, x), "head", (1,))
     assert "silu" in found.steps
     assert "leaky_relu" not in found.steps or abs(found.steps["leaky_relu"]) < 1e-9
     assert found.total == pytest.approx(found.value, rel=1e-9)
@@ -335,7 +338,7 @@ def test_a_module_that_writes_into_parts_is_one_step():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Writes(), nn.ReLU(), Out())
     x = torch.randn(1, 1, 6, 6)
     book = UnitArithmetic(model, x)
-    assert [s.name for s in book.tape.steps] == [
+    assert [s.name for s in book.trace.steps] == [
         "image",
         "convolution",
         "Writes",
@@ -343,11 +346,11 @@ def test_a_module_that_writes_into_parts_is_one_step():
         "Out",
     ]
     entry = book.open("1", (1, 2, 2))
-    assert (entry.kind, entry.how) == (FUNCTION, "Writes")
+    assert (entry.kind, entry.operation) == (FUNCTION, "Writes")
     assert entry.error < 1e-6
-    assert entry.parts[0].weights.tolist() == [2.0]
-    assert book.open("1", (1, 0, 2)).parts[0].at.size == 0
-    assert [s.name for s in UnitArithmetic(Writes(), x).tape.steps] == [
+    assert entry.terms[0].weights.tolist() == [2.0]
+    assert book.open("1", (1, 0, 2)).terms[0].positions.size == 0
+    assert [s.name for s in UnitArithmetic(Writes(), x).trace.steps] == [
         "image",
         "Writes",
     ]
@@ -372,9 +375,9 @@ def test_what_is_computed_again_leaves_the_model_alone():
     with Unchanged(model.train()):
         book = UnitArithmetic(model, x)
         entry = book.open("0", (1, 2, 2))
-        assert entry.how == "Restless"
+        assert entry.operation == "Restless"
         assert entry.error < 1e-6
-        found = shares(book, "output", (17,))
+        found = contributions(book, "output", (17,))
     assert found.total == pytest.approx(found.value, rel=1e-5)
 
 
@@ -383,12 +386,12 @@ def test_a_tape_has_a_bound(monkeypatch):
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten())
     x = torch.randn(1, 1, 10, 10)
     own = 4 * (100 + 4 * 64 + 4 * 64)  # image, maps, maps before they were bent
-    monkeypatch.setattr("striate.interpret.trace.MOST", own)
-    record(model, x)
-    monkeypatch.setattr("striate.interpret.trace.MOST", own - 1)
+    monkeypatch.setattr("striate.interpret.trace.MAX_BYTES", own)
+    record_trace(model, x)
+    monkeypatch.setattr("striate.interpret.trace.MAX_BYTES", own - 1)
     with Unchanged(model), pytest.raises(GeometryError, match="1×1×10×10 batch take"):
-        record(model, x)
-    asked = AttributionTarget(target=3, words="")  # occlusion does without a tape
+        record_trace(model, x)
+    asked = AttributionTarget(target=3, text="")  # occlusion does without a tape
     assert occlusion(model, x, asked).isfinite().all()
 
 
@@ -404,10 +407,10 @@ def test_a_worked_example_adds_up_to_the_number(kind):
         shape = book.shape(ref)
         if len(shape) != 3 or name == "image":
             continue
-        entry = beneath(book, book.open(ref, (1, 0, shape[2] - 1)))
+        entry = nearest_convolution(book, book.open(ref, (1, 0, shape[2] - 1)))
         if entry is None:
             continue
-        table = worked(book, entry)
+        table = worked_example(book, entry)
         side = (len(table.columns) - 2) // 2
         for row in table.rows:
             if row[1] is not None:
@@ -424,18 +427,20 @@ def test_what_is_no_convolution_is_not_worked():
         nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(1, 1, 2, 2)
     )
     entry = book.open("1", (0,))
-    assert worked(book, entry) is None
-    assert beneath(book, entry) is None
+    assert worked_example(book, entry) is None
+    assert nearest_convolution(book, entry) is None
     solid = nn.Sequential(nn.Conv2d(1, 1, 1, padding=2))
     corner = UnitArithmetic(solid, torch.randn(1, 1, 2, 2))
-    assert worked(corner, corner.open("0", (0, 0, 0))) is None  # all of it is padding
+    assert (
+        worked_example(corner, corner.open("0", (0, 0, 0))) is None
+    )  # all of it is padding
 
 
 def test_in_place_operations_do_not_reach_back():
     model, x = stranger(InPlace).eval(), torch.randn(1, 3, 12, 12)
     book = UnitArithmetic(model, x)
-    assert book.tape.value(book.find("stem.1")).min() < 0
-    assert book.tape.value(book.find("stem.2")).min() == 0
+    assert book.trace.value(book.find("stem.1")).min() < 0
+    assert book.trace.value(book.find("stem.2")).min() == 0
 
 
 def test_wrong_names_and_units_are_refused():

@@ -122,7 +122,7 @@ def test_the_summary_counts_as_torch_counts(timm, name):
     found = st.summary(f"timm:{name}", image_size=64, num_classes=3).audit
     assert 2 * found.macs == counter.get_total_flops()
     assert found.parameters == sum(p.numel() for p in model.parameters())
-    assert found.uncounted == {}
+    assert found.uncounted_ops == {}
 
 
 def test_it_is_listed_where_it_is_asked_for(timm, striate):

@@ -12,8 +12,12 @@ from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import SettingError
 from striate.core.files import read_csv
 from striate.data.batches import Batches
-from striate.interpret.depth.layer_profile import Level, depth_profile
-from striate.interpret.depth.snapshots import Snapshot, due, reach
+from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
+from striate.interpret.depth.snapshots import (
+    Snapshot,
+    first_to_last_gradient,
+    is_snapshot_step,
+)
 from striate.run.charts import (
     course_table,
     stages,
@@ -46,7 +50,9 @@ def test_it_keeps_what_the_layers_were(shared_folder):
     assert tuple(read_csv(run.path / NORMS)[0]) == COLUMNS
     kept = read_norms(run.path)
     last = 3 * -(-len(run.data.subset("train")) // 8)
-    expected = [step for step in range(last + 1) if due(step) or step == last]
+    expected = [
+        step for step in range(last + 1) if is_snapshot_step(step) or step == last
+    ]
     assert [one.step for one in kept] == expected
     subset = run.data.subset("train")
     assert len(subset) <= IMAGES
@@ -55,7 +61,7 @@ def test_it_keeps_what_the_layers_were(shared_folder):
     )
     x, y = next(made(0))
     found = depth_profile(run.fresh_model(), x, y, training=True)
-    for level, there in zip(found, kept[0].levels, strict=True):
+    for level, there in zip(found, kept[0].layers, strict=True):
         assert (level.name, level.depth) == (there.name, there.depth)
         assert there.gradient == pytest.approx(level.gradient, rel=1e-4)
         assert there.activation == pytest.approx(level.activation, rel=1e-4)
@@ -86,7 +92,7 @@ def test_it_can_begin_within_a_run(shared_folder):
 def test_frozen_layers_have_no_update(shared_folder):
     settings = {"track_norms": True, "freeze": ("conv1",), "epochs": 1}
     kept = read_norms(whole(shared_folder, **settings))
-    first = kept[0].levels[0]
+    first = kept[0].layers[0]
     assert first.update != first.update
     assert first.gradient > 0
     table = course_table(kept)
@@ -117,10 +123,10 @@ def test_a_stop_is_not_looked_at(shared_folder):
 
 def snapshot(step, *gradients):
     levels = [
-        Level(name=f"l{i}", depth=i, activation=1.0, gradient=g, update=g / 10)
+        LayerProfile(name=f"l{i}", depth=i, activation=1.0, gradient=g, update=g / 10)
         for i, g in enumerate(gradients, 1)
     ]
-    return Snapshot(step=step, levels=tuple(levels))
+    return Snapshot(step=step, layers=tuple(levels))
 
 
 def test_charts_say_when_and_which():
@@ -140,9 +146,11 @@ def test_charts_say_when_and_which():
 
 
 def test_reach_is_first_over_last():
-    assert reach(snapshot(0, 0.5, 2.0).levels) == 0.25
+    assert first_to_last_gradient(snapshot(0, 0.5, 2.0).layers) == 0.25
     for none in ((1.0,), (1.0, 0.0)):
-        assert reach(snapshot(0, *none).levels) != reach(snapshot(0, *none).levels)
+        assert first_to_last_gradient(
+            snapshot(0, *none).layers
+        ) != first_to_last_gradient(snapshot(0, *none).layers)
 
 
 class TwoHeads(nn.Module):

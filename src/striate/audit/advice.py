@@ -1,7 +1,7 @@
-"""What a network's arithmetic says against its design, and what a change would give.
+"""Advice on a network's design: the data types that all checks share.
 
 Each piece of advice is a fact with its numbers, and the numbers after the change. It
-is about geometry and cost only: whether accuracy gains is for a trial to say.
+is about geometry and cost only. Whether accuracy improves, only training can tell.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 
 from striate.audit.layer import Layer, Operation
 from striate.audit.network import Audit
-from striate.audit.used_positions import Reading, read
+from striate.audit.used_positions import UsedPositions, find_used_positions
 from striate.core.findings import Prose
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """A remark on a network's design.
+    """One piece of advice on a network's design.
 
     Args:
-        about: What kind of remark, such as `redundant-bias`.
-        layer: Where, as the table writes it; `image` for the input.
-        finding: What is so, with its numbers.
-        change: What could be done, with the numbers it would give.
-        before: The number that the change is about.
-        after: The same after it.
-        unit: What that number counts.
+        check: Name of the check, such as `redundant-bias`.
+        layer: Name of the layer as in the table; `image` for the input.
+        finding: The problem, with its numbers.
+        change: The proposed change, with the numbers after it.
+        before: The number before the change.
+        after: The same number after the change.
+        unit: Unit of that number.
     """
 
-    about: str
+    check: str
     layer: str
     finding: str
     change: str
@@ -39,53 +39,53 @@ class Advice:
 
     @property
     def prose(self) -> Prose:
-        """The remark as a finding."""
+        """The advice as a paragraph of the report."""
         return Prose(text=f"{self.finding} {self.change}", tone="advice")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A network as the checks look at it: layers, and who reads what."""
+class DesignContext:
+    """A network as the checks see it: its layers, and which operation reads what."""
 
     audit: Audit
-    reading: Reading
-    owner: dict[int, Layer]
-    made: dict[int, Operation]
+    usage: UsedPositions
+    layer_of: dict[int, Layer]
+    operations_by_number: dict[int, Operation]
 
     @property
     def operations(self) -> Iterator[tuple[Layer, Operation]]:
-        """Every operation with its layer, in order."""
+        """Every operation with its layer, in the order they ran."""
         return (
             (layer, operation)
             for layer in self.audit.layers
             for operation in layer.operations
         )
 
-    def named(self, number: int) -> str:
-        """Return the layer that an operation belongs to, or the image."""
-        return self.owner[number].name if number in self.owner else "the image"
+    def name_of(self, number: int) -> str:
+        """Return the name of the layer that an operation belongs to, or `the image`."""
+        return self.layer_of[number].name if number in self.layer_of else "the image"
 
 
-Check = Callable[[Plan], Iterator[Advice]]
+Check = Callable[[DesignContext], Iterator[Advice]]
 
 
-def plan_of(audit: Audit) -> Plan:
-    """Return a network made ready for the checks."""
+def design_context(audit: Audit) -> DesignContext:
+    """Return the input of the checks for a network."""
     operations = [(o, layer) for layer in audit.layers for o in layer.operations]
     operations.sort(key=lambda pair: pair[0].number)
-    return Plan(
+    return DesignContext(
         audit=audit,
-        reading=read(o for o, _ in operations),
-        owner={o.number: layer for o, layer in operations},
-        made={o.number: o for o, _ in operations},
+        usage=find_used_positions(o for o, _ in operations),
+        layer_of={o.number: layer for o, layer in operations},
+        operations_by_number={o.number: o for o, _ in operations},
     )
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """Write some names, and how many more there are.
+def join_names(names: Sequence[str], most: int = 3) -> str:
+    """Join names to a list in words, and count the names left out.
 
     Example:
-        >>> listed(["a"]), listed(["a", "b"]), listed(list("abcde"))
+        >>> join_names(["a"]), join_names(["a", "b"]), join_names(list("abcde"))
         ('a', 'a and b', 'a, b, c and 2 more')
     """
     names = list(dict.fromkeys(names))

@@ -1,38 +1,38 @@
-"""Advice on what a network costs: needless biases, a heavy head, bottlenecks."""
+"""Advice on parameters and MACs: redundant biases, a heavy head, bottlenecks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
 
-from striate.audit.advice import Advice, Plan, listed
+from striate.audit.advice import Advice, DesignContext, join_names
+from striate.audit.findings import last_feature_map
 from striate.audit.layer import Layer, Operation
-from striate.audit.table import last_map
 
-HEAVY = 0.5  # of all parameters in dense layers
-WORTH = 0.3  # of all multiply-adds saved, or a bottleneck is not worth its words
-LEAST = 0.05  # of all multiply-adds: smaller layers are not worth a bottleneck
+MAX_HEAD_SHARE = 0.5  # share of all parameters in dense layers
+MIN_SAVING = 0.3  # share of all MACs that bottlenecks must save to be proposed
+MIN_LAYER_SHARE = 0.05  # share of all MACs: smaller layers get no bottleneck
 
 
-def redundant_bias(plan: Plan) -> Iterator[Advice]:
-    """Find biases that the batch norm after them subtracts again."""
-    found = [
+def redundant_bias(context: DesignContext) -> Iterator[Advice]:
+    """Find biases that the batch norm after them cancels."""
+    wide = [
         (layer, operation.output[1])
-        for layer, operation in plan.operations
-        if _has_bias(operation) and _into_batch_norm(plan, operation)
+        for layer, operation in context.operations
+        if _has_bias(operation) and _into_batch_norm(context, operation)
     ]
-    if not found:
+    if not wide:
         return
-    names = [layer.name for layer, _ in found]
-    total, count = plan.audit.parameters, sum(n for _, n in found)
-    verb, its = ("have", "their") if len(found) > 1 else ("has", "its")
+    names = [layer.name for layer, _ in wide]
+    total, count = context.audit.parameters, sum(n for _, n in wide)
+    verb, its = ("have", "their") if len(wide) > 1 else ("has", "its")
     yield Advice(
-        about="redundant-bias",
+        check="redundant-bias",
         layer=names[0],
-        finding=f"{listed(names)} {verb} a bias that the batch norm behind subtracts "
-        f"with the mean: {count:,} numbers that can learn nothing.",
-        change=f"With bias=False and {its} norm's own shift, {total - count:,} "
-        f"parameters do what {total:,} do.",
+        finding=f"{join_names(names)} {verb} a bias before a batch norm, which "
+        f"cancels it: {count:,} parameters without effect.",
+        change=f"Set bias=False ({its} batch norm has its own shift): "
+        f"{total - count:,} parameters instead of {total:,}, same outputs.",
         before=total,
         after=total - count,
         unit="parameters",
@@ -47,32 +47,36 @@ def _has_bias(operation: Operation) -> bool:
     return operation.name == "convolution" and bias
 
 
-def _into_batch_norm(plan: Plan, operation: Operation) -> bool:
-    users = plan.reading.users.get(operation.number, [])
+def _into_batch_norm(context: DesignContext, operation: Operation) -> bool:
+    users = context.usage.users.get(operation.number, [])
     return bool(users) and all("batch_norm" in user.name for user in users)
 
 
-def heavy_head(plan: Plan) -> Iterator[Advice]:
-    """Find dense layers that hold most parameters, behind a map with places."""
-    last = last_map(plan.audit)
+def heavy_head(context: DesignContext) -> Iterator[Advice]:
+    """Find dense layers with most of the parameters, after a feature map."""
+    last = last_feature_map(context.audit)
     if last is None or last.output is None:
         return
-    dense = [layer for layer in plan.audit.layers if _is_dense(layer)]
-    held, total = sum(layer.parameters for layer in dense), plan.audit.parameters
-    if held <= HEAVY * total:
+    dense = [layer for layer in context.audit.layers if _is_dense(layer)]
+    dense_parameters, total = (
+        sum(layer.parameters for layer in dense),
+        context.audit.parameters,
+    )
+    if dense_parameters <= MAX_HEAD_SHARE * total:
         return
     channels, classes = last.output[0], dense[-1].operations[-1].output[-1]
-    after = total - held + (channels + 1) * classes
+    after = total - dense_parameters + (channels + 1) * classes
     if after >= total:
         return
     verb = "hold" if len(dense) > 1 else "holds"
     yield Advice(
-        about="heavy-head",
+        check="heavy-head",
         layer=dense[0].name,
-        finding=f"{listed([x.name for x in dense])} {verb} {held:,} of {total:,} "
-        f"parameters ({100 * held / total:.1f} %).",
+        finding=f"{join_names([x.name for x in dense])} {verb} "
+        f"{dense_parameters:,} of {total:,} "
+        f"parameters ({100 * dense_parameters / total:.1f} %).",
         change=f"Global average pooling and one dense layer {channels:,} → {classes:,} "
-        f"would leave {after:,} in all.",
+        f"would reduce the network to {after:,} parameters.",
         before=total,
         after=after,
         unit="parameters",
@@ -85,64 +89,72 @@ def _is_dense(layer: Layer) -> bool:
     )
 
 
-def bottlenecks(plan: Plan) -> Iterator[Advice]:
-    """Find wide convolutions that a 1×1 convolution in front would make cheap.
+def bottlenecks(context: DesignContext) -> Iterator[Advice]:
+    """Find wide convolutions that a 1×1 bottleneck before them would make cheaper.
 
     The 1×1 convolution reduces to a quarter of the channels that come in, at most to
     half of those that go out (He et al. 2016, figure 5; Szegedy et al. 2015, figure 2).
     """
-    total = plan.audit.macs
-    found = []
-    for layer, operation in plan.operations:
-        if (operation.macs or 0) < LEAST * total or not _is_wide(plan, operation):
+    total = context.audit.macs
+    wide = []
+    for layer, operation in context.operations:
+        if (operation.macs or 0) < MIN_LAYER_SHARE * total or not _is_wide(
+            context, operation
+        ):
             continue
-        found.append((layer.name, operation.macs or 0, _narrowed(operation)))
-    saved = sum(before - after for _, before, after in found)
-    if saved <= WORTH * total:
+        wide.append((layer.name, operation.macs or 0, _bottleneck_macs(operation)))
+    saved = sum(before - after for _, before, after in wide)
+    if saved <= MIN_SAVING * total:
         return
-    found.sort(key=lambda each: each[2] - each[1])
+    wide.sort(key=lambda each: each[2] - each[1])
     before, after = total, total - saved
+    part = sum(macs for _, macs, _ in wide)
+    share, verb = 100 * part / total, "do" if len(wide) > 1 else "does"
     yield Advice(
-        about="bottleneck",
-        layer=found[0][0],
-        finding=f"{listed([name for name, _, _ in found])}: windows over many channels "
-        f"take {sum(b for _, b, _ in found):,} of {total:,} multiply-adds.",
-        change="Through a 1×1 convolution to a quarter of the channels the network "
-        f"would take {after:,} ({100 * after / before:.1f} %).",
+        check="bottleneck",
+        layer=wide[0][0],
+        finding=f"{join_names([name for name, _, _ in wide])} {verb} {share:.0f} % "
+        "of the "
+        f"computation: {part:,} of {total:,} multiply-adds.",
+        change="A 1×1 convolution before each, to a quarter of the channels, would "
+        f"reduce the network to {after:,} multiply-adds "
+        f"({100 * after / before:.1f} %).",
         before=before,
         after=after,
         unit="multiply-adds",
     )
 
 
-def _is_wide(plan: Plan, operation: Operation) -> bool:
-    windows = operation.windows
-    if windows is None or windows.pooling or windows.transposed or windows.groups > 1:
+def _is_wide(context: DesignContext, operation: Operation) -> bool:
+    window = operation.window
+    if window is None or window.pooling or window.transposed or window.groups > 1:
         return False
-    narrow = _width(operation) < 1 or prod(windows.kernel) == 1
-    return not narrow and not _is_narrowed(plan, operation)
+    narrow = _bottleneck_width(operation) < 1 or prod(window.kernel) == 1
+    return not narrow and not _follows_bottleneck(context, operation)
 
 
-def _is_narrowed(plan: Plan, operation: Operation) -> bool:
-    """Tell a window that stands behind a 1×1 convolution with fewer outputs."""
-    at = plan.made.get(operation.makers[0][1])
-    while at is not None and at.local and len(at.makers) == 1:
-        at = plan.made.get(at.makers[0][1])
-    if at is None or at.windows is None or at.windows.pooling:
+def _follows_bottleneck(context: DesignContext, operation: Operation) -> bool:
+    """Return whether a 1×1 convolution with fewer outputs comes before a window."""
+    previous = context.operations_by_number.get(operation.producers[0][1])
+    while previous is not None and previous.local and len(previous.producers) == 1:
+        previous = context.operations_by_number.get(previous.producers[0][1])
+    if previous is None or previous.window is None or previous.window.pooling:
         return False
-    return prod(at.windows.kernel) == 1 and at.output[1] < at.inputs[0][1]
+    return (
+        prod(previous.window.kernel) == 1 and previous.output[1] < previous.inputs[0][1]
+    )
 
 
-def _width(operation: Operation) -> int:
+def _bottleneck_width(operation: Operation) -> int:
     return min(operation.inputs[0][1] // 4, operation.output[1] // 2)
 
 
-def _narrowed(operation: Operation) -> int:
-    """Return the multiply-adds with a 1×1 convolution in front."""
-    windows, width = operation.windows, _width(operation)
-    assert windows is not None  # noqa: S101 - asked before
+def _bottleneck_macs(operation: Operation) -> int:
+    """Return the multiply-adds with a 1×1 convolution before the window."""
+    window, width = operation.window, _bottleneck_width(operation)
+    assert window is not None  # noqa: S101 - asked before
     channels, places = operation.inputs[0][1], prod(operation.inputs[0][2:])
-    inside = prod(operation.output[2:]) * prod(windows.kernel) * operation.output[1]
+    inside = prod(operation.output[2:]) * prod(window.kernel) * operation.output[1]
     return places * channels * width + inside * width
 
 

@@ -1,55 +1,62 @@
-"""Two networks side by side: one question to both, and the second over the first."""
+"""Two networks side by side: parameters, MACs, memory, and their ratio."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from striate.audit.findings import last_field_text
 from striate.audit.network import Audit
-from striate.audit.table import last_field
 from striate.core.findings import Cell, Column, Table
-from striate.core.format import size_text
+from striate.core.format import format_bytes
 
-Ask = Callable[[Audit], int | None]
+Metric = Callable[[Audit], int | None]
 
-# What is asked, how it is written.
-QUESTIONS: tuple[tuple[str, Ask, Callable[[int], str]], ...] = (
+# Name of the metric, how it is read from an audit, how it is written.
+METRICS: tuple[tuple[str, Metric, Callable[[int], str]], ...] = (
     ("parameters", lambda a: a.parameters, "{:,}".format),
     ("trainable", lambda a: a.trainable, "{:,}".format),
     ("multiply-adds", lambda a: a.macs, "{:,}".format),
     ("layers", lambda a: len(a.layers), "{:,}".format),
-    ("activations, all", lambda a: sum(x.activation for x in a.layers), size_text),
-    ("inference memory", lambda a: a.weights + a.peak, size_text),
+    ("activations, all", lambda a: sum(x.activation for x in a.layers), format_bytes),
+    ("inference memory", lambda a: a.weights + a.peak, format_bytes),
     (
         "training memory",
         lambda a: None if a.memory is None else a.memory.peak,
-        size_text,
+        format_bytes,
     ),
 )
 
 
-def comparison(first: Audit, second: Audit, names: tuple[str, str]) -> Table:
-    """Return the totals of two networks and their ratio.
+def comparison_table(first: Audit, second: Audit, names: tuple[str, str]) -> Table:
+    """Return the totals of two networks, and the second divided by the first.
 
     Example:
         >>> from torch import nn
         >>> from striate.audit.network import audit
         >>> wide = audit(nn.Sequential(nn.Conv2d(4, 8, 3)), (4, 8, 8))
         >>> grouped = audit(nn.Sequential(nn.Conv2d(4, 8, 3, groups=2)), (4, 8, 8))
-        >>> comparison(wide, grouped, ("one", "two")).rows[2]
+        >>> comparison_table(wide, grouped, ("one", "two")).rows[2]
         ('multiply-adds', '10,368', '5,184', 0.5)
     """
     columns = (
-        Column(title="", key="what"),
+        Column(title="Total", key="what"),
         Column(title=names[0], key="first", kind="number"),
         Column(title=names[1], key="second", kind="number"),
-        Column(title="second : first", key="ratio", kind="ratio"),
+        Column(title="second / first", key="ratio", kind="ratio"),
     )
     rows: list[tuple[Cell, ...]] = []
-    for what, ask, write in QUESTIONS:
-        one, two = ask(first), ask(second)
-        if one is None or two is None:
+    for name, metric, write in METRICS:
+        value_a, value_b = metric(first), metric(second)
+        if value_a is None or value_b is None:
             continue
-        rows.append((what, write(one), write(two), two / one if one else None))
-    fields = [last_field(audit) for audit in (first, second)]
+        rows.append(
+            (
+                name,
+                write(value_a),
+                write(value_b),
+                value_b / value_a if value_a else None,
+            )
+        )
+    fields = [last_field_text(audit) for audit in (first, second)]
     rows.append(("receptive field", *fields, None))
     return Table(columns=columns, rows=tuple(rows), title="Side by side")

@@ -1,4 +1,4 @@
-"""A layer as it ran, and the operations it is made of."""
+"""A layer as it ran, and its operations."""
 
 from __future__ import annotations
 
@@ -6,57 +6,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from striate.audit.rf_tracker import Sight
-from striate.audit.window_args import Windows
+from striate.audit.rf_tracker import ReceptiveField
+from striate.audit.window_args import SlidingWindow
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """One thing that was computed.
+    """One torch operation of a forward pass.
 
     Args:
-        name: torch's name for it.
-        inputs: Shapes of every tensor it was given.
-        output: Shape of its first result.
-        macs: Multiply-adds; None where no rule counts them.
-        windows: Its kernel, stride, padding and dilation, if it slides one.
-        given: What the units of its first input see.
-        sight: What its own units see.
-        number: Its place in the order of all operations.
-        makers: Which of its inputs come of the image, and the operations that made
-            them; −1 is the image itself.
-        local: Each position of its output comes from the same position alone.
+        name: Name in torch, such as `convolution`.
+        inputs: Shapes of all input tensors.
+        output: Shape of the first output.
+        macs: Multiply-adds; None if no rule counts them.
+        window: Kernel, stride, padding and dilation of a convolution or pooling.
+        input_field: Receptive field of the first input.
+        receptive_field: Receptive field of the output.
+        number: Position in the order of all operations.
+        producers: Pairs (index of an input that depends on the image, number of the
+            operation that produced it); −1 is the image itself.
+        local: Each output position depends on the same input position only.
     """
 
     name: str
     inputs: tuple[Shape, ...]
     output: Shape
     macs: int | None
-    windows: Windows | None = None
-    given: Sight | None = None
-    sight: Sight | None = None
+    window: SlidingWindow | None = None
+    input_field: ReceptiveField | None = None
+    receptive_field: ReceptiveField | None = None
     number: int = 0
-    makers: tuple[tuple[int, int], ...] = ()
+    producers: tuple[tuple[int, int], ...] = ()
     local: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A module's call, or what a container computed itself between two of them.
+    """One call of a module, or what a container computes between its children.
 
     Args:
-        name: Dotted name in the model; in parentheses what no module did; ` #2` marks
-            a second call.
-        kind: The module's class, or the operations.
+        name: Dotted name in the model. Operations outside of leaf modules stand in
+            parentheses; ` #2` marks a second call.
+        kind: Class of the module, or names of the operations.
         output: Shape of one image's output, without the batch.
-        parameters: Numbers first used here, trainable or not.
-        trainable: Those of them that learn.
-        operations: What was computed, in order.
-        activation: Bytes of the output, where it takes memory of its own.
-        saved: Bytes an image that training keeps for the way back.
-        sight: What the output's units see.
+        parameters: Number of parameters first used here, trainable or not.
+        trainable: Number of trainable ones.
+        operations: The operations, in order.
+        activation: Bytes of the output; 0 for views and in-place operations.
+        saved: Bytes per image that autograd saves for the backward pass.
+        receptive_field: Receptive field of the output's units.
     """
 
     name: str
@@ -67,23 +67,23 @@ class Layer:
     operations: tuple[Operation, ...] = ()
     activation: int = 0
     saved: int | None = None
-    sight: Sight | None = None
+    receptive_field: ReceptiveField | None = None
     key: tuple[object, ...] = ()
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds of one image, of those operations that have a rule."""
+        """Multiply-adds for one image, of the operations that have a rule."""
         return sum(operation.macs or 0 for operation in self.operations)
 
     @property
-    def windows(self) -> Windows | None:
-        """The sliding window, if there is one and no other."""
-        found = [o.windows for o in self.operations if o.windows is not None]
-        return found[0] if len(found) == 1 else None
+    def window(self) -> SlidingWindow | None:
+        """The sliding window, if the layer has exactly one."""
+        windows = [o.window for o in self.operations if o.window is not None]
+        return windows[0] if len(windows) == 1 else None
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Write a (channels, height, width) shape as height×width×channels.
+    """Format a (channels, height, width) shape as height×width×channels.
 
     Example:
         >>> shape_text((25, 28, 14)), shape_text((2450,))
@@ -93,7 +93,7 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, ordered))
 
 
-_SPELT = {
+_DISPLAY_NAMES = {
     "max_pool2d_with_indices": "max_pool2d",
     "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
     "native_batch_norm": "batch_norm",
@@ -107,22 +107,33 @@ _SPELT = {
     "_unsafe_view": "view",
     "constant_pad_nd": "pad",
 }
-_MOVES = {"t", "transpose", "permute", "expand", "clone", "copy", "select", "slice"}
-_MOVES |= {"view", "unsqueeze", "squeeze", "split", "fill", "to"}
+_DATA_MOVEMENT = {
+    "t",
+    "transpose",
+    "permute",
+    "expand",
+    "clone",
+    "copy",
+    "select",
+    "slice",
+}
+_DATA_MOVEMENT |= {"view", "unsqueeze", "squeeze", "split", "fill", "to"}
 
 
 def functional_kind(operations: Sequence[Operation]) -> str:
-    """Name what a container computed itself: `add, relu`.
+    """Return the names of operations outside of modules, such as `add, relu`.
 
     Example:
         >>> shapes = {"inputs": (), "output": (1, 8), "macs": 0}
         >>> functional_kind([Operation(name=n, **shapes) for n in ("add", "relu_")])
         'add, relu'
     """
-    seeing = [o for o in operations if o.sight is not None] or operations
-    names = [o.name if o.name in _SPELT else o.name.strip("_") for o in seeing]
-    spelt = list(dict.fromkeys(_SPELT.get(name, name) for name in names))
-    doing = [name for name in spelt if name not in _MOVES]
-    if not doing and len(operations[-1].output) == 2:
+    on_image = [o for o in operations if o.receptive_field is not None] or operations
+    names = [
+        o.name if o.name in _DISPLAY_NAMES else o.name.strip("_") for o in on_image
+    ]
+    displayed = list(dict.fromkeys(_DISPLAY_NAMES.get(name, name) for name in names))
+    computing = [name for name in displayed if name not in _DATA_MOVEMENT]
+    if not computing and len(operations[-1].output) == 2:
         return "flatten"
-    return ", ".join((doing or spelt)[:3])
+    return ", ".join((computing or displayed)[:3])

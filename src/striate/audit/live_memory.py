@@ -1,4 +1,4 @@
-"""Live bytes: what storages exist at each moment of a pass, and the most there were."""
+"""Live memory of a pass: bytes of all tensors alive now, and their peak."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from torch import Tensor
 
 
 class LiveMemory:
-    """Counts a storage from the operation that made it until nobody holds it.
+    """Counts the bytes of each storage from its creation to its release.
 
     Example:
         >>> import torch
-        >>> ledger = LiveMemory()
+        >>> memory = LiveMemory()
         >>> image = torch.empty(10)
-        >>> ledger.enter(image), ledger.enter(image.view(2, 5)), ledger.live
+        >>> memory.enter(image), memory.enter(image.view(2, 5)), memory.live
         (40, 0, 40)
         >>> del image
-        >>> ledger.live, ledger.peak
+        >>> memory.live, memory.peak
         (0, 40)
     """
 
     def __init__(self) -> None:
         self.live = 0
         self.peak = 0
-        self._held: dict[int, object] = {}
+        self._storages: dict[int, object] = {}
 
     def ignore(self, tensor: Tensor) -> None:
-        """Leave out a storage that was there before, such as a weight's."""
+        """Do not count a storage that existed before, such as a weight's."""
         storage = tensor.untyped_storage()
-        self._hold(storage._cdata, storage, 0)
+        self._track(storage._cdata, storage, 0)
 
     def enter(self, tensor: Tensor) -> int:
-        """Count a tensor's storage if it is new; return the bytes it added."""
+        """Count a tensor's storage if it is new; return the bytes added."""
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._held:
+        if key in self._storages:
             return 0
         size = storage.nbytes()
-        self._hold(key, storage, size)
+        self._track(key, storage, size)
         self.live += size
         self.peak = max(self.peak, self.live)
         return size
 
-    def _hold(self, key: int, storage: object, size: int) -> None:
-        self._held[key] = weakref.ref(storage, partial(self._leave, key, size))
+    def _track(self, key: int, storage: object, size: int) -> None:
+        self._storages[key] = weakref.ref(storage, partial(self._release, key, size))
 
-    def _leave(self, key: int, size: int, _: object) -> None:
-        self._held.pop(key, None)
+    def _release(self, key: int, size: int, _: object) -> None:
+        self._storages.pop(key, None)
         self.live -= size

@@ -1,8 +1,8 @@
-"""Multiply-adds: a table from operation to a function of shapes. 1 MAC = 2 FLOPs.
+"""MACs (multiply-adds) of each torch operation, from its shapes. 1 MAC = 2 FLOPs.
 
 Convolutions and matrix products count. Element-wise arithmetic, pooling, normalization,
-resampling and moving data count as none: that is the convention of the field. What has
-arithmetic and no rule is listed as not counted, never taken for zero.
+resampling and data movement count as zero, as is usual in the field. An operation with
+arithmetic but no rule here is reported as not counted.
 """
 
 from __future__ import annotations
@@ -19,63 +19,65 @@ aten = torch.ops.aten
 Rule = Callable[[tuple[Any, ...], tuple[int, ...]], int]
 
 
-def count(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | None:
-    """Return the multiply-adds of one operation; None where no rule exists.
+def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | None:
+    """Return the multiply-adds of one operation; None if no rule exists.
 
     Args:
         func: The operation.
         args: Its arguments.
-        shape: Of its first output.
+        shape: Shape of its first output.
 
     Example:
         >>> a, b = torch.empty(2, 3), torch.empty(3, 5)
-        >>> count(aten.mm.default, (a, b), (2, 5)), count(aten.relu.default, (a,), ())
-        (30, 0)
+        >>> count_macs(aten.mm.default, (a, b), (2, 5))
+        30
+        >>> count_macs(aten.relu.default, (a,), ())
+        0
     """
     rule = _RULES.get(func)
     if rule is not None:
         return rule(args, shape)
-    return 0 if _free(func) else None
+    return 0 if _has_no_macs(func) else None
 
 
 def _convolution(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Each output sums f·f·C_in/g products; transposed, each input spreads as many."""
+    """Output values × kernel size × C_in/groups; transposed: input values instead."""
     x, weight, transposed = args[0], args[1], args[6]
     positions = x.numel() if transposed else prod(shape)
     return int(positions * prod(weight.shape[1:]))
 
 
-def _product(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """(n×k)·(k×m): n·k·m, whatever stands before them in the arguments."""
-    left = [arg for arg in args if isinstance(arg, Tensor)][-2]
-    return int(prod(shape) * left.shape[-1])
+def _matmul(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    """(n×k)·(k×m) takes n·k·m; the matrices are the last two tensors."""
+    factor = [arg for arg in args if isinstance(arg, Tensor)][-2]
+    return int(prod(shape) * factor.shape[-1])
 
 
-def _vector(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+def _matrix_vector(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
     return int([arg for arg in args if isinstance(arg, Tensor)][-2].numel())
 
 
 def _attention(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Queries by keys, and those weights by values."""
+    """Queries × keys, then attention weights × values."""
     query, key, value = args[:3]
     pairs = prod(query.shape[:-1]) * key.shape[-2]
     return int(pairs * (query.shape[-1] + value.shape[-1]))
 
 
 def _distances(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Each distance sums as many squared differences as the vectors are long."""
+    """Each distance sums one squared difference per vector element."""
     return int(prod(shape) * args[0].shape[-1])
 
 
 _RULES: dict[Any, Rule] = {
     aten.convolution.default: _convolution,
-    aten.mm.default: _product,
-    aten.addmm.default: _product,
-    aten.bmm.default: _product,
-    aten.baddbmm.default: _product,
-    aten.mv.default: _vector,
-    aten.addmv.default: _vector,
-    aten.dot.default: _vector,
+    aten.mm.default: _matmul,
+    aten.addmm.default: _matmul,
+    aten.bmm.default: _matmul,
+    aten.baddbmm.default: _matmul,
+    aten.mv.default: _matrix_vector,
+    aten.addmv.default: _matrix_vector,
+    aten.dot.default: _matrix_vector,
     aten._cdist_forward.default: _distances,
     aten._euclidean_dist.default: _distances,
     aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
@@ -84,15 +86,15 @@ _RULES: dict[Any, Rule] = {
 
 
 @cache
-def _free(func: Any) -> bool:
+def _has_no_macs(func: Any) -> bool:
     name = str(func.overloadpacket.__name__)
     plain = name.rstrip("_") or name
-    if torch.Tag.pointwise in func.tags or func.is_view or plain in _FREE:
+    if torch.Tag.pointwise in func.tags or func.is_view or plain in _NO_MACS:
         return True
     return plain.startswith(("new_", "adaptive_", "_adaptive_", "upsample_", "random"))
 
 
-_MOVING = """
+_DATA_MOVEMENT = """
     empty empty_strided empty_like zeros zeros_like ones ones_like full full_like
     rand rand_like randn randn_like arange linspace eye scalar_tensor lift_fresh
     clone copy _to_copy contiguous detach _unsafe_view reshape cat stack split
@@ -110,4 +112,4 @@ _POOLING_AND_NORMS = """
 """
 # Element-wise too, though torch does not tag them, or not their in-place form.
 _ACTIVATIONS = "hardswish mish gelu prelu _prelu_kernel glu log_sigmoid_forward"
-_FREE = frozenset(f"{_MOVING} {_POOLING_AND_NORMS} {_ACTIVATIONS}".split())
+_NO_MACS = frozenset(f"{_DATA_MOVEMENT} {_POOLING_AND_NORMS} {_ACTIVATIONS}".split())

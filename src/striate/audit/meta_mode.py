@@ -1,8 +1,8 @@
-"""Run a network on shapes alone: no weights, no arithmetic, nothing allocated.
+"""Run a network on torch's meta device: shapes only, no values, nothing allocated.
 
-Every operation is seen on its way down, whoever called it: a module, a function, a
-branch. Tensors live on torch's meta device; what a forward pass makes itself goes
-there too, and a constant that meets such a tensor becomes one.
+Every torch operation passes through the dispatch mode, whether a module or a function
+called it. Tensors that the forward pass creates are moved to the meta device, and so
+are constants that are combined with meta tensors.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from striate.audit.shapes import META, answer
+from striate.audit.shapes import META, output_of
 
-See = Callable[[Any, tuple[Any, ...], Any], None]
+OnOperation = Callable[[Any, tuple[Any, ...], Any], None]
 
 aten = torch.ops.aten
 
-# At this depth `torch.zeros(3)` and `torch.zeros(3, device="cpu")` look the same, so
-# both become ghosts; `torch.device("meta")` would keep the second real, and costs
-# 10 µs a call.
-_MAKERS = {
+# Here `torch.zeros(3)` and `torch.zeros(3, device="cpu")` look the same, so both
+# become meta tensors; `torch.device("meta")` would keep the second on the CPU, and
+# costs 10 µs a call.
+_FACTORIES = {
     aten.empty.memory_format,
     aten.empty_strided.default,
     aten.zeros.default,
@@ -41,25 +41,25 @@ _MAKERS = {
 }
 
 
-class Ghost(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, operations have shapes and no values; each is shown to `see`.
+class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Dispatch mode that runs operations on shapes only and reports each of them.
 
     Args:
-        see: Gets the operation, its arguments and what it returned.
-        real: Compute for real instead: for networks whose way depends on values.
+        on_operation: Called with the operation, its arguments and its output.
+        real: Compute real values instead, for networks with data-dependent branches.
 
     Example:
-        >>> seen = []
-        >>> with Ghost(lambda op, args, out: seen.append(str(op))):
+        >>> operations = []
+        >>> with MetaMode(lambda op, args, out: operations.append(str(op))):
         ...     torch.zeros(2, 3).add_(1).shape
         torch.Size([2, 3])
-        >>> seen
+        >>> operations
         ['aten.zeros.default', 'aten.add_.Tensor']
     """
 
-    def __init__(self, see: See, *, real: bool = False) -> None:
+    def __init__(self, on_operation: OnOperation, *, real: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._see = see
+        self._on_operation = on_operation
         self._real = real
 
     @classmethod
@@ -75,60 +75,64 @@ class Ghost(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        out = None if self._real else answer(func, args, kwargs)
+        out = None if self._real else output_of(func, args, kwargs)
         if out is None:
-            out = func(*args, **kwargs) if self._real else _haunt(func, args, kwargs)
-        self._see(func, args, out)
+            out = (
+                func(*args, **kwargs)
+                if self._real
+                else _run_on_meta(func, args, kwargs)
+            )
+        self._on_operation(func, args, out)
         return out
 
 
 @contextmanager
-def blueprint() -> Iterator[None]:
-    """Build a network as ghosts: its weights have shapes and are never drawn.
+def init_empty_weights() -> Iterator[None]:
+    """Build a network on the meta device: its weights are not allocated or drawn.
 
     Example:
-        >>> with blueprint():
+        >>> with init_empty_weights():
         ...     layer = nn.Linear(10**6, 10**6)
         >>> layer.weight.device.type
         'meta'
     """
-    with Ghost(lambda func, args, out: None):
+    with MetaMode(lambda func, args, out: None):
         yield
 
 
-def _haunt(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if func in _MAKERS:
+def _run_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if func in _FACTORIES:
         return func(*args, **{**kwargs, "device": META})
-    if _mixed(args):
-        args = tuple(_ghostly(arg) for arg in args)
+    if _mixes_devices(args):
+        args = tuple(_as_meta(arg) for arg in args)
     return func(*args, **kwargs)
 
 
-def _mixed(args: tuple[Any, ...]) -> bool:
+def _mixes_devices(args: tuple[Any, ...]) -> bool:
     metas = [t.is_meta for t in tensors_in(args)]
     return any(metas) and not all(metas)
 
 
-def _ghostly(value: Any) -> Any:
+def _as_meta(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value if value.is_meta or not value.dim() else ghost_of(value)
+        return value if value.is_meta or not value.dim() else to_meta(value)
     if isinstance(value, list | tuple):
-        return type(value)(_ghostly(one) for one in value)
+        return type(value)(_as_meta(item) for item in value)
     return value
 
 
-def ghost_of(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape, strides and type that holds no numbers.
+def to_meta(tensor: Tensor) -> Tensor:
+    """Return a meta tensor of the same shape, strides and dtype.
 
     Example:
-        >>> ghost_of(torch.ones(2, 3)).device.type
+        >>> to_meta(torch.ones(2, 3)).device.type
         'meta'
     """
     shape, strides = tensor.shape, tensor.stride()
-    ghost = torch.empty_strided(shape, strides, dtype=tensor.dtype, device=META)
+    meta = torch.empty_strided(shape, strides, dtype=tensor.dtype, device=META)
     if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(ghost, requires_grad=tensor.requires_grad)
-    return ghost
+        return nn.Parameter(meta, requires_grad=tensor.requires_grad)
+    return meta
 
 
 _PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device}
@@ -136,7 +140,7 @@ _TENSORS = {Tensor, nn.Parameter}
 
 
 def tensors_in(values: Any) -> list[Tensor]:
-    """Return the tensors among arguments or results, lists looked into.
+    """Return the tensors in nested arguments or results.
 
     Example:
         >>> len(tensors_in((torch.ones(1), [torch.ones(1), None], 3)))
@@ -148,18 +152,18 @@ def tensors_in(values: Any) -> list[Tensor]:
         values = values.values()
     elif not isinstance(values, list | tuple):
         return []
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for value in values:
         kind = value.__class__
         if kind in _PLAIN:
             continue
         if kind in _TENSORS or isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple | dict) and not _numbers(value):
-            found += tensors_in(value)
-    return found
+            tensors.append(value)
+        elif isinstance(value, list | tuple | dict) and not _is_int_list(value):
+            tensors += tensors_in(value)
+    return tensors
 
 
-def _numbers(values: Any) -> bool:
-    """Tell a list such as a stride from one that may hold tensors."""
+def _is_int_list(values: Any) -> bool:
+    """Return whether a list holds integers, such as a stride."""
     return values.__class__ is list and len(values) > 0 and values[0].__class__ is int

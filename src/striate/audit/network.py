@@ -1,4 +1,4 @@
-"""What a network is: layers, totals, memory, found without running it."""
+"""Layers, parameters, MACs and memory of a network, without running it."""
 
 from __future__ import annotations
 
@@ -13,78 +13,89 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from striate.audit.layer import Layer, shape_text
-from striate.audit.memory import Memory, size_of, training_step
-from striate.audit.meta_mode import Ghost, ghost_of
-from striate.audit.recorder import Recorder, Row, layers_of, show
-from striate.audit.rf_tracker import of_images
+from striate.audit.meta_mode import MetaMode, to_meta
+from striate.audit.recorder import LayerRecord, Recorder, layers_of, set_field
+from striate.audit.rf_tracker import input_field
+from striate.audit.training_memory import (
+    TrainingMemory,
+    measure_training_step,
+    tensor_bytes,
+)
 from striate.core.errors import GeometryError
-from striate.core.hooks import followed, lent, own_tensors
+from striate.core.hooks import model_restored, parameters_and_buffers, trace_modules
 
 Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """A network's layers in the order they run, and its totals.
+    """The layers of a network in the order they run, and its totals.
 
     Args:
         shape: (channels, height, width) of one image.
-        layers: Everything that runs in evaluation.
-        idle: Layers with weights that evaluation does not touch.
-        parameters: All numbers of the network, trainable or not.
-        trainable: Those of them that learn.
+        layers: All layers that run in evaluation mode.
+        unused_layers: Layers with weights that do not run in evaluation mode.
+        parameters: Number of parameters, trainable or not.
+        trainable: Number of trainable parameters.
         weights: Bytes of parameters and buffers.
-        peak: Bytes of one image's activations alive at once in evaluation.
-        memory: A training step's; None where it could not run on shapes.
-        untrained: Why not.
-        real: One image was computed for real.
+        peak: Peak bytes of the activations of one image in evaluation mode.
+        memory: Memory of a training step; None if it could not be measured.
+        memory_error: The reason why it could not be measured.
+        real: Whether one image was computed with real values.
+        container_outputs: Last output of each container module, by name.
     """
 
     shape: Shape
     layers: tuple[Layer, ...]
-    idle: tuple[Layer, ...] = ()
+    unused_layers: tuple[Layer, ...] = ()
     parameters: int
     trainable: int
     weights: int
     peak: int
-    memory: Memory | None = None
-    untrained: str = ""
+    memory: TrainingMemory | None = None
+    memory_error: str = ""
     real: bool = False
-    ends: dict[str, Row]
+    container_outputs: dict[str, LayerRecord]
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds of one image."""
+        """Multiply-adds for one image."""
         return sum(layer.macs for layer in self.layers)
 
     @property
-    def uncounted(self) -> dict[str, int]:
-        """Operations without a rule for multiply-adds, and how often they ran."""
-        found: dict[str, int] = {}
+    def uncounted_ops(self) -> dict[str, int]:
+        """Operations without a rule for multiply-adds, and how often each ran."""
+        result: dict[str, int] = {}
         for layer in self.layers:
             for operation in layer.operations:
                 if operation.macs is None:
-                    found[operation.name] = found.get(operation.name, 0) + 1
-        return found
+                    result[operation.name] = result.get(operation.name, 0) + 1
+        return result
 
 
-class UnfinishedError(GeometryError):
-    """A forward pass that stopped; holds what had run until then.
+class ForwardError(GeometryError):
+    """The forward pass failed; `audit` holds the layers that ran before.
 
     Args:
-        what: What happened, and in which layer.
-        where: The layer.
-        fix: A way out.
+        what: What happened.
+        where: Name of the layer.
+        fix: What to do.
         audit: The layers that ran.
-        looks: It stopped because it looks at values, not for its size.
+        data_dependent: It failed because its control flow depends on values.
     """
 
     def __init__(
-        self, what: str, *, where: str, fix: str, audit: Audit, looks: bool = False
+        self,
+        what: str,
+        *,
+        where: str,
+        fix: str,
+        audit: Audit,
+        data_dependent: bool = False,
     ) -> None:
         super().__init__(what, where=where, fix=fix)
         self.audit = audit
-        self.looks = looks
+        self.data_dependent = data_dependent
 
 
 def audit(
@@ -95,38 +106,38 @@ def audit(
     optimizer: str = "adamw",
     real: bool = False,
 ) -> Audit:
-    """Return what a network is, for images of one shape.
+    """Return layers, parameters, MACs and memory of a network.
 
-    The network runs on shapes, its weights represented by ghosts: nothing is computed
-    or allocated, and nothing of it changes, its random state included.
+    The network runs on the meta device: nothing is computed or allocated, and the
+    network stays unchanged, its random state included.
 
     Args:
         model: Any network.
         shape: (channels, height, width) of one image.
-        batch_size: Images in the training step whose memory is wanted.
-        optimizer: Whose state that step keeps: `sgd`, `adam` or `adamw`.
-        real: Compute one image of zeros for real, where the network's way depends
-            on values; the training step is then left out.
+        batch_size: Images per training step, for the memory estimate.
+        optimizer: Optimizer of that step: `sgd`, `adam` or `adamw`.
+        real: Compute one image of zeros with real values, for data-dependent control
+            flow; the training step is then not measured.
 
     Raises:
-        UnfinishedError: The network refuses an image of this shape, or looks at
-            values; holds the layers that ran.
+        ForwardError: The network rejects images of this shape, or its control flow
+            depends on values; holds the layers that ran.
 
     Example:
-        >>> found = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
-        >>> found.parameters, found.macs, found.layers[0].output
+        >>> result = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
+        >>> result.parameters, result.macs, result.layers[0].output
         (56, 1944, (2, 6, 6))
     """
-    tensors = own_tensors(model)
+    tensors = parameters_and_buffers(model)
     if any(is_lazy(tensor) for group in tensors for tensor in group):
         raise _lazy(model)
     modes = [(module, module.training) for module in model.modules()]
-    with lent(model, _copy if real else ghost_of):
-        weights, buffers = own_tensors(model)
+    with model_restored(model, _copy if real else to_meta):
+        weights, buffers = parameters_and_buffers(model)
         recorder = Recorder(model, weights, buffers)
         image = _image(1, shape, weights, "cpu" if real else "meta")
         stopped = _evaluate(model, image, recorder, real)
-        known = _Known(
+        evaluation = _Evaluation(
             model=model,
             weights=weights,
             buffers=buffers,
@@ -135,21 +146,27 @@ def audit(
             real=real,
         )
         if stopped is not None:
-            recorder.abandon()
-            raise _unfinished(stopped, recorder.place, known.audit()) from stopped
+            recorder.drop_unfinished()
+            raise _forward_error(
+                stopped, recorder.location, evaluation.audit()
+            ) from stopped
         if real:
-            return known.audit(untrained="one image was computed for real, no step")
+            return evaluation.audit(
+                memory_error="with real=True only the forward pass of one image runs"
+            )
         _set_training(model, modes)
         batch = _image(batch_size, shape, weights, "meta")
         try:
-            memory, saved = training_step(model, weights, buffers, batch, optimizer)
+            memory, saved = measure_training_step(
+                model, weights, buffers, batch, optimizer
+            )
         except Exception as error:  # a foreign forward may raise anything
-            return known.audit(untrained=reason_of(error))
-        return known.audit(memory=memory, saved=saved)
+            return evaluation.audit(memory_error=first_line(error))
+        return evaluation.audit(memory=memory, saved=saved)
 
 
 def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    """Train as the user would: frozen parts of a training network stay frozen."""
+    """Set training mode; modules that the user set to eval mode stay in it."""
     for module, mode in modes:
         module.training = mode
     if not model.training:
@@ -157,7 +174,7 @@ def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> 
 
 
 def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> Tensor:
-    """Return zeros of the type of number that the network computes in."""
+    """Return images of zeros in the dtype of the network."""
     types = (w.dtype for w in weights if w.is_floating_point())
     return torch.zeros(count, *shape, dtype=next(types, torch.float32), device=device)
 
@@ -172,20 +189,20 @@ def _copy(tensor: Tensor) -> Tensor:
 def _lazy(model: nn.Module) -> GeometryError:
     named = (*model.named_parameters(), *model.named_buffers())
     name = next(name for name, tensor in named if is_lazy(tensor))
-    what = f"{name} has no shape yet: the layer is lazy"
-    fix = "run the network once on an image, then summarize it"
+    what = f"{name} has no shape yet (lazy module)"
+    fix = "run the model once on an image first"
     return GeometryError(what, where=name, fix=fix)
 
 
 def _evaluate(
     model: nn.Module, image: Tensor, recorder: Recorder, real: bool
 ) -> Exception | None:
-    """Run one image in evaluation mode; return what stopped it, if anything did."""
+    """Run one image in evaluation mode; return the error, if any."""
     model.eval()
-    recorder.ledger.enter(image)
-    show(image, of_images(image.shape))
-    watched = followed(model, enter=recorder.enter, leave=recorder.leave)
-    with torch.no_grad(), watched, Ghost(recorder.see, real=real):
+    recorder.live_memory.enter(image)
+    set_field(image, input_field(image.shape))
+    hooked = trace_modules(model, enter=recorder.enter, leave=recorder.leave)
+    with torch.no_grad(), hooked, MetaMode(recorder.record_operation, real=real):
         try:
             model(image)
         except Exception as error:  # a foreign forward may raise anything
@@ -194,8 +211,8 @@ def _evaluate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Known:
-    """What an evaluation has shown, to be told with or without a training step."""
+class _Evaluation:
+    """The result of the evaluation pass, before the training step is added."""
 
     model: nn.Module
     weights: Sequence[Tensor]
@@ -206,9 +223,9 @@ class _Known:
 
     def audit(
         self,
-        memory: Memory | None = None,
+        memory: TrainingMemory | None = None,
         saved: Mapping[Any, int] | None = None,
-        untrained: str = "",
+        memory_error: str = "",
     ) -> Audit:
         weights, buffers = self.weights, self.buffers
         per_image = (
@@ -219,15 +236,15 @@ class _Known:
         return Audit(
             shape=self.shape,
             layers=layers_of(self.recorder.rows, per_image),
-            idle=_idle(self.model, self.recorder),
+            unused_layers=_idle(self.model, self.recorder),
             parameters=sum(w.numel() for w in weights),
             trainable=sum(w.numel() for w in weights if w.requires_grad),
-            weights=sum(size_of(t) for t in (*weights, *buffers)),
-            peak=self.recorder.ledger.peak,
+            weights=sum(tensor_bytes(t) for t in (*weights, *buffers)),
+            peak=self.recorder.live_memory.peak,
             memory=memory,
-            untrained=untrained,
+            memory_error=memory_error,
             real=self.real,
-            ends=self.recorder.ends,
+            container_outputs=self.recorder.container_outputs,
         )
 
 
@@ -252,44 +269,54 @@ def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def reason_of(error: Exception) -> str:
-    r"""Return the first line of what an error says, or its kind.
+def first_line(error: Exception) -> str:
+    r"""Return the first line of an error's message, or its class name.
 
     Example:
-        >>> reason_of(ValueError("too small\nby far")), reason_of(KeyError())
+        >>> first_line(ValueError("too small\nby far")), first_line(KeyError())
         ('too small', 'KeyError')
     """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-_PRODUCT = re.compile(r"got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]")
+_MATMUL = re.compile(r"got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]")
 
 
-def _product_misfit(error: Exception) -> str:
-    """Say in numbers that a flattened map does not fit a dense layer."""
-    sides = _PRODUCT.search(str(error))
+def _linear_mismatch(error: Exception) -> str:
+    """Return the message for a linear layer with the wrong number of inputs."""
+    sides = _MATMUL.search(str(error))
     if sides is None:
         return ""
-    return f" the layer takes {int(sides[2]):,} numbers and got {int(sides[1]):,}"
+    return f" the layer expects {int(sides[2]):,} features and got {int(sides[1]):,}"
 
 
-_LOOKS = ("meta tensor", "_local_scalar_dense", "data-dependent", "'Meta'", "nonzero")
+_DATA_DEPENDENT = (
+    "meta tensor",
+    "_local_scalar_dense",
+    "data-dependent",
+    "'Meta'",
+    "nonzero",
+)
 
 
-def _unfinished(
-    error: Exception, place: tuple[str, str, tuple[int, ...] | None], found: Audit
-) -> UnfinishedError:
-    name, kind, given = place
-    where = name or "the network's own forward"
-    got = f" {kind} got {shape_text(given)}:" if name and given else ""
-    looks = not found.real and any(word in str(error) for word in _LOOKS)
-    if looks:
-        what = f"the way on depends on values, and shapes have none: {reason_of(error)}"
-        fix = "add --real (real=True): one image of zeros is then computed for real"
+def _forward_error(
+    error: Exception, location: tuple[str, str, tuple[int, ...] | None], result: Audit
+) -> ForwardError:
+    name, kind, shape = location
+    where = name or "forward() of the model"
+    got = f" {kind} got {shape_text(shape)}:" if name and shape else ""
+    data_dependent = not result.real and any(
+        word in str(error) for word in _DATA_DEPENDENT
+    )
+    if data_dependent:
+        what = f"control flow depends on the values of tensors: {first_line(error)}"
+        fix = "add --real (real=True): run one image of zeros with real values"
     else:
-        size = shape_text(found.shape)
-        reason = _product_misfit(error) or f"{got} {reason_of(error)}"
-        what = f"the network cannot take images of {size}:{reason}"
-        fix = "give a size or channels that fit"
-    return UnfinishedError(what, where=where, fix=fix, audit=found, looks=looks)
+        size = shape_text(result.shape)
+        reason = _linear_mismatch(error) or f"{got} {first_line(error)}"
+        what = f"the network does not accept images of {size}:{reason}"
+        fix = "use another image size or another number of channels"
+    return ForwardError(
+        what, where=where, fix=fix, audit=result, data_dependent=data_dependent
+    )

@@ -1,7 +1,11 @@
-"""The receptive field of every unit: a table from operation to what it lets be seen.
+"""Receptive fields: the table from torch operation to the rule that it follows.
 
-An operation that is not in the table is bounded, never ignored: its units see at most
-everything its inputs saw, and the result is marked as a bound.
+The rules are in rf_rules_window (convolution, pooling, resize), rf_rules_reduce (sums,
+norms, matrix products) and rf_rules_views (reshape, pad, concat). The arithmetic of a
+padded, strided or dilated window along one axis is in rf_axis.
+
+An operation without a rule gets an upper bound: each of its units sees at most what any
+input unit sees, and the result is marked as a bound.
 """
 
 from __future__ import annotations
@@ -12,56 +16,65 @@ from typing import Any
 
 import torch
 
-from striate.audit import rf_rules_reduce as mixing
-from striate.audit import rf_rules_views as moving
-from striate.audit import rf_rules_window as sliding
-from striate.audit.rf_tracker import LostError, Sight, blur_all, overlay
+from striate.audit import rf_rules_reduce as reduce_rules
+from striate.audit import rf_rules_views as view_rules
+from striate.audit import rf_rules_window as window_rules
+from striate.audit.rf_tracker import (
+    ReceptiveField,
+    UntrackableError,
+    bound_all,
+    elementwise_field,
+)
 
 Shape = Sequence[int]
-Rule = Callable[[Sight, tuple[Any, ...], Shape], Sight]
+Rule = Callable[[ReceptiveField, tuple[Any, ...], Shape], ReceptiveField]
 
-_RULES: dict[str, Rule] = {**sliding.RULES, **mixing.RULES, **moving.RULES}
-_PARTS = moving.PARTS
-_MANY = {**mixing.MANY, **moving.MANY}
-_KEEPING_NAMES = """
+_RULES: dict[str, Rule] = {
+    **window_rules.RULES,
+    **reduce_rules.RULES,
+    **view_rules.RULES,
+}
+_MULTI_OUTPUT_RULES = view_rules.MULTI_OUTPUT_RULES
+_MULTI_INPUT_RULES = {**reduce_rules.MULTI_INPUT_RULES, **view_rules.MULTI_INPUT_RULES}
+_SAME_POSITION_NAMES = """
     clone copy detach alias contiguous _to_copy to dropout native_dropout lift_fresh
     bernoulli masked_fill where empty_like zeros_like ones_like
 """
-_KEEPING = frozenset(_KEEPING_NAMES.split())
+_SAME_POSITION = frozenset(_SAME_POSITION_NAMES.split())
 
 
-def follow(
+def propagate_field(
     func: Any,
     args: tuple[Any, ...],
-    sources: Sequence[tuple[int, Sight]],
+    sources: Sequence[tuple[int, ReceptiveField]],
     shape: Shape,
-    part: int = 0,
-) -> Sight:
-    """Return what the units of an operation's output see.
+    output_index: int = 0,
+) -> ReceptiveField:
+    """Return the receptive field of an operation's output.
 
     Args:
         func: The operation.
         args: Its arguments.
-        sources: Which tensors among them depend on the image, and their sights;
-            tensors are numbered in order, those in lists too.
-        shape: Of the output.
-        part: Which of several outputs it is, where the operation splits.
+        sources: Pairs (index of an input tensor that depends on the image, its
+            receptive field); tensors in lists are counted too.
+        shape: Shape of the output.
+        output_index: Index of the output, for operations with several.
     """
-    sights = [sight for _, sight in sources]
+    fields = [field for _, field in sources]
     name = func.overloadpacket.__name__
     try:
-        if name in _MANY:
-            return _MANY[name](sources, args, shape)
-        if sources[0][0] == 0 and len(sights) == 1:
-            if name in _PARTS:
-                return _PARTS[name](sights[0], args, shape, part)
+        if name in _MULTI_INPUT_RULES:
+            return _MULTI_INPUT_RULES[name](sources, args, shape)
+        if sources[0][0] == 0 and len(fields) == 1:
+            if name in _MULTI_OUTPUT_RULES:
+                return _MULTI_OUTPUT_RULES[name](fields[0], args, shape, output_index)
             if name in _RULES:
-                return _RULES[name](sights[0], args, shape)
-    except LostError:
-        return blur_all(sights, shape)
+                return _RULES[name](fields[0], args, shape)
+    except UntrackableError:
+        return bound_all(fields, shape)
     if _element_wise(func, name):
-        return overlay(sights, shape)
-    return blur_all(sights, shape)
+        return elementwise_field(fields, shape)
+    return bound_all(fields, shape)
 
 
 _PER_CHANNEL_NAMES = """
@@ -73,7 +86,7 @@ _PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
 
 @cache
 def is_local(func: Any) -> bool:
-    """Tell an operation that keeps positions apart, as ReLU and batch norm do.
+    """Return whether each output position depends on the same input position only.
 
     Example:
         >>> is_local(torch.ops.aten.relu.default), is_local(torch.ops.aten.mm.default)
@@ -85,6 +98,6 @@ def is_local(func: Any) -> bool:
 
 @cache
 def _element_wise(func: Any, name: str) -> bool:
-    if name in _KEEPING or torch.Tag.pointwise in func.tags:
+    if name in _SAME_POSITION or torch.Tag.pointwise in func.tags:
         return True
-    return name.endswith("_") and name.rstrip("_") in _KEEPING
+    return name.endswith("_") and name.rstrip("_") in _SAME_POSITION

@@ -1,4 +1,4 @@
-"""Writes down a forward pass: every operation, under the layer it belongs to."""
+"""Records a forward pass: every torch operation, with the layer it belongs to."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from torch import Tensor, nn
 
 from striate.audit.layer import Layer, Operation, Shape, functional_kind
 from striate.audit.live_memory import LiveMemory
-from striate.audit.macs import count
+from striate.audit.macs import count_macs
 from striate.audit.meta_mode import tensors_in
-from striate.audit.receptive_field import follow, is_local
-from striate.audit.rf_tracker import Sight, blur_all
-from striate.audit.window_args import read_windows
+from striate.audit.receptive_field import is_local, propagate_field
+from striate.audit.rf_tracker import ReceptiveField, bound_all
+from striate.audit.window_args import window_of
 
-_SIGHT = "_striate_sight"
-_MAKER = "_striate_maker"
-IMAGE = -1  # the maker of what no operation made
+_FIELD = "_striate_field"
+_PRODUCER = "_striate_producer"
+IMAGE = -1  # the producer of the input image
 _SILENT = {"detach", "lift_fresh", "alias"}
 
 
-class Row:
-    """A layer while it runs."""
+class LayerRecord:
+    """One row of the summary while the network runs."""
 
     __slots__ = (
         "activation",
         "key",
         "module",
+        "name",
         "operations",
         "output",
-        "place",
-        "sight",
+        "receptive_field",
         "weights",
     )
 
-    def __init__(self, place: str, module: nn.Module | None, key: tuple[Any, ...]):
-        self.place = place
+    def __init__(self, name: str, module: nn.Module | None, key: tuple[Any, ...]):
+        self.name = name
         self.module = module
         self.key = key
         self.operations: list[Operation] = []
         self.weights: list[Tensor] = []
         self.output: Shape | None = None
-        self.sight: Sight | None = None
+        self.receptive_field: ReceptiveField | None = None
         self.activation = 0
 
 
-class Frame:
-    """A module's call: the layer it writes to, and how many it has written."""
+class ModuleCall:
+    """One call of a module: the row it writes to, and its number of rows."""
 
-    __slots__ = ("_shape", "call", "groups", "module", "name", "row", "whole")
+    __slots__ = ("_shape", "call", "is_row", "module", "name", "row", "rows")
 
     def __init__(
         self, name: str, module: nn.Module, call: int, inputs: object = ()
@@ -59,30 +59,30 @@ class Frame:
         self.name = name
         self.module = module
         self.call = call
-        self.whole = not module._modules or any(
+        self.is_row = not module._modules or any(
             own is not None for own in module._parameters.values()
         )
-        self.row: Row | None = None
-        self.groups = 0
+        self.row: LayerRecord | None = None
+        self.rows = 0
 
     @property
-    def given(self) -> Shape | None:
-        """Return the shape of one image of its first input."""
+    def input_shape(self) -> Shape | None:
+        """Return the shape of the first input, without the batch."""
         return None if self._shape is None else tuple(self._shape[1:])
 
 
 class Recorder:
-    """Writes down a pass: which rows, in order, did what.
+    """Records a pass as rows, in the order they run.
 
-    A module without modules inside, or with weights of its own, is one row. What a
-    container computes itself between its children's calls is a row too, so that every
-    operation stands in exactly one.
+    A module without children, or with parameters of its own, is one row. Operations
+    that a container runs between its children are a row too, so that each operation
+    belongs to exactly one row.
 
     Args:
         model: The network.
         weights: Its parameters.
         buffers: Its buffers.
-        places_only: Count live bytes and know the row that is running; no more.
+        memory_only: Only count live memory and know the current row.
     """
 
     def __init__(
@@ -91,211 +91,213 @@ class Recorder:
         weights: Sequence[Tensor],
         buffers: Sequence[Tensor],
         *,
-        places_only: bool = False,
+        memory_only: bool = False,
     ) -> None:
-        self._places_only = places_only
-        self.rows: list[Row] = []
-        self.ledger = LiveMemory()
-        self.ends: dict[str, Row] = {}  # what each container gave out last
-        self._stack = [Frame("", model, 0)]
+        self._memory_only = memory_only
+        self.rows: list[LayerRecord] = []
+        self.live_memory = LiveMemory()
+        self.container_outputs: dict[str, LayerRecord] = {}  # the last call of each
+        self._stack = [ModuleCall("", model, 0)]
         self._calls: dict[str, int] = {}
         self._count = 0
         self._unused = {id(weight): weight for weight in weights}
-        self._tainted: dict[int, Tensor] = {}
+        self._overwritten: dict[int, Tensor] = {}
         for tensor in (*weights, *buffers):
-            self.ledger.ignore(tensor)
+            self.live_memory.ignore(tensor)
 
     @property
-    def place(self) -> tuple[str, str, Shape | None]:
-        """Return name, kind and input shape of the innermost module that runs."""
+    def location(self) -> tuple[str, str, Shape | None]:
+        """Return name, class and input shape of the innermost running module."""
         frame = self._stack[-1]
-        return frame.name, type(frame.module).__name__, frame.given
+        return frame.name, type(frame.module).__name__, frame.input_shape
 
     @property
     def unused(self) -> list[Tensor]:
-        """Return the weights that no operation has touched."""
+        """Return the weights that no operation has used."""
         return list(self._unused.values())
 
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
-        """Begin a module."""
+        """Start the call of a module."""
         self._calls[name] = self._calls.get(name, 0) + 1
-        frame = Frame(name, module, self._calls[name], inputs)
+        frame = ModuleCall(name, module, self._calls[name], inputs)
         self._stack.append(frame)
-        if frame.whole:
+        if frame.is_row:
             self._begin(frame)
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
-        """End a module, and those inside it that never ended."""
+        """End the call of a module, and of children that did not end."""
         frame = self._stack.pop()
         while frame.module is not module:
             frame = self._stack.pop()
         tensors = tensors_in(output)
         if not tensors:
             return
-        if frame.whole and frame.row is not None:
+        if frame.is_row and frame.row is not None:
             row = frame.row
             if module._modules:  # it ends after what is inside it
                 self.rows.remove(row)
                 self.rows.append(row)
         else:
-            row = self.ends.setdefault(name, Row(name, module, ()))
+            row = self.container_outputs.setdefault(name, LayerRecord(name, module, ()))
         row.output = tuple(tensors[0].shape)
-        row.sight = sight_of(tensors[0], self._tainted)
+        row.receptive_field = field_of(tensors[0], self._overwritten)
 
-    def _begin(self, frame: Frame) -> Row:
-        frame.groups += 1
-        module = frame.module if frame.whole else None
-        key = (frame.name, frame.call, frame.groups)
-        row = frame.row = Row(frame.name, module, key)
+    def _begin(self, frame: ModuleCall) -> LayerRecord:
+        frame.rows += 1
+        module = frame.module if frame.is_row else None
+        key = (frame.name, frame.call, frame.rows)
+        row = frame.row = LayerRecord(frame.name, module, key)
         self.rows.append(row)
         return row
 
-    def abandon(self) -> None:
-        """Strike out the layers that a failure left unfinished; they did not run."""
+    def drop_unfinished(self) -> None:
+        """Remove the rows that did not finish because of an error."""
         for row in [r for r in self.rows if r.module is not None and r.output is None]:
             self.rows.remove(row)
             self._unused.update((id(weight), weight) for weight in row.weights)
 
-    def current(self) -> Row:
-        """Return the row that an operation belongs to now."""
+    def current(self) -> LayerRecord:
+        """Return the row that the next operation belongs to."""
         frame = self._stack[-1]
-        if frame.row is None or not (frame.whole or frame.row is self.rows[-1]):
+        if frame.row is None or not (frame.is_row or frame.row is self.rows[-1]):
             return self._begin(frame)
         return frame.row
 
-    def see(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
-        """Write down one operation."""
-        if self._places_only:
-            self._see_place(func, args, out)
+    def record_operation(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
+        """Record one operation."""
+        if self._memory_only:
+            self._record_memory(func, args, out)
             return
         name = func.overloadpacket.__name__
-        given, made = tensors_in(args), tensors_in(out)
-        if name in _SILENT and given:
-            same = sight_of(given[0], self._tainted)
+        inputs, outputs = tensors_in(args), tensors_in(out)
+        if name in _SILENT and inputs:
+            same = field_of(inputs[0], self._overwritten)
             if same is not None:
-                show(made[0], same, maker_of(given[0]))
+                set_field(outputs[0], same, producer_of(inputs[0]))
             return
-        if not made:
+        if not outputs:
             return
         row = self.current()
         sources = []
-        for place, tensor in enumerate(given):
+        for position, tensor in enumerate(inputs):
             weight = self._unused.pop(id(tensor), None)
             if weight is not None:
                 row.weights.append(weight)
-            sight = sight_of(tensor, self._tainted)
-            if sight is not None:
-                sources.append((place, sight))
-        makers = tuple((place, maker_of(given[place])) for place, _ in sources)
-        sights = self._follow(func, args, sources, made) if sources else []
-        self._account(row, made)
-        shape = tuple(made[0].shape)
+            field = field_of(tensor, self._overwritten)
+            if field is not None:
+                sources.append((position, field))
+        producers = tuple(
+            (position, producer_of(inputs[position])) for position, _ in sources
+        )
+        fields = self._propagate(func, args, sources, outputs) if sources else []
+        self._add_output_memory(row, outputs)
+        shape = tuple(outputs[0].shape)
         row.operations.append(
             Operation(
                 name=name,
-                inputs=tuple([tuple(t.shape) for t in given]),
+                inputs=tuple([tuple(t.shape) for t in inputs]),
                 output=shape,
-                macs=count(func, args, shape),
-                windows=read_windows(func, args),
-                given=sources[0][1] if sources else None,
-                sight=sights[0] if sights else None,
+                macs=count_macs(func, args, shape),
+                window=window_of(func, args),
+                input_field=sources[0][1] if sources else None,
+                receptive_field=fields[0] if fields else None,
                 number=self._count,
-                makers=makers,
+                producers=producers,
                 local=is_local(func),
             )
         )
-        for tensor in made if sources else ():
-            setattr(tensor, _MAKER, self._count)
+        for tensor in outputs if sources else ():
+            setattr(tensor, _PRODUCER, self._count)
         self._count += 1
 
-    def _see_place(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
+    def _record_memory(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
         if func.overloadpacket.__name__ in _SILENT and tensors_in(args):
             return
-        made = tensors_in(out)
-        if made:
+        outputs = tensors_in(out)
+        if outputs:
             self.current()
-        for tensor in made:
-            self.ledger.enter(tensor)
+        for tensor in outputs:
+            self.live_memory.enter(tensor)
 
-    def _follow(
+    def _propagate(
         self,
         func: Any,
         args: tuple[Any, ...],
-        sources: Sequence[tuple[int, Sight]],
-        made: Sequence[Tensor],
-    ) -> list[Sight]:
-        sights: list[Sight] = []
-        for part, tensor in enumerate(made):
+        sources: Sequence[tuple[int, ReceptiveField]],
+        outputs: Sequence[Tensor],
+    ) -> list[ReceptiveField]:
+        fields: list[ReceptiveField] = []
+        for output_index, tensor in enumerate(outputs):
             if not tensor.numel():  # batch norm's statistics, and such
                 continue
-            if tensor.dim() != made[0].dim():
-                sight = blur_all([sight for _, sight in sources], tensor.shape)
+            if tensor.dim() != outputs[0].dim():
+                field = bound_all([field for _, field in sources], tensor.shape)
             else:
-                sight = follow(func, args, sources, tensor.shape, part)
-            before = getattr(tensor, _SIGHT, None)
-            setattr(tensor, _SIGHT, sight)
-            if before is not sight and _part_of_another(tensor, args):
-                self._tainted[tensor.untyped_storage()._cdata] = tensor
-            sights.append(sight)
-        return sights
+                field = propagate_field(func, args, sources, tensor.shape, output_index)
+            previous = getattr(tensor, _FIELD, None)
+            setattr(tensor, _FIELD, field)
+            if previous is not field and _is_view_write(tensor, args):
+                self._overwritten[tensor.untyped_storage()._cdata] = tensor
+            fields.append(field)
+        return fields
 
-    def _account(self, row: Row, made: Sequence[Tensor]) -> None:
-        added = [self.ledger.enter(tensor) for tensor in made]
+    def _add_output_memory(self, row: LayerRecord, outputs: Sequence[Tensor]) -> None:
+        added = [self.live_memory.enter(tensor) for tensor in outputs]
         if added[0] or not row.operations:  # else a view, or written in place
             row.activation = added[0]
         if row.module is None:
-            row.output = tuple(made[0].shape)
-            row.sight = getattr(made[0], _SIGHT, None)
+            row.output = tuple(outputs[0].shape)
+            row.receptive_field = getattr(outputs[0], _FIELD, None)
 
 
-def _part_of_another(tensor: Tensor, args: tuple[Any, ...]) -> bool:
-    """Tell a write into a view: what it is a view of has changed unseen."""
+def _is_view_write(tensor: Tensor, args: tuple[Any, ...]) -> bool:
+    """Return whether an operation writes into a view, which changes its base too."""
     return bool(args) and tensor is args[0] and tensor._base is not None
 
 
-def show(tensor: Tensor, sight: Sight, maker: int = IMAGE) -> None:
-    """Say what a tensor's units see, as of the input."""
-    setattr(tensor, _SIGHT, sight)
-    setattr(tensor, _MAKER, maker)
+def set_field(tensor: Tensor, field: ReceptiveField, producer: int = IMAGE) -> None:
+    """Attach a receptive field to a tensor."""
+    setattr(tensor, _FIELD, field)
+    setattr(tensor, _PRODUCER, producer)
 
 
-def maker_of(tensor: Tensor) -> int:
-    """Return the number of the operation that made a tensor of the image."""
-    return int(getattr(tensor, _MAKER))
+def producer_of(tensor: Tensor) -> int:
+    """Return the number of the operation that produced a tensor."""
+    return int(getattr(tensor, _PRODUCER))
 
 
-def sight_of(tensor: Tensor, tainted: dict[int, Tensor]) -> Sight | None:
-    """Return what a tensor's units see; None if it does not depend on the image."""
-    sight: Sight | None = getattr(tensor, _SIGHT, None)
-    if tainted:
-        writer = tainted.get(tensor.untyped_storage()._cdata)
+def field_of(tensor: Tensor, overwritten: dict[int, Tensor]) -> ReceptiveField | None:
+    """Return a tensor's receptive field; None if it does not depend on the image."""
+    field: ReceptiveField | None = getattr(tensor, _FIELD, None)
+    if overwritten:
+        writer = overwritten.get(tensor.untyped_storage()._cdata)
         if writer is not None and writer is not tensor:
-            both = [s for s in (sight, getattr(writer, _SIGHT)) if s is not None]
-            return blur_all(both, tensor.shape)
-    return sight
+            fields = [s for s in (field, getattr(writer, _FIELD)) if s is not None]
+            return bound_all(fields, tensor.shape)
+    return field
 
 
 def layers_of(
-    rows: Sequence[Row], saved: Mapping[Any, int] | None = None
+    rows: Sequence[LayerRecord], saved: Mapping[Any, int] | None = None
 ) -> tuple[Layer, ...]:
-    """Return finished rows as layers; those that touch nothing are left out.
+    """Return recorded rows as layers, without rows that do not depend on the image.
 
     Args:
-        rows: In the order they ran.
-        saved: Bytes an image that training keeps, by row.
+        rows: Rows in the order they ran.
+        saved: Bytes per image saved for the backward pass, by row.
     """
     layers = []
-    seen: dict[str, int] = {}
+    name_counts: dict[str, int] = {}
     for row in rows:
-        if row.module is None and not _matters(row):
+        if row.module is None and not _is_relevant(row):
             continue
         kind = type(row.module).__name__ if row.module is not None else _kind(row)
         name = (
-            row.place if row.module is not None else f"{row.place}.({kind})".lstrip(".")
+            row.name if row.module is not None else f"{row.name}.({kind})".lstrip(".")
         )
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            name = f"{name} #{seen[name]}"
+        name_counts[name] = name_counts.get(name, 0) + 1
+        if name_counts[name] > 1:
+            name = f"{name} #{name_counts[name]}"
         layers.append(
             Layer(
                 name=name or "(model)",
@@ -306,16 +308,18 @@ def layers_of(
                 operations=tuple(row.operations),
                 activation=row.activation,
                 saved=None if saved is None else saved.get(row.key, 0),
-                sight=row.sight,
+                receptive_field=row.receptive_field,
                 key=row.key,
             )
         )
     return tuple(layers)
 
 
-def _kind(row: Row) -> str:
+def _kind(row: LayerRecord) -> str:
     return functional_kind(row.operations)
 
 
-def _matters(row: Row) -> bool:
-    return bool(row.operations) and (row.sight is not None or bool(row.weights))
+def _is_relevant(row: LayerRecord) -> bool:
+    return bool(row.operations) and (
+        row.receptive_field is not None or bool(row.weights)
+    )

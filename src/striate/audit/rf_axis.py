@@ -1,9 +1,10 @@
-"""One axis of a map: which input positions each of its units sees, exactly.
+"""Receptive field along one axis: the arithmetic of kernel, stride, padding, dilation.
 
-Two accounts are kept. The *box* is a pair of arrays, the first and last input
-position that reach unit 0, 1, …, with the image's border and every dilation gap
-taken at its word: it equals the box of non-zero input gradients. The *line* is the
-textbook's: unit i sees i·jump + low … i·jump + high of an image without border.
+The receptive field of a padded convolution is `slide_window`. Each axis stores two
+results. `low` and `high` are exact: the first and last input position that reach unit
+0, 1, …, with borders and dilation gaps; they equal the box of non-zero input gradients.
+`formula` is the one of textbooks, for an image without border: unit i sees the
+positions i·jump + low … i·jump + high.
 """
 
 from __future__ import annotations
@@ -19,71 +20,71 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Number = int | Fraction
 
-FAR = 1 << 40  # low of a unit that sees nothing; its high is -1
+SEES_NOTHING = 1 << 40  # `low` of a unit that sees no input; its `high` is -1
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
-    """Unit i sees i·jump + low … i·jump + high of an endless image.
+class FieldFormula:
+    """Textbook formula: unit i sees i·jump + low … i·jump + high, without border.
 
-    After an enlargement neighbors see different extents; the line then runs round
-    them all, jump and center hold, and `even` is False.
+    After upsampling, neighboring units have fields of different sizes. The formula then
+    covers all of them, jump and center are right, and `uniform` is False.
     """
 
     jump: Number
     low: Number
     high: Number
-    even: bool = True
+    uniform: bool = True
 
     @property
     def size(self) -> Number:
-        """How many positions one unit sees."""
+        """Size of the receptive field, in input positions."""
         return self.high - self.low + 1
 
     @property
     def center(self) -> Number:
-        """The middle of what the first unit sees."""
-        return simple(Fraction(self.low + self.high, 2))
+        """Center of the first unit's receptive field."""
+        return as_integer(Fraction(self.low + self.high, 2))
 
 
-def simple(value: Number) -> Number:
-    """Return a whole fraction as an integer.
+def as_integer(value: Number) -> Number:
+    """Return a fraction without remainder as an integer.
 
     Example:
-        >>> simple(Fraction(4, 2)), simple(Fraction(1, 2))
+        >>> as_integer(Fraction(4, 2)), as_integer(Fraction(1, 2))
         (2, Fraction(1, 2))
     """
-    whole = int(value)
-    return whole if whole == value else value
+    integer = int(value)
+    return integer if integer == value else value
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """The units along one axis.
+    """The receptive fields of all units along one axis.
 
     Args:
-        low: First input position each unit sees.
-        high: Last one; below `low` where a unit sees nothing.
-        line: The same as a rule, where one exists.
+        low: First input position that each unit sees.
+        high: Last one; less than `low` if a unit sees nothing.
+        formula: Textbook formula, if one exists.
     """
 
     low: Ints
     high: Ints
-    line: Line | None = None
+    formula: FieldFormula | None = None
 
     def __len__(self) -> int:
         return len(self.low)
 
     @cached_property
     def full(self) -> bool:
-        """Tell whether every unit sees something; in padding alone it does not."""
+        """Whether every unit sees some input; one over padding alone does not."""
         return bool(np.all(self.low <= self.high))
 
     @property
     def size(self) -> Number:
-        """How many positions a unit sees: by the rule, else the most that any does."""
-        if self.line is not None and self.line.even:
-            return self.line.size
+        """Size of the receptive field: by formula, else the largest of all units."""
+        if self.formula is not None and self.formula.uniform:
+            return self.formula.size
         return max(0, int((self.high - self.low).max()) + 1)
 
     @property
@@ -92,31 +93,31 @@ class Axis:
         return int(self.low.min()), int(self.high.max())
 
 
-def image(side: int) -> Axis:
-    """Return the axis of the input itself: each position sees itself.
+def input_axis(side: int) -> Axis:
+    """Return the axis of the input image: each position sees itself.
 
     Example:
-        >>> window(image(5), 3, outputs=3).high.tolist()
+        >>> slide_window(input_axis(5), 3, outputs=3).high.tolist()
         [2, 3, 4]
     """
     positions = np.arange(side)
-    return Axis(positions, positions, Line(1, 0, 0))
+    return Axis(positions, positions, FieldFormula(1, 0, 0))
 
 
-def gather(axis: Axis, table: Ints, line: Line | None = None) -> Axis:
-    """Let output o see what inputs `table[o]` see; numbers outside are no input."""
+def gather_units(axis: Axis, table: Ints, formula: FieldFormula | None = None) -> Axis:
+    """Let output o see what the inputs `table[o]` see; indices outside are padding."""
     count = len(axis)
     if not table.shape[1] or not count:
-        nothing = np.full(len(table), FAR)
-        return Axis(nothing, np.full(len(table), -1), line)
+        empty = np.full(len(table), SEES_NOTHING)
+        return Axis(empty, np.full(len(table), -1), formula)
     inside = (table >= 0) & (table < count)
     at = np.where(inside, table, 0)
-    low = np.where(inside, axis.low[at], FAR).min(axis=1)
+    low = np.where(inside, axis.low[at], SEES_NOTHING).min(axis=1)
     high = np.where(inside, axis.high[at], -1).max(axis=1)
-    return Axis(low, high, line)
+    return Axis(low, high, formula)
 
 
-def window(
+def slide_window(
     axis: Axis,
     kernel: int,
     stride: int = 1,
@@ -125,97 +126,103 @@ def window(
     *,
     outputs: int,
 ) -> Axis:
-    """Slide a window: jump' = jump·s; low and high move by the padding and kernel.
+    """Convolution or pooling with kernel k, stride s, padding p, dilation d.
+
+    jump' = jump·s, low' = low − p·jump, high' = high + (d·(k − 1) − p)·jump.
 
     Example:
-        >>> made = window(image(224), 7, stride=2, before=3, outputs=112)
-        >>> made.line.jump, made.line.low, made.line.high, int(made.low[0])
+        >>> axis = slide_window(input_axis(224), 7, stride=2, before=3, outputs=112)
+        >>> axis.formula.jump, axis.formula.low, axis.formula.high, int(axis.low[0])
         (2, -3, 3, 0)
     """
     if kernel == stride == 1 and not before and outputs == len(axis):
         return axis
     starts = np.arange(outputs)[:, None] * stride - before
-    line = axis.line
-    if line is not None:
-        low = line.low - before * line.jump
-        high = line.high + (dilation * (kernel - 1) - before) * line.jump
-        line = Line(simple(line.jump * stride), low, high, line.even)
-    return gather(axis, starts + dilation * np.arange(kernel), line)
+    formula = axis.formula
+    if formula is not None:
+        low = formula.low - before * formula.jump
+        high = formula.high + (dilation * (kernel - 1) - before) * formula.jump
+        formula = FieldFormula(
+            as_integer(formula.jump * stride), low, high, formula.uniform
+        )
+    return gather_units(axis, starts + dilation * np.arange(kernel), formula)
 
 
-def unfold(
+def transposed_window(
     axis: Axis, kernel: int, stride: int, before: int, dilation: int, *, outputs: int
 ) -> Axis:
-    """Transpose a window: output o hears of input i where o = i·s − p + d·k.
+    """Transposed convolution: output o depends on input i where o = i·s − p + d·k.
 
     Example:
-        >>> unfold(image(3), 2, 2, 0, 1, outputs=6).low.tolist()
+        >>> transposed_window(input_axis(3), 2, 2, 0, 1, outputs=6).low.tolist()
         [0, 0, 1, 1, 2, 2]
     """
     if kernel == stride == 1 and not before and outputs == len(axis):
         return axis
     at = np.arange(outputs)[:, None] + before - dilation * np.arange(kernel)
     table = np.where(at % stride == 0, at // stride, -1)
-    line = axis.line
-    if line is not None:
-        step = Fraction(line.jump, stride) if stride > 1 else line.jump
-        low = line.low + (before - dilation * (kernel - 1)) * step
-        even = line.even and stride == 1
-        line = Line(step, simple(low), simple(line.high + before * step), even)
-    return gather(axis, table, line)
+    formula = axis.formula
+    if formula is not None:
+        step = Fraction(formula.jump, stride) if stride > 1 else formula.jump
+        low = formula.low + (before - dilation * (kernel - 1)) * step
+        even = formula.uniform and stride == 1
+        formula = FieldFormula(
+            step, as_integer(low), as_integer(formula.high + before * step), even
+        )
+    return gather_units(axis, table, formula)
 
 
-def stretch(axis: Axis, before: int, after: int) -> Axis:
-    """Repeat every unit: position p shows unit (p // after) mod n.
+def repeat_units(axis: Axis, before: int, after: int) -> Axis:
+    """Repeat every unit: position p is unit (p // after) mod n.
 
     Example:
-        >>> stretch(image(2), before=1, after=2).low.tolist()
+        >>> repeat_units(input_axis(2), before=1, after=2).low.tolist()
         [0, 0, 1, 1]
     """
     if before == 1:
-        return unfold(axis, after, after, 0, 1, outputs=len(axis) * after)
+        return transposed_window(axis, after, after, 0, 1, outputs=len(axis) * after)
     at = np.arange(before * len(axis) * after) // after % len(axis)
     return Axis(axis.low[at], axis.high[at])
 
 
-def fold(axis: Axis, parts: int) -> Axis:
-    """Unite each `parts` neighbors into one unit.
+def merge_neighbors(axis: Axis, size: int) -> Axis:
+    """Merge each `size` neighboring units into one.
 
     Example:
-        >>> fold(image(4), 2).high.tolist()
+        >>> merge_neighbors(input_axis(4), 2).high.tolist()
         [1, 3]
     """
-    outputs = len(axis) // parts
-    return window(axis, parts, parts, outputs=outputs)
+    outputs = len(axis) // size
+    return slide_window(axis, size, size, outputs=outputs)
 
 
-def pick(axis: Axis, start: int, step: int, count: int) -> Axis:
-    """Keep every `step`-th unit from `start`; a negative start is padding.
+def take_every(axis: Axis, start: int, step: int, count: int) -> Axis:
+    """Take every `step`-th unit from `start`; a negative start is padding.
 
     Example:
-        >>> pick(image(6), 1, 2, 2).low.tolist()
+        >>> take_every(input_axis(6), 1, 2, 2).low.tolist()
         [1, 3]
     """
-    return window(axis, 1, step, -start, outputs=count)
+    return slide_window(axis, 1, step, -start, outputs=count)
 
 
-def whole(axis: Axis) -> Axis:
-    """Unite all units into one.
+def merge_all(axis: Axis) -> Axis:
+    """Merge all units into one, as global pooling does.
 
     Example:
-        >>> whole(image(4)).span
+        >>> merge_all(input_axis(4)).span
         (0, 3)
     """
-    low, high = axis.span if len(axis) else (FAR, -1)
+    low, high = axis.span if len(axis) else (SEES_NOTHING, -1)
     return Axis(np.array([low]), np.array([high]))
 
 
-def unite(axes: Sequence[Axis]) -> Axis:
-    """Let each unit see what it saw in any branch; one unit alone meets them all.
+def merge_branches(axes: Sequence[Axis]) -> Axis:
+    """Merge branches: each unit sees what it sees in any branch, as in an addition.
 
     Example:
-        >>> small, large = window(image(4), 1, outputs=4), image(4)
-        >>> unite([small, large]).line.size
+        >>> small, large = slide_window(input_axis(4), 1, outputs=4), input_axis(4)
+        >>> merge_branches([small, large]).formula.size
         1
     """
     first = axes[0]
@@ -224,25 +231,25 @@ def unite(axes: Sequence[Axis]) -> Axis:
     low, high = first.low, first.high
     for axis in axes[1:]:
         low, high = np.minimum(low, axis.low), np.maximum(high, axis.high)
-    return Axis(low, high, _hull(axes))
+    return Axis(low, high, _common_formula(axes))
 
 
-def _hull(axes: Sequence[Axis]) -> Line | None:
-    lines = [axis.line for axis in axes]
+def _common_formula(axes: Sequence[Axis]) -> FieldFormula | None:
+    formulas = [axis.formula for axis in axes]
     if len({len(axis) for axis in axes}) > 1:
         return None
-    kept = [line for line in lines if line is not None]
-    if len(kept) < len(lines) or len({line.jump for line in kept}) > 1:
+    not_none = [formula for formula in formulas if formula is not None]
+    if len(not_none) < len(formulas) or len({formula.jump for formula in not_none}) > 1:
         return None
-    low, high = min(x.low for x in kept), max(x.high for x in kept)
-    return Line(kept[0].jump, low, high, all(x.even for x in kept))
+    low, high = min(x.low for x in not_none), max(x.high for x in not_none)
+    return FieldFormula(not_none[0].jump, low, high, all(x.uniform for x in not_none))
 
 
-def spread_out(axis: Axis, count: int) -> Axis:
-    """Let `count` units see what one saw.
+def repeat_single(axis: Axis, count: int) -> Axis:
+    """Repeat a single unit `count` times.
 
     Example:
-        >>> spread_out(whole(image(3)), 2).high.tolist()
+        >>> repeat_single(merge_all(input_axis(3)), 2).high.tolist()
         [2, 2]
     """
     if len(axis) == count:
@@ -250,11 +257,11 @@ def spread_out(axis: Axis, count: int) -> Axis:
     return Axis(np.repeat(axis.low, count), np.repeat(axis.high, count))
 
 
-def chain(axes: Sequence[Axis]) -> Axis:
-    """Lay axes end to end.
+def join_end_to_end(axes: Sequence[Axis]) -> Axis:
+    """Concatenate axes, as `torch.cat` does with maps.
 
     Example:
-        >>> len(chain([image(2), image(3)]))
+        >>> len(join_end_to_end([input_axis(2), input_axis(3)]))
         5
     """
     low = np.concatenate([axis.low for axis in axes])

@@ -1,4 +1,4 @@
-"""What units see through sums, norms and matrix products."""
+"""Receptive-field rules of sums, means, norms, softmax and matrix products."""
 
 from __future__ import annotations
 
@@ -9,68 +9,83 @@ from typing import Any
 from torch import Tensor
 
 from striate.audit.rf_tracker import (
-    Sight,
-    blur_all,
-    mix,
-    overlay,
-    plain,
+    ReceptiveField,
+    bound_all,
+    elementwise_field,
+    mix_dims,
+    plain_dim,
     reduce_dims,
     set_dim,
 )
 
 Shape = Sequence[int]
-Rule = Callable[[Sight, tuple[Any, ...], Shape], Sight]
+Rule = Callable[[ReceptiveField, tuple[Any, ...], Shape], ReceptiveField]
 
 
-def _reduction(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
+def _reduction(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
     dims = args[1] if len(args) > 1 and args[1] is not None else []
     dims = [dims] if isinstance(dims, int) else dims
-    keep = (len(args) > 2 and args[2] is True) or len(shape) == len(sight.dims)
-    return reduce_dims(sight, dims or range(len(sight.dims)), keep)
+    keep = (len(args) > 2 and args[2] is True) or len(shape) == len(field.dims)
+    return reduce_dims(field, dims or range(len(field.dims)), keep)
 
 
-def _mixing(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    return mix(sight, [args[1] % len(shape)])
+def _mixing(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    return mix_dims(field, [args[1] % len(shape)])
 
 
-def _layer_norm(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    return mix(sight, range(len(shape) - len(args[1]), len(shape)))
+def _layer_norm(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    return mix_dims(field, range(len(shape) - len(args[1]), len(shape)))
 
 
-def _group_norm(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    return mix(sight, range(1, len(shape)))
+def _group_norm(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    return mix_dims(field, range(1, len(shape)))
 
 
-def _batch_norm(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
+def _batch_norm(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
     training = args[5]
-    return mix(sight, [0, *range(2, len(shape))]) if training else sight
+    return mix_dims(field, [0, *range(2, len(shape))]) if training else field
 
 
-def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> Sight:
-    """Follow a matrix product: what is summed over is united."""
+def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
+    """Matrix product: merge the units along the summed dimension."""
     matrices = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)][-2:]
-    sights = [sight for _, sight in sources]
-    if len(sights) > 1 or sources[0][0] not in matrices:
-        return _both(sights, shape)
-    left = sources[0][0] == matrices[0]
+    fields = [field for _, field in sources]
+    if len(fields) > 1 or sources[0][0] not in matrices:
+        return _both(fields, shape)
+    is_left = sources[0][0] == matrices[0]
     count = len(shape)
-    summed = count - 1 if left else count - 2
-    return set_dim(mix(sights[0], [summed]), summed, plain(shape[summed]))
+    summed = count - 1 if is_left else count - 2
+    return set_dim(mix_dims(fields[0], [summed]), summed, plain_dim(shape[summed]))
 
 
-def _both(sights: Sequence[Sight], shape: Shape) -> Sight:
-    """Follow attention: only equal batch dimensions keep their places."""
+def _both(fields: Sequence[ReceptiveField], shape: Shape) -> ReceptiveField:
+    """Product of two tensors that depend on the image (attention): an upper bound."""
     count = len(shape)
-    if any(len(sight.dims) != count for sight in sights):  # a bias that looks
-        return blur_all(sights, shape)
+    if any(
+        len(field.dims) != count for field in fields
+    ):  # a bias that depends on the image
+        return bound_all(fields, shape)
     mixed = [
-        replace(mix(sight, range(count - 2, count)), loose=True) for sight in sights
+        replace(mix_dims(field, range(count - 2, count)), is_bound=True)
+        for field in fields
     ]
     mixed = [
-        set_dim(set_dim(m, count - 2, plain(shape[-2])), count - 1, plain(shape[-1]))
+        set_dim(
+            set_dim(m, count - 2, plain_dim(shape[-2])), count - 1, plain_dim(shape[-1])
+        )
         for m in mixed
     ]
-    return overlay(mixed, shape)
+    return elementwise_field(mixed, shape)
 
 
 RULES: dict[str, Rule] = {
@@ -91,8 +106,8 @@ RULES: dict[str, Rule] = {
     "native_batch_norm": _batch_norm,
 }
 
-# Of several tensors that depend on the image.
-MANY: dict[str, Callable[..., Sight]] = {
+# Rules for several inputs that depend on the image.
+MULTI_INPUT_RULES: dict[str, Callable[..., ReceptiveField]] = {
     "mm": _product,
     "addmm": _product,
     "bmm": _product,

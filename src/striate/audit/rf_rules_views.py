@@ -1,4 +1,4 @@
-"""What units see through views, cuts, padding and concatenation."""
+"""Receptive-field rules of reshape, slice, pad, concatenate and pixel shuffle."""
 
 from __future__ import annotations
 
@@ -8,120 +8,144 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from striate.audit.rf_axis import fold, pick, stretch
+from striate.audit.rf_axis import merge_neighbors, repeat_units, take_every
 from striate.audit.rf_tracker import (
-    Sight,
-    along,
-    blur_all,
-    concatenate,
+    ReceptiveField,
+    bound_all,
+    concatenate_fields,
+    elementwise_field,
+    has_image_axis,
     image_axis,
-    marked,
-    mix,
-    overlay,
-    plain,
-    regroup,
+    map_dim,
+    mix_dims,
+    plain_dim,
+    reshape_field,
     set_dim,
 )
 
 Shape = Sequence[int]
-Rule = Callable[[Sight, tuple[Any, ...], Shape], Sight]
+Rule = Callable[[ReceptiveField, tuple[Any, ...], Shape], ReceptiveField]
 
 
-def _view(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    return regroup(sight, shape)
+def _view(field: ReceptiveField, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
+    return reshape_field(field, shape)
 
 
-def _permute(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    return replace(sight, dims=tuple(sight.dims[d] for d in args[1]))
+def _permute(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    return replace(field, dims=tuple(field.dims[d] for d in args[1]))
 
 
-def _transpose(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    dims = list(sight.dims)
+def _transpose(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    dims = list(field.dims)
     a, b = args[1:] if len(args) > 1 else (0, len(dims) - 1)
     dims[a], dims[b] = dims[b], dims[a]
-    return replace(sight, dims=tuple(dims))
+    return replace(field, dims=tuple(dims))
 
 
-def _slice(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    given = dict(enumerate(args))
-    dim, step = given.get(1, 0) % len(shape), given.get(4, 1)
-    count = prod(size for _, size in sight.dims[dim])
-    start = range(count)[slice(given.get(2), given.get(3), step)].start
-    return _cut(sight, dim, start, step, shape)
+def _slice(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    arguments = dict(enumerate(args))
+    dim, step = arguments.get(1, 0) % len(shape), arguments.get(4, 1)
+    count = prod(size for _, size in field.dims[dim])
+    start = range(count)[slice(arguments.get(2), arguments.get(3), step)].start
+    return _cut(field, dim, start, step, shape)
 
 
-def _cut(sight: Sight, dim: int, start: int, step: int, shape: Shape) -> Sight:
-    if prod(size for _, size in sight.dims[dim]) == shape[dim] and start == 0:
-        return sight
-    sight, mark = image_axis(sight, dim)
-    if mark is None:
-        return set_dim(sight, dim, plain(shape[dim]))
+def _cut(
+    field: ReceptiveField, dim: int, start: int, step: int, shape: Shape
+) -> ReceptiveField:
+    if prod(size for _, size in field.dims[dim]) == shape[dim] and start == 0:
+        return field
+    field, axis_index = image_axis(field, dim)
+    if axis_index is None:
+        return set_dim(field, dim, plain_dim(shape[dim]))
     count = shape[dim]
-    return along(sight, dim, mark, lambda axis: pick(axis, start, step, count))
+    return map_dim(
+        field, dim, axis_index, lambda axis: take_every(axis, start, step, count)
+    )
 
 
-def _select(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    dim = args[1] % len(sight.dims)
-    size = prod(size for _, size in sight.dims[dim])
-    one = [prod(size for _, size in dim) for dim in sight.dims]
-    one[dim] = 1
-    cut = _cut(sight, dim, args[2] % size, 1, one)
-    return regroup(cut, shape)
+def _select(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    dim = args[1] % len(field.dims)
+    size = prod(size for _, size in field.dims[dim])
+    sizes = [prod(size for _, size in dim) for dim in field.dims]
+    sizes[dim] = 1
+    cut = _cut(field, dim, args[2] % size, 1, sizes)
+    return reshape_field(cut, shape)
 
 
-def _split(sight: Sight, args: tuple[Any, ...], shape: Shape, part: int) -> Sight:
+def _split(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape, output_index: int
+) -> ReceptiveField:
     dim = (args[2] if len(args) > 2 else 0) % len(shape)
     sizes = args[1]
-    start = part * sizes if isinstance(sizes, int) else sum(sizes[:part])
-    return _cut(sight, dim, start, 1, shape)
+    start = (
+        output_index * sizes if isinstance(sizes, int) else sum(sizes[:output_index])
+    )
+    return _cut(field, dim, start, 1, shape)
 
 
-def _unbind(sight: Sight, args: tuple[Any, ...], shape: Shape, part: int) -> Sight:
+def _unbind(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape, output_index: int
+) -> ReceptiveField:
     dim = args[1] if len(args) > 1 else 0
-    return _select(sight, (args[0], dim, part), shape)
+    return _select(field, (args[0], dim, output_index), shape)
 
 
-def _pixel_shuffle(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    """Deal r·r channels into space: rows and columns each show every unit r times."""
+def _pixel_shuffle(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    """Pixel shuffle by r: every unit is repeated r times along rows and columns."""
     times = args[1]
-    sight = mix(sight, [1])
+    field = mix_dims(field, [1])
     for dim in (2, 3):
-        sight, mark = image_axis(sight, dim)
-        if mark is not None:
-            grow = partial(stretch, before=1, after=times)
-            sight = along(sight, dim, mark, grow)
+        field, axis_index = image_axis(field, dim)
+        if axis_index is not None:
+            repeat = partial(repeat_units, before=1, after=times)
+            field = map_dim(field, dim, axis_index, repeat)
         else:
-            sight = set_dim(sight, dim, plain(shape[dim]))
-    return set_dim(sight, 1, plain(shape[1]))
+            field = set_dim(field, dim, plain_dim(shape[dim]))
+    return set_dim(field, 1, plain_dim(shape[1]))
 
 
-def _pixel_unshuffle(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    """Deal r×r cells into channels: each unit unites r rows and columns."""
+def _pixel_unshuffle(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    """Pixel unshuffle by r: each unit merges r rows and r columns."""
     times = args[1]
     for dim in (2, 3):
-        sight, mark = image_axis(sight, dim)
-        if mark is not None:
-            sight = along(sight, dim, mark, partial(fold, parts=times))
+        field, axis_index = image_axis(field, dim)
+        if axis_index is not None:
+            field = map_dim(
+                field, dim, axis_index, partial(merge_neighbors, size=times)
+            )
         else:
-            sight = set_dim(sight, dim, plain(shape[dim]))
-    return set_dim(sight, 1, plain(shape[1]))
+            field = set_dim(field, dim, plain_dim(shape[dim]))
+    return set_dim(field, 1, plain_dim(shape[1]))
 
 
-def _pad(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
+def _pad(field: ReceptiveField, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
     amounts = args[1]
     for i in range(len(amounts) // 2):
         dim = len(shape) - 1 - i
         if amounts[2 * i] or amounts[2 * i + 1]:
-            sight = _cut(sight, dim, -amounts[2 * i], 1, shape)
-    return sight
+            field = _cut(field, dim, -amounts[2 * i], 1, shape)
+    return field
 
 
-def _cat(sources: Any, args: tuple[Any, ...], shape: Shape) -> Sight:
+def _cat(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
     dim = (args[1] if len(args) > 1 else 0) % len(shape)
-    sights = [sight for _, sight in sources]
-    if len(sights) < len(args[0]) and any(marked(s, dim) for s in sights):
-        return blur_all(sights, shape)
-    return concatenate(sights, dim, shape)
+    fields = [field for _, field in sources]
+    if len(fields) < len(args[0]) and any(has_image_axis(s, dim) for s in fields):
+        return bound_all(fields, shape)
+    return concatenate_fields(fields, dim, shape)
 
 
 RULES: dict[str, Rule] = {
@@ -133,7 +157,7 @@ RULES: dict[str, Rule] = {
     "permute": _permute,
     "transpose": _transpose,
     "t": _transpose,
-    "expand": lambda sight, args, shape: overlay([sight], shape),
+    "expand": lambda field, args, shape: elementwise_field([field], shape),
     "slice": _slice,
     "select": _select,
     "constant_pad_nd": _pad,
@@ -141,12 +165,12 @@ RULES: dict[str, Rule] = {
     "pixel_unshuffle": _pixel_unshuffle,
 }
 
-# One output of several, by its number.
-PARTS: dict[str, Callable[..., Sight]] = {
+# Rules for operations with several outputs, by output index.
+MULTI_OUTPUT_RULES: dict[str, Callable[..., ReceptiveField]] = {
     "split": _split,
     "split_with_sizes": _split,
     "unbind": _unbind,
 }
 
-# Of several tensors that depend on the image.
-MANY: dict[str, Callable[..., Sight]] = {"cat": _cat}
+# Rules for several inputs that depend on the image.
+MULTI_INPUT_RULES: dict[str, Callable[..., ReceptiveField]] = {"cat": _cat}

@@ -1,4 +1,4 @@
-"""What units see through windows: convolutions, pools, resampling."""
+"""Receptive-field rules of convolution, pooling and resizing."""
 
 from __future__ import annotations
 
@@ -10,92 +10,102 @@ from typing import Any
 import numpy as np
 import torch
 
-from striate.audit.rf_axis import Axis, gather, unfold, window
+from striate.audit.rf_axis import Axis, gather_units, slide_window, transposed_window
 from striate.audit.rf_tracker import (
-    Sight,
-    along,
+    ReceptiveField,
+    has_image_axis,
     image_axis,
-    marked,
-    mix,
-    plain,
+    map_dim,
+    mix_dims,
+    plain_dim,
     set_dim,
 )
-from striate.audit.window_args import read_windows
+from striate.audit.window_args import window_of
 
 Shape = Sequence[int]
-Rule = Callable[[Sight, tuple[Any, ...], Shape], Sight]
+Rule = Callable[[ReceptiveField, tuple[Any, ...], Shape], ReceptiveField]
 aten = torch.ops.aten
 
 
-def _convolution(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    """Slide over the last dimensions and mix all channels."""
-    windows: Any = read_windows(aten.convolution.default, args)
-    if windows.pointwise and _upright(sight):
-        return set_dim(sight, 1, plain(shape[1]))
-    loose = sight.loose or (windows.groups > 1 and marked(sight, 1))
-    sight = mix(sight, [1])
-    step = unfold if windows.transposed else window
-    sight = _slide(sight, windows, shape, step)
-    return replace(set_dim(sight, 1, plain(shape[1])), loose=loose)
+def _convolution(
+    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+) -> ReceptiveField:
+    """Slide over the spatial dimensions and mix all channels."""
+    sliding: Any = window_of(aten.convolution.default, args)
+    if sliding.pointwise and _upright(field):
+        return set_dim(field, 1, plain_dim(shape[1]))
+    is_bound = field.is_bound or (sliding.groups > 1 and has_image_axis(field, 1))
+    field = mix_dims(field, [1])
+    step = transposed_window if sliding.transposed else slide_window
+    field = _slide(field, sliding, shape, step)
+    return replace(set_dim(field, 1, plain_dim(shape[1])), is_bound=is_bound)
 
 
-def _upright(sight: Sight) -> bool:
-    """Tell a map that stands as images do: batch, channels, rows, columns."""
-    rows, columns = sight.dims[-2:]
-    held = len(rows) == len(columns) == 1 and not marked(sight, 1)
-    return held and (rows[0][0], columns[0][0]) == (0, 1)
+def _upright(field: ReceptiveField) -> bool:
+    """Return whether a map has the dimensions batch, channels, rows, columns."""
+    rows, columns = field.dims[-2:]
+    has_axes = len(rows) == len(columns) == 1 and not has_image_axis(field, 1)
+    return has_axes and (rows[0][0], columns[0][0]) == (0, 1)
 
 
-def _slide(sight: Sight, windows: Any, shape: Shape, step: Any) -> Sight:
-    known: dict[tuple[Any, ...], Axis] = {}
-    first = len(shape) - len(windows.kernel)
+def _slide(
+    field: ReceptiveField, sliding: Any, shape: Shape, step: Any
+) -> ReceptiveField:
+    cache: dict[tuple[Any, ...], Axis] = {}
+    first = len(shape) - len(sliding.kernel)
     geometry = zip(
-        windows.kernel, windows.stride, windows.padding, windows.dilation, strict=True
+        sliding.kernel, sliding.stride, sliding.padding, sliding.dilation, strict=True
     )
     for dim, (kernel, stride, padding, dilation) in enumerate(geometry, start=first):
-        sight, mark = image_axis(sight, dim)
-        if mark is None:
-            sight = set_dim(sight, dim, plain(shape[dim]))
+        field, axis_index = image_axis(field, dim)
+        if axis_index is None:
+            field = set_dim(field, dim, plain_dim(shape[dim]))
             continue
         settings = (kernel, stride, padding, dilation)
-        slide = partial(_slid, known, step, settings, shape[dim])
-        sight = along(sight, dim, mark, slide)
-    return sight
+        slide = partial(_cached_slide, cache, step, settings, shape[dim])
+        field = map_dim(field, dim, axis_index, slide)
+    return field
 
 
-def _slid(
-    known: dict[tuple[Any, ...], Axis],
+def _cached_slide(
+    cache: dict[tuple[Any, ...], Axis],
     step: Any,
     settings: tuple[int, ...],
     outputs: int,
     axis: Axis,
 ) -> Axis:
-    """Slide over an axis once: rows and columns are mostly alike."""
+    """Compute an axis once: rows and columns are usually the same."""
     key = (id(axis), settings)
-    if key not in known:
-        known[key] = step(axis, *settings, outputs=outputs)
-    return known[key]
+    if key not in cache:
+        cache[key] = step(axis, *settings, outputs=outputs)
+    return cache[key]
 
 
 def _pool(func: Any) -> Rule:
-    def rule(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-        return _slide(sight, read_windows(func, args), shape, window)
+    def rule(
+        field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+    ) -> ReceptiveField:
+        return _slide(field, window_of(func, args), shape, slide_window)
 
     return rule
 
 
 def _resample(table: Callable[..., Any]) -> Rule:
-    """Build the rule of an operation that reads by `table(inputs, outputs, …)`."""
+    """Return the rule of a resize whose sources are `table(inputs, outputs, …)`."""
 
-    def rule(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
+    def rule(
+        field: ReceptiveField, args: tuple[Any, ...], shape: Shape
+    ) -> ReceptiveField:
         for dim in (len(shape) - 2, len(shape) - 1):
-            sight, mark = image_axis(sight, dim)
-            if mark is None:
-                sight = set_dim(sight, dim, plain(shape[dim]))
+            field, axis_index = image_axis(field, dim)
+            if axis_index is None:
+                field = set_dim(field, dim, plain_dim(shape[dim]))
                 continue
-            read = table(sight.sides[mark], shape[dim], *args[2:3])
-            sight = along(sight, dim, mark, partial(gather, table=read))
-        return sight
+            sources = table(field.sides[axis_index], shape[dim], *args[2:3])
+            field = map_dim(
+                field, dim, axis_index, partial(gather_units, table=sources)
+            )
+        return field
 
     return rule
 
@@ -113,7 +123,7 @@ def _nearest(inputs: int, outputs: int, *_: Any) -> Any:
 
 
 def _bilinear(inputs: int, outputs: int, corners: bool = False, *_: Any) -> Any:
-    """Source (i + ½)·n/m − ½ lies between two positions; on one, it reads that only."""
+    """Source (i + ½)·n/m − ½ reads the two nearest positions, or one if exact."""
     if corners:
         parts = max(outputs - 1, 1)
         at = np.arange(outputs) * (inputs - 1)

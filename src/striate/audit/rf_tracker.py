@@ -1,8 +1,8 @@
-"""What the units of a tensor see of the image, through reshapes and branches.
+"""The receptive field of a tensor, tracked through reshapes, branches and products.
 
-A tensor's dimension is made of *atoms*, slowest first: an axis of the image (0 rows,
-1 columns) or plain size (-1). A flattened map is ((−1, C), (0, H), (1, W)) in one
-dimension, so a later operation still knows who stands where.
+Each dimension of a tensor consists of *atoms*, slowest first: an axis of the image (0
+rows, 1 columns) or a plain size (-1). A flattened map has one dimension of three atoms,
+((−1, C), (0, H), (1, W)), so that positions are still known after the flattening.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from math import prod
 
 from striate.audit.rf_axis import (
     Axis,
-    chain,
-    fold,
-    image,
-    spread_out,
-    stretch,
-    unite,
-    whole,
+    input_axis,
+    join_end_to_end,
+    merge_all,
+    merge_branches,
+    merge_neighbors,
+    repeat_single,
+    repeat_units,
 )
 
 Atom = tuple[int, int]  # (axis of the image or PLAIN, size)
@@ -28,54 +28,54 @@ Dim = tuple[Atom, ...]
 Path = tuple[Axis, ...]  # rows, columns
 Box = tuple[tuple[int, int], ...]
 PLAIN = -1
-MOST = 16  # paths kept apart
+MAX_PATHS = 16  # paths that are tracked separately
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    """What each unit sees.
+class ReceptiveField:
+    """The receptive field of every unit of a tensor.
 
     Args:
-        paths: Rows and columns, once for each way from the image that must be kept
-            apart: where a branch sees padding alone along one axis, it sees nothing,
-            whatever its other axis says. An axis that no dimension holds has one unit.
-        dims: What each dimension of the tensor is made of.
-        loose: The boxes are bounds: some operation on the way was not followed.
+        paths: Row axis and column axis, for each path through the network that is
+            tracked separately: a branch that sees only padding along one axis sees
+            nothing. An axis that no dimension of the tensor contains has one unit.
+        dims: The atoms of each dimension of the tensor.
+        is_bound: The fields are upper bounds: some operation has no exact rule.
     """
 
     paths: tuple[Path, ...]
     dims: tuple[Dim, ...]
-    loose: bool = False
+    is_bound: bool = False
 
     @property
     def axes(self) -> Path:
-        """Rows and columns with all paths united."""
+        """Row axis and column axis, with all paths merged."""
         if len(self.paths) == 1:
             return self.paths[0]
-        return tuple(unite(axes) for axes in zip(*self.paths, strict=True))
+        return tuple(merge_branches(axes) for axes in zip(*self.paths, strict=True))
 
     def axis_of(self, dim: int) -> int | None:
-        """Return the image's axis that a dimension runs along, if one and alone."""
+        """Return the image axis of a dimension; None if it is plain or mixed."""
         atoms = self.dims[dim]
         return atoms[0][0] if len(atoms) == 1 and atoms[0][0] != PLAIN else None
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Units along each axis of the image."""
+        """Number of units along each axis of the image."""
         return tuple(len(axis) for axis in self.paths[0])
 
     def box(self, *unit: int) -> Box | None:
-        """Return first and last row, and column, that reach a unit; None for nothing.
+        """Return first and last row, and column, of a unit's field; None if empty.
 
         Args:
-            unit: Place along the tensor's last dimensions, such as row and column.
+            unit: Index along the tensor's last dimensions, such as row and column.
 
         Example:
-            >>> of_images((1, 3, 8, 6)).box(2, 5)
+            >>> input_field((1, 3, 8, 6)).box(2, 5)
             ((2, 2), (5, 5))
         """
-        places = self._places(unit)
-        boxes = [box for path in self.paths if (box := _box(path, places))]
+        positions = self._positions(unit)
+        boxes = [box for path in self.paths if (box := _box(path, positions))]
         if not boxes:
             return None
         return tuple(
@@ -83,259 +83,291 @@ class Sight:
             for side in zip(*boxes, strict=True)
         )
 
-    def _places(self, unit: tuple[int, ...]) -> dict[int, int]:
-        """Return where on each axis of the image a place in the tensor stands."""
-        places = {}
+    def _positions(self, unit: tuple[int, ...]) -> dict[int, int]:
+        """Return the position on each image axis of an index into the tensor."""
+        positions = {}
         for dim, at in zip(self.dims[-len(unit) :], unit, strict=True):
-            for mark, size in reversed(dim):
-                at, places[mark] = divmod(at, size)
-        return places
+            for axis_index, size in reversed(dim):
+                at, positions[axis_index] = divmod(at, size)
+        return positions
 
 
-def _box(path: Path, places: dict[int, int]) -> Box | None:
-    found = []
-    for mark, axis in enumerate(path):
-        i = places.get(mark, 0) if len(axis) > 1 else 0
-        found.append((int(axis.low[i]), int(axis.high[i])))
-    return None if any(low > high for low, high in found) else tuple(found)
+def _box(path: Path, positions: dict[int, int]) -> Box | None:
+    spans = []
+    for axis_index, axis in enumerate(path):
+        i = positions.get(axis_index, 0) if len(axis) > 1 else 0
+        spans.append((int(axis.low[i]), int(axis.high[i])))
+    return None if any(low > high for low, high in spans) else tuple(spans)
 
 
-def of_images(shape: Sequence[int]) -> Sight:
-    """Return the sight of the input: (batch, channels, rows, columns).
+def input_field(shape: Sequence[int]) -> ReceptiveField:
+    """Return the receptive field of the input: each pixel sees itself.
 
     Example:
-        >>> of_images((1, 3, 8, 6)).sides
+        >>> input_field((1, 3, 8, 6)).sides
         (8, 6)
     """
-    rows = image(shape[2])
-    columns = rows if shape[3] == shape[2] else image(shape[3])
-    dims = (plain(shape[0]), plain(shape[1]), ((0, shape[2]),), ((1, shape[3]),))
-    return Sight(((rows, columns),), dims)
+    rows = input_axis(shape[2])
+    columns = rows if shape[3] == shape[2] else input_axis(shape[3])
+    dims = (
+        plain_dim(shape[0]),
+        plain_dim(shape[1]),
+        ((0, shape[2]),),
+        ((1, shape[3]),),
+    )
+    return ReceptiveField(((rows, columns),), dims)
 
 
-def plain(size: int) -> Dim:
-    """Return a dimension that is not of the image."""
+def plain_dim(size: int) -> Dim:
+    """Return a dimension that is not spatial."""
     return ((PLAIN, size),)
 
 
-def change(sight: Sight, mark: int, how: Callable[[Axis], Axis]) -> Sight:
-    """Return the sight with one axis changed, on every path."""
+def map_axis(
+    field: ReceptiveField, axis_index: int, change: Callable[[Axis], Axis]
+) -> ReceptiveField:
+    """Return the field with a function applied to one axis, on every path."""
     paths = []
-    for path in sight.paths:
+    for path in field.paths:
         axes = list(path)
-        axes[mark] = how(path[mark])
+        axes[axis_index] = change(path[axis_index])
         paths.append(tuple(axes))
-    return Sight(tuple(paths), sight.dims, sight.loose)
+    return ReceptiveField(tuple(paths), field.dims, field.is_bound)
 
 
-def set_dim(sight: Sight, dim: int, atoms: Dim) -> Sight:
-    """Return the sight with one dimension made of other atoms."""
-    if sight.dims[dim] == atoms:
-        return sight
-    dims = (*sight.dims[:dim], atoms, *sight.dims[dim + 1 :])
-    return Sight(sight.paths, dims, sight.loose)
+def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
+    """Return the field with other atoms for one dimension."""
+    if field.dims[dim] == atoms:
+        return field
+    dims = (*field.dims[:dim], atoms, *field.dims[dim + 1 :])
+    return ReceptiveField(field.paths, dims, field.is_bound)
 
 
-def along(sight: Sight, dim: int, mark: int, how: Callable[[Axis], Axis]) -> Sight:
-    """Return the sight with a dimension that runs along a changed axis."""
-    changed = change(sight, mark, how)
-    return set_dim(changed, dim, ((mark, len(changed.paths[0][mark])),))
+def map_dim(
+    field: ReceptiveField, dim: int, axis_index: int, change: Callable[[Axis], Axis]
+) -> ReceptiveField:
+    """Return the field with a function applied to the axis of one dimension."""
+    changed = map_axis(field, axis_index, change)
+    return set_dim(changed, dim, ((axis_index, len(changed.paths[0][axis_index])),))
 
 
-def straighten(sight: Sight, dim: int) -> Sight:
-    """Make a dimension that mixes one axis with plain sizes into that axis alone.
+def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
+    """Merge the atoms of a dimension that has one image axis into that axis.
 
-    So does a pixel shuffle: rows of H units and r repeats become one of H·r.
+    A pixel shuffle needs it: rows of H units and r repeats become one axis of H·r.
     """
-    atoms = sight.dims[dim]
-    marked = [i for i, (mark, _) in enumerate(atoms) if mark != PLAIN]
-    if len(marked) != 1 or len(atoms) == 1:
-        return sight
-    i, mark = marked[0], atoms[marked[0]][0]
+    atoms = field.dims[dim]
+    axis_atoms = [i for i, (axis_index, _) in enumerate(atoms) if axis_index != PLAIN]
+    if len(axis_atoms) != 1 or len(atoms) == 1:
+        return field
+    i, axis_index = axis_atoms[0], atoms[axis_atoms[0]][0]
     before = prod(size for _, size in atoms[:i])
     after = prod(size for _, size in atoms[i + 1 :])
-    return along(sight, dim, mark, lambda axis: stretch(axis, before, after))
-
-
-def mix(sight: Sight, dims: Sequence[int]) -> Sight:
-    """Let every unit see what any unit along `dims` saw: the dims become plain."""
-    for dim in dims:
-        for mark, _ in sight.dims[dim]:
-            if mark != PLAIN:
-                sight = change(sight, mark, whole)
-        size = prod(size for _, size in sight.dims[dim])
-        sight = set_dim(sight, dim, plain(size))
-    return sight
-
-
-def reduce_dims(sight: Sight, dims: Sequence[int], keep: bool) -> Sight:
-    """Sum, average or choose along dimensions, which go or shrink to one.
-
-    Example:
-        >>> reduce_dims(of_images((1, 3, 8, 6)), [2, 3], keep=False).sides
-        (1, 1)
-    """
-    count = len(sight.dims)
-    gone = {dim % count for dim in dims}
-    mixed = mix(sight, sorted(gone))
-    kept = [(i, atoms) for i, atoms in enumerate(mixed.dims) if keep or i not in gone]
-    return replace(
-        mixed, dims=tuple(plain(1) if i in gone else atoms for i, atoms in kept)
+    return map_dim(
+        field, dim, axis_index, lambda axis: repeat_units(axis, before, after)
     )
 
 
-def blur_all(sights: Sequence[Sight], shape: Sequence[int]) -> Sight:
-    """Bound what is not followed: every unit sees at most what any input saw."""
-    every = [[whole(axis) for axis in path] for s in sights for path in s.paths]
-    path = tuple(unite(axes) for axes in zip(*every, strict=True))
-    return Sight((path,), tuple(plain(n) for n in shape), loose=True)
+def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
+    """Let every unit see what any unit along `dims` sees: the dims become plain."""
+    for dim in dims:
+        for axis_index, _ in field.dims[dim]:
+            if axis_index != PLAIN:
+                field = map_axis(field, axis_index, merge_all)
+        size = prod(size for _, size in field.dims[dim])
+        field = set_dim(field, dim, plain_dim(size))
+    return field
 
 
-def regroup(sight: Sight, shape: Sequence[int]) -> Sight:
-    """Follow a view: the same units, in order, under other dimensions.
+def reduce_dims(
+    field: ReceptiveField, dims: Sequence[int], keep: bool
+) -> ReceptiveField:
+    """Reduce along dimensions (sum, mean, max), which are removed or have size one.
 
     Example:
-        >>> flat = regroup(of_images((1, 3, 8, 6)), (1, 144))
-        >>> flat.dims[1], regroup(flat, (1, 3, 48)).dims[2]
+        >>> reduce_dims(input_field((1, 3, 8, 6)), [2, 3], keep=False).sides
+        (1, 1)
+    """
+    count = len(field.dims)
+    reduced = {dim % count for dim in dims}
+    mixed = mix_dims(field, sorted(reduced))
+    remaining = [
+        (i, atoms) for i, atoms in enumerate(mixed.dims) if keep or i not in reduced
+    ]
+    return replace(
+        mixed,
+        dims=tuple(plain_dim(1) if i in reduced else atoms for i, atoms in remaining),
+    )
+
+
+def bound_all(fields: Sequence[ReceptiveField], shape: Sequence[int]) -> ReceptiveField:
+    """Return an upper bound: every unit sees at most what any input unit sees."""
+    every = [[merge_all(axis) for axis in path] for s in fields for path in s.paths]
+    path = tuple(merge_branches(axes) for axes in zip(*every, strict=True))
+    return ReceptiveField((path,), tuple(plain_dim(n) for n in shape), is_bound=True)
+
+
+def reshape_field(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField:
+    """Reshape: the same units, in order, with other dimensions.
+
+    Example:
+        >>> flat = reshape_field(input_field((1, 3, 8, 6)), (1, 144))
+        >>> flat.dims[1], reshape_field(flat, (1, 3, 48)).dims[2]
         (((-1, 3), (0, 8), (1, 6)), ((0, 8), (1, 6)))
     """
-    rest = [atom for dim in sight.dims for atom in dim if atom[1] != 1]
+    rest = [atom for dim in field.dims for atom in dim if atom[1] != 1]
     dims: list[Dim] = []
-    for need in shape:
-        taken: list[Atom] = []
-        while need > 1:
-            mark, size = rest.pop(0)
-            if size > need and size % need == 0:
-                trail = size // need
-                if mark != PLAIN:
-                    sight = change(sight, mark, partial(fold, parts=trail))
-                    sight = replace(sight, loose=True)
+    for needed in shape:
+        atoms: list[Atom] = []
+        while needed > 1:
+            axis_index, size = rest.pop(0)
+            if size > needed and size % needed == 0:
+                trail = size // needed
+                if axis_index != PLAIN:
+                    field = map_axis(
+                        field, axis_index, partial(merge_neighbors, size=trail)
+                    )
+                    field = replace(field, is_bound=True)
                 rest.insert(0, (PLAIN, trail))
-                size = need
-            elif need % size:
-                return blur_all([sight], shape)
-            if mark == PLAIN and taken and taken[-1][0] == PLAIN:
-                size_before = taken.pop()[1]
-                taken.append((PLAIN, size_before * size))
+                size = needed
+            elif needed % size:
+                return bound_all([field], shape)
+            if axis_index == PLAIN and atoms and atoms[-1][0] == PLAIN:
+                size_before = atoms.pop()[1]
+                atoms.append((PLAIN, size_before * size))
             else:
-                taken.append((mark, size))
-            need //= size
-        dims.append(tuple(taken) or plain(1))
-    return replace(sight, dims=tuple(dims))
+                atoms.append((axis_index, size))
+            needed //= size
+        dims.append(tuple(atoms) or plain_dim(1))
+    return replace(field, dims=tuple(dims))
 
 
-def overlay(sights: Sequence[Sight], shape: Sequence[int]) -> Sight:
-    """Follow an element-wise operation of several tensors, smaller ones repeated."""
-    first = sights[0]
-    if all(s is first for s in sights) and _size(first.dims) == tuple(shape):
+def elementwise_field(
+    fields: Sequence[ReceptiveField], shape: Sequence[int]
+) -> ReceptiveField:
+    """Element-wise operation of several tensors, with broadcasting."""
+    first = fields[0]
+    if all(s is first for s in fields) and _size(first.dims) == tuple(shape):
         return first
-    spread = [_spread(sight, shape) for sight in sights]
-    dims = _agreed([sight.dims for sight in spread])
+    expanded_fields = [_expanded(field, shape) for field in fields]
+    dims = _common_dims([field.dims for field in expanded_fields])
     if dims is None:
-        return blur_all(sights, shape)
-    return _joined(sights, dims)
+        return bound_all(fields, shape)
+    return _merged(fields, dims)
 
 
-def _joined(sights: Sequence[Sight], dims: tuple[Dim, ...]) -> Sight:
-    """Unite paths, those apart that see nothing somewhere."""
-    loose = any(sight.loose for sight in sights)
-    paths = list(dict.fromkeys(path for sight in sights for path in sight.paths))
+def _merged(fields: Sequence[ReceptiveField], dims: tuple[Dim, ...]) -> ReceptiveField:
+    """Merge paths; those with units that see nothing stay separate."""
+    is_bound = any(field.is_bound for field in fields)
+    paths = list(dict.fromkeys(path for field in fields for path in field.paths))
     full = [path for path in paths if all(axis.full for axis in path)]
-    if len(full) == len(paths) or len(paths) > MOST:
-        united = tuple(unite(axes) for axes in zip(*paths, strict=True))
-        return Sight((united,), dims, loose or len(full) < len(paths))
+    if len(full) == len(paths) or len(paths) > MAX_PATHS:
+        united = tuple(merge_branches(axes) for axes in zip(*paths, strict=True))
+        return ReceptiveField((united,), dims, is_bound or len(full) < len(paths))
     sides = [max(map(len, axes)) for axes in zip(*paths, strict=True)]
-    return Sight(tuple(_spread_path(path, sides) for path in paths), dims, loose)
+    return ReceptiveField(
+        tuple(_expanded_path(path, sides) for path in paths), dims, is_bound
+    )
 
 
-def _spread_path(path: Path, sides: Sequence[int]) -> Path:
-    return tuple(spread_out(axis, n) for axis, n in zip(path, sides, strict=True))
+def _expanded_path(path: Path, sides: Sequence[int]) -> Path:
+    return tuple(repeat_single(axis, n) for axis, n in zip(path, sides, strict=True))
 
 
 def _size(dims: Sequence[Dim]) -> tuple[int, ...]:
     return tuple(prod(size for _, size in dim) for dim in dims)
 
 
-def _spread(sight: Sight, shape: Sequence[int]) -> Sight:
-    lead = len(shape) - len(sight.dims)
-    dims = (*(plain(n) for n in shape[:lead]), *sight.dims)
+def _expanded(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField:
+    lead = len(shape) - len(field.dims)
+    dims = (*(plain_dim(n) for n in shape[:lead]), *field.dims)
     sizes = _size(dims)
-    grown = tuple(
-        dim if size == want else plain(want)
-        for dim, size, want in zip(dims, sizes, shape, strict=True)
+    expanded = tuple(
+        dim if size == target else plain_dim(target)
+        for dim, size, target in zip(dims, sizes, shape, strict=True)
     )
-    return sight if grown == sight.dims else replace(sight, dims=grown)
+    return field if expanded == field.dims else replace(field, dims=expanded)
 
 
-def _agreed(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
-    """Return the one way in which all see the dimensions; None if they differ."""
+def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
+    """Return the dimensions that all tensors agree on; None if they differ."""
     dims = []
     for same in zip(*every, strict=True):
-        marked = {dim for dim in same if any(mark != PLAIN for mark, _ in dim)}
-        if len(marked) > 1:
+        axis_dims = {
+            dim for dim in same if any(axis_index != PLAIN for axis_index, _ in dim)
+        }
+        if len(axis_dims) > 1:
             return None
-        dims.append(marked.pop() if marked else same[0])
-    marks = [mark for dim in dims for mark, _ in dim if mark != PLAIN]
-    return tuple(dims) if len(set(marks)) == len(marks) else None
+        dims.append(axis_dims.pop() if axis_dims else same[0])
+    axis_indices = [
+        axis_index for dim in dims for axis_index, _ in dim if axis_index != PLAIN
+    ]
+    return tuple(dims) if len(set(axis_indices)) == len(axis_indices) else None
 
 
-def concatenate(sights: Sequence[Sight], dim: int, shape: Sequence[int]) -> Sight:
-    """Follow a concatenation: branches side by side, or maps end to end.
+def concatenate_fields(
+    fields: Sequence[ReceptiveField], dim: int, shape: Sequence[int]
+) -> ReceptiveField:
+    """Concatenation: along channels (branches) or along an image axis.
 
     Example:
-        >>> image = of_images((1, 3, 8, 6))
-        >>> concatenate([image, image], 2, (1, 3, 16, 6)).sides
+        >>> image = input_field((1, 3, 8, 6))
+        >>> concatenate_fields([image, image], 2, (1, 3, 16, 6)).sides
         (16, 6)
     """
-    ends = {sight.axis_of(dim) for sight in sights}
-    others = _agreed([set_dim(sight, dim, plain(1)).dims for sight in sights])
-    held = any(mark != PLAIN for s in sights for mark, _ in s.dims[dim])
-    if len(ends) > 1 or others is None or (held and ends == {None}):
-        return blur_all(sights, shape)
-    mark = ends.pop()
-    if mark is None:
-        return set_dim(_joined(sights, others), dim, plain(shape[dim]))
-    loose = any(sight.loose or len(sight.paths) > 1 for sight in sights)
+    ends = {field.axis_of(dim) for field in fields}
+    others = _common_dims([set_dim(field, dim, plain_dim(1)).dims for field in fields])
+    has_axis = any(axis_index != PLAIN for s in fields for axis_index, _ in s.dims[dim])
+    if len(ends) > 1 or others is None or (has_axis and ends == {None}):
+        return bound_all(fields, shape)
+    axis_index = ends.pop()
+    if axis_index is None:
+        return set_dim(_merged(fields, others), dim, plain_dim(shape[dim]))
+    is_bound = any(field.is_bound or len(field.paths) > 1 for field in fields)
     path = tuple(
-        (chain if i == mark else unite)(axes)
-        for i, axes in enumerate(zip(*(s.axes for s in sights), strict=True))
+        (join_end_to_end if i == axis_index else merge_branches)(axes)
+        for i, axes in enumerate(zip(*(s.axes for s in fields), strict=True))
     )
-    return set_dim(Sight((path,), others, loose), dim, ((mark, shape[dim]),))
+    return set_dim(
+        ReceptiveField((path,), others, is_bound), dim, ((axis_index, shape[dim]),)
+    )
 
 
-class LostError(Exception):
-    """The units' places cannot be followed through an operation."""
+class UntrackableError(Exception):
+    """The positions of units cannot be tracked through an operation."""
 
 
-def image_axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
-    """Return the image's axis along a dimension, made straight; None if plain."""
-    if not marked(sight, dim):
-        return _lone_axis(sight, dim)
-    sight = straighten(sight, dim)
-    mark = sight.axis_of(dim)
-    if mark is None:
-        raise LostError
-    return sight, mark
+def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
+    """Return the image axis of a dimension, atoms merged; None if it is plain."""
+    if not has_image_axis(field, dim):
+        return _lone_axis(field, dim)
+    field = merge_atoms(field, dim)
+    axis_index = field.axis_of(dim)
+    if axis_index is None:
+        raise UntrackableError
+    return field, axis_index
 
 
-def _lone_axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
-    """Give a map of one row or column its axis back, which reshapes had dropped.
+def _lone_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
+    """Restore the axis of a map with one row or column, which a reshape dropped.
 
-    Padding matters to it too: windows that miss it see nothing.
+    Padding matters here too: a window outside of the map sees nothing.
     """
-    mark, count = dim - 2, len(sight.dims)
-    if mark < 0 or count != 4 or sight.sides[mark] > 1:
-        return sight, None
-    if any(_holds(sight, at, mark) for at in range(count)):
-        return sight, None
-    size = prod(size for _, size in sight.dims[dim])
-    return along(sight, dim, mark, partial(spread_out, count=size)), mark
+    axis_index, count = dim - 2, len(field.dims)
+    if axis_index < 0 or count != 4 or field.sides[axis_index] > 1:
+        return field, None
+    if any(_has_axis(field, at, axis_index) for at in range(count)):
+        return field, None
+    size = prod(size for _, size in field.dims[dim])
+    return map_dim(
+        field, dim, axis_index, partial(repeat_single, count=size)
+    ), axis_index
 
 
-def _holds(sight: Sight, dim: int, mark: int) -> bool:
-    return any(held == mark for held, _ in sight.dims[dim])
+def _has_axis(field: ReceptiveField, dim: int, axis_index: int) -> bool:
+    return any(has_axis == axis_index for has_axis, _ in field.dims[dim])
 
 
-def marked(sight: Sight, dim: int) -> bool:
-    """Tell a dimension that holds an axis of the image."""
-    return any(mark != PLAIN for mark, _ in sight.dims[dim])
+def has_image_axis(field: ReceptiveField, dim: int) -> bool:
+    """Return whether a dimension contains an axis of the image."""
+    return any(axis_index != PLAIN for axis_index, _ in field.dims[dim])

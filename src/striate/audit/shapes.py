@@ -1,9 +1,8 @@
-"""The output shapes of the commonest operations: op → shapes, without torch's own.
+"""Output shapes of the most common torch operations, faster than torch computes them.
 
-torch knows them too, but its rules for the meta device import some 800 modules on
-first use (1.5 s) and take 0.1 to 5 ms a call. These answer in microseconds; whatever
-they do not know, or anything laid out unusually, is left to torch. The tests hold
-every rule to torch's.
+torch's own rules for the meta device import some 800 modules on first use (1.5 s) and
+take 0.1 to 5 ms a call. These take microseconds. Unknown operations and unusual memory
+layouts are left to torch. The tests compare every rule with torch.
 """
 
 from __future__ import annotations
@@ -14,25 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from striate.core.arithmetic import output_side, pooled_side, transposed_side
+from striate.core.conv_arithmetic import output_side, pooled_side, transposed_side
 from striate.core.errors import GeometryError
 
 aten = torch.ops.aten
 META = torch.device("meta")
 Rule = Callable[..., Any]
 
-# In-place operations that change the shape of what they work on.
+# In-place operations that change the shape of their input.
 _RESHAPING = {"resize_", "set_", "t_", "transpose_", "squeeze_", "unsqueeze_"}
 
 
-def answer(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return what an operation would return, or None where torch must be asked.
+def output_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the output of an operation as meta tensors; None if torch must compute it.
 
     Example:
         >>> image = torch.empty(1, 3, 8, 8, device="meta")
         >>> kernel = torch.empty(4, 3, 3, 3, device="meta")
         >>> args = (image, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
-        >>> answer(aten.convolution.default, args, {}).shape
+        >>> output_of(aten.convolution.default, args, {}).shape
         torch.Size([1, 4, 6, 6])
     """
     rule = _RULES.get(func)
@@ -66,16 +65,16 @@ def _new(like: Tensor, shape: Any, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty(shape, dtype=dtype or like.dtype, device=META)
 
 
-def _plain(*tensors: Any) -> bool:
-    """Tell tensors on the meta device, laid out row by row, from anything else."""
+def _contiguous(*tensors: Any) -> bool:
+    """Return whether all tensors are contiguous meta tensors."""
     for t in tensors:
         if t is not None and not (t.is_meta and t.is_contiguous()):
             return False
     return True
 
 
-def _simple(tensor: Tensor) -> bool:
-    """Gradients of sums are one number repeated; what is made of them is plain."""
+def _contiguous_or_expanded(tensor: Tensor) -> bool:
+    """Return whether a meta tensor is contiguous or expanded (gradients of sums)."""
     return tensor.is_meta and (tensor.is_contiguous() or 0 in tensor.stride())
 
 
@@ -98,7 +97,9 @@ def _pointwise(*args: Any, **kwargs: Any) -> Any:
         torch.preserve_format,
     ):
         return None
-    if not first.is_floating_point() or not all(_simple(t) for t in tensors):
+    if not first.is_floating_point() or not all(
+        _contiguous_or_expanded(t) for t in tensors
+    ):
         return None
     if all(t.shape == first.shape and t.dtype == first.dtype for t in tensors):
         return _new(first, first.shape)
@@ -117,11 +118,11 @@ def _convolution(
     groups: int,
 ) -> Any:
     sides = len(stride)
-    if not _plain(x, weight) or x.dim() != sides + 2 or x.dtype != weight.dtype:
+    if not _contiguous(x, weight) or x.dim() != sides + 2 or x.dtype != weight.dtype:
         return None
     channels = weight.shape[0] if transposed else weight.shape[1] * groups
     if x.shape[1] != channels or not sides == len(padding) == len(dilation):
-        return None  # torch knows how to say it
+        return None  # torch raises the error
     if not transposed and weight.shape[0] % groups:
         return None
     out = []
@@ -134,20 +135,20 @@ def _convolution(
             else:
                 out.append(output_side(n, f, s, p, d))
     except GeometryError:
-        if transposed:  # here torch's rule lets pass what its kernels refuse
+        if transposed:  # torch's meta rule accepts what its kernels reject
             raise
         return None
-    made = weight.shape[1] * groups if transposed else weight.shape[0]
-    return _new(x, (x.shape[0], made, *out))
+    out_channels = weight.shape[1] * groups if transposed else weight.shape[0]
+    return _new(x, (x.shape[0], out_channels, *out))
 
 
 def _batch_norm(
     x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, *_: Any
 ) -> Any:
-    if not _plain(x):
+    if not _contiguous(x):
         return None
-    kept = x.shape[1] if training else 0
-    return _new(x, x.shape), _new(x, (kept,)), _new(x, (kept,))
+    statistics = x.shape[1] if training else 0
+    return _new(x, x.shape), _new(x, (statistics,)), _new(x, (statistics,))
 
 
 def _pool(
@@ -158,12 +159,12 @@ def _pool(
     dilation: list[int] = [1],  # noqa: B006
     ceil: bool = False,
 ) -> Tensor | None:
-    if not _plain(x) or x.dim() != 4:
+    if not _contiguous(x) or x.dim() != 4:
         return None
     sides = []
     geometry = zip(
         x.shape[2:],
-        *map(both, (kernel, stride or kernel, padding, dilation)),
+        *map(per_side, (kernel, stride or kernel, padding, dilation)),
         strict=True,
     )
     try:
@@ -174,11 +175,11 @@ def _pool(
     return _new(x, (*x.shape[:2], *sides))
 
 
-def both(value: Any) -> tuple[int, int]:
-    """Spell a setting out for both axes.
+def per_side(value: Any) -> tuple[int, int]:
+    """Return a setting as one value per axis.
 
     Example:
-        >>> both([3]), both([3, 5]), both(2)
+        >>> per_side([3]), per_side([3, 5]), per_side(2)
         ((3, 3), (3, 5), (2, 2))
     """
     if isinstance(value, int):
@@ -203,7 +204,7 @@ def _average_pool(
 
 
 def _adaptive(x: Tensor, sides: list[int]) -> Any:
-    return _new(x, (*x.shape[:-2], *sides)) if _plain(x) else None
+    return _new(x, (*x.shape[:-2], *sides)) if _contiguous(x) else None
 
 
 def _mean(
@@ -211,17 +212,17 @@ def _mean(
 ) -> Any:
     if dtype or not dims or not x.is_meta or not x.is_floating_point():
         return None
-    gone = {d % x.dim() for d in dims}
+    reduced = {d % x.dim() for d in dims}
     if keep:
-        return _new(x, [1 if i in gone else n for i, n in enumerate(x.shape)])
-    return _new(x, [n for i, n in enumerate(x.shape) if i not in gone])
+        return _new(x, [1 if i in reduced else n for i, n in enumerate(x.shape)])
+    return _new(x, [n for i, n in enumerate(x.shape) if i not in reduced])
 
 
 def _cat(tensors: list[Tensor], dim: int = 0) -> Any:
     first = tensors[0]
     axis = dim % max(first.dim(), 1)
     shapes = {(t.dtype, t.shape[:axis], t.shape[axis + 1 :]) for t in tensors}
-    if len(shapes) > 1 or not _plain(*tensors) or not first.dim():
+    if len(shapes) > 1 or not _contiguous(*tensors) or not first.dim():
         return None
     total = sum(t.shape[axis] for t in tensors)
     return _new(first, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
@@ -250,13 +251,13 @@ def _total(x: Tensor, **dtype: Any) -> Any:
 def _convolution_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Any, *rest: Any
 ) -> Any:
-    asked = rest[-1]
+    mask = rest[-1]
     bias_shape = None if bias is None else bias
     shapes = (x.shape, weight.shape, bias_shape)
     return tuple(
         [
-            _new(x, shape) if wanted and shape is not None else None
-            for shape, wanted in zip(shapes, asked, strict=True)
+            _new(x, shape) if is_needed and shape is not None else None
+            for shape, is_needed in zip(shapes, mask, strict=True)
         ]
     )
 
@@ -268,8 +269,8 @@ def _batch_norm_backward(
     shapes = (x.shape, channels, channels)
     return tuple(
         [
-            _new(x, shape) if wanted else None
-            for shape, wanted in zip(shapes, rest[-1], strict=True)
+            _new(x, shape) if is_needed else None
+            for shape, is_needed in zip(shapes, rest[-1], strict=True)
         ]
     )
 

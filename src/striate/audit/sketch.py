@@ -1,8 +1,8 @@
-"""A network in one line: `28x28x192 > conv 1x1 16 > conv 5x5 32 same`.
+"""Parse a network from one line: `28x28x192 > conv 1x1 16 > conv 5x5 32 same`.
 
-Height×width×channels of the image, then layers in order, parted by `>` or `|`.
-Branches stand in brackets, parted by commas, and are concatenated; `sum [ … ]` adds
-them, and an empty branch passes its input on. `3 * ( … )` repeats.
+The line starts with height×width×channels of the image. Layers follow, separated by `>`
+or `|`. Branches are in brackets, separated by commas, and are concatenated;
+`sum [ … ]` adds them, and an empty branch is the identity. `3 * ( … )` repeats.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from striate.audit.sketch_layers import LAYERS, Made, Shape, make_layer
+from striate.audit.sketch_layers import LAYERS, BuiltLayers, Shape, make_layer
 from striate.core.errors import GeometryError, SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
-SIGNS = re.compile(r"\s*([>|→,()\[\]*]|[^\s>|→,()\[\]*]+)")
+TOKEN = re.compile(r"\s*([>|→,()\[\]*]|[^\s>|→,()\[\]*]+)")
 
 
 def is_sketch(text: str) -> bool:
-    """Tell a sketch from a name or a path.
+    """Return whether a text is a sketch, not a name or a path.
 
     Example:
         >>> is_sketch("28x28x1 > conv 3x3 8"), is_sketch("vgg16")
@@ -32,11 +32,11 @@ def is_sketch(text: str) -> bool:
 
 
 def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
-    """Return the network that a line describes, and (channels, height, width).
+    """Build the network that a sketch describes; also return (channels, height, width).
 
     Raises:
-        SettingError: A word is not understood; says which and what could stand there.
-        GeometryError: A layer does not fit what comes before it.
+        SettingError: A word is unknown; the message lists what is allowed there.
+        GeometryError: A layer does not fit the output of the layer before it.
 
     Example:
         >>> model, shape = sketch("8x8x3 > conv 3x3 2 > dense 10")
@@ -45,75 +45,77 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
     """
     size, _, rest = re.split(r"([>|→])", text, maxsplit=1)
     height, width, channels = map(int, re.findall(r"\d+", size))
-    signs = [s.replace("→", ">").replace("|", ">") for s in SIGNS.findall(rest)]
-    reader = _Reader(signs)
+    tokens = [s.replace("→", ">").replace("|", ">") for s in TOKEN.findall(rest)]
+    parser = _Parser(tokens)
     if min(height, width, channels) < 1:
         what = f"sides and channels must be at least 1, got {size.strip()}"
         raise SettingError(what, where="sketch")
-    model, _ = reader.chain((channels, height, width))
-    if reader.signs:
-        raise _puzzled(reader.signs[0], "the end, or > and a layer")
+    model, _ = parser.chain((channels, height, width))
+    if parser.tokens:
+        raise _syntax_error(
+            parser.tokens[0], "the sketch must end here, or continue with > and a layer"
+        )
     if not len(model):
-        what = "the sketch has no layer"
-        raise SettingError(what, where="sketch", fix="write one: > conv 3x3 8")
+        what = "the sketch has no layers"
+        raise SettingError(what, where="sketch", fix="add one, such as: > conv 3x3 8")
     return model, (channels, height, width)
 
 
-def _puzzled(word: str, wanted: str) -> SettingError:
-    return SettingError(f"'{word}' is not understood", where="sketch", fix=wanted)
+def _syntax_error(word: str, expected: str) -> SettingError:
+    return SettingError(f"unexpected '{word}'", where="sketch", fix=expected)
 
 
-class _Reader:
-    """Reads signs from the left, knowing the shape at each point."""
+class _Parser:
+    """Parses tokens from left to right and tracks the shape after each layer."""
 
-    def __init__(self, signs: Sequence[str]) -> None:
-        self.signs = list(signs)
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self.tokens = list(tokens)
 
     def chain(self, shape: Shape) -> tuple[nn.Sequential, Shape]:
-        """Read layers parted by `>` until a comma or bracket closes them."""
+        """Parse layers separated by `>` until a comma or a closing bracket."""
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        while self.signs and self.signs[0] not in (",", "]", ")"):
+        while self.tokens and self.tokens[0] not in (",", "]", ")"):
             for kind, layer, out in self._step(shape):
                 number = sum(name.startswith(kind) for name in layers) + 1
                 layers[f"{kind}{number}"] = layer
                 shape = out
-            if self.signs and self.signs[0] == ">":
-                self.signs.pop(0)
+            if self.tokens and self.tokens[0] == ">":
+                self.tokens.pop(0)
         return nn.Sequential(layers), shape
 
-    def _step(self, shape: Shape) -> Made:
-        word = self.signs.pop(0).lower()
+    def _step(self, shape: Shape) -> BuiltLayers:
+        word = self.tokens.pop(0).lower()
         if word == "[":
             return [self._branches(shape, Concatenate)]
         if word == "sum":
             self._expect("[")
             return [self._branches(shape, Add)]
-        if self.signs[:2] == ["*", "("]:
+        if self.tokens[:2] == ["*", "("]:
             return self._repeat(word, shape)
         if word not in LAYERS:
-            raise unknown("layer of a sketch", word, [*LAYERS, "sum"])
+            raise unknown_name_error("layer of a sketch", word, [*LAYERS, "sum"])
         words = []
-        while self.signs and self.signs[0] not in (">", ",", "]", ")"):
-            words.append(self.signs.pop(0).lower())
+        while self.tokens and self.tokens[0] not in (">", ",", "]", ")"):
+            words.append(self.tokens.pop(0).lower())
         return make_layer(word, words, shape)
 
     def _expect(self, sign: str) -> None:
-        if not self.signs or self.signs[0] != sign:
-            got = self.signs[0] if self.signs else "the end"
-            raise _puzzled(got, f"'{sign}' must stand here")
-        self.signs.pop(0)
+        if not self.tokens or self.tokens[0] != sign:
+            got = self.tokens[0] if self.tokens else "the end"
+            raise _syntax_error(got, f"'{sign}' is expected here")
+        self.tokens.pop(0)
 
-    def _repeat(self, word: str, shape: Shape) -> Made:
+    def _repeat(self, word: str, shape: Shape) -> BuiltLayers:
         if not word.isdecimal() or int(word) < 1:
-            raise _puzzled(word, "a repetition is a number, at least 1: 3 * ( … )")
-        inside = list(self.signs[2:])
-        found: Made = []
+            raise _syntax_error(word, "repeat at least 1 time: 3 * ( … )")
+        inside = list(self.tokens[2:])
+        repeated: BuiltLayers = []
         for _ in range(int(word)):
-            self.signs = list(inside)
+            self.tokens = list(inside)
             layer, shape = self.chain(shape)
             self._expect(")")
-            found.append(("repeat", layer, shape))
-        return found
+            repeated.append(("repeat", layer, shape))
+        return repeated
 
     def _branches(
         self, shape: Shape, join: Callable[[Sequence[nn.Module]], nn.Module]
@@ -123,16 +125,16 @@ class _Reader:
             layer, out = self.chain(shape)
             branches.append(layer)
             shapes.append(out)
-            if not self.signs or self.signs[0] != ",":
+            if not self.tokens or self.tokens[0] != ",":
                 break
-            self.signs.pop(0)
+            self.tokens.pop(0)
         self._expect("]")
         adding = join is Add
-        alike = {out if adding else out[1:] for out in shapes}
-        if len(alike) > 1:
-            found = " and ".join(_text(out) for out in shapes)
-            what = f"branches give {found}, which cannot be joined"
-            fix = "give each branch the same sides: `same` padding, equal strides"
+        shapes_to_join = {out if adding else out[1:] for out in shapes}
+        if len(shapes_to_join) > 1:
+            repeated = " and ".join(_text(out) for out in shapes)
+            what = f"branches have outputs {repeated}, which cannot be joined"
+            fix = "use `same` padding and equal strides in all branches"
             raise GeometryError(what, where="sketch", fix=fix)
         channels = shapes[0][0] if adding else sum(out[0] for out in shapes)
         return "branches", join(branches), (channels, *shapes[0][1:])
@@ -143,7 +145,7 @@ def _text(shape: Shape) -> str:
 
 
 class Concatenate(nn.Module):
-    """Branches of one input, their channels laid side by side."""
+    """Runs branches on one input and concatenates their channels."""
 
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -151,12 +153,12 @@ class Concatenate(nn.Module):
             self.add_module(f"branch{number}", branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return all branches' maps."""
+        """Return the concatenated outputs."""
         return torch.cat([branch(x) for branch in self.children()], 1)
 
 
 class Add(nn.Module):
-    """Branches of one input, added."""
+    """Runs branches on one input and adds their outputs."""
 
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -164,6 +166,6 @@ class Add(nn.Module):
             self.add_module(f"branch{number}", branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of all branches."""
+        """Return the sum of the outputs."""
         total: Tensor = sum(branch(x) for branch in self.children())
         return total

@@ -1,4 +1,4 @@
-"""The layers that a sketch knows, each as a word: settings and shape → module."""
+"""The layers of a sketch: each word with its settings becomes a torch module."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from math import prod
 
 from torch import nn
 
-from striate.core.arithmetic import output_side, padding_amounts, transposed_side
+from striate.core.conv_arithmetic import output_side, padding_amounts, transposed_side
 from striate.core.errors import GeometryError, SettingError
 
 Shape = tuple[int, ...]  # channels, height, width; or features alone
-Made = list[tuple[str, nn.Module, Shape]]
+BuiltLayers = list[tuple[str, nn.Module, Shape]]
 
 _NAMED = {
     "stride": "stride",
@@ -30,8 +30,8 @@ _FLAGS = ("same", "valid", "depthwise", "nobias", "ceil")
 
 
 @dataclass
-class Options:
-    """The words after a layer's name: a kernel, a count, settings, flags."""
+class LayerOptions:
+    """The settings after a layer's name: kernel, number of outputs, options, flags."""
 
     kernel: tuple[int, int] | None = None
     count: int | None = None
@@ -39,25 +39,25 @@ class Options:
     flags: set[str] = field(default_factory=set)
 
     def window(self) -> tuple[int, int]:
-        """Return the kernel; one number stands for a square.
+        """Return the kernel size; one number means a square.
 
         Raises:
-            SettingError: There are both.
+            SettingError: Both forms are given.
         """
         if self.kernel is None:
             side = self.count or 2
             return side, side
         if self.count is not None:
-            given = self.given()
-            what = f"a window is {given['kernel']} or {given['count']}, not both"
+            written = self.written()
+            what = f"two kernel sizes: {written['kernel']} and {written['count']}"
             raise SettingError(what, where="sketch", fix="write: pool 3x3 stride 2")
         return self.kernel
 
-    def given(self) -> dict[str, str]:
-        """Return the words that were there, each by what it sets.
+    def written(self) -> dict[str, str]:
+        """Return the settings as written, by option.
 
         Example:
-            >>> read_options(["5x5", "32", "same", "/2"]).given()
+            >>> read_options(["5x5", "32", "same", "/2"]).written()
             {'kernel': '5x5', 'count': '32', 'stride': 'stride 2', 'same': 'same'}
         """
         kernel = {"kernel": "{}x{}".format(*self.kernel)} if self.kernel else {}
@@ -66,25 +66,25 @@ class Options:
         flags = {flag: flag for flag in _FLAGS if flag in self.flags}
         return {**kernel, **count, **named, **flags}
 
-    def wanted(self, word: str) -> int:
-        """Return the count, without which the layer means nothing."""
+    def required_count(self, word: str) -> int:
+        """Return the number of outputs, which this layer requires."""
         if self.count is None:
-            what = f"{word} needs a number of outputs"
+            what = f"{word} needs the number of outputs"
             raise SettingError(what, where="sketch", fix=f"write: {word} … 32")
         return self.count
 
 
-def read_options(words: Sequence[str]) -> Options:
-    """Sort words: 5x5, 32, same, stride 2, s2, /2, d2, g4, nobias.
+def read_options(words: Sequence[str]) -> LayerOptions:
+    """Parse the settings of a layer: 5x5, 32, same, stride 2, s2, /2, d2, g4, nobias.
 
     Raises:
-        SettingError: A word is none of these.
+        SettingError: A word is not a setting.
 
     Example:
         >>> read_options(["5x5", "32", "same", "/2"]).named
         {'stride': 2}
     """
-    options = Options()
+    options = LayerOptions()
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -101,9 +101,9 @@ def read_options(words: Sequence[str]) -> Options:
         elif word.isdecimal() and options.count is None:
             options.count = int(word)
         else:
-            known = ", ".join(["5x5", "32", *_FLAGS, *dict.fromkeys(_NAMED.values())])
-            what = f"'{word}' is no setting of a layer"
-            raise SettingError(what, where="sketch", fix=f"choose of: {known}")
+            allowed = ", ".join(["5x5", "32", *_FLAGS, *dict.fromkeys(_NAMED.values())])
+            what = f"'{word}' is not a layer setting"
+            raise SettingError(what, where="sketch", fix=f"settings are: {allowed}")
     counts = [*options.named.items(), ("count", options.count)]
     for name, number in counts:
         if number is not None and number < 1 and name != "pad":
@@ -114,21 +114,25 @@ def read_options(words: Sequence[str]) -> Options:
 
 def _map_of(shape: Shape, word: str) -> tuple[int, int, int]:
     if len(shape) != 3:
-        what = f"{word} needs a map, and a dense layer gave {shape[0]} numbers"
-        raise GeometryError(what, where="sketch", fix="put it before dense or flatten")
+        what = f"{word} needs a feature map, but its input has {shape[0]} flat features"
+        raise GeometryError(what, where="sketch", fix="move it before dense or flatten")
     return shape[0], shape[1], shape[2]
 
 
-def _convolution(options: Options, shape: Shape) -> Made:
+def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     channels, *sides = _map_of(shape, "conv")
-    deep = "depthwise" in options.flags
-    made = (options.count or channels) if deep else options.wanted("conv")
-    groups = channels if deep else options.named.get("groups", 1)
+    depthwise = "depthwise" in options.flags
+    out_channels = (
+        (options.count or channels) if depthwise else options.required_count("conv")
+    )
+    groups = channels if depthwise else options.named.get("groups", 1)
     kernel = options.kernel or (3, 3)
     stride, dilation = options.named.get("stride", 1), options.named.get("dilation", 1)
-    if channels % groups or made % groups:
-        what = f"{groups} groups do not divide {channels} → {made} channels"
-        raise GeometryError(what, where="sketch", fix="choose a common divisor")
+    if channels % groups or out_channels % groups:
+        what = f"{groups} groups do not divide {channels} → {out_channels} channels"
+        raise GeometryError(
+            what, where="sketch", fix="use a number of groups that divides both"
+        )
     pads = [
         _padding(options, side, f, stride, dilation)
         for side, f in zip(sides, kernel, strict=True)
@@ -140,7 +144,7 @@ def _convolution(options: Options, shape: Shape) -> Made:
     even = all(before == after for before, after in pads)
     conv = nn.Conv2d(
         channels,
-        made,
+        out_channels,
         kernel,
         stride,
         (pads[0][0], pads[1][0]) if even else 0,
@@ -148,7 +152,7 @@ def _convolution(options: Options, shape: Shape) -> Made:
         groups,
         bias="nobias" not in options.flags,
     )
-    layer = ("conv", conv, (made, *out))
+    layer = ("conv", conv, (out_channels, *out))
     if even:
         return [layer]
     padded = (
@@ -159,16 +163,16 @@ def _convolution(options: Options, shape: Shape) -> Made:
 
 
 def _padding(
-    options: Options, side: int, kernel: int, stride: int, dilation: int
+    options: LayerOptions, side: int, kernel: int, stride: int, dilation: int
 ) -> tuple[int, int]:
     same = "same" in options.flags
-    wanted = "same" if same else options.named.get("pad", 0)
-    return padding_amounts(wanted, side, kernel, stride, dilation)
+    required_count = "same" if same else options.named.get("pad", 0)
+    return padding_amounts(required_count, side, kernel, stride, dilation)
 
 
-def _transposed(options: Options, shape: Shape) -> Made:
+def _transposed(options: LayerOptions, shape: Shape) -> BuiltLayers:
     channels, *sides = _map_of(shape, "deconv")
-    made = options.wanted("deconv")
+    out_channels = options.required_count("deconv")
     kernel = options.kernel or (2, 2)
     stride, pad = options.named.get("stride", 2), options.named.get("pad", 0)
     out = [
@@ -176,12 +180,12 @@ def _transposed(options: Options, shape: Shape) -> Made:
         for side, f in zip(sides, kernel, strict=True)
     ]
     bias = "nobias" not in options.flags
-    layer = nn.ConvTranspose2d(channels, made, kernel, stride, pad, bias=bias)
-    return [("deconv", layer, (made, *out))]
+    layer = nn.ConvTranspose2d(channels, out_channels, kernel, stride, pad, bias=bias)
+    return [("deconv", layer, (out_channels, *out))]
 
 
-def _pool(maximum: bool) -> Callable[[Options, Shape], Made]:
-    def make(options: Options, shape: Shape) -> Made:
+def _pool(maximum: bool) -> Callable[[LayerOptions, Shape], BuiltLayers]:
+    def make(options: LayerOptions, shape: Shape) -> BuiltLayers:
         channels, *sides = _map_of(shape, "pool")
         kernel = options.window()
         stride = options.named.get("stride")
@@ -199,104 +203,108 @@ def _pool(maximum: bool) -> Callable[[Options, Shape], Made]:
     return make
 
 
-def _pool_padding(options: Options, kernel: int) -> int:
+def _pool_padding(options: LayerOptions, kernel: int) -> int:
     if "same" in options.flags and kernel % 2 == 0:
-        what = f"a pool of {kernel} cannot be `same`: its padding has no middle"
-        raise GeometryError(what, where="sketch", fix="use an odd window")
+        what = f"`same` pooling needs an odd kernel, got {kernel}"
+        raise GeometryError(what, where="sketch", fix="use 3x3 or set `pad`")
     return kernel // 2 if "same" in options.flags else options.named.get("pad", 0)
 
 
-def _global(options: Options, shape: Shape) -> Made:
+def _global(options: LayerOptions, shape: Shape) -> BuiltLayers:
     side = options.count or 1
     layer = nn.AdaptiveAvgPool2d(side)
     return [("gap", layer, (_map_of(shape, "gap")[0], side, side))]
 
 
-def _dense(options: Options, shape: Shape) -> Made:
-    made: Made = _flatten(options, shape) if len(shape) > 1 else []
-    count, bias = options.wanted("dense"), "nobias" not in options.flags
+def _dense(options: LayerOptions, shape: Shape) -> BuiltLayers:
+    out_channels: BuiltLayers = _flatten(options, shape) if len(shape) > 1 else []
+    count, bias = options.required_count("dense"), "nobias" not in options.flags
     layer = nn.Linear(prod(shape), count, bias=bias)
-    return [*made, ("dense", layer, (count,))]
+    return [*out_channels, ("dense", layer, (count,))]
 
 
-def _flatten(options: Options, shape: Shape) -> Made:
+def _flatten(options: LayerOptions, shape: Shape) -> BuiltLayers:
     return [("flatten", nn.Flatten(), (prod(shape),))]
 
 
-def _norm(options: Options, shape: Shape) -> Made:
+def _norm(options: LayerOptions, shape: Shape) -> BuiltLayers:
     kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
     return [("bn", kind(shape[0]), shape)]
 
 
-def _upsample(options: Options, shape: Shape) -> Made:
+def _upsample(options: LayerOptions, shape: Shape) -> BuiltLayers:
     channels, height, width = _map_of(shape, "upsample")
     times = options.count or 2
     grown = (channels, height * times, width * times)
     return [("upsample", nn.Upsample(scale_factor=times), grown)]
 
 
-def _keeping(word: str, build: Callable[[], nn.Module]) -> Callable[..., Made]:
+def _same_shape(
+    word: str, build: Callable[[], nn.Module]
+) -> Callable[..., BuiltLayers]:
     return lambda options, shape: [(word, build(), shape)]
 
 
 _PADDING = ("same", "valid", "pad")
-_RIVALS = (_PADDING, ("depthwise", "groups"))  # of each at most one is written
+_EXCLUSIVE = (_PADDING, ("depthwise", "groups"))  # at most one of each
 _POOL = ("kernel", "count", "stride", *_PADDING, "ceil")
 _CONVOLUTION = "kernel", "count", *_PADDING, "stride", "dilation", "groups"
 
 
 @dataclass(frozen=True)
-class Layer:
-    """How a layer is made, and which words it understands.
+class LayerSpec:
+    """How to build a layer, and which settings it accepts.
 
     Args:
-        make: From its settings and the shape of its input.
-        takes: What it may be told; nothing else is passed over in silence.
+        make: Builds it from the settings and the input shape.
+        settings: Allowed settings; any other is an error.
     """
 
-    make: Callable[[Options, Shape], Made]
-    takes: tuple[str, ...] = ()
+    make: Callable[[LayerOptions, Shape], BuiltLayers]
+    settings: tuple[str, ...] = ()
 
 
 LAYERS = {
-    "conv": Layer(_convolution, (*_CONVOLUTION, "depthwise", "nobias")),
-    "deconv": Layer(_transposed, ("kernel", "count", "stride", "pad", "nobias")),
-    "pool": Layer(_pool(maximum=True), _POOL),
-    "maxpool": Layer(_pool(maximum=True), _POOL),
-    "avgpool": Layer(_pool(maximum=False), _POOL),
-    "gap": Layer(_global, ("count",)),
-    "dense": Layer(_dense, ("count", "nobias")),
-    "flatten": Layer(_flatten),
-    "bn": Layer(_norm),
-    "upsample": Layer(_upsample, ("count",)),
-    "relu": Layer(_keeping("relu", nn.ReLU)),
-    "tanh": Layer(_keeping("tanh", nn.Tanh)),
-    "sigmoid": Layer(_keeping("sigmoid", nn.Sigmoid)),
-    "softmax": Layer(_keeping("softmax", lambda: nn.Softmax(1))),
-    "dropout": Layer(_keeping("dropout", nn.Dropout)),
-    "lrn": Layer(_keeping("lrn", lambda: nn.LocalResponseNorm(5))),
-    "id": Layer(_keeping("id", nn.Identity)),
+    "conv": LayerSpec(_convolution, (*_CONVOLUTION, "depthwise", "nobias")),
+    "deconv": LayerSpec(_transposed, ("kernel", "count", "stride", "pad", "nobias")),
+    "pool": LayerSpec(_pool(maximum=True), _POOL),
+    "maxpool": LayerSpec(_pool(maximum=True), _POOL),
+    "avgpool": LayerSpec(_pool(maximum=False), _POOL),
+    "gap": LayerSpec(_global, ("count",)),
+    "dense": LayerSpec(_dense, ("count", "nobias")),
+    "flatten": LayerSpec(_flatten),
+    "bn": LayerSpec(_norm),
+    "upsample": LayerSpec(_upsample, ("count",)),
+    "relu": LayerSpec(_same_shape("relu", nn.ReLU)),
+    "tanh": LayerSpec(_same_shape("tanh", nn.Tanh)),
+    "sigmoid": LayerSpec(_same_shape("sigmoid", nn.Sigmoid)),
+    "softmax": LayerSpec(_same_shape("softmax", lambda: nn.Softmax(1))),
+    "dropout": LayerSpec(_same_shape("dropout", nn.Dropout)),
+    "lrn": LayerSpec(_same_shape("lrn", lambda: nn.LocalResponseNorm(5))),
+    "id": LayerSpec(_same_shape("id", nn.Identity)),
 }
 
 
-def make_layer(word: str, words: Sequence[str], shape: Shape) -> Made:
-    """Return what a layer's name and the words behind it mean.
+def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
+    """Build the modules of one layer of a sketch.
 
     Raises:
-        SettingError: A word is no setting, or none of this layer; lists those it takes.
+        SettingError: A setting is unknown or not allowed here; lists the allowed ones.
         GeometryError: The layer does not fit its input.
     """
     layer, options = LAYERS[word], read_options(words)
-    given = options.given()
-    if strange := [text for name, text in given.items() if name not in layer.takes]:
+    written = options.written()
+    if unsupported := [
+        text for name, text in written.items() if name not in layer.settings
+    ]:
         example = {"kernel": "5x5", "count": "32"}
-        known = ", ".join(example.get(name, name) for name in layer.takes)
-        what = f"{word} has no use for '{strange[0]}'"
-        fix = f"it takes: {known}" if known else "it stands alone"
+        allowed = ", ".join(example.get(name, name) for name in layer.settings)
+        what = f"{word} does not accept '{unsupported[0]}'"
+        fix = f"it accepts: {allowed}" if allowed else "it has no settings"
         raise SettingError(what, where="sketch", fix=fix)
-    for rivals in _RIVALS:
-        written = [given[name] for name in rivals if name in given]
-        if written[1:]:
-            what = f"{' and '.join(written)} exclude each other"
-            raise SettingError(what, where="sketch", fix="write one of them")
+    for exclusive in _EXCLUSIVE:
+        both = [written[name] for name in exclusive if name in written]
+        if both[1:]:
+            what = f"{' and '.join(both)} cannot be combined"
+            raise SettingError(what, where="sketch", fix="keep one of them")
     return layer.make(options, shape)

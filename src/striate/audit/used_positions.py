@@ -1,8 +1,8 @@
-"""Which positions of a map anything reads, and which of the image reach the end.
+"""Which positions of each feature map, and of the image, the output depends on.
 
-Rows and columns are followed apart, from the last operation back to the image: a
-window reads `i·s − p + k·d`, an element-wise operation its own position, and whatever
-is not known reads everything. So a position said to be unread is unread for certain.
+Rows and columns are tracked separately, from the last operation back to the image. A
+window reads `i·s − p + k·d`, an element-wise operation its own position, and an unknown
+operation reads everything. A position reported as unused is therefore certainly unused.
 """
 
 from __future__ import annotations
@@ -14,143 +14,172 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.audit.layer import Operation
-from striate.audit.window_args import Windows
+from striate.audit.window_args import SlidingWindow
 
 Mask = NDArray[np.bool_]
 Masks = tuple[Mask, Mask]  # rows, columns
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What is read of each operation's map, by its number; −1 is the image.
+class UsedPositions:
+    """Used positions of each operation's output, by number; −1 is the image.
 
     Args:
-        taken: By the operations that use it, whatever becomes of their results.
-        needed: By those of their units that reach the network's end.
-        users: The operations that use it.
+        read: Positions that any later operation reads.
+        needed: Positions that the output of the network depends on.
+        users: The operations that read it.
     """
 
-    taken: dict[int, Masks] = field(default_factory=dict)
+    read: dict[int, Masks] = field(default_factory=dict)
     needed: dict[int, Masks] = field(default_factory=dict)
     users: dict[int, list[Operation]] = field(default_factory=dict)
 
 
-def read(operations: Iterable[Operation]) -> Reading:
-    """Return what is read of every map of a network.
+def find_used_positions(operations: Iterable[Operation]) -> UsedPositions:
+    """Return the used positions of every feature map of a network.
 
     Example:
         >>> from torch import nn
         >>> from striate.audit.network import audit
-        >>> found = audit(nn.Sequential(nn.Conv2d(1, 1, 1, stride=2)), (1, 5, 4))
-        >>> reading = read(o for layer in found.layers for o in layer.operations)
-        >>> [mask.tolist() for mask in reading.needed[-1]]
+        >>> model = nn.Sequential(nn.Conv2d(1, 1, 1, stride=2))
+        >>> layers = audit(model, (1, 5, 4)).layers
+        >>> operations = (o for layer in layers for o in layer.operations)
+        >>> usage = find_used_positions(operations)
+        >>> [mask.tolist() for mask in usage.needed[-1]]
         [[True, False, True, False, True], [True, False, True, False]]
     """
-    reading, stock = Reading(), _Stock()
+    usage, cache = UsedPositions(), _MaskCache()
     for operation in reversed(list(operations)):
-        wanted = reading.needed.get(operation.number)
-        for place, maker in operation.makers:
-            _note(reading.taken, maker, _uses(operation, place, None, stock), stock)
-            _note(reading.needed, maker, _uses(operation, place, wanted, stock), stock)
-            reading.users.setdefault(maker, []).append(operation)
-    return reading
+        output_masks = usage.needed.get(operation.number)
+        for input_index, producer in operation.producers:
+            _merge(
+                usage.read,
+                producer,
+                _read_positions(operation, input_index, None, cache),
+                cache,
+            )
+            _merge(
+                usage.needed,
+                producer,
+                _read_positions(operation, input_index, output_masks, cache),
+                cache,
+            )
+            usage.users.setdefault(producer, []).append(operation)
+    return usage
 
 
-class _Stock:
-    """Every mask once: most maps of a network are read alike, most of them whole.
+class _MaskCache:
+    """Stores each mask once: most maps of a network are read in the same way.
 
-    Equal masks are then the same object, and what was made of one is found again.
+    Equal masks are the same object, so results computed from them can be reused.
     """
 
     def __init__(self) -> None:
         self._masks: dict[bytes, Mask] = {}
         self._whole: dict[int, Mask] = {}
-        self._slid: dict[tuple[int, ...], Mask] = {}
+        self._window_masks: dict[tuple[int, ...], Mask] = {}
 
-    def keep(self, mask: Mask) -> Mask:
+    def share(self, mask: Mask) -> Mask:
         return self._masks.setdefault(mask.tobytes(), mask)
 
     def whole(self, side: int) -> Mask:
         if side not in self._whole:
-            self._whole[side] = self.keep(np.ones(side, bool))
+            self._whole[side] = self.share(np.ones(side, bool))
         return self._whole[side]
 
-    def slid(self, windows: Windows, axis: int, side: int, wanted: Mask) -> Mask:
-        sides = windows.kernel, windows.stride, windows.padding, windows.dilation
-        key = (*(numbers[axis] for numbers in sides), side, id(wanted))
-        if key not in self._slid:
-            self._slid[key] = self.keep(positions(windows, axis, side, wanted))
-        return self._slid[key]
+    def window_mask(
+        self, window: SlidingWindow, axis: int, side: int, output_masks: Mask
+    ) -> Mask:
+        sides = window.kernel, window.stride, window.padding, window.dilation
+        key = (*(numbers[axis] for numbers in sides), side, id(output_masks))
+        if key not in self._window_masks:
+            self._window_masks[key] = self.share(
+                window_positions(window, axis, side, output_masks)
+            )
+        return self._window_masks[key]
 
 
-def _note(known: dict[int, Masks], maker: int, masks: Masks, stock: _Stock) -> None:
-    before = known.setdefault(maker, masks)
+def _merge(
+    by_producer: dict[int, Masks], producer: int, masks: Masks, cache: _MaskCache
+) -> None:
+    before = by_producer.setdefault(producer, masks)
     if before[0] is masks[0] and before[1] is masks[1]:
         return
     if _same_sides(before, masks):
-        known[maker] = (
-            stock.keep(before[0] | masks[0]),
-            stock.keep(before[1] | masks[1]),
+        by_producer[producer] = (
+            cache.share(before[0] | masks[0]),
+            cache.share(before[1] | masks[1]),
         )
-    else:  # a view: the same numbers under other sides
-        known[maker] = (stock.whole(len(before[0])), stock.whole(len(before[1])))
+    else:  # a view: the same values with another shape
+        by_producer[producer] = (
+            cache.whole(len(before[0])),
+            cache.whole(len(before[1])),
+        )
 
 
-def _same_sides(one: Masks, other: Masks) -> bool:
-    return all(len(a) == len(b) for a, b in zip(one, other, strict=True))
+def _same_sides(first: Masks, second: Masks) -> bool:
+    return all(len(a) == len(b) for a, b in zip(first, second, strict=True))
 
 
-def _everything(shape: tuple[int, ...], stock: _Stock) -> Masks:
+def _all_positions(shape: tuple[int, ...], cache: _MaskCache) -> Masks:
     height, width = shape[-2:] if len(shape) == 4 else (1, 1)
-    return stock.whole(height), stock.whole(width)
+    return cache.whole(height), cache.whole(width)
 
 
-def _uses(
-    operation: Operation, place: int, wanted: Masks | None, stock: _Stock
+def _read_positions(
+    operation: Operation,
+    input_index: int,
+    output_masks: Masks | None,
+    cache: _MaskCache,
 ) -> Masks:
     """Return what an operation reads of an input for the units wanted of it."""
-    shape, output = operation.inputs[place], operation.output
+    shape, output = operation.inputs[input_index], operation.output
     if len(shape) != 4 or len(output) != 4:
-        return _everything(shape, stock)
-    if wanted is None or not _fits(wanted, output):
-        wanted = _everything(output, stock)
-    windows = operation.windows
-    if place == 0 and windows is not None and not windows.transposed:
+        return _all_positions(shape, cache)
+    if output_masks is None or not _fits(output_masks, output):
+        output_masks = _all_positions(output, cache)
+    window = operation.window
+    if input_index == 0 and window is not None and not window.transposed:
         return (
-            stock.slid(windows, 0, shape[2], wanted[0]),
-            stock.slid(windows, 1, shape[3], wanted[1]),
+            cache.window_mask(window, 0, shape[2], output_masks[0]),
+            cache.window_mask(window, 1, shape[3], output_masks[1]),
         )
     if operation.local and shape[2:] == output[2:]:
-        return wanted
-    return _everything(shape, stock)
+        return output_masks
+    return _all_positions(shape, cache)
 
 
 def _fits(masks: Masks, output: tuple[int, ...]) -> bool:
     return (len(masks[0]), len(masks[1])) == output[2:]
 
 
-def positions(windows: Windows, axis: int, side: int, wanted: Mask) -> Mask:
-    """Return which of `side` positions the wanted units' windows read, on one axis.
+def window_positions(
+    window: SlidingWindow, axis: int, side: int, output_masks: Mask
+) -> Mask:
+    """Return which of `side` positions the windows of some outputs read, on one axis.
 
     Example:
         >>> two = (2, 2)
-        >>> pool = Windows(kernel=two, stride=two, padding=(0, 0), dilation=(1, 1))
-        >>> positions(pool, 0, 5, np.ones(2, bool)).tolist()
+        >>> padding, dilation = (0, 0), (1, 1)
+        >>> pool = SlidingWindow(
+        ...     kernel=two, stride=two, padding=padding, dilation=dilation
+        ... )
+        >>> window_positions(pool, 0, 5, np.ones(2, bool)).tolist()
         [True, True, True, True, False]
     """
-    starts = np.flatnonzero(wanted)[:, None] * windows.stride[axis]
-    steps = windows.dilation[axis] * np.arange(windows.kernel[axis])
-    at = (starts + steps - windows.padding[axis]).ravel()
+    starts = np.flatnonzero(output_masks)[:, None] * window.stride[axis]
+    steps = window.dilation[axis] * np.arange(window.kernel[axis])
+    at = (starts + steps - window.padding[axis]).ravel()
     mask = np.zeros(side, bool)
     mask[at[(at >= 0) & (at < side)]] = True
     return mask
 
 
-def unread(masks: Masks) -> int:
-    """Return how many positions, rows times columns, are not read.
+def count_unused(masks: Masks) -> int:
+    """Return the number of unused positions, rows × columns.
 
     Example:
-        >>> unread((np.array([True, False]), np.array([True, True, False])))
+        >>> count_unused((np.array([True, False]), np.array([True, True, False])))
         4
     """
     rows, columns = masks

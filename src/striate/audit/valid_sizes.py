@@ -1,4 +1,4 @@
-"""Which images a network can take, found by asking it on shapes."""
+"""Find image sizes and channels that a network accepts, by trying them on shapes."""
 
 from __future__ import annotations
 
@@ -9,87 +9,91 @@ from functools import partial
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import Ghost, ghost_of
+from striate.audit.meta_mode import MetaMode, to_meta
 from striate.audit.shapes import META
-from striate.core.hooks import lent
+from striate.core.hooks import model_restored
 
 Shape = tuple[int, int, int]
 COMMON = (28, 32, 64, 96, 128, 160, 192, 224, 227, 240, 256, 299, 384, 512)
 CHANNELS = (1, 3, 4)
-PATIENCE = 2.0  # seconds of asking
+TIME_LIMIT = 2.0  # seconds of trying
 
 
-def way_out(model: nn.Module, shape: Shape) -> str:
-    """Return what to do about an image that a network refuses.
+def suggest_size(model: nn.Module, shape: Shape) -> str:
+    """Return a size or number of channels that works instead of a rejected one.
 
     Example:
         >>> flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
-        >>> way_out(flat, (3, 9, 9))
-        'use a side of 8 (--image-size 8)'
+        >>> suggest_size(flat, (3, 9, 9))
+        'use image size 8 (--image-size 8)'
     """
-    channels, near, _ = shape
-    until = time.monotonic() + PATIENCE
-    with lent(model, ghost_of):
+    channels, start, _ = shape
+    deadline = time.monotonic() + TIME_LIMIT
+    with model_restored(model, to_meta):
         model.eval()
         for count in (channels, *CHANNELS):
-            takes = partial(_takes, model, count, until)
-            found = next((side for side in _candidates(near) if takes(side)), None)
-            if found is None:
+            accepts = partial(_accepts, model, count, deadline)
+            side = next((side for side in _candidates(start) if accepts(side)), None)
+            if side is None:
                 continue
             if count == channels:
-                return _sides(found, takes)
-            return f"give it {counted(count)} (--in-chans {count})"
-    return "no square image of 1, 3 or 4 channels up to 512 goes through either"
+                return _sides(side, accepts)
+            return f"use {channels_text(count)} (--in-chans {count})"
+    return "no square image up to 512 with 1, 3 or 4 channels works either"
 
 
-def _takes(model: nn.Module, channels: int, until: float, side: int) -> bool:
-    if time.monotonic() > until:
+def _accepts(model: nn.Module, channels: int, deadline: float, side: int) -> bool:
+    if time.monotonic() > deadline:
         return False
     try:
-        with torch.no_grad(), Ghost(lambda func, args, out: None):
+        with torch.no_grad(), MetaMode(lambda func, args, out: None):
             model(torch.empty(1, channels, side, side, device=META))
     except Exception:  # a foreign forward may raise anything
         return False
     return True
 
 
-def counted(channels: int) -> str:
-    """Write a number of channels.
+def channels_text(channels: int) -> str:
+    """Return a number of channels in words.
 
     Example:
-        >>> counted(1), counted(3)
+        >>> channels_text(1), channels_text(3)
         ('1 channel', '3 channels')
     """
     return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
-def _candidates(near: int) -> Iterator[int]:
-    yield near
-    yield from sorted(COMMON, key=lambda side: abs(side - near))
+def _candidates(start: int) -> Iterator[int]:
+    yield start
+    yield from sorted(COMMON, key=lambda side: abs(side - start))
     for step in range(1, 17):
-        yield near + step
-        if near > step:
-            yield near - step
+        yield start + step
+        if start > step:
+            yield start - step
 
 
-def _sides(found: int, takes: Callable[[int], bool]) -> str:
-    """Say how far the sides reach that go through, to both ends of the found one."""
-    low = _last(found, -1, takes)
-    high = _last(found, 1, takes)
+def _sides(side: int, accepts: Callable[[int], bool]) -> str:
+    """Return the range of accepted sizes around one that works, as advice."""
+    low = _last_accepted(side, -1, accepts)
+    high = _last_accepted(side, 1, accepts)
     if low == high:
-        return f"use a side of {found} (--image-size {found})"
-    reach = f"from {low} on" if high > 2 * found else f"from {low} to {high}"
-    return f"use a side {reach}, such as {found} (--image-size {found})"
+        return f"use image size {side} (--image-size {side})"
+    reach = f"{low} or larger" if high > 2 * side else f"from {low} to {high}"
+    return f"use an image size {reach}, such as {side} (--image-size {side})"
 
 
-def _last(start: int, sign: int, takes: Callable[[int], bool]) -> int:
-    """Return the last side in a direction before one is refused, by doubling steps."""
-    good, step = start, 1
-    while step <= 4 * start and good + sign * step >= 1 and takes(good + sign * step):
-        good += sign * step
+def _last_accepted(start: int, sign: int, accepts: Callable[[int], bool]) -> int:
+    """Return the last accepted size in one direction, by doubling the step."""
+    accepted, step = start, 1
+    while (
+        step <= 4 * start
+        and accepted + sign * step >= 1
+        and accepts(accepted + sign * step)
+    ):
+        accepted += sign * step
         step *= 2
     while step:
-        if good + sign * step >= 1 and takes(good + sign * step):
-            good += sign * step
+        if accepted + sign * step >= 1 and accepts(accepted + sign * step):
+            accepted += sign * step
         step //= 2
-    return good
+    return accepted

@@ -1,4 +1,4 @@
-"""Kernel, stride, padding and dilation, read from an operation's arguments."""
+"""Kernel, stride, padding, dilation of a convolution or pooling, from its arguments."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Sides = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows:
-    """The sliding window of a convolution or pooling, one number an axis."""
+class SlidingWindow:
+    """The sliding window of a convolution or pooling; one number per axis."""
 
     kernel: Sides
     stride: Sides
@@ -26,38 +26,39 @@ class Windows:
 
     @cached_property
     def pointwise(self) -> bool:
-        """Tell a window that reads each position alone and in place."""
+        """Whether it is a 1×1 window with stride 1 and no padding."""
         ones = {*self.kernel, *self.stride}
         return ones == {1} and not any(self.padding)
 
     def __str__(self) -> str:
-        """Write 11×11/4, 3×3 d2, 5×5 g2.
+        """Format as 11×11/4 (stride), 3×3 d2 (dilation), 5×5 g2 (groups).
 
         Example:
             >>> one = (1, 1)
-            >>> str(Windows(kernel=(3, 3), stride=(2, 2), padding=one, dilation=one))
+            >>> three, two = (3, 3), (2, 2)
+            >>> str(SlidingWindow(kernel=three, stride=two, padding=one, dilation=one))
             '3×3/2'
         """
         text = "×".join(map(str, self.kernel))
         if set(self.stride) != {1}:
-            text += f"/{brief(self.stride)}"
+            text += f"/{sides_text(self.stride)}"
         if set(self.dilation) != {1}:
-            text += f" d{brief(self.dilation)}"
+            text += f" d{sides_text(self.dilation)}"
         return text + (f" g{self.groups}" if self.groups > 1 else "")
 
 
-def brief(sides: tuple[object, ...]) -> str:
-    """Write one number where both axes agree.
+def sides_text(sides: tuple[object, ...]) -> str:
+    """Format one number if both axes agree, else one per axis.
 
     Example:
-        >>> brief((2, 2)), brief((2, 1))
+        >>> sides_text((2, 2)), sides_text((2, 1))
         ('2', '2×1')
     """
     return str(sides[0]) if len(set(sides)) == 1 else "×".join(map(str, sides))
 
 
-def read_windows(func: Any, args: tuple[Any, ...]) -> Windows | None:
-    """Return an operation's window; None where it has none."""
+def window_of(func: Any, args: tuple[Any, ...]) -> SlidingWindow | None:
+    """Return the sliding window of an operation; None if it has none."""
     reader = _READERS.get(func)
     return None if reader is None else reader(*args)
 
@@ -69,13 +70,13 @@ def _convolution(
     s: Any,
     p: Any,
     d: Any,
-    turned: bool,
+    transposed: bool,
     _: Any,
     groups: int,
-) -> Windows:
+) -> SlidingWindow:
     kernel = tuple(w.shape)[2:]
-    sides = [spread(value, len(kernel)) for value in (s, p, d)]
-    return _shared(kernel, *sides, groups, turned)
+    sides = [per_axis(value, len(kernel)) for value in (s, p, d)]
+    return _shared(kernel, *sides, groups, transposed)
 
 
 @cache
@@ -87,9 +88,9 @@ def _shared(
     groups: int = 1,
     transposed: bool = False,
     pooling: bool = False,
-) -> Windows:
-    """Return a window that all layers with the same numbers share."""
-    return Windows(
+) -> SlidingWindow:
+    """Return the same window object for equal numbers."""
+    return SlidingWindow(
         kernel=kernel,
         stride=stride,
         padding=padding,
@@ -100,11 +101,11 @@ def _shared(
     )
 
 
-def spread(value: Any, count: int) -> Sides:
-    """Spell a setting out for every axis.
+def per_axis(value: Any, count: int) -> Sides:
+    """Return a setting as one number per axis.
 
     Example:
-        >>> spread([3], 2), spread((3, 5), 2), spread(2, 3)
+        >>> per_axis([3], 2), per_axis((3, 5), 2), per_axis(2, 3)
         ((3, 3), (3, 5), (2, 2, 2))
     """
     if isinstance(value, int):
@@ -114,22 +115,24 @@ def spread(value: Any, count: int) -> Sides:
 
 def _max_pool(
     x: Any, f: Any, s: Any = (), p: Any = 0, d: Any = 1, ceil: bool = False
-) -> Windows:
+) -> SlidingWindow:
     return _pool(2, f, s, p, d)
 
 
-def _pool(count: int, f: Any, s: Any, p: Any, d: Any) -> Windows:
-    kernel = spread(f, count)
-    stride = spread(s, count) if s else kernel
-    padding, dilation = spread(p, count), spread(d, count)
+def _pool(count: int, f: Any, s: Any, p: Any, d: Any) -> SlidingWindow:
+    kernel = per_axis(f, count)
+    stride = per_axis(s, count) if s else kernel
+    padding, dilation = per_axis(p, count), per_axis(d, count)
     return _shared(kernel, stride, padding, dilation, pooling=True)
 
 
-def _average_pool(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> Windows:
+def _average_pool(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> SlidingWindow:
     return _pool(2, f, s, p, 1)
 
 
-def _average_pool_3d(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> Windows:
+def _average_pool_3d(
+    x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any
+) -> SlidingWindow:
     return _pool(3, f, s, p, 1)
 
 

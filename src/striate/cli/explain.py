@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.workflows.explain.images import Wish
-    from striate.workflows.explain.subject import Subject
+    from striate.workflows.explain.load_model import LoadedModel
+    from striate.workflows.explain.options import ExplainOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        default="auto,occlusion,integrated",
+        default="auto,occlusion,integrated_gradients",
         metavar="NAMES",
-        help="of cam gradcam gradcam++ layercam scorecam occlusion integrated, with "
-        "commas (auto,occlusion,integrated)",
+        help="of cam gradcam gradcam++ layercam scorecam occlusion "
+        "integrated_gradients, with "
+        "commas (auto,occlusion,integrated_gradients)",
     )
     parser.add_argument("--layer", default="auto", metavar="NAME", help="of the maps")
     parser.add_argument(
@@ -75,45 +76,45 @@ def run(options: argparse.Namespace) -> int:
 
     # What a user's file prints must not end up inside JSON.
     with redirect_stdout(sys.stderr):
-        subject = _subject(options)
+        loaded = _model(options)
     if options.open:
-        return _open(options, subject)
+        return _open(options, loaded)
     wish = _wish(options)
-    done = explain_images(subject, options.images, wish, options.out, options.overwrite)
+    done = explain_images(loaded, options.images, wish, options.out, options.overwrite)
     if options.json:
         print(json.dumps({"folder": str(done.folder), **done.data}))
         return 0
     from striate.cli.printing import print_explanation
 
-    print_explanation(done, subject.remarks)
+    print_explanation(done, loaded.remarks)
     return 0
 
 
-def _subject(options: argparse.Namespace) -> Subject:
+def _model(options: argparse.Namespace) -> LoadedModel:
     from striate.cli.summary import size_of
     from striate.run.target import SummaryRequest
-    from striate.workflows.explain.subject import subject
+    from striate.workflows.explain.load_model import load_model
 
     wanted = SummaryRequest(
         image_size=size_of(options.image_size),
         in_chans=options.in_chans,
         num_classes=options.num_classes,
     )
-    return subject(options.network, wanted, options.weights)
+    return load_model(options.network, wanted, options.weights)
 
 
-def _wish(options: argparse.Namespace) -> Wish:
-    from striate.workflows.explain.images import Wish, nobody
+def _wish(options: argparse.Namespace) -> ExplainOptions:
+    from striate.workflows.explain.options import ExplainOptions, no_progress
 
-    return Wish(
+    return ExplainOptions(
         target=_class(options.target),
         against=_class(options.against),
         methods=tuple(options.method.split(",")),
         layer=options.layer,
         unit=_unit(options.unit, "--unit") if options.unit else None,
         seed=options.seed,
-        also=tuple(options.sections.split(",")) if options.sections else (),
-        told=nobody if options.json else _tell,
+        sections=tuple(options.sections.split(",")) if options.sections else (),
+        on_progress=no_progress if options.json else _tell,
     )
 
 
@@ -128,21 +129,26 @@ def _class(word: str | None) -> str | int | None:
     return word
 
 
-def _open(options: argparse.Namespace, subject: Subject) -> int:
+def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
     from striate.cli.printing import console
-    from striate.interpret.arithmetic.tree import opened
+    from striate.interpret.arithmetic.tree import arithmetic_tree
     from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-    from striate.interpret.arithmetic.worked_example import beneath, worked
+    from striate.interpret.arithmetic.worked_example import (
+        nearest_convolution,
+        worked_example,
+    )
     from striate.report.terminal import show
-    from striate.workflows.explain.images import own_images, read
+    from striate.workflows.explain.images import read_images, run_images
 
     name, unit = _unit(options.open, "--open")
-    given = read(subject, options.images) if options.images else own_images(subject)
-    book = UnitArithmetic(subject.model, given[0].x)
-    names = subject.labels.names if subject.labels else ()
-    tree = opened(book, name, unit, names, lines=24)
-    entry = beneath(book, book.open(name, unit))
-    table = None if entry is None else worked(book, entry)
+    given = (
+        read_images(loaded, options.images) if options.images else run_images(loaded)
+    )
+    arithmetic = UnitArithmetic(loaded.model, given[0].x)
+    names = loaded.labels.names if loaded.labels else ()
+    tree = arithmetic_tree(arithmetic, name, unit, names, lines=24)
+    entry = nearest_convolution(arithmetic, arithmetic.open(name, unit))
+    table = None if entry is None else worked_example(arithmetic, entry)
     if options.json:
         from striate.report.records import as_data, nodes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.audit.network import UnfinishedError
+    from striate.audit.network import ForwardError
     from striate.workflows.summary.summary import Summary
 
 
@@ -55,17 +55,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Summarize and print; of a network that stops half way, what ran is shown."""
-    from striate.audit.network import UnfinishedError
-    from striate.workflows.summary.summary import page_of, save_csv, save_html
+    from striate.audit.network import ForwardError
+    from striate.workflows.summary.summary import save_csv, save_html, summary_page
 
     try:
         first = _summary(options, options.target)
         second = _summary(options, options.against) if options.against else None
-    except UnfinishedError as error:
+    except ForwardError as error:
         if not options.json:
             _print_partial(error, options.depth)
         raise
-    page = page_of(first, second, options.explain)
+    page = summary_page(first, second, options.explain)
     if options.csv:
         save_csv(first.table, options.csv)
     if options.html:
@@ -97,12 +97,12 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
 def size_of(text: str | None) -> int | tuple[int, int] | None:
     """Read a side, or HEIGHTxWIDTH, from the command line."""
     from striate.core.errors import SettingError
-    from striate.core.format import sides_of
+    from striate.core.format import parse_image_size
 
     if text is None:
         return None
     try:
-        return sides_of(text)
+        return parse_image_size(text)
     except ValueError:
         what, fix = f"'{text}' is no image size", "write 224 or 224x320"
         raise SettingError(what, where="--image-size", fix=fix) from None
@@ -112,12 +112,12 @@ def _data(
     first: Summary, second: Summary | None, layer: str | None
 ) -> dict[str, object]:
     from striate.report.records import records
-    from striate.workflows.summary.summary import compared
+    from striate.workflows.summary.summary import compare_summaries
 
     data = first.as_dict()
     if second is not None:
         data["against"] = second.as_dict()
-        data["side_by_side"] = records(compared(first, second))
+        data["side_by_side"] = records(compare_summaries(first, second))
     if layer is not None:
         data["explain"] = records(first.explain(layer))
     return data
@@ -126,14 +126,14 @@ def _data(
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
     from striate.cli.printing import wide_console
     from striate.report.terminal import show
-    from striate.workflows.summary.summary import compared
+    from striate.workflows.summary.summary import compare_summaries
 
     out = wide_console()
     if layer is not None:
         show([first.explain(layer)], out)
         return
     if second is not None:
-        show([compared(first, second)], out)
+        show([compare_summaries(first, second)], out)
         for one in (first, second):
             out.print(f"{one.name}  {one.image}\n", style="bold", markup=False)
             show([one.table], out)
@@ -142,8 +142,8 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
     show(first.blocks, out)
 
 
-def _print_partial(error: UnfinishedError, depth: int | None) -> None:
-    from striate.audit.table import layer_table
+def _print_partial(error: ForwardError, depth: int | None) -> None:
+    from striate.audit.findings import layer_table
     from striate.cli.printing import wide_console
     from striate.report.terminal import show
 

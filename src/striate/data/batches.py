@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core.preprocess import Preprocess
 from striate.core.seeds import permutation
-from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.augment.pipeline import AugmentPipeline, Batch
 from striate.data.cache.pixel_rows import batch_pixels, batch_rows, prefetched

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, SettingError
-from striate.core.spec import Labels, Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.channel_stats import channel_mean_std
 from striate.data.sources.source import Skipped
 from striate.data.split.fraction import mark_spare
@@ -42,7 +43,7 @@ class ImageData:
 
     name: str
     origin: str
-    labels: Labels
+    labels: ClassNames
     preprocess: Preprocess
     subsets: Mapping[str, Subset] = field(repr=False)
     rows: Sequence[SplitRow] = field(repr=False)

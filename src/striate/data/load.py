@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from striate.core.device import paused_collection
+from striate.core.class_names import ClassNames
+from striate.core.device import paused_gc
 from striate.core.errors import DataError, SettingError
-from striate.core.spec import WHITE, Labels, Preprocess
+from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.cache.materialize import DecodedSet, materialize
@@ -47,7 +48,7 @@ def load_data(
     in_chans: int | None = None,
     resize: str = "stretch",
     background: int = 255,
-    white_level: int = WHITE,
+    white_level: int = MAX_WHITE_LEVEL,
     jpeg: str = "reduced",
     normalize: str = "data",
     mean: Sequence[float] | None = None,
@@ -121,7 +122,7 @@ def load_data(
     earlier = _read_earlier(split, split_config)
     if not isinstance(data, Source) and is_shards(data):
         return _load_shards(data, split_config, settings)
-    with paused_collection():
+    with paused_gc():
         source = data if isinstance(data, Source) else find_source(data)
         return _load(source, _origin(data), split_config, earlier, settings)
 
@@ -305,7 +306,7 @@ def _subset(
     decoded: DecodedSet,
     rows_kept: Sequence[int],
     rows: Sequence[SplitRow],
-    labels: Labels,
+    labels: ClassNames,
     name: str,
     workers: int,
 ) -> Subset:
@@ -342,7 +343,7 @@ def _pixels(
 def load_labeled(
     data: str | Path | Source,
     preprocess: Preprocess,
-    labels: Labels,
+    labels: ClassNames,
     split: str | None = None,
     *,
     cache: str = AUTO,

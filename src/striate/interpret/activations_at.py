@@ -1,4 +1,4 @@
-"""Inner outputs of any network, by dotted name or pattern; no layer runs in vain."""
+"""Activations at any layers, by dotted name or pattern; stops after the last one."""
 
 from __future__ import annotations
 
@@ -9,186 +9,192 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, StriateError
-from striate.core.hooks import Enough, untouched, visited
-from striate.core.registry import unknown
+from striate.core.hooks import StopForward, evaluation_mode, intercept_outputs
+from striate.core.registry import unknown_name_error
 
-_SIGNS = frozenset("*?[")
-PIXELS = 32 * 224 * 224  # of images that go through a network together
+_WILDCARDS = frozenset("*?[")
+MAX_PIXELS = 32 * 224 * 224  # pixels of all images in one batch, at most
 
 
-def chosen(model: nn.Module, names: str | Sequence[str]) -> list[str]:
-    """Return the calls that names and patterns mean, in the order of definition.
+def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
+    """Return the layer calls that match names or patterns, in order of definition.
 
-    `*` in a pattern runs across dots. A module that runs several times answers to its
-    name for the first time and to `name #2` for the second.
+    `*` in a pattern matches dots too. The first call of a module has the module's name,
+    a second call is `name #2`.
 
     Raises:
-        UnknownNameError: A name or pattern fits no module; lists the right ones.
+        UnknownNameError: No module matches; the message lists the names.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> chosen(model, ["2", "[01]"]), chosen(model, "0")
+        >>> match_layers(model, ["2", "[01]"]), match_layers(model, "0")
         (['0', '1', '2'], ['0'])
     """
-    known = [name for name, _ in model.named_modules() if name]
-    found: set[str] = set()
-    for asked in [names] if isinstance(names, str) else names:
-        name, mark, number = asked.partition(" #")
-        fitting = [key for key in known if _fits(key, name)]
-        if not fitting or (mark and not number.isdecimal()):
-            raise unknown("layer", asked, known)
-        found |= {key + (mark + number if number != "1" else "") for key in fitting}
-    place = {name: i for i, name in enumerate(known)}
-    return sorted(found, key=lambda call: (place[module_of(call)], len(call), call))
+    module_names = [name for name, _ in model.named_modules() if name]
+    outputs: set[str] = set()
+    for pattern in [names] if isinstance(names, str) else names:
+        name, separator, number = pattern.partition(" #")
+        matching = [key for key in module_names if _matches(key, name)]
+        if not matching or (separator and not number.isdecimal()):
+            raise unknown_name_error("layer", pattern, module_names)
+        outputs |= {
+            key + (separator + number if number != "1" else "") for key in matching
+        }
+    order = {name: i for i, name in enumerate(module_names)}
+    return sorted(outputs, key=lambda call: (order[module_name(call)], len(call), call))
 
 
-def _fits(key: str, name: str) -> bool:
-    return fnmatchcase(key, name) if _SIGNS & set(name) else key == name
+def _matches(key: str, name: str) -> bool:
+    return fnmatchcase(key, name) if _WILDCARDS & set(name) else key == name
 
 
-def module_of(call: str) -> str:
-    """Return the module's name of a call.
+def module_name(call: str) -> str:
+    """Return the module name of a call.
 
     Example:
-        >>> module_of("relu #2")
+        >>> module_name("relu #2")
         'relu'
     """
     return call.partition(" #")[0]
 
 
-def run_to(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
-    """Run one batch until every call asked for has been heard; return their outputs.
+def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
+    """Run one batch until all calls have run; return their outputs.
 
-    What comes later is not computed. The caller lends the model (`untouched`) and
-    chooses the gradient mode.
+    Later layers are not computed. The caller protects the model (`untouched`) and sets
+    the gradient mode.
 
     Raises:
-        StriateError: A call never came, or gave something that is no tensor.
+        StriateError: A call did not run, or its output is not a tensor.
     """
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def hear(call: str, output: object) -> None:
-        if call not in wanted:
+    def store(call: str, output: object) -> None:
+        if call not in pending:
             return
         if not isinstance(output, Tensor):
-            what = f"{call} gives a {type(output).__name__}, not a tensor"
-            raise StriateError(what, where=call, fix="ask for a module inside it")
-        # A copy: an in-place activation behind the layer would change it.
-        found[call] = output.detach().clone()
-        if len(found) == len(wanted):
-            raise Enough
+            what = f"the output of {call} is a {type(output).__name__}, not a tensor"
+            raise StriateError(what, where=call, fix="use a module inside it")
+        # A copy: an in-place activation after the layer would change it.
+        outputs[call] = output.detach().clone()
+        if len(outputs) == len(pending):
+            raise StopForward
 
-    wanted = set(calls)
-    modules = list(dict.fromkeys(module_of(call) for call in calls))
-    with visited(model, modules, hear):
+    pending = set(calls)
+    modules = list(dict.fromkeys(module_name(call) for call in calls))
+    with intercept_outputs(model, modules, store):
         try:
             forward(model, x)
-        except Enough:
-            return {call: found[call] for call in calls}
-    missing = next(call for call in calls if call not in found)
+        except StopForward:
+            return {call: outputs[call] for call in calls}
+    missing = next(call for call in calls if call not in outputs)
     what = f"{missing} did not run on this image"
-    raise StriateError(what, where=missing, fix=f"these ran: {', '.join(found) or '–'}")
+    raise StriateError(
+        what, where=missing, fix=f"these ran: {', '.join(outputs) or 'none'}"
+    )
 
 
 def forward(model: nn.Module, x: Tensor) -> object:
-    """Run a network on a copy, as its first layer may work in place.
+    """Run a network on a copy of the input: its first layer may work in place.
 
     Raises:
-        GeometryError: The image does not go through.
+        GeometryError: The network rejects the images.
 
     Example:
         >>> x = torch.tensor([-1.0, 2.0])
         >>> forward(nn.ReLU(inplace=True), x), x
         (tensor([0., 2.]), tensor([-1.,  2.]))
     """
-    return run(model, x.clone())
+    return run_model(model, x.clone())
 
 
-def run(model: nn.Module, x: Tensor) -> object:
-    """Run a network; say what it was given where it refuses.
+def run_model(model: nn.Module, x: Tensor) -> object:
+    """Run a network; if it fails, raise an error with the shape of the input.
 
     Raises:
-        GeometryError: The image does not go through.
+        GeometryError: The network rejects the images.
     """
     try:
         return model(x)
     except (RuntimeError, ValueError, TypeError) as error:
-        given = "×".join(map(str, x.shape))
+        shape = "×".join(map(str, x.shape))
         reason = str(error).strip().partition("\n")[0]
-        what = f"the network refuses a batch of {given}: {reason}"
-        fix = "give (images, channels, height, width) as it was built for"
+        what = f"the network does not accept a batch of {shape}: {reason}"
+        fix = "use the shape (images, channels, height, width) it was built for"
         raise GeometryError(what, fix=fix) from error
 
 
-def features(
+def activations_at(
     model: nn.Module, x: Tensor, names: str | Sequence[str], batch_size: int = 64
 ) -> dict[str, Tensor]:
-    """Return inner outputs as predictions, by dotted name or pattern.
+    """Return the activations at layers, by dotted name or pattern.
 
-    The network runs in evaluation mode, without gradients, no further than the last
-    layer asked for, and is left as it was.
+    The network runs in evaluation mode, without gradients, up to the last of these
+    layers. It is not modified.
 
     Args:
         model: Any network.
-        x: Images as the network takes them.
+        x: Preprocessed images, (N, C, H, W).
         names: Names (`layer3.2.conv2`), patterns (`layer*.relu`), or a later call of
             a reused module (`relu #2`).
-        batch_size: Images at a time; memory holds one batch's way and the results.
+        batch_size: Images per batch; memory holds one batch and the results.
 
     Shapes:
         (N, C, H, W) → for each layer (N, …)
 
     Raises:
         UnknownNameError: No layer has this name; lists the right ones.
-        GeometryError: The network refuses the images.
+        GeometryError: The network rejects the images.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> found = features(model, torch.zeros(5, 1, 4, 4), ["0", "2"])
-        >>> {name: tuple(out.shape) for name, out in found.items()}
+        >>> outputs = activations_at(model, torch.zeros(5, 1, 4, 4), ["0", "2"])
+        >>> {name: tuple(out.shape) for name, out in outputs.items()}
         {'0': (5, 2, 2, 2), '2': (5, 8)}
     """
-    check_batch(x)
-    parts = list(captured(model, torch.split(x, batch_size), chosen(model, names)))
-    return {call: torch.cat([part[call] for part in parts]) for call in parts[0]}
+    check_images(x)
+    batches = list(
+        iter_activations(model, torch.split(x, batch_size), match_layers(model, names))
+    )
+    return {call: torch.cat([batch[call] for batch in batches]) for call in batches[0]}
 
 
-def captured(
+def iter_activations(
     model: nn.Module, batches: Iterable[Tensor], calls: Sequence[str]
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the outputs of calls, batch after batch; the model is whole in between."""
+    """Yield the outputs of calls, batch by batch."""
     for batch in batches:
-        with untouched(model), torch.no_grad():
-            found = run_to(model, batch, calls)
-        yield found
+        with evaluation_mode(model), torch.no_grad():
+            outputs = run_until(model, batch, calls)
+        yield outputs
 
 
-def together(height: int, width: int, most: int, times: int = 1) -> int:
-    """Return how many images of a size to run at once, so that memory has a bound.
+def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) -> int:
+    """Return how many images to run at once, so that memory stays bounded.
 
     Args:
-        height: Of the images.
-        width: Likewise.
-        most: However small they are.
-        times: So many times as much is kept of each.
+        height: Height of the images.
+        width: Width of the images.
+        limit: Maximum number of images.
+        memory_factor: Memory per image, relative to a forward pass.
 
     Example:
-        >>> together(28, 28, most=64), together(224, 224, 64), together(2048, 2048, 64)
-        (64, 32, 1)
+        >>> [images_at_once(side, side, limit=64) for side in (28, 224, 2048)]
+        [64, 32, 1]
     """
-    return max(1, min(most, PIXELS // (height * width * times)))
+    return max(1, min(limit, MAX_PIXELS // (height * width * memory_factor)))
 
 
-def check_batch(x: Tensor) -> None:
-    """Refuse what is no batch of images.
+def check_images(x: Tensor) -> None:
+    """Check that a tensor is a batch of images.
 
     Raises:
-        GeometryError: Not four dimensions, none at all, or whole numbers.
+        GeometryError: It does not have four dimensions, is empty, or has integers.
     """
-    shape = "×".join(map(str, x.shape)) or "a single number"
-    fix = "give (images, channels, height, width), such as x[None] for one image"
+    shape = "×".join(map(str, x.shape)) or "a scalar"
+    fix = "use (images, channels, height, width); for one image x[None]"
     if x.ndim != 4 or not x.numel():
         raise GeometryError(f"a batch of images has 4 dimensions, got {shape}", fix=fix)
     if not x.is_floating_point():
-        what = f"images must be floating-point as the network takes them, got {x.dtype}"
-        raise GeometryError(what, fix="scale them first: x.float() / 255")
+        what = f"images must be preprocessed floating-point tensors, got {x.dtype}"
+        raise GeometryError(what, fix="convert them first: x.float() / 255")

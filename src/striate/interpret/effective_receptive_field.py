@@ -1,8 +1,9 @@
-"""The effective receptive field: how much of what a unit could see it really uses.
+"""Effective receptive field: the pixels that really influence a unit, by gradients.
 
-The theoretical field says which positions can reach a unit; their influence falls off
-like a Gaussian, so most of it comes from far fewer (Luo et al. 2016, "Understanding the
-effective receptive field in deep convolutional neural networks", section 2).
+The theoretical receptive field says which pixels can reach a unit. Their influence
+falls off like a Gaussian, so most of it comes from a much smaller area (Luo et al.
+2016, "Understanding the effective receptive field in deep convolutional neural
+networks", section 2).
 """
 
 from __future__ import annotations
@@ -16,23 +17,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from striate.core.hooks import Enough, tapped, untouched, visited
-from striate.interpret.activations_at import check_batch, forward, module_of
-from striate.interpret.layer_choice import check_unit, place
+from striate.core.hooks import (
+    StopForward,
+    capture_outputs,
+    evaluation_mode,
+    intercept_outputs,
+)
+from striate.interpret.activations_at import check_images, forward, module_name
+from striate.interpret.layer_choice import check_unit, target_layer
 
-HELD = 0.9545  # of the energy: what lies within two deviations of a Gaussian
+ENERGY_SHARE = (
+    0.9545  # of the energy: what lies within two standard deviations of a Gaussian
+)
 SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveField:
-    """Where the input moves a unit, on average over images.
+    """The influence of each pixel on a unit, averaged over images.
 
     Args:
         unit: Row and column of the unit in its map.
-        energy: (height, width): mean squared derivative, summing to 1.
-        height: Rows that hold 95.45 % of it.
-        width: Columns likewise.
+        energy: (height, width): mean squared gradient by pixel; the sum is 1.
+        height: Smallest number of rows with 95.45 % of the energy.
+        width: Smallest number of columns with 95.45 % of the energy.
     """
 
     unit: tuple[int, int]
@@ -41,116 +49,120 @@ class EffectiveField:
     width: int
 
 
-def effective_fields(
+def effective_receptive_fields(
     model: nn.Module, x: Tensor, names: Sequence[str]
 ) -> dict[str, EffectiveField]:
-    """Measure the effective field of the middle unit of some layers.
+    """Measure the effective receptive field of the center unit of layers.
 
-    For every image the unit's channels are summed under random signs, so that none
-    cancels another, and the square of the derivative by each pixel is averaged over
-    images and input channels.
+    For every image the unit's channels are summed with random signs, so that they do
+    not cancel. The squared gradient by each pixel is averaged over images and input
+    channels.
 
     Args:
-        model: Any network; left as it was, gradients included.
-        x: Images as the network takes them.
-        names: Dotted names; a layer without height and width is left out.
+        model: Any network; not modified, gradients included.
+        x: Preprocessed images.
+        names: Dotted names; layers without height and width are skipped.
 
     Shapes:
         x: (N, C, H, W); each energy: (H, W)
 
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
-        GeometryError: The network refuses the images.
+        GeometryError: The network rejects the images.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
-        >>> found = effective_fields(model, torch.rand(2, 1, 9, 9), ["0", "1"])
-        >>> found["0"].height <= 3, found["1"].height <= 5
+        >>> x = torch.rand(2, 1, 9, 9)
+        >>> fields = effective_receptive_fields(model, x, ["0", "1"])
+        >>> fields["0"].height <= 3, fields["1"].height <= 5
         (True, True)
     """
     units: dict[str, tuple[tuple[int, int], Tensor]] = {}
 
-    def note(name: str, output: Tensor) -> None:
+    def capture(name: str, output: Tensor) -> None:
         if output.ndim == 4:
             unit = output.shape[2] // 2, output.shape[3] // 2
-            # At once: an in-place activation behind the layer would change it.
-            here = output[:, :, unit[0], unit[1]].clone()
-            units[name] = unit, (here * _signs(here)).sum()
+            # Copied now: an in-place activation after the layer would change it.
+            values_here = output[:, :, unit[0], unit[1]].clone()
+            units[name] = unit, (values_here * _signs(values_here)).sum()
 
-    with _differentiable(model, x) as given:
-        with tapped(model, names, note):
-            forward(model, given)
+    with _differentiable(model, x) as images:
+        with capture_outputs(model, names, capture):
+            forward(model, images)
         return {
-            name: _field(unit, _derivative(value, given))
+            name: _field(unit, _derivative(value, images))
             for name, (unit, value) in units.items()
         }
 
 
-def unit_field(
+def unit_effective_field(
     model: nn.Module, x: Tensor, call: str, unit: tuple[int, int, int]
 ) -> EffectiveField:
-    """Measure the effective field of one channel's unit; later layers do not run.
+    """Measure the effective receptive field of one unit; later layers do not run.
 
     Args:
-        model: Any network; left as it was.
-        x: Images: one for what the unit looks at there, many for its habit.
-        call: The layer, or a later call of a reused one (`relu #2`).
-        unit: (channel, row, column) on its map.
+        model: Any network; not modified.
+        x: One image, or several for an average.
+        call: Layer name, or a later call of a reused layer (`relu #2`).
+        unit: (channel, row, column) in the layer's output.
 
     Shapes:
         x: (N, C, H, W); energy: (H, W)
 
     Raises:
-        SettingError: The map has no such unit.
-        GeometryError: The network refuses the images.
+        SettingError: The layer has no such unit.
+        GeometryError: The network rejects the images.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 3))
-        >>> field = unit_field(model, torch.rand(1, 1, 6, 6), "0", (0, 1, 2))
+        >>> field = unit_effective_field(model, torch.rand(1, 1, 6, 6), "0", (0, 1, 2))
         >>> rows, columns = field.energy.nonzero()
         >>> sorted(set(rows.tolist())), sorted(set(columns.tolist()))
         ([1, 2, 3], [2, 3, 4])
     """
-    check_batch(x)
-    check_unit(call, unit, {call: place(model, x, call).shape}, model)
-    kept: list[Tensor] = []
+    check_images(x)
+    check_unit(call, unit, {call: target_layer(model, x, call).shape}, model)
+    values: list[Tensor] = []
 
-    def take(heard: str, output: object) -> None:
-        if heard == call and isinstance(output, Tensor):
-            kept.append(output[:, unit[0], unit[1], unit[2]].sum())
-            raise Enough
+    def capture(name: str, output: object) -> None:
+        if name == call and isinstance(output, Tensor):
+            values.append(output[:, unit[0], unit[1], unit[2]].sum())
+            raise StopForward
 
-    with _differentiable(model, x) as given:
-        with visited(model, [module_of(call)], take), suppress(Enough):
-            forward(model, given)
-        return _field(unit[1:], _derivative(kept[0], given))
+    with _differentiable(model, x) as images:
+        with (
+            intercept_outputs(model, [module_name(call)], capture),
+            suppress(StopForward),
+        ):
+            forward(model, images)
+        return _field(unit[1:], _derivative(values[0], images))
 
 
 @contextmanager
 def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Lend a model; yield images to differentiate by, whatever mode the caller is in.
+    """Protect the model; yield images that require gradients, in any caller's mode.
 
-    The network is to be given a copy of them: its first layer may work in place.
+    Run the network on a copy of them: its first layer may work in place.
 
     Raises:
-        GeometryError: They are no batch of images.
+        GeometryError: The tensor is not a batch of images.
     """
-    check_batch(x)
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    check_images(x)
+    with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         yield x.detach().clone().requires_grad_()
 
 
 def _signs(values: Tensor) -> Tensor:
-    chance = torch.Generator().manual_seed(SEED)
-    signs = torch.randint(0, 2, values.shape, generator=chance) * 2 - 1
+    generator = torch.Generator().manual_seed(SEED)
+    signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
     return signs.to(values)
 
 
 def _derivative(value: Tensor, image: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(
+    (gradient,) = torch.autograd.grad(
         value, image, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return found
+    return gradient
 
 
 def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
@@ -161,24 +173,24 @@ def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
     return EffectiveField(
         unit=unit,
         energy=energy,
-        height=shortest(energy.sum(1)),
-        width=shortest(energy.sum(0)),
+        height=shortest_span(energy.sum(1)),
+        width=shortest_span(energy.sum(0)),
     )
 
 
-def shortest(profile: NDArray[np.float64], held: float = HELD) -> int:
-    """Return the length of the shortest run of positions that holds a share.
+def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> int:
+    """Return the length of the shortest span with a given share of the energy.
 
     Example:
-        >>> shortest(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))
+        >>> shortest_span(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))
         2
-        >>> shortest(np.zeros(4))
+        >>> shortest_span(np.zeros(4))
         0
     """
     sums = np.concatenate([[0.0], np.cumsum(profile)])
     if sums[-1] == 0:
         return 0
-    # The first end at which each start has gathered enough.
-    ends = np.searchsorted(sums, sums + held * sums[-1] - 1e-12)
+    # For each start, the first end with enough energy.
+    ends = np.searchsorted(sums, sums + share * sums[-1] - 1e-12)
     lengths = ends - np.arange(len(sums))
     return int(lengths[ends < len(sums)].min())

@@ -1,4 +1,4 @@
-"""Feature maps: what every layer makes of one image."""
+"""Feature maps of one image: the outputs of all layers with height and width."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.hooks import leaves, tapped, untouched
+from striate.core.hooks import capture_outputs, evaluation_mode, leaf_module_names
 from striate.interpret.activations_at import forward
-from striate.interpret.render import amounts, enlarge, tile
+from striate.interpret.render import enlarge, sequential_colors, tile
 
-SHOWN = 32  # channels drawn of a layer
-DRAWN = 48  # pixels a map is drawn high, at least
-LARGEST = 64  # and at most: sixteen of them fill a laptop's page
+MAX_CHANNELS = 32  # channels drawn per layer
+MIN_PIXELS = 48  # minimum height of a drawn map, in pixels
+MAX_PIXELS = 64  # maximum height: sixteen maps fill the width of a page
 
 
 def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return every layer output that has height and width, in the order they run.
+    """Return every layer output with height and width, in the order they run.
 
     Args:
-        model: Any network; left as it was.
-        x: One image as the network takes it, (1, C, H, W).
+        model: Any network; not modified.
+        x: One preprocessed image, (1, C, H, W).
 
     Returns:
-        Dotted name to (channels, height, width); a reused layer keeps its last.
+        Dotted name → (channels, height, width); of a reused layer the last output.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
@@ -35,19 +35,26 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
     def note(name: str, output: Tensor) -> None:
         if output.ndim == 4:
-            # A copy: an in-place activation behind the layer would change it.
+            # A copy: an in-place activation after the layer would change it.
             maps[name] = output[0].detach().float().cpu().clone()
 
-    with untouched(model), tapped(model, leaves(model), note), torch.inference_mode():
+    with (
+        evaluation_mode(model),
+        capture_outputs(model, leaf_module_names(model), note),
+        torch.inference_mode(),
+    ):
         forward(model, x)
     return maps
 
 
 def map_sheet(maps: Tensor, columns: int = 16) -> np.ndarray:
-    """Draw a layer's first channels side by side, each from its least to its most."""
-    if max(maps.shape[1:]) > LARGEST:
-        ratio = LARGEST / max(maps.shape[1:])
+    """Draw the first channels of a layer side by side, each scaled to its own range."""
+    if max(maps.shape[1:]) > MAX_PIXELS:
+        ratio = MAX_PIXELS / max(maps.shape[1:])
         height, width = (max(1, round(side * ratio)) for side in maps.shape[1:])
         maps = F.adaptive_avg_pool2d(maps, (height, width))
-    planes = [enlarge(amounts(plane), DRAWN) for plane in maps[:SHOWN].numpy()]
+    planes = [
+        enlarge(sequential_colors(plane), MIN_PIXELS)
+        for plane in maps[:MAX_CHANNELS].numpy()
+    ]
     return tile(planes, columns)

@@ -1,4 +1,4 @@
-"""Which layers still have height and width, and which of them to ask by default."""
+"""Choose the target layer of CAM methods; output shapes of all layers; unit checks."""
 
 from __future__ import annotations
 
@@ -9,99 +9,114 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
-from striate.core.hooks import leaves, untouched, visited
-from striate.interpret.activations_at import check_batch, chosen, forward, module_of
+from striate.core.hooks import evaluation_mode, intercept_outputs, leaf_module_names
+from striate.interpret.activations_at import (
+    check_images,
+    forward,
+    match_layers,
+    module_name,
+)
 
 AUTO = "auto"
-FINE = 4  # cells a side: maps of fewer say little about where
+MIN_SIDE = 4  # smallest map, 4×4 cells, that is chosen automatically
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetLayer:
-    """A layer's call, the shape of its output, and why it was taken.
+    """The layer whose maps are used, its output shape, and why it was chosen.
 
     Args:
-        call: Such as `conv5.1.relu`, or `relu #2`.
+        call: Name of the call, such as `conv5.1.relu`, or `relu #2`.
         shape: (channels, height, width).
-        why: In words.
+        reason: Why it was chosen, in words.
     """
 
     call: str
     shape: tuple[int, ...]
-    why: str
+    reason: str
 
 
-def calls_of(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return every call of every module and its output's shape, as they end.
+def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
+    """Return the output shape of every call of every module, in the order they end.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
-        >>> calls_of(model, torch.zeros(1, 1, 5, 5))
+        >>> layer_shapes(model, torch.zeros(1, 1, 5, 5))
         {'0': (2, 3, 3), '1': (18,)}
     """
-    return _heard(model, x)[0]
+    return _run_once(model, x)[0]
 
 
-def _heard(
+def _run_once(
     model: nn.Module, x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
-    """Return all calls and shapes, and the last call that made a fine map, or any."""
-    check_batch(x)
+    """Return the shapes of all calls, and the last call with a map of 4×4 or more."""
+    check_images(x)
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
-    fine: list[str] = []
-    inner = set(leaves(model))
+    fine_calls: list[str] = []
+    inner = set(leaf_module_names(model))
 
-    def note(call: str, output: object) -> None:
+    def record(call: str, output: object) -> None:
         if not isinstance(output, Tensor):
             return
         shapes[call] = tuple(output.shape[1:])
-        # A container that hands its last layer's map on has made none.
-        own = module_of(call) in inner or not last or last[0][1] is not output
+        # A container that returns its last layer's map made no new one.
+        is_new = module_name(call) in inner or not last or last[0][1] is not output
         if not _is_map(shapes[call]):
             return
-        if own:
+        if is_new:
             last[:] = [(call, output)]
-        if own and min(shapes[call][1:]) >= FINE:
-            fine[:] = [call]
+        if is_new and min(shapes[call][1:]) >= MIN_SIDE:
+            fine_calls[:] = [call]
 
     names = [name for name, _ in model.named_modules() if name]
-    with untouched(model), visited(model, names, note), torch.no_grad():
+    with (
+        evaluation_mode(model),
+        intercept_outputs(model, names, record),
+        torch.no_grad(),
+    ):
         forward(model, x[:1])
-    if not fine:
+    if not fine_calls:
         return shapes, last[0][0] if last else None
-    return shapes, fine[0]
+    return shapes, fine_calls[0]
 
 
 def _is_map(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[1] * shape[2] > 1
 
 
-def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
-    """Return the layer to look at: the one named, or the last whose maps are fine.
+def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
+    """Return the target layer: by name, or the last one with maps of 4×4 cells or more.
 
-    Fine is 4×4 cells or more; where no layer has that, the last with height and width.
+    If no map is that large, it is the last layer with height and width.
 
     Raises:
-        UnknownNameError: No layer has this name; lists the right ones.
-        GeometryError: Its output has no height and width, or no layer's has.
+        UnknownNameError: No layer has this name; the message lists the names.
+        GeometryError: The output has no height and width.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> place(model, torch.zeros(1, 1, 5, 5)).call
+        >>> target_layer(model, torch.zeros(1, 1, 5, 5)).call
         '1'
     """
-    shapes, call = _heard(model, x)
+    shapes, call = _run_once(model, x)
     spatial = {name: shape for name, shape in shapes.items() if _is_map(shape)}
     if layer != AUTO:
-        return _named(layer, shapes, spatial, model)
+        return _layer_by_name(layer, shapes, spatial, model)
     if call is None:
         what = "no layer's output has height and width"
-        raise GeometryError(what, fix="occlusion and integrated gradients need none")
-    few = min(spatial[call][1:]) < FINE
-    what = "with height and width" if few else f"with maps of {FINE}×{FINE} or finer"
-    why = f"the last layer {what}, {_text(spatial[call])}"
-    return TargetLayer(call=call, shape=spatial[call], why=why)
+        raise GeometryError(
+            what, fix="use occlusion or integrated_gradients, which need no layer"
+        )
+    is_coarse = min(spatial[call][1:]) < MIN_SIDE
+    what = (
+        "with height and width"
+        if is_coarse
+        else f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
+    )
+    reason = f"the last layer {what}, {_text(spatial[call])}"
+    return TargetLayer(call=call, shape=spatial[call], reason=reason)
 
 
 def check_unit(
@@ -110,48 +125,52 @@ def check_unit(
     shapes: Mapping[str, tuple[int, ...]],
     model: nn.Module,
 ) -> None:
-    """Refuse a unit that a network does not have.
+    """Check that a unit exists.
 
     Args:
-        call: The layer.
-        unit: (channel, row, column), or (number,) of a row of numbers.
-        shapes: What `calls_of` returned.
+        call: Layer name.
+        unit: (channel, row, column), or (index,) of a vector.
+        shapes: The result of `layer_shapes`.
         model: The network.
 
     Raises:
-        UnknownNameError: No layer has this name; lists the right ones.
-        SettingError: The layer has no such unit; says which it has.
+        UnknownNameError: No layer has this name; the message lists the names.
+        SettingError: The layer has no such unit; the message gives the ranges.
 
     Example:
         >>> check_unit("0", (1,), {"0": (2,)}, nn.Sequential(nn.Flatten()))
     """
     if call not in shapes:
-        chosen(model, call)  # refuses a name that no module has
-        raise GeometryError(f"{call} gave no tensor here", where=call)
+        match_layers(model, call)  # raises for a name that no module has
+        raise GeometryError(f"{call} returned no tensor for this image", where=call)
     shape = shapes[call]
     outside = any(not 0 <= i < n for i, n in zip(unit, shape, strict=False))
     if len(unit) != len(shape) or outside:
         ranges = " × ".join(f"0…{n - 1}" for n in shape)
         what = f"{call} has no unit {tuple(unit)}"
-        raise SettingError(what, where=call, fix=f"units are {ranges}")
+        raise SettingError(what, where=call, fix=f"valid units: {ranges}")
 
 
-def _named(
+def _layer_by_name(
     layer: str,
     shapes: Mapping[str, tuple[int, ...]],
     spatial: Mapping[str, tuple[int, ...]],
     model: nn.Module,
 ) -> TargetLayer:
     if layer in spatial:
-        return TargetLayer(call=layer, shape=spatial[layer], why="as asked")
-    chosen(model, layer)  # refuses a name that no module has
-    fix = f"these have: {', '.join(spatial)}"
+        return TargetLayer(call=layer, shape=spatial[layer], reason="given by name")
+    match_layers(model, layer)  # raises for a name that no module has
+    fix = f"layers with maps: {', '.join(spatial)}"
     if layer in shapes:
-        what = f"{layer} gives {_text(shapes[layer])}, which is no map"
+        what = (
+            f"{layer} has the output {_text(shapes[layer])}, which is not a feature map"
+        )
         raise GeometryError(what, where=layer, fix=fix)
-    raise GeometryError(f"{layer} gave no tensor here", where=layer, fix=fix)
+    raise GeometryError(
+        f"{layer} returned no tensor for this image", where=layer, fix=fix
+    )
 
 
 def _text(shape: tuple[int, ...]) -> str:
     ordered = (*shape[1:], shape[0]) if len(shape) == 3 else shape
-    return "×".join(map(str, ordered)) or "a single number"
+    return "×".join(map(str, ordered)) or "a scalar"

@@ -1,4 +1,7 @@
-"""Statistics of every layer's outputs, taken as they pass and not kept."""
+"""Activation statistics of every layer: mean, std, range, zeros, dead channels.
+
+Computed during the forward pass; no activations are stored.
+"""
 
 from __future__ import annotations
 
@@ -12,182 +15,204 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.core.hooks import call_name, followed, leaves, untouched
-from striate.interpret.activations_at import check_batch, chosen, forward, module_of
+from striate.core.hooks import (
+    call_name,
+    evaluation_mode,
+    leaf_module_names,
+    trace_modules,
+)
+from striate.interpret.activations_at import (
+    check_images,
+    forward,
+    match_layers,
+    module_name,
+)
 
-# Numbers read at a time: 16 MiB stay in a third cache between readings; of smaller
-# pieces torch's threads would have to start more often (docs/notebook/explanation.md).
+# Values per chunk: 16 MiB fit in the third-level cache; smaller chunks would start
+# torch's threads more often (docs/notebook/explanation.md).
 _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
-class Activations:
-    """What one call of a layer gave out, over a batch.
+class ActivationStatistics:
+    """Statistics of the output of one layer call, over a batch.
 
     Args:
-        name: The call, such as `layer1.0.relu #2`.
-        kind: The module's class.
-        shape: Of one image's output.
-        mean: Of all numbers.
-        deviation: Likewise, the population's.
-        low: The least.
-        high: The most.
-        zero: Share of exact zeros, where nothing is negative, as behind a ReLU; None
-            elsewhere: a zero among signed numbers is an accident.
-        silent: Channels that are zero everywhere in every image, likewise.
+        name: Name of the call, such as `layer1.0.relu #2`.
+        kind: Class of the module.
+        shape: Output shape for one image.
+        mean: Mean of all values.
+        std: Standard deviation of all values.
+        minimum: Smallest value.
+        maximum: Largest value.
+        zero_share: Share of exact zeros, if no value is negative, as after a ReLU;
+            else None.
+        dead_channels: Number of channels that are zero everywhere in every image, if
+            no value is negative; else None.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     mean: float
-    deviation: float
-    low: float
-    high: float
-    zero: float | None
-    silent: int | None
+    std: float
+    minimum: float
+    maximum: float
+    zero_share: float | None
+    dead_channels: int | None
 
 
 def activation_statistics(
     model: nn.Module, x: Tensor, names: Sequence[str] | None = None
-) -> list[Activations]:
-    """Return statistics of every layer that holds no others, in the order they run.
+) -> list[ActivationStatistics]:
+    """Return the activation statistics of every leaf module, in the order they run.
 
-    Costs little more than the forward pass (benchmarks/capture.py): each output is
-    read while it is still in the processor's cache, and nothing is kept of it.
+    It takes little longer than the forward pass (benchmarks/capture.py): each output is
+    read while it is still in the processor's cache, and is not stored.
 
     Args:
-        model: Any network; left as it was.
-        x: Images as the network takes them, (N, C, H, W).
-        names: Modules to watch, by name or pattern; all leaves where None.
+        model: Any network; not modified.
+        x: Preprocessed images, (N, C, H, W).
+        names: Modules, by name or pattern; all leaf modules if None.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
-        >>> found = activation_statistics(model, torch.tensor([[[[-1.0, 3.0]]]]))[0]
-        >>> found.mean, found.deviation, found.zero, found.silent
+        >>> x = torch.tensor([[[[-1.0, 3.0]]]])
+        >>> layer = activation_statistics(model, x)[0]
+        >>> layer.mean, layer.std, layer.zero_share, layer.dead_channels
         (1.5, 1.5, 0.5, 0)
     """
-    check_batch(x)
-    watched = set(leaves(model)) if names is None else _modules(model, names)
+    check_images(x)
+    names_to_measure = (
+        set(leaf_module_names(model)) if names is None else _modules(model, names)
+    )
     calls: Counter[str] = Counter()
-    found: list[tuple[str, str, _Reading]] = []
-    handed_on = _HandedOn()
+    measurements: list[tuple[str, str, _Measurement]] = []
+    unchanged = _Unchanged()
 
-    def measure(name: str, module: nn.Module, output: object) -> None:
-        if name not in watched:
+    def on_output(name: str, module: nn.Module, output: object) -> None:
+        if name not in names_to_measure:
             return
         calls[name] += 1
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
-            known = handed_on.get(output)
-            if known is None:
-                known = _read(output.detach())
-                handed_on.put(output, known)
+            measured = unchanged.get(output)
+            if measured is None:
+                measured = _measure(output.detach())
+                unchanged.put(output, measured)
             call, kind = call_name(name, calls[name]), type(module).__name__
-            found.append((call, kind, known))
+            measurements.append((call, kind, measured))
 
-    with untouched(model), followed(model, leave=measure), torch.no_grad():
+    with evaluation_mode(model), trace_modules(model, leave=on_output), torch.no_grad():
         forward(model, x)
-    return [reading.told(call, kind) for call, kind, reading in found]
+    return [
+        measurement.statistics(call, kind) for call, kind, measurement in measurements
+    ]
 
 
 def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
-    return {module_of(call) for call in chosen(model, names)}
+    return {module_name(call) for call in match_layers(model, names)}
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """What was read of an output while it was at hand; the arithmetic waits.
+class _Measurement:
+    """Sums measured on an output; the statistics are computed after the pass.
 
-    Between two layers every line of Python is slow: their numbers have thrown it out of
-    the processor's cache.
+    Between two layers every line of Python is slow, because the activations have
+    replaced it in the processor's cache.
 
     Args:
-        shape: Of the whole output.
-        sums: Of each image's channels, piece by piece.
+        shape: Shape of the whole output.
+        sums: Sums of each image's channels, by chunk.
         square: Sum of squares.
-        low: The least.
-        high: The most.
-        nonzero: How many are not zero; meaningless below zero.
+        minimum: Smallest value.
+        maximum: Largest value.
+        nonzero: Number of nonzero values; only valid if no value is negative.
     """
 
     shape: torch.Size
     sums: list[Tensor]
     square: float
-    low: float
-    high: float
+    minimum: float
+    maximum: float
     nonzero: int
 
-    def told(self, call: str, kind: str) -> Activations:
-        """Return the statistics under the name of a call."""
+    def statistics(self, call: str, kind: str) -> ActivationStatistics:
+        """Return the statistics of a call."""
         sums = torch.cat(self.sums)
         count = self.shape.numel()
         mean = sums.sum(dtype=torch.float64).item() / count
-        unsigned = self.low >= 0
-        return Activations(
+        unsigned = self.minimum >= 0
+        return ActivationStatistics(
             name=call,
             kind=kind,
             shape=tuple(self.shape[1:]),
             mean=mean,
-            deviation=sqrt(max(self.square / count - mean * mean, 0.0)),
-            low=self.low,
-            high=self.high,
-            zero=1 - self.nonzero / count if unsigned else None,
-            silent=_silent(sums, self.shape) if unsigned else None,
+            std=sqrt(max(self.square / count - mean * mean, 0.0)),
+            minimum=self.minimum,
+            maximum=self.maximum,
+            zero_share=1 - self.nonzero / count if unsigned else None,
+            dead_channels=_dead_channels(sums, self.shape) if unsigned else None,
         )
 
 
-class _HandedOn:
-    """What was read of tensors that still live, for layers that hand them on."""
+class _Unchanged:
+    """Measurements of live tensors, for layers that return their input unchanged."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[ref[Tensor], int, _Reading]] = {}
+        self._measured: dict[int, tuple[ref[Tensor], int, _Measurement]] = {}
 
-    def get(self, tensor: Tensor) -> _Reading | None:
-        """Return what was read, if nothing was written since."""
-        held, version, found = self._known.get(id(tensor), (None, -1, None))
-        same = held is not None and held() is tensor and version == tensor._version
-        return found if same else None
+    def get(self, tensor: Tensor) -> _Measurement | None:
+        """Return the measurement, if the tensor was not written to since."""
+        reference, version, measurements = self._measured.get(
+            id(tensor), (None, -1, None)
+        )
+        same = (
+            reference is not None
+            and reference() is tensor
+            and version == tensor._version
+        )
+        return measurements if same else None
 
-    def put(self, tensor: Tensor, found: _Reading) -> None:
-        """Remember it without keeping the tensor."""
-        self._known[id(tensor)] = ref(tensor), tensor._version, found
+    def put(self, tensor: Tensor, measurements: _Measurement) -> None:
+        """Store a measurement without a reference to the tensor."""
+        self._measured[id(tensor)] = ref(tensor), tensor._version, measurements
 
 
-def _read(output: Tensor) -> _Reading:
+def _measure(output: Tensor) -> _Measurement:
     planes = _planes(output)
     step = max(1, _CHUNK // planes.shape[1])
-    marks = planes.new_empty(planes[:step].numel(), dtype=torch.bool)
+    flags = planes.new_empty(planes[:step].numel(), dtype=torch.bool)
     sums, square, nonzero = [], 0.0, 0
     low, high = float("inf"), -float("inf")
     for chunk in torch.split(planes, step):
         sums.append(chunk.sum(1))
         flat = chunk.view(-1)
         square += torch.dot(flat, flat).item()
-        least, most = flat.aminmax()
-        low, high = min(low, least.item()), max(high, most.item())
+        smallest, largest = flat.aminmax()
+        low, high = min(low, smallest.item()), max(high, largest.item())
         if low >= 0:
-            nonzero += _nonzero(flat, marks[: len(flat)])
-    return _Reading(output.shape, sums, square, low, high, nonzero)
+            nonzero += _nonzero(flat, flags[: len(flat)])
+    return _Measurement(output.shape, sums, square, low, high, nonzero)
 
 
 def _planes(output: Tensor) -> Tensor:
-    """Return one row an image and channel; a view where memory allows it."""
+    """Return one row per image and channel; a view if possible."""
     rows = output.shape[0] * (output.shape[1] if output.ndim > 1 else 1)
     planes = output.reshape(rows, -1).contiguous()
     return planes if planes.dtype in (torch.float32, torch.float64) else planes.float()
 
 
-def _nonzero(flat: Tensor, marks: Tensor) -> int:
-    """Count by marks: torch.count_nonzero branches, and takes thirty times as long."""
-    marks.copy_(flat)
-    if marks.is_cpu:
-        return int(np.count_nonzero(marks.numpy()))
-    return int(marks.sum())
+def _nonzero(flat: Tensor, flags: Tensor) -> int:
+    """Count with boolean flags: torch.count_nonzero takes thirty times as long."""
+    flags.copy_(flat)
+    if flags.is_cpu:
+        return int(np.count_nonzero(flags.numpy()))
+    return int(flags.sum())
 
 
-def _silent(sums: Tensor, shape: torch.Size) -> int | None:
+def _dead_channels(sums: Tensor, shape: torch.Size) -> int | None:
     if len(shape) < 2:
         return None
-    # NumPy: so few numbers take torch five times as long.
+    # NumPy: for so few numbers torch takes five times as long.
     by_channel = sums.numpy(force=True).reshape(shape[:2]).sum(0)
     return int((by_channel == 0).sum())

@@ -1,4 +1,4 @@
-"""From numbers to images: color maps, tiles, PNG."""
+"""Draw arrays as images: color maps, heatmap overlays, tiles, PNG."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image as PILImage
 
 from striate.core.findings import Image
 
-# Ends and middle of the map for signed values: negative blue, zero pale, positive red.
+# Colors for signed values: negative blue, zero pale gray, positive red.
 _NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
-_FOR = (230, 120, 20)  # amber: what speaks for, and borders
-_BLACK, _SPAN = 90, 0.5  # what black becomes under a map, and a level's step
-# Stops of the map for amounts: nothing dark, much light, through blue and amber.
-_AMOUNTS = (
+_ORANGE = (230, 120, 20)  # orange: unsigned importance, and the borders of boxes
+_BLACK, _SPAN = 90, 0.5  # gray value of black under a heatmap, and contrast
+# Colors for unsigned values, from dark (small) through blue to light (large).
+_SEQUENTIAL = (
     (12, 14, 28),
     (38, 64, 120),
     (96, 130, 150),
@@ -24,74 +24,77 @@ _AMOUNTS = (
 )
 
 
-def signed(values: np.ndarray, limit: float) -> np.ndarray:
-    """Color signed numbers: −limit blue, 0 pale, +limit red.
+def diverging_colors(values: np.ndarray, limit: float) -> np.ndarray:
+    """Color signed values: −limit blue, 0 pale gray, +limit red.
 
     Shapes:
         (H, W) → (H, W, 3) uint8
 
     Example:
-        >>> signed(np.array([[0.0]]), 1.0).tolist()
+        >>> diverging_colors(np.array([[0.0]]), 1.0).tolist()
         [[[238, 238, 234]]]
     """
     share = np.clip(values / (limit or 1.0), -1, 1)
     return _ramp((share + 1) / 2, (_NEGATIVE, _ZERO, _POSITIVE))
 
 
-def amounts(values: np.ndarray) -> np.ndarray:
-    """Color numbers from the map's own least (dark) to its most (light)."""
+def sequential_colors(values: np.ndarray) -> np.ndarray:
+    """Color values from the array's minimum (dark) to its maximum (light)."""
     low, high = float(values.min()), float(values.max())
-    return _ramp((values - low) / ((high - low) or 1.0), _AMOUNTS)
+    return _ramp((values - low) / ((high - low) or 1.0), _SEQUENTIAL)
 
 
 def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    places = np.linspace(0, 1, len(stops))
-    channels = [np.interp(share, places, [s[c] for s in stops]) for c in range(3)]
+    positions = np.linspace(0, 1, len(stops))
+    channels = [np.interp(share, positions, [s[c] for s in stops]) for c in range(3)]
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
-def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarray:
-    """Lay a map over an image: the image in gray, the map as color upon it.
+def overlay_heatmap(
+    pixels: np.ndarray, heatmap: np.ndarray, signed: bool
+) -> np.ndarray:
+    """Draw a heatmap in color over a gray image.
 
     Args:
-        pixels: (H, W, C), uint8.
-        heat: (H, W); of an unsigned map zero is nothing.
-        signed_map: Blue speaks against, red for; else amber for.
+        pixels: Image, (H, W, C), uint8.
+        heatmap: (H, W).
+        signed: Draw positive values red and negative ones blue; else orange.
 
     Shapes:
         (H, W, C) and (H, W) → (H, W, 3) uint8
 
     Example:
-        >>> overlay(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
+        >>> pixels = np.full((1, 1, 1), 80, np.uint8)
+        >>> overlay_heatmap(pixels, np.zeros((1, 1)), True).tolist()
         [[[130, 130, 130]]]
     """
-    # Lifted off black: colors upon black are all brown.
+    # Black is raised to gray: on black all colors look brown.
     gray = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
-    share = heat / (float(np.abs(heat).max()) or 1.0)
-    against = _NEGATIVE if signed_map else _FOR
-    color = np.where(share[..., None] < 0, against, _POSITIVE if signed_map else _FOR)
-    # The square root lets weak evidence show; opacity stops short of hiding anything.
+    share = heatmap / (float(np.abs(heatmap).max()) or 1.0)
+    against = _NEGATIVE if signed else _ORANGE
+    color = np.where(share[..., None] < 0, against, _POSITIVE if signed else _ORANGE)
+    # The square root makes small values visible; opacity is at most 75 %.
     strength = 0.75 * np.sqrt(np.abs(share))[..., None]
     mixed = (1 - strength) * gray + strength * color
     return np.asarray(mixed.round().astype(np.uint8))
 
 
-def framed(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """Draw a box's border into an image: first and last row, first and last column.
+def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Draw a box into an image: ((first row, last row), (first column, last column)).
 
     Example:
-        >>> framed(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
+        >>> draw_box(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
         [[230, 120, 20], [0, 0, 0], [230, 120, 20]]
     """
-    (top, bottom), (left, right) = box
-    drawn = pixels.copy()
-    drawn[[top, bottom], left : right + 1] = _FOR
-    drawn[top : bottom + 1, [left, right]] = _FOR
-    return drawn
+    (first_row, last_row), (first_column, last_column) = box
+    out = pixels.copy()
+    out[[first_row, last_row], first_column : last_column + 1] = _ORANGE
+    out[first_row : last_row + 1, [first_column, last_column]] = _ORANGE
+    return out
 
 
 def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Repeat pixels until the image is at least `side` high, if it is smaller.
+    """Repeat pixels until the image is at least `side` pixels high.
 
     Example:
         >>> enlarge(np.zeros((3, 2, 3), np.uint8), 6).shape
@@ -102,7 +105,7 @@ def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
-    """Lay equal images (H, W, 3) out in rows; what lies between is transparent.
+    """Arrange images of equal size in a grid; the gaps are transparent.
 
     Example:
         >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, columns=2).shape
@@ -114,18 +117,23 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
     size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 4)
     sheet = np.zeros(size, np.uint8)
     for i, image in enumerate(images):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        place = sheet[top : top + height, left : left + width]
-        place[..., 3] = 255
-        place[..., : image.shape[-1]] = image
+        first_row, first_column = (
+            (i // columns) * (height + gap),
+            (i % columns) * (width + gap),
+        )
+        cell = sheet[
+            first_row : first_row + height, first_column : first_column + width
+        ]
+        cell[..., 3] = 255
+        cell[..., : image.shape[-1]] = image
     return sheet
 
 
 def to_image(pixels: np.ndarray, caption: str = "", detail: str = "") -> Image:
-    """Encode 8-bit pixels, (H, W, channels), as a PNG with its words.
+    """Encode 8-bit pixels, (H, W, channels), as a PNG with a caption.
 
-    Any channel count can be shown: 1 is gray, 3 RGB, 4 RGB with transparency; of
-    others the mean is shown.
+    One channel is gray, 3 RGB, 4 RGB with transparency; of other counts the mean over
+    channels is shown.
     """
     if pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)

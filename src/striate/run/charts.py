@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from striate.core.findings import Block, Cell, Column, Curve, Series, Table
-from striate.interpret.depth.layer_profile import Level
+from striate.interpret.depth.layer_profile import LayerProfile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.run.images import evenly
 
@@ -18,7 +18,9 @@ SIZES = {
 }
 
 
-def by_depth(title: str, size: str, lines: Mapping[str, Sequence[Level]]) -> Curve:
+def by_depth(
+    title: str, size: str, lines: Mapping[str, Sequence[LayerProfile]]
+) -> Curve:
     """Return one size of the layers against their number, a line a network or stage.
 
     Args:
@@ -42,14 +44,14 @@ def by_depth(title: str, size: str, lines: Mapping[str, Sequence[Level]]) -> Cur
     )
 
 
-def stages(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
+def stages(snapshots: Sequence[Snapshot]) -> dict[str, tuple[LayerProfile, ...]]:
     """Return layers at some stages of learning, the first and the last among them.
 
     Example:
-        >>> list(stages([Snapshot(step=s, levels=()) for s in (0, 1, 8)]))
+        >>> list(stages([Snapshot(step=s, layers=()) for s in (0, 1, 8)]))
         ['at initialization', 'after 1 step', 'after 8 steps']
     """
-    return {stage_name(one.step): one.levels for one in evenly(snapshots, STAGES)}
+    return {stage_name(one.step): one.layers for one in evenly(snapshots, STAGES)}
 
 
 def sights(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
@@ -77,16 +79,16 @@ def stage_name(step: int | None) -> str:
 def through_training(snapshots: Sequence[Snapshot], size: str) -> Curve:
     """Return one size of some layers against the step of learning."""
     steps = sights(snapshots)
-    numbers = evenly(range(min(len(one.levels) for one in snapshots)), LAYERS)
+    numbers = evenly(range(min(len(one.layers) for one in snapshots)), LAYERS)
     return Curve(
         title=f"{size.capitalize()} through training",
         x_label="step that sees it",
         y_label=SIZES[size],
         series=tuple(
             Series(
-                name=snapshots[0].levels[i].name,
+                name=snapshots[0].layers[i].name,
                 x=steps,
-                y=tuple(getattr(one.levels[i], size) for one in snapshots),
+                y=tuple(getattr(one.layers[i], size) for one in snapshots),
             )
             for i in numbers
         ),
@@ -130,12 +132,12 @@ def course_table(snapshots: Sequence[Snapshot]) -> Table:
             break
     rows = tuple(
         (levels[0].name, levels[0].depth, *_sizes(levels))
-        for levels in zip(*(one.levels for one in moments), strict=False)
+        for levels in zip(*(one.layers for one in moments), strict=False)
     )
     return Table(columns=tuple(columns), rows=rows, title="Layer by layer")
 
 
-def _sizes(levels: Sequence[Level]) -> list[Cell]:
+def _sizes(levels: Sequence[LayerProfile]) -> list[Cell]:
     return [getattr(level, size) for level in levels for size in SIZES]
 
 

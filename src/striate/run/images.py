@@ -10,11 +10,11 @@ from torch import Tensor
 from striate.audit.layer import shape_text
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.cache.pixel_rows import PixelRows
 from striate.data.decode.preprocess import normalize
-from striate.engine.checkpoint import read_weights
-from striate.interpret.feature_maps import SHOWN, feature_maps, map_sheet
+from striate.engine.weights_io import read_weights
+from striate.interpret.feature_maps import MAX_CHANNELS, feature_maps, map_sheet
 from striate.interpret.filters import filter_limits, filter_tiles, first_convolution
 from striate.interpret.render import tile, to_image
 from striate.report.format import percent
@@ -139,7 +139,7 @@ def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
     maps = [(name, stack) for name, stack in found.items() if min(stack.shape[1:]) > 1]
     shown: list[Image] = []
     for name, stack in evenly(maps, LAYERS_SHOWN):
-        count, drawn = len(stack), min(len(stack), SHOWN)
+        count, drawn = len(stack), min(len(stack), MAX_CHANNELS)
         detail = (
             f"{drawn} of {count} channels" if drawn < count else f"{count} channels"
         )

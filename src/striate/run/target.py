@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import blueprint
+from striate.audit.meta_mode import init_empty_weights
 from striate.audit.sketch import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
 from striate.core.files import hash_rows
-from striate.core.registry import nearest
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
+from striate.core.registry import closest_names
 from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.timm import is_timm
 from striate.run.layout import MANIFEST
@@ -86,7 +86,7 @@ def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Mod
     if real:
         return build()
     # timm looks at numbers while it builds, which ghosts have none of.
-    with torch.device("meta") if is_timm(name) else blueprint():
+    with torch.device("meta") if is_timm(name) else init_empty_weights():
         return build()
 
 
@@ -118,7 +118,7 @@ def _named(target: str, wanted: SummaryRequest, real: bool) -> Target:
 
 
 def _nothing(target: str) -> SettingError:
-    close = nearest(target, list_models())
+    close = closest_names(target, list_models())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     forms = "a name of `striate models`, file.py:Class, a run folder, or a sketch"
     sketched = "such as '28x28x1 > conv 3x3 8'"
@@ -175,7 +175,7 @@ def _from_file(target: str, wanted: SummaryRequest, real: bool) -> Target:
 def _ghostly(build: Callable[[], Any]) -> Any:
     """Build without weights; for real where the constructor looks at values."""
     try:
-        with blueprint():
+        with init_empty_weights():
             return build()
     except (RuntimeError, NotImplementedError):
         return build()

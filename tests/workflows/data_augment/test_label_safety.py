@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 
 from striate.core.files import read_csv
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.data.augment.augment import Augment
 from striate.data.augment.single_transform import (
     TRANSFORMS,
@@ -17,7 +17,7 @@ from striate.data.augment.single_transform import (
     range_ends,
     single_params,
 )
-from striate.metrics.significance import holm, no_loss
+from striate.metrics.significance import holm_correction, sign_test
 from striate.report.terminal import Console, show
 from striate.run.recipe import Recipe
 from striate.workflows.data_augment.augment import preview_augment
@@ -205,13 +205,15 @@ def test_range_ends():
 @pytest.mark.parametrize(("lost", "gained"), [(5, 0), (7, 3), (0, 4), (12, 11)])
 def test_no_loss_is_the_exact_one_sided_test(lost, gained):
     expected = binomtest(lost, lost + gained, 0.5, "greater").pvalue
-    assert no_loss(lost, gained) == pytest.approx(expected)
+    assert sign_test(lost, gained) == pytest.approx(expected)
 
 
 def test_holm_is_monotone_and_bounded():
-    assert holm([]) == ()
-    assert holm([0.03, 0.02, 0.01, 0.9]) == pytest.approx((0.06, 0.06, 0.04, 0.9))
-    assert holm([0.7, 0.8]) == (1.0, 1.0)
+    assert holm_correction([]) == ()
+    assert holm_correction([0.03, 0.02, 0.01, 0.9]) == pytest.approx(
+        (0.06, 0.06, 0.04, 0.9)
+    )
+    assert holm_correction([0.7, 0.8]) == (1.0, 1.0)
 
 
 def test_p_values_are_adjusted_for_the_number_of_classes():

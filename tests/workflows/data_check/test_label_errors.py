@@ -8,7 +8,7 @@ import pytest
 
 import striate as api
 from striate.core.errors import DataError
-from striate.core.seeds import generator
+from striate.core.seeds import numpy_generator
 from striate.data.check.check import check_images
 from striate.data.check.label_errors import LABEL_ERROR
 from striate.data.find_source import find_source
@@ -29,7 +29,7 @@ SHARE = 0.05
 
 def planted(source: Source, rows, seed=0):
     """Return some of a source's images, and where one label in twenty is wrong."""
-    rng = generator(seed, "flips")
+    rng = numpy_generator(seed, "flips")
     labels = [source.records[i].label for i in rows]
     flipped = rng.choice(len(rows), round(SHARE * len(rows)), replace=False)
     for i in flipped:

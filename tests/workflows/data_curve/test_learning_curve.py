@@ -239,7 +239,7 @@ def test_several_processes_would_each_train_all_of_it(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SettingError, match="for one process, and there are 2") as told:
         learning_curve(Recipe(data=str(photos)), out=tmp_path / "curve")
-    assert told.value.said_elsewhere is silent
+    assert told.value.reported_elsewhere is silent
     assert not (tmp_path / "curve").exists()
 
 

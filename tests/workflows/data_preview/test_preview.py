@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from striate.core.spec import RESIZES, Preprocess
+from striate.core.preprocess import RESIZE_MODES, Preprocess
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.decode.resize_effects import resize_effect
 from striate.data.decode.rules import preprocess_rules
@@ -42,7 +42,7 @@ def test_what_is_shown_is_what_training_sees(photos):
     }
     for image in result.images:
         assert torch.equal(image.inputs["pad"], fed[image.path])
-        for mode in RESIZES:
+        for mode in RESIZE_MODES:
             payload = (photos / image.path).read_bytes()
             p = replace(data.preprocess, resize=mode)
             assert torch.equal(image.inputs[mode], file_to_input(payload, p))
@@ -68,7 +68,7 @@ def test_costs_are_counted_over_all_images(photos):
     assert stretch.enlarged == pytest.approx(19 / 20)  # one side is below 32
 
 
-@pytest.mark.parametrize("mode", RESIZES)
+@pytest.mark.parametrize("mode", RESIZE_MODES)
 def test_a_fit_agrees_with_the_pixels(mode):
     """White on black background: what is white was the image."""
     p = Preprocess(channels=1, height=20, width=30, resize=mode, background=0)

@@ -9,17 +9,17 @@ import torch
 import striate as st
 from striate.core.errors import SettingError, UnknownNameError
 from striate.core.findings import Curve, Images, Prose, Table
-from striate.interpret.depth.layer_profile import rate
+from striate.interpret.depth.layer_profile import gradient_factor
 from striate.run.run import Run
 from striate.workflows.explain.depth import findings as room
-from striate.workflows.explain.depth.deep_chain import Design, chain
+from striate.workflows.explain.depth.deep_chain import ChainDesign, build_chain
 from striate.workflows.explain.depth.depth_study import depth_study
 from striate.workflows.explain.depth.findings import (
     depth_section,
-    own_layers,
+    run_snapshots,
     study_blocks,
 )
-from striate.workflows.explain.depth.nonlinearity import bend_section
+from striate.workflows.explain.depth.nonlinearity import nonlinearity_section
 from support.images import stripes
 
 
@@ -38,7 +38,7 @@ def study(data):
 def test_twins_begin_alike_and_differ_in_the_shortcut():
     x = torch.randn(3, 2, 9, 7)
     plain, twin = (
-        chain(Design(activation="relu", residual=r, depth=6), 2, 5, seed=4)
+        build_chain(ChainDesign(activation="relu", residual=r, depth=6), 2, 5, seed=4)
         for r in (False, True)
     )
     for a, b in zip(plain.parameters(), twin.parameters(), strict=True):
@@ -50,20 +50,20 @@ def test_twins_begin_alike_and_differ_in_the_shortcut():
     assert torch.allclose(both, first + 0.5 * link.conv(first.relu()), atol=1e-6)
     assert plain(x).shape == twin(x).shape == (3, 5)
     before = torch.get_rng_state()
-    chain(Design(activation="tanh", residual=True), 1, 2)
+    build_chain(ChainDesign(activation="tanh", residual=True), 1, 2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_designs_that_cannot_be():
     with pytest.raises(UnknownNameError, match="mean sigmoid"):
-        Design(activation="sigmoi", residual=True)
+        ChainDesign(activation="sigmoi", residual=True)
     for depth, width in ((2, 8), (9, 0)):
         with pytest.raises(SettingError, match="3 layers or more"):
-            Design(activation="tanh", residual=True, depth=depth, width=width)
+            ChainDesign(activation="tanh", residual=True, depth=depth, width=width)
 
 
 def test_a_sigmoid_vanishes_and_a_shortcut_cures(study):
-    found = {one.design.name: one for one in study.courses}
+    found = {one.design.name: one for one in study.chains}
     assert list(found)[:2] == ["sigmoid", "sigmoid, shortcuts"]
     assert found["sigmoid"].factor < 0.45
     assert found["sigmoid"].first < 1e-4
@@ -73,27 +73,29 @@ def test_a_sigmoid_vanishes_and_a_shortcut_cures(study):
 
 
 def test_every_chain_is_looked_at_from_beginning_to_end(data, study):
-    for one in study.courses:
+    for one in study.chains:
         assert [s.step for s in one.snapshots] == [0, 1, 2, 3, 4, 6, 8, 12]
-        assert len(one.costs) == 12
-        assert {len(s.levels) for s in one.snapshots} == {12}
-        assert one.factor == rate(one.snapshots[0].levels)
-    assert study.judged == len(data.subset("val"))
+        assert len(one.losses) == 12
+        assert {len(s.layers) for s in one.snapshots} == {12}
+        assert one.factor == gradient_factor(one.snapshots[0].layers)
+    assert study.num_images == len(data.subset("val"))
     counts = data.subset("val").labels.bincount()
-    assert study.chance == pytest.approx(float(counts.max()) / study.judged)
+    assert study.majority_accuracy == pytest.approx(
+        float(counts.max()) / study.num_images
+    )
 
 
 def test_the_best_rate_is_the_cheapest(data):
     design = {"depth": 4, "width": 4, "steps": 10, "activations": ["relu"]}
     said = []
-    both = depth_study(data, rates=(1e-6, 0.1), told=said.append, **design)
-    assert [one.lr for one in both.courses] == [0.1, 0.1]
+    both = depth_study(data, rates=(1e-6, 0.1), on_progress=said.append, **design)
+    assert [one.lr for one in both.chains] == [0.1, 0.1]
     assert len(said) == 2
     alone = depth_study(data, rates=(0.1,), **design)
-    assert alone.courses[0].costs == both.courses[0].costs
-    wild = depth_study(data, rates=(1e30,), **design).courses[0]
-    assert wild.costs[-1] == inf
-    assert len(wild.costs) == 10
+    assert alone.chains[0].losses == both.chains[0].losses
+    wild = depth_study(data, rates=(1e30,), **design).chains[0]
+    assert wild.losses[-1] == inf
+    assert len(wild.losses) == 10
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"rates": ()}, {"activations": ()}])
@@ -109,7 +111,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
     monkeypatch.setattr(room, "depth_study", lambda data, **how: study)
     section, data = depth_section(shared_run)
     table = next(b for b in section.blocks if getattr(b, "title", "") == "Chains")
-    assert table.rows[0][:2] == ("sigmoid", study.courses[0].factor)
+    assert table.rows[0][:2] == ("sigmoid", study.chains[0].factor)
     assert len(data["chains"]) == 6
     assert data["chains"][1]["residual"]
     steps = [one["step"] for one in data["layers"]]
@@ -125,7 +127,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
 def test_costs_are_means_of_steps(study):
     charts = {b.title: b for b in study_blocks(study) if isinstance(b, Curve)}
     line = charts["Chains: cost through training"].series[0]
-    costs = study.courses[0].costs
+    costs = study.chains[0].losses
     assert line.x == (4.0, 10.0)
     assert line.y == pytest.approx((sum(costs[:8]) / 8, sum(costs[8:]) / 4))
 
@@ -136,13 +138,13 @@ def test_a_network_without_a_name_is_shown_as_it_is(data, tmp_path):
     )
     model(torch.zeros(1, 3, *data.image_size))
     run = st.train(model, data, epochs=1, out=tmp_path / "run", quiet=True)
-    assert [one.step for one in own_layers(run)] == [None]
+    assert [one.step for one in run_snapshots(run)] == [None]
     again = Run(run.path, model=model, data=data)
-    assert len(own_layers(again)) == 1
+    assert len(run_snapshots(again)) == 1
 
 
 def test_why_depth_needs_a_bend(shared_run):
-    section, data = bend_section(shared_run)
+    section, data = nonlinearity_section(shared_run)
     line, deep, squares, bent = data["networks"]
     assert line["accuracy"] < 0.65
     assert deep["accuracy"] < 0.65
@@ -167,7 +169,7 @@ def test_on_digits_shortcuts_carry_gradients_and_let_all_three_learn():
         assert twin.accuracy > plain.accuracy
     (sigmoid, cured), _, (relu, twin) = found.twins
     assert sigmoid.first < 1e-15
-    assert sigmoid.accuracy < found.chance + 0.1
-    assert cured.accuracy > found.chance + 0.2
+    assert sigmoid.accuracy < found.probability + 0.1
+    assert cured.accuracy > found.probability + 0.2
     assert twin.accuracy > 0.9
     assert twin.accuracy > relu.accuracy + 0.3

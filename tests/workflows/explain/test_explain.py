@@ -15,20 +15,21 @@ import striate as st
 from striate.audit.network import audit
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.core.findings import Images, Prose, Table
-from striate.core.spec import Preprocess
-from striate.interpret.activations_at import features
+from striate.core.preprocess import Preprocess
+from striate.interpret.activations_at import activations_at
 from striate.interpret.layer_statistics import activation_statistics
-from striate.interpret.top_patches import habits
+from striate.interpret.top_patches import channel_preferences
 from striate.workflows.explain import attribution as answer
-from striate.workflows.explain.dataset import whole_section
+from striate.workflows.explain.dataset import dataset_section
 from striate.workflows.explain.depth import findings as depth_page
 from striate.workflows.explain.depth.depth_study import depth_study
 from striate.workflows.explain.explain import explain_images
-from striate.workflows.explain.filters_and_maps import flow_section
-from striate.workflows.explain.findings import ALSO, story
-from striate.workflows.explain.images import Shown, Wish
+from striate.workflows.explain.filters_and_maps import filters_and_maps_section
+from striate.workflows.explain.findings import EXTRA_SECTIONS, explain_findings
+from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.invariance import invariance_section
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.options import ExplainOptions
 from support.foreign_networks import STRANGERS, Functional, Reused, Unchanged, stranger
 from support.images import stripes
 
@@ -41,17 +42,17 @@ def about(model, channels, side=12):
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
-    return Subject(name="a stranger", model=model, preprocess=preprocess)
+    return LoadedModel(name="a stranger", model=model, preprocess=preprocess)
 
 
 def shown(channels, side=12):
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, channels))
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 64 - 2
-    return Shown(name="noise", pixels=pixels.astype(np.uint8), x=x)
+    return ExplainedImage(name="noise", pixels=pixels.astype(np.uint8), x=x)
 
 
 def own(run):
-    return Subject(
+    return LoadedModel(
         name="run",
         model=run.model,
         preprocess=run.preprocess,
@@ -72,27 +73,29 @@ def own(run):
 def test_a_page_about_any_network_leaves_it_alone(kind, channels):
     model = stranger(kind, channels)
     with Unchanged(model):
-        told = story(about(model, channels), [shown(channels)], Wish())
+        told = explain_findings(
+            about(model, channels), [shown(channels)], ExplainOptions()
+        )
     titles = [section.title for section in told.page.sections]
     expected = ["The ledger", "What one unit sees", "Filters and maps", "Layers"]
     assert titles[1:] == expected
-    assert told.looked_for is None
+    assert told.channel_patches is None
     assert json.loads(json.dumps(told.data, allow_nan=False)) == told.data
     facts = told.data["unit"]
     assert facts["pixels"] + facts["constants"] == pytest.approx(
         facts["value"], abs=1e-4
     )
-    assert {"1 occlusion", "1 integrated"} < set(told.maps)
+    assert {"1 occlusion", "1 integrated_gradients"} < set(told.maps)
 
 
-@pytest.mark.parametrize("name", ALSO)
-def test_every_split_leaves_the_networks_weights_alone(name, shared_run, monkeypatch):
+@pytest.mark.parametrize("name", EXTRA_SECTIONS)
+def test_every_part_leaves_the_networks_weights_alone(name, shared_run, monkeypatch):
     small = {"depth": 4, "width": 2, "steps": 2, "rates": (0.1,)}
     monkeypatch.setattr(
         depth_page, "depth_study", lambda data, **how: depth_study(data, **small)
     )
     with Unchanged(shared_run.model):
-        section, data = ALSO[name](shared_run, lambda line: None)
+        section, data = EXTRA_SECTIONS[name](shared_run, lambda line: None)
     assert section.blocks
     assert json.dumps(data)
 
@@ -101,7 +104,7 @@ def test_every_split_leaves_the_networks_weights_alone(name, shared_run, monkeyp
 
 
 def test_a_unit_of_ones_choosing(shared_run, tmp_path):
-    wish = Wish(unit=("conv1", (2, 3, 4)), methods=("gradcam",))
+    wish = ExplainOptions(unit=("conv1", (2, 3, 4)), methods=("gradcam",))
     with Unchanged(shared_run.model):
         done = explain_images(own(shared_run), (), wish, tmp_path / "made")
     facts = done.data["unit"]
@@ -128,15 +131,17 @@ def test_a_unit_of_ones_choosing(shared_run, tmp_path):
 
 
 def test_the_channel_of_a_unit_is_the_one_asked_for(shared_run):
-    """Its patches are those of `habits`, and by class the means of its maps."""
-    told = story(own(shared_run), [shown(1, 8)], Wish(unit=("pool1", (1, 0, 0))))
-    looked = told.looked_for
-    one = next(each for each in looked.found if each.call == "pool1")
+    """Its patches are those of `channel_preferences`; its class means are right."""
+    told = explain_findings(
+        own(shared_run), [shown(1, 8)], ExplainOptions(unit=("pool1", (1, 0, 0)))
+    )
+    looked = told.channel_patches
+    one = next(each for each in looked.preferences if each.call == "pool1")
     blocks = looked.channel("pool1", 1)
     table = next(block for block in blocks if isinstance(block, Table))
     means = one.by_class[:, 1]
     assert [row[1] for row in table.rows] == means.sort(descending=True).values.tolist()
-    path = looked.subset.paths[one.spots[1][0].image]
+    path = looked.subset.paths[one.patches[1][0].image]
     rows = [row for row in looked.table()[1] if row[:2] == ("pool1", 1)]
     assert [row[4] for row in rows] == [1, 2, 3]
     assert rows[0][6] == path
@@ -153,12 +158,14 @@ def test_the_channel_of_a_unit_is_the_one_asked_for(shared_run):
 )
 def test_units_that_are_not_there(shared_run, unit, kind, words):
     with pytest.raises(kind, match=words):
-        story(own(shared_run), [shown(1, 8)], Wish(unit=unit))
+        explain_findings(own(shared_run), [shown(1, 8)], ExplainOptions(unit=unit))
 
 
 def test_a_number_without_a_place_sees_everything(shared_run):
     last = [n for n, m in shared_run.model.named_modules() if isinstance(m, nn.Linear)]
-    told = story(own(shared_run), [shown(1, 8)], Wish(unit=(last[-1], (1,))))
+    told = explain_findings(
+        own(shared_run), [shown(1, 8)], ExplainOptions(unit=(last[-1], (1,)))
+    )
     section = next(s for s in told.page.sections if s.title == "What one unit sees")
     assert "it sees all of it" in section.blocks[0].text
     assert told.data["unit"] == {"layer": last[-1], "unit": [1]}
@@ -168,7 +175,7 @@ def test_a_number_without_a_place_sees_everything(shared_run):
 
 
 def test_numbers_lie_beside_the_images(shared_run, tmp_path):
-    wish = Wish(methods=("occlusion", "layercam"))
+    wish = ExplainOptions(methods=("occlusion", "layercam"))
     done = explain_images(own(shared_run), (), wish, tmp_path / "made")
     maps = load_file(done.folder / "maps.safetensors")
     images = len(done.data["images"])
@@ -205,7 +212,9 @@ def test_what_is_one_step_of_the_ledger_has_a_page():
             return y * 2
 
     model = Outside()
-    told = story(about(model, 1), [shown(1)], Wish(methods=("gradcam",)))
+    told = explain_findings(
+        about(model, 1), [shown(1)], ExplainOptions(methods=("gradcam",))
+    )
     assert "Outside of" in told.data["ledger"]["opened"][0]["detail"]
     assert told.data["unit"]["layer"] == "conv"
     assert "value" not in told.data["unit"]
@@ -214,17 +223,23 @@ def test_what_is_one_step_of_the_ledger_has_a_page():
 def test_a_network_without_maps_has_a_page():
     model = nn.Sequential(nn.Flatten(), nn.Linear(144, 5), nn.ReLU(), nn.Linear(5, 3))
     with Unchanged(model):
-        told = story(about(model, 1), [shown(1)], Wish(methods=("occlusion",)))
+        told = explain_findings(
+            about(model, 1), [shown(1)], ExplainOptions(methods=("occlusion",))
+        )
     assert told.data["unit"]["layer"] == "output"
     assert told.data["ledger"]["opened"]
     with pytest.raises(GeometryError, match="no layer's output has height"):
-        story(about(model, 1), [shown(1)], Wish(methods=("gradcam",)))
+        explain_findings(
+            about(model, 1), [shown(1)], ExplainOptions(methods=("gradcam",))
+        )
 
 
 def test_a_image_too_large_for_a_ledger_has_a_page(monkeypatch):
-    monkeypatch.setattr("striate.interpret.trace.MOST", 1000)
+    monkeypatch.setattr("striate.interpret.trace.MAX_BYTES", 1000)
     model = stranger(Functional)
-    told = story(about(model, 3), [shown(3)], Wish(methods=("gradcam",)))
+    told = explain_findings(
+        about(model, 3), [shown(3)], ExplainOptions(methods=("gradcam",))
+    )
     ledger = next(s for s in told.page.sections if s.title == "The ledger")
     assert (
         "There is no ledger here: the numbers of a 1×3×12×12" in ledger.blocks[0].text
@@ -236,12 +251,14 @@ def test_a_image_too_large_for_a_ledger_has_a_page(monkeypatch):
 def test_a_red_stamp_stands_on_the_page(monkeypatch):
     """An edge detector in the guise of a method is not to be read as evidence."""
     monkeypatch.setattr(
-        "striate.interpret.attribution.attribute.cam_map",
+        "striate.interpret.attribution.attribute.grad_cam_map",
         lambda network, x, *_: x[0].mean(0).abs(),
     )
     model = stranger(Reused)
-    found = answer.answered(
-        about(model, 3), shown(3), Wish(methods=("gradcam",), against=0, target=1)
+    found = answer.explain_image(
+        about(model, 3),
+        shown(3),
+        ExplainOptions(methods=("gradcam",), against=0, target=1),
     )
     drawn = next(b for b in found.section.blocks if isinstance(b, Images)).images
     assert drawn[1].detail == "RED STAMP: does not depend on the weights"
@@ -270,10 +287,14 @@ class Watched:
 @pytest.mark.parametrize(
     "look",
     [
-        lambda model, x: flow_section(model, x, [str(i) for i in range(12)]),
+        lambda model, x: filters_and_maps_section(
+            model, x, [str(i) for i in range(12)]
+        ),
         lambda model, x: activation_statistics(model, x),
-        lambda model, x: habits(model, [(x, torch.zeros(1).long())], ["3", "9"], 1),
-        lambda model, x: features(model, x, "11"),
+        lambda model, x: channel_preferences(
+            model, [(x, torch.zeros(1).long())], ["3", "9"], 1
+        ),
+        lambda model, x: activations_at(model, x, "11"),
     ],
 )
 def test_maps_are_streamed(look):
@@ -294,7 +315,7 @@ def test_the_surest_mistakes_come_first(tmp_path):
     data = st.load_data(st.from_arrays("noisy", pixels, names))
     model = st.create_model("tutorial_color", num_classes=2, in_chans=3, image_size=12)
     run = st.train(model, data, epochs=2, out=tmp_path / "run", quiet=True)
-    section, facts = whole_section(run)
+    section, facts = dataset_section(run)
     drawn = next(b for b in section.blocks if isinstance(b, Images))
     assert drawn.title == "The surest mistakes"
     found = run.predictions(run.evaluated_split)
@@ -335,6 +356,6 @@ def test_pools_that_cannot_be_compared_are_named(shared_run, monkeypatch):
     def refuse(*_):
         raise GeometryError("it does not fit")
 
-    monkeypatch.setattr("striate.workflows.explain.invariance.refit", refuse)
+    monkeypatch.setattr("striate.workflows.explain.invariance.refit_head", refuse)
     _, data = invariance_section(run)
     assert len(data["left_out"]) == 5

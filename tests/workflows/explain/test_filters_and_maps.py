@@ -7,16 +7,16 @@ from torch import nn
 
 import striate as st
 from striate.core.findings import Curve, Images, Prose, Table
-from striate.interpret.invariance.one_pixel_shift import sized
-from striate.interpret.layer_choice import calls_of
+from striate.interpret.invariance.one_pixel_shift import resize_gray
+from striate.interpret.layer_choice import layer_shapes
 from striate.workflows.explain import filters_and_maps as flow
-from striate.workflows.explain.filters_and_maps import flow_section
-from striate.workflows.explain.one_pixel import count_all, one_pixel_blocks
+from striate.workflows.explain.filters_and_maps import filters_and_maps_section
+from striate.workflows.explain.one_pixel import count_changes, one_pixel_blocks
 from support.foreign_networks import InPlace, Reused, Unchanged, stranger
 
 
 def inner_calls(model, x):
-    shapes = calls_of(model, x)
+    shapes = layer_shapes(model, x)
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
     return [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
 
@@ -31,7 +31,7 @@ def test_filters_stand_before_the_maps_they_make(kind):
     x = torch.randn(1, 3, 12, 12)
     calls = inner_calls(model, x)
     with Unchanged(model):
-        section = flow_section(model, x, calls)
+        section = filters_and_maps_section(model, x, calls)
     shown = galleries(section)
     assert list(shown) == [f"{i} · {call}" for i, call in enumerate(calls, 1)]
     filters = dict(model.named_modules())
@@ -53,8 +53,8 @@ def test_maps_are_those_of_the_layer_before_in_place_changes():
     torch.manual_seed(0)
     layers = nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True)
     x = torch.randn(1, 1, 6, 6)
-    both = galleries(flow_section(nn.Sequential(*layers), x, ["0", "1"]))
-    alone = galleries(flow_section(nn.Sequential(layers[0]), x, ["0"]))
+    both = galleries(filters_and_maps_section(nn.Sequential(*layers), x, ["0", "1"]))
+    alone = galleries(filters_and_maps_section(nn.Sequential(layers[0]), x, ["0"]))
     assert both["1 · 0"][-1].png == alone["1 · 0"][-1].png
     assert both["2 · 1"][-1].png != alone["1 · 0"][-1].png
 
@@ -63,14 +63,18 @@ def test_deep_networks_show_the_layers_with_filters(monkeypatch):
     monkeypatch.setattr(flow, "MOST", 4)
     pairs = [layer for _ in range(6) for layer in (nn.Conv2d(2, 2, 1), nn.ReLU())]
     model = nn.Sequential(*pairs)
-    section = flow_section(model, torch.randn(1, 2, 3, 3), [str(i) for i in range(12)])
+    section = filters_and_maps_section(
+        model, torch.randn(1, 2, 3, 3), [str(i) for i in range(12)]
+    )
     assert list(galleries(section)) == ["1 · 0", "5 · 4", "7 · 6", "11 · 10"]
     assert "4 of 12 layers" in section.lead
     assert len(section.blocks[-1].rows) == 6  # in numbers all are there
 
 
 def test_a_network_without_filters_has_maps():
-    section = flow_section(nn.Sequential(nn.ReLU()), torch.randn(1, 1, 3, 3), ["0"])
+    section = filters_and_maps_section(
+        nn.Sequential(nn.ReLU()), torch.randn(1, 1, 3, 3), ["0"]
+    )
     assert [type(block) for block in section.blocks] == [Images]
 
 
@@ -92,14 +96,14 @@ def data():
     return st.load_data(st.from_arrays("bars", bars(60), names))
 
 
-def test_every_image_of_every_split_is_counted(data):
-    counted = count_all(data)
+def test_every_image_of_every_part_is_counted(data):
+    counted = count_changes(data)
     assert counted.gray.shape == (60, 28, 28)
     expected = {"short": 12, "middle": 14, "long": 16}  # two sides, a row each
     for i, name in enumerate(data.labels.names):
-        own = counted.found[0].counts[counted.labels == i]
+        own = counted.preferences[0].counts[counted.labels == i]
         assert set(own.tolist()) == {expected[name]}
-    assert float(counted.falls("image").abs().max()) == 0
+    assert float(counted.relative_changes("image").abs().max()) == 0
 
 
 def test_the_words_are_the_counts(data):
@@ -124,13 +128,13 @@ def test_the_words_are_the_counts(data):
 def test_small_images_are_brought_to_the_notes_size():
     small = torch.zeros(1, 8, 8)
     small[0, :, 3:5] = 1
-    large = sized(small)
+    large = resize_gray(small)
     assert large.shape == (1, 28, 28)
     assert large[0, :, 14].min() > 0.9
     assert float(large.mean()) == pytest.approx(0.25, abs=0.01)
     same = torch.rand(2, 28, 28)
-    assert sized(same) is same
-    shrunk = sized(torch.rand(1, 60, 44))
+    assert resize_gray(same) is same
+    shrunk = resize_gray(torch.rand(1, 60, 44))
     assert shrunk.shape == (1, 28, 28)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model
 from striate.models.head import last_dense
-from striate.workflows.explain.pooling_swap import POOLS, refit, with_pool
+from striate.workflows.explain.pooling_swap import POOLS, refit_head, replace_pools
 
 
 def network(pool):
@@ -26,7 +26,7 @@ def test_every_kind_keeps_the_size(kind, side, pool):
     model = network(pool)
     x = torch.randn(2, 1, side, side)
     before = model(x)
-    other, count = with_pool(model, kind)
+    other, count = replace_pools(model, kind)
     assert count == 1
     assert other(x).shape == before.shape
     assert torch.equal(model(x), before)
@@ -44,7 +44,7 @@ def test_refitting_learns_what_can_be_told_apart():
     model(x)
     name = last_dense(model)
     filters = model[0].weight.clone()
-    refit(model, [(x, y)], name)
+    refit_head(model, [(x, y)], name)
     assert (model(x).argmax(1) == y).float().mean() == 1
     assert torch.equal(model[0].weight, filters)
     assert last_dense(nn.Flatten()) is None
@@ -60,4 +60,4 @@ def test_auxiliary_heads_and_distances_are_no_dense_head(name, head):
 def test_a_head_that_is_not_the_end_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.AdaptiveAvgPool1d(2))
     with pytest.raises(GeometryError, match="changed before"):
-        refit(model, [(torch.randn(5, 1, 2, 2), torch.zeros(5).long())], "1")
+        refit_head(model, [(torch.randn(5, 1, 2, 2), torch.zeros(5).long())], "1")

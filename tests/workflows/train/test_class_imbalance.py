@@ -2,7 +2,7 @@
 
 Checked by removal: without `check_batch` torch stops with "Expected more than 1 value
 per channel"; without the balanced judgement the last epoch that forgets the rare class
-is kept; with torch's own class weights the tests of `engine.cost` go red.
+is kept; with torch's own class weights the tests of `engine.loss` go red.
 """
 
 import json
@@ -98,7 +98,7 @@ def dealt_or_refused(root, seed):
 def test_many_classes(monkeypatch):
     """As 10,000 classes go, with the limits drawn in; those themselves run nightly."""
     monkeypatch.setattr(answers, "WIDE", 20)
-    monkeypatch.setattr(metrics, "SQUARE", 20)
+    monkeypatch.setattr(metrics, "MAX_MATRIX_CLASSES", 20)
     check_many_classes(60)
 
 
@@ -121,7 +121,7 @@ def check_many_classes(count):
         count,
         [],
     )
-    assert sum(n for *_, n in score["confusions"]) == round(
+    assert sum(n for *_, n in score["confused_pairs"]) == round(
         (1 - score["accuracy"]) * count
     )
     kept, fresh = run.predictions("test"), run.judge(data.subset("test"))
@@ -208,7 +208,9 @@ def test_with_the_switch_epochs_are_judged_by_the_balanced_accuracy(balanced, be
     train = Scripted(model, batch, [ALWAYS_A, BY_SIGN])
     history = fit(model, optimizer, train, Held(batch), plan)
     assert [d.val_accuracy for d in history] == pytest.approx([0.9, 0.5])
-    assert [d.val_balanced for d in history] == pytest.approx([0.5, (4 / 9 + 1) / 2])
+    assert [d.val_balanced_accuracy for d in history] == pytest.approx(
+        [0.5, (4 / 9 + 1) / 2]
+    )
     assert [d.best for d in history] == best
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from striate.core.registry import unknown
-from striate.core.settings import check, setting
+from striate.core.registry import unknown_name_error
+from striate.core.settings import check_settings, setting
 
 FLIPS = ("none", "horizontal", "vertical", "both")
 BORDERS = ("reflect", "edge", "background")
@@ -91,7 +91,7 @@ class Augment:
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        check_settings(self)
 
     @property
     def interpolates(self) -> bool:
@@ -154,6 +154,6 @@ def augmentation(preset: str = "none", **ranges: float | str | None) -> Augment:
         30
     """
     if preset not in PRESETS:
-        raise unknown("augmentation", preset, PRESETS)
+        raise unknown_name_error("augmentation", preset, PRESETS)
     overrides = {name: value for name, value in ranges.items() if value is not None}
     return Augment(**{**PRESETS[preset], **overrides})

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.core.seeds import generator
+from striate.core.seeds import numpy_generator
 
 
 @lru_cache(maxsize=8)
 def first_epoch_flips(count: int, seed: int) -> np.ndarray:
     """Return one random bit for each image, the same in all epochs; read-only."""
-    flips: np.ndarray = generator(seed, "flip").integers(0, 2, count).astype(bool)
+    flips: np.ndarray = numpy_generator(seed, "flip").integers(0, 2, count).astype(bool)
     flips.flags.writeable = False
     return flips
 

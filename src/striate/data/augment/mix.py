@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.core.seeds import generator, permutation, uniform
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
+from striate.core.seeds import numpy_generator, permutation, uniform
 from striate.data.augment.augment import Augment
 
 _QUANTILES = 1 << 16
@@ -82,7 +82,7 @@ def _partners(count: int, seed: int, epoch: int) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _quantiles(alpha: float) -> np.ndarray:
     """Return sorted samples of Beta(a, a), a table for inverse sampling."""
-    samples = generator("beta", alpha).beta(alpha, alpha, _QUANTILES)
+    samples = numpy_generator("beta", alpha).beta(alpha, alpha, _QUANTILES)
     return np.sort(samples)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import SettingError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.augment.color import ColorMap
 from striate.data.augment.geometry import sampling_field, warp_images

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from striate.core.preprocess import ImageSpec
 from striate.core.seeds import uniform
-from striate.core.spec import ImageSpec
 from striate.data.augment.augment import Augment
 from striate.data.augment.elastic import CONTROL_POINTS
 from striate.data.augment.flip import flipped_in_epoch

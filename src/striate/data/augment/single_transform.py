@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from striate.core.preprocess import ImageSpec
 from striate.core.seeds import uniform
-from striate.core.spec import ImageSpec
 from striate.data.augment.augment import Augment
 from striate.data.augment.elastic import CONTROL_POINTS
 from striate.data.augment.random_params import RandomParams, identity_params

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import StriateError
 from striate.data.check.fingerprint import THUMB
 from striate.data.check.image_stats import ExaminedImage, ImageStats, UnusableFile
@@ -212,7 +212,7 @@ class _WorkerPool:
     def results(self, workers: int | None) -> Iterator[Result]:
         """Yield all results in order, with at most this many workers."""
         # Starting a worker takes as long as decoding a few hundred small images.
-        worker_count = min(workers or processors(), 1 + self.count // IMAGES_PER_WORKER)
+        worker_count = min(workers or cpu_count(), 1 + self.count // IMAGES_PER_WORKER)
         try:
             yield from self.work(worker_count)
         finally:

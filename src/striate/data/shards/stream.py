@@ -14,8 +14,8 @@ from typing import overload
 import numpy as np
 import torch
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.cache.cache_folder import TemporaryFolder
 from striate.data.shards.index import ROW, LocalShards, Shard, ShardImages, scan_shard
 from striate.data.shards.tars import split_of_shard
@@ -43,7 +43,7 @@ class ShardStream:
         channels: 1 where every image is gray.
     """
 
-    labels: Labels
+    labels: ClassNames
     originals: Mapping[str, ShardImages] = field(repr=False)
     numbers: Mapping[str, torch.Tensor] = field(repr=False)
     blocks: Mapping[str, tuple[tuple[int, int], ...]] = field(repr=False)
@@ -84,7 +84,7 @@ def open_shard_stream(
     shards = [
         scan_shard(n, index, local_shards, background, white_level) for n in names
     ]
-    labels = Labels.of([label for shard in shards for label in shard.labels])
+    labels = ClassNames.of([label for shard in shards for label in shard.labels])
     if len(labels) < 2:
         what = f"{len(labels)} classes in {len(names)} shards: at least 2 are needed"
         fix = "give each image a .cls or .json file, or put it into a class folder"
@@ -134,7 +134,7 @@ def _map_labels(root: Path, split: str) -> torch.Tensor:
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.int64)
 
 
-def _label_conflicts(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
+def _label_conflicts(shards: Sequence[Shard], labels: ClassNames) -> set[bytes]:
     """Return the hashes of images with two labels; one bucket of hashes at a time."""
     conflicts: set[bytes] = set()
     for bucket in range(_BUCKETS):
@@ -164,7 +164,7 @@ def _label_conflicts(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
 
 def _write_splits(
     shards: Sequence[Shard],
-    labels: Labels,
+    labels: ClassNames,
     conflicts: set[bytes],
     split_config: SplitConfig,
     root: Path,
@@ -211,7 +211,7 @@ def _write_splits(
     return blocks, classes, skipped
 
 
-def _check_classes(labels: Labels, classes: Mapping[str, set[int]]) -> None:
+def _check_classes(labels: ClassNames, classes: Mapping[str, set[int]]) -> None:
     for split in classes:
         unknown = sorted(classes[split] - classes["train"])
         if unknown:

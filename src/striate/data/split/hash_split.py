@@ -11,9 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from striate.core.errors import SettingError
-from striate.core.seeds import derive
+from striate.core.seeds import derive_seed
 
-SPAN = 1 << 63  # `derive` gives 0 … SPAN - 1
+SPAN = 1 << 63  # `derive_seed` gives 0 … SPAN - 1
 FOLD_FLAGS = "--folds, --fold"
 SHARE_FLAGS = "--val-fraction, --test-fraction"
 
@@ -86,7 +86,7 @@ class SplitConfig:
 def hash_number(seed: int, purpose: str, content: str, group: str | None = None) -> int:
     """Return a random number, 0 … SPAN-1, for an image or its whole group."""
     key = ("group", group) if group else ("content", content)
-    return derive(seed, purpose, *key)
+    return derive_seed(seed, purpose, *key)
 
 
 def split_of_number(

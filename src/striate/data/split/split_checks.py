@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.split_file import SplitRow
 
@@ -43,8 +43,8 @@ def check_counts(labels: Iterable[str]) -> None:
 
 
 def check_classes(
-    rows: Sequence[SplitRow], labels: Labels, held_out: Collection[str] = ()
-) -> Labels:
+    rows: Sequence[SplitRow], labels: ClassNames, held_out: Collection[str] = ()
+) -> ClassNames:
     """Return the classes that have training images, in output order.
 
     Args:
@@ -71,7 +71,7 @@ def check_classes(
             what = f"the {split} split has classes without training images: {names}"
             fix = "add training images, rename the classes, or remove them"
             raise DataError(what, fix=fix)
-    return Labels(tuple(name for name in labels.names if name in counts["train"]))
+    return ClassNames(tuple(name for name in labels.names if name in counts["train"]))
 
 
 def _by_split(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:

@@ -1,8 +1,8 @@
-"""A whole number shared out: so much from each pixel, so much from each layer's biases.
+"""Contributions of every pixel and of every layer's biases to one unit's value.
 
-With a the numbers and g = ∂unit/∂a, a step with output y adds g·(y − J·a): its biases,
-and nothing else where it is linear between its kinks, as convolutions, batch norm,
-ReLU and pools are. What pixels and steps add is the unit itself:
+Let a be the inputs of a step, y its output and g = ∂unit/∂y. The step adds g·(y − J·a):
+this is its bias if the step is piecewise linear, as convolutions, batch norm, ReLU and
+pooling are. All contributions add up to the value of the unit:
 
     unit = Σ pixels g·x + Σ steps g·(y − J·a)
 """
@@ -14,22 +14,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from striate.interpret.arithmetic.op_rules import gradients_of
+from striate.interpret.arithmetic.op_rules import optional_gradients
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.trace import Ref, Step
+from striate.interpret.trace import TensorRef, TraceStep
 
-_ROUNDING = 1e-6  # of a step's terms: less is what single precision loses
+_ROUNDING = (
+    1e-6  # share of a step's terms: below it, the rest is a float32 rounding error
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shares:
-    """What a number is made of, all the way down.
+class Contributions:
+    """The contributions of pixels and biases to one value.
 
     Args:
-        value: The framework's number.
-        pixels: (C, H, W): what each input number adds.
-        steps: What each step adds of its own, by name: biases, and the bend of
-            functions that are not straight; what is left is `rounding`.
+        value: The value as torch computed it.
+        pixels: (C, H, W): contribution of each input value.
+        steps: Contribution of each step by name: biases, and the nonlinear part of
+            smooth functions such as tanh; `rounding` is the rest.
     """
 
     value: float
@@ -38,73 +40,85 @@ class Shares:
 
     @property
     def total(self) -> float:
-        """Everything added up."""
+        """Sum of all contributions."""
         return float(self.pixels.sum()) + sum(self.steps.values())
 
 
-def shares(book: UnitArithmetic, name: str, unit: tuple[int, ...]) -> Shares:
-    """Share one number out over pixels and biases.
+def contributions(
+    arithmetic: UnitArithmetic, name: str, unit: tuple[int, ...]
+) -> Contributions:
+    """Compute the contributions of pixels and biases to one unit.
 
-    The backward pass goes along the ledger's own steps, each recomputed by itself, so
-    the model is not needed; memory holds every step's gradient.
+    The backward pass recomputes the traced steps one by one, so the model is not
+    needed. Memory holds the gradients of all steps.
 
     Raises:
-        SettingError: There is no such unit.
+        SettingError: The unit does not exist.
 
     Example:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> book = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
-        >>> found = shares(book, "0", (1, 0, 0))
-        >>> abs(found.total - found.value) < 1e-5
+        >>> arithmetic = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
+        >>> gradients_in = contributions(arithmetic, "0", (1, 0, 0))
+        >>> abs(gradients_in.total - gradients_in.value) < 1e-5
         True
     """
-    entry = book.open(name, unit)
-    start = torch.zeros_like(book.tape.value(entry.ref), dtype=torch.float64)
+    entry = arithmetic.open(name, unit)
+    start = torch.zeros_like(arithmetic.trace.value(entry.ref), dtype=torch.float64)
     start[entry.unit] = 1
     gradients = {entry.ref: start}
-    own: dict[str, float] = {}
+    by_step: dict[str, float] = {}
     for number in range(entry.ref.step, 0, -1):
-        step = book.tape.steps[number]
-        parts = [Ref(number, part) for part in range(len(step.results))]
-        asked = {ref: gradients.pop(ref) for ref in parts if ref in gradients}
-        if not asked:
+        step = arithmetic.trace.steps[number]
+        results = [TensorRef(number, index) for index in range(len(step.results))]
+        upstream = {ref: gradients.pop(ref) for ref in results if ref in gradients}
+        if not upstream:
             continue
-        left, size = _back(book, step, asked, gradients)
-        name_of = book.name(parts[0]) if abs(left) > _ROUNDING * size else "rounding"
-        own[name_of] = own.get(name_of, 0.0) + left
-    pixels = gradients.get(Ref(0), torch.zeros_like(book.tape.value(Ref(0))))
-    spread = (pixels * book.tape.value(Ref(0)))[0]
-    return Shares(value=entry.value, pixels=spread, steps=own)
+        remainder, size = _backward_step(arithmetic, step, upstream, gradients)
+        label = (
+            arithmetic.name(results[0])
+            if abs(remainder) > _ROUNDING * size
+            else "rounding"
+        )
+        by_step[label] = by_step.get(label, 0.0) + remainder
+    pixels = gradients.get(
+        TensorRef(0), torch.zeros_like(arithmetic.trace.value(TensorRef(0)))
+    )
+    pixels = (pixels * arithmetic.trace.value(TensorRef(0)))[0]
+    return Contributions(value=entry.value, pixels=pixels, steps=by_step)
 
 
-def _back(
-    book: UnitArithmetic,
-    step: Step,
-    asked: dict[Ref, Tensor],
-    gradients: dict[Ref, Tensor],
+def _backward_step(
+    arithmetic: UnitArithmetic,
+    step: TraceStep,
+    upstream: dict[TensorRef, Tensor],
+    gradients: dict[TensorRef, Tensor],
 ) -> tuple[float, float]:
-    """Send gradients through one step; return what it adds, and its terms' size."""
+    """Backpropagate through one step; return its contribution and its terms' size."""
     sources = list(dict.fromkeys(step.refs))
-    inputs = {s: book.tape.value(s).detach().clone().requires_grad_() for s in sources}
+    inputs = {
+        s: arithmetic.trace.value(s).detach().clone().requires_grad_() for s in sources
+    }
     with torch.enable_grad():
-        results = step.again(lambda source: inputs[source])
+        results = step.recompute(lambda source: inputs[source])
         pairs = [
-            (results[ref.part], grad)
-            for ref, grad in asked.items()
-            if results[ref.part].requires_grad
+            (results[ref.index], grad)
+            for ref, grad in upstream.items()
+            if results[ref.index].requires_grad
         ]
         outputs = [result for result, _ in pairs]
-        sent = [grad.to(result.dtype) for result, grad in pairs]
-        found = gradients_of(outputs, list(inputs.values()), sent)
-    kept = [book.tape.value(ref).double() * grad for ref, grad in asked.items()]
-    size = sum(float(terms.abs().sum()) for terms in kept)
-    added = sum(float(terms.sum()) for terms in kept)
-    for source, gradient in zip(sources, found, strict=True):
+        grad_outputs = [grad.to(result.dtype) for result, grad in pairs]
+        gradients_in = optional_gradients(outputs, list(inputs.values()), grad_outputs)
+    products = [
+        arithmetic.trace.value(ref).double() * grad for ref, grad in upstream.items()
+    ]
+    size = sum(float(terms.abs().sum()) for terms in products)
+    added = sum(float(terms.sum()) for terms in products)
+    for source, gradient in zip(sources, gradients_in, strict=True):
         if gradient is None:
             continue
         double = gradient.double()
-        added -= float((book.tape.value(source).double() * double).sum())
+        added -= float((arithmetic.trace.value(source).double() * double).sum())
         before = gradients.get(source)
         gradients[source] = double if before is None else before + double
     return added, size

@@ -1,8 +1,8 @@
-"""How each of torch's operations makes one number: a table from name to rule.
+"""How one output value of each torch operation is computed: a table of rules.
 
-A rule returns the parts of the sum, or says that the number is a function of others.
-What no rule knows is computed again whole from its own inputs and called a function of
-those that move it: opened, but not a sum.
+A rule returns the terms of a sum, or the inputs of a function. An operation without a
+rule is recomputed as a whole; its value is a function of the inputs with a nonzero
+gradient.
 """
 
 from __future__ import annotations
@@ -15,60 +15,64 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.interpret.arithmetic.entry import (
-    CHOICE,
+from striate.interpret.arithmetic.unit_value import (
     COPY,
     FUNCTION,
-    Entry,
+    MAXIMUM,
     Floats,
-    Part,
-    summed,
+    InputTerms,
+    UnitValue,
+    weighted_sum,
 )
-from striate.interpret.trace import Ref, Step, writes
+from striate.interpret.trace import TensorRef, TraceStep, is_in_place
 
 Unit = tuple[int, ...]
-Value = Callable[[Ref], Tensor]
-Rule = Callable[[Step, Ref, Unit, Value], Entry]
+Value = Callable[[TensorRef], Tensor]
+Rule = Callable[[TraceStep, TensorRef, Unit, Value], UnitValue]
 
 
 def _numbers(tensor: Tensor) -> Floats:
     return tensor.detach().double().cpu().numpy()
 
 
-def _part(ref: Ref, value: Tensor, at: Any, weights: Any) -> Part:
-    places = np.asarray(at, np.int64).reshape(-1)
-    values = _numbers(value.detach().reshape(-1)[torch.from_numpy(places)])
-    return Part(ref=ref, at=places, values=values, weights=np.ravel(weights))
+def _terms(ref: TensorRef, value: Tensor, at: Any, weights: Any) -> InputTerms:
+    positions = np.asarray(at, np.int64).reshape(-1)
+    values = _numbers(value.detach().reshape(-1)[torch.from_numpy(positions)])
+    return InputTerms(
+        ref=ref, positions=positions, values=values, weights=np.ravel(weights)
+    )
 
 
 def _number(tensor: Tensor) -> float:
     return float(tensor.detach())
 
 
-def _own(step: Step, ref: Ref, unit: Unit) -> float:
-    return _number(step.results[ref.part][unit])
+def _value_at(step: TraceStep, ref: TensorRef, unit: Unit) -> float:
+    return _number(step.results[ref.index][unit])
 
 
-def _convolution(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _convolution(
+    step: TraceStep, ref: TensorRef, unit: Unit, value: Value
+) -> UnitValue:
     """Σ over the group's channels and the window: x·w, and the bias."""
-    source, weight, bias, stride, padding, dilation, turned, _, groups = step.args
+    source, weight, bias, stride, padding, dilation, transposed, _, groups = step.args
     x = value(source)
-    n, channel, *places = unit
+    n, channel, *positions = unit
     outputs = step.results[0].shape[1] // groups
     group, within = divmod(channel, outputs)
-    if turned:
+    if transposed:
         first = group * weight.shape[0] // groups
         kernel = weight[first : first + weight.shape[0] // groups, within]
     else:
         first = group * weight.shape[1]
         kernel = weight[channel]
     taps = [
-        _taps(at, size, side, s, p, d, turned)
+        _taps(at, size, side, s, p, d, transposed)
         for at, size, side, s, p, d in zip(
-            places,
+            positions,
             weight.shape[2:],
             x.shape[2:],
-            *(_spread(v, len(places)) for v in (stride, padding, dilation)),
+            *(_spread(v, len(positions)) for v in (stride, padding, dilation)),
             strict=True,
         )
     ]
@@ -77,8 +81,10 @@ def _convolution(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
     at = np.ravel_multi_index(np.broadcast_arrays(*inputs), tuple(x.shape))
     rows = np.ix_(np.arange(kernel.shape[0]), *(tap for _, tap in taps))
     constant = 0.0 if bias is None else _number(bias[channel])
-    part = _part(source, x, at, _numbers(kernel)[rows])
-    return summed(ref, unit, _own(step, ref, unit), "convolution", (part,), constant)
+    term = _terms(source, x, at, _numbers(kernel)[rows])
+    return weighted_sum(
+        ref, unit, _value_at(step, ref, unit), "convolution", (term,), constant
+    )
 
 
 def _spread(value: Sequence[int], count: int) -> list[int]:
@@ -92,24 +98,26 @@ def _taps(
     stride: int,
     padding: int,
     dilation: int,
-    turned: bool,
+    transposed: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return input positions inside the image, and the kernel's cells upon them."""
+    """Return the input positions inside the image, and the kernel cells at them."""
     taps = np.arange(size)
-    if turned:
-        places = at + padding - dilation * taps
-        good = (places % stride == 0) & (places >= 0) & (places < side * stride)
-        return places[good] // stride, taps[good]
-    places = at * stride - padding + dilation * taps
-    good = (places >= 0) & (places < side)
-    return places[good], taps[good]
+    if transposed:
+        positions = at + padding - dilation * taps
+        inside = (
+            (positions % stride == 0) & (positions >= 0) & (positions < side * stride)
+        )
+        return positions[inside] // stride, taps[inside]
+    positions = at * stride - padding + dilation * taps
+    inside = (positions >= 0) & (positions < side)
+    return positions[inside], taps[inside]
 
 
-def _linear(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """Σ x·w + bias, of `addmm` and `mm` with weights that are not data."""
+def _linear(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """Σ x·w + bias, of `addmm` and `mm` with constant weights."""
     offset = len(step.args) - 2
     x, weight = step.args[offset], step.args[offset + 1]
-    if not isinstance(x, Ref) or isinstance(weight, Ref):
+    if not isinstance(x, TensorRef) or isinstance(weight, TensorRef):
         return _function(step, ref, unit, value)
     numbers = value(x)
     row, column = unit
@@ -117,17 +125,19 @@ def _linear(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
     constant = 0.0
     if offset:
         bias = step.args[0]
-        if isinstance(bias, Ref):
+        if isinstance(bias, TensorRef):
             return _function(step, ref, unit, value)
         constant = _number(bias.expand_as(step.results[0])[unit])
-    part = _part(x, numbers, at, _numbers(weight[:, column]))
-    return summed(ref, unit, _own(step, ref, unit), "linear", (part,), constant)
+    term = _terms(x, numbers, at, _numbers(weight[:, column]))
+    return weighted_sum(
+        ref, unit, _value_at(step, ref, unit), "linear", (term,), constant
+    )
 
 
-def _batch_norm(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _batch_norm(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """x·γ/√(σ² + ε) + (β − μ·γ/√(σ² + ε)) with the running μ and σ²."""
     source, weight, bias, mean, variance, training, _, epsilon = step.args
-    if training or isinstance(mean, Ref) or mean is None:
+    if training or isinstance(mean, TensorRef) or mean is None:
         return _function(step, ref, unit, value)
     c = unit[1]
     slope = (1.0 if weight is None else _number(weight[c])) / math.sqrt(
@@ -135,33 +145,37 @@ def _batch_norm(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
     )
     shift = (0.0 if bias is None else _number(bias[c])) - _number(mean[c]) * slope
     x = value(source)
-    part = _part(source, x, _flat(unit, x), [slope])
-    return summed(ref, unit, _own(step, ref, unit), "batch norm", (part,), shift)
+    term = _terms(source, x, _flat(unit, x), [slope])
+    return weighted_sum(
+        ref, unit, _value_at(step, ref, unit), "batch norm", (term,), shift
+    )
 
 
 def _flat(unit: Unit, tensor: Tensor) -> list[int]:
     return [int(np.ravel_multi_index(unit, tuple(tensor.shape)))]
 
 
-def _winner(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """The largest of a window, whose place torch keeps."""
+def _max_pool(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """The maximum of a window; torch returns its index."""
     x = value(step.args[0])
     depth = 3 if "3d" in step.name else 2
     inner = math.prod(x.shape[-depth:])
     plane = unit[:-depth]
     outer = np.ravel_multi_index(plane, tuple(x.shape[:-depth])) if plane else 0
     at = int(outer) * inner + int(step.results[1][unit])
-    part = _part(step.args[0], x, [at], [1.0])
-    own = _own(step, ref, unit)
-    return summed(ref, unit, own, "the largest of its window", (part,), kind=CHOICE)
+    term = _terms(step.args[0], x, [at], [1.0])
+    value_here = _value_at(step, ref, unit)
+    return weighted_sum(
+        ref, unit, value_here, "maximum of the window", (term,), kind=MAXIMUM
+    )
 
 
-def _move(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """Follow the number through the operation by sending places instead of numbers."""
-    starts: dict[Ref, int] = {}
-    total = 1  # zero is what padding writes
+def _copy(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """Find the source of a copied value: run the operation on indices, not values."""
+    starts: dict[TensorRef, int] = {}
+    total = 1  # zero marks padding
 
-    def places(source: Ref) -> Tensor:
+    def positions(source: TensorRef) -> Tensor:
         nonlocal total
         numbers = value(source)
         if source not in starts:
@@ -171,24 +185,26 @@ def _move(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
         line = torch.arange(start, start + numbers.numel(), dtype=torch.float64)
         return line.view(numbers.shape)
 
-    own = _own(step, ref, unit)
-    sent = _blank(step).again(places)[ref.part][unit]
+    value_here = _value_at(step, ref, unit)
+    moved = _zero_filled(step).recompute(positions)[ref.index][unit]
     for source, start in starts.items():
         x = value(source)
-        at = round(float(sent)) - start
+        at = round(float(moved)) - start
         if 0 <= at < x.numel():
-            parts = (_part(source, x, [at], [1.0]),)
-            return summed(ref, unit, own, _spelt(step.name), parts, kind=COPY)
-    return summed(ref, unit, own, "padding", (), own, kind=COPY)
+            terms = (_terms(source, x, [at], [1.0]),)
+            return weighted_sum(
+                ref, unit, value_here, _display_name(step.name), terms, kind=COPY
+            )
+    return weighted_sum(ref, unit, value_here, "padding", (), value_here, kind=COPY)
 
 
-def _blank(step: Step) -> Step:
-    """Return the step with padding that writes zero and constants that hold zeros."""
+def _zero_filled(step: TraceStep) -> TraceStep:
+    """Return the step with zero padding and zero constants."""
     args = tuple(_zeros(arg) for arg in step.args)
     if step.name == "constant_pad_nd":
         args = args[:2]
-    return Step(
-        place=step.place,
+    return TraceStep(
+        module=step.module,
         name=step.name,
         call=step.call,
         args=args,
@@ -206,30 +222,32 @@ def _zeros(arg: Any) -> Any:
     return arg
 
 
-def _add(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """A + α·b, either of which may be a constant and may be repeated."""
+def _add(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """Sum a + α·b, with broadcasting; either may be a constant."""
     alpha = float(step.kwargs.get("alpha", 1))
     factors = {"sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
-    parts: list[Part] = []
+    terms: list[InputTerms] = []
     constant = 0.0
     for term, weight in zip(
         step.args[:2], factors.get(step.name.rstrip("_"), (1.0, alpha)), strict=True
     ):
-        if isinstance(term, Ref):
-            parts.append(_one(step, term, unit, value, weight))
+        if isinstance(term, TensorRef):
+            terms.append(_broadcast_term(step, term, unit, value, weight))
         else:
             constant += weight * _at(term, unit)
-    own = _own(step, ref, unit)
-    return summed(ref, unit, own, "addition", tuple(parts), constant)
+    value_here = _value_at(step, ref, unit)
+    return weighted_sum(ref, unit, value_here, "addition", tuple(terms), constant)
 
 
-def _one(step: Step, ref: Ref, unit: Unit, value: Value, weight: float) -> Part:
+def _broadcast_term(
+    step: TraceStep, ref: TensorRef, unit: Unit, value: Value, weight: float
+) -> InputTerms:
     x = value(ref)
-    return _part(ref, x, _flat(_narrowed(unit, x.shape), x), [weight])
+    return _terms(ref, x, _flat(_narrowed(unit, x.shape), x), [weight])
 
 
 def _narrowed(unit: Unit, shape: Sequence[int]) -> Unit:
-    """Return the place in a tensor that was repeated to the unit's shape.
+    """Return the index in a tensor before broadcasting to the unit's shape.
 
     Example:
         >>> _narrowed((0, 3, 5, 2), (4, 1, 1))
@@ -245,71 +263,77 @@ def _at(term: Any, unit: Unit) -> float:
     return float(term)
 
 
-def _scale(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """x·c or x/c by a constant; a product of data is a function of both."""
+def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """x·c or x/c with a constant; a product of two inputs is a function of both."""
     a, b = step.args[:2]
-    if isinstance(a, Ref) == isinstance(b, Ref):
+    if isinstance(a, TensorRef) == isinstance(b, TensorRef):
         return _pointwise(step, ref, unit, value)
-    if step.name.startswith("div") and (isinstance(b, Ref) or len(step.kwargs)):
+    if step.name.startswith("div") and (isinstance(b, TensorRef) or len(step.kwargs)):
         return _pointwise(step, ref, unit, value)
-    data, other = (a, b) if isinstance(a, Ref) else (b, a)
+    data, other = (a, b) if isinstance(a, TensorRef) else (b, a)
     weight = _at(other, unit)
     if step.name.startswith("div"):
         weight = 1 / weight
-    part = _one(step, data, unit, value, weight)
-    return summed(ref, unit, _own(step, ref, unit), "scaling", (part,))
+    term = _broadcast_term(step, data, unit, value, weight)
+    return weighted_sum(ref, unit, _value_at(step, ref, unit), "scaling", (term,))
 
 
-def _weighted(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """A linear operation: the weights are its derivative, and there is no constant."""
-    return _by_derivative(step, ref, unit, value, _spelt(step.name))
+def _weighted(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """A linear operation: the weights are its gradient; there is no constant."""
+    return _by_derivative(step, ref, unit, value, _display_name(step.name))
 
 
 def _by_derivative(
-    step: Step, ref: Ref, unit: Unit, value: Value, how: str, kind: str = ""
-) -> Entry:
-    asked = list(dict.fromkeys(step.refs))
-    inputs = {source: value(source).detach().requires_grad_() for source in asked}
+    step: TraceStep,
+    ref: TensorRef,
+    unit: Unit,
+    value: Value,
+    operation: str,
+    kind: str = "",
+) -> UnitValue:
+    sources = list(dict.fromkeys(step.refs))
+    inputs = {source: value(source).detach().requires_grad_() for source in sources}
     with torch.enable_grad():
-        result = step.again(lambda source: inputs[source])[ref.part][unit]
-        found = gradients_of([result], list(inputs.values()))
-    parts = []
-    for source, gradient in zip(asked, found, strict=True):
+        result = step.recompute(lambda source: inputs[source])[ref.index][unit]
+        gradients = optional_gradients([result], list(inputs.values()))
+    terms = []
+    for source, gradient in zip(sources, gradients, strict=True):
         if gradient is not None:
             at = gradient.reshape(-1).nonzero()[:, 0]
             weights = _numbers(gradient.reshape(-1)[at])
-            parts.append(_part(source, inputs[source], at.numpy(), weights))
-    own = _own(step, ref, unit)
+            terms.append(_terms(source, inputs[source], at.numpy(), weights))
+    value_here = _value_at(step, ref, unit)
     if kind != FUNCTION:
-        return summed(ref, unit, own, how, tuple(parts))
-    again = _number(result)
-    return Entry(
-        ref=ref, unit=unit, value=own, kind=FUNCTION, how=how, parts=tuple(parts),
-        result=again,
+        return weighted_sum(ref, unit, value_here, operation, tuple(terms))
+    result_again = _number(result)
+    return UnitValue(
+        ref=ref, unit=unit, value=value_here, kind=FUNCTION, operation=operation,
+        terms=tuple(terms),
+        result=result_again,
     )  # fmt: skip
 
 
-def gradients_of(
-    results: Sequence[Tensor], inputs: Sequence[Tensor], sent: Any = None
+def optional_gradients(
+    results: Sequence[Tensor], inputs: Sequence[Tensor], moved: Any = None
 ) -> Sequence[Tensor | None]:
-    """Differentiate; nothing where the results do not move with the inputs at all."""
+    """Return gradients; None for inputs that the results do not depend on."""
     if not any(result.requires_grad for result in results):
         return [None] * len(inputs)
-    return torch.autograd.grad(results, inputs, sent, allow_unused=True)
+    return torch.autograd.grad(results, inputs, moved, allow_unused=True)
 
 
-def _pointwise(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """A function of single numbers, computed again from those numbers alone."""
+def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """An element-wise function, recomputed from its input values."""
     taken = {
         source: _flat(_narrowed(unit, value(source).shape), value(source))
         for source in dict.fromkeys(step.refs)
     }
 
-    def single(source: Ref) -> Tensor:
+    def single(source: TensorRef) -> Tensor:
         return value(source).reshape(-1)[taken[source][0]].clone()
 
-    numbers = Step(
-        place=step.place,
+    numbers = TraceStep(
+        module=step.module,
         name=step.name,
         call=step.call,
         args=tuple(_single(arg, unit) for arg in step.args),
@@ -317,13 +341,13 @@ def _pointwise(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
         results=step.results,
         func=step.func,
     )
-    result = float(numbers.again(single)[0])
-    parts = tuple(
-        _part(source, value(source), at, [1.0]) for source, at in taken.items()
+    result = float(numbers.recompute(single)[0])
+    terms = tuple(
+        _terms(source, value(source), at, [1.0]) for source, at in taken.items()
     )
-    return Entry(
-        ref=ref, unit=unit, value=_own(step, ref, unit), kind=FUNCTION,
-        how=_spelt(step.name), parts=parts, result=result,
+    return UnitValue(
+        ref=ref, unit=unit, value=_value_at(step, ref, unit), kind=FUNCTION,
+        operation=_display_name(step.name), terms=terms, result=result,
     )  # fmt: skip
 
 
@@ -333,16 +357,16 @@ def _single(arg: Any, unit: Unit) -> Any:
     return arg
 
 
-def _function(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """What no rule knows: computed again whole; the numbers that move it are listed."""
-    return _by_derivative(step, ref, unit, value, _spelt(step.name), FUNCTION)
+def _function(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """An operation without a rule: recompute it, list the inputs it depends on."""
+    return _by_derivative(step, ref, unit, value, _display_name(step.name), FUNCTION)
 
 
-def _spelt(name: str) -> str:
+def _display_name(name: str) -> str:
     return name.strip("_").removesuffix("2d").removesuffix(".default").replace("_", " ")
 
 
-_MOVES = """
+_COPIES = """
     view _unsafe_view reshape t transpose permute expand squeeze unsqueeze slice select
     clone detach alias _to_copy flip roll pixel_shuffle pixel_unshuffle channel_shuffle
     reflection_pad2d replication_pad2d constant_pad_nd cat stack split unbind
@@ -357,22 +381,22 @@ RULES: dict[str, Rule] = {
     "addmm": _linear,
     "mm": _linear,
     "native_batch_norm": _batch_norm,
-    "max_pool2d_with_indices": _winner,
-    "max_pool3d_with_indices": _winner,
-    "adaptive_max_pool2d": _winner,
+    "max_pool2d_with_indices": _max_pool,
+    "max_pool3d_with_indices": _max_pool,
+    "adaptive_max_pool2d": _max_pool,
     "add": _add,
     "sub": _add,
     "rsub": _add,
     "mul": _scale,
     "div": _scale,
-    **dict.fromkeys(_MOVES.split(), _move),
+    **dict.fromkeys(_COPIES.split(), _copy),
     **dict.fromkeys(_LINEAR.split(), _weighted),
 }
 
 
-def open_unit(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
-    """Return the arithmetic of one number of one step."""
-    name = step.name.rstrip("_") if writes(step.func) else step.name
+def unit_value(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+    """Return how one value of one step is computed."""
+    name = step.name.rstrip("_") if is_in_place(step.func) else step.name
     rule = RULES.get(name) if step.func is not None else None
     if rule is not None:
         return rule(step, ref, unit, value)

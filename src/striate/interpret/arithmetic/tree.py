@@ -1,4 +1,4 @@
-"""A ledger as lines to open: the largest terms first, down to the pixels."""
+"""A unit's arithmetic as a tree: the largest terms first, down to the pixels."""
 
 from __future__ import annotations
 
@@ -9,144 +9,164 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from striate.core.findings import Node, Tree
-from striate.interpret.arithmetic.entry import COPY, FUNCTION, IMAGE, SUM, Entry
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
+from striate.interpret.arithmetic.unit_value import (
+    COPY,
+    FUNCTION,
+    IMAGE,
+    SUM,
+    UnitValue,
+)
 
-TERMS = 4  # of a sum, opened one by one; the others are added up
-LINES = 160  # of a tree
+TERMS = 4  # terms of a sum that become branches; the others are added up
+LINES = 160  # lines of a tree, at most
 
 
 @dataclass
 class _Line:
-    """A number on the way to becoming a node."""
+    """A value before it becomes a node of the tree."""
 
-    entry: Entry
+    entry: UnitValue
     term: str
     weight: float
-    inner: list[_Line] = field(default_factory=list)
+    children: list[_Line] = field(default_factory=list)
     opened: bool = False
 
 
-def opened(
-    book: UnitArithmetic,
+def arithmetic_tree(
+    arithmetic: UnitArithmetic,
     name: str,
     unit: Sequence[int],
     labels: Sequence[str] = (),
     lines: int = LINES,
 ) -> Tree:
-    """Open a number, then what weighs most in it, and so on to the pixels.
+    """Expand a value into its terms, the largest first, down to the pixels.
 
     Args:
-        book: The ledger.
-        name: A module's call, `output`, or `@` and a step's number.
-        unit: (channel, row, column), or (number,).
-        labels: Class names, for the output's numbers.
-        lines: How many to open before stopping.
+        arithmetic: The traced image.
+        name: A layer call, `output`, or `@` and the number of a step.
+        unit: (channel, row, column), or (index,).
+        labels: Class names, for the outputs.
+        lines: Maximum number of lines.
 
     Example:
         >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 1))
-        >>> book = UnitArithmetic(model, torch.ones(1, 1, 1, 1))
-        >>> tree = opened(book, "0", (0, 0, 0))
+        >>> arithmetic = UnitArithmetic(model, torch.ones(1, 1, 1, 1))
+        >>> tree = arithmetic_tree(arithmetic, "0", (0, 0, 0))
         >>> tree.nodes[0].title, tree.nodes[0].children[0].title
         ('0 [0, 0, 0]', 'image [0, 0, 0]')
     """
-    root = _Line(book.open(name, unit), "", 1.0)
+    root = _Line(arithmetic.open(name, unit), "", 1.0)
     queue: list[tuple[float, int, _Line]] = [(-1.0, 0, root)]
     count = 0
     while queue and count < lines:
         _, _, line = heapq.heappop(queue)
         line.opened = True
-        for inner in _terms(book, line):
+        for children in _terms(arithmetic, line):
             count += 1
-            line.inner.append(inner)
-            heapq.heappush(queue, (-inner.weight, count, inner))
-    node = _node(book, root, tuple(labels), depth=0)
+            line.children.append(children)
+            heapq.heappush(queue, (-children.weight, count, children))
+    node = _node(arithmetic, root, tuple(labels), depth=0)
     return Tree(nodes=(node,), note=_NOTE)
 
 
 _NOTE = (
-    "Each number is what the network itself computed; the lines beneath it add up to "
-    "it. The largest terms can be opened, in the end down to pixels; steps that only "
-    "hand numbers on are passed over."
+    "Each value was computed by the network; the lines below it add up to it. Open "
+    "the largest terms, down to single pixels. Steps that only copy values are "
+    "left out."
 )
 
 
-def _terms(book: UnitArithmetic, line: _Line) -> list[_Line]:
+def _terms(arithmetic: UnitArithmetic, line: _Line) -> list[_Line]:
     entry = line.entry
-    total = sum(float(np.abs(part.products).sum()) for part in entry.parts) or 1.0
-    found = []
-    for part, number in book.largest(entry, TERMS):
-        one = entry.parts[part]
-        product = float(one.products[number])
+    total = (
+        sum(float(np.abs(terms.contributions).sum()) for terms in entry.terms) or 1.0
+    )
+    lines_found = []
+    for term_index, number in arithmetic.largest(entry, TERMS):
+        terms = entry.terms[term_index]
+        product = float(terms.contributions[number])
         if not product and entry.kind == SUM:
             continue
         term = ""
         if entry.kind == SUM:
-            value, factor = float(one.values[number]), float(one.weights[number])
+            value, factor = float(terms.values[number]), float(terms.weights[number])
             term = f"{_text(value)} × {_text(factor)} = {_text(product)}"
         share = line.weight * abs(product) / total
-        source = _source(book, book.follow(entry, part, number))
-        found.append(_Line(source, term, share))
-    return found
+        source = _skip_copies(arithmetic, arithmetic.follow(entry, term_index, number))
+        lines_found.append(_Line(source, term, share))
+    return lines_found
 
 
-def _source(book: UnitArithmetic, entry: Entry) -> Entry:
-    """Go back over steps that only hand a number on: views, copies, flattening."""
-    while entry.kind == COPY and [part.weights.tolist() for part in entry.parts] == [
+def _skip_copies(arithmetic: UnitArithmetic, entry: UnitValue) -> UnitValue:
+    """Skip steps that only copy a value: views, copies, flattening."""
+    while entry.kind == COPY and [terms.weights.tolist() for terms in entry.terms] == [
         [1.0]
     ]:
-        entry = book.follow(entry, 0, 0)
+        entry = arithmetic.follow(entry, 0, 0)
     return entry
 
 
 def _node(
-    book: UnitArithmetic, line: _Line, labels: tuple[str, ...], depth: int
+    arithmetic: UnitArithmetic, line: _Line, labels: tuple[str, ...], depth: int
 ) -> Node:
     entry = line.entry
-    children = [_node(book, inner, labels, depth + 1) for inner in line.inner]
+    children = [
+        _node(arithmetic, children, labels, depth + 1) for children in line.children
+    ]
     if line.opened and entry.kind == SUM:
-        children += _others(entry, line)
-    place = list(entry.unit[1:])
-    title = f"{book.name(entry.ref)} {place}"
-    if labels and entry.ref == book.tape.output and len(place) == 1:
-        title = f"{book.name(entry.ref)} {place} (class {labels[place[0]]})"
-    words = [line.term] if line.term else []
+        children += _remaining_terms(entry, line)
+    position = list(entry.unit[1:])
+    title = f"{arithmetic.name(entry.ref)} {position}"
+    if labels and entry.ref == arithmetic.trace.output and len(position) == 1:
+        title = f"{arithmetic.name(entry.ref)} {position} (class {labels[position[0]]})"
+    details = [line.term] if line.term else []
     if entry.kind != IMAGE:
-        words.append(_how(entry))
+        details.append(_description(entry))
     return Node(
         title=title,
         value=_text(entry.value),
-        detail=" · ".join(words),
+        detail=" · ".join(details),
         children=tuple(children),
         opened=depth < 2,
     )
 
 
-def _how(entry: Entry) -> str:
-    count = sum(len(part.at) for part in entry.parts)
+def _description(entry: UnitValue) -> str:
+    count = sum(len(terms.positions) for terms in entry.terms)
     if entry.kind != SUM:
-        return f"{entry.how} of" if entry.kind == FUNCTION else entry.how
-    terms = f"{count:,} terms" if count > 1 else "one term"
-    constant = f" and {_text(entry.constant)}" if entry.constant else ""
-    return f"{entry.how}: {terms}{constant}"
+        return (
+            f"{entry.operation} of the values below"
+            if entry.kind == FUNCTION
+            else entry.operation
+        )
+    terms = f"{count:,} terms" if count > 1 else "1 term"
+    constant = f" + constant {_text(entry.constant)}" if entry.constant else ""
+    return f"{entry.operation}: {terms}{constant}"
 
 
-def _others(entry: Entry, line: _Line) -> list[Node]:
-    """Return what the opened terms leave of a sum: the other terms, the constant."""
-    shown = len(line.inner)
-    products = np.concatenate([part.products for part in entry.parts] or [np.zeros(0)])
+def _remaining_terms(entry: UnitValue, line: _Line) -> list[Node]:
+    """Return the rest of a sum: the sum of the other terms, and the constant."""
+    count_shown = len(line.children)
+    products = np.concatenate(
+        [terms.contributions for terms in entry.terms] or [np.zeros(0)]
+    )
     order = np.argsort(-np.abs(products), kind="stable")
-    rest = products[order[shown:]]
+    rest = products[order[count_shown:]]
     nodes = []
     if len(rest) and np.any(rest):
         count = int(np.count_nonzero(rest))
-        detail = f"{count:,} smaller terms together"
-        nodes.append(Node(title="others", value=_text(rest.sum()), detail=detail))
+        detail = f"sum of {count:,} smaller terms"
+        nodes.append(Node(title="other terms", value=_text(rest.sum()), detail=detail))
     if entry.constant:
-        what = "shift" if entry.how == "batch norm" else "bias"
-        what = what if entry.how in ("convolution", "linear", "batch norm") else "plus"
+        what = "shift" if entry.operation == "batch norm" else "bias"
+        what = (
+            what
+            if entry.operation in ("convolution", "linear", "batch norm")
+            else "constant"
+        )
         nodes.append(Node(title=what, value=_text(entry.constant)))
     return nodes
 

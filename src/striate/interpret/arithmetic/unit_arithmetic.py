@@ -1,4 +1,4 @@
-"""The ledger: any number in a network, step by step down to the pixels."""
+"""Unit arithmetic: how any value in a network is computed, down to the pixels."""
 
 from __future__ import annotations
 
@@ -8,93 +8,93 @@ import numpy as np
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
-from striate.core.registry import unknown
-from striate.interpret.arithmetic.entry import IMAGE, Entry
-from striate.interpret.arithmetic.op_rules import open_unit
-from striate.interpret.trace import Ref, Trace, record
+from striate.core.registry import unknown_name_error
+from striate.interpret.arithmetic.op_rules import unit_value
+from striate.interpret.arithmetic.unit_value import IMAGE, UnitValue
+from striate.interpret.trace import TensorRef, Trace, record_trace
 
 OUTPUT = "output"
 INPUT = "image"
 
 
 class UnitArithmetic:
-    """Everything one image made a network compute, ready to be opened.
+    """The traced computation of one image; returns the terms of any unit.
 
     Args:
-        model: Any network; left as it was.
-        x: One image, (1, C, H, W).
+        model: Any network; not modified.
+        x: One preprocessed image, (1, C, H, W).
 
     Raises:
-        GeometryError: The network refuses it, or writes into parts of tensors outside
-            of any module, so that numbers are lost.
+        GeometryError: The network rejects the image, or writes into parts of tensors
+            outside of submodules, so that values are lost.
 
     Example:
         >>> import torch
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> book = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
-        >>> entry = book.open("0", (1, 0, 0))
-        >>> entry.how, len(entry.parts[0].at), entry.error < 1e-6
+        >>> arithmetic = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
+        >>> entry = arithmetic.open("0", (1, 0, 0))
+        >>> entry.operation, len(entry.terms[0].positions), entry.error < 1e-6
         ('convolution', 9, True)
     """
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         if x.ndim == 4 and len(x) != 1:
-            what = f"a ledger is about one image, got {len(x)}"
-            raise GeometryError(what, fix="give x[i:i + 1]")
-        self.tape: Trace = record(model, x)
+            what = f"unit arithmetic needs one image, got {len(x)}"
+            raise GeometryError(what, fix="use x[i:i + 1]")
+        self.trace: Trace = record_trace(model, x)
 
     @property
     def names(self) -> list[str]:
-        """Return what `open` takes: `image`, every module's call, and `output`."""
-        return [INPUT, *self.tape.ends, OUTPUT]
+        """Return the names for `open`: `image`, every layer call, and `output`."""
+        return [INPUT, *self.trace.module_outputs, OUTPUT]
 
-    def find(self, name: str) -> Ref:
-        """Return the tensor of a name; `@12` is the twelfth step itself.
+    def find(self, name: str) -> TensorRef:
+        """Return the tensor with a name; `@12` is the output of step 12.
 
         Raises:
-            UnknownNameError: No call has this name; lists the right ones.
+            UnknownNameError: No call has this name; the message lists the names.
         """
         if name == OUTPUT:
-            return self.tape.output
+            return self.trace.output
         if name == INPUT:
-            return Ref(0)
-        if name in self.tape.ends:
-            return self.tape.ends[name]
-        steps = len(self.tape.steps)
+            return TensorRef(0)
+        if name in self.trace.module_outputs:
+            return self.trace.module_outputs[name]
+        steps = len(self.trace.steps)
         if name.startswith("@") and name[1:].isdecimal() and int(name[1:]) < steps:
-            return Ref(int(name[1:]))
-        raise unknown("layer", name, self.names)
+            return TensorRef(int(name[1:]))
+        raise unknown_name_error("layer", name, self.names)
 
-    def shape(self, ref: Ref) -> tuple[int, ...]:
-        """Return a tensor's shape for one image."""
-        return tuple(self.tape.value(ref).shape[1:])
+    def shape(self, ref: TensorRef) -> tuple[int, ...]:
+        """Return a tensor's shape, without the batch."""
+        return tuple(self.trace.value(ref).shape[1:])
 
-    def name(self, ref: Ref) -> str:
-        """Return how a tensor is called: its module's call, or where and what.
+    def name(self, ref: TensorRef) -> str:
+        """Return the name of a tensor: its layer call, or module and operation.
 
         Example:
             >>> import torch
-            >>> UnitArithmetic(nn.ReLU(), torch.rand(1, 1, 2, 2)).name(Ref(1))
+            >>> UnitArithmetic(nn.ReLU(), torch.rand(1, 1, 2, 2)).name(TensorRef(1))
             'relu'
         """
         if ref.step == 0:
             return INPUT
-        for call, end in self.tape.ends.items():
+        for call, end in self.trace.module_outputs.items():
             if end == ref:
                 return call
-        step = self.tape.steps[ref.step]
+        step = self.trace.steps[ref.step]
         what = step.name.strip("_")
-        return f"{step.place}.({what})" if step.place else what
+        return f"{step.module}.({what})" if step.module else what
 
-    def open(self, name: str | Ref, unit: Sequence[int]) -> Entry:
-        """Return the arithmetic of one number.
+    def open(self, name: str | TensorRef, unit: Sequence[int]) -> UnitValue:
+        """Return how one value is computed.
 
         Args:
-            name: A module's call, `output`, `@` and a step's number, or a tensor.
-            unit: (channel, row, column), or (number,) of a row of numbers.
+            name: A layer call, `output`, `@` and the number of a step, or a tensor.
+            unit: (channel, row, column), or (index,) of a vector.
 
         Raises:
-            SettingError: There is no such unit.
+            SettingError: The unit does not exist.
         """
         ref = self.find(name) if isinstance(name, str) else name
         shape = self.shape(ref)
@@ -103,38 +103,38 @@ class UnitArithmetic:
         ):
             ranges = " × ".join(f"0…{n - 1}" for n in shape)
             what = f"{self.name(ref)} has no unit {tuple(unit)}"
-            raise SettingError(what, where=self.name(ref), fix=f"units are {ranges}")
-        return self._open(ref, (0, *map(int, unit)))
+            raise SettingError(what, where=self.name(ref), fix=f"valid units: {ranges}")
+        return self._unit(ref, (0, *map(int, unit)))
 
-    def _open(self, ref: Ref, place: tuple[int, ...]) -> Entry:
-        step = self.tape.steps[ref.step]
+    def _unit(self, ref: TensorRef, position: tuple[int, ...]) -> UnitValue:
+        step = self.trace.steps[ref.step]
         if ref.step == 0:
-            value = float(step.results[0][place])
-            return Entry(
-                ref=ref, unit=place, value=value, kind=IMAGE, how="a pixel",
+            value = float(step.results[0][position])
+            return UnitValue(
+                ref=ref, unit=position, value=value, kind=IMAGE, operation="pixel",
                 result=value,
             )  # fmt: skip
-        return open_unit(step, ref, place, self.tape.value)
+        return unit_value(step, ref, position, self.trace.value)
 
-    def follow(self, entry: Entry, part: int, number: int) -> Entry:
-        """Open one of the numbers that an entry lists."""
-        source = entry.parts[part]
-        shape = tuple(self.tape.value(source.ref).shape)
-        place = np.unravel_index(int(source.at[number]), shape)
-        return self._open(source.ref, tuple(int(i) for i in place))
+    def follow(self, entry: UnitValue, term: int, number: int) -> UnitValue:
+        """Return how one input value of a unit is computed."""
+        source = entry.terms[term]
+        shape = tuple(self.trace.value(source.ref).shape)
+        position = np.unravel_index(int(source.positions[number]), shape)
+        return self._unit(source.ref, tuple(int(i) for i in position))
 
-    def largest(self, entry: Entry, count: int = 1) -> list[tuple[int, int]]:
-        """Return (part, number) of the terms that add most, either sign.
+    def largest(self, entry: UnitValue, count: int = 1) -> list[tuple[int, int]]:
+        """Return (input tensor, index) of the terms with the largest magnitude.
 
         Example:
             >>> import torch
-            >>> book = UnitArithmetic(nn.Flatten(), torch.rand(1, 1, 2, 2))
-            >>> book.largest(book.open("output", (3,)))
+            >>> arithmetic = UnitArithmetic(nn.Flatten(), torch.rand(1, 1, 2, 2))
+            >>> arithmetic.largest(arithmetic.open("output", (3,)))
             [(0, 0)]
         """
         ranked = [
             (-abs(float(product)), i, j)
-            for i, part in enumerate(entry.parts)
-            for j, product in enumerate(part.products)
+            for i, term in enumerate(entry.terms)
+            for j, product in enumerate(term.contributions)
         ]
         return [(i, j) for _, i, j in sorted(ranked)[:count]]

@@ -1,50 +1,52 @@
-"""One number of a convolution as a worked example: the window, the filter, the sum."""
+"""One output value of a convolution, worked out: window × filter, and the sum."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from striate.core.findings import Cell, Column, Table
-from striate.interpret.arithmetic.entry import Entry
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
+from striate.interpret.arithmetic.unit_value import UnitValue
 
-CHANNELS = 3  # of the input, those that add most; the others are added up
+CHANNELS = 3  # input channels with the largest contribution; the others are added up
 CONVOLUTION = "convolution"
 
 
-def beneath(book: UnitArithmetic, entry: Entry) -> Entry | None:
-    """Go down the largest terms to the nearest convolution; None where there is none.
+def nearest_convolution(
+    arithmetic: UnitArithmetic, entry: UnitValue
+) -> UnitValue | None:
+    """Follow the largest terms down to the nearest convolution; None if there is none.
 
     Example:
         >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 2), nn.ReLU(), nn.MaxPool2d(2))
         >>> _ = nn.init.ones_(model[0].weight)
-        >>> book = UnitArithmetic(model, torch.ones(1, 1, 3, 3))
-        >>> beneath(book, book.open("2", (0, 0, 0))).how
+        >>> arithmetic = UnitArithmetic(model, torch.ones(1, 1, 3, 3))
+        >>> nearest_convolution(arithmetic, arithmetic.open("2", (0, 0, 0))).operation
         'convolution'
     """
-    while entry.how != CONVOLUTION:
-        largest = book.largest(entry)
+    while entry.operation != CONVOLUTION:
+        largest = arithmetic.largest(entry)
         if not largest:
             return None
-        entry = book.follow(entry, *largest[0])
+        entry = arithmetic.follow(entry, *largest[0])
     return entry
 
 
-def worked(book: UnitArithmetic, entry: Entry) -> Table | None:
-    """Write a convolution's sum out, a row of the window at a time.
+def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None:
+    """Return the sum of a convolution as a table, one row of the window per line.
 
-    Cells of the window that lie on padding are zero and left out.
+    Padding cells of the window are zero and left out.
 
     Args:
-        book: The ledger.
-        entry: One of its numbers.
+        arithmetic: The traced image.
+        entry: The value of a unit.
 
     Returns:
-        For each of the input channels that add most, a line a row: the image's
-        numbers, the filter's upon them, what they add. None where the number is no
-        two-dimensional convolution's.
+        For the input channels with the largest contribution, one line per row: input
+        values, filter weights, and the sum of their products. None if the value is not
+        the output of a two-dimensional convolution.
 
     Example:
         >>> import torch
@@ -52,44 +54,46 @@ def worked(book: UnitArithmetic, entry: Entry) -> Table | None:
         >>> edge = nn.Conv2d(1, 1, 3, bias=False)
         >>> _ = edge.weight.data.copy_(torch.tensor([[1.0, 0, -1]] * 3))
         >>> step = torch.tensor([10.0, 10, 0]).expand(1, 1, 3, 3)
-        >>> book = UnitArithmetic(nn.Sequential(edge), step)
-        >>> table = worked(book, book.open("0", (0, 0, 0)))
+        >>> arithmetic = UnitArithmetic(nn.Sequential(edge), step)
+        >>> table = worked_example(arithmetic, arithmetic.open("0", (0, 0, 0)))
         >>> table.rows[0]
         ('0, row 0', 10.0, 10.0, 0.0, 1.0, 0.0, -1.0, 10.0)
         >>> table.totals[-1]
         30.0
     """
-    part = entry.parts[0] if entry.parts else None
-    if entry.how != CONVOLUTION or part is None or not len(part.at):
+    terms = entry.terms[0] if entry.terms else None
+    if entry.operation != CONVOLUTION or terms is None or not len(terms.positions):
         return None
-    shape = tuple(book.tape.value(part.ref).shape)
+    shape = tuple(arithmetic.trace.value(terms.ref).shape)
     if len(shape) != 4:
         return None
-    _, channels, rows, columns = np.unravel_index(part.at, shape)
+    _, channels, rows, columns = np.unravel_index(terms.positions, shape)
     sides = tuple(len(np.unique(axis)) for axis in (channels, rows, columns))
-    x, w = part.values.reshape(sides), part.weights.reshape(sides)
-    adds = (x * w).sum(2)
+    x, w = terms.values.reshape(sides), terms.weights.reshape(sides)
+    row_sums = (x * w).sum(2)
     names = channels.reshape(sides)[:, 0, 0], rows.reshape(sides)[0, :, 0]
-    most = np.argsort(-np.abs(adds.sum(1)), kind="stable")[:CHANNELS]
-    lines: list[tuple[Cell, ...]] = [
+    largest_channels = np.argsort(-np.abs(row_sums.sum(1)), kind="stable")[:CHANNELS]
+    rows_out: list[tuple[Cell, ...]] = [
         (f"{names[0][c]}, row {names[1][r]}", *_floats(x[c, r]), *_floats(w[c, r]),
-         float(adds[c, r]))
-        for c in most
+         float(row_sums[c, r]))
+        for c in largest_channels
         for r in range(sides[1])
     ]  # fmt: skip
     empty: tuple[Cell, ...] = (None,) * (2 * sides[2])
-    if rest := sides[0] - len(most):
-        others = float(adds.sum() - adds[most].sum())
-        lines.append((f"{rest} others", *empty, others))
+    if rest := sides[0] - len(largest_channels):
+        others = float(row_sums.sum() - row_sums[largest_channels].sum())
+        rows_out.append((f"{rest} other channels", *empty, others))
     if entry.constant:
-        lines.append(("bias", *empty, entry.constant))
+        rows_out.append(("bias", *empty, entry.constant))
     return Table(
-        title=f"{book.name(entry.ref)} {list(entry.unit[1:])}, worked",
+        title=f"{arithmetic.name(entry.ref)} {list(entry.unit[1:])}: the sum in "
+        "numbers",
         columns=_columns([int(c) for c in columns.reshape(sides)[0, 0]]),
-        rows=tuple(lines),
-        totals=("the number", *empty, entry.value),
-        note=f"A line is one row of the window on {book.name(part.ref)}: its numbers, "
-        "the filter's numbers upon them, and what their products add.",
+        rows=tuple(rows_out),
+        totals=("value", *empty, entry.value),
+        note=f"Each line is one row of the window on {arithmetic.name(terms.ref)}: "
+        "its values "
+        "(x), the weights of the filter (w), and the sum of the products x·w.",
     )
 
 
@@ -98,9 +102,9 @@ def _floats(values: np.ndarray) -> list[float]:
 
 
 def _columns(places: list[int]) -> tuple[Column, ...]:
-    window = [Column(title=f"at {p}", kind="number", key=f"at_{p}") for p in places]
+    window = [Column(title=f"x[{p}]", kind="number", key=f"at_{p}") for p in places]
     kernel = [
-        Column(title=f"× w{i}", kind="number", key=f"w_{i}") for i in range(len(places))
+        Column(title=f"w[{i}]", kind="number", key=f"w_{i}") for i in range(len(places))
     ]
     first = Column(title="Channel", key="channel")
-    return (first, *window, *kernel, Column(title="adds", kind="number", key="adds"))
+    return (first, *window, *kernel, Column(title="Σ x·w", kind="number", key="adds"))

@@ -1,4 +1,4 @@
-"""One step of a network for many changed inputs at a time, each as if it came alone."""
+"""Run one traced step for many changed inputs at once, each computed separately."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from striate.interpret.trace import Ref, Step, Trace, tensors_of
+from striate.interpret.trace import TensorRef, Trace, TraceStep, nested_tensors
 
-# What these make of an image is the same whatever comes with it, and none of their
-# arguments is the size of a batch.
-_BLIND = frozenset(
+# These treat each image of a batch separately, and no argument is the batch size.
+_BATCH_SAFE = frozenset(
     (
         "convolution",
         "max_pool2d_with_indices",
@@ -21,94 +20,96 @@ _BLIND = frozenset(
         "detach",
     )
 )
-_SHAPING = frozenset(("view", "_unsafe_view", "reshape"))
-Stacks = Mapping[Ref, Tensor]
+_RESHAPES = frozenset(("view", "_unsafe_view", "reshape"))
+StackedChanges = Mapping[TensorRef, Tensor]
 
 
-class NotSideBySideError(Exception):
-    """An operation that cannot be run for many changes at a time."""
+class NotBatchableError(Exception):
+    """The operation cannot be run for many changes at once."""
 
 
-def side_by_side(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
-    """Compute a step for every change.
+def run_batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
+    """Run a step for every change.
 
     Args:
-        tape: Of one image; what did not change is read from it.
-        step: Of the tape.
+        trace: Trace of one image; unchanged tensors are read from it.
+        step: A step of the trace.
         changed: Changed tensors, each stacked along a new first axis.
 
     Shapes:
         (changes, 1, …) → (changes, 1, …)
 
     Raises:
-        NotSideBySideError: torch has no way to do so.
+        NotBatchableError: torch cannot run it for several changes.
 
     Example:
-        >>> from striate.interpret.trace import record
-        >>> tape = record(torch.nn.Flatten(), torch.zeros(1, 1, 2, 2))
-        >>> changed = {Ref(0): torch.rand(5, 1, 1, 2, 2)}
-        >>> side_by_side(tape, tape.steps[1], changed)[0].shape
+        >>> from striate.interpret.trace import record_trace
+        >>> trace = record_trace(torch.nn.Flatten(), torch.zeros(1, 1, 2, 2))
+        >>> changed = {TensorRef(0): torch.rand(5, 1, 1, 2, 2)}
+        >>> run_batched(trace, trace.steps[1], changed)[0].shape
         torch.Size([5, 1, 4])
     """
-    read = [tape.value(ref) for ref in step.refs]
-    # A batch norm in evaluation gives empty tensors, too.
-    full = [t for t in (*read, *step.results) if t.numel()]
-    images = all(t.shape[:1] == (1,) for t in full)
-    way = _batched if images and _as_a_batch(step, read) else _mapped
-    return way(tape, step, changed)
+    inputs = [trace.value(ref) for ref in step.refs]
+    # A batch norm in evaluation mode also returns empty tensors.
+    nonempty = [t for t in (*inputs, *step.results) if t.numel()]
+    one_image_each = all(t.shape[:1] == (1,) for t in nonempty)
+    run = _batched if one_image_each and _works_on_batches(step, inputs) else _by_vmap
+    return run(trace, step, changed)
 
 
-def _as_a_batch(step: Step, read: list[Tensor]) -> bool:
-    """Tell a step that would treat a batch as images side by side."""
-    if step.func is None or step.name in _SHAPING:
+def _works_on_batches(step: TraceStep, inputs: list[Tensor]) -> bool:
+    """Return whether a step treats each image of a batch separately."""
+    if step.func is None or step.name in _RESHAPES:
         return True
     name, axes = step.name.rstrip("_"), step.results[0].ndim
     if torch.Tag.pointwise in step.func.tags:
-        constants = tensors_of((step.args, dict(step.kwargs)))
-        return all(t.ndim == axes for t in read) and all(
+        constants = nested_tensors((step.args, dict(step.kwargs)))
+        return all(t.ndim == axes for t in inputs) and all(
             c.ndim < axes or c.shape[0] == 1 for c in constants
         )
     if name == "cat":
-        whole = len(read) == len(step.args[0])
-        return whole and len(step.args) > 1 and step.args[1] % axes != 0
-    if len(read) > 1:  # a weight that depends on the image, say
+        all_from_image = len(inputs) == len(step.args[0])
+        return all_from_image and len(step.args) > 1 and step.args[1] % axes != 0
+    if len(inputs) > 1:  # such as a weight that depends on the image
         return False
-    if name == "mean":  # over no axes in particular is over all
-        over = (step.args[1] if len(step.args) > 1 else None) or [0]
-        return all(axis % axes for axis in over)
+    if name == "mean":  # no axes means all axes
+        axes_used = (step.args[1] if len(step.args) > 1 else None) or [0]
+        return all(axis % axes for axis in axes_used)
     if name == "native_batch_norm":
         return not step.args[5]
     if name == "addmm":
-        return isinstance(step.args[1], Ref)
-    return name in _BLIND
+        return isinstance(step.args[1], TensorRef)
+    return name in _BATCH_SAFE
 
 
-def _batched(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
-    """Let the changes be a batch."""
+def _batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
+    """Run the changes as a batch."""
     count = len(next(iter(changed.values())))
 
-    def value(ref: Ref) -> Tensor:
+    def value(ref: TensorRef) -> Tensor:
         if ref in changed:
             return changed[ref].flatten(0, 1)
-        known = tape.value(ref)
-        return known.expand(count, *known.shape[1:])
+        value_of = trace.value(ref)
+        return value_of.expand(count, *value_of.shape[1:])
 
-    if step.name in _SHAPING:
+    if step.name in _RESHAPES:
         shape = step.results[0].shape[1:]
         results = [value(step.refs[0]).reshape(count, *shape)]
     else:
-        results = step.again(value)
+        results = step.recompute(value)
     return [result.unsqueeze(1) for result in results]
 
 
-def _mapped(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
-    """Leave it to torch, which knows for most operations how."""
+def _by_vmap(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
+    """Run the changes with torch.vmap, which supports most operations."""
 
-    def one(*values: Tensor) -> tuple[Tensor, ...]:
-        given = dict(zip(changed, values, strict=True))
-        return tuple(step.again(lambda ref: given.get(ref, tape.value(ref))))
+    def recompute(*values: Tensor) -> tuple[Tensor, ...]:
+        values_by_ref = dict(zip(changed, values, strict=True))
+        return tuple(
+            step.recompute(lambda ref: values_by_ref.get(ref, trace.value(ref)))
+        )
 
     try:
-        return list(torch.vmap(one)(*changed.values()))
+        return list(torch.vmap(recompute)(*changed.values()))
     except (RuntimeError, ValueError) as error:
-        raise NotSideBySideError(f"{step.name}: {error}") from error
+        raise NotBatchableError(f"{step.name}: {error}") from error

@@ -1,21 +1,12 @@
-"""Class activation maps: weights for a layer's maps, from activations and gradients.
+"""CAM: exact class activation maps of networks that end in global average pooling.
 
-A map is Σₖ wₖ·Aₖ over the layer's channels; the methods differ in w alone.
-
-| method    | weight of channel k (at position ij)             | source              |
-|-----------|--------------------------------------------------|---------------------|
-| gradcam   | mean over ij of gₖ                               | Selvaraju 2017      |
-| gradcam++ | Σ α·relu(gₖ), α = g²/(2g² + ΣA·g³)               | Chattopadhay 2018   |
-| layercam  | relu(gₖ) at each position for itself             | Jiang 2021          |
-| scorecam  | softmax over k of the score of x seen through Aₖ | Wang 2020           |
-
-g is the gradient of the score with respect to A. All but CAM itself keep what speaks
-for the class: relu(Σ).
+The map of class c is M_c(i, j) = Σₖ w_ck·A_k(i, j) / (height·width), with the last
+activations A and the weights w of the linear layer after the pooling (Zhou et al. 2016,
+equation 2). Its cells and the class's bias add up to the logit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,137 +14,150 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import forward, module_of, together
+from striate.core.hooks import call_name, evaluation_mode, trace_modules
+from striate.interpret.activations_at import check_images, forward
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
-Scores = Callable[[Tensor], Tensor]
-Weigh = Callable[[Tensor, Tensor, Scores], Tensor]
-SCORED = 32  # masked images a batch, at most
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another order
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """A layer's activations, and the score's gradients with respect to them.
+class GapHead:
+    """The feature maps before global average pooling, and the linear layer after it.
 
     Args:
-        activations: (N, channels, height, width).
-        gradients: Likewise.
-        logits: The network's answer, (N, classes).
+        call: Name of the layer that returned the maps.
+        maps: (N, channels, height, width).
+        weight: (classes, channels) of the last linear layer.
+        bias: (classes,), or one zero if there is none.
+        logits: (N, classes).
     """
 
-    activations: Tensor
-    gradients: Tensor
+    call: str
+    maps: Tensor
+    weight: Tensor
+    bias: Tensor
     logits: Tensor
 
+    def class_maps(self, classes: Tensor | None = None) -> Tensor:
+        """Return the CAMs: the contribution of each cell to the logit of a class.
 
-def see(model: nn.Module, x: Tensor, call: str, question: AttributionTarget) -> Seen:
-    """Run a batch and come back as far as one layer.
+        The sum over a class's map, plus its bias, is its logit.
 
-    Nothing before the layer is differentiated, no parameter's `.grad` is touched, and
-    frozen parameters do not matter.
+        Args:
+            classes: Class indices; all if None.
+
+        Shapes:
+            → (N, classes, height, width)
+        """
+        weight = self.weight if classes is None else self.weight[classes]
+        cells = self.maps.shape[2] * self.maps.shape[3]
+        return torch.einsum("ck,nkhw->nchw", weight, self.maps / cells)
+
+
+def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
+    """Run a batch; find the pooled feature maps by their values, not by layer names.
+
+    The network qualifies if the last linear layer takes the means of the last feature
+    maps and returns the logits, or if the means are the logits. The means may come from
+    a module or from `x.mean((2, 3))`.
 
     Raises:
-        GeometryError: The layer does not lead to the score.
+        GeometryError: The network does not end in global average pooling.
 
     Example:
-        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
-        >>> question = AttributionTarget(target=0, words="class 0")
-        >>> see(model, torch.zeros(1, 1, 3, 3), "0", question).gradients.shape
-        torch.Size([1, 2, 1, 1])
+        >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), *tail)
+        >>> gap_head = find_gap_head(model, torch.rand(1, 1, 6, 6))
+        >>> gap_head.call, tuple(gap_head.class_maps().shape)
+        ('0', (1, 3, 4, 4))
     """
-    kept: list[Tensor] = []
-
-    def cut(heard: str, output: object) -> Tensor | None:
-        if heard != call or not isinstance(output, Tensor):
-            return None
-        kept.append(output.detach().clone().requires_grad_())
-        torch.set_grad_enabled(True)  # until the end of the caller's no_grad
-        # A copy: the next layer may write to it, which a leaf does not bear.
-        return kept[0].clone()
-
+    check_images(x)
+    recorder = _Recorder()
     with (
-        untouched(model),
-        visited(model, [module_of(call)], cut),
-        torch.inference_mode(False),
+        evaluation_mode(model),
+        # One hook for all layers: a hook per layer takes as long as a small network.
+        trace_modules(model, leave=recorder.record),
+        torch.inference_mode(False),  # inference tensors have no version counter
         torch.no_grad(),
     ):
         logits = logits_of(forward(model, x))
-        score = question.score(logits).sum()
-        found = torch.autograd.grad(score, kept, allow_unused=True) if kept else (None,)
-    if found[0] is None:
-        what = f"{call} does not lead to the score of {question.words}"
-        raise GeometryError(what, where=call, fix="name a layer on the way to the end")
-    return Seen(
-        activations=kept[0].detach(), gradients=found[0], logits=logits.detach()
-    )
+    return recorder.gap_head(logits)
 
 
-def _gradcam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    return gradients.mean((2, 3), keepdim=True)
+class _Recorder:
+    """Records the last feature maps and the last linear layer's output.
+
+    It runs for every layer of every image, so call names are built at the end.
+    """
+
+    def __init__(self) -> None:
+        self._order: list[str] = []
+        self._maps: Tensor | None = None
+        self._maps_position = self._version = 0
+        self._dense: tuple[nn.Linear, Tensor] | None = None
+
+    def record(self, name: str, module: nn.Module, output: object) -> None:
+        """Record one call."""
+        self._order.append(name)
+        if not name or not isinstance(output, Tensor):
+            return
+        shape = output.shape
+        if len(shape) == 4 and (shape[2] > 1 or shape[3] > 1):
+            # A container that returns its last layer's maps does not rename them.
+            if output is not self._maps or not module._modules:
+                self._maps, self._version = output, output._version
+                self._maps_position = len(self._order)
+        elif isinstance(module, nn.Linear):
+            self._dense = module, output
+
+    def gap_head(self, logits: Tensor) -> GapHead:
+        """Return the head, after a check that the values agree.
+
+        Raises:
+            GeometryError: The values do not agree.
+        """
+        if self._maps is None:
+            raise _no_gap_head("no layer has feature maps")
+        maps, calls_so_far = self._maps, self._order[: self._maps_position]
+        call = call_name(calls_so_far[-1], calls_so_far.count(calls_so_far[-1]))
+        if maps._version != self._version:
+            raise _no_gap_head(f"{call} is changed in place before the pooling")
+        means = maps.mean((2, 3))
+        if _close(means, logits):
+            weight, bias = torch.eye(means.shape[1]).to(means), means.new_zeros(1)
+            return GapHead(
+                call=call, maps=maps, weight=weight, bias=bias, logits=logits
+            )
+        if self._dense is None or self._dense[0].in_features != means.shape[1]:
+            raise _no_gap_head(f"no linear layer follows the pooling of {call}")
+        module, output = self._dense
+        weight = module.weight.detach()
+        bias = weight.new_zeros(1) if module.bias is None else module.bias.detach()
+        weighted = F.linear(means, weight) + bias
+        if not (_close(output, logits) and _close(weighted, logits)):
+            raise _no_gap_head("there are other operations between pooling and logits")
+        return GapHead(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
 
 
-def _gradcam_plus(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    """Weight positions by α of equation 19; where it is 0/0 nothing is there."""
-    square = gradients**2
-    total = activations.sum((2, 3), keepdim=True)
-    below = 2 * square + total * square * gradients
-    alpha = torch.where(below != 0, square / torch.where(below != 0, below, 1), 0)
-    return (alpha * gradients.relu()).sum((2, 3), keepdim=True)
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=_RELATIVE, atol=_ABSOLUTE)
 
 
-def _layercam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    return gradients.relu()
+def _no_gap_head(reason: str) -> GeometryError:
+    what = f"the network does not end in global average pooling: {reason}"
+    return GeometryError(what, fix="use gradcam, which works for any network")
 
 
-def _scorecam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    """Ask about the image seen through each channel, scaled to 0…1."""
-    low = activations.amin((2, 3), keepdim=True)
-    spread = activations.amax((2, 3), keepdim=True) - low
-    masks = (activations - low) / torch.where(spread > 0, spread, 1)
-    rows = [scores(mask[:, None]).softmax(0) for mask in masks]
-    return torch.stack(rows)[..., None, None]
-
-
-METHODS: dict[str, Weigh] = {
-    "gradcam": _gradcam,
-    "gradcam++": _gradcam_plus,
-    "layercam": _layercam,
-    "scorecam": _scorecam,
-}
-
-
-def cam_map(
-    model: nn.Module, x: Tensor, call: str, question: AttributionTarget, method: str
-) -> Tensor:
-    """Return one image's map at the layer's own size.
-
-    Args:
-        model: Any network; left as it was.
-        x: One image, (1, C, H, W).
-        call: The layer.
-        question: What is asked.
-        method: A name of `METHODS`.
+def cam_map(model: nn.Module, x: Tensor, target: AttributionTarget) -> Tensor:
+    """Return the CAM of one image for a class, or the difference of two classes.
 
     Shapes:
         (1, C, H, W) → (h, w)
     """
-
-    def scores(masks: Tensor) -> Tensor:
-        return _masked_scores(model, x, masks, question)
-
-    seen = see(model, x, call, question)
-    weights = METHODS[method](seen.activations, seen.gradients, scores)
-    return (weights * seen.activations).sum(1).relu()[0]
-
-
-def _masked_scores(
-    model: nn.Module, x: Tensor, masks: Tensor, question: AttributionTarget
-) -> Tensor:
-    found = []
-    size = int(x.shape[2]), int(x.shape[3])
-    with untouched(model), torch.no_grad():
-        for part in torch.split(masks, together(*size, SCORED)):
-            wide = F.interpolate(part, size, mode="bilinear")
-            found.append(question.score(logits_of(forward(model, x * wide))))
-    return torch.cat(found)
+    gap_head = find_gap_head(model, x)
+    maps = gap_head.class_maps(torch.tensor([target.target], device=x.device))[0, 0]
+    if target.against is None:
+        return maps
+    other = torch.tensor([target.against], device=x.device)
+    return maps - gap_head.class_maps(other)[0, 0]

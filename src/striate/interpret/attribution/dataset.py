@@ -1,7 +1,7 @@
-"""The evidence of a whole set: where a class's answers look, and whether they should.
+"""Mean Grad-CAM maps over a dataset, by predicted class; share on border, background.
 
-Grad-CAM of every image's own answer, each map scaled to sum to one, so that no
-image outweighs another.
+Each image's map, for its predicted class, is scaled to sum to one, so that all images
+have equal weight.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import DataError
-from striate.interpret.activations_at import check_batch
-from striate.interpret.attribution.cam import see
+from striate.interpret.activations_at import check_images
+from striate.interpret.attribution.grad_cam import layer_gradients
 from striate.interpret.attribution.target import AttributionTarget
-from striate.interpret.layer_choice import AUTO, TargetLayer, place
+from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
 
-RING = 0.1  # of each side, on either end: what counts as the border
-_OTHER = 0.25  # of an image's range: what stands out from its border's color
+BORDER_WIDTH = 0.1  # width of the border on each side, as a share of that side
+_CONTRAST = 0.25  # share of an image's value range: larger differences are foreground
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own(AttributionTarget):
-    """Each image's own answer."""
+class PredictedClass(AttributionTarget):
+    """The score of each image's predicted class."""
 
     target: int = -1
-    words: str = "the answer"
+    text: str = "the predicted class"
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the largest logit of each image."""
@@ -36,137 +36,142 @@ class Own(AttributionTarget):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholeSet:
-    """Evidence by answered class.
+class DatasetAttribution:
+    """Attribution by predicted class.
 
     Args:
-        place: Whose maps it is made of.
-        counts: (classes,): images answered so and with any evidence.
-        heat: (classes, H, W): mean map of each; sums to one.
-        border: (classes,): mean share of evidence on the border.
-        ground: (classes,): mean share of evidence on the ground, which is what has
-            about the color of the image's own border.
-        border_area: The border's share of an image.
-        ground_area: (classes,): the ground's share of the images.
-        flat: Images whose map is empty.
+        layer: The target layer.
+        counts: (classes,): images predicted as this class, with a nonzero map.
+        heatmap: (classes, H, W): mean map of each class; the sum is one.
+        border: (classes,): mean share of the attribution on the image border.
+        background: (classes,): mean share on the background, the pixels with about
+            the color of the image border.
+        border_area: Share of the image area that is border.
+        background_area: (classes,): share of the image area that is background.
+        empty: Number of images with an all-zero map.
     """
 
-    place: TargetLayer
+    layer: TargetLayer
     counts: Tensor
-    heat: Tensor
+    heatmap: Tensor
     border: Tensor
-    ground: Tensor
+    background: Tensor
     border_area: float
-    ground_area: Tensor
-    flat: int
+    background_area: Tensor
+    empty: int
 
 
-def whole_set(
+def dataset_attribution(
     model: nn.Module, batches: Iterable[Tensor], classes: int, layer: str = AUTO
-) -> WholeSet:
-    """Return where the evidence for a network's own answers lies, over a set.
+) -> DatasetAttribution:
+    """Compute the mean Grad-CAM map of each predicted class over a dataset.
 
-    Memory holds one batch's maps of one layer, and one mean map a class.
+    Memory holds one layer's output for one batch, and one mean map per class.
 
     Args:
-        model: Any classifier; left as it was.
-        batches: Images as the network takes them.
-        classes: How many outputs it has.
-        layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
+        model: Any classifier; not modified.
+        batches: Batches of preprocessed images.
+        classes: Number of outputs.
+        layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
 
     Raises:
         DataError: There are no images.
-        GeometryError: The layer has no maps.
+        GeometryError: The layer has no feature maps.
 
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten()
         >>> x = torch.zeros(1, 2, 10, 10)
         >>> x[0, 1, 0, 5] = 4.0
-        >>> found = whole_set(nn.Sequential(nn.Identity(), *tail), [x], 2)
-        >>> found.counts.tolist(), found.border.tolist(), found.border_area
+        >>> result = dataset_attribution(nn.Sequential(nn.Identity(), *tail), [x], 2)
+        >>> result.counts.tolist(), result.border.tolist(), result.border_area
         ([0, 1], [0.0, 1.0], 0.36)
     """
     sums: _Sums | None = None
     for x in batches:
-        check_batch(x)
+        check_images(x)
         if sums is None:
-            sums = _Sums(place(model, x, layer), classes, x)
-        seen = see(model, x, sums.place.call, Own())
-        weights = seen.gradients.mean((2, 3), keepdim=True)
-        own = (weights * seen.activations).sum(1, keepdim=True).relu()
+            sums = _Sums(target_layer(model, x, layer), classes, x)
+        state = layer_gradients(model, x, sums.layer.call, PredictedClass())
+        weights = state.gradients.mean((2, 3), keepdim=True)
+        maps = (weights * state.activations).sum(1, keepdim=True).relu()
         size = (int(x.shape[2]), int(x.shape[3]))
         heat = (
-            own if own.shape[2:] == size else F.interpolate(own, size, mode="bilinear")
+            maps
+            if maps.shape[2:] == size
+            else F.interpolate(maps, size, mode="bilinear")
         )
-        sums.add(x, heat[:, 0].double().cpu(), seen.logits.argmax(1).cpu())
+        sums.add(x, heat[:, 0].double().cpu(), state.logits.argmax(1).cpu())
     if sums is None:
-        raise DataError("there are no images to look at", where="batches")
-    return sums.found()
+        raise DataError("there are no images", where="batches")
+    return sums.result()
 
 
 class _Sums:
-    def __init__(self, where: TargetLayer, classes: int, x: Tensor) -> None:
+    def __init__(self, layer: TargetLayer, classes: int, x: Tensor) -> None:
         height, width = x.shape[2:]
-        self.place = where
-        self._ring = ring(height, width)
+        self.layer = layer
+        self._border = border_mask(height, width)
         self._counts = torch.zeros(classes, dtype=torch.int64)
         self._heat = torch.zeros(classes, height, width, dtype=torch.float64)
         self._shares = torch.zeros(classes, 3, dtype=torch.float64)
-        self._flat = 0
+        self._empty = 0
 
-    def add(self, x: Tensor, heat: Tensor, answers: Tensor) -> None:
-        """Take in a batch: (N, C, H, W), (N, H, W), (N,)."""
+    def add(self, x: Tensor, heat: Tensor, predicted: Tensor) -> None:
+        """Add a batch: images (N, C, H, W), maps (N, H, W), predicted classes (N,)."""
         totals = heat.sum((1, 2))
-        alive = totals > 0
-        self._flat += int((~alive).sum())
-        heat = heat[alive] / totals[alive, None, None]
-        answers = answers[alive]
-        ground = ~standing_out(x.cpu(), self._ring)[alive]
+        nonzero = totals > 0
+        self._empty += int((~nonzero).sum())
+        heat = heat[nonzero] / totals[nonzero, None, None]
+        predicted = predicted[nonzero]
+        background = ~foreground_mask(x.cpu(), self._border)[nonzero]
         shares = torch.stack(
             [
-                (heat * self._ring).sum((1, 2)),
-                (heat * ground).sum((1, 2)),
-                ground.double().mean((1, 2)),
+                (heat * self._border).sum((1, 2)),
+                (heat * background).sum((1, 2)),
+                background.double().mean((1, 2)),
             ],
             1,
         )
-        self._counts += torch.bincount(answers, minlength=len(self._counts))
-        self._heat.index_add_(0, answers, heat)
-        self._shares.index_add_(0, answers, shares)
+        self._counts += torch.bincount(predicted, minlength=len(self._counts))
+        self._heat.index_add_(0, predicted, heat)
+        self._shares.index_add_(0, predicted, shares)
 
-    def found(self) -> WholeSet:
-        """Return the means."""
+    def result(self) -> DatasetAttribution:
+        """Return the means over images."""
         count = self._counts.clamp(min=1).double()
         means = self._shares / count[:, None]
-        return WholeSet(
-            place=self.place,
+        return DatasetAttribution(
+            layer=self.layer,
             counts=self._counts,
-            heat=self._heat / count[:, None, None],
+            heatmap=self._heat / count[:, None, None],
             border=means[:, 0],
-            ground=means[:, 1],
-            border_area=round(float(self._ring.double().mean()), 6),
-            ground_area=means[:, 2],
-            flat=self._flat,
+            background=means[:, 1],
+            border_area=round(float(self._border.double().mean()), 6),
+            background_area=means[:, 2],
+            empty=self._empty,
         )
 
 
-def ring(height: int, width: int) -> Tensor:
-    """Return which pixels are border: a tenth of each side at either end, one at least.
+def border_mask(height: int, width: int) -> Tensor:
+    """Return the mask of border pixels: a tenth of each side, at least one pixel.
 
     Example:
-        >>> int(ring(10, 10).sum())
+        >>> int(border_mask(10, 10).sum())
         36
     """
     inside = torch.ones(height, width, dtype=torch.bool)
-    down, across = max(1, round(RING * height)), max(1, round(RING * width))
+    down, across = (
+        max(1, round(BORDER_WIDTH * height)),
+        max(1, round(BORDER_WIDTH * width)),
+    )
     inside[down : height - down, across : width - across] = False
     return inside
 
 
-def standing_out(x: Tensor, border: Tensor) -> Tensor:
-    """Return which pixels are of another color than most of the image's border.
+def foreground_mask(x: Tensor, border: Tensor) -> Tensor:
+    """Return the mask of pixels whose color differs from the median border color.
 
-    A rough guess at the object: right for things on plain ground, no more.
+    A rough estimate of the object, good for objects on a plain background.
 
     Shapes:
         (N, C, H, W) and (H, W) → (N, H, W)
@@ -174,9 +179,9 @@ def standing_out(x: Tensor, border: Tensor) -> Tensor:
     Example:
         >>> x = torch.zeros(1, 1, 5, 5)
         >>> x[0, 0, 2, 2] = 1
-        >>> int(standing_out(x, ring(5, 5)).sum())
+        >>> int(foreground_mask(x, border_mask(5, 5)).sum())
         1
     """
-    ground = x[:, :, border].median(2).values[..., None, None]
-    span = x.amax((1, 2, 3)) - x.amin((1, 2, 3))
-    return (x - ground).abs().amax(1) > _OTHER * span[:, None, None]
+    background = x[:, :, border].median(2).values[..., None, None]
+    value_range = x.amax((1, 2, 3)) - x.amin((1, 2, 3))
+    return (x - background).abs().amax(1) > _CONTRAST * value_range[:, None, None]

@@ -1,10 +1,10 @@
-"""Many small changes of one image, recomputing of each layer only what changes.
+"""Partial forward passes: recompute only the part of each layer that a change affects.
 
-A covered window changes a box of every map; the rest is the whole image's, known
-already. Boxes of many windows go through a layer together as one batch of patches:
-what the layer reads around each box is cut out of the known map, the changed box is
-laid upon it, and the layer runs without padding. Where boxes fill most of a map, or an
-operation mixes places, whole maps are put together and go on side by side.
+An occluded window changes a box of every feature map; the rest equals the map of the
+original image. Boxes of many windows pass through a layer as one batch of patches: the
+input region of each box is cut from the known map, the changed box is pasted into it,
+and the layer runs without padding. If the boxes cover most of a map, or an operation
+mixes positions, the full maps are built and run as a batch.
 """
 
 from __future__ import annotations
@@ -16,132 +16,145 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.interpret.attribution.batched_steps import side_by_side
-from striate.interpret.attribution.patches import Boxes, Ints, Sides, cut, lay, whole
-from striate.interpret.trace import Ref, Step, Trace, writes
+from striate.interpret.attribution.batched_steps import run_batched
+from striate.interpret.attribution.changed_boxes import (
+    ChangedBoxes,
+    Ints,
+    Sides,
+    extract_patches,
+    full_maps,
+    paste_boxes,
+)
+from striate.interpret.trace import TensorRef, Trace, TraceStep, is_in_place
 
-_MOST = 0.6  # share of a map from which boxes cost more than the whole
+_MAX_SHARE = 0.6  # share of a map; larger boxes are slower than the full map
 # Boxes, or all changed tensors stacked along a new first axis: (changes, 1, C, H, W).
-Change = Boxes | Tensor
+Change = ChangedBoxes | Tensor
 
 
-class Patchwork:
-    """One image's known numbers, and changes of it run through the same steps.
+class PartialForward:
+    """Runs changes of one image through its traced steps.
 
-    Every change is computed as if it came alone, whatever the network would do to a
-    batch.
+    Each change is computed as if it were alone, even if the network mixes the images of
+    a batch.
 
     Args:
-        tape: Of the image.
+        trace: Trace of the image.
     """
 
-    def __init__(self, tape: Trace) -> None:
-        self._tape = tape
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
 
-    def run(self, changed: Boxes) -> Tensor:
-        """Return the network's output for every change, (changes, …).
+    def run(self, changed: ChangedBoxes) -> Tensor:
+        """Return the output of the network for every change, (changes, …).
 
         Raises:
             NotSideBySideError: A step cannot be run for many changes at a time.
         """
         count = len(changed.values)
-        state: dict[Ref, Change] = {Ref(0): changed}
+        state: dict[TensorRef, Change] = {TensorRef(0): changed}
         last = self._last_uses()
-        for number, step in enumerate(self._tape.steps[1:], start=1):
-            moved = [ref for ref in step.refs if ref in state]
-            if moved:
+        for number, step in enumerate(self._trace.steps[1:], start=1):
+            changed_inputs = [ref for ref in step.refs if ref in state]
+            if changed_inputs:
                 self._step(number, step, state)
-            for ref in moved:
-                if last[ref] == number and ref != self._tape.output:
+            for ref in changed_inputs:
+                if last[ref] == number and ref != self._trace.output:
                     del state[ref]
-        if self._tape.output not in state:  # no change comes so far
-            known = self._tape.value(self._tape.output)
-            return known.expand(count, *known.shape[1:])
-        return self._stacked(self._tape.output, state).flatten(0, 1)
+        if self._trace.output not in state:  # no change reaches the output
+            value = self._trace.value(self._trace.output)
+            return value.expand(count, *value.shape[1:])
+        return self._stacked(self._trace.output, state).flatten(0, 1)
 
-    def _last_uses(self) -> dict[Ref, int]:
-        steps = enumerate(self._tape.steps)
+    def _last_uses(self) -> dict[TensorRef, int]:
+        steps = enumerate(self._trace.steps)
         return {ref: number for number, step in steps for ref in step.refs}
 
-    def _step(self, number: int, step: Step, state: dict[Ref, Change]) -> None:
+    def _step(
+        self, number: int, step: TraceStep, state: dict[TensorRef, Change]
+    ) -> None:
         rule = _rule(step)
-        boxed = all(isinstance(state.get(ref), Boxes | None) for ref in step.refs)
+        boxed = all(
+            isinstance(state.get(ref), ChangedBoxes | None) for ref in step.refs
+        )
         if rule is not None and boxed:
-            made = rule(self._tape, step, state)
-            if made is not None:
-                state[Ref(number)] = made
+            out = rule(self._trace, step, state)
+            if out is not None:
+                state[TensorRef(number)] = out
                 return
-        given = {ref: self._stacked(ref, state) for ref in step.refs if ref in state}
-        for part, result in enumerate(side_by_side(self._tape, step, given)):
-            state[Ref(number, part)] = result
+        stacked = {ref: self._stacked(ref, state) for ref in step.refs if ref in state}
+        for part, result in enumerate(run_batched(self._trace, step, stacked)):
+            state[TensorRef(number, part)] = result
 
-    def _stacked(self, ref: Ref, state: dict[Ref, Change]) -> Tensor:
-        """Return whole maps of a tensor for every change."""
+    def _stacked(self, ref: TensorRef, state: dict[TensorRef, Change]) -> Tensor:
+        """Return the full maps of a tensor for every change."""
         change = state[ref]
-        if isinstance(change, Boxes):
-            change = whole(self._tape.value(ref), change).unsqueeze(1)
+        if isinstance(change, ChangedBoxes):
+            change = full_maps(self._trace.value(ref), change).unsqueeze(1)
             state[ref] = change
         return change
 
 
-# --- rules: what of a layer's output changes, and what it takes to know it ---
+# --- rules: which box of a layer's output changes, and how to compute it ---
 
-Rule = Callable[[Trace, Step, dict[Ref, Change]], Boxes | None]
+Rule = Callable[[Trace, TraceStep, dict[TensorRef, Change]], ChangedBoxes | None]
 
 
-def _rule(step: Step) -> Rule | None:
-    """Return how boxes go through a step; None where it mixes places."""
+def _rule(step: TraceStep) -> Rule | None:
+    """Return the rule of a step for boxes; None if it mixes positions."""
     if step.func is None or len(step.results[0].shape) != 4:
         return None
-    name = step.name.rstrip("_") if writes(step.func) else step.name
+    name = step.name.rstrip("_") if is_in_place(step.func) else step.name
     if name == "native_batch_norm":
-        return None if step.args[5] else _in_place
+        return None if step.args[5] else _pointwise
     if name == "cat":
-        return _in_place if step.args[1:] in ((1,), (-3,)) else None
+        return _pointwise if step.args[1:] in ((1,), (-3,)) else None
     if name in _SLIDING:
-        return _slide
+        return _sliding_window
     if torch.Tag.pointwise in step.func.tags or name in ("clone", "detach"):
-        return _in_place if _even(step) else None
+        return _pointwise if _is_uniform(step) else None
     return None
 
 
-def _even(step: Step) -> bool:
-    """Tell an operation whose constants are the same at every place."""
+def _is_uniform(step: TraceStep) -> bool:
+    """Return whether an operation's constants are the same at every position."""
     constants = [
         a for a in (*step.args, *step.kwargs.values()) if isinstance(a, Tensor)
     ]
     return all(c.ndim < 2 or set(c.shape[-2:]) == {1} for c in constants)
 
 
-def _in_place(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
-    """Run a step upon the smallest box that holds every input's."""
+def _pointwise(
+    trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
+) -> ChangedBoxes | None:
+    """Run an element-wise step on the smallest box that contains every input's box."""
     height, width = step.results[0].shape[2:]
-    moved = [state[ref] for ref in step.refs if ref in state]
-    boxes = [change for change in moved if isinstance(change, Boxes)]
-    if any(tuple(tape.value(ref).shape[2:]) != (height, width) for ref in step.refs):
+    changed_inputs = [state[ref] for ref in step.refs if ref in state]
+    boxes = [change for change in changed_inputs if isinstance(change, ChangedBoxes)]
+    if any(tuple(trace.value(ref).shape[2:]) != (height, width) for ref in step.refs):
         return None
     rows = _union([(box.tops, box.sides[0]) for box in boxes], height)
     columns = _union([(box.lefts, box.sides[1]) for box in boxes], width)
     (tops, down), (lefts, across) = rows, columns
-    if down * across > _MOST * height * width:
+    if down * across > _MAX_SHARE * height * width:
         return None
 
-    def patch(ref: Ref) -> Tensor:
+    def patch(ref: TensorRef) -> Tensor:
         change = state.get(ref)
-        if isinstance(change, Boxes):
+        if isinstance(change, ChangedBoxes):
             spans = change.tops, change.lefts, change.sides
             if spans == (tops, lefts, (down, across)):
                 return change.values
-        patches = cut(tape.value(ref), tops, lefts, (down, across))
-        if isinstance(change, Boxes):
-            lay(patches, change, tops, lefts)
+        patches = extract_patches(trace.value(ref), tops, lefts, (down, across))
+        if isinstance(change, ChangedBoxes):
+            paste_boxes(patches, change, tops, lefts)
         return patches
 
-    return Boxes(step.again(patch)[0], tops, lefts)
+    return ChangedBoxes(step.recompute(patch)[0], tops, lefts)
 
 
 def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
-    """Return starts and one length that hold every span, inside a side."""
+    """Return starts and one length that contain every span, inside a side."""
     firsts = [min(at) for at in zip(*(starts for starts, _ in spans), strict=True)]
     ends = zip(*([s + n for s in starts] for starts, n in spans), strict=True)
     length = max(max(e) - f for f, e in zip(firsts, ends, strict=True))
@@ -151,17 +164,19 @@ def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
 _SLIDING = ("convolution", "max_pool2d_with_indices", "avg_pool2d")
 
 
-def _slide(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
-    """Run a window over patches that hold all it reads for the outputs that change."""
+def _sliding_window(
+    trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
+) -> ChangedBoxes | None:
+    """Run a convolution or pooling on patches with the inputs of changed outputs."""
     geometry = _geometry(step)
     change = state.get(step.args[0])
-    if geometry is None or not isinstance(change, Boxes):
+    if geometry is None or not isinstance(change, ChangedBoxes):
         return None
     outputs = tuple(step.results[0].shape[2:])
     sides = [(change.tops, change.sides[0]), (change.lefts, change.sides[1])]
-    tops, down = _reached(*sides[0], outputs[0], *(g[0] for g in geometry))
-    lefts, across = _reached(*sides[1], outputs[1], *(g[1] for g in geometry))
-    if down * across > _MOST * outputs[0] * outputs[1]:
+    tops, down = _affected_outputs(*sides[0], outputs[0], *(g[0] for g in geometry))
+    lefts, across = _affected_outputs(*sides[1], outputs[1], *(g[1] for g in geometry))
+    if down * across > _MAX_SHARE * outputs[0] * outputs[1]:
         return None
     kernel, stride, padding, dilation = geometry
     above = [at * stride[0] - padding[0] for at in tops]
@@ -169,16 +184,16 @@ def _slide(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     size = (down - 1) * stride[0] + reach[0], (across - 1) * stride[1] + reach[1]
     empty = -float("inf") if step.name.startswith("max") else 0.0
-    patches = cut(tape.value(step.args[0]), above, before, size, empty)
-    lay(patches, change, above, before)
-    return Boxes(_unpadded(step, patches), tops, lefts)
+    patches = extract_patches(trace.value(step.args[0]), above, before, size, empty)
+    paste_boxes(patches, change, above, before)
+    return ChangedBoxes(_unpadded(step, patches), tops, lefts)
 
 
-def _geometry(step: Step) -> tuple[Sides, Sides, Sides, Sides] | None:
-    """Return kernel, stride, padding, dilation; None where they do not tell all."""
+def _geometry(step: TraceStep) -> tuple[Sides, Sides, Sides, Sides] | None:
+    """Return kernel, stride, padding, dilation; None if they are not sufficient."""
     args = step.args
     if step.name == "convolution":
-        if args[6] or any(isinstance(a, Ref) for a in args[1:3]):
+        if args[6] or any(isinstance(a, TensorRef) for a in args[1:3]):
             return None
         kernel = (args[1].shape[2], args[1].shape[3])
         return kernel, _pair(args[3]), _pair(args[4]), _pair(args[5])
@@ -186,7 +201,7 @@ def _geometry(step: Step) -> tuple[Sides, Sides, Sides, Sides] | None:
     stride = _pair(args[2]) if len(args) > 2 and args[2] else kernel
     padding = _pair(args[3]) if len(args) > 3 else (0, 0)
     if step.name == "avg_pool2d":
-        # At a padded or ragged border the divisor is not the kernel's size.
+        # At a padded or partial border the divisor is not the kernel size.
         ragged = len(args) > 4 and args[4]
         return None if any(padding) or ragged else (kernel, stride, padding, (1, 1))
     return kernel, stride, padding, _pair(args[4]) if len(args) > 4 else (1, 1)
@@ -197,7 +212,7 @@ def _pair(value: Any) -> Sides:
     return (int(both[0]), int(both[-1]))
 
 
-def _reached(
+def _affected_outputs(
     starts: Ints,
     length: int,
     outputs: int,
@@ -206,10 +221,10 @@ def _reached(
     padding: int,
     dilation: int,
 ) -> tuple[Ints, int]:
-    """Return the outputs whose window meets a span of inputs, one length for all.
+    """Return the outputs whose window overlaps a span of inputs, one length for all.
 
     Example:
-        >>> _reached([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)
+        >>> _affected_outputs([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)
         ([3, 4], 4)
     """
     reach = dilation * (kernel - 1)
@@ -220,11 +235,11 @@ def _reached(
     return [max(0, min(first, outputs - most)) for first in firsts], most
 
 
-def _unpadded(step: Step, patches: Tensor) -> Tensor:
+def _unpadded(step: TraceStep, patches: Tensor) -> Tensor:
     if step.name == "convolution":
         weight, bias, stride, _, dilation, _, _, groups = step.args[1:]
-        made: Tensor = F.conv2d(patches, weight, bias, stride, 0, dilation, groups)
-        return made
+        out: Tensor = F.conv2d(patches, weight, bias, stride, 0, dilation, groups)
+        return out
     stride = step.args[2] if len(step.args) > 2 and step.args[2] else step.args[1]
     if step.name == "avg_pool2d":
         rest = step.args[5:]  # whether padding counts, and another divisor

@@ -1,4 +1,4 @@
-"""What a map is worth: deletion, insertion, and whether it depends on the weights."""
+"""Sanity checks of an attribution map: deletion, insertion, randomized weights."""
 
 from __future__ import annotations
 
@@ -10,115 +10,120 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.hooks import lent, untouched
-from striate.core.seeds import derive
-from striate.interpret.activations_at import forward, together
+from striate.core.hooks import evaluation_mode, model_restored
+from striate.core.seeds import derive_seed
+from striate.interpret.activations_at import forward, images_at_once
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
-STEPS = 20  # images between the whole and the empty one
-DRAWS = 3  # random networks a map is held against
-DEPENDS = 0.5  # mean rank correlation from which a map counts as blind to the weights
-_BLUR = 8  # the blurred image's cells along the longer side, at most
+STEPS = 20  # images between the original and the empty image
+SHUFFLES = 3  # networks with shuffled weights that a map is compared with
+MAX_CORRELATION = 0.5  # mean rank correlation above which a map ignores the weights
+_BLUR = 8  # cells of the blurred image along the longer side, at most
 
-Draw = Callable[[nn.Module], Tensor]
+AttributionMethod = Callable[[nn.Module], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trust:
-    """Marks of one map.
+class SanityChecks:
+    """Results of the sanity checks of one map.
 
     Args:
-        deletion: Mean probability while the map's best pixels go first; low is good.
-        insertion: Mean probability while they come first; high is good.
-        deletion_by_chance: The same in random order.
-        insertion_by_chance: Likewise.
-        randomized: Mean rank correlation with maps of the same network with its
-            weights shuffled (Adebayo et al. 2018); near 0 is good, None where the map
-            is flat.
+        deletion: Mean probability as the most important pixels are removed first;
+            lower is better.
+        insertion: Mean probability as they are inserted first; higher is better.
+        random_deletion: Deletion with the pixels in random order.
+        random_insertion: Insertion with the pixels in random order.
+        shuffled_correlation: Mean rank correlation with the maps of the network with
+            shuffled weights (Adebayo et al. 2018); near 0 is good, None if the map is
+            constant.
     """
 
     deletion: float
     insertion: float
-    deletion_by_chance: float
-    insertion_by_chance: float
-    randomized: float | None
+    random_deletion: float
+    random_insertion: float
+    shuffled_correlation: float | None
 
     @property
-    def blind(self) -> bool:
-        """Tell a map that does not depend on the weights: red stamp."""
-        return self.randomized is not None and self.randomized > DEPENDS
+    def ignores_weights(self) -> bool:
+        """Whether the map hardly depends on the weights: do not trust it."""
+        return (
+            self.shuffled_correlation is not None
+            and self.shuffled_correlation > MAX_CORRELATION
+        )
 
     @property
-    def beats_chance(self) -> bool:
-        """Tell a map that finds what counts, in at least one of both directions."""
-        deletes = self.deletion < self.deletion_by_chance
-        return deletes or self.insertion > self.insertion_by_chance
+    def beats_random(self) -> bool:
+        """Whether the map beats a random pixel order, in deletion or insertion."""
+        deletes = self.deletion < self.random_deletion
+        return deletes or self.insertion > self.random_insertion
 
 
-def judge(
+def run_sanity_checks(
     model: nn.Module,
     x: Tensor,
-    heat: Tensor,
-    question: AttributionTarget,
-    draw: Draw,
+    heatmap: Tensor,
+    target: AttributionTarget,
+    method: AttributionMethod,
     seed: int = 0,
-) -> Trust:
-    """Return the trust marks of a map.
+) -> SanityChecks:
+    """Run the sanity checks of an attribution map.
 
     Args:
-        model: The network the map was made of; left as it was.
+        model: The network; not modified.
         x: The image, (1, C, H, W).
-        heat: The map at the image's size, (H, W).
-        question: What the map is about.
-        draw: Makes the same kind of map of another network.
-        seed: Of the random order and of the shuffled weights.
+        heatmap: The map at the image's size, (H, W).
+        target: The explained class score.
+        method: Computes the same kind of map for another network.
+        seed: Random seed of the pixel order and of the shuffled weights.
     """
-    chance = torch.Generator().manual_seed(derive(seed, "chance"))
-    random = torch.rand(heat.shape, generator=chance).to(heat)
-    deletion, insertion = removal(model, x, heat, question)
-    by_chance = removal(model, x, random, question)
-    return Trust(
+    generator = torch.Generator().manual_seed(derive_seed(seed, "chance"))
+    random = torch.rand(heatmap.shape, generator=generator).to(heatmap)
+    deletion, insertion = deletion_and_insertion(model, x, heatmap, target)
+    random_order = deletion_and_insertion(model, x, random, target)
+    return SanityChecks(
         deletion=deletion,
         insertion=insertion,
-        deletion_by_chance=by_chance[0],
-        insertion_by_chance=by_chance[1],
-        randomized=weight_dependence(model, heat, draw, seed),
+        random_deletion=random_order[0],
+        random_insertion=random_order[1],
+        shuffled_correlation=shuffled_weights_correlation(model, heatmap, method, seed),
     )
 
 
-def removal(
-    model: nn.Module, x: Tensor, heat: Tensor, question: AttributionTarget
+def deletion_and_insertion(
+    model: nn.Module, x: Tensor, heatmap: Tensor, target: AttributionTarget
 ) -> tuple[float, float]:
     """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018).
 
-    Deletion sets the most important pixels to zero, the mean of a normalized set;
-    insertion puts them into a blurred image.
+    Deletion sets the most important pixels to zero, the mean color of a normalized
+    dataset; insertion copies them into a blurred image.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
         >>> _ = model[1].weight.data.copy_(torch.eye(4)[:2] * 9)
         >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
-        >>> good = removal(model, x, x[0, 0], AttributionTarget(target=0, words=""))[0]
-        >>> bad = removal(model, x, -x[0, 0], AttributionTarget(target=0, words=""))[0]
+        >>> target = AttributionTarget(target=0, text="")
+        >>> good, _ = deletion_and_insertion(model, x, x[0, 0], target)
+        >>> bad, _ = deletion_and_insertion(model, x, -x[0, 0], target)
         >>> good < bad
         True
     """
-    order = heat.flatten().argsort(descending=True, stable=True)
+    order = heatmap.flatten().argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     shares = torch.linspace(0, 1, STEPS + 1, device=x.device)
-    gone = rank.view(1, 1, *heat.shape) < (shares * len(order)).view(-1, 1, 1, 1)
+    removed = rank.view(1, 1, *heatmap.shape) < (shares * len(order)).view(-1, 1, 1, 1)
     blurred = _blurred(x)
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         areas = [
-            _area(model, torch.where(gone, other, own), question)
-            for own, other in ((x, torch.zeros_like(x)), (blurred, x))
+            _area(model, torch.where(removed, shuffled_map, own), target)
+            for own, shuffled_map in ((x, torch.zeros_like(x)), (blurred, x))
         ]
     return areas[0], areas[1]
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the image with a few cells' worth of detail left, 4×4 pixels or more."""
+    """Return the image blurred to at most 8×8 cells of 4×4 pixels or more."""
     height, width = x.shape[2:]
     cells = min(_BLUR, max(height, width) // 4) / max(height, width)
     size = (max(1, round(cells * height)), max(1, round(cells * width)))
@@ -126,43 +131,43 @@ def _blurred(x: Tensor) -> Tensor:
     return F.interpolate(coarse, (height, width), mode="bilinear")
 
 
-def _area(model: nn.Module, images: Tensor, question: AttributionTarget) -> float:
-    most = together(images.shape[2], images.shape[3], len(images))
+def _area(model: nn.Module, images: Tensor, target: AttributionTarget) -> float:
+    most = images_at_once(images.shape[2], images.shape[3], len(images))
     parts = [logits_of(forward(model, part)) for part in torch.split(images, most)]
-    chances = question.chance(torch.cat(parts)).double()
-    return float(torch.trapezoid(chances) / (len(chances) - 1))
+    probs = target.probability(torch.cat(parts)).double()
+    return float(torch.trapezoid(probs) / (len(probs) - 1))
 
 
-def weight_dependence(
-    model: nn.Module, heat: Tensor, draw: Draw, seed: int = 0
+def shuffled_weights_correlation(
+    model: nn.Module, heatmap: Tensor, method: AttributionMethod, seed: int = 0
 ) -> float | None:
-    """Return the mean rank correlation with maps of networks of shuffled weights.
+    """Return the mean rank correlation with the maps of networks with shuffled weights.
 
-    Every parameter's numbers change places with each other, in all layers at once;
-    batch-norm statistics stay. Other maps that are flat count as unlike.
+    The values of every parameter are shuffled, in all layers at once; batch-norm
+    statistics stay. A constant map counts as correlation 0.
     """
-    if float(heat.max()) == float(heat.min()):
+    if float(heatmap.max()) == float(heatmap.min()):
         return None
-    found = []
-    for number in range(DRAWS):
-        chance = torch.Generator().manual_seed(derive(seed, "shuffle", number))
-        with lent(model, partial(_shuffled, chance=chance)):
-            other = draw(model)
-        found.append(rank_correlation(heat.flatten(), other.flatten()))
-    return sum(found) / len(found)
+    correlations = []
+    for number in range(SHUFFLES):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "shuffle", number))
+        with model_restored(model, partial(_shuffled, generator=generator)):
+            shuffled_map = method(model)
+        correlations.append(rank_correlation(heatmap.flatten(), shuffled_map.flatten()))
+    return sum(correlations) / len(correlations)
 
 
-def _shuffled(tensor: Tensor, chance: torch.Generator) -> Tensor:
+def _shuffled(tensor: Tensor, generator: torch.Generator) -> Tensor:
     copy = tensor.detach().clone()
     if not isinstance(tensor, nn.Parameter):
         return copy
-    order = torch.randperm(copy.numel(), generator=chance).to(copy.device)
+    order = torch.randperm(copy.numel(), generator=generator).to(copy.device)
     copy = copy.flatten()[order].view(copy.shape)
     return nn.Parameter(copy, tensor.requires_grad)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Return Spearman's correlation; 0 where either says the same everywhere.
+    """Return Spearman's rank correlation; 0 if either input is constant.
 
     Example:
         >>> a = torch.tensor([1.0, 2.0, 3.0])
@@ -176,7 +181,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Return ranks; equal values share the middle of theirs."""
+    """Return ranks; equal values get their mean rank."""
     _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
     last = count.cumsum(0).double()
     ranks: Tensor = (last - (count.double() - 1) / 2)[place]

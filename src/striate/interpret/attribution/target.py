@@ -1,4 +1,4 @@
-"""What evidence is asked about: a class, or one class rather than another."""
+"""Target of an attribution: the score of a class, or of one class against another."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError, SettingError
-from striate.core.spec import Labels
 
-Class = int | str
+ClassRef = int | str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributionTarget:
-    """The number to be explained: a class's logit, or its lead over another's.
+    """The score to explain: the logit of a class, or the difference of two logits.
 
     Args:
-        target: Output of the class.
-        against: Output of the class it is held against; None for none.
-        words: The same in words: `cat`, `cat rather than dog`.
+        target: Index of the class.
+        against: Index of a second class, whose logit is subtracted; None if unused.
+        text: The target in words: `cat`, `cat rather than dog`.
     """
 
     target: int
     against: int | None = None
-    words: str
+    text: str
 
     def score(self, logits: Tensor) -> Tensor:
-        """Return the number, one an image.
+        """Return the score of each image.
 
         Shapes:
             (N, classes) → (N,)
@@ -36,55 +36,56 @@ class AttributionTarget:
         own = logits[:, self.target]
         return own if self.against is None else own - logits[:, self.against]
 
-    def chance(self, logits: Tensor) -> Tensor:
-        """Return the class's probability; held against another, among the two."""
+    def probability(self, logits: Tensor) -> Tensor:
+        """Return the probability of the class (among the two, with `against`)."""
         if self.against is None:
             return logits.softmax(1)[:, self.target]
         return logits[:, [self.target, self.against]].softmax(1)[:, 0]
 
 
-def ask(
+def make_target(
     logits: Tensor,
-    target: Class | None = None,
-    against: Class | None = None,
-    labels: Labels | Sequence[str] | None = None,
+    target: ClassRef | None = None,
+    against: ClassRef | None = None,
+    labels: ClassNames | Sequence[str] | None = None,
 ) -> AttributionTarget:
-    """Make a question about a network's answer.
+    """Return the target for a network's output and class names.
 
     Args:
-        logits: Its answer, (1, classes).
-        target: A class by name or number; the one it chose where None.
-        against: A second class, for "why this rather than that".
-        labels: Class names in output order; `class 0`, `class 1` … where None.
+        logits: Output of the network, (1, classes).
+        target: Class name or index; the predicted class if None.
+        against: A second class, to explain the difference of the scores.
+        labels: Class names in output order; `class 0`, `class 1` … if None.
 
     Raises:
-        UnknownNameError: No class has this name or number; lists the nearest.
-        SettingError: A class is held against itself.
+        UnknownNameError: No class has this name or index; lists similar names.
+        SettingError: Both classes are the same.
 
     Example:
         >>> import torch
-        >>> ask(torch.tensor([[1.0, 3.0]]), against="cat", labels=["cat", "dog"]).words
+        >>> logits, labels = torch.tensor([[1.0, 3.0]]), ["cat", "dog"]
+        >>> make_target(logits, against="cat", labels=labels).text
         'dog rather than cat'
     """
     names = _labels(logits.shape[1], labels)
-    first = int(logits[0].argmax()) if target is None else names.index(target)
+    class_index = int(logits[0].argmax()) if target is None else names.index(target)
     if against is None:
-        return AttributionTarget(target=first, words=names[first])
-    second = names.index(against)
-    if first == second:
-        what = f"{names[first]} cannot be held against itself"
-        raise SettingError(what, where="against", fix="name another class")
-    words = f"{names[first]} rather than {names[second]}"
-    return AttributionTarget(target=first, against=second, words=words)
+        return AttributionTarget(target=class_index, text=names[class_index])
+    against_index = names.index(against)
+    if class_index == against_index:
+        what = f"{names[class_index]} is compared with itself"
+        raise SettingError(what, where="against", fix="use two different classes")
+    text = f"{names[class_index]} rather than {names[against_index]}"
+    return AttributionTarget(target=class_index, against=against_index, text=text)
 
 
-def _labels(count: int, labels: Labels | Sequence[str] | None) -> Labels:
+def _labels(count: int, labels: ClassNames | Sequence[str] | None) -> ClassNames:
     if labels is None:
-        return Labels(tuple(f"class {i}" for i in range(count)))
-    names = labels if isinstance(labels, Labels) else Labels(tuple(labels))
+        return ClassNames(tuple(f"class {i}" for i in range(count)))
+    names = labels if isinstance(labels, ClassNames) else ClassNames(tuple(labels))
     if len(names) != count:
         what = f"{len(names)} class names for {count} outputs"
-        raise SettingError(what, where="labels", fix="give one name an output")
+        raise SettingError(what, where="labels", fix="give one name per output")
     return names
 
 
@@ -92,12 +93,12 @@ def logits_of(output: object) -> Tensor:
     """Return a network's output as class scores.
 
     Raises:
-        GeometryError: It is no row of numbers an image.
+        GeometryError: It does not have the shape (images, classes).
     """
     if isinstance(output, Tensor) and output.ndim == 2:
         return output
     got = type(output).__name__
     if isinstance(output, Tensor):
-        got = "×".join(map(str, output.shape)) or "a single number"
-    what = f"class evidence needs one row of scores an image, the network gave {got}"
-    raise GeometryError(what, fix="give a classifier, or the part of it that is one")
+        got = "×".join(map(str, output.shape)) or "a scalar"
+    what = f"a classifier with output (images, classes) is required, got {got}"
+    raise GeometryError(what, fix="use a classifier, or the submodule that is one")

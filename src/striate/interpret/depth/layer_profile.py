@@ -1,7 +1,7 @@
-"""Activations and gradients by depth: where they vanish, where they explode.
+"""Size of activations and gradients by layer: vanishing and exploding gradients.
 
-A gradient that came through L layers is a product of L Jacobians (Glorot and Bengio
-2010, section 4.2.1): smaller than one each, and the first layers do not learn.
+A gradient that passed L layers is a product of L Jacobians (Glorot and Bengio 2010,
+section 4.2.1). If each is smaller than one, the first layers do not learn.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
-from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import check_batch, forward
+from striate.core.hooks import evaluation_mode, intercept_outputs
+from striate.interpret.activations_at import check_images, forward
 from striate.interpret.attribution.target import logits_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
-    """One layer with weights, as a batch goes through it and its cost comes back.
+class LayerProfile:
+    """Activation, gradient and update size of one layer with weights, for one batch.
 
     Args:
-        name: Its call, such as `conv1` or `again #2`.
-        depth: Its number, from 1 at the input.
-        activation: Root mean square of what it gives out.
-        gradient: Root mean square of the cost's gradient by that, an image's cost.
-        update: Norm of the gradient by its weight over the weight's norm: the part
-            of itself that a step of rate 1 would change; nan where it is frozen.
+        name: Name of the call, such as `conv1` or `again #2`.
+        depth: Number of the layer, 1 at the input.
+        activation: Root mean square of its output.
+        gradient: Root mean square of the gradient of one image's loss by the output.
+        update: Norm of the weight's gradient divided by the norm of the weight: the
+            relative change by a step with learning rate 1; nan if it is frozen.
     """
 
     name: str
@@ -42,77 +42,82 @@ class Level:
 
 def depth_profile(
     model: nn.Module, x: Tensor, labels: Tensor, training: bool = False
-) -> list[Level]:
-    """Measure one batch's activations and gradients at every layer with weights.
+) -> list[LayerProfile]:
+    """Measure activations and gradients at every layer with weights, for one batch.
 
-    No `.grad` is written; frozen parameters do not stop what flows through them.
+    `.grad` is not changed. Gradients also pass through frozen layers.
 
     Args:
-        model: Any classifier; left as it was.
-        x: Images as the network takes them.
-        labels: Their classes.
-        training: Run as in training, with the batch's own statistics in batch norm;
-            dropout and running statistics come back as they were.
+        model: Any classifier; not modified.
+        x: Preprocessed images.
+        labels: Class indices.
+        training: Run in training mode, with batch statistics in batch norm; running
+            statistics are restored.
 
     Shapes:
         x: (N, C, H, W); labels: (N,)
 
     Raises:
-        GeometryError: The network refuses the batch or gives no class scores.
+        GeometryError: The network rejects the batch, or its output is not class scores.
 
     Example:
         >>> pairs = [(nn.Linear(4, 4), nn.Sigmoid()) for _ in range(8)]
         >>> deep = [layer for pair in pairs for layer in pair]
         >>> model = nn.Sequential(nn.Flatten(), *deep, nn.Linear(4, 2))
-        >>> found = depth_profile(model, torch.rand(5, 1, 2, 2), torch.zeros(5).long())
-        >>> len(found), found[0].gradient < found[-1].gradient / 1000
+        >>> x, labels = torch.rand(5, 1, 2, 2), torch.zeros(5).long()
+        >>> layers = depth_profile(model, x, labels)
+        >>> len(layers), layers[0].gradient < layers[-1].gradient / 1000
         (9, True)
     """
-    check_batch(x)
+    check_images(x)
     modules = dict(model.named_modules())
     weighted = [name for name, m in modules.items() if name and _weight(m) is not None]
-    kept: list[tuple[str, float]] = []
+    outputs: list[tuple[str, float]] = []
     gradients: dict[str, float] = {}
 
-    def note(call: str, output: object) -> None:
+    def record(call: str, output: object) -> None:
         if not isinstance(output, Tensor) or not output.requires_grad:
             return
-        kept.append((call, _size(output)))
-        # On the tensor as it is now: an in-place activation behind it comes later.
+        outputs.append((call, _rms(output)))
+        # On the tensor before an in-place activation changes it.
         output.register_hook(  # type: ignore[no-untyped-call]
-            lambda g: gradients.__setitem__(call, _size(g) * len(x))
+            lambda g: gradients.__setitem__(call, _rms(g) * len(x))
         )
 
     with (
-        untouched(model),
-        visited(model, weighted, note),
+        evaluation_mode(model),
+        intercept_outputs(model, weighted, record),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
         model.train(training)
-        given = x.detach().clone().requires_grad_()
-        cost = _cost(forward(model, given), labels)
+        inputs = x.detach().clone().requires_grad_()
+        loss = _loss(forward(model, inputs), labels)
         weights = {name: _weight(modules[name]) for name in weighted}
-        free = {n: w for n, w in weights.items() if w is not None and w.requires_grad}
-        found = torch.autograd.grad(cost, [given, *free.values()], allow_unused=True)
+        trainable = {
+            n: w for n, w in weights.items() if w is not None and w.requires_grad
+        }
+        gradients_by_input = torch.autograd.grad(
+            loss, [inputs, *trainable.values()], allow_unused=True
+        )
     updates = {
-        name: _part(gradient, free[name])
-        for name, gradient in zip(free, found[1:], strict=True)
+        name: _relative_norm(gradient, trainable[name])
+        for name, gradient in zip(trainable, gradients_by_input[1:], strict=True)
     }
     return [
-        Level(
+        LayerProfile(
             name=call,
             depth=depth,
             activation=size,
             gradient=gradients.get(call, 0.0),
             update=updates.get(call.partition(" #")[0], nan),
         )
-        for depth, (call, size) in enumerate(kept, 1)
+        for depth, (call, size) in enumerate(outputs, 1)
     ]
 
 
-def _cost(output: object, labels: Tensor) -> Tensor:
-    """Return the mean cost; in training some networks answer from lower heads too."""
+def _loss(output: object, labels: Tensor) -> Tensor:
+    """Return the mean loss; in training mode it includes auxiliary heads."""
     if not isinstance(output, HeadOutputs):
         output = logits_of(output)
     top = output.logits if isinstance(output, HeadOutputs) else output
@@ -120,39 +125,45 @@ def _cost(output: object, labels: Tensor) -> Tensor:
 
 
 def _weight(module: nn.Module) -> nn.Parameter | None:
-    """Return a layer's weight; none of layers that only scale (batch norm)."""
+    """Return a layer's weight; None for layers that only scale (batch norm)."""
     weight = module._parameters.get("weight")
     return weight if weight is not None and weight.ndim > 1 else None
 
 
-def _size(values: Tensor) -> float:
+def _rms(values: Tensor) -> float:
     return float(values.detach().double().square().mean().sqrt())
 
 
-def _part(gradient: Tensor | None, weight: Tensor) -> float:
+def _relative_norm(gradient: Tensor | None, weight: Tensor) -> float:
     if gradient is None:
         return nan
     return float(gradient.norm() / weight.detach().norm().clamp(min=1e-30))
 
 
-def rate(levels: Sequence[Level]) -> float:
-    """Return the factor by which the gradient changes with one layer less of way.
+def gradient_factor(layers: Sequence[LayerProfile]) -> float:
+    """Return the factor of the gradient per layer of distance from the loss.
 
-    The slope of a straight line through log gradient against depth, as a factor: 0.5
-    means half with every layer further from the answer, 1 that all layers learn alike.
+    It is the slope of a line fitted to log gradient against depth: 0.5 means half the
+    gradient per layer, 1 means that all layers get equal gradients.
 
     Example:
-        >>> levels = [
-        ...     Level(name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0)
+        >>> layers = [
+        ...     LayerProfile(
+        ...         name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0
+        ...     )
         ...     for d in (1, 2, 3)
         ... ]
-        >>> round(rate(levels), 9)
+        >>> round(gradient_factor(layers), 9)
         0.5
     """
-    points = [(one.depth, log(one.gradient)) for one in levels if one.gradient > 0]
+    points = [
+        (profile.depth, log(profile.gradient))
+        for profile in layers
+        if profile.gradient > 0
+    ]
     if len(points) < 2:
         return nan
-    middle = sum(d for d, _ in points) / len(points)
-    level = sum(g for _, g in points) / len(points)
-    spread = sum((d - middle) ** 2 for d, _ in points)
-    return exp(-sum((d - middle) * (g - level) for d, g in points) / spread)
+    mean_depth = sum(d for d, _ in points) / len(points)
+    mean_log = sum(g for _, g in points) / len(points)
+    spread = sum((d - mean_depth) ** 2 for d, _ in points)
+    return exp(-sum((d - mean_depth) * (g - mean_log) for d, g in points) / spread)

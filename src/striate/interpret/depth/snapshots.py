@@ -1,4 +1,4 @@
-"""Activations and gradients by depth while a network learns, and when to look."""
+"""Layer profiles during training, and the schedule of steps at which to take them."""
 
 from __future__ import annotations
 
@@ -6,30 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 
-from striate.interpret.depth.layer_profile import Level
+from striate.interpret.depth.layer_profile import LayerProfile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What the layers were like after so many steps of learning.
+    """The layer profiles after a number of training steps.
 
     Args:
-        step: Steps done before; 0 is initialization, None the weights that were kept.
-        levels: As `depth_profile` found them, from the input on.
+        step: Number of steps done; 0 is initialization, None the final weights.
+        layers: The result of `depth_profile`, from input to output.
     """
 
     step: int | None
-    levels: tuple[Level, ...]
+    layers: tuple[LayerProfile, ...]
 
 
-def due(step: int) -> bool:
-    """Say whether to look after so many steps: ever less often, as changes slow down.
+def is_snapshot_step(step: int) -> bool:
+    """Return whether to take a snapshot after a step: less and less often.
 
-    At powers of two and half-way between them: a run of a million steps is looked at
-    41 times.
+    At powers of two and halfway between them: 41 times in a run of a million steps.
 
     Example:
-        >>> [step for step in range(70) if due(step)]
+        >>> [step for step in range(70) if is_snapshot_step(step)]
         [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
     """
     return step < 3 or _is_power(step) or (step % 3 == 0 and _is_power(step // 3))
@@ -39,17 +38,17 @@ def _is_power(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def reach(levels: Sequence[Level]) -> float:
-    """Return the first layer's gradient as a share of the last one's.
+def first_to_last_gradient(layers: Sequence[LayerProfile]) -> float:
+    """Return the gradient of the first layer divided by that of the last layer.
 
     Example:
         >>> def level(depth, gradient):
-        ...     return Level(
+        ...     return LayerProfile(
         ...         name="", depth=depth, activation=1.0, gradient=gradient, update=0.0
         ...     )
-        >>> reach([level(1, 0.25), level(2, 0.5)])
+        >>> first_to_last_gradient([level(1, 0.25), level(2, 0.5)])
         0.5
     """
-    if len(levels) < 2 or not levels[-1].gradient:
+    if len(layers) < 2 or not layers[-1].gradient:
         return nan
-    return levels[0].gradient / levels[-1].gradient
+    return layers[0].gradient / layers[-1].gradient

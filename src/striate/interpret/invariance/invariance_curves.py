@@ -1,4 +1,4 @@
-"""Curves of invariance: accuracy, consistency and feature distance against a move."""
+"""Invariance curves: accuracy, consistency, feature distance by transform strength."""
 
 from __future__ import annotations
 
@@ -9,32 +9,37 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError
-from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import check_batch, chosen, forward, module_of
+from striate.core.hooks import evaluation_mode, intercept_outputs
+from striate.interpret.activations_at import (
+    check_images,
+    forward,
+    match_layers,
+    module_name,
+)
 from striate.interpret.attribution.target import logits_of
-from striate.interpret.invariance.transforms import Move
+from striate.interpret.invariance.transforms import Transform
 
 Batch = tuple[Tensor, Tensor]
 OUTPUT = "output"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Response:
-    """What a network makes of images moved by growing amounts.
+class InvarianceCurve:
+    """Accuracy, consistency and feature distance of transformed images, by strength.
 
     Args:
-        move: The move's name.
-        unit: Of the amounts.
-        amounts: As tried.
-        accuracy: Share of moved images answered rightly, by amount.
-        consistency: Share answered as when they stood still (Zhang 2019).
-        distance: For each layer, and `output` for the scores, the mean distance of a
-            moved image's features from its own, in units of the mean distance of
-            two images: 0 has not noticed, 1 sees another image.
-        images: How many there were, each moved once a direction.
+        transform: Name of the transform.
+        unit: Unit of the amounts.
+        amounts: Strengths of the transform.
+        accuracy: Share of transformed images predicted correctly, by amount.
+        consistency: Share with the same prediction as the original (Zhang 2019).
+        distance: For each layer, and `output` for the logits, the mean distance between
+            the features of transformed and original image, divided by the mean distance
+            of two images: 0 is invariant, 1 is as far as another image.
+        images: Number of images; each is transformed once per direction.
     """
 
-    move: str
+    transform: str
     unit: str
     amounts: tuple[float, ...]
     accuracy: tuple[float, ...]
@@ -44,131 +49,134 @@ class Response:
 
 
 @torch.no_grad()
-def respond(
+def invariance_curves(
     model: nn.Module,
     batches: Iterable[Batch],
-    moves: Sequence[Move],
+    transforms: Sequence[Transform],
     layers: str | Sequence[str] = (),
-) -> list[Response]:
-    """Measure how answers and features bear moved images.
+) -> list[InvarianceCurve]:
+    """Measure how predictions and features change when images are transformed.
 
-    Features are compared place by place, so that a map which only moves along counts
-    as changed: what is measured is invariance, not equivariance. Memory holds one
-    batch's features of the layers.
+    Features are compared position by position, so a map that is only shifted counts as
+    changed: this measures invariance, not equivariance. Memory holds the features of
+    one batch.
 
     Args:
-        model: Any classifier; left as it was.
-        batches: (input, label) batches, the input as the network takes it.
-        moves: Of `MOVES`, or your own.
-        layers: Names or patterns whose features are compared besides the scores.
+        model: Any classifier; not modified.
+        batches: (input, label) batches of preprocessed images.
+        transforms: Items of `TRANSFORMS`, or your own.
+        layers: Names or patterns of layers to compare, besides the logits.
 
     Raises:
-        UnknownNameError: No layer has this name; lists the right ones.
-        DataError: There are not two images to compare.
+        UnknownNameError: No layer has this name; the message lists the names.
+        DataError: There are fewer than two images.
 
     Example:
-        >>> from striate.interpret.invariance.transforms import move_of
+        >>> from striate.interpret.invariance.transforms import get_transform
         >>> tail = nn.AdaptiveMaxPool2d(1), nn.Flatten()
         >>> x = torch.zeros(2, 2, 9, 9)
         >>> x[0, 0, 4, 4], x[1, 1, 4, 4] = 1.0, 1.0
         >>> batch = x, torch.tensor([0, 1])
-        >>> found = respond(nn.Sequential(*tail), [batch], [move_of("shift")])[0]
-        >>> found.consistency, found.distance["output"]
+        >>> model, shift = nn.Sequential(*tail), get_transform("shift")
+        >>> curve = invariance_curves(model, [batch], [shift])[0]
+        >>> curve.consistency, curve.distance["output"]
         ((1.0, 1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0, 0.0))
     """
-    calls = chosen(model, layers) if layers else []
-    tallies = [[_Tally() for _ in move.amounts] for move in moves]
-    ring: dict[str, _Ring] = {}
+    calls = match_layers(model, layers) if layers else []
+    tallies = [[_Tally() for _ in transform.amounts] for transform in transforms]
+    neighbor_distances: dict[str, _NeighborDistances] = {}
     images = 0
     for x, labels in batches:
-        check_batch(x)
-        rest = _seen(model, x, calls)
+        check_images(x)
+        original = _outputs(model, x, calls)
         images += len(x)
-        for name, values in rest.items():
-            ring.setdefault(name, _Ring()).add(values)
-        for move, row in zip(moves, tallies, strict=True):
-            for amount, tally in zip(move.amounts, row, strict=True):
-                for copy in move.copies(x, amount):
-                    tally.add(rest, _seen(model, copy, calls), labels)
+        for name, values in original.items():
+            neighbor_distances.setdefault(name, _NeighborDistances()).add(values)
+        for transform, row in zip(transforms, tallies, strict=True):
+            for amount, tally in zip(transform.amounts, row, strict=True):
+                for changed in transform.copies(x, amount):
+                    tally.add(original, _outputs(model, changed, calls), labels)
     if images < 2:
         raise DataError(
-            f"needs at least two images to compare, got {images}", where="batches"
+            f"at least two images are required, got {images}", where="batches"
         )
-    unit = {name: one.total / images for name, one in ring.items()}
+    unit = {
+        name: distances.total / images for name, distances in neighbor_distances.items()
+    }
     return [
-        _response(move, row, unit, images)
-        for move, row in zip(moves, tallies, strict=True)
+        _curve(transform, row, unit, images)
+        for transform, row in zip(transforms, tallies, strict=True)
     ]
 
 
-def _seen(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
-    """Return the features of calls, and the scores, a row an image."""
-    found: dict[str, Tensor] = {}
+def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
+    """Return the features of layers, and the logits, one row per image."""
+    outputs: dict[str, Tensor] = {}
 
     def note(call: str, output: object) -> None:
-        if call in wanted and isinstance(output, Tensor):
-            # A copy: an in-place activation behind the layer would change it.
-            found[call] = output.detach().flatten(1).clone()
+        if call in call_names and isinstance(output, Tensor):
+            # A copy: an in-place activation after the layer would change it.
+            outputs[call] = output.detach().flatten(1).clone()
 
-    wanted = set(calls)
-    modules = list(dict.fromkeys(module_of(call) for call in calls))
-    with untouched(model), visited(model, modules, note):
-        found[OUTPUT] = logits_of(forward(model, x)).float()
-    return found
+    call_names = set(calls)
+    modules = list(dict.fromkeys(module_name(call) for call in calls))
+    with evaluation_mode(model), intercept_outputs(model, modules, note):
+        outputs[OUTPUT] = logits_of(forward(model, x)).float()
+    return outputs
 
 
-class _Ring:
-    """Distances of each image from the next, and of the last from the first."""
+class _NeighborDistances:
+    """Sum of the distances between consecutive images, the last to the first too."""
 
     def __init__(self) -> None:
         self._ends: tuple[Tensor, Tensor] | None = None
-        self._open = 0.0
+        self._sum = 0.0
 
     def add(self, values: Tensor) -> None:
-        """Take in a batch, a row an image."""
+        """Add a batch, one row per image."""
         first, last = self._ends or (values[:1], values[:1])
         before = torch.cat([last, values[:-1]])
-        self._open += float((values - before).norm(dim=1).sum())
+        self._sum += float((values - before).norm(dim=1).sum())
         self._ends = first, values[-1:]
 
     @property
     def total(self) -> float:
-        """Return the sum once round: as many distances as images."""
+        """Return the sum over the closed circle: one distance per image."""
         if self._ends is None:
             return 0.0
         first, last = self._ends
-        return self._open + float((first - last).norm())
+        return self._sum + float((first - last).norm())
 
 
 class _Tally:
-    """Sums over the moved copies of one amount."""
+    """Sums over the transformed copies for one amount."""
 
     def __init__(self) -> None:
-        self.count = self.right = self.same = 0
+        self.count = self.correct = self.unchanged = 0
         self.distance: dict[str, float] = {}
 
     def add(
-        self, rest: dict[str, Tensor], moved: dict[str, Tensor], labels: Tensor
+        self, original: dict[str, Tensor], changed: dict[str, Tensor], labels: Tensor
     ) -> None:
-        """Take in one copy of a batch."""
-        answers = moved[OUTPUT].argmax(1)
-        self.count += len(answers)
-        self.right += int((answers.cpu() == labels.cpu()).sum())
-        self.same += int((answers == rest[OUTPUT].argmax(1)).sum())
-        for name, values in moved.items():
-            gone = float((values - rest[name]).norm(dim=1).sum())
-            self.distance[name] = self.distance.get(name, 0.0) + gone
+        """Add one transformed copy of a batch."""
+        predicted = changed[OUTPUT].argmax(1)
+        self.count += len(predicted)
+        self.correct += int((predicted.cpu() == labels.cpu()).sum())
+        self.unchanged += int((predicted == original[OUTPUT].argmax(1)).sum())
+        for name, values in changed.items():
+            moved_distance = float((values - original[name]).norm(dim=1).sum())
+            self.distance[name] = self.distance.get(name, 0.0) + moved_distance
 
 
-def _response(
-    move: Move, row: Sequence[_Tally], unit: dict[str, float], images: int
-) -> Response:
-    return Response(
-        move=move.name,
-        unit=move.unit,
-        amounts=move.amounts,
-        accuracy=tuple(t.right / t.count for t in row),
-        consistency=tuple(t.same / t.count for t in row),
+def _curve(
+    transform: Transform, row: Sequence[_Tally], unit: dict[str, float], images: int
+) -> InvarianceCurve:
+    return InvarianceCurve(
+        transform=transform.name,
+        unit=transform.unit,
+        amounts=transform.amounts,
+        accuracy=tuple(t.correct / t.count for t in row),
+        consistency=tuple(t.unchanged / t.count for t in row),
         distance={
             name: tuple(t.distance[name] / t.count / (size or 1.0) for t in row)
             for name, size in unit.items()

@@ -1,9 +1,9 @@
-"""A digit moved by one pixel: how much of the image changes, how much of its maps.
+"""One-pixel shift: how many pixels change, and how many cells of pooled edge maps.
 
-The notes count 38 changed pixels in one digit of 28×28, and 12 changed cells behind a
-vertical-edge filter and 2×2 max pooling: 68 % fewer. Pooled maps have a quarter of the
-cells, so that much of it would come about by itself; hence the shares, and the same map
-with every other cell simply taken, beside the counts.
+The study notes count 38 changed pixels in one 28×28 digit, and 12 changed cells after a
+vertical-edge filter and 2×2 max pooling: 68 % fewer. A pooled map has only a quarter of
+the cells, which explains part of that. So we also report shares, and the same map
+subsampled (every other cell) instead of pooled.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.interpret.invariance.transforms import shifted
+from striate.interpret.invariance.transforms import shift_pixels
 
 EDGE = ((-1.0, 0.0, 1.0),) * 3  # left to right, from dark to light
-NOTES = 38, 12  # what the notes count in one digit: at the input, and pooled
+NOTES = 38, 12  # counts in the study notes for one digit: input, pooled
 NOTES_SIDE = 28  # pixels
-INPUT, POOLED, TAKEN = "image", "max pool", "every other"
+INPUT, POOLED, SUBSAMPLED = "image", "max pool", "subsampled"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changed:
-    """Cells that change when images move one pixel to the right.
+class ChangedCells:
+    """Number of cells that change when images shift one pixel to the right.
 
     Args:
-        stage: What was compared.
-        cells: Of one image's map.
-        counts: (images,): how many of them change.
+        stage: Name of the compared map.
+        cells: Cells per map.
+        counts: (images,): changed cells of each image.
     """
 
     stage: str
@@ -39,28 +39,28 @@ class Changed:
 
     @property
     def mean(self) -> float:
-        """Changed cells an image."""
+        """Mean number of changed cells per image."""
         return float(self.counts.double().mean())
 
     @property
-    def deviation(self) -> float:
-        """From image to image."""
+    def std(self) -> float:
+        """Standard deviation over images."""
         return float(self.counts.double().std(correction=0))
 
     @property
     def share(self) -> float:
-        """Of all cells."""
+        """Mean share of all cells."""
         return self.mean / self.cells
 
 
-def sized(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
-    """Bring gray images to a square size, by bilinear sampling.
+def resize_gray(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
+    """Resize gray images to a square, with bilinear interpolation.
 
     Shapes:
         (N, H, W) → (N, side, side)
 
     Example:
-        >>> sized(torch.full((1, 8, 8), 0.5)).shape
+        >>> resize_gray(torch.full((1, 8, 8), 0.5)).shape
         torch.Size([1, 28, 28])
     """
     if images.shape[1:] == (side, side):
@@ -71,11 +71,10 @@ def sized(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
     )[:, 0]
 
 
-def one_pixel(images: Tensor) -> list[Changed]:
-    """Count what one pixel of shift changes: at the input, behind the filter, pooled.
+def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
+    """Count the cells that a one-pixel shift changes: input, edge map, pooled map.
 
-    Images are made black and white at half their range, as a count asks for; a cell
-    has changed where its number is another.
+    Images are binarized at half their range. A cell has changed if its value differs.
 
     Args:
         images: Gray images, from 0 to 1.
@@ -84,45 +83,45 @@ def one_pixel(images: Tensor) -> list[Changed]:
         images: (N, H, W)
 
     Raises:
-        GeometryError: Other dimensions, or too small for a 3×3 filter and a pool.
+        GeometryError: Not three dimensions, or too small for a 3×3 filter and a pool.
 
     Example:
         >>> bar = torch.zeros(1, 8, 8)
         >>> bar[0, :, 3] = 1
-        >>> [(one.stage, int(one.mean)) for one in one_pixel(bar)]
-        [('image', 16), ('edges', 12), ('max pool', 6), ('every other', 3)]
+        >>> [(each.stage, int(each.mean)) for each in one_pixel_shift(bar)]
+        [('image', 16), ('edges', 12), ('max pool', 6), ('subsampled', 3)]
     """
     if images.ndim != 3 or min(images.shape[1:]) < 4:
         shape = "×".join(map(str, images.shape))
-        what = f"needs gray images of at least 4×4, got {shape}"
-        raise GeometryError(what, fix="give (images, height, width)")
-    there, gone = stages(images)
+        what = f"gray images of at least 4×4 are required, got {shape}"
+        raise GeometryError(what, fix="use the shape (images, height, width)")
+    original, shifted = shift_stages(images)
     return [
-        Changed(
+        ChangedCells(
             stage=stage,
             cells=before[0].numel(),
-            counts=(before != gone[stage]).flatten(1).sum(1),
+            counts=(before != shifted[stage]).flatten(1).sum(1),
         )
-        for stage, before in there.items()
+        for stage, before in original.items()
     ]
 
 
-def stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the maps of images as they are, and one pixel further right, by stage.
+def shift_stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the maps of the original and of the shifted images, by stage.
 
     Shapes:
         (N, H, W) → each (N, height, width)
     """
-    ink = (images > 0.5).float()[:, None]
-    return _maps(ink), _maps(shifted(ink, 0, 1))
+    binary = (images > 0.5).float()[:, None]
+    return _maps(binary), _maps(shift_pixels(binary, 0, 1))
 
 
-def _maps(ink: Tensor) -> dict[str, Tensor]:
-    edges = F.conv2d(ink, torch.tensor(EDGE)[None, None]).relu()
-    found = {
-        INPUT: ink,
+def _maps(binary: Tensor) -> dict[str, Tensor]:
+    edges = F.conv2d(binary, torch.tensor(EDGE)[None, None]).relu()
+    maps_by_stage = {
+        INPUT: binary,
         "edges": edges,
         POOLED: F.max_pool2d(edges, 2),
-        TAKEN: edges[:, :, :-1:2, :-1:2],
+        SUBSAMPLED: edges[:, :, :-1:2, :-1:2],
     }
-    return {stage: maps[:, 0] for stage, maps in found.items()}
+    return {stage: maps[:, 0] for stage, maps in maps_by_stage.items()}

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.findings import Column, Image, Images, Section, Table
-from striate.core.seeds import derive
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
+from striate.core.seeds import derive_seed
 from striate.data.augment.augment import Augment
 from striate.data.augment.pipeline import AugmentPipeline, augment_batch
 from striate.data.augment.single_transform import (
@@ -106,7 +106,7 @@ def _amounts_grid(
     ]
     columns = []
     for number, transform in enumerate(steps):
-        signs = random_signs(len(pixels), transform, derive(number))
+        signs = random_signs(len(pixels), transform, derive_seed(number))
         if (
             range_end.name in SIGNED
         ):  # alternate signs, or a color shift would be a brightness change

@@ -25,8 +25,9 @@ from striate.data.augment.single_transform import (
 )
 from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
-from striate.metrics.classification import confusion_matrix, wilson
-from striate.metrics.significance import holm, no_loss
+from striate.metrics.classification import confusion_matrix
+from striate.metrics.intervals import wilson_interval
+from striate.metrics.significance import holm_correction, sign_test
 from striate.run.run import Run, judged_at_once
 
 # Amounts at which each transform is measured, besides the end of its range.
@@ -224,7 +225,7 @@ def _amounts(range_end: SingleTransform) -> list[float]:
 def _predictions(
     run: Run, subset: Subset, transform: SingleTransform, border: str
 ) -> np.ndarray:
-    device = devices.choose(run.recipe.device)
+    device = devices.select_device(run.recipe.device)
     model = run.model.to(device)
     batches = _batches(run, subset, transform, border, device)
     predictions: np.ndarray = evaluate(model, batches).logits.argmax(1).numpy()
@@ -281,10 +282,12 @@ def unsafe_labels(
             point for point in curves[range_end.name] if point.transform == range_end
         ]
         cases += [(points, k) for k in range(len(labels)) if points.counts[k].sum()]
-    p_values = [no_loss(int(point.lost[k]), int(point.gained[k])) for point, k in cases]
+    p_values = [
+        sign_test(int(point.lost[k]), int(point.gained[k])) for point, k in cases
+    ]
     unsafe = [
         _unsafe_label(point, k, p_value, labels)
-        for (point, k), p_value in zip(cases, holm(p_values), strict=True)
+        for (point, k), p_value in zip(cases, holm_correction(p_values), strict=True)
         if p_value < ALPHA
         and (point.lost[k] - point.gained[k]) >= MIN_LOSS * point.counts[k].sum()
     ]
@@ -301,7 +304,7 @@ def _unsafe_label(
         label=labels[k],
         before=(correct + int(point.lost[k]) - int(point.gained[k])) / count,
         after=correct / count,
-        interval=wilson(correct, count),
+        interval=wilson_interval(correct, count),
         count=count,
         p_value=p_value,
         predicted=labels[predicted],

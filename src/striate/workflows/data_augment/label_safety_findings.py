@@ -19,7 +19,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.augment.single_transform import TRANSFORM_NAMES, SingleTransform
-from striate.metrics.classification import wilson
+from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
 from striate.workflows.data_augment.label_safety import (
     ALPHA,
@@ -272,7 +272,7 @@ def _accuracy_series(
         else (int(point.correct[k]), int(point.counts[k].sum()))
         for point in curve
     ]
-    bands = [wilson(*pair) for pair in pairs]
+    bands = [wilson_interval(*pair) for pair in pairs]
     return Series(
         name=name,
         x=tuple(point.transform.amount for point in curve),
@@ -291,7 +291,7 @@ def amount_rows(safety: LabelSafety) -> Iterator[tuple[object, ...]]:
                 wrong = point.counts[k].copy()
                 wrong[k] = 0
                 predicted = safety.labels[int(wrong.argmax())] if wrong.any() else ""
-                low, high = wilson(correct, count)
+                low, high = wilson_interval(correct, count)
                 fields_ = (f"{low:.4f}", f"{high:.4f}")
                 yield (
                     name,

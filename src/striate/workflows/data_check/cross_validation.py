@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from striate.core import device as devices
-from striate.core.seeds import derive
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
+from striate.core.seeds import derive_seed
 from striate.data.batches import Batches
 from striate.data.channel_stats import channel_mean_std
 from striate.data.subset import Subset
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.evaluate import evaluate
 from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
-from striate.engine.train_state import EpochDone, StepDone
 from striate.models.catalogue import create_model
 from striate.run.recipe import Recipe
 from striate.run.run import judged_at_once
@@ -86,8 +86,8 @@ class CrossValidation:
         )
         mean, std = channel_mean_std(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
-        seed = derive(self.recipe.seed, "fold", fold)
-        device = devices.choose(self.recipe.device)
+        seed = derive_seed(self.recipe.seed, "fold", fold)
+        device = devices.select_device(self.recipe.device)
         batches = Batches(
             subset=train,
             preprocess=preprocess,
@@ -104,8 +104,8 @@ class CrossValidation:
             device=device,
         )
         model = self._create_model(seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.random.fork_rng(devices=[]), devices.flushed_denormals():
-            torch.manual_seed(derive(seed, "dropout"))
+        with torch.random.fork_rng(devices=[]), devices.flush_denormals():
+            torch.manual_seed(derive_seed(seed, "dropout"))
             self._train(model, batches, val_batches, counter)
             evaluation = evaluate(model, val_batches(0))
         trained_classes = np.bincount(train.labels.numpy(), minlength=self.classes) > 0
@@ -152,10 +152,10 @@ class _Counter:
     def __init__(self, tick: Tick, total: int) -> None:
         self._tick, self._total, self._count = tick, total, 0
 
-    def on_step(self, event: StepDone) -> None:
+    def on_step_end(self, event: StepResult, /) -> None:
         """Count the images of a step."""
         self._count += event.images
         self._tick(self._count, self._total)
 
-    def on_epoch(self, event: EpochDone) -> None:
+    def on_epoch_end(self, event: EpochResult, /) -> None:
         """Do nothing."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from striate.core.spec import WHITE, Preprocess
+from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
 from striate.data.check.check import DataCheckResult
 from striate.data.check.label_errors import ConfidentLearning, LabelErrors
 from striate.data.load import load_labeled
@@ -120,7 +120,11 @@ def choose_input(result: DataCheckResult) -> Preprocess:
     if arrays is not None and arrays.shape[-1] not in (1, 3):
         channels = arrays.shape[-1]  # these cannot be converted
     return Preprocess(
-        channels=channels, height=height, width=width, white_level=WHITE, jpeg="reduced"
+        channels=channels,
+        height=height,
+        width=width,
+        white_level=MAX_WHITE_LEVEL,
+        jpeg="reduced",
     )
 
 

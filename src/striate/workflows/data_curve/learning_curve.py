@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from striate.core.errors import SettingError
-from striate.engine.distributed.rank_info import check_alone
+from striate.engine.distributed.rank_info import check_single_process
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.data_curve.power_law import CurvePoint, PowerLaw, fit_power_law
@@ -102,7 +102,7 @@ def learning_curve(
             processes.
         RunError: `out` contains something else.
     """
-    check_alone("a learning curve")
+    check_single_process("a learning curve")
     sorted_fractions = _check_fractions(recipe, fractions, seeds)
     plan = CurvePlan(recipe=recipe, fractions=sorted_fractions, seeds=seeds, make=make)
     folder = plan.folder(out, overwrite)

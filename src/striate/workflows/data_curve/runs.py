@@ -13,7 +13,7 @@ from torch import nn
 
 from striate.core.errors import InterruptedRunError, RunError
 from striate.core.files import read_json, storage_errors, write_json
-from striate.core.seeds import derive
+from striate.core.seeds import derive_seed
 from striate.data.image_data import ImageData
 from striate.run import layout as names
 from striate.run.lock import LOCK, held
@@ -167,7 +167,7 @@ class CurvePlan:
             return train_recipe(recipe, data=data, out=out, quiet=True), True
         fixed = LOADED | {"data", "model"}
         settings = {k: v for k, v in recipe.as_dict().items() if k not in fixed}
-        torch.manual_seed(derive(recipe.seed, "init"))
+        torch.manual_seed(derive_seed(recipe.seed, "init"))
         return train(self.make(data), data, out=out, quiet=True, **settings), True
 
     def epochs(self, fraction: float) -> int:

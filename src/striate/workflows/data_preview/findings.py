@@ -20,11 +20,11 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
 from striate.data.decode.resize_effects import ResizeEffect, resize_effect
 from striate.data.decode.rules import preprocess_rules
-from striate.interpret.render import enlarge, signed, to_image
+from striate.interpret.render import diverging_colors, enlarge, to_image
 from striate.report.format import percent
 from striate.workflows.data_preview.preview import Preview, PreviewImage, denormalize
 
@@ -235,7 +235,7 @@ def _input_images(result: Preview) -> Images:
 def _input_to_image(x: Tensor) -> np.ndarray:
     values = x.permute(1, 2, 0).numpy()
     if values.shape[-1] == 1:
-        return signed(values[..., 0], VALUE_RANGE)
+        return diverging_colors(values[..., 0], VALUE_RANGE)
     return np.clip((values / VALUE_RANGE + 1) * 127.5, 0, 255).round().astype(np.uint8)
 
 

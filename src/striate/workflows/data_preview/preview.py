@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core.preprocess import RESIZE_MODES, Preprocess
 from striate.core.seeds import permutation
-from striate.core.spec import RESIZES, Preprocess
 from striate.data.cache.cache_folder import open_cache
 from striate.data.decode.decode import ImageHeader
 from striate.data.decode.file_bytes import UndecodableError
@@ -142,7 +142,7 @@ def preview(
     used = {row.path for row in loaded.rows}
     index = [i for i in scan.readable if source.records[i].path in used]
     sizes = Counter(_sides(scan, i) for i in index)
-    modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZES}
+    modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZE_MODES}
     positions = _choose_images(scan, index, count, seed)
     images = [
         image for i in positions if (image := _load_image(source, i, modes)) is not None

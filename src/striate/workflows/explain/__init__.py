@@ -1,1 +1,1 @@
-"""`striate explain`: heat maps, filters, feature maps and unit arithmetic."""
+"""`striate explain`: heatmaps, filters, feature maps, channels, unit arithmetic."""

@@ -1,4 +1,4 @@
-"""Why this answer? An image's evidence, each map with what it is worth."""
+"""Section of one image: predictions, heatmaps, and their sanity checks."""
 
 from __future__ import annotations
 
@@ -21,78 +21,81 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import forward
-from striate.interpret.attribution.attribute import Evidence, evidence
+from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import logits_of
-from striate.interpret.render import enlarge, overlay, to_image
+from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.format import percent
 from striate.report.records import records
-from striate.workflows.explain.images import Shown, Wish
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.images import ExplainedImage
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.options import ExplainOptions
 
-SIDE = 196  # pixels an image of evidence is drawn high, at least
-TOP = 3  # answers shown
+SIDE = 196  # minimum height of a drawn image, in pixels
+TOP = 3  # predicted classes shown
 
-WORDS = {
+METHOD_NAMES = {
     "cam": "CAM",
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
     "layercam": "LayerCAM",
     "scorecam": "Score-CAM",
     "occlusion": "Occlusion",
-    "integrated": "Integrated gradients",
+    "integrated_gradients": "Integrated gradients",
 }
 
 
-MARKS = (
+CHECK_COLUMNS = (
     Column(title="Method", key="method"),
-    Column(title="About", key="about", rank=1),
+    Column(title="Target", key="target", rank=1),
     Column(title="Layer", kind="code", key="layer", rank=2),
     Column(
         title="Deletion",
         kind="percent",
         key="deletion",
-        hint="mean probability while its best pixels go first; low is good",
+        hint="mean probability as the most important pixels are removed; lower is "
+        "better",
     ),
     Column(
         title="Deletion, random",
         kind="percent",
-        key="deletion_by_chance",
-        hint="the same in random order",
+        key="random_deletion",
+        hint="deletion in random pixel order",
         rank=3,
     ),
     Column(
         title="Insertion",
         kind="percent",
         key="insertion",
-        hint="mean probability while its best pixels come first; high is good",
+        hint="mean probability as the most important pixels are added; higher is "
+        "better",
     ),
     Column(
         title="Insertion, random",
         kind="percent",
-        key="insertion_by_chance",
-        hint="the same in random order",
+        key="random_insertion",
+        hint="insertion in random pixel order",
         rank=3,
     ),
     Column(
-        title="Shuffled weights",
+        title="Shuffled Weights",
         kind="number",
-        key="randomized",
-        hint="rank correlation with maps of the network with shuffled weights; "
-        "near 0 is good, above 0.5 is a red stamp",
+        key="shuffled_correlation",
+        hint="rank correlation with the heatmap of a network with shuffled weights; "
+        "near 0 is good; above 0.5: do not trust this heatmap",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What is said about one image.
+class ImageExplanation:
+    """The explanation of one image.
 
     Args:
-        section: For people.
-        facts: For programs.
-        maps: The numbers behind its maps, by method, at the image's size.
+        section: Section of the report page.
+        facts: The same as JSON values.
+        maps: Heatmap of each method, at the image's size.
     """
 
     section: Section
@@ -100,173 +103,202 @@ class Answer:
     maps: dict[str, Tensor]
 
 
-def answered(subject: Subject, one: Shown, wish: Wish) -> Answer:
-    """Ask a network about one image, and every method about the answer."""
-    names = subject.labels.names if subject.labels else None
-    with untouched(subject.model), torch.no_grad():
-        probs = logits_of(forward(subject.model, one.x)).softmax(1)[0]
+def explain_image(
+    loaded: LoadedModel, image: ExplainedImage, options: ExplainOptions
+) -> ImageExplanation:
+    """Predict one image, and compute the heatmap of every method."""
+    labels = loaded.labels.names if loaded.labels else None
+    with evaluation_mode(loaded.model), torch.no_grad():
+        probs = logits_of(forward(loaded.model, image.x)).softmax(1)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
-    found = [_evidence(subject, one, wish, method) for method in wish.methods]
-    contrast = _contrast(subject, one, wish, ranked)
+    attributions = [
+        _attribution(loaded, image, options, method) for method in options.methods
+    ]
+    contrast = _against(loaded, image, options, ranked)
     figures = tuple(
         Figure(
-            label=names[i] if names else f"class {i}", value=percent(float(probs[i]))
+            label=labels[i] if labels else f"class {i}", value=percent(float(probs[i]))
         )
         for i in ranked[:TOP]
     )
-    everything = [*found, *([contrast] if contrast else [])]
-    blocks: list[Block] = [Figures(figures=figures), _gallery(one, everything)]
-    blocks += _marks(everything)
-    truth = f" It is labeled {one.truth}." if one.truth else ""
-    question = found[0].question
-    lead = f"{one.name}.{truth} The evidence is for {question.words}."
+    attributions_shown = [*attributions, *([contrast] if contrast else [])]
+    blocks: list[Block] = [
+        Figures(figures=figures),
+        _heatmaps(image, attributions_shown),
+    ]
+    blocks += _sanity_checks(attributions_shown)
+    truth = f" Label: {image.truth}." if image.truth else ""
+    target = attributions[0].target
+    lead = f"{image.name}.{truth} Explained class: {target.text}."
     table = next(block for block in blocks if isinstance(block, Table))
     facts = {
-        "image": one.name,
-        "truth": one.truth,
-        "answers": [
-            {"class": names[i] if names else i, "probability": float(probs[i])}
+        "image": image.name,
+        "truth": image.truth,
+        "predictions": [
+            {"class": labels[i] if labels else i, "probability": float(probs[i])}
             for i in ranked
         ],
-        "target": question.target,
-        "question": question.words,
-        "layer": next((e.layer.call for e in found if e.layer), None),
-        "evidence": records(table),
+        "target": target.target,
+        "target_text": target.text,
+        "layer": next((e.layer.call for e in attributions if e.layer), None),
+        "attributions": records(table),
     }
-    title = _title(one, names[ranked[0]] if names else f"class {ranked[0]}")
-    return Answer(
+    title = _title(image, labels[ranked[0]] if labels else f"class {ranked[0]}")
+    return ImageExplanation(
         section=Section(title=title, lead=lead, blocks=tuple(blocks)),
         facts=facts,
-        maps={_key(each): each.heat.detach().cpu() for each in everything},
+        maps={
+            _map_name(each): each.heatmap.detach().cpu() for each in attributions_shown
+        },
     )
 
 
-def _key(each: Evidence) -> str:
-    return each.method if each.question.against is None else f"{each.method} against"
+def _map_name(each: Attribution) -> str:
+    return each.method if each.target.against is None else f"{each.method} against"
 
 
-def _title(one: Shown, answer: str) -> str:
-    if one.truth is None or one.truth == answer:
+def _title(image: ExplainedImage, answer: str) -> str:
+    if image.truth is None or image.truth == answer:
         return f"Why {answer}?"
-    return f"Why {answer}, not {one.truth}?"
+    return f"Why {answer}, not {image.truth}?"
 
 
-def _evidence(subject: Subject, one: Shown, wish: Wish, method: str) -> Evidence:
-    return evidence(
-        subject.model,
-        one.x,
+def _attribution(
+    loaded: LoadedModel, image: ExplainedImage, options: ExplainOptions, method: str
+) -> Attribution:
+    return attribute(
+        loaded.model,
+        image.x,
         method=method,
-        target=wish.target,
-        layer=wish.layer,
-        labels=subject.labels,
-        seed=wish.seed,
+        target=options.target,
+        layer=options.layer,
+        labels=loaded.labels,
+        seed=options.seed,
     )
 
 
-def _contrast(
-    subject: Subject, one: Shown, wish: Wish, ranked: Sequence[int]
-) -> Evidence | None:
-    """Hold the answer against the class asked for, the truth, or the runner-up."""
-    against: int | str | None = wish.against
+def _against(
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    options: ExplainOptions,
+    ranked: Sequence[int],
+) -> Attribution | None:
+    """Compare the target with `against`, the label, or the second-best class."""
+    against: int | str | None = options.against
     if against is None:
-        own = _number(subject, wish, ranked)
+        own = _target_index(loaded, options, ranked)
         others = [i for i in ranked if i != own]
-        if one.truth is not None and subject.labels is not None:
-            others = [i for i in [subject.labels.index(one.truth)] if i != own] + others
+        if image.truth is not None and loaded.labels is not None:
+            others = [
+                i for i in [loaded.labels.index(image.truth)] if i != own
+            ] + others
         if not others:
             return None
         against = others[0]
-    return evidence(
-        subject.model,
-        one.x,
-        method=wish.methods[0],
-        target=wish.target,
+    return attribute(
+        loaded.model,
+        image.x,
+        method=options.methods[0],
+        target=options.target,
         against=against,
-        layer=wish.layer,
-        labels=subject.labels,
-        seed=wish.seed,
+        layer=options.layer,
+        labels=loaded.labels,
+        seed=options.seed,
     )
 
 
-def _number(subject: Subject, wish: Wish, ranked: Sequence[int]) -> int:
-    if wish.target is None:
+def _target_index(
+    loaded: LoadedModel, options: ExplainOptions, ranked: Sequence[int]
+) -> int:
+    if options.target is None:
         return ranked[0]
-    if isinstance(wish.target, int) or subject.labels is None:
-        return int(wish.target)
-    return subject.labels.index(wish.target)
+    if isinstance(options.target, int) or loaded.labels is None:
+        return int(options.target)
+    return loaded.labels.index(options.target)
 
 
-def _gallery(one: Shown, found: Sequence[Evidence]) -> Images:
-    drawn: list[Image] = [to_image(enlarge(one.pixels, SIDE), "the image")]
-    for each in found:
-        heat = each.heat.detach().cpu().numpy()
-        pixels = enlarge(overlay(one.pixels, heat, each.signed), SIDE)
-        drawn.append(to_image(pixels, _caption(each), _detail(each)))
-    note = "Amber: how much speaks for it. Red speaks for it, blue against it."
-    return Images(images=tuple(drawn), note=note)
-
-
-def _caption(each: Evidence) -> str:
-    words = WORDS[each.method]
-    return words if each.question.against is None else f"{words}, {each.question.words}"
-
-
-def _detail(each: Evidence) -> str:
-    if each.trust is not None and each.trust.blind:
-        return "RED STAMP: does not depend on the weights"
-    if _is_empty(each):
-        return "empty: on balance nothing there speaks for it"
-    return f"at {each.layer.call}" if each.layer else "in the image itself"
-
-
-def _marks(found: Sequence[Evidence]) -> list[Block]:
-    """Return the trust marks as a table, and a red stamp for each blind map."""
-    rows = tuple(_row(each) for each in found)
-    where = dict.fromkeys(
-        f"{each.layer.call}: {each.layer.why}." for each in found if each.layer
+def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Images:
+    images: list[Image] = [to_image(enlarge(image.pixels, SIDE), "input image")]
+    for each in attributions:
+        heat = each.heatmap.detach().cpu().numpy()
+        pixels = enlarge(overlay_heatmap(image.pixels, heat, each.signed), SIDE)
+        images.append(to_image(pixels, _caption(each), _detail(each)))
+    note = (
+        "Orange: importance. Red: supports the class. Blue: speaks against the class."
     )
-    notes = [*where, *(note for each in found for note in each.notes)]
+    return Images(images=tuple(images), note=note)
+
+
+def _caption(each: Attribution) -> str:
+    words = METHOD_NAMES[each.method]
+    return words if each.target.against is None else f"{words}, {each.target.text}"
+
+
+def _detail(each: Attribution) -> str:
+    if each.sanity_checks is not None and each.sanity_checks.ignores_weights:
+        return "DO NOT TRUST: same heatmap with shuffled weights"
+    if _is_empty(each):
+        return "empty: no positive evidence in this layer"
+    return f"layer {each.layer.call}" if each.layer else "computed on the pixels"
+
+
+def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
+    """Return the table of sanity checks, and a warning for each failed check."""
+    rows = tuple(_row(each) for each in attributions)
+    layers = dict.fromkeys(
+        f"Layer {each.layer.call}: {each.layer.reason}."
+        for each in attributions
+        if each.layer
+    )
+    notes = [*layers, *(note for each in attributions for note in each.notes)]
     blocks: list[Block] = [
-        Table(title="Trust marks", columns=MARKS, rows=rows, note=" ".join(notes))
+        Table(
+            title="How reliable are these heatmaps? (sanity checks)",
+            columns=CHECK_COLUMNS,
+            rows=rows,
+            note=" ".join(notes),
+        )
     ]
-    for each in found:
+    for each in attributions:
         if _is_empty(each):
             text = (
-                f"{_caption(each)} is empty: weighed together, the layer's maps speak "
-                "against the answer everywhere. Its marks are those of an arbitrary "
-                "order; look at another layer or method."
+                f"{_caption(each)} is empty: no position of this layer supports "
+                "the class. "
+                "Its sanity checks are meaningless. Try another layer or method."
             )
             blocks.append(Prose(text=text, tone="warning"))
-        elif each.trust is not None and each.trust.blind:
+        elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
             text = (
-                f"{_caption(each)} looks the same with shuffled weights: it shows the "
-                "image, not what the network learned. Do not read it as evidence."
+                f"{_caption(each)} is almost the same with shuffled weights: it shows "
+                "edges of the image, not what the network learned. Do not trust it."
             )
             blocks.append(Prose(text=text, tone="bad"))
-        elif each.trust is not None and not each.trust.beats_chance:
+        elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
             text = (
-                f"{_caption(each)} finds what counts no better than chance: neither "
-                "deletion nor insertion beats a random order of pixels."
+                f"{_caption(each)} is not better than random: neither deletion nor "
+                "insertion beats a random pixel order."
             )
             blocks.append(Prose(text=text, tone="warning"))
     return blocks
 
 
-def _is_empty(each: Evidence) -> bool:
-    return not each.signed and not bool(each.heat.any())
+def _is_empty(each: Attribution) -> bool:
+    return not each.signed and not bool(each.heatmap.any())
 
 
-def _row(each: Evidence) -> tuple[Cell, ...]:
-    marks = each.trust
-    if marks is None:
+def _row(each: Attribution) -> tuple[Cell, ...]:
+    checks = each.sanity_checks
+    if checks is None:
         numbers: tuple[Cell, ...] = (None,) * 5
     else:
         numbers = (
-            marks.deletion,
-            marks.deletion_by_chance,
-            marks.insertion,
-            marks.insertion_by_chance,
-            None if marks.randomized is None else round(marks.randomized, 2),
+            checks.deletion,
+            checks.random_deletion,
+            checks.insertion,
+            checks.random_insertion,
+            None
+            if checks.shuffled_correlation is None
+            else round(checks.shuffled_correlation, 2),
         )
     layer = each.layer.call if each.layer else None
-    return (WORDS[each.method], each.question.words, layer, *numbers)
+    return (METHOD_NAMES[each.method], each.target.text, layer, *numbers)

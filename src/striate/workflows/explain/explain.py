@@ -1,4 +1,4 @@
-"""`explain`: what a network saw in images, why it answered so, number by number."""
+"""`st.explain` and `striate explain`: heatmaps of images, and the report folder."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
 from striate.core.files import write_bytes, write_csv, write_json, write_text
 from striate.core.findings import Curve, Image, Images, Page
-from striate.core.spec import Labels
-from striate.interpret.attribution.attribute import Evidence, evidence
-from striate.interpret.attribution.target import Class
+from striate.interpret.attribution.attribute import Attribution, attribute
+from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
 from striate.report.html import render
 from striate.report.png import save_curve
 from striate.run.layout import EXPLAINED, PLOTS, REPORT, new_folder
 from striate.run.run import Run
-from striate.workflows.explain.findings import story
-from striate.workflows.explain.images import Wish, own_images, read
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.findings import explain_findings
+from striate.workflows.explain.images import read_images, run_images
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.options import ExplainOptions
 from striate.workflows.explain.tensor_file import TensorFile
 
 MAPS, CHANNELS = "maps.safetensors", "channels.csv"
@@ -34,9 +35,9 @@ class Explanation:
     """A finished explanation.
 
     Args:
-        folder: Where it lies.
-        page: The report.
-        data: The same for programs.
+        folder: Output folder.
+        page: The report page.
+        data: The same as JSON values.
     """
 
     folder: Path
@@ -49,43 +50,43 @@ def explain(
     x: Tensor | str | Path,
     *,
     method: str = AUTO,
-    target: Class | None = None,
-    against: Class | None = None,
+    target: ClassRef | None = None,
+    against: ClassRef | None = None,
     layer: str = AUTO,
-    labels: Labels | Sequence[str] | None = None,
-    trust: bool = True,
-) -> Evidence:
-    """Return where in an image the evidence for a class lies.
+    labels: ClassNames | Sequence[str] | None = None,
+    sanity_checks: bool = True,
+) -> Attribution:
+    """Compute which pixels of an image support a class.
 
-    The model is left as it was: mode, hooks, gradients, batch norm, random state.
+    The model is not modified: mode, hooks, gradients, batch norm, random state.
 
     Args:
         network: Any classifier, or a run.
-        x: One image as the network takes it, (1, C, H, W) or (C, H, W); or, for a
-            run, a file.
+        x: One preprocessed image, (1, C, H, W) or (C, H, W); for a run also an
+            image file.
         method: `cam`, `gradcam`, `gradcam++`, `layercam`, `scorecam`, `occlusion`,
-            `integrated`; `auto` is CAM where the network ends in global average
+            `integrated_gradients`; `auto` is CAM if the network ends in global average
             pooling, else Grad-CAM.
-        target: A class by name or number; the network's own answer where None.
-        against: A second class: "why this rather than that?".
-        layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
+        target: Class name or index; the predicted class if None.
+        against: A second class, to explain the difference of the two scores.
+        layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
         labels: Class names in output order; a run has its own.
-        trust: Compute the trust marks: some 100 forward passes.
+        sanity_checks: Run the sanity checks: about 100 forward passes.
 
     Returns:
-        The map at the image's size in `.heat`, its layer, its trust marks.
+        The map in `.heatmap`, its `.layer`, and its `.sanity_checks`.
 
     Raises:
-        UnknownNameError: No such method, layer or class; lists the right ones.
-        GeometryError: The layer has no maps, or the image does not fit.
+        UnknownNameError: Unknown method, layer or class; the message lists the names.
+        GeometryError: The layer has no feature maps, or the image does not fit.
 
     Example:
         >>> import torch
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
         >>> model = nn.Sequential(nn.Conv2d(3, 2, 3), *tail)
         >>> names = ["cat", "dog"]
-        >>> found = explain(model, torch.rand(3, 8, 8), target="dog", labels=names)
-        >>> tuple(found.heat.shape), found.layer.call
+        >>> items = explain(model, torch.rand(3, 8, 8), target="dog", labels=names)
+        >>> tuple(items.heatmap.shape), items.layer.call
         ((8, 8), '0')
     """
     model = network.model if isinstance(network, Run) else network
@@ -93,12 +94,16 @@ def explain(
         labels = labels or network.labels
     if not isinstance(x, Tensor):
         if not isinstance(network, Run):
-            what = "a file needs to be brought to the network's size and scale"
-            raise SettingError(what, where=x, fix="give a tensor, or a run")
-        subject = Subject(name="", model=model, preprocess=network.preprocess)
-        x = read(subject, [x])[0].x
+            what = "an image file must be preprocessed for the network"
+            raise SettingError(
+                what,
+                where=x,
+                fix="pass a tensor, or a run, which knows its preprocessing",
+            )
+        loaded = LoadedModel(name="", model=model, preprocess=network.preprocess)
+        x = read_images(loaded, [x])[0].x
     tensor = next(model.parameters(), x)
-    return evidence(
+    return attribute(
         model,
         (x[None] if x.ndim == 3 else x).to(tensor.device),
         method=method,
@@ -106,55 +111,59 @@ def explain(
         against=against,
         layer=layer,
         labels=labels,
-        trust=trust,
+        sanity_checks=sanity_checks,
     )
 
 
 def explain_images(
-    subject: Subject,
+    loaded: LoadedModel,
     images: Sequence[str | Path] = (),
-    wish: Wish | None = None,
+    options: ExplainOptions | None = None,
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Explanation:
-    """Explain images, or a run's surest and worst answers, into a folder.
+    """Explain images and write the report folder.
 
-    The folder holds `report.html`; `explain.json`; `images/`, and `maps.safetensors`
-    with the numbers behind those of evidence; the charts in `plots/`; of a run
-    `channels.csv`, every channel's best places. Nothing is written before everything
-    is computed.
+    Without images, a run explains its most confident correct prediction and its
+    highest-loss error.
+
+    The folder has `report.html`, `explain.json`, `images/`, the charts in `plots/`,
+    `maps.safetensors` with the heatmaps, and for a run `channels.csv` with the top
+    patches of every channel. Files are written after everything is computed.
 
     Raises:
-        SettingError: No images, and no run to take them from.
+        SettingError: There are no images and no run.
         RunError: `out` exists and `overwrite` is off.
     """
-    given = read(subject, images) if images else own_images(subject)
-    told = story(subject, given, wish or Wish())
-    page = told.page
-    with new_folder("explain", subject.name, out, overwrite) as folder:
-        write_json(folder / EXPLAINED, {"made_by": "striate explain", **told.data})
-        with TensorFile(folder / MAPS, list(told.maps)) as file:
-            file.add(told.maps)
+    explained = read_images(loaded, images) if images else run_images(loaded)
+    findings = explain_findings(loaded, explained, options or ExplainOptions())
+    page = findings.page
+    with new_folder("explain", loaded.name, out, overwrite) as folder:
+        write_json(folder / EXPLAINED, {"made_by": "striate explain", **findings.data})
+        with TensorFile(folder / MAPS, list(findings.maps)) as file:
+            file.add(findings.maps)
             file.finish()
-        if told.looked_for is not None:
-            write_csv(folder / CHANNELS, *told.looked_for.table())
+        if findings.channel_patches is not None:
+            write_csv(folder / CHANNELS, *findings.channel_patches.table())
         for name, image in _images(page):
             write_bytes(folder / "images" / name, image.png)
         for name, curve in _curves(page):
             save_curve(curve, folder / PLOTS / name)
         write_text(folder / REPORT, render(page))
-    return Explanation(folder=folder, page=page, data=told.data)
+    return Explanation(folder=folder, page=page, data=findings.data)
 
 
 def _curves(page: Page) -> list[tuple[str, Curve]]:
-    """Return every chart of a page with a file name of its own."""
-    found = [
+    """Return every chart of a page with its file name."""
+    items = [
         block
         for section in page.sections
         for block in section.blocks
         if isinstance(block, Curve)
     ]
-    return [(f"{i:02d}-{_slug(one.title)}.png", one) for i, one in enumerate(found, 1)]
+    return [
+        (f"{i:02d}-{_slug(image.title)}.png", image) for i, image in enumerate(items, 1)
+    ]
 
 
 def _slug(words: str) -> str:
@@ -162,12 +171,12 @@ def _slug(words: str) -> str:
 
 
 def _images(page: Page) -> list[tuple[str, Image]]:
-    """Return every image of a page with a file name of its own."""
-    found: list[tuple[str, Image]] = []
+    """Return every image of a page with its file name."""
+    items: list[tuple[str, Image]] = []
     for number, section in enumerate(page.sections, 1):
         for block in section.blocks:
             if isinstance(block, Images):
-                for one in block.images:
-                    slug = _slug(f"{section.title} {block.title} {one.caption}")
-                    found.append((f"{number:02d}-{len(found):03d}-{slug}.png", one))
-    return found
+                for image in block.images:
+                    slug = _slug(f"{section.title} {block.title} {image.caption}")
+                    items.append((f"{number:02d}-{len(items):03d}-{slug}.png", image))
+    return items

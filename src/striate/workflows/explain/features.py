@@ -1,4 +1,4 @@
-"""`st.features`: inner outputs of tensors, files, folders; in memory or in a file."""
+"""`st.features`: activations for tensors, files or folders, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError, SettingError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
-from striate.interpret.activations_at import captured, check_batch, chosen, together
+from striate.interpret.activations_at import (
+    check_images,
+    images_at_once,
+    iter_activations,
+    match_layers,
+)
 from striate.run.run import Run
 from striate.workflows.explain.tensor_file import TensorFile
 from striate.workflows.predict.predict import expand
@@ -22,27 +27,27 @@ Images = Tensor | str | Path | Sequence[str | Path]
 
 
 class Features(dict[str, Tensor]):
-    """Outputs by layer, one row an image; empty where they went to a file.
+    """Activations by layer, one row per image; empty if written to a file.
 
     Args:
-        found: The outputs.
-        paths: Where each row's image came from; empty for tensors.
-        skipped: Files that could not be used, with the reason.
-        shapes: Of each layer's whole output, rows first.
+        outputs: Activations by layer.
+        paths: Image file of each row; empty for tensors.
+        skipped: Files that could not be read, with the reason.
+        shapes: Shape of each layer's output, rows first.
     """
 
     def __init__(
         self,
-        found: dict[str, Tensor],
+        outputs: dict[str, Tensor],
         *,
         paths: Sequence[str] = (),
         skipped: Sequence[Skipped] = (),
         shapes: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
-        super().__init__(found)
+        super().__init__(outputs)
         self.paths = tuple(paths)
         self.skipped = tuple(skipped)
-        own = {name: tuple(tensor.shape) for name, tensor in found.items()}
+        own = {name: tuple(tensor.shape) for name, tensor in outputs.items()}
         self.shapes = own if shapes is None else shapes
 
 
@@ -55,25 +60,25 @@ def features(
     batch_size: int = 64,
     out: str | Path | None = None,
 ) -> Features:
-    """Return any inner output as a prediction, by dotted name or pattern.
+    """Return the activations at layers, by dotted name or pattern.
 
-    The network runs in evaluation mode, no further than the last layer asked for, and
-    is left as it was. Memory holds one batch, and the results where no file is named.
+    The network runs in evaluation mode, up to the last of these layers, and is not
+    modified. Memory holds one batch, and the results if no file is given.
 
     Args:
         network: Any module, or a run.
-        x: Images as the network takes them, (N, C, H, W); or files, folders and
-            patterns, which the run's (or the given) preprocessing reads.
+        x: Preprocessed images, (N, C, H, W); or files, folders and patterns, which are
+            preprocessed as for the run or by `preprocess`.
         names: `layer3.2.conv2`, `layer*.relu`, or a later call of a reused module,
             `relu #2`.
-        preprocess: What is done to files, for a plain module.
-        batch_size: Images at a time, at most: fewer of those over 158×158.
+        preprocess: Preprocessing of files, for a plain module.
+        batch_size: Images per batch, at most; fewer if larger than 158×158.
         out: A `.safetensors`, or for a single layer a `.npy`, to write to as the
             batches come; a `.csv` of the same name holds one path a row.
 
     Raises:
-        UnknownNameError: No layer has this name; lists the right ones.
-        DataError: No file is a usable image.
+        UnknownNameError: No layer has this name; the message lists the names.
+        DataError: No file is a readable image.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
@@ -84,15 +89,15 @@ def features(
         what = f"batch_size must be at least 1, got {batch_size}"
         raise SettingError(what, where="batch_size")
     model = network.model if isinstance(network, Run) else network
-    calls = chosen(model, names)
+    calls = match_layers(model, names)
     reader = _Reader(network, preprocess, batch_size, _device(model))
-    found = captured(model, reader.batches(x), calls)
+    outputs = iter_activations(model, reader.batches(x), calls)
     if out is not None:
-        return _stored(Path(out), found, calls, reader)
-    parts = [{call: part[call].cpu() for call in calls} for part in found]
+        return _write(Path(out), outputs, calls, reader)
+    batches = [{call: batch[call].cpu() for call in calls} for batch in outputs]
     reader.check_any()
-    whole = {call: torch.cat([part[call] for part in parts]) for call in calls}
-    return Features(whole, paths=reader.paths, skipped=reader.skipped)
+    joined = {call: torch.cat([batch[call] for batch in batches]) for call in calls}
+    return Features(joined, paths=reader.paths, skipped=reader.skipped)
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -100,22 +105,22 @@ def _device(model: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def _stored(
+def _write(
     path: Path,
-    found: Iterator[dict[str, Tensor]],
+    outputs: Iterator[dict[str, Tensor]],
     calls: Sequence[str],
     reader: _Reader,
 ) -> Features:
     with TensorFile(path, calls) as file:
-        for part in found:
-            file.add({call: part[call].cpu() for call in calls})
+        for batch in outputs:
+            file.add({call: batch[call].cpu() for call in calls})
         reader.check_any()
         shapes = file.finish(reader.paths)
     return Features({}, paths=reader.paths, skipped=reader.skipped, shapes=shapes)
 
 
 class _Reader:
-    """Batches from what the user named; remembers paths and what was left out."""
+    """Reads batches from tensors or files; records paths and skipped files."""
 
     def __init__(
         self,
@@ -133,20 +138,20 @@ class _Reader:
         self.skipped: list[Skipped] = []
 
     def batches(self, x: Images) -> Iterator[Tensor]:
-        """Yield inputs of at most the batch size."""
+        """Yield batches of preprocessed images."""
         if isinstance(x, Tensor):
-            check_batch(x)
-            size = together(x.shape[2], x.shape[3], self._size)
-            yield from (part.to(self._device) for part in torch.split(x, size))
+            check_images(x)
+            size = images_at_once(x.shape[2], x.shape[3], self._size)
+            yield from (batch.to(self._device) for batch in torch.split(x, size))
             return
         if self._preprocess is None:
-            what = "files need to be brought to the network's size and scale"
-            fix = "give a run, or preprocess=striate.core.spec.Preprocess(…)"
+            what = "image files must be preprocessed for the network"
+            fix = "pass a run, or preprocess=striate.core.spec.Preprocess(…)"
             raise SettingError(what, where="preprocess", fix=fix)
         named = [x] if isinstance(x, str | Path) else list(x)
         paths = [path for item in named for path in expand(item)]
         self._files = len(paths)
-        size = together(*self._preprocess.spec.shape[1:], self._size)
+        size = images_at_once(*self._preprocess.spec.shape[1:], self._size)
         for start in range(0, len(paths), size):
             inputs = self._read(paths[start : start + size], self._preprocess)
             if inputs:
@@ -165,8 +170,8 @@ class _Reader:
         return inputs
 
     def check_any(self) -> None:
-        """Refuse where every file was left out."""
+        """Raise an error if no file could be read."""
         if self.skipped and not self.paths:
             first = self.skipped[0]
-            what = f"none of {self._files} files is a usable image; the first: "
+            what = f"none of {self._files} files is a readable image; the first: "
             raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)

@@ -1,8 +1,9 @@
-"""Filters and maps of every layer, in the order in which the data flows."""
+"""Sections on layers: filters, feature maps, and activation statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,141 +18,233 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import forward, module_of
-from striate.interpret.feature_maps import SHOWN, map_sheet
+from striate.core.hooks import evaluation_mode, intercept_outputs
+from striate.interpret.activations_at import forward, module_name
+from striate.interpret.feature_maps import MAX_CHANNELS, map_sheet
 from striate.interpret.filters import (
-    filter_facts,
+    filter_statistics,
     filter_tiles,
     kernel_sheet,
     layers_with_filters,
 )
+from striate.interpret.layer_choice import layer_shapes
+from striate.interpret.layer_statistics import activation_statistics
 from striate.interpret.render import tile, to_image
+from striate.report.records import records
 from striate.run.images import evenly
+from striate.workflows.explain.channels import ChannelPatches, channels_section
+from striate.workflows.explain.images import ExplainedImage
+from striate.workflows.explain.load_model import LoadedModel
 
-MOST = 48  # layers drawn; of deeper networks those with filters
+MOST = 48  # layers drawn; in deeper networks only those with filters
 _COLUMNS = 16  # filters of one or three channels side by side
-_READABLE = (1, 3)  # channels that can be seen as one image
+_READABLE = (1, 3)  # numbers of channels that can be drawn as one image
 
 
-def flow_section(model: nn.Module, x: Tensor, calls: Sequence[str]) -> Section:
-    """Draw filters and maps layer by layer, low ones first.
+def filters_and_maps_section(
+    model: nn.Module, x: Tensor, calls: Sequence[str]
+) -> Section:
+    """Draw filters and feature maps layer by layer, in forward order.
 
     Args:
-        model: Any network; left as it was.
+        model: Any network; not modified.
         x: The image whose maps are drawn, (1, C, H, W).
-        calls: Layers whose outputs are maps, in the order they run.
+        calls: Layers with feature maps, in the order they run.
     """
     filters = layers_with_filters(model)
-    shown = _chosen(calls, filters)
-    sheets = _maps(model, x, shown)
+    drawn_layers = _layers_to_draw(calls, filters)
+    sheets = _maps(model, x, drawn_layers)
     blocks: list[Block] = []
     for number, call in enumerate(calls, 1):
         if call not in sheets:
             continue
-        drawn = [sheets[call]]
+        images_of_layer = [sheets[call]]
         if call in filters:  # a later call of a module has the filters of the first
-            drawn.insert(0, _filters(filters[call]))
+            images_of_layer.insert(0, _filters(filters[call]))
         title = f"{number} · {call}"
-        blocks.append(Images(title=title, images=tuple(drawn)))
+        blocks.append(Images(title=title, images=tuple(images_of_layer)))
     if filters:
-        blocks.append(_table(filters))
+        blocks.append(_filter_table(filters))
     return Section(
-        title="Filters and maps", lead=_lead(shown, calls), blocks=tuple(blocks)
+        title="Filters and feature maps",
+        lead=_lead(drawn_layers, calls),
+        blocks=tuple(blocks),
     )
 
 
-def _lead(shown: Sequence[str], calls: Sequence[str]) -> str:
+def _lead(drawn_layers: Sequence[str], calls: Sequence[str]) -> str:
     text = (
-        "The first image on its way through, low layers first: each layer's filters, "
-        "and the maps that it makes. Of filters blue is negative and red positive; a "
-        "first layer's of three channels are in color, gray is zero. Maps go from "
-        "their least, dark, to their most, light."
+        "Filters of each layer, and its feature maps for the first image, in forward "
+        "order. Filters: blue is negative, red is positive; filters with three "
+        "channels "
+        "are drawn as RGB, with gray as zero. Feature maps: dark is the minimum, light "
+        "the maximum of the map."
     )
-    if len(shown) < len(calls):
-        text += f" {len(shown)} of {len(calls)} layers: those with filters."
+    if len(drawn_layers) < len(calls):
+        text += (
+            f" {len(drawn_layers)} of {len(calls)} layers are shown: those "
+            "with filters."
+        )
     return text
 
 
-def _chosen(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
-    """Return all layers; of a deep network those with filters, evenly if too many."""
+def _layers_to_draw(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
+    """Return all layers; in a deep network an even choice of those with filters."""
     if len(calls) <= MOST:
         return list(calls)
-    weighted = [call for call in calls if module_of(call) in filters]
+    weighted = [call for call in calls if module_name(call) in filters]
     return evenly(weighted or calls, MOST)
 
 
 def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]:
-    """Draw maps as they pass: memory holds one layer's."""
-    wanted = set(calls)
-    found: dict[str, Image] = {}
+    """Draw feature maps during the forward pass; memory holds one layer."""
+    names = set(calls)
+    images: dict[str, Image] = {}
 
     def note(call: str, output: object) -> None:
-        if call in wanted and isinstance(output, Tensor):
-            stack = output[0].detach().float().cpu()
-            shown = min(len(stack), SHOWN)
-            words = f"maps, {shape_text(tuple(stack.shape))}"
-            detail = f"{shown} of {len(stack)} channels"
-            found[call] = to_image(map_sheet(stack), words, detail)
+        if call in names and isinstance(output, Tensor):
+            maps = output[0].detach().float().cpu()
+            drawn_layers = min(len(maps), MAX_CHANNELS)
+            caption = f"feature maps, {shape_text(tuple(maps.shape))}"
+            detail = f"{drawn_layers} of {len(maps)} channels"
+            images[call] = to_image(map_sheet(maps), caption, detail)
 
-    modules = list(dict.fromkeys(module_of(call) for call in calls))
-    with untouched(model), visited(model, modules, note), torch.no_grad():
+    modules = list(dict.fromkeys(module_name(call) for call in calls))
+    with (
+        evaluation_mode(model),
+        intercept_outputs(model, modules, note),
+        torch.no_grad(),
+    ):
         forward(model, x)
-    return found
+    return images
 
 
 def _filters(weight: Tensor) -> Image:
     count, channels, height, width = weight.shape
-    words = f"filters, {count} of {height}×{width}×{channels}"
+    caption = f"{count} filters of {height}×{width}×{channels}"
     if channels in _READABLE:
-        return to_image(tile(filter_tiles(weight), _COLUMNS), words)
+        return to_image(tile(filter_tiles(weight), _COLUMNS), caption)
     sheet, detail = kernel_sheet(weight)
-    return to_image(sheet, words, detail)
+    return to_image(sheet, caption, detail)
 
 
-def _table(filters: dict[str, Tensor]) -> Table:
+def _filter_table(filters: dict[str, Tensor]) -> Table:
     columns = (
         Column(title="Layer", kind="code", key="layer"),
         Column(title="Filters", kind="integer", key="filters"),
         Column(title="Kernel", kind="code", key="kernel", rank=1),
-        Column(title="Least norm", kind="number", key="least", rank=2),
-        Column(title="Median norm", kind="number", key="median"),
-        Column(title="Most", kind="number", key="most", rank=3),
+        Column(title="Min Norm", kind="number", key="min_norm", rank=2),
+        Column(title="Median Norm", kind="number", key="median_norm"),
+        Column(title="Max Norm", kind="number", key="max_norm", rank=3),
         Column(
             title="Dead",
             kind="integer",
             key="dead",
-            hint="filters of less than a thousandth of the largest norm",
+            hint="filters with a norm below a thousandth of the largest",
         ),
         Column(
-            title="Level",
+            title="DC Share",
             kind="share",
-            key="level",
-            hint="share of the squared weights that lies in the kernels' means: near 0 "
-            "they tell differences, as edges are; at 100 % they only add up",
+            key="mean_share",
+            hint="share of the squared weights in the kernels' means: 0 % for edge "
+            "detectors, 100 % for kernels that only average",
         ),
         Column(
-            title="Alike",
+            title="Max Cosine",
             kind="number",
-            key="alike",
-            hint="median over filters of the largest |cosine| with another",
+            key="max_cosine",
+            hint="largest |cosine| with another filter, median over filters; 1: "
+            "duplicates",
         ),
     )
     rows: list[tuple[Cell, ...]] = []
     for name, weight in filters.items():
-        facts = filter_facts(weight)
+        facts = filter_statistics(weight)
         channels, height, width = facts.kernel
         rows.append(
             (
                 name,
                 facts.count,
                 f"{height}×{width}×{channels}",
-                facts.least,
-                facts.median,
-                facts.most,
+                facts.min_norm,
+                facts.median_norm,
+                facts.max_norm,
                 facts.dead,
-                facts.level,
-                facts.alike,
+                facts.mean_share,
+                facts.max_cosine,
             )
         )
-    return Table(title="Filters in numbers", columns=columns, rows=tuple(rows))
+    return Table(title="Filter statistics", columns=columns, rows=tuple(rows))
+
+
+def map_layers(loaded: LoadedModel, image: ExplainedImage) -> list[str]:
+    """Return the layers with feature maps in forward order, without containers."""
+    shapes = layer_shapes(loaded.model, image.x)
+    maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
+    return [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
+
+
+def layer_sections(
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    calls: Sequence[str],
+    channel_patches: ChannelPatches | None,
+) -> tuple[list[Section], dict[str, Any]]:
+    """Return the sections on filters, channels, and activation statistics."""
+    filters_section = filters_and_maps_section(loaded.model, image.x, calls)
+    sections = [filters_section]
+    data: dict[str, Any] = {
+        "filters": [
+            row
+            for b in filters_section.blocks
+            if isinstance(b, Table)
+            for row in records(b)
+        ]
+    }
+    if channel_patches is not None:
+        section, data["selectivity"] = channels_section(channel_patches)
+        sections.append(section)
+    section, data["layers"] = _layer_table(loaded, image)
+    sections.append(section)
+    return sections, data
+
+
+def _layer_table(
+    loaded: LoadedModel, image: ExplainedImage
+) -> tuple[Section, list[dict[str, Cell]]]:
+    images = activation_statistics(loaded.model, image.x)
+    columns = (
+        Column(title="Layer", kind="code", key="layer"),
+        Column(title="Type", key="type", rank=2),
+        Column(title="Output Shape", kind="code", key="output", rank=1),
+        Column(title="Mean", kind="number", key="mean"),
+        Column(title="Std", kind="number", key="std"),
+        Column(title="Max", kind="number", key="max", rank=2),
+        Column(
+            title="Zeros", kind="share", key="zero_share", hint="share of exact zeros"
+        ),
+        Column(
+            title="Dead",
+            kind="integer",
+            key="dead_channels",
+            hint="channels that are zero everywhere in this image",
+        ),
+    )
+    rows = tuple(
+        (
+            layer.name,
+            layer.kind,
+            shape_text(layer.shape),
+            layer.mean,
+            layer.std,
+            layer.maximum,
+            layer.zero_share,
+            layer.dead_channels,
+        )
+        for layer in images
+    )
+    lead = "Output of every layer for the first image."
+    table = Table(columns=columns, rows=rows)
+    return Section(title="Activation statistics", lead=lead, blocks=(table,)), records(
+        table
+    )

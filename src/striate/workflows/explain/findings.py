@@ -1,4 +1,4 @@
-"""The page of an explanation: evidence, ledger, one unit, layers, and what else."""
+"""The page of `explain`: heatmaps, unit arithmetic, one unit, layers, extras."""
 
 from __future__ import annotations
 
@@ -20,170 +20,196 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.interpret.arithmetic.contributions import shares
-from striate.interpret.arithmetic.tree import opened
+from striate.interpret.arithmetic.contributions import contributions
+from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.layer_choice import calls_of, check_unit
-from striate.interpret.render import enlarge, overlay, to_image
+from striate.interpret.layer_choice import check_unit, layer_shapes
+from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.records import nodes, records
 from striate.run.run import Run
-from striate.workflows.explain.attribution import SIDE, answered
-from striate.workflows.explain.channels import LookedFor, look_for
-from striate.workflows.explain.dataset import whole_section
+from striate.workflows.explain.attribution import SIDE, explain_image
+from striate.workflows.explain.channels import ChannelPatches, find_channel_patches
+from striate.workflows.explain.dataset import dataset_section
 from striate.workflows.explain.depth.findings import depth_section
-from striate.workflows.explain.depth.nonlinearity import bend_section
-from striate.workflows.explain.images import Shown, Told, Unit, Wish
+from striate.workflows.explain.depth.nonlinearity import nonlinearity_section
+from striate.workflows.explain.filters_and_maps import layer_sections, map_layers
+from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.invariance import invariance_section
-from striate.workflows.explain.layers import inner_maps, layer_sections
-from striate.workflows.explain.subject import Subject
-from striate.workflows.explain.unit import strongest, unit_section
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.options import ExplainOptions, OnProgress, Unit
+from striate.workflows.explain.unit import strongest_unit, unit_section
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
-    """An explanation before it is written.
+class ExplainFindings:
+    """The content of an explanation, before it is written.
 
     Args:
-        page: For people.
-        data: For programs.
-        maps: The evidence's numbers, by image and method, (1, H, W).
-        looked_for: What channels look for, where there is a set to look at.
+        page: The report page.
+        data: The same as JSON values.
+        maps: Heatmaps by image and method, (1, H, W).
+        channel_patches: Top patches of all channels, if there is a dataset.
     """
 
     page: Page
     data: dict[str, Any]
     maps: dict[str, Tensor]
-    looked_for: LookedFor | None
+    channel_patches: ChannelPatches | None
 
 
-def story(subject: Subject, images: Sequence[Shown], wish: Wish) -> Story:
-    """Look at images, and return what there is to say.
+def explain_findings(
+    loaded: LoadedModel, images: Sequence[ExplainedImage], options: ExplainOptions
+) -> ExplainFindings:
+    """Compute all sections of the page for some images.
 
     Raises:
-        UnknownNameError: A layer, method, class or part has no such name.
-        SettingError: There is no such unit, or no set to look at.
-        GeometryError: An image does not fit, or a layer asked for has no maps.
+        UnknownNameError: Unknown layer, method, class or section.
+        SettingError: The unit does not exist, or a section needs a dataset.
+        GeometryError: An image does not fit, or the layer has no feature maps.
     """
-    _check(subject, images[0], wish)
-    answers = [answered(subject, one, wish) for one in images]
+    _check(loaded, images[0], options)
+    explained = [explain_image(loaded, image, options) for image in images]
     first = images[0]
-    facts = [one.facts for one in answers]
-    data: dict[str, Any] = {"network": subject.name, "images": facts}
-    sections = [one.section for one in answers]
-    book, refused = _book(subject, first)
-    section, data["ledger"] = _ledger(subject, first, book, facts[0]["target"], refused)
+    image_data = [each.facts for each in explained]
+    data: dict[str, Any] = {"network": loaded.name, "images": image_data}
+    sections = [each.section for each in explained]
+    arithmetic, error = _arithmetic(loaded, first)
+    section, data["arithmetic"] = _arithmetic_section(
+        loaded, first, arithmetic, image_data[0]["target"], error
+    )
     sections.append(section)
-    calls = inner_maps(subject, first)
-    unit = wish.unit or ("output", (facts[0]["target"],))
-    if wish.unit is None and calls:
-        unit = strongest(subject, first, facts[0]["layer"])
-    looked = look_for(subject, calls)
-    patches = _patches(subject, looked, unit)
-    section, data["unit"] = unit_section(subject, first, book, unit, patches)
+    calls = map_layers(loaded, first)
+    unit = options.unit or ("output", (image_data[0]["target"],))
+    if options.unit is None and calls:
+        unit = strongest_unit(loaded, first, image_data[0]["layer"])
+    channel_patches = find_channel_patches(loaded, calls)
+    patches = _patches(loaded, channel_patches, unit)
+    section, data["unit"] = unit_section(loaded, first, arithmetic, unit, patches)
     sections.append(section)
-    inner, facts_of_layers = layer_sections(subject, first, calls, looked)
-    more, found = _also(subject, wish)
+    layer_parts, layer_data = layer_sections(loaded, first, calls, channel_patches)
+    extra, extra_data = _extra_sections(loaded, options)
     page = Page(
-        title=f"Inside {subject.name}",
-        subtitle="What the network saw, and why it answered so.",
-        sections=(*sections, *inner, *more),
-        footer="The network was left as it was. Every figure is computed, none drawn.",
+        title=f"Explanation of {loaded.name}",
+        subtitle="Which parts of an image support the predicted class, and how.",
+        sections=(*sections, *layer_parts, *extra),
+        footer="The model was not modified.",
     )
     maps = {
         f"{i} {key}": heat[None]
-        for i, one in enumerate(answers, 1)
-        for key, heat in one.maps.items()
+        for i, each in enumerate(explained, 1)
+        for key, heat in each.maps.items()
     }
-    data |= {**facts_of_layers, **found}
-    return Story(page=page, data=data, maps=maps, looked_for=looked)
+    data |= {**layer_data, **extra_data}
+    return ExplainFindings(
+        page=page, data=data, maps=maps, channel_patches=channel_patches
+    )
 
 
-def _check(subject: Subject, first: Shown, wish: Wish) -> None:
-    """Refuse before an hour's work what cannot be shown at its end."""
-    if wish.also and subject.run is None:
-        what = f"{', '.join(wish.also)}: there is no set to look at"
-        raise SettingError(what, where=subject.name, fix="explain a run")
-    if wish.unit is not None:
-        call, unit = wish.unit
-        shapes = calls_of(subject.model, first.x)
-        check_unit(call, unit, shapes, subject.model)
+def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) -> None:
+    """Check the options before the long computation starts."""
+    if options.sections and loaded.run is None:
+        what = f"{', '.join(options.sections)}: these sections need a dataset"
+        raise SettingError(what, where=loaded.name, fix="explain a run, which has one")
+    if options.unit is not None:
+        layer, unit = options.unit
+        shapes = layer_shapes(loaded.model, first.x)
+        check_unit(layer, unit, shapes, loaded.model)
 
 
-def _patches(subject: Subject, looked: LookedFor | None, unit: Unit) -> list[Block]:
-    call, place = unit
-    if looked is None or len(place) != 3:
+def _patches(
+    loaded: LoadedModel, channel_patches: ChannelPatches | None, unit: Unit
+) -> list[Block]:
+    layer, place = unit
+    if channel_patches is None or len(place) != 3:
         return []
-    if call not in [one.call for one in looked.found]:  # a container of others
-        looked = look_for(subject, [call])
-    return looked.channel(call, place[0]) if looked is not None else []
+    if layer not in [
+        each.call for each in channel_patches.layers
+    ]:  # a container module
+        channel_patches = find_channel_patches(loaded, [layer])
+    return (
+        channel_patches.channel(layer, place[0]) if channel_patches is not None else []
+    )
 
 
-def _book(subject: Subject, one: Shown) -> tuple[UnitArithmetic | None, str]:
-    """Return the image's ledger; where it cannot be kept, the reason."""
+def _arithmetic(
+    loaded: LoadedModel, image: ExplainedImage
+) -> tuple[UnitArithmetic | None, str]:
+    """Return the traced computation of an image, or the reason why it failed."""
     try:
-        return UnitArithmetic(subject.model, one.x), ""
+        return UnitArithmetic(loaded.model, image.x), ""
     except GeometryError as error:
-        return None, f"There is no ledger here: {error.what}."
+        return None, f"Unit arithmetic is not available: {error.what}."
 
 
-Also = Callable[[Run, Told], tuple[Section, dict[str, Any]]]
-ALSO: dict[str, Also] = {
-    "set": lambda run, told: whole_section(run),
-    "invariance": lambda run, told: invariance_section(run),
+ExtraSection = Callable[[Run, OnProgress], tuple[Section, dict[str, Any]]]
+EXTRA_SECTIONS: dict[str, ExtraSection] = {
+    "dataset": lambda run, on_progress: dataset_section(run),
+    "invariance": lambda run, on_progress: invariance_section(run),
     "depth": depth_section,
-    "bend": lambda run, told: bend_section(run),
+    "nonlinearity": lambda run, on_progress: nonlinearity_section(run),
 }
 
 
-def _also(subject: Subject, wish: Wish) -> tuple[list[Section], dict[str, Any]]:
-    """Return the parts that were asked for besides; of a run."""
+def _extra_sections(
+    loaded: LoadedModel, options: ExplainOptions
+) -> tuple[list[Section], dict[str, Any]]:
+    """Return the sections given by `--sections`; they need a run."""
     sections: list[Section] = []
     data: dict[str, Any] = {}
-    if subject.run is None:
+    if loaded.run is None:
         return sections, data
-    for name in wish.also:
-        section, data[name] = ALSO[name](subject.run, wish.told)
+    for name in options.sections:
+        section, data[name] = EXTRA_SECTIONS[name](loaded.run, options.on_progress)
         sections.append(section)
     return sections, data
 
 
-def _ledger(
-    subject: Subject, one: Shown, book: UnitArithmetic | None, answer: int, refused: str
+def _arithmetic_section(
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    arithmetic: UnitArithmetic | None,
+    class_index: int,
+    error: str,
 ) -> tuple[Section, dict[str, Any] | None]:
-    """Open the answer's logit, and share it out to the pixels."""
+    """Return the section on how the logit of the class is computed."""
     lead = (
-        "The sum behind the answer. Open a line to see the numbers it is made of, down "
-        "to single pixels."
+        "The logit of the explained class as a sum. Open a line to see the values "
+        "that it "
+        "is computed from, down to single pixels."
     )
-    title = "The ledger"
-    if book is None:
-        return Section(title=title, blocks=(Prose(text=refused),)), None
-    names = subject.labels.names if subject.labels else ()
-    tree = opened(book, "output", (answer,), names)
-    table, drawn = _down(one, book, answer)
-    data = {"opened": nodes(tree), "down": records(table)}
-    return Section(title=title, lead=lead, blocks=(tree, table, drawn)), data
+    title = "How the score is computed"
+    if arithmetic is None:
+        return Section(title=title, blocks=(Prose(text=error),)), None
+    names = loaded.labels.names if loaded.labels else ()
+    tree = arithmetic_tree(arithmetic, "output", (class_index,), names)
+    table, image_block = _contribution_blocks(image, arithmetic, class_index)
+    data = {"tree": nodes(tree), "contributions": records(table)}
+    return Section(title=title, lead=lead, blocks=(tree, table, image_block)), data
 
 
-def _down(one: Shown, book: UnitArithmetic, answer: int) -> tuple[Table, Images]:
-    """Say what pixels add to the logit, and what layers do."""
-    found = shares(book, "output", (answer,))
-    steps = sorted(found.steps.items(), key=lambda item: -abs(item[1]))
-    rows: list[tuple[Cell, ...]] = [("pixels", float(found.pixels.sum())), *steps]
+def _contribution_blocks(
+    image: ExplainedImage, arithmetic: UnitArithmetic, class_index: int
+) -> tuple[Table, Images]:
+    """Return the contributions of pixels and biases as a table and an image."""
+    result = contributions(arithmetic, "output", (class_index,))
+    steps = sorted(result.steps.items(), key=lambda item: -abs(item[1]))
+    rows: list[tuple[Cell, ...]] = [("pixels", float(result.pixels.sum())), *steps]
     columns = (
-        Column(title="From", kind="code", key="from"),
-        Column(title="Adds", kind="number", key="adds"),
+        Column(title="Source", kind="code", key="source"),
+        Column(title="Contribution", kind="number", key="contribution"),
     )
     table = Table(
-        title="All the way down",
+        title="Contribution of pixels and biases",
         columns=columns,
         rows=tuple(rows),
-        totals=("the number itself", found.value),
-        note="What every pixel adds, and every layer's biases; together they are the "
-        "logit.",
+        totals=("logit", result.value),
+        note="The contributions of all pixels and of the biases of every layer add "
+        "up to "
+        "the logit.",
     )
-    heat = found.pixels.sum(0).cpu().numpy().astype(np.float64)
-    drawn = to_image(
-        enlarge(overlay(one.pixels, heat, True), SIDE), "what each pixel adds"
+    heat = result.pixels.sum(0).cpu().numpy().astype(np.float64)
+    image_block = to_image(
+        enlarge(overlay_heatmap(image.pixels, heat, True), SIDE),
+        "contribution of each pixel",
     )
-    return table, Images(images=(drawn,))
+    return table, Images(images=(image_block,))

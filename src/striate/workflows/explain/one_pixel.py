@@ -1,4 +1,4 @@
-"""The notes' one-pixel experiment over a whole set: the counts, and one to look at."""
+"""The one-pixel shift of the study notes, over a dataset: counts, and one example."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core.class_names import ClassNames
 from striate.core.findings import (
     Block,
     Cell,
@@ -20,208 +21,219 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.core.spec import Labels
 from striate.data.image_data import ImageData
 from striate.interpret.invariance.one_pixel_shift import (
     INPUT,
     NOTES,
     NOTES_SIDE,
     POOLED,
-    TAKEN,
-    Changed,
-    one_pixel,
-    sized,
-    stages,
+    SUBSAMPLED,
+    ChangedCells,
+    one_pixel_shift,
+    resize_gray,
+    shift_stages,
 )
-from striate.interpret.render import amounts, enlarge, tile, to_image
+from striate.interpret.render import enlarge, sequential_colors, tile, to_image
 from striate.report.format import percent
 from striate.report.records import records
-from striate.workflows.explain.images import some
+from striate.workflows.explain.images import subsample
 
-MOST = 5000  # images of each part
-CLASSES = 20  # up to so many are told apart
-DRAWN = 84  # pixels a map is drawn high, at least
+MOST = 5000  # images per split
+CLASSES = 20  # no table by class for more
+MIN_PIXELS = 84  # minimum height of a drawn map, in pixels
 _MARK = (214, 58, 48)  # cells that differ
 _STEPS = 41  # points of a distribution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
-    """The experiment over a set.
+class OnePixelCounts:
+    """Counts of changed cells over a dataset.
 
     Args:
         gray: (N, 28, 28), from 0 to 1.
         labels: (N,).
-        found: The stages.
+        stages: One item per stage.
     """
 
     gray: Tensor
     labels: Tensor
-    found: tuple[Changed, ...]
+    preferences: tuple[ChangedCells, ...]
 
-    def stage(self, name: str) -> Changed:
+    def stage(self, name: str) -> ChangedCells:
         """Return a stage by name."""
-        return next(one for one in self.found if one.stage == name)
+        return next(stage for stage in self.preferences if stage.stage == name)
 
-    def falls(self, name: str) -> Tensor:
-        """Return each image's change of the count, from the input to a stage."""
+    def changes(self, name: str) -> Tensor:
+        """Return the relative change of each image's count, from input to a stage."""
         first = self.stage(INPUT).counts.double()
-        seen = first > 0  # an empty image does not change at all
-        return self.stage(name).counts.double()[seen] / first[seen] - 1
+        nonempty = first > 0  # an empty image does not change at all
+        return self.stage(name).counts.double()[nonempty] / first[nonempty] - 1
 
 
-def count_all(data: ImageData) -> Counted:
-    """Count over every part of a gray set: nothing is learned, so none is spared."""
-    subsets = [some(subset, MOST) for subset in data.subsets.values()]
+def count_changes(data: ImageData) -> OnePixelCounts:
+    """Count over all splits of a gray dataset (nothing is trained here)."""
+    subsets = [subsample(subset, MOST) for subset in data.subsets.values()]
     gray = torch.cat(
         [
-            sized(subset.gather(torch.arange(len(subset)))[..., 0].float() / 255)
+            resize_gray(subset.gather(torch.arange(len(subset)))[..., 0].float() / 255)
             for subset in subsets
         ]
     )
     labels = torch.cat([subset.labels for subset in subsets])
-    return Counted(gray=gray, labels=labels, found=tuple(one_pixel(gray)))
+    return OnePixelCounts(
+        gray=gray, labels=labels, preferences=tuple(one_pixel_shift(gray))
+    )
 
 
 def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
-    """Return the experiment's words, images, tables and distribution."""
-    counted = count_all(data)
-    table = _table(counted.found)
-    blocks: list[Block] = [_words(counted), _example(counted), table, _curve(counted)]
+    """Return text, example, tables and distribution of the experiment."""
+    counts = count_changes(data)
+    table = _table(counts.preferences)
+    blocks: list[Block] = [_text(counts), _example(counts), table, _curve(counts)]
     facts: dict[str, Any] = {
-        "images": len(counted.gray),
+        "images": len(counts.gray),
         "side": NOTES_SIDE,
         "stages": records(table),
     }
     if len(data.labels) <= CLASSES:
-        classes = _classes(counted, data.labels)
+        classes = _classes(counts, data.labels)
         blocks.append(classes)
         facts["classes"] = records(classes)
     return blocks, facts
 
 
-def _words(counted: Counted) -> Prose:
-    first, pooled, taken = (counted.stage(name) for name in (INPUT, POOLED, TAKEN))
-    fall, plain = (one.mean / (first.mean or 1.0) - 1 for one in (pooled, taken))
-    fewer = float((counted.falls(POOLED) < 0).double().mean())
+def _text(counts: OnePixelCounts) -> Prose:
+    first, pooled, subsampled = (
+        counts.stage(name) for name in (INPUT, POOLED, SUBSAMPLED)
+    )
+    pooled_change, subsampled_change = (
+        stage.mean / (first.mean or 1.0) - 1 for stage in (pooled, subsampled)
+    )
+    fewer = float((counts.changes(POOLED) < 0).double().mean())
     text = (
-        f"One pixel to the right, over {len(counted.gray):,} images at "
-        f"{NOTES_SIDE}×{NOTES_SIDE}: {first.mean:.1f} cells change at the input, "
-        f"{pooled.mean:.1f} behind a vertical-edge filter and 2×2 max pooling, "
-        f"{percent(fall)}; the notes count {NOTES[0]} and {NOTES[1]} in one digit, "
-        f"{percent(NOTES[1] / NOTES[0] - 1)}. In {percent(fewer)} of the images "
-        "the count falls.\n\n"
-        "A pooled map has a quarter of the cells. To take every other cell, and pool "
-        f"nothing, gives {taken.mean:.1f}, {percent(plain)}: so far the count falls by "
-        f"the number of cells alone. Of its cells {percent(pooled.share)} change where "
-        f"the strongest is taken, {percent(taken.share)} where every other one is."
+        f"Shift by one pixel to the right, over {len(counts.gray):,} images at "
+        f"{NOTES_SIDE}×{NOTES_SIDE}: on average {first.mean:.1f} pixels change at the "
+        f"input, and {pooled.mean:.1f} cells after a vertical-edge filter and 2×2 max "
+        f"pooling ({percent(pooled_change)}). The study notes count {NOTES[0]} and "
+        f"{NOTES[1]} in one digit ({percent(NOTES[1] / NOTES[0] - 1)}). The count "
+        f"decreases in {percent(fewer)} of the images.\n\n"
+        "A pooled map has a quarter of the cells. Subsampling without pooling (every "
+        f"other cell) gives {subsampled.mean:.1f} ({percent(subsampled_change)}): the "
+        "decrease that comes from fewer cells alone. Share of changed cells: "
+        f"{percent(pooled.share)} with max pooling, {percent(subsampled.share)} with "
+        "subsampling."
     )
     return Prose(text=text)
 
 
-def _example(counted: Counted) -> Images:
-    """Draw the image whose count comes nearest to the notes', stage by stage."""
-    counts = counted.stage(INPUT).counts
-    chosen = int((counts - NOTES[0]).abs().argmin())
-    there, gone = stages(counted.gray[chosen : chosen + 1])
-    drawn = []
-    for stage in there:
-        row = [_drawn(there[stage][0]), _drawn(gone[stage][0])]
-        row.append(_differing(there[stage][0], gone[stage][0]))
-        count = int(counted.stage(stage).counts[chosen])
-        detail = f"{count} of {there[stage][0].numel()} cells differ"
-        drawn.append(to_image(tile(row, columns=3), stage, detail))
+def _example(counts: OnePixelCounts) -> Images:
+    """Draw the image whose count is closest to the notes', stage by stage."""
+    at_input = counts.stage(INPUT).counts
+    example = int((at_input - NOTES[0]).abs().argmin())
+    original, shifted = shift_stages(counts.gray[example : example + 1])
+    images = []
+    for stage in original:
+        row = [_draw_map(original[stage][0]), _draw_map(shifted[stage][0])]
+        row.append(_differing(original[stage][0], shifted[stage][0]))
+        count = int(counts.stage(stage).counts[example])
+        detail = f"{count} of {original[stage][0].numel()} cells differ"
+        images.append(to_image(tile(row, columns=3), stage, detail))
     note = (
-        "As it is, moved, and in red what differs. Of all images this one's count at "
-        f"the input comes nearest to the notes' {NOTES[0]}."
+        "Original, shifted, and the difference in red. Its count at the input is the "
+        f"closest of all images to the {NOTES[0]} in the study notes."
     )
-    return Images(title="One image, moved", images=tuple(drawn), note=note)
+    return Images(title="One image, shifted", images=tuple(images), note=note)
 
 
-def _drawn(maps: Tensor) -> np.ndarray:
-    return enlarge(amounts(maps.numpy()), DRAWN)
+def _draw_map(maps: Tensor) -> np.ndarray:
+    return enlarge(sequential_colors(maps.numpy()), MIN_PIXELS)
 
 
-def _differing(there: Tensor, gone: Tensor) -> np.ndarray:
-    marked = np.full((*there.shape, 3), 235, np.uint8)
-    marked[(there != gone).numpy()] = _MARK
-    return enlarge(marked, DRAWN)
+def _differing(original: Tensor, shifted: Tensor) -> np.ndarray:
+    marked = np.full((*original.shape, 3), 235, np.uint8)
+    marked[(original != shifted).numpy()] = _MARK
+    return enlarge(marked, MIN_PIXELS)
 
 
-def _table(found: Sequence[Changed]) -> Table:
-    first = found[0].mean or 1.0
+def _table(stages: Sequence[ChangedCells]) -> Table:
+    first = stages[0].mean or 1.0
     columns = (
-        Column(title="Where", key="stage"),
+        Column(title="Stage", key="stage"),
         Column(title="Cells", kind="integer", key="cells"),
         Column(title="Changed", kind="number", key="changed"),
-        Column(title="Deviation", kind="number", key="deviation", rank=2),
-        Column(title="Least", kind="integer", key="least", rank=3),
-        Column(title="Most", kind="integer", key="most", rank=3),
-        Column(title="against the image", kind="percent", key="less"),
-        Column(title="of its cells", kind="percent", key="share"),
+        Column(title="Std", kind="number", key="std", rank=2),
+        Column(title="Min", kind="integer", key="min", rank=3),
+        Column(title="Max", kind="integer", key="max", rank=3),
+        Column(title="Change from Input", kind="percent", key="change"),
+        Column(title="Share of Cells", kind="percent", key="share"),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
-            one.stage,
-            one.cells,
-            round(one.mean, 1),
-            round(one.deviation, 1),
-            int(one.counts.min()),
-            int(one.counts.max()),
-            one.mean / first - 1,
-            one.share,
+            stage.stage,
+            stage.cells,
+            round(stage.mean, 1),
+            round(stage.std, 1),
+            int(stage.counts.min()),
+            int(stage.counts.max()),
+            stage.mean / first - 1,
+            stage.share,
         )
-        for one in found
+        for stage in stages
     )
     note = (
-        "Black and white at half the range; a vertical-edge filter and ReLU, then 2×2 "
-        "max pooling, or every other cell in its place."
+        "Images are binarized at half the range. Edges: vertical-edge filter and ReLU. "
+        "Then 2×2 max pooling, or subsampling (every other cell)."
     )
-    return Table(title="One pixel to the right", columns=columns, rows=rows, note=note)
+    return Table(
+        title="Cells changed by a shift of one pixel",
+        columns=columns,
+        rows=rows,
+        note=note,
+    )
 
 
-def _curve(counted: Counted) -> Curve:
-    """Return the share of images whose count falls at least so far."""
+def _curve(counts: OnePixelCounts) -> Curve:
+    """Return the cumulative distribution of the relative change of the count."""
     series = []
-    for name in (POOLED, TAKEN):
-        falls = counted.falls(name).sort().values
-        if not len(falls):
+    for name in (POOLED, SUBSAMPLED):
+        changes = counts.changes(name).sort().values
+        if not len(changes):
             continue
-        places = [round(i * (len(falls) - 1) / (_STEPS - 1)) for i in range(_STEPS)]
+        places = [round(i * (len(changes) - 1) / (_STEPS - 1)) for i in range(_STEPS)]
         series.append(
             Series(
                 name=name,
-                x=tuple(float(falls[i]) for i in places),
-                y=tuple((i + 1) / len(falls) for i in places),
+                x=tuple(float(changes[i]) for i in places),
+                y=tuple((i + 1) / len(changes) for i in places),
             )
         )
     return Curve(
-        title="From the input to the map, image by image",
-        x_label="change of the count, −1 nothing is left to differ",
-        y_label="share of images that fall so far",
+        title="Change of the count from input to map, over images",
+        x_label="relative change of the count (−1: no cell differs)",
+        y_label="share of images with this change or less",
         series=tuple(series),
         percent_y=True,
-        mark=(NOTES[1] / NOTES[0] - 1, "the notes"),
+        mark=(NOTES[1] / NOTES[0] - 1, "study notes"),
     )
 
 
-def _classes(counted: Counted, labels: Labels) -> Table:
+def _classes(counts: OnePixelCounts, labels: ClassNames) -> Table:
     columns = (
         Column(title="Class", key="class"),
         Column(title="Images", kind="integer", key="images"),
-        Column(title="At the input", kind="number", key="input"),
+        Column(title="Input", kind="number", key="input"),
         Column(title="Pooled", kind="number", key="pooled"),
-        Column(title="Change", kind="percent", key="less"),
+        Column(title="Change", kind="percent", key="change"),
     )
     rows: list[tuple[Cell, ...]] = []
     for i, name in enumerate(labels.names):
-        own = counted.labels == i
+        own = counts.labels == i
         if not bool(own.any()):
             continue
         first, pooled = (
-            float(counted.stage(stage).counts[own].double().mean())
+            float(counts.stage(stage).counts[own].double().mean())
             for stage in (INPUT, POOLED)
         )
-        less = pooled / (first or 1.0) - 1
-        rows.append((name, int(own.sum()), round(first, 1), round(pooled, 1), less))
-    return Table(title="One pixel, by class", columns=columns, rows=tuple(rows))
+        change = pooled / (first or 1.0) - 1
+        rows.append((name, int(own.sum()), round(first, 1), round(pooled, 1), change))
+    return Table(title="One-pixel shift by class", columns=columns, rows=tuple(rows))

@@ -1,8 +1,8 @@
-"""Tensors row by row into one file, without ever holding them all.
+"""Write tensors row by row to a .safetensors or .npy file, in bounded memory.
 
-Both formats want their sizes in front of the numbers, which are known last: numbers
-go to one scratch file a tensor, then a header and the scratch files make the result,
-which appears under its name whole or not at all.
+Both formats start with a header of shapes, which are known only at the end. So values
+go to one temporary file per tensor; header and temporary files are then joined to the
+result, which is renamed into place only when it is complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from striate.core.errors import SettingError
 from striate.core.files import storage_errors, write_csv
 
-# The format's words for types (huggingface/safetensors, README, "Format").
+# Names of dtypes in safetensors (huggingface/safetensors, README, "Format").
 _WORDS = {
     "float64": "F64",
     "float32": "F32",
@@ -38,14 +38,14 @@ _WORDS = {
 
 
 class TensorFile:
-    """A file that tensors are added to by rows; nothing is seen before `finish`.
+    """A file of tensors written by rows; it appears only after `finish`.
 
     Args:
-        path: To end in `.safetensors`, or in `.npy` for one tensor.
-        names: Of the tensors.
+        path: Output file, `.safetensors`, or `.npy` for one tensor.
+        names: Names of the tensors.
 
     Raises:
-        SettingError: Another ending, or several tensors for one `.npy`.
+        SettingError: Another file type, or several tensors for one `.npy`.
 
     Example:
         >>> import tempfile, torch
@@ -61,11 +61,11 @@ class TensorFile:
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         if path.suffix not in (".safetensors", ".npy"):
-            what = f"features go to .safetensors or .npy, not '{path.suffix}'"
-            raise SettingError(what, where=path, fix="change the file's ending")
+            what = f"output must be .safetensors or .npy, not '{path.suffix}'"
+            raise SettingError(what, where=path, fix="change the file name")
         if path.suffix == ".npy" and len(names) > 1:
-            what = f"a .npy holds one layer, {len(names)} were asked for"
-            raise SettingError(what, where=path, fix="write a .safetensors")
+            what = f"a .npy file holds one layer, got {len(names)}"
+            raise SettingError(what, where=path, fix="use .safetensors")
         self._path = path
         self._names = tuple(names)
         self._rows = dict.fromkeys(names, 0)
@@ -98,14 +98,14 @@ class TensorFile:
             array = np.ascontiguousarray(rows[name].numpy())
             kind = str(array.dtype), array.shape[1:]
             if self._kinds.setdefault(name, kind) != kind:
-                what = f"{name} changed from {self._kinds[name]} to {kind}"
+                what = f"the shape of {name} changed from {self._kinds[name]} to {kind}"
                 raise SettingError(what, where=name, fix="use images of one size")
             self._rows[name] += len(array)
             with storage_errors(self._path, array.nbytes):
                 self._parts[name].write(array.data)
 
     def finish(self, paths: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
-        """Put the file together under its name, and its rows' paths beside it."""
+        """Write the final file, and a .csv with the path of each row."""
         shapes = {n: (self._rows[n], *self._kinds[n][1]) for n in self._names}
         whole = self._folder / "whole"
         size = sum(part.tell() for part in self._parts.values())

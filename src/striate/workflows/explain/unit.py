@@ -1,4 +1,4 @@
-"""One unit: what it can see, what it looks at, and the sum that makes its number."""
+"""Section on one unit: receptive field, effective field, and how it is computed."""
 
 from __future__ import annotations
 
@@ -9,169 +9,199 @@ from typing import Any
 import numpy as np
 
 from striate.audit.network import Audit, audit
-from striate.audit.rf_tracker import Box, Sight
+from striate.audit.rf_tracker import Box, ReceptiveField
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section, Table
-from striate.interpret.activations_at import captured
-from striate.interpret.arithmetic.contributions import Shares, shares
+from striate.interpret.activations_at import iter_activations
+from striate.interpret.arithmetic.contributions import Contributions, contributions
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.arithmetic.worked_example import beneath, worked
-from striate.interpret.effective_receptive_field import HELD, EffectiveField, unit_field
-from striate.interpret.layer_choice import place
-from striate.interpret.render import enlarge, framed, overlay, to_image
+from striate.interpret.arithmetic.worked_example import (
+    nearest_convolution,
+    worked_example,
+)
+from striate.interpret.effective_receptive_field import (
+    ENERGY_SHARE,
+    EffectiveField,
+    unit_effective_field,
+)
+from striate.interpret.layer_choice import target_layer
+from striate.interpret.render import draw_box, enlarge, overlay_heatmap, to_image
 from striate.report.format import number
 from striate.report.records import as_data
-from striate.workflows.explain.images import Shown, Unit
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.images import ExplainedImage
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.options import Unit
 
-SIDE = 196  # pixels an image is drawn high, at least
+SIDE = 196  # minimum height of a drawn image, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What is known of a unit."""
+class _UnitFacts:
+    """What is shown about a unit."""
 
-    call: str
+    layer: str
     unit: tuple[int, ...]
     field: EffectiveField
     box: Box | None
-    shares: Shares | None
+    contributions: Contributions | None
 
 
-def strongest(subject: Subject, one: Shown, layer: str | None) -> Unit:
-    """Return the unit of a layer's maps with the largest number."""
-    where = place(subject.model, one.x, layer or "auto")
-    maps = next(captured(subject.model, [one.x], [where.call]))[where.call][0]
+def strongest_unit(
+    loaded: LoadedModel, image: ExplainedImage, layer: str | None
+) -> Unit:
+    """Return the unit of a layer with the largest activation."""
+    where = target_layer(loaded.model, image.x, layer or "auto")
+    maps = next(iter_activations(loaded.model, [image.x], [where.call]))[where.call][0]
     flat = int(maps.argmax())
     return where.call, tuple(int(i) for i in np.unravel_index(flat, tuple(maps.shape)))
 
 
-def sights_of(subject: Subject) -> dict[str, Sight]:
-    """Return what each layer's units see; nothing where shapes cannot tell."""
-    spec = subject.preprocess.spec
+def receptive_fields(loaded: LoadedModel) -> dict[str, ReceptiveField]:
+    """Return the receptive field of each layer; empty if it cannot be computed."""
+    spec = loaded.preprocess.spec
     try:
-        found: Audit = audit(subject.model, spec.shape)
+        result: Audit = audit(loaded.model, spec.shape)
     except StriateError:
         return {}
-    sights = {layer.name: layer.sight for layer in found.layers if layer.sight}
-    ends = {name: row.sight for name, row in found.ends.items() if row.sight}
+    sights = {
+        layer.name: layer.receptive_field
+        for layer in result.layers
+        if layer.receptive_field
+    }
+    ends = {
+        name: row.receptive_field
+        for name, row in result.container_outputs.items()
+        if row.receptive_field
+    }
     return {**ends, **sights}
 
 
 def unit_section(
-    subject: Subject,
-    one: Shown,
-    book: UnitArithmetic | None,
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    arithmetic: UnitArithmetic | None,
     unit: Unit,
-    looked_for: Sequence[Block] = (),
+    patch_blocks: Sequence[Block] = (),
 ) -> tuple[Section, dict[str, Any]]:
-    """Draw what one unit can see, what it looks at, and the sum that it is.
+    """Return the section on one unit.
 
     Args:
-        subject: The network.
-        one: The image.
-        book: Its ledger, where there is one.
-        unit: The layer, and (channel, row, column).
-        looked_for: What its channel looks for in the data, where that is known.
+        loaded: The network.
+        image: The image.
+        arithmetic: Traced computation of the image; None if it failed.
+        unit: Layer call and (channel, row, column).
+        patch_blocks: Top patches of its channel, if known.
     """
-    call, place_of = unit
-    if book is not None and call not in book.names:
-        book = None  # inside a module that is one step of the ledger
-    if len(place_of) != 3:
-        text = f"{call} {list(place_of)} has no place in the image: it sees all of it."
-        section = Section(title="What one unit sees", blocks=(Prose(text=text),))
-        return section, {"layer": call, "unit": list(place_of)}
-    there = place_of[0], place_of[1], place_of[2]
-    sight = sights_of(subject).get(call)
-    seen = _Seen(
-        call=call,
-        unit=there,
-        field=unit_field(subject.model, one.x, call, there),
-        box=sight.box(*there[1:]) if sight is not None else None,
-        shares=shares(book, call, there) if book is not None else None,
+    layer, position_of = unit
+    if arithmetic is not None and layer not in arithmetic.names:
+        arithmetic = None  # inside of a module that is a single step
+    if len(position_of) != 3:
+        text = (
+            f"{layer} {list(position_of)} has no position: its receptive field "
+            "is the whole image."
+        )
+        section = Section(title="One unit", blocks=(Prose(text=text),))
+        return section, {"layer": layer, "unit": list(position_of)}
+    position = position_of[0], position_of[1], position_of[2]
+    field = receptive_fields(loaded).get(layer)
+    facts = _UnitFacts(
+        layer=layer,
+        unit=position,
+        field=unit_effective_field(loaded.model, image.x, layer, position),
+        box=field.box(*position[1:]) if field is not None else None,
+        contributions=contributions(arithmetic, layer, position)
+        if arithmetic is not None
+        else None,
     )
-    table = _worked(book, seen)
-    note = "The box is exact: it comes from the network's geometry, without running it."
-    images = Images(images=tuple(_views(one, seen)), note=note)
+    table = _worked(arithmetic, facts)
+    note = "The box is the exact receptive field, computed from the layer geometry."
+    images = Images(images=tuple(_images(image, facts)), note=note)
     section = Section(
-        title="What one unit sees",
-        lead=_lead(seen),
-        blocks=(images, *([table] if table else []), *looked_for),
+        title="One unit",
+        lead=_lead(facts),
+        blocks=(images, *([table] if table else []), *patch_blocks),
     )
-    return section, _facts(seen, table)
+    return section, _as_data(facts, table)
 
 
-def _worked(book: UnitArithmetic | None, seen: _Seen) -> Table | None:
-    if book is None:
+def _worked(arithmetic: UnitArithmetic | None, facts: _UnitFacts) -> Table | None:
+    if arithmetic is None:
         return None
-    entry = beneath(book, book.open(seen.call, seen.unit))
-    return None if entry is None else worked(book, entry)
+    entry = nearest_convolution(arithmetic, arithmetic.open(facts.layer, facts.unit))
+    return None if entry is None else worked_example(arithmetic, entry)
 
 
-def _views(one: Shown, seen: _Seen) -> list[Image]:
-    grown, times = _enlarged(one.pixels)
-    views = [to_image(_boxed(grown, seen.box, times), "what it can see")]
-    looked = enlarge(overlay(one.pixels, seen.field.energy, False), SIDE)
-    views.append(to_image(_boxed(looked, seen.box, times), "what it looks at"))
-    if seen.shares is not None:
-        heat = seen.shares.pixels.sum(0).cpu().numpy().astype(np.float64)
-        added = enlarge(overlay(one.pixels, heat, True), SIDE)
-        words = "what each pixel adds to it", "red adds, blue takes away"
-        views.append(to_image(_boxed(added, seen.box, times), *words))
-    if seen.box is not None:
-        (top, bottom), (left, right) = seen.box
-        inside = one.pixels[top : bottom + 1, left : right + 1]
-        views.append(to_image(enlarge(inside, SIDE), "what is there"))
+def _images(image: ExplainedImage, facts: _UnitFacts) -> list[Image]:
+    enlarged, times = _enlarged(image.pixels)
+    views = [to_image(_with_box(enlarged, facts.box, times), "receptive field")]
+    heatmap = enlarge(overlay_heatmap(image.pixels, facts.field.energy, False), SIDE)
+    views.append(
+        to_image(_with_box(heatmap, facts.box, times), "effective field (gradient)")
+    )
+    if facts.contributions is not None:
+        heat = facts.contributions.pixels.sum(0).cpu().numpy().astype(np.float64)
+        added = enlarge(overlay_heatmap(image.pixels, heat, True), SIDE)
+        words = "contribution of each pixel", "red positive, blue negative"
+        views.append(to_image(_with_box(added, facts.box, times), *words))
+    if facts.box is not None:
+        (first_row, last_row), (first_column, last_column) = facts.box
+        inside = image.pixels[first_row : last_row + 1, first_column : last_column + 1]
+        views.append(to_image(enlarge(inside, SIDE), "image in the field"))
     return views
 
 
-def _lead(seen: _Seen) -> str:
-    rows = "not known" if seen.box is None else f"{_sides(seen.box)} pixels"
-    said = (
-        f"Unit {list(seen.unit)} of {seen.call}. In theory it sees {rows}; {HELD:.0%} "
-        f"of the squared derivative lies within {seen.field.height} rows and "
-        f"{seen.field.width} columns of this image."
+def _lead(facts: _UnitFacts) -> str:
+    rows = "unknown" if facts.box is None else f"{_sides(facts.box)} pixels"
+    text = (
+        f"Unit {list(facts.unit)} of {facts.layer}. Its receptive field is {rows}. "
+        f"{ENERGY_SHARE:.0%} of its squared gradient lies in {facts.field.height} rows "
+        f"and {facts.field.width} columns of this image (effective receptive field)."
     )
-    if seen.shares is None:
-        return said
-    pixels, steps = _sums(seen.shares)
+    if facts.contributions is None:
+        return text
+    pixels, steps = _sums(facts.contributions)
     return (
-        f"{said} Its number here is {number(seen.shares.value)}: the pixels add "
-        f"{number(pixels)}, the layers' own constants {number(steps)}."
+        f"{text} Its value is {number(facts.contributions.value)}: "
+        f"{number(pixels)} from "
+        f"the pixels and {number(steps)} from biases."
     )
 
 
-def _sums(found: Shares) -> tuple[float, float]:
-    return float(found.pixels.sum()), sum(found.steps.values())
+def _sums(result: Contributions) -> tuple[float, float]:
+    return float(result.pixels.sum()), sum(result.steps.values())
 
 
-def _facts(seen: _Seen, table: Table | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "layer": seen.call,
-        "unit": list(seen.unit),
-        "box": None if seen.box is None else [list(span) for span in seen.box],
-        "effective": {"rows": seen.field.height, "columns": seen.field.width},
+def _as_data(facts: _UnitFacts, table: Table | None) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "layer": facts.layer,
+        "unit": list(facts.unit),
+        "box": None if facts.box is None else [list(span) for span in facts.box],
+        "effective_field": {"rows": facts.field.height, "columns": facts.field.width},
     }
-    if seen.shares is not None:
-        pixels, steps = _sums(seen.shares)
-        facts |= {"value": seen.shares.value, "pixels": pixels, "constants": steps}
+    if facts.contributions is not None:
+        pixels, steps = _sums(facts.contributions)
+        data |= {
+            "value": facts.contributions.value,
+            "pixels": pixels,
+            "biases": steps,
+        }
     if table is not None:
-        facts["worked"] = as_data(table)
-    return facts
+        data["worked_example"] = as_data(table)
+    return data
 
 
 def _enlarged(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     color = pixels if pixels.shape[-1] == 3 else pixels.mean(-1, keepdims=True)
     color = np.broadcast_to(color, (*pixels.shape[:2], 3)).astype(np.uint8)
-    grown = enlarge(color, SIDE)
-    return grown, grown.shape[0] // pixels.shape[0]
+    enlarged = enlarge(color, SIDE)
+    return enlarged, enlarged.shape[0] // pixels.shape[0]
 
 
-def _boxed(pixels: np.ndarray, box: Box | None, times: int) -> np.ndarray:
+def _with_box(pixels: np.ndarray, box: Box | None, times: int) -> np.ndarray:
     if box is None:
         return pixels
-    grown = tuple((low * times, (high + 1) * times - 1) for low, high in box)
-    return framed(pixels, grown)
+    enlarged = tuple((low * times, (high + 1) * times - 1) for low, high in box)
+    return draw_box(pixels, enlarged)
 
 
 def _sides(box: Box) -> str:

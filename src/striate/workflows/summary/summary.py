@@ -1,42 +1,54 @@
-"""`summary`: everything a network is, without running it."""
+"""`st.summary` and `striate summary`: layers, parameters, MACs, memory, advice."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from striate.audit.advice import Advice
-from striate.audit.advise import advise
-from striate.audit.comparison import comparison
-from striate.audit.layer import shape_text
-from striate.audit.layer_arithmetic import explain
-from striate.audit.network import Audit, UnfinishedError, audit
-from striate.audit.table import blocks, layer_table, memory_table
-from striate.audit.valid_sizes import way_out
-from striate.core.device import paused_collection
+from striate.audit.all_advice import advise
+from striate.audit.comparison import comparison_table
+from striate.audit.findings import (
+    field_texts,
+    layer_table,
+    memory_table,
+    summary_blocks,
+)
+from striate.audit.layer import Layer, shape_text
+from striate.audit.layer_arithmetic import explain_layer
+from striate.audit.network import Audit, ForwardError, audit
+from striate.audit.valid_sizes import suggest_size
+from striate.core.device import paused_gc
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
-from striate.core.findings import Block, Page, Section, Table
+from striate.core.findings import Block, Cell, Column, Page, Section, Table
+from striate.core.preprocess import Preprocess
+from striate.data.decode.preprocess import normalize
+from striate.data.load import load_data
+from striate.interpret.effective_receptive_field import (
+    EffectiveField,
+    effective_receptive_fields,
+)
 from striate.report.records import as_data, keys, record, records
 from striate.run.target import SummaryRequest, Target, first_channels, resolve
-from striate.workflows.summary.effective_fields import effective_table, images
 
-WIDTH = 100  # of `print(st.summary(...))`
+WIDTH = 100  # columns of `print(st.summary(...))`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a network is; print it, or ask it.
+    """The summary of a network; print it, or read its attributes.
 
     Args:
-        name: What the network is called.
-        audit: The numbers themselves: `.audit.layers`, `.audit.macs`, …
-        depth: How deep the table shows modules; all where None.
-        effective: Effective receptive fields, where they were asked for.
+        name: Name of the network.
+        audit: All values: `.audit.layers`, `.audit.macs`, …
+        depth: Module depth of the table; all levels if None.
+        effective: Table of effective receptive fields, if measured.
     """
 
     name: str
@@ -46,42 +58,42 @@ class Summary:
 
     @property
     def table(self) -> Table:
-        """The layers, as a finding."""
+        """The table of layers."""
         return layer_table(self.audit, self.depth)
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """What the numbers say against the design, and what a change would give."""
+        """Advice on the design, with the numbers after each change."""
         return advise(self.audit)
 
     @property
     def blocks(self) -> list[Block]:
-        """Everything, as findings."""
-        found = blocks(self.audit, self.depth)
-        # Before the last one, which says how to read the numbers.
+        """All blocks of the report."""
+        result = summary_blocks(self.audit, self.depth)
+        # Before the last block, which explains the conventions.
         measured = [self.effective] if self.effective is not None else []
         return [
-            *found[:-1],
+            *result[:-1],
             *measured,
             *(each.prose for each in self.advice),
-            found[-1],
+            result[-1],
         ]
 
     @property
     def image(self) -> str:
-        """The image's size, in words."""
+        """The image size as text."""
         return shape_text(self.audit.shape)
 
     def explain(self, layer: str) -> Table:
-        """Return how a layer's numbers come about, as on paper.
+        """Return the calculation of a layer's output size, parameters and MACs.
 
         Raises:
-            UnknownNameError: No layer has this name; lists the nearest.
+            UnknownNameError: No layer has this name; lists similar names.
         """
-        return explain(self.audit, layer)
+        return explain_layer(self.audit, layer)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
+        """Return all values as JSON."""
         table = self.table
         memory = memory_table(self.audit)
         totals = {k: v for k, v in record(table, table.totals or ()).items() if v}
@@ -97,14 +109,14 @@ class Summary:
                 "weight_bytes": self.audit.weights,
                 "inference_peak_bytes": self.audit.weights + self.audit.peak,
             },
-            "training": as_data(memory) if memory else self.audit.untrained,
+            "training": as_data(memory) if memory else self.audit.memory_error,
             "advice": [asdict(each) for each in self.advice],
-            "not_counted": self.audit.uncounted,
-            "not_run": [layer.name for layer in self.audit.idle],
+            "not_counted": self.audit.uncounted_ops,
+            "not_run": [layer.name for layer in self.audit.unused_layers],
             **measured,
         }
 
-    @paused_collection()
+    @paused_gc()
     def __str__(self) -> str:
         from rich.console import Console
 
@@ -117,7 +129,7 @@ class Summary:
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
-@paused_collection()
+@paused_gc()
 def summary(
     network: nn.Module | str,
     shape: tuple[int, int, int] | None = None,
@@ -130,31 +142,31 @@ def summary(
     num_classes: int | None = None,
     effective: str | Tensor | None = None,
 ) -> Summary:
-    """Return what a network is: shapes, parameters, multiply-adds, memory, fields.
+    """Return shapes, parameters, MACs, memory and receptive fields of a network.
 
-    Nothing is computed and no weights are made; a module that is handed in stays as it
-    is to the bit, its mode, buffers and random state included.
+    Nothing is computed and no weights are allocated. A module is not modified, its
+    mode, buffers and random state included.
 
     Args:
         network: Any `nn.Module`, or a name, `file.py:Class`, run folder or sketch.
         shape: (channels, height, width) of one image; for a module.
-        batch_size: Images in the training step whose memory is predicted.
-        depth: Unite modules below this many dots of nesting.
-        real: Compute one image of zeros, where the way depends on values.
-        image_size: Image side, or (height, width), where `network` is text.
-        in_chans: Likewise channels.
-        num_classes: Likewise outputs.
+        batch_size: Images per training step, for the memory estimate.
+        depth: Show modules only down to this depth.
+        real: Run one image of zeros with real values, for data-dependent models.
+        image_size: Image side, or (height, width), if `network` is a string.
+        in_chans: Image channels, if `network` is a string.
+        num_classes: Number of outputs, if `network` is a string.
         effective: Measure effective receptive fields on these images: anything
-            `load_data` takes, or a batch (N, C, H, W) as the network takes it. This
-            needs weights and computes.
+            `load_data` accepts, or a preprocessed batch (N, C, H, W). This runs the
+            network with its weights.
 
     Raises:
-        UnfinishedError: The network refuses the image; `.audit` holds the layers
-            that ran.
+        ForwardError: The network rejects the image; `.audit` has the layers that
+            ran.
 
     Example:
-        >>> found = summary("28x28x192 > conv 1x1 16 > conv 5x5 32 same")
-        >>> found.audit.macs
+        >>> result = summary("28x28x192 > conv 1x1 16 > conv 5x5 32 same")
+        >>> result.audit.macs
         12443648
         >>> summary(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8)).audit.parameters
         56
@@ -162,85 +174,169 @@ def summary(
     for name, number in (("batch_size", batch_size), ("depth", depth)):
         if number is not None and number < 1:
             raise SettingError(f"{name} must be at least 1, got {number}", where=name)
-    wanted = SummaryRequest(
+    options = SummaryRequest(
         image_size=image_size, in_chans=in_chans, num_classes=num_classes
     )
     real_weights = real or effective is not None
-    target = _target(network, shape, wanted, real=real_weights)
+    target = _target(network, shape, options, real=real_weights)
     try:
-        found = audit(target.model, target.shape, batch_size=batch_size, real=real)
-    except UnfinishedError as error:
-        if error.looks:
+        result = audit(target.model, target.shape, batch_size=batch_size, real=real)
+    except ForwardError as error:
+        if error.data_dependent:
             raise
-        raise UnfinishedError(
+        raise ForwardError(
             error.what,
             where=error.where or "",
-            fix=way_out(target.model, target.shape),
+            fix=suggest_size(target.model, target.shape),
             audit=error.audit,
         ) from error
-    measured = None if effective is None else _measured(target, found, effective)
-    return Summary(name=target.name, audit=found, depth=depth, effective=measured)
+    measured = None if effective is None else _measured(target, result, effective)
+    return Summary(name=target.name, audit=result, depth=depth, effective=measured)
 
 
 def _target(
     network: nn.Module | str,
     shape: tuple[int, int, int] | None,
-    wanted: SummaryRequest,
+    options: SummaryRequest,
     *,
     real: bool,
 ) -> Target:
     if isinstance(network, str):
-        return resolve(network, wanted, real=real)
+        return resolve(network, options, real=real)
     shape = shape or (first_channels(network), 224, 224)
-    # What a user hands in is what they want to know about, trained or not.
+    # A module given by the user is taken as trained.
     return Target(name=type(network).__name__, model=network, shape=shape, trained=True)
 
 
-def _measured(target: Target, found: Audit, effective: str | Tensor) -> Table:
+def _measured(target: Target, result: Audit, effective: str | Tensor) -> Table:
     x = (
-        images(effective, target.shape, target.preprocess)
+        effective_field_images(effective, target.shape, target.preprocess)
         if isinstance(effective, str)
         else effective
     )
-    return effective_table(target.model, found, x, target.trained)
+    return effective_field_table(target.model, result, x, target.trained)
 
 
-def page_of(
+def summary_page(
     first: Summary, second: Summary | None = None, layer: str | None = None
 ) -> Page:
-    """Return a summary, or two side by side, as a report."""
+    """Return the report page of one summary, or of two side by side."""
     sections = []
     if second is not None:
         sections.append(
-            Section(title="Side by side", blocks=(compared(first, second),))
+            Section(title="Side by side", blocks=(compare_summaries(first, second),))
         )
     if layer is not None:
         sections.append(Section(title=layer, blocks=(first.explain(layer),)))
-    for one in (first, second):
-        if one is not None:
-            lead = f"For an image of {one.image}."
-            title = "Layers" if second is None else one.name
-            section = Section(title=title, lead=lead, blocks=tuple(one.blocks))
+    for each in (first, second):
+        if each is not None:
+            lead = f"Image size {each.image}."
+            title = "Layers" if second is None else each.name
+            section = Section(title=title, lead=lead, blocks=tuple(each.blocks))
             sections.append(section)
     return Page(
         title=first.name if second is None else f"{first.name} against {second.name}",
-        subtitle="What the network is, without running it.",
+        subtitle="Layers, parameters, MACs, memory and receptive fields.",
         sections=tuple(sections),
     )
 
 
-def compared(first: Summary, second: Summary) -> Table:
-    """Return the totals of two networks and their ratio."""
-    return comparison(first.audit, second.audit, (first.name, second.name))
+def compare_summaries(first: Summary, second: Summary) -> Table:
+    """Return the totals of two networks, and their ratio."""
+    return comparison_table(first.audit, second.audit, (first.name, second.name))
 
 
 def save_html(page: Page, path: Path) -> None:
-    """Write a report as one offline file."""
+    """Write a page as one HTML file that works offline."""
     from striate.report.html import render
 
     write_text(path, render(page))
 
 
 def save_csv(table: Table, path: Path) -> None:
-    """Write a table's rows under its keys."""
+    """Write the rows of a table as CSV, with its keys as header."""
     write_csv(path, keys(table), table.rows)
+
+
+EFFECTIVE_IMAGES = 16  # more images change the fields by one pixel at most
+
+
+EFFECTIVE_COLUMNS = (
+    Column(title="Layer", key="layer", kind="code"),
+    Column(title="Rec. Field", key="receptive_field", kind="code"),
+    Column(
+        title="Effective Field",
+        key="effective_field",
+        kind="code",
+        hint="rows × columns with 95.45 % of the squared gradient",
+    ),
+    Column(
+        title="Share",
+        key="used",
+        kind="share",
+        hint="area of the effective field / area of the receptive field on the image",
+    ),
+)
+
+
+def effective_field_images(
+    data: str, shape: tuple[int, int, int], preprocess: Preprocess | None
+) -> Tensor:
+    """Return some preprocessed validation images.
+
+    Args:
+        data: Source, as for `load_data`.
+        shape: (channels, height, width) if the network has no preprocessing.
+        preprocess: Preprocessing of a trained network; None if unknown.
+    """
+    channels, *sides = shape
+    loaded = load_data(
+        data,
+        image_size=(sides[0], sides[1]),
+        in_chans=channels,
+        preprocess=preprocess,
+    )
+    return normalize(loaded.subset("val").pixels[:EFFECTIVE_IMAGES], loaded.preprocess)
+
+
+def effective_field_table(
+    model: nn.Module, audit: Audit, x: Tensor, trained: bool
+) -> Table:
+    """Return receptive and effective field of every layer with a kernel above 1×1.
+
+    Args:
+        model: The network, with weights.
+        audit: Audit of the same network.
+        x: Images, (N, C, H, W).
+        trained: Whether the weights are trained; if not, the table has a note.
+    """
+    layers = {x.name: x for x in audit.layers if _looks_around(x)}
+    result = effective_receptive_fields(model, x, list(layers))
+    rows = tuple(_row(layers[name], field, audit) for name, field in result.items())
+    note = (
+        "Squared gradient of the center unit by each pixel, mean over "
+        f"{len(x)} images and their channels (Luo et al. 2016)."
+    )
+    if not trained:
+        note += " The weights are random, not trained."
+    return Table(
+        columns=EFFECTIVE_COLUMNS,
+        rows=rows,
+        title="Effective receptive fields",
+        note=note,
+    )
+
+
+def _looks_around(layer: Layer) -> bool:
+    windows = layer.window
+    is_map = layer.output is not None and len(layer.output) == 3
+    return is_map and windows is not None and prod(windows.kernel) > 1
+
+
+def _row(layer: Layer, field: EffectiveField, audit: Audit) -> tuple[Cell, ...]:
+    text, _, _ = field_texts(layer.receptive_field)
+    axes = layer.receptive_field.axes if layer.receptive_field is not None else ()
+    sides = audit.shape[1:]
+    area = prod(min(a.size, n) for a, n in zip(axes, sides, strict=True))
+    used = field.height * field.width / float(area) if area else None
+    return layer.name, text, f"{field.height}×{field.width}", used

@@ -1,1 +1,1 @@
-"""How activations and gradients change with depth, in real runs and in test chains."""
+"""Activations and gradients by depth, in a run and in deep chains for comparison."""

@@ -1,4 +1,4 @@
-"""A deep chain of convolutions and its residual twin: equal but for the shortcuts.
+"""A deep plain chain of convolutions and its residual twin, with shortcuts.
 
 | layer    | plain          | residual              |
 |----------|----------------|-----------------------|
@@ -6,16 +6,15 @@
 | each of n| x ← conv(a(x)) | x ← x + conv(a(x))/√n |
 | head     | a, mean, dense | a, mean, dense        |
 
-The activation stands before the convolution (He et al. 2016, "Identity mappings in
-deep residual networks"): what a branch adds then has either sign. Behind it, as
-sigmoid's and ReLU's outputs are, all are positive, and thirty of them drown the image
-(docs/notebook/depth-and-vanishing-gradients.md). For the plain chain it is the same
-composition.
+The activation a comes before the convolution (He et al. 2016, "Identity mappings in
+deep residual networks"), so that a branch can add values of either sign. After the
+convolution, outputs of sigmoid and ReLU would all be positive, and the sum of thirty
+would dominate the image (docs/notebook/depth-and-vanishing-gradients.md).
 
-No batch norm: it rescales what vanishes, and the notes' argument is about networks
-before it. First weights are each activation's own, drawn alike for both twins: Glorot
-and Bengio 2010 for sigmoid and tanh, He et al. 2015 for ReLU. The factor 1/√n keeps a
-sum of n branches at the size of one (batch norm does so in ResNet).
+There is no batch norm, as it rescales vanishing gradients. Both twins start with the
+same weights, initialized for the activation: Glorot and Bengio 2010 for sigmoid and
+tanh, He et al. 2015 for ReLU. The factor 1/√n keeps the sum of n branches at the size
+of one (batch norm does this in ResNet).
 """
 
 from __future__ import annotations
@@ -27,30 +26,30 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
 }
-LARGEST = 16  # side; larger images are averaged down to it, for time's sake
-_ENDS = 2  # layers that every chain has: stem and head
+LARGEST = 16  # image side; larger images are averaged down to save time
+_ENDS = 2  # stem and head
 
 
 @dataclass(frozen=True, kw_only=True)
-class Design:
-    """What tells one chain from another.
+class ChainDesign:
+    """Configuration of a chain.
 
     Args:
         activation: A name of `ACTIVATIONS`.
-        residual: With shortcuts.
-        depth: Layers with weights, stem and head among them.
+        residual: Whether it has shortcuts.
+        depth: Number of layers with weights, stem and head included.
         width: Channels of every convolution.
 
     Raises:
-        UnknownNameError: There is no such activation; lists them.
-        SettingError: Too few layers to be a chain.
+        UnknownNameError: Unknown activation; the message lists them.
+        SettingError: There are fewer than 3 layers.
     """
 
     activation: str
@@ -60,24 +59,26 @@ class Design:
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
-            raise unknown("activation", self.activation, ACTIVATIONS)
+            raise unknown_name_error("activation", self.activation, ACTIVATIONS)
         if self.depth <= _ENDS or self.width < 1:
-            what = f"a chain of {self.depth} layers, {self.width} wide"
-            raise SettingError(what, where="depth", fix="take 3 layers or more")
+            what = f"a chain with {self.depth} layers and width {self.width}"
+            raise SettingError(
+                what, where="depth", fix="use at least 3 layers and width 1"
+            )
 
     @property
     def name(self) -> str:
-        """Return what a legend calls it."""
+        """Return the name for legends."""
         return f"{self.activation}, shortcuts" if self.residual else self.activation
 
 
-class Link(nn.Module):
+class ChainLayer(nn.Module):
     """One layer of a chain: conv(a(x)), or x + share · conv(a(x)).
 
     Args:
-        width: Channels that come and go.
+        width: Input and output channels.
         activation: A name of `ACTIVATIONS`.
-        share: Of the branch in the sum; 0 has no shortcut.
+        share: Factor of the branch in the sum; 0 means no shortcut.
 
     Shapes:
         (N, width, H, W) → (N, width, H, W)
@@ -90,20 +91,22 @@ class Link(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute, and add to what came where there is a shortcut."""
+        """Return conv(a(x)), added to x if there is a shortcut."""
         out: Tensor = self.conv(self.act(x))
         return x + self.share * out if self.share else out
 
 
-def chain(design: Design, in_chans: int, classes: int, seed: int = 0) -> nn.Sequential:
-    """Build a chain; both twins of a seed begin with the same weights.
+def build_chain(
+    design: ChainDesign, in_chans: int, classes: int, seed: int = 0
+) -> nn.Sequential:
+    """Build a chain; both twins of a seed start with the same weights.
 
     Shapes:
         (N, in_chans, H, W) → (N, classes)
 
     Example:
         >>> plain, twin = (
-        ...     chain(Design(activation="tanh", residual=r, depth=5), 1, 10)
+        ...     build_chain(ChainDesign(activation="tanh", residual=r, depth=5), 1, 10)
         ...     for r in (False, True)
         ... )
         >>> pairs = zip(plain.parameters(), twin.parameters(), strict=True)
@@ -112,13 +115,13 @@ def chain(design: Design, in_chans: int, classes: int, seed: int = 0) -> nn.Sequ
     """
     links = design.depth - _ENDS
     share = links**-0.5 if design.residual else 0.0
-    how = design.width, design.activation, share
+    arguments = design.width, design.activation, share
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(
             OrderedDict(
                 stem=nn.Conv2d(in_chans, design.width, 3, padding=1),
-                links=nn.Sequential(*(Link(*how) for _ in range(links))),
+                links=nn.Sequential(*(ChainLayer(*arguments) for _ in range(links))),
                 act=ACTIVATIONS[design.activation](),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),

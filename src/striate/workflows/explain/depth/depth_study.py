@@ -1,4 +1,4 @@
-"""Chains of three activations, plain and residual, trained alike and looked at."""
+"""Train plain and residual chains with three activations; measure their gradients."""
 
 from __future__ import annotations
 
@@ -11,84 +11,88 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.device import flushed_denormals
+from striate.core.device import flush_denormals
 from striate.core.errors import NonFiniteError, SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
 from striate.engine.step import train_step
-from striate.interpret.depth.layer_profile import depth_profile, rate
-from striate.interpret.depth.snapshots import Snapshot, due, reach
+from striate.interpret.depth.layer_profile import depth_profile, gradient_factor
+from striate.interpret.depth.snapshots import (
+    Snapshot,
+    first_to_last_gradient,
+    is_snapshot_step,
+)
 from striate.workflows.explain.depth.deep_chain import (
     ACTIVATIONS,
     LARGEST,
-    Design,
-    chain,
+    ChainDesign,
+    build_chain,
 )
 
-RATES = (1.0, 0.3, 0.1, 0.03)  # each chain gets the one that serves it best
+RATES = (1.0, 0.3, 0.1, 0.03)  # learning rates; each chain uses its best
 MOMENTUM = 0.9
 BATCH = 64
-IMAGES = 2000  # learned from, and judged by, at most
+IMAGES = 2000  # training images, and validation images, at most
 STEPS = 240
-_TAIL = 0.1  # of the steps, whose mean cost decides between rates
+_TAIL = 0.1  # share of the last steps, whose mean loss decides between rates
 
 Batch = tuple[Tensor, Tensor]
-Told = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
-    """How one chain began and learned.
+class ChainResult:
+    """Results of one chain.
 
     Args:
-        design: What it is.
-        lr: The learning rate that served it best.
-        snapshots: Its layers from initialization on.
-        costs: Of every step, in nats.
-        accuracy: Of validation images, at the end.
+        design: Configuration of the chain.
+        lr: Best learning rate.
+        snapshots: Layer profiles from initialization on.
+        losses: Cross-entropy of every step.
+        accuracy: Final validation accuracy.
     """
 
-    design: Design
+    design: ChainDesign
     lr: float
     snapshots: tuple[Snapshot, ...]
-    costs: tuple[float, ...]
+    losses: tuple[float, ...]
     accuracy: float
 
     @property
     def factor(self) -> float:
-        """Return what one layer makes of the gradient, at initialization."""
-        return rate(self.snapshots[0].levels)
+        """Return the gradient factor per layer, at initialization."""
+        return gradient_factor(self.snapshots[0].layers)
 
     @property
     def first(self) -> float:
-        """Return the first layer's gradient as a share of the last's, likewise."""
-        return reach(self.snapshots[0].levels)
+        """Return the gradient of first over last layer, at initialization."""
+        return first_to_last_gradient(self.snapshots[0].layers)
 
     @property
     def end(self) -> float:
-        """Return the same after the last step."""
-        return reach(self.snapshots[-1].levels)
+        """Return the gradient of first over last layer, after training."""
+        return first_to_last_gradient(self.snapshots[-1].layers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthStudy:
-    """Chains that differ in activation and shortcuts alone.
+    """Results of chains that differ only in activation and shortcuts.
 
     Args:
-        courses: One a chain, plain ones before their twins.
-        chance: The accuracy of always naming the commonest class.
-        judged: Images that accuracy is about.
+        chains: Results, each plain chain before its residual twin.
+        majority_accuracy: Accuracy of always predicting the most frequent class.
+        num_images: Number of validation images.
     """
 
-    courses: tuple[Course, ...]
-    chance: float
-    judged: int
+    chains: tuple[ChainResult, ...]
+    majority_accuracy: float
+    num_images: int
 
     @property
-    def twins(self) -> list[tuple[Course, Course]]:
-        """Return the plain and the residual chain of each activation."""
-        return list(zip(self.courses[::2], self.courses[1::2], strict=True))
+    def twins(self) -> list[tuple[ChainResult, ChainResult]]:
+        """Return pairs of plain and residual chain, by activation."""
+        return list(zip(self.chains[::2], self.chains[1::2], strict=True))
 
 
 def depth_study(
@@ -100,71 +104,71 @@ def depth_study(
     activations: Sequence[str] = tuple(ACTIVATIONS),
     rates: Sequence[float] = RATES,
     seed: int = 0,
-    told: Told = lambda line: None,
+    on_progress: OnProgress = lambda line: None,
 ) -> DepthStudy:
     """Train plain and residual chains of each activation; measure their layers.
 
-    The twins of an activation begin with equal weights and see equal batches. Each
-    chain learns by SGD with momentum at the best of some rates, by its own training
-    cost, so that none fails for its rate alone. Layers are measured in float64, where
-    no gradient is too small to be a number.
+    The twins of an activation start with the same weights and see the same batches.
+    Each chain is trained by SGD with momentum at the learning rate with the lowest
+    training loss, so that no chain fails because of its learning rate. Gradients are
+    measured in float64, to avoid underflow.
 
     Args:
-        data: Images; those larger than 16×16 are averaged down.
-        depth: Layers with weights.
-        width: Channels.
-        steps: Of learning, for each rate.
-        activations: Of `ACTIVATIONS`.
-        rates: Learning rates to choose from.
-        seed: Of weights and order.
-        told: Gets a line when a chain is done.
+        data: Dataset; images larger than 16×16 are averaged down.
+        depth: Number of layers with weights.
+        width: Number of channels.
+        steps: Training steps for each learning rate.
+        activations: Names of `ACTIVATIONS`.
+        rates: Learning rates to try.
+        seed: Random seed of weights and image order.
+        on_progress: Called with a line of text after each chain.
 
     Raises:
-        SettingError: No steps, rates or activations.
+        SettingError: There are no steps, rates or activations.
     """
     if steps < 1 or not rates or not activations:
         what = f"{steps} steps, {len(rates)} rates, {len(activations)} activations"
-        raise SettingError(what, where="depth_study", fix="give at least one of each")
+        raise SettingError(what, where="depth_study", fix="use at least one of each")
     images = _Images(data, seed)
     designs = [
-        Design(activation=name, residual=residual, depth=depth, width=width)
+        ChainDesign(activation=name, residual=residual, depth=depth, width=width)
         for name in activations
         for residual in (False, True)
     ]
-    courses = []
+    chains = []
     for design in designs:
-        courses.append(_best(design, images, steps, rates, seed))
-        right = f"{100 * courses[-1].accuracy:.1f} % of validation"
-        told(f"chain {len(courses)}/{len(designs)}  {design.name}: {right}")
+        chains.append(_best(design, images, steps, rates, seed))
+        accuracy = f"{100 * chains[-1].accuracy:.1f} % validation accuracy"
+        on_progress(f"chain {len(chains)}/{len(designs)}  {design.name}: {accuracy}")
     counts = images.labels.bincount()
     return DepthStudy(
-        courses=tuple(courses),
-        chance=float(counts.max() / counts.sum()),
-        judged=len(images.labels),
+        chains=tuple(chains),
+        majority_accuracy=float(counts.max() / counts.sum()),
+        num_images=len(images.labels),
     )
 
 
 class _Images:
-    """What the chains learn from and are judged by, small, and all in memory."""
+    """Training and validation images, downsized, in memory."""
 
     def __init__(self, data: ImageData, seed: int) -> None:
         self.channels, self.classes = data.in_chans, data.num_classes
         self._seed = seed
         train = self._read(data, "train")
         self._x, self._y = train
-        self.looked_at: Batch = train[0][:BATCH], train[1][:BATCH]
-        self.judged, self.labels = self._read(data, "val")
+        self.probe: Batch = train[0][:BATCH], train[1][:BATCH]
+        self.num_images, self.labels = self._read(data, "val")
 
     def _read(self, data: ImageData, name: str) -> Batch:
         subset = _some(data.subset(name))
-        made = Batches(
+        loader = Batches(
             subset=subset, preprocess=data.preprocess, batch_size=256, shuffle=False
         )
-        batches = [(_small(x), y) for x, y in made(0)]
+        batches = [(_small(x), y) for x, y in loader(0)]
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
     def batches(self) -> Iterator[Batch]:
-        """Yield batches without end; the order is a function of the seed."""
+        """Yield batches endlessly; the order depends only on the seed."""
         for epoch in count():
             draw = torch.Generator().manual_seed(1000 * self._seed + epoch)
             order = torch.randperm(len(self._y), generator=draw)
@@ -184,71 +188,71 @@ def _small(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Trial:
-    """One chain at one rate; its weights are kept to be looked at if it is the best."""
+class _RateTrial:
+    """One chain at one learning rate, with checkpoints for the snapshots."""
 
     lr: float
-    costs: tuple[float, ...]
-    kept: tuple[tuple[int, dict[str, Tensor]], ...]
+    losses: tuple[float, ...]
+    checkpoints: tuple[tuple[int, dict[str, Tensor]], ...]
 
 
 def _best(
-    design: Design,
+    design: ChainDesign,
     images: _Images,
     steps: int,
     rates: Sequence[float],
     seed: int,
-) -> Course:
-    """Train at each rate and return the course of the least cost at its end."""
-    model = chain(design, images.channels, images.classes, seed)
-    first = _weights(model)
-    tried = []
+) -> ChainResult:
+    """Train at each learning rate; return the result with the lowest final loss."""
+    model = build_chain(design, images.channels, images.classes, seed)
+    initial = _weights(model)
+    trials = []
     for lr in rates:
-        model.load_state_dict(first)
-        tried.append(_trained(model, images, steps, lr))
+        model.load_state_dict(initial)
+        trials.append(_train(model, images, steps, lr))
     tail = max(1, round(_TAIL * steps))
-    best = min(tried, key=lambda one: sum(one.costs[-tail:]))
+    best = min(trials, key=lambda weight: sum(weight.losses[-tail:]))
     snapshots = []
-    for step, weights in best.kept:
+    for step, weights in best.checkpoints:
         model.load_state_dict(weights)
-        snapshots.append(_look(model, images, step))
-    return Course(
+        snapshots.append(_snapshot(model, images, step))
+    return ChainResult(
         design=design,
         lr=best.lr,
         snapshots=tuple(snapshots),
-        costs=best.costs,
+        losses=best.losses,
         accuracy=_accuracy(model, images),
     )
 
 
-def _trained(model: nn.Module, images: _Images, steps: int, lr: float) -> _Trial:
+def _train(model: nn.Module, images: _Images, steps: int, lr: float) -> _RateTrial:
     optimizer = torch.optim.SGD(model.parameters(), lr, MOMENTUM)
-    kept = [(0, _weights(model))]
-    costs: list[float] = []
+    checkpoints = [(0, _weights(model))]
+    losses: list[float] = []
     for step, (x, y) in enumerate(islice(images.batches(), steps), 1):
         try:
-            with flushed_denormals():  # or what vanishes would take a hundred times
-                costs.append(train_step(model, x, y, optimizer))
+            with flush_denormals():  # denormal numbers would be a hundred times slower
+                losses.append(train_step(model, x, y, optimizer))
         except NonFiniteError:
-            costs += [float("inf")] * (steps - len(costs))
+            losses += [float("inf")] * (steps - len(losses))
             break
-        if due(step) or step == steps:
-            kept.append((step, _weights(model)))
-    return _Trial(lr=lr, costs=tuple(costs), kept=tuple(kept))
+        if is_snapshot_step(step) or step == steps:
+            checkpoints.append((step, _weights(model)))
+    return _RateTrial(lr=lr, losses=tuple(losses), checkpoints=tuple(checkpoints))
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: one.clone() for name, one in model.state_dict().items()}
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
 
 
-def _look(model: nn.Module, images: _Images, step: int) -> Snapshot:
+def _snapshot(model: nn.Module, images: _Images, step: int) -> Snapshot:
     exact = copy.deepcopy(model).double()
-    x, labels = images.looked_at
+    x, labels = images.probe
     levels = depth_profile(exact, x.double(), labels)
-    return Snapshot(step=step, levels=tuple(levels))
+    return Snapshot(step=step, layers=tuple(levels))
 
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, images: _Images) -> float:
-    right = model(images.judged).argmax(1) == images.labels
-    return float(right.double().mean())
+    accuracy = model(images.num_images).argmax(1) == images.labels
+    return float(accuracy.double().mean())

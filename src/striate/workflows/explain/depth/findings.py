@@ -1,4 +1,4 @@
-"""What depth does, as a page's section: a run's own layers, and chains to compare."""
+"""Section on depth: gradients by layer, of the run and of chains for comparison."""
 
 from __future__ import annotations
 
@@ -24,109 +24,123 @@ from striate.report.format import number, percent
 from striate.run.charts import by_depth, course_blocks, sights
 from striate.run.layer_norms import IMAGES
 from striate.run.run import Run
-from striate.workflows.explain.depth.depth_study import Course, DepthStudy, depth_study
-from striate.workflows.explain.images import Told, nobody, some
+from striate.workflows.explain.depth.depth_study import (
+    ChainResult,
+    DepthStudy,
+    depth_study,
+)
+from striate.workflows.explain.images import subsample
+from striate.workflows.explain.options import OnProgress, no_progress
 
-SMOOTH = 8  # steps whose costs are averaged for a point of the chart
-VANISHING = 1e-3  # of the last layer's gradient: below this the first learns nothing
+SMOOTH = 8  # steps whose losses are averaged for a point of the chart
+VANISHING = (
+    1e-3  # of the last layer's gradient: below it the first layer does not learn
+)
 
 
-def own_layers(run: Run) -> list[Snapshot]:
-    """Return a run's layers through training where it kept them, else now and before.
+def run_snapshots(run: Run) -> list[Snapshot]:
+    """Return a run's recorded snapshots; else one at initialization and one now.
 
-    Before is the network built again, where it has a name and began from noise.
+    The one at initialization needs a network with a name and random initial weights.
     """
-    if kept := run.norms:
-        return kept
-    subset = some(run.data.subset("train"), IMAGES)
-    made = Batches(
+    if recorded := run.norms:
+        return recorded
+    subset = subsample(run.data.subset("train"), IMAGES)
+    loader = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )
-    x, y = next(made(0))
-    now = Snapshot(step=None, levels=tuple(depth_profile(run.model, x, y, True)))
+    x, y = next(loader(0))
+    current = Snapshot(step=None, layers=tuple(depth_profile(run.model, x, y, True)))
     try:
-        fresh = None if run.recipe.pretrained else run.fresh_model()
+        untrained = None if run.recipe.pretrained else run.fresh_model()
     except RunError:
-        fresh = None
-    if fresh is None or whiten_layers(fresh):
-        return [now]
-    return [Snapshot(step=0, levels=tuple(depth_profile(fresh, x, y, True))), now]
+        untrained = None
+    if untrained is None or whiten_layers(untrained):
+        return [current]
+    return [
+        Snapshot(step=0, layers=tuple(depth_profile(untrained, x, y, True))),
+        current,
+    ]
 
 
-def depth_section(run: Run, told: Told = nobody) -> tuple[Section, dict[str, Any]]:
-    """Show a run's layers by depth, and what activations and shortcuts do to them."""
-    own = own_layers(run)
-    study = depth_study(run.data, seed=run.recipe.seed, told=told)
-    depth = study.courses[0].design.depth
+def depth_section(
+    run: Run, on_progress: OnProgress = no_progress
+) -> tuple[Section, dict[str, Any]]:
+    """Return the section on gradients by layer, in the run and in deep chains."""
+    snapshots = run_snapshots(run)
+    study = depth_study(run.data, seed=run.recipe.seed, on_progress=on_progress)
+    depth = study.chains[0].design.depth
     lead = (
-        f"A gradient that came through many layers is a product of as many factors. "
-        f"First this network, over {IMAGES} training images; then chains of "
-        f"{depth} layers that differ in activation and shortcuts alone, without batch "
-        "norm, each trained on these images at the best of some rates."
+        "The gradient of an early layer is a product of one factor per layer. "
+        "First this "
+        f"network, over {IMAGES} training images. Then chains of {depth} layers that "
+        "differ only in activation and shortcuts, without batch norm, each trained on "
+        "these images with its best learning rate."
     )
-    blocks = [*course_blocks(own), *study_blocks(study)]
+    blocks = [*course_blocks(snapshots), *study_blocks(study)]
     data = {
         "layers": [
-            {"step": one.step, "levels": [asdict(level) for level in one.levels]}
-            for one in own
+            {"step": chain.step, "levels": [asdict(level) for level in chain.layers]}
+            for chain in snapshots
         ],
-        "chains": [_plain(one) for one in study.courses],
-        "chance": study.chance,
+        "chains": [_as_data(chain) for chain in study.chains],
+        "majority_accuracy": study.majority_accuracy,
     }
-    return Section(title="What depth does", lead=lead, blocks=tuple(blocks)), data
+    return Section(title="Gradients by depth", lead=lead, blocks=tuple(blocks)), data
 
 
 def study_blocks(study: DepthStudy) -> list[Block]:
-    """Return the words, the table and the charts of a study."""
-    return [*_words(study), _table(study), *study_curves(study)]
+    """Return the text, table and charts of a study."""
+    return [*_text(study), _table(study), *study_curves(study)]
 
 
 def study_curves(study: DepthStudy) -> list[Curve]:
     """Return the charts of a study: at initialization, after training, and between."""
-    chains = {one.design.name: one for one in study.courses}
-    first = {name: one.snapshots[0].levels for name, one in chains.items()}
-    last = {name: one.snapshots[-1].levels for name, one in chains.items()}
+    chains = {chain.design.name: chain for chain in study.chains}
+    first = {name: chain.snapshots[0].layers for name, chain in chains.items()}
+    last = {name: chain.snapshots[-1].layers for name, chain in chains.items()}
     return [
         by_depth("Chains: gradients at initialization", "gradient", first),
         by_depth("Chains: gradients after training", "gradient", last),
         by_depth("Chains: activations at initialization", "activation", first),
         by_depth("Chains: activations after training", "activation", last),
         _first_layers(chains),
-        _costs(chains),
+        _loss_curve(chains),
     ]
 
 
-def _first_layers(chains: dict[str, Course]) -> Curve:
+def _first_layers(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
-        title="Chains: the first layer's gradient",
-        x_label="step that sees it",
-        y_label="gradient of an image's cost, root mean square",
+        title="Chains: gradient of the first layer",
+        x_label="training step",
+        y_label="gradient of the loss, root mean square",
         series=tuple(
             Series(
                 name=name,
-                x=sights(one.snapshots),
-                y=tuple(s.levels[0].gradient for s in one.snapshots),
+                x=sights(chain.snapshots),
+                y=tuple(s.layers[0].gradient for s in chain.snapshots),
             )
-            for name, one in chains.items()
+            for name, chain in chains.items()
         ),
         log_x=True,
         log_y=True,
     )
 
 
-def _costs(chains: dict[str, Course]) -> Curve:
+def _loss_curve(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
-        title="Chains: cost through training",
+        title="Chains: training loss",
         x_label="step",
-        y_label="cross-entropy, nats",
+        y_label="cross-entropy loss",
         series=tuple(
-            Series(name=name, **_smooth(one.costs)) for name, one in chains.items()
+            Series(name=name, **_smoothed(chain.losses))
+            for name, chain in chains.items()
         ),
-        note=f"Means of {SMOOTH} steps.",
+        note=f"Mean of {SMOOTH} steps.",
     )
 
 
-def _smooth(costs: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
+def _smoothed(costs: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
     starts = range(0, len(costs), SMOOTH)
     groups = [costs[start : start + SMOOTH] for start in starts]
     x = tuple(start + len(g) / 2 for start, g in zip(starts, groups, strict=True))
@@ -137,69 +151,74 @@ def _table(study: DepthStudy) -> Table:
     columns = (
         Column(title="Chain", key="chain"),
         Column(
-            title="Factor a layer",
+            title="Factor per Layer",
             kind="number",
             key="factor",
-            hint="what one layer more between it and the answer makes of a gradient",
+            hint="change of the gradient per additional layer of distance from the "
+            "loss",
         ),
         Column(
-            title="First over last",
+            title="First / Last",
             kind="number",
             key="first",
             hint="gradient of the first layer over that of the last, at initialization",
         ),
         Column(
-            title="after training", kind="number", key="end", hint="the same at the end"
+            title="First / Last, trained",
+            kind="number",
+            key="end",
+            hint="the same ratio after training",
         ),
         Column(title="Accuracy", kind="percent", key="accuracy"),
-        Column(title="Rate", kind="number", key="lr", rank=2),
+        Column(title="Learning Rate", kind="number", key="lr", rank=2),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (c.design.name, c.factor, c.first, c.end, c.accuracy, c.lr)
-        for c in study.courses
+        for c in study.chains
     )
-    steps = len(study.courses[0].costs)
+    steps = len(study.chains[0].losses)
     note = (
-        f"{steps:,} steps of SGD with momentum; accuracy on {study.judged:,} "
-        f"validation images, {percent(study.chance)} by naming the commonest class."
+        f"{steps:,} steps of SGD with momentum; accuracy on {study.num_images:,} "
+        f"validation images; always predicting the most frequent class: "
+        f"{percent(study.majority_accuracy)}."
     )
     return Table(title="Chains", columns=columns, rows=rows, note=note)
 
 
-def _words(study: DepthStudy) -> list[Block]:
-    """Say of each activation what depth did to it, and what shortcuts do."""
-    said: list[Block] = []
+def _text(study: DepthStudy) -> list[Block]:
+    """Return one sentence per activation on depth and shortcuts."""
+    blocks: list[Block] = []
     for plain, twin in study.twins:
-        lost = plain.first < VANISHING
+        vanishes = plain.first < VANISHING
         head = (
-            f"{plain.design.activation}: the first layer gets {number(plain.first)} of "
-            f"the last one's gradient, {number(plain.factor)} times as much with each "
-            f"layer of way, and {percent(plain.accuracy)} are answered rightly after "
-            "training"
+            f"{plain.design.activation}: the gradient of the first layer is "
+            f"{number(plain.first)} of that of the last (factor "
+            f"{number(plain.factor)} per "
+            f"layer); accuracy after training {percent(plain.accuracy)}."
         )
         tail = (
-            f"; with shortcuts {number(twin.first)}, {number(twin.factor)} a layer and "
-            f"{percent(twin.accuracy)}."
+            f" With shortcuts: {number(twin.first)} (factor {number(twin.factor)}), "
+            f"accuracy {percent(twin.accuracy)}."
         )
-        said.append(Prose(text=head + tail, tone="warning" if lost else "plain"))
-    return said
+        blocks.append(Prose(text=head + tail, tone="warning" if vanishes else "plain"))
+    return blocks
 
 
-def _plain(one: Course) -> dict[str, Any]:
+def _as_data(chain: ChainResult) -> dict[str, Any]:
     return {
-        **asdict(one.design),
-        "lr": one.lr,
-        "factor": one.factor,
-        "first_over_last": one.first,
-        "first_over_last_trained": one.end,
-        "accuracy": one.accuracy,
-        "steps": len(one.costs),
+        **asdict(chain.design),
+        "lr": chain.lr,
+        "factor": chain.factor,
+        "first_over_last": chain.first,
+        "first_over_last_trained": chain.end,
+        "accuracy": chain.accuracy,
+        "steps": len(chain.losses),
         "snapshots": [
             {
                 "step": snapshot.step,
-                "activation": [level.activation for level in snapshot.levels],
-                "gradient": [level.gradient for level in snapshot.levels],
+                "activation": [level.activation for level in snapshot.layers],
+                "gradient": [level.gradient for level in snapshot.layers],
             }
-            for snapshot in one.snapshots
+            for snapshot in chain.snapshots
         ],
     }

@@ -1,4 +1,4 @@
-"""Why depth needs a bend, as a page's section: four boundaries and their numbers."""
+"""Section on nonlinearity: decision boundaries of four networks, with numbers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.interpret.depth.linear_collapse import rings
-from striate.interpret.depth.nonlinearity import Bent, bends, plane, profile
+from striate.interpret.depth.nonlinearity import (
+    FittedNetwork,
+    draw_boundary,
+    fit_networks,
+    probability_profile,
+    ring_points,
+)
 from striate.interpret.render import to_image
 from striate.report.format import number, percent
 from striate.report.records import records
@@ -25,68 +30,80 @@ from striate.run.run import Run
 POINTS = 400
 
 
-def bend_section(run: Run) -> tuple[Section, dict[str, Any]]:
-    """Show what one dense layer can tell apart, and what makes it more.
+def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
+    """Return the section on why networks need nonlinear activations.
 
-    Of the run only the seed is used: the points are drawn.
+    Only the seed of the run is used; the points are random.
     """
-    found = bends(POINTS, run.recipe.seed)
-    table = _table(found)
-    blocks: tuple[Block, ...] = (_planes(found, run.recipe.seed), table, _line(found))
-    lead = (
-        f"{POINTS} points of two rings, told apart by networks with one logistic "
-        "output, each fitted by the same search. Linear layers in a row are one layer: "
-        "depth alone adds nothing. Products of the inputs bend the boundary of a "
-        "single layer; an activation between two layers lets the network find its own."
+    networks = fit_networks(POINTS, run.recipe.seed)
+    table = _table(networks)
+    blocks: tuple[Block, ...] = (
+        _planes(networks, run.recipe.seed),
+        table,
+        _line(networks),
     )
-    section = Section(title="Why depth needs a bend", lead=lead, blocks=blocks)
+    lead = (
+        f"{POINTS} points in two rings, classified by four networks with one logistic "
+        "output, all fitted with the same optimizer. Several linear layers equal one "
+        "linear layer, so depth alone does not help. Squared inputs bend the boundary "
+        "of a single layer; an activation between two layers lets the network learn "
+        "its own features."
+    )
+    section = Section(
+        title="Why activations are needed (nonlinearity)", lead=lead, blocks=blocks
+    )
     return section, {"networks": records(table)}
 
 
-def _planes(found: Sequence[Bent], seed: int) -> Images:
-    points, inner = rings(POINTS, seed)
-    drawn = tuple(
-        to_image(plane(one.model, points, inner), one.name, _detail(one))
-        for one in found
+def _planes(networks: Sequence[FittedNetwork], seed: int) -> Images:
+    points, inner = ring_points(POINTS, seed)
+    images = tuple(
+        to_image(
+            draw_boundary(network.model, points, inner), network.name, _detail(network)
+        )
+        for network in networks
     )
-    note = "Red: held for the inner ring; blue: for the outer; pale: the boundary."
-    return Images(title="Boundaries", images=drawn, note=note)
+    note = (
+        "Red: predicted as inner ring. Blue: predicted as outer ring. Pale: boundary."
+    )
+    return Images(title="Decision boundaries", images=images, note=note)
 
 
-def _detail(one: Bent) -> str:
-    right = f"{percent(one.accuracy)} right"
-    if one.apart is None:
-        return right
-    return f"{right}; the one layer it is differs by {number(one.apart)}"
+def _detail(network: FittedNetwork) -> str:
+    text = f"accuracy {percent(network.accuracy)}"
+    if network.collapse_error is None:
+        return text
+    return f"{text}; differs from a single layer by {number(network.collapse_error)}"
 
 
-def _table(found: Sequence[Bent]) -> Table:
+def _table(networks: Sequence[FittedNetwork]) -> Table:
     columns = (
         Column(title="Network", key="network"),
-        Column(title="Weights", kind="integer", key="weights"),
-        Column(title="Right", kind="percent", key="accuracy"),
+        Column(title="Param #", kind="integer", key="weights"),
+        Column(title="Accuracy", kind="percent", key="accuracy"),
         Column(
-            title="From its collapse",
+            title="Collapse Error",
             kind="number",
-            key="apart",
-            hint="largest difference of its logits from those of the one dense layer "
-            "whose weights are the product of its own",
+            key="collapse_error",
+            hint="largest difference between its logits and those of the single linear "
+            "layer that equals it",
         ),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (one.name, one.weights, one.accuracy, one.apart) for one in found
+        (network.name, network.weights, network.accuracy, network.collapse_error)
+        for network in networks
     )
-    return Table(title="What each tells apart", columns=columns, rows=rows)
+    return Table(title="Networks and accuracy", columns=columns, rows=rows)
 
 
-def _line(found: Sequence[Bent]) -> Curve:
+def _line(networks: Sequence[FittedNetwork]) -> Curve:
     series = []
-    for one in found:
-        places, probs = profile(one.model)
-        series.append(Series(name=one.name, x=tuple(places), y=tuple(probs)))
+    for network in networks:
+        positions, probs = probability_profile(network.model)
+        series.append(Series(name=network.name, x=tuple(positions), y=tuple(probs)))
     return Curve(
-        title="The logistic output along a line through the middle",
-        x_label="place, from left to right",
+        title="Predicted probability along a line through the center",
+        x_label="x, from left to right",
         y_label="probability of the inner ring",
         series=tuple(series),
         percent_y=True,

@@ -1,0 +1,370 @@
+"""The tables of `summary`: headline numbers, layers, training memory, caveats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import groupby
+
+from striate.audit.layer import Layer, shape_text
+from striate.audit.network import Audit
+from striate.audit.rf_tracker import Path, ReceptiveField
+from striate.audit.window_args import sides_text
+from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
+from striate.core.format import format_bytes
+
+Fields = tuple[str, str, str]  # receptive field, jump, center
+
+# Titles are those of torchinfo if it has the column. A narrow terminal hides the
+# columns of highest rank first.
+COLUMNS = (
+    Column(title="Layer", key="layer", kind="code"),
+    Column(title="Type", key="type", rank=2),
+    Column(
+        title="Kernel Shape",
+        key="kernel",
+        kind="code",
+        rank=3,
+        hint="kernel size, /stride, d dilation, g groups",
+    ),
+    Column(
+        title="Output Shape",
+        key="output",
+        kind="code",
+        hint="height×width×channels, for one image",
+    ),
+    Column(title="Param #", key="parameters", kind="integer"),
+    Column(
+        title="Param %",
+        key="parameters_share",
+        kind="share",
+        rank=7,
+        hint="share of all parameters",
+    ),
+    Column(
+        title="Mult-Adds",
+        key="macs",
+        kind="integer",
+        hint="multiply-adds (MACs) for one image; 1 MAC = 2 FLOPs",
+    ),
+    Column(
+        title="Mult-Adds %",
+        key="macs_share",
+        kind="share",
+        rank=5,
+        hint="share of all multiply-adds",
+    ),
+    Column(
+        title="Output Mem",
+        key="activation_bytes",
+        kind="bytes",
+        rank=6,
+        hint="output memory per image (none for in-place ops and views)",
+    ),
+    Column(
+        title="Saved Mem",
+        key="saved_bytes",
+        kind="bytes",
+        rank=8,
+        hint="activations saved for the backward pass, per image",
+    ),
+    Column(
+        title="Rec. Field",
+        key="receptive_field",
+        kind="code",
+        rank=1,
+        hint="receptive field of one unit, height×width in input pixels",
+    ),
+    Column(
+        title="Jump",
+        key="jump",
+        kind="code",
+        rank=4,
+        hint="input pixels between neighboring units (product of the strides)",
+    ),
+    Column(
+        title="Center",
+        key="center",
+        kind="code",
+        rank=9,
+        hint="center of the first unit's receptive field, in input pixels",
+    ),
+    Column(title="Trainable", key="trainable", rank=10),
+)
+
+
+def layer_table(audit: Audit, depth: int | None = None, title: str = "") -> Table:
+    """Return the table of layers, with a row of totals.
+
+    Args:
+        audit: The network.
+        depth: Show modules down to this depth; all if None.
+        title: Title of the table.
+
+    Example:
+        >>> from torch import nn
+        >>> from striate.audit.network import audit
+        >>> blocks = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
+        >>> layer_table(blocks).rows[0][:5]
+        ('0', 'Conv2d', '3×3', '6×6×2', 56)
+    """
+    layers = (*audit.layers, *audit.unused_layers)
+    layers_shown = layers if depth is None else collapse_modules(audit, layers, depth)
+    cache: dict[tuple[Path, bool], Fields] = {}
+    rows = tuple(_row(layer, audit, cache) for layer in layers_shown)
+    totals = _totals(audit, len(audit.layers))
+    return Table(columns=COLUMNS, rows=rows, totals=totals, title=title)
+
+
+def _row(
+    layer: Layer, audit: Audit, cache: dict[tuple[Path, bool], Fields]
+) -> tuple[Cell, ...]:
+    field, jump, center = _cached_texts(layer.receptive_field, cache)
+    windows = layer.window
+    return (
+        layer.name,
+        layer.kind,
+        "" if windows is None else str(windows),
+        "not run" if layer.output is None else shape_text(layer.output),
+        layer.parameters or None,
+        _share(layer.parameters, audit.parameters),
+        layer.macs or None,
+        _share(layer.macs, audit.macs),
+        layer.activation or None,
+        layer.saved or None,
+        field,
+        jump,
+        center,
+        _trainable(layer.parameters, layer.trainable),
+    )
+
+
+def _share(part: int, total: int) -> float | None:
+    return part / total if part else None
+
+
+def _trainable(parameters: int, trainable: int) -> str:
+    if not parameters:
+        return ""
+    if trainable == parameters:
+        return "yes"
+    return "partly" if trainable else "no"
+
+
+def _totals(audit: Audit, count: int) -> tuple[Cell, ...]:
+    cells: dict[str, Cell] = {
+        "layer": "total",
+        "type": f"{count} layers",
+        "parameters": audit.parameters,
+        "macs": audit.macs,
+        "activation_bytes": sum(layer.activation for layer in audit.layers),
+        "saved_bytes": sum(layer.saved or 0 for layer in audit.layers) or None,
+        "trainable": _trainable(audit.parameters, audit.trainable),
+    }
+    return tuple(cells.get(column.key) for column in COLUMNS)
+
+
+def collapse_modules(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
+    """Merge consecutive layers that belong to the same module at a depth."""
+    collapsed = []
+    for name, group in groupby(layers, key=lambda x: _prefix(x.name, depth)):
+        members = list(group)
+        if len(members) == 1 and members[0].name == name:
+            collapsed.append(members[0])
+            continue
+        end = audit.container_outputs.get(name)
+        last = members[-1]
+        collapsed.append(
+            replace(
+                last,
+                name=name,
+                kind=type(end.module).__name__ if end else last.kind,
+                output=end.output[1:] if end and end.output else last.output,
+                receptive_field=end.receptive_field if end else last.receptive_field,
+                parameters=sum(x.parameters for x in members),
+                trainable=sum(x.trainable for x in members),
+                operations=tuple(o for x in members for o in x.operations),
+                activation=sum(x.activation for x in members),
+                saved=sum(x.saved or 0 for x in members),
+            )
+        )
+    return collapsed
+
+
+def _prefix(name: str, depth: int) -> str:
+    path = name.partition("(")[0].split(".")
+    return ".".join(path[:depth]) if len(path) > depth else name
+
+
+def _cached_texts(
+    field: ReceptiveField | None, cache: dict[tuple[Path, bool], Fields]
+) -> Fields:
+    """Return the texts of a receptive field, computed once for equal fields."""
+    if field is None:
+        return field_texts(None)
+    key = (field.axes, field.is_bound)
+    if key not in cache:
+        cache[key] = field_texts(field)
+    return cache[key]
+
+
+def field_texts(field: ReceptiveField | None) -> Fields:
+    """Return receptive field, jump and center as text; `≤` marks an upper bound.
+
+    Example:
+        >>> from striate.audit.rf_tracker import input_field
+        >>> field_texts(input_field((1, 3, 8, 8)))
+        ('1×1', '1', '0')
+    """
+    if field is None:
+        return "", "", ""
+    bound = "≤" if field.is_bound else ""
+    size = bound + "×".join(_number(axis.size) for axis in field.axes)
+    lines = [axis.formula for axis in field.axes]
+    formulas = [line for line in lines if line is not None]
+    if len(formulas) < len(lines):
+        return size, "", ""
+    jump = sides_text(tuple(_number(line.jump) for line in formulas))
+    return size, jump, sides_text(tuple(_number(line.center) for line in formulas))
+
+
+def _number(value: int | Fraction) -> str:
+    if value == int(value):
+        return str(int(value)).replace("-", "−")
+    return f"{float(value):.4g}".replace("-", "−")
+
+
+def headline_figures(audit: Audit) -> Figures:
+    """Return the headline numbers of a network."""
+    blocks = [
+        Figure(
+            label="parameters",
+            value=f"{audit.parameters:,}",
+            detail=f"{audit.trainable:,} trainable, {format_bytes(audit.weights)}",
+        ),
+        Figure(
+            label="multiply-adds",
+            value=f"{audit.macs:,}",
+            detail=f"per image; {2 * audit.macs:,} FLOPs",
+        ),
+        Figure(
+            label="inference memory",
+            value=format_bytes(audit.weights + audit.peak),
+            detail="weights and peak activations, one image",
+        ),
+    ]
+    last = last_feature_map(audit)
+    if last is not None:
+        blocks.append(
+            Figure(
+                label="receptive field",
+                value=last_field_text(audit),
+                detail=f"at {last.name}; image {_sides(audit)}",
+            )
+        )
+    if audit.memory is not None:
+        blocks.append(
+            Figure(
+                label="training memory",
+                value=format_bytes(audit.memory.peak),
+                detail=f"at batch size {audit.memory.batch_size}",
+            )
+        )
+    return Figures(figures=tuple(blocks))
+
+
+def _sides(audit: Audit) -> str:
+    return f"{audit.shape[1]}×{audit.shape[2]}"
+
+
+def last_field_text(audit: Audit) -> str:
+    """Return the receptive field of the last feature map as text."""
+    last = last_feature_map(audit)
+    return field_texts(last.receptive_field)[0] if last else ""
+
+
+def last_feature_map(audit: Audit) -> Layer | None:
+    """Return the last layer whose output has height and width."""
+    formulas = (
+        layer
+        for layer in reversed(audit.layers)
+        if layer.receptive_field is not None
+        and layer.output is not None
+        and len(layer.output) == 3
+        and max(layer.receptive_field.sides) > 1
+    )
+    return next(formulas, None)
+
+
+def memory_table(audit: Audit) -> Table | None:
+    """Return the memory of a training step by kind; None if it is unknown."""
+    memory = audit.memory
+    if memory is None:
+        return None
+    rows: list[tuple[Cell, ...]] = [
+        ("weights", memory.weights, "parameters and buffers"),
+        ("gradients", memory.gradients, "one per trainable parameter"),
+        (
+            f"optimizer state ({memory.optimizer})",
+            memory.state,
+            "allocated in the first step",
+        ),
+        ("images", memory.images, f"batch of {memory.batch_size}"),
+        ("saved activations", memory.saved, "for the backward pass"),
+    ]
+    columns = (
+        Column(title="Kind", key="what"),
+        Column(title="Memory", key="bytes", kind="bytes"),
+        Column(title="Note", key="note"),
+    )
+    totals = ("peak memory", memory.peak, "largest total at one time")
+    title = f"Memory of one training step, batch size {memory.batch_size}"
+    note = "The peak is not the sum: not all exist at once, and there are temporaries."
+    return Table(
+        columns=columns, rows=tuple(rows), totals=totals, title=title, note=note
+    )
+
+
+def caveats(audit: Audit) -> list[Prose]:
+    """Return notes on operations not counted, layers not run and unknown values."""
+    blocks = []
+    for name, times in audit.uncounted_ops.items():
+        text = (
+            f"Not counted: {name} (ran {times} times); no MAC rule for this operation."
+        )
+        blocks.append(Prose(text=text, tone="warning"))
+    if audit.unused_layers:
+        names = ", ".join(layer.name for layer in audit.unused_layers[:6])
+        numbers = sum(layer.parameters for layer in audit.unused_layers)
+        more = " …" if len(audit.unused_layers) > 6 else ""
+        text = f"Not run in evaluation mode: {names}{more} ({numbers:,} parameters)."
+        blocks.append(Prose(text=text))
+    loose = next(
+        (x for x in audit.layers if x.receptive_field and x.receptive_field.is_bound),
+        None,
+    )
+    if loose is not None:
+        text = f"Receptive fields from {loose.name} on are upper bounds (≤): "
+        blocks.append(Prose(text=text + f"{loose.kind} has no exact rule."))
+    if audit.memory_error:
+        text = f"Training memory is unknown: {audit.memory_error}."
+        blocks.append(Prose(text=text, tone="warning"))
+    return blocks
+
+
+CONVENTIONS = (
+    "Multiply-adds count convolutions and matrix products, without biases; "
+    "element-wise "
+    "operations, pooling and normalization count as zero. 1 MAC = 2 FLOPs. Receptive "
+    "fields ignore the image border. 1 MB = 10⁶ bytes."
+)
+
+
+def summary_blocks(audit: Audit, depth: int | None = None) -> list[Block]:
+    """Return all blocks of a summary, in order."""
+    memory = memory_table(audit)
+    blocks: list[Block] = [headline_figures(audit), layer_table(audit, depth)]
+    if memory is not None:
+        blocks.append(memory)
+    return [*blocks, *caveats(audit), Prose(text=CONVENTIONS)]

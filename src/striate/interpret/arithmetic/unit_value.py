@@ -1,0 +1,112 @@
+"""The value of one unit, and the terms that add up to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from striate.interpret.trace import TensorRef
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+SUM, COPY, MAXIMUM, FUNCTION, IMAGE = "sum", "copy", "maximum", "function", "image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputTerms:
+    """The values of one input tensor that a unit is computed from.
+
+    Args:
+        ref: The tensor.
+        positions: Flat indices of the values.
+        values: The values, as torch computed them.
+        weights: The factor of each value.
+    """
+
+    ref: TensorRef
+    positions: Ints
+    values: Floats
+    weights: Floats
+
+    @property
+    def contributions(self) -> Floats:
+        """The products value × weight."""
+        return self.values * self.weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitValue:
+    """How one unit's value is computed.
+
+    Args:
+        ref: The tensor of the unit.
+        unit: Index in that tensor.
+        value: The value as torch computed it.
+        kind: `sum` (weighted sum), `copy` (moved or padded), `maximum` (max pooling),
+            `function` (of the listed values), `image` (an input pixel).
+        operation: Name of the operation.
+        terms: The inputs.
+        constant: The added constant: a bias, a batch norm's shift.
+        result: The sum of the terms, or the recomputed value of the function.
+    """
+
+    ref: TensorRef
+    unit: tuple[int, ...]
+    value: float
+    kind: str
+    operation: str
+    terms: tuple[InputTerms, ...] = ()
+    constant: float = 0.0
+    result: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        """Sum of the terms' magnitudes, which rounding errors are relative to.
+
+        Higham 2002, section 4.2: a sum with cancellation cannot be more exact.
+        """
+        sizes = [float(np.abs(term.contributions).sum()) for term in self.terms]
+        return max(abs(self.value), abs(self.constant) + sum(sizes))
+
+    @property
+    def error(self) -> float:
+        """Difference between result and torch's value, relative to `scale`."""
+        return abs(self.result - self.value) / (self.scale or 1.0)
+
+
+def weighted_sum(
+    ref: TensorRef,
+    unit: tuple[int, ...],
+    value: float,
+    operation: str,
+    terms: tuple[InputTerms, ...],
+    constant: float = 0.0,
+    kind: str = SUM,
+) -> UnitValue:
+    """Build a unit value whose result is the weighted sum of its parts.
+
+    Example:
+        >>> values, weights = np.array([3.0]), np.array([2.0])
+        >>> term = InputTerms(
+        ...     ref=TensorRef(0),
+        ...     positions=np.array([4]),
+        ...     values=values,
+        ...     weights=weights,
+        ... )
+        >>> weighted_sum(TensorRef(1), (0,), 7.0, "linear", (term,), constant=1.0).error
+        0.0
+    """
+    result = constant + sum(float(term.contributions.sum()) for term in terms)
+    return UnitValue(
+        ref=ref,
+        unit=unit,
+        value=value,
+        kind=kind,
+        operation=operation,
+        terms=terms,
+        constant=constant,
+        result=result,
+    )

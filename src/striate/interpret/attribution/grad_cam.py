@@ -1,0 +1,170 @@
+"""Grad-CAM, Grad-CAM++, LayerCAM and Score-CAM (CAM itself is in cam.py).
+
+A map is relu(Σₖ wₖ·Aₖ) over the layer's channels k; the methods differ only in w.
+
+| method    | weight of channel k (at position ij)             | source              |
+|-----------|--------------------------------------------------|---------------------|
+| gradcam   | mean over ij of gₖ                               | Selvaraju 2017      |
+| gradcam++ | Σ α·relu(gₖ), α = g²/(2g² + ΣA·g³)               | Chattopadhay 2018   |
+| layercam  | relu(gₖ) at each position for itself             | Jiang 2021          |
+| scorecam  | softmax over k of the score of x masked by Aₖ    | Wang 2020           |
+
+A are the activations, g is the gradient of the score with respect to A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from striate.core.errors import GeometryError
+from striate.core.hooks import evaluation_mode, intercept_outputs
+from striate.interpret.activations_at import forward, images_at_once, module_name
+from striate.interpret.attribution.target import AttributionTarget, logits_of
+
+Scores = Callable[[Tensor], Tensor]
+ChannelWeights = Callable[[Tensor, Tensor, Scores], Tensor]
+MASKS_AT_ONCE = 32  # masked images per batch, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGradients:
+    """Activations of a layer, and gradients of the score with respect to them.
+
+    Args:
+        activations: (N, channels, height, width).
+        gradients: Gradients of the same shape.
+        logits: Output of the network, (N, classes).
+    """
+
+    activations: Tensor
+    gradients: Tensor
+    logits: Tensor
+
+
+def layer_gradients(
+    model: nn.Module, x: Tensor, call: str, target: AttributionTarget
+) -> LayerGradients:
+    """Run a batch forward, and backward to one layer.
+
+    Gradients are not computed below the layer, `.grad` of parameters stays unchanged,
+    and frozen parameters do not matter.
+
+    Raises:
+        GeometryError: The score does not depend on the layer.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
+        >>> target = AttributionTarget(target=0, text="class 0")
+        >>> layer_gradients(model, torch.zeros(1, 1, 3, 3), "0", target).gradients.shape
+        torch.Size([1, 2, 1, 1])
+    """
+    activations_kept: list[Tensor] = []
+
+    def capture(name: str, output: object) -> Tensor | None:
+        if name != call or not isinstance(output, Tensor):
+            return None
+        activations_kept.append(output.detach().clone().requires_grad_())
+        torch.set_grad_enabled(True)  # until the end of the caller's no_grad
+        # A copy: the next layer may work in place, which is not allowed on a leaf.
+        return activations_kept[0].clone()
+
+    with (
+        evaluation_mode(model),
+        intercept_outputs(model, [module_name(call)], capture),
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
+        logits = logits_of(forward(model, x))
+        score = target.score(logits).sum()
+        gradients = (
+            torch.autograd.grad(score, activations_kept, allow_unused=True)
+            if activations_kept
+            else (None,)
+        )
+    if gradients[0] is None:
+        what = f"the score of {target.text} does not depend on {call}"
+        raise GeometryError(
+            what, where=call, fix="use a layer between input and output"
+        )
+    return LayerGradients(
+        activations=activations_kept[0].detach(),
+        gradients=gradients[0],
+        logits=logits.detach(),
+    )
+
+
+def _gradcam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
+    return gradients.mean((2, 3), keepdim=True)
+
+
+def _gradcam_plus(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
+    """Weight positions by α (equation 19); where α is 0/0, the gradient is zero."""
+    square = gradients**2
+    total = activations.sum((2, 3), keepdim=True)
+    denominator = 2 * square + total * square * gradients
+    alpha = torch.where(
+        denominator != 0, square / torch.where(denominator != 0, denominator, 1), 0
+    )
+    return (alpha * gradients.relu()).sum((2, 3), keepdim=True)
+
+
+def _layercam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
+    return gradients.relu()
+
+
+def _scorecam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
+    """Score the image masked by each channel's activation, scaled to 0…1."""
+    low = activations.amin((2, 3), keepdim=True)
+    span = activations.amax((2, 3), keepdim=True) - low
+    masks = (activations - low) / torch.where(span > 0, span, 1)
+    rows = [scores(mask[:, None]).softmax(0) for mask in masks]
+    return torch.stack(rows)[..., None, None]
+
+
+METHODS: dict[str, ChannelWeights] = {
+    "gradcam": _gradcam,
+    "gradcam++": _gradcam_plus,
+    "layercam": _layercam,
+    "scorecam": _scorecam,
+}
+
+
+def grad_cam_map(
+    model: nn.Module, x: Tensor, call: str, target: AttributionTarget, method: str
+) -> Tensor:
+    """Return the map of one image at the resolution of the layer.
+
+    Args:
+        model: Any network; not modified.
+        x: One preprocessed image, (1, C, H, W).
+        call: Layer name.
+        target: The class score to explain.
+        method: A name of `METHODS`.
+
+    Shapes:
+        (1, C, H, W) → (h, w)
+    """
+
+    def scores(masks: Tensor) -> Tensor:
+        return _masked_scores(model, x, masks, target)
+
+    layer = layer_gradients(model, x, call, target)
+    weights = METHODS[method](layer.activations, layer.gradients, scores)
+    return (weights * layer.activations).sum(1).relu()[0]
+
+
+def _masked_scores(
+    model: nn.Module, x: Tensor, masks: Tensor, target: AttributionTarget
+) -> Tensor:
+    gradients = []
+    size = int(x.shape[2]), int(x.shape[3])
+    with evaluation_mode(model), torch.no_grad():
+        for chunk in torch.split(masks, images_at_once(*size, MASKS_AT_ONCE)):
+            resized = F.interpolate(chunk, size, mode="bilinear")
+            gradients.append(target.score(logits_of(forward(model, x * resized))))
+    return torch.cat(gradients)

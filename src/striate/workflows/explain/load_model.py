@@ -1,0 +1,98 @@
+"""Load the network to explain, with weights, preprocessing and class names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from striate.core.class_names import ClassNames
+from striate.core.errors import SettingError
+from striate.core.preprocess import Preprocess
+from striate.models.weights import load_pretrained
+from striate.run.run import Run
+from striate.run.target import SummaryRequest, is_run, resolve
+
+# ImageNet statistics, the usual default for three channels.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A network with its weights, preprocessing and class names.
+
+    Args:
+        name: Name of the network or run.
+        model: The model with its weights.
+        preprocess: Preprocessing of image files.
+        labels: Class names; None if unknown.
+        run: The run that it comes from, if any.
+        remarks: Notes on what was assumed.
+    """
+
+    name: str
+    model: nn.Module
+    preprocess: Preprocess
+    labels: ClassNames | None = None
+    run: Run | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def load_model(
+    name: str, options: SummaryRequest | None = None, weights: Path | None = None
+) -> LoadedModel:
+    """Load a network by run, name, file or sketch.
+
+    Args:
+        name: A run folder or its name, a name of `striate models`, `file.py:Class`,
+            or a sketch.
+        options: Image size, channels and classes, if it is not a run.
+        weights: Checkpoint file for a named network.
+
+    Raises:
+        SettingError: The name is unknown, or options conflict with a run.
+    """
+    options = options or SummaryRequest()
+    if is_run(name):
+        if weights is not None or options != SummaryRequest():
+            what = "a run already has weights, image size, channels and classes"
+            raise SettingError(what, where=name, fix="remove these options")
+        run = Run(name)
+        return LoadedModel(
+            name=run.path.name,
+            model=run.model,
+            preprocess=run.preprocess,
+            labels=run.labels,
+            run=run,
+        )
+    target = resolve(name, options, real=True)
+    remarks = []
+    if weights is not None:
+        load_pretrained(target.model, weights)
+    else:
+        remarks.append(
+            "No --weights: unless the file loads its own, the weights are random "
+            "and the "
+            "heatmaps are meaningless."
+        )
+    channels, height, width = target.shape
+    mean = _MEAN if channels == 3 else (0.5,) * channels
+    std = _STD if channels == 3 else (0.25,) * channels
+    remarks.append(
+        f"Assumed preprocessing: resize to {height}×{width}, mean {_list(mean)}, std "
+        f"{_list(std)}. For a run it is known."
+    )
+    preprocess = Preprocess(
+        channels=channels, height=height, width=width, mean=mean, std=std
+    )
+    return LoadedModel(
+        name=target.name,
+        model=target.model.eval(),
+        preprocess=preprocess,
+        remarks=tuple(remarks),
+    )
+
+
+def _list(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in dict.fromkeys(values))
