@@ -312,7 +312,9 @@ def test_images_for_goal():
     unsure = replace(flat, low=9000)
     output = goal_text(unsure, "accuracy").text
     assert output.endswith("not expected, but possible from 9,000 images.")
-    assert "to no upper limit)" in goal_text(replace(unsure, images=9999), "accuracy").text
+    assert (
+        "to no upper limit)" in goal_text(replace(unsure, images=9999), "accuracy").text
+    )
 
 
 def test_weighted_classes_use_balanced_accuracy():
