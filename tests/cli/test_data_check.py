@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from striate.cli import data_check
 from striate.core.errors import DataError
-from striate.data.check.check import check_images
+from striate.data.check.check import check_dataset
 from striate.data.check.leaks import LeakImpact, leak_impact
 from striate.data.load import load_data
 from support.images import encoded, pil_image, snapshot, write_folder, write_table
@@ -359,7 +359,7 @@ def test_ten_thousand_classes():
 
     pixels = np.random.default_rng(0).integers(0, 256, (10_000, 16, 16), np.uint8)
     source = from_arrays("things", pixels, [f"thing {k}" for k in range(10_000)])
-    findings = check_images(source, near=False)
+    findings = check_dataset(source, near=False)
     tiny = next(f for f in findings.findings if f.kind == "tiny-class")
     assert tiny.what.startswith("10,000 classes with fewer than 10 training images")
     assert tiny.what.endswith("and 9,995 more")
@@ -470,7 +470,7 @@ def test_an_image_removed_before_the_page_is_made(photos, monkeypatch):
     from striate.workflows.data_check.findings import data_check_page
 
     shutil.copy(photos / "bark/03.png", photos / "cloth/twin.png")
-    findings = check_images(photos, near=False)
+    findings = check_dataset(photos, near=False)
     shutil.rmtree(photos)
     titles = [section.title for section in data_check_page(findings).sections]
     assert titles == ["Summary", "Same image, different labels", "Classes"]

@@ -65,7 +65,7 @@ def run_data_check(options: argparse.Namespace) -> int:
     """Check and print; exit code 1 for problems or warnings."""
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes
-    from striate.data.check.check import check_images
+    from striate.data.check.check import check_dataset
     from striate.report.progress import progress_bar
     from striate.workflows.data_check.as_json import (
         as_dict,
@@ -82,7 +82,7 @@ def run_data_check(options: argparse.Namespace) -> int:
         raise SettingError(what, where="--ranking", fix="add --labels")
     old_hashes = read_hashes(options.since) if options.since else None
     with progress_bar("checking images", quiet=options.quiet or options.json) as tick:
-        result = check_images(
+        result = check_dataset(
             options.data,
             near=options.near == "on",
             since=old_hashes,

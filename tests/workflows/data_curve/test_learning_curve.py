@@ -277,11 +277,11 @@ def test_conclusion_of_a_falling_curve():
     output = conclusion(curve)
     assert (output.tone, output.text[:24]) == ("good", "More images would help: ")
     assert "16,000" in output.text
-    assert "98.41 % accuracy" in output.text  # 1 − 2/√16000 is 98.42
-    assert "97.76 % is measured with 8,000" in output.text
+    assert "accuracy is 98.41 %" in output.text  # 1 − 2/√16000 is 98.42
+    assert "it is 97.76 % with 8,000" in output.text
     tried = backtest(curve)
     assert tried.tone == "good"
-    assert "from the fractions up to 0.5 alone" in tried.text
+    assert "the fractions up to 0.5 alone" in tried.text
 
 
 def test_conclusion_of_a_flat_curve():
@@ -311,8 +311,10 @@ def test_images_for_goal():
     assert "not reached with" in goal_text(flat, "accuracy").text
     unsure = replace(flat, low=9000)
     output = goal_text(unsure, "accuracy").text
-    assert output.endswith("not to be expected, though 9,000 images could reach it.")
-    assert "to no number)" in goal_text(replace(unsure, images=9999), "accuracy").text
+    assert output.endswith("not expected, but possible from 9,000 images.")
+    assert (
+        "to no upper limit)" in goal_text(replace(unsure, images=9999), "accuracy").text
+    )
 
 
 def test_weighted_classes_use_balanced_accuracy():
