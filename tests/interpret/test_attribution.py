@@ -178,11 +178,11 @@ def test_functional_averaging_counts_and_its_absence_is_said():
     )
     with pytest.raises(GeometryError, match="changed in place before"):
         find_gap_head(Mean(in_place=True), x)
-    with pytest.raises(GeometryError, match="does more than average"):
+    with pytest.raises(GeometryError, match="operations between pooling and logits"):
         find_gap_head(Mean(twice=True), x)
-    with pytest.raises(GeometryError, match="no linear layer takes"):
+    with pytest.raises(GeometryError, match="no linear layer follows"):
         find_gap_head(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), x)
-    with pytest.raises(GeometryError, match="there are no maps"):
+    with pytest.raises(GeometryError, match="no layer has feature maps"):
         find_gap_head(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), x)
     straight = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     end = find_gap_head(straight, x)
@@ -254,7 +254,11 @@ def test_bad_input_is_refused_by_name():
         ),
         ({"method": "gradcan"}, UnknownNameError, "no method is called 'gradcan'"),
         ({"target": 9}, UnknownNameError, "no class index is called '9'"),
-        ({"method": "cam", "layer": "stem.0"}, GeometryError, "maps that are averaged"),
+        (
+            {"method": "cam", "layer": "stem.0"},
+            GeometryError,
+            "layer before global average pooling",
+        ),
     )
     for settings, kind, words in cases:
         with Unchanged(model), pytest.raises(kind, match=words):
@@ -270,11 +274,11 @@ def test_bad_input_is_refused_by_name():
     with pytest.raises(GeometryError, match="no layer's output has height"):
         attribute(flat, x)
     assert attribute(flat, x, method="occlusion").layer is None
-    with pytest.raises(GeometryError, match="the network gave 1×4×14×14"):
+    with pytest.raises(GeometryError, match="got 1×4×14×14"):
         attribute(nn.Sequential(nn.Conv2d(3, 4, 3)), x)
     side = stranger(Functional)
     side.unused = nn.Conv2d(3, 3, 1)
-    with pytest.raises(GeometryError, match="unused gave no tensor here"):
+    with pytest.raises(GeometryError, match="unused returned no tensor"):
         attribute(side, x, layer="unused")
 
     class Aside(nn.Module):
@@ -287,7 +291,7 @@ def test_bad_input_is_refused_by_name():
             self.aside(x)
             return self.fc(x.flatten(1))
 
-    with pytest.raises(GeometryError, match="aside does not lead to the score"):
+    with pytest.raises(GeometryError, match="score of class 2 does not depend on aside"):
         attribute(Aside(), x, method="gradcam")
 
 

@@ -153,7 +153,7 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
         from striate.report.records import as_data, nodes
 
         example = None if table is None else as_data(table)
-        found = {"image": given[0].name, "opened": nodes(tree), "worked": example}
+        found = {"image": given[0].name, "tree": nodes(tree), "worked_example": example}
         print(json.dumps(found))
         return 0
     out = console()

@@ -269,8 +269,9 @@ def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
             blocks.append(Prose(text=text, tone="warning"))
         elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
             text = (
-                f"{_caption(each)} is almost the same with shuffled weights: it shows "
-                "edges of the image, not what the network learned. Do not trust it."
+                f"{_caption(each)} is almost the same with shuffled weights: it "
+                "depends "
+                "only on the image, not on what the network learned. Do not trust it."
             )
             blocks.append(Prose(text=text, tone="bad"))
         elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
