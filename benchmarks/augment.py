@@ -27,8 +27,8 @@ from torch import Tensor
 
 from lrn import limits
 from record import save
-from striate.core.malloc import keep_freed
-from striate.core.spec import Preprocess
+from striate.core.malloc import keep_freed_memory
+from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import augmentation
 from striate.data.batches import Batches
 from striate.data.subset import Subset
@@ -245,7 +245,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    keep_freed()
+    keep_freed_memory()
     sgemm, copy = limits()
     table = []
     for side, few in ((32, 128), (224, 16)):

@@ -11,8 +11,8 @@ import torch
 
 from record import save
 from rounds import interleaved, speeds, table
-from striate.core.hooks import leaves, tapped
-from striate.core.malloc import keep_freed
+from striate.core.hooks import capture_outputs, leaf_module_names
+from striate.core.malloc import keep_freed_memory
 from striate.interpret.activations_at import activations_at
 from striate.interpret.layer_statistics import activation_statistics
 from striate.models.catalogue import create_model
@@ -24,11 +24,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
-    keep_freed()
+    keep_freed_memory()
     torch.manual_seed(0)
     model = create_model("resnet18").eval()
     x = torch.randn(options.batch, 3, 224, 224)
-    names = leaves(model)
+    names = leaf_module_names(model)
 
     def plain() -> None:
         with torch.no_grad():
@@ -36,7 +36,10 @@ def main() -> None:
 
     def keeping() -> None:
         kept: list[torch.Tensor] = []
-        with torch.no_grad(), tapped(model, names, lambda _, out: kept.append(out)):
+        with (
+            torch.no_grad(),
+            capture_outputs(model, names, lambda _, out: kept.append(out)),
+        ):
             model(x)
 
     times = interleaved(

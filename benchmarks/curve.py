@@ -16,7 +16,7 @@ from pathlib import Path
 from record import save
 from striate.run.recipe import Recipe
 from striate.workflows.data_curve.learning_curve import LearningCurve, learning_curve
-from striate.workflows.data_curve.power_law import fit_law
+from striate.workflows.data_curve.power_law import fit_power_law
 
 FRACTIONS = tuple(2.0**-power for power in range(6, -1, -1))
 KNOWN = 4  # fractions that the law is fitted to
@@ -32,13 +32,13 @@ RECIPE = Recipe(
 
 def compare(curve: LearningCurve) -> str:
     """Return the table of what was measured beside what was foretold."""
-    law = fit_law(curve.points[:KNOWN])
+    law = fit_power_law(curve.points[:KNOWN])
     lines = ["| fraction | images | measured accuracy | foretold | 95 % interval | |"]
     lines.append("|---|---|---|---|---|---|")
     for place, (fraction, point) in enumerate(
         zip(curve.fractions, curve.points, strict=True)
     ):
-        told = law.foretell(point.images)
+        told = law.forecast(point.images)
         mean = f"{100 * (1 - point.mean):.2f} ± {100 * point.deviation:.2f} %"
         inside = "within" if told.low <= point.mean <= told.high else "outside"
         cells = [f"1/{round(1 / fraction)}", f"{point.images:,.0f}", mean]
@@ -49,7 +49,9 @@ def compare(curve: LearningCurve) -> str:
             cells += [f"{100 * (1 - told.error):.2f} %", f"{low:.2f}–{high:.2f} %"]
             cells.append(inside)
         lines.append(f"| {' | '.join(cells)} |")
-    lines.append(f"\nn = {SEEDS} seeds a fraction, {curve.points[0].judged:,} test ")
+    lines.append(
+        f"\nn = {SEEDS} seeds a fraction, {curve.points[0].test_images:,} test "
+    )
     lines.append(f"images. Law: {law.floor:.4f} + {law.gain:.3g}·n^−{law.exponent:.2f}")
     return "\n".join(lines)
 
@@ -59,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(sys.argv[1] if len(sys.argv) > 1 else folder) / "fashion"
         curve = learning_curve(
-            RECIPE, fractions=FRACTIONS, seeds=SEEDS, out=out, told=print
+            RECIPE, fractions=FRACTIONS, seeds=SEEDS, out=out, log=print
         )
         body = compare(curve)
     print(body)

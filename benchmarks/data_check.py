@@ -27,9 +27,13 @@ from scipy.fft import dctn
 
 from elpv import write_csv
 from record import save
-from striate.data.check.check import check_data
-from striate.data.check.duplicates import linked_groups, near_pairs, searchable
-from striate.data.check.measure import examine_pixels
+from striate.data.check.check import check_images
+from striate.data.check.duplicates import connected_components
+from striate.data.check.image_stats import examine_pixels
+from striate.data.check.near_duplicates import (
+    find_near_duplicates,
+    searchable_positions,
+)
 from striate.data.sources.named import fashion_mnist
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -44,8 +48,8 @@ def find(images: Sequence[np.ndarray]) -> list[Pair]:
     seen = [examine_pixels(image) for image in images]
     thumbs = np.stack([one.thumb for one in seen])
     sides = [min(image.shape[:2]) for image in images]
-    chosen = searchable(thumbs, sides, range(len(images)))
-    found = near_pairs(thumbs[chosen], lambda k: seen[int(chosen[k])].view)
+    chosen = searchable_positions(thumbs, sides, range(len(images)))
+    found = find_near_duplicates(thumbs[chosen], lambda k: seen[int(chosen[k])].view)
     return [(int(chosen[p.first]), int(chosen[p.second])) for p in found]
 
 
@@ -96,7 +100,7 @@ def judge(
     false = sum(roots[i] != roots[j] for i, j in found)
     right = [pair for pair in found if roots[pair[0]] == roots[pair[1]]]
     family: dict[int, int] = {}
-    for number, group in enumerate(linked_groups(len(roots), right)):
+    for number, group in enumerate(connected_components(len(roots), right)):
         family |= dict.fromkeys(group, number)
     hits: dict[str, list[bool]] = collections.defaultdict(list)
     for name, place in planted:
@@ -137,12 +141,13 @@ def timed(data: str | Path, rounds: int) -> str:
     walls, cores = [], []
     for _ in range(rounds):
         wall, used = time.perf_counter(), processor_seconds()
-        found = check_data(data)
+        found = check_images(data)
         walls.append(time.perf_counter() - wall)
         cores.append(processor_seconds() - used)
     told = "; ".join(f.what for f in found.findings) or "nothing"
     return (
-        f"{found.seen:,} seen, {len(found.items):,} used. Median {_spread(walls)}, "
+        f"{found.file_count:,} files, {len(found.items):,} used. "
+        f"Median {_spread(walls)}, "
         f"processor time {_spread(cores)}. Found: {told}."
     )
 

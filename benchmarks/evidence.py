@@ -14,7 +14,7 @@ from captum.attr import Occlusion
 
 from record import save
 from rounds import interleaved, speeds, table
-from striate.core.malloc import keep_freed
+from striate.core.malloc import keep_freed_memory
 from striate.interpret.attribution.cam import find_gap_head
 from striate.interpret.attribution.occlusion import OcclusionWindow, occlusion
 from striate.interpret.attribution.target import AttributionTarget
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    keep_freed()
+    keep_freed_memory()
     parts = []
     for name, *sizes in CASES:
         if options.only and name != options.only:

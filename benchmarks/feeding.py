@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from peers_vision import torchvision
 from record import save
 from speeds import speeds
-from striate.core.malloc import keep_freed
-from striate.core.spec import Preprocess
+from striate.core.malloc import keep_freed_memory
+from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
 from striate.data.subset import Subset
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--count", type=int, default=20_000)
     options = parser.parse_args()
-    keep_freed()
+    keep_freed_memory()
     rows = []
     for name, (side, channels) in SHAPES.items():
         times = race(side, channels, options.count, options.rounds)

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from record import save
 from speeds import speeds
 from striate.audit.network import audit
-from striate.core.device import flushed_denormals
-from striate.core.malloc import keep_freed
-from striate.core.spec import ImageSpec
+from striate.core.device import flush_denormals
+from striate.core.malloc import keep_freed_memory
+from striate.core.preprocess import ImageSpec
 from striate.engine.execution import ExecutionConfig
 from striate.engine.optim import make_optimizer
 from striate.engine.stepper import Stepper
@@ -62,7 +62,9 @@ class Runner:
         model.to(memory_format=torch.channels_last)
         self.macs = BATCH * audit(model, (3, size.side, size.side)).macs
         optimizer = make_optimizer(model.train(), "adamw", 1e-3, 0.9, 0.01)
-        self._learn = Stepper(model, optimizer, F.cross_entropy, way=ExecutionConfig())
+        self._learn = Stepper(
+            model, optimizer, F.cross_entropy, execution=ExecutionConfig()
+        )
         x = torch.rand(BATCH, 3, size.side, size.side)
         self._batch = x.to(memory_format=torch.channels_last), torch.arange(BATCH) % 10
         self._done = 0
@@ -102,12 +104,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    keep_freed()
+    keep_freed_memory()
     head = (
         "| network | multiply-adds, forward | step | worst | time each, of the first |"
     )
     parts = []
-    with flushed_denormals():
+    with flush_denormals():
         for name, sizes in MEASURES.items():
             lines = [f"**{name.capitalize()}**\n", head, "|---|---|---|---|---|"]
             parts.append("\n".join(lines + grown(sizes, options.rounds)))

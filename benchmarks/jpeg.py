@@ -31,9 +31,9 @@ from torch.utils.data import DataLoader
 from peers_vision import torchvision
 from record import save
 from speeds import speeds
-from striate.core.malloc import keep_freed
+from striate.core.malloc import keep_freed_memory
 from striate.data.augment.augment import Augment
-from striate.data.augment.random_crop import margin_for
+from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
 from striate.data.load import load_data
 
@@ -93,7 +93,7 @@ def ours(root: Path, cache: Path) -> Batches:
         val_fraction=0.02,
         exact=True,
         test_fraction=0,
-        margin=margin_for(AUGMENT),
+        margin=crop_margin(AUGMENT),
         cache=str(cache),
     )
     subset = data.subset("train")
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the images")
     parser.add_argument("--large", action="store_true", help="12 megapixels, too")
     options = parser.parse_args()
-    keep_freed()
+    keep_freed_memory()
     rows = []
     for name, (width, height, count) in (
         SETS | (LARGE if options.large else {})

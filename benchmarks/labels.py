@@ -18,12 +18,12 @@ from importlib.util import find_spec
 import numpy as np
 
 from record import save
-from striate.core.seeds import generator
-from striate.data.check.check import check_data
-from striate.data.check.label_errors import Confident
+from striate.core.seeds import numpy_generator
+from striate.data.check.check import check_images
+from striate.data.check.label_errors import ConfidentLearning
 from striate.data.find_source import find_source
 from striate.data.sources.source import Source, from_arrays
-from striate.workflows.data_check.label_errors import doubt_labels
+from striate.workflows.data_check.label_errors import find_label_errors
 
 SHARE = 0.05
 TOPS = (0.05, 0.10)
@@ -49,7 +49,7 @@ SETS: Mapping[str, Callable[[], Source]] = {"digits": digits, "fashion": fashion
 def flipped(source: Source, seed: int) -> tuple[Source, np.ndarray]:
     """Return the source with some labels changed, and (N,) which."""
     assert source.arrays is not None
-    chance = generator(seed, "flips")
+    chance = numpy_generator(seed, "flips")
     labels = [record.label for record in source.records]
     at = chance.choice(len(labels), round(SHARE * len(labels)), replace=False)
     for i in at:
@@ -61,38 +61,38 @@ def flipped(source: Source, seed: int) -> tuple[Source, np.ndarray]:
     return planted, changed
 
 
-def orders(judged: Confident) -> dict[str, np.ndarray]:
-    """Return each way's ranking of the same probabilities, the most doubted first."""
-    found = {
-        "striate": judged.order,
-        "own probability": np.argsort(judged.own, kind="stable"),
+def orders(result: ConfidentLearning) -> dict[str, np.ndarray]:
+    """Return each way's ranking of the same probabilities, the lowest quality first."""
+    by_method = {
+        "striate": result.ranking_order,
+        "own probability": np.argsort(result.self_confidence, kind="stable"),
     }
     if find_spec("cleanlab"):
         rank = import_module("cleanlab.rank")
         for way in ("normalized_margin", "confidence_weighted_entropy"):
             score = rank.get_label_quality_scores(
-                judged.given, judged.probs.astype(float), method=way
+                result.labels, result.probs.astype(float), method=way
             )
-            found[f"cleanlab {way}"] = np.argsort(score, kind="stable")
-    return found
+            by_method[f"cleanlab {way}"] = np.argsort(score, kind="stable")
+    return by_method
 
 
-def sets_believed(judged: Confident) -> dict[str, np.ndarray]:
-    """Return the labels that each way believes wrong, as (N,) truth values."""
-    mine = np.zeros(len(judged.given), bool)
-    mine[judged.wrong] = True
-    found = {
-        "striate": mine,
-        "most probable class": judged.probs.argmax(1) != judged.given,
+def sets_suspected(result: ConfidentLearning) -> dict[str, np.ndarray]:
+    """Return the labels that each method suspects, as (N,) masks."""
+    suspected = np.zeros(len(result.labels), bool)
+    suspected[result.suspected] = True
+    by_method = {
+        "striate": suspected,
+        "most probable class": result.probs.argmax(1) != result.labels,
     }
     if find_spec("cleanlab"):
         find = import_module("cleanlab.filter").find_label_issues
         for way in ("confident_learning", "prune_by_noise_rate", "both"):
-            probs = judged.probs.astype(float)
-            found[f"cleanlab {way}"] = find(
-                judged.given, probs, filter_by=way, n_jobs=1
+            probs = result.probs.astype(float)
+            by_method[f"cleanlab {way}"] = find(
+                result.labels, probs, filter_by=way, n_jobs=1
             )
-    return found
+    return by_method
 
 
 def table(name: str, seeds: int) -> str:
@@ -103,23 +103,24 @@ def table(name: str, seeds: int) -> str:
     seconds, estimates, agreements = [], [], []
     for seed in range(seeds):
         planted, changed = flipped(source, seed)
-        found = doubt_labels(check_data(planted, near=False))
-        assert found.doubts is not None
-        judged = found.doubts.judged
-        seconds.append(found.doubts.seconds)
-        estimates.append(judged.estimate)
-        agreements.append(judged.agreement)
-        for way, order in orders(judged).items():
+        checked = find_label_errors(check_images(planted, near=False))
+        label_errors = checked.label_errors
+        assert label_errors is not None
+        result = label_errors.analysis
+        seconds.append(label_errors.seconds)
+        estimates.append(result.estimate)
+        agreements.append(result.agreement)
+        for way, order in orders(result).items():
             cut = [changed[order[: int(top * len(order))]].sum() for top in TOPS]
             tops.setdefault(way, []).append([n / changed.sum() for n in cut])
-        for way, mask in sets_believed(judged).items():
+        for way, mask in sets_suspected(result).items():
             hits = (mask & changed).sum()
             row = (mask.sum(), hits / max(1, mask.sum()), hits / changed.sum())
             believed.setdefault(way, []).append(row)
         print(name, seed, tops["striate"][-1], f"{seconds[-1]:.1f} s", flush=True)
     title = f"## {name}: {len(changed):,} images, {changed.sum()} labels changed\n"
     end = (
-        f"\nn = {seeds} seeds. {found.doubts.folds} networks, {found.doubts.epochs} "
+        f"\nn = {seeds} seeds. {label_errors.folds} networks, {label_errors.epochs} "
         f"epochs, {statistics.median(seconds):.0f} s in the median "
         f"({max(seconds):.0f} s at worst). They agree with {_mean(agreements)} of the\n"
         f"labels as given; {statistics.mean(estimates):,.0f} are estimated wrong.\n"

@@ -18,7 +18,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from record import save
-from striate.core.hooks import own_tensors
+from striate.core.hooks import parameters_and_buffers
 from striate.engine.optim import make_optimizer
 from striate.models.catalogue import create_model
 from striate.workflows.summary.summary import summary
@@ -54,7 +54,7 @@ def measure(name: str, side: int, batch: int) -> None:
     ):
         live += event.nbytes()
         peak = max(peak, live)
-    parameters, _ = own_tensors(model)
+    parameters, _ = parameters_and_buffers(model)
     assert len(parameters) > 0
     print(json.dumps({"peak": peak, "resident": (after - before) * 1024}))
 

@@ -28,7 +28,7 @@ from elpv_cells import LEAK, cells, splits, write_table
 from log import Log
 from record import save
 from speeds import speeds
-from striate.core.malloc import keep_freed
+from striate.core.malloc import keep_freed_memory
 from striate.data.image_data import ImageData
 from striate.finetune.cut_points import ladder
 from striate.finetune.split_model import probe
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="keeps ways; a later start goes on")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed()
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recipe = SETS[options.set](folder, options)

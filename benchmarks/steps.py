@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from record import save
 from speeds import speeds
 from striate.audit.network import audit
-from striate.core.device import flushed_denormals
-from striate.core.malloc import keep_freed
-from striate.core.spec import Preprocess
+from striate.core.device import flush_denormals
+from striate.core.malloc import keep_freed_memory
+from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
@@ -39,7 +39,7 @@ from striate.engine.execution import PRECISIONS, ExecutionConfig
 from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
-from striate.engine.throughput import Laps, peak
+from striate.engine.throughput import ThroughputMeter, measure_peak_flops
 from striate.models.catalogue import create_model
 from striate.run.builders import way_of
 from striate.run.recipe import Recipe
@@ -95,10 +95,10 @@ def striates(model: nn.Module, channels: int, side: int, way: ExecutionConfig) -
             lr=1e-4,
             schedule=SCHEDULES["one_cycle"],
             label_smoothing=0.1,
-            way=way,
+            execution=way,
         )
         start = time.perf_counter()
-        with flushed_denormals():
+        with flush_denormals():
             fit(mine, optimizer, train, val, plan)
         return time.perf_counter() - start
 
@@ -217,7 +217,7 @@ PEAKS = dict.fromkeys(PRECISIONS, 0.0)
 def look_at_peaks() -> None:
     """Measure what the machine can, and keep the largest: others may be at work."""
     for name, kind in PRECISIONS.items():
-        PEAKS[name] = max(PEAKS[name], peak(torch.device("cpu"), kind))
+        PEAKS[name] = max(PEAKS[name], measure_peak_flops(torch.device("cpu"), kind))
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Race:
         for label, seconds in middle.items():
             ours = label == "striate"
             precision = self.way.precision if ours else "fp32"
-            mfu = Laps(self.macs, PEAKS[precision]).mfu(BATCH / seconds)
+            mfu = ThroughputMeter(self.macs, PEAKS[precision]).mfu(BATCH / seconds)
             cells = (
                 self.name,
                 f"{label} ({self.way})" if ours else label,
@@ -268,7 +268,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed()
+    keep_freed_memory()
     races = [race(name, options) for name in options.networks]
     rows = [row for one in races for row in one.rows()]
     print("\n".join(rows))

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from elpv_cells import LEAK, cells, splits, write_table
 from record import save
 from speeds import speeds
-from striate.core.device import flushed_denormals
-from striate.core.malloc import keep_freed
+from striate.core.device import flush_denormals
+from striate.core.malloc import keep_freed_memory
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
 from striate.run.recipe import Recipe
@@ -125,9 +125,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed()
+    keep_freed_memory()
     every = cells()[:: max(2624 // options.cells, 1)]
-    with tempfile.TemporaryDirectory() as name, flushed_denormals():
+    with tempfile.TemporaryDirectory() as name, flush_denormals():
         folder = Path(name)
         _, test = next(splits(every, 1))
         write_table(every, test, folder / "cells.csv")

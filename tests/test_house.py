@@ -85,7 +85,7 @@ def test_one_foreign_library_one_file():
     """Pillow, simplejpeg, matplotlib and yaml each have one home (Pillow two)."""
     homes = {
         "PIL": {"data/decode/decode.py", "interpret/render.py"},
-        "simplejpeg": {"data/decode/decode.py"},
+        "simplejpeg": {"data/decode/jpeg_decoder.py"},
         "matplotlib": {"report/png.py"},
         "yaml": {"run/yaml_io.py"},
         "safetensors": {"engine/checkpoint.py", "models/weights.py"},

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.core.arithmetic import output_side, pooled_side, transposed_side
+from striate.core.conv_arithmetic import output_side, pooled_side, transposed_side
 from striate.core.errors import GeometryError
 
 SIDES = st.integers(0, 40)

@@ -126,9 +126,9 @@ def test_strangers_modules_are_not_followed():
 
 
 def test_a_network_lent_without_stand_ins_comes_back(monkeypatch):
-    from striate.core.hooks import lent
+    from striate.core.hooks import model_restored
 
     model = nn.Linear(1, 1)
-    with lent(model):
+    with model_restored(model):
         model.added = 1
     assert not hasattr(model, "added")

@@ -186,7 +186,7 @@ def test_given_split_and_spellings(table):
 def test_classes_in_test_that_training_has_not(refused, table):
     with_split(table, lambda i: "test" if i >= 12 else ("train", "val")[i % 2])
     message = refused(table)
-    assert "the test split has classes that training has not: 'down'" in message
+    assert "the test split has classes without training images: 'down'" in message
 
 
 def test_two_files_of_one_image_with_two_labels(table, tmp_path):
@@ -218,7 +218,7 @@ def test_a_given_test_split_is_never_changed(table, tmp_path):
     add(table, "images/across/t.png,across,train", "images/down/t.png,down,test")
     data = load_data(table)
     assert data.quarantined == ()
-    leak = "1 images of test are also in train, as given: "
+    leak = "1 images of test are also in train (given splits): "
     pair = "images/across/t.png = images/down/t.png"
     assert leak + pair in data.warnings
 

@@ -78,7 +78,7 @@ def test_a_narrow_terminal(striate, runs, monkeypatch):
 def test_the_validation_split(striate, tmp_path):
     runs = [made_run(tmp_path / n, [True] * 9, split="val") for n in ("one", "two")]
     said = striate("compare", *runs)
-    assert "the accuracies are optimiztic" in " ".join(said.out.split())
+    assert "the accuracies are optimistic" in " ".join(said.out.split())
 
 
 @pytest.mark.parametrize("given", [(), ("first",), ("first", "first")])

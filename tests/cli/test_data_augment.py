@@ -10,10 +10,10 @@ from support.images import write_folder
 
 
 def test_the_preview_of_a_folder(striate, shared_folder, tmp_path):
-    said = striate("data", "augment", shared_folder, "--rotate", "30")
-    assert (said.code, said.err) == (0, "")
+    result = striate("data", "augment", shared_folder, "--rotate", "30")
+    assert (result.code, result.err) == (0, "")
     for words in ("--rotate", "30", "horizontal", "off", "preview.png", "report.html"):
-        assert words in said.out
+        assert words in result.out
     folder = tmp_path / "runs/augment/stripes"
     assert {path.name for path in folder.iterdir()} == {
         "manifest.json",
@@ -30,21 +30,21 @@ def test_the_preview_of_a_folder(striate, shared_folder, tmp_path):
     assert third.json["augment"]["flip"] == "horizontal"
 
 
-def test_the_network_of_a_run_is_asked(striate, shared_run):
-    said = striate("data", "augment", shared_run.path, "--json", "--color", "0")
-    assert said.code in (0, 1)
-    changes = {row["change"] for row in said.json["changes"]}
-    assert changes == {
+def test_a_run_is_tested_for_label_safety(striate, shared_run):
+    result = striate("data", "augment", shared_run.path, "--json", "--color", "0")
+    assert result.code in (0, 1)
+    transforms = {row["transform"] for row in result.json["transforms"]}
+    assert transforms == {
         "rotation",
         "shear",
-        "local warping",
-        "mirroring, left and right",
+        "elastic deformation",
+        "horizontal flip",
         "crop",
     }
-    assert said.code == bool(said.json["dangers"])
-    assert said.json["images"] == len(shared_run.data.subset("val"))
-    plain = striate("data", "augment", shared_run.path)
-    assert "End of range" in plain.out
+    assert result.code == bool(result.json["unsafe"])
+    assert result.json["images"] == len(shared_run.data.subset("val"))
+    text = striate("data", "augment", shared_run.path)
+    assert "End of range" in text.out
 
 
 @pytest.mark.parametrize(
@@ -54,26 +54,26 @@ def test_the_network_of_a_run_is_asked(striate, shared_run):
         (("digits", "--rotate", "200"), "rotate must be at most 180"),
         (("digits", "--rotate", "far"), "rotate must be float, got 'far'"),
         (("digits", "--augment", "sixx"), "no augment is called 'sixx'"),
-        (("digits", "--flip", "left"), "no mirror is called 'left'"),
+        (("digits", "--flip", "left"), "no flip is called 'left'"),
         (("digits", "--epochs", "3"), "unrecognized arguments: --epochs"),
         ((), "DATA|RUN"),
     ],
 )
-def test_mistakes_are_told_and_leave_nothing(striate, tmp_path, words, message):
-    said = striate("data", "augment", *words)
-    assert (said.code, said.out) == (2, "")
-    assert message in said.err
+def test_mistakes_are_reported_and_leave_no_file(striate, tmp_path, words, message):
+    result = striate("data", "augment", *words)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
     assert not list(tmp_path.iterdir())
 
 
 def test_color_images_of_any_size(striate, tmp_path):
     photos = write_folder(tmp_path / "photos", count=6, size=(150, 90), channels=3)
-    said = striate(
+    result = striate(
         "data", "augment", photos, "--image-size", "150x90", "--flip", "both"
     )
-    assert said.code == 0
-    said = striate("data", "augment", photos, "--augment", "none", "--mixup", "0.5")
-    assert said.code == 0
+    assert result.code == 0
+    result = striate("data", "augment", photos, "--augment", "none", "--mixup", "0.5")
+    assert result.code == 0
 
 
 def test_training_with_everything_on(striate, shared_folder, tmp_path):

@@ -1,10 +1,10 @@
 """Fault rows C1–C13 through `striate data check`: named, counted, nothing touched.
 
-`looked` asserts for every row: the exit code, seen = used + quarantined + ignored,
-every file below the folder listed once, and the folder unchanged to the byte. Each
-guard was taken out once to see its row go red: strict JPEG decoding, the limits before
-decoding, `lacks_scans`, the PNG checksums, the plausibility of a header's promise, the
-count of a GIF's images, the refusal of pipes, the break of link loops.
+`check_folder` asserts for every row: the exit code, files = used + quarantined +
+ignored, every file below the folder listed once, and the folder unchanged to the byte.
+Each guard was taken out once to see its row go red: strict JPEG decoding, the limits
+before decoding, `lacks_scans`, the PNG checksums, the plausibility of a header's
+promise, the count of a GIF's images, the refusal of pipes, the break of link loops.
 """
 
 import os
@@ -39,44 +39,44 @@ def put(photos):
 
 
 @pytest.fixture
-def looked(striate, photos):
+def check_folder(striate, photos):
     """Check the folder; return {path: reason} of what is not used, and the JSON."""
 
     def call(code=1, *words):
         before = snapshot(photos)
-        said = striate("data", "check", photos, "--json", "--near", "off", *words)
+        result = striate("data", "check", photos, "--json", "--near", "off", *words)
         assert snapshot(photos) == before
-        assert (said.code, said.err) == (code, "")
-        found = said.json
-        assert found["seen"] == len(found["files"])
-        assert found["seen"] == sum(
-            found[k] for k in ("used", "quarantined", "ignored")
+        assert (result.code, result.err) == (code, "")
+        data = result.json
+        assert data["file_count"] == len(data["files"])
+        assert data["file_count"] == sum(
+            data[k] for k in ("used", "quarantined", "ignored")
         )
-        paths = [one["path"] for one in found["files"]]
+        paths = [file["path"] for file in data["files"]]
         assert len(set(paths)) == len(paths)
         return {
-            one["path"].removeprefix("across/"): one["reason"]
-            for one in found["files"]
-            if one["status"] != "used"
-        }, found
+            file["path"].removeprefix("across/"): file["reason"]
+            for file in data["files"]
+            if file["status"] != "used"
+        }, data
 
     return call
 
 
-def detail(found, name):
-    return next(f["detail"] for f in found["files"] if f["path"] == f"across/{name}")
+def detail(data, name):
+    return next(f["detail"] for f in data["files"] if f["path"] == f"across/{name}")
 
 
-def kinds(found, *tones):
-    return [f["kind"] for f in found["findings"] if f["tone"] in tones]
+def kinds(data, *tones):
+    return [f["kind"] for f in data["findings"] if f["tone"] in tones]
 
 
-def test_a_sound_set_is_good(looked):
-    skipped, found = looked(code=0)
-    assert (skipped, found["seen"], kinds(found, "bad", "warning")) == ({}, 24, [])
+def test_a_sound_set_is_good(check_folder):
+    skipped, data = check_folder(code=0)
+    assert (skipped, data["file_count"], kinds(data, "bad", "warning")) == ({}, 24, [])
 
 
-def test_c1_what_is_no_image_is_named(looked, put):
+def test_c1_what_is_no_image_is_named(check_folder, put):
     put(
         **{
             "zero.jpg": b"",
@@ -87,17 +87,17 @@ def test_c1_what_is_no_image_is_named(looked, put):
             "page.jpg": b"<!DOCTYPE html><title>404</title>",
         }
     )
-    skipped, found = looked()
+    skipped, data = check_folder()
     assert set(skipped.values()) == {"not-an-image"}
     assert len(skipped) == 6
-    assert detail(found, "page.jpg") == "this is an HTML page"
-    assert detail(found, "drawing.jpg") == "this is an SVG drawing"
-    assert detail(found, "text.jpg") == "this is a text file"
-    assert found["findings"][0]["what"] == ("6 files cannot be used: 6 not-an-image")
+    assert detail(data, "page.jpg") == "this is an HTML page"
+    assert detail(data, "drawing.jpg") == "this is an SVG drawing"
+    assert detail(data, "text.jpg") == "this is a text file"
+    assert data["findings"][0]["what"] == ("6 files cannot be used: 6 not-an-image")
 
 
 @pytest.mark.parametrize("tail", [b"", b"\xff\xd9"], ids=["C2 cut", "C3 cut and ended"])
-def test_c2_c3_half_jpegs(looked, put, tail):
+def test_c2_c3_half_jpegs(check_folder, put, tail):
     """400 of 400; Pillow alone takes all that carry an end marker."""
     options = [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}, {}]
     chance = np.random.default_rng(0)
@@ -109,7 +109,7 @@ def test_c2_c3_half_jpegs(looked, put, tail):
         cut = int(chance.integers(4, len(whole) - 8))
         files[f"cut{number}.jpg"] = whole[:cut] + tail
     put(**files)
-    skipped, _ = looked()
+    skipped, _ = check_folder()
     assert skipped.keys() == files.keys()
     assert set(skipped.values()) == {"truncated"}
 
@@ -126,7 +126,7 @@ def test_c4_every_overwrite_after_a_scan_is_flagged(striate, photos, tmp_path):
     assert not [
         f
         for f in striate(*quick, "--since", scan).json["findings"]
-        if f["kind"] in ("changed", "gone", "new")
+        if f["kind"] in ("changed", "removed", "new")
     ]
     chance = np.random.default_rng(1)
     hurt = sorted((photos / "down").glob("late*"))
@@ -143,16 +143,16 @@ def test_c4_every_overwrite_after_a_scan_is_flagged(striate, photos, tmp_path):
     (photos / "across/fresh.png").write_bytes(
         encoded(pil_image(stripes(0, 999, 24, 24)))
     )
-    found = striate(*quick, "--since", scan).json
-    told = {f["kind"]: f for f in found["findings"]}
-    changed = {one["path"] for one in told["changed"]["files"]}
+    data = striate(*quick, "--since", scan).json
+    texts = {f["kind"]: f for f in data["findings"]}
+    changed = {file["path"] for file in texts["changed"]["files"]}
     assert changed == {f"down/{path.name}" for path in hurt}
-    assert told["changed"]["what"] == "100 files changed since scan"
-    assert [one["path"] for one in told["gone"]["files"]] == ["across/00.png"]
-    assert [one["path"] for one in told["new"]["files"]] == ["across/fresh.png"]
+    assert texts["changed"]["what"] == "100 files changed since the earlier check"
+    assert [file["path"] for file in texts["removed"]["files"]] == ["across/00.png"]
+    assert [file["path"] for file in texts["new"]["files"]] == ["across/fresh.png"]
 
 
-def test_c6_bombs_are_refused_before_they_are_decoded(looked, put, photos):
+def test_c6_bombs_are_refused_before_they_are_decoded(check_folder, put, photos):
     import struct
     import zlib
 
@@ -171,12 +171,12 @@ def test_c6_bombs_are_refused_before_they_are_decoded(looked, put, photos):
             "text.png": png(8, 8, (b"iTXt", text)),
         }
     )
-    skipped, found = looked()
+    skipped, data = check_folder()
     assert skipped.pop("zero.png") in ("damaged", "not-an-image")
     assert set(skipped.values()) == {"too-large"}
     assert len(skipped) == 7
-    assert "9000×9000 in a file of" in detail(found, "promise.png")
-    assert "more than 10,000 images" in detail(found, "frames.gif")
+    assert "9000×9000 in a file of" in detail(data, "promise.png")
+    assert "more than 10,000 images" in detail(data, "frames.gif")
     assert grown_by([photos / "across" / name for name in skipped]) < 64 * MEBIBYTE
 
 
@@ -185,12 +185,13 @@ def grown_by(paths) -> int:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from striate.data.check.measure import Refused, examine_file\n"
+        "from striate.data.check.image_stats import UnusableFile, examine_file\n"
         "def peak():\n"
         "    for line in Path('/proc/self/status').read_text().splitlines():\n"
         "        if line.startswith('VmHWM'): return int(line.split()[1]) * 1024\n"
         "before = peak()\n"
-        "assert all(isinstance(examine_file(Path(p)), Refused) for p in sys.argv[1:])\n"
+        "results = [examine_file(Path(p)) for p in sys.argv[1:]]\n"
+        "assert all(isinstance(r, UnusableFile) for r in results)\n"
         "print(peak() - before)\n"
     )
     command = [sys.executable, "-c", code, *map(str, paths)]
@@ -198,7 +199,7 @@ def grown_by(paths) -> int:
     return int(done.stdout)
 
 
-def test_c7_depths(looked, put):
+def test_c7_depths(check_folder, put):
     ramp = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
     put(
         **{
@@ -209,12 +210,12 @@ def test_c7_depths(looked, put):
             "bits.png": encoded(Image.fromarray(np.eye(24, dtype=bool))),
         }
     )
-    skipped, found = looked()
+    skipped, data = check_folder()
     assert skipped == {"float.tif": "unsupported", "long.tif": "unsupported"}
-    assert "2 images: 16 bits scaled to 8" in [f["what"] for f in found["findings"]]
+    assert "2 images: 16 bits scaled to 8" in [f["what"] for f in data["findings"]]
 
 
-def test_c8_modes(looked, put):
+def test_c8_modes(check_folder, put):
     color = pil_image(stripes(0, 9, 24, 24, channels=3))
     for mode in ("CMYK", "P", "LA", "RGBA", "1", "L", "LAB"):
         kind = "TIFF" if mode in ("CMYK", "LAB") else "PNG"
@@ -224,14 +225,14 @@ def test_c8_modes(looked, put):
             else {"mode-LAB": encoded(Image.new("LAB", (24, 24), (90, 5, 5)), kind)}
         )
     put(**{"four.jpg": encoded(color.convert("CMYK"), "JPEG")})
-    skipped, found = looked()
+    skipped, data = check_folder()
     assert skipped == {}
-    told = [f["what"] for f in found["findings"]]
-    assert "2 images: CMYK turned into RGB" in told
-    assert "2 images: transparency laid on white" in told
+    texts = [f["what"] for f in data["findings"]]
+    assert "2 images: CMYK turned into RGB" in texts
+    assert "2 images: transparency laid on white" in texts
 
 
-def test_c9_bad_exif_warns_and_upright_images_say_so(looked, put):
+def test_c9_bad_exif_warns_and_upright_images_say_so(check_folder, put):
     good = Image.Exif()
     good[0x0112] = 6
     put(
@@ -245,23 +246,23 @@ def test_c9_bad_exif_warns_and_upright_images_say_so(looked, put):
             ),
         }
     )
-    skipped, found = looked()
+    skipped, data = check_folder()
     assert skipped == {}
-    told = {f["kind"]: f for f in found["findings"]}
-    assert told["exif"]["tone"] == "warning"
-    assert told["exif"]["what"] == "2 images: the EXIF data is unreadable"
-    assert told["rule"]["what"] == "1 image: turned upright by EXIF"
+    texts = {f["kind"]: f for f in data["findings"]}
+    assert texts["exif"]["tone"] == "warning"
+    assert texts["exif"]["what"] == "2 images: the EXIF data is unreadable"
+    assert texts["rule"]["what"] == "1 image: turned upright by EXIF"
 
 
-def test_c10_of_several_images_the_first_counts_and_is_listed(looked, put):
+def test_c10_of_several_images_the_first_counts_and_is_listed(check_folder, put):
     frames = [pil_image(stripes(0, k, 24, 24, 3)) for k in range(3)]
     more = {"save_all": True, "append_images": frames[1:]}
     names = {"a.gif": "GIF", "b.webp": "WEBP", "c.png": "PNG", "d.tif": "TIFF"}
     put(**{n: encoded(frames[0], kind, **more) for n, kind in names.items()})
     put(**{"e.jpg": encoded(frames[0], "MPO", **more)})
-    skipped, found = looked()
+    skipped, data = check_folder()
     assert skipped == {}
-    several = next(f for f in found["findings"] if "first of several" in f["what"])
+    several = next(f for f in data["findings"] if "first of several" in f["what"])
     assert several["tone"] == "note"
     assert [g["paths"] for g in several["groups"]] == [
         [f"across/{name}"] for name in ("a.gif", "b.webp", "c.png", "d.tif", "e.jpg")
@@ -269,17 +270,17 @@ def test_c10_of_several_images_the_first_counts_and_is_listed(looked, put):
     assert {g["note"] for g in several["groups"]} == {"the first of 3 images"}
 
 
-def test_c11_content_decides_not_the_name(looked, put):
+def test_c11_content_decides_not_the_name(check_folder, put):
     jpeg = [encoded(pil_image(stripes(0, k, 24, 24)), "JPEG") for k in range(4)]
     put(**{"A.JPG": jpeg[0], "b.jfif": jpeg[1], "none": jpeg[2], "wrong.png": jpeg[3]})
     put(**{"photo.heic": b"\0\0\0\x18ftypheic" + bytes(20)})
-    skipped, found = looked()
+    skipped, data = check_folder()
     assert skipped == {"photo.heic": "not-an-image"}
-    assert "HEIC" in detail(found, "photo.heic")
-    assert found["used"] == 28
+    assert "HEIC" in detail(data, "photo.heic")
+    assert data["used"] == 28
 
 
-def test_c12_names_of_every_kind(looked, striate, photos, put):
+def test_c12_names_of_every_kind(check_folder, striate, photos, put):
     names = [
         "🐈.png", "שלום.png", "line\nbreak.png", "-leading.png", "CON.png",
         "a" * 251 + ".png", "[bold]x.png", os.fsdecode(b"caf\xe9.png"),
@@ -294,19 +295,19 @@ def test_c12_names_of_every_kind(looked, striate, photos, put):
     for folder in (".ipynb_checkpoints", "__MACOSX"):
         write_folder(photos / folder, classes=["across"], count=1)
     put(**{"Thumbs.db": b"x"})
-    skipped, found = looked(code=0)
-    assert found["used"] == 34
+    skipped, data = check_folder(code=0)
+    assert data["used"] == 34
     assert skipped == {
         ".ipynb_checkpoints": "hidden",
         "__MACOSX": "system-file",
         "Thumbs.db": "system-file",
     }
-    assert list(found["classes"]) == ["across", "down"]
+    assert list(data["classes"]) == ["across", "down"]
     page = striate("data", "check", photos, "--html", "page.html", "--near", "off")
     assert page.code == 0
 
 
-def test_c13_links_pipes_sockets(looked, photos, tmp_path, monkeypatch):
+def test_c13_links_pipes_sockets(check_folder, photos, tmp_path, monkeypatch):
     outside = tmp_path / "outside.png"
     pil_image(stripes(0, 50, 24, 24)).save(outside)
     across = photos / "across"
@@ -317,29 +318,29 @@ def test_c13_links_pipes_sockets(looked, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(across)
     with socket.socket(socket.AF_UNIX) as plug:
         plug.bind("socket.png")
-        skipped, found = looked()
+        skipped, data = check_folder()
     assert skipped == {
         "gone.png": "dangling-link",
         "here": "link-loop",
         "pipe.png": "not-a-file",
         "socket.png": "not-a-file",
     }
-    assert found["used"] == 25
+    assert data["used"] == 25
 
 
-def test_c13_a_file_that_may_not_be_read(looked, photos, monkeypatch):
+def test_c13_a_file_that_may_not_be_read(check_folder, photos, monkeypatch):
     """Root reads mode 000 all the same; a path through a file nobody can read."""
     target = photos / "across/00.png"
     target.unlink()
     target.symlink_to("/proc/self/mem")  # regular to `stat`, refuses to be read
-    skipped, _ = looked()
+    skipped, _ = check_folder()
     assert skipped["00.png"] in ("unreadable", "not-an-image")
 
 
 def test_c13_files_that_vanish_while_it_looks(striate, photos, monkeypatch):
-    from striate.data.check import scan as looking
+    from striate.data.check import scan as scan
 
-    real = looking.examine_files
+    real = scan.examine_files
 
     def late(paths, **options):
         paths[0].unlink()
@@ -348,10 +349,10 @@ def test_c13_files_that_vanish_while_it_looks(striate, photos, monkeypatch):
         (photos / "down").rmdir()
         return real(paths, **options)
 
-    monkeypatch.setattr(looking, "examine_files", late)
-    said = striate("data", "check", photos, "--json", "--near", "off")
-    assert said.code == 1
-    assert said.json["quarantined"] == 13
-    assert {f["reason"] for f in said.json["files"] if f["status"] != "used"} == {
+    monkeypatch.setattr(scan, "examine_files", late)
+    result = striate("data", "check", photos, "--json", "--near", "off")
+    assert result.code == 1
+    assert result.json["quarantined"] == 13
+    assert {f["reason"] for f in result.json["files"] if f["status"] != "used"} == {
         "missing"
     }

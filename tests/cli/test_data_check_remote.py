@@ -10,10 +10,10 @@ import tarfile
 import pytest
 from PIL import Image
 
-from striate.data.check.check import check_data
+from striate.data.check.check import check_images
 from striate.data.shards import index
-from striate.workflows.data_check.findings import page_of
-from striate.workflows.data_check.thumbnails import base_of
+from striate.workflows.data_check.findings import data_check_page
+from striate.workflows.data_check.thumbnails import common_folder
 from support.images import encoded, pil_image, snapshot
 from support.planted_copies import clouds
 from support.tar_shards import add
@@ -39,7 +39,7 @@ def files_of(root):
     return [path for path in sorted(root.rglob("*")) if path.is_file()]
 
 
-def packed(root, *shards):
+def pack_result(root, *shards):
     """Put a folder's files into tars in turn, and return the first."""
     shards = shards or (root.parent / "s.tar",)
     for number, shard in enumerate(shards):
@@ -63,9 +63,9 @@ def elsewhere(request, memory, photos):
 
     def call(place):
         if place == "tar":
-            return (tar := packed(photos)), f"{tar}/"
+            return (tar := pack_result(photos)), f"{tar}/"
         if place == "remote tar":
-            memory.pipe("/bucket/s.tar", packed(photos).read_bytes())
+            memory.pipe("/bucket/s.tar", pack_result(photos).read_bytes())
             return "memory://bucket/s.tar", "memory://bucket/s.tar/"
         return uploaded(memory, photos), ""
 
@@ -85,10 +85,14 @@ def test_it_is_told_what_a_folder_is_told(striate, tmp_path, photos, elsewhere, 
     far = striate("data", "check", data, *words, "far.html")
     assert snapshot(photos) == before
     assert (near.code, near.err, far.code, far.err) == (1, "", 1, "")
-    assert (far.json["seen"], far.json["used"], far.json["quarantined"]) == (29, 26, 3)
+    assert (far.json["file_count"], far.json["used"], far.json["quarantined"]) == (
+        29,
+        26,
+        3,
+    )
     ours, theirs = near.json, far.json
-    for found in (ours, theirs):
-        found["files"].sort(key=lambda one: one["path"])
+    for data in (ours, theirs):
+        data["files"].sort(key=lambda file: file["path"])
     for file in theirs["files"]:
         file["path"] = without(file["path"], base)
         if file["path"] == "cloth/zero.png":
@@ -116,17 +120,17 @@ def test_no_image_is_decoded_in_this_process(photos, monkeypatch):
         raise AssertionError("decoded here")
 
     monkeypatch.setattr(index, "decode_image", dies)
-    monkeypatch.setattr("striate.data.check.measure.decode_with_info", dies)
-    found = check_data(packed(photos), near=False)
-    assert (len(found.items), len(found.quarantined)) == (26, 3)
+    monkeypatch.setattr("striate.data.check.image_stats.decode_with_info", dies)
+    data = check_images(pack_result(photos), near=False)
+    assert (len(data.items), len(data.quarantined)) == (26, 3)
 
 
 def test_shards_that_name_their_split(striate, tmp_path, photos):
     shards = [tmp_path / "set" / f"p-{split}-0.tar" for split in ("train", "test")]
-    packed(photos, *shards)
-    found = striate("data", "check", tmp_path / "set", "--json", "--near", "off").json
-    assert found["used"] == 26
-    assert {f.get("split") for f in found["files"] if f["status"] == "used"} == {
+    pack_result(photos, *shards)
+    data = striate("data", "check", tmp_path / "set", "--json", "--near", "off").json
+    assert data["used"] == 26
+    assert {f.get("split") for f in data["files"] if f["status"] == "used"} == {
         "train",
         "test",
     }
@@ -135,22 +139,22 @@ def test_shards_that_name_their_split(striate, tmp_path, photos):
 def test_a_tar_that_breaks_off_is_one_finding(striate, tmp_path, photos):
     """What came before stays, and so does every other shard."""
     shards = [tmp_path / "set" / f"p-{k}.tar" for k in range(2)]
-    packed(photos, *shards)
+    pack_result(photos, *shards)
     whole = shards[0].read_bytes()
     shards[0].write_bytes(whole[: whole.index(b"cloth/05.png\0") + 600])
     (tmp_path / "set/p-9.tar").write_bytes(b"no tar at all")
-    found = striate("data", "check", tmp_path / "set", "--json", "--near", "off").json
-    assert found["seen"] == len(found["files"])
-    broken = [f for f in found["files"] if f["path"].endswith(".tar")]
+    data = striate("data", "check", tmp_path / "set", "--json", "--near", "off").json
+    assert data["file_count"] == len(data["files"])
+    broken = [f for f in data["files"] if f["path"].endswith(".tar")]
     assert {(f["path"][-7:], f["reason"]) for f in broken} == {
         ("p-0.tar", "damaged"),
         ("p-9.tar", "damaged"),
     }
-    assert 15 < found["used"] < 26
+    assert 15 < data["used"] < 26
 
 
 def test_what_else_a_tar_holds(striate, tmp_path, photos):
-    tar = packed(photos)
+    tar = pack_result(photos)
     with tarfile.open(tar, "a") as more:
         add(more, "bark/notes.txt", b"words")
         add(more, "loose.png", encoded(pil_image(clouds(5, 40))))
@@ -158,13 +162,13 @@ def test_what_else_a_tar_holds(striate, tmp_path, photos):
         link = tarfile.TarInfo("bark/link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         more.addfile(link)
-    found = striate("data", "check", tar, "--json", "--near", "off").json
-    files = {f["path"].removeprefix(f"{tar}/"): f for f in found["files"]}
-    assert len(files) == found["seen"] == 33
-    told = {name: f["reason"] for name, f in files.items() if "reason" in f}
-    assert told["bark/notes.txt"] == "not-read-here"
-    assert told["loose.png"] == "no-label"
-    assert told["bark/link.png"] == "not-a-file"
+    data = striate("data", "check", tar, "--json", "--near", "off").json
+    files = {f["path"].removeprefix(f"{tar}/"): f for f in data["files"]}
+    assert len(files) == data["file_count"] == 33
+    findings = {name: f["reason"] for name, f in files.items() if "reason" in f}
+    assert findings["bark/notes.txt"] == "not-read-here"
+    assert findings["loose.png"] == "no-label"
+    assert findings["bark/link.png"] == "not-a-file"
     [again] = [name for name in files if name.startswith("bark/00.png#")]
     assert files[again]["content"] != files["bark/00.png"]["content"]
 
@@ -178,10 +182,10 @@ def test_since_an_earlier_check(striate, tmp_path, photos, memory, elsewhere, pl
     (photos / "cloth/06.png").unlink()
     memory.store.clear()
     elsewhere(place)
-    said = striate("data", "check", data, *quick, "--since", "scan.json")
-    told = {f["kind"]: f for f in said.json["findings"]}
-    for kind, path in (("changed", "bark/05.png"), ("gone", "cloth/06.png")):
-        assert [f["path"] for f in told[kind]["files"]] == [f"{base}{path}"]
+    result = striate("data", "check", data, *quick, "--since", "scan.json")
+    findings = {f["kind"]: f for f in result.json["findings"]}
+    for kind, path in (("changed", "bark/05.png"), ("removed", "cloth/06.png")):
+        assert [f["path"] for f in findings[kind]["files"]] == [f"{base}{path}"]
 
 
 def test_a_place_that_fails_while_it_looks(striate, memory, photos, monkeypatch):
@@ -196,38 +200,40 @@ def test_a_place_that_fails_while_it_looks(striate, memory, photos, monkeypatch)
         return real(place, path, *words, **options)
 
     monkeypatch.setattr(type(memory), "cat_file", cat_file)
-    found = striate("data", "check", address, "--json", "--near", "off").json
-    told = {f["path"]: (f["reason"], f["detail"]) for f in found["files"][24:]}
+    data = striate("data", "check", address, "--json", "--near", "off").json
+    findings = {f["path"]: (f["reason"], f["detail"]) for f in data["files"][24:]}
     line = "ConnectionResetError: the line is dead"
-    assert told["bark/01.png"] == ("unreadable", line)
-    assert told["bark/02.png"] == ("missing", "no such file")
-    assert (found["used"], found["quarantined"]) == (24, 5)
+    assert findings["bark/01.png"] == ("unreadable", line)
+    assert findings["bark/02.png"] == ("missing", "no such file")
+    assert (data["used"], data["quarantined"]) == (24, 5)
 
 
 @pytest.mark.parametrize("place", ["tar", "address"])
 def test_a_table_cannot_name_them(striate, tmp_path, elsewhere, place):
     data, _ = elsewhere(place)
-    said = striate("data", "check", data, "--near", "off", "--csv", "a.csv")
-    assert said.code == 2
-    assert "in shards or at an address" in said.err
+    result = striate("data", "check", data, "--near", "off", "--csv", "a.csv")
+    assert result.code == 2
+    assert "are in shards or at an address" in result.err
     assert not (tmp_path / "a.csv").exists()
 
 
 def test_images_gone_before_the_page_is_made(memory, photos):
-    found = check_data(uploaded(memory, photos), near=False)
+    data = check_images(uploaded(memory, photos), near=False)
     memory.store.clear()
-    titles = [section.title for section in page_of(found).sections]
-    assert titles[0] == "Result"
+    titles = [section.title for section in data_check_page(data).sections]
+    assert titles[0] == "Summary"
 
 
 def test_an_address_keeps_its_slashes(memory, photos):
-    memory.pipe("/bucket/s.tar", packed(photos).read_bytes())
-    found = check_data("memory://bucket/s.tar", near=False)
-    assert base_of(found) == "memory://bucket/s.tar/"
+    memory.pipe("/bucket/s.tar", pack_result(photos).read_bytes())
+    data = check_images("memory://bucket/s.tar", near=False)
+    assert common_folder(data) == "memory://bucket/s.tar/"
 
 
 def test_labels_of_shards_are_judged(striate, photos):
     """The files are read again for it, by the names of the check."""
-    said = striate("data", "check", packed(photos), "--labels", "--json", "--quiet")
-    assert said.err == ""
-    assert said.json["labels"]["judged"] == 26
+    result = striate(
+        "data", "check", pack_result(photos), "--labels", "--json", "--quiet"
+    )
+    assert result.err == ""
+    assert result.json["labels"]["checked"] == 26

@@ -36,8 +36,8 @@ def test_it_extends_an_earlier_one(striate, photos):
     assert striate("data", "split", photos, "--exact", "--out", "one.csv").code == 0
     write_folder(photos, count=36)
     said = striate("data", "split", photos, "--split", "one.csv", "--out", "two.csv")
-    assert "63 images stay where they were, 12 new ones are dealt" in said.out
-    assert "classes have under 10 training images: rare (1)" in said.out
+    assert "63 images keep their split, 12 new images are assigned" in said.out
+    assert "classes have fewer than 10 training images: rare (1)" in said.out
     one, two = (
         {row["path"]: row["split"] for row in read_csv(Path(path))}
         for path in ("one.csv", "two.csv")
@@ -79,11 +79,11 @@ def test_a_file_that_is_there_stays(striate, photos):
     assert len(read_csv(Path("mine.csv"))) == 63
 
 
-def test_wrong_words(striate, photos):
+def test_wrong_arguments(striate, photos):
     for words, message in (
-        (("--folds", "3"), "give both"),
-        (("--val-fraction", "0.9"), "must leave some to train on"),
-        (("--split", "nowhere.csv"), "no split is there"),
+        (("--folds", "3"), "must be given together"),
+        (("--val-fraction", "0.9"), "no images are left for training"),
+        (("--split", "nowhere.csv"), "there is no split file"),
     ):
         said = striate("data", "split", photos, *words)
         assert said.code == 2

@@ -97,7 +97,11 @@ def test_a_run_shows_its_whole_set_and_what_it_forgives(
     pools = found["invariance"]["pools"]
     assert not pools or set(pools) >= {"max", "average", "strided", "blur"}
     page = (tmp_path / "all" / "report.html").read_text()
-    for words in ("Heatmaps over the dataset", "Attribution on border and background", "Invariance to image transforms"):
+    for words in (
+        "Heatmaps over the dataset",
+        "Attribution on border and background",
+        "Invariance to image transforms",
+    ):
         assert words in page
     said = striate("explain", f"{file}:Net", photo, "--sections", "dataset")
     assert said.code == 2

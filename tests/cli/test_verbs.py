@@ -63,7 +63,10 @@ def test_version(striate):
         (["train", "digits", "--config", "no.yaml"], ["cannot read the settings"]),
         (["train", "digits", "--device", "tpu"], ["device 'tpu' cannot be used"]),
         (["train"], ["no data was given", "striate train digits"]),
-        (["train", "digits", "--val-fraction", "0.9"], ["must leave some to train on"]),
+        (
+            ["train", "digits", "--val-fraction", "0.9"],
+            ["no images are left for training"],
+        ),
         (["evaluate", "nowhere"], ["no run folder is there"]),
         (["evaluate"], ["RUN"]),
         (["predict", "nowhere", "x.png"], ["no run folder is there"]),

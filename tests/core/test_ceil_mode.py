@@ -1,4 +1,4 @@
-"""Pooling that rounds up, against torch on every small case."""
+"""Output size of pooling with ceil_mode, against torch for every small case."""
 
 from itertools import product
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from striate.core.arithmetic import output_side
+from striate.core.conv_arithmetic import output_side
 from striate.core.errors import GeometryError
 
 
@@ -27,7 +27,7 @@ def torchs(side, kernel, stride, padding, dilation, ceil):
 
 @pytest.mark.parametrize("ceil", [False, True])
 @pytest.mark.parametrize("kernel", range(1, 6))
-def test_prediction_equals_torch_or_both_refuse(kernel, ceil):
+def test_pooled_side_against_torch(kernel, ceil):
     paddings = range(kernel // 2 + 1)  # torch's own limit
     for side, stride, padding, d in product(
         range(1, 14), range(1, 5), paddings, (1, 2)

@@ -1,4 +1,4 @@
-"""Errors, names, specs, seeds, taps and devices."""
+"""Errors, registries, preprocessing, seeds and hooks."""
 
 import pytest
 import torch
@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from striate.core import device, errors
-from striate.core.arithmetic import Window, output_side, padding_amounts, walk
+from striate.core.class_names import ClassNames
+from striate.core.conv_arithmetic import (
+    Window,
+    output_side,
+    output_side_through,
+    padding_amounts,
+)
 from striate.core.errors import (
     DataError,
     GeometryError,
@@ -15,15 +21,15 @@ from striate.core.errors import (
     StriateError,
     UnknownNameError,
 )
-from striate.core.hooks import tapped, untouched
-from striate.core.registry import Registry, nearest, unknown
-from striate.core.seeds import derive, generator, permutation
-from striate.core.spec import ImageSpec, Labels, Preprocess, normalization
+from striate.core.hooks import capture_outputs, evaluation_mode
+from striate.core.preprocess import ImageSpec, Preprocess, normalization
+from striate.core.registry import Registry, closest_names, unknown_name_error
+from striate.core.seeds import derive_seed, numpy_generator, permutation
 
 # --- errors
 
 
-def test_every_error_is_of_one_family():
+def test_every_error_is_a_striate_error():
     kinds = [e for e in vars(errors).values() if isinstance(e, type)]
     assert all(issubclass(kind, StriateError) for kind in kinds)
     codes = {kind.__name__: kind.exit_code for kind in kinds if kind.exit_code != 2}
@@ -42,10 +48,12 @@ def test_an_error_as_text_and_as_json():
 # --- registry
 
 
-def test_nearest_folds_case_and_hyphens():
-    assert nearest("Fashion_MNIST", ["fashion-mnist", "digits"]) == ["fashion-mnist"]
-    assert nearest("gray", ["tutorial_gray", "lenet5"]) == ["tutorial_gray"]
-    assert nearest("", ["a", "b"]) == []
+def test_closest_names_ignore_case_and_hyphens():
+    assert closest_names("Fashion_MNIST", ["fashion-mnist", "digits"]) == [
+        "fashion-mnist"
+    ]
+    assert closest_names("gray", ["tutorial_gray", "lenet5"]) == ["tutorial_gray"]
+    assert closest_names("", ["a", "b"]) == []
 
 
 def test_registry():
@@ -59,14 +67,14 @@ def test_registry():
     assert "circle" not in table
 
 
-def test_unknown_without_a_near_name():
-    said = str(unknown("shape", "xyz", ["square"]))
+def test_unknown_name_without_a_close_choice():
+    said = str(unknown_name_error("shape", "xyz", ["square"]))
     assert said == "no shape is called 'xyz'\n  do:    choose one of: square"
 
 
-def test_unknown_among_many_shows_the_first_in_their_order():
+def test_unknown_name_in_a_long_list():
     names = [f"block{i}" for i in range(100, 0, -1)]
-    said = unknown("layer", "blok7", names, where="--cut")
+    said = unknown_name_error("layer", "blok7", names, where="--cut")
     assert said.where == "--cut"
     assert "did you mean block7" in said.fix
     assert "block100, block99, " in said.fix
@@ -127,7 +135,7 @@ def test_preprocess_round_trip(height, width, resize, background, stats):
         ({"height": 0}, "channels and sides must be at least 1"),
     ],
 )
-def test_preprocess_refuses_what_no_image_has(setting, said):
+def test_preprocess_refuses_invalid_sizes_and_levels(setting, said):
     with pytest.raises(SettingError, match=said):
         Preprocess(**{"channels": 3, "height": 8, "width": 8, **setting})
 
@@ -141,8 +149,8 @@ def test_normalization_by_name():
     assert std == pytest.approx(((0.229 + 0.224 + 0.225) / 3,), abs=1e-6)
 
 
-def test_labels():
-    labels = Labels.of(["cat", "dog", "cat"])
+def test_class_names():
+    labels = ClassNames.of(["cat", "dog", "cat"])
     assert (labels.index("dog"), labels.index(1), labels[1]) == (1, 1, "dog")
     with pytest.raises(UnknownNameError, match="did you mean dog"):
         labels.index("dgo")
@@ -152,48 +160,51 @@ def test_labels():
         ):
             labels.index(wrong)
     with pytest.raises(DataError, match="two classes have the same name"):
-        Labels(("a", "a"))
+        ClassNames(("a", "a"))
 
 
-def test_numbers_sort_as_numbers_whatever_order_a_set_has():
+def test_numeric_class_names_sort_as_numbers():
     """'1' and '01' are one number: without the name as tie-break the order of classes
     would depend on Python's hash seed."""
     ones = [f"{'0' * zeros}1" for zeros in range(9, -1, -1)]
-    assert Labels.of(["10", "9", *ones]).names == (*ones, "9", "10")
-    assert Labels.of(["10", "9", "x"]).names == ("10", "9", "x")
+    assert ClassNames.of(["10", "9", *ones]).names == (*ones, "9", "10")
+    assert ClassNames.of(["10", "9", "x"]).names == ("10", "9", "x")
 
 
 # --- seeds
 
 
-def test_draws_belong_to_their_parts():
-    assert derive(0, "order", 1) == derive(0, "order", 1)
+def test_draws_are_functions_of_their_key():
+    assert derive_seed(0, "order", 1) == derive_seed(0, "order", 1)
     others = [(1, "order", 1), (0, "split", 1), (0, "order", 2), ("0", "order", 1)]
-    assert len({derive(0, "order", 1), *(derive(*parts) for parts in others)}) == 5
-    assert 0 <= derive("x") < 2**63
+    assert (
+        len({derive_seed(0, "order", 1), *(derive_seed(*parts) for parts in others)})
+        == 5
+    )
+    assert 0 <= derive_seed("x") < 2**63
     assert (permutation(9, 1) == permutation(9, 1)).all()
-    assert generator(1).random() != generator(2).random()
+    assert numpy_generator(1).random() != numpy_generator(2).random()
 
 
 def test_seeds_are_frozen():
     """An old run's split and order must come out again in every later version."""
-    assert derive(0, "order", 0) == 8_910_218_324_382_068_013
+    assert derive_seed(0, "order", 0) == 8_910_218_324_382_068_013
     assert permutation(5, 0, "order", 0).tolist() == [3, 1, 2, 0, 4]
 
 
 # --- arithmetic
 
 
-def test_windows_that_do_not_fit():
+def test_output_side_through_refuses_windows_that_do_not_fit():
     with pytest.raises(GeometryError, match=r"a window of 5 does not fit a side of 2 "):
         output_side(2, 5, padding=(1, 1))
     with pytest.raises(GeometryError, match="padding cannot be 'full'"):
         padding_amounts("full", 8, 3)
     windows = [Window(name="conv", kernel=5), Window(name="pool", kernel=2, stride=2)]
     with pytest.raises(GeometryError, match="pool got a side of 1") as caught:
-        walk(5, windows)
+        output_side_through(5, windows)
     assert "at least 6×6 (--image-size 6)" in str(caught.value)
-    assert walk(6, windows) == 1
+    assert output_side_through(6, windows) == 1
 
 
 # --- taps
@@ -209,14 +220,14 @@ class Branches(nn.Module):
         return self.drop(self.one(x)), "not a tensor"
 
 
-def test_untouched_restores_modes_and_random_state_on_errors_too():
+def test_evaluation_mode_restores_everything_after_errors():
     model = Branches()
     model.drop.eval()
     torch.manual_seed(1)
     state = torch.get_rng_state()
 
     def misuse():
-        with untouched(model) as lent:
+        with evaluation_mode(model) as lent:
             assert not lent.training
             torch.rand(3)
             raise KeyError
@@ -228,12 +239,12 @@ def test_untouched_restores_modes_and_random_state_on_errors_too():
     assert (torch.get_rng_state() == state).all()
 
 
-def test_tapped_hands_over_tensors_only_and_leaves_no_hook():
+def test_capture_outputs_passes_tensors_and_removes_hooks():
     model, seen = Branches(), []
-    with tapped(model, ["one", ""], lambda name, out: seen.append(name)):
+    with capture_outputs(model, ["one", ""], lambda name, out: seen.append(name)):
         model(torch.zeros(1, 2))
     assert seen == ["one"]
-    wrong = tapped(model, ["drop", "onee"], lambda name, out: None)
+    wrong = capture_outputs(model, ["drop", "onee"], lambda name, out: None)
     with pytest.raises(UnknownNameError, match="did you mean one"), wrong:
         pass
     assert not any(m._forward_hooks for m in model.modules())
@@ -242,21 +253,21 @@ def test_tapped_hands_over_tensors_only_and_leaves_no_hook():
 # --- device
 
 
-def test_device(monkeypatch):
-    assert device.choose("auto").type in ("cpu", "cuda", "mps", "xpu")
+def test_select_device(monkeypatch):
+    assert device.select_device("auto").type in ("cpu", "cuda", "mps", "xpu")
     for name in ("cuda:99", "tpu"):
         with pytest.raises(SettingError, match=f"device '{name}' cannot be used"):
-            device.choose(name)
+            device.select_device(name)
     fake = torch.device("cpu")
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: fake)
-    assert device.choose("auto") is fake
+    assert device.select_device("auto") is fake
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert device.choose("auto").type == "cpu"
+    assert device.select_device("auto").type == "cpu"
 
 
-def test_denormals_are_flushed_and_given_back():
+def test_flush_denormals_restores_the_setting():
     before = device._flushes()
-    with device.flushed_denormals():
+    with device.flush_denormals():
         assert device._flushes()
     assert device._flushes() == before

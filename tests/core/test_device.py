@@ -1,4 +1,4 @@
-"""Processor settings are lent, and given back on errors too."""
+"""CPU settings are restored, also after errors."""
 
 import gc
 import platform
@@ -9,21 +9,21 @@ import torch
 from striate.core import device
 
 
-def test_garbage_collection_is_left_as_it_was():
+def test_paused_gc_restores_the_setting():
     gc.disable()
     try:
-        with device.paused_collection():
+        with device.paused_gc():
             pass
         assert not gc.isenabled()
     finally:
         gc.enable()
-    with pytest.raises(ValueError, match="stop"), device.paused_collection():
+    with pytest.raises(ValueError, match="stop"), device.paused_gc():
         raise ValueError("stop")
     assert gc.isenabled()
 
 
-def test_a_processor_without_linux_is_named_by_python(monkeypatch, tmp_path):
+def test_processor_name_without_proc_cpuinfo(monkeypatch, tmp_path):
     monkeypatch.setattr(device, "CPU_INFO", tmp_path / "none")
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert device.circumstances(torch.device("cpu"))["processor"] == "arm64"
+    assert device.compute_environment(torch.device("cpu"))["processor"] == "arm64"

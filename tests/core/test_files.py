@@ -1,4 +1,4 @@
-"""Whole files or none, and messages when the system refuses."""
+"""Atomic writes of files and folders, and messages of failed writes."""
 
 import errno
 import os
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from striate.core import append_log as lines
-from striate.core import files, folders
+from striate.core import append_log, files, folders
 from striate.core.errors import RunError, StorageError
 
 
@@ -24,9 +23,7 @@ from striate.core.errors import RunError, StorageError
     ],
 )
 @pytest.mark.parametrize("call", ["fsync", "replace", "write", "open"])
-def test_a_refused_write_leaves_the_old_file(
-    tmp_path, monkeypatch, number, words, call
-):
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, number, words, call):
     """Without write-beside-and-rename the old content is gone; without the clean-up
     a hidden file stays."""
     path = tmp_path / "weights"
@@ -47,7 +44,7 @@ def test_a_refused_write_leaves_the_old_file(
     assert path.read_bytes() == b"old"
 
 
-def test_an_error_without_a_number():
+def test_storage_error_without_errno():
     told = pytest.raises(StorageError, match="odd thing")
     with told, files.storage_errors(files.Path("nowhere/at/all"), 7):
         raise OSError("odd thing")
@@ -70,7 +67,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_interruption_cleans_up(tmp_path, monkeypatch):
+def test_interrupted_write_cleans_up(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -163,7 +160,7 @@ def test_hashes(tmp_path):
     files.hash_rows([("caf\udce9",)])
 
 
-def test_lines_let_go_of_a_file_that_cannot_be_cut_back(tmp_path, monkeypatch):
+def test_append_log_closes_a_file_it_cannot_truncate(tmp_path, monkeypatch):
     """Else each attempt would keep a handle open until the process may open no more."""
     path = tmp_path / "log.txt"
     opened = []
@@ -174,11 +171,11 @@ def test_lines_let_go_of_a_file_that_cannot_be_cut_back(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "ftruncate", refuse)
     with pytest.raises(StorageError, match="input/output error"):
-        lines.Lines(path)
+        append_log.AppendLog(path)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(opened[0])
 
 
-def test_removing_a_folder_that_is_gone_already(tmp_path):
+def test_removing_a_missing_folder(tmp_path):
     folders.remove_folder(tmp_path / "gone")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Freed memory is kept, or goes back to the system."""
+"""Freed memory is reused, or returned to the system."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ only_glibc = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def as_at_the_start(monkeypatch):
     """Act as if nobody had trained in this process."""
-    monkeypatch.setattr(heap, "_kept", Event())
+    monkeypatch.setattr(heap, "_reuse", Event())
 
 
 def held() -> int:
@@ -35,30 +35,30 @@ def given_back() -> int:
     kept = blocks[::20]  # so that the heap's end stays where it is
     del blocks
     before = held()
-    heap.give_back_freed()
+    heap.release_freed_memory()
     assert all(block[-1] == 20 * i % 256 for i, block in enumerate(kept))
     return before - held()
 
 
 @only_glibc
-def test_holes_go_back():
+def test_release_freed_memory():
     # Red with an empty give_back_freed: free blocks between others stay in the heap.
     assert given_back() > COUNT * BLOCK // 2
 
 
 @only_glibc
-def test_nothing_goes_back_that_is_to_be_kept():
-    heap.keep_freed()
+def test_keep_freed_memory_releases_nothing():
+    heap.keep_freed_memory()
     assert given_back() < COUNT * BLOCK // 4
 
 
 @pytest.mark.parametrize("library", [object(), OSError(), TypeError()])
-def test_another_c_library_is_left_alone(monkeypatch, library):
+def test_malloc_functions_do_nothing_on_other_c_libraries(monkeypatch, library):
     def load(_):
         if isinstance(library, Exception):
             raise library
         return library
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    heap.give_back_freed()
-    heap.keep_freed()
+    heap.release_freed_memory()
+    heap.keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Draws: pure functions of (seed, epoch, image); views: the same in any company."""
+"""Augmentation: a pure function of (seed, epoch, image), the same in any batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import SettingError, UnknownNameError
-from striate.core.seeds import COLUMNS, derive, uniform
-from striate.core.spec import ImageSpec, Preprocess
-from striate.data.augment import pipeline as views
+from striate.core.preprocess import ImageSpec, Preprocess
+from striate.core.seeds import COLUMNS, derive_seed, uniform
+from striate.data.augment import pipeline
 from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
-from striate.data.augment.flip import mirror, mirrored
-from striate.data.augment.random_params import Draws, draw
+from striate.data.augment.flip import flip_images, flipped_in_epoch
+from striate.data.augment.random_params import RandomParams, draw_params
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
@@ -54,18 +54,18 @@ def batches(augment, size=16, *, of=None, **options) -> Batches:
     )
 
 
-def seen(made: Batches, epoch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what each image looked like and its target, by its number."""
-    index = torch.cat(made.indices(epoch))
-    pairs = list(made(epoch))
+def epoch_of(output: Batches, epoch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return input and target of each image, in order of the images."""
+    index = torch.cat(output.indices(epoch))
+    pairs = list(output(epoch))
     x, y = (torch.cat([pair[k] for pair in pairs]) for k in (0, 1))
     order = index.argsort()
     return x[order], y[order]
 
 
-def some_draws(augment=EVERYTHING, samples=range(40), epoch=1, seed=0) -> Draws:
+def params_of(augment=EVERYTHING, samples=range(40), epoch=1, seed=0) -> RandomParams:
     numbers = np.array(samples)
-    return draw(augment, SHAPE, numbers, count=40, seed=seed, epoch=epoch)
+    return draw_params(augment, SHAPE, numbers, count=40, seed=seed, epoch=epoch)
 
 
 # --- randomness
@@ -82,14 +82,14 @@ def test_the_sequence_is_splitmix64():
         z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
         sequence.append(z ^ (z >> 31))
     assert sequence == steps
-    state = (derive(5) + 7 * COLUMNS * 0x9E3779B97F4A7C15) % 2**64
+    state = (derive_seed(5) + 7 * COLUMNS * 0x9E3779B97F4A7C15) % 2**64
     for column in range(3):
         state = (state + 0x9E3779B97F4A7C15) % 2**64
         z = state
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
         z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
-        wanted = ((z ^ (z >> 31)) >> 11) / 2**53
-        assert uniform(np.array([7]), range(column, column + 1), 5)[0, 0] == wanted
+        expected = ((z ^ (z >> 31)) >> 11) / 2**53
+        assert uniform(np.array([7]), range(column, column + 1), 5)[0, 0] == expected
 
 
 def test_numbers_are_even_and_independent():
@@ -110,9 +110,9 @@ def test_numbers_are_even_and_independent():
         (numbers, next_epoch),
         (numbers, next_seed),
     ]
-    for one, other in pairs:
-        correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
-        assert abs(correlation) < 5 / np.sqrt(one.size)
+    for first, second in pairs:
+        correlation = np.corrcoef(first.ravel(), second.ravel())[0, 1]
+        assert abs(correlation) < 5 / np.sqrt(first.size)
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=9), st.integers(0, 90))
@@ -133,11 +133,11 @@ def test_columns_outside_are_refused():
 
 
 def test_presets_and_ranges():
-    assert not augmentation("none").acts
-    assert augmentation("six").bends
+    assert not augmentation("none").is_active
+    assert augmentation("six").interpolates
     assert augmentation("flip") == Augment(flip="horizontal")
-    assert augmentation("six", rotate=0, mirror=None).mirror == "horizontal"
-    assert augmentation("none", cutmix=1).mixes
+    assert augmentation("six", rotate=0, flip=None).flip == "horizontal"
+    assert augmentation("none", cutmix=1).mixes_images
     assert tuple(spec.name for spec in fields(Augment)) == RANGES
     assert {name for preset in PRESETS.values() for name in preset} <= set(RANGES)
 
@@ -155,13 +155,13 @@ def test_presets_and_ranges():
         ({"mixup": -1}, "mixup must be at least 0"),
     ],
 )
-def test_nonsense_is_refused(ranges, message):
+def test_ranges_out_of_bounds_are_refused(ranges, message):
     with pytest.raises(SettingError, match=message):
         augmentation("none", **ranges)
 
 
 @pytest.mark.parametrize("ranges", [{"flip": "left"}, {"border": "wrap"}])
-def test_unknown_words_are_refused(ranges):
+def test_unknown_names_are_refused(ranges):
     with pytest.raises(UnknownNameError, match="is called"):
         augmentation("none", **ranges)
     with pytest.raises(UnknownNameError, match="no augmentation is called 'seven'"):
@@ -174,23 +174,23 @@ def test_unknown_words_are_refused(ranges):
 def test_draws_fill_their_ranges():
     augment = augmentation("six", scale=0.5, shift=0.2, erase=1.0)
     numbers = np.arange(4000)
-    made = draw(augment, SHAPE, numbers, count=4000, seed=0, epoch=0)
+    output = draw_params(augment, SHAPE, numbers, count=4000, seed=0, epoch=0)
     for values, most in (
-        (made.angle, 15),
-        (made.shear, 10),
-        (made.net, 0.1),
-        (made.color, 0.1),
-        (np.log(made.zoom), np.log(1.5)),
+        (output.angle, 15),
+        (output.shear, 10),
+        (output.control_shifts, 0.1),
+        (output.color, 0.1),
+        (np.log(output.zoom), np.log(1.5)),
     ):
         assert 0.98 * most < np.abs(values).max() <= most
         assert np.abs(values.mean()) < 0.05 * most
-    kept = made.crop[:, 0]
-    assert 0.85 <= kept.min() < 0.855
-    assert 0.998 < kept.max() <= 1
-    assert set(made.shift[:, 0]) == set(range(-6, 7))
-    assert set(made.shift[:, 1]) == set(range(-4, 5))
-    assert 1900 < made.flip[:, 0].sum() < 2100
-    top, bottom, left, right = made.erased.T
+    crop_share = output.crop[:, 0]
+    assert 0.85 <= crop_share.min() < 0.855
+    assert 0.998 < crop_share.max() <= 1
+    assert set(output.shift[:, 0]) == set(range(-6, 7))
+    assert set(output.shift[:, 1]) == set(range(-4, 5))
+    assert 1900 < output.flip[:, 0].sum() < 2100
+    top, bottom, left, right = output.erased.T
     assert (top >= 0).all()
     assert (bottom <= 20).all()
     assert (left >= 0).all()
@@ -201,50 +201,53 @@ def test_draws_fill_their_ranges():
 
 
 def test_a_further_change_leaves_the_draws_of_the_others():
-    alone = some_draws(augmentation("none", rotate=15))
-    together = some_draws()
+    alone = params_of(augmentation("none", rotate=15))
+    together = params_of()
     assert (alone.angle == together.angle).all()
-    assert alone.net is None
+    assert alone.control_shifts is None
     assert alone.color is None
     assert (alone.zoom == 1).all()
 
 
 def test_draws_differ_by_image_epoch_and_seed():
-    now, later, other = some_draws(), some_draws(epoch=2), some_draws(seed=1)
-    for name in ("angle", "shear", "zoom", "crop", "net", "color"):
+    now, later, second = params_of(), params_of(epoch=2), params_of(seed=1)
+    for name in ("angle", "shear", "zoom", "crop", "control_shifts", "color"):
         values = getattr(now, name).reshape(40, -1)
         assert len(np.unique(values, axis=0)) == 40
         assert (values != getattr(later, name).reshape(40, -1)).any(1).all()
-        assert (values != getattr(other, name).reshape(40, -1)).any(1).all()
+        assert (values != getattr(second, name).reshape(40, -1)).any(1).all()
 
 
 @given(st.integers(2, 40), st.integers(0, 50), st.integers(0, 9))
 def test_two_epochs_show_every_image_both_ways(count, epoch, seed):
-    first, second = mirrored(count, epoch, seed), mirrored(count, epoch + 1, seed)
+    first, second = (
+        flipped_in_epoch(count, epoch, seed),
+        flipped_in_epoch(count, epoch + 1, seed),
+    )
     assert (first ^ second).all()
-    assert (first == mirrored(count, epoch + 2, seed)).all()
+    assert (first == flipped_in_epoch(count, epoch + 2, seed)).all()
 
 
-def test_both_mirrors_show_all_four_ways_in_four_epochs():
+def test_both_flips_show_all_four_orientations_in_four_epochs():
     augment = Augment(flip="both")
-    ways = [some_draws(augment, epoch=epoch).mirror for epoch in range(4)]
+    flips_by_epoch = [params_of(augment, epoch=epoch).flip for epoch in range(4)]
     for i in range(40):
-        assert len({tuple(way[i]) for way in ways}) == 4
-    upright = [some_draws(Augment(flip="vertical"), epoch=e).mirror for e in (0, 1)]
+        assert len({tuple(way[i]) for way in flips_by_epoch}) == 4
+    upright = [params_of(Augment(flip="vertical"), epoch=e).flip for e in (0, 1)]
     assert (upright[0][:, 1] ^ upright[1][:, 1]).all()
     assert not upright[0][:, 0].any()
 
 
-def test_mirroring_twice_is_nothing():
+def test_flipping_twice_is_the_identity():
     pixels = torch.randint(0, 256, (5, 4, 3, 2), dtype=torch.uint8)
     which = torch.tensor([True, False, True, True, False])
-    assert torch.equal(mirror(mirror(pixels, which), which), pixels)
-    assert torch.equal(mirror(pixels, which)[0], pixels[0].flip(1))
-    assert torch.equal(mirror(pixels, which)[1], pixels[1])
-    assert torch.equal(mirror(pixels, which, axis=1)[3], pixels[3].flip(0))
+    assert torch.equal(flip_images(flip_images(pixels, which), which), pixels)
+    assert torch.equal(flip_images(pixels, which)[0], pixels[0].flip(1))
+    assert torch.equal(flip_images(pixels, which)[1], pixels[1])
+    assert torch.equal(flip_images(pixels, which, axis=1)[3], pixels[3].flip(0))
 
 
-# --- views: the same pixels in any company (fault D7)
+# --- the same pixels in any batch (fault D7)
 
 
 @pytest.mark.parametrize("augment", [EVERYTHING, "six", "flip", Augment(shift=0.2)])
@@ -253,26 +256,26 @@ def test_batch_size_and_threads_change_no_pixel(augment, shape):
     if isinstance(augment, str):
         augment = augmentation(augment)
     own = subset(23, *shape)
-    x, y = seen(batches(augment, 23, of=own))
+    x, y = epoch_of(batches(augment, 23, of=own))
     assert x.is_contiguous(memory_format=torch.channels_last)
     for size in (1, 2, 7, 16):
-        again, targets = seen(batches(augment, size, of=own))
+        again, targets = epoch_of(batches(augment, size, of=own))
         assert torch.equal(x, again)
         assert torch.equal(y, targets)
     torch.set_num_threads(2)
     try:
-        again, _ = seen(batches(augment, 9, of=own))
+        again, _ = epoch_of(batches(augment, 9, of=own))
     finally:
         torch.set_num_threads(1)
     assert torch.equal(x, again)
-    still, _ = seen(batches(augment, 5, of=own, shuffle=False))
+    still, _ = epoch_of(batches(augment, 5, of=own, shuffle=False))
     assert torch.equal(x, still)
 
 
 def test_a_chunk_is_no_different_from_a_batch(monkeypatch):
-    whole, _ = seen(batches(EVERYTHING))
-    monkeypatch.setattr(views, "_CHUNK", 1)
-    single, _ = seen(batches(EVERYTHING))
+    whole, _ = epoch_of(batches(EVERYTHING))
+    monkeypatch.setattr(pipeline, "_CHUNK", 1)
+    single, _ = epoch_of(batches(EVERYTHING))
     assert torch.equal(whole, single)
 
 
@@ -280,13 +283,13 @@ PROGRAM = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 sys.path.insert(0, sys.argv[2])
-from test_augment import EVERYTHING, batches, seen
-print(hashlib.sha256(seen(batches(EVERYTHING, 3))[0].numpy().tobytes()).hexdigest())
+from test_augment import EVERYTHING, batches, epoch_of
+print(hashlib.sha256(epoch_of(batches(EVERYTHING, 3))[0].numpy().tobytes()).hexdigest())
 """
 
 
-def test_another_process_draws_the_same():
-    here = seen(batches(EVERYTHING, 16))[0].numpy().tobytes()
+def test_another_process_gives_the_same_pixels():
+    here = epoch_of(batches(EVERYTHING, 16))[0].numpy().tobytes()
     folder = __file__.rpartition("/")[0]
     words = [sys.executable, "-c", PROGRAM, folder, folder.rpartition("/")[0]]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -294,10 +297,10 @@ def test_another_process_draws_the_same():
 
 
 def test_an_epoch_does_not_depend_on_those_before():
-    made = batches(EVERYTHING)
-    straight = [seen(made, epoch)[0] for epoch in range(3)]
+    output = batches(EVERYTHING)
+    straight = [epoch_of(output, epoch)[0] for epoch in range(3)]
     resumed = batches(EVERYTHING)
-    assert torch.equal(seen(resumed, 2)[0], straight[2])
+    assert torch.equal(epoch_of(resumed, 2)[0], straight[2])
     assert all(
         (straight[a] != straight[b]).flatten(1).any(1).all()
         for a, b in ((0, 1), (1, 2), (0, 2))
@@ -305,23 +308,23 @@ def test_an_epoch_does_not_depend_on_those_before():
 
 
 def test_seeds_differ():
-    one, other = (seen(batches("six", seed=seed))[0] for seed in (0, 1))
-    assert (one != other).flatten(1).any(1).all()
+    first, second = (epoch_of(batches("six", seed=seed))[0] for seed in (0, 1))
+    assert (first != second).flatten(1).any(1).all()
 
 
-def test_what_is_off_changes_no_bit():
-    """None, ranges of zero, and mirroring as it always was, to the bit."""
+def test_transforms_that_are_off_change_no_bit():
+    """No transforms, ranges of zero, and flips, to the bit."""
     own = subset()
     plain = normalize(own.pixels, batches("none").preprocess)
     zero = Augment(rotate=0, border="edge")
-    assert not zero.acts
+    assert not zero.is_active
     for augment in ("none", zero):
-        assert torch.equal(seen(batches(augment))[0], plain)
-    flips = torch.from_numpy(mirrored(40, 1, 0)).view(-1, 1, 1, 1)
+        assert torch.equal(epoch_of(batches(augment))[0], plain)
+    flips = torch.from_numpy(flipped_in_epoch(40, 1, 0)).view(-1, 1, 1, 1)
     by_hand = torch.where(flips, own.pixels.flip(2), own.pixels)
-    wanted = normalize(by_hand, batches("none").preprocess)
-    assert torch.equal(seen(batches("flip"))[0], wanted)
-    erased = seen(batches(Augment(erase=0.5)))[0]
+    expected = normalize(by_hand, batches("none").preprocess)
+    assert torch.equal(epoch_of(batches("flip"))[0], expected)
+    erased = epoch_of(batches(Augment(erase=0.5)))[0]
     same = (erased == plain).flatten(1).all(1)
     assert 8 < same.sum() < 32
     assert torch.equal(erased[same], plain[same])
@@ -333,7 +336,7 @@ def test_golden_pixels():
     Sums of the image's values, not bits, so that another processor's sine may
     differ in its last digit.
     """
-    x, _ = seen(batches("six"), epoch=3)
+    x, _ = epoch_of(batches("six"), epoch=3)
     sums = [round(float(v), 2) for v in x[:4].double().sum((1, 2, 3))]
     assert sums == pytest.approx(GOLDEN, abs=0.1)
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data import file_index, scan
 from striate.data.cache import (
     build_pack,

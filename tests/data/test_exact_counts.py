@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.data.split.exact_counts import deal_exactly, hold, quotas, units
+from striate.data.split.exact_counts import (
+    exact_split,
+    indivisible_groups,
+    quotas,
+    stratify,
+)
 from striate.data.split.hash_split import SplitConfig
 
 SHARES = [
@@ -27,7 +32,7 @@ PLAIN = st.lists(LABELS, min_size=1, max_size=120)
 @given(IMAGES, st.sampled_from(SHARES), st.integers(0, 5))
 def test_groups_and_duplicates_never_straddle(images, shares, seed):
     labels, contents, groups = zip(*images, strict=True)
-    splits = hold(labels, contents, groups, shares, seed)
+    splits = stratify(labels, contents, groups, shares, seed)
     assert len(splits) == len(images)
     assert set(splits) <= {split for split, share in shares.items() if share}
     where = defaultdict(set)
@@ -42,7 +47,7 @@ def test_groups_and_duplicates_never_straddle(images, shares, seed):
 @given(PLAIN, st.sampled_from(SHARES), st.integers(0, 5))
 def test_shares_hold_to_the_image(labels, shares, seed):
     contents = [str(i) for i in range(len(labels))]
-    splits = hold(labels, contents, [None] * len(labels), shares, seed)
+    splits = stratify(labels, contents, [None] * len(labels), shares, seed)
     counts = Counter(zip(labels, splits, strict=True))
     kept = {split: share for split, share in shares.items() if share}
     for label, total in Counter(labels).items():
@@ -70,7 +75,7 @@ def test_the_order_of_files_changes_nothing(images, shares, random):
 
     def dealt(shown):
         labels, contents, groups = zip(*shown, strict=True)
-        splits = hold(labels, contents, groups, shares, 0)
+        splits = stratify(labels, contents, groups, shares, 0)
         return dict(zip(contents, splits, strict=True))
 
     shuffled = list(images)
@@ -80,7 +85,9 @@ def test_the_order_of_files_changes_nothing(images, shares, random):
 
 def test_another_seed_deals_another_split():
     contents = [str(i) for i in range(40)]
-    dealt = [hold(["a"] * 40, contents, [None] * 40, SHARES[0], s) for s in (0, 0, 1)]
+    dealt = [
+        stratify(["a"] * 40, contents, [None] * 40, SHARES[0], s) for s in (0, 0, 1)
+    ]
     assert dealt[0] == dealt[1] != dealt[2]
 
 
@@ -92,7 +99,7 @@ def test_folds_are_even_in_every_class_and_in_all(sizes, splits):
     judged: Counter[str] = Counter()
     for fold in range(5):
         split_config = SplitConfig(val=0.2, folds=5, fold=fold)
-        dealt = deal_exactly(labels, contents, groups, split_config, splits)
+        dealt = exact_split(labels, contents, groups, split_config, splits)
         here = Counter(
             label
             for label, split in zip(labels, dealt, strict=True)
@@ -110,4 +117,4 @@ def test_folds_are_even_in_every_class_and_in_all(sizes, splits):
 def test_units_join_what_shares_content_or_group():
     contents = ["x", "y", "x", "z", "z", "w"]
     groups = ["a", None, "b", "b", "c", None]
-    assert units(contents, groups) == [[0, 2, 3, 4], [1], [5]]
+    assert indivisible_groups(contents, groups) == [[0, 2, 3, 4], [1], [5]]

@@ -125,7 +125,7 @@ def test_whole_jpegs_are_not_truncated():
 
 
 @pytest.mark.parametrize(
-    ("payload", "said"),
+    ("payload", "description"),
     [
         (b"", "text file"),
         (b"caf\xe9 is latin", "not of a supported image format"),

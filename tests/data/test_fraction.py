@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import striate
 from striate.core.errors import SettingError
-from striate.data.split.fraction import within_fraction
+from striate.data.split.fraction import fraction_mask
 
 LABELS = st.lists(st.sampled_from("abc"), min_size=1, max_size=60)
 FRACTION = st.floats(0.01, 1)
@@ -18,7 +18,7 @@ FRACTION = st.floats(0.01, 1)
 def kept(labels, fraction, seed=0, groups=None):
     contents = [f"{i}" for i in range(len(labels))]
     groups = groups or [None] * len(labels)
-    return within_fraction(labels, contents, groups, fraction, seed)
+    return fraction_mask(labels, contents, groups, fraction, seed)
 
 
 @given(LABELS, FRACTION)

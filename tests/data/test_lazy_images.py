@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from striate.core.errors import DataError, WorkerError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.batches import Batches
 from striate.data.cache import decode_workers, free_memory, lazy_images, materialize
@@ -203,11 +203,11 @@ def test_an_epoch_may_be_left_while_a_process_still_begins(
 PARENT = """
 import sys, time, torch
 sys.path.insert(0, sys.argv[2])
-from test_lazy_images import lazily, workers
+from test_lazy_images import decode_workers, lazily
 from pathlib import Path
-made = workers.decode_with_workers(
+decoded = decode_workers.decode_with_workers(
     lazily(Path(sys.argv[1]), workers=2), torch.arange(24).split(1), start="fork")
-next(made)
+next(decoded)
 from test_lazy_images import children
 print(*children(), flush=True)
 time.sleep(60)
@@ -265,7 +265,7 @@ HARMS = ["gone", "one byte", "eight bytes", "zero hole", "another image"]
 
 
 @pytest.mark.parametrize("count", [0, 2])
-@pytest.mark.parametrize("how", HARMS)
+@pytest.mark.parametrize("harm_kind", HARMS)
 def test_training_survives_a_few_lost_files(photos, harm_kind, count):
     """A lost image is replaced by another of its batch, with that label."""
     pixels = lazily(photos, workers=count, replace_lost=True)
@@ -334,7 +334,7 @@ def test_training_a_set_larger_than_memory(striate, photos, nothing_fits, count)
     assert striate("evaluate", "run", "--json").code == 0
 
 
-@pytest.mark.parametrize("how", ["gone", "one byte"])
+@pytest.mark.parametrize("harm_kind", ["gone", "one byte"])
 def test_a_message_about_a_file_changed_since_training(striate, photos, harm_kind):
     """C4: the test split is evaluated without the file, with a message."""
     striate("train", photos, "--image-size", "8", "--epochs", "1", "--out", "run")
@@ -351,6 +351,6 @@ def test_a_message_about_a_file_changed_since_training(striate, photos, harm_kin
 def test_only_the_training_split_replaces_lost_images(photos, nothing_fits):
     data = load_data(photos, image_size=8, cache="off", workers=1)
     assert data.subset("train").pixels.replace_lost
-    assert data.subset("train").pixels.decode_workers == 1
+    assert data.subset("train").pixels.workers == 1
     assert not data.subset("val").pixels.replace_lost
     assert data.preprocess.mean

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from striate.data.check.measure import Examined
+from striate.data.check.image_stats import ExaminedImage
 from striate.data.check.sandbox import examine_files
 from striate.data.decode.decode import decode_with_info, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
@@ -28,12 +28,13 @@ def check_folder(striate, root, files) -> collections.Counter:
     assert snapshot(root) == before
     checked = result.json
     assert result.code == 1
-    assert checked["seen"] == len(checked["files"])
+    assert checked["file_count"] == len(checked["files"])
     assert (
-        checked["seen"] == checked["used"] + checked["quarantined"] + checked["ignored"]
+        checked["file_count"]
+        == checked["used"] + checked["quarantined"] + checked["ignored"]
     )
     names = {file["path"] for file in checked["files"]}
-    assert len(names) == checked["seen"]
+    assert len(names) == checked["file_count"]
     return collections.Counter(file.get("reason", "") for file in checked["files"])
 
 
@@ -88,7 +89,7 @@ def test_mutants_stay_within_512_mebibytes(tmp_path):
     wide = [type(answer) for answer in examine_files(paths)]
     tight = [type(answer) for answer in examine_files(paths, program=program)]
     assert wide == tight
-    assert Examined in tight
+    assert ExaminedImage in tight
 
 
 def test_an_intact_image_among_mutants_is_used(striate, tmp_path):
@@ -99,5 +100,5 @@ def test_an_intact_image_among_mutants_is_used(striate, tmp_path):
         paths.append(tmp_path / f"{number:02d}")
         paths[-1].write_bytes(payload)
     answers = list(examine_files([*paths, paths[0]]))
-    assert isinstance(answers[0], Examined)
-    assert answers[0].facts == answers[-1].facts
+    assert isinstance(answers[0], ExaminedImage)
+    assert answers[0].stats == answers[-1].stats

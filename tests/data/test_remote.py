@@ -136,7 +136,7 @@ def test_a_remote_set_is_read_once(memory, tmp_path, monkeypatch):
     [
         ("memory://nothing/there", "the address has no files"),
         ("nonsense://a/b", "nonsense"),
-        ("simplecache::memory://a", "images cannot be read from 'simplecache://'"),
+        ("simplecache::memory://a", "images cannot be read from 'simplecache::"),
         ("reference://a", "images cannot be read from"),
         ("memory://nothing.csv", "FileNotFoundError"),
         ("memory://p-{0..1}.tar", "FileNotFoundError"),

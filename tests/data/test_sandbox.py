@@ -1,8 +1,8 @@
-"""Workers that crash, hang and swallow memory: one image each, named, and no more.
+"""Sandbox: a worker that crashes, hangs or takes memory costs one image, by name.
 
 The workers here misbehave on purpose, on images whose bytes ask for it. Taken out one
-by one, each guard leaves its test red or hanging: the obituary, the patience, the limit
-of processor time, the limit of memory, the replacement after many images.
+by one, each guard leaves its test red or hanging: the crash report, the timeout, the
+limit of processor time, the limit of memory, the replacement after many images.
 """
 
 import io
@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 
 from striate.core.errors import StriateError
-from striate.data.check import prefetch as ahead
-from striate.data.check import sandbox as disposable
+from striate.data.check import prefetch, sandbox
 from striate.data.check import sandbox_worker as worker
-from striate.data.check.measure import Examined, Refused, examine_file
+from striate.data.check.image_stats import ExaminedImage, UnusableFile, examine_file
 from striate.data.check.sandbox import examine_files, examine_payloads
 from striate.data.decode.file_bytes import UndecodableError
 from support.images import encoded, pil_image, stripes
@@ -29,7 +28,7 @@ from support.images import encoded, pil_image, stripes
 WILD = """
 import ctypes, os, sys, time
 import striate.data.check.sandbox_worker as worker
-from striate.data.check.measure import examine_file
+from striate.data.check.image_stats import examine_file
 
 worker.SECONDS = 1
 worker.MEMORY = 1 << 30
@@ -72,7 +71,7 @@ def files(tmp_path):
     return make
 
 
-def looked(paths, **options):
+def examine(paths, **options):
     program = [sys.executable, "-c", WILD, str(paths[0].parent / "loot")]
     return list(examine_files(paths, program=program, **options))
 
@@ -80,7 +79,7 @@ def looked(paths, **options):
 def test_answers_come_in_order(files):
     paths = files(*[b""] * 40)
     answers = list(examine_files(paths, workers=2))
-    assert [a.facts for a in answers] == [examine_file(p).facts for p in paths]
+    assert [a.stats for a in answers] == [examine_file(p).stats for p in paths]
     assert [a.sha256 for a in answers] == [examine_file(p).sha256 for p in paths]
 
 
@@ -109,64 +108,64 @@ def test_no_files_no_answers():
 def test_one_image_is_lost_and_named(files, order, reason, detail):
     paths = files(b"", b"", order, b"", b"", b"", b"", b"", b"", b"")
     # The limit of processor time must come first, however busy the machine is.
-    answers = looked(paths, patience=3.0 if order == b"hang" else 100.0)
-    assert isinstance(answers[2], Refused)
+    answers = examine(paths, timeout=3.0 if order == b"hang" else 100.0)
+    assert isinstance(answers[2], UnusableFile)
     assert answers[2].reason == reason
     assert detail in answers[2].detail
     others = [a for k, a in enumerate(answers) if k != 2]
-    assert all(isinstance(a, Examined) for a in others)
+    assert all(isinstance(a, ExaminedImage) for a in others)
     expected = [examine_file(p).sha256 for k, p in enumerate(paths) if k != 2]
     assert [a.sha256 for a in others] == expected
 
 
 def test_memory_is_refused_not_taken(files):
     """The worker's own allocation fails; the machine never feels it."""
-    answers = looked(files(b"", b"hog", b""))
-    assert [type(a) for a in answers] == [Examined, Refused, Examined]
+    answers = examine(files(b"", b"hog", b""))
+    assert [type(a) for a in answers] == [ExaminedImage, UnusableFile, ExaminedImage]
     assert answers[1].reason == "crashes-the-decoder"
 
 
 def test_a_worker_cannot_write_a_file(files, tmp_path):
     """Even taken over by a hostile image it cannot change the user's files."""
-    answers = looked(files(b"", b"write", b""))
-    assert isinstance(answers[2], Examined)
-    assert isinstance(answers[1], Refused)
+    answers = examine(files(b"", b"write", b""))
+    assert isinstance(answers[2], ExaminedImage)
+    assert isinstance(answers[1], UnusableFile)
     loot = tmp_path / "loot"
     assert not loot.exists() or loot.read_bytes() == b""
 
 
 def test_many_crashes_in_a_row(files):
-    answers = looked(files(*[b"crash"] * 4, b""), workers=2)
-    assert [type(a) for a in answers] == [*[Refused] * 4, Examined]
+    answers = examine(files(*[b"crash"] * 4, b""), workers=2)
+    assert [type(a) for a in answers] == [*[UnusableFile] * 4, ExaminedImage]
 
 
 def test_workers_are_replaced_after_their_share(files, monkeypatch):
-    hired = []
+    started = []
     real = subprocess.Popen
 
     def count(*words, **options):
-        hired.append(1)
+        started.append(1)
         return real(*words, **options)
 
-    monkeypatch.setattr(disposable.subprocess, "Popen", count)
-    answers = list(examine_files(files(*[b""] * 9), workers=1, recycled=4))
-    assert all(isinstance(a, Examined) for a in answers)
-    assert len(hired) == 3
+    monkeypatch.setattr(sandbox.subprocess, "Popen", count)
+    answers = list(examine_files(files(*[b""] * 9), workers=1, max_images=4))
+    assert all(isinstance(a, ExaminedImage) for a in answers)
+    assert len(started) == 3
 
 
 def test_no_process_is_left_behind(files, monkeypatch):
-    made = []
+    processes = []
     real = subprocess.Popen
 
     def keep(*words, **options):
-        made.append(real(*words, **options))
-        return made[-1]
+        processes.append(real(*words, **options))
+        return processes[-1]
 
-    monkeypatch.setattr(disposable.subprocess, "Popen", keep)
+    monkeypatch.setattr(sandbox.subprocess, "Popen", keep)
     stream = examine_files(files(*[b""] * 8), workers=1)
     next(stream)
     stream.close()  # as when the user stops half way
-    assert [one.poll() is not None for one in made] == [True]
+    assert [one.poll() is not None for one in processes] == [True]
 
 
 def test_a_worker_that_cannot_start_is_an_error(files):
@@ -178,7 +177,7 @@ def test_a_worker_that_cannot_start_is_an_error(files):
 @pytest.mark.parametrize("first", ["pass", "sys.stdout.write('str')"])
 def test_a_worker_that_is_never_ready_is_an_error(files, monkeypatch, first):
     """Silent from the beginning, or after a few letters: the limit ends the wait."""
-    monkeypatch.setattr(disposable, "START", 0.5)
+    monkeypatch.setattr(sandbox, "START_TIMEOUT", 0.5)
     code = f"import sys, time; {first}; sys.stdout.flush(); time.sleep(20)"
     began = time.monotonic()
     with pytest.raises(StriateError, match="does not start"):
@@ -216,7 +215,7 @@ def test_a_image_that_vanishes(files):
     paths = files(b"", b"")
     paths[1].unlink()
     answers = list(examine_files(paths))
-    assert [type(a) for a in answers] == [Examined, Refused]
+    assert [type(a) for a in answers] == [ExaminedImage, UnusableFile]
     assert answers[1].reason == "missing"
 
 
@@ -227,40 +226,40 @@ def test_serve_answers_in_process(tmp_path, files, monkeypatch):
 
     [path] = files(b"")
     name = str(path).encode()
-    requests = io.BytesIO(worker.HEAD.pack(worker.PATH, len(name)) + name)
+    requests = io.BytesIO(worker.REQUEST_HEAD.pack(worker.PATH, len(name)) + name)
     answers = io.BytesIO()
     worker.serve(examine_file, requests, answers)
-    said = answers.getvalue()
-    assert said.startswith(worker.READY)
+    body = answers.getvalue()
+    assert body.startswith(worker.READY)
     sizes = [
-        worker.LENGTH.unpack_from(said, len(worker.READY) + at)[0] for at in (0, 4)
+        worker.LENGTH.unpack_from(body, len(worker.READY) + at)[0] for at in (0, 4)
     ]
     head = len(worker.READY) + 8
-    text, blob = said[head : head + sizes[0]], said[head + sizes[0] :]
+    text, blob = body[head : head + sizes[0]], body[head + sizes[0] :]
     assert len(blob) == sizes[1]
-    assert disposable.unpacked(text, blob).facts == examine_file(path).facts
+    assert sandbox.unpack_result(text, blob).stats == examine_file(path).stats
 
 
 def test_patience_is_per_image_not_per_batch(files, monkeypatch):
     """Many images may take longer together than one may alone: here a second each."""
-    real, answered = disposable.unpacked, []
+    real, unpacked = sandbox.unpack_result, []
 
-    def a_second_later(*said):
-        answered.append(said)
-        return real(*said)
+    def a_second_later(*body):
+        unpacked.append(body)
+        return real(*body)
 
-    clock = SimpleNamespace(monotonic=lambda: float(len(answered)))
-    monkeypatch.setattr(disposable, "time", clock)
-    monkeypatch.setattr(disposable, "unpacked", a_second_later)
-    answers = list(examine_files(files(*[b""] * 12), workers=1, patience=2.0))
+    clock = SimpleNamespace(monotonic=lambda: float(len(unpacked)))
+    monkeypatch.setattr(sandbox, "time", clock)
+    monkeypatch.setattr(sandbox, "unpack_result", a_second_later)
+    answers = list(examine_files(files(*[b""] * 12), workers=1, timeout=2.0))
     assert clock.monotonic() == 12.0
-    assert all(isinstance(a, Examined) for a in answers)
+    assert all(isinstance(a, ExaminedImage) for a in answers)
 
 
 # --- bytes that lie elsewhere: the same workers, given what they look at
 
 
-def given(payloads, **options):
+def examine_bytes(payloads, **options):
     """Examine these bytes, each the file of its number."""
     names = [str(number) for number in range(len(payloads))]
     return examine_payloads(names, lambda name: payloads[int(name)], **options)
@@ -268,11 +267,11 @@ def given(payloads, **options):
 
 def test_payloads_are_answered_as_files_are(files):
     paths = files(*[b""] * 40, b"no image")
-    answers = list(given([path.read_bytes() for path in paths], workers=2))
+    answers = list(examine_bytes([path.read_bytes() for path in paths], workers=2))
     expected = [examine_file(path) for path in paths]
     assert [a.sha256 for a in answers] == [e.sha256 for e in expected]
     assert [a.size for a in answers] == [e.size for e in expected]
-    assert [a.facts for a in answers[:-1]] == [e.facts for e in expected[:-1]]
+    assert [a.stats for a in answers[:-1]] == [e.stats for e in expected[:-1]]
     assert (answers[7].view == expected[7].view).all()
     assert answers[-1].reason == expected[-1].reason == "not-an-image"
 
@@ -291,8 +290,8 @@ def test_one_payload_is_lost_and_named(files, order, reason, detail):
     payloads = [path.read_bytes() for path in paths]
     payloads[2] = order
     program = [sys.executable, "-c", WILD, "loot"]
-    patience = 3.0 if order == b"hang" else 100.0
-    answers = list(given(payloads, program=program, patience=patience))
+    timeout = 3.0 if order == b"hang" else 100.0
+    answers = list(examine_bytes(payloads, program=program, timeout=timeout))
     assert (answers[2].reason, detail in answers[2].detail) == (reason, True)
     others = [a for k, a in enumerate(answers) if k != 2]
     assert [a.sha256 for a in others] == [
@@ -304,7 +303,7 @@ def test_payloads_larger_than_a_pipe():
     """Neither side waits for the other to read."""
     noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
     payloads = [encoded(pil_image(np.roll(noise, k)), "BMP") for k in range(6)]
-    answers = list(given(payloads, workers=1, program=disposable.PREVIEWER))
+    answers = list(examine_bytes(payloads, workers=1, program=sandbox.PREVIEWER))
     assert [a.size for a in answers] == [len(payload) for payload in payloads]
 
 
@@ -313,7 +312,7 @@ def test_a_worker_that_takes_nothing_is_given_up():
     code = "import sys, time; sys.stdout.write('striate\\n'); sys.stdout.flush()"
     program = [sys.executable, "-c", f"{code}; time.sleep(60)"]
     began = time.monotonic()
-    answers = list(given([bytes(1 << 20)] * 2, program=program, patience=1.0))
+    answers = list(examine_bytes([bytes(1 << 20)] * 2, program=program, timeout=1.0))
     assert [a.reason for a in answers] == ["too-slow"] * 2
     assert time.monotonic() - began < 30
 
@@ -328,7 +327,7 @@ def test_what_cannot_be_read_is_an_answer(files):
 
     names = ["a", "sound", *"bcdefgh"]
     answers = list(examine_payloads(names, read))
-    lost = Refused(reason="unreadable", detail="the line is dead")
+    lost = UnusableFile(reason="unreadable", detail="the line is dead")
     assert answers[1].sha256 == examine_file(path).sha256
     assert [a for k, a in enumerate(answers) if k != 1] == [lost] * 8
 
@@ -349,45 +348,45 @@ def test_few_payloads_are_held(files):
 
     names = [str(number) for number in range(100)]
     answers = list(examine_payloads(names, read, workers=1))
-    assert all(isinstance(a, Examined) for a in answers)
+    assert all(isinstance(a, ExaminedImage) for a in answers)
     assert held == []
     # Those read ahead, those on their way to the worker, and the one in between.
-    assert max(most) <= ahead.TOGETHER + disposable.PAYLOADS + 1
+    assert max(most) <= prefetch.READ_AHEAD + sandbox.QUEUED_PAYLOADS + 1
 
 
 def test_the_wait_for_bytes_is_no_workers_fault(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(disposable, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(sandbox, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def request(index):
         now[0] += 70
         return worker.PAYLOAD, b"late"
 
-    crew = disposable._Crew(1, request, 1, (), 60.0, 1)
-    crew.workers = [SimpleNamespace(since=95.0)]
-    assert crew.fetch(0) == (worker.PAYLOAD, b"late")
-    assert crew.workers[0].since == 165.0
+    pool = sandbox._WorkerPool(1, request, 1, (), 60.0, 1)
+    pool.workers = [SimpleNamespace(last_activity=95.0)]
+    assert pool.fetch(0) == (worker.PAYLOAD, b"late")
+    assert pool.workers[0].last_activity == 165.0
 
 
 def test_files_are_read_a_few_ahead():
-    begun, answered = [], threading.Event()
+    started, unpacked = [], threading.Event()
 
     def read(name):
-        begun.append(name)
-        answered.wait(10)
+        started.append(name)
+        unpacked.wait(10)
         if name == "2":
             raise UndecodableError("missing", "no such file")
         if name == "3":
             raise KeyError(name)
         return name.encode()
 
-    read_ahead = ahead.Ahead([str(k) for k in range(50)], read, longest=0.2)
-    late = Refused(reason="too-slow", detail="not read within 0 s")
+    read_ahead = prefetch.Prefetcher([str(k) for k in range(50)], read, timeout=0.2)
+    late = UnusableFile(reason="too-slow", detail="not read within 0 s")
     assert read_ahead(0) == late
-    assert sorted(begun) == ["0", "1", "2", "3"][: ahead.TOGETHER]
-    answered.set()
+    assert sorted(started) == ["0", "1", "2", "3"][: prefetch.READ_AHEAD]
+    unpacked.set()
     assert read_ahead(1) == b"1"
-    assert read_ahead(2) == Refused(reason="missing", detail="no such file")
+    assert read_ahead(2) == UnusableFile(reason="missing", detail="no such file")
     with pytest.raises(KeyError):  # a fault of the program, not of the file
         read_ahead(3)
     assert read_ahead(1) == b"1"  # again, because a worker died that had it
@@ -395,11 +394,11 @@ def test_files_are_read_a_few_ahead():
 
 def test_a_request_cut_short_is_not_answered(monkeypatch):
     monkeypatch.setattr(worker, "_grant_seconds", lambda: None)
-    requests = io.BytesIO(worker.HEAD.pack(worker.PAYLOAD, 9) + b"half")
+    requests = io.BytesIO(worker.REQUEST_HEAD.pack(worker.PAYLOAD, 9) + b"half")
     answers = io.BytesIO()
     worker.serve(examine_file, requests, answers)
     assert answers.getvalue() == worker.READY
 
 
 def test_where_a_file_is():
-    assert Path(disposable.WORKER[0]).exists()
+    assert Path(sandbox.WORKER[0]).exists()

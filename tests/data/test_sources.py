@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.cache import free_memory as memory
 from striate.data.find_source import find_source
 from striate.data.load import load_data, load_labeled
@@ -186,14 +186,14 @@ def test_an_earlier_split_is_reused():
 def test_load_labeled():
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     data = load_data(source)
-    shuffled = Labels(("2", "0", "1"))
+    shuffled = ClassNames(("2", "0", "1"))
     subset, skipped = load_labeled(source, data.preprocess, shuffled)
     assert [shuffled[i] for i in subset.labels.tolist()] == [f"{n}" for n in NUMBERS]
     assert skipped == ()
     with pytest.raises(DataError, match="'toy' has no val split"):
         load_labeled(source, data.preprocess, shuffled, "val")
     with pytest.raises(DataError, match="the network does not know these classes: 2"):
-        load_labeled(source, data.preprocess, Labels(("0", "1")))
+        load_labeled(source, data.preprocess, ClassNames(("0", "1")))
 
 
 def test_available_memory_includes_caches(monkeypatch, tmp_path):

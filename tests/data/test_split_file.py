@@ -1,4 +1,4 @@
-"""An earlier split taken up again: old images stay, new ones are dealt."""
+"""Split files: old images keep their split, new ones are assigned."""
 
 import csv
 import shutil
@@ -12,9 +12,9 @@ from striate.core.errors import DataError, SettingError
 from striate.core.files import read_csv, write_csv
 from striate.data.load import load_data
 from striate.data.sources.source import Record, from_arrays
-from striate.data.split.assign import assign
+from striate.data.split.assign import assign_splits
 from striate.data.split.hash_split import SplitConfig
-from striate.data.split.split_file import read_earlier
+from striate.data.split.split_file import read_split
 from support.images import pil_image, stripes, write_folder
 
 
@@ -35,7 +35,7 @@ def photos(tmp_path):
     return write_folder(tmp_path / "photos", count=30)
 
 
-def test_a_split_dealt_exactly_stays_when_images_come(photos):
+def test_an_exact_split_is_kept_when_images_are_added(photos):
     """The file makes the promise that an exact deal by itself cannot."""
     first = load_data(photos, exact=True, seed=1)
     save(first.rows)
@@ -46,15 +46,15 @@ def test_a_split_dealt_exactly_stays_when_images_come(photos):
     assert splits(first).items() <= splits(again).items()
     assert len(again.rows) == 69
     assert again.notes == (
-        "split of split.csv: 60 images stay where they were, 9 new ones are dealt, "
-        "0 are gone",
+        "split of split.csv: 60 images keep their split, 9 new images are assigned, "
+        "0 are missing",
     )
     # Dealt anew they would not have stayed: the file is what keeps them.
     anew = splits(load_data(photos, exact=True, seed=1))
     assert any(anew[path] != split for path, split in splits(first).items())
 
 
-def test_renamed_files_are_known_by_content_and_changed_ones_are_new(photos):
+def test_renamed_files_match_by_content_and_changed_files_are_new(photos):
     first = load_data(photos, exact=True)
     save(first.rows)
     (photos / "down/00.png").rename(photos / "down/renamed.png")
@@ -64,8 +64,8 @@ def test_renamed_files_are_known_by_content_and_changed_ones_are_new(photos):
     had, have = splits(first), splits(again)
     assert have["down/renamed.png"] == had["down/00.png"]
     assert "59 images" not in again.notes[0]
-    assert "58 images stay where they were, 1 new" in again.notes[0]
-    assert "1 are gone" in again.notes[0]
+    assert "58 images keep their split, 1 new" in again.notes[0]
+    assert "1 are missing" in again.notes[0]
     rest = had.keys() - {"down/00.png", "down/01.png", "down/02.png"}
     assert {have[p] for p in rest} == {"train", "val", "test"}
     assert all(have[path] == had[path] for path in rest)
@@ -77,12 +77,12 @@ def records(**groups):
 
 def test_a_new_image_of_an_old_group_goes_where_the_group_is(tmp_path):
     old = records(a="g", b="h", c=None)
-    rows = assign(old, ["1", "2", "3"], SplitConfig()).rows
+    rows = assign_splits(old, ["1", "2", "3"], SplitConfig()).rows
     for split, row in zip(("train", "val", "test"), rows, strict=True):
         object.__setattr__(row, "split", split)
-    earlier = read_earlier(save(rows))
+    earlier = read_split(save(rows))
     news = records(d="g", e="h", f=None, g="g")
-    found = assign(
+    found = assign_splits(
         [*old, *news], ["1", "2", "3", "4", "5", "3", "2"], SplitConfig(), earlier
     )
     have = {row.path: row.split for row in found.rows}
@@ -95,7 +95,7 @@ def test_a_new_image_of_an_old_group_goes_where_the_group_is(tmp_path):
         "f": "test",
     }
     # The new copy of a validation image in a training group is left out.
-    assert [(s.path, s.reason) for s in found.left_out] == [("g", "twin-in-val")]
+    assert [(s.path, s.reason) for s in found.left_out] == [("g", "duplicate-in-val")]
 
 
 def test_a_table_of_ones_own_is_a_split_too(photos, tmp_path):
@@ -123,7 +123,7 @@ def test_a_split_without_a_test_gets_none(photos):
     assert splits(first).items() <= splits(again).items()
 
 
-def test_given_splits_stand(tmp_path):
+def test_given_splits_are_kept(tmp_path):
     """Validation dealt from given training images is kept; the folders' test is."""
     for seed, name in enumerate(("train", "test")):
         write_folder(tmp_path / "sets" / name, count=20, seed=seed)
@@ -135,7 +135,7 @@ def test_given_splits_stand(tmp_path):
         tmp_path / "sets/test/across/00.png", tmp_path / "sets/train/across/t.png"
     )
     moved = load_data(tmp_path / "sets", split="split.csv")
-    assert moved.notes[1] == "1 test images stand in train now; dealt anew"
+    assert moved.notes[1] == "1 test images are now in train; assigned again"
     assert splits(moved)["train/across/t.png"] in ("train", "val")
 
 
@@ -155,7 +155,7 @@ def test_a_run_is_a_split(striate, photos):
     write_folder(photos, count=33)
     words = ("--epochs", "1", "--seed", "3", "--out", "b")
     said = striate("train", photos, "--split", "a", *words)
-    assert "60 images stay where they were, 6 new ones are dealt" in said.out
+    assert "60 images keep their split, 6 new images are assigned" in said.out
     had, have = (
         {row["path"]: row["split"] for row in read_csv(Path(run) / "split.csv")}
         for run in ("runs/train/a", "b")
@@ -164,7 +164,7 @@ def test_a_run_is_a_split(striate, photos):
     assert api.load_run("b").recipe.split == str(
         Path("runs/train/a/split.csv").resolve()
     )
-    assert "60 images stay where they were" in Path("b/report.html").read_text()
+    assert "60 images keep their split" in Path("b/report.html").read_text()
     # And again from the settings that the run wrote down.
     assert striate("train", "--config", "b/args.yaml", "--out", "c").code == 0
     assert Path("c/split.csv").read_text() == Path("b/split.csv").read_text()
@@ -173,30 +173,30 @@ def test_a_run_is_a_split(striate, photos):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a split needs the columns path and split; got: "),
+        ("", "a split file needs the columns path and split, got: "),
         ("path,label\na,b\n", "got: path, label"),
         ("image,split\na,train\n", "got: image, split"),
-        ("path,split\na,train\nb,holdout\n", "split cannot be 'holdout'"),
+        ("path,split\na,train\nb,holdout\n", "unknown split 'holdout'"),
     ],
 )
-def test_what_is_no_split(tmp_path, text, message):
+def test_invalid_split_files(tmp_path, text, message):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(DataError) as caught:
-        read_earlier("s.csv")
+        read_split("s.csv")
     assert message in str(caught.value)
 
 
-def test_a_split_that_is_not_there(striate, refused, photos, tmp_path):
-    with pytest.raises(DataError, match="no split is there"):
-        read_earlier(tmp_path)
+def test_a_missing_split_file(striate, refused, photos, tmp_path):
+    with pytest.raises(DataError, match="there is no split file"):
+        read_split(tmp_path)
     (tmp_path / "bad.csv").write_bytes(b'path,split\n"' + b"x" * 200_000)
-    with pytest.raises(DataError, match="not a split: field larger"):
-        read_earlier("bad.csv")
+    with pytest.raises(DataError, match="not a split file: field larger"):
+        read_split("bad.csv")
     assert "no run folder is there" in refused(photos, "--split", "nowhere")
     assert "line 3" in refused(
         photos, "--split", save_lines(tmp_path, "a,train", "b,x")
     )
-    with pytest.raises(SettingError, match="cannot be dealt into folds"):
+    with pytest.raises(SettingError, match="cannot be divided into folds"):
         load_data(photos, split="split.csv", folds=2, fold=0)
 
 

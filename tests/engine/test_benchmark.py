@@ -1,4 +1,4 @@
-"""The way a network is run: chosen by measurement, which changes nothing."""
+"""Choice of the execution mode by measurement, and bf16 support."""
 
 import random
 
@@ -9,19 +9,23 @@ from torch import nn
 
 from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import SettingError
-from striate.engine import benchmark as tuning
-from striate.engine import execution as ways
-from striate.engine.benchmark import FEWEST_STEPS, Free, race, tune
+from striate.engine import benchmark, execution
+from striate.engine.benchmark import (
+    MIN_STEPS,
+    ExecutionChoices,
+    choose_execution,
+    time_steps,
+)
 from striate.engine.execution import (
     ExecutionConfig,
     Forward,
+    bf16_obstacle,
     check_precision,
-    why_not_bf16,
 )
 from striate.engine.stepper import Stepper
 
 CPU = torch.device("cpu")
-ENOUGH = FEWEST_STEPS
+ENOUGH = MIN_STEPS
 
 
 def network():
@@ -33,19 +37,19 @@ def batch():
     return torch.randn(4, 1, 6, 6), torch.tensor([0, 1, 0, 1])
 
 
-def clocked(monkeypatch, seconds):
+def fake_times(monkeypatch, seconds):
     """Let each way take what the table says, in place of what it takes."""
-    asked = []
+    measured = []
 
-    def raced(model, batch, rivals):
-        asked.append([str(way) for way in rivals])
-        return [seconds[str(way)] for way in rivals]
+    def fake_time_steps(model, batch, configs):
+        measured.append([str(config) for config in configs])
+        return [seconds[str(config)] for config in configs]
 
-    monkeypatch.setattr(tuning, "race", raced)
-    return asked
+    monkeypatch.setattr(benchmark, "time_steps", fake_time_steps)
+    return measured
 
 
-def test_a_measurement_leaves_everything_as_it_was():
+def test_benchmark_changes_nothing():
     model, pair = network(), batch()
     optimizer = torch.optim.AdamW(model.parameters())
     Stepper(model, optimizer)(*pair, 0)
@@ -53,10 +57,16 @@ def test_a_measurement_leaves_everything_as_it_was():
     moments = [t.clone() for s in optimizer.state.values() for t in s.values()]
     grads = [p.grad.clone() for p in model.parameters()]
     layouts = [p.stride() for p in model.parameters()]
-    chance = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    rng_state = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state()[1].copy(),
+    )
     model.eval()
-    choice = tune(model, pair, ExecutionConfig(), Free(layout=True, half=True), ENOUGH)
-    assert set(choice.seconds) >= {"nhwc fp32", "nchw fp32"}
+    result = choose_execution(
+        model, pair, ExecutionConfig(), ExecutionChoices(layout=True, bf16=True), ENOUGH
+    )
+    assert set(result.seconds) >= {"nhwc fp32", "nchw fp32"}
     after = model.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     now = [t for s in optimizer.state.values() for t in s.values()]
@@ -66,15 +76,17 @@ def test_a_measurement_leaves_everything_as_it_was():
     )
     assert [p.stride() for p in model.parameters()] == layouts
     assert not any(module.training for module in model.modules())
-    assert torch.equal(torch.get_rng_state(), chance[0])
-    assert random.getstate() == chance[1]
-    assert (np.random.get_state()[1] == chance[2]).all()
+    assert torch.equal(torch.get_rng_state(), rng_state[0])
+    assert random.getstate() == rng_state[1]
+    assert (np.random.get_state()[1] == rng_state[2]).all()
 
 
-def test_a_short_run_measures_nothing(monkeypatch):
-    asked = clocked(monkeypatch, {})
-    choice = tune(network(), batch(), ExecutionConfig(), Free(half=True), ENOUGH - 1)
-    assert (choice.way, choice.seconds, choice.gain, asked) == (
+def test_short_run_is_not_benchmarked(monkeypatch):
+    measured = fake_times(monkeypatch, {})
+    result = choose_execution(
+        network(), batch(), ExecutionConfig(), ExecutionChoices(bf16=True), ENOUGH - 1
+    )
+    assert (result.execution, result.seconds, result.speedup, measured) == (
         ExecutionConfig(),
         {},
         1.0,
@@ -83,56 +95,71 @@ def test_a_short_run_measures_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("nchw", "chosen"), [(0.95, "nhwc"), (0.92, "nhwc"), (0.90, "nchw")]
+    ("nchw", "expected"), [(0.95, "nhwc"), (0.92, "nhwc"), (0.90, "nchw")]
 )
-def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, chosen):
-    clocked(monkeypatch, {"nhwc fp32": 1.0, "nchw fp32": nchw})
-    choice = tune(network(), batch(), ExecutionConfig(), Free(), ENOUGH)
-    assert choice.way == ExecutionConfig(layout=chosen)
+def test_layout_needs_a_minimum_speedup(monkeypatch, nchw, expected):
+    fake_times(monkeypatch, {"nhwc fp32": 1.0, "nchw fp32": nchw})
+    result = choose_execution(
+        network(), batch(), ExecutionConfig(), ExecutionChoices(), ENOUGH
+    )
+    assert result.execution == ExecutionConfig(layout=expected)
 
 
-@pytest.mark.parametrize(("half", "chosen"), [(0.9, "fp32"), (0.8, "bf16")])
-def test_half_precision_must_gain_more(monkeypatch, half, chosen):
-    times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc bf16": half}
-    clocked(monkeypatch, times)
-    choice = tune(network(), batch(), ExecutionConfig(), Free(half=True), ENOUGH)
-    assert choice.way == ExecutionConfig(precision=chosen)
-    assert choice.gain == pytest.approx(1 / half if chosen == "bf16" else 1)
+@pytest.mark.parametrize(("bf16_seconds", "expected"), [(0.9, "fp32"), (0.8, "bf16")])
+def test_bf16_needs_a_larger_speedup(monkeypatch, bf16_seconds, expected):
+    times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc bf16": bf16_seconds}
+    fake_times(monkeypatch, times)
+    result = choose_execution(
+        network(), batch(), ExecutionConfig(), ExecutionChoices(bf16=True), ENOUGH
+    )
+    assert result.execution == ExecutionConfig(precision=expected)
+    assert result.speedup == pytest.approx(
+        1 / bf16_seconds if expected == "bf16" else 1
+    )
 
 
-def test_compiling_is_tried_only_where_a_minute_is_nothing(monkeypatch):
+def test_compilation_is_tried_only_for_long_runs(monkeypatch):
     times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc fp32 compiled": 0.5}
-    asked = clocked(monkeypatch, times)
-    free = Free(compiled=True)
-    assert not tune(network(), batch(), ExecutionConfig(), free, 3_599).way.compiled
-    assert len(asked) == 1
-    assert tune(network(), batch(), ExecutionConfig(), free, 3_600).way.compiled
+    measured = fake_times(monkeypatch, times)
+    choices = ExecutionChoices(compiled=True)
+    assert not choose_execution(
+        network(), batch(), ExecutionConfig(), choices, 3_599
+    ).execution.compiled
+    assert len(measured) == 1
+    assert choose_execution(
+        network(), batch(), ExecutionConfig(), choices, 3_600
+    ).execution.compiled
 
 
-def test_what_is_asked_for_is_not_measured(monkeypatch):
-    asked = clocked(monkeypatch, {})
-    asked_for = ExecutionConfig(layout="nchw")
-    assert tune(network(), batch(), asked_for, Free(layout=False), ENOUGH).seconds == {}
-    assert asked == []
+def test_user_choices_are_not_benchmarked(monkeypatch):
+    measured = fake_times(monkeypatch, {})
+    layout = ExecutionConfig(layout="nchw")
+    assert (
+        choose_execution(
+            network(), batch(), layout, ExecutionChoices(layout=False), ENOUGH
+        ).seconds
+        == {}
+    )
+    assert measured == []
 
 
-def test_a_race_is_timed():
-    taken = race(
+def test_time_steps():
+    seconds = time_steps(
         network(), batch(), [ExecutionConfig(), ExecutionConfig(layout="nchw")]
     )
-    assert len(taken) == 2
-    assert all(seconds > 0 for seconds in taken)
+    assert len(seconds) == 2
+    assert all(seconds > 0 for seconds in seconds)
 
 
-def test_half_precision_answers_in_float32():
+def test_bf16_outputs_are_float32():
     model, (x, _) = network().eval(), batch()
-    half = Forward(model, ExecutionConfig(precision="bf16"))(x)
-    assert half.dtype == torch.float32
-    assert not torch.equal(half, model(x))
-    assert torch.allclose(half, model(x), atol=0.05)
+    bf16_seconds = Forward(model, ExecutionConfig(precision="bf16"))(x)
+    assert bf16_seconds.dtype == torch.float32
+    assert not torch.equal(bf16_seconds, model(x))
+    assert torch.allclose(bf16_seconds, model(x), atol=0.05)
 
 
-def test_heads_on_the_way_answer_in_float32_too():
+def test_bf16_auxiliary_outputs_are_float32():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -148,24 +175,24 @@ def test_heads_on_the_way_answer_in_float32_too():
 def test_weights_and_optimizer_stay_in_float32():
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-    learn = Stepper(model, optimizer, way=ExecutionConfig(precision="bf16"))
-    losses = [learn(*batch(), step) for step in range(3)]
+    stepper = Stepper(model, optimizer, execution=ExecutionConfig(precision="bf16"))
+    losses = [stepper(*batch(), step) for step in range(3)]
     assert all(loss < 3 for loss in losses)
-    kept = [t for s in optimizer.state.values() for t in s.values()]
-    everything = [*model.parameters(), *kept, *(p.grad for p in model.parameters())]
-    assert {tensor.dtype for tensor in everything} == {torch.float32}
+    moments_ = [t for s in optimizer.state.values() for t in s.values()]
+    tensors = [*model.parameters(), *moments_, *(p.grad for p in model.parameters())]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
     assert model[1].running_mean.dtype == torch.float32
 
 
 def info(monkeypatch, tmp_path, text):
     path = tmp_path / "cpuinfo"
     path.write_text(text)
-    monkeypatch.setattr(ways, "CPU_INFO", path)
+    monkeypatch.setattr(execution, "CPU_INFO", path)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
 
 
 @pytest.mark.parametrize(
-    ("text", "able"),
+    ("text", "supported"),
     [
         ("flags\t\t: fpu avx2 fma\n", False),
         ("flags\t\t: fpu avx512f avx512_bf16\n", True),
@@ -174,26 +201,26 @@ def info(monkeypatch, tmp_path, text):
         ("model name: nobody knows\n", False),
     ],
 )
-def test_half_precision_needs_the_instructions(monkeypatch, tmp_path, text, able):
+def test_bf16_needs_cpu_instructions(monkeypatch, tmp_path, text, supported):
     info(monkeypatch, tmp_path, text)
-    assert (why_not_bf16(CPU) == "") == able
+    assert (bf16_obstacle(CPU) == "") == supported
 
 
-def test_half_precision_is_refused_with_the_reason(monkeypatch, tmp_path):
+def test_bf16_is_refused_with_the_reason(monkeypatch, tmp_path):
     info(monkeypatch, tmp_path, "flags: avx2\n")
     with pytest.raises(SettingError, match=r"no bf16 instructions .* hundreds"):
         check_precision("bf16", CPU)
     check_precision("fp32", CPU)
     check_precision("auto", CPU)
-    monkeypatch.setattr(ways, "CPU_INFO", tmp_path / "none")
-    assert why_not_bf16(CPU)
+    monkeypatch.setattr(execution, "CPU_INFO", tmp_path / "none")
+    assert bf16_obstacle(CPU)
 
 
-def test_other_devices(monkeypatch):
-    assert "never measured on mps" in why_not_bf16(torch.device("mps"))
-    for able in (True, False):
-        known = lambda including_emulation, able=able: able  # noqa: E731
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", known)
-        assert (why_not_bf16(torch.device("cuda")) == "") == able
+def test_bf16_on_other_devices(monkeypatch):
+    assert "never measured on mps" in bf16_obstacle(torch.device("mps"))
+    for supported in (True, False):
+        is_supported = lambda including_emulation, supported=supported: supported  # noqa: E731
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+        assert (bf16_obstacle(torch.device("cuda")) == "") == supported
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert "switched off" in why_not_bf16(CPU)
+    assert "switched off" in bf16_obstacle(CPU)

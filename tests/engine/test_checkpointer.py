@@ -1,4 +1,4 @@
-"""What is kept and when, what is refused, and what is given back."""
+"""Checkpointer: what is saved and when, failed writes, and restoring."""
 
 import errno
 import json
@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
-from striate.engine.checkpoint import OptimizerState, read_weights
-from striate.engine.checkpointer import Checkpointer, state_of
+from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.checkpointer import Checkpointer, checkpoint_state
 from striate.engine.optim import make_optimizer
 from striate.engine.step import train_step
-from striate.engine.train_state import EpochDone, StepDone, TrainState
+from striate.engine.train_state import TrainState
+from striate.engine.weights_io import OptimizerState, read_weights
 from support.power_loss import in_memory
 
 
@@ -30,7 +31,7 @@ class Clock:
         return self.now
 
 
-class Bench:
+class SavedNetwork:
     """A network that has learned one step, its keeper, and a clock set by hand."""
 
     def __init__(self, folder, width=4, optimizer="adamw", extra=None, **options):
@@ -39,89 +40,91 @@ class Bench:
         self.optimizer = make_optimizer(self.model, optimizer, 0.01, 0.9, 0.1)
         x, y = torch.randn(4, 1, 4, 4), torch.tensor([0, 1, 0, 1])
         train_step(self.model, x, y, self.optimizer)
-        self.clock, self.told = Clock(), []
-        parts = {"optimizer": OptimizerState(self.optimizer), **(extra or {})}
-        options = {"every": 60.0, "tell": self.told.append, **options}
-        self.keeper = Checkpointer(
-            self.folder, self.model, parts, clock=self.clock, **options
+        self.clock, self.messages = Clock(), []
+        stateful = {"optimizer": OptimizerState(self.optimizer), **(extra or {})}
+        options = {"interval": 60.0, "warn": self.messages.append, **options}
+        self.checkpointer = Checkpointer(
+            self.folder, self.model, stateful, clock=self.clock, **options
         )
 
     def step(self):
-        at = self.keeper.at
-        done = StepDone(at.epoch, at.batch, at.step, 0.1, 0.1, 4)
-        at.step_done(0.1, 0.1, 4)
-        self.keeper.on_step(done)
+        state = self.checkpointer.state
+        result = StepResult(state.epoch, state.batch, state.step, 0.1, 0.1, 4)
+        state.record_step(0.1, 0.1, 4)
+        self.checkpointer.on_step_end(result)
 
     def epoch(self, accuracy):
-        self.keeper.on_epoch(self.keeper.at.epoch_done(0.5, accuracy, accuracy))
+        self.checkpointer.on_epoch_end(
+            self.checkpointer.state.record_epoch(0.5, accuracy, accuracy)
+        )
 
-    def bump(self):
+    def change_bias(self):
         with torch.no_grad():
             self.model[3].bias += 1
 
-    def kept(self):
+    def saved(self):
         return sorted(p.name for p in (self.folder / "last").glob("step-*"))
 
     def best(self):
         return read_weights(self.folder / "best.safetensors")["3.bias"]
 
     def newest(self):
-        return self.keeper.vault.newest()[0]
+        return self.checkpointer.store.newest()[0]
 
 
 @pytest.fixture
-def bench():
+def setup():
     with in_memory() as folder:
-        yield Bench(folder)
+        yield SavedNetwork(folder)
 
 
-def test_the_best_is_kept(bench):
-    bench.epoch(0.5)
-    first = bench.best()
-    bench.bump()
-    bench.epoch(0.4)
-    assert torch.equal(bench.best(), first)
-    bench.epoch(0.6)
-    assert torch.equal(bench.best(), bench.model[3].bias)
+def test_best_weights_are_saved(setup):
+    setup.epoch(0.5)
+    first = setup.best()
+    setup.change_bias()
+    setup.epoch(0.4)
+    assert torch.equal(setup.best(), first)
+    setup.epoch(0.6)
+    assert torch.equal(setup.best(), setup.model[3].bias)
 
 
-def test_it_saves_when_it_is_time(bench):
-    bench.keeper.save()
+def test_checkpoints_are_saved_at_intervals(setup):
+    setup.checkpointer.save()
     for now, count in ((59, 1), (61, 2), (120, 2), (122, 2)):
-        bench.clock.now = now
-        bench.step()
-        assert len(bench.kept()) == count
-    assert bench.kept() == ["step-00000002-epoch-0000", "step-00000004-epoch-0000"]
-    bench.clock.now = 200
-    bench.epoch(0.5)
-    assert bench.kept()[-1] == "step-00000004-epoch-0001"
-    bench.keeper.save()
-    assert bench.told == []
+        setup.clock.now = now
+        setup.step()
+        assert len(setup.saved()) == count
+    assert setup.saved() == ["step-00000002-epoch-0000", "step-00000004-epoch-0000"]
+    setup.clock.now = 200
+    setup.epoch(0.5)
+    assert setup.saved()[-1] == "step-00000004-epoch-0001"
+    setup.checkpointer.save()
+    assert setup.messages == []
 
 
-def test_what_is_kept_is_not_kept_again(bench):
-    bench.keeper.save()
-    before = bench.newest().path.stat().st_mtime_ns
-    bench.keeper.save()
-    assert bench.newest().path.stat().st_mtime_ns == before
+def test_the_same_state_is_not_saved_twice(setup):
+    setup.checkpointer.save()
+    before = setup.newest().path.stat().st_mtime_ns
+    setup.checkpointer.save()
+    assert setup.newest().path.stat().st_mtime_ns == before
 
 
-def test_a_network_of_its_own_is_judged():
+def test_best_weights_of_a_separate_eval_model():
     """The best weights may be those of a moving average."""
     with in_memory() as folder:
-        average = net()
-        bench = Bench(folder, judged=average, extra={"average": average})
-        bench.epoch(0.5)
-        bench.keeper.save()
-        assert torch.equal(bench.best(), average[3].bias)
-        assert not torch.equal(bench.best(), bench.model[3].bias)
-        assert "average.safetensors" in bench.newest().files
+        ema = net()
+        setup = SavedNetwork(folder, eval_model=ema, extra={"ema": ema})
+        setup.epoch(0.5)
+        setup.checkpointer.save()
+        assert torch.equal(setup.best(), ema[3].bias)
+        assert not torch.equal(setup.best(), setup.model[3].bias)
+        assert "ema.safetensors" in setup.newest().files
         other = net()
         with torch.no_grad():
             other[3].bias += 5
-        again = Bench(folder, judged=other, extra={"average": other})
-        again.keeper.restore(again.newest())
-        assert torch.equal(other[3].bias, average[3].bias)
+        again = SavedNetwork(folder, eval_model=other, extra={"ema": other})
+        again.checkpointer.restore(again.newest())
+        assert torch.equal(other[3].bias, ema[3].bias)
 
 
 # --- a disk that refuses
@@ -131,29 +134,31 @@ def full(handle, payload):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_refused_checkpoint_is_told_and_tried_again(bench, monkeypatch):
-    bench.keeper.save()
+def test_failed_checkpoint_gives_a_warning_and_is_retried(setup, monkeypatch):
+    setup.checkpointer.save()
     monkeypatch.setattr(os, "write", full)
-    bench.clock.now = 61
-    bench.step()
-    bench.clock.now = 100
-    bench.step()
-    assert len(bench.told) == 1
-    assert bench.told[0].startswith("no checkpoint: could not save step-00000001-epo")
-    assert "the disk is full (" in bench.told[0]
-    assert bench.told[0].endswith(" free); the run goes on")
+    setup.clock.now = 61
+    setup.step()
+    setup.clock.now = 100
+    setup.step()
+    assert len(setup.messages) == 1
+    assert setup.messages[0].startswith(
+        "no checkpoint: could not save step-00000001-epo"
+    )
+    assert "the disk is full (" in setup.messages[0]
+    assert setup.messages[0].endswith(" free); the run continues")
     monkeypatch.undo()
-    bench.clock.now = 122
-    bench.step()
-    assert bench.kept() == ["step-00000000-epoch-0000", "step-00000003-epoch-0000"]
+    setup.clock.now = 122
+    setup.step()
+    assert setup.saved() == ["step-00000000-epoch-0000", "step-00000003-epoch-0000"]
 
 
-def test_the_message_knows_the_size(bench, monkeypatch):
+def test_error_message_contains_the_size(setup, monkeypatch):
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(StorageError) as caught:
-        bench.keeper.save()
-    state = bench.optimizer.state_dict()["state"].values()
-    size = sum(t.nbytes for t in bench.model.state_dict().values())
+        setup.checkpointer.save()
+    state = setup.optimizer.state_dict()["state"].values()
+    size = sum(t.nbytes for t in setup.model.state_dict().values())
     size += sum(t.nbytes for entries in state for t in entries.values())
     assert f"({size:,} bytes needed, " in caught.value.what
 
@@ -161,74 +166,74 @@ def test_the_message_knows_the_size(bench, monkeypatch):
 # --- numbers that are none
 
 
-def test_weights_that_are_not_finite_are_never_kept(bench):
+def test_nonfinite_weights_are_never_saved(setup):
     """Without the check a checkpoint of NaN takes the place of the last good one."""
-    bench.keeper.save()
-    bench.step()
+    setup.checkpointer.save()
+    setup.step()
     with torch.no_grad():
-        bench.model[3].weight[0, 0] = float("inf")
+        setup.model[3].weight[0, 0] = float("inf")
     with pytest.raises(NonFiniteError, match=r"NaN or infinite, first 3\.weight"):
-        bench.keeper.save()
+        setup.checkpointer.save()
     with pytest.raises(NonFiniteError):
-        bench.epoch(0.9)
-    assert bench.kept() == ["step-00000000-epoch-0000"]
-    assert not (bench.folder / "best.safetensors").exists()
+        setup.epoch(0.9)
+    assert setup.saved() == ["step-00000000-epoch-0000"]
+    assert not (setup.folder / "best.safetensors").exists()
 
 
 # --- going back
 
 
-def test_everything_comes_back(bench):
-    bench.step()
-    bench.epoch(0.5)
-    bench.keeper.save()
-    kept = {k: v.clone() for k, v in bench.model.state_dict().items()}
-    moments = OptimizerState(bench.optimizer).state_dict()
-    best = bench.best()
-    other = Bench(bench.folder.parent, optimizer="adamw")
-    other.bump()
-    other.keeper.restore(bench.newest())
-    assert all(torch.equal(v, kept[k]) for k, v in other.model.state_dict().items())
+def test_restore_restores_everything(setup):
+    setup.step()
+    setup.epoch(0.5)
+    setup.checkpointer.save()
+    saved = {k: v.clone() for k, v in setup.model.state_dict().items()}
+    moments = OptimizerState(setup.optimizer).state_dict()
+    best = setup.best()
+    other = SavedNetwork(setup.folder.parent, optimizer="adamw")
+    other.change_bias()
+    other.checkpointer.restore(setup.newest())
+    assert all(torch.equal(v, saved[k]) for k, v in other.model.state_dict().items())
     back = OptimizerState(other.optimizer).state_dict()
     assert all(torch.equal(v, moments[k]) for k, v in back.items())
     assert len(back) == 18
-    assert other.keeper.at == bench.keeper.at
+    assert other.checkpointer.state == setup.checkpointer.state
     assert torch.equal(other.best(), best)
 
 
-def test_the_best_of_a_lost_future_is_taken_back(bench):
+def test_restore_brings_back_earlier_best_weights(setup):
     """Going on from an earlier checkpoint, its best weights come with it."""
-    bench.epoch(0.5)
-    bench.keeper.save()
-    sealed, best = bench.newest(), bench.best()
-    bench.bump()
-    bench.epoch(0.9)
-    assert not torch.equal(bench.best(), best)
-    Bench(bench.folder.parent).keeper.restore(sealed)
-    assert torch.equal(bench.best(), best)
+    setup.epoch(0.5)
+    setup.checkpointer.save()
+    checkpoint, best = setup.newest(), setup.best()
+    setup.change_bias()
+    setup.epoch(0.9)
+    assert not torch.equal(setup.best(), best)
+    SavedNetwork(setup.folder.parent).checkpointer.restore(checkpoint)
+    assert torch.equal(setup.best(), best)
 
 
-def test_best_weights_that_someone_else_changed(bench):
-    bench.epoch(0.5)
+def test_best_weights_changed_by_another_program(setup):
+    setup.epoch(0.5)
     for change in (lambda path: path.write_bytes(b"mine"), lambda path: path.unlink()):
-        change(bench.folder / "best.safetensors")
+        change(setup.folder / "best.safetensors")
         with pytest.raises(WeightsError, match="no longer what this run wrote"):
-            bench.keeper.save()
-    assert bench.kept() == []
+            setup.checkpointer.save()
+    assert setup.saved() == []
 
 
-def test_a_checkpoint_of_another_network(bench):
-    bench.keeper.save()
-    other = Bench(bench.folder.parent, width=5)
+def test_checkpoint_of_another_network_is_refused(setup):
+    setup.checkpointer.save()
+    other = SavedNetwork(setup.folder.parent, width=5)
     with pytest.raises(WeightsError, match="of another network; nothing was loaded"):
-        other.keeper.restore(bench.newest())
+        other.checkpointer.restore(setup.newest())
 
 
-def test_a_checkpoint_that_lacks_a_part(bench):
-    bench.keeper.save()
-    other = Bench(bench.folder.parent, extra={"average": net()})
-    with pytest.raises(WeightsError, match="not a sound safetensors file"):
-        other.keeper.restore(bench.newest())
+def test_checkpoint_without_a_file_is_refused(setup):
+    setup.checkpointer.save()
+    other = SavedNetwork(setup.folder.parent, extra={"ema": net()})
+    with pytest.raises(WeightsError, match="not a valid safetensors file"):
+        other.checkpointer.restore(setup.newest())
 
 
 @pytest.mark.parametrize(
@@ -238,32 +243,32 @@ def test_a_checkpoint_that_lacks_a_part(bench):
         b"no JSON",
         b"[]",
         b"{}",
-        b'{"position": {"history": []}}',
-        b'{"position": {"history": [], "strange": 1}, "journal": {}}',
-        b'{"position": {"history": [{}]}, "journal": {}}',
+        b'{"train_state": {"history": []}}',
+        b'{"train_state": {"history": [], "strange": 1}, "offsets": {}}',
+        b'{"train_state": {"history": [{}]}, "offsets": {}}',
     ],
 )
-def test_a_state_of_another_version(bench, state):
-    bench.keeper.save()
-    sealed = bench.newest()
-    sealed.files.pop("state.json")
+def test_state_of_another_format_is_refused(setup, state):
+    setup.checkpointer.save()
+    checkpoint = setup.newest()
+    checkpoint.files.pop("state.json")
     if state is not None:
-        sealed.files["state.json"] = state
-    with pytest.raises(WeightsError, match="does not say how far the run is"):
-        state_of(sealed)
+        checkpoint.files["state.json"] = state
+    with pytest.raises(WeightsError, match="has no training state"):
+        checkpoint_state(checkpoint)
 
 
-def test_a_position_survives_json():
+def test_train_state_survives_json():
     history = [
-        EpochDone(
+        EpochResult(
             epoch=0,
             train_loss=0.1 + 0.2,
             val_loss=1 / 3,
             val_accuracy=2 / 3,
-            val_balanced=3 / 5,
+            val_balanced_accuracy=3 / 5,
             lr=1e-17,
             best=True,
         )
     ]
-    at = TrainState(epoch=1, batch=2, step=9, losses=0.7 * 3, history=history)
-    assert TrainState.from_dict(json.loads(json.dumps(at.as_dict()))) == at
+    state = TrainState(epoch=1, batch=2, step=9, loss_sum=0.7 * 3, history=history)
+    assert TrainState.from_dict(json.loads(json.dumps(state.as_dict()))) == state

@@ -1,4 +1,4 @@
-"""The moving average: what it holds, and what is judged and kept."""
+"""Exponential moving average of the weights: values, checkpoints, best weights."""
 
 import math
 
@@ -6,23 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from striate.core.device import flushed_denormals
+from striate.core.device import flush_denormals
 from striate.core.errors import WeightsError
-from striate.engine.checkpoint import read_weights
+from striate.engine.callbacks import StepResult
 from striate.engine.ema import EMA
-from striate.engine.train_state import StepDone
+from striate.engine.weights_io import read_weights
 from striate.finetune.freeze import freeze, frozen
-from support.small_run import Rig, network
+from support.small_run import SmallRun, network
 
 
-def done(step, loss=1.0):
-    return StepDone(0, step, step, loss=loss, lr=0.1, images=4)
+def result(step, loss=1.0):
+    return StepResult(0, step, step, loss=loss, lr=0.1, images=4)
 
 
-def test_it_is_the_sum_it_is_said_to_be():
+def test_ema_against_closed_form():
     """Against the closed form, by numbers, running statistics included."""
     model = network()
-    average = EMA(model, decay=0.6)
+    ema = EMA(model, decay=0.6)
     expected = {k: v.double().clone() for k, v in model.state_dict().items()}
     draw = torch.Generator().manual_seed(1)
     for step in range(8):
@@ -32,12 +32,12 @@ def test_it_is_the_sum_it_is_said_to_be():
                     tensor.add_(torch.randn(tensor.shape, generator=draw))
                 else:
                     tensor.add_(1)
-        average.on_step(done(step))
-        kept = min(0.6, (2 + step) / (11 + step))
+        ema.on_step_end(result(step))
+        decay = min(0.6, (2 + step) / (11 + step))
         for name, value in model.state_dict().items():
-            mixed = kept * expected[name] + (1 - kept) * value
+            mixed = decay * expected[name] + (1 - decay) * value
             expected[name] = mixed if value.is_floating_point() else value.double()
-    for name, value in average.state_dict().items():
+    for name, value in ema.state_dict().items():
         assert torch.allclose(value.double(), expected[name], atol=1e-5), name
     assert "1.running_var" in expected
 
@@ -52,16 +52,16 @@ class Tied(nn.Module):
         self.second.running_mean = self.first.running_mean
 
 
-def test_what_is_shared_moves_once_a_step():
+def test_shared_tensors_are_averaged_once():
     """And keeps all its names, so that what is saved stays as it was."""
     model = Tied()
-    average = EMA(model, decay=0.9)
-    before = {k: v.clone() for k, v in average.state_dict().items()}
+    ema = EMA(model, decay=0.9)
+    before = {k: v.clone() for k, v in ema.state_dict().items()}
     with torch.no_grad():
         for tensor in (model.first.weight, model.first.running_mean):
             tensor.add_(1.0)
-    average.on_step(done(0))
-    after = average.state_dict()
+    ema.on_step_end(result(0))
+    after = ema.state_dict()
     assert list(after) == list(model.state_dict())
     for name in ("weight", "running_mean"):
         for layer in ("first", "second"):
@@ -69,41 +69,41 @@ def test_what_is_shared_moves_once_a_step():
             assert torch.allclose(moved, torch.full((3,), 9 / 11)), (layer, name)
 
 
-def test_a_skipped_step_is_no_step():
+def test_ema_ignores_a_skipped_step():
     model = network()
-    average = EMA(model, decay=0.5)
-    before = {k: v.clone() for k, v in average.state_dict().items()}
+    ema = EMA(model, decay=0.5)
+    before = {k: v.clone() for k, v in ema.state_dict().items()}
     model[0].weight.data.add_(1.0)
-    average.on_step(done(3, loss=math.nan))
-    assert all(torch.equal(before[k], v) for k, v in average.state_dict().items())
+    ema.on_step_end(result(3, loss=math.nan))
+    assert all(torch.equal(before[k], v) for k, v in ema.state_dict().items())
 
 
-def test_it_shares_nothing_with_what_learns():
+def test_ema_shares_no_memory_with_the_model():
     model = network()
-    average = EMA(model, decay=0.5)
-    assert not any(p.requires_grad for p in average.model.parameters())
-    own = {p.data_ptr() for p in average.model.parameters()}
+    ema = EMA(model, decay=0.5)
+    assert not any(p.requires_grad for p in ema.model.parameters())
+    own = {p.data_ptr() for p in ema.model.parameters()}
     assert own.isdisjoint(p.data_ptr() for p in model.parameters())
 
 
-def test_the_average_is_what_is_kept_as_best(tmp_path):
-    Rig(tmp_path, ema=0.9).sit()
-    sealed = next((tmp_path / "weights/last").glob("step-*15*"))
+def test_best_weights_are_those_of_the_ema(tmp_path):
+    SmallRun(tmp_path, ema=0.9).train()
+    checkpoint = next((tmp_path / "weights/last").glob("step-*15*"))
     best = read_weights(tmp_path / "weights/best.safetensors")
-    last = read_weights(sealed / "average.safetensors")
-    learning = read_weights(sealed / "model.safetensors")
-    assert best.keys() == last.keys() == learning.keys()
-    assert not torch.equal(last["0.weight"], learning["0.weight"])
-    assert not torch.equal(best["0.weight"], learning["0.weight"])
+    last = read_weights(checkpoint / "ema.safetensors")
+    training = read_weights(checkpoint / "model.safetensors")
+    assert best.keys() == last.keys() == training.keys()
+    assert not torch.equal(last["0.weight"], training["0.weight"])
+    assert not torch.equal(best["0.weight"], training["0.weight"])
 
 
-def test_an_average_of_another_network_is_refused():
-    average = EMA(nn.Linear(2, 2), decay=0.5)
+def test_ema_of_another_network_is_refused():
+    ema = EMA(nn.Linear(2, 2), decay=0.5)
     with pytest.raises(WeightsError, match="another network"):
-        average.load_state_dict({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)})
+        ema.load_state_dict({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)})
 
 
-def test_what_is_frozen_stays_as_it_is_to_the_bit():
+def test_frozen_tensors_are_copied_to_the_bit():
     """Weights of ImageNet hold numbers that flushed arithmetic takes for 0."""
     model = network()
     with torch.no_grad():
@@ -111,9 +111,9 @@ def test_what_is_frozen_stays_as_it_is_to_the_bit():
             tensor.view(-1)[0] = 1e-40
     freeze(model, "[01]")
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    average = EMA(model.train(), decay=0.5)
-    with flushed_denormals():
-        average.on_step(done(3))
-    assert frozen(average.model).parameters
-    for name, value in average.state_dict().items():
+    ema = EMA(model.train(), decay=0.5)
+    with flush_denormals():
+        ema.on_step_end(result(3))
+    assert frozen(ema.model).parameters
+    for name, value in ema.state_dict().items():
         assert value.numpy().tobytes() == before[name].numpy().tobytes(), name

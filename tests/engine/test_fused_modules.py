@@ -1,4 +1,4 @@
-"""The quicker ways compute what torch's own do, and leave no trace."""
+"""Fused modules compute the same as torch's own, and are removed afterwards."""
 
 import copy
 
@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from striate.core.hooks import followed
-from striate.engine.fused_modules import Quick, keep_or_drop
+from striate.core.hooks import trace_modules
+from striate.engine.fused_modules import FusedModules, dropout_factors
 from striate.engine.stepper import Stepper
 from striate.models.catalogue import create_model
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
-def gradients(model, x, quick):
+def gradients(model, x, fused):
     model.zero_grad()
     x = x.clone().requires_grad_()
-    with Quick(model, wanted=quick).lent():
+    with FusedModules(model, enabled=fused).patched():
         y = model(x)
     (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
     return [y.detach(), x.grad, *(p.grad for p in model.parameters())]
@@ -34,9 +34,7 @@ def gradients(model, x, quick):
     layout=st.sampled_from(LAYOUTS),
     seed=st.integers(0, 99),
 )
-def test_pool_before_relu_is_the_same_to_the_bit(
-    kernel, stride, pad, ceil, layout, seed
-):
+def test_pool_before_relu_is_bit_exact(kernel, stride, pad, ceil, layout, seed):
     """Ties too: many of the maps' values are equal, and many exactly zero."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.randint(-2, 3, (2, 3, 9, 8), generator=draw).float()
@@ -48,162 +46,165 @@ def test_pool_before_relu_is_the_same_to_the_bit(
         model[0].bias.zero_()
     x = x.contiguous(memory_format=layout)
     pairs = zip(gradients(model, x, True), gradients(model, x, False), strict=True)
-    assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+    assert all(torch.equal(ours, torchs) for ours, torchs in pairs)
 
 
-def test_nan_and_infinity_go_through():
+def test_pool_before_relu_passes_nan_and_infinity():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x = torch.tensor([float("nan"), -1, float("inf"), 2]).view(1, 1, 1, 4)
     x = x.repeat(1, 1, 2, 1)
-    with Quick(model).lent():
+    with FusedModules(model).patched():
         y = model(x)
     assert y.isnan().flatten().tolist() == [True, False]
     assert y.flatten()[1] == float("inf")
 
 
 @pytest.mark.parametrize("name", ["vgg11", "lenet5_modern", "tutorial_gray"])
-def test_a_network_learns_the_same(name):
+def test_fused_modules_train_bit_exactly(name):
     side = 32
     x, y = torch.randn(4, 3, side, side), torch.arange(4)
-    found = []
-    for wanted in (True, False):
+    losses = []
+    for enabled in (True, False):
         model = create_model(name, num_classes=4, in_chans=3, image_size=side, seed=1)
         model = nn.Sequential(*(m for m in model.modules() if not list(m.children())))
         model = nn.Sequential(*(m for m in model if type(m) is not nn.Dropout))
         model.train().to(memory_format=torch.channels_last)
-        learn = Stepper(model, torch.optim.SGD(model.parameters(), 0.1))
-        learn._quick = Quick(model, wanted=wanted)
-        found.append([learn(x, y, step) for step in range(3)])
-    assert found[0] == found[1]
+        stepper = Stepper(model, torch.optim.SGD(model.parameters(), 0.1))
+        stepper._fused = FusedModules(model, enabled=enabled)
+        losses.append([stepper(x, y, step) for step in range(3)])
+    assert losses[0] == losses[1]
 
 
-def test_it_is_the_pool_that_comes_first(monkeypatch):
+def test_pool_runs_before_relu(monkeypatch):
     """The guard of the guard: the rectified maps are a quarter of the size."""
-    seen = []
+    calls = []
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     relu = nn.ReLU.forward
-    monkeypatch.setattr(nn.ReLU, "forward", lambda m, x: seen.append(1) or relu(m, x))
-    with Quick(model).lent():
+    monkeypatch.setattr(nn.ReLU, "forward", lambda m, x: calls.append(1) or relu(m, x))
+    with FusedModules(model).patched():
         model(torch.ones(1, 1, 4, 4))
-    assert not seen
+    assert not calls
     model(torch.ones(1, 1, 4, 4))
-    assert seen
+    assert calls
 
 
-def test_the_gradient_comes_in_the_layout_of_the_maps():
+def test_gradient_has_the_layout_of_the_maps():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
     x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
-    with Quick(model).lent():
+    with FusedModules(model).patched():
         model(x).sum().backward()
     assert x.grad.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_flattened_map_gets_its_gradient_in_its_own_layout(layout):
-    seen = []
+def test_flatten_gradient_has_the_layout_of_the_maps(layout):
+    calls = []
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(75, 4))
     model.to(memory_format=layout)
     x = torch.randn(2, 2, 7, 7).contiguous(memory_format=layout)
-    plain = gradients(model, x, False)
-    model[1].register_full_backward_hook(lambda *told: seen.append(told[2][0]))
-    quick = gradients(model, x, True)
-    assert all(map(torch.allclose, quick, plain))
-    assert torch.equal(quick[0], plain[0])
-    assert seen[0].is_contiguous(memory_format=layout)
+    reference = gradients(model, x, False)
+    model[1].register_full_backward_hook(
+        lambda *hook_args: calls.append(hook_args[2][0])
+    )
+    fused = gradients(model, x, True)
+    assert all(map(torch.allclose, fused, reference))
+    assert torch.equal(fused[0], reference[0])
+    assert calls[0].is_contiguous(memory_format=layout)
 
 
-def test_flattening_otherwise_is_left_alone():
+def test_other_flatten_dims_are_not_replaced():
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     for layer in (nn.Flatten(2), nn.Flatten(1, 2), nn.Flatten(0)):
-        with Quick(layer).lent():
+        with FusedModules(layer).patched():
             assert torch.equal(layer(x), type(layer).forward(layer, x))
             assert "forward" not in vars(layer)
 
 
-def test_who_watches_a_layer_sees_it():
+def test_layers_with_hooks_run_as_usual():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
-    x, seen = torch.randn(1, 1, 4, 4), []
-    handle = model[0].register_forward_hook(lambda *words: seen.append(words[2]))
-    with Quick(model).lent():
+    x, calls = torch.randn(1, 1, 4, 4), []
+    handle = model[0].register_forward_hook(lambda *words: calls.append(words[2]))
+    with FusedModules(model).patched():
         model(x)
-    assert torch.equal(seen[0], x.relu())
+    assert torch.equal(calls[0], x.relu())
     handle.remove()
     names = []
     with (
-        Quick(model).lent(),
-        followed(model, leave=lambda name, *_: names.append(name)),
+        FusedModules(model).patched(),
+        trace_modules(model, leave=lambda name, *_: names.append(name)),
     ):
         model(x)
     assert names == ["0", "1", ""]
 
 
-def test_no_trace_is_left_even_by_an_error():
+def test_modules_are_restored_after_an_error():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5))
     before = [dict(vars(module)) for module in model.modules()]
     too_small = torch.ones(1, 1, 1, 1)
-    with pytest.raises(RuntimeError), Quick(model).lent():
+    with pytest.raises(RuntimeError), FusedModules(model).patched():
         model(too_small)
     assert [dict(vars(module)) for module in model.modules()] == before
 
 
-def test_a_copy_made_meanwhile_runs_its_own_layers():
+def test_copy_of_a_patched_model_runs_its_own_layers():
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.MaxPool2d(1))
-    with Quick(model).lent():
-        twin = copy.deepcopy(model)
+    with FusedModules(model).patched():
+        copied = copy.deepcopy(model)
     with torch.no_grad():
-        twin[0].weight.zero_()
-        twin[0].bias.fill_(3.0)
-    assert twin(torch.ones(1, 1, 1, 1)).item() == 3.0
+        copied[0].weight.zero_()
+        copied[0].bias.fill_(3.0)
+    assert copied(torch.ones(1, 1, 1, 1)).item() == 3.0
 
 
-def test_layers_of_other_kinds_are_left_alone():
-    class Mine(nn.Sequential):
-        pass
+def test_other_modules_are_not_replaced():
+    class OwnSequential(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x)
 
     class Leaky(nn.ReLU):
         def forward(self, x):
             return F.leaky_relu(x)
 
-    assert Quick(Mine(nn.ReLU(), nn.MaxPool2d(2)))._ways == []
-    assert Quick(nn.Sequential(Leaky(), nn.MaxPool2d(2)))._ways == []
+    assert FusedModules(OwnSequential(nn.ReLU(), nn.MaxPool2d(2)))._patches == []
+    assert FusedModules(nn.Sequential(Leaky(), nn.MaxPool2d(2)))._patches == []
     indices = nn.MaxPool2d(2, return_indices=True)
-    assert Quick(nn.Sequential(nn.ReLU(), indices))._ways == []
+    assert FusedModules(nn.Sequential(nn.ReLU(), indices))._patches == []
     own = nn.Dropout(0.5)
     own.forward = lambda x: x
-    assert Quick(own)._ways == []
+    assert FusedModules(own)._patches == []
 
 
-def test_maps_without_a_batch_go_the_plain_way():
+def test_maps_without_batch_dimension():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x = torch.randn(3, 4, 4)
-    with Quick(model).lent():
+    with FusedModules(model).patched():
         assert torch.equal(model(x), F.max_pool2d(x.relu(), 2))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_dropout_drops_its_share_and_keeps_the_mean(share, layout):
+def test_dropout_rate_and_mean(share, layout):
     torch.manual_seed(5)
     x = torch.ones(16, 32, 32, 32).contiguous(memory_format=layout)
-    factors = keep_or_drop(x, share)
+    factors = dropout_factors(x, share)
     assert factors.stride() == x.stride()
-    count, dropped = x.numel(), (factors == 0).sum().item()
+    count, zeros = x.numel(), (factors == 0).sum().item()
     deviation = (count * share * (1 - share)) ** 0.5
-    assert abs(dropped - count * share) < 5 * deviation
-    kept = factors[factors != 0].unique()
-    assert kept.tolist() == pytest.approx([1 / (1 - share)], rel=1e-4)
+    assert abs(zeros - count * share) < 5 * deviation
+    factors_ = factors[factors != 0].unique()
+    assert factors_.tolist() == pytest.approx([1 / (1 - share)], rel=1e-4)
     # Neighbors that one random word serves have nothing to do with each other.
     flat = (factors.permute(0, 2, 3, 1).flatten() == 0).double()
     for lag in range(1, 9):
-        together = (flat[:-lag] * flat[lag:]).mean().item()
-        assert abs(together - share**2) < 6 / count**0.5
+        both_zero = (flat[:-lag] * flat[lag:]).mean().item()
+        assert abs(both_zero - share**2) < 6 / count**0.5
 
 
-def test_dropout_is_a_function_of_the_seed_and_acts_in_training_only():
+def test_dropout_is_seeded_and_off_in_evaluation():
     model = nn.Sequential(nn.Dropout(0.3))
     x = torch.ones(1000)
-    with Quick(model).lent():
+    with FusedModules(model).patched():
         torch.manual_seed(1)
         first = model(x)
         torch.manual_seed(1)
@@ -213,16 +214,16 @@ def test_dropout_is_a_function_of_the_seed_and_acts_in_training_only():
         assert torch.equal(model(x), x)
 
 
-def test_the_gradient_of_dropout_is_its_factor():
+def test_dropout_gradient():
     model = nn.Sequential(nn.Dropout(0.5))
     x = torch.ones(64, requires_grad=True)
-    with Quick(model).lent():
+    with FusedModules(model).patched():
         y = model(x)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
 
 
-def test_even_the_smallest_share_is_drawn():
-    assert keep_or_drop(torch.ones(0), 0.5).shape == (0,)
-    assert (keep_or_drop(torch.ones(100), 1e-9) > 0).any()
-    assert keep_or_drop(torch.ones(1, 1), 1 - 1e-9).shape == (1, 1)
+def test_dropout_factors_at_the_limits():
+    assert dropout_factors(torch.ones(0), 0.5).shape == (0,)
+    assert (dropout_factors(torch.ones(100), 1e-9) > 0).any()
+    assert dropout_factors(torch.ones(1, 1), 1 - 1e-9).shape == (1, 1)

@@ -1,16 +1,16 @@
-"""What a run does not import: torch's compiler, which takes more than a second."""
+"""Training does not import torch's compiler, which takes more than a second."""
 
 import subprocess
 import sys
 
 LEARN = """
 import sys, torch
-from striate.engine.stepper import Learner
+from striate.engine.stepper import Stepper
 from striate.engine.optim import OPTIMIZERS, make_optimizer
 for name in OPTIMIZERS:
     model = torch.nn.Linear(3, 2)
     optimizer = make_optimizer(model, name, 0.1, 0.9, 0.0)
-    Learner(model, optimizer)(torch.ones(2, 3), torch.tensor([0, 1]), 0)
+    Stepper(model, optimizer)(torch.ones(2, 3), torch.tensor([0, 1]), 0)
     optimizer.load_state_dict(optimizer.state_dict())
 print("torch._dynamo" in sys.modules)
 compiled = torch.compile(torch.nn.Linear(3, 2), backend="eager")
@@ -22,8 +22,8 @@ print(compiled._orig_mod.weight.grad)
 """
 
 
-def test_learning_imports_no_compiler_and_compiling_still_works():
-    # Without `_spare_the_compiler`, or `_uncompiled`, the first word is True.
+def test_training_does_not_import_the_compiler():
+    # Without `_avoid_compiler_import`, or `_uncompiled`, the first word is True.
     words = [sys.executable, "-c", LEARN]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "None"], done.stderr

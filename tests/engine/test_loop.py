@@ -1,4 +1,4 @@
-"""The loop and its parts: what decides, what is decayed, what stops it."""
+"""Training loop, schedules, optimizers, evaluation and stop signals."""
 
 import math
 import signal
@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from striate.core.errors import NonFiniteError, SettingError, UnknownNameError
+from striate.engine.callbacks import EpochResult
 from striate.engine.evaluate import evaluate
 from striate.engine.loop import FitConfig, fit
-from striate.engine.optim import OPTIMIZERS, make_optimizer, set_rate
-from striate.engine.schedule import END, SCHEDULES, START, WARM_SHARE
-from striate.engine.signals import polite_interrupt
+from striate.engine.optim import OPTIMIZERS, make_optimizer, set_lr
+from striate.engine.schedule import END_FACTOR, SCHEDULES, START_FACTOR, WARMUP_FRACTION
+from striate.engine.signals import catch_stop_signals
 from striate.engine.step import train_step
-from striate.engine.train_state import EpochDone
 
 
 class Data:
@@ -44,49 +44,58 @@ def net(seed=0):
     return nn.Sequential(*layers)
 
 
-def learn(model, train, val, observers=(), stop=lambda: False, **plan):
-    chosen = {"epochs": 3, "lr": 0.01, "schedule": SCHEDULES["constant"], **plan}
-    optimizer = make_optimizer(model, "adamw", chosen["lr"], 0.9, 0.0)
-    return fit(model, optimizer, train, val, FitConfig(**chosen), observers, stop)
+def run_fit(model, train, val, callbacks=(), should_stop=lambda: False, **config_args):
+    settings = {
+        "epochs": 3,
+        "lr": 0.01,
+        "schedule": SCHEDULES["constant"],
+        **config_args,
+    }
+    optimizer = make_optimizer(model, "adamw", settings["lr"], 0.9, 0.0)
+    return fit(
+        model, optimizer, train, val, FitConfig(**settings), callbacks, should_stop
+    )
 
 
-class Notes:
+class Recorder:
     """An observer that keeps what it is told."""
 
     def __init__(self):
         self.steps, self.epochs = [], []
 
-    def on_step(self, done):
-        self.steps.append(done)
+    def on_step_end(self, result):
+        self.steps.append(result)
 
-    def on_epoch(self, done):
-        self.epochs.append(done)
+    def on_epoch_end(self, result):
+        self.epochs.append(result)
 
 
-def test_it_learns_and_tells():
+def test_fit_trains_and_calls_callbacks():
     x, y = toy()
-    notes = Notes()
+    recorder = Recorder()
     batches = Data((x[:20], y[:20]), (x[20:], y[20:]))
-    history = learn(net(), batches, Data((x, y)), [notes], epochs=20, lr=0.03)
+    history = run_fit(net(), batches, Data((x, y)), [recorder], epochs=20, lr=0.03)
     assert history[-1].train_loss < history[0].train_loss
     assert history[-1].val_accuracy > 0.9
-    assert notes.epochs == history
-    assert [s.step for s in notes.steps] == list(range(40))
-    assert [s.epoch for s in notes.steps] == [i // 2 for i in range(40)]
-    assert [s.images for s in notes.steps[:2]] == [20, 12]
-    mean = (20 * notes.steps[0].loss + 12 * notes.steps[1].loss) / 32
+    assert recorder.epochs == history
+    assert [s.step for s in recorder.steps] == list(range(40))
+    assert [s.epoch for s in recorder.steps] == [i // 2 for i in range(40)]
+    assert [s.images for s in recorder.steps[:2]] == [20, 12]
+    mean = (20 * recorder.steps[0].loss + 12 * recorder.steps[1].loss) / 32
     assert history[0].train_loss == pytest.approx(mean)
     assert history[0].best
 
 
-def test_rates_follow_the_schedule():
+def test_lr_follows_the_schedule():
     x, y = toy()
-    notes = Notes()
+    recorder = Recorder()
     cosine = SCHEDULES["cosine"]
-    learn(net(), Data((x, y)), Data((x, y)), [notes], epochs=5, lr=0.5, schedule=cosine)
+    run_fit(
+        net(), Data((x, y)), Data((x, y)), [recorder], epochs=5, lr=0.5, schedule=cosine
+    )
     expected = [0.5 * cosine(i / 4) for i in range(5)]
-    assert [s.lr for s in notes.steps] == pytest.approx(expected)
-    assert [e.lr for e in notes.epochs] == pytest.approx(expected)
+    assert [s.lr for s in recorder.steps] == pytest.approx(expected)
+    assert [e.lr for e in recorder.epochs] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
@@ -98,13 +107,13 @@ def test_schedules_stay_within_bounds(name):
         assert factors == sorted(factors, reverse=True)
 
 
-def test_schedules_at_their_turns():
-    one = SCHEDULES["one_cycle"]
-    assert one(0) == pytest.approx(START)
-    assert one(WARM_SHARE) == pytest.approx(1)
-    assert one(1) == pytest.approx(END)
-    assert one(WARM_SHARE / 2) == pytest.approx((1 + START) / 2)
-    assert SCHEDULES["cosine"](0.5) == pytest.approx((1 + END) / 2)
+def test_schedule_values():
+    one_cycle = SCHEDULES["one_cycle"]
+    assert one_cycle(0) == pytest.approx(START_FACTOR)
+    assert one_cycle(WARMUP_FRACTION) == pytest.approx(1)
+    assert one_cycle(1) == pytest.approx(END_FACTOR)
+    assert one_cycle(WARMUP_FRACTION / 2) == pytest.approx((1 + START_FACTOR) / 2)
+    assert SCHEDULES["cosine"](0.5) == pytest.approx((1 + END_FACTOR) / 2)
     step = SCHEDULES["step"]
     assert [step(t) for t in (0, 0.49, 0.5, 0.74, 0.75, 1)] == [
         1,
@@ -120,14 +129,14 @@ def test_schedules_at_their_turns():
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_only_kernels_are_decayed(name):
+def test_weight_decay_applies_to_kernels_only(name):
     model = net()
     optimizer = make_optimizer(model, name, 0.1, 0.9, 0.5)
     decay = {
         id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]
     }
-    found = {n: decay[id(p)] for n, p in model.named_parameters()}
-    assert found == {
+    decays = {n: decay[id(p)] for n, p in model.named_parameters()}
+    assert decays == {
         "0.weight": 0.5,
         "0.bias": 0.0,
         "1.weight": 0.0,
@@ -135,12 +144,12 @@ def test_only_kernels_are_decayed(name):
         "3.weight": 0.5,
         "3.bias": 0.0,
     }
-    set_rate(optimizer, 0.25)
+    set_lr(optimizer, 0.25)
     assert {group["lr"] for group in optimizer.param_groups} == {0.25}
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_optimizers_take_a_step_downhill(name):
+def test_optimizers_reduce_the_loss(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
     x, y = toy()
     optimizer = make_optimizer(model, name, 0.05, 0.0, 0.0)
@@ -148,26 +157,28 @@ def test_optimizers_take_a_step_downhill(name):
     assert losses[-1] < losses[0]
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_not_optimized():
     model = net()
     model[0].requires_grad_(False)
-    held = [
+    parameters = [
         p
         for g in make_optimizer(model, "sgd", 0.1, 0.9, 0).param_groups
         for p in g["params"]
     ]
-    assert not {id(p) for p in model[0].parameters()} & {id(p) for p in held}
+    assert not {id(p) for p in model[0].parameters()} & {id(p) for p in parameters}
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with pytest.raises(SettingError, match="no trainable parameter"):
         make_optimizer(model, "sgd", 0.1, 0.9, 0)
 
 
-def test_label_smoothing_enters_the_training_cost_only():
+def test_label_smoothing_changes_the_training_loss_only():
     x, y = toy()
-    still = {"epochs": 1, "lr": 1e-12}
-    plain = learn(net(), Data((x, y)), Data((x, y)), **still)[0]
-    smooth = learn(net(), Data((x, y)), Data((x, y)), label_smoothing=0.2, **still)[0]
+    settings_ = {"epochs": 1, "lr": 1e-12}
+    plain = run_fit(net(), Data((x, y)), Data((x, y)), **settings_)[0]
+    smooth = run_fit(
+        net(), Data((x, y)), Data((x, y)), label_smoothing=0.2, **settings_
+    )[0]
     assert smooth.train_loss != plain.train_loss
     assert smooth.val_loss == pytest.approx(plain.val_loss, abs=1e-6)
 
@@ -175,49 +186,49 @@ def test_label_smoothing_enters_the_training_cost_only():
 # --- stopping
 
 
-def test_early_stopping_counts_on_validation_only():
+def test_early_stopping_uses_validation_only():
     """Training improves for ever; validation's labels are upside down."""
     x, y = toy()
-    history = learn(
+    history = run_fit(
         net(), Data((x, y)), Data((x, 1 - y)), epochs=40, patience=3, lr=0.02
     )
     assert len(history) < 40
-    best = max(i for i, done in enumerate(history) if done.best)
+    best = max(i for i, result in enumerate(history) if result.best)
     assert len(history) == best + 1 + 3
-    losses = [done.train_loss for done in history]
+    losses = [result.train_loss for result in history]
     assert losses == sorted(losses, reverse=True)
 
 
 def test_without_patience_it_never_stops_early():
     x, y = toy()
-    assert len(learn(net(), Data((x, y)), Data((x, 1 - y)), epochs=12)) == 12
+    assert len(run_fit(net(), Data((x, y)), Data((x, 1 - y)), epochs=12)) == 12
 
 
 def test_ties_in_accuracy_are_broken_by_the_loss():
     x, y = toy()
-    history = learn(net(), Data((x, y)), Data((x, y)), epochs=30, lr=0.02)
-    seen: list[EpochDone] = []
-    for done in history:
+    history = run_fit(net(), Data((x, y)), Data((x, y)), epochs=30, lr=0.02)
+    earlier: list[EpochResult] = []
+    for result in history:
         better = all(
-            (done.val_accuracy, -done.val_loss) > (e.val_accuracy, -e.val_loss)
-            for e in seen
+            (result.val_accuracy, -result.val_loss) > (e.val_accuracy, -e.val_loss)
+            for e in earlier
         )
-        assert done.best == better
-        seen.append(done)
+        assert result.best == better
+        earlier.append(result)
 
 
-def test_a_request_to_stop_is_heard_between_steps():
+def test_stop_request_ends_between_steps():
     x, y = toy()
-    notes = Notes()
+    recorder = Recorder()
     model = net()
-    history = learn(
+    history = run_fit(
         model,
         Data(*[(x, y)] * 4),
         Data((x, y)),
-        [notes],
-        stop=lambda: len(notes.steps) == 6,
+        [recorder],
+        should_stop=lambda: len(recorder.steps) == 6,
     )
-    assert (len(history), len(notes.steps)) == (1, 6)
+    assert (len(history), len(recorder.steps)) == (1, 6)
 
 
 # --- numbers that are none
@@ -237,7 +248,7 @@ def poisoned(model, step):
     return model
 
 
-def test_nan_names_epoch_and_step_and_spares_the_weights():
+def test_nan_names_epoch_and_step_and_keeps_the_weights():
     """Without the guard before `backward` the weights are NaN for good."""
     x, y = toy()
     model = poisoned(
@@ -245,12 +256,12 @@ def test_nan_names_epoch_and_step_and_spares_the_weights():
     )
     before = {}
 
-    class Watch(Notes):
-        def on_step(self, done):
+    class Watch(Recorder):
+        def on_step_end(self, result):
             before.update({n: p.clone() for n, p in model.named_parameters()})
 
     with pytest.raises(NonFiniteError) as caught:
-        learn(model, Data(*[(x, y)] * 4), Data((x, y)), [Watch()])
+        run_fit(model, Data(*[(x, y)] * 4), Data((x, y)), [Watch()])
     assert caught.value.what == (
         "the training loss became nan, and not when the same batch was run again"
     )
@@ -260,30 +271,30 @@ def test_nan_names_epoch_and_step_and_spares_the_weights():
         assert torch.equal(parameter, before[name])
 
 
-def test_validation_that_blows_up_is_never_the_best():
+def test_nonfinite_validation_is_never_best():
     """Without the guard the first epoch's NaN counts as best and is saved as such."""
     x, y = toy()
-    notes = Notes()
+    recorder = Recorder()
     with pytest.raises(NonFiniteError) as caught:
-        learn(net(), Data((x, y)), Data((x * float("inf"), y)), [notes])
+        run_fit(net(), Data((x, y)), Data((x * float("inf"), y)), [recorder])
     assert caught.value.what == ("the validation loss became nan, first in the images")
     assert caught.value.where == "epoch 1, after step 1"
-    assert notes.epochs == []
+    assert recorder.epochs == []
 
 
-def test_a_huge_learning_rate():
+def test_huge_learning_rate_is_an_error():
     x, y = toy()
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 2))
     optimizer = make_optimizer(model, "sgd", 1e30, 0.9, 0.0)
-    plan = FitConfig(epochs=5, lr=1e30, schedule=SCHEDULES["constant"])
+    config_args = FitConfig(epochs=5, lr=1e30, schedule=SCHEDULES["constant"])
     with pytest.raises(NonFiniteError, match=r"loss became (nan|inf)"):
-        fit(model, optimizer, Data(*[(x, y)] * 3), Data((x, y)), plan)
+        fit(model, optimizer, Data(*[(x, y)] * 3), Data((x, y)), config_args)
 
 
 # --- judging
 
 
-def test_evaluate_leaves_the_model_as_it_was():
+def test_evaluate_does_not_change_the_model():
     model = net()
     x, y = toy()
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -306,38 +317,38 @@ def test_evaluate_leaves_the_model_as_it_was():
 # --- Ctrl-C
 
 
-def test_the_first_ctrl_c_asks_and_the_second_interrupts():
+def test_first_ctrl_c_requests_a_stop_and_second_interrupts():
     before = signal.getsignal(signal.SIGINT)
-    with polite_interrupt() as asked:
-        assert not asked()
+    with catch_stop_signals() as request:
+        assert not request()
         signal.raise_signal(signal.SIGINT)
-        assert asked()
+        assert request()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_handler_is_given_back_on_errors_too():
+def test_signal_handlers_are_restored_after_errors():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyError), polite_interrupt():
+    with pytest.raises(KeyError), catch_stop_signals():
         raise KeyError
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_outside_the_main_thread_nothing_is_touched():
-    answers = []
+def test_signals_outside_the_main_thread():
+    values = []
 
     def work():
-        with polite_interrupt() as asked:
-            answers.append(asked())
+        with catch_stop_signals() as request:
+            values.append(request())
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert answers == [False]
+    assert values == [False]
 
 
-def test_step_returns_the_cost():
+def test_train_step_returns_the_loss():
     x, y = toy()
     model = net()
     loss = train_step(model, x, y, make_optimizer(model, "sgd", 0.1, 0.9, 0))

@@ -1,4 +1,4 @@
-"""Muon against a plain reference: the paper's algorithm in float64, written out."""
+"""Muon against a float64 reference of the paper and against torch."""
 
 import math
 
@@ -6,18 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from striate.engine.checkpoint import OptimizerState
-from striate.engine.muon import Muon, hidden_kernels, orthogonal
+from striate.engine.muon import Muon, hidden_kernels, orthogonalize
 from striate.engine.optim import make_optimizer
+from striate.engine.weights_io import OptimizerState
 
 
 def reference(gradients, weight, lr, momentum, decay):
     """Walk the paper's listing, with Nesterov momentum, step by step."""
-    weight, moved = weight.double(), torch.zeros_like(weight, dtype=torch.float64)
+    weight, momentum_buffer = (
+        weight.double(),
+        torch.zeros_like(weight, dtype=torch.float64),
+    )
     for gradient in gradients:
         g = gradient.double()
-        moved = momentum * moved + (1 - momentum) * g
-        x = ((1 - momentum) * g + momentum * moved).reshape(len(g), -1)
+        momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
+        x = ((1 - momentum) * g + momentum * momentum_buffer).reshape(len(g), -1)
         flipped = x.shape[0] > x.shape[1]
         x = x.T if flipped else x
         x = x / x.norm()
@@ -32,7 +35,7 @@ def reference(gradients, weight, lr, momentum, decay):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(6, 4, 3, 3), (40, 2, 3, 3)])
-def test_it_takes_the_papers_steps(shape, layout):
+def test_muon_against_the_paper(shape, layout):
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(shape).to(memory_format=layout))
     gradients = [torch.randn(shape) for _ in range(4)]
@@ -45,76 +48,79 @@ def test_it_takes_the_papers_steps(shape, layout):
     assert torch.allclose(weight.double(), expected, atol=1e-5)
 
 
-def test_it_takes_torchs_steps():
+def test_muon_against_torch():
     """The outside witness rounds to bfloat16, hence the tolerance."""
     torch.manual_seed(1)
     start, gradients = torch.randn(8, 20), [torch.randn(8, 20) for _ in range(3)]
-    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    group = {"params": [ours], "weight_decay": 0.1, "orthogonal": True}
-    words = {"lr": 0.05, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
-    rivals = [
-        (ours, Muon([group], lr=0.05, momentum=0.9)),
-        (theirs, torch.optim.Muon([theirs], momentum=0.9, nesterov=True, **words)),
+    muon_weight, torch_weight = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    group = {"params": [muon_weight], "weight_decay": 0.1, "orthogonal": True}
+    options = {"lr": 0.05, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    pairs = [
+        (muon_weight, Muon([group], lr=0.05, momentum=0.9)),
+        (
+            torch_weight,
+            torch.optim.Muon([torch_weight], momentum=0.9, nesterov=True, **options),
+        ),
     ]
     for gradient in gradients:
-        for weight, optimizer in rivals:
+        for weight, optimizer in pairs:
             weight.grad = gradient.clone()
             optimizer.step()
-    moved = (theirs - start).abs().mean()
-    assert (ours - theirs).abs().mean() < 0.02 * moved
+    momentum_buffer = (torch_weight - start).abs().mean()
+    assert (muon_weight - torch_weight).abs().mean() < 0.02 * momentum_buffer
 
 
 def test_singular_values_come_near_one():
     torch.manual_seed(2)
     for shape in [(5, 50), (50, 5), (8, 24)]:  # a square one may be near singular
-        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
         assert 0.2 < values.min() <= values.max() < 1.3
 
 
-def test_the_rest_is_adamws():
+def test_muon_uses_adamw_for_other_parameters():
     """First kernel, head, biases and gains move as AdamW moves them, to the bit."""
     torch.manual_seed(3)
     layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten()
     model = nn.Sequential(*layers, nn.Linear(16, 2))
     twin = nn.Sequential(*[nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)], nn.Linear(16, 2))
     pairs = [(model[0], twin[0]), (model[1], twin[1]), (model[4], twin[2])]
-    for mine, other in pairs:
-        other.load_state_dict(mine.state_dict())
-    ours = make_optimizer(model, "muon", 0.01, 0.9, 0.1)
-    theirs = make_optimizer(twin, "adamw", 0.01, 0.9, 0.1)
+    for layer, other in pairs:
+        other.load_state_dict(layer.state_dict())
+    muon_weight = make_optimizer(model, "muon", 0.01, 0.9, 0.1)
+    torch_weight = make_optimizer(twin, "adamw", 0.01, 0.9, 0.1)
     for _ in range(3):
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape)
-        for mine, other in pairs:
-            for a, b in zip(mine.parameters(), other.parameters(), strict=True):
+        for layer, other in pairs:
+            for a, b in zip(layer.parameters(), other.parameters(), strict=True):
                 b.grad = a.grad.clone()
-        ours.step()
-        theirs.step()
-    for mine, other in pairs:
-        for a, b in zip(mine.parameters(), other.parameters(), strict=True):
+        muon_weight.step()
+        torch_weight.step()
+    for layer, other in pairs:
+        for a, b in zip(layer.parameters(), other.parameters(), strict=True):
             assert torch.equal(a, b)
 
 
-def test_steps_are_counted_on_the_parameters_device():
+def test_step_counters_are_on_the_parameters_device():
     """A fused kernel of another device cannot read a counter of this one's memory."""
     model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)])
     away = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)]).to("meta")
-    here, there = (make_optimizer(m, "muon", 0.1, 0.9, 0.1) for m in (model, away))
-    for net, optimizer in ((model, here), (away, there)):
+    on_cpu, on_meta = (make_optimizer(m, "muon", 0.1, 0.9, 0.1) for m in (model, away))
+    for net, optimizer in ((model, on_cpu), (away, on_meta)):
         for parameter in net.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-    kept = OptimizerState(here).state_dict()
+    saved = OptimizerState(on_cpu).state_dict()
     resumed = make_optimizer(away, "muon", 0.1, 0.9, 0.1)
-    OptimizerState(resumed).load_state_dict(kept)
-    for optimizer in (there, resumed):
+    OptimizerState(resumed).load_state_dict(saved)
+    for optimizer in (on_meta, resumed):
         state = [v for entries in optimizer.state.values() for v in entries.values()]
-        assert len(state) == len(kept)
+        assert len(state) == len(saved)
         assert {value.device.type for value in state} == {"meta"}
-    assert sum(name.endswith(".step") for name in kept) == 5
+    assert sum(name.endswith(".step") for name in saved) == 5
 
 
-def test_frozen_kernels_stay():
+def test_muon_leaves_frozen_kernels():
     model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(4)])
     model[1].weight.requires_grad = False
     assert len(hidden_kernels(model)) == 1
@@ -125,7 +131,7 @@ def test_frozen_kernels_stay():
     assert torch.equal(model[1].weight, before)
 
 
-def test_without_hidden_kernels_it_is_adamw_alone():
+def test_muon_without_hidden_kernels_is_adamw():
     model = nn.Linear(3, 2)
     optimizer = make_optimizer(model, "muon", 0.1, 0.9, 0.0)
     assert [g["orthogonal"] for g in optimizer.param_groups] == [False, False]

@@ -1,4 +1,4 @@
-"""Fault G1: NaN and infinity never reach the weights, and are traced back."""
+"""NaN and infinity never reach the weights, and their source is named (fault G1)."""
 
 import math
 import random
@@ -9,9 +9,13 @@ from torch import nn
 
 from striate.core.errors import NonFiniteError
 from striate.engine import nonfinite
-from striate.engine import step as room
+from striate.engine import step as step_module
 from striate.engine.loop import FitConfig, fit
-from striate.engine.nonfinite import Buffers, first_bad_layer, gradients_are_finite
+from striate.engine.nonfinite import (
+    BufferSnapshot,
+    first_bad_layer,
+    gradients_are_finite,
+)
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.train_state import TrainState
@@ -31,7 +35,7 @@ class Poison:
         self.now = -1
 
     @classmethod
-    def drawn(cls, number):
+    def from_seed(cls, number):
         draw = random.Random(number)
         value = (float("nan"), float("inf"))[number // 4 % 2]
         kind, layer = KINDS[number % 4], draw.choice(LAYERS)
@@ -43,19 +47,19 @@ class Poison:
         return {
             "input": "the images",
             "activation": self.layer,
-            "loss": "the cost",
+            "loss": "the loss",
             "gradient": f"{self.layer}.weight",
         }[self.kind]
 
-    def batches(self, made):
-        return Poisoned(self, made)
+    def batches(self, inner):
+        return PoisonedBatches(self, inner)
 
     def attach(self, model):
         layer = model.get_submodule(self.layer)
         if self.kind == "activation":
             layer.forward = self._after(layer.forward, model, self._one_bad)
         if self.kind == "loss":
-            model.forward = self._after(model.forward, model, _costly)
+            model.forward = self._after(model.forward, model, _with_infinite_loss)
         if self.kind == "gradient":
             layer.weight.register_hook(lambda grad: grad * self._factor(model))
 
@@ -77,140 +81,140 @@ class Poison:
         return self.value if self._hits(model) else 1.0
 
 
-def _costly(output):
+def _with_infinite_loss(output):
     """Finite answers whose cost is not."""
     return output * 0 + torch.tensor([3e38, -3e38])
 
 
-class Poisoned:
+class PoisonedBatches:
     """Batches that tell the poison which step it is, and may hold it."""
 
-    def __init__(self, poison, made):
-        self.poison, self.made = poison, made
+    def __init__(self, poison, inner):
+        self.poison, self.inner = poison, inner
 
     def __call__(self, epoch, start=0):
-        for i, (x, y) in enumerate(self.made(epoch, start), start):
-            self.poison.now = epoch * len(self.made) + i
+        for i, (x, y) in enumerate(self.inner(epoch, start), start):
+            self.poison.now = epoch * len(self.inner) + i
             if (self.poison.kind, self.poison.now) == ("input", self.poison.step):
                 x = x.clone()
                 x[self.poison.row, 0, 1, 2] = self.poison.value
             yield x, y
 
     def __len__(self):
-        return len(self.made)
+        return len(self.inner)
 
 
-class Trial:
+class PoisonedRun:
     """A run with a poison in it; keeps the state after the last good step."""
 
     def __init__(self, poison):
         self.poison = poison
         self.model = network()
         self.optimizer = make_optimizer(self.model, "adamw", 0.05, 0.9, 0.01)
-        self.at = TrainState()
+        self.state = TrainState()
         poison.attach(self.model)
-        self.good = self.state()
+        self.good = self.tensors()
         self.losses = []
 
-    def state(self):
-        held = {k: v.clone() for k, v in self.model.state_dict().items()}
+    def tensors(self):
+        tensors = {k: v.clone() for k, v in self.model.state_dict().items()}
         for i, entries in self.optimizer.state_dict()["state"].items():
-            held |= {f"{i}.{key}": value.clone() for key, value in entries.items()}
-        return held
+            tensors |= {f"{i}.{key}": value.clone() for key, value in entries.items()}
+        return tensors
 
-    def on_step(self, done):
-        self.good = self.state()
-        self.losses.append(done.loss)
+    def on_step_end(self, result):
+        self.good = self.tensors()
+        self.losses.append(result.loss)
 
-    def on_epoch(self, done):
-        assert math.isfinite(done.val_loss)
+    def on_epoch_end(self, result):
+        assert math.isfinite(result.val_loss)
 
-    def go(self, **options):
+    def fit(self, **options):
         settings = {"label_smoothing": 0.1, "seed": 7}
         schedule = SCHEDULES["constant"]
-        plan = FitConfig(epochs=2, lr=0.05, schedule=schedule, **settings)
+        config = FitConfig(epochs=2, lr=0.05, schedule=schedule, **settings)
         train = self.poison.batches(batches())
         val = batches(9, pixels=1, shuffle=False)
-        words = self.model, self.optimizer, train, val, plan, [self]
-        return fit(*words, at=self.at, **options)
+        fit_args = self.model, self.optimizer, train, val, config, [self]
+        return fit(*fit_args, state=self.state, **options)
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(
-        torch.equal(one[k], other[k]) for k in one
+def all_equal(first, second):
+    return first.keys() == second.keys() and all(
+        torch.equal(first[k], second[k]) for k in first
     )
 
 
-def check(number):
-    poison = Poison.drawn(number)
-    trial = Trial(poison)
+def check_injection(number):
+    poison = Poison.from_seed(number)
+    run = PoisonedRun(poison)
     with pytest.raises(NonFiniteError) as caught:
-        trial.go()
+        run.fit()
     error = caught.value
-    assert trial.at.step == poison.step
+    assert run.state.step == poison.step
     assert error.layer == poison.expected
     assert f", first in {poison.expected}" in error.what
     epoch, batch = divmod(poison.step, STEPS)
     assert error.where == f"epoch {epoch + 1}, step {batch + 1}"
     assert error.split == "train"
-    assert same(trial.state(), trial.good)
-    assert all(p.grad is None for p in trial.model.parameters())
+    assert all_equal(run.tensors(), run.good)
+    assert all(p.grad is None for p in run.model.parameters())
     rows = (poison.row,) if poison.kind in ("input", "activation") else ()
     assert error.rows == rows
 
 
-def test_100_injections_are_caught_and_named():
+def test_100_injected_nonfinite_values_are_detected_and_named():
     """At random steps, in input, activation, cost and gradient, NaN and infinity."""
     for number in range(100):
-        check(number)
+        check_injection(number)
 
 
-@pytest.mark.parametrize("guard", ["gradients_are_finite", "put_back"])
+@pytest.mark.parametrize("guard", ["gradients_are_finite", "restore"])
 def test_that_bites(monkeypatch, guard):
     """Without a guard, weights or running statistics are NaN for good."""
-    if guard == "put_back":
-        monkeypatch.setattr(Buffers, "put_back", lambda self: None)
+    if guard == "restore":
+        monkeypatch.setattr(BufferSnapshot, "restore", lambda self: None)
     else:
-        monkeypatch.setattr(room, "gradients_are_finite", lambda optimizer: True)
+        monkeypatch.setattr(step_module, "gradients_are_finite", lambda optimizer: True)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        test_100_injections_are_caught_and_named()
+        test_100_injected_nonfinite_values_are_detected_and_named()
 
 
 # --- skipping
 
 
-def test_a_skipped_batch_leaves_no_trace():
+def test_skipped_batch_changes_nothing():
     """Weights, moments and statistics are as if it had not been; the rest goes on."""
     poison = Poison("input", 3, float("nan"))
-    trial = Trial(poison)
-    seen = []
+    run = PoisonedRun(poison)
+    events = []
 
-    def skip(error, at):
-        seen.append((at.step, same(trial.state(), trial.good)))
+    def skip(error, state):
+        events.append((state.step, all_equal(run.tensors(), run.good)))
 
-    history = trial.go(blown=skip)
-    assert seen == [(3, True)]
+    history = run.fit(on_nonfinite=skip)
+    assert events == [(3, True)]
     assert len(history) == 2
-    assert [i for i, loss in enumerate(trial.losses) if math.isnan(loss)] == [3]
-    assert all(math.isfinite(done.train_loss) for done in history)
-    assert trial.at.skipped == 0
-    assert all(t.isfinite().all() for t in trial.model.state_dict().values())
-    counted = trial.model[1].num_batches_tracked.item()
+    assert [i for i, loss in enumerate(run.losses) if math.isnan(loss)] == [3]
+    assert all(math.isfinite(result.train_loss) for result in history)
+    assert run.state.skipped == 0
+    assert all(t.isfinite().all() for t in run.model.state_dict().values())
+    counted = run.model[1].num_batches_tracked.item()
     assert counted == 2 * STEPS - 1
 
 
-def test_an_epoch_of_which_all_was_skipped():
+def test_epoch_of_skipped_batches():
     """Its mean of nothing is 0, and not a division by it."""
     poison = Poison("input", 0, float("nan"))
-    trial = Trial(poison)
-    met = []
+    run = PoisonedRun(poison)
+    skipped = []
 
-    def skip(error, at):
-        met.append(at.skipped)
-        poison.step = at.step + 1 if at.step < STEPS - 1 else -1
+    def skip(error, state):
+        skipped.append(state.skipped)
+        poison.step = state.step + 1 if state.step < STEPS - 1 else -1
 
-    history = trial.go(blown=skip)
-    assert met == [0, 1, 2, 3, 4]
+    history = run.fit(on_nonfinite=skip)
+    assert skipped == [0, 1, 2, 3, 4]
     assert history[0].train_loss == 0
 
 
@@ -218,7 +222,7 @@ def test_an_epoch_of_which_all_was_skipped():
 
 
 def test_validation_names_layer_and_images():
-    trial = Trial(Poison("none", -1, 0.0))
+    run = PoisonedRun(Poison("none", -1, 0.0))
     clean = batches(9, pixels=1, shuffle=False)
 
     def val(epoch, start=0):
@@ -227,32 +231,32 @@ def test_validation_names_layer_and_images():
                 x[2] = float("inf")
             yield x, y
 
-    optimizer, plan = (
-        trial.optimizer,
+    optimizer, config = (
+        run.optimizer,
         FitConfig(epochs=1, lr=0.1, schedule=lambda t: 1.0),
     )
     with pytest.raises(NonFiniteError) as caught:
-        fit(trial.model, optimizer, batches(), val, plan)
+        fit(run.model, optimizer, batches(), val, config)
     assert caught.value.what.startswith("the validation loss became ")
     assert caught.value.what.endswith(", first in the images")
     assert (caught.value.split, caught.value.rows) == ("val", (6,))
-    assert trial.model.training
+    assert run.model.training
 
 
-def test_validation_whose_cost_alone_is_not_finite():
-    trial = Trial(Poison("none", -1, 0.0))
-    forward = trial.model.forward
-    trial.model.forward = lambda x: (
-        forward(x) if trial.model.training else _costly(forward(x))
+def test_nonfinite_validation_loss_with_finite_layers():
+    run = PoisonedRun(Poison("none", -1, 0.0))
+    forward = run.model.forward
+    run.model.forward = lambda x: (
+        forward(x) if run.model.training else _with_infinite_loss(forward(x))
     )
-    with pytest.raises(NonFiniteError, match="first in the cost"):
-        trial.go()
+    with pytest.raises(NonFiniteError, match="first in the loss"):
+        run.fit()
 
 
 # --- the parts
 
 
-def test_a_norm_that_overflows_is_no_fault():
+def test_overflowing_gradient_norm_is_finite():
     weight = nn.Parameter(torch.zeros(4))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     assert gradients_are_finite(optimizer)
@@ -264,21 +268,21 @@ def test_a_norm_that_overflows_is_no_fault():
     assert not gradients_are_finite(optimizer)
 
 
-class Pair(nn.Module):
+class ManyOutputs(nn.Module):
     """Answers with more than a tensor."""
 
-    def __init__(self, answer):
+    def __init__(self, make_output):
         super().__init__()
         self.inner = nn.Identity()
-        self.answer = answer
+        self.make_output = make_output
 
     def forward(self, x):
         self.inner(x)
-        return self.answer(x / 0)
+        return self.make_output(x / 0)
 
 
 @pytest.mark.parametrize(
-    ("answer", "rows"),
+    ("make_output", "rows"),
     [
         (lambda bad: (1, [bad]), (0, 1)),
         (lambda bad: {"a": "word", "b": bad}, (0, 1)),
@@ -287,16 +291,19 @@ class Pair(nn.Module):
         (lambda bad: bad[0, 0].repeat(2), (0, 1)),
     ],
 )
-def test_answers_of_many_kinds_are_looked_into(answer, rows):
-    assert first_bad_layer(Pair(answer), torch.ones(2, 3)) == ("Pair", rows)
+def test_first_bad_layer_checks_nested_outputs(make_output, rows):
+    assert first_bad_layer(ManyOutputs(make_output), torch.ones(2, 3)) == (
+        "ManyOutputs",
+        rows,
+    )
 
 
-def test_answers_that_hold_no_fraction():
-    model = Pair(lambda bad: (bad.argmax(1), None))
+def test_first_bad_layer_ignores_integer_outputs():
+    model = ManyOutputs(lambda bad: (bad.argmax(1), None))
     assert first_bad_layer(model, torch.ones(2, 3)) == ("", ())
 
 
-def test_the_gradient_that_was_bad_first_is_named():
+def test_first_bad_gradient():
     """Backwards from the cost, so of two bad layers the later one was first."""
     model = network()
     for name, parameter in model.named_parameters():
@@ -307,7 +314,7 @@ def test_the_gradient_that_was_bad_first_is_named():
     assert nonfinite.first_bad_gradient(model, torch.zeros(2, 1, 4, 4)) == ""
 
 
-class Moving(nn.Module):
+class ReplacesBuffer(nn.Module):
     """Replaces its buffer instead of changing it, and grows it."""
 
     def __init__(self):
@@ -320,13 +327,13 @@ class Moving(nn.Module):
         return x
 
 
-def test_buffers_come_back_whatever_was_done_to_them():
-    model = Moving()
-    buffers = Buffers(model)
+def test_buffer_snapshot_restores_replaced_buffers():
+    model = ReplacesBuffer()
+    buffers = BufferSnapshot(model)
     for length in (1, 2, 3):
-        buffers.keep()
+        buffers.save()
         model(torch.ones(1))
         assert len(model.seen) == length + 1
-        buffers.put_back()
+        buffers.restore()
         assert len(model.seen) == length
         model(torch.ones(1))

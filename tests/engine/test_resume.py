@@ -1,4 +1,4 @@
-"""Faults A6 and A7: stopped anywhere, however often, it ends in the same bytes."""
+"""Exact resume: a run stopped anywhere ends with the same bytes (faults A6 and A7)."""
 
 import json
 import random
@@ -9,85 +9,94 @@ import pytest
 import torch
 
 from striate.engine.checkpoint_store import CheckpointStore
-from striate.engine.checkpointer import state_of
+from striate.engine.checkpointer import checkpoint_state
 from striate.engine.csv_logger import changed_files
 from striate.engine.optim import OPTIMIZERS
 from support.power_loss import crashes, in_memory, lay_out, watched
-from support.small_run import EPOCHS, STEPS, Halt, Rig, batches, digest, network
+from support.small_run import EPOCHS, STEPS, SmallRun, StopAt, batches, digest, network
 
 
 @pytest.fixture
-def memory():
+def disk_folder():
     with in_memory() as folder:
         yield folder
 
 
 @pytest.fixture(scope="module")
-def whole():
+def uninterrupted():
     """What each way of running comes to when nobody stops it."""
-    known = {}
+    digests = {}
 
-    def ask(**how):
-        key = tuple(how.items())
-        if key not in known:
+    def get(**options):
+        key = tuple(options.items())
+        if key not in digests:
             with in_memory() as folder:
-                Rig(folder, **how).sit()
-                known[key] = digest(folder)
-        return known[key]
+                SmallRun(folder, **options).train()
+                digests[key] = digest(folder)
+        return digests[key]
 
-    return ask
+    return get
 
 
-def sat_through(folder, halts, **how):
-    for halt in halts:
-        Rig(folder, **how).sit(halt)
-    Rig(folder, **how).sit()
+def digest_after_stops(folder, stops, **options):
+    for stop in stops:
+        SmallRun(folder, **options).train(stop)
+    SmallRun(folder, **options).train()
     return digest(folder)
 
 
 @pytest.mark.parametrize("step", range(EPOCHS * STEPS))
-def test_stopped_before_any_step(memory, whole, step):
-    assert sat_through(memory, [Halt(before_step=step)]) == whole()
+def test_stopped_before_any_step(disk_folder, uninterrupted, step):
+    assert (
+        digest_after_stops(disk_folder, [StopAt(before_step=step)]) == uninterrupted()
+    )
 
 
 @pytest.mark.parametrize("epoch", range(EPOCHS))
-def test_stopped_within_validation(memory, whole, epoch):
-    halts = [Halt(in_validation_of=epoch)]
-    assert sat_through(memory, halts) == whole()
+def test_stopped_within_validation(disk_folder, uninterrupted, epoch):
+    stops = [StopAt(in_validation_of=epoch)]
+    assert digest_after_stops(disk_folder, stops) == uninterrupted()
 
 
 @pytest.mark.parametrize("steps", [(6, 8), (5, 6, 9), (5, 5, 5), (0, 1, 14)])
-def test_stopped_two_and_three_times(memory, whole, steps):
-    assert sat_through(memory, [Halt(before_step=s) for s in steps]) == whole()
+def test_stopped_two_and_three_times(disk_folder, uninterrupted, steps):
+    assert (
+        digest_after_stops(disk_folder, [StopAt(before_step=s) for s in steps])
+        == uninterrupted()
+    )
 
 
-def test_stopped_at_every_step_and_every_validation(memory, whole):
-    halts = []
+def test_stopped_at_every_step_and_every_validation(disk_folder, uninterrupted):
+    stops = []
     for epoch in range(EPOCHS):
-        halts += [Halt(before_step=epoch * STEPS + i) for i in range(STEPS)]
-        halts.append(Halt(in_validation_of=epoch))
-    assert sat_through(memory, halts) == whole()
+        stops += [StopAt(before_step=epoch * STEPS + i) for i in range(STEPS)]
+        stops.append(StopAt(in_validation_of=epoch))
+    assert digest_after_stops(disk_folder, stops) == uninterrupted()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_with_any_optimizer_and_memory_order(memory, whole, optimizer, layout):
-    how = {"optimizer": optimizer, "layout": layout}
-    halts = [Halt(before_step=7), Halt(in_validation_of=1)]
-    assert sat_through(memory, halts, **how) == whole(**how)
+def test_stopped_with_any_optimizer_and_layout(
+    disk_folder, uninterrupted, optimizer, layout
+):
+    options = {"optimizer": optimizer, "layout": layout}
+    stops = [StopAt(before_step=7), StopAt(in_validation_of=1)]
+    assert digest_after_stops(disk_folder, stops, **options) == uninterrupted(**options)
 
 
-def test_with_an_average(memory, whole):
-    how = {"ema": 0.9}
-    halts = [Halt(before_step=7), Halt(in_validation_of=1)]
-    assert sat_through(memory, halts, **how) == whole(**how)
-    assert whole(**how) != whole()
+def test_stopped_with_ema(disk_folder, uninterrupted):
+    options = {"ema": 0.9}
+    stops = [StopAt(before_step=7), StopAt(in_validation_of=1)]
+    assert digest_after_stops(disk_folder, stops, **options) == uninterrupted(**options)
+    assert uninterrupted(**options) != uninterrupted()
 
 
-def test_an_average_left_out_of_the_state_is_missed(memory, whole, monkeypatch):
+def test_missing_ema_state_is_detected(disk_folder, uninterrupted, monkeypatch):
     name = "striate.engine.ema.EMA.load_state_dict"
     monkeypatch.setattr(name, lambda *_: None)
-    assert sat_through(memory, [Halt(before_step=7)], ema=0.9) != whole(ema=0.9)
+    assert digest_after_stops(
+        disk_folder, [StopAt(before_step=7)], ema=0.9
+    ) != uninterrupted(ema=0.9)
 
 
 class Killed(BaseException):
@@ -100,70 +109,74 @@ class Killer:
     def __init__(self, after):
         self.left = after
 
-    def on_step(self, done):
+    def on_step_end(self, done):
         self.left -= 1
         if self.left < 0:
             raise Killed
 
-    on_epoch = on_step
+    on_epoch_end = on_step_end
 
 
-@pytest.mark.parametrize("every", [0.0, 1e-3, 1e9])
-def test_when_it_saves_changes_nothing(memory, whole, every):
+@pytest.mark.parametrize("save_interval", [0.0, 1e-3, 1e9])
+def test_time_of_saving_changes_no_result(disk_folder, uninterrupted, save_interval):
     """Killed at random, with what was not saved lost, and sat through again."""
-    draw = random.Random(every)
+    draw = random.Random(save_interval)
     for _ in range(12):
-        sitting = Rig(memory, every=every)
+        run = SmallRun(disk_folder, save_interval=save_interval)
         try:
-            sitting.sit(observers=[Killer(draw.randrange(1, 12))])
+            run.train(callbacks=[Killer(draw.randrange(1, 12))])
         except Killed:
             continue
         break
     else:
-        Rig(memory, every=every).sit()
-    assert digest(memory) == whole()
+        SmallRun(disk_folder, save_interval=save_interval).train()
+    assert digest(disk_folder) == uninterrupted()
 
 
-def last_link(folder):
+def last_sample_hash(folder):
     events = (folder / "events.jsonl").read_text().splitlines()
-    return json.loads(events[-1])["samples"]
+    return json.loads(events[-1])["sample_hash"]
 
 
 def other_order(*sizes, **options):
     return batches(*sizes, **{**options, "seed": 8})
 
 
-def test_the_sample_log_tells_another_order(memory, monkeypatch):
+def test_sample_hash_depends_on_the_order(disk_folder, monkeypatch):
     """It bites: the chain of samples differs where the order of images does."""
     for name in ("one", "same", "other"):
         if name == "other":
             monkeypatch.setattr("support.small_run.batches", other_order)
-        Rig(memory / name).sit(epochs=1)
-    assert last_link(memory / "one") == last_link(memory / "same")
-    assert last_link(memory / "one") != last_link(memory / "other")
+        SmallRun(disk_folder / name).train(epochs=1)
+    assert last_sample_hash(disk_folder / "one") == last_sample_hash(
+        disk_folder / "same"
+    )
+    assert last_sample_hash(disk_folder / "one") != last_sample_hash(
+        disk_folder / "other"
+    )
 
 
-@pytest.mark.parametrize("lost", ["draw_from", "optimizer", "buffers", "position"])
-def test_that_bites(memory, whole, monkeypatch, lost):
+@pytest.mark.parametrize("missing", ["seed_rng", "optimizer", "buffers", "train_state"])
+def test_that_bites(disk_folder, uninterrupted, monkeypatch, missing):
     """Each piece of the state, left out, is missed."""
-    if lost == "draw_from":
-        monkeypatch.setattr("striate.engine.stepper.draw_from", lambda *_: None)
-    if lost == "optimizer":
-        name = "striate.engine.checkpoint.OptimizerState.load_state_dict"
+    if missing == "seed_rng":
+        monkeypatch.setattr("striate.engine.stepper.seed_rng", lambda *_: None)
+    if missing == "optimizer":
+        name = "striate.engine.weights_io.OptimizerState.load_state_dict"
         monkeypatch.setattr(name, lambda *_: None)
-    if lost == "buffers":
+    if missing == "buffers":
         forget_buffers(monkeypatch)
-    if lost == "position":
+    if missing == "train_state":
         forget_losses(monkeypatch)
-    assert sat_through(memory, [Halt(before_step=7)]) != whole()
+    assert digest_after_stops(disk_folder, [StopAt(before_step=7)]) != uninterrupted()
 
 
 def forget_buffers(monkeypatch):
-    from striate.engine import checkpointer as keeper
+    from striate.engine import checkpointer
 
-    real = keeper.put_weights
+    real = checkpointer.assign_weights
 
-    def forget(model, tensors, where):
+    def load_without(model, tensors, where):
         fresh = network().state_dict()
         real(
             model,
@@ -171,40 +184,42 @@ def forget_buffers(monkeypatch):
             where,
         )
 
-    monkeypatch.setattr(keeper, "put_weights", forget)
+    monkeypatch.setattr(checkpointer, "assign_weights", load_without)
 
 
 def forget_losses(monkeypatch):
-    from striate.engine import checkpointer as keeper
+    from striate.engine import checkpointer
 
-    real = keeper.state_of
+    real = checkpointer.checkpoint_state
 
-    def forget(sealed):
-        at, marks = real(sealed)
-        at.losses = 0.0
-        return at, marks
+    def load_without(checkpoint):
+        state, offsets = real(checkpoint)
+        state.loss_sum = 0.0
+        return state, offsets
 
-    monkeypatch.setattr(keeper, "state_of", forget)
+    monkeypatch.setattr(checkpointer, "checkpoint_state", load_without)
 
 
 # --- A3 again, with everything that a run writes
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
-def test_a_power_failure_anywhere_in_a_run(memory, monkeypatch, count):
+def test_power_failure_anywhere_in_a_run(disk_folder, monkeypatch, count):
     """Checkpoint, best weights and both journals fit together, whatever was lost."""
-    disk = memory / "disk"
+    disk = disk_folder / "disk"
     disk.mkdir()
     with watched(disk, monkeypatch) as log:
-        Rig(disk, every=0.0).sit(epochs=1)
+        SmallRun(disk, save_interval=0.0).train(epochs=1)
     draw = random.Random(count)
     after = sorted(draw.sample(range(len(log.calls)), count))
     for crash in crashes(log, draws=1, after=after):
-        with tempfile.TemporaryDirectory(dir=memory) as folder:
+        with tempfile.TemporaryDirectory(dir=disk_folder) as folder:
             lay_out(crash.tree, Path(folder))
-            sealed, _ = CheckpointStore(Path(folder) / "weights/last").newest()
-            if sealed:
-                assert changed_files(Path(folder), state_of(sealed)[1]) == []
+            checkpoint, _ = CheckpointStore(Path(folder) / "weights/last").newest()
+            if checkpoint:
+                assert (
+                    changed_files(Path(folder), checkpoint_state(checkpoint)[1]) == []
+                )
             if draw.random() < 0.1:
-                Rig(Path(folder)).sit(epochs=1)
+                SmallRun(Path(folder)).train(epochs=1)
                 assert digest(Path(folder)) == digest(disk), (crash.after, crash.how)

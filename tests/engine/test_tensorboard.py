@@ -1,4 +1,4 @@
-"""Event files read back: by their published framing here, by TensorBoard in `twins`."""
+"""TensorBoard event files, read back here and by tensorboard itself."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 
 from striate.core.errors import StorageError
 from striate.core.files import read_csv
-from striate.engine import tensorboard as room
-from striate.engine.loop import EpochDone, StepDone
-from striate.engine.tensorboard import TensorBoard
+from striate.engine import tensorboard
+from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.tensorboard import TensorBoardLogger
 
 
 def crc32c(data: bytes) -> int:
@@ -37,7 +37,7 @@ def events(folder):
     from tensorboardX.proto.event_pb2 import Event
 
     assert crc32c(b"123456789") == 0xE3069283  # the checksum's own published value
-    found = []
+    parsed = []
     for path in sorted(folder.glob("events.out.tfevents.*")):
         data = path.read_bytes()
         while data:
@@ -45,9 +45,9 @@ def events(folder):
             head, body, foot = data[8:12], data[12 : 12 + length], data[12 + length :]
             assert struct.unpack("<I", head) == (masked(data[:8]),)
             assert struct.unpack("<I", foot[:4]) == (masked(body),)
-            found.append(Event.FromString(body))
+            parsed.append(Event.FromString(body))
             data = foot[4:]
-    return found
+    return parsed
 
 
 def scalars(folder, tag):
@@ -60,23 +60,23 @@ def scalars(folder, tag):
     ]
 
 
-def step(number, loss=0.5):
-    return StepDone(0, number, number, loss, 0.01, 8)
+def step_result(number, loss=0.5):
+    return StepResult(0, number, number, loss, 0.01, 8)
 
 
-def epoch(number=0):
-    return EpochDone(
+def epoch_result(number=0):
+    return EpochResult(
         epoch=number,
         train_loss=0.4,
         val_loss=0.3,
         val_accuracy=0.75,
-        val_balanced=0.7,
+        val_balanced_accuracy=0.7,
         lr=0.01,
         best=True,
     )
 
 
-def test_it_says_what_the_journal_says(striate, shared_folder, tmp_path):
+def test_event_files_equal_the_csv_files(striate, shared_folder, tmp_path):
     run = tmp_path / "run"
     words = ("--epochs", "2", "--batch-size", "8", "--quiet", "--out", run)
     assert striate("train", shared_folder, *words, "--tensorboard").code == 0
@@ -97,11 +97,11 @@ def test_it_says_what_the_journal_says(striate, shared_folder, tmp_path):
     assert len(scalars(val, "loss")) == 2
 
 
-def test_watching_changes_nothing(striate, shared_folder, tmp_path):
+def test_tensorboard_changes_no_result(striate, shared_folder, tmp_path):
     words = ("--epochs", "1", "--batch-size", "8", "--quiet")
-    for name, more in (("plain", ()), ("watched", ("--tensorboard",))):
+    for name, flags in (("plain", ()), ("watched", ("--tensorboard",))):
         out = tmp_path / name
-        assert striate("train", shared_folder, *words, *more, "--out", out).code == 0
+        assert striate("train", shared_folder, *words, *flags, "--out", out).code == 0
     weights = [
         (tmp_path / name / "weights" / "best.safetensors").read_bytes()
         for name in ("plain", "watched")
@@ -110,14 +110,16 @@ def test_watching_changes_nothing(striate, shared_folder, tmp_path):
     assert not (tmp_path / "plain" / "tensorboard").exists()
 
 
-def test_without_the_package_nothing_begins(refused, monkeypatch, shared_folder):
+def test_missing_tensorboardx_is_an_error_before_training(
+    refused, monkeypatch, shared_folder
+):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    said = refused(shared_folder, "--tensorboard")
-    assert "need the package tensorboardX" in said
-    assert "pip install 'striate[tensorboard]'" in said
+    message = refused(shared_folder, "--tensorboard")
+    assert "need the package tensorboardX" in message
+    assert "pip install 'striate[tensorboard]'" in message
 
 
-def test_python_is_told_likewise(monkeypatch):
+def test_missing_tensorboardx_is_an_error_in_python(monkeypatch):
     import striate as st
     from striate.core.errors import SettingError
 
@@ -127,66 +129,68 @@ def test_python_is_told_likewise(monkeypatch):
         st.train(model, st.load_data("digits"), tensorboard=True)
 
 
-def test_a_full_disk_is_told_and_ends_the_run(tmp_path, monkeypatch):
+def test_full_disk_ends_the_run_with_a_message(tmp_path, monkeypatch):
     """The package's own writer would block for good once its queue is full."""
-    board = TensorBoard(tmp_path)
+    logger = TensorBoardLogger(tmp_path)
 
     def refuse(event):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(board._files["train"], "write_event", refuse)
+    monkeypatch.setattr(logger._files["train"], "write_event", refuse)
     with pytest.raises(StorageError, match="the disk is full"):
-        board.on_step(step(0))
-    board.close()
+        logger.on_step_end(step_result(0))
+    logger.close()
 
 
-def test_a_long_epoch_can_be_watched(tmp_path, monkeypatch):
-    board = TensorBoard(tmp_path)
-    board.on_step(step(0))
+def test_events_are_flushed_within_an_epoch(tmp_path, monkeypatch):
+    logger = TensorBoardLogger(tmp_path)
+    logger.on_step_end(step_result(0))
     before = scalars(tmp_path / "train", "loss")
-    monkeypatch.setattr(room, "PATIENCE", -1.0)
-    board.on_step(step(1))
+    monkeypatch.setattr(tensorboard, "FLUSH_SECONDS", -1.0)
+    logger.on_step_end(step_result(1))
     after = scalars(tmp_path / "train", "loss")
     assert (len(before), len(after)) == (0, 2)
-    board.close()
+    logger.close()
 
 
-def test_a_run_that_goes_on_takes_back_later_steps(tmp_path):
+def test_resumed_run_starts_a_new_session(tmp_path):
     from tensorboardX.proto.event_pb2 import SessionLog
 
-    board = TensorBoard(tmp_path, begun=5)
+    logger = TensorBoardLogger(tmp_path, initial_step=5)
     for number in (5, 6):
-        board.on_step(step(number))
-    board.on_epoch(epoch())
-    board.close()
+        logger.on_step_end(step_result(number))
+    logger.on_epoch_end(epoch_result())
+    logger.close()
     for split in ("train", "val"):
-        marks = [e for e in events(tmp_path / split) if e.HasField("session_log")]
-        assert [(m.step, m.session_log.status) for m in marks] == [
+        sessions = [e for e in events(tmp_path / split) if e.HasField("session_log")]
+        assert [(m.step, m.session_log.status) for m in sessions] == [
             (5, SessionLog.START)
         ]
 
 
-def test_tensorboard_itself_reads_them(tmp_path):
+def test_tensorboard_reads_the_event_files(tmp_path):
     reason = "tensorboard is not installed (make twins)"
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason=reason
     )
-    first = TensorBoard(tmp_path)
+    first = TensorBoardLogger(tmp_path)
     for number in range(6):
-        first.on_step(step(number, loss=1.0))
-    first.on_epoch(epoch())
+        first.on_step_end(step_result(number, loss=1.0))
+    first.on_epoch_end(epoch_result())
     first.close()
     for path in tmp_path.rglob("events*"):  # files sort by the second of their birth
         path.rename(path.with_name("events.out.tfevents.1000000000.before"))
-    again = TensorBoard(tmp_path, begun=4)
+    resumed = TensorBoardLogger(tmp_path, initial_step=4)
     for number in (4, 5):
-        again.on_step(step(number, loss=0.5))
-    again.on_epoch(epoch())
-    again.close()
-    read = {}
+        resumed.on_step_end(step_result(number, loss=0.5))
+    resumed.on_epoch_end(epoch_result())
+    resumed.close()
+    accumulators = {}
     for split in ("train", "val"):
-        read[split] = accumulator.EventAccumulator(str(tmp_path / split)).Reload()
-    assert read["train"].Tags()["scalars"] == ["loss", "learning_rate"]
-    assert read["val"].Tags()["scalars"] == ["loss", "accuracy"]
-    points = [(e.step, e.value) for e in read["train"].Scalars("loss")]
+        accumulators[split] = accumulator.EventAccumulator(
+            str(tmp_path / split)
+        ).Reload()
+    assert accumulators["train"].Tags()["scalars"] == ["loss", "learning_rate"]
+    assert accumulators["val"].Tags()["scalars"] == ["loss", "accuracy"]
+    points = [(e.step, e.value) for e in accumulators["train"].Scalars("loss")]
     assert points == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0), (4, 0.5), (5, 0.5)]

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
 from striate.run.recipe import VIEW_NAMES
 
 
-def test_settings_know_every_view():
-    assert tuple(VIEWS) == VIEW_NAMES
+def test_recipe_lists_every_tta_mode():
+    assert tuple(TTA_MODES) == VIEW_NAMES
 
 
 def moved(x, down, right):
@@ -25,38 +25,43 @@ def moved(x, down, right):
 
 
 @given(height=st.integers(1, 6), width=st.integers(1, 6), seed=st.integers(0, 1 << 30))
-def test_ten_views_one_by_one(height, width, seed):
+def test_flip_shift_against_ten_views(height, width, seed):
     """A network that is no linear one: mean of the answers, not answer to the mean."""
     draw = np.random.default_rng(seed)
     x = draw.normal(size=(height, width)).astype(np.float32)
     weights = draw.normal(size=(3, height, width)).astype(np.float32)
 
-    def ask(image):
+    def forward(image):
         return np.maximum((weights * image).sum((1, 2)), 0)
 
     steps = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
     views = [moved(x, *step) for step in steps]
-    wanted = np.mean([ask(v) for v in views] + [ask(v[:, ::-1]) for v in views], 0)
+    expected = np.mean(
+        [forward(v) for v in views] + [forward(v[:, ::-1]) for v in views], 0
+    )
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(x.size, 3, bias=False), nn.ReLU())
     model[1].weight.data = torch.from_numpy(weights.reshape(3, -1))
     with torch.no_grad():
-        found = VIEWS["mirror_shift"](model, torch.from_numpy(x)[None, None])
-    np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-4, atol=1e-5)
+        output = TTA_MODES["flip_shift"](model, torch.from_numpy(x)[None, None])
+    np.testing.assert_allclose(output[0].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["flip", "mirror_shift"])
-def test_a_mirrored_image_gets_the_same_answer(name):
+@pytest.mark.parametrize("name", ["flip", "flip_shift"])
+def test_tta_of_the_mirror_image_is_equal(name):
     x = torch.rand(4, 3, 5, 7)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()).eval()
     with torch.no_grad():
-        here, there = VIEWS[name](model, x), VIEWS[name](model, x.flip(3))
-    torch.testing.assert_close(here, there)
+        logits, flipped_logits = (
+            TTA_MODES[name](model, x),
+            TTA_MODES[name](model, x.flip(3)),
+        )
+    torch.testing.assert_close(logits, flipped_logits)
 
 
 @pytest.mark.parametrize("name", VIEW_NAMES)
-def test_images_are_left_as_they_are(name):
+def test_tta_does_not_change_its_input(name):
     x = torch.rand(2, 1, 4, 4)
-    kept = x.clone()
-    VIEWS[name](nn.Flatten(), x)
-    assert torch.equal(x, kept)
+    original = x.clone()
+    TTA_MODES[name](nn.Flatten(), x)
+    assert torch.equal(x, original)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from striate.core.errors import SettingError, UnknownNameError
-from striate.engine.optim import make_optimizer, set_rate
-from striate.engine.train_state import EpochDone
+from striate.engine.callbacks import EpochResult
+from striate.engine.optim import make_optimizer, set_lr
 from striate.finetune.cut_points import stages
 from striate.finetune.freeze import freeze, frozen, hold_statistics
 from striate.finetune.split_model import cut_at, probe
@@ -46,12 +46,12 @@ def learns(of):
 
 
 def done(epoch):
-    return EpochDone(
+    return EpochResult(
         epoch=epoch,
         train_loss=1.0,
         val_loss=1.0,
         val_accuracy=0.5,
-        val_balanced=0.5,
+        val_balanced_accuracy=0.5,
         lr=0.1,
         best=False,
     )
@@ -70,7 +70,7 @@ def test_the_rate_falls_with_depth():
 
     expected = {"4": 0.8, "2.0": 0.4, "2.1": 0.4, "1.0": 0.2, "1.1": 0.2}
     assert {n.rpartition(".")[0]: rate for n, rate in rates().items()} == expected
-    set_rate(optimizer, 0.4)
+    set_lr(optimizer, 0.4)
     assert rates()["1.0.weight"] == pytest.approx(0.1)
     decayed = {g["weight_decay"] for g in optimizer.param_groups}
     assert decayed == {0.0, 0.01}
@@ -93,7 +93,7 @@ def test_stages_thaw_from_the_head_down():
     assert learns(of) == ["4"]
     seen = []
     for epoch in range(4):
-        thaw.on_epoch(done(epoch))
+        thaw.on_epoch_end(done(epoch))
         seen.append(learns(of))
     second = ["2.0", "2.1", "4"]
     assert seen == [["4"], second, second, ["1.0", "1.1", *second]]
@@ -122,7 +122,7 @@ def test_statistics_that_are_frozen_stay_so_when_a_stage_thaws():
     hold_statistics(cut.tail)
     thaw = Thaw(of)
     for epoch in range(3):
-        thaw.on_epoch(done(epoch))
+        thaw.on_epoch_end(done(epoch))
         of.model.train()
         of.model(torch.randn(4, 1, 4, 4) + 5)
     norms = [m for m in of.model.modules() if isinstance(m, nn.BatchNorm2d)]

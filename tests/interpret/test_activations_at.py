@@ -14,8 +14,8 @@ from striate.core.errors import (
     StriateError,
     UnknownNameError,
 )
-from striate.core.hooks import untouched
-from striate.core.spec import Preprocess
+from striate.core.hooks import evaluation_mode
+from striate.core.preprocess import Preprocess
 from striate.interpret.activations_at import activations_at, match_layers
 from striate.interpret.layer_statistics import activation_statistics
 from striate.workflows.explain.tensor_file import TensorFile
@@ -169,7 +169,7 @@ def test_even_careless_networks_come_back_as_they_were(kind):
         activation_statistics(model, x)
     assert list(model[0]._buffers) == ["count"]
     assert model[0].count is count
-    with torch.inference_mode(), untouched(model):
+    with torch.inference_mode(), evaluation_mode(model):
         model(x)
     assert not model[0].count.is_inference()
 

@@ -291,7 +291,9 @@ def test_bad_input_is_refused_by_name():
             self.aside(x)
             return self.fc(x.flatten(1))
 
-    with pytest.raises(GeometryError, match="score of class 2 does not depend on aside"):
+    with pytest.raises(
+        GeometryError, match="score of class 2 does not depend on aside"
+    ):
         attribute(Aside(), x, method="gradcam")
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import striate.interpret.attribution.occlusion as occlusions
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.interpret.attribution.occlusion import OcclusionWindow, full_forward_scores
 from striate.interpret.attribution.partial_forward import PartialForward
 from striate.interpret.attribution.target import AttributionTarget
@@ -20,7 +20,7 @@ ASKED = AttributionTarget(target=1, text="1")
 def both(model, x, cover):
     """The scores of every window, by patches and each whole."""
     boxes = cover.boxes(*x.shape[2:])
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         mine = occlusions._partial_scores(model, x, ASKED, cover, boxes)
         whole = full_forward_scores(model, x, ASKED, cover, boxes)
     return None if mine is None else mine[1], whole

@@ -1,4 +1,4 @@
-"""Paired figures against enumeration, numeric maximization, scipy and print."""
+"""Paired comparison and significance tests against SciPy and published values."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from striate.metrics.classification import Z95
+from striate.metrics.intervals import Z95
 from striate.metrics.paired import (
-    Paired,
-    balanced_difference,
+    PairedCounts,
+    balanced_accuracy_difference,
     mean_difference,
-    tango,
+    tango_interval,
 )
-from striate.metrics.significance import holm, mcnemar, paired_t, welch
+from striate.metrics.significance import (
+    holm_correction,
+    mcnemar,
+    paired_t_test,
+    welch_t_test,
+)
 
 COUNTS = st.integers(0, 60)
-FIGURES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
+VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 
 
 # --- McNemar
@@ -36,8 +41,8 @@ def test_mcnemar_is_the_binomial_test(gained, lost):
     assert mcnemar(gained, lost) == mcnemar(lost, gained)
 
 
-def enumerated(gained: int, lost: int) -> Fraction:
-    """The share of coin sequences at least as one-sided, one after the other."""
+def enumerated_p_value(gained: int, lost: int) -> Fraction:
+    """Return the share of coin sequences that are at least as one-sided."""
     tosses = gained + lost
     extreme = sum(
         min(heads, tosses - heads) <= min(gained, lost)
@@ -50,31 +55,31 @@ def enumerated(gained: int, lost: int) -> Fraction:
 def test_mcnemar_is_exact():
     for gained in range(6):
         for lost in range(6):
-            exact = enumerated(gained, lost)
+            exact = enumerated_p_value(gained, lost)
             assert mcnemar(gained, lost) == pytest.approx(float(exact), abs=1e-14)
 
 
 @pytest.mark.parametrize("level", [0.01, 0.05, 0.2])
-def test_mcnemar_never_alarms_more_often_than_it_says(level):
+def test_mcnemar_keeps_its_false_positive_rate(level):
     for tosses in range(1, 60):
-        alarms = [b for b in range(tosses + 1) if mcnemar(b, tosses - b) <= level]
-        chance = sum(math.comb(tosses, b) for b in alarms) / 2**tosses
-        assert chance <= level
+        rejected = [b for b in range(tosses + 1) if mcnemar(b, tosses - b) <= level]
+        rate = sum(math.comb(tosses, b) for b in rejected) / 2**tosses
+        assert rate <= level
 
 
 # --- Tango's interval
 
 
-def test_tango_against_print():
+def test_tango_interval_against_published_value():
     """Bentur et al. 2009, as Fagerland, Lydersen and Laake (2014) tabulate it."""
-    low, high = tango(1, 7, 21)
+    low, high = tango_interval(1, 7, 21)
     assert (round(low, 3), round(high, 3)) == (-0.517, -0.026)
 
 
 def likeliest_lost(gained, lost, count, delta):
-    """Maximize the likelihood numerically, where the difference is `delta`."""
+    """Return the likeliest share of lost images for a difference of `delta`."""
 
-    def unlikelihood(q):
+    def negative_log_likelihood(q):
         shares = (q + delta, q, 1 - 2 * q - delta)
         numbers = (gained, lost, count - gained - lost)
         if min(shares) < -1e-12:
@@ -88,19 +93,19 @@ def likeliest_lost(gained, lost, count, delta):
 
     bounds = (max(0.0, -delta), (1 - delta) / 2)
     options = {"xatol": 1e-12}
-    found = optimize.minimize_scalar(
-        unlikelihood, bounds=bounds, method="bounded", options=options
+    result = optimize.minimize_scalar(
+        negative_log_likelihood, bounds=bounds, method="bounded", options=options
     )
-    return min([found.x, *bounds], key=unlikelihood)
+    return min([result.x, *bounds], key=negative_log_likelihood)
 
 
 @given(st.integers(0, 25), st.integers(0, 25), st.integers(0, 40))
-def test_tango_inverts_the_score_test(gained, lost, rest):
-    """At both edges the statistic is z, its nuisance share found by maximization."""
+def test_tango_interval_inverts_the_score_test(gained, lost, rest):
+    """At both ends the statistic is z, with the nuisance parameter by maximization."""
     count = gained + lost + rest
     if not count:
         return
-    for edge in tango(gained, lost, count):
+    for edge in tango_interval(gained, lost, count):
         if abs(edge) > 1 - 1e-6:
             continue
         q = likeliest_lost(gained, lost, count, edge)
@@ -110,25 +115,27 @@ def test_tango_inverts_the_score_test(gained, lost, rest):
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 4000))
-def test_tango_holds_the_difference_and_has_no_favorite(gained, lost, rest):
+def test_tango_interval_contains_the_difference_and_is_symmetric(gained, lost, rest):
     count = gained + lost + rest
-    low, high = tango(gained, lost, count)
+    low, high = tango_interval(gained, lost, count)
     assert -1 <= low <= high <= 1
     if count:
         assert low <= (gained - lost) / count <= high
         assert low < high
-    assert tango(lost, gained, count) == pytest.approx((-high, -low), abs=1e-12)
+    assert tango_interval(lost, gained, count) == pytest.approx(
+        (-high, -low), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("count", [1, 10, 450, 10_000])
-def test_tango_has_width_where_nothing_flipped(count):
+def test_tango_interval_has_width_without_flips(count):
     edge = Z95**2 / (count + Z95**2)
-    assert tango(0, 0, count) == pytest.approx((-edge, edge), abs=1e-9)
+    assert tango_interval(0, 0, count) == pytest.approx((-edge, edge), abs=1e-9)
 
 
-def test_tango_of_nothing_and_of_everything():
-    assert tango(0, 0, 0) == (-1.0, 1.0)
-    low, high = tango(0, 20, 20)
+def test_tango_interval_of_no_and_of_all_flips():
+    assert tango_interval(0, 0, 0) == (-1.0, 1.0)
+    low, high = tango_interval(0, 20, 20)
     assert low == -1.0
     assert -1 < high < -0.6
 
@@ -136,12 +143,12 @@ def test_tango_of_nothing_and_of_everything():
 @pytest.mark.parametrize(
     ("gain", "loss"), [(0.02, 0.02), (0.1, 0.05), (0.3, 0.1), (0.01, 0.0)]
 )
-def test_tango_covers_what_it_promises(gain, loss):
-    """All tables of 40 images, each weighed by its probability."""
+def test_tango_interval_covers(gain, loss):
+    """All tables of 40 images, weighted by their probability."""
     count, covered = 40, 0.0
     for gained in range(count + 1):
         for lost in range(count + 1 - gained):
-            low, high = tango(gained, lost, count)
+            low, high = tango_interval(gained, lost, count)
             if low <= gain - loss <= high:
                 table = [gained, lost, count - gained - lost]
                 shares = [gain, loss, 1 - gain - loss]
@@ -149,26 +156,26 @@ def test_tango_covers_what_it_promises(gain, loss):
     assert covered > 0.94
 
 
-# --- the four counts
+# --- paired counts
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))
-def test_the_four_counts(pairs):
+def test_paired_counts(pairs):
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
-    found = Paired.of(first, second)
-    assert found.count == len(pairs)
-    assert found.accuracies == pytest.approx((first.mean(), second.mean()))
-    assert found.difference == pytest.approx(second.mean() - first.mean())
-    low, high = found.interval
-    assert low <= found.difference <= high
-    assert 0 < found.p <= 1
+    pair = PairedCounts.of(first, second)
+    assert pair.count == len(pairs)
+    assert pair.accuracies == pytest.approx((first.mean(), second.mean()))
+    assert pair.difference == pytest.approx(second.mean() - first.mean())
+    low, high = pair.interval
+    assert low <= pair.difference <= high
+    assert 0 < pair.p_value <= 1
 
 
-# --- many tests
+# --- multiple tests
 
 
 def closed_holm(values):
-    """Holm as a closed test: a hypothesis falls with every set it belongs to."""
+    """Return Holm's correction as a closed test over all sets of hypotheses."""
     numbers = range(len(values))
     sets = [s for k in numbers for s in combinations(numbers, k + 1)]
     return [
@@ -178,53 +185,53 @@ def closed_holm(values):
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
-def test_holm_is_the_closed_test(values):
-    assert holm(values) == pytest.approx(closed_holm(values))
+def test_holm_correction_is_the_closed_test(values):
+    assert holm_correction(values) == pytest.approx(closed_holm(values))
 
 
 # --- repetitions
 
 
-@given(FIGURES)
-def test_paired_t_is_scipys(differences):
-    effect = paired_t(differences)
+@given(VALUES)
+def test_paired_t_test_against_scipy(differences):
+    effect = paired_t_test(differences)
     if np.std(differences) < 1e-6:
         return
     oracle = stats.ttest_1samp(differences, 0.0)
-    assert effect.p == pytest.approx(oracle.pvalue, abs=1e-9)
+    assert effect.p_value == pytest.approx(oracle.pvalue, abs=1e-9)
     assert effect.interval == pytest.approx(tuple(oracle.confidence_interval()))
 
 
-@given(FIGURES, FIGURES)
-def test_welch_is_scipys(first, second):
-    effect = welch(first, second)
+@given(VALUES, VALUES)
+def test_welch_t_test_against_scipy(first, second):
+    effect = welch_t_test(first, second)
     if min(np.std(first), np.std(second)) < 1e-6:
         return
     oracle = stats.ttest_ind(second, first, equal_var=False)
-    assert effect.p == pytest.approx(oracle.pvalue, abs=1e-9)
+    assert effect.p_value == pytest.approx(oracle.pvalue, abs=1e-9)
     assert effect.interval == pytest.approx(tuple(oracle.confidence_interval()))
 
 
-def test_repetitions_that_do_not_differ_prove_nothing():
-    for effect in (paired_t([0.01, 0.01]), welch([0.9, 0.9], [0.91, 0.91])):
+def test_equal_repetitions_have_no_p_value():
+    for effect in (paired_t_test([0.01, 0.01]), welch_t_test([0.9, 0.9], [0.91, 0.91])):
         assert effect.difference == pytest.approx(0.01)
-        assert (effect.interval, effect.p) == (None, None)
-    tiny = paired_t([0.1 + 0.2, 0.3])  # they differ by the rounding of floats only
-    assert tiny.p is None
+        assert (effect.interval, effect.p_value) == (None, None)
+    tiny = paired_t_test([0.1 + 0.2, 0.3])  # they differ by the rounding of floats only
+    assert tiny.p_value is None
 
 
 def test_overlapping_training_images_widen_the_interval():
     """Ten splits 90/10: s²·(1/10 + 1/9) in place of s²/10."""
     differences = [0.01 * k for k in range(10)]
-    plain, corrected = paired_t(differences), paired_t(differences, 1 / 9)
+    plain, corrected = paired_t_test(differences), paired_t_test(differences, 1 / 9)
     widths = [high - low for low, high in (plain.interval, corrected.interval)]
     assert widths[1] / widths[0] == pytest.approx(math.sqrt((1 / 10 + 1 / 9) * 10))
-    assert corrected.p > plain.p
-    loose = welch([0.1, 0.2], [0.3, 0.45], 0.5)
-    assert loose.p > welch([0.1, 0.2], [0.3, 0.45]).p
+    assert corrected.p_value > plain.p_value
+    loose = welch_t_test([0.1, 0.2], [0.3, 0.45], 0.5)
+    assert loose.p_value > welch_t_test([0.1, 0.2], [0.3, 0.45]).p_value
 
 
-def test_a_mean_of_differences():
+def test_mean_difference():
     values = np.array([0.5, -0.5, 1.0, 0.0])
     middle, interval = mean_difference(values)
     oracle = stats.ttest_1samp(values, 0.0).confidence_interval()
@@ -236,24 +243,24 @@ def test_a_mean_of_differences():
 # --- balanced accuracy
 
 
-def test_one_class_is_tangos_interval():
-    one = Paired(both=40, gained=6, lost=1, neither=3)
-    middle, interval = balanced_difference([one])
-    assert middle == pytest.approx(one.difference)
-    assert interval == pytest.approx(one.interval)
+def test_balanced_difference_of_one_class_is_tangos():
+    pair = PairedCounts(both=40, gained=6, lost=1, neither=3)
+    middle, interval = balanced_accuracy_difference([pair])
+    assert middle == pytest.approx(pair.difference)
+    assert interval == pytest.approx(pair.interval)
 
 
-def test_the_balanced_interval_covers_what_it_promises():
+def test_balanced_difference_interval_covers():
     """Three unequal classes, 600 draws; the true difference is known."""
     draw = np.random.default_rng(7)
     classes = [(12, 0.15, 0.05), (40, 0.05, 0.05), (150, 0.02, 0.08)]
     truth = sum(gain - loss for _, gain, loss in classes) / 3
-    hits = 0
+    covered = 0
     for _ in range(600):
         counts = []
         for count, gain, loss in classes:
             b, c, rest = draw.multinomial(count, [gain, loss, 1 - gain - loss])
-            counts.append(Paired(both=rest, gained=b, lost=c, neither=0))
-        low, high = balanced_difference(counts)[1]
-        hits += low <= truth <= high
-    assert 0.935 < hits / 600 < 0.995
+            counts.append(PairedCounts(both=rest, gained=b, lost=c, neither=0))
+        low, high = balanced_accuracy_difference(counts)[1]
+        covered += low <= truth <= high
+    assert 0.935 < covered / 600 < 0.995

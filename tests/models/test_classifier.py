@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from striate.core.outputs import HeadOutputs
 from torch import nn
 
+from striate.core.aux_heads import HeadOutputs
 from striate.layers.rbf import RBFOutput
 from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.classifier import ImageClassifier

@@ -9,9 +9,9 @@ import functools
 
 import pytest
 import torch
-from striate.core.outputs import HeadOutputs, total_loss
 from torch.nn import functional as F
 
+from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.models.catalogue import create_model, list_models, model_entry
 
 NAMES = list_models()

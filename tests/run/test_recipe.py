@@ -45,7 +45,7 @@ def test_ranges_of_augmentation_are_settings():
 def test_a_preset_laid_over_ranges_starts_afresh():
     """`--config args.yaml --augment none` must not leave the file's rotation on."""
     old = make_recipe({"data": "digits", "augment": "six"}).resolved().as_dict()
-    assert not make_recipe(old, {"augment": "none"}).augmentation.acts
+    assert not make_recipe(old, {"augment": "none"}).augmentation.is_active
     assert make_recipe(old, {"rotate": 3}).augmentation.shear == 10
     mild = make_recipe(old, {"augment": "none", "rotate": 3}).augmentation
     assert mild == Augment(rotate=3)

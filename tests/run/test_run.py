@@ -24,7 +24,7 @@ from striate.core.errors import (
 )
 from striate.core.files import read_csv, read_json
 from striate.data.decode.preprocess import normalize
-from striate.engine.checkpoint import read_weights
+from striate.engine.weights_io import read_weights
 from striate.run import layout as names
 from striate.run.builders import batches_of
 from striate.run.recipe import Recipe
@@ -301,7 +301,7 @@ def test_a_run_without_a_test_split(tmp_path):
     assert "predictions_test.csv" not in files_of(run.path)
     assert run.evaluated_split == "val"
     assert set(run.scores) == {"val"}
-    assert "this is optimiztic" in (run.path / names.REPORT).read_text()
+    assert "this is optimistic" in (run.path / names.REPORT).read_text()
 
 
 # --- the images have moved

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from striate.metrics.classification import score
+from striate.metrics.classification import classification_metrics
 from striate.run import scorecard
 
 
@@ -12,7 +12,7 @@ def scored(classes, wrong):
     said = truth + np.isin(truth, wrong)
     probs = np.eye(classes)[said]
     names = [f"thing {k:03d}" for k in range(classes)]
-    return score(probs, truth, np.zeros(classes), names)
+    return classification_metrics(probs, truth, np.zeros(classes), names)
 
 
 def test_of_many_classes_the_least_found_are_listed():

@@ -1,4 +1,4 @@
-"""Receptive fields by brute force: which inputs have a gradient, all positive."""
+"""Receptive fields by brute force: the inputs with a gradient, all weights positive."""
 
 from __future__ import annotations
 

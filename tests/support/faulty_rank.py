@@ -1,4 +1,4 @@
-"""Run `striate …` as one of several ranks, in one of which something goes wrong.
+"""Run `striate …` as one of several ranks, with a fault injected in one of them.
 
 `FAULT=kind:rank:step` in the environment says what, where and before which step, at the
 first start; what torchrun starts again has the next fault of several with commas
@@ -19,9 +19,9 @@ import torch
 
 from striate.cli.main import main
 from striate.engine.distributed import group as ranks
-from striate.engine.distributed.distributed_step import SharedStep
-from striate.engine.distributed.gradients import Exchange
-from striate.run import report_page as story
+from striate.engine.distributed.distributed_step import DistributedStep
+from striate.engine.distributed.gradients import GradientExchange
+from striate.run import report_page
 
 NONE = "none:-1:-1"
 STARTS = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
@@ -51,7 +51,7 @@ FAULTS = {
     "orphan": lambda: os.kill(os.getppid(), signal.SIGKILL),
     "raise": lambda: (_ for _ in ()).throw(MemoryError("a fault of its own")),
 }
-_learn, _exchange = SharedStep._take, Exchange.__call__
+_learn, _exchange = DistributedStep._take, GradientExchange.__call__
 
 
 FIRST = STARTS == 0
@@ -96,10 +96,10 @@ def be_faulty() -> None:
 
     Those are drawn by a library that takes longer to import than a short run lasts.
     """
-    SharedStep._take = learn
-    Exchange.__call__ = exchange
+    DistributedStep._take = learn
+    GradientExchange.__call__ = exchange
     ranks.PATIENCE = float(os.environ.get("FAULT_PATIENCE", ranks.PATIENCE))
-    story.save_curve = story.save_matrix = lambda block, path: None
+    report_page.save_curve = report_page.save_matrix = lambda block, path: None
 
 
 if __name__ == "__main__":

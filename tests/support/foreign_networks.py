@@ -1,4 +1,4 @@
-"""Three networks that are not ours, as people write them; and what they must keep."""
+"""Three networks written by other people, and what must not change in them."""
 
 from __future__ import annotations
 

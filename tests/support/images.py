@@ -1,4 +1,4 @@
-"""Generated images and folders for the tests: small, and quick to learn."""
+"""Generated images and image folders: small, and quick to train on."""
 
 from __future__ import annotations
 

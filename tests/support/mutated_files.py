@@ -1,4 +1,4 @@
-"""Structured damage to image files: what disks, networks and tools do, and worse.
+"""Damaged image files: mutations that disks, networks and programs cause.
 
 A mutation knows a little of the formats, so that damage gets past the first check: it
 mends PNG checksums, rewrites sizes in headers, duplicates and swaps chunks.

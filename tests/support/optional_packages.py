@@ -1,4 +1,4 @@
-"""Packages that only some environments hold: see `make twins`."""
+"""Skips for optional packages, which only some environments have (`make twins`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trials and probes of a plan came to, made up."""
+"""Made-up results of trials and probes for tests of the transfer plan."""
 
 from striate.finetune.linear_probe import Probe, ProbePoint
 from striate.run.transfer_plan import TransferTrial

@@ -1,4 +1,4 @@
-"""Images with planted copies: what happens to photographs on their way into a set."""
+"""Images with planted near-duplicates, as they occur in collected photographs."""
 
 from __future__ import annotations
 

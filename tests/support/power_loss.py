@@ -1,4 +1,4 @@
-"""A disk that loses power: every call to the system is noted, every crash replayed.
+"""Simulated power loss: records every system call of a test and replays every crash.
 
 `watched` notes what a program does to the files below a folder. `crashes` then yields
 the trees that the disk may hold if the power fails after any of those calls:

@@ -1,4 +1,4 @@
-"""Random networks: windows of every kind, branches, reshapes, enlargements."""
+"""Random networks for property tests: all kinds of windows, branches and reshapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of every kind of block, and a reader of what was rendered."""
+"""A page with every kind of block, and a parser of rendered pages."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""Run folders made by hand, so that every answer of theirs is known."""
+"""Hand-made run folders with known predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small run of the engine that can be stopped anywhere and sat through again."""
+"""A small training run that can be stopped anywhere and resumed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.engine.checkpoint import OptimizerState
 from striate.engine.checkpoint_store import CheckpointStore
-from striate.engine.checkpointer import Checkpointer, state_of
+from striate.engine.checkpointer import Checkpointer, checkpoint_state
 from striate.engine.csv_logger import CSVLogger
 from striate.engine.ema import EMA
 from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
-from striate.engine.rng import chance_kept
+from striate.engine.rng import preserve_rng_state
 from striate.engine.schedule import SCHEDULES
+from striate.engine.weights_io import OptimizerState
 
 PREPROCESS = Preprocess(channels=1, height=4, width=4, mean=(0.5,), std=(0.3,))
 EPOCHS, STEPS = 3, 5  # of 18 images, four a batch
@@ -34,8 +34,8 @@ def subset(count, seed):
 
 
 def batches(count=18, pixels=0, **options):
-    chosen = {"batch_size": 4, "seed": 7, **options}
-    return Batches(subset=subset(count, pixels), preprocess=PREPROCESS, **chosen)
+    settings = {"batch_size": 4, "seed": 7, **options}
+    return Batches(subset=subset(count, pixels), preprocess=PREPROCESS, **settings)
 
 
 def network():
@@ -44,73 +44,81 @@ def network():
     return nn.Sequential(*layers, nn.Linear(12, 2))
 
 
-class Halt:
-    """Stops a sitting once it has come so far: before a step, or within validation."""
+class StopAt:
+    """Stops a run before a step, or within a validation."""
 
     def __init__(self, before_step=None, in_validation_of=None):
         self.before_step = before_step
         self.in_validation_of = in_validation_of
-        self.at = None
+        self.state = None
 
     def __call__(self):
-        at = self.at
+        state = self.state
         if self.in_validation_of is not None:
-            return at.epoch == self.in_validation_of and at.batch == STEPS
-        return at.step == self.before_step and at.batch < STEPS
+            return state.epoch == self.in_validation_of and state.batch == STEPS
+        return state.step == self.before_step and state.batch < STEPS
 
 
 @dataclass
-class Rig:
-    """Sits through a run; each new one knows only what lies in the folder."""
+class SmallRun:
+    """A run in a folder; each new instance resumes from that folder alone."""
 
     folder: Path
     optimizer: str = "adamw"
     layout: torch.memory_format = torch.contiguous_format
-    every: float = 1e9
+    save_interval: float = 1e9
     ema: float = 0.0
 
-    def sit(self, halt=None, observers=(), **plan) -> Checkpointer:
-        """Go on from what lies in the folder, until the end or the halt."""
+    def train(self, stop=None, callbacks=(), **fit_options) -> Checkpointer:
+        """Resume from the folder's checkpoint, and train to the end or the stop."""
         model = network().to(memory_format=self.layout)
         optimizer = make_optimizer(model, self.optimizer, 0.05, 0.9, 0.01)
         train, val = batches(), batches(9, pixels=1, shuffle=False)
-        sealed, _ = CheckpointStore(self.folder / "weights/last").newest()
-        marks = state_of(sealed)[1] if sealed else None
-        with CSVLogger(self.folder, train.indices, marks) as journal, chance_kept():
-            parts = {"optimizer": OptimizerState(optimizer)}
-            averaged, judged = (), model
+        checkpoint, _ = CheckpointStore(self.folder / "weights/last").newest()
+        offsets = checkpoint_state(checkpoint)[1] if checkpoint else None
+        with (
+            CSVLogger(self.folder, train.indices, offsets) as csv_logger,
+            preserve_rng_state(),
+        ):
+            stateful = {"optimizer": OptimizerState(optimizer)}
+            ema_callbacks, eval_model = (), model
             if self.ema:
-                parts["average"] = average = EMA(model, self.ema)
-                averaged, judged = (average,), average.model
-            keeper = Checkpointer(
+                stateful["ema"] = ema = EMA(model, self.ema)
+                ema_callbacks, eval_model = (ema,), ema.model
+            checkpointer = Checkpointer(
                 self.folder / "weights",
                 model,
-                parts,
-                marks=journal.marks,
-                every=self.every,
-                judged=judged,
+                stateful,
+                offsets=csv_logger.offsets,
+                interval=self.save_interval,
+                eval_model=eval_model,
             )
-            if sealed:
-                keeper.restore(sealed)
-            keeper.save()
-            chosen = {"epochs": EPOCHS, "lr": 0.05, "seed": 7, **plan}
-            settings = FitConfig(schedule=SCHEDULES["one_cycle"], **chosen)
-            watchers = (*averaged, journal, keeper, *observers)
-            words = model, optimizer, train, val, settings, watchers
-            if halt is None:
-                fit(*words, at=keeper.at, judged=judged)
-            else:
-                halt.at = keeper.at
-                fit(*words, halt, keeper.at, judged=judged)
-            keeper.save()
-        return keeper
+            if checkpoint:
+                checkpointer.restore(checkpoint)
+            checkpointer.save()
+            settings = {"epochs": EPOCHS, "lr": 0.05, "seed": 7, **fit_options}
+            if stop:
+                stop.state = checkpointer.state
+            fit(
+                model,
+                optimizer,
+                train,
+                val,
+                FitConfig(schedule=SCHEDULES["one_cycle"], **settings),
+                (*ema_callbacks, csv_logger, checkpointer, *callbacks),
+                stop or (lambda: False),
+                checkpointer.state,
+                eval_model=eval_model,
+            )
+            checkpointer.save()
+        return checkpointer
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Hash everything that must not depend on how often a run was stopped."""
-    sealed, passed_over = CheckpointStore(folder / "weights/last").newest()
-    assert passed_over == []
-    files = {f"last/{name}": content for name, content in sealed.files.items()}
+    """Hash all files that must not depend on how often a run was stopped."""
+    checkpoint, skipped = CheckpointStore(folder / "weights/last").newest()
+    assert skipped == []
+    files = {f"last/{name}": content for name, content in checkpoint.files.items()}
     for name in ("results.csv", "events.jsonl", "weights/best.safetensors"):
         files[name] = (folder / name).read_bytes()
     return {name: hashlib.sha256(b).hexdigest() for name, b in files.items()}

@@ -1,4 +1,4 @@
-"""Runs that are stopped on the way, in this process, and such that are not."""
+"""Training runs in this process, stopped before a given step or run to the end."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from support.images import write_folder
 
 def ask_before(step, patch):
     """Have Ctrl-C pressed once, before a step of training."""
-    real, met = Batches.__call__, []
+    real, epochs = Batches.__call__, []
 
     def call(self, epoch=0, start=0):
         for batch in real(self, epoch, start):
             if self.shuffle:
-                if len(met) == step:
+                if len(epochs) == step:
                     signal.raise_signal(signal.SIGINT)
-                met.append(epoch)
+                epochs.append(epoch)
             yield batch
 
     patch.setattr(Batches, "__call__", call)

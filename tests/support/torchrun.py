@@ -1,4 +1,4 @@
-"""Starting processes by torchrun, and what they must not leave behind."""
+"""Starts processes by torchrun and checks that none is left over."""
 
 from __future__ import annotations
 

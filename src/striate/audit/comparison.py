@@ -7,7 +7,7 @@ from collections.abc import Callable
 from striate.audit.findings import last_field_text
 from striate.audit.network import Audit
 from striate.core.findings import Cell, Column, Table
-from striate.core.format import size_text
+from striate.core.format import format_bytes
 
 Metric = Callable[[Audit], int | None]
 
@@ -17,12 +17,12 @@ METRICS: tuple[tuple[str, Metric, Callable[[int], str]], ...] = (
     ("trainable", lambda a: a.trainable, "{:,}".format),
     ("multiply-adds", lambda a: a.macs, "{:,}".format),
     ("layers", lambda a: len(a.layers), "{:,}".format),
-    ("activations (sum)", lambda a: sum(x.activation for x in a.layers), size_text),
-    ("inference memory", lambda a: a.weights + a.peak, size_text),
+    ("activations (sum)", lambda a: sum(x.activation for x in a.layers), format_bytes),
+    ("inference memory", lambda a: a.weights + a.peak, format_bytes),
     (
         "training memory",
         lambda a: None if a.memory is None else a.memory.peak,
-        size_text,
+        format_bytes,
     ),
 )
 

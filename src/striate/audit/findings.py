@@ -12,7 +12,7 @@ from striate.audit.network import Audit
 from striate.audit.rf_tracker import Path, ReceptiveField
 from striate.audit.window_args import sides_text
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
-from striate.core.format import size_text
+from striate.core.format import format_bytes
 
 Fields = tuple[str, str, str]  # receptive field, jump, center
 
@@ -241,7 +241,7 @@ def headline_figures(audit: Audit) -> Figures:
         Figure(
             label="parameters",
             value=f"{audit.parameters:,}",
-            detail=f"{audit.trainable:,} trainable, {size_text(audit.weights)}",
+            detail=f"{audit.trainable:,} trainable, {format_bytes(audit.weights)}",
         ),
         Figure(
             label="multiply-adds",
@@ -250,7 +250,7 @@ def headline_figures(audit: Audit) -> Figures:
         ),
         Figure(
             label="inference memory",
-            value=size_text(audit.weights + audit.peak),
+            value=format_bytes(audit.weights + audit.peak),
             detail="weights and peak activations, one image",
         ),
     ]
@@ -267,7 +267,7 @@ def headline_figures(audit: Audit) -> Figures:
         blocks.append(
             Figure(
                 label="training memory",
-                value=size_text(audit.memory.peak),
+                value=format_bytes(audit.memory.peak),
                 detail=f"at batch size {audit.memory.batch_size}",
             )
         )

@@ -10,7 +10,7 @@ from striate.audit.layer import Layer, Operation, shape_text
 from striate.audit.network import Audit
 from striate.audit.window_args import SlidingWindow
 from striate.core.findings import Column, Table
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 Line = tuple[str, str, str]
 COLUMNS = (
@@ -41,7 +41,7 @@ def explain_layer(audit: Audit, name: str) -> Table:
     """
     layers = {layer.name: layer for layer in audit.layers}
     if name not in layers:
-        raise unknown("layer", name, layers)
+        raise unknown_name_error("layer", name, layers)
     layer = layers[name]
     lines = [line for o in layer.operations for line in _operation(o, layer)]
     output = "" if layer.output is None else shape_text(layer.output)

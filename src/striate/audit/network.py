@@ -22,7 +22,7 @@ from striate.audit.training_memory import (
     tensor_bytes,
 )
 from striate.core.errors import GeometryError
-from striate.core.hooks import followed, lent, own_tensors
+from striate.core.hooks import model_restored, parameters_and_buffers, trace_modules
 
 Shape = tuple[int, int, int]
 
@@ -128,12 +128,12 @@ def audit(
         >>> result.parameters, result.macs, result.layers[0].output
         (56, 1944, (2, 6, 6))
     """
-    tensors = own_tensors(model)
+    tensors = parameters_and_buffers(model)
     if any(is_lazy(tensor) for group in tensors for tensor in group):
         raise _lazy(model)
     modes = [(module, module.training) for module in model.modules()]
-    with lent(model, _copy if real else to_meta):
-        weights, buffers = own_tensors(model)
+    with model_restored(model, _copy if real else to_meta):
+        weights, buffers = parameters_and_buffers(model)
         recorder = Recorder(model, weights, buffers)
         image = _image(1, shape, weights, "cpu" if real else "meta")
         stopped = _evaluate(model, image, recorder, real)
@@ -201,7 +201,7 @@ def _evaluate(
     model.eval()
     recorder.live_memory.enter(image)
     set_field(image, input_field(image.shape))
-    hooked = followed(model, enter=recorder.enter, leave=recorder.leave)
+    hooked = trace_modules(model, enter=recorder.enter, leave=recorder.leave)
     with torch.no_grad(), hooked, MetaMode(recorder.record_operation, real=real):
         try:
             model(image)

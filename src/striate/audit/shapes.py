@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from striate.core.arithmetic import output_side, pooled_side, transposed_side
+from striate.core.conv_arithmetic import output_side, pooled_side, transposed_side
 from striate.core.errors import GeometryError
 
 aten = torch.ops.aten

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from striate.audit.sketch_layers import LAYERS, BuiltLayers, Shape, make_layer
 from striate.core.errors import GeometryError, SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 TOKEN = re.compile(r"\s*([>|→,()\[\]*]|[^\s>|→,()\[\]*]+)")
 
@@ -93,7 +93,7 @@ class _Parser:
         if self.tokens[:2] == ["*", "("]:
             return self._repeat(word, shape)
         if word not in LAYERS:
-            raise unknown("layer of a sketch", word, [*LAYERS, "sum"])
+            raise unknown_name_error("layer of a sketch", word, [*LAYERS, "sum"])
         words = []
         while self.tokens and self.tokens[0] not in (">", ",", "]", ")"):
             words.append(self.tokens.pop(0).lower())

@@ -9,7 +9,7 @@ from math import prod
 
 from torch import nn
 
-from striate.core.arithmetic import output_side, padding_amounts, transposed_side
+from striate.core.conv_arithmetic import output_side, padding_amounts, transposed_side
 from striate.core.errors import GeometryError, SettingError
 
 Shape = tuple[int, ...]  # channels, height, width; or features alone

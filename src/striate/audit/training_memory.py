@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from striate.audit.meta_mode import MetaMode, tensors_in
 from striate.audit.recorder import Recorder
-from striate.core.hooks import followed
+from striate.core.hooks import trace_modules
 
 # State values per trainable parameter (SGD with momentum). A fused update, as in
 # our engine, needs nothing more.
@@ -118,7 +118,7 @@ def _forward(
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    hooked = followed(model, enter=recorder.enter, leave=recorder.leave)
+    hooked = trace_modules(model, enter=recorder.enter, leave=recorder.leave)
     with torch.enable_grad(), hooks, hooked, MetaMode(recorder.record_operation):
         outputs = [t for t in tensors_in(model(batch)) if t.requires_grad]
         sums = [t.sum() for t in outputs]

@@ -11,7 +11,7 @@ from torch import nn
 
 from striate.audit.meta_mode import MetaMode, to_meta
 from striate.audit.shapes import META
-from striate.core.hooks import lent
+from striate.core.hooks import model_restored
 
 Shape = tuple[int, int, int]
 COMMON = (28, 32, 64, 96, 128, 160, 192, 224, 227, 240, 256, 299, 384, 512)
@@ -29,7 +29,7 @@ def suggest_size(model: nn.Module, shape: Shape) -> str:
     """
     channels, start, _ = shape
     deadline = time.monotonic() + TIME_LIMIT
-    with lent(model, to_meta):
+    with model_restored(model, to_meta):
         model.eval()
         for count in (channels, *CHANNELS):
             accepts = partial(_accepts, model, count, deadline)

@@ -1,4 +1,4 @@
-"""Show augmented images; of a trained run, point out labels that do not survive."""
+"""Show augmented images; for a run, find labels that do not survive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from striate.data.augment.augment import RANGES
 from striate.run.recipe import Recipe, setting_types
 
 if TYPE_CHECKING:
-    from striate.workflows.data_augment.augment import Augmented
+    from striate.workflows.data_augment.augment import AugmentPreview
 
 SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
 
@@ -26,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="DATA|RUN",
-        help="as for `train`; or a run folder or its name, whose network then says "
-        "which classes suffer",
+        help="data as for `striate train`; or a run folder or run name, to test which "
+        "classes lose accuracy",
     )
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
@@ -48,7 +48,7 @@ def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw, measure, print; with classes that suffer the exit code is 1."""
+    """Write the preview and print it; exit code 1 if a class loses accuracy."""
     from striate.workflows.data_augment.augment import preview_augment
 
     given = {name: value for name, value in vars(options).items() if name in SETTINGS}
@@ -64,25 +64,28 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(_data(made)))
     else:
         _print(made)
-    return 1 if made.safety is not None and made.safety.dangers else 0
+    return 1 if made.safety is not None and made.safety.unsafe else 0
 
 
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr how far the asking is; nothing where nobody watches."""
+    """Show progress on stderr, only in a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
     screen = Console(stderr=True)
     watched = screen.is_terminal and not quiet
     with Progress(console=screen, transient=True, disable=not watched) as progress:
-        task = progress.add_task("asking the network", total=None)
+        task = progress.add_task("predicting", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _data(made: Augmented) -> dict[str, Any]:
+def _data(made: AugmentPreview) -> dict[str, Any]:
     from striate.report.records import records
-    from striate.workflows.data_augment.label_safety_findings import danger_dict, ends
+    from striate.workflows.data_augment.label_safety_findings import (
+        range_end_table,
+        unsafe_label_dict,
+    )
 
     data: dict[str, Any] = {
         "folder": str(made.folder),
@@ -90,25 +93,27 @@ def _data(made: Augmented) -> dict[str, Any]:
     }
     if made.safety is not None:
         data["images"] = made.safety.images
-        data["changes"] = records(ends(made.safety))
-        data["dangers"] = [danger_dict(danger) for danger in made.safety.dangers]
+        data["transforms"] = records(range_end_table(made.safety))
+        data["unsafe"] = [unsafe_label_dict(label) for label in made.safety.unsafe]
     return data
 
 
-def _print(made: Augmented) -> None:
+def _print(made: AugmentPreview) -> None:
     from striate.cli.printing import console
     from striate.report.terminal import show
     from striate.run.layout import REPORT
     from striate.workflows.data_augment.augment import PREVIEW
-    from striate.workflows.data_augment.augment_grid import ranges
-    from striate.workflows.data_augment.label_safety_findings import summary
+    from striate.workflows.data_augment.augment_grid import range_table
+    from striate.workflows.data_augment.label_safety_findings import (
+        label_safety_summary,
+    )
 
     out = console()
     if made.safety is None:
-        show([ranges(made.augment)], out)
-        text = "striate data augment RUN  asks a trained run which classes suffer"
+        show([range_table(made.augment)], out)
+        text = "striate data augment RUN  tests which classes of a run lose accuracy"
         out.print(text, style="dim", markup=False)
     else:
-        show(summary(made.safety), out)
-    out.print(f"image {made.folder / PREVIEW}", markup=False)
+        show(label_safety_summary(made.safety), out)
+    out.print(f"images  {made.folder / PREVIEW}", markup=False)
     out.print(f"report  {made.folder / REPORT}", markup=False)

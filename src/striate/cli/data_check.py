@@ -1,4 +1,4 @@
-"""Look at every image before training: broken, doubled, leaked, odd."""
+"""Find unusable files, duplicates, leaks, outliers and label errors."""
 
 from __future__ import annotations
 
@@ -8,117 +8,129 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.data.check.check import Checked
+    from striate.data.check.check import DataCheckResult
 
 CLASSES_SHOWN = 12
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the data, what to look for, and where to show it."""
+    """Add the arguments."""
     parser.add_argument(
         "data",
         metavar="PATH",
-        help="a folder, a CSV, IDX files, tar shards, an address, or a name: digits",
+        help="a folder, a CSV, IDX files, tar shards, an address, or a data set name",
     )
     parser.add_argument(
         "--near",
         choices=("on", "off"),
         default="on",
-        help="look for near-duplicates too (on)",
+        help="search for near-duplicates (default on)",
     )
     parser.add_argument(
         "--labels",
         action="store_true",
-        help="train small networks too, and tell which labels they doubt",
+        help="find label errors by cross-validation of small networks",
     )
     parser.add_argument(
         "--ranking",
         type=Path,
         metavar="FILE",
-        help="with --labels: keep a CSV of all images, the most doubted label first",
+        help="with --labels: write a CSV of all images, likely label errors first",
     )
     parser.add_argument(
-        "--since", type=Path, metavar="FILE", help="tell what changed since this --json"
+        "--since",
+        type=Path,
+        metavar="FILE",
+        help="report changes since an earlier check (its --json output)",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="keep a page with the images"
+        "--html", type=Path, metavar="FILE", help="write an HTML page with the images"
     )
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="keep a table to train on, copies in one group",
+        help="write a CSV for training, with duplicates in one group",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="decoding processes (processors)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of decoding processes (default: processors)",
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--quiet", action="store_true", help="do not show progress")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check and print; with findings the exit code is 1."""
+    """Check and print; exit code 1 for problems or warnings."""
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes
-    from striate.data.check.check import check_data
+    from striate.data.check.check import check_images
     from striate.report.progress_bar import counting
-    from striate.workflows.data_check.as_json import as_dict, save_ranking, save_table
-    from striate.workflows.data_check.findings import save_page
+    from striate.workflows.data_check.as_json import (
+        as_dict,
+        save_ranking,
+        save_training_table,
+    )
+    from striate.workflows.data_check.findings import save_data_check_page
 
     if options.workers is not None and options.workers < 1:
         what = f"at least one process is needed, got {options.workers}"
         raise SettingError(what, where="--workers")
     if options.ranking and not options.labels:
-        what = "a ranking of labels needs them judged"
+        what = "a ranking needs checked labels"
         raise SettingError(what, where="--ranking", fix="add --labels")
-    before = read_hashes(options.since) if options.since else None
-    with counting("looking", quiet=options.quiet or options.json) as tick:
-        found = check_data(
+    old_hashes = read_hashes(options.since) if options.since else None
+    with counting("checking images", quiet=options.quiet or options.json) as tick:
+        result = check_images(
             options.data,
             near=options.near == "on",
-            since=before,
+            since=old_hashes,
             workers=options.workers,
             tick=tick,
         )
     if options.labels:
-        found = _doubted(found, options)
+        result = _check_labels(result, options)
     if options.csv:
-        save_table(found, options.csv)
+        save_training_table(result, options.csv)
     if options.ranking:
-        save_ranking(found, options.ranking)
+        save_ranking(result, options.ranking)
     if options.html:
-        save_page(found, options.html)
+        save_data_check_page(result, options.html)
     if options.json:
-        print(json.dumps(as_dict(found)))
+        print(json.dumps(as_dict(result)))
     else:
-        _print(found, options)
-    return 0 if found.good else 1
+        _print(result, options)
+    return 0 if result.ok else 1
 
 
-def _doubted(found: Checked, options: argparse.Namespace) -> Checked:
+def _check_labels(
+    result: DataCheckResult, options: argparse.Namespace
+) -> DataCheckResult:
     from striate.report.progress_bar import counting
-    from striate.workflows.data_check.label_errors import doubt_labels
+    from striate.workflows.data_check.label_errors import find_label_errors
 
-    with counting("judging labels", quiet=options.quiet or options.json) as tick:
-        return doubt_labels(found, tick=tick)
+    with counting("checking labels", quiet=options.quiet or options.json) as tick:
+        return find_label_errors(result, tick=tick)
 
 
-def _print(found: Checked, options: argparse.Namespace) -> None:
+def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     from rich.markup import escape
 
     from striate.cli.printing import console
     from striate.report.terminal import show
-    from striate.workflows.data_check.findings import told
+    from striate.workflows.data_check.findings import data_check_blocks
 
     out = console()
-    out.print(f"[bold]{escape(found.source.name)}[/]  {_account(found)}")
-    names = [f"{name} {sum(by.values()):,}" for name, by in found.classes]
-    listed = ", ".join(names[:CLASSES_SHOWN])
+    out.print(f"[bold]{escape(result.source.name)}[/]  {_file_counts(result)}")
+    names = [f"{name} {sum(by.values()):,}" for name, by in result.classes]
+    text = ", ".join(names[:CLASSES_SHOWN])
     more = " …" if len(names) > CLASSES_SHOWN else ""
-    out.print(f"{len(names)} classes: {listed}{more}\n", style="dim", markup=False)
-    show(told(found), out)
+    out.print(f"{len(names)} classes: {text}{more}\n", style="dim", markup=False)
+    show(data_check_blocks(result), out)
     if options.html:
         out.print(f"page    {options.html}", markup=False)
-    elif not found.good:
+    elif not result.ok:
         out.print("--html FILE shows the images", style="dim")
     if options.csv:
         out.print(f"table   {options.csv}", markup=False)
@@ -126,8 +138,8 @@ def _print(found: Checked, options: argparse.Namespace) -> None:
         out.print(f"ranking {options.ranking}", markup=False)
 
 
-def _account(found: Checked) -> str:
+def _file_counts(result: DataCheckResult) -> str:
     return (
-        f"{found.seen:,} seen = {len(found.items):,} used + "
-        f"{len(found.quarantined):,} quarantined + {len(found.ignored):,} ignored"
+        f"{result.file_count:,} files = {len(result.items):,} used + "
+        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored"
     )

@@ -1,4 +1,4 @@
-"""Train at growing fractions and foretell what more images would buy."""
+"""Train on growing fractions of the data and forecast the effect of more images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.core.errors import SettingError
 
-# The curve goes through fractions itself, deals each seed anew, and begins from noise.
+# The curve sets the fractions and seeds, and trains from random weights.
 WITHOUT = (
     *("fraction", "folds", "fold", "pretrained", "freeze", "trust"),
     "track_norms",
@@ -16,35 +16,46 @@ WITHOUT = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the curve's own flags and those of training."""
+    """Add the flags of the curve and of training."""
     parser.usage = "striate data curve [DATA] [settings]"
     add_settings(parser, without=WITHOUT)
     parser.add_argument(
         "--fractions",
         metavar="F,F,…",
-        help="of the training split, at least three (0.0625,0.125,0.25,0.5,1)",
+        help="fractions of the training split (default 0.0625,0.125,0.25,0.5,1)",
     )
     parser.add_argument(
-        "--seeds", type=int, metavar="N", default=3, help="runs a fraction (3)"
+        "--seeds",
+        type=int,
+        metavar="N",
+        default=3,
+        help="runs per fraction (default 3)",
     )
     parser.add_argument(
-        "--goal", type=float, metavar="F", help="say how many images this would take"
+        "--goal",
+        type=float,
+        metavar="F",
+        help="estimate the number of images for this accuracy",
     )
     add_folder(parser, "curve's folder")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train what is not trained yet, and say what the curve says."""
+    """Train the missing runs, and print the curve."""
     recipe = read_recipe(options)
     fractions = _fractions(options.fractions)
     if options.goal is not None and not 0 < options.goal < 1:
-        what = f"a goal is an accuracy between 0 and 1, got {options.goal:g}"
+        what = f"goal must be an accuracy between 0 and 1, got {options.goal:g}"
         raise SettingError(what, where="--goal", fix="write 0.99 for 99 %")
 
     from striate.cli.printing import console
     from striate.report.terminal import show
     from striate.run.progress import teller
-    from striate.workflows.data_curve.findings import facts, findings, write_curve
+    from striate.workflows.data_curve.findings import (
+        curve_blocks,
+        curve_dict,
+        write_curve_report,
+    )
     from striate.workflows.data_curve.learning_curve import FRACTIONS, learning_curve
 
     curve = learning_curve(
@@ -53,15 +64,15 @@ def run(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         out=options.out,
         overwrite=options.overwrite,
-        told=teller(options.quiet or options.json),
+        log=teller(options.quiet or options.json),
     )
-    report = write_curve(curve, options.goal)
+    report = write_curve_report(curve, options.goal)
     if options.json:
-        print(json.dumps(facts(curve, options.goal)))
+        print(json.dumps(curve_dict(curve, options.goal)))
         return 0
     out = console()
     out.soft_wrap = False
-    show(findings(curve, options.goal), out)
+    show(curve_blocks(curve, options.goal), out)
     out.print(f"curve   {curve.path}", markup=False)
     out.print(f"report  {report}", markup=False)
     return 0
@@ -73,6 +84,6 @@ def _fractions(text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        what = f"'{text}' is no list of fractions"
-        fix = "write them with commas: 0.1,0.3,1"
+        what = f"'{text}' is not a list of fractions"
+        fix = "separate them with commas: 0.1,0.3,1"
         raise SettingError(what, where="--fractions", fix=fix) from error

@@ -1,4 +1,4 @@
-"""Show what the network will see, before and after, for every resize mode."""
+"""Show images before and after preprocessing, for every resize mode."""
 
 from __future__ import annotations
 
@@ -18,28 +18,34 @@ SETTINGS = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the data, the settings of a run that matter here, and where to write."""
-    parser.add_argument("data", metavar="DATA", help="as for `striate train`")
+    """Add the data, the preprocessing settings, and the output file."""
+    parser.add_argument("data", metavar="DATA", help="data as for `striate train`")
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
             add_setting(parser, field, kinds[field.name])
     parser.add_argument(
-        "--count", type=int, default=6, metavar="N", help="images to show (6)"
+        "--count",
+        type=int,
+        default=6,
+        metavar="N",
+        help="number of images to show (default 6)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("preview.html"),
         metavar="FILE",
-        help="the page with the images (preview.html)",
+        help="HTML page to write (default preview.html)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page and print what stands in it."""
-    given = vars(options)
-    settings = {name: coerce(name, given[name]) for name in SETTINGS if name in given}
+    """Write the page and print its summary."""
+    options_ = vars(options)
+    settings = {
+        name: coerce(name, options_[name]) for name in SETTINGS if name in options_
+    }
     Recipe(data=options.data, **settings)  # refuses what is out of range
     if settings.get("normalize") == AUTO:
         del settings["normalize"]
@@ -48,16 +54,20 @@ def run(options: argparse.Namespace) -> int:
     from striate.core.files import write_text
     from striate.report.html import render
     from striate.report.terminal import show
-    from striate.workflows.data_preview.findings import page, rule_table, summary
+    from striate.workflows.data_preview.findings import (
+        preview_page,
+        preview_summary,
+        rule_table,
+    )
     from striate.workflows.data_preview.preview import preview
 
-    found = preview(options.data, count=options.count, **settings)
-    write_text(options.out, render(page(found)))
+    result = preview(options.data, count=options.count, **settings)
+    write_text(options.out, render(preview_page(result)))
     if options.json:
-        print(json.dumps({"page": str(options.out), **found.as_dict()}))
+        print(json.dumps({"page": str(options.out), **result.as_dict()}))
         return 0
     out = console()
-    print_set(found.data)
-    show([*summary(found), rule_table(found)], out)
+    print_set(result.data)
+    show([*preview_summary(result), rule_table(result)], out)
     out.print(f"page  {options.out}", markup=False)
     return 0

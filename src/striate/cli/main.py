@@ -23,8 +23,8 @@ from striate.cli import (
     transfer,
 )
 from striate.core.errors import SettingError, StriateError
-from striate.core.registry import nearest
-from striate.engine.distributed.rank_info import check_alone
+from striate.core.registry import closest_names
+from striate.engine.distributed.rank_info import check_single_process
 
 VERBS = {
     "train": train,
@@ -47,7 +47,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         known = [flag for action in self._actions for flag in action.option_strings]
         wrong = [word for word in message.split() if word.startswith("--")]
-        close = nearest(wrong[0], known) if "unrecognized" in message and wrong else []
+        close = (
+            closest_names(wrong[0], known)
+            if "unrecognized" in message and wrong
+            else []
+        )
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise SettingError(message, fix=f"{hint}see {self.prog} --help")
 
@@ -93,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(build_parser(), given)
     except StriateError as error:
         try:
-            if not error.said_elsewhere:
+            if not error.reported_elsewhere:
                 _print_error(error, "--json" in given)
         except OSError:  # the terminal has closed
             _fall_silent()
@@ -130,7 +134,7 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str]) -> int:
         parser.print_help()
         return 2
     if options.verb not in RANKED:
-        check_alone(f"striate {options.verb}")
+        check_single_process(f"striate {options.verb}")
     return int(VERBS[options.verb].run(options))
 
 
@@ -138,7 +142,7 @@ def _check_verb(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
     word = given[0] if given else ""
     if not word or word.startswith("-") or word in VERBS:
         return
-    close = nearest(word, VERBS)
+    close = closest_names(word, VERBS)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     parser.error(f"no verb is called '{word}'; {hint}verbs: {', '.join(VERBS)}")
 

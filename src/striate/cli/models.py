@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print one line a network."""
     from striate.cli.printing import wide_console
-    from striate.core.registry import unknown
+    from striate.core.registry import unknown_name_error
     from striate.models.catalogue import catalogue_rows
     from striate.report.terminal import show
     from striate.run.pretrained import weights_rows
@@ -33,7 +33,9 @@ def run(options: argparse.Namespace) -> int:
     rows = [row for row in every if options.pattern in str(row["name"])]
     if not rows:
         kind = "set of weights" if options.weights else "network"
-        raise unknown(kind, options.pattern, [str(row["name"]) for row in every])
+        raise unknown_name_error(
+            kind, options.pattern, [str(row["name"]) for row in every]
+        )
     if options.json:
         print(json.dumps(rows))
     else:

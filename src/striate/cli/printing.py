@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from striate.core.spec import Labels
+    from striate.core.class_names import ClassNames
     from striate.data.image_data import ImageData
     from striate.data.sources.source import Skipped
-    from striate.metrics.classification import Score
+    from striate.metrics.classification import ClassificationMetrics
     from striate.run.run import Run
     from striate.run.transfer_plan import TransferPlan
     from striate.workflows.explain.explain import Explanation
@@ -96,12 +96,12 @@ def print_resumed(resumed: Resumed) -> None:
     out.print(f"resumed at {where}; exact: {resumed.exact}", markup=False)
 
 
-def _listed(labels: Labels) -> str:
+def _listed(labels: ClassNames) -> str:
     shown = ", ".join(labels.names[:CLASSES_NAMED])
     return shown + (" …" if len(labels) > CLASSES_NAMED else "")
 
 
-def print_score(split: str, score: Score) -> None:
+def print_score(split: str, score: ClassificationMetrics) -> None:
     """Say how good the answers are, in all and by class, with the intervals."""
     from striate.report.terminal import show
     from striate.run.scorecard import class_table, headlines
@@ -110,7 +110,7 @@ def print_score(split: str, score: Score) -> None:
     for figure, style in zip(headlines(split, score), ("bold", ""), strict=True):
         out.print(f"{figure.label} {figure.value}", style=style, end="  ")
         out.print(figure.detail, markup=False)
-    odd = f"calibration error {percent(score.calibration_error)}"
+    odd = f"calibration error {percent(score.ece)}"
     out.print(f"cross-entropy {score.loss:.4f} nats, {odd}\n", style="dim")
     show([class_table(score, CLASSES_SHOWN)], out)
 

@@ -97,12 +97,12 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
 def size_of(text: str | None) -> int | tuple[int, int] | None:
     """Read a side, or HEIGHTxWIDTH, from the command line."""
     from striate.core.errors import SettingError
-    from striate.core.format import sides_of
+    from striate.core.format import parse_image_size
 
     if text is None:
         return None
     try:
-        return sides_of(text)
+        return parse_image_size(text)
     except ValueError:
         what, fix = f"'{text}' is no image size", "write 224 or 224x320"
         raise SettingError(what, where="--image-size", fix=fix) from None

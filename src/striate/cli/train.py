@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
-    if not RankInfo.of().first:
+    if not RankInfo.from_environment().is_main:
         return 0
     if options.json:
         print(summary_json(finished))
@@ -165,7 +165,7 @@ def _resume(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
-    if not RankInfo.of().first:
+    if not RankInfo.from_environment().is_main:
         return 0
     if options.json:
         print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))

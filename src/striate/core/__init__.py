@@ -1,1 +1,1 @@
-"""Errors, findings, hooks, files and seeds that all packages share."""
+"""Errors, findings, hooks, atomic files, seeds and preprocessing, for all packages."""

@@ -1,4 +1,4 @@
-"""A file that grows line by line, and can be cut back to where it was known good."""
+"""An append-only text file that can be truncated to a saved offset."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from striate.core.files import make_folder, storage_errors, sync_folder, write_a
 CHUNK = 1 << 20
 
 
-class Lines:
-    r"""Keeps lines until `flush`; `mark` syncs them and says what is there.
+class AppendLog:
+    r"""Appends lines to a file; `offset` syncs it and returns length and hash.
 
     Args:
-        path: The file; made if it is not there.
-        mark: Cut the file back to what `mark` once said; else it begins empty.
+        path: The file; created if it does not exist.
+        offset: A result of `offset` to truncate the file to; None starts empty.
 
     Raises:
         StorageError: The disk refused.
@@ -26,80 +26,80 @@ class Lines:
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     lines = Lines(Path(folder, "log.txt"))
-        ...     lines.add("kept")
-        ...     mark = lines.mark()
-        ...     lines.add("written after the mark")
-        ...     lines.close()
-        ...     holds(lines.path, mark), Lines(lines.path, mark).close()
-        ...     lines.path.read_text()
+        ...     log = AppendLog(Path(folder, "log.txt"))
+        ...     log.append("before")
+        ...     offset = log.offset()
+        ...     log.append("after")
+        ...     log.close()
+        ...     prefix_matches(log.path, offset), AppendLog(log.path, offset).close()
+        ...     log.path.read_text()
         (True, None)
-        'kept\n'
+        'before\n'
     """
 
-    def __init__(self, path: Path, mark: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, offset: Mapping[str, Any] | None = None) -> None:
         self.path = path
-        self._waiting: list[str] = []
+        self._buffer: list[str] = []
         with storage_errors(path, 0):
             make_folder(path.parent)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                self._digest, self._bytes = _digest(self._handle, _length(mark))
+                self._digest, self._bytes = _digest(self._handle, _length(offset))
                 os.ftruncate(self._handle, self._bytes)
                 sync_folder(path.parent)
             except BaseException:
                 os.close(self._handle)
                 raise
 
-    def add(self, line: str) -> None:
-        """Take a line, without its end."""
-        self._waiting.append(line)
+    def append(self, line: str) -> None:
+        """Add a line, without its newline, to the buffer."""
+        self._buffer.append(line)
 
     def flush(self) -> None:
-        """Hand the lines to the system: from here on a killed process keeps them."""
-        payload = "".join(f"{line}\n" for line in self._waiting).encode()
-        self._waiting.clear()
+        """Write the buffer to the file; from then on it survives a killed process."""
+        payload = "".join(f"{line}\n" for line in self._buffer).encode()
+        self._buffer.clear()
         with storage_errors(self.path, len(payload)):
             write_all(self._handle, payload)
         self._digest.update(payload)
         self._bytes += len(payload)
 
-    def mark(self) -> dict[str, Any]:
-        """Bring everything to the disk; return length and SHA-256 of what is there."""
+    def offset(self) -> dict[str, Any]:
+        """Sync the file to the disk and return its length and SHA-256."""
         self.flush()
         with storage_errors(self.path, 0):
             os.fsync(self._handle)
         return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:
-        """Hand over what waits, and let go of the file."""
+        """Write the buffer and close the file."""
         try:
             self.flush()
         finally:
             os.close(self._handle)
 
 
-def holds(path: Path, mark: Mapping[str, Any]) -> bool:
-    """Say whether a file still begins with what `mark` said it held."""
+def prefix_matches(path: Path, offset: Mapping[str, Any]) -> bool:
+    """Return whether a file still begins with the bytes that an offset describes."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        digest, length = _digest(handle, _length(mark))
+        digest, length = _digest(handle, _length(offset))
     finally:
         os.close(handle)
-    return {"bytes": length, "sha256": digest.hexdigest()} == dict(mark)
+    return {"bytes": length, "sha256": digest.hexdigest()} == dict(offset)
 
 
-def _length(mark: Mapping[str, Any] | None) -> int:
-    return int(mark["bytes"]) if mark else 0
+def _length(offset: Mapping[str, Any] | None) -> int:
+    return int(offset["bytes"]) if offset else 0
 
 
-def _digest(handle: int, wanted: int) -> tuple[Any, int]:
-    """Read so many bytes, or as many as there are; return their digest and number."""
+def _digest(handle: int, size: int) -> tuple[Any, int]:
+    """Read up to `size` bytes; return their digest and their number."""
     digest, length = hashlib.sha256(), 0
-    while chunk := os.read(handle, min(CHUNK, wanted - length)):
+    while chunk := os.read(handle, min(CHUNK, size - length)):
         digest.update(chunk)
         length += len(chunk)
     return digest, length

@@ -1,4 +1,4 @@
-"""What a network with auxiliary heads returns while it trains, and its loss."""
+"""Auxiliary heads: the output of a network that has them, and the summed loss."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class HeadOutputs(NamedTuple):
-    """Logits of the last head, and of those on the way.
+    """Logits of the main head and of the auxiliary heads.
 
     Args:
-        logits: What the network answers.
-        auxiliary: The same from heads lower down, earliest first.
-        weight: Their share in the loss.
+        logits: Of the main head.
+        auxiliary: Of the auxiliary heads, earliest first.
+        weight: Factor on each auxiliary loss.
     """
 
     logits: Tensor
@@ -26,9 +26,9 @@ class HeadOutputs(NamedTuple):
 
 
 def total_loss(loss: Loss, output: Tensor | HeadOutputs, target: Tensor) -> Tensor:
-    """Return the loss of any network's training output.
+    """Return the loss of a network's training output, auxiliary heads included.
 
-    A plain tensor gives `loss(output, target)`; heads on the way add their weighted
+    A plain tensor gives `loss(output, target)`; auxiliary heads add their weighted
     losses, as GoogLeNet's do (Szegedy et al. 2014, section 5).
 
     Example:

@@ -1,4 +1,4 @@
-"""How many processors there are for this process."""
+"""Number of CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import sys
 
 
-def processors() -> int:
-    """Return how many processors this process may use, which may be fewer than exist.
+def cpu_count() -> int:
+    """Return the number of CPU cores available to this process.
 
     Example:
-        >>> processors() >= 1
+        >>> cpu_count() >= 1
         True
     """
     if sys.platform == "linux":

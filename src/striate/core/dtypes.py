@@ -1,25 +1,27 @@
-"""Which kinds of numbers may take the place of which in a network."""
+"""Dtype checks: may a tensor of one dtype be loaded into another."""
 
 from __future__ import annotations
 
 import torch
 
 
-def misfit(found: torch.dtype, wanted: torch.dtype, *, convert: bool = False) -> str:
-    """Say why numbers of a file do not fit a network's; empty where they do.
+def dtype_mismatch(
+    actual: torch.dtype, expected: torch.dtype, *, convert: bool = False
+) -> str:
+    """Return why a dtype does not fit, or an empty string if it does.
 
     Args:
-        found: Of the file.
-        wanted: Of the network.
-        convert: The caller takes floating-point numbers of any width, and says so in
-            its own description. Whole numbers and truths never become such, nor one
-            another.
+        actual: Dtype in the file.
+        expected: Dtype in the network.
+        convert: Accept floating-point numbers of any width. Integers and booleans are
+            never converted.
 
     Example:
-        >>> misfit(torch.int64, torch.float32)
+        >>> dtype_mismatch(torch.int64, torch.float32)
         'holds torch.int64, the network torch.float32'
-        >>> misfit(torch.float16, torch.float32, convert=True)
+        >>> dtype_mismatch(torch.float16, torch.float32, convert=True)
         ''
     """
-    wide = convert and found.is_floating_point and wanted.is_floating_point
-    return "" if found == wanted or wide else f"holds {found}, the network {wanted}"
+    floats = convert and actual.is_floating_point and expected.is_floating_point
+    fits = actual == expected or floats
+    return "" if fits else f"holds {actual}, the network {expected}"

@@ -1,10 +1,10 @@
-"""One family of errors; each says what happened, where, and what to do next."""
+"""The exceptions of striate: each says what happened, where, and what to do."""
 
 from __future__ import annotations
 
 
 class StriateError(Exception):
-    """A mistake a person can mend; shown as a message, never as a traceback.
+    """An error that the user can fix; shown as a message, never as a traceback.
 
     Args:
         what: What happened, with both values where two disagree.
@@ -19,7 +19,7 @@ class StriateError(Exception):
     """
 
     exit_code = 2
-    said_elsewhere = False  # another process of the same run tells the user
+    reported_elsewhere = False  # another process of the same run prints it
 
     def __init__(
         self, what: str, *, where: object | None = None, fix: str | None = None
@@ -44,7 +44,7 @@ class StriateError(Exception):
 
 
 class SettingError(StriateError):
-    """A setting has a value it cannot have."""
+    """A setting has an invalid value."""
 
 
 class UnknownNameError(SettingError):
@@ -52,7 +52,7 @@ class UnknownNameError(SettingError):
 
 
 class DataError(StriateError):
-    """The images, or the way they are laid out, do not admit the work."""
+    """The images, or the layout of their folders, cannot be used."""
 
 
 class GeometryError(StriateError):
@@ -64,18 +64,18 @@ class WeightsError(StriateError):
 
 
 class RunError(StriateError):
-    """A run folder is missing, incomplete or in the way."""
+    """A run folder is missing or incomplete, or already exists."""
 
 
 class StorageError(StriateError):
-    """The disk refused a write; what was there before is intact."""
+    """A write to the disk failed; earlier files are intact."""
 
 
 class NonFiniteError(StriateError):
-    """A loss or gradient became NaN or infinite; the weights were not touched by it.
+    """A loss or gradient became NaN or infinite; the weights are unchanged.
 
-    `layer` is where it was first seen; `rows` are the bad images, where it is known
-    which they are: their positions in the batch, or in the whole of another `split`.
+    `layer` is the first layer with such a value. `rows` are the positions of the bad
+    images, if known: in the batch, or in the whole `split` if it is not `train`.
     """
 
     exit_code = 1
@@ -85,18 +85,18 @@ class NonFiniteError(StriateError):
 
 
 class InterruptedRunError(StriateError):
-    """The user stopped the work; what was done so far is saved."""
+    """The user stopped the run; its state so far is saved."""
 
     exit_code = 130
 
 
 class WorkerError(StriateError):
-    """A helper process died or hung; what it was doing can be started again."""
+    """A worker process died or hung; the command can be started again."""
 
     exit_code = 1
 
 
 class RankError(StriateError):
-    """A process of a run on several died, hung or failed; the others have stopped."""
+    """A rank of a distributed run died, hung or failed; the others have stopped."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Whole files or none: write beside, sync, rename; and read what we wrote."""
+"""Atomic file writes (temporary file, fsync, rename); JSON, CSV and file hashes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REFUSALS = {
 
 @contextmanager
 def storage_errors(path: Path, size: int) -> Iterator[None]:
-    """Turn the system's refusal to write into a message with bytes needed and free."""
+    """Context manager: turn an OSError into a StorageError with the free space."""
     try:
         yield
     except OSError as error:
@@ -47,31 +47,31 @@ def _free_bytes(folder: Path) -> str:
 
 
 def write_bytes(path: Path, payload: bytes) -> None:
-    """Replace `path` by `payload` atomically: no half file is ever visible.
+    """Write a file atomically: no reader ever sees half of it.
 
     Raises:
-        StorageError: The disk refused; the old file, if any, is intact.
+        StorageError: The write failed; the old file, if any, is intact.
     """
     with storage_errors(path, len(payload)):
         make_folder(path.parent)
-        beside = beside_name(path)
+        temporary = temporary_name(path)
         try:
-            create_file(beside, payload)
-            os.replace(beside, path)
+            create_file(temporary, payload)
+            os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(beside)
+                os.unlink(temporary)
             raise
         sync_folder(path.parent)
 
 
-def beside_name(path: Path) -> Path:
-    """Return a free hidden name in the same folder, for what is not whole yet."""
+def temporary_name(path: Path) -> Path:
+    """Return an unused hidden name in the same folder, for an incomplete file."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def create_file(path: Path, payload: bytes) -> None:
-    """Write a file that is not there yet, down to the disk."""
+    """Create a new file and sync it to the disk."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         write_all(handle, payload)
@@ -81,14 +81,14 @@ def create_file(path: Path, payload: bytes) -> None:
 
 
 def write_all(handle: int, payload: bytes) -> None:
-    """Write every byte: the system may take fewer at a time than it is given."""
+    """Write every byte; one system call may write fewer."""
     rest = memoryview(payload)
     while rest:
         rest = rest[os.write(handle, rest) :]
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, so that a power cut cannot take them back."""
+    """Create a folder and its parents, and sync them to the disk."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -98,7 +98,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk: renames live there, not in files."""
+    """Sync a folder's list of names to the disk; a rename is stored there."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -133,7 +133,7 @@ def write_csv(
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a broken file is named, with what to do.
+    """Read JSON; an error names the file and what to do.
 
     Raises:
         RunError: The file is missing or is not JSON.
@@ -153,14 +153,14 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Name a file whose content turns out not to be what its reader wants.
+def damaged_file_errors(path: Path) -> Iterator[None]:
+    """Context manager: turn a parsing error into a RunError that names the file.
 
     Raises:
-        RunError: Something is missing in it, or is of another kind.
+        RunError: A key is missing or a value has another type.
 
     Example:
-        >>> with damage_named(Path("scores.json")):
+        >>> with damaged_file_errors(Path("scores.json")):
         ...     {}["accuracy"]
         Traceback (most recent call last):
         striate.core.errors.RunError: scores.json is damaged: 'accuracy'
@@ -176,7 +176,7 @@ def damage_named(path: Path) -> Iterator[None]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV that has a header row into one mapping a row.
+    """Read a CSV with a header row; return a mapping for each row.
 
     Raises:
         RunError: The file is missing.
@@ -196,7 +196,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_rows(rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> str:
-    """Return one SHA-256 over rows of text, order included."""
+    """Return the SHA-256 of rows in their order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(repr(row).encode("utf-8", "surrogateescape") + b"\n")

@@ -1,7 +1,6 @@
-"""Neutral blocks that analyzes return and renderers show: no formatting, no torch.
+"""Blocks of a report (text, tables, charts, images) as data, without formatting.
 
-An analysis says *what* it found in these words; `report` decides how a page or a
-terminal shows them.
+An analysis returns these blocks; `report` renders them as HTML or for a terminal.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, kw_only=True)
 class Prose:
-    """A paragraph. Blank lines part paragraphs; there is no other markup."""
+    """A paragraph. Blank lines separate paragraphs; there is no other markup."""
 
     text: str
     tone: str = "plain"  # plain | good | warning | bad | advice
@@ -22,7 +21,7 @@ class Prose:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One headline number: `98.9 %` under `test accuracy`, with its small print."""
+    """A headline number with label and detail, such as `98.9 %` test accuracy."""
 
     label: str
     value: str
@@ -31,7 +30,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """A row of headline numbers."""
+    """A row of headline numbers side by side."""
 
     figures: tuple[Figure, ...]
 
@@ -45,12 +44,11 @@ class Column:
     formulas).
 
     Args:
-        title: What people read.
+        title: Heading for people.
         kind: As above.
-        hint: What the column means.
-        key: What programs read, in JSON and CSV.
-        rank: 0 is always shown; of the others the highest go first where a screen is
-            narrow.
+        hint: Explanation of the column.
+        key: Name in JSON and CSV.
+        rank: 0 is always shown; on a narrow screen the highest ranks are hidden first.
     """
 
     title: str
@@ -135,14 +133,14 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A line of a tree that can be opened.
+    """A line of a tree, which can be expanded.
 
     Args:
-        title: What it is.
-        value: Its number, as it is to be read.
-        detail: How it came about.
-        children: What it is made of.
-        opened: Whether it is shown open at first.
+        title: Label.
+        value: Formatted number.
+        detail: How the number was computed.
+        children: Lines inside it.
+        opened: Expanded at first.
     """
 
     title: str
@@ -154,7 +152,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """Lines that open into the lines they are made of."""
+    """A tree of lines that can be expanded."""
 
     nodes: tuple[Node, ...]
     title: str = ""
@@ -166,7 +164,7 @@ Block = Prose | Figures | Table | Curve | Images | Matrix | Tree
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and the blocks beneath it."""
+    """A heading and the blocks below it."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -175,7 +173,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A whole report: what it is about, and its sections in order."""
+    """A whole report: title and sections in order."""
 
     title: str
     sections: tuple[Section, ...]

@@ -1,4 +1,4 @@
-"""Whole folders or none: build beside, sync everything, rename; and clean up after."""
+"""Atomic folder writes (temporary folder, fsync, rename), and removal of leftovers."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from contextlib import suppress
 from pathlib import Path
 
 from striate.core.files import (
-    beside_name,
     create_file,
     make_folder,
     storage_errors,
     sync_folder,
+    temporary_name,
 )
 
-# What is being built or taken away: `.name.1a2b3c4d`, here and in `files`. Never read.
+# A file or folder being written or deleted: `.name.1a2b3c4d`, here and in `files`.
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def write_folder(path: Path, files: Iterable[tuple[str, bytes]], size: int) -> None:
-    """Make a folder of files appear whole or not at all, also when the power fails.
+    """Write a folder of files atomically: whole or not at all, even at a power cut.
 
     Args:
-        path: The folder; nothing of that name may be there.
-        files: Names and contents; taken one at a time, so that one is in memory.
-        size: Bytes needed in all, about; for the message on a full disk.
+        path: The folder, which must not exist.
+        files: Names and contents; only one at a time is in memory.
+        size: Approximate total bytes, for the message on a full disk.
 
     Raises:
-        StorageError: The disk refused; what was there before is intact.
+        StorageError: The write failed; earlier files are intact.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -39,40 +39,40 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]], size: int) -> N
     """
     with storage_errors(path, size):
         make_folder(path.parent)
-        beside = beside_name(path)
+        temporary = temporary_name(path)
         try:
-            beside.mkdir()
+            temporary.mkdir()
             for name, payload in files:
-                create_file(beside / name, payload)
-            sync_folder(beside)
-            beside.rename(path)
+                create_file(temporary / name, payload)
+            sync_folder(temporary)
+            temporary.rename(path)
         except BaseException:
             with suppress(OSError):
-                _empty(beside)
+                _delete(temporary)
             raise
         sync_folder(path.parent)
 
 
 def remove_folder(path: Path) -> None:
-    """Take a folder of files away: first its name, at once, then what was in it."""
-    gone = beside_name(path)
+    """Delete a folder of files: rename it atomically, then delete its contents."""
+    temporary = temporary_name(path)
     try:
-        path.rename(gone)
+        path.rename(temporary)
     except FileNotFoundError:
         return
     sync_folder(path.parent)
-    _empty(gone)
+    _delete(temporary)
 
 
-def sweep(root: Path) -> None:
-    """Take away what killed writes of files and folders left in a folder."""
+def remove_leftovers(root: Path) -> None:
+    """Delete the temporary files and folders that killed processes left behind."""
     for entry in root.glob(".*"):
         if _LEFTOVER.fullmatch(entry.name):
             with suppress(OSError):
-                _empty(entry) if entry.is_dir() else entry.unlink()
+                _delete(entry) if entry.is_dir() else entry.unlink()
 
 
-def _empty(folder: Path) -> None:
+def _delete(folder: Path) -> None:
     for entry in folder.iterdir():
         entry.unlink()
     folder.rmdir()

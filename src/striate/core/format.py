@@ -1,15 +1,15 @@
-"""Quantities in words: bytes as people read them, sides as people write them."""
+"""Formatting of byte counts, and parsing of image sizes such as `64x48`."""
 
 from __future__ import annotations
 
 import re
 
 
-def size_text(count: int) -> str:
-    """Write bytes for people; 1 MB is 10⁶ bytes.
+def format_bytes(count: int) -> str:
+    """Format a number of bytes; 1 MB is 10⁶ bytes.
 
     Example:
-        >>> size_text(553430176), size_text(2340000000), size_text(640)
+        >>> format_bytes(553430176), format_bytes(2340000000), format_bytes(640)
         ('553.4 MB', '2.34 GB', '640 B')
     """
     for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
@@ -18,15 +18,15 @@ def size_text(count: int) -> str:
     return f"{count} B"
 
 
-def sides_of(text: str) -> int | tuple[int, int]:
-    """Read an image's side, or its height and width.
+def parse_image_size(text: str) -> int | tuple[int, int]:
+    """Parse an image size: one side, or height and width.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The text is neither.
 
     Example:
-        >>> sides_of("64"), sides_of("64x48"), sides_of("64X48"), sides_of("64×48")
-        (64, (64, 48), (64, 48), (64, 48))
+        >>> [parse_image_size(text) for text in ("64", "64x48", "64X48", "64×48")]
+        [64, (64, 48), (64, 48), (64, 48)]
     """
     parts = [part.strip() for part in re.split("[xX×]", text)]
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):

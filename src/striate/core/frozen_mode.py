@@ -1,4 +1,4 @@
-"""Modules that stay in evaluation mode, each on its own, in every loop."""
+"""Modules that stay in evaluation mode although the network trains."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from types import MethodType
 from torch import nn
 
 
-def hold(module: nn.Module) -> None:
-    """Let a module keep its running statistics whatever `model.train()` says.
+def freeze_mode(module: nn.Module) -> None:
+    """Keep a module in evaluation mode whatever `model.train()` says.
 
-    What lies within it goes on as it was told. A copy of a held module is held.
+    Its children follow `train()` as usual. A copy keeps the frozen mode.
 
     Example:
         >>> outer = nn.Sequential(nn.Dropout())
-        >>> hold(outer)
+        >>> freeze_mode(outer)
         >>> _ = outer.eval().train()
         >>> outer.training, outer[0].training
         (False, True)
     """
     module.training = False
-    module.__dict__["train"] = MethodType(_stay, module)
+    module.__dict__["train"] = MethodType(_frozen_train, module)
 
 
-def held(module: nn.Module) -> bool:
-    """Say whether a module is held.
+def has_frozen_mode(module: nn.Module) -> bool:
+    """Return whether the mode of a module is frozen.
 
     Example:
-        >>> held(nn.BatchNorm2d(2))
+        >>> has_frozen_mode(nn.BatchNorm2d(2))
         False
     """
     return "train" in module.__dict__
 
 
-def release(module: nn.Module, training: bool) -> None:
-    """Let a held module go on, in the mode its network is in; others stay.
+def unfreeze_mode(module: nn.Module, training: bool) -> None:
+    """Let a module follow `train()` again; does nothing if its mode is not frozen.
 
     Example:
         >>> norm = nn.BatchNorm2d(2)
-        >>> hold(norm)
-        >>> release(norm, training=True)
-        >>> norm.training, held(norm)
+        >>> freeze_mode(norm)
+        >>> unfreeze_mode(norm, training=True)
+        >>> norm.training, has_frozen_mode(norm)
         (True, False)
     """
     if module.__dict__.pop("train", None) is not None:
         module.train(training)
 
 
-def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
+def _frozen_train(self: nn.Module, mode: bool = True) -> nn.Module:
     for child in self.children():
         child.train(mode)
     self.training = False

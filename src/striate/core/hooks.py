@@ -1,4 +1,4 @@
-"""The only hooks: look at a model's inner outputs and leave it as it was."""
+"""Forward hooks: read or replace a model's inner outputs, then restore the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.nn.modules.module import (
 from torch.nn.parameter import is_lazy
 
 from striate.core.errors import UnknownNameError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 Sink = Callable[[str, Tensor], None]
 Enter = Callable[[str, nn.Module, object], None]
@@ -27,20 +27,20 @@ Visit = Callable[[str, object], Tensor | None]
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[nn.Module]:
-    """Lend a model in evaluation mode; give back modes, buffers, random states.
+def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Context manager: evaluation mode; modes, buffers and RNG state are restored.
 
     Example:
         >>> model = nn.Dropout()
-        >>> with untouched(model) as lent:
-        ...     lent.training
+        >>> with evaluation_mode(model):
+        ...     model.training
         False
         >>> model.training
         True
     """
     modes = [(module, module.training) for module in model.modules()]
-    kept = [_kept(module) for module, _ in modes if module._buffers]
-    with _same_chance():
+    saved = [_save_buffers(module) for module, _ in modes if module._buffers]
+    with _rng_state_restored():
         try:
             if any(mode for _, mode in modes):  # setting what is set takes 7 µs each
                 model.eval()
@@ -49,12 +49,12 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
             for module, mode in modes:
                 if module.training is not mode:
                     module.training = mode
-            _put_back(kept)
+            _restore_buffers(saved)
 
 
 @contextmanager
-def _same_chance() -> Iterator[None]:
-    """Give back the random states of torch, NumPy and Python as found."""
+def _rng_state_restored() -> Iterator[None]:
+    """Restore the RNG states of torch, NumPy and Python afterwards."""
     state = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     try:
         yield
@@ -64,22 +64,22 @@ def _same_chance() -> Iterator[None]:
         torch.set_rng_state(state[2])
 
 
-# A module's table of buffers, what stood in it, and copies of what can be copied.
+# A module's dict of buffers, its entries before, and copies of those with data.
 # (`model.buffers()` makes a name for each, which takes longer than the copies.)
 _Table = dict[str, Tensor | None]
-_Kept = tuple[_Table, _Table, dict[str, Tensor]]
+_SavedBuffers = tuple[_Table, _Table, dict[str, Tensor]]
 
 
-def _kept(module: nn.Module) -> _Kept:
+def _save_buffers(module: nn.Module) -> _SavedBuffers:
     before = dict(module._buffers)
-    real = {n: one for n, one in before.items() if one is not None and not is_lazy(one)}
-    return module._buffers, before, {n: one.detach().clone() for n, one in real.items()}
+    real = {n: b for n, b in before.items() if b is not None and not is_lazy(b)}
+    return module._buffers, before, {n: b.detach().clone() for n, b in real.items()}
 
 
-def _put_back(kept: Sequence[_Kept]) -> None:
-    """Undo what a network wrote or put into its buffers even in evaluation mode."""
+def _restore_buffers(saved: Sequence[_SavedBuffers]) -> None:
+    """Undo changes to buffers, which some networks make even in evaluation mode."""
     with torch.no_grad():
-        for table, before, copies in kept:
+        for table, before, copies in saved:
             if list(map(id, table.values())) != list(map(id, before.values())):
                 table.clear()
                 table.update(before)
@@ -91,27 +91,31 @@ def _put_back(kept: Sequence[_Kept]) -> None:
 
 
 @contextmanager
-def tapped(model: nn.Module, names: Sequence[str], sink: Sink) -> Iterator[None]:
-    """Hand every output of the named modules to `sink`, in the order they run.
+def capture_outputs(
+    model: nn.Module, names: Sequence[str], sink: Sink
+) -> Iterator[None]:
+    """Context manager: pass every output of the named modules to `sink`, in order.
 
     Raises:
         UnknownNameError: The model has no module of that name; lists the nearest.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-        >>> with tapped(model, ["0"], lambda name, out: print(name, tuple(out.shape))):
+        >>> shapes = []
+        >>> with capture_outputs(model, ["0"], lambda _, y: shapes.append(y.shape)):
         ...     _ = model(torch.zeros(1, 2))
-        0 (1, 3)
+        >>> shapes
+        [torch.Size([1, 3])]
     """
-    with _hooked(model, names, lambda name: _hand_over(name, sink)):
+    with _forward_hooks(model, names, lambda name: _sink_hook(name, sink)):
         yield
 
 
 @contextmanager
-def _hooked(
+def _forward_hooks(
     model: nn.Module, names: Sequence[str], hook: Callable[[str], Callable[..., Any]]
 ) -> Iterator[None]:
-    """Hang a hook for its name on each of some modules, and take all off at the end."""
+    """Register a forward hook on each named module; remove all of them at the end."""
     modules = dict(model.named_modules())
     with ExitStack() as stack:
         for name in names:
@@ -123,10 +127,10 @@ def _hooked(
 
 
 def _no_layer(name: str, modules: dict[str, nn.Module]) -> UnknownNameError:
-    return unknown("layer", name, [key for key in modules if key])
+    return unknown_name_error("layer", name, [key for key in modules if key])
 
 
-def _hand_over(name: str, sink: Sink) -> Callable[..., None]:
+def _sink_hook(name: str, sink: Sink) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor):
             sink(name, output)
@@ -134,16 +138,18 @@ def _hand_over(name: str, sink: Sink) -> Callable[..., None]:
     return hook
 
 
-class Enough(BaseException):
-    """Raised by a visitor to end a forward pass; no `except Exception` swallows it."""
+class StopForward(BaseException):
+    """Raised in a hook to end the forward pass; no `except Exception` catches it."""
 
 
 @contextmanager
-def visited(model: nn.Module, names: Sequence[str], visit: Visit) -> Iterator[None]:
-    """Hand every output of the named modules to `visit`, one call at a time.
+def intercept_outputs(
+    model: nn.Module, names: Sequence[str], visit: Visit
+) -> Iterator[None]:
+    """Context manager: pass every output of the named modules to `visit`.
 
-    A module's first call goes by its name, later ones by `name #2`, `name #3` …;
-    a tensor that `visit` returns takes the output's place.
+    A module's first call has its name, later calls are `name #2`, `name #3` …. A
+    tensor that `visit` returns replaces the output.
 
     Raises:
         UnknownNameError: The model has no module of that name; lists the nearest.
@@ -151,17 +157,17 @@ def visited(model: nn.Module, names: Sequence[str], visit: Visit) -> Iterator[No
     Example:
         >>> relu = nn.ReLU()
         >>> model = nn.Sequential(relu, nn.Linear(1, 1), relu)
-        >>> with visited(model, ["0"], lambda call, out: print(call)):
+        >>> with intercept_outputs(model, ["0"], lambda call, out: print(call)):
         ...     _ = model(torch.zeros(1, 1))
         0
         0 #2
     """
-    with _hooked(model, names, lambda name: _numbered(name, visit)):
+    with _forward_hooks(model, names, lambda name: _visit_hook(name, visit)):
         yield
 
 
 def call_name(name: str, number: int) -> str:
-    """Name a module's n-th call.
+    """Return the name of a module's n-th call.
 
     Example:
         >>> call_name("relu", 1), call_name("relu", 2)
@@ -170,7 +176,7 @@ def call_name(name: str, number: int) -> str:
     return name if number == 1 else f"{name} #{number}"
 
 
-def _numbered(name: str, visit: Visit) -> Callable[..., Any]:
+def _visit_hook(name: str, visit: Visit) -> Callable[..., Any]:
     count = 0
 
     def hook(module: nn.Module, inputs: object, output: object) -> object:
@@ -181,85 +187,90 @@ def _numbered(name: str, visit: Visit) -> Callable[..., Any]:
     return hook
 
 
-def leaves(model: nn.Module) -> list[str]:
-    """Return the dotted names of the modules that hold no others.
+def leaf_module_names(model: nn.Module) -> list[str]:
+    """Return the dotted names of the modules without children.
 
     Example:
-        >>> leaves(nn.Sequential(nn.Flatten(), nn.Sequential(nn.ReLU())))
+        >>> leaf_module_names(nn.Sequential(nn.Flatten(), nn.Sequential(nn.ReLU())))
         ['0', '1.0']
     """
     return [name for name, m in model.named_modules() if name and not any(m.children())]
 
 
 @contextmanager
-def followed(
+def trace_modules(
     model: nn.Module, *, enter: Enter | None = None, leave: Leave | None = None
 ) -> Iterator[None]:
-    """Tell when each module of a model begins, with its inputs, and ends.
+    """Context manager: call `enter` and `leave` around the forward of every module.
 
-    The model itself is given no hooks; torch's global ones are used and taken away.
+    The hooks are torch's global ones, so the model itself is not changed.
+
+    Args:
+        model: Any network.
+        enter: Called with name, module and inputs before a module runs.
+        leave: Called with name, module and output afterwards.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
-        >>> began = lambda name, module, inputs: print("begins", name or "(model)")
-        >>> ended = lambda name, module, output: print("ends", name or "(model)")
-        >>> with followed(model, enter=began, leave=ended):
+        >>> enter = lambda name, module, inputs: print("enter", name or "(model)")
+        >>> leave = lambda name, module, output: print("leave", name or "(model)")
+        >>> with trace_modules(model, enter=enter, leave=leave):
         ...     _ = model(torch.zeros(1))
-        begins (model)
-        begins 0
-        ends 0
-        ends (model)
+        enter (model)
+        enter 0
+        leave 0
+        leave (model)
     """
     names = {module: name for name, module in model.named_modules()}
 
-    def tell(listener: Enter | Leave, module: nn.Module, handed: object) -> None:
+    def notify(listener: Enter | Leave, module: nn.Module, value: object) -> None:
         name = names.get(module)
         if name is not None:
-            listener(name, module, handed)
+            listener(name, module, value)
 
     with ExitStack() as stack:
         if enter:
-            begun = register_module_forward_pre_hook(partial(tell, enter))
-            stack.callback(begun.remove)
+            handle = register_module_forward_pre_hook(partial(notify, enter))
+            stack.callback(handle.remove)
         if leave:
-            ended = register_module_forward_hook(
-                lambda module, inputs, output: tell(leave, module, output)
+            handle = register_module_forward_hook(
+                lambda module, inputs, output: notify(leave, module, output)
             )
-            stack.callback(ended.remove)
+            stack.callback(handle.remove)
         yield
 
 
 @contextmanager
-def lent(
-    model: nn.Module, stand_in: Callable[[Tensor], Tensor] | None = None
+def model_restored(
+    model: nn.Module, replace_tensor: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[nn.Module]:
-    """Lend a model whole; whatever is done to its modules is undone afterwards.
+    """Context manager: every change to the model is undone afterwards.
 
-    Modes, attributes, tensors, children and every random state come back as found.
-    The numbers inside tensors are safe only behind stand-ins.
+    Modes, attributes, tensors, children and RNG states are restored. The values in
+    tensors are protected only if `replace_tensor` is given.
 
     Args:
         model: Any network.
-        stand_in: Makes what takes each parameter's and buffer's place meanwhile; one
-            that several modules share is made once.
+        replace_tensor: Returns the temporary replacement of a parameter or buffer;
+            called once for a tensor that several modules share.
 
     Example:
         >>> model = nn.Linear(2, 2)
-        >>> with lent(model, lambda weight: torch.empty(9)) as ghost:
+        >>> with model_restored(model, lambda weight: torch.empty(9)) as ghost:
         ...     ghost.bias.shape, setattr(ghost, "note", 1)
         (torch.Size([9]), None)
         >>> model.bias.shape, hasattr(model, "note")
         (torch.Size([2]), False)
     """
     modules = list(model.modules())
-    kept = [(module, _contents(module)) for module in modules]
-    with _same_chance():
+    saved = [(module, _contents(module)) for module in modules]
+    with _rng_state_restored():
         try:
-            if stand_in is not None:
-                _stand_in(modules, stand_in)
+            if replace_tensor is not None:
+                _replace_tensors(modules, replace_tensor)
             yield model
         finally:
-            for module, contents in kept:
+            for module, contents in saved:
                 _restore(module, contents)
 
 
@@ -281,24 +292,24 @@ def _restore(module: nn.Module, contents: Contents) -> None:
         own.update(table)
 
 
-def _stand_in(
-    modules: Sequence[nn.Module], stand_in: Callable[[Tensor], Tensor]
+def _replace_tensors(
+    modules: Sequence[nn.Module], replace_tensor: Callable[[Tensor], Tensor]
 ) -> None:
-    made: dict[int, Tensor] = {}
+    replaced: dict[int, Tensor] = {}
     for module in modules:
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
                 if tensor is not None:
-                    if id(tensor) not in made:
-                        made[id(tensor)] = stand_in(tensor)
-                    table[name] = made[id(tensor)]  # type: ignore[assignment]
+                    if id(tensor) not in replaced:
+                        replaced[id(tensor)] = replace_tensor(tensor)
+                    table[name] = replaced[id(tensor)]  # type: ignore[assignment]
 
 
-def own_tensors(model: nn.Module) -> tuple[list[nn.Parameter], list[Tensor]]:
-    """Return the parameters and the buffers of a model, each once, in one walk.
+def parameters_and_buffers(model: nn.Module) -> tuple[list[nn.Parameter], list[Tensor]]:
+    """Return the parameters and the buffers of a model, each tensor once.
 
     Example:
-        >>> parameters, buffers = own_tensors(nn.BatchNorm2d(3))
+        >>> parameters, buffers = parameters_and_buffers(nn.BatchNorm2d(3))
         >>> len(parameters), len(buffers)
         (2, 3)
     """

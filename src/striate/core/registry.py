@@ -1,4 +1,4 @@
-"""Closed tables of names. A name from outside resolves here or not at all."""
+"""Registries from names to objects, and the error for an unknown name."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ from typing import Generic, TypeVar
 from striate.core.errors import UnknownNameError
 
 T = TypeVar("T")
-MANY, SHOWN = 60, 12  # more names than many are no help: only the first are shown
+LONG_LIST = 60  # names; of a longer list only the first are shown
+LIST_LIMIT = 12
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return the known names closest to a misspelt one, best first.
+def closest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """Return the choices closest to a misspelled name, best first.
 
     Example:
-        >>> nearest("lenet", ["lenet5", "tutorial_gray"])
+        >>> closest_names("lenet", ["lenet5", "tutorial_gray"])
         ['lenet5']
     """
-    folded = {k.lower().replace("-", "_"): k for k in known}
-    asked = name.lower().replace("-", "_")
-    close = difflib.get_close_matches(asked, folded, n=count, cutoff=0.6)
-    within = [k for k in folded if asked in k or k in asked] if asked else []
+    folded = {k.lower().replace("-", "_"): k for k in choices}
+    target = name.lower().replace("-", "_")
+    close = difflib.get_close_matches(target, folded, n=count, cutoff=0.6)
+    within = [k for k in folded if target in k or k in target] if target else []
     return [folded[k] for k in dict.fromkeys(close + within)][:count]
 
 
-def unknown(
-    kind: str, name: str, known: Iterable[str], where: str | None = None
+def unknown_name_error(
+    kind: str, name: str, choices: Iterable[str], where: str | None = None
 ) -> UnknownNameError:
-    """Build the error for a name that is not known: the nearest, then all.
+    """Return the error for an unknown name: the closest choices, then all.
 
-    Of a hundred, such as a deep network's layers, the first are shown.
+    Of a long list, such as a deep network's layers, only the first are shown.
     """
-    names = list(dict.fromkeys(known))
-    close = nearest(name, sorted(names))
+    names = list(dict.fromkeys(choices))
+    close = closest_names(name, sorted(names))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    few = [*names[:SHOWN], f"… ({len(names)} in all)"]
-    listed = ", ".join(few if len(names) > MANY else sorted(names))
+    few = [*names[:LIST_LIMIT], f"… ({len(names)} in all)"]
+    listed = ", ".join(few if len(names) > LONG_LIST else sorted(names))
     what = f"no {kind} is called '{name}'"
     return UnknownNameError(what, where=where, fix=f"{hint}choose one of: {listed}")
 
 
 class Registry(Generic[T]):
-    """A table from names to things, filled by a decorator.
+    """A mapping from names to objects, filled by a decorator.
 
     Args:
         kind: What the names name, for messages ("network", "schedule").
@@ -60,7 +61,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def add(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that enters its argument under `name`."""
+        """Return a decorator that registers its argument under `name`."""
 
         def enter(entry: T) -> T:
             if name in self._entries:
@@ -72,7 +73,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
-            raise unknown(self.kind, name, self._entries)
+            raise unknown_name_error(self.kind, name, self._entries)
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core.preprocess import Preprocess
 from striate.core.seeds import permutation
-from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment, augmentation
-from striate.data.augment.pipeline import Batch, Views
+from striate.data.augment.pipeline import AugmentPipeline, Batch
 from striate.data.cache.pixel_rows import batch_pixels, batch_rows, prefetched
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
@@ -95,14 +95,14 @@ class Batches:
     def _empty_batch(self) -> Batch:
         p = self.preprocess
         shape = 0, p.channels, p.height, p.width
-        mixes = self._views is not None and self._views.augment.mixes
+        mixes = self._views is not None and self._views.augment.mixes_images
         y = torch.empty(0, self.classes) if mixes else torch.empty(0).long()
         return torch.empty(shape, device=self.device), y.to(self.device)
 
     def _batches_at(self, epoch: int, indices: Iterable[Tensor]) -> Iterator[Batch]:
         views = self._views
-        if views is not None and views.tape is not None:
-            yield from map(views.moved(epoch), indices)
+        if views is not None and views.shift_buffer is not None:
+            yield from map(views.shifted_batches(epoch), indices)
             return
         if views is None:
             for batch in batch_pixels(self.subset.pixels, indices):
@@ -115,22 +115,26 @@ class Batches:
             yield views(pixels, index, epoch)
 
     def _prefetched_pixels(
-        self, views: Views, epoch: int, indices: Iterable[Tensor]
+        self, views: AugmentPipeline, epoch: int, indices: Iterable[Tensor]
     ) -> Iterator[Batch]:
         """Yield images to augment and their numbers; crops are cut ahead of time."""
-        if not views.cuts:
-            return ((b.pixels, b.index) for b in batch_pixels(views.held, indices))
-        batches = batch_rows(views.held, indices)
-        return prefetched((views.ready(pixels, i, epoch), i) for pixels, i in batches)
+        if not views.crops_larger:
+            return (
+                (b.pixels, b.index) for b in batch_pixels(views.source_pixels, indices)
+            )
+        batches = batch_rows(views.source_pixels, indices)
+        return prefetched(
+            (views.crop_to_input(pixels, i, epoch), i) for pixels, i in batches
+        )
 
     @cached_property
-    def _views(self) -> Views | None:
+    def _views(self) -> AugmentPipeline | None:
         augment = self.augment
         if isinstance(augment, str):
             augment = augmentation(augment)
-        if not augment.acts:
+        if not augment.is_active:
             return None
-        return Views(
+        return AugmentPipeline(
             subset=self.subset,
             preprocess=self.preprocess,
             augment=augment,

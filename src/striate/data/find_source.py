@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from striate.core.errors import DataError
-from striate.core.registry import nearest
+from striate.core.registry import closest_names
 from striate.data.shards.tars import is_shards
 from striate.data.sources.folder import read_folder
 from striate.data.sources.idx import has_idx, read_idx
@@ -50,7 +50,7 @@ def find_source(data: str | Path) -> Source:
 
 def _missing(path: Path) -> DataError:
     neighbors = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = nearest(path.name, [*NAMED, *neighbors])
+    close = closest_names(path.name, [*NAMED, *neighbors])
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}named data sets: {', '.join(NAMED)}"
     return DataError(f"no such file, folder or data set: {path}", fix=fix)

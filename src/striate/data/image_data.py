@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, SettingError
-from striate.core.spec import Labels, Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.channel_stats import channel_mean_std
 from striate.data.sources.source import Skipped
-from striate.data.split.fraction import spared
+from striate.data.split.fraction import mark_spare
 from striate.data.split.hash_split import SplitConfig
 from striate.data.split.split_file import SPARE, SplitRow
 from striate.data.subset import Subset
@@ -42,7 +43,7 @@ class ImageData:
 
     name: str
     origin: str
-    labels: Labels
+    labels: ClassNames
     preprocess: Preprocess
     subsets: Mapping[str, Subset] = field(repr=False)
     rows: Sequence[SplitRow] = field(repr=False)
@@ -89,7 +90,7 @@ class ImageData:
             have = f"have {self.split_config.fraction:g} of the training split"
             raise SettingError(f"fraction {fraction:g} is not possible: {have}")
         split_config = replace(self.split_config, fraction=fraction)
-        rows = spared(self.rows, split_config)
+        rows = mark_spare(self.rows, split_config)
         train_rows = [i for i, row in enumerate(self.rows) if row.split == "train"]
         rows_kept = [n for n, i in enumerate(train_rows) if rows[i].split == "train"]
         train = self.subset("train").take(rows_kept)

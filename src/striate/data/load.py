@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from striate.core.device import paused_collection
+from striate.core.class_names import ClassNames
+from striate.core.device import paused_gc
 from striate.core.errors import DataError, SettingError
-from striate.core.spec import WHITE, Labels, Preprocess
+from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.cache.materialize import DecodedSet, materialize
@@ -26,17 +27,17 @@ from striate.data.shards.tars import is_shards
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
-from striate.data.split.assign import assign
-from striate.data.split.coverage import (
+from striate.data.split.assign import assign_splits
+from striate.data.split.fraction import mark_spare
+from striate.data.split.hash_split import SplitConfig
+from striate.data.split.jpeg_copies import merge_jpeg_hashes
+from striate.data.split.split_checks import (
     check_classes,
     check_counts,
     split_order,
-    warnings_of,
+    split_warnings,
 )
-from striate.data.split.fraction import spared
-from striate.data.split.hash_split import SplitConfig
-from striate.data.split.jpeg_copies import united
-from striate.data.split.split_file import Earlier, SplitRow, read_earlier
+from striate.data.split.split_file import EarlierSplit, SplitRow, read_split
 from striate.data.subset import Subset
 
 
@@ -47,7 +48,7 @@ def load_data(
     in_chans: int | None = None,
     resize: str = "stretch",
     background: int = 255,
-    white_level: int = WHITE,
+    white_level: int = MAX_WHITE_LEVEL,
     jpeg: str = "reduced",
     normalize: str = "data",
     mean: Sequence[float] | None = None,
@@ -121,7 +122,7 @@ def load_data(
     earlier = _read_earlier(split, split_config)
     if not isinstance(data, Source) and is_shards(data):
         return _load_shards(data, split_config, settings)
-    with paused_collection():
+    with paused_gc():
         source = data if isinstance(data, Source) else find_source(data)
         return _load(source, _origin(data), split_config, earlier, settings)
 
@@ -147,7 +148,7 @@ def _load(
     source: Source,
     origin: str,
     split_config: SplitConfig,
-    earlier: Earlier | None,
+    earlier: EarlierSplit | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
     """Scan, decode, leave out, split: the steps of `load_data` in order."""
@@ -195,7 +196,9 @@ def _without_conflicts(
     The others are appended to `skipped`.
     """
     _check_any(decoded.index, skipped, source)
-    contents = united(source, scan, decoded.index, decoded.contents, preprocess)
+    contents = merge_jpeg_hashes(
+        source, scan, decoded.index, decoded.contents, preprocess
+    )
     decoded = replace(decoded, contents=tuple(contents))
     given_splits = [source.records[i].split for i in decoded.index]
     conflicts = label_conflicts(source, decoded.index, decoded.contents, given_splits)
@@ -213,21 +216,23 @@ def _split_up(
     skipped: Sequence[Skipped],
     preprocess: Preprocess,
     split_config: SplitConfig,
-    earlier: Earlier | None,
+    earlier: EarlierSplit | None,
     workers: int,
 ) -> ImageData:
     """Assign splits to some rows of the decoded set and return the data."""
     records = [source.records[decoded.index[k]] for k in rows_kept]
     contents = [decoded.contents[k] for k in rows_kept]
     check_counts(record.label for record in records)
-    assigned = assign(records, contents, split_config, earlier)
+    assigned = assign_splits(records, contents, split_config, earlier)
     left_out = assigned.left_out
-    labels = check_classes(assigned.rows, source.labels, assigned.dealt)
-    rows_kept = [rows_kept[i] for i in assigned.stays]
+    labels = check_classes(assigned.rows, source.labels, assigned.held_out)
+    rows_kept = [rows_kept[i] for i in assigned.positions]
     hashes = [scan.hashes[decoded.index[k]] for k in rows_kept]
     rows = [
         replace(row, sha256=sha256) if sha256 else row
-        for row, sha256 in zip(spared(assigned.rows, split_config), hashes, strict=True)
+        for row, sha256 in zip(
+            mark_spare(assigned.rows, split_config), hashes, strict=True
+        )
     ]
     subsets = {
         name: _subset(decoded, rows_kept, rows, labels, name, workers)
@@ -246,7 +251,7 @@ def _split_up(
         rows=tuple(rows),
         quarantined=(*source.quarantined, *skipped),
         ignored=(*source.ignored, *left_out),
-        warnings=(*source.warnings, *warnings_of(rows, left_out)),
+        warnings=(*source.warnings, *split_warnings(rows, left_out)),
         notes=assigned.notes,
         split_config=split_config,
         earlier_split=str(earlier.origin.resolve()) if earlier else "",
@@ -256,14 +261,14 @@ def _split_up(
 
 def _read_earlier(
     split: str | Path | None, split_config: SplitConfig
-) -> Earlier | None:
+) -> EarlierSplit | None:
     if split is None:
         return None
     if split_config.folds:
         fix = "leave out --folds and --fold, or leave out --split"
         what = "an earlier split cannot be divided into folds"
         raise SettingError(what, where="--split", fix=fix)
-    return read_earlier(split)
+    return read_split(split)
 
 
 def _choose(scan: FileScan, settings: Mapping[str, Any]) -> Preprocess:
@@ -301,7 +306,7 @@ def _subset(
     decoded: DecodedSet,
     rows_kept: Sequence[int],
     rows: Sequence[SplitRow],
-    labels: Labels,
+    labels: ClassNames,
     name: str,
     workers: int,
 ) -> Subset:
@@ -338,7 +343,7 @@ def _pixels(
 def load_labeled(
     data: str | Path | Source,
     preprocess: Preprocess,
-    labels: Labels,
+    labels: ClassNames,
     split: str | None = None,
     *,
     cache: str = AUTO,

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.data.decode.decode import ImageHeader, read_header, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import file_hash
@@ -187,7 +187,7 @@ def read_in_order(
 
     # Decoders release the interpreter lock, so threads are enough. Spans keep the
     # overhead small; the queue bounds how many decoded images wait.
-    workers = processors()
+    workers = cpu_count()
     waiting: deque[Future[list[T | Skipped]]] = deque()
     with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool:
         try:

@@ -1,8 +1,9 @@
-"""Which way of running a network is fastest here: a short measurement of a copy.
+"""Benchmark of execution modes: the fastest memory layout, precision and compilation.
 
-A way other than the usual one changes the last bits of a result (another order of
-sums), and half precision more than those. So a rival must be clearly faster, not
-luckily so; and who asks keeps the answer, so that a run goes on as it began.
+A short measurement on a copy of the network. Another mode changes the last bits of a
+result (another order of sums), and half precision more than those. So a candidate must
+be clearly faster, not by luck; and the caller stores the result, so that a resumed run
+continues with the same mode.
 """
 
 from __future__ import annotations
@@ -18,130 +19,131 @@ from torch.nn import functional as F
 
 from striate.core.aux_heads import total_loss
 from striate.engine.execution import ExecutionConfig, Forward
-from striate.engine.fused_modules import Quick
-from striate.engine.rng import chance_kept
+from striate.engine.fused_modules import FusedModules
+from striate.engine.rng import preserve_rng_state
 
-ROUNDS = 3  # timed steps of each rival, turn about; one before them warms up
-SPARE = 0.2  # seconds in which more rounds are free: the best of many is steadier
-CLEAR = 1.1  # times as fast as the usual way, to be taken for its layout
-HALF = 1.2  # the same, for half precision
+ROUNDS = 3  # timed steps of each candidate, in turn; one more before them warms up
+MIN_SECONDS = 0.2  # of measurement: the best of many steps is steadier
+MIN_SPEEDUP = 1.1  # to change the layout
+MIN_SPEEDUP_BF16 = 1.2  # to change to half precision
 # A comparison of two takes 8 steps, and there are two: below 2 % of so many.
-FEWEST_STEPS = 1_000
-COMPILING = 3_600.0  # seconds of learning of which a minute of compiling is 2 %
+MIN_STEPS = 1_000
+MIN_COMPILED_SECONDS = 3_600.0  # of training, of which a minute of compiling is 2 %
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
-    """The way that was chosen, and what was measured.
+    """The fastest execution mode, and the measured times.
 
     Args:
-        way: The fastest, if clearly so.
-        seconds: Of a step without its update, by way; empty if nothing was measured.
+        execution: The fastest mode, if it is clearly faster than the first.
+        seconds: Time of a step without its update by mode; empty if not measured.
     """
 
-    way: ExecutionConfig
+    execution: ExecutionConfig
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def gain(self) -> float:
-        """Return how many times as fast as the first way measured it is."""
+    def speedup(self) -> float:
+        """Return the speedup over the first mode."""
         times = list(self.seconds.values())
-        return times[0] / self.seconds[str(self.way)] if times else 1.0
+        return times[0] / self.seconds[str(self.execution)] if times else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Free:
-    """What of a way is free to choose; the rest was asked for.
+class ExecutionChoices:
+    """Which fields of an execution mode may be changed; the user has set the others.
 
     Args:
-        layout: Memory layout.
-        half: Half precision, which the device must have.
-        compiled: Compilation, for which there must be a compiler.
+        layout: Try the other memory layout.
+        bf16: Try half precision, which the device must support.
+        compiled: Try compilation, which needs a compiler.
     """
 
     layout: bool = True
-    half: bool = False
+    bf16: bool = False
     compiled: bool = False
 
 
-def tune(
+def choose_execution(
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
     start: ExecutionConfig,
-    free: Free,
+    choices: ExecutionChoices,
     steps: int,
 ) -> BenchmarkResult:
-    """Measure rivals of a way one after the other, and take what is clearly faster.
+    """Measure alternatives to an execution mode and return what is clearly faster.
 
-    Model, random state and everything else stay as they are: copies run.
+    Copies run; model and RNG state do not change.
 
     Args:
         model: Any network.
-        batch: Inputs and class numbers of the size that is learned from.
-        start: The way to begin with.
-        free: What may be changed.
-        steps: Of the whole run; a short one is not worth a measurement.
+        batch: Inputs and class indices, of the size used in training.
+        start: The mode to start with.
+        choices: What may be changed.
+        steps: Number of steps of the whole run; a short run is not measured.
     """
-    if steps < FEWEST_STEPS:
-        return BenchmarkResult(way=start)
-    choice = BenchmarkResult(way=start)
-    if free.layout:
+    if steps < MIN_STEPS:
+        return BenchmarkResult(execution=start)
+    result = BenchmarkResult(execution=start)
+    if choices.layout:
         layout = "nchw" if start.layout == "nhwc" else "nhwc"
-        choice = _against(choice, replace(start, layout=layout), CLEAR, model, batch)
-    if free.half:
-        rival = replace(choice.way, precision="bf16")
-        choice = _against(choice, rival, HALF, model, batch)
-    long = steps * choice.seconds.get(str(choice.way), 0.0) >= COMPILING
-    if free.compiled and long:
-        rival = replace(choice.way, compiled=True)
-        choice = _against(choice, rival, CLEAR, model, batch)
-    return choice
+        candidate = replace(start, layout=layout)
+        result = _compare(result, candidate, MIN_SPEEDUP, model, batch)
+    if choices.bf16:
+        candidate = replace(result.execution, precision="bf16")
+        result = _compare(result, candidate, MIN_SPEEDUP_BF16, model, batch)
+    total_seconds = steps * result.seconds.get(str(result.execution), 0.0)
+    if choices.compiled and total_seconds >= MIN_COMPILED_SECONDS:
+        candidate = replace(result.execution, compiled=True)
+        result = _compare(result, candidate, MIN_SPEEDUP, model, batch)
+    return result
 
 
-def _against(
-    holder: BenchmarkResult,
-    rival: ExecutionConfig,
-    needed: float,
+def _compare(
+    best: BenchmarkResult,
+    candidate: ExecutionConfig,
+    min_speedup: float,
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
 ) -> BenchmarkResult:
-    taken = race(model, batch, [holder.way, rival])
-    wins = taken[0] >= needed * taken[1]
-    seconds = {**holder.seconds, str(holder.way): taken[0], str(rival): taken[1]}
-    return BenchmarkResult(way=rival if wins else holder.way, seconds=seconds)
+    before, after = time_steps(model, batch, [best.execution, candidate])
+    execution = candidate if before >= min_speedup * after else best.execution
+    seconds = {**best.seconds, str(best.execution): before, str(candidate): after}
+    return BenchmarkResult(execution=execution, seconds=seconds)
 
 
-def race(
-    model: nn.Module, batch: tuple[Tensor, Tensor], ways: Sequence[ExecutionConfig]
+def time_steps(
+    model: nn.Module, batch: tuple[Tensor, Tensor], configs: Sequence[ExecutionConfig]
 ) -> list[float]:
-    """Return the seconds of a step of each way, turn about, the best of some.
+    """Return the shortest time of a step in each execution mode, measured in turn.
 
-    The best, because what else runs on a machine only ever adds.
+    The shortest, because other programs on the machine can only add time.
     """
-    with chance_kept():
-        runners = [_Runner(model, way) for way in ways]
-        taken: list[list[float]] = []
-        while len(taken) <= ROUNDS or sum(map(sum, taken)) < SPARE:
-            taken.append([runner.step(*batch) for runner in runners])
-    return [min(times) for times in zip(*taken[1:], strict=True)]
+    with preserve_rng_state():
+        runners = [_Runner(model, execution) for execution in configs]
+        seconds: list[list[float]] = []
+        while len(seconds) <= ROUNDS or sum(map(sum, seconds)) < MIN_SECONDS:
+            seconds.append([runner.step(*batch) for runner in runners])
+    return [min(times) for times in zip(*seconds[1:], strict=True)]
 
 
 class _Runner:
-    """A copy of a network that runs in a way."""
+    """A copy of a network that runs in one execution mode."""
 
-    def __init__(self, model: nn.Module, way: ExecutionConfig) -> None:
+    def __init__(self, model: nn.Module, execution: ExecutionConfig) -> None:
         self._model = copy.deepcopy(model).train()
-        self._model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
-        self._forward = Forward(self._model, way)
-        self._quick = Quick(self._model, wanted=not way.compiled)
+        self._model.to(memory_format=execution.memory_format)  # type: ignore[call-overload]
+        self._forward = Forward(self._model, execution)
+        self._fused = FusedModules(self._model, enabled=not execution.compiled)
 
     def step(self, x: Tensor, y: Tensor) -> float:
-        """Return the seconds of a step, all but its update."""
+        """Run forward and backward and return the seconds taken."""
         _wait_for(x.device)
         start = time.perf_counter()
-        with self._quick.lent():
-            cost = total_loss(F.cross_entropy, self._forward(x), y)
-        cost.backward()  # type: ignore[no-untyped-call]
+        with self._fused.patched():
+            loss = total_loss(F.cross_entropy, self._forward(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
         self._model.zero_grad()
         _wait_for(x.device)
         return time.perf_counter() - start

@@ -1,12 +1,12 @@
-"""Sealed checkpoints: a folder each, manifest last; the newest sound one is read.
+"""Checkpoint store: one folder for each checkpoint, verified by SHA-256 when read.
 
 ```
 root/step-00001234-epoch-0003/  files, and MANIFEST.json with the SHA-256 of each
-root/LATEST                     the name of the last one written, for people to read
+root/LATEST                     name of the last checkpoint written, for people
 ```
 
-A folder appears whole or not at all, and is read back before an older one goes. What
-is damaged afterwards is told by its seal, named, and passed over for the one before.
+A folder is written atomically, and read back before an older one is deleted. A
+checkpoint that is damaged later is detected, named and skipped for an older one.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from typing import Any
 
 from striate.core.errors import StorageError
 from striate.core.files import write_text
-from striate.core.folders import remove_folder, sweep, write_folder
+from striate.core.folders import remove_folder, remove_leftovers, write_folder
 
 FORMAT = "striate checkpoint 1"
 MANIFEST = "MANIFEST.json"
 LATEST = "LATEST"
-KEPT = 2  # sound ones, so that one may rot
-LARGEST_MANIFEST = 1 << 20
+KEEP = 2  # intact checkpoints, in case one is damaged later
+MAX_MANIFEST_BYTES = 1 << 20
 _NAME = re.compile(r"step-(\d+)-epoch-(\d+)")
 
 
-class UnsoundError(Exception):
-    """A checkpoint is not what was written; the message says how."""
+class DamagedCheckpointError(Exception):
+    """A checkpoint differs from what was written; the message says how."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose every byte is as it was written."""
+    """A verified checkpoint: every byte is as it was written."""
 
     path: Path
     files: dict[str, bytes] = field(repr=False)
-    facts: dict[str, Any] = field(repr=False)
+    metadata: dict[str, Any] = field(repr=False)
 
 
 class CheckpointStore:
-    """The checkpoints of one run; it knows bytes only, not what they mean.
+    """The checkpoints of one run, as files of bytes.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     vault = Vault(Path(folder))
-        ...     _ = vault.write(7, 0, [("a", b"old")], size=3)
-        ...     path = vault.write(8, 1, [("a", b"new")], size=3)
+        ...     store = CheckpointStore(Path(folder))
+        ...     _ = store.write(7, 0, [("a", b"old")], size=3)
+        ...     path = store.write(8, 1, [("a", b"new")], size=3)
         ...     _ = (path / "a").write_bytes(b"nEw")
-        ...     found, passed_over = vault.newest()
-        >>> found.path.name, found.files["a"], passed_over[0][-28:]
+        ...     checkpoint, damaged = store.newest()
+        >>> checkpoint.path.name, checkpoint.files["a"], damaged[0][-28:]
         ('step-00000007-epoch-0000', b'old', 'a does not match its SHA-256')
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._sound: set[str] = set()
+        self._intact: set[str] = set()
 
     def write(
         self,
@@ -71,84 +71,84 @@ class CheckpointStore:
         files: Iterable[tuple[str, bytes]],
         *,
         size: int,
-        facts: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Add a checkpoint, read it back, and let the older ones go but two.
+        """Write a checkpoint, read it back, and delete all but the newest two.
 
         Args:
-            steps: Steps done.
-            epochs: Epochs judged; with the steps it names the folder.
-            files: Names and contents, taken one at a time.
-            size: Bytes in all, about.
-            facts: Anything that JSON holds; sealed with the files.
+            steps: Steps completed.
+            epochs: Epochs completed; both numbers form the folder's name.
+            files: Names and contents; only one at a time is in memory.
+            size: Approximate total bytes.
+            metadata: JSON values, stored in the manifest.
 
         Raises:
-            StorageError: The disk refused, or gave back other bytes than it got; the
-                checkpoints that were there are.
+            StorageError: The write failed, or the bytes read back differ; earlier
+                checkpoints are intact.
         """
         path = self.root / f"step-{steps:08d}-epoch-{epochs:04d}"
-        sweep(self.root)
-        if path.exists():  # of an earlier try, and found unsound
-            self._sound.discard(path.name)
+        remove_leftovers(self.root)
+        if path.exists():  # of an earlier attempt, and damaged
+            self._intact.discard(path.name)
             remove_folder(path)
-        write_folder(path, _sealed(files, facts or {}), size)
+        write_folder(path, _with_manifest(files, metadata or {}), size)
         try:
             for _ in _verified(path, read_manifest(path)):
                 pass
-        except UnsoundError as flaw:
-            what = f"the disk gave back other bytes than it got: {flaw}"
-            raise StorageError(what, where=path, fix="try another disk") from flaw
-        self._sound.add(path.name)
+        except DamagedCheckpointError as error:
+            what = f"the disk returned other bytes than were written: {error}"
+            raise StorageError(what, where=path, fix="try another disk") from error
+        self._intact.add(path.name)
         write_text(self.root / LATEST, path.name + "\n")
-        self.prune(KEPT)
+        self.prune(KEEP)
         return path
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest sound checkpoint, and why newer ones were passed over."""
-        passed_over = []
+        """Return the newest intact checkpoint, and why newer ones were skipped."""
+        skipped = []
         for path in self._all():
             try:
                 manifest = read_manifest(path)
                 files = dict(_verified(path, manifest))
-            except UnsoundError as flaw:
-                passed_over.append(f"{path.name}: {flaw}")
+            except DamagedCheckpointError as error:
+                skipped.append(f"{path.name}: {error}")
                 continue
-            self._sound.add(path.name)
-            return Checkpoint(path, files, manifest["facts"]), passed_over
-        return None, passed_over
+            self._intact.add(path.name)
+            return Checkpoint(path, files, manifest["metadata"]), skipped
+        return None, skipped
 
-    def prune(self, kept: int) -> None:
-        """Let go of all but the newest ones that are known to be sound."""
-        sound = [path for path in self._all() if path.name in self._sound]
+    def prune(self, keep: int) -> None:
+        """Delete all checkpoints but the newest ones known to be intact."""
+        intact = [path for path in self._all() if path.name in self._intact]
         for path in self._all():
-            if path not in sound[:kept]:
-                self._sound.discard(path.name)
+            if path not in intact[:keep]:
+                self._intact.discard(path.name)
                 with suppress(OSError):  # it costs space and nothing else
                     remove_folder(path)
 
     def _all(self) -> list[Path]:
         """Return the checkpoints by name, newest first."""
-        named = ((_NAME.fullmatch(p.name), p) for p in self.root.glob("step-*"))
-        found = [(int(name[1]), int(name[2]), path) for name, path in named if name]
-        return [path for _, _, path in sorted(found, reverse=True)]
+        names = ((_NAME.fullmatch(p.name), p) for p in self.root.glob("step-*"))
+        numbers = [(int(name[1]), int(name[2]), path) for name, path in names if name]
+        return [path for _, _, path in sorted(numbers, reverse=True)]
 
 
-def _sealed(
-    files: Iterable[tuple[str, bytes]], facts: Mapping[str, Any]
+def _with_manifest(
+    files: Iterable[tuple[str, bytes]], metadata: Mapping[str, Any]
 ) -> Iterator[tuple[str, bytes]]:
-    """Hand the files on, and the manifest of what went by."""
+    """Yield the files, then their manifest."""
     listed = {}
     for name, payload in files:
         digest = hashlib.sha256(payload).hexdigest()
         listed[name] = {"bytes": len(payload), "sha256": digest}
         yield name, payload
-    body = {"format": FORMAT, "files": listed, "facts": dict(facts)}
-    yield MANIFEST, _with_seal(body).encode()
+    content = {"format": FORMAT, "files": listed, "metadata": dict(metadata)}
+    yield MANIFEST, _with_checksum(content).encode()
 
 
-def _with_seal(body: dict[str, Any]) -> str:
-    seal = hashlib.sha256(_text(body).encode()).hexdigest()
-    return _text({**body, "seal": seal})
+def _with_checksum(content: dict[str, Any]) -> str:
+    checksum = hashlib.sha256(_text(content).encode()).hexdigest()
+    return _text({**content, "checksum": checksum})
 
 
 def _text(value: dict[str, Any]) -> str:
@@ -156,55 +156,58 @@ def _text(value: dict[str, Any]) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's manifest, if it is to the byte what was written.
+    """Read a checkpoint's manifest and verify its checksum.
 
     Raises:
-        UnsoundError: It is missing, damaged, or of another format.
+        DamagedCheckpointError: The manifest is missing, damaged, or of another format.
     """
     text = _read(path / MANIFEST)
     try:
         manifest = json.loads(text)
-        body = {key: value for key, value in manifest.items() if key != "seal"}
-        sealed = _with_seal(body).encode() == text
+        content = {key: value for key, value in manifest.items() if key != "checksum"}
+        is_intact = _with_checksum(content).encode() == text
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UnsoundError(f"{MANIFEST} is damaged") from error
-    if not sealed:
-        raise UnsoundError(f"{MANIFEST} does not match its seal")
-    if body.get("format") != FORMAT or not _well_formed(body):
-        raise UnsoundError(f"{MANIFEST} is not of the format '{FORMAT}'")
-    return body
+        raise DamagedCheckpointError(f"{MANIFEST} is damaged") from error
+    if not is_intact:
+        raise DamagedCheckpointError(f"{MANIFEST} does not match its checksum")
+    if content.get("format") != FORMAT or not _well_formed(content):
+        raise DamagedCheckpointError(f"{MANIFEST} is not of the format '{FORMAT}'")
+    return content
 
 
-def _well_formed(body: dict[str, Any]) -> bool:
-    kinds = {"files": dict, "facts": dict}
-    return all(isinstance(body.get(key), kind) for key, kind in kinds.items()) and all(
-        isinstance(said, dict) and {"bytes", "sha256"} <= said.keys()
-        for said in body["files"].values()
+def _well_formed(content: dict[str, Any]) -> bool:
+    if not all(isinstance(content.get(key), dict) for key in ("files", "metadata")):
+        return False
+    return all(
+        isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
+        for entry in content["files"].values()
     )
 
 
 def _verified(path: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Hand out the files, each as it is found to be what was written."""
-    for name, said in manifest["files"].items():
+    """Yield the files, each after its verification."""
+    for name, entry in manifest["files"].items():
         if Path(name).name != name:
-            raise UnsoundError(f"{MANIFEST} names a file outside: {name}")
-        payload = _read(path / name, said["bytes"])
-        if hashlib.sha256(payload).hexdigest() != said["sha256"]:
-            raise UnsoundError(f"{name} does not match its SHA-256")
+            raise DamagedCheckpointError(f"{MANIFEST} names a file outside: {name}")
+        payload = _read(path / name, entry["bytes"])
+        if hashlib.sha256(payload).hexdigest() != entry["sha256"]:
+            raise DamagedCheckpointError(f"{name} does not match its SHA-256")
         yield name, payload
 
 
 def _read(path: Path, length: int | None = None) -> bytes:
-    """Read a file of a known length; a manifest's is only bounded."""
+    """Read a file of known length; for a manifest, check the maximum length."""
     try:
         if not path.is_file():
-            raise UnsoundError(f"{path.name} is missing")
-        found = path.stat().st_size
-        if length is not None and found != length:
-            what = f"{path.name} has {found:,} bytes, should have {length:,}"
-            raise UnsoundError(what)
-        if length is None and found > LARGEST_MANIFEST:
-            raise UnsoundError(f"{path.name} is {found:,} bytes long")
+            raise DamagedCheckpointError(f"{path.name} is missing")
+        size = path.stat().st_size
+        if length is not None and size != length:
+            what = f"{path.name} has {size:,} bytes, should have {length:,}"
+            raise DamagedCheckpointError(what)
+        if length is None and size > MAX_MANIFEST_BYTES:
+            raise DamagedCheckpointError(f"{path.name} is {size:,} bytes long")
         return path.read_bytes()
     except OSError as error:
-        raise UnsoundError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise DamagedCheckpointError(
+            f"{path.name} cannot be read: {error.strerror}"
+        ) from error

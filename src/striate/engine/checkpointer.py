@@ -1,4 +1,4 @@
-"""When a run's state is kept, what belongs to it, and how it is given back."""
+"""Checkpointer: saves the best weights and the training state, and restores them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from torch import Tensor, nn
 
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
 from striate.core.files import write_bytes
-from striate.engine.checkpoint import packed, put_weights, unpacked
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.nonfinite import is_finite
-from striate.engine.train_state import EpochDone, StepDone, TrainState
+from striate.engine.train_state import TrainState
+from striate.engine.weights_io import (
+    assign_weights,
+    tensors_from_bytes,
+    tensors_to_bytes,
+)
 
 BEST = "best.safetensors"
 LAST = "last"
@@ -25,131 +30,134 @@ MODEL = "model.safetensors"
 STATE = "state.json"
 
 
-class Part(Protocol):
-    """Something whose tensors belong to the state: the optimizer, a moving average."""
+class Stateful(Protocol):
+    """An object with a state dict of tensors: the optimizer, the EMA."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Return its tensors by name."""
         ...
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], /) -> Any:
-        """Take back what `state_dict` gave."""
+        """Load a result of `state_dict`."""
         ...
 
 
-Marks = Callable[[], Mapping[str, Any]]
+GetOffsets = Callable[[], Mapping[str, Any]]
 
 
 class Checkpointer:
-    """Keeps the best weights, and checkpoints from which the run can go on exactly.
+    """Callback that saves the best weights, and checkpoints for an exact resume.
 
-    Writes `best.safetensors` after an epoch that is best so far, and a checkpoint
-    into `last/` every so many seconds. When it saves changes nothing that is computed.
+    It writes `best.safetensors` after each best epoch, and a checkpoint into `last/`
+    at regular intervals. The time of saving changes no result.
 
     Args:
         folder: The run's `weights/`.
-        model: The network that learns; `model.safetensors` of a checkpoint.
-        parts: What else has tensors, by the name of its file.
-        marks: Brings the journal to the disk and says what it holds.
-        facts: Circumstances to seal with each checkpoint, which no result depends on.
-        every: Seconds from one checkpoint to the next; 0 keeps one after every step.
-        tell: Told of a checkpoint that could not be saved.
-        judged: The network whose weights are kept as best, where it is another.
-        clock: Seconds that never go backwards; tests bring their own.
+        model: The network in training; `model.safetensors` of a checkpoint.
+        stateful: Other objects to save (optimizer, EMA), by the name of the file.
+        offsets: Syncs the log files and returns their offsets.
+        metadata: Returns facts to store with a checkpoint, which change no result.
+        interval: Seconds between checkpoints; 0 saves one after every step.
+        warn: Called with a message if a checkpoint could not be saved.
+        eval_model: The network whose best weights are saved, if not `model` (EMA).
+        clock: Monotonic clock in seconds; tests replace it.
     """
 
     def __init__(
         self,
         folder: Path,
         model: nn.Module,
-        parts: Mapping[str, Part],
+        stateful: Mapping[str, Stateful],
         *,
-        marks: Marks = dict,
-        facts: Callable[[], Mapping[str, Any]] = dict,
-        every: float = 60.0,
-        tell: Callable[[str], None] = lambda text: None,
-        judged: nn.Module | None = None,
+        offsets: GetOffsets = dict,
+        metadata: Callable[[], Mapping[str, Any]] = dict,
+        interval: float = 60.0,
+        warn: Callable[[str], None] = lambda text: None,
+        eval_model: nn.Module | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.at = TrainState()
-        self.vault = CheckpointStore(folder / LAST)
+        self.state = TrainState()
+        self.store = CheckpointStore(folder / LAST)
         self._best_path = folder / BEST
         self._best_hash = ""
         self._model = model
-        self._judged = judged or model
-        self._parts = parts
-        self._marks = marks
-        self._facts = facts
-        self._every = every
-        self._tell = tell
+        self._eval_model = eval_model or model
+        self._stateful = stateful
+        self._get_offsets = offsets
+        self._metadata = metadata
+        self._interval = interval
+        self._warn = warn
         self._clock = clock
         self._saved_at = clock()
         self._saved: tuple[int, int] | None = None
 
-    def on_step(self, done: StepDone) -> None:
-        """Keep the state if it is time to."""
-        self._save_in_time()
+    def on_step_end(self, step: StepResult) -> None:
+        """Save a checkpoint if it is due."""
+        self._save_if_due()
 
-    def on_epoch(self, done: EpochDone) -> None:
-        """Keep the weights if they are the best, and the state if it is time to."""
-        if done.best:
-            self._check_finite(self._judged)
-            payload = packed(self._judged.state_dict())
+    def on_epoch_end(self, epoch: EpochResult) -> None:
+        """Save the weights if they are the best, and a checkpoint if it is due."""
+        if epoch.best:
+            self._check_finite(self._eval_model)
+            payload = tensors_to_bytes(self._eval_model.state_dict())
             write_bytes(self._best_path, payload)
             self._best_hash = hashlib.sha256(payload).hexdigest()
-        self._save_in_time()
+        self._save_if_due()
 
-    def _save_in_time(self) -> None:
-        """Save when due; a disk that refuses is told of, and tried again next time."""
-        if self._clock() - self._saved_at < self._every:
+    def _save_if_due(self) -> None:
+        """Save if due; a failed write gives a warning and is tried again next time."""
+        if self._clock() - self._saved_at < self._interval:
             return
         try:
             self.save()
         except StorageError as error:
             self._saved_at = self._clock()
-            self._tell(f"no checkpoint: {error.what}; the run goes on")
+            self._warn(f"no checkpoint: {error.what}; the run continues")
 
     def save(self) -> None:
-        """Keep the state as it is now, if it is not kept already.
+        """Save the current state, if it is not saved already.
 
         Raises:
-            StorageError: The disk refused; earlier checkpoints are intact.
-            NonFiniteError: The weights are not finite; they are not kept.
+            StorageError: The write failed; earlier checkpoints are intact.
+            NonFiniteError: The weights are not finite; they are not saved.
         """
-        place = self.at.step, self.at.epoch
-        if place != self._saved:
+        position = self.state.step, self.state.epoch
+        if position != self._saved:
             self._check_finite(self._model)
-            marks = self._marks()
-            self.vault.write(
-                *place, self._files(marks), size=self._size(), facts=self._facts()
+            offsets = self._get_offsets()
+            self.store.write(
+                *position,
+                self._files(offsets),
+                size=self._size(),
+                metadata=self._metadata(),
             )
-        self._saved, self._saved_at = place, self._clock()
+        self._saved, self._saved_at = position, self._clock()
 
-    def _files(self, marks: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-        yield MODEL, packed(self._model.state_dict())
-        for name, part in self._parts.items():
-            yield f"{name}.safetensors", packed(part.state_dict())
+    def _files(self, offsets: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+        yield MODEL, tensors_to_bytes(self._model.state_dict())
+        for name, stateful in self._stateful.items():
+            yield f"{name}.safetensors", tensors_to_bytes(stateful.state_dict())
         if self._best_hash:
             yield BEST, self._read_best()
-        state = {"position": self.at.as_dict(), "journal": dict(marks)}
+        state = {"train_state": self.state.as_dict(), "offsets": dict(offsets)}
         yield STATE, (json.dumps(state, indent=2) + "\n").encode()
 
     def _read_best(self) -> bytes:
-        # A copy in each checkpoint: a run that goes on from an earlier one must not
-        # find the best weights of a future it will not have.
+        # A copy in each checkpoint: a run resumed from an earlier one must not get
+        # the best weights of later epochs, which it has not trained.
         try:
             payload = self._best_path.read_bytes()
         except OSError:
             payload = b""
         if hashlib.sha256(payload).hexdigest() != self._best_hash:
-            fix = "leave a run's folder alone while it trains; go on with --resume"
+            fix = "do not change a run's folder while it trains; continue with --resume"
             what = f"{BEST} is no longer what this run wrote"
             raise WeightsError(what, where=self._best_path, fix=fix)
         return payload
 
     def _size(self) -> int:
-        held = [self._model, *self._parts.values()]
-        tensors = [tensor for part in held for tensor in part.state_dict().values()]
+        owners = [self._model, *self._stateful.values()]
+        tensors = [tensor for owner in owners for tensor in owner.state_dict().values()]
         return sum(tensor.nbytes for tensor in tensors)
 
     def _check_finite(self, model: nn.Module) -> None:
@@ -157,25 +165,29 @@ class Checkpointer:
         if bad:
             what = f"the weights became NaN or infinite, first {bad[0]}"
             fix = "lower --lr; the last good checkpoint is kept"
-            raise NonFiniteError(what, where=f"epoch {self.at.epoch + 1}", fix=fix)
+            raise NonFiniteError(what, where=f"epoch {self.state.epoch + 1}", fix=fix)
 
-    def restore(self, sealed: Checkpoint) -> None:
-        """Put a checkpoint back: tensors, best weights, position.
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore a checkpoint: tensors, best weights, training state.
 
         Raises:
-            WeightsError: It belongs to another network or optimizer.
+            WeightsError: The checkpoint belongs to another network or optimizer.
         """
-        where = sealed.path / MODEL
-        put_weights(self._model, unpacked(sealed.files[MODEL], where), where)
-        for name, part in self._parts.items():
-            where = sealed.path / f"{name}.safetensors"
-            part.load_state_dict(unpacked(sealed.files.get(where.name, b""), where))
-        if BEST in sealed.files:
-            self._put_best(sealed.files[BEST])
-        self.at = state_of(sealed)[0]
-        self._saved = self.at.step, self.at.epoch
+        where = checkpoint.path / MODEL
+        assign_weights(
+            self._model, tensors_from_bytes(checkpoint.files[MODEL], where), where
+        )
+        for name, stateful in self._stateful.items():
+            where = checkpoint.path / f"{name}.safetensors"
+            stateful.load_state_dict(
+                tensors_from_bytes(checkpoint.files.get(where.name, b""), where)
+            )
+        if BEST in checkpoint.files:
+            self._restore_best(checkpoint.files[BEST])
+        self.state = checkpoint_state(checkpoint)[0]
+        self._saved = self.state.step, self.state.epoch
 
-    def _put_best(self, payload: bytes) -> None:
+    def _restore_best(self, payload: bytes) -> None:
         self._best_hash = hashlib.sha256(payload).hexdigest()
         with suppress(WeightsError):
             self._read_best()
@@ -183,16 +195,16 @@ class Checkpointer:
         write_bytes(self._best_path, payload)
 
 
-def state_of(sealed: Checkpoint) -> tuple[TrainState, dict[str, Any]]:
-    """Return a checkpoint's position, and the journal's marks.
+def checkpoint_state(checkpoint: Checkpoint) -> tuple[TrainState, dict[str, Any]]:
+    """Return a checkpoint's training state, and the offsets of its log files.
 
     Raises:
-        WeightsError: It holds neither; another program wrote it.
+        WeightsError: The file has another format.
     """
     try:
-        state = json.loads(sealed.files[STATE])
-        return TrainState.from_dict(state["position"]), dict(state["journal"])
+        state = json.loads(checkpoint.files[STATE])
+        return TrainState.from_dict(state["train_state"]), dict(state["offsets"])
     except (KeyError, TypeError, ValueError) as error:
-        what = f"{STATE} does not say how far the run is: {error!r}"
-        fix = "go on with the version of striate that wrote it"
-        raise WeightsError(what, where=sealed.path, fix=fix) from error
+        what = f"{STATE} has no training state: {error!r}"
+        fix = "resume with the version of striate that wrote it"
+        raise WeightsError(what, where=checkpoint.path, fix=fix) from error

@@ -1,8 +1,7 @@
-"""What happened, written as it happens: one CSV row an epoch, one JSON line a step.
+"""CSV logger: `results.csv` per epoch, `events.jsonl` per step, `timing.csv`.
 
-`results.csv` and `events.jsonl` hold nothing but what the run computed, so that a run
-killed and resumed writes the same bytes as one that was not. What the clock says goes
-to `timing.csv`.
+`results.csv` and `events.jsonl` contain only what the run computed, so that a run
+killed and resumed writes the same bytes as one that was not. Times go to `timing.csv`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, fields
@@ -19,77 +19,80 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from striate.core.append_log import Lines, holds
+from striate.core.append_log import AppendLog, prefix_matches
 from striate.core.errors import StorageError
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 
 RESULTS = "results.csv"
 EVENTS = "events.jsonl"
-COLUMNS = tuple(field.name for field in fields(EpochDone))
+TIMING = "timing.csv"
+COLUMNS = tuple(field.name for field in fields(EpochResult))
 
-Order = Callable[[int, int], Iterable[Tensor]]
-Marks = Mapping[str, Any]
+SampleOrder = Callable[[int, int], Iterable[Tensor]]
+Offsets = Mapping[str, Any]
 
 
 class CSVLogger:
-    """Writes `results.csv` and `events.jsonl` into a run folder.
+    """Callback that writes `results.csv` and `events.jsonl` into a run folder.
 
-    Every step's line ends in a hash over the numbers of its images and the hash of
-    the step before: equal last lines prove equal images in equal order throughout.
+    Each step's line ends with a hash of its sample indices and of the previous hash.
+    Equal last lines therefore prove equal images in equal order throughout the run.
 
     Args:
         folder: The run folder.
-        order: The image numbers of an epoch's batches, from one of them on.
-        marks: What `marks` once returned: the files are cut back to it, and go on.
+        sample_order: Returns the sample indices of an epoch's batches, from a batch on.
+        offsets: A result of `offsets`, to which the files are truncated on resume.
 
     Raises:
-        StorageError: The disk refused.
+        StorageError: The write failed.
     """
 
-    def __init__(self, folder: Path, order: Order, marks: Marks | None = None) -> None:
-        said = marks or {}
-        self._rows = Lines(folder / RESULTS, said.get(RESULTS))
-        self._events = Lines(folder / EVENTS, said.get(EVENTS))
-        self._chain = str(said.get("samples", ""))
-        self._order = order
+    def __init__(
+        self, folder: Path, sample_order: SampleOrder, offsets: Offsets | None = None
+    ) -> None:
+        saved = offsets or {}
+        self._results = AppendLog(folder / RESULTS, saved.get(RESULTS))
+        self._events = AppendLog(folder / EVENTS, saved.get(EVENTS))
+        self._sample_hash = str(saved.get("sample_hash", ""))
+        self._sample_order = sample_order
         self._epoch = -1
-        self._numbers: Iterator[Tensor] = iter(())
-        if marks is None:
-            self._rows.add(",".join(COLUMNS))
+        self._batches: Iterator[Tensor] = iter(())
+        if offsets is None:
+            self._results.append(",".join(COLUMNS))
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step_end(self, step: StepResult) -> None:
         """Write a line of `events.jsonl`."""
         line = {
-            "epoch": done.epoch,
-            "step": done.step,
-            "loss": None if math.isnan(done.loss) else round(done.loss, 7),
-            "lr": round(done.lr, 10),
-            "images": done.images,
-            "samples": self._next_link(done),
+            "epoch": step.epoch,
+            "step": step.step,
+            "loss": None if math.isnan(step.loss) else round(step.loss, 7),
+            "lr": round(step.lr, 10),
+            "images": step.images,
+            "sample_hash": self._next_sample_hash(step),
         }
-        self._events.add(json.dumps(line))
+        self._events.append(json.dumps(line))
 
-    def _next_link(self, done: StepDone) -> str:
-        if self._epoch != done.epoch:
-            self._epoch = done.epoch
-            self._numbers = iter(self._order(done.epoch, done.batch))
-        numbers = next(self._numbers).numpy().tobytes()
-        link = hashlib.blake2b(self._chain.encode() + numbers, digest_size=8)
-        self._chain = link.hexdigest()
-        return self._chain
+    def _next_sample_hash(self, step: StepResult) -> str:
+        if self._epoch != step.epoch:
+            self._epoch = step.epoch
+            self._batches = iter(self._sample_order(step.epoch, step.batch))
+        indices = next(self._batches).numpy().tobytes()
+        digest = hashlib.blake2b(self._sample_hash.encode() + indices, digest_size=8)
+        self._sample_hash = digest.hexdigest()
+        return self._sample_hash
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch_end(self, epoch: EpochResult) -> None:
         """Write a row of `results.csv`."""
-        self._rows.add(",".join(_cell(value) for value in asdict(done).values()))
-        self._rows.flush()
+        self._results.append(",".join(_cell(value) for value in asdict(epoch).values()))
+        self._results.flush()
         self._events.flush()
 
-    def marks(self) -> dict[str, Any]:
-        """Bring both files to the disk and say what they hold."""
+    def offsets(self) -> dict[str, Any]:
+        """Sync both files to the disk and return their offsets, for a checkpoint."""
         return {
-            RESULTS: self._rows.mark(),
-            EVENTS: self._events.mark(),
-            "samples": self._chain,
+            RESULTS: self._results.offset(),
+            EVENTS: self._events.offset(),
+            "sample_hash": self._sample_hash,
         }
 
     def __enter__(self) -> Self:
@@ -97,21 +100,81 @@ class CSVLogger:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
-        # What stopped the run is the message, not its echo on closing.
-        echo = suppress(StorageError) if error else nullcontext()
-        with echo, closing(self._events), closing(self._rows):
+        # The first error is the message, not a second one on closing.
+        quiet = suppress(StorageError) if error else nullcontext()
+        with quiet, closing(self._events), closing(self._results):
             pass
 
 
-def changed_files(folder: Path, marks: Marks) -> list[str]:
-    """Return the files that no longer begin with what the marks say they held."""
+def changed_files(folder: Path, offsets: Offsets) -> list[str]:
+    """Return the files that no longer begin with the bytes their offsets describe."""
     names = (RESULTS, EVENTS)
-    return [name for name in names if not holds(folder / name, marks[name])]
+    return [name for name in names if not prefix_matches(folder / name, offsets[name])]
 
 
 def _cell(value: float | bool) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value).lower()
+
+
+class TimingLogger:
+    """Callback that writes `timing.csv`: training seconds at the end of each epoch.
+
+    The seconds of all sessions of a run are added, each up to its last checkpoint.
+
+    Args:
+        folder: The run folder.
+        epochs: Epochs completed before; their rows are kept.
+        seconds_before: Training seconds of earlier sessions.
+        clock: Monotonic clock in seconds; tests replace it.
+
+    Raises:
+        StorageError: The write failed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        epochs: int = 0,
+        seconds_before: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock = clock
+        self._start = clock() - seconds_before
+        path = folder / TIMING
+        kept_rows = _first_rows(path, epochs) if epochs else b""
+        self._rows = AppendLog(path, {"bytes": len(kept_rows)})
+        if not kept_rows:
+            self._rows.append("epoch,seconds")
+
+    @property
+    def seconds(self) -> float:
+        """Return the training seconds of earlier sessions and this one."""
+        return self._clock() - self._start
+
+    def on_step_end(self, step: StepResult) -> None:
+        """Do nothing: the progress display times steps."""
+
+    def on_epoch_end(self, epoch: EpochResult) -> None:
+        """Write a row."""
+        self._rows.append(f"{epoch.epoch},{self.seconds:.3f}")
+        self._rows.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._rows.close()
+
+
+def _first_rows(path: Path, rows: int) -> bytes:
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return b"".join(lines[: rows + 1])

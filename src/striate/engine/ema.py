@@ -1,4 +1,4 @@
-"""A moving average of the weights, which is judged and kept in their place."""
+"""Exponential moving average (EMA) of the weights, evaluated in their place."""
 
 from __future__ import annotations
 
@@ -10,81 +10,80 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from striate.engine.checkpoint import put_weights
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.weights_io import assign_weights
 
-FILE = Path("average.safetensors")
+FILE_NAME = Path("ema.safetensors")
 
 
 class EMA:
-    """The exponential moving average of a network that learns.
+    """Callback that keeps an exponential moving average of a network's weights.
 
     After step k (from 1) of the run, average ← d·average + (1 − d)·weights with
     d = min(decay, (1 + k)/(10 + k)), so that the first weights are soon forgotten
-    (Polyak & Juditsky 1992; Tan & Le 2019 for networks with batch norm). The running
-    means and variances of batch norms are averaged alike: they belong to the averaged
-    weights, as near as the weights lie together, and no pass over the images is
-    needed. Counters are copied, and so is what is frozen: to the bit, also numbers too
-    small for arithmetic that flushes denormals.
+    (Polyak & Juditsky 1992; Tan & Le 2019 for networks with batch norm). Running means
+    and variances of batch norms are averaged too: they suit the averaged weights as
+    long as the weights are close together, and no pass over the images is needed.
+    Counters and frozen tensors are copied to the bit, including denormals.
 
     Args:
-        model: The network that learns; `self.model` is the average of it.
-        decay: Share of the average that stays, each step; 1/(1 − decay) steps count.
+        model: The network in training; `self.model` is its average.
+        decay: Share of the average kept in each step; 1/(1 − decay) steps count.
 
     Example:
-        >>> learning = nn.Linear(1, 1, bias=False)
-        >>> average = EMA(learning, decay=0.9)
-        >>> before = average.model.weight.item()
-        >>> _ = learning.weight.data.add_(1.0)
-        >>> average.on_step(StepDone(0, 0, 0, loss=1.0, lr=0.1, images=4))
-        >>> round(average.model.weight.item() - before, 4)  # d is 2/11 at first
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> ema = EMA(model, decay=0.9)
+        >>> before = ema.model.weight.item()
+        >>> _ = model.weight.data.add_(1.0)
+        >>> ema.on_step_end(StepResult(0, 0, 0, loss=1.0, lr=0.1, images=4))
+        >>> round(ema.model.weight.item() - before, 4)  # d is 2/11 at first
         0.8182
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
-        self._learning = model
+        self._source = model
         self._decay = decay
 
     @torch.no_grad()
-    def on_step(self, done: StepDone) -> None:
-        """Take in the weights of a step; a skipped one changed none."""
-        if math.isnan(done.loss):
+    def on_step_end(self, step: StepResult) -> None:
+        """Update the average, unless the step was skipped."""
+        if math.isnan(step.loss):
             return
-        k = done.step + 1
-        kept = min(self._decay, (1 + k) / (10 + k))
-        mine, theirs = [], []
-        own = self.model.state_dict(keep_vars=True)
-        moving, met = _moving(self._learning), set()
-        for name, tensor in self._learning.state_dict(keep_vars=True).items():
-            if id(own[name]) in met:
-                continue  # a shared tensor has several names, and moves once a step
-            met.add(id(own[name]))
-            if id(tensor) in moving and tensor.is_floating_point():
-                mine.append(own[name])
-                theirs.append(tensor)
+        k = step.step + 1
+        decay = min(self._decay, (1 + k) / (10 + k))
+        averages, weights = [], []
+        state = self.model.state_dict(keep_vars=True)
+        trainable, visited = _trainable(self._source), set()
+        for name, tensor in self._source.state_dict(keep_vars=True).items():
+            if id(state[name]) in visited:
+                continue  # a shared tensor has several names, but is averaged once
+            visited.add(id(state[name]))
+            if id(tensor) in trainable and tensor.is_floating_point():
+                averages.append(state[name])
+                weights.append(tensor)
             else:
-                own[name].copy_(tensor)
-        torch._foreach_lerp_(mine, theirs, 1 - kept)
+                state[name].copy_(tensor)
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
-    def on_epoch(self, done: EpochDone) -> None:
-        """Nothing was learned since the last step."""
+    def on_epoch_end(self, epoch: EpochResult) -> None:
+        """Do nothing: the average is updated after each step."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by name."""
+        """Return the averaged tensors by name."""
         return dict(self.model.state_dict())
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` gave.
+        """Load a result of `state_dict`.
 
         Raises:
-            WeightsError: They are of another network.
+            WeightsError: The tensors are of another network.
         """
-        put_weights(self.model, dict(tensors), FILE)
+        assign_weights(self.model, dict(tensors), FILE_NAME)
 
 
-def _moving(model: nn.Module) -> set[int]:
-    """Return which tensors of a network that is learning may change."""
-    learned = {id(p) for p in model.parameters() if p.requires_grad}
-    busy = (module for module in model.modules() if module.training)
-    return learned | {id(b) for m in busy for b in m.buffers(recurse=False)}
+def _trainable(model: nn.Module) -> set[int]:
+    """Return the ids of the tensors that training may change."""
+    parameters = {id(p) for p in model.parameters() if p.requires_grad}
+    training = (module for module in model.modules() if module.training)
+    return parameters | {id(b) for m in training for b in m.buffers(recurse=False)}

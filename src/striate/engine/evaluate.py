@@ -1,4 +1,4 @@
-"""Run a network over batches and keep what it said about every image."""
+"""Evaluation: run a network over batches and collect logits, labels and losses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.engine.distributed.heartbeat import COMPUTING
-from striate.engine.tta import View, plain
+from striate.engine.tta import TTA, no_tta
 
 if TYPE_CHECKING:
     from striate.engine.distributed.group import RankGroup
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Answers in the order asked, on the CPU.
+    """Logits, labels and losses of all images in their order, on the CPU.
 
     Args:
         logits: (N, classes) float32.
@@ -35,21 +35,21 @@ class Outputs:
 
     @property
     def probs(self) -> Tensor:
-        """Return softmax of the logits, (N, classes)."""
+        """Return the softmax of the logits, (N, classes)."""
         return self.logits.softmax(1)
 
     @property
     def accuracy(self) -> float:
-        """Return the share of right answers."""
+        """Return the share of correct predictions."""
         return float((self.logits.argmax(1) == self.labels).float().mean())
 
     @property
     def balanced_accuracy(self) -> float:
-        """Return the mean of the classes' shares of right answers."""
-        right = (self.logits.argmax(1) == self.labels).float()
-        shown = self.labels.bincount()
-        shares = self.labels.bincount(right) / shown.clamp(min=1)
-        return float(shares[shown > 0].mean())
+        """Return the mean recall over the classes that occur."""
+        correct = (self.logits.argmax(1) == self.labels).float()
+        counts = self.labels.bincount()
+        recalls = self.labels.bincount(correct) / counts.clamp(min=1)
+        return float(recalls[counts > 0].mean())
 
     @property
     def loss(self) -> float:
@@ -60,58 +60,60 @@ class Outputs:
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
-    view: View = plain,
-    ranks: RankGroup | None = None,
+    tta: TTA = no_tta,
+    group: RankGroup | None = None,
 ) -> Outputs:
-    """Ask the network about every image; it is left in the mode it was in.
+    """Run the network on every image; its mode is restored afterwards.
 
     Args:
         model: Any network.
-        batches: Inputs and labels; of each batch this rank's share, where ranks judge
-            together. All of them then get all answers.
-        view: How an image is shown to it.
-        ranks: The processes that judge together.
+        batches: Inputs and labels; in a distributed run this rank's share of each
+            batch. All ranks then return all outputs.
+        tta: Test-time augmentation.
+        group: The ranks of a distributed run.
     """
     logits, labels = [], []
-    with untouched(model), torch.inference_mode(), _computing(ranks):
+    with evaluation_mode(model), torch.inference_mode(), _computing(group):
         for x, y in batches:
             labels.append(y.cpu())
-            if len(y) or not ranks:
-                logits.append(view(model, x).float().cpu())
-    if ranks:
-        answers, truth = _gathered(logits, labels, ranks)
+            if len(y) or not group:
+                logits.append(tta(model, x).float().cpu())
+    if group:
+        all_logits, all_labels = _gather(logits, labels, group)
     else:
-        answers, truth = torch.cat(logits), torch.cat(labels)
-    losses = F.cross_entropy(answers, truth, reduction="none")
-    return Outputs(logits=answers, labels=truth, losses=losses)
+        all_logits, all_labels = torch.cat(logits), torch.cat(labels)
+    losses = F.cross_entropy(all_logits, all_labels, reduction="none")
+    return Outputs(logits=all_logits, labels=all_labels, losses=losses)
 
 
-def _computing(ranks: RankGroup | None) -> AbstractContextManager[None]:
-    return ranks.pulse.at(COMPUTING, "judging") if ranks else nullcontext()
+def _computing(group: RankGroup | None) -> AbstractContextManager[None]:
+    return group.heartbeat.activity(COMPUTING, "evaluating") if group else nullcontext()
 
 
-def _gathered(
-    logits: list[Tensor], labels: list[Tensor], ranks: RankGroup
+def _gather(
+    logits: list[Tensor], labels: list[Tensor], group: RankGroup
 ) -> tuple[Tensor, Tensor]:
-    """Put the ranks' answers together: of each batch rank 0's first, then rank 1's."""
-    mine = [len(y) for y in labels], logits[0].shape[1] if logits else 0
-    said = ranks.words(mine, "how many images each has judged")
-    sizes = torch.tensor([each[0] for each in said]).T.reshape(-1)  # batch by batch
+    """Gather the ranks' outputs, in each batch in the order of the ranks."""
+    sizes_and_classes = [len(y) for y in labels], logits[0].shape[1] if logits else 0
+    gathered = group.all_gather_object(sizes_and_classes, "the number of outputs")
+    sizes = torch.tensor([counts for counts, _ in gathered]).T.reshape(
+        -1
+    )  # batch by batch
     ends = sizes.cumsum(0)
-    count, classes = int(ends[-1]), max(each[1] for each in said)
-    answers = torch.zeros(count, classes)
-    truth = torch.zeros(count, dtype=torch.int64)
-    ours = slice(ranks.place.rank, None, ranks.world)
-    place = torch.cat(
+    count, classes = int(ends[-1]), max(classes for _, classes in gathered)
+    all_logits = torch.zeros(count, classes)
+    all_labels = torch.zeros(count, dtype=torch.int64)
+    own = slice(group.rank_info.rank, None, group.world_size)
+    rows = torch.cat(
         [
             torch.arange(end - size, end)
-            for size, end in zip(sizes[ours].tolist(), ends[ours].tolist(), strict=True)
+            for size, end in zip(sizes[own].tolist(), ends[own].tolist(), strict=True)
         ]
     )
     if logits:
-        answers[place] = torch.cat(logits)
-    truth[place] = torch.cat(labels)
-    # Every row is one rank's and nought on the others, so that the sum is the row.
-    ranks.total(answers, "the answers of all")
-    ranks.total(truth, "the labels of all")
-    return answers, truth
+        all_logits[rows] = torch.cat(logits)
+    all_labels[rows] = torch.cat(labels)
+    # Every row is set on one rank and zero on the others, so the sum is the row.
+    group.all_reduce(all_logits, "the logits")
+    group.all_reduce(all_labels, "the labels")
+    return all_logits, all_labels

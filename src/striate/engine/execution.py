@@ -1,4 +1,4 @@
-"""How a network is run: its layout in memory, compiled or not, in which precision."""
+"""Execution mode of a network: memory layout, precision (bf16), torch.compile."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ COMPILERS = ("c++", "g++", "clang++")
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
-    """One way to run a network; the default is the one that is never wrong.
+    """Execution mode of a network; the default works everywhere.
 
     Args:
         layout: `nhwc` (channels last) or `nchw`.
-        compiled: By `torch.compile`, layers fused.
-        precision: `fp32`, or `bf16`: products in half precision; weights, sums, norms
-            and cost stay as they are (Micikevicius et al. 2017, mixed precision).
+        compiled: Use `torch.compile`.
+        precision: `fp32`, or `bf16` for mixed precision: products in half precision;
+            weights, sums, norms and loss in fp32 (Micikevicius et al. 2017).
 
     Example:
         >>> print(ExecutionConfig(precision="bf16"))
@@ -42,72 +42,73 @@ class ExecutionConfig:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Return the layout as torch calls it."""
+        """Return the layout as a torch memory format."""
         return LAYOUTS[self.layout]
 
-    def precisely(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return what must surround a forward pass."""
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return the autocast context for a forward pass."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(device.type, PRECISIONS[self.precision])
 
     def __str__(self) -> str:
-        words = (self.layout, self.precision, "compiled" if self.compiled else "")
-        return " ".join(filter(None, words))
+        parts = (self.layout, self.precision, "compiled" if self.compiled else "")
+        return " ".join(filter(None, parts))
 
 
 class Forward:
-    """Runs a network in a way; its answers come in float32, whatever the way.
+    """Runs a network in an execution mode; its outputs are always float32.
 
     Args:
-        model: Any network, in the memory layout of the way.
-        way: How.
+        model: Any network, already in the memory layout of the mode.
+        execution: The execution mode.
     """
 
-    def __init__(self, model: nn.Module, way: ExecutionConfig) -> None:
-        self.way = way
+    def __init__(self, model: nn.Module, execution: ExecutionConfig) -> None:
+        self.execution = execution
         self._run: Callable[[Tensor], Any] = (
-            torch.compile(model) if way.compiled else model
+            torch.compile(model) if execution.compiled else model
         )
 
     def __call__(self, x: Tensor) -> Any:
-        """Ask the network."""
+        """Run the network."""
         if x.ndim == 4:
-            x = x.contiguous(memory_format=self.way.memory_format)
-        with self.way.precisely(x.device):
-            answer = self._run(x)
-        return answer if self.way.precision == "fp32" else _in_float(answer)
+            x = x.contiguous(memory_format=self.execution.memory_format)
+        with self.execution.autocast(x.device):
+            output = self._run(x)
+        return output if self.execution.precision == "fp32" else _in_float(output)
 
 
-def _in_float(answer: Any) -> Any:
-    if isinstance(answer, HeadOutputs):
-        lower = tuple(logits.float() for logits in answer.auxiliary)
-        return answer._replace(logits=answer.logits.float(), auxiliary=lower)
-    return answer.float()
+def _in_float(output: Any) -> Any:
+    if isinstance(output, HeadOutputs):
+        auxiliary = tuple(logits.float() for logits in output.auxiliary)
+        return output._replace(logits=output.logits.float(), auxiliary=auxiliary)
+    return output.float()
 
 
-def laid_out_as(x: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient in the layout of x; torch's kernels for mixed ones are slow."""
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return gradient.contiguous(memory_format=LAYOUTS["nhwc" if last else "nchw"])
+def match_layout(x: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient in the layout of x; torch is slow for mixed layouts."""
+    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    layout = "nhwc" if channels_last else "nchw"
+    return gradient.contiguous(memory_format=LAYOUTS[layout])
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision that would be slow, with the reason.
+    """Raise an error with the reason if a precision would be slow.
 
     Raises:
-        SettingError: The device has no instructions for it.
+        SettingError: The device does not support it.
     """
-    if precision == "bf16" and (reason := why_not_bf16(device)):
-        fix = "use --precision fp32, or auto, which takes what is faster here"
-        raise SettingError(f"bf16 loses here: {reason}", where="--precision", fix=fix)
+    if precision == "bf16" and (reason := bf16_obstacle(device)):
+        fix = "use --precision fp32, or auto, which chooses the faster one"
+        raise SettingError(f"bf16 is slow here: {reason}", where="--precision", fix=fix)
 
 
-def why_not_bf16(device: torch.device) -> str:
-    """Say why half precision would lose on a device; empty if it might gain."""
+def bf16_obstacle(device: torch.device) -> str:
+    """Return why half precision would be slow on a device; empty if it may be fast."""
     if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "" if able else "this GPU has no bf16 units (Ampere is the first with)"
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "" if supported else "this GPU has no bf16 units (needs Ampere or newer)"
     if device.type != "cpu":
         return f"it was never measured on {device.type}"
     if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"):
@@ -131,5 +132,5 @@ def _has_bf16() -> bool:
 
 
 def has_compiler() -> bool:
-    """Say whether there is a C++ compiler, which `torch.compile` needs on a CPU."""
+    """Return whether there is a C++ compiler, which `torch.compile` needs on a CPU."""
     return any(map(shutil.which, COMPILERS))

@@ -1,15 +1,16 @@
-"""The same network, sooner: what torch computes the long way round on a processor.
+"""Faster CPU forward and backward of ReLU + max pooling, flatten and dropout.
 
-- ReLU, then max pooling: the pool comes first, and ReLU sees a quarter of the values.
-  Max and ReLU commute, to the bit, and so do their gradients.
+- ReLU, then max pooling: here the pool runs first, and ReLU sees a quarter of the
+  values. Max and ReLU commute, to the bit, and so do their gradients.
 - A pool's gradient in another layout than its input: torch takes a slow kernel and
   copies the large maps twice; here the small ones are copied once.
 - A flattened map's gradient, likewise: it comes back in the other layout, and ReLU's
   slow kernel for mixed layouts takes thirty times as long as the right one.
-- Dropout: torch draws a random number a value, on one thread; here two random bytes.
+- Dropout: torch draws a random number for each value, on one thread; here two random
+  bytes.
 
-The network itself is as it was before and after a step: stand-ins act while it runs,
-as attributes of its own, and each layer runs by itself where hooks watch it.
+The network is the same before and after a step: the replacements are attributes of its
+modules while it runs, and a layer with hooks runs as usual.
 """
 
 from __future__ import annotations
@@ -25,66 +26,65 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
-from striate.engine.execution import laid_out_as
+from striate.engine.execution import match_layout
 
-_BITS = 16  # of chance a value: a share dropped is off by 1/131,072 at most
+_BITS = 16  # random bits for each value: the share dropped is exact to 1/131,072
 _LEVELS = 1 << _BITS
 
 
-class Quick:
-    """Lends a network its quicker ways, for as long as one forward pass.
+class FusedModules:
+    """Replaces the forward of a network's modules by faster ones during a pass.
 
     Args:
-        model: Any network; layers of exactly torch's own types are looked for.
-        wanted: Lend them at all.
+        model: Any network; only modules of exactly torch's own types are replaced.
+        enabled: False replaces nothing.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2))
-        >>> quick, x = Quick(model), torch.randn(1, 1, 6, 6)
-        >>> with quick.lent():
+        >>> fused, x = FusedModules(model), torch.randn(1, 1, 6, 6)
+        >>> with fused.patched():
         ...     y = model(x)
         >>> bool((y == model(x)).all()), "forward" in vars(model)
         (True, False)
     """
 
-    def __init__(self, model: nn.Module, wanted: bool = True) -> None:
-        self._ways = [
-            (module, MethodType(way, module))
-            for module in (model.modules() if wanted else ())
-            if (way := _way(module)) and "forward" not in vars(module)
+    def __init__(self, model: nn.Module, enabled: bool = True) -> None:
+        self._patches = [
+            (module, MethodType(forward, module))
+            for module in (model.modules() if enabled else ())
+            if (forward := _fused_forward(module)) and "forward" not in vars(module)
         ]
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Run the network in the quicker ways meanwhile."""
+    def patched(self) -> Iterator[None]:
+        """Context manager: the modules use the faster forward."""
         try:
-            for module, way in self._ways:
-                module.__dict__["forward"] = way
+            for module, forward in self._patches:
+                module.__dict__["forward"] = forward
             yield
         finally:
-            for module, _ in self._ways:
+            for module, _ in self._patches:
                 module.__dict__.pop("forward", None)
 
 
-def _way(module: nn.Module) -> Any:
+def _fused_forward(module: nn.Module) -> Any:
     if _is_chain(module) and any(_pairs(module)):
-        return _in_turn
+        return _sequential_forward
     if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
-        return _flattened
+        return _flatten_forward
     if type(module) is nn.Dropout and not module.inplace and 0 < module.p < 1:
-        return _dropped
+        return _dropout_forward
     return None
 
 
 def _is_chain(module: nn.Module) -> TypeGuard[nn.Sequential]:
-    """Tell whether a module runs its layers as `nn.Sequential` does."""
+    """Return whether a module runs its layers as `nn.Sequential` does."""
     return getattr(type(module), "forward", None) is nn.Sequential.forward
 
 
 def _pairs(layers: nn.Sequential) -> list[bool]:
-    """Say of each layer whether it and the next are a ReLU and a max pool."""
-    held = [*layers, None]
-    return [_is_pair(one, other) for one, other in pairwise(held)]
+    """Return for each layer whether it and the next are a ReLU and a max pool."""
+    return [_is_pair(layer, after) for layer, after in pairwise([*layers, None])]
 
 
 def _is_pair(relu: nn.Module | None, pool: nn.Module | None) -> bool:
@@ -92,39 +92,39 @@ def _is_pair(relu: nn.Module | None, pool: nn.Module | None) -> bool:
         type(relu) is nn.ReLU
         and type(pool) is nn.MaxPool2d
         and not pool.return_indices
-        and not (_watched(relu) or _watched(pool))
+        and not (_has_hooks(relu) or _has_hooks(pool))
     )
 
 
-def _watched(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     hooks = module._forward_hooks, module._forward_pre_hooks
     return any(hooks) or any((module._backward_hooks, module._backward_pre_hooks))
 
 
-def _in_turn(self: nn.Sequential, x: Tensor) -> Tensor:
-    """Run a sequence with each ReLU behind the pool that follows it."""
+def _sequential_forward(self: nn.Sequential, x: Tensor) -> Tensor:
+    """Run a sequence with each ReLU after the max pool that follows it."""
     layers, pairs = list(self), _pairs(self)
-    if torch_module._global_forward_hooks:  # someone follows each layer
-        return _plainly(self, x)
+    if torch_module._global_forward_hooks:  # each layer has to run by itself
+        return _unfused_forward(self, x)
     for i, layer in enumerate(layers):
         if i and pairs[i - 1]:
-            x = _pooled_then_rectified(x, layer) if _whole(x) else layer(x)
-        elif not (pairs[i] and _whole(x)):
+            x = _pool_then_relu(x, layer) if _is_cpu_map(x) else layer(x)
+        elif not (pairs[i] and _is_cpu_map(x)):
             x = layer(x)
     return x
 
 
-def _plainly(self: nn.Sequential, x: Tensor) -> Tensor:
+def _unfused_forward(self: nn.Sequential, x: Tensor) -> Tensor:
     for layer in self:
         x = layer(x)
     return x
 
 
-def _whole(x: Tensor) -> bool:
+def _is_cpu_map(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.ndim == 4
 
 
-def _pooled_then_rectified(x: Tensor, pool: nn.Module) -> Tensor:
+def _pool_then_relu(x: Tensor, pool: nn.Module) -> Tensor:
     settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation
     apply: Any = _PoolThenRelu.apply
     out: Tensor = apply(x, *settings, pool.ceil_mode)
@@ -151,22 +151,23 @@ class _PoolThenRelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Send a gradient to the strongest of each window, where it is positive."""
+        """Pass the gradient to the maximum of each window, if it is positive."""
         x, out, index = ctx.saved_tensors
         # In another layout torch takes its slow kernel, and copies its result twice.
         aten: Any = torch.ops.aten
-        laid = aten.threshold_backward(laid_out_as(x, gradient), out, 0)
-        sent = aten.max_pool2d_with_indices_backward(laid, x, *ctx.settings, index)
-        return sent, *(None,) * len(ctx.settings)
+        relu_gradient = aten.threshold_backward(match_layout(x, gradient), out, 0)
+        backward = aten.max_pool2d_with_indices_backward
+        pool_gradient = backward(relu_gradient, x, *ctx.settings, index)
+        return pool_gradient, *(None,) * len(ctx.settings)
 
 
 def _both(side: Any) -> list[int]:
     return [side, side] if isinstance(side, int) else list(side)
 
 
-def _flattened(self: nn.Flatten, x: Tensor) -> Tensor:
-    """Flatten, and send the gradient back in the layout of x."""
-    if not (_whole(x) and x.is_contiguous(memory_format=torch.channels_last)):
+def _flatten_forward(self: nn.Flatten, x: Tensor) -> Tensor:
+    """Flatten, with a gradient in the layout of x."""
+    if not (_is_cpu_map(x) and x.is_contiguous(memory_format=torch.channels_last)):
         return x.flatten(1)
     apply: Any = _Flatten.apply
     out: Tensor = apply(x)
@@ -188,38 +189,39 @@ class _Flatten(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Give every position its gradient."""
-        whole = gradient.view(ctx.shape)
-        return whole.contiguous(memory_format=torch.channels_last)
+        """Reshape the gradient to the maps."""
+        maps = gradient.view(ctx.shape)
+        return maps.contiguous(memory_format=torch.channels_last)
 
 
-def _dropped(self: nn.Dropout, x: Tensor) -> Tensor:
-    """Drop a share of the values, and let the others make up for it."""
+def _dropout_forward(self: nn.Dropout, x: Tensor) -> Tensor:
+    """Apply dropout with cheaper random numbers."""
     if not self.training or x.device.type != "cpu":
         return F.dropout(x, self.p, self.training)
-    return x * keep_or_drop(x, self.p)
+    return x * dropout_factors(x, self.p)
 
 
-def keep_or_drop(x: Tensor, share: float) -> Tensor:
-    """Draw factors of dropout from torch's generator: 0 for a share, 1/(1 − share).
+def dropout_factors(x: Tensor, p: float) -> Tensor:
+    """Draw dropout factors: 0 with probability p, else 1/(1 − p).
 
-    Of each random word of 64 bits four values are served.
+    Each random word of 64 bits from torch's generator gives four values.
 
     Args:
-        x: Whose shape, type and layout the factors have.
-        share: Dropped, rounded to 1/65,536; the factor makes up for what is.
+        x: Tensor whose shape, dtype and layout the factors get.
+        p: Probability of 0, rounded to 1/65,536.
 
     Example:
         >>> _ = torch.manual_seed(0)
-        >>> factors = keep_or_drop(torch.empty(10_000), 0.25)
+        >>> factors = dropout_factors(torch.empty(10_000), 0.25)
         >>> sorted(set(factors.tolist())), round(factors.mean().item(), 1)
         ([0.0, 1.3333333730697632], 1.0)
     """
     count = x.numel()
-    words = torch.empty(-(-count * _BITS // 64), dtype=torch.int64)
-    drawn = words.random_(-(1 << 63), None).view(torch.int16)[:count]
-    level = min(max(round(share * _LEVELS), 1), _LEVELS - 1)
+    random_words = torch.empty(-(-count * _BITS // 64), dtype=torch.int64)
+    random_bits = random_words.random_(-(1 << 63), None).view(torch.int16)[:count]
+    level = min(max(round(p * _LEVELS), 1), _LEVELS - 1)
     factors = torch.empty_like(x, requires_grad=False)
     flat = factors.as_strided((count,), (1,))
-    torch.ge(drawn, level - _LEVELS // 2, out=flat).mul_(_LEVELS / (_LEVELS - level))
+    torch.ge(random_bits, level - _LEVELS // 2, out=flat)
+    flat.mul_(_LEVELS / (_LEVELS - level))
     return factors

@@ -1,8 +1,8 @@
-"""The algorithm of the notes, on one screen.
+"""The training loop: one epoch after another, and validation after each.
 
-Choose hyper-parameters, initialize; then: take a mini-batch, run it forward, softmax,
-cost, back-propagate, update; repeat. After each epoch the validation split is judged,
-and nothing but it decides which weights are best and when to stop.
+For each mini-batch: forward, loss, backward, update. After each epoch the network is
+evaluated on the validation split, which alone decides which weights are best and when
+to stop early.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.core.hooks import untouched
-from striate.engine.distributed.gradients import Exchange
+from striate.core.hooks import evaluation_mode
+from striate.engine.callbacks import Callback, EpochResult
+from striate.engine.distributed.gradients import GradientExchange
 from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.execution import ExecutionConfig
-from striate.engine.loss import ClassCost, softmax_cost
+from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.nonfinite import LOSS, first_bad_layer
-from striate.engine.optim import set_rate
+from striate.engine.optim import set_lr
 from striate.engine.schedule import Schedule
 from striate.engine.step import LOWER_LR
-from striate.engine.stepper import USUAL, Stepper
-from striate.engine.train_state import EpochDone, Observer, StepDone, TrainState
-from striate.engine.tta import View, plain
+from striate.engine.stepper import DEFAULT_EXECUTION, Stepper
+from striate.engine.train_state import TrainState
+from striate.engine.tta import TTA, no_tta
 
 Batch = tuple[Tensor, Tensor]
-Blown = Callable[[NonFiniteError, TrainState], None]
+OnNonFinite = Callable[[NonFiniteError, TrainState], None]
 
 
 class Epochs(Protocol):
-    """Batches that can be gone through once an epoch, from any of them on."""
+    """Batches by epoch, from any batch of the epoch on."""
 
     def __call__(self, epoch: int, start: int = 0) -> Iterable[Batch]:
-        """Yield the (input, label) batches of an epoch, the first `start` left out."""
+        """Yield the (input, label) batches of an epoch, without the first `start`."""
         ...
 
     def __len__(self) -> int: ...
@@ -47,21 +48,21 @@ class Epochs(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How long and how fast to learn.
+    """Settings of the training loop.
 
     Args:
-        epochs: Times through the training split, at most.
+        epochs: Maximum number of epochs.
         lr: The schedule's largest learning rate.
-        schedule: Progress (0–1) to a factor of `lr`.
+        schedule: Function from progress (0–1) to a factor of `lr`.
         label_smoothing: Share of the target spread over all classes.
-        patience: Epochs without improvement before stopping; 0 never stops early.
-        classes: Makes up in the cost for uneven classes.
-        balanced: Judge epochs by the balanced accuracy, so that weights which forget
-            a rare class are not the best.
-        view: How an image is shown when the network is judged.
-        seed: What layers draw, dropout's above all, is a function of it and the step.
-        pieces: Runs through the network a step, of as many fewer images each.
-        way: How the network is run.
+        patience: Epochs without improvement before stopping; 0: no early stopping.
+        class_balance: Corrects the loss for uneven classes; None: plain loss.
+        balanced: Choose the best epoch by balanced accuracy, so that weights which
+            forget a rare class are not the best.
+        tta: Test-time augmentation for validation.
+        seed: With the step number it decides the random numbers of layers.
+        micro_batches: Number of micro-batches for gradient accumulation.
+        execution: Memory layout, precision and compilation.
     """
 
     epochs: int
@@ -69,20 +70,20 @@ class FitConfig:
     schedule: Schedule
     label_smoothing: float = 0.0
     patience: int = 0
-    classes: ClassCost | None = None
+    class_balance: ClassBalance | None = None
     balanced: bool = False
-    view: View = plain
+    tta: TTA = no_tta
     seed: int = 0
-    pieces: int = 1
-    way: ExecutionConfig = USUAL
+    micro_batches: int = 1
+    execution: ExecutionConfig = DEFAULT_EXECUTION
 
 
 class StoppedError(Exception):
-    """Someone asked the loop to stop."""
+    """The loop was asked to stop."""
 
 
-def stop_there(error: NonFiniteError, at: TrainState) -> None:
-    """Let numbers that are none end the run; to return instead skips the batch."""
+def raise_error(error: NonFiniteError, state: TrainState) -> None:
+    """End the run at NaN or infinity; a handler that returns skips the batch."""
     raise error
 
 
@@ -91,67 +92,81 @@ def fit(
     optimizer: Optimizer,
     train: Epochs,
     val: Epochs,
-    plan: FitConfig,
-    observers: Sequence[Observer] = (),
-    stop: Callable[[], bool] = lambda: False,
-    at: TrainState | None = None,
-    blown: Blown = stop_there,
-    judged: nn.Module | None = None,
-    ranks: RankGroup | None = None,
-) -> list[EpochDone]:
+    config: FitConfig,
+    callbacks: Sequence[Callback] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    state: TrainState | None = None,
+    on_nonfinite: OnNonFinite = raise_error,
+    eval_model: nn.Module | None = None,
+    group: RankGroup | None = None,
+) -> list[EpochResult]:
     """Train a network in place and return its history.
 
     Args:
         model: Any network from images to logits.
-        optimizer: Over its parameters; the plan sets its rate.
-        train: Batches to learn from.
-        val: Batches to judge by.
-        plan: Duration and rates.
-        observers: Told of every step and epoch, in this order.
-        stop: Asked before each batch; True ends the loop at once, between steps.
-        at: Where to begin; kept up to date, so that it says how far the run is.
-        blown: Told of a step that blew up and changed nothing; raises or returns.
-        judged: The network that is judged, where it is another: an average of this.
-        ranks: The processes that learn this together; `train` and `val` then give
-            this one's share of each batch.
+        optimizer: Over its parameters; the schedule sets its learning rate.
+        train: Training batches.
+        val: Validation batches.
+        config: Settings of the loop.
+        callbacks: Called after every step and epoch, in this order.
+        should_stop: Called before each batch; True ends the loop between two steps.
+        state: Where to start; updated in place.
+        on_nonfinite: Called after a step with NaN or infinity, which changed nothing;
+            raises to end the run, returns to skip the batch.
+        eval_model: The network to validate, if not `model` itself: its EMA.
+        group: The ranks of a distributed run; `train` and `val` then yield this rank's
+            share of each batch.
 
     Raises:
-        NonFiniteError: A loss or gradient blew up; names epoch, step and layer.
-        RankError: Another process has died, hung or failed.
+        NonFiniteError: A loss or gradient is not finite; names epoch, step and layer.
+        RankError: Another rank has died, hung or failed.
     """
-    at = at or TrainState()
-    ranks = ranks if ranks and ranks.world > 1 else None
-    total = plan.epochs * len(train)
-    cost_of = softmax_cost(plan.label_smoothing, plan.classes)
-    exchange = Exchange(ranks, model, optimizer, stop) if ranks else None
-    rank = ranks.place.rank if ranks else 0
-    how = rank, plan.pieces, exchange, plan.way
-    learn = Stepper(model, optimizer, cost_of, plan.seed, *how)
-    asked, ask = (exchange.stopped, exchange.agree) if exchange else (stop, stop)
+    state = state or TrainState()
+    group = group if group and group.world_size > 1 else None
+    total_steps = config.epochs * len(train)
+    exchange = GradientExchange(group, model, optimizer, should_stop) if group else None
+    stop_now = exchange.stop_agreed if exchange else should_stop
+    stop_validation = exchange.agree_to_stop if exchange else should_stop
+    train_step = Stepper(
+        model,
+        optimizer,
+        cross_entropy_loss(config.label_smoothing, config.class_balance),
+        seed=config.seed,
+        rank=group.rank_info.rank if group else 0,
+        micro_batches=config.micro_batches,
+        exchange=exchange,
+        execution=config.execution,
+    )
     with suppress(StoppedError):
-        while not at.finished(plan.epochs, plan.patience):
+        while not state.is_finished(config.epochs, config.patience):
             model.train()
-            for x, y in _until(asked, train(at.epoch, at.batch)):
-                rate = at.brake * plan.lr * plan.schedule(at.step / max(total - 1, 1))
-                set_rate(optimizer, rate)
+            for x, y in _until(stop_now, train(state.epoch, state.batch)):
+                progress = state.step / max(total_steps - 1, 1)
+                lr = state.lr_scale * config.lr * config.schedule(progress)
+                set_lr(optimizer, lr)
                 try:
-                    loss = learn(x, y, at.step)
+                    loss = train_step(x, y, state.step)
                 except NonFiniteError as error:
-                    error.where = f"epoch {at.epoch + 1}, step {at.batch + 1}"
-                    blown(error, at)
+                    error.where = f"epoch {state.epoch + 1}, step {state.batch + 1}"
+                    on_nonfinite(error, state)
                     loss = math.nan
-                done = StepDone(at.epoch, at.batch, at.step, loss, rate, learn.images)
-                at.step_done(loss, rate, learn.images)
-                for observer in observers:
-                    observer.on_step(done)
+                step = state.record_step(loss, lr, train_step.images)
+                for callback in callbacks:
+                    callback.on_step_end(step)
             if exchange:
                 exchange.check_equal()
-            found = _judge(judged or model, val, ask, at, plan.view, ranks)
-            figures = found.loss, found.accuracy, found.balanced_accuracy
-            ended = at.epoch_done(*figures, by_balanced=plan.balanced)
-            for observer in observers:
-                observer.on_epoch(ended)
-    return at.history
+            outputs = _validate(
+                eval_model or model, val, stop_validation, state, config.tta, group
+            )
+            epoch = state.record_epoch(
+                outputs.loss,
+                outputs.accuracy,
+                outputs.balanced_accuracy,
+                balanced=config.balanced,
+            )
+            for callback in callbacks:
+                callback.on_epoch_end(epoch)
+    return state.history
 
 
 def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -161,27 +176,27 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
         yield batch
 
 
-def _judge(
+def _validate(
     model: nn.Module,
     val: Epochs,
     stop: Callable[[], bool],
-    at: TrainState,
-    view: View,
-    ranks: RankGroup | None,
+    state: TrainState,
+    tta: TTA,
+    group: RankGroup | None,
 ) -> Outputs:
-    judged = evaluate(model, _until(stop, val(0)), view, ranks)
-    if math.isfinite(judged.loss):
-        return judged
-    with untouched(model):
+    outputs = evaluate(model, _until(stop, val(0)), tta, group)
+    if math.isfinite(outputs.loss):
+        return outputs
+    with evaluation_mode(model):
         layers = (first_bad_layer(model, x)[0] for x, y in val(0) if len(y))
         layer = next(filter(None, layers), "")
-    if ranks:
-        found = ranks.words(layer, "where numbers went wrong")
-        layer = next(filter(None, found), "")
+    if group:
+        gathered = group.all_gather_object(layer, "the first bad layer")
+        layer = next(filter(None, gathered), "")
     layer = layer or LOSS
-    what = f"the validation loss became {judged.loss}, first in {layer}"
-    where = f"epoch {at.epoch + 1}, after step {at.batch}"
+    what = f"the validation loss became {outputs.loss}, first in {layer}"
+    where = f"epoch {state.epoch + 1}, after step {state.batch}"
     error = NonFiniteError(what, where=where, fix=LOWER_LR)
     error.split, error.layer = "val", layer
-    error.rows = tuple((~judged.losses.isfinite()).nonzero().flatten().tolist())
+    error.rows = tuple((~outputs.losses.isfinite()).nonzero().flatten().tolist())
     raise error

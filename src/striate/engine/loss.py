@@ -1,4 +1,4 @@
-"""What a wrong answer costs: cross-entropy, smoothed, and fair to rare classes."""
+"""Loss functions: cross-entropy with label smoothing and class balancing."""
 
 from __future__ import annotations
 
@@ -15,64 +15,67 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassCost:
-    """How classes of unlike size count; one of the two.
+class ClassBalance:
+    """Correction of the loss for uneven classes, by weights or by prior.
 
     Args:
-        weights: (classes,) What an image of each class counts.
-        prior: (classes,) Share of each class in what is trained on.
+        weights: (classes,) Weight of an image of each class.
+        prior: (classes,) Share of each class in the training data.
     """
 
     weights: Tensor | None = None
     prior: Tensor | None = None
 
 
-def softmax_cost(label_smoothing: float, classes: ClassCost | None = None) -> Loss:
-    """Return the mean cost of a batch's logits.
+def cross_entropy_loss(
+    label_smoothing: float, balance: ClassBalance | None = None
+) -> Loss:
+    """Return the loss function: mean cross-entropy of a batch's logits.
 
     Args:
         label_smoothing: Share of the target spread over all classes (Szegedy 2015).
-        classes: Makes up for uneven classes; None for plain cross-entropy.
+        balance: Correction for uneven classes; None: plain cross-entropy.
 
     Example:
-        >>> weighted = softmax_cost(0.0, ClassCost(weights=torch.tensor([1.0, 3.0])))
+        >>> balance = ClassBalance(weights=torch.tensor([1.0, 3.0]))
+        >>> weighted = cross_entropy_loss(0.0, balance)
         >>> logits, y = torch.zeros(2, 2), torch.tensor([0, 1])
         >>> round(weighted(logits, y).item(), 3)  # 2 ln 2
         1.386
     """
-    plain = partial(F.cross_entropy, label_smoothing=label_smoothing)
-    if classes is None:
-        return plain
-    if classes.prior is not None:
-        return partial(_adjusted, classes.prior, label_smoothing)
-    assert classes.weights is not None  # noqa: S101 - one of the two
-    return partial(_weighted, classes.weights, label_smoothing)
+    loss = partial(F.cross_entropy, label_smoothing=label_smoothing)
+    if balance is None:
+        return loss
+    if balance.prior is not None:
+        return partial(_adjusted, balance.prior, label_smoothing)
+    assert balance.weights is not None  # noqa: S101 - one of the two
+    return partial(_weighted, balance.weights, label_smoothing)
 
 
 def _weighted(weights: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Tensor:
-    """Return Σ wᵧ·cost / N.
+    """Return Σ wᵧ·loss / N.
 
-    Torch's own `weight` is not that: it divides by the batch's weights, by which a
-    class rarer than one image a batch gets less than its due, and it weighs the
-    smoothed target by the classes it is spread over, by which every image pulls
-    towards the rare ones. A mixed image counts as its parts do, each by its share.
+    Torch's own `weight` differs. It divides by the batch's weights, so that a class
+    rarer than one image per batch gets too little. And it weights the smoothed target
+    by the classes it is spread over, so that every image pulls towards the rare ones.
+    A mixed image counts as its components, each by its share.
     """
     if y.ndim == 1:
-        costs = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
-        return (weights[y] * costs).mean()
-    parts = y * weights
+        losses = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+        return (weights[y] * losses).mean()
+    weighted = y * weights
     logs = F.log_softmax(logits, dim=1)
-    hit, even = (parts * logs).sum(1), parts.sum(1) * logs.mean(1)
+    hit, even = (weighted * logs).sum(1), weighted.sum(1) * logs.mean(1)
     return -((1 - smoothing) * hit + smoothing * even).mean()
 
 
 def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cost of logits to which the log of the classes' shares is added.
+    """Return the logit-adjusted loss: the log of the class priors is added to logits.
 
-    What is frequent then need not be learned as evidence, so the network's own logits
-    speak as if all classes were equally frequent (Menon et al. 2021, equation 10).
-    The smoothed target is spread by the same shares: spread evenly it would contradict
-    them, and beyond 20 to 1 the common classes get lost
+    The network then need not learn the class frequencies, and its own logits assume
+    equally frequent classes (Menon et al. 2021, equation 10). The smoothed target is
+    spread by the same priors: an even spread would contradict them, and beyond a ratio
+    of 20 to 1 the common classes are lost
     (docs/notebook/splits-and-imbalance.md).
     """
     logs = F.log_softmax(logits + prior.log(), dim=1)
@@ -81,28 +84,28 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
     return -((1 - smoothing) * hit + smoothing * spread).mean()
 
 
-def shares(counts: Tensor) -> Tensor:
+def class_priors(counts: Tensor) -> Tensor:
     """Return the share of each class, at least that of one image.
 
     Example:
-        >>> shares(torch.tensor([3, 1])).tolist()
+        >>> class_priors(torch.tensor([3, 1])).tolist()
         [0.75, 0.25]
     """
-    some = counts.clamp(min=1).float()
-    return some / some.sum()
+    at_least_one = counts.clamp(min=1).float()
+    return at_least_one / at_least_one.sum()
 
 
-def even_weights(counts: Tensor) -> Tensor:
-    """Return what an image of each class counts so that all classes count alike.
+def balanced_class_weights(counts: Tensor) -> Tensor:
+    """Return class weights with which all classes count equally.
 
-    N / (C·n) for n of N images in one of the C classes that have any: as many
-    images' worth in all as there are, so that the learning rate keeps its meaning.
+    N / (C·n) for n of N images in one of the C classes that have any. The weights sum
+    to N over all images, so that the learning rate keeps its meaning.
 
     Shapes:
         (classes,) → (classes,) float32; 0 for a class without images
 
     Example:
-        >>> even_weights(torch.tensor([30, 10, 0])).tolist()
+        >>> balanced_class_weights(torch.tensor([30, 10, 0])).tolist()
         [0.6666666865348816, 2.0, 0.0]
     """
     present = (counts > 0).sum()

@@ -1,4 +1,4 @@
-"""Learning-rate range test: how the cost moves as the rate grows, on copies.
+"""Learning-rate finder (range test): loss against a rising learning rate, on a copy.
 
 Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
 """
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.engine.optim import set_rate
-from striate.engine.rng import chance_kept
+from striate.engine.optim import set_lr
+from striate.engine.rng import preserve_rng_state
 from striate.engine.stepper import Stepper
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
 
 STEPS = 100
-LOWEST, HIGHEST = 1e-5, 10.0
-SMOOTHING = 0.9  # of the cost, from step to step
-LOST = 1.5  # times the first cost: there is nothing left to see
+MIN_LR, MAX_LR = 1e-5, 10.0
+SMOOTHING = 0.9  # of the loss, from step to step
+DIVERGED = 1.5  # times the first loss: the test ends
 # Of the rate where the loss was lowest: see docs/notebook/accuracy-recipes.md.
 SHARE = 1 / 4
 
@@ -33,75 +33,76 @@ Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """A step of the test: its rate, and the cost, smoothed over the steps before."""
+class LRPoint:
+    """A step of the range test: learning rate and smoothed loss."""
 
     lr: float
-    cost: float
+    loss: float
 
 
-def range_test(
+def lr_range_test(
     model: nn.Module,
-    make: Callable[[nn.Module], Optimizer],
+    make_optimizer: Callable[[nn.Module], Optimizer],
     batches: Batches,
-    cost_of: Loss,
+    loss_fn: Loss,
     *,
     seed: int = 0,
     steps: int = STEPS,
-    pieces: int = 1,
-) -> list[Tried]:
-    """Learn with rates from 10⁻⁵ to 10, each step's a little higher; say what came.
+    micro_batches: int = 1,
+) -> list[LRPoint]:
+    """Train a copy with learning rates from 10⁻⁵ to 10, rising in each step.
 
-    Model, random states and batch norms are left as they are to the bit: a copy
-    learns, and is thrown away.
+    Model and RNG state do not change: the copy is discarded.
 
     Args:
-        model: As it is before it learns.
-        make: Makes the optimizer of the run, over the copy.
-        batches: Of an epoch, a function of its number.
-        cost_of: What the run pays.
-        seed: Of the run.
-        steps: At most; it ends early where the cost is 1.5 times the first.
-        pieces: Of each step, as the run takes it; see `train_step`.
+        model: The network before training.
+        make_optimizer: Creates the run's optimizer over the copy.
+        batches: Returns the batches of an epoch by its number.
+        loss_fn: The run's loss function.
+        seed: The run's seed.
+        steps: Maximum number; the test ends early at 1.5 times the first loss.
+        micro_batches: Number of micro-batches, see `train_step`.
     """
-    learning = copy.deepcopy(model).train()
-    optimizer = make(learning)
-    tried: list[Tried] = []
+    candidate = copy.deepcopy(model).train()
+    optimizer = make_optimizer(candidate)
+    points: list[LRPoint] = []
     mean = weight = 0.0
-    with chance_kept():
-        learn = Stepper(learning, optimizer, cost_of, seed, pieces=pieces)
-        for step, (x, y) in enumerate(islice(_endless(batches), steps)):
-            lr = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
-            set_rate(optimizer, lr)
+    with preserve_rng_state():
+        train_step = Stepper(
+            candidate, optimizer, loss_fn, seed, micro_batches=micro_batches
+        )
+        for step, (x, y) in enumerate(islice(_endless_batches(batches), steps)):
+            lr = MIN_LR * (MAX_LR / MIN_LR) ** (step / (steps - 1))
+            set_lr(optimizer, lr)
             try:
-                cost = learn(x, y, step)
+                loss = train_step(x, y, step)
             except NonFiniteError:
                 break
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * cost
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             weight = SMOOTHING * weight + (1 - SMOOTHING)
-            tried.append(Tried(lr=lr, cost=mean / weight))
-            if tried[-1].cost > LOST * tried[0].cost:
+            points.append(LRPoint(lr=lr, loss=mean / weight))
+            if points[-1].loss > DIVERGED * points[0].loss:
                 break
-    return tried
+    return points
 
 
-def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+def _endless_batches(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
     for epoch in count():
         yield from batches(epoch)
 
 
-def best_rate(tried: list[Tried]) -> float | None:
-    """Return the largest rate to learn with: a quarter of where the cost was least.
+def suggest_lr(points: list[LRPoint]) -> float | None:
+    """Return a learning rate: a quarter of the rate with the lowest loss.
 
-    None where the cost never fell by a hundredth: there is nothing to go by.
+    None if the loss never fell by 1 %.
 
     Example:
-        >>> costs = {0.001: 2.3, 0.01: 2.0, 0.1: 1.5, 1.0: 3.0}
-        >>> best_rate([Tried(lr=lr, cost=cost) for lr, cost in costs.items()])
+        >>> losses = {0.001: 2.3, 0.01: 2.0, 0.1: 1.5, 1.0: 3.0}
+        >>> suggest_lr([LRPoint(lr=lr, loss=loss) for lr, loss in losses.items()])
         0.025
     """
-    if not tried:
+    if not points:
         return None
-    least = min(tried, key=lambda one: one.cost)
-    fell = least.cost < 0.99 * tried[0].cost
-    return float(f"{SHARE * least.lr:.2g}") if fell else None
+    lowest = min(points, key=lambda point: point.loss)
+    improved = lowest.loss < 0.99 * points[0].loss
+    return float(f"{SHARE * lowest.lr:.2g}") if improved else None

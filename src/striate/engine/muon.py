@@ -1,9 +1,9 @@
-"""Muon: momentum whose every matrix is made orthogonal before it is applied.
+"""Muon optimizer: momentum whose every matrix is orthogonalized before the update.
 
 Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein 2024, "Muon: an optimizer for
-hidden layers in neural networks". A kernel is taken as a matrix with a row an output
-channel. What is no hidden kernel (the first and the last layer, biases, gains) is
-AdamW's, which the paper says too.
+hidden layers in neural networks". A kernel is a matrix with one row for each output
+channel. As in the paper, AdamW updates all other parameters: the first and the last
+layer, biases and gains.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BETA2, EPS = 0.999, 1e-8  # of AdamW
 RMS = 0.2
 
 
-def orthogonal(matrix: Tensor, steps: int = STEPS) -> Tensor:
+def orthogonalize(matrix: Tensor, steps: int = STEPS) -> Tensor:
     """Return nearly U·Vᵀ of a matrix U·S·Vᵀ, by a Newton–Schulz iteration.
 
     In the matrix's own precision: the paper's bfloat16 is slower than fp32 on most
@@ -35,8 +35,8 @@ def orthogonal(matrix: Tensor, steps: int = STEPS) -> Tensor:
         (n, m) → (n, m)
 
     Example:
-        >>> turned = orthogonal(torch.diag(torch.tensor([3.0, 0.5])))
-        >>> bool(((torch.linalg.svdvals(turned) - 1).abs() < 0.35).all())
+        >>> matrix = orthogonalize(torch.diag(torch.tensor([3.0, 0.5])))
+        >>> bool(((torch.linalg.svdvals(matrix) - 1).abs() < 0.35).all())
         True
     """
     a, b, c = QUINTIC
@@ -49,12 +49,12 @@ def orthogonal(matrix: Tensor, steps: int = STEPS) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Muon for groups with `orthogonal`, AdamW for the others.
+    """Muon for parameter groups with `orthogonal`, AdamW for the others.
 
     Args:
         groups: Each with `params`, `weight_decay` and `orthogonal`.
-        lr: One for both kinds.
-        momentum: Of Muon (Nesterov), and AdamW's first beta.
+        lr: Learning rate of both.
+        momentum: Muon's (Nesterov), and AdamW's first beta.
 
     Example:
         >>> weight = nn.Parameter(torch.eye(2))
@@ -70,30 +70,31 @@ class Muon(Optimizer):
         self, groups: list[dict[str, Any]], lr: float, momentum: float
     ) -> None:
         # By `fused` torch knows that a step that is loaded belongs on the device too.
-        more = {"momentum": momentum, "orthogonal": False, "fused": True}
-        super().__init__(groups, {"lr": lr, **more})
+        defaults = {"momentum": momentum, "orthogonal": False, "fused": True}
+        super().__init__(groups, {"lr": lr, **defaults})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            held = [p for p in group["params"] if p.grad is not None]
-            (self._turn if group["orthogonal"] else self._adamw)(held, group)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            update = self._muon_update if group["orthogonal"] else self._adamw_update
+            update(parameters, group)
 
-    def _turn(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _muon_update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         for p in parameters:
             assert p.grad is not None  # noqa: S101 - those without were left out
             state = self.state[p]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(p)
-            moved = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-            ahead = p.grad.lerp(moved, momentum).flatten(1)
-            scale = RMS * sqrt(max(ahead.shape))
+            momentum_buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+            update = p.grad.lerp(momentum_buffer, momentum).flatten(1)
+            scale = RMS * sqrt(max(update.shape))
             p.mul_(1 - lr * decay)
-            p.add_(orthogonal(ahead).reshape(p.shape), alpha=-lr * scale)
+            p.add_(orthogonalize(update).reshape(p.shape), alpha=-lr * scale)
 
-    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _adamw_update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:
             if not self.state[p]:
                 # Beside the parameter, as torch's AdamW has it: fused kernels read it.

@@ -1,4 +1,4 @@
-"""NaN and infinity: seen before they reach the weights, and traced to their source."""
+"""NaN and infinity: detected before the update, and traced to the first bad layer."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from striate.core.hooks import followed
+from striate.core.hooks import trace_modules
 
 INPUT = "the images"
-LOSS = "the cost"
+LOSS = "the loss"
 
 
 def gradients_are_finite(optimizer: Optimizer) -> bool:
-    """Say whether every gradient is finite: one fused norm, one wait for the device.
+    """Return whether every gradient is finite: one fused norm, one device sync.
 
-    The norm of finite gradients can overflow, so that a norm that is none is looked
-    into number by number.
+    The norm of finite gradients can overflow, so if it is not finite, every number is
+    checked.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [p.grad for p in trained if p.grad is not None]
@@ -29,22 +29,22 @@ def gradients_are_finite(optimizer: Optimizer) -> bool:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Say whether no number of a tensor is NaN or infinite."""
+    """Return whether no number of a tensor is NaN or infinite."""
     return bool(tensor.isfinite().all())
 
 
 def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
-    """Run a batch again and name the first layer whose answer is not finite.
+    """Run a batch and return the first layer whose output is not finite.
 
-    The caller sets mode and random state, and restores the buffers.
+    The caller sets mode and RNG state, and restores the buffers.
 
     Args:
         model: Any network.
         x: The batch.
 
     Returns:
-        The dotted name, `the images` where they are not finite themselves, or '';
-        and the positions in the batch that are bad there.
+        The dotted name, `the images` if the input is not finite, or ''; and the
+        positions of the bad images in the batch.
 
     Example:
         >>> class Root(nn.Module):
@@ -56,31 +56,32 @@ def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
     """
     if not is_finite(x):
         return INPUT, _bad_rows(x, len(x))
-    found: list[tuple[str, tuple[int, ...]]] = []
+    bad_layers: list[tuple[str, tuple[int, ...]]] = []
 
     def leave(name: str, module: nn.Module, output: object) -> None:
-        if not found:
+        if not bad_layers:
             bad = [t for t in _tensors(output) if not is_finite(t)]
             if bad:
-                found.append((name or type(module).__name__, _bad_rows(bad[0], len(x))))
+                rows = _bad_rows(bad[0], len(x))
+                bad_layers.append((name or type(module).__name__, rows))
 
-    with torch.no_grad(), followed(model, leave=leave):
+    with torch.no_grad(), trace_modules(model, leave=leave):
         model(x)
-    return found[0] if found else ("", ())
+    return bad_layers[0] if bad_layers else ("", ())
 
 
 def first_bad_gradient(model: nn.Module, x: Tensor) -> str:
-    """Name the parameter where the backward pass first went wrong: the last bad one.
+    """Return the parameter with the first gradient of the backward pass not finite.
 
-    Gradients flow from the last layer that ran to the first, so of all bad ones that
-    of the layer that ran last was there first.
+    Gradients flow from the last layer that ran to the first, so the layer that ran
+    last had the first bad gradient.
     """
     order: dict[str, int] = {}
 
     def enter(name: str, module: nn.Module, inputs: object) -> None:
         order[name] = len(order)
 
-    with torch.no_grad(), followed(model, enter=enter):
+    with torch.no_grad(), trace_modules(model, enter=enter):
         model(x)
     bad = [
         name
@@ -91,10 +92,10 @@ def first_bad_gradient(model: nn.Module, x: Tensor) -> str:
 
 
 def _bad_rows(tensor: Tensor, count: int) -> tuple[int, ...]:
-    if not tensor.ndim or len(tensor) != count:  # its rows are no images
+    if not tensor.ndim or len(tensor) != count:  # its rows are not images
         return ()
-    sound = tensor.isfinite().reshape(count, -1).all(1)
-    return tuple(torch.nonzero(~sound).flatten().tolist())
+    finite = tensor.isfinite().reshape(count, -1).all(1)
+    return tuple(torch.nonzero(~finite).flatten().tolist())
 
 
 def _tensors(output: object) -> Iterable[Tensor]:
@@ -107,42 +108,43 @@ def _tensors(output: object) -> Iterable[Tensor]:
     return []
 
 
-class Buffers:
-    """Keeps a network's buffers from before a step, to put them back if it fails.
+class BufferSnapshot:
+    """Copies of a network's buffers before a step, restored if the step fails.
 
-    Batch norm takes a batch into its running statistics during the forward pass,
-    before anyone can know whether the batch is sound.
+    Batch norm updates its running statistics during the forward pass, before it is
+    known whether the batch is finite.
 
     Example:
         >>> norm = nn.BatchNorm1d(1)
-        >>> buffers = Buffers(norm)
-        >>> buffers.keep()
+        >>> buffers = BufferSnapshot(norm)
+        >>> buffers.save()
         >>> _ = norm(torch.full((2, 1), float("nan")))
-        >>> buffers.put_back()
+        >>> buffers.restore()
         >>> norm.running_mean
         tensor([0.])
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = [module for module in model.modules() if module._buffers]
-        self._held: list[tuple[nn.Module, str, Tensor]] = []
-        self._spare: list[Tensor] = []
+        self._buffers: list[tuple[nn.Module, str, Tensor]] = []
+        self._copies: list[Tensor] = []
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Copy every buffer as it is now."""
-        self._held = [
+        self._buffers = [
             (module, name, tensor)
             for module in self._modules
             for name, tensor in module._buffers.items()
             if tensor is not None
         ]
-        now = [tensor for _, _, tensor in self._held]
-        if [t.shape for t in now] != [t.shape for t in self._spare]:
-            self._spare = [tensor.clone() for tensor in now]
-        elif now:
-            torch._foreach_copy_(self._spare, now)
+        tensors = [tensor for _, _, tensor in self._buffers]
+        if [t.shape for t in tensors] != [t.shape for t in self._copies]:
+            self._copies = [tensor.clone() for tensor in tensors]
+        elif tensors:
+            torch._foreach_copy_(self._copies, tensors)
 
-    def put_back(self) -> None:
-        """Give every buffer the numbers that `keep` saw."""
-        for (module, name, tensor), kept in zip(self._held, self._spare, strict=True):
-            module._buffers[name] = tensor.copy_(kept)
+    def restore(self) -> None:
+        """Set every buffer to its value at `save`."""
+        pairs = zip(self._buffers, self._copies, strict=True)
+        for (module, name, tensor), copy in pairs:
+            module._buffers[name] = tensor.copy_(copy)

@@ -1,4 +1,4 @@
-"""Optimizers by name, with decay on weights only."""
+"""Optimizers by name, with weight decay on kernels only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from striate.core.registry import Registry
 from striate.engine.muon import Muon, hidden_kernels
 
 Groups = list[dict[str, Any]]
-SCALE = "scale"  # of a group: its share of the rate
+LR_SCALE = "lr_scale"  # key of a parameter group: factor on its learning rate
 OPTIMIZERS: Registry[Callable[[Groups, float, float], Optimizer]] = Registry(
     "optimizer"
 )
@@ -49,37 +49,37 @@ def adamw(groups: Groups, lr: float, momentum: float) -> Optimizer:
 
 @OPTIMIZERS.add("muon")
 def muon(groups: Groups, lr: float, momentum: float) -> Optimizer:
-    """Orthogonal momentum for hidden kernels, AdamW for the rest (Jordan et al. 2024).
+    """Muon for hidden kernels, AdamW for the rest (Jordan et al. 2024).
 
-    The groups say which those are, by `orthogonal`.
+    The key `orthogonal` of a parameter group marks the hidden kernels.
     """
     return Muon(groups, lr, momentum)
 
 
 def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
-    """Newton's method with a memory of so many gradients (Liu & Nocedal 1989).
+    """L-BFGS: a quasi-Newton method with limited memory (Liu & Nocedal 1989).
 
-    Its step is given what computes cost and gradients, of all examples at once.
+    Its step takes a closure that computes loss and gradients of all examples.
 
     Args:
-        parameters: What it minimizes over.
-        options: Those of `torch.optim.LBFGS`.
+        parameters: The tensors to optimize.
+        options: Options of `torch.optim.LBFGS`.
     """
-    _spare_the_compiler()
+    _avoid_compiler_import()
     return _uncompiled(torch.optim.LBFGS)(parameters, **options)
 
 
 def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
-    """Return an optimizer of torch's whose step does not import torch's compiler.
+    """Return a torch optimizer class whose step does not import torch's compiler.
 
-    torch's own step does, to say where a compiled program is to be broken; it takes
-    more than a second, once. The arithmetic is the same.
+    torch's own step imports it, to mark a graph break; that takes more than a second,
+    once. The arithmetic is the same.
     """
-    plain = unwrap(kind.step)
+    original = unwrap(kind.step)
 
     @torch.no_grad()
     def step(self: Optimizer, closure: Any = None) -> None:
-        plain(self, closure)
+        original(self, closure)
 
     return type(kind.__name__, (kind,), {"step": step, "__doc__": kind.__doc__})
 
@@ -90,20 +90,20 @@ def make_optimizer(
     lr: float,
     momentum: float,
     weight_decay: float,
-    scales: Mapping[nn.Parameter, float] | None = None,
+    lr_scales: Mapping[nn.Parameter, float] | None = None,
 ) -> Optimizer:
-    """Build an optimizer over the parameters that are trainable.
+    """Create an optimizer over the trainable parameters.
 
-    Biases, gains and other vectors are not decayed: shrinking them does not
-    regularize what the network computes.
+    Biases, gains and other vectors have no weight decay: shrinking them does not
+    regularize the network.
 
     Args:
-        model: Whose parameters learn.
-        name: Of `OPTIMIZERS`.
-        lr: The rate to begin with.
-        momentum: Of sgd; the first beta of the others.
-        weight_decay: Of kernels.
-        scales: Shares of the rate by parameter, where they differ; 1 for others.
+        model: The network to train.
+        name: A name of `OPTIMIZERS`.
+        lr: Initial learning rate.
+        momentum: Momentum of sgd; first beta of the others.
+        weight_decay: Weight decay of kernels.
+        lr_scales: Factors on the learning rate by parameter; 1 for others.
 
     Raises:
         UnknownNameError: No optimizer has this name.
@@ -123,42 +123,42 @@ def make_optimizer(
         hidden = {id(kernel) for kernel in hidden_kernels(model)}
         inner = [p for p in kernels if id(p) in hidden]
         groups[0]["params"] = [p for p in kernels if id(p) not in hidden]
-        first = {"params": inner, "weight_decay": weight_decay, "orthogonal": True}
-        groups.insert(0, first)
-    if scales:
-        groups = [part for group in groups for part in _by_scale(group, scales)]
-    _spare_the_compiler()
+        decay: dict[str, Any] = {"weight_decay": weight_decay, "orthogonal": True}
+        groups.insert(0, {"params": inner, **decay})
+    if lr_scales:
+        groups = [g for group in groups for g in _groups_by_scale(group, lr_scales)]
+    _avoid_compiler_import()
     optimizer = OPTIMIZERS[name]([g for g in groups if g["params"]], lr, momentum)
-    set_rate(optimizer, lr)
+    set_lr(optimizer, lr)
     return optimizer
 
 
-def _by_scale(
-    group: dict[str, Any], scales: Mapping[nn.Parameter, float]
+def _groups_by_scale(
+    group: dict[str, Any], lr_scales: Mapping[nn.Parameter, float]
 ) -> Iterator[dict[str, Any]]:
-    """Part a group into those of one rate."""
-    found: dict[float, list[nn.Parameter]] = {}
+    """Split a parameter group into groups of equal learning rate."""
+    by_scale: dict[float, list[nn.Parameter]] = {}
     for parameter in group["params"]:
-        found.setdefault(scales.get(parameter, 1.0), []).append(parameter)
-    for scale, some in found.items():
-        yield {**group, "params": some, SCALE: scale}
+        by_scale.setdefault(lr_scales.get(parameter, 1.0), []).append(parameter)
+    for scale, parameters in by_scale.items():
+        yield {**group, "params": parameters, LR_SCALE: scale}
 
 
-def _spare_the_compiler() -> None:
+def _avoid_compiler_import() -> None:
     """Keep torch from importing its compiler, which takes more than a second.
 
-    These methods are marked as never to be compiled, and the mark imports it. They get
-    themselves as their uncompiled version, unless somebody compiles here already.
+    These methods are marked as never compiled, and the mark imports the compiler. Here
+    each is set as its own uncompiled version, unless the compiler is loaded already.
     """
     if "torch._dynamo" in sys.modules:
         return
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-        plain = getattr(getattr(Optimizer, name), "__wrapped__", None)
-        if plain is not None:
-            plain.__dict__.setdefault("__dynamo_disable", plain)
+        original = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if original is not None:
+            original.__dict__.setdefault("__dynamo_disable", original)
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the learning rate of every group, each to its share of it."""
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Set the learning rate of every parameter group, times the group's factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get(SCALE, 1.0)
+        group["lr"] = lr * group.get(LR_SCALE, 1.0)

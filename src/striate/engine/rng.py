@@ -1,4 +1,4 @@
-"""The chance that layers draw from, dropout's above all, as a function of the step."""
+"""RNG state: seeded for each step, so that dropout is a function of seed and step."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from striate.core.seeds import derive
+from striate.core.seeds import derive_seed
 
 _NUMPY_SEEDS = 1 << 32
 
 
-def draw_from(device: torch.device, *parts: object) -> None:
-    """Make everything drawn from now on a function of the parts.
+def seed_rng(device: torch.device, *parts: object) -> None:
+    """Seed the RNGs of torch, Python and NumPy by the parts of a key.
 
-    Torch's generator is seeded, and those of Python and NumPy, which networks of the
-    user's own may draw from. Not `torch.manual_seed`: it asks after every kind of
-    accelerator, which takes 0.25 ms against 0.02 (docs/notebook/training-speed.md).
+    Networks of the user may draw from any of them. Not `torch.manual_seed`: it looks
+    for every kind of accelerator, which takes 0.25 ms against 0.02
+    (docs/notebook/training-speed.md).
 
     Example:
-        >>> draw_from(torch.device("cpu"), 0, "dropout", 12)
+        >>> seed_rng(torch.device("cpu"), 0, "dropout", 12)
         >>> first = torch.rand(2)
-        >>> draw_from(torch.device("cpu"), 0, "dropout", 12)
+        >>> seed_rng(torch.device("cpu"), 0, "dropout", 12)
         >>> bool((torch.rand(2) == first).all())
         True
     """
-    seed = derive(*parts)
+    seed = derive_seed(*parts)
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
@@ -37,8 +37,8 @@ def draw_from(device: torch.device, *parts: object) -> None:
 
 
 @contextmanager
-def chance_kept() -> Iterator[None]:
-    """Give every generator of the processor back in the state it was in."""
+def preserve_rng_state() -> Iterator[None]:
+    """Context manager: restore the RNG states of torch (CPU), Python and NumPy."""
     state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:

@@ -11,9 +11,11 @@ Schedule = Callable[[float], float]
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 
-WARM_SHARE = 0.25  # of a one-cycle run spent rising (Smith & Topin 2017, fig. 1)
-START = 1 / 25
-END = 1e-4
+WARMUP_FRACTION = (
+    0.25  # of a one-cycle run with a rising rate (Smith & Topin 2017, fig. 1)
+)
+START_FACTOR = 1 / 25
+END_FACTOR = 1e-4
 
 
 @SCHEDULES.add("one_cycle")
@@ -26,15 +28,15 @@ def one_cycle(progress: float) -> float:
         >>> [round(one_cycle(t), 3) for t in (0, 0.25, 1)]
         [0.04, 1.0, 0.0]
     """
-    if progress < WARM_SHARE:
-        return _ease(START, 1.0, progress / WARM_SHARE)
-    return _ease(1.0, END, (progress - WARM_SHARE) / (1 - WARM_SHARE))
+    if progress < WARMUP_FRACTION:
+        return _ease(START_FACTOR, 1.0, progress / WARMUP_FRACTION)
+    return _ease(1.0, END_FACTOR, (progress - WARMUP_FRACTION) / (1 - WARMUP_FRACTION))
 
 
 @SCHEDULES.add("cosine")
 def cosine(progress: float) -> float:
     """Fall from 1 to almost nothing along half a cosine (Loshchilov & Hutter 2016)."""
-    return _ease(1.0, END, progress)
+    return _ease(1.0, END_FACTOR, progress)
 
 
 @SCHEDULES.add("step")

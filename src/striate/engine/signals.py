@@ -1,4 +1,4 @@
-"""Being asked to stop: the first time between steps, the second time at once."""
+"""Stop signals (Ctrl-C, SIGTERM): the first stops between steps, the second at once."""
 
 from __future__ import annotations
 
@@ -9,65 +9,64 @@ from contextlib import contextmanager
 from types import FrameType
 
 # Ctrl-C, a terminal that closes, and a system or scheduler that wants its machine back.
-ASKING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
-class Asked:
-    """Answers whether someone has asked to stop, and by which signal."""
+class StopRequest:
+    """Whether a stop signal has arrived, and which one."""
 
     def __init__(self) -> None:
         self.signal = 0
 
     def __call__(self) -> bool:
-        """Say whether someone has."""
+        """Return whether a stop signal has arrived."""
         return self.signal > 0
 
     @property
     def exit_code(self) -> int:
-        """Return what a shell expects of a program that a signal ended: 130 of Ctrl-C.
+        """Return the exit code for the signal, as shells expect it: 130 for Ctrl-C.
 
         Example:
-            >>> asked = Asked()
-            >>> asked.signal = signal.SIGINT
-            >>> asked.exit_code
+            >>> request = StopRequest()
+            >>> request.signal = signal.SIGINT
+            >>> request.exit_code
             130
         """
         return 128 + self.signal
 
 
 @contextmanager
-def polite_interrupt() -> Iterator[Asked]:
-    """Yield a question: has someone asked to stop?
+def catch_stop_signals() -> Iterator[StopRequest]:
+    """Context manager: record stop signals instead of ending the process.
 
-    A signal that is ignored, as `nohup` has SIGHUP be, stays ignored. Outside the main
-    thread, where Python allows no handlers, signals keep their usual meaning and the
-    answer is always no.
+    A signal that is ignored, as SIGHUP under `nohup`, stays ignored. Outside the main
+    thread, where Python allows no handlers, signals keep their usual meaning.
 
     Example:
-        >>> with polite_interrupt() as asked:
+        >>> with catch_stop_signals() as request:
         ...     signal.raise_signal(signal.SIGINT)
-        ...     asked()
+        ...     request()
         True
     """
-    asked = Asked()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
-    found = {number: signal.getsignal(number) for number in ASKING}
-    kept = (signal.SIG_IGN, None)  # None: set outside Python, and not ours to replace
-    before = {n: handler for n, handler in found.items() if handler not in kept}
+    handlers = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    # None is a handler set outside Python, which must not be replaced.
+    replaced = {n: h for n, h in handlers.items() if h not in (signal.SIG_IGN, None)}
 
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.signal = asked.signal or number
-        # Who closes a terminal sends SIGHUP twice, the shell's and the system's, and
-        # means it once.
-        if number != signal.SIGHUP:
-            signal.signal(number, before[signal.Signals(number)])
+    def handle(signum: int, frame: FrameType | None) -> None:
+        request.signal = request.signal or signum
+        # A terminal that closes sends SIGHUP twice, once from the shell and once from
+        # the system, and it counts as one request.
+        if signum != signal.SIGHUP:
+            signal.signal(signum, replaced[signal.Signals(signum)])
 
-    for number in before:
-        signal.signal(number, note)
+    for signum in replaced:
+        signal.signal(signum, handle)
     try:
-        yield asked
+        yield request
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signum, handler in replaced.items():
+            signal.signal(signum, handler)

@@ -1,4 +1,4 @@
-"""One step of learning: forward, cost, back-propagation, update."""
+"""One training step: forward, loss, backward, update."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from striate.core.aux_heads import total_loss
 from striate.core.errors import NonFiniteError
+from striate.engine.gradient_accumulation import accumulate_gradients
 from striate.engine.nonfinite import gradients_are_finite
 
 if TYPE_CHECKING:
@@ -26,95 +26,39 @@ def train_step(
     x: Tensor,
     y: Tensor,
     optimizer: Optimizer,
-    cost_of: Loss = F.cross_entropy,
-    pieces: int = 1,
+    loss_fn: Loss = F.cross_entropy,
+    micro_batches: int = 1,
 ) -> float:
-    """Learn from one mini-batch and return its mean cost in nats.
+    """Train on one mini-batch and return its mean loss in nats.
 
     Args:
         model: Any network from (N, C, H, W) to (N, classes); auxiliary heads add
-            their share of the cost, see `core.outputs`.
+            their share of the loss, see `core.aux_heads`.
         x: A batch of inputs.
-        y: Class numbers (N,), or shares of classes (N, classes) of mixed images.
+        y: Class indices (N,), or class shares (N, classes) of mixed images.
         optimizer: Over the model's parameters.
-        cost_of: What a batch's logits cost, see `engine.cost`.
-        pieces: So many runs of fewer images, whose gradients add up to the batch's.
+        loss_fn: Loss of a batch's logits, see `engine.loss`.
+        micro_batches: Number of micro-batches, see `engine.gradient_accumulation`.
 
     Raises:
-        NonFiniteError: The cost or a gradient is NaN or infinite; the weights are as
-            before.
+        NonFiniteError: The loss or a gradient is not finite; the weights are
+            unchanged.
     """
     optimizer.zero_grad()
-    value = back_propagate(model, x, y, cost_of, pieces)
-    if not math.isfinite(value):
-        optimizer.zero_grad()  # its gradients would be blamed for the cost
-        raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)
-    update(optimizer)
-    return value
+    loss = accumulate_gradients(model, x, y, loss_fn, micro_batches)
+    if not math.isfinite(loss):
+        optimizer.zero_grad()  # else its gradients would be reported, not the loss
+        raise NonFiniteError(f"the training loss became {loss}", fix=LOWER_LR)
+    optimizer_step(optimizer)
+    return loss
 
 
-def back_propagate(
-    model: Callable[[Tensor], Any],
-    x: Tensor,
-    y: Tensor,
-    cost_of: Loss = F.cross_entropy,
-    pieces: int = 1,
-    summed: bool = False,
-) -> float:
-    """Add a batch's gradients to the parameters' and return its mean cost in nats.
-
-    Args:
-        model: As for `train_step`.
-        x: A batch of inputs.
-        y: Its targets.
-        cost_of: The mean cost of a batch's logits.
-        pieces: So many runs of fewer images, one after the other.
-        summed: Gradients of the sum over the images, not of the mean.
-    """
-    scale = float(len(x)) if summed else 1.0
-    if pieces == 1:
-        cost = cost_of_batch(model, x, y, cost_of)
-        backward(cost, scale)
-        return cost.item()
-    total = 0.0
-    pairs = zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)
-    for some, theirs in pairs:
-        share = len(some) / len(x)
-        cost = cost_of_batch(model, some, theirs, cost_of)
-        backward(cost, share * scale)
-        total += cost.item() * share
-    return total
-
-
-def cost_of_batch(
-    model: Callable[[Tensor], Any], x: Tensor, y: Tensor, cost_of: Loss
-) -> Tensor:
-    """Return the mean cost in nats of what the network says of a batch."""
-    return total_loss(cost_of, model(x), y)
-
-
-def backward(cost: Tensor, scale: float = 1.0) -> None:
-    """Add a cost's gradients, so many times, to the parameters'."""
-    scaled = cost if scale == 1.0 else cost * scale
-    scaled.backward()  # type: ignore[no-untyped-call]
-
-
-def update(optimizer: Optimizer) -> None:
-    """Let the optimizer step, if every gradient is finite.
+def optimizer_step(optimizer: Optimizer) -> None:
+    """Update the weights, if every gradient is finite.
 
     Raises:
-        NonFiniteError: One is not; the weights are as before.
+        NonFiniteError: A gradient is not finite; the weights are unchanged.
     """
     if not gradients_are_finite(optimizer):
         raise NonFiniteError("a gradient is not finite", fix=LOWER_LR)
     optimizer.step()
-
-
-def possible_pieces(images: int, pieces: int) -> int:
-    """Return in how many pieces a batch can be learned from, two images in each.
-
-    Example:
-        >>> possible_pieces(64, 4), possible_pieces(5, 4), possible_pieces(1, 4)
-        (4, 2, 1)
-    """
-    return max(1, min(pieces, images // 2))

@@ -1,4 +1,4 @@
-"""Who takes the steps of a run: chance by number, and no trace of a failed step."""
+"""Stepper: training steps with seeded randomness, and no trace of a failed step."""
 
 from __future__ import annotations
 
@@ -10,115 +10,126 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.engine.distributed.distributed_step import SharedStep
+from striate.engine.distributed.distributed_step import DistributedStep
 from striate.engine.execution import ExecutionConfig, Forward
-from striate.engine.fused_modules import Quick
+from striate.engine.fused_modules import FusedModules
+from striate.engine.gradient_accumulation import batch_loss, possible_micro_batches
 from striate.engine.nonfinite import (
     LOSS,
-    Buffers,
+    BufferSnapshot,
     first_bad_gradient,
     first_bad_layer,
     is_finite,
 )
-from striate.engine.rng import draw_from
-from striate.engine.step import cost_of_batch, possible_pieces, train_step
+from striate.engine.rng import seed_rng
+from striate.engine.step import train_step
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
-    from striate.engine.distributed.gradients import Exchange
+    from striate.engine.distributed.gradients import GradientExchange
 
-NOT_AGAIN = "and not when the same batch was run again"
-USUAL = ExecutionConfig()
+NOT_REPRODUCED = "and not when the same batch was run again"
+DEFAULT_EXECUTION = ExecutionConfig()
 
 
 class Stepper:
-    """Takes steps whose chance is a function, and leaves no trace of a failed one.
+    """Runs training steps; a step with NaN or infinity changes nothing.
+
+    Random numbers of layers are a function of seed, rank and step.
 
     Args:
         model: Any network.
         optimizer: Over its parameters.
-        cost_of: As for `train_step`.
-        seed: Of the run.
-        rank: Of this process among several; each draws its own.
-        pieces: As for `train_step`, where a batch has as many images.
-        exchange: With the other processes, each of which has a share of the batch.
-        way: How the network is run.
+        loss_fn: As for `train_step`.
+        seed: Seed of the run.
+        rank: Rank of this process; each draws other random numbers.
+        micro_batches: As for `train_step`; fewer if a batch is too small.
+        exchange: Gradient exchange with the other ranks of a distributed run.
+        execution: Execution mode of the network.
     """
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        cost_of: Loss = F.cross_entropy,
+        loss_fn: Loss = F.cross_entropy,
         seed: int = 0,
         rank: int = 0,
-        pieces: int = 1,
-        exchange: Exchange | None = None,
-        way: ExecutionConfig = USUAL,
+        micro_batches: int = 1,
+        exchange: GradientExchange | None = None,
+        execution: ExecutionConfig = DEFAULT_EXECUTION,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.cost_of = cost_of
+        self.loss_fn = loss_fn
         self.images = 0  # of the last batch, over all ranks
-        self._of = (seed, "layers", rank)
-        self._pieces = pieces
+        self._rng_key = (seed, "layers", rank)
+        self._micro_batches = micro_batches
         self._exchange = exchange
-        self._buffers = Buffers(model)
-        self._forward = Forward(model, way)
-        self._quick = Quick(model, wanted=not way.compiled)
-        how = self._forward, optimizer, cost_of, pieces
-        self._shared = SharedStep(exchange, *how) if exchange else None
+        self._buffers = BufferSnapshot(model)
+        self._forward = Forward(model, execution)
+        self._fused = FusedModules(model, enabled=not execution.compiled)
+        self._distributed = (
+            DistributedStep(exchange, self._forward, optimizer, loss_fn, micro_batches)
+            if exchange
+            else None
+        )
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
-        """Learn from the batch of a step and return its mean cost in nats.
+        """Train on the batch of a step and return its mean loss in nats.
 
         Raises:
             NonFiniteError: As `train_step`; names the first bad layer and the bad
-                images' positions. Weights, buffers and optimizer are as before.
-            RankError: Another process has died, hung or failed.
+                images' positions. Weights, buffers and optimizer are unchanged.
+            RankError: Another rank has died, hung or failed.
         """
-        self._buffers.keep()
-        draw_from(x.device, *self._of, step)
+        self._buffers.save()
+        seed_rng(x.device, *self._rng_key, step)
         try:
-            with self._quick.lent():
+            with self._fused.patched():
                 return self._step(x, y, step)
         except NonFiniteError as error:
-            way = self._forward.way
-            # Dropout is to draw what it drew.
-            with self._quick.lent(), way.precisely(x.device):
-                error.layer, error.rows = self._trace(x, y, step)
-            seen = f"first in {error.layer}" if error.layer else NOT_AGAIN
-            error.what = f"{error.what}, {seen}"
-            self._buffers.put_back()
+            execution = self._forward.execution
+            # Dropout must draw the same numbers again.
+            with self._fused.patched(), execution.autocast(x.device):
+                error.layer, error.rows = self._find_bad_layer_over_ranks(x, y, step)
+            location = f"first in {error.layer}" if error.layer else NOT_REPRODUCED
+            error.what = f"{error.what}, {location}"
+            self._buffers.restore()
             self.model.zero_grad()
             raise
 
     def _step(self, x: Tensor, y: Tensor, step: int) -> float:
-        if self._shared is None:
+        if self._distributed is None:
             self.images = len(y)
-            pieces = possible_pieces(len(y), self._pieces)
-            how = self.optimizer, self.cost_of, pieces
-            return train_step(self._forward, x, y, *how)
+            micro_batches = possible_micro_batches(len(y), self._micro_batches)
+            return train_step(
+                self._forward, x, y, self.optimizer, self.loss_fn, micro_batches
+            )
         try:
-            return self._shared(x, y, step)
+            return self._distributed(x, y, step)
         finally:
-            self.images = self._shared.images
+            self.images = self._distributed.images
 
-    def _trace(self, x: Tensor, y: Tensor, step: int) -> tuple[str, tuple[int, ...]]:
+    def _find_bad_layer_over_ranks(
+        self, x: Tensor, y: Tensor, step: int
+    ) -> tuple[str, tuple[int, ...]]:
         if self._exchange is None:
-            return self._traced(x, y, step)
-        with self._exchange.ranks.alone():
-            found = self._traced(x, y, step) if len(y) else ("", ())
-        return self._exchange.found(*found)
+            return self._find_bad_layer(x, y, step)
+        with self._exchange.group.without_exchange():
+            bad_layer = self._find_bad_layer(x, y, step) if len(y) else ("", ())
+        return self._exchange.first_bad_layer(*bad_layer)
 
-    def _traced(self, x: Tensor, y: Tensor, step: int) -> tuple[str, tuple[int, ...]]:
-        """Run the batch again, with the same chance, and see where it goes wrong."""
-        draw_from(x.device, *self._of, step)
+    def _find_bad_layer(
+        self, x: Tensor, y: Tensor, step: int
+    ) -> tuple[str, tuple[int, ...]]:
+        """Run the batch again, with the same random numbers, and find the bad layer."""
+        seed_rng(x.device, *self._rng_key, step)
         layer, rows = first_bad_layer(self.model, x)
         if layer:
             return layer, rows
-        draw_from(x.device, *self._of, step)
+        seed_rng(x.device, *self._rng_key, step)
         with torch.no_grad():
-            if not is_finite(cost_of_batch(self.model, x, y, self.cost_of)):
+            if not is_finite(batch_loss(self.model, x, y, self.loss_fn)):
                 return LOSS, ()
         return first_bad_gradient(self.model, x), ()

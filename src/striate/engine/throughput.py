@@ -1,4 +1,4 @@
-"""How fast a run is, of what the machine could do, and what holds it up."""
+"""Throughput: model FLOPs utilization (MFU), and the bottleneck of a run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch.optim import Optimizer
 
 from striate.engine.loop import Batch, Epochs
 
-SIDE = 1024  # of the matrices whose product is the peak: 2 GFLOP, and in the cache
-TRIES = 5
-# Forward, the gradient of the maps, the gradient of the weights: each as much.
+SIDE = 1024  # of the matrices whose product gives the peak: 2 GFLOP, fits the cache
+REPEATS = 5
+# Forward, gradient of the maps, gradient of the weights: equally many FLOPs.
 PASSES = 3
 
 Clock = Callable[[], float]
 
 
-def peak(
+def measure_peak_flops(
     device: torch.device, dtype: torch.dtype, clock: Clock = time.perf_counter
 ) -> float:
-    """Return the FLOP/s of a matrix product on a device, the best of some.
+    """Return the peak FLOP/s of a device: the best of several matrix products.
 
-    It takes some 50 ms. On a busy machine it is too small: keep the largest seen.
+    It takes about 50 ms. On a busy machine it is too low: use the largest of several.
     """
     a = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
     out = torch.empty_like(a)
     best = float("inf")
-    for _ in range(TRIES + 1):
+    for _ in range(REPEATS + 1):
         start = clock()
         torch.mm(a, a, out=out)
         out[0, 0].item()  # waits for the device
@@ -39,86 +39,86 @@ def peak(
     return 2.0 * SIDE**3 / best
 
 
-class Laps:
-    """What of the time goes into waiting for images, and into the update.
+class ThroughputMeter:
+    """Measures the time spent on data loading and on optimizer updates.
 
-    All else is computing: forward, cost, backward. Two looks at the clock a batch.
+    The rest is compute: forward, loss, backward. It reads the clock twice per batch.
 
     Args:
-        macs: Multiply-adds of an image's way forward, in each epoch where images
-            grow; 0 where they are not known.
-        peak: FLOP/s of the machine; 0 where it was not measured.
-        clock: Seconds that never go backwards; tests bring their own.
+        macs: Multiply-adds of an image's forward pass, one number or one for each
+            epoch (progressive resizing); 0 if unknown.
+        peak_flops: Peak FLOP/s of the machine; 0 if not measured.
+        clock: Monotonic clock in seconds; tests replace it.
 
     Example:
-        >>> laps = Laps(macs=2_000_000, peak=40e9)
-        >>> laps.mfu(1_000.0)  # 1,000 images/s of 2 · 3 · 2 MFLOP
+        >>> meter = ThroughputMeter(macs=2_000_000, peak_flops=40e9)
+        >>> meter.mfu(1_000.0)  # 1,000 images/s of 2 · 3 · 2 MFLOP
         0.3
     """
 
     def __init__(
         self,
         macs: int | Sequence[int] = 0,
-        peak: float = 0.0,
+        peak_flops: float = 0.0,
         clock: Clock = time.perf_counter,
     ) -> None:
         self.macs = (macs,) if isinstance(macs, int) else tuple(macs)
-        self.peak = peak
+        self.peak_flops = peak_flops
         self.epoch = 0
-        self.data = self.update = 0.0
+        self.data_seconds = self.update_seconds = 0.0
         self._clock = clock
-        self._began = clock()
+        self._start = clock()
 
-    def mfu(self, rate: float, epochs: int = 0) -> float:
-        """Return the share of the peak that so many images a second use usefully.
+    def mfu(self, images_per_second: float, epochs: int = 0) -> float:
+        """Return the model FLOPs utilization (MFU) at a throughput.
 
         Args:
-            rate: Images a second.
-            epochs: Over so many from the first on; in the present one where it is 0.
+            images_per_second: Throughput.
+            epochs: Mean over the first epochs of this number; 0: current epoch.
 
         Example:
-            >>> laps = Laps(macs=[1_000_000, 3_000_000], peak=60e9)
-            >>> laps.mfu(1_000.0), laps.mfu(1_000.0, epochs=2)
+            >>> meter = ThroughputMeter(macs=[1_000_000, 3_000_000], peak_flops=60e9)
+            >>> meter.mfu(1_000.0), meter.mfu(1_000.0, epochs=2)
             (0.1, 0.2)
         """
-        shown = range(epochs) if epochs else [self.epoch]
-        macs = [self.macs[min(epoch, len(self.macs) - 1)] for epoch in shown]
-        useful = rate * sum(macs) / len(macs) * 2 * PASSES
-        return useful / self.peak if self.peak else 0.0
+        epoch_range = range(epochs) if epochs else [self.epoch]
+        macs = [self.macs[min(epoch, len(self.macs) - 1)] for epoch in epoch_range]
+        useful = images_per_second * sum(macs) / len(macs) * 2 * PASSES
+        return useful / self.peak_flops if self.peak_flops else 0.0
 
-    def shares(self) -> dict[str, float]:
-        """Return the shares of the time since it began: data, compute, optimizer."""
-        whole = max(self._clock() - self._began, 1e-9)
-        data, update = self.data / whole, self.update / whole
+    def time_shares(self) -> dict[str, float]:
+        """Return the shares of the elapsed time: data, compute, optimizer."""
+        elapsed = max(self._clock() - self._start, 1e-9)
+        data, update = self.data_seconds / elapsed, self.update_seconds / elapsed
         return {"data": data, "compute": 1 - data - update, "optimizer": update}
 
-    def words(self, rate: float) -> str:
-        """Say the share of the peak and the bottleneck, for the progress line.
+    def summary(self, images_per_second: float) -> str:
+        """Return MFU and bottleneck as text for the progress line.
 
         Example:
-            >>> Laps(macs=2_000_000, peak=40e9).words(1_000.0)
+            >>> ThroughputMeter(macs=2_000_000, peak_flops=40e9).summary(1_000.0)
             'MFU 30 % · compute-bound'
         """
-        shares = self.shares()
-        bound = f"{max(shares, key=shares.__getitem__)}-bound"
-        share = self.mfu(rate)
+        time_shares = self.time_shares()
+        bound = f"{max(time_shares, key=time_shares.__getitem__)}-bound"
+        share = self.mfu(images_per_second)
         return f"MFU {100 * share:.0f} % · {bound}" if share else bound
 
     @contextmanager
-    def watching(self, optimizer: Optimizer) -> Iterator[None]:
-        """Time the updates of an optimizer meanwhile, by its own hooks."""
-        started = 0.0
+    def time_optimizer(self, optimizer: Optimizer) -> Iterator[None]:
+        """Context manager: time the updates of an optimizer by its hooks."""
+        start = 0.0
 
-        def before(*_: Any) -> None:
-            nonlocal started
-            started = self._clock()
+        def on_start(*_: Any) -> None:
+            nonlocal start
+            start = self._clock()
 
-        def after(*_: Any) -> None:
-            self.update += self._clock() - started
+        def on_end(*_: Any) -> None:
+            self.update_seconds += self._clock() - start
 
         handles = (
-            optimizer.register_step_pre_hook(before),
-            optimizer.register_step_post_hook(after),
+            optimizer.register_step_pre_hook(on_start),
+            optimizer.register_step_post_hook(on_end),
         )
         try:
             yield
@@ -126,32 +126,32 @@ class Laps:
             for handle in handles:
                 handle.remove()
 
-    def feeding(self, epochs: Epochs) -> Fed:
-        """Return the same batches, the waiting for each timed."""
-        return Fed(epochs, self)
+    def time_batches(self, epochs: Epochs) -> TimedBatches:
+        """Return the same batches, with the waiting time measured."""
+        return TimedBatches(epochs, self)
 
-    def waited(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield batches, and add what they were waited for."""
-        waiting = iter(batches)
+    def time_waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield batches, and add up the waiting time."""
+        iterator = iter(batches)
         while True:
             start = self._clock()
-            batch = next(waiting, None)
-            self.data += self._clock() - start
+            batch = next(iterator, None)
+            self.data_seconds += self._clock() - start
             if batch is None:
                 return
             yield batch
 
 
-class Fed:
-    """Batches whose waiting is timed; else what they were."""
+class TimedBatches:
+    """Batches by epoch, with the waiting time measured."""
 
-    def __init__(self, epochs: Epochs, laps: Laps) -> None:
-        self._epochs, self._laps = epochs, laps
+    def __init__(self, epochs: Epochs, meter: ThroughputMeter) -> None:
+        self._epochs, self._meter = epochs, meter
 
     def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch, the first `start` left out."""
-        self._laps.epoch = epoch
-        return self._laps.waited(self._epochs(epoch, start))
+        """Yield the batches of an epoch, without the first `start`."""
+        self._meter.epoch = epoch
+        return self._meter.time_waiting(self._epochs(epoch, start))
 
     def __len__(self) -> int:
         return len(self._epochs)

@@ -1,123 +1,93 @@
-"""How far a run is, and what it tells those who watch."""
+"""State of the training loop: epoch, step, history. Saved for an exact resume."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class StepDone:
-    """A mini-batch has been learned from; its loss is NaN where it was skipped."""
-
-    epoch: int
-    batch: int
-    step: int
-    loss: float
-    lr: float
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochDone:
-    """An epoch has been judged; `best` says no earlier one was better."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    val_balanced: float
-    lr: float
-    best: bool
-
-
-class Observer(Protocol):
-    """Something that watches the loop: a journal, a progress bar, a keeper."""
-
-    def on_step(self, done: StepDone) -> None:
-        """Take note of a step."""
-
-    def on_epoch(self, done: EpochDone) -> None:
-        """Take note of an epoch."""
+from striate.engine.callbacks import EpochResult, StepResult
 
 
 @dataclass(kw_only=True)
 class TrainState:
-    """All that the loop must know to go on, apart from weights and optimizer.
+    """All that the loop needs to resume, apart from weights and optimizer.
 
     Args:
-        epoch: The one being gone through, from 0.
-        batch: The next in it; the number of batches where validation is due.
-        step: The next of the run.
-        losses: Summed over the images learned from in this epoch.
-        images: How many those are.
-        lr: Of the last step.
-        brake: Factor on every rate; below 1 where a run that blew up goes on slower.
-        skipped: Batches skipped in a row.
-        history: The epochs judged.
+        epoch: Current epoch, from 0.
+        batch: Next batch of the epoch; the number of batches if validation is due.
+        step: Next step of the run.
+        loss_sum: Sum of the losses of this epoch's images.
+        images: Number of those images.
+        lr: Learning rate of the last step.
+        lr_scale: Factor on the learning rate; below 1 after a NaN with `lower-lr`.
+        skipped: Consecutive skipped batches.
+        history: Results of the completed epochs.
 
     Example:
-        >>> at = TrainState()
-        >>> at.step_done(loss=2.0, lr=0.1, images=3)
-        >>> at.step_done(loss=math.nan, lr=0.1, images=3)
-        >>> at.batch, at.losses, at.images, at.skipped
+        >>> state = TrainState()
+        >>> _ = state.record_step(loss=2.0, lr=0.1, images=3)
+        >>> _ = state.record_step(loss=math.nan, lr=0.1, images=3)
+        >>> state.batch, state.loss_sum, state.images, state.skipped
         (2, 6.0, 3, 1)
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    losses: float = 0.0
+    loss_sum: float = 0.0
     images: int = 0
     lr: float = 0.0
-    brake: float = 1.0
+    lr_scale: float = 1.0
     skipped: int = 0
-    history: list[EpochDone] = field(default_factory=list)
+    history: list[EpochResult] = field(default_factory=list)
 
-    def step_done(self, loss: float, lr: float, images: int) -> None:
-        """Move on by a batch; a loss of NaN is of one that was skipped."""
+    def record_step(self, loss: float, lr: float, images: int) -> StepResult:
+        """Advance by one batch and return its result; NaN means it was skipped."""
+        result = StepResult(self.epoch, self.batch, self.step, loss, lr, images)
         self.batch, self.step, self.lr = self.batch + 1, self.step + 1, lr
         if math.isnan(loss):
             self.skipped += 1
         else:
-            self.losses, self.skipped = self.losses + loss * images, 0
+            self.loss_sum, self.skipped = self.loss_sum + loss * images, 0
             self.images += images
+        return result
 
-    def epoch_done(
+    def record_epoch(
         self,
         val_loss: float,
         val_accuracy: float,
-        val_balanced: float,
-        by_balanced: bool = False,
-    ) -> EpochDone:
-        """Move on to the next epoch; return what this one came to.
+        val_balanced_accuracy: float,
+        balanced: bool = False,
+    ) -> EpochResult:
+        """Advance to the next epoch and return the result of this one.
 
         Args:
-            val_loss: Of the validation split.
-            val_accuracy: Likewise.
-            val_balanced: Likewise, the mean over its classes.
-            by_balanced: This decides which epoch is best, and not the plain accuracy.
+            val_loss: Loss on the validation split.
+            val_accuracy: Accuracy on the validation split.
+            val_balanced_accuracy: Mean recall over the classes of that split.
+            balanced: The best epoch is that of highest balanced accuracy.
         """
-        merit = "val_balanced" if by_balanced else "val_accuracy"
-        done = EpochDone(
+        metric = "val_balanced_accuracy" if balanced else "val_accuracy"
+        epoch = EpochResult(
             epoch=self.epoch,
-            train_loss=self.losses / max(self.images, 1),
+            train_loss=self.loss_sum / max(self.images, 1),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            val_balanced=val_balanced,
+            val_balanced_accuracy=val_balanced_accuracy,
             lr=self.lr,
             best=False,
         )
-        done = replace(done, best=_is_best(done, merit, self.history))
-        self.history.append(done)
-        self.epoch, self.batch, self.losses, self.images = self.epoch + 1, 0, 0.0, 0
-        return done
+        epoch = replace(epoch, best=_is_best(epoch, metric, self.history))
+        self.history.append(epoch)
+        self.epoch, self.batch, self.loss_sum, self.images = self.epoch + 1, 0, 0.0, 0
+        return epoch
 
-    def finished(self, epochs: int, patience: int) -> bool:
-        """Say whether every epoch is done, or patience is at its end."""
-        return self.epoch >= epochs or 0 < patience <= _waited(self.history)
+    def is_finished(self, epochs: int, patience: int) -> bool:
+        """Return whether all epochs are done, or patience has run out."""
+        waited = _epochs_without_improvement(self.history)
+        return self.epoch >= epochs or 0 < patience <= waited
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -128,20 +98,20 @@ class TrainState:
         """Read what `as_dict` wrote.
 
         Example:
-            >>> at = TrainState(epoch=2, losses=0.1 + 0.2)
-            >>> TrainState.from_dict(at.as_dict()) == at
+            >>> state = TrainState(epoch=2, loss_sum=0.1 + 0.2)
+            >>> TrainState.from_dict(state.as_dict()) == state
             True
         """
-        history = [EpochDone(**done) for done in fields["history"]]
+        history = [EpochResult(**epoch) for epoch in fields["history"]]
         return cls(**{**fields, "history": history})
 
 
-def _is_best(done: EpochDone, merit: str, history: Sequence[EpochDone]) -> bool:
+def _is_best(epoch: EpochResult, metric: str, history: Sequence[EpochResult]) -> bool:
     # Small validation splits tie often; the lower loss then decides.
-    mine, *others = ((getattr(one, merit), -one.val_loss) for one in (done, *history))
-    return all(mine > other for other in others)
+    current, *earlier = ((getattr(e, metric), -e.val_loss) for e in (epoch, *history))
+    return all(current > other for other in earlier)
 
 
-def _waited(history: Sequence[EpochDone]) -> int:
-    best = max((i for i, done in enumerate(history) if done.best), default=0)
+def _epochs_without_improvement(history: Sequence[EpochResult]) -> int:
+    best = max((i for i, epoch in enumerate(history) if epoch.best), default=0)
     return max(len(history) - 1 - best, 0)

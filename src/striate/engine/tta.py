@@ -1,4 +1,4 @@
-"""Test-time views: what a network says about an image seen in more than one way."""
+"""Test-time augmentation (TTA): average the logits of several views of an image."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch.nn.functional import pad
 
 from striate.core.registry import Registry
 
-View = Callable[[nn.Module, Tensor], Tensor]
-VIEWS: Registry[View] = Registry("test view")
+TTA = Callable[[nn.Module, Tensor], Tensor]
+TTA_MODES: Registry[TTA] = Registry("test-time augmentation")
 
 
-@VIEWS.add("plain")
-def plain(model: nn.Module, x: Tensor) -> Tensor:
-    """Ask once."""
+@TTA_MODES.add("plain")
+def no_tta(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the logits of the image itself."""
     out: Tensor = model(x)
     return out
 
 
-@VIEWS.add("flip")
-def mirror(model: nn.Module, x: Tensor) -> Tensor:
-    """Ask about an image and its mirror image, and average the logits.
+@TTA_MODES.add("flip")
+def flip_tta(model: nn.Module, x: Tensor) -> Tensor:
+    """Average the logits of an image and its mirror image.
 
-    Twice the time of an answer (Krizhevsky, Sutskever & Hinton 2012, section 4.1).
+    Twice the time of one forward pass (Krizhevsky et al. 2012, section 4.1).
 
     Shapes:
         (N, C, H, W) → (N, classes)
@@ -33,20 +33,20 @@ def mirror(model: nn.Module, x: Tensor) -> Tensor:
     Example:
         >>> x = torch.rand(2, 1, 3, 4)
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-        >>> bool(torch.allclose(mirror(model, x), mirror(model, x.flip(3))))
+        >>> bool(torch.allclose(flip_tta(model, x), flip_tta(model, x.flip(3))))
         True
     """
     out: Tensor = (model(x) + model(x.flip(3))) / 2
     return out
 
 
-@VIEWS.add("mirror_shift")
-def mirror_shift(model: nn.Module, x: Tensor) -> Tensor:
-    """Ask about an image as it is and a pixel up, down, left, right, all mirrored too.
+@TTA_MODES.add("flip_shift")
+def flip_shift_tta(model: nn.Module, x: Tensor) -> Tensor:
+    """Average the logits of an image, its shifts by a pixel, and their mirror images.
 
-    Ten times the time of an answer. What moves out is lost; the edge is repeated where
-    something must move in. For networks that reduce small images early, so that a
-    pixel counts: each answer has seen other samples
+    Ten times the time of one forward pass. Edges are repeated where a shift leaves
+    pixels empty. For networks that downsample small images early, so that a pixel
+    matters: each view samples other positions
     (docs/notebook/accuracy-recipes.md).
 
     Shapes:
@@ -55,16 +55,16 @@ def mirror_shift(model: nn.Module, x: Tensor) -> Tensor:
     Example:
         >>> x = torch.rand(2, 1, 3, 4)
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-        >>> mirror_shift(model, x).shape
+        >>> flip_shift_tta(model, x).shape
         torch.Size([2, 5])
     """
     views = [x, *_shifted(x)]
-    return torch.stack([mirror(model, view) for view in views]).mean(0)
+    return torch.stack([flip_tta(model, view) for view in views]).mean(0)
 
 
 def _shifted(x: Tensor) -> list[Tensor]:
-    """Return images moved by a pixel in each of four directions."""
+    """Return images shifted by a pixel in each of four directions."""
     height, width = x.shape[2:]
-    wide = pad(x, (1, 1, 1, 1), mode="replicate")
-    places = (0, 1), (2, 1), (1, 0), (1, 2)
-    return [wide[:, :, i : i + height, j : j + width] for i, j in places]
+    padded = pad(x, (1, 1, 1, 1), mode="replicate")
+    offsets = (0, 1), (2, 1), (1, 0), (1, 2)
+    return [padded[:, :, i : i + height, j : j + width] for i, j in offsets]

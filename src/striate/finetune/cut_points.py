@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.finetune.split_model import (
     Call,
     Cut,
@@ -115,7 +115,7 @@ def ladder(model: nn.Module, x: Tensor) -> CutPoints:
     cuts = [behind(model, calls, name) for name in ends]
     cuts = [cut for cut in cuts if is_right(model, cut, x, answer)]
     cuts = [*_thinned(cuts, MOST - 1), last]
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         averages = _heard(model, cuts, x, _averaged)
         vector = last.features(model, x).ndim == 2
     widths = tuple(averages[cut.name].shape[1] for cut in cuts)

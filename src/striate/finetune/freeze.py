@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
-from striate.core.frozen_mode import held, hold, release
-from striate.core.registry import nearest
+from striate.core.frozen_mode import freeze_mode, has_frozen_mode, unfreeze_mode
+from striate.core.registry import closest_names
 
 _SIGNS = frozenset("*?[")
 LISTED = 12  # layers named in a message
@@ -75,7 +75,7 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> Frozen:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
         if any(True for _ in module.buffers(recurse=False)):
-            hold(module)
+            freeze_mode(module)
     return frozen(model)
 
 
@@ -116,7 +116,7 @@ def keep_frozen(model: nn.Module) -> Frozen:
         own = list(module.parameters(recurse=False))
         still = own and not any(parameter.requires_grad for parameter in own)
         if still and any(True for _ in module.buffers(recurse=False)):
-            hold(module)
+            freeze_mode(module)
     return frozen(model)
 
 
@@ -137,7 +137,7 @@ def hold_statistics(module: nn.Module) -> int:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     counting = [norm for norm in norms if norm.running_mean is not None]
     for norm in counting:
-        hold(norm)
+        freeze_mode(norm)
     return len(counting)
 
 
@@ -157,7 +157,7 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
     for module in _covered(model, patterns):
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(True)
-        release(module, model.training)
+        unfreeze_mode(module, model.training)
 
 
 def frozen(model: nn.Module) -> Frozen:
@@ -207,7 +207,7 @@ def _still(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]:
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 yield where, name, parameter, True
-        if held(module):
+        if has_frozen_mode(module):
             for name, buffer in module.named_buffers(recurse=False):
                 yield where, name, buffer, False
 
@@ -233,7 +233,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _fits_none(pattern: str, known: Sequence[str]) -> UnknownNameError:
-    close = nearest(pattern.strip("*?."), known)
+    close = closest_names(pattern.strip("*?."), known)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     outer = [name for name in known if "." not in name]
     rest = f", … ({len(outer)} in all)" if outer[LISTED:] else ""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core.errors import SettingError
-from striate.core.hooks import Enough, followed, untouched
-from striate.core.registry import unknown
+from striate.core.hooks import StopForward, evaluation_mode, trace_modules
+from striate.core.registry import unknown_name_error
 
 Keep = Callable[[object], None]
 BEFORE = "before "  # a cut in front of a layer, where no layer stands behind which
@@ -35,19 +35,19 @@ class Cut:
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
         """Run a batch as far as the cut; what comes later is not computed.
 
-        The caller lends the model (`untouched`) and chooses the gradient mode.
+        The caller lends the model (`evaluation_mode`) and chooses the gradient mode.
         """
         found: list[Tensor] = []
 
         def keep(value: object) -> None:
             # A copy: an in-place layer behind the cut would change it.
             found.append(_tensor(value, self.name).clone())
-            raise Enough
+            raise StopForward
 
         with heard_at(model, self.name, keep):
             try:
                 model(x)
-            except Enough:
+            except StopForward:
                 return found[0]
         raise SettingError(f"{self.name} did not run on this image", where="--cut")
 
@@ -120,7 +120,7 @@ def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> Cut:
     known = [call.name for call in calls if call.name]
     layer = name.removeprefix(BEFORE)
     if layer not in known:
-        raise unknown("layer", layer, known, where="--cut")
+        raise unknown_name_error("layer", layer, known, where="--cut")
     cut = (behind if layer == name else ahead)(model, calls, layer)
     if not is_right(model, cut, x, answer):
         fix = f"cut at one of: {', '.join(_possible(model, calls, x, answer))}"
@@ -142,7 +142,11 @@ def recorded(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
     def leave(name: str, module: nn.Module, output: object) -> None:
         calls[open_.pop()].ended = True
 
-    with untouched(model), torch.no_grad(), followed(model, enter=enter, leave=leave):
+    with (
+        evaluation_mode(model),
+        torch.no_grad(),
+        trace_modules(model, enter=enter, leave=leave),
+    ):
         answer = model(x)
     return calls, answer
 
@@ -220,7 +224,7 @@ def _before_the_head(
 
 def is_right(model: nn.Module, cut: Cut, x: Tensor, answer: Tensor) -> bool:
     """Say whether a batch comes out of the tail as it does of the whole network."""
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         try:
             found = cut.tail(cut.features(model, x))
         except (RuntimeError, ValueError, TypeError, SettingError):

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError
-from striate.core.frozen_mode import held
-from striate.core.registry import unknown
-from striate.engine.train_state import EpochDone, StepDone
+from striate.core.frozen_mode import has_frozen_mode
+from striate.core.registry import unknown_name_error
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.finetune.cut_points import Stage
 from striate.finetune.freeze import freeze, hold_statistics, unfreeze
 from striate.finetune.split_model import Cut
@@ -55,7 +55,7 @@ class Tuning:
             what = f"unfreeze must be at least 0, got {self.unfreeze}"
             raise SettingError(what, where="--unfreeze")
         if self.batch_norm not in BATCH_NORMS:
-            raise unknown("batch-norm mode", self.batch_norm, BATCH_NORMS)
+            raise unknown_name_error("batch-norm mode", self.batch_norm, BATCH_NORMS)
 
 
 def decay_for(stages: int) -> float:
@@ -112,7 +112,11 @@ def adapt_statistics(tail: nn.Module, batches: Iterable[Tensor]) -> int:
         >>> norm.running_mean.tolist(), norm.training
         ([7.0], True)
     """
-    norms = [m for m in tail.modules() if isinstance(m, _BatchNorm) and not held(m)]
+    norms = [
+        m
+        for m in tail.modules()
+        if isinstance(m, _BatchNorm) and not has_frozen_mode(m)
+    ]
     norms = [norm for norm in norms if norm.running_mean is not None]
     if not norms:
         return 0
@@ -193,10 +197,10 @@ class Thaw:
             below = [name for stage in depth.stages[:-1] for name in stage.layers]
             freeze(depth.model, below)
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step_end(self, done: StepResult) -> None:
         """Nothing thaws within an epoch."""
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch_end(self, done: EpochResult) -> None:
         """Let the next stage learn where it is time."""
         if self._depth.tuning.unfreeze:
             self._reach(1 + (done.epoch + 1) // self._depth.tuning.unfreeze)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, StriateError
-from striate.core.hooks import Enough, untouched, visited
-from striate.core.registry import unknown
+from striate.core.hooks import StopForward, evaluation_mode, intercept_outputs
+from striate.core.registry import unknown_name_error
 
 _WILDCARDS = frozenset("*?[")
 MAX_PIXELS = 32 * 224 * 224  # pixels of all images in one batch, at most
@@ -36,7 +36,7 @@ def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
         name, separator, number = pattern.partition(" #")
         matching = [key for key in module_names if _matches(key, name)]
         if not matching or (separator and not number.isdecimal()):
-            raise unknown("layer", pattern, module_names)
+            raise unknown_name_error("layer", pattern, module_names)
         outputs |= {
             key + (separator + number if number != "1" else "") for key in matching
         }
@@ -78,14 +78,14 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
         # A copy: an in-place activation after the layer would change it.
         outputs[call] = output.detach().clone()
         if len(outputs) == len(pending):
-            raise Enough
+            raise StopForward
 
     pending = set(calls)
     modules = list(dict.fromkeys(module_name(call) for call in calls))
-    with visited(model, modules, store):
+    with intercept_outputs(model, modules, store):
         try:
             forward(model, x)
-        except Enough:
+        except StopForward:
             return {call: outputs[call] for call in calls}
     missing = next(call for call in calls if call not in outputs)
     what = f"{missing} did not run on this image"
@@ -164,7 +164,7 @@ def iter_activations(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the outputs of calls, batch by batch."""
     for batch in batches:
-        with untouched(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             outputs = run_until(model, batch, calls)
         yield outputs
 

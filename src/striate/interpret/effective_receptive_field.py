@@ -17,7 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from striate.core.hooks import Enough, tapped, untouched, visited
+from striate.core.hooks import (
+    StopForward,
+    capture_outputs,
+    evaluation_mode,
+    intercept_outputs,
+)
 from striate.interpret.activations_at import check_images, forward, module_name
 from striate.interpret.layer_choice import check_unit, target_layer
 
@@ -82,7 +87,7 @@ def effective_receptive_fields(
             units[name] = unit, (values_here * _signs(values_here)).sum()
 
     with _differentiable(model, x) as images:
-        with tapped(model, names, capture):
+        with capture_outputs(model, names, capture):
             forward(model, images)
         return {
             name: _field(unit, _derivative(value, images))
@@ -122,10 +127,13 @@ def unit_effective_field(
     def capture(name: str, output: object) -> None:
         if name == call and isinstance(output, Tensor):
             values.append(output[:, unit[0], unit[1], unit[2]].sum())
-            raise Enough
+            raise StopForward
 
     with _differentiable(model, x) as images:
-        with visited(model, [module_name(call)], capture), suppress(Enough):
+        with (
+            intercept_outputs(model, [module_name(call)], capture),
+            suppress(StopForward),
+        ):
             forward(model, images)
         return _field(unit[1:], _derivative(values[0], images))
 
@@ -140,7 +148,7 @@ def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
         GeometryError: The tensor is not a batch of images.
     """
     check_images(x)
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         yield x.detach().clone().requires_grad_()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.hooks import leaves, tapped, untouched
+from striate.core.hooks import capture_outputs, evaluation_mode, leaf_module_names
 from striate.interpret.activations_at import forward
 from striate.interpret.render import enlarge, sequential_colors, tile
 
@@ -38,7 +38,11 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
             # A copy: an in-place activation after the layer would change it.
             maps[name] = output[0].detach().float().cpu().clone()
 
-    with untouched(model), tapped(model, leaves(model), note), torch.inference_mode():
+    with (
+        evaluation_mode(model),
+        capture_outputs(model, leaf_module_names(model), note),
+        torch.inference_mode(),
+    ):
         forward(model, x)
     return maps
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
-from striate.core.hooks import leaves, untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs, leaf_module_names
 from striate.interpret.activations_at import (
     check_images,
     forward,
@@ -55,7 +55,7 @@ def _run_once(
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
     fine_calls: list[str] = []
-    inner = set(leaves(model))
+    inner = set(leaf_module_names(model))
 
     def record(call: str, output: object) -> None:
         if not isinstance(output, Tensor):
@@ -71,7 +71,11 @@ def _run_once(
             fine_calls[:] = [call]
 
     names = [name for name, _ in model.named_modules() if name]
-    with untouched(model), visited(model, names, record), torch.no_grad():
+    with (
+        evaluation_mode(model),
+        intercept_outputs(model, names, record),
+        torch.no_grad(),
+    ):
         forward(model, x[:1])
     if not fine_calls:
         return shapes, last[0][0] if last else None

@@ -15,7 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.core.hooks import call_name, followed, leaves, untouched
+from striate.core.hooks import (
+    call_name,
+    evaluation_mode,
+    leaf_module_names,
+    trace_modules,
+)
 from striate.interpret.activations_at import (
     check_images,
     forward,
@@ -78,7 +83,9 @@ def activation_statistics(
         (1.5, 1.5, 0.5, 0)
     """
     check_images(x)
-    names_to_measure = set(leaves(model)) if names is None else _modules(model, names)
+    names_to_measure = (
+        set(leaf_module_names(model)) if names is None else _modules(model, names)
+    )
     calls: Counter[str] = Counter()
     measurements: list[tuple[str, str, _Measurement]] = []
     unchanged = _Unchanged()
@@ -95,7 +102,7 @@ def activation_statistics(
             call, kind = call_name(name, calls[name]), type(module).__name__
             measurements.append((call, kind, measured))
 
-    with untouched(model), followed(model, leave=on_output), torch.no_grad():
+    with evaluation_mode(model), trace_modules(model, leave=on_output), torch.no_grad():
         forward(model, x)
     return [
         measurement.statistics(call, kind) for call, kind, measurement in measurements

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError
-from striate.core.hooks import untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import forward, module_name
 
 Batch = tuple[Tensor, Tensor]
@@ -101,7 +101,11 @@ def channel_preferences(
             if call in tables and isinstance(output, Tensor) and output.ndim == 4:
                 tables[call].add(output.detach(), labels, first)
 
-        with untouched(model), visited(model, modules, add_maps), torch.no_grad():
+        with (
+            evaluation_mode(model),
+            intercept_outputs(model, modules, add_maps),
+            torch.no_grad(),
+        ):
             forward(model, x)
         class_counts += torch.bincount(labels.cpu(), minlength=classes)
         first += len(x)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from striate.core.errors import GeometryError
-from striate.core.format import size_text
-from striate.core.hooks import call_name, followed, untouched
+from striate.core.format import format_bytes
+from striate.core.hooks import call_name, evaluation_mode, trace_modules
 from striate.interpret.activations_at import check_images, run_model
 
 MAX_BYTES = 2 * 10**9  # bytes of all tensors in a trace
@@ -119,20 +119,23 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
     """
     check_images(x)
     with (
-        untouched(model),
+        evaluation_mode(model),
         torch.inference_mode(False),  # so that tensors can be differentiated later
         torch.no_grad(),
     ):
         x = x.detach().clone()
         recorder = _Recorder(x)
         try:
-            with followed(model, enter=recorder.enter, leave=recorder.leave), recorder:
+            with (
+                trace_modules(model, enter=recorder.enter, leave=recorder.leave),
+                recorder,
+            ):
                 output = run_model(model, x)
         except _TooLarge:
             size = "×".join(map(str, x.shape))
             what = (
                 f"the activations of a {size} batch take more than "
-                f"{size_text(MAX_BYTES)}"
+                f"{format_bytes(MAX_BYTES)}"
             )
             raise GeometryError(what, fix="use a smaller image") from None
     return recorder.finished(output)
@@ -307,7 +310,7 @@ def _untouched_call(module: nn.Module) -> Callable[..., Any]:
     """Return a function that runs a module as recorded, without side effects."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with untouched(module):
+        with evaluation_mode(module):
             return module(*args, **kwargs)
 
     return call

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.arithmetic import output_side
+from striate.core.conv_arithmetic import output_side
 from striate.core.errors import GeometryError
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.layers.blur import BlurPool
 
 EXPANSION = 4  # a bottleneck's last 1×1 makes four times its width (table 1)
@@ -123,7 +123,7 @@ def shortcut(
         (Identity(), PadShortcut(added=16, stride=2))
     """
     if option not in ("A", "B", "C"):
-        raise unknown("shortcut", option, ("A", "B", "C"))
+        raise unknown_name_error("shortcut", option, ("A", "B", "C"))
     changed = stride > 1 or channels != out_channels
     if not changed and option != "C":
         return nn.Identity()
@@ -193,7 +193,7 @@ def bottleneck_branch(
         UnknownNameError: `stride_in` is neither.
     """
     if stride_in not in ("1x1", "3x3"):
-        raise unknown("place of the stride", stride_in, ("1x1", "3x3"))
+        raise unknown_name_error("place of the stride", stride_in, ("1x1", "3x3"))
     conv_stride, blur_layer = _subsampling(width, stride, blur)
     in_1x1 = stride_in == "1x1"
     first, middle = (conv_stride, 1) if in_1x1 else (1, conv_stride)

@@ -1,4 +1,4 @@
-"""Of what is said to hold at 70 %, how much holds? Probabilities against shares."""
+"""Reliability diagram (calibration curve), expected calibration error, Brier score."""
 
 from __future__ import annotations
 
@@ -7,101 +7,129 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.metrics.classification import wilson
+from striate.metrics.intervals import wilson_interval
 
 BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bin:
-    """Images of like probability: what was said on average, and how often it held.
+class CalibrationBin:
+    """A bin of a calibration curve: mean predicted probability, observed frequency.
 
     Args:
-        said: Mean probability.
-        count: Images.
-        held: Of these, such that are of the class.
+        mean_prob: Mean predicted probability of the class.
+        count: Number of images.
+        positives: Number of images of the class.
     """
 
-    said: float
+    mean_prob: float
     count: int
-    held: int
+    positives: int
 
     @property
-    def share(self) -> float:
-        """Return the share that holds."""
-        return self.held / self.count
+    def frequency(self) -> float:
+        """Return the observed frequency of the class."""
+        return self.positives / self.count
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Return Wilson's 95 % interval of the share."""
-        return wilson(self.held, self.count)
+        """Return Wilson's 95 % interval of the frequency."""
+        return wilson_interval(self.positives, self.count)
 
 
-def reliability(
+def calibration_curve(
     probs: np.ndarray, positive: np.ndarray, bins: int = BINS
-) -> tuple[Bin, ...]:
-    """Put images in bins of about equal number, by the probability of one class.
+) -> tuple[CalibrationBin, ...]:
+    """Return the calibration curve of one class, in bins of about equal count.
 
-    Equal numbers rather than equal widths: every bin has an interval of use. Equal
-    probabilities share a bin, so there may be fewer of them.
+    Equal counts rather than equal widths: every bin then has a useful interval. Equal
+    probabilities share a bin, so there may be fewer bins than requested.
 
     Args:
-        probs: (N,) probabilities of the class.
-        positive: (N,) whether the image is of it.
-        bins: How many.
+        probs: (N,) predicted probabilities of the class.
+        positive: (N,) whether the image is of the class.
+        bins: Number of bins.
 
     Example:
-        >>> found = reliability(np.array([0.1, 0.1, 0.9, 0.9]), np.eye(4)[3] > 0, 2)
-        >>> [(round(one.said, 2), one.share) for one in found]
+        >>> probs, positive = np.array([0.1, 0.1, 0.9, 0.9]), np.eye(4)[3] > 0
+        >>> curve = calibration_curve(probs, positive, bins=2)
+        >>> [(round(b.mean_prob, 2), b.frequency) for b in curve]
         [(0.1, 0.0), (0.9, 0.5)]
     """
-    place = _places(probs, bins)
-    count = np.bincount(place, minlength=bins)
-    said = np.bincount(place, probs, minlength=bins)
-    held = np.bincount(place, positive, minlength=bins)
+    index = _bin_index(probs, bins)
+    count = np.bincount(index, minlength=bins)
+    prob_sum = np.bincount(index, probs, minlength=bins)
+    positives = np.bincount(index, positive, minlength=bins)
     return tuple(
-        Bin(said=float(said[i] / count[i]), count=int(count[i]), held=int(held[i]))
+        CalibrationBin(
+            mean_prob=float(prob_sum[i] / count[i]),
+            count=int(count[i]),
+            positives=int(positives[i]),
+        )
         for i in np.flatnonzero(count)
     )
 
 
-def _places(probs: np.ndarray, bins: int) -> np.ndarray:
+def _bin_index(probs: np.ndarray, bins: int) -> np.ndarray:
     edges = np.percentile(probs, np.linspace(0, 1, bins + 1) * 100)
-    place: np.ndarray = np.searchsorted(edges[1:-1], probs)
-    return place
+    index: np.ndarray = np.searchsorted(edges[1:-1], probs)
+    return index
 
 
-def gap(found: tuple[Bin, ...]) -> float:
-    """Return the calibration error of one class: Σ share·|held − said| over bins.
+def ece(curve: tuple[CalibrationBin, ...]) -> float:
+    """Return the expected calibration error (ECE) of one class.
+
+    The mean of |observed frequency − mean probability|, weighted by count.
 
     Example:
-        >>> gap((Bin(said=0.5, count=4, held=3),))
+        >>> ece((CalibrationBin(mean_prob=0.5, count=4, positives=3),))
         0.25
     """
-    total = sum(one.count for one in found)
-    return sum(one.count * abs(one.share - one.said) for one in found) / total
+    total = sum(b.count for b in curve)
+    return sum(b.count * abs(b.frequency - b.mean_prob) for b in curve) / total
 
 
-def gap_by_chance(probs: np.ndarray, bins: int = BINS) -> float:
-    """Return the error that perfect probabilities would show on so few images.
+def expected_ece(probs: np.ndarray, bins: int = BINS) -> float:
+    """Return the ECE that a perfectly calibrated model would show on this sample.
 
     An absolute value never averages to zero. In a bin of probabilities p the number
-    that holds deviates by √(2/π · Σ p(1 − p)) on average.
+    of positives deviates by √(2/π · Σ p(1 − p)) on average.
 
     Example:
-        >>> round(gap_by_chance(np.full(400, 0.5), bins=1), 3)
+        >>> round(expected_ece(np.full(400, 0.5), bins=1), 3)
         0.02
     """
-    place = _places(probs, bins)
-    variances = np.bincount(place, probs * (1 - probs), minlength=bins)
+    index = _bin_index(probs, bins)
+    variances = np.bincount(index, probs * (1 - probs), minlength=bins)
     return float(np.sqrt(2 / math.pi * variances).sum() / len(probs))
 
 
-def brier(probs: np.ndarray, positive: np.ndarray) -> float:
-    """Return the mean square of probability minus truth (Brier 1950).
+def top_label_ece(probs: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Return the ECE of the predicted class, in bins of equal width (Guo et al. 2017).
+
+    Args:
+        probs: (N, classes) predicted probabilities.
+        correct: (N,) whether the prediction is correct.
+        bins: Number of bins.
 
     Example:
-        >>> brier(np.array([0.5, 1.0]), np.array([True, True]))
+        >>> top_label_ece(np.array([[0.8, 0.2]] * 5), np.array([1, 1, 1, 1, 0]))
+        0.0
+    """
+    confidence = probs.max(1)
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.maximum(np.bincount(index, minlength=bins), 1)
+    accuracy = np.bincount(index, correct, minlength=bins) / count
+    mean = np.bincount(index, confidence, minlength=bins) / count
+    weight = np.bincount(index, minlength=bins) / len(correct)
+    return round(float(weight @ np.abs(accuracy - mean)), 12)
+
+
+def brier_score(probs: np.ndarray, positive: np.ndarray) -> float:
+    """Return the mean squared difference of probability and outcome (Brier 1950).
+
+    Example:
+        >>> brier_score(np.array([0.5, 1.0]), np.array([True, True]))
         0.125
     """
     return float(np.square(probs - positive).mean())

@@ -1,4 +1,4 @@
-"""Two networks on the same images: what changed, and within which limits."""
+"""Paired comparison of two models on the same images, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.metrics.classification import Z95
-from striate.metrics.significance import mcnemar, paired_t
+from striate.metrics.intervals import Z95
+from striate.metrics.significance import mcnemar, paired_t_test
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paired:
-    """How two networks fare on the same images, told by four counts.
+class PairedCounts:
+    """Numbers of images that both, one or none of two models predict correctly.
 
     Args:
-        both: Images that both get right.
-        gained: That only the second gets right.
-        lost: That only the first gets right.
-        neither: That neither gets right.
+        both: Correct in both models.
+        gained: Correct only in the second.
+        lost: Correct only in the first.
+        neither: Wrong in both.
 
     Example:
-        >>> found = Paired(both=90, gained=7, lost=1, neither=2)
-        >>> found.count, found.difference, round(found.p, 4)
+        >>> pair = PairedCounts(both=90, gained=7, lost=1, neither=2)
+        >>> pair.count, pair.difference, round(pair.p_value, 4)
         (100, 0.06, 0.0703)
     """
 
@@ -36,8 +36,8 @@ class Paired:
     neither: int
 
     @classmethod
-    def of(cls, first: np.ndarray, second: np.ndarray) -> Paired:
-        """Count from two (N,) arrays that say which answers are right."""
+    def of(cls, first: np.ndarray, second: np.ndarray) -> PairedCounts:
+        """Count from two (N,) arrays of correctness."""
         return cls(
             both=int((first & second).sum()),
             gained=int((~first & second).sum()),
@@ -45,8 +45,8 @@ class Paired:
             neither=int((~first & ~second).sum()),
         )
 
-    def __add__(self, other: Paired) -> Paired:
-        return Paired(
+    def __add__(self, other: PairedCounts) -> PairedCounts:
+        return PairedCounts(
             both=self.both + other.both,
             gained=self.gained + other.gained,
             lost=self.lost + other.lost,
@@ -55,41 +55,43 @@ class Paired:
 
     @property
     def count(self) -> int:
-        """Return how many images there are."""
+        """Return the number of images."""
         return self.both + self.gained + self.lost + self.neither
 
     @property
     def accuracies(self) -> tuple[float, float]:
-        """Return the share of right answers of the first and of the second."""
-        right = self.both + self.lost, self.both + self.gained
-        return right[0] / self.count, right[1] / self.count
+        """Return the accuracies of the first and of the second model."""
+        correct = self.both + self.lost, self.both + self.gained
+        return correct[0] / self.count, correct[1] / self.count
 
     @property
     def difference(self) -> float:
-        """Return the second's accuracy minus the first's."""
+        """Return the accuracy of the second model minus that of the first."""
         return (self.gained - self.lost) / self.count
 
     @property
     def interval(self) -> Interval:
         """Return Tango's 95 % interval of the difference."""
-        return tango(self.gained, self.lost, self.count)
+        return tango_interval(self.gained, self.lost, self.count)
 
     @property
-    def p(self) -> float:
+    def p_value(self) -> float:
         """Return the exact p-value of McNemar's test."""
         return mcnemar(self.gained, self.lost)
 
 
-def tango(gained: float, lost: float, count: float, z: float = Z95) -> Interval:
-    """Return Tango's score interval of a paired difference of shares (Tango 1998).
+def tango_interval(
+    gained: float, lost: float, count: float, z: float = Z95
+) -> Interval:
+    """Return Tango's score interval of a paired difference of proportions (1998).
 
-    It holds those differences δ that a score test would not reject:
-    |gained − lost − nδ| ≤ z·√(n(2q + δ(1 − δ))), q being the likeliest share of lost
-    images were the true difference δ. Unlike the textbook's d ± z·s it stays within
-    −1 and 1, has width where no image flipped, and holds its promise for few.
+    It contains the differences δ that a score test would not reject:
+    |gained − lost − nδ| ≤ z·√(n(2q + δ(1 − δ))), where q is the likeliest share of
+    lost images if the true difference is δ. Unlike the textbook's d ± z·s it stays
+    within −1 and 1, has a width if no prediction changed, and is right for few images.
 
     Example:
-        >>> low, high = tango(1, 7, 21)
+        >>> low, high = tango_interval(1, 7, 21)
         >>> round(low, 3), round(high, 3)
         (-0.517, -0.026)
     """
@@ -116,7 +118,7 @@ def _score(gained: float, lost: float, count: float, delta: float) -> float:
 
 
 def _edge(inside: float, outside: float, beyond: Callable[[float], bool]) -> float:
-    """Return where the values begin that lie beyond, by halving."""
+    """Return the boundary between inside and outside, by bisection."""
     if not beyond(outside):
         return outside
     for _ in range(60):
@@ -132,24 +134,26 @@ def mean_difference(values: np.ndarray) -> tuple[float, Interval | None]:
     """Return the mean of (N,) paired differences and Student's 95 % interval of it."""
     if len(values) < 2:
         return float(values.mean()), None
-    effect = paired_t(values.tolist())
+    effect = paired_t_test(values.tolist())
     return effect.difference, effect.interval
 
 
-def balanced_difference(classes: Sequence[Paired]) -> tuple[float, Interval]:
+def balanced_accuracy_difference(
+    classes: Sequence[PairedCounts],
+) -> tuple[float, Interval]:
     """Return the difference in balanced accuracy, with a 95 % interval.
 
     Balanced accuracy weighs an image of a rare class more than one of a frequent
-    class. It varies like an accuracy over fewer images: their effective number takes
-    the place of the count in Tango's interval, as Korn and Graubard (1998) do for
-    weighted samples. For classes of one size that is nearly the interval of accuracy.
+    class. It varies like an accuracy over fewer images: their effective number
+    replaces the count in Tango's interval, as in Korn and Graubard (1998) for weighted
+    samples. For classes of equal size this is nearly the interval of the accuracy.
 
     Args:
         classes: The counts of each class that occurs.
 
     Example:
-        >>> one = Paired(both=40, gained=6, lost=1, neither=3)
-        >>> difference, (low, high) = balanced_difference([one, one])
+        >>> pair = PairedCounts(both=40, gained=6, lost=1, neither=3)
+        >>> difference, (low, high) = balanced_accuracy_difference([pair, pair])
         >>> round(difference, 3), round(low, 3), round(high, 3)
         (0.1, 0.031, 0.182)
     """
@@ -157,14 +161,16 @@ def balanced_difference(classes: Sequence[Paired]) -> tuple[float, Interval]:
     gained = sum(c.gained / c.count for c in classes) / size
     lost = sum(c.lost / c.count for c in classes) / size
     count = _effective_count(classes, gained, lost)
-    return gained - lost, tango(gained * count, lost * count, count)
+    return gained - lost, tango_interval(gained * count, lost * count, count)
 
 
-def _effective_count(classes: Sequence[Paired], gained: float, lost: float) -> float:
-    """Return how many equally weighed images would vary as much as these.
+def _effective_count(
+    classes: Sequence[PairedCounts], gained: float, lost: float
+) -> float:
+    """Return the number of equally weighted images with the same variance.
 
-    Were flips equally frequent in all classes it would be K²/Σ(1/n). Where the rare
-    classes flip more, the variance seen says how much less it is.
+    If flips were equally frequent in all classes, it would be K²/Σ(1/n). It is less
+    if the rare classes flip more, by the observed variance.
     """
     count = len(classes) ** 2 / sum(1 / c.count for c in classes)
     flips = ((c.gained + c.lost) / c.count - c.difference**2 for c in classes)

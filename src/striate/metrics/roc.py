@@ -1,4 +1,4 @@
-"""How well do probabilities order images, whatever the threshold?"""
+"""ROC AUC with its interval, precision–recall curve and average precision."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from striate.metrics.classification import Z95
+from striate.metrics.intervals import Z95
 
 _HALVINGS = 60
 
 
 def roc_auc(probs: np.ndarray, positive: np.ndarray) -> float:
-    """Return how often an image of the class has the higher probability of the two.
+    """Return the area under the ROC curve (AUC) of one class.
 
-    The area under the ROC curve is Mann and Whitney's statistic (Hanley and McNeil
-    1982); ties count half. Both kinds of images must be there.
+    It is Mann and Whitney's statistic (Hanley and McNeil 1982): the share of pairs of
+    a positive and a negative image in which the positive has the higher probability.
+    Ties count half. There must be images of both kinds.
 
     Example:
         >>> roc_auc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1], bool))
         0.875
     """
-    _, place, counts = np.unique(probs, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[place]
-    many = int(positive.sum())
-    above = ranks[positive].sum() - many * (many + 1) / 2
-    return float(above / (many * (len(probs) - many)))
+    _, index, counts = np.unique(probs, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[index]
+    positives = int(positive.sum())
+    above = ranks[positive].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * (len(probs) - positives)))
 
 
 def auc_interval(auc: float, positives: int, negatives: int) -> tuple[float, float]:
-    """Return the 95 % interval of a ROC area (Newcombe 2006, method 5).
+    """Return the 95 % interval of a ROC AUC (Newcombe 2006, method 5).
 
-    The areas θ with |θ − found| ≤ z·√V(θ), V being Hanley and McNeil's variance with
-    both counts evened out. Like Wilson's it has a width at 100 % too.
+    The areas θ with |θ − AUC| ≤ z·√V(θ), where V is Hanley and McNeil's variance with
+    the mean of both counts. Like Wilson's interval it has a width at 100 % too.
 
     Example:
         >>> low, high = auc_interval(1.0, 20, 30)
@@ -47,7 +48,7 @@ def auc_interval(auc: float, positives: int, negatives: int) -> tuple[float, flo
 
 
 def _farthest(auc: float, end: float, positives: int, negatives: int) -> float:
-    """Return the area towards `end` that is just not contradicted, by halving."""
+    """Return the interval's limit on the side of `end`, by bisection."""
     near, far = auc, end
     for _ in range(_HALVINGS):
         middle = (near + far) / 2
@@ -65,8 +66,8 @@ def _deviation(area: float, positives: int, negatives: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trade:
-    """Recall against precision at every threshold that tells, the highest first."""
+class PrecisionRecallCurve:
+    """Precision and recall at every distinct threshold, highest first."""
 
     thresholds: np.ndarray = field(repr=False)
     recall: np.ndarray = field(repr=False)
@@ -74,26 +75,29 @@ class Trade:
 
     @property
     def average_precision(self) -> float:
-        """Return precision, averaged over the steps of recall."""
+        """Return the precision averaged over the steps of recall."""
         steps = np.diff(self.recall, prepend=0.0)
         return float(steps @ self.precision)
 
 
-def trade(probs: np.ndarray, positive: np.ndarray) -> Trade:
-    """Return recall and precision of calling the class from each probability on.
+def precision_recall_curve(
+    probs: np.ndarray, positive: np.ndarray
+) -> PrecisionRecallCurve:
+    """Return precision and recall of one class at every distinct threshold.
 
     Example:
-        >>> found = trade(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool))
-        >>> found.recall.tolist(), found.precision.round(2).tolist()
+        >>> probs, positive = np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool)
+        >>> curve = precision_recall_curve(probs, positive)
+        >>> curve.recall.tolist(), curve.precision.round(2).tolist()
         ([0.5, 0.5, 1.0], [1.0, 0.5, 0.67])
-        >>> round(found.average_precision, 3)
+        >>> round(curve.average_precision, 3)
         0.833
     """
     order = np.argsort(-probs, kind="stable")
     falling = probs[order]
     last = np.flatnonzero(np.append(np.diff(falling) != 0, True))
     hits = positive[order].cumsum()[last]
-    return Trade(
+    return PrecisionRecallCurve(
         thresholds=falling[last],
         recall=hits / positive.sum(),
         precision=hits / (last + 1),

@@ -1,4 +1,4 @@
-"""Could it be chance? Exact and classical tests on plain numbers."""
+"""Significance tests: McNemar, sign test, Holm, paired t and Welch's t."""
 
 from __future__ import annotations
 
@@ -12,82 +12,83 @@ from scipy.special import bdtr, bdtrc, betaincinv, stdtr, stdtrit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
-    """A mean difference over repetitions, with its 95 % interval.
+class MeanDifference:
+    """A mean difference over repetitions, with 95 % interval and p-value.
 
-    `interval` and `p` are None where the repetitions do not differ at all: figures
-    counted in images can agree by accident, and no deviation is then known.
+    `interval` and `p_value` are None if all repetitions have the same difference:
+    accuracies can agree by accident, and the deviation is then unknown.
     """
 
     difference: float
     interval: tuple[float, float] | None
-    p: float | None
+    p_value: float | None
 
 
 def mcnemar(gained: int, lost: int) -> float:
     """Return the exact two-sided p-value of McNemar's test (McNemar 1947).
 
-    Of two networks on the same images, only those count that exactly one of them
-    gets right. Were they equally good, each such image would fall to either with
-    probability ½: P = 2·P(B ≤ min), B binomial with gained + lost tosses, at most 1.
+    Of two models on the same images, only the images count that exactly one of them
+    predicts correctly. If both are equally good, each such image is the first's or the
+    second's with probability ½: P = 2·P(B ≤ min), B binomial with gained + lost
+    tosses, at most 1.
 
     Args:
-        gained: Images that only the second gets right.
-        lost: Images that only the first gets right.
+        gained: Images that only the second predicts correctly.
+        lost: Images that only the first predicts correctly.
 
     Example:
         >>> mcnemar(9, 1), mcnemar(4, 4), mcnemar(0, 0)
         (0.021484375, 1.0, 1.0)
     """
-    return min(1.0, 2 * no_loss(max(gained, lost), min(gained, lost)))
+    return min(1.0, 2 * sign_test(max(gained, lost), min(gained, lost)))
 
 
-def no_loss(lost: int, won: int) -> float:
-    """Return how likely at least so many losses are, were losing and winning equal.
+def sign_test(lost: int, won: int) -> float:
+    """Return the one-sided p-value of the sign test: at least `lost` losses by chance.
 
-    McNemar's test, exact and one-sided: where only losses are a question.
+    This is the exact one-sided McNemar test, for questions about losses only.
 
     Example:
-        >>> no_loss(5, 0), no_loss(0, 0)
+        >>> sign_test(5, 0), sign_test(0, 0)
         (0.03125, 1.0)
     """
     return float(bdtr(won, lost + won, 0.5))
 
 
-def holm(values: Sequence[float]) -> tuple[float, ...]:
-    """Return p-values corrected for their number (Holm 1979).
+def holm_correction(values: Sequence[float]) -> tuple[float, ...]:
+    """Return p-values corrected for multiple tests (Holm 1979).
 
-    The smallest is multiplied by their count k, the next by k − 1, and so on, none
-    falling below the one before: the chance of a single false alarm among all stays
-    at the level of one test, whatever the dependence between them.
+    The smallest is multiplied by their count k, the next by k − 1, and so on, and
+    none may fall below the one before. The probability of any false positive then
+    stays at the level of one test, whatever the dependence between the tests.
 
     Example:
-        >>> holm([0.01, 0.04, 0.03])
+        >>> holm_correction([0.01, 0.04, 0.03])
         (0.03, 0.06, 0.06)
     """
     corrected = [0.0] * len(values)
     largest = 0.0
-    for done, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
-        largest = max(largest, min(1.0, (len(values) - done) * values[i]))
+    for rank, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[i]))
         corrected[i] = largest
     return tuple(corrected)
 
 
-def paired_t(differences: Sequence[float], overlap: float = 0.0) -> Effect:
-    """Return Student's test of a mean difference between paired repetitions.
+def paired_t_test(differences: Sequence[float], overlap: float = 0.0) -> MeanDifference:
+    """Return the paired t-test of a mean difference over repetitions.
 
-    Repetitions that deal the same images anew share most of their training
-    images, so that they agree more than independent ones would. The variance of
-    their mean is then s²·(1/n + overlap), overlap being test over training images
-    (Nadeau and Bengio 2003); without it the test would see too much.
+    Repetitions that split the same images anew share most of their training images,
+    so they agree more than independent ones. The variance of their mean is then
+    s²·(1/n + overlap), where overlap is test over training images (Nadeau and Bengio
+    2003). Without it, p-values would be too small.
 
     Args:
-        differences: Second minus first, one a repetition; at least two.
-        overlap: 0 where all repetitions were judged on one fixed test split.
+        differences: Second minus first for each repetition; at least two.
+        overlap: 0 if all repetitions were evaluated on one fixed test split.
 
     Example:
-        >>> effect = paired_t([0.01, 0.02, 0.03])
-        >>> round(effect.difference, 6), round(effect.p, 4)
+        >>> effect = paired_t_test([0.01, 0.02, 0.03])
+        >>> round(effect.difference, 6), round(effect.p_value, 4)
         (0.02, 0.0742)
     """
     count = len(differences)
@@ -95,63 +96,63 @@ def paired_t(differences: Sequence[float], overlap: float = 0.0) -> Effect:
     return _effect(fmean(differences), error, count - 1)
 
 
-def welch(
+def welch_t_test(
     first: Sequence[float], second: Sequence[float], overlap: float = 0.0
-) -> Effect:
-    """Return Welch's test (1947) between two unpaired sets of repetitions.
+) -> MeanDifference:
+    """Return Welch's t-test (1947) between two unpaired sets of repetitions.
 
     Args:
-        first: One figure a repetition; at least two.
+        first: One value for each repetition; at least two.
         second: Likewise.
-        overlap: As in `paired_t`.
+        overlap: As in `paired_t_test`.
 
     Example:
-        >>> effect = welch([0.90, 0.91, 0.92], [0.94, 0.95, 0.96])
-        >>> round(effect.difference, 6), round(effect.p, 4)
+        >>> effect = welch_t_test([0.90, 0.91, 0.92], [0.94, 0.95, 0.96])
+        >>> round(effect.difference, 6), round(effect.p_value, 4)
         (0.04, 0.008)
     """
     groups = (first, second)
     errors = [variance(group) * (1 / len(group) + overlap) for group in groups]
     difference = fmean(second) - fmean(first)
     total = sum(errors)
-    if not _apart(total, difference):
-        return Effect(difference=difference, interval=None, p=None)
+    if not _exceeds_rounding(total, difference):
+        return MeanDifference(difference=difference, interval=None, p_value=None)
     parts = [e * e / (len(g) - 1) for e, g in zip(errors, groups, strict=True)]
     return _effect(difference, math.sqrt(total), total * total / sum(parts))
 
 
-def _apart(squared: float, difference: float) -> bool:
-    """Tell a deviation from the rounding of floats."""
+def _exceeds_rounding(squared: float, difference: float) -> bool:
+    """Return whether a deviation is more than floating-point rounding."""
     return squared > (1e-12 * max(1.0, abs(difference))) ** 2
 
 
-def _effect(difference: float, error: float, freedom: float) -> Effect:
-    if not _apart(error * error, difference):
-        return Effect(difference=difference, interval=None, p=None)
+def _effect(difference: float, error: float, freedom: float) -> MeanDifference:
+    if not _exceeds_rounding(error * error, difference):
+        return MeanDifference(difference=difference, interval=None, p_value=None)
     half = float(stdtrit(freedom, 0.975)) * error
-    p = 2 * float(stdtr(freedom, -abs(difference) / error))
+    p_value = 2 * float(stdtr(freedom, -abs(difference) / error))
     interval = (difference - half, difference + half)
-    return Effect(difference=difference, interval=interval, p=p)
+    return MeanDifference(difference=difference, interval=interval, p_value=p_value)
 
 
-def at_least(rank: int, count: int, share: float) -> float:
-    """Return how likely `count` tosses of a share bring at least `rank`.
+def binomial_tail(rank: int, count: int, share: float) -> float:
+    """Return P(B ≥ rank), B binomial with `count` tosses of probability `share`.
 
     Example:
-        >>> round(at_least(59, 59, 0.95), 4)
+        >>> round(binomial_tail(59, 59, 0.95), 4)
         0.0485
     """
     return float(bdtrc(rank - 1, count, share))
 
 
-def coverage(rank: int, count: int) -> tuple[float, float]:
-    """Return the 95 % range of the share of new values above the rank-th highest.
+def order_statistic_interval(rank: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of the share of new values above the rank-th highest.
 
     That share is Beta(rank, count + 1 − rank) for any continuous distribution (Wilks
-    1941), so the range holds whatever the values are.
+    1941), so the interval holds whatever the distribution of the values.
 
     Example:
-        >>> low, high = coverage(95, 100)
+        >>> low, high = order_statistic_interval(95, 100)
         >>> round(low, 3), round(high, 3)
         (0.887, 0.978)
     """

@@ -1,4 +1,4 @@
-"""From which probability on is an image called by a class's name?"""
+"""Decision threshold of one class: confusion counts, and the threshold for a recall."""
 
 from __future__ import annotations
 
@@ -7,128 +7,132 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.metrics.classification import wilson
-from striate.metrics.significance import at_least
+from striate.metrics.intervals import wilson_interval
+from striate.metrics.significance import binomial_tail
 
-SURE = 0.95  # of a recall that is promised, not only aimed at
+CONFIDENCE = 0.95  # of a guaranteed recall
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What comes of calling: of the class found and missed, of the rest called or not.
+class ConfusionCounts:
+    """True and false positives and negatives of one class against the others.
 
-    Shares of no images are 0, and their intervals say that nothing is known.
+    A ratio with denominator 0 is 0, and its interval is (0, 1).
     """
 
-    found: int
-    missed: int
-    alarms: int
-    passed: int
+    tp: int
+    fn: int
+    fp: int
+    tn: int
 
     @property
     def count(self) -> int:
-        """Return all images."""
-        return self.found + self.missed + self.alarms + self.passed
+        """Return the number of images."""
+        return self.tp + self.fn + self.fp + self.tn
 
     @property
     def positives(self) -> int:
-        """Return the images of the class."""
-        return self.found + self.missed
+        """Return the number of images of the class."""
+        return self.tp + self.fn
 
     @property
     def negatives(self) -> int:
-        """Return the images of the rest."""
-        return self.alarms + self.passed
+        """Return the number of images of other classes."""
+        return self.fp + self.tn
 
     @property
-    def called(self) -> int:
-        """Return the images that are called by the name."""
-        return self.found + self.alarms
+    def predicted_positives(self) -> int:
+        """Return the number of images predicted as the class."""
+        return self.tp + self.fp
 
     @property
     def recall(self) -> float:
-        """Return the share found, of the class."""
-        return self.found / max(self.positives, 1)
+        """Return the recall, TP / (TP + FN)."""
+        return self.tp / max(self.positives, 1)
 
     @property
     def recall_interval(self) -> Interval:
-        """Return its Wilson interval at 95 %."""
-        return wilson(self.found, self.positives)
+        """Return Wilson's 95 % interval of the recall."""
+        return wilson_interval(self.tp, self.positives)
 
     @property
     def precision(self) -> float:
-        """Return the share of the class, of what is called so."""
-        return self.found / max(self.called, 1)
+        """Return the precision, TP / (TP + FP)."""
+        return self.tp / max(self.predicted_positives, 1)
 
     @property
     def precision_interval(self) -> Interval:
-        """Return its Wilson interval at 95 %."""
-        return wilson(self.found, self.called)
+        """Return Wilson's 95 % interval of the precision."""
+        return wilson_interval(self.tp, self.predicted_positives)
 
     @property
     def specificity(self) -> float:
-        """Return the share left alone, of the rest."""
-        return self.passed / max(self.negatives, 1)
+        """Return the specificity, TN / (TN + FP)."""
+        return self.tn / max(self.negatives, 1)
 
     @property
     def specificity_interval(self) -> Interval:
-        """Return its Wilson interval at 95 %."""
-        return wilson(self.passed, self.negatives)
+        """Return Wilson's 95 % interval of the specificity."""
+        return wilson_interval(self.tn, self.negatives)
 
 
-def counts(probs: np.ndarray, positive: np.ndarray, threshold: float) -> Counts:
-    """Count what comes of calling every image from a probability on.
+def confusion_counts(
+    probs: np.ndarray, positive: np.ndarray, threshold: float
+) -> ConfusionCounts:
+    """Return the confusion counts of predicting the class from a threshold on.
 
     Args:
         probs: (N,) probabilities of the class.
-        positive: (N,) whether the image is of it.
-        threshold: The least probability that is called.
+        positive: (N,) whether the image is of the class.
+        threshold: The lowest probability that is predicted as the class.
 
     Example:
-        >>> counts(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 0.5)
-        Counts(found=1, missed=1, alarms=1, passed=0)
+        >>> confusion_counts(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 0.5)
+        ConfusionCounts(tp=1, fn=1, fp=1, tn=0)
     """
-    called = probs >= threshold
-    return Counts(
-        found=int((called & positive).sum()),
-        missed=int((~called & positive).sum()),
-        alarms=int((called & ~positive).sum()),
-        passed=int((~called & ~positive).sum()),
+    predicted = probs >= threshold
+    return ConfusionCounts(
+        tp=int((predicted & positive).sum()),
+        fn=int((~predicted & positive).sum()),
+        fp=int((predicted & ~positive).sum()),
+        tn=int((~predicted & ~positive).sum()),
     )
 
 
-def rank_for(recall: float, positives: int) -> int:
-    """Return how many of the class must be found for this recall.
+def required_tp(recall: float, positives: int) -> int:
+    """Return how many true positives a recall requires.
 
     Example:
-        >>> rank_for(0.95, 100), rank_for(0.95, 10)
+        >>> required_tp(0.95, 100), required_tp(0.95, 10)
         (95, 10)
     """
     return max(1, math.ceil(recall * positives - 1e-9))
 
 
-def sure_rank(recall: float, positives: int, sure: float = SURE) -> int | None:
-    """Return how many must be found here to be sure of the recall elsewhere.
+def guaranteed_tp(
+    recall: float, positives: int, confidence: float = CONFIDENCE
+) -> int | None:
+    """Return how many true positives guarantee a recall on new images.
 
-    What new images find above the k-th highest of n is Beta(k, n + 1 − k), whatever
+    The share of new images above the k-th highest of n is Beta(k, n + 1 − k), whatever
     the probabilities' distribution (Wilks 1941): above `recall` with the probability
-    that n tosses of it bring fewer than k. None where even all n do not do:
-    95 % of 95 % takes 59.
+    that n tosses of it bring fewer than k. None if even all n are too few: a recall
+    of 95 % with 95 % confidence takes 59.
 
     Example:
-        >>> sure_rank(0.95, 58), sure_rank(0.95, 59), sure_rank(0.95, 200)
+        >>> guaranteed_tp(0.95, 58), guaranteed_tp(0.95, 59), guaranteed_tp(0.95, 200)
         (None, 59, 196)
     """
-    for rank in range(rank_for(recall, positives), positives + 1):
-        if at_least(rank, positives, recall) <= 1 - sure:
+    for rank in range(required_tp(recall, positives), positives + 1):
+        if binomial_tail(rank, positives, recall) <= 1 - confidence:
             return rank
     return None
 
 
 def threshold_at(probs: np.ndarray, positive: np.ndarray, rank: int) -> float:
-    """Return the highest probability from which on so many of the class are found.
+    """Return the highest threshold with `rank` true positives.
 
     Example:
         >>> threshold_at(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 2)

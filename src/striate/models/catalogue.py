@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from striate.core.errors import SettingError
+from striate.core.preprocess import ImageSpec
 from striate.core.registry import Registry
-from striate.core.seeds import derive
-from striate.core.spec import ImageSpec
+from striate.core.seeds import derive_seed
 from striate.models.timm import build, describe, is_timm
 
 Builder = Callable[[ImageSpec, int], nn.Module]
@@ -144,7 +144,7 @@ def create_model(
     image = _image(entry.image, in_chans, image_size)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
-            torch.manual_seed(derive(seed, "initialise"))
+            torch.manual_seed(derive_seed(seed, "initialise"))
         return entry.build(image, classes)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from striate.core.arithmetic import Window, walk
-from striate.core.spec import ImageSpec
+from striate.core.conv_arithmetic import Window, output_side_through
+from striate.core.preprocess import ImageSpec
 
 HEAD_STARTS = ("avgpool", "flatten")  # first layer behind the feature maps
 
@@ -150,7 +150,11 @@ def flat_features(
             windows.append(_window(f"{prefix}{name}", layer))
         if isinstance(layer, nn.Conv2d):
             channels = layer.out_channels
-    return walk(image.height, windows) * walk(image.width, windows) * channels
+    return (
+        output_side_through(image.height, windows)
+        * output_side_through(image.width, windows)
+        * channels
+    )
 
 
 def _window(name: str, layer: nn.Conv2d | nn.MaxPool2d) -> Window:

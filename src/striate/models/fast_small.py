@@ -23,8 +23,8 @@ from functools import partial
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
-from striate.core.spec import ImageSpec
+from striate.core.conv_arithmetic import Window, output_side_through
+from striate.core.preprocess import ImageSpec
 from striate.layers.whiten import Whiten
 from striate.models.catalogue import register_model
 from striate.models.classifier import ImageClassifier
@@ -90,7 +90,11 @@ def fast_small(
         windows.append(Window(name=name, kernel=3, stride=stride, padding=1))
         windows += [Window(name=f"{name}.pool", kernel=2, stride=2)] * pooled
         channels = width
-    flat = walk(image.height, windows) * walk(image.width, windows) * channels
+    flat = (
+        output_side_through(image.height, windows)
+        * output_side_through(image.width, windows)
+        * channels
+    )
     whiten = Whiten(image.channels, config.whitened, kernel_size=5, stride=2)
     head = {"flatten": nn.Flatten(), "fc": nn.Linear(flat, num_classes)}
     return ImageClassifier({"whiten": whiten, **blocks, **head})

@@ -42,10 +42,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from striate.core.arithmetic import Window, walk
 from striate.core.aux_heads import HeadOutputs
+from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.errors import GeometryError
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.layers.inception import Inception, InceptionWidths, conv_relu
 from striate.layers.lrn import LRN
 from striate.models.catalogue import register_model
@@ -167,7 +167,7 @@ def googlenet(
     """
     windows = _windows(config)
     for side in (image.height, image.width):
-        walk(side, windows)
+        output_side_through(side, windows)
     aux = _aux_heads(image, num_classes, config) if config.aux else {}
     features = _features(image.channels, config)
     model = GoogLeNet(features, aux, config.dropout, num_classes)
@@ -235,7 +235,9 @@ def _aux_positions(image: ImageSpec, config: GoogLeNetConfig) -> int:
     mean = Window(name="the auxiliary heads' mean", kernel=5, stride=3)
     windows = [*_windows(config)[:-1], mean]
     try:
-        return walk(image.height, windows) * walk(image.width, windows)
+        return output_side_through(image.height, windows) * output_side_through(
+            image.width, windows
+        )
     except GeometryError as error:
         fix = f"{error.fix}, or build googlenet_no_aux, which has no such heads"
         raise GeometryError(error.what, fix=fix) from error

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from striate.core.errors import SettingError
-from striate.core.seeds import derive
+from striate.core.seeds import derive_seed
 
 AUXILIARY = r"aux\d*\."  # names of the tensors of auxiliary heads
 
@@ -53,7 +53,7 @@ def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
         what = "a hidden layer needs a dense layer at the end, and there is none"
         raise SettingError(what, where="--head-hidden", fix="leave --head-hidden out")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "hidden"))
+        torch.manual_seed(derive_seed(seed, "hidden"))
         first = nn.Linear(old.in_features, units)
         last = nn.Linear(units, old.out_features, bias=old.bias is not None)
     above, _, key = name.rpartition(".")

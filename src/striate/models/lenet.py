@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
-from striate.core.spec import ImageSpec
+from striate.core.conv_arithmetic import Window, output_side_through
+from striate.core.preprocess import ImageSpec
 from striate.layers.partial_conv import LENET_C3, PartialConv2d
 from striate.layers.rbf import RBFOutput, class_codes
 from striate.layers.scaled_tanh import ScaledTanh
@@ -61,8 +61,8 @@ def lenet5(image: ImageSpec, num_classes: int) -> LeNet5:
         >>> sum(p.numel() for p in create_model("lenet5").parameters())
         60000
     """
-    rows = walk(image.height, PAPER_WINDOWS)
-    columns = walk(image.width, PAPER_WINDOWS)
+    rows = output_side_through(image.height, PAPER_WINDOWS)
+    columns = output_side_through(image.width, PAPER_WINDOWS)
     model = LeNet5(
         {
             "c1": nn.Conv2d(image.channels, 6, 5),

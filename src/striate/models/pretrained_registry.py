@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from striate.core.preprocess import NORMALIZATIONS
 from striate.core.registry import Registry
-from striate.core.spec import NORMALIZATIONS
 
 _HOST = "https://download.pytorch.org/models/"
 _imagenet = NORMALIZATIONS["imagenet"]

@@ -35,9 +35,9 @@ from functools import partial
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
+from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.errors import SettingError
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.layers.blur import BlurPool
 from striate.layers.init import he
 from striate.layers.residual import (
@@ -167,7 +167,7 @@ def _check_size(image: ImageSpec, config: ResNetConfig) -> None:
         windows.append(Window(name=name, kernel=margin + 1))
         windows.append(Window(name=name, kernel=1, stride=2, padding=(0, margin)))
     for side in (image.height, image.width):
-        walk(side, windows)
+        output_side_through(side, windows)
 
 
 def resnet(

@@ -20,8 +20,8 @@ from striate.core.errors import (
     UnknownNameError,
     WeightsError,
 )
-from striate.core.registry import nearest
-from striate.core.spec import ImageSpec, Preprocess
+from striate.core.preprocess import ImageSpec, Preprocess
+from striate.core.registry import closest_names
 
 PREFIX = "timm:"
 CLASSES = 1000  # default for weights without a classifier
@@ -177,7 +177,7 @@ def _config(name: str) -> tuple[str, Any]:
     known = timm.list_models()
     if family not in known:
         what = f"timm {version('timm')} has no network '{family}'"
-        raise _unknown(what, nearest(family, known))
+        raise _unknown(what, closest_names(family, known))
     if tag and timm_name not in (tagged := get_arch_pretrained_cfgs(family)):
         what = f"timm {version('timm')} has no weights '{tag}' of {family}"
         raise _unknown(what, list(tagged))

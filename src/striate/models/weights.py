@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from striate.core.dtypes import misfit
+from striate.core.dtypes import dtype_mismatch
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file
 from striate.models.adapt import adapted, first_kernel
@@ -209,7 +209,7 @@ def _difference(name: str, state: State, target: Tensor) -> str:
     tensor = state[name]
     if tensor.shape != target.shape:
         return f"{name} is {_sides(tensor)}, the network's is {_sides(target)}"
-    dtype = misfit(tensor.dtype, target.dtype, convert=True)
+    dtype = dtype_mismatch(tensor.dtype, target.dtype, convert=True)
     return f"{name} {dtype}" if dtype else ""
 
 

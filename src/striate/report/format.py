@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 from striate.core.findings import Cell
-from striate.core.format import size_text
+from striate.core.format import format_bytes
 
 MINUS = "−"
 NUMERIC = ("integer", "number", "share", "percent", "ratio", "bytes")
@@ -114,7 +114,7 @@ def cell_text(cell: Cell, kind: str) -> str:
     if kind in ("share", "percent", "ratio"):
         return percent(cell, 2 if kind == "ratio" else 1)
     if kind == "bytes":
-        return size_text(int(cell))
+        return format_bytes(int(cell))
     if isinstance(cell, int):
         return f"{cell:,}".replace("-", MINUS)
     return number(cell)

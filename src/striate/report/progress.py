@@ -23,9 +23,9 @@ SHOWN = {  # what an epoch's line says, if the row has it
     "train_loss": "train loss",
     "val_loss": "val loss",
     "val_accuracy": "val accuracy",
-    "val_balanced": "balanced",
+    "val_balanced_accuracy": "balanced",
 }
-SHARES = ("val_accuracy", "val_balanced")
+SHARES = ("val_accuracy", "val_balanced_accuracy")
 
 
 class Progress:

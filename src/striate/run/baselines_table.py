@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from striate.core.files import damage_named, read_json
+from striate.core.files import damaged_file_errors, read_json
 from striate.core.findings import Cell, Column, Section, Table
 from striate.run import layout as names
 from striate.run.scorecard import span
@@ -90,7 +90,7 @@ def rival_section(folder: Path) -> tuple[Section, ...]:
     if not path.is_file():
         return ()
     said = read_json(path)
-    with damage_named(path):
+    with damaged_file_errors(path):
         rows = said["rivals"]
         found = [
             Baseline(**{**row, "interval": tuple(row["interval"])}) for row in rows

@@ -18,7 +18,7 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution import ExecutionConfig
 from striate.engine.loop import FitConfig
-from striate.engine.loss import ClassCost, even_weights, shares
+from striate.engine.loss import ClassBalance, balanced_class_weights, class_priors
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.run.recipe import AUTO, Recipe
@@ -81,8 +81,8 @@ def batches_of(
         classes=data.num_classes,
         seed=recipe.seed,
         device=device,
-        rank=ranks.place.rank if ranks else 0,
-        world_size=ranks.world if ranks else 1,
+        rank=ranks.rank_info.rank if ranks else 0,
+        world_size=ranks.world_size if ranks else 1,
     )
 
 
@@ -156,22 +156,22 @@ def plan_of(data: ImageData, recipe: Recipe, device: torch.device) -> FitConfig:
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
-        classes=cost_of_classes(data, recipe, device),
+        class_balance=cost_of_classes(data, recipe, device),
         balanced=recipe.class_weights != "none",
         seed=recipe.seed,
-        pieces=recipe.accumulate,
+        micro_batches=recipe.accumulate,
     )
 
 
 def cost_of_classes(
     data: ImageData, recipe: Recipe, device: torch.device
-) -> ClassCost | None:
+) -> ClassBalance | None:
     """Return how the cost makes up for uneven classes, where it is to do so."""
     counts = data.subset("train").labels.bincount(minlength=data.num_classes)
     if recipe.class_weights == "auto":
-        return ClassCost(prior=shares(counts).to(device))
+        return ClassBalance(prior=class_priors(counts).to(device))
     if recipe.class_weights == "loss":
-        return ClassCost(weights=even_weights(counts).to(device))
+        return ClassBalance(weights=balanced_class_weights(counts).to(device))
     return None
 
 
@@ -192,11 +192,13 @@ def way_of(recipe: Recipe) -> ExecutionConfig:
 
 def rank_notes(recipe: Recipe) -> tuple[str, ...]:
     """Say how many processes learn, and with how many threads."""
-    place = RankInfo.of()
-    if place.world == 1:
+    place = RankInfo.from_environment()
+    if place.world_size == 1:
         return ()
     threads = torch.get_num_threads()
     each = "1 thread" if threads == 1 else f"{threads} threads"
-    share = f"{place.world} processes of {each} share each step's {recipe.batch_size}"
+    share = (
+        f"{place.world_size} processes of {each} share each step's {recipe.batch_size}"
+    )
     norms = "whole batch" if recipe.sync_batch_norm else "own share of it"
     return (f"{share} images; batch norm sees the {norms}",)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError
-from striate.core.hooks import followed, lent
+from striate.core.hooks import model_restored, trace_modules
 from striate.data.progressive_resize import Side
 
 
@@ -39,13 +39,13 @@ def check_sides(
         begun.pop()
 
     # Numbers too are changed in training mode: those of batch norm. Copies take them.
-    with lent(model, Tensor.clone) as trial, torch.no_grad():
+    with model_restored(model, Tensor.clone) as trial, torch.no_grad():
         trial.train()
         for height, width in dict.fromkeys(sides):
             probe = torch.zeros(2, channels, height, width, device=device)
             begun.clear()
             try:
-                with followed(trial, enter=enter, leave=leave):
+                with trace_modules(trial, enter=enter, leave=leave):
                     trial(probe)
             except (RuntimeError, ValueError, GeometryError) as error:
                 raise _refusal(error, height, width, begun) from error

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from striate.core.append_log import Lines
+from striate.core.append_log import AppendLog
 from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, is_snapshot_step
 from striate.run import layout as names
@@ -51,20 +51,20 @@ class Norms:
         path = folder / names.NORMS
         kept = _rows_up_to(path, begun) if begun else []
         self._seen = {_step_of(row) for row in kept[1:]}
-        self._rows = Lines(path, {"bytes": len(b"".join(kept))})
+        self._rows = AppendLog(path, {"bytes": len(b"".join(kept))})
         if not kept:
-            self._rows.add(",".join(COLUMNS))
+            self._rows.append(",".join(COLUMNS))
 
     def begin(self, step: int) -> None:
         """Look before a sitting's first step, if it is time to."""
         if is_snapshot_step(step):
             self.look(step)
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step_end(self, done: StepResult) -> None:
         """Look, if it is time to."""
         self.begin(done.step + 1)
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch_end(self, done: EpochResult) -> None:
         """Hand over what was found."""
         self._rows.flush()
 
@@ -75,7 +75,7 @@ class Norms:
         self._seen.add(step)
         levels = depth_profile(self._model, self._x, self._labels, training=True)
         for level in levels:
-            self._rows.add(_row(step, level))
+            self._rows.append(_row(step, level))
 
     def close(self) -> None:
         """Hand over what waits, and let go of the file."""

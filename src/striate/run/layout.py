@@ -9,7 +9,7 @@ from pathlib import Path
 
 from striate.core.errors import RunError
 from striate.core.files import read_json, storage_errors
-from striate.core.registry import nearest
+from striate.core.registry import closest_names
 from striate.run.lock import LOCK, held
 
 MANIFEST = "manifest.json"
@@ -174,7 +174,7 @@ def find_run(path: str | Path) -> Path:
         if (candidate / MANIFEST).is_file():
             return candidate
     have = [p.parent.name for p in Path("runs").glob(f"*/*/{MANIFEST}")]
-    close = nearest(Path(path).name, have)
+    close = closest_names(Path(path).name, have)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give the folder that `striate train` printed"
     raise RunError("no run folder is there", where=path, fix=fix)

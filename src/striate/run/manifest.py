@@ -70,10 +70,10 @@ def circumstances(
     computing = (*COMPUTING, *packages_of(recipe.model))
     return {
         **{name: version(name) for name in computing},
-        **devices.circumstances(device),
+        **devices.compute_environment(device),
         **settings,
         "order": _order(data),
-        "processes": str(RankInfo.of().world),
+        "processes": str(RankInfo.from_environment().world_size),
         "images": data_hash(data),
     }
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.core.files import damage_named, read_csv, write_csv
-from striate.core.spec import Labels
+from striate.core.class_names import ClassNames
+from striate.core.files import damaged_file_errors, read_csv, write_csv
 from striate.engine.evaluate import Outputs
-from striate.metrics.classification import Score, score
+from striate.metrics.classification import ClassificationMetrics, classification_metrics
 
 _PREFIX = "p_"
 WIDE = 1000  # classes from which a column each would be larger than the images
@@ -36,10 +36,12 @@ class Predictions:
     truth: np.ndarray
     probs: np.ndarray
     losses: np.ndarray
-    labels: Labels
+    labels: ClassNames
 
     @classmethod
-    def of(cls, paths: Sequence[str], outputs: Outputs, labels: Labels) -> Predictions:
+    def of(
+        cls, paths: Sequence[str], outputs: Outputs, labels: ClassNames
+    ) -> Predictions:
         """Take a network's outputs for the images at `paths`."""
         probs = outputs.probs
         return cls(
@@ -56,9 +58,11 @@ class Predictions:
         most: np.ndarray = self.probs.argmax(1)
         return most
 
-    def score(self) -> Score:
+    def score(self) -> ClassificationMetrics:
         """Return the figures of merit."""
-        return score(self.probs, self.truth, self.losses, self.labels.names)
+        return classification_metrics(
+            self.probs, self.truth, self.losses, self.labels.names
+        )
 
     def most_wrong(self, count: int) -> list[int]:
         """Return the positions of the largest losses, largest first."""
@@ -88,18 +92,20 @@ class Predictions:
         write_csv(path, ["path", "label", "pred", *each, "loss"], rows)
 
     @classmethod
-    def read(cls, path: Path, labels: Labels) -> Predictions:
+    def read(cls, path: Path, labels: ClassNames) -> Predictions:
         """Read what `save` wrote; probabilities that it left out are 0.
 
         Raises:
             RunError: The file is missing or damaged.
         """
         rows = read_csv(path)
-        with damage_named(path):
+        with damaged_file_errors(path):
             return cls._of_rows(rows, labels)
 
     @classmethod
-    def _of_rows(cls, rows: Sequence[dict[str, str]], labels: Labels) -> Predictions:
+    def _of_rows(
+        cls, rows: Sequence[dict[str, str]], labels: ClassNames
+    ) -> Predictions:
         number = {name: i for i, name in enumerate(labels.names)}
         if len(labels) > WIDE:
             probs = np.zeros((len(rows), len(labels)), np.float32)

@@ -55,7 +55,7 @@ PRESETS.add("fashion-large")(
             "epochs": 36,
             "shift": 0.036,
             "erase": 0.25,
-            "tta": "mirror_shift",
+            "tta": "flip_shift",
         },
     )
 )

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from striate.core.errors import RunError, StorageError, WeightsError
-from striate.core.files import damage_named, hash_file, read_json
-from striate.core.registry import nearest
-from striate.core.spec import Preprocess
+from striate.core.files import damaged_file_errors, hash_file, read_json
+from striate.core.preprocess import Preprocess
+from striate.core.registry import closest_names
 from striate.data.cache.cache_folder import AUTO, open_cache
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint import save_weights
+from striate.engine.weights_io import save_weights
 from striate.models.adapt import adaptation_text, fitted
 from striate.models.catalogue import list_models
 from striate.models.downloading import local_file, location
@@ -85,7 +85,7 @@ def _found(word: str | Path, cache: str) -> Weights:
         return _of_run(folder)
     if str(word) in PRETRAINED:
         return _of_public(PRETRAINED[str(word)], cache)
-    close = nearest(str(word), list(PRETRAINED))
+    close = closest_names(str(word), list(PRETRAINED))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give a run folder, a .safetensors or .pth, or a name that `striate "
     fix += "models --weights` lists"
@@ -108,9 +108,9 @@ def _of_run(folder: Path) -> Weights:
         fix = f"finish it first: striate train --resume {folder}"
         raise WeightsError("this run has no weights yet", where=folder, fix=fix)
     images, classes = folder / names.PREPROCESS, folder / names.CLASSES
-    with damage_named(images):
+    with damaged_file_errors(images):
         preprocess = Preprocess.from_dict(read_json(images))
-    with damage_named(classes):
+    with damaged_file_errors(classes):
         outputs = tuple(read_json(classes))
     recipe = Run(folder).recipe
     return Weights(

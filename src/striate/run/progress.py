@@ -11,7 +11,7 @@ from typing import Self, TextIO
 from striate.data.batches import Batches
 from striate.data.progressive_resize import ProgressiveResize
 from striate.data.scan import Tick
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.report.progress import Progress
 
 PATIENCE = 1.0  # seconds before reading says how far it is
@@ -74,17 +74,17 @@ class Display:
         self._progress = Progress(quiet=quiet, speed=speed)
         self._size = {"steps": len(batches), "images": batches.images}
         self._epochs = epochs
-        self._balanced = {"val_balanced"} if balanced else set()
+        self._balanced = {"val_balanced_accuracy"} if balanced else set()
         self._shown = 0
         self._heard = True
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step_end(self, done: StepResult) -> None:
         """Move the bar."""
         self._shown += done.images
         words = done.epoch + 1, done.batch + 1, done.loss, self._shown
         self._say(lambda: self._progress.step(*words))
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch_end(self, done: EpochResult) -> None:
         """Print the epoch's line."""
         shown = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
         row = {name: getattr(done, name) for name in shown}

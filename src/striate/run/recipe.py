@@ -11,11 +11,16 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from striate.core.errors import SettingError
-from striate.core.format import sides_of
-from striate.core.registry import unknown
-from striate.core.settings import check, flag
+from striate.core.format import parse_image_size
+from striate.core.preprocess import (
+    JPEG_MODES,
+    MAX_WHITE_LEVEL,
+    NORMALIZATIONS,
+    RESIZE_MODES,
+)
+from striate.core.registry import unknown_name_error
+from striate.core.settings import check_settings, flag_name
 from striate.core.settings import setting as _setting
-from striate.core.spec import JPEGS, NORMALIZATIONS, RESIZES, WHITE
 from striate.data.augment.augment import PRESETS as AUGMENTS
 from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.data.split.hash_split import SplitConfig
@@ -34,7 +39,7 @@ SHAPES = {
     "sync_batch_norm": "true or false",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
-VIEW_NAMES = ("plain", "flip", "mirror_shift")
+VIEW_NAMES = ("plain", "flip", "flip_shift")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 # Of the loop that shows images, and of processes that learn together: nothing that
 # learns from features has them.
@@ -160,16 +165,19 @@ class Recipe:
     resize: str | None = _setting(
         None,
         "how images meet that size; the weights' own, or stretch",
-        choices=RESIZES,
+        choices=RESIZE_MODES,
     )
     background: int | None = _setting(
         None, "gray under transparency; the weights' own, or 255", low=0, below=256
     )
     white_level: int | None = _setting(
-        None, "16-bit gray for 255; the weights' own, or all", low=255, below=WHITE + 1
+        None,
+        "16-bit gray for 255; the weights' own, or all",
+        low=255,
+        below=MAX_WHITE_LEVEL + 1,
     )
     jpeg: str = _setting(
-        "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEGS
+        "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEG_MODES
     )
     normalize: str = _setting(
         "auto",
@@ -241,7 +249,7 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        check_settings(self)
         _ = self.deal
 
     @property
@@ -291,7 +299,7 @@ class Recipe:
 def undecided(name: str) -> SettingError:
     """Say that a setting is still automatic where its value is needed."""
     fix = "give a number; only `striate train` finds it out"
-    return SettingError(f"{name} is not decided yet", where=flag(name), fix=fix)
+    return SettingError(f"{name} is not decided yet", where=flag_name(name), fix=fix)
 
 
 # Settings that no result depends on.
@@ -339,7 +347,7 @@ def coerce(name: str, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
-        raise SettingError(what, where=flag(name)) from error
+        raise SettingError(what, where=flag_name(name)) from error
 
 
 def _exactly(kind: Any, value: Any) -> Any:
@@ -373,7 +381,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 def _size(value: Any) -> int | tuple[int, int]:
     if isinstance(value, str):
-        return sides_of(value)
+        return parse_image_size(value)
     if isinstance(value, list | tuple):
         height, width = value
         return _exactly(int, height), _exactly(int, width)
@@ -398,7 +406,7 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
             merged = {key: merged[key] for key in merged if key not in RANGES}
         for name, value in layer.items():
             if name not in known:
-                raise unknown("setting", name, known)
+                raise unknown_name_error("setting", name, known)
             merged[name] = coerce(name, value)
     if not merged.get("data"):
         fix = "give a folder, a CSV, or digits: `striate train digits`"

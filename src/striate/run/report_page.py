@@ -25,7 +25,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.cache.pixel_rows import PixelRows
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 from striate.report.html import render
 from striate.report.png import save_curve, save_matrix
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from striate.run.run import Run
 
 SKIPPED_SHOWN = 50
-DRAWN = CURVES | {"epoch", "val_balanced", "best"}
+DRAWN = CURVES | {"epoch", "val_balanced_accuracy", "best"}
 
 
 def write_report(run: Run) -> Path:
@@ -70,7 +70,7 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _page(run: Run, predictions: Predictions, score: Score) -> Page:
+def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> Page:
     pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
@@ -99,7 +99,7 @@ def _when(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _result(run: Run, score: Score) -> Section:
+def _result(run: Run, score: ClassificationMetrics) -> Section:
     manifest = run.manifest
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
@@ -123,19 +123,19 @@ def _result(run: Run, score: Score) -> Section:
     return Section(title="Result", blocks=(figures, *_remarks(run, score)))
 
 
-def _remarks(run: Run, score: Score) -> list[Block]:
+def _remarks(run: Run, score: ClassificationMetrics) -> list[Block]:
     manifest = run.manifest
     once = (
         "The test split was judged once, with the weights that were best on validation"
         if run.evaluated_split == "test"
-        else "There is no test split; validation chose the weights: this is optimiztic"
+        else "There is no test split; validation chose the weights: this is optimistic"
     )
     best = f"{once} (epoch {manifest['best_epoch']} of {manifest['epochs']})."
     if (run.path / names.PENALTIES).is_file():
         best = "The head is logistic regression on features of a frozen network. Its "
         best += "penalty was chosen by cross-validation within the training split; "
         best += f"the {run.evaluated_split} split was judged once."
-    gap = f" Expected calibration error: {percent(score.calibration_error)}."
+    gap = f" Expected calibration error: {percent(score.ece)}."
     blocks: list[Block] = [Prose(text=best + gap)]
     blocks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
     blocks += [Prose(text=note) for note in manifest.get("notes", ())]
@@ -182,7 +182,7 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
             y_label="accuracy",
             series=(
                 series("validation", "val_accuracy"),
-                series("validation, balanced", "val_balanced"),
+                series("validation, balanced", "val_balanced_accuracy"),
             ),
             percent_y=True,
             mark=mark,
@@ -235,7 +235,10 @@ def penalty_curve(run: Run) -> Curve:
 
 
 def _answers(
-    run: Run, predictions: Predictions, score: Score, pixels: PixelRows | None
+    run: Run,
+    predictions: Predictions,
+    score: ClassificationMetrics,
+    pixels: PixelRows | None,
 ) -> Section:
     held = {}
     if pixels is not None and score.confusion:

@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from striate.core import device as devices
+from striate.core.class_names import ClassNames
 from striate.core.errors import RunError
 from striate.core.files import read_csv, read_json
-from striate.core.spec import Labels, Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data, load_labeled
@@ -20,14 +21,14 @@ from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import SPARE
 from striate.data.subset import Subset
-from striate.engine.checkpoint import load_weights
 from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import evaluate
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
+from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import freeze
 from striate.interpret.activations_at import images_at_once
 from striate.interpret.depth.snapshots import Snapshot
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
@@ -103,9 +104,9 @@ class Run:
         return make_recipe(read_settings(self.path / names.ARGS))
 
     @cached_property
-    def labels(self) -> Labels:
+    def labels(self) -> ClassNames:
         """Return the class names in output order."""
-        return Labels(tuple(read_json(self.path / names.CLASSES)))
+        return ClassNames(tuple(read_json(self.path / names.CLASSES)))
 
     @cached_property
     def preprocess(self) -> Preprocess:
@@ -242,17 +243,17 @@ class Run:
 
         Where `ranks` judge together, each asks about its share, and all get the whole.
         """
-        device = devices.choose(self.recipe.device)
+        device = devices.select_device(self.recipe.device)
         batches = Batches(
             subset=subset,
             preprocess=self.preprocess,
             batch_size=judged_at_once(self.preprocess.height, self.preprocess.width),
             shuffle=False,
             device=device,
-            rank=ranks.place.rank if ranks else 0,
-            world_size=ranks.world if ranks else 1,
+            rank=ranks.rank_info.rank if ranks else 0,
+            world_size=ranks.world_size if ranks else 1,
         )
-        view = VIEWS[self.recipe.tta]
+        view = TTA_MODES[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), view, ranks)
         return Predictions.of(subset.paths, outputs, self.labels)
 
@@ -277,7 +278,9 @@ class Run:
         reasons = (CHANGED, MISSING)
         return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
-    def evaluate(self, split: str | None = None, data: str | None = None) -> Score:
+    def evaluate(
+        self, split: str | None = None, data: str | None = None
+    ) -> ClassificationMetrics:
         """Judge a part of the run's own data (test where there is one), or others."""
         return self.judge(self.subset_for(data, split)[0]).score()
 
@@ -292,7 +295,7 @@ class Run:
         predictions = self.predictions(self.evaluated_split)
         return [
             (self.labels[true], self.labels[said], number)
-            for true, said, number in predictions.score().confusions[:count]
+            for true, said, number in predictions.score().confused_pairs[:count]
         ]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
@@ -311,7 +314,7 @@ class Run:
         ]
 
 
-def score_dict(score: Score) -> dict[str, Any]:
+def score_dict(score: ClassificationMetrics) -> dict[str, Any]:
     """Return a score as JSON values."""
     return asdict(score)
 

@@ -13,7 +13,7 @@ from striate.core.findings import (
     Matrix,
     Table,
 )
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 
 ERRORS = 30  # kinds of errors listed where it cannot
@@ -34,7 +34,7 @@ def span(interval: tuple[float, float], digits: int = 1) -> str:
     return f"{low:.{digits}f}–{high:.{digits}f}{GAP}%"
 
 
-def headlines(split: str, score: Score) -> tuple[Figure, ...]:
+def headlines(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
     """Return accuracy and balanced accuracy, each with its 95 % interval."""
     wide = f"95{GAP}% interval"
     count = f"n{GAP}={GAP}{score.count:,}"
@@ -52,7 +52,7 @@ def headlines(split: str, score: Score) -> tuple[Figure, ...]:
     )
 
 
-def confusion(score: Score, split: str, held: Held) -> Block:
+def confusion(score: ClassificationMetrics, split: str, held: Held) -> Block:
     """Return the confusion matrix, or its most frequent errors where it is too large.
 
     Args:
@@ -64,8 +64,8 @@ def confusion(score: Score, split: str, held: Held) -> Block:
     if score.confusion:
         title = f"Confusion on the {split} split"
         return Matrix(labels=names, counts=score.confusion, images=held, title=title)
-    errors = score.confusions[:ERRORS]
-    rest = len(score.confusions) - len(errors)
+    errors = score.confused_pairs[:ERRORS]
+    rest = len(score.confused_pairs) - len(errors)
     return Table(
         title=f"Most frequent errors on the {split} split",
         columns=(
@@ -78,7 +78,7 @@ def confusion(score: Score, split: str, held: Held) -> Block:
     )
 
 
-def class_table(score: Score, most: int = ROWS) -> Table:
+def class_table(score: ClassificationMetrics, most: int = ROWS) -> Table:
     """Return precision, recall and F1 of each class, with intervals.
 
     Of more than `most` classes those with the lowest recall are listed.
@@ -104,8 +104,8 @@ def class_table(score: Score, most: int = ROWS) -> Table:
             c.support,
             c.recall if c.support else None,
             span(c.recall_interval) if c.support else "not judged",
-            c.precision if c.claimed else None,
-            span(c.precision_interval) if c.claimed else "never said",
+            c.precision if c.predicted else None,
+            span(c.precision_interval) if c.predicted else "never said",
             c.f1,
         )
         for c in shown

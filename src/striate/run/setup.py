@@ -13,14 +13,14 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
-from striate.data.augment.random_crop import margin_for
+from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
-from striate.engine.checkpoint import save_weights
 from striate.engine.execution import check_precision
+from striate.engine.weights_io import save_weights
 from striate.finetune.freeze import check_patterns, freeze, frozen, keep_frozen
 from striate.interpret.filters import first_convolution
 from striate.layers.whiten import num_images_for_fit, whiten_layers
@@ -72,7 +72,7 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
         recipe.data,
         **{**settings, **reading_settings(recipe)},
         split=names.find_split(recipe.split) if recipe.split else None,
-        margin=margin_for(recipe.augmentation),
+        margin=crop_margin(recipe.augmentation),
         tick=reading(quiet),
     )
     return as_weights_want(data, recipe)
@@ -135,7 +135,7 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
         SettingError: It gives another number of classes, needs more images a step,
             or there is no such device, or it loses by half precision.
     """
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     regularize(model, recipe)
     check_batch(model, recipe)
     check_precision(recipe.precision, device)

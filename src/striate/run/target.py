@@ -18,8 +18,8 @@ from striate.audit.meta_mode import init_empty_weights
 from striate.audit.sketch import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
 from striate.core.files import hash_rows
-from striate.core.registry import nearest
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
+from striate.core.registry import closest_names
 from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.timm import is_timm
 from striate.run.layout import MANIFEST
@@ -118,7 +118,7 @@ def _named(target: str, wanted: SummaryRequest, real: bool) -> Target:
 
 
 def _nothing(target: str) -> SettingError:
-    close = nearest(target, list_models())
+    close = closest_names(target, list_models())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     forms = "a name of `striate models`, file.py:Class, a run folder, or a sketch"
     sketched = "such as '28x28x1 > conv 3x3 8'"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.core.files import damage_named, read_json
+from striate.core.files import damaged_file_errors, read_json
 from striate.finetune.linear_probe import Probe, ProbePoint
 
 LOGISTIC, TRAINED, TUNED = "logistic", "trained", "tuned"
@@ -144,7 +144,7 @@ class TransferPlan:
             RunError: It is missing, damaged, or of another version.
         """
         fields = read_json(path)
-        with damage_named(path):
+        with damaged_file_errors(path):
             return cls.from_dict(fields)
 
 

@@ -16,7 +16,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.finetune.linear_probe import Probe
-from striate.metrics.classification import wilson
+from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
 from striate.report.png import save_curve
 from striate.run import layout as names
@@ -138,7 +138,7 @@ def _trial_row(trial: TransferTrial, proposal: TransferPlan) -> tuple[Cell, ...]
         len(trial.stages),
         trial.batch_norm or None,
         trial.accuracy,
-        span(wilson(sum(trial.right), trial.judged), 1),
+        span(wilson_interval(sum(trial.right), trial.judged), 1),
         round(trial.cost, 3),
         round(trial.seconds, 1),
         round(trial.whole, 1),

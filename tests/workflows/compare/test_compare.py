@@ -414,7 +414,7 @@ def test_the_validation_split_where_a_test_split_is_missing(tmp_path):
     two = made_run(tmp_path / "two", mask(10, [1]), split="val")
     found = st.compare(one, two)
     assert found.split == "val"
-    assert "the accuracies are optimiztic" in told(found)
+    assert "the accuracies are optimistic" in told(found)
 
 
 def test_splits_are_never_mixed(tmp_path):

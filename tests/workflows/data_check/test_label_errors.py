@@ -1,4 +1,4 @@
-"""D4: planted label flips stand at the top of the ranking, and nothing is touched."""
+"""D4: planted label errors are at the top of the ranking; no file is changed."""
 
 import csv
 from dataclasses import replace
@@ -8,19 +8,19 @@ import pytest
 
 import striate as api
 from striate.core.errors import DataError
-from striate.core.seeds import generator
-from striate.data.check.check import check_data
-from striate.data.check.label_error_findings import DOUBT
+from striate.core.seeds import numpy_generator
+from striate.data.check.check import check_images
+from striate.data.check.label_errors import LABEL_ERROR
 from striate.data.find_source import find_source
 from striate.data.sources.source import Source, from_arrays
 from striate.report.html import render
 from striate.workflows.data_check.as_json import as_dict
-from striate.workflows.data_check.findings import page_of, told
+from striate.workflows.data_check.findings import data_check_blocks, data_check_page
 from striate.workflows.data_check.label_errors import (
     FOLDS,
-    doubt_labels,
-    folds_of,
-    input_of,
+    assign_folds,
+    choose_input,
+    find_label_errors,
 )
 from support.images import pil_image, snapshot, stripes, write_folder
 
@@ -29,98 +29,99 @@ SHARE = 0.05
 
 def planted(source: Source, rows, seed=0):
     """Return some of a source's images, and where one label in twenty is wrong."""
-    chance = generator(seed, "flips")
+    rng = numpy_generator(seed, "flips")
     labels = [source.records[i].label for i in rows]
-    at = chance.choice(len(rows), round(SHARE * len(rows)), replace=False)
-    for i in at:
+    flipped = rng.choice(len(rows), round(SHARE * len(rows)), replace=False)
+    for i in flipped:
         others = [name for name in source.labels.names if name != labels[i]]
-        labels[i] = str(chance.choice(others))
+        labels[i] = str(rng.choice(others))
     pixels = source.arrays[rows]
-    return from_arrays("planted", pixels, labels, classes=source.labels), at
+    return from_arrays("planted", pixels, labels, classes=source.labels), flipped
 
 
-def found_in_top(order, at, share=0.1):
+def found_in_top(order, flipped, share=0.1):
     """Return the share of planted flips in the top of a ranking."""
     top = set(order[: int(share * len(order))])
-    return len(top & set(at.tolist())) / len(at)
+    return len(top & set(flipped.tolist())) / len(flipped)
 
 
-def positions(found):
-    return [doubt.position for doubt in found.doubts.ranking()]
+def positions(result):
+    return [row.position for row in result.label_errors.ranking()]
 
 
 @pytest.fixture(scope="module")
-def judged():
-    """400 digits with 20 wrong labels, judged; look, do not touch."""
-    source, at = planted(find_source("digits"), range(400))
-    return doubt_labels(check_data(source, near=False)), at
+def checked():
+    """400 digits with 20 wrong labels, checked; read only."""
+    source, flipped = planted(find_source("digits"), range(400))
+    return find_label_errors(check_images(source, near=False)), flipped
 
 
-def test_planted_flips_are_in_the_top_tenth(judged):
-    found, at = judged
-    assert found_in_top(positions(found), at) >= 0.8
+def test_planted_flips_are_in_the_top_tenth(checked):
+    result, flipped = checked
+    assert found_in_top(positions(result), flipped) >= 0.8
 
 
-def test_a_ranking_by_chance_would_not_pass(judged):
-    found, at = judged
+def test_a_random_ranking_would_not_pass(checked):
+    result, flipped = checked
     chances = [np.random.default_rng(k).permutation(400).tolist() for k in range(20)]
-    assert max(found_in_top(order, at) for order in chances) < 0.5
-    backwards = positions(found)[::-1]
-    assert found_in_top(backwards, at) == 0
+    assert max(found_in_top(order, flipped) for order in chances) < 0.5
+    backwards = positions(result)[::-1]
+    assert found_in_top(backwards, flipped) == 0
 
 
-def test_the_ranking_holds_every_image(judged):
-    found, _ = judged
-    rows = list(found.doubts.ranking())
+def test_the_ranking_holds_every_image(checked):
+    result, _ = checked
+    rows = list(result.label_errors.ranking())
     assert sorted(row.position for row in rows) == list(range(400))
     assert [row.rank for row in rows] == list(range(1, 401))
-    assert all(row.label == found.items[row.position].record.label for row in rows)
-    assert all(row.looks_like != row.label for row in rows)
-    assert found.doubts.unjudged == 0
+    assert all(row.label == result.items[row.position].record.label for row in rows)
+    assert all(row.suggested_label != row.label for row in rows)
+    assert result.label_errors.unchecked == 0
 
 
-def test_the_finding_is_the_images_believed_wrong(judged):
-    found, at = judged
-    [finding] = [f for f in found.findings if f.kind == DOUBT]
-    assert not found.good
+def test_the_finding_lists_the_suspected_images(checked):
+    result, flipped = checked
+    [finding] = [f for f in result.findings if f.kind == LABEL_ERROR]
+    assert not result.ok
     assert finding.tone == "warning"
     members = [group.members[0] for group in finding.groups]
-    assert members == [r.position for r in found.doubts.ranking() if r.believed_wrong]
-    assert len(set(members) & set(at.tolist())) >= 0.8 * len(at)
-    assert 10 <= found.doubts.judged.estimate <= 40  # 20 are
-    assert finding.groups[0].note.startswith("labeled ")
+    assert members == [r.position for r in result.label_errors.ranking() if r.suspected]
+    assert len(set(members) & set(flipped.tolist())) >= 0.8 * len(flipped)
+    assert 10 <= result.label_errors.analysis.estimate <= 40  # 20 are
+    assert finding.groups[0].note.startswith("label ")
 
 
 def test_the_same_again():
     source, _ = planted(find_source("digits"), range(60))
     first, again = (
-        doubt_labels(check_data(source, near=False)).doubts.judged for _ in range(2)
+        find_label_errors(check_images(source, near=False)).label_errors.analysis
+        for _ in range(2)
     )
     assert (first.probs == again.probs).all()
 
 
-def test_no_fold_is_judged_by_a_network_that_learned_it(judged, monkeypatch):
+def test_no_fold_is_predicted_by_a_network_trained_on_it(checked, monkeypatch):
     """Were each network to learn its own fold too, the flips would be remembered."""
-    from striate.workflows.data_check import cross_validation as jury
+    from striate.workflows.data_check import cross_validation
 
-    learned = []
-    real = jury.fit
+    splits = []
+    real = cross_validation.fit
 
     def fit(model, optimizer, train, val, *words):
-        learned.append((set(train.subset.paths), set(val.subset.paths)))
+        splits.append((set(train.subset.paths), set(val.subset.paths)))
         return real(model, optimizer, train, val, *words)
 
-    monkeypatch.setattr(jury, "fit", fit)
+    monkeypatch.setattr(cross_validation, "fit", fit)
     source, _ = planted(find_source("digits"), range(60))
-    found = check_data(source, near=False)
-    doubt_labels(found)
-    everyone = {item.record.path for item in found.items}
-    assert len(learned) == FOLDS
-    assert all(train | held == everyone and not train & held for train, held in learned)
-    assert set().union(*(held for _, held in learned)) == everyone
+    result = check_images(source, near=False)
+    find_label_errors(result)
+    all_paths = {item.record.path for item in result.items}
+    assert len(splits) == FOLDS
+    assert all(train | val == all_paths and not train & val for train, val in splits)
+    assert set().union(*(val for _, val in splits)) == all_paths
 
 
-def test_copies_and_groups_lie_in_one_fold():
+def test_duplicates_and_groups_are_in_one_fold():
     pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     pixels[30:40] = pixels[:10]  # some of them under another label
     source = from_arrays("copied", pixels, ["a", "b", "c"] * 20)
@@ -129,36 +130,36 @@ def test_copies_and_groups_lie_in_one_fold():
         for i, r in enumerate(source.records)
     ]
     source = replace(source, records=tuple(grouped))
-    found = check_data(source, near=False)
+    result = check_images(source, near=False)
     for seed in range(5):
-        folds = folds_of(found, seed)
+        folds = assign_folds(result, seed)
         assert (folds[30:40] == folds[:10]).all()
         assert all(len(set(folds[i : i + 5])) == 1 for i in range(40, 60, 5))
         assert set(folds) == set(range(FOLDS))
 
 
-def test_a_class_that_no_network_learned_is_not_judged():
+def test_a_class_in_one_fold_only_is_not_checked():
     pixels = np.random.default_rng(0).integers(0, 99, (41, 8, 8), np.uint8)
     pixels[20:40] += 120
     source = from_arrays("odd", pixels, ["low"] * 20 + ["high"] * 20 + ["lone"])
-    found = doubt_labels(check_data(source, near=False))
-    assert found.doubts.unjudged == 1
-    last = list(found.doubts.ranking())[-1]
-    assert (last.label, last.looks_like, last.believed_wrong) == ("lone", None, False)
-    [note] = [f for f in found.findings if f.kind == "unjudged"]
-    assert note.what == "the label of 1 image could not be judged"
-    assert not [f for f in found.findings if f.kind == DOUBT and f.groups]
+    result = find_label_errors(check_images(source, near=False))
+    assert result.label_errors.unchecked == 1
+    last = list(result.label_errors.ranking())[-1]
+    assert (last.label, last.suggested_label, last.suspected) == ("lone", None, False)
+    [note] = [f for f in result.findings if f.kind == "unchecked-labels"]
+    assert note.what == "the label of 1 image could not be checked"
+    assert not [f for f in result.findings if f.kind == LABEL_ERROR and f.groups]
 
 
-def test_one_class_or_none_is_not_judged(tmp_path):
+def test_one_class_or_none_is_not_checked(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 99, (5, 8, 8), np.uint8)
-    found = doubt_labels(check_data(from_arrays("one", pixels, ["a"] * 5)))
-    assert found.doubts.unjudged == 5
+    result = find_label_errors(check_images(from_arrays("one", pixels, ["a"] * 5)))
+    assert result.label_errors.unchecked == 5
     (tmp_path / "set/a").mkdir(parents=True)
     (tmp_path / "set/a/x.png").write_bytes(b"")
-    empty = doubt_labels(check_data(tmp_path / "set"))
-    assert list(empty.doubts.ranking()) == []
-    assert render(page_of(empty))
+    empty = find_label_errors(check_images(tmp_path / "set"))
+    assert list(empty.label_errors.ranking()) == []
+    assert render(data_check_page(empty))
 
 
 @pytest.mark.parametrize(
@@ -167,9 +168,9 @@ def test_one_class_or_none_is_not_judged(tmp_path):
 )
 def test_inputs_are_small_and_never_too_small(shape, expected):
     pixels = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
-    found = check_data(from_arrays("x", pixels, ["a", "b"] * 2), near=False)
-    assert str(input_of(found).spec) == expected
-    assert doubt_labels(found).doubts.unjudged == 0
+    result = check_images(from_arrays("x", pixels, ["a", "b"] * 2), near=False)
+    assert str(choose_input(result).spec) == expected
+    assert find_label_errors(result).label_errors.unchecked == 0
 
 
 @pytest.fixture
@@ -183,76 +184,82 @@ def photos(tmp_path):
 def test_the_command_line(striate, photos, tmp_path):
     before = snapshot(photos)
     words = ("--near", "off", "--ranking", "out/rank.csv", "--html", "out/page.html")
-    said = striate("data", "check", photos, "--labels", *words)
+    output = striate("data", "check", photos, "--labels", *words)
     assert snapshot(photos) == before
-    assert said.code == 1
-    assert "1 label of 61 is doubted; an estimated 1 is wrong" in said.out
-    assert "down/wrong.png" in said.out
-    assert "A suspicion, not a verdict" in said.out
-    assert "ranking out/rank.csv" in said.out
+    assert output.code == 1
+    assert "1 suspected label error in 61 labels; estimated" in output.out
+    assert "down/wrong.png" in output.out
+    assert "Some of these labels are wrong" in output.out
+    assert "ranking out/rank.csv" in output.out
     with open(tmp_path / "out/rank.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 61
     assert rows[0]["image_path"] == "down/wrong.png"
-    assert (rows[0]["label"], rows[0]["looks_like"]) == ("down", "across")
-    assert [row["believed_wrong"] for row in rows] == ["True"] + ["False"] * 60
+    assert (rows[0]["label"], rows[0]["suggested_label"]) == ("down", "across")
+    assert [row["suspected"] for row in rows] == ["True"] + ["False"] * 60
     page = (tmp_path / "out/page.html").read_text(encoding="utf-8")
-    assert "Doubtful labels" in page
-    assert "labeled down, looks like across, " in page
-    assert "Judged by 5 networks (tutorial_gray)" in page
+    assert "Suspected label errors" in page
+    assert "label down, predicted across, " in page
+    assert "5-fold cross-validation of the network " in page
 
 
 def test_json(striate, photos):
     words = ("--near", "off", "--labels", "--json")
-    said = striate("data", "check", photos, *words)
-    assert (said.code, said.err) == (1, "")
-    labels = said.json["labels"]
-    assert (labels["judged"], labels["doubted"], labels["folds"]) == (61, 1, 5)
-    assert labels["confusions"][0]["looks_like"] == "across"
-    ranks = sorted(file["doubt"]["rank"] for file in said.json["files"])
+    output = striate("data", "check", photos, *words)
+    assert (output.code, output.err) == (1, "")
+    labels = output.json["labels"]
+    assert (labels["checked"], labels["suspected"], labels["folds"]) == (61, 1, 5)
+    assert labels["confusions"][0]["suggested_label"] == "across"
+    ranks = sorted(file["label_check"]["rank"] for file in output.json["files"])
     assert ranks == list(range(1, 62))
-    [wrong] = [f for f in said.json["files"] if f["doubt"]["believed_wrong"]]
+    [wrong] = [f for f in output.json["files"] if f["label_check"]["suspected"]]
     assert wrong["path"] == "down/wrong.png"
 
 
-def test_without_doubt_the_exit_is_0(striate, tmp_path):
+def test_exit_code_0_without_suspected_labels(striate, tmp_path):
     root = write_folder(tmp_path / "photos", count=30)
-    said = striate("data", "check", root, "--near", "off", "--labels")
-    assert said.code == 0
-    assert "no label of 60 is doubted" in said.out
+    output = striate("data", "check", root, "--near", "off", "--labels")
+    assert output.code == 0
+    assert "no label errors suspected in 60 labels" in output.out
 
 
 def test_a_ranking_needs_labels(striate, photos):
-    said = striate("data", "check", photos, "--ranking", "rank.csv")
-    assert said.code == 2
-    assert "add --labels" in said.err
+    output = striate("data", "check", photos, "--ranking", "rank.csv")
+    assert output.code == 2
+    assert "add --labels" in output.err
 
 
-def test_progress_counts_images_learned(photos):
-    heard = []
-    found = check_data(photos, near=False)
-    doubts = doubt_labels(found, tick=lambda done, total: heard.append((done, total)))
-    assert heard[-1] == (4 * 61 * doubts.doubts.epochs,) * 2
-    assert heard == sorted(heard)
+def test_progress_counts_training_images(photos):
+    progress = []
+    result = check_images(photos, near=False)
+    label_errors = find_label_errors(
+        result, tick=lambda done, total: progress.append((done, total))
+    )
+    assert progress[-1] == (4 * 61 * label_errors.label_errors.epochs,) * 2
+    assert progress == sorted(progress)
 
 
 def test_in_python(photos):
-    found = api.check_data(photos, near=False, labels=True)
-    assert found.doubts.says(next(found.doubts.ranking()).position)[:2] == (
+    result = api.check_data(photos, near=False, labels=True)
+    assert result.label_errors.labels_of(next(result.label_errors.ranking()).position)[
+        :2
+    ] == (
         "down",
         "across",
     )
-    assert api.check_data(photos, near=False).doubts is None
+    assert api.check_data(photos, near=False).label_errors is None
     assert "labels" not in as_dict(api.check_data(photos, near=False))
-    assert len(told(found)) > len(told(api.check_data(photos, near=False)))
+    assert len(data_check_blocks(result)) > len(
+        data_check_blocks(api.check_data(photos, near=False))
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_all_digits(seed):
-    source, at = planted(find_source("digits"), range(1797), seed)
-    found = doubt_labels(check_data(source, near=False))
-    assert found_in_top(positions(found), at) >= 0.8
+    source, flipped = planted(find_source("digits"), range(1797), seed)
+    result = find_label_errors(check_images(source, near=False))
+    assert found_in_top(positions(result), flipped) >= 0.8
 
 
 @pytest.mark.slow
@@ -262,7 +269,7 @@ def test_ten_thousand_of_fashion_mnist():
     except DataError:
         pytest.skip("fashion-mnist is not installed")
     rows = [i for i, record in enumerate(whole.records) if record.split == "test"]
-    source, at = planted(whole, rows)
-    found = doubt_labels(check_data(source, near=False))
-    assert len(rows) == len(found.items) == 10_000
-    assert found_in_top(positions(found), at) >= 0.8
+    source, flipped = planted(whole, rows)
+    result = find_label_errors(check_images(source, near=False))
+    assert len(rows) == len(result.items) == 10_000
+    assert found_in_top(positions(result), flipped) >= 0.8

@@ -1,4 +1,4 @@
-"""Learning curves: nested runs, made once, gone on with, and told with intervals."""
+"""Learning curves: nested runs, resumed runs, forecasts with intervals."""
 
 import json
 import shutil
@@ -15,17 +15,17 @@ from striate.run.lock import held
 from striate.run.recipe import Recipe
 from striate.workflows.data_curve import runs as curve_runs
 from striate.workflows.data_curve.findings import (
-    charts,
-    facts,
-    findings,
-    reach,
-    reach_words,
-    trial,
-    verdict,
-    write_curve,
+    backtest,
+    conclusion,
+    curve_blocks,
+    curve_charts,
+    curve_dict,
+    goal_text,
+    images_for_goal,
+    write_curve_report,
 )
 from striate.workflows.data_curve.learning_curve import LearningCurve, learning_curve
-from striate.workflows.data_curve.runs import CurveRun, Study
+from striate.workflows.data_curve.runs import CurvePlan, CurveRun
 from striate.workflows.train import train as room
 from support.images import pil_image, snapshot, stripes, write_folder
 
@@ -59,7 +59,7 @@ def made(photos, tmp_path_factory, _without_reports):
     recipe = Recipe(data=str(photos), **FAST)
     lines = []
     curve = learning_curve(
-        recipe, fractions=FRACTIONS, seeds=2, make=small, out=place, told=lines.append
+        recipe, fractions=FRACTIONS, seeds=2, make=small, out=place, log=lines.append
     )
     return curve, lines
 
@@ -88,12 +88,12 @@ def trained(run):
 
 
 def test_small_fractions_take_as_many_steps_up_to_eight_times_the_epochs():
-    study = Study(recipe=Recipe(data="x", epochs=30), fractions=(1.0,), seeds=2)
+    study = CurvePlan(recipe=Recipe(data="x", epochs=30), fractions=(1.0,), seeds=2)
     epochs = [study.epochs(fraction) for fraction in (1, 0.5, 0.125, 0.01)]
     assert epochs == [30, 60, 240, 240]
 
 
-def test_it_goes_on_where_it_stopped(made, photos, tmp_path, monkeypatch):
+def test_an_interrupted_curve_is_continued(made, photos, tmp_path, monkeypatch):
     """One run is gone, one was killed half way, one is stopped by hand."""
     curve, _ = made
     place = tmp_path / "curve"
@@ -111,7 +111,7 @@ def test_it_goes_on_where_it_stopped(made, photos, tmp_path, monkeypatch):
             seeds=2,
             make=small,
             out=place,
-            told=lines.append,
+            log=lines.append,
         )
         return done, lines
 
@@ -124,10 +124,10 @@ def test_it_goes_on_where_it_stopped(made, photos, tmp_path, monkeypatch):
     with pytest.raises(InterruptedRunError) as caught:
         again()
     assert "stopped after 1 of 6 runs" in str(caught.value)
-    assert "the same command goes on" in str(caught.value)
+    assert "run the same command" in str(caught.value)
     monkeypatch.setattr(curve_runs, "train", real)
     done, lines = again()
-    assert ["there already" in line for line in lines] == [1, 0, 1, 1, 1, 0]
+    assert ["already done" in line for line in lines] == [1, 0, 1, 1, 1, 0]
     figures = [replace(run, path=Path()) for run in curve.runs]
     assert [replace(run, path=Path()) for run in done.runs] == figures
     assert snapshot(place / "fraction-0.25-seed-0") == kept
@@ -150,17 +150,19 @@ def test_other_images_do_not_go_on_with_it(made, photos, tmp_path):
         learning_curve(recipe, fractions=FRACTIONS, seeds=2, make=small, out=place)
 
 
-def test_a_folder_of_something_else_or_of_other_settings(made, photos, tmp_path):
+def test_a_folder_with_other_contents_or_settings_is_refused(made, photos, tmp_path):
     curve, _ = made
     recipe = Recipe(data=str(photos), **FAST)
     other = replace(recipe, epochs=2, lr=0.1)
     options = {"fractions": FRACTIONS, "make": small}
     with pytest.raises(RunError) as caught:
         learning_curve(other, seeds=3, out=curve.path, **options)
-    assert "the curve there has other settings: epochs, lr, seeds" in str(caught.value)
+    assert "the learning curve has other settings: epochs, lr, seeds" in str(
+        caught.value
+    )
     (tmp_path / "mine").mkdir()
     for overwrite in (False, True):
-        with pytest.raises(RunError, match="this exists and is no curve"):
+        with pytest.raises(RunError, match="this exists and is not a learning curve"):
             learning_curve(
                 recipe, out=tmp_path / "mine", overwrite=overwrite, **options
             )
@@ -188,7 +190,7 @@ def test_what_another_process_is_at_work_on_stays(
 
 
 def test_its_own_folder_is_found_again_or_numbered(photos):
-    study = Study(recipe=Recipe(data=str(photos)), fractions=FRACTIONS, seeds=2)
+    study = CurvePlan(recipe=Recipe(data=str(photos)), fractions=FRACTIONS, seeds=2)
     place = study.folder(None, overwrite=False)
     assert place == Path("runs/curve/photos-auto")
     assert study.folder(None, overwrite=False) == place
@@ -200,7 +202,7 @@ def test_its_own_folder_is_found_again_or_numbered(photos):
 
 
 def test_settings_that_no_result_depends_on_split_no_curves(photos):
-    study = Study(recipe=Recipe(data=str(photos)), fractions=FRACTIONS, seeds=2)
+    study = CurvePlan(recipe=Recipe(data=str(photos)), fractions=FRACTIONS, seeds=2)
     place = study.folder(None, overwrite=False)
     incidental = {"workers": 2, "device": "cpu", "cache": "off", "save_every": 5.0}
     other = replace(study, recipe=replace(study.recipe, **incidental))
@@ -219,11 +221,11 @@ def test_settings_that_no_result_depends_on_split_no_curves(photos):
         ({}, {"fractions": (0.5, 1, 0.5)}, "three fractions"),
         ({}, {"fractions": (0, 0.5, 1)}, "three fractions"),
         ({}, {"fractions": (0.1, 0.5, 2)}, "three fractions"),
-        ({}, {"seeds": 1}, "two seeds or more for its intervals, got 1"),
-        ({"fraction": 0.5}, {}, "a curve goes through the fractions itself"),
+        ({}, {"seeds": 1}, "two or more seeds for its intervals, got 1"),
+        ({"fraction": 0.5}, {}, "a learning curve cannot use --fraction"),
     ],
 )
-def test_what_is_no_curve(settings, words, message):
+def test_invalid_settings(settings, words, message):
     with pytest.raises(SettingError) as caught:
         learning_curve(Recipe(data="digits", **settings), **words)
     assert message in str(caught.value)
@@ -237,14 +239,16 @@ def test_several_processes_would_each_train_all_of_it(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SettingError, match="for one process, and there are 2") as told:
         learning_curve(Recipe(data=str(photos)), out=tmp_path / "curve")
-    assert told.value.said_elsewhere is silent
+    assert told.value.reported_elsewhere is silent
     assert not (tmp_path / "curve").exists()
 
 
 # --- what it says
 
 
-def invented(errors, judged=2000, weights="none", fractions=(0.125, 0.25, 0.5, 1.0)):
+def invented(
+    errors, test_images=2000, weights="none", fractions=(0.125, 0.25, 0.5, 1.0)
+):
     """A curve of made-up runs: errors by fraction, three seeds around each."""
     runs = [
         CurveRun(
@@ -252,7 +256,7 @@ def invented(errors, judged=2000, weights="none", fractions=(0.125, 0.25, 0.5, 1
             seed=seed,
             path=Path("curve") / f"{fraction}-{seed}",
             images=round(8000 * fraction),
-            judged=judged,
+            test_images=test_images,
             accuracy=1 - error * (1 + 0.03 * (seed - 1)),
             balanced_accuracy=1 - 2 * error,
         )
@@ -268,71 +272,73 @@ def invented(errors, judged=2000, weights="none", fractions=(0.125, 0.25, 0.5, 1
 FALLING = tuple(2 * (8000 * f) ** -0.5 for f in (0.125, 0.25, 0.5, 1.0))
 
 
-def test_a_curve_that_falls_says_so():
-    curve = invented(FALLING, judged=20_000)
-    said = verdict(curve)
-    assert (said.tone, said.text[:26]) == ("good", "More images would help: ")
-    assert "16,000" in said.text
-    assert "98.41 % accuracy" in said.text  # 1 − 2/√16000 is 98.42
-    assert "97.76 % is measured with 8,000" in said.text
-    tried = trial(curve)
+def test_conclusion_of_a_falling_curve():
+    curve = invented(FALLING, test_images=20_000)
+    output = conclusion(curve)
+    assert (output.tone, output.text[:24]) == ("good", "More images would help: ")
+    assert "16,000" in output.text
+    assert "98.41 % accuracy" in output.text  # 1 − 2/√16000 is 98.42
+    assert "97.76 % is measured with 8,000" in output.text
+    tried = backtest(curve)
     assert tried.tone == "good"
     assert "from the fractions up to 0.5 alone" in tried.text
 
 
-def test_a_flat_curve_promises_nothing():
-    said = verdict(invented((0.06, 0.05, 0.05, 0.05)))
-    assert said.tone == "plain"
-    assert said.text.startswith("Whether more images would help is within the noise")
+def test_conclusion_of_a_flat_curve():
+    output = conclusion(invented((0.06, 0.05, 0.05, 0.05)))
+    assert output.tone == "plain"
+    assert output.text.startswith("It is not clear whether more images would help")
 
 
-def test_a_curve_that_breaks_its_law_is_told():
-    tried = trial(invented((0.2, 0.1, 0.05, 0.2), judged=50_000))
+def test_backtest_of_a_curve_that_breaks_its_law():
+    tried = backtest(invented((0.2, 0.1, 0.05, 0.2), test_images=50_000))
     assert tried.tone == "warning"
-    assert tried.text.endswith("outside. Take the forecast with care.")
-    assert trial(invented(FALLING[:3], fractions=(0.25, 0.5, 1.0))) is None
+    assert tried.text.endswith("The forecast is unreliable.")
+    assert backtest(invented(FALLING[:3], fractions=(0.25, 0.5, 1.0))) is None
 
 
-def test_a_goal_is_reached_by_so_many_images():
-    curve = invented(FALLING, judged=20_000)
-    found = reach(curve, 0.99)  # 2/√n = 0.01 at n = 40,000
-    assert 25_000 < found.images < 60_000
-    assert found.low < found.images < (found.high or 10**9)
-    assert "99.00 % accuracy: expected at about" in reach_words(found, "accuracy").text
-    assert reach(curve, 0.9).images == 1000
-    flat = reach(invented((0.06, 0.05, 0.05, 0.05), judged=100_000), 0.99)
+def test_images_for_goal():
+    curve = invented(FALLING, test_images=20_000)
+    result = images_for_goal(curve, 0.99)  # 2/√n = 0.01 at n = 40,000
+    assert 25_000 < result.images < 60_000
+    assert result.low < result.images < (result.high or 10**9)
+    assert "99.00 % accuracy: expected at about" in goal_text(result, "accuracy").text
+    assert images_for_goal(curve, 0.9).images == 1000
+    flat = images_for_goal(
+        invented((0.06, 0.05, 0.05, 0.05), test_images=100_000), 0.99
+    )
     assert flat.images is None
-    assert "no law that fits reaches it" in reach_words(flat, "accuracy").text
+    assert "not reached with" in goal_text(flat, "accuracy").text
     unsure = replace(flat, low=9000)
-    said = reach_words(unsure, "accuracy").text
-    assert said.endswith("not to be expected, though 9,000 images could reach it.")
-    assert "to no number)" in reach_words(replace(unsure, images=9999), "accuracy").text
+    output = goal_text(unsure, "accuracy").text
+    assert output.endswith("not to be expected, though 9,000 images could reach it.")
+    assert "to no number)" in goal_text(replace(unsure, images=9999), "accuracy").text
 
 
-def test_evened_classes_are_foretold_by_the_balanced_accuracy():
+def test_weighted_classes_use_balanced_accuracy():
     curve = invented(FALLING, weights="auto")
     assert curve.metric == "balanced_accuracy"
     assert curve.points[-1].mean == pytest.approx(2 * FALLING[-1])
-    assert "balanced accuracy" in verdict(curve).text
-    assert charts(curve)[1].title == "Balanced accuracy"
+    assert "balanced accuracy" in conclusion(curve).text
+    assert curve_charts(curve)[1].title == "Balanced accuracy"
 
 
 def test_charts_go_on_to_four_times_the_images():
-    error, accuracy = charts(invented(FALLING))
+    error, accuracy = curve_charts(invented(FALLING))
     assert error.log_x
     assert error.log_y
     assert not accuracy.log_y
-    measured, foretold = error.series
-    assert foretold.x[-1] == pytest.approx(4 * measured.x[-1])
+    measured, forecasts = error.series
+    assert forecasts.x[-1] == pytest.approx(4 * measured.x[-1])
     assert all(
         lo <= y <= hi
-        for lo, y, hi in zip(foretold.low, foretold.y, foretold.high, strict=True)
+        for lo, y, hi in zip(forecasts.low, forecasts.y, forecasts.high, strict=True)
     )
     flipped = accuracy.series[1]
-    assert flipped.low == tuple(1 - high for high in foretold.high)
+    assert flipped.low == tuple(1 - high for high in forecasts.high)
 
 
-def test_it_is_written_whole(made, tmp_path):
+def test_report_files(made, tmp_path):
     curve, _ = made
     place = tmp_path / "curve"
     shutil.copytree(curve.path, place)
@@ -341,57 +347,58 @@ def test_it_is_written_whole(made, tmp_path):
         path=place,
         runs=tuple(replace(run, path=place / run.path.name) for run in curve.runs),
     )
-    report = write_curve(copied, goal=0.9)
+    report = write_curve_report(copied, goal=0.9)
     page = report.read_text()
-    for word in ("What more images would buy", "Foretold", "fraction-0.25-seed-1"):
+    for word in ("Would more images help?", "Forecast", "fraction-0.25-seed-1"):
         assert word in page
     written = json.loads((place / "curve.json").read_text())
     assert written["plan"]["fractions"] == list(FRACTIONS)
     assert {k: v for k, v in written.items() if k != "plan"} == json.loads(
-        json.dumps(facts(copied, 0.9))
+        json.dumps(curve_dict(copied, 0.9))
     )
-    assert written["trial"] is None  # three fractions: none can be left out
+    assert written["backtest"] is None  # three fractions: none can be left out
     for name in ("error.png", "accuracy.png"):
         assert (place / "plots" / name).read_bytes()[1:4] == b"PNG"
-    kinds = [type(block).__name__ for block in findings(copied)]
+    kinds = [type(block).__name__ for block in curve_blocks(copied)]
     assert kinds == ["Table", "Table", "Prose"]
 
 
 def test_from_the_command_line(striate, photos):
     words = ("--fractions", "0.3,0.6,1", "--seeds", "2", "--epochs", "1")
-    said = striate("data", "curve", photos, *words, "--goal", "0.99")
-    assert said.code == 0
-    assert "run 6/6" in said.err
+    output = striate("data", "curve", photos, *words, "--goal", "0.99")
+    assert output.code == 0
+    assert "run 6/6" in output.err
     for word in (
         "Measured on the test split",
-        "Foretold",
+        "Forecast",
         "99.00 % accuracy",
         "report",
     ):
-        assert word in said.out
+        assert word in output.out
     assert Path("runs/curve/photos-auto/report.html").is_file()
     again = striate("data", "curve", photos, *words, "--json")
     assert again.err == ""
     assert again.json["curve"] == "runs/curve/photos-auto"
     assert [p["runs"] for p in again.json["points"]] == [2, 2, 2]
     assert [
-        f["images"] / again.json["points"][-1]["images"] for f in again.json["foretold"]
+        f["images"] / again.json["points"][-1]["images"]
+        for f in again.json["forecasts"]
     ] == [2, 4]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--fractions", "a,b"), "'a,b' is no list of fractions"),
-        (("--goal", "99"), "a goal is an accuracy between 0 and 1, got 99"),
+        (("--fractions", "a,b"), "'a,b' is not a list of fractions"),
+        (("--goal", "99"), "goal must be an accuracy between 0 and 1, got 99"),
         (("--fraction", "0.5"), "unrecognized arguments: --fraction"),
-        (("--seeds", "1"), "two seeds or more"),
+        (("--seeds", "1"), "two or more seeds"),
     ],
 )
-def test_wrong_words(striate, words, message):
-    said = striate("data", "curve", "digits", *words)
-    assert said.code == 2
-    assert message in said.err
+def test_wrong_arguments(striate, words, message):
+    output = striate("data", "curve", "digits", *words)
+    assert output.code == 2
+    assert message in output.err
 
 
 def test_judged_numbers_are_those_of_the_runs(made):
@@ -399,7 +406,7 @@ def test_judged_numbers_are_those_of_the_runs(made):
     for run in curve.runs:
         kept = api.load_run(run.path, model=small(None))
         assert run.accuracy == kept.scores["test"]["accuracy"]
-        assert run.judged == kept.scores["test"]["count"]
+        assert run.test_images == kept.scores["test"]["count"]
     point = curve.points[1]
     assert point.errors == tuple(1 - r.accuracy for r in curve.runs[2:4])
     assert point.deviation == pytest.approx(np.std(point.errors, ddof=1))

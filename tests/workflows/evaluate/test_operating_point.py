@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import striate as st
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, RunError, SettingError, UnknownNameError
 from striate.core.files import read_json, write_csv
 from striate.core.findings import Images
-from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
 from striate.metrics.temperature import fit_temperature
 from striate.report.html import render
@@ -57,7 +57,7 @@ def made(tmp_path):
         for split, count, seed in (("val", val, 1), ("test", test, 2)):
             outputs = answered(count, seed, **how)
             names = [f"{split}/{i:04}.png" for i in range(count)]
-            said = Predictions.of(names, outputs, Labels(CLASSES))
+            said = Predictions.of(names, outputs, ClassNames(CLASSES))
             said.save(path / f"predictions_{split}.csv")
             for i, (name, number) in enumerate(
                 zip(names, outputs.labels.tolist(), strict=True)
@@ -90,8 +90,8 @@ def test_validation_chooses_and_test_judges(made):
     assert aimed.plain == pytest.approx(untempered(found.threshold, warm))
     called = test.probs[:, 0] >= aimed.plain - 1e-12
     one = found.judged.whole.counts
-    assert one.found == (called & (test.truth == 0)).sum()
-    assert one.alarms == (called & (test.truth == 1)).sum()
+    assert one.tp == (called & (test.truth == 0)).sum()
+    assert one.fp == (called & (test.truth == 1)).sum()
     assert one.count == 300
     low, high = aimed.promise
     assert low < 0.9 < high
@@ -112,9 +112,9 @@ def test_by_columns(made):
     whole = found.judged.whole.counts
     assert [mono.value, poly.value] == ["mono", "poly"]
     assert mono.counts.count == poly.counts.count == 150
-    assert mono.counts.found + poly.counts.found == whole.found
+    assert mono.counts.tp + poly.counts.tp == whole.tp
     zero, one = found.judged.by["probability"]  # class numbers: 0 is the defect
-    assert (zero.counts.missed, one.counts.found) == (whole.missed, 0)
+    assert (zero.counts.fn, one.counts.tp) == (whole.fn, 0)
     assert (zero.auc, one.auc) == (None, None)
     assert operating_point(made(), "defect", by="kind").question.by == ("kind",)
 

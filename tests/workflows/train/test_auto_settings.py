@@ -9,7 +9,7 @@ from striate.core.errors import SettingError
 from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.engine.evaluate import evaluate
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
 from striate.run.recipe import Recipe, make_recipe
 from striate.run.yaml_io import read_settings
 from striate.workflows.train import auto_settings as auto
@@ -187,7 +187,7 @@ def test_views_and_average_reach_the_judgement(digits, tmp_path):
         batch_size=256,
         shuffle=False,
     )
-    both = evaluate(model, val(0), VIEWS["flip"])
+    both = evaluate(model, val(0), TTA_MODES["flip"])
     assert run.scores["val"]["accuracy"] == pytest.approx(both.accuracy)
     best = max(row["val_accuracy"] for row in run.history)
     assert best == pytest.approx(both.accuracy, abs=1e-6)

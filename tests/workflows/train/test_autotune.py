@@ -14,7 +14,7 @@ from striate.engine import execution as ways
 from striate.engine.benchmark import BenchmarkResult
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.execution import ExecutionConfig
-from striate.engine.throughput import Laps
+from striate.engine.throughput import ThroughputMeter
 from striate.models.catalogue import create_model
 from striate.report.progress import Progress
 from striate.run.builders import way_of
@@ -27,7 +27,7 @@ from striate.workflows.train.train import train_recipe
 from support.stopped_runs import ask_before
 
 HALF = BenchmarkResult(
-    way=ExecutionConfig(layout="nchw", precision="bf16"),
+    execution=ExecutionConfig(layout="nchw", precision="bf16"),
     seconds={"nhwc fp32": 0.3, "nchw fp32": 0.2, "nchw bf16": 0.1},
 )
 
@@ -36,10 +36,12 @@ HALF = BenchmarkResult(
 def chosen(monkeypatch):
     """Count measurements, each of which finds nchw bf16; every run is long enough."""
     asked = []
-    monkeypatch.setattr(speed, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(speed, "why_not_bf16", lambda device: "")
-    monkeypatch.setattr(ways, "why_not_bf16", lambda device: "")
-    monkeypatch.setattr(speed, "tune", lambda *words: asked.append(words) or HALF)
+    monkeypatch.setattr(speed, "MIN_STEPS", 1)
+    monkeypatch.setattr(speed, "bf16_obstacle", lambda device: "")
+    monkeypatch.setattr(ways, "bf16_obstacle", lambda device: "")
+    monkeypatch.setattr(
+        speed, "choose_execution", lambda *words: asked.append(words) or HALF
+    )
     return asked
 
 
@@ -95,7 +97,9 @@ def test_a_run_goes_on_as_it_began(chosen, shared_folder, no_report, monkeypatch
         with pytest.raises(InterruptedRunError):
             train_recipe(recipe, out=room.Path("run"), quiet=True)
     before = len(chosen)
-    monkeypatch.setattr(speed, "tune", lambda *words: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        speed, "choose_execution", lambda *words: pytest.fail("measured again")
+    )
     resumed = resume("run", quiet=True)
     assert before == 2
     assert resumed.manifest["exact"] == "yes"
@@ -158,7 +162,9 @@ def test_the_largest_peak_stays(tmp_path, monkeypatch):
     cpu, book = torch.device("cpu"), Book(tmp_path / "speed.json")
     found = []
     for measured in (5.0, 3.0, 8.0):
-        monkeypatch.setattr(speed, "peak", lambda *words, now=measured: now)
+        monkeypatch.setattr(
+            speed, "measure_peak_flops", lambda *words, now=measured: now
+        )
         found.append(book.peak(cpu, "fp32", again=True))
     found.append(Book(tmp_path / "speed.json").peak(cpu, "fp32", again=False))
     assert found == [5.0, 5.0, 8.0, 8.0]
@@ -174,7 +180,7 @@ def test_a_network_that_shapes_alone_do_not_run_has_no_share(
     model = create_model("tutorial_gray", num_classes=2, image_size=8)
     assert laps_of(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
     monkeypatch.setattr(speed, "audit", refuses)
-    assert laps_of(model, data, recipe, True).peak == 0.0
+    assert laps_of(model, data, recipe, True).peak_flops == 0.0
 
 
 def test_the_progress_line_says_how_fast_and_why(monkeypatch):
@@ -185,8 +191,8 @@ def test_the_progress_line_says_how_fast_and_why(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     moments = iter([0.0, 1.0, 2.0])
-    stream, laps = Terminal(), Laps(macs=1_000_000, peak=1e9)
-    words = {"clock": lambda: next(moments), "speed": laps.words}
+    stream, laps = Terminal(), ThroughputMeter(macs=1_000_000, peak_flops=1e9)
+    words = {"clock": lambda: next(moments), "speed": laps.summary}
     with Progress(stream=stream, **words) as progress:
         progress.start(epochs=1, steps=10, images=320)
         for step in (1, 2, 3):

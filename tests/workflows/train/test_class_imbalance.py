@@ -2,7 +2,7 @@
 
 Checked by removal: without `check_batch` torch stops with "Expected more than 1 value
 per channel"; without the balanced judgement the last epoch that forgets the rare class
-is kept; with torch's own class weights the tests of `engine.cost` go red.
+is kept; with torch's own class weights the tests of `engine.loss` go red.
 """
 
 import json
@@ -47,9 +47,9 @@ class Small(nn.Sequential):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((30,), "one class only ('a'): there is nothing to tell apart"),
+        ((30,), "only one class ('a'): a classifier needs at least two"),
         ((30, 1), "1 of 2 classes have one image: 'b'"),
-        ((30, 0), "one class only"),
+        ((30, 0), "only one class"),
     ],
 )
 def test_too_few_are_refused_with_figures(counts, message):
@@ -73,12 +73,14 @@ def test_a_class_of_two_is_dealt_or_refused_with_the_way_out(striate, tmp_path):
     root = write_folder(tmp_path / "photos", count=30)
     write_folder(root, ("rare",), count=2, seed=3)
     told = [dealt_or_refused(root, seed) for seed in range(12)]
-    refused = [words for words in told if "no training image" in words]
+    refused = [words for words in told if "no training images" in words]
     assert 0 < len(refused) < 12
-    assert all("falls to 1 of 3 classes: rare (2)" in words for words in refused)
+    assert all(
+        "no training images of 1 of 3 classes: rare (2)" in words for words in refused
+    )
     assert all("data split DATA --exact" in words for words in refused)
     dealt = [words for words in told if words not in refused]
-    assert all("has no image of 1 of 3 classes" in words for words in dealt)
+    assert all("has no images of 1 of 3 classes" in words for words in dealt)
     exact = load_data(root, exact=True)
     rare = sorted(row.split for row in exact.rows if row.label == "rare")
     assert rare == ["train", "val"]
@@ -96,7 +98,7 @@ def dealt_or_refused(root, seed):
 def test_many_classes(monkeypatch):
     """As 10,000 classes go, with the limits drawn in; those themselves run nightly."""
     monkeypatch.setattr(answers, "WIDE", 20)
-    monkeypatch.setattr(metrics, "SQUARE", 20)
+    monkeypatch.setattr(metrics, "MAX_MATRIX_CLASSES", 20)
     check_many_classes(60)
 
 
@@ -111,7 +113,7 @@ def check_many_classes(count):
     labels = [f"k{i // 3}" for i in range(3 * count)]
     source = st.from_arrays("many", pixels, labels)
     data = load_data(source, exact=True)
-    assert f"{count:,} classes have under 10 training images" in data.warnings[0]
+    assert f"{count:,} classes have fewer than 10 training images" in data.warnings[0]
     run = st.train(Small(count), data, epochs=1, batch_size=64, out="many", quiet=True)
     score = run.scores["test"]
     assert (score["count"], len(score["classes"]), score["confusion"]) == (
@@ -119,7 +121,7 @@ def check_many_classes(count):
         count,
         [],
     )
-    assert sum(n for *_, n in score["confusions"]) == round(
+    assert sum(n for *_, n in score["confused_pairs"]) == round(
         (1 - score["accuracy"]) * count
     )
     kept, fresh = run.predictions("test"), run.judge(data.subset("test"))
@@ -141,7 +143,7 @@ def check_many_classes(count):
 def test_a_thousand_to_one(striate, capsys):
     data = load_data(uneven(2000, 16), seed=1, exact=True)
     (told,) = data.warnings
-    assert "uneven classes, 120 to 1: a has 1,200 training images, b 10" in told
+    assert "imbalanced classes (120:1): a has 1,200 training images, b 10" in told
     thousand = load_data(uneven(4000, 4), exact=True)
     assert "1,200 to 1: a has 2,400 training images, b 2" in thousand.warnings[-1]
     for weights in ("none", "auto"):
@@ -206,7 +208,9 @@ def test_with_the_switch_epochs_are_judged_by_the_balanced_accuracy(balanced, be
     train = Scripted(model, batch, [ALWAYS_A, BY_SIGN])
     history = fit(model, optimizer, train, Held(batch), plan)
     assert [d.val_accuracy for d in history] == pytest.approx([0.9, 0.5])
-    assert [d.val_balanced for d in history] == pytest.approx([0.5, (4 / 9 + 1) / 2])
+    assert [d.val_balanced_accuracy for d in history] == pytest.approx(
+        [0.5, (4 / 9 + 1) / 2]
+    )
     assert [d.best for d in history] == best
 
 

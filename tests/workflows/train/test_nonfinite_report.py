@@ -8,8 +8,8 @@ import pytest
 
 from striate.core.files import read_csv, read_json
 from striate.data.batches import Batches
-from striate.engine.checkpoint import read_weights
 from striate.engine.checkpoint_store import CheckpointStore
+from striate.engine.weights_io import read_weights
 from support.stopped_runs import ask_before
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -195,13 +195,13 @@ def test_a_whole_batch_is_listed_where_nobody_knows_better(
     striate, shared_folder, monkeypatch
 ):
     """The cost alone is not finite: five are named, all are written down."""
-    from striate.engine import step as engine
+    from striate.engine import gradient_accumulation as engine
 
     real = engine.total_loss
     monkeypatch.setattr(engine, "total_loss", lambda *words: real(*words) / 0)
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
-    assert "first in the cost\n  images: " in said.err
+    assert "first in the loss\n  images: " in said.err
     assert " and 3 more\n" in said.err
     assert len(read_json(Path("run/nonfinite.json"))[0]["images"]) == 8
 

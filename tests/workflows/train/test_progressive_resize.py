@@ -152,10 +152,10 @@ def test_products_are_counted_by_size(monkeypatch):
     full, small = laps.macs[-1], laps.macs[0]
     assert laps.macs == (small, small, full, full)
     assert full / small == pytest.approx(4, rel=0.01)
-    laps.peak = 1e9
+    laps.peak_flops = 1e9
     assert laps.mfu(1) == pytest.approx(6 * small / 1e9)
     assert laps.mfu(1, epochs=4) == pytest.approx(6 * (small + full) / 2e9)
-    fed = laps.feeding(
+    fed = laps.time_batches(
         Batches(subset=data.subset("val"), preprocess=data.preprocess, batch_size=512)
     )
     fed(2)

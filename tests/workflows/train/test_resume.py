@@ -231,13 +231,13 @@ def test_once_inexact_always_inexact(striate, shared_folder):
 
 def test_other_versions_and_another_processor(striate, shared_folder, monkeypatch):
     stopped(shared_folder)
-    real, machine = manifest.version, manifest.devices.circumstances
+    real, machine = manifest.version, manifest.devices.compute_environment
     monkeypatch.setattr(
         manifest, "version", lambda name: "9.9" if name == "torch" else real(name)
     )
     other = {"processor": "Another", "instructions": "AVX9"}
     monkeypatch.setattr(
-        manifest.devices, "circumstances", lambda device: machine(device) | other
+        manifest.devices, "compute_environment", lambda device: machine(device) | other
     )
     said = exactness(striate("train", "--resume", "run", "--quiet"))
     assert said.startswith(f"no (torch: {torch.__version__}, now 9.9; processor: ")
@@ -249,7 +249,9 @@ def test_another_device(striate, shared_folder, monkeypatch):
     from striate.workflows.train import resume as room
 
     stopped(shared_folder)
-    monkeypatch.setattr(room.devices, "choose", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(
+        room.devices, "select_device", lambda name: torch.device("cuda")
+    )
     monkeypatch.setattr(room, "place", lambda *_: None)
     monkeypatch.setattr(room, "run_in", lambda *_: 1 / 0)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Some GPU")

@@ -13,7 +13,7 @@ import pytest
 import striate as st
 from striate.core.errors import InterruptedRunError
 from striate.core.files import read_csv, read_json
-from striate.data.augment.pipeline import Views
+from striate.data.augment.pipeline import AugmentPipeline
 from striate.data.batches import Batches
 from striate.data.cache import free_memory as memory
 from striate.data.cache import materialize as develop
@@ -266,9 +266,9 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
 def test_moved_images_come_from_a_tape(shared_folder):
     """The way of `moved by whole pixels` above is the one it is meant to be."""
     data = st.load_data(shared_folder)
-    views = Views(
+    views = AugmentPipeline(
         subset=data.subset("train"),
         preprocess=data.preprocess,
         augment=st.Recipe(data="x", **WAYS["moved by whole pixels"]).augmentation,
     )
-    assert views.tape is not None
+    assert views.shift_buffer is not None

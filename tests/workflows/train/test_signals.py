@@ -12,9 +12,9 @@ import pytest
 
 from striate.core.errors import RunError
 from striate.core.files import read_json
-from striate.engine.checkpoint import put_weights, unpacked
 from striate.engine.checkpoint_store import CheckpointStore
-from striate.engine.signals import polite_interrupt
+from striate.engine.signals import catch_stop_signals
+from striate.engine.weights_io import assign_weights, tensors_from_bytes
 from striate.run.run import Run
 from support.forks import HELD
 from support.images import snapshot
@@ -79,10 +79,12 @@ def test_what_is_saved_can_be_read(forks, shared_folder, tmp_path):
     assert forks.end(pid) == 130
     sealed, passed_over = CheckpointStore(path / "weights/last").newest()
     assert passed_over == []
-    position = json.loads(sealed.files["state.json"])["position"]
+    position = json.loads(sealed.files["state.json"])["train_state"]
     assert (position["epoch"], position["step"]) == (1, HELD - 1)  # not that one
     run = Run(path)
-    put_weights(run.model, unpacked(sealed.files["model.safetensors"], "x"), "x")
+    assign_weights(
+        run.model, tensors_from_bytes(sealed.files["model.safetensors"], "x"), "x"
+    )
     with pytest.raises(RunError, match="the test split was not judged"):
         run.predictions("test")
 
@@ -156,7 +158,7 @@ def handlers():
 def test_what_is_ignored_stays_ignored(handlers):
     """`nohup` means it."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with polite_interrupt() as asked:
+    with catch_stop_signals() as asked:
         signal.raise_signal(signal.SIGHUP)
         assert not asked()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -165,7 +167,7 @@ def test_what_is_ignored_stays_ignored(handlers):
 
 def test_a_terminal_says_twice_that_it_closes(handlers):
     """The shell and the system both send SIGHUP; the second must not kill."""
-    with polite_interrupt() as asked:
+    with catch_stop_signals() as asked:
         for _ in range(3):
             signal.raise_signal(signal.SIGHUP)
         assert asked.exit_code == 129
@@ -175,7 +177,7 @@ def test_a_terminal_says_twice_that_it_closes(handlers):
 def test_the_second_of_a_kind_is_heard_at_once(handlers):
     met = []
     signal.signal(signal.SIGTERM, lambda number, frame: met.append(number))
-    with polite_interrupt() as asked:
+    with catch_stop_signals() as asked:
         signal.raise_signal(signal.SIGTERM)
         assert met == []
         signal.raise_signal(signal.SIGTERM)

@@ -339,7 +339,7 @@ KILLED = """
 import sys, time, torch
 from pathlib import Path
 from striate.data.cache import feature_cache as features
-features._SECONDS = 0.0
+features._SECONDS_PER_SYNC = 0.0
 store = features.FeatureStore(Path(sys.argv[1]), {"a": 1}, (4,))
 draw = torch.Generator()
 for i in range(10_000):

@@ -1,9 +1,8 @@
-"""Changes to training images that keep their label: which, and how far they go.
+"""Augmentation settings: which random transforms are on, and their ranges.
 
-Six are those of the study notes: rotation, shear, local warping, mirroring, random
-crop, color shift for each channel. What is drawn for an image stands in
-`draws`, how geometry is applied in `geometry`, color in `color`,
-mixing in `mix`.
+The preset `six` has rotation, shear, elastic deformation, horizontal flip, random crop
+and a color shift of each channel. `random_params` draws the parameters of each image,
+`geometry` and `color` apply them, and `mix` does mixup and CutMix.
 """
 
 from __future__ import annotations
@@ -12,27 +11,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from striate.core.registry import unknown
-from striate.core.settings import check, setting
+from striate.core.registry import unknown_name_error
+from striate.core.settings import check_settings, setting
 
-MIRRORS = ("none", "horizontal", "vertical", "both")
+FLIPS = ("none", "horizontal", "vertical", "both")
 BORDERS = ("reflect", "edge", "background")
-# Further control points could fold the image over itself; see `data.spline`.
-LARGEST_WARP = 0.12
+# Further control points could fold the image over itself; see `elastic`.
+MAX_WARP = 0.12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """How far training images may be changed; at 0 a change is off and costs nothing.
+    """Range of each random transform; a transform with range 0 is off.
 
-    Every image gets draws of its own in every epoch. All geometry becomes one warp
-    and all color one map, applied together.
+    Every image gets new random parameters in every epoch. All geometric transforms are
+    composed into one warp, and all color changes into one map.
 
     Raises:
-        SettingError: A range makes no sense; the message names it.
+        SettingError: A range is out of bounds; the message names it.
 
     Example:
-        >>> Augment(rotate=15, flip="horizontal").moves
+        >>> Augment(rotate=15, flip="horizontal").has_geometry
         True
         >>> Augment(warp=0.5)
         Traceback (most recent call last):
@@ -41,77 +40,90 @@ class Augment:
           where: --warp
     """
 
-    rotate: float = setting(0.0, "rotation, up to ± so many degrees", low=0, high=180)
+    rotate: float = setting(
+        0.0, "random rotation, up to ± this many degrees", low=0, high=180
+    )
     shear: float = setting(
-        0.0, "shear along rows and columns, up to ± so many degrees", low=0, high=45
+        0.0,
+        "random shear along rows and columns, up to ± this many degrees",
+        low=0,
+        high=45,
     )
     warp: float = setting(
         0.0,
-        "local warping: control points move up to ± this share of the side",
+        "elastic deformation: control points move up to ± this share of the side",
         low=0,
-        high=LARGEST_WARP,
+        high=MAX_WARP,
     )
-    flip: str = setting("none", "exchange sides in every other epoch", choices=MIRRORS)
+    flip: str = setting("none", "random flip", choices=FLIPS)
     crop: float = setting(
-        0.0, "random crop: up to this share of the side is cut away", low=0, high=0.9
+        0.0, "random crop: removes up to this share of the side", low=0, high=0.9
     )
     color: float = setting(
         0.0,
-        "color shift of each channel, up to ± this share of its range",
+        "color shift of each channel, up to ± this share of the value range",
         low=0,
         high=1,
     )
     scale: float = setting(
-        0.0, "zoom in or out, up to a factor of 1 + this", low=0, high=1
+        0.0, "random zoom in or out, by a factor of up to 1 + this", low=0, high=1
     )
     shift: float = setting(
-        0.0, "move by whole pixels, up to ± this share of the side", low=0, high=0.5
+        0.0,
+        "random translation by whole pixels, up to ± this share of the side",
+        low=0,
+        high=0.5,
     )
     erase: float = setting(
-        0.0, "share of views in which a rectangle is made gray", low=0, high=1
+        0.0,
+        "random erasing: probability that a rectangle is set to the mean color",
+        low=0,
+        high=1,
     )
     mixup: float = setting(
-        0.0, "blend pairs: parameter of the beta distribution of shares", low=0, high=10
+        0.0, "mixup: alpha of the Beta distribution of weights", low=0, high=10
     )
     cutmix: float = setting(
-        0.0, "paste a rectangle of another image: likewise", low=0, high=10
+        0.0, "CutMix: alpha of the Beta distribution of areas", low=0, high=10
     )
     border: str = setting(
-        "reflect", "what geometry finds beyond the image's edge", choices=BORDERS
+        "reflect", "how pixels beyond the image edge are filled", choices=BORDERS
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        check_settings(self)
 
     @property
-    def bends(self) -> bool:
-        """Tell whether pixels land between pixels, so that values are interpolated."""
+    def interpolates(self) -> bool:
+        """True if any transform needs interpolation between pixels."""
         ranges = (self.rotate, self.shear, self.warp, self.crop, self.scale)
         return any(ranges)
 
     @property
-    def moves(self) -> bool:
-        """Tell whether any geometry is on."""
-        return self.bends or self.shift > 0 or self.flip != "none"
+    def has_geometry(self) -> bool:
+        """True if any geometric transform is on."""
+        return self.interpolates or self.shift > 0 or self.flip != "none"
 
     @property
     def only_crops(self) -> bool:
-        """Tell whether windows along the axes are all that bends: those are resized."""
+        """True if random crop is the only transform that interpolates."""
         others = (self.rotate, self.shear, self.warp, self.scale)
         return self.crop > 0 and not any(others)
 
     @property
-    def mixes(self) -> bool:
-        """Tell whether targets are shared between two classes."""
+    def mixes_images(self) -> bool:
+        """True if mixup or CutMix is on, so that targets are soft."""
         return self.mixup > 0 or self.cutmix > 0
 
     @property
-    def acts(self) -> bool:
-        """Tell whether anything is on."""
-        return self.moves or self.mixes or self.color > 0 or self.erase > 0
+    def is_active(self) -> bool:
+        """True if any transform is on."""
+        return (
+            self.has_geometry or self.mixes_images or self.color > 0 or self.erase > 0
+        )
 
 
-# What `--augment NAME` means; single ranges given beside it win.
+# Values of `--augment NAME`; ranges set explicitly override the preset.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "flip": {"flip": "horizontal"},
@@ -128,20 +140,20 @@ RANGES = tuple(spec.name for spec in fields(Augment))
 
 
 def augmentation(preset: str = "none", **ranges: float | str | None) -> Augment:
-    """Return a preset with the ranges that are given beside it.
+    """Return the settings of a preset, with some ranges overridden.
 
     Args:
-        preset: `none`, `mirror` or `six`.
+        preset: `none`, `flip` or `six`.
         ranges: Fields of `Augment`; None leaves the preset's.
 
     Raises:
-        SettingError: No such preset, or a range makes no sense.
+        SettingError: There is no such preset, or a range is out of bounds.
 
     Example:
         >>> augmentation("six", rotate=30, flip="none").rotate
         30
     """
     if preset not in PRESETS:
-        raise unknown("augmentation", preset, PRESETS)
-    given = {name: value for name, value in ranges.items() if value is not None}
-    return Augment(**{**PRESETS[preset], **given})
+        raise unknown_name_error("augmentation", preset, PRESETS)
+    overrides = {name: value for name, value in ranges.items() if value is not None}
+    return Augment(**{**PRESETS[preset], **overrides})

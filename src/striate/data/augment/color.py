@@ -1,4 +1,4 @@
-"""One color map an image: shift, clip and normalization in a single pass."""
+"""Color shift, clipping and normalization of a batch in a single pass."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 
 
 class ColorMap:
-    """(clip(v/255 + shift, 0, 1) − mean)/std for images of a batch.
+    """Compute (clip(v/255 + shift, 0, 1) − mean)/std for the images of a batch.
 
     Rows are treated as plain lines of width times channels numbers, because a
     processor's vectors do not fit into three.
 
     Args:
-        preprocess: Mean, deviation and shape.
-        shifts: (N, C) in shares of the range; None shifts nothing.
-        device: Where images will be.
+        preprocess: Mean, standard deviation and shape.
+        shifts: (N, C) as a fraction of the value range; None for no shift.
+        device: Device of the images.
 
     Example:
         >>> p = Preprocess(channels=1, height=1, width=2, mean=(0.5,), std=(0.5,))
@@ -49,7 +49,7 @@ class ColorMap:
         self._back = back.to(device)[:, :, None, None]
 
     def __call__(self, pixels: Tensor, which: slice = slice(None)) -> Tensor:
-        """Return the map of some of the batch's images.
+        """Return the inputs of some of the batch's images.
 
         Shapes:
             (N, H, W, C) uint8 → (N, C, H, W) float32, channels last
@@ -62,7 +62,7 @@ class ColorMap:
         return out.view(count, height, width, channels).permute(0, 3, 1, 2)
 
     def background(self, which: slice = slice(None)) -> Tensor:
-        """Return what becomes of the background, (N or 1, C, 1, 1)."""
+        """Return the mapped background color, (N or 1, C, 1, 1)."""
         return _some(self._back, which)
 
 

@@ -1,9 +1,10 @@
-"""Local warping: a coarse net of control points, and a smooth bend between them.
+"""Elastic deformation: a coarse grid of control points, interpolated by B-splines.
 
-The bend is a uniform cubic B-spline (free-form deformation, Rueckert et al. 1999). It
-cannot fold the image over itself while no control point moves further than 1/2.046
-of the distance between two of them (Choi & Lee 2000, "Injectivity conditions of 2D and
-3D uniform cubic B-spline functions"): 0.122 of the side for the four cells used here.
+The displacement field is a uniform cubic B-spline (free-form deformation, Rueckert et
+al. 1999). It cannot fold the image over itself while no control point moves further
+than 1/2.046 of the distance between two of them (Choi & Lee 2000, "Injectivity
+conditions of 2D and 3D uniform cubic B-spline functions"): 0.122 of the side for the
+four cells used here.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import torch
 from torch import Tensor
 
 CELLS = 4
-CONTROLS = CELLS + 3
+CONTROL_POINTS = CELLS + 3
 
-# The bend is a matrix product. Its factors are rounded to so many bits that every
+# The field is a matrix product. Its factors are rounded to so many bits that every
 # product and every sum of them is exact in float32: whatever order a processor adds
 # in, and whatever else is in the batch, the same pixels come out.
 _BASIS_BITS, _ROW_BITS = 11, 12
 
 
 @lru_cache(maxsize=32)
-def basis(side: int) -> Tensor:
-    """Return how much each control point weighs at each pixel of a side.
+def spline_basis(side: int) -> Tensor:
+    """Return the weight of each control point at each pixel of a side.
 
     Shapes:
-        (side, CONTROLS), float64; every row sums to 1 but for the rounding
+        (side, CONTROLS), float64; every row sums to 1 up to rounding
 
     Example:
-        >>> basis(8).shape, bool((basis(8).sum(1) - 1).abs().max() < 0.002)
+        >>> basis = spline_basis(8)
+        >>> basis.shape, bool((basis.sum(1) - 1).abs().max() < 0.002)
         (torch.Size([8, 7]), True)
     """
     place = (np.arange(side) + 0.5) / side * CELLS
@@ -45,27 +47,29 @@ def basis(side: int) -> Tensor:
             t**3,
         ]
     )
-    table = np.zeros((side, CONTROLS))
+    table = np.zeros((side, CONTROL_POINTS))
     for k, weight in enumerate(weights):
         table[np.arange(side), cell + k] = weight / 6
     table = np.rint(table * 2**_BASIS_BITS) / 2**_BASIS_BITS
     return torch.from_numpy(table)
 
 
-def rows_of(net: np.ndarray, width: int) -> np.ndarray:
-    """Bend the net along x: what is left is a product with `basis(height)`.
+def spline_rows(control_shifts: np.ndarray, width: int) -> np.ndarray:
+    """Interpolate control shifts along x; a product with `spline_basis` does y.
 
     Shapes:
-        (N, K, K, 2) → (N, K, width, 2), float32, in the net's unit
+        (N, K, K, 2) → (N, K, width, 2), float32, in the unit of `control_shifts`
     """
-    largest = np.abs(net).max(axis=(1, 2, 3), keepdims=True)
-    # A power of two above the net's largest move: to divide by it rounds nothing.
+    largest = np.abs(control_shifts).max(axis=(1, 2, 3), keepdims=True)
+    # A power of two above the largest shift: dividing by it is exact.
     unit = np.exp2(np.ceil(np.log2(np.maximum(largest, 2.0**-40))))
-    exact = np.rint(net / unit * 2**_ROW_BITS)
-    # One product of all nets, not one for each: (…, 2, K) times (K, width).
+    exact = np.rint(control_shifts / unit * 2**_ROW_BITS)
+    # One product for all images, not one for each: (…, 2, K) times (K, width).
     along = np.matmul(
-        exact.swapaxes(2, 3).reshape(-1, CONTROLS), basis(width).numpy().T
+        exact.swapaxes(2, 3).reshape(-1, CONTROL_POINTS), spline_basis(width).numpy().T
     )
-    rows = np.rint(along).reshape(len(net), CONTROLS, 2, width) * (unit / 2**_ROW_BITS)
+    rows = np.rint(along).reshape(len(control_shifts), CONTROL_POINTS, 2, width) * (
+        unit / 2**_ROW_BITS
+    )
     ready: np.ndarray = rows.swapaxes(2, 3).astype(np.float32, order="C")
     return ready

@@ -1,15 +1,15 @@
-"""All geometry of an image as one warp: matrices multiplied, then one sampling.
+"""All geometric transforms of an image composed into one warp, sampled once.
 
 Coordinates are pixels from the image's center, x to the right and y down; a pixel's
-value stands at its middle. The warp says for every pixel of the result where in the
-source it comes from:
+value stands at its middle. The warp gives the source position of every pixel of the
+result:
 
-    source = A · (place + bend(place)) + t
+    source = A · (position + displacement(position)) + t
 
-An image is changed in this order: crop, mirror, scale, rotation, shear, shift, local
-warping. As one warp the result is sampled once, so that nothing is blurred twice; and
-where a change looks past the window that an earlier one has cut, it sees the image
-and not a border.
+The order of transforms is: crop, flip, scale, rotation, shear, shift, elastic
+deformation. As one warp the result is sampled once, so that nothing is blurred twice;
+and where a transform looks past the window that an earlier one has cut, it sees the
+image and not a border.
 """
 
 from __future__ import annotations
@@ -21,28 +21,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.data.augment.elastic import basis, rows_of
-from striate.data.augment.random_params import Draws
+from striate.data.augment.elastic import spline_basis, spline_rows
+from striate.data.augment.random_params import RandomParams
 
 PADDING = {"reflect": "reflection", "edge": "border", "background": "zeros"}
 
 
-def matrices(draws: Draws, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return A and t of every image.
+def affine_matrices(
+    params: RandomParams, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the affine matrix A and translation t of every image.
 
     Shapes:
         (N, 2, 2) and (N, 2), float64
 
     Example:
-        >>> from striate.data.augment.random_params import neutral
-        >>> a, t = matrices(neutral(1, angle=np.array([90.0])), 9, 9)
+        >>> from striate.data.augment.random_params import identity_params
+        >>> a, t = affine_matrices(identity_params(1, angle=np.array([90.0])), 9, 9)
         >>> a.round().tolist(), t.tolist()
         ([[[0.0, -1.0], [1.0, 0.0]]], [[0.0, 0.0]])
     """
-    turn = np.deg2rad(draws.angle)
-    cos, sin = np.cos(turn), np.sin(turn)
-    along, down = np.tan(np.deg2rad(draws.shear)).T
-    # The inverse of the turn, times the inverse of both shears one after the other.
+    angle = np.deg2rad(params.angle)
+    cos, sin = np.cos(angle), np.sin(angle)
+    along, down = np.tan(np.deg2rad(params.shear)).T
+    # The inverse of the rotation, times the inverse of both shears one after the other.
     a = np.stack(
         [
             np.stack([cos + sin * down, -cos * along - sin * (1 + along * down)], -1),
@@ -50,95 +52,99 @@ def matrices(draws: Draws, height: int, width: int) -> tuple[np.ndarray, np.ndar
         ],
         axis=1,
     )
-    kept = draws.crop[:, 0]
-    signs = np.where(draws.mirror, -1.0, 1.0)
-    a *= (kept / draws.zoom)[:, None, None] * signs[:, :, None]
-    room = 0.5 * (1 - kept[:, None]) * np.array([width, height])
-    moved = (a @ draws.shift[:, :, None].astype(float))[:, :, 0]
-    return a, draws.crop[:, 1:] * room - moved
+    crop_share = params.crop[:, 0]
+    signs = np.where(params.flip, -1.0, 1.0)
+    a *= (crop_share / params.zoom)[:, None, None] * signs[:, :, None]
+    margin = 0.5 * (1 - crop_share[:, None]) * np.array([width, height])
+    shift = (a @ params.shift[:, :, None].astype(float))[:, :, 0]
+    return a, params.crop[:, 1:] * margin - shift
 
 
 @dataclass(frozen=True)
-class Course:
-    """Where pixels come from, in lines of x, y, x, y …: across + row · slope + bend.
+class SamplingField:
+    """Source positions as rows x, y, x, y …: across + row · slope + spline.
 
     Args:
-        across: (N, 1, 2W), for a row through the center.
-        slope: (N, 1, 2W), what a row further down adds.
-        bends: (N, K, 2W), to be weighed by `basis(H)`; None where nothing bends.
+        across: (N, 1, 2W), positions of the row through the center.
+        slope: (N, 1, 2W), change from one row to the next.
+        spline: (N, K, 2W), to multiply by `spline_basis(H)`; None without deformation.
     """
 
     across: Tensor = field(repr=False)
     slope: Tensor = field(repr=False)
-    bends: Tensor | None = field(default=None, repr=False)
+    spline: Tensor | None = field(default=None, repr=False)
 
-    def some(self, which: slice) -> Course:
-        """Return the field of some of the images."""
-        bends = None if self.bends is None else self.bends[which]
-        return Course(self.across[which], self.slope[which], bends)
+    def take(self, chunk: slice) -> SamplingField:
+        """Return the field of a slice of the images."""
+        spline = None if self.spline is None else self.spline[chunk]
+        return SamplingField(self.across[chunk], self.slope[chunk], spline)
 
 
-def course_of(
-    draws: Draws, height: int, width: int, device: torch.device | str = "cpu"
-) -> Course:
-    """Compose all geometry of every image.
+def sampling_field(
+    params: RandomParams, height: int, width: int, device: torch.device | str = "cpu"
+) -> SamplingField:
+    """Compose all geometric transforms of every image into a sampling field.
 
     The unit is that of `grid_sample`: −1 and 1 are the outer edges of outer pixels.
     """
-    a, t = matrices(draws, height, width)
+    a, t = affine_matrices(params, height, width)
     halves = np.array([width, height]) / 2
     a_unit, t_unit = a / halves[:, None], t / halves
     x = np.arange(width) - (width - 1) / 2
     across = x[:, None] * a_unit[:, None, :, 0] + t_unit[:, None]
     slope = np.broadcast_to(a_unit[:, None, :, 1], across.shape)
-    bends = None
-    if draws.net is not None:
-        pixels = draws.net * np.array([width, height])
+    spline = None
+    if params.control_shifts is not None:
+        pixels = params.control_shifts * np.array([width, height])
         flat = pixels.reshape(len(a), -1, 2) @ a_unit.swapaxes(1, 2)
-        bends = rows_of(flat.reshape(pixels.shape), width)
+        spline = spline_rows(flat.reshape(pixels.shape), width)
 
     def lines(values: np.ndarray) -> Tensor:
         flat = values.reshape(len(a), -1, 2 * width).astype(np.float32)
         return torch.from_numpy(flat).to(device)
 
-    return Course(lines(across), lines(slope), None if bends is None else lines(bends))
+    return SamplingField(
+        lines(across), lines(slope), None if spline is None else lines(spline)
+    )
 
 
-def sampling_grid(course: Course, height: int) -> Tensor:
-    """Return where every pixel comes from, as `grid_sample` wants it.
+def sampling_grid(field: SamplingField, height: int) -> Tensor:
+    """Return the source position of every pixel, in the form of `grid_sample`.
 
     Shapes:
         (N, height, width, 2): x, y
     """
-    device = course.across.device
+    device = field.across.device
     down = (torch.arange(height, device=device) - (height - 1) / 2).view(1, -1, 1)
-    # Products and sums one by one: fused, they would round differently here and there.
-    grid = torch.mul(down, course.slope).add_(course.across)
-    if course.bends is not None:
-        weights = basis(height).float().to(device)
-        grid.add_(torch.matmul(weights, course.bends))
+    # Products and sums one by one: fused, they would round differently.
+    grid = torch.mul(down, field.slope).add_(field.across)
+    if field.spline is not None:
+        weights = spline_basis(height).float().to(device)
+        grid.add_(torch.matmul(weights, field.spline))
     return grid.view(len(grid), height, -1, 2)
 
 
-def warp(
-    images: Tensor, course: Course, border: str, back: Tensor | None = None
+def warp_images(
+    images: Tensor, field: SamplingField, border: str, background: Tensor | None = None
 ) -> Tensor:
-    """Sample images along a course, by bilinear interpolation.
+    """Warp images by bilinear interpolation.
 
     Args:
         images: (N, C, H, W) float32.
-        course: Of as many images.
+        field: Source positions of as many images.
         border: `reflect` mirrors at the outer edge, `edge` repeats the last pixel,
-            `background` is a color.
-        back: That color, (N or 1, C, 1, 1), where it is needed.
+            `background` fills with a color.
+        background: That color, (N or 1, C, 1, 1), where it is needed.
 
     Returns:
-        As many images of the same size; not channels last.
+        The warped images, same shape; not channels last.
     """
-    grid = sampling_grid(course, images.shape[2])
-    if back is not None:  # past the edge sampling finds zero, so the color is zero
-        images = images - back
-    found = F.grid_sample(
+    grid = sampling_grid(field, images.shape[2])
+    if (
+        background is not None
+    ):  # past the edge sampling finds zero, so the color is zero
+        images = images - background
+    sampled = F.grid_sample(
         images, grid, padding_mode=PADDING[border], align_corners=False
     )
-    return found if back is None else found.add_(back)
+    return sampled if background is None else sampled.add_(background)

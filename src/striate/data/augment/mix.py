@@ -1,4 +1,4 @@
-"""Rectangles erased, and pairs of images mixed with their targets."""
+"""Random erasing, mixup and CutMix."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.core.seeds import generator, permutation, uniform
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
+from striate.core.seeds import numpy_generator, permutation, uniform
 from striate.data.augment.augment import Augment
 
 _QUANTILES = 1 << 16
-_HEAD = range(4)  # whether CutMix, its or mixup's share, and where it is pasted
+_HEAD = range(4)  # CutMix or mixup, the share, and the position of the pasted rectangle
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """With whom each image of a batch is mixed, and how.
+class MixPairs:
+    """Mixing partner and weights for each image of a batch.
 
     Args:
-        partner: (N,) numbers of the other images in the part.
-        kept: (N,) share of the target that stays with the image itself.
-        blend: (N,) its share in every pixel: `kept` for mixup, 1 for CutMix.
-        pasted: (N, 4) rows from, to, columns from, to of the other image.
+        partner: (N,) indices of the other images in the subset.
+        target_share: (N,) weight of the image's own target.
+        pixel_share: (N,) weight of its own pixels: `target_share` for mixup, 1 for
+            CutMix.
+        pasted: (N, 4) rectangle pasted from the other image: row start and stop, column
+            start and stop.
     """
 
     partner: np.ndarray = field(repr=False)
-    kept: np.ndarray = field(repr=False)
-    blend: np.ndarray = field(repr=False)
+    target_share: np.ndarray = field(repr=False)
+    pixel_share: np.ndarray = field(repr=False)
     pasted: np.ndarray = field(repr=False)
 
 
-def pairs(
+def draw_mix_pairs(
     augment: Augment,
     shape: ImageSpec,
     samples: np.ndarray,
@@ -43,28 +45,31 @@ def pairs(
     count: int,
     seed: int,
     epoch: int,
-) -> Pairs:
-    """Decide with whom and how images are mixed.
+) -> MixPairs:
+    """Draw mixing partners and weights for the images of a batch.
 
-    Partners are drawn from the whole part and not from the batch, or the batch size
-    would change what is seen. Every image is partner once an epoch. With both mixup
-    (Zhang et al. 2017) and CutMix (Yun et al. 2019) on, a coin decides.
+    Partners are drawn from the whole subset and not from the batch, or the batch size
+    would change the result. Every image is a partner once an epoch. With both mixup
+    (Zhang et al. 2017) and CutMix (Yun et al. 2019) on, each is used with probability
+    1/2.
     """
-    even = uniform(samples, _HEAD, seed, "mix", epoch)
+    uniform01 = uniform(samples, _HEAD, seed, "mix", epoch)
     cut = np.full(len(samples), augment.cutmix > 0)
     if augment.cutmix and augment.mixup:
-        cut = even[:, 0] < 0.5
+        cut = uniform01[:, 0] < 0.5
     share = np.where(
-        cut, _beta(augment.cutmix, even[:, 1]), _beta(augment.mixup, even[:, 1])
+        cut,
+        _beta(augment.cutmix, uniform01[:, 1]),
+        _beta(augment.mixup, uniform01[:, 1]),
     )
-    pasted = _rectangles(shape, np.where(cut, 1 - share, 0), even[:, 2:])
+    pasted = _rectangles(shape, np.where(cut, 1 - share, 0), uniform01[:, 2:])
     area = (pasted[:, 1] - pasted[:, 0]) * (pasted[:, 3] - pasted[:, 2])
     # Of a pasted rectangle, the target follows the pixels that are really covered.
-    kept = np.where(cut, 1 - area / (shape.height * shape.width), share)
-    return Pairs(
+    target_share = np.where(cut, 1 - area / (shape.height * shape.width), share)
+    return MixPairs(
         partner=_partners(count, seed, epoch)[samples],
-        kept=kept,
-        blend=np.where(cut, 1.0, share),
+        target_share=target_share,
+        pixel_share=np.where(cut, 1.0, share),
         pasted=pasted,
     )
 
@@ -75,68 +80,73 @@ def _partners(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _quantiles(parameter: float) -> np.ndarray:
-    """Sorted draws of Beta(a, a): a table turns even numbers into such shares."""
-    draws = generator("beta", parameter).beta(parameter, parameter, _QUANTILES)
-    return np.sort(draws)
+def _quantiles(alpha: float) -> np.ndarray:
+    """Return sorted samples of Beta(a, a), a table for inverse sampling."""
+    samples = numpy_generator("beta", alpha).beta(alpha, alpha, _QUANTILES)
+    return np.sort(samples)
 
 
-def _beta(parameter: float, even: np.ndarray) -> np.ndarray:
-    if not parameter:
-        return np.ones_like(even)
-    shares: np.ndarray = _quantiles(parameter)[(even * _QUANTILES).astype(int)]
+def _beta(alpha: float, uniform01: np.ndarray) -> np.ndarray:
+    if not alpha:
+        return np.ones_like(uniform01)
+    shares: np.ndarray = _quantiles(alpha)[(uniform01 * _QUANTILES).astype(int)]
     return shares
 
 
-def _rectangles(shape: ImageSpec, area: np.ndarray, even: np.ndarray) -> np.ndarray:
-    """Rectangles of the image's own aspect around an even place, cut at its edge."""
+def _rectangles(
+    shape: ImageSpec, area: np.ndarray, uniform01: np.ndarray
+) -> np.ndarray:
+    """Return rectangles of the image's aspect around random centers, clipped to it."""
     spans = []
-    for side, place in ((shape.height, even[:, 0]), (shape.width, even[:, 1])):
+    for side, center in (
+        (shape.height, uniform01[:, 0]),
+        (shape.width, uniform01[:, 1]),
+    ):
         half = np.sqrt(area) * side / 2
-        spans += [np.rint(place * side - half), np.rint(place * side + half)]
+        spans += [np.rint(center * side - half), np.rint(center * side + half)]
     limits = np.repeat([shape.height, shape.width], 2)
     rectangles: np.ndarray = np.clip(np.stack(spans, axis=1), 0, limits).astype(int)
-    top, bottom, left, right = rectangles.T
-    rectangles[(bottom == top) | (right == left)] = 0
+    row_start, row_stop, col_start, col_stop = rectangles.T
+    rectangles[(row_stop == row_start) | (col_stop == col_start)] = 0
     return rectangles
 
 
-def shared_targets(
-    labels: Tensor, others: Tensor, kept: np.ndarray, classes: int
+def mixed_targets(
+    labels: Tensor, others: Tensor, target_share: np.ndarray, classes: int
 ) -> Tensor:
-    """Return how much of each class is in each mixed image.
+    """Return soft targets of mixed images.
 
     Shapes:
         (N,), (N,), (N,) → (N, classes) float32; rows sum to 1
 
     Example:
         >>> two = torch.tensor([0, 1])
-        >>> shared_targets(two, two.flip(0), np.array([0.75, 1.0]), 2).tolist()
+        >>> mixed_targets(two, two.flip(0), np.array([0.75, 1.0]), 2).tolist()
         [[0.75, 0.25], [0.0, 1.0]]
     """
-    share = torch.from_numpy(kept.astype(np.float32))[:, None]
+    share = torch.from_numpy(target_share.astype(np.float32))[:, None]
     own, other = (F.one_hot(y, classes).float() for y in (labels, others))
     return own * share + other * (1 - share)
 
 
-def blend(x: Tensor, other: Tensor, mixed: Pairs) -> Tensor:
-    """Mix two batches; x is used up.
+def mix_batches(x: Tensor, other: Tensor, pairs: MixPairs) -> Tensor:
+    """Mix two batches in place of x.
 
     Shapes:
         (N, C, H, W), (N, C, H, W) → (N, C, H, W)
     """
-    if (mixed.blend < 1).any():
-        share = torch.from_numpy(mixed.blend.astype(np.float32)).to(x.device)
+    if (pairs.pixel_share < 1).any():
+        share = torch.from_numpy(pairs.pixel_share.astype(np.float32)).to(x.device)
         share = share.view(-1, 1, 1, 1)
         x.mul_(share).add_(other * (1 - share))
-    if mixed.pasted.any():
+    if pairs.pasted.any():
         lines = _lines(x)
-        torch.where(_inside(mixed.pasted, x), _lines(other), lines, out=lines)
+        torch.where(_inside(pairs.pasted, x), _lines(other), lines, out=lines)
     return x
 
 
-def blank(x: Tensor, rectangles: np.ndarray) -> Tensor:
-    """Set rectangles to 0, which is the training split's mean; x is changed.
+def erase_rectangles(x: Tensor, rectangles: np.ndarray) -> Tensor:
+    """Set rectangles of x to 0, the training mean, in place.
 
     Shapes:
         (N, C, H, W), (N, 4) → (N, C, H, W)
@@ -146,16 +156,18 @@ def blank(x: Tensor, rectangles: np.ndarray) -> Tensor:
 
 
 def _lines(x: Tensor) -> Tensor:
-    """See channels-last images as rows of width times channels numbers."""
+    """Return channels-last images as a view (N, H, W·C)."""
     count, channels, height, width = x.shape
     return x.permute(0, 2, 3, 1).view(count, height, width * channels)
 
 
 def _inside(rectangles: np.ndarray, x: Tensor) -> Tensor:
-    """Tell for every number of `_lines(x)` whether its rectangle covers it."""
+    """Return a mask of `_lines(x)`: true inside each image's rectangle."""
     channels, height, width = x.shape[1:]
     rows, columns = np.arange(height), np.repeat(np.arange(width), channels)
-    top, bottom, left, right = (side[:, None] for side in rectangles.T)
-    down = torch.from_numpy((rows >= top) & (rows < bottom)).to(x.device)
-    across = torch.from_numpy((columns >= left) & (columns < right)).to(x.device)
+    row_start, row_stop, col_start, col_stop = (side[:, None] for side in rectangles.T)
+    down = torch.from_numpy((rows >= row_start) & (rows < row_stop)).to(x.device)
+    across = torch.from_numpy((columns >= col_start) & (columns < col_stop)).to(
+        x.device
+    )
     return down[:, :, None] & across[:, None, :]

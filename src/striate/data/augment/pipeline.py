@@ -1,4 +1,4 @@
-"""Images as the network sees them in one epoch: changed as drawn, and normalized."""
+"""Augmentation pipeline: random transforms and normalization of batches."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import SettingError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.augment.color import ColorMap
-from striate.data.augment.geometry import course_of, warp
-from striate.data.augment.mix import blank, blend, pairs, shared_targets
-from striate.data.augment.pixel_shift import Tape, whole_pixels
-from striate.data.augment.random_crop import cut, windows
-from striate.data.augment.random_params import Draws, draw
+from striate.data.augment.geometry import sampling_field, warp_images
+from striate.data.augment.mix import (
+    draw_mix_pairs,
+    erase_rectangles,
+    mix_batches,
+    mixed_targets,
+)
+from striate.data.augment.pixel_shift import ShiftBuffer, shift_whole_pixels
+from striate.data.augment.random_crop import crop_and_resize, crop_windows
+from striate.data.augment.random_params import RandomParams, draw_params
 from striate.data.cache import free_memory as memory
 from striate.data.cache.pixel_rows import IndexedRows, PixelRows, index_rows
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 
-TAPE = 1 << 30  # bytes of a part with borders and its mirror image, at most
+SHIFT_BUFFER_LIMIT = 1 << 30  # bytes: subset with borders, and its flipped copy
 Batch = tuple[Tensor, Tensor]
-# Pixels that a thread warps at a time.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 16  # pixels that a thread warps at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
-    """Augmented images of a part, whatever batches they are asked for in.
+class AugmentPipeline:
+    """Augmented inputs of a subset, the same for any batch size and order.
 
-    A view is a function of (seed, epoch, number of the image in the part).
+    An input is a function of (seed, epoch, index of the image in the subset).
 
     Raises:
         SettingError: Images are mixed and `classes` is not given.
@@ -43,9 +47,10 @@ class Views:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
         >>> subset = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
-        >>> views = Views(subset=subset, preprocess=p, augment=Augment(color=0.2))
+        >>> augment = Augment(color=0.2)
+        >>> pipeline = AugmentPipeline(subset=subset, preprocess=p, augment=augment)
         >>> index = torch.tensor([4, 1])
-        >>> x, y = views(subset.gather(index), index, epoch=0)
+        >>> x, y = pipeline(subset.gather(index), index, epoch=0)
         >>> x.shape, y
         (torch.Size([2, 1, 2, 2]), tensor([0, 1]))
     """
@@ -58,95 +63,108 @@ class Views:
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.augment.mixes and self.classes < 1:
-            what = "mixed images have shares of classes, and their number is unknown"
-            raise SettingError(what, where="classes", fix="give classes=…")
+        if self.augment.mixes_images and self.classes < 1:
+            what = "mixup and CutMix need the number of classes, and it is not set"
+            raise SettingError(what, where="classes", fix="pass classes=…")
 
     @cached_property
-    def tape(self) -> Tape | None:
-        """Return a tape of the whole part and its mirror image, made once for a run.
+    def shift_buffer(self) -> ShiftBuffer | None:
+        """Return a shift buffer of the subset and its flipped copy, built once.
 
-        Gathering, moving and mirroring a batch is then one copy an image. None where
-        something else is to be done too, or where it would take too much memory.
+        Gathering, shifting and flipping a batch is then one copy per image. None if
+        other transforms are on, or if it would take too much memory.
         """
         augment, pixels = self.augment, self.subset.pixels
-        others = augment.bends or augment.mixes or augment.color or augment.erase
+        others = (
+            augment.interpolates
+            or augment.mixes_images
+            or augment.color
+            or augment.erase
+        )
         if others or augment.flip in ("vertical", "both"):
             return None
         if not isinstance(pixels, Tensor) or torch.device(self.device).type != "cpu":
             return None
         right = int(augment.shift * pixels.shape[2])
         down = int(augment.shift * pixels.shape[1])
-        weight = 2 * Tape.weight(pixels, right, down)
-        if weight > TAPE or not memory.fits_in_memory(2 * weight):
+        nbytes = 2 * ShiftBuffer.nbytes(pixels, right, down)
+        if nbytes > SHIFT_BUFFER_LIMIT or not memory.fits_in_memory(2 * nbytes):
             return None
         both = torch.cat([pixels, pixels.flip(2)])
-        return Tape(both, right, down, augment.border, self.preprocess.background)
+        return ShiftBuffer(
+            both, right, down, augment.border, self.preprocess.background
+        )
 
-    def moved(self, epoch: int) -> Callable[[Tensor], Batch]:
-        """Return what makes a batch of an index from the tape, in an epoch."""
-        tape = self.tape
-        assert tape is not None  # noqa: S101 - asked only where there is one
+    def shifted_batches(self, epoch: int) -> Callable[[Tensor], Batch]:
+        """Return a function from indices to a batch, which reads the shift buffer."""
+        shift_buffer = self.shift_buffer
+        assert shift_buffer is not None  # noqa: S101 - asked only where there is one
         count = len(self.subset)
-        every = np.arange(count)
-        draws = draw(
+        index_all = np.arange(count)
+        params = draw_params(
             self.augment,
             self.preprocess.spec,
-            every,
+            index_all,
             count=count,
             seed=self.seed,
             epoch=epoch,
         )
-        places = tape.places(every + count * draws.mirror[:, 0], draws.shift)
+        places = shift_buffer.offsets(
+            index_all + count * params.flip[:, 0], params.shift
+        )
 
         def batch(index: Tensor) -> Batch:
-            pixels = tape.cut(places[index])
+            pixels = shift_buffer.gather(places[index])
             return normalize(pixels, self.preprocess), self.subset.labels[index]
 
         return batch
 
     @property
-    def held(self) -> PixelRows:
-        """Return the images that views are made of: with room for crops, if any."""
+    def source_pixels(self) -> PixelRows:
+        """Return the images to augment: the larger copies, if random crop uses them."""
         larger = self.subset.larger if self.augment.only_crops else None
         return self.subset.pixels if larger is None else larger
 
     @property
-    def cuts(self) -> bool:
-        """Tell whether crops are cut out of larger images rather than warped."""
+    def crops_larger(self) -> bool:
+        """True if crops are cut out of larger images instead of warped."""
         size = self.preprocess.height, self.preprocess.width
-        return self.augment.only_crops and tuple(self.held.shape[1:3]) != size
+        return self.augment.only_crops and tuple(self.source_pixels.shape[1:3]) != size
 
-    def ready(self, held: IndexedRows, index: Tensor, epoch: int) -> Tensor:
-        """Bring images as they are held to the input's size, by their crops.
+    def crop_to_input(
+        self, source_pixels: IndexedRows, index: Tensor, epoch: int
+    ) -> Tensor:
+        """Crop larger images and resize the crops to the input size; flip them too.
 
-        What is cut is mirrored at once.
+        Images that need no crop are returned unchanged.
         """
-        if not self.cuts:
-            return held[:]
-        draws = self._draws(index, epoch)
-        places = windows(draws.crop, *held.shape[1:3])
+        if not self.crops_larger:
+            return source_pixels[:]
+        params = self._params(index, epoch)
+        places = crop_windows(params.crop, *source_pixels.shape[1:3])
         size = self.preprocess.height, self.preprocess.width
-        return cut(held.pixels, places, size, draws.mirror, held.rows)
+        return crop_and_resize(
+            source_pixels.pixels, places, size, params.flip, source_pixels.rows
+        )
 
     def __call__(
         self, pixels: Tensor, index: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
         """Return inputs (N, C, H, W) and targets.
 
-        Targets are class numbers (N,); shares of classes (N, classes) where images
-        are mixed.
+        Targets are class indices (N,), or soft targets (N, classes) with mixup or
+        CutMix.
 
         Args:
-            pixels: (N, H, W, C) uint8, the images of that index, as `ready` made.
-            index: (N,) their numbers in the part.
+            pixels: (N, H, W, C) uint8 from `crop_to_input`.
+            index: (N,) indices in the subset.
             epoch: From 0.
         """
         labels = self.subset.labels[index]
-        x = self._changed(pixels, index, epoch)
-        if not self.augment.mixes:
+        x = self._augmented(pixels, index, epoch)
+        if not self.augment.mixes_images:
             return x, labels.to(self.device, non_blocking=True)
-        mixed = pairs(
+        mix = draw_mix_pairs(
             self.augment,
             self.preprocess.spec,
             index.numpy(),
@@ -154,23 +172,27 @@ class Views:
             seed=self.seed,
             epoch=epoch,
         )
-        others = torch.from_numpy(mixed.partner)
-        y = shared_targets(labels, self.subset.labels[others], mixed.kept, self.classes)
-        partners = self.ready(index_rows(self.held, others), others, epoch)
-        other = self._changed(partners, others, epoch)
-        return blend(x, other, mixed), y.to(self.device, non_blocking=True)
+        others = torch.from_numpy(mix.partner)
+        y = mixed_targets(
+            labels, self.subset.labels[others], mix.target_share, self.classes
+        )
+        partners = self.crop_to_input(
+            index_rows(self.source_pixels, others), others, epoch
+        )
+        other = self._augmented(partners, others, epoch)
+        return mix_batches(x, other, mix), y.to(self.device, non_blocking=True)
 
-    def _changed(self, pixels: Tensor, index: Tensor, epoch: int) -> Tensor:
-        draws = self._draws(index, epoch)
-        sent = pixels.to(self.device, non_blocking=True)
-        if self.cuts:
-            draws = replace(draws, mirror=np.zeros_like(draws.mirror))
-            straight = _straight(sent, draws, self.preprocess, self.augment)
-            return _finished(straight, draws)
-        return changed(sent, draws, self.preprocess, self.augment)
+    def _augmented(self, pixels: Tensor, index: Tensor, epoch: int) -> Tensor:
+        params = self._params(index, epoch)
+        pixels = pixels.to(self.device, non_blocking=True)
+        if self.crops_larger:
+            params = replace(params, flip=np.zeros_like(params.flip))
+            straight = _shift_and_color(pixels, params, self.preprocess, self.augment)
+            return _erase(straight, params)
+        return augment_batch(pixels, params, self.preprocess, self.augment)
 
-    def _draws(self, index: Tensor, epoch: int) -> Draws:
-        return draw(
+    def _params(self, index: Tensor, epoch: int) -> RandomParams:
+        return draw_params(
             self.augment,
             self.preprocess.spec,
             index.numpy(),
@@ -180,49 +202,53 @@ class Views:
         )
 
 
-def changed(
-    pixels: Tensor, draws: Draws, preprocess: Preprocess, augment: Augment
+def augment_batch(
+    pixels: Tensor, params: RandomParams, preprocess: Preprocess, augment: Augment
 ) -> Tensor:
-    """Change images as drawn and normalize them.
+    """Apply random parameters to images and normalize them.
 
-    Where nothing bends, pixels are copied, and what is not colored is normalized as
-    for evaluation: a change that is off leaves every bit as it was.
+    Without interpolation pixels are copied, and without color shift they are normalized
+    as for evaluation: a transform that is off changes no bit.
 
     Shapes:
         (N, H, W, C) uint8 → (N, C, H, W) float32, channels last
     """
-    if augment.bends:
-        x = _bent(pixels, draws, preprocess, augment.border)
+    if augment.interpolates:
+        x = _warp_and_color(pixels, params, preprocess, augment.border)
     else:
-        x = _straight(pixels, draws, preprocess, augment)
-    return _finished(x, draws)
+        x = _shift_and_color(pixels, params, preprocess, augment)
+    return _erase(x, params)
 
 
-def _finished(x: Tensor, draws: Draws) -> Tensor:
-    return x if draws.erased is None else blank(x, draws.erased)
+def _erase(x: Tensor, params: RandomParams) -> Tensor:
+    return x if params.erased is None else erase_rectangles(x, params.erased)
 
 
-def _straight(
-    pixels: Tensor, draws: Draws, preprocess: Preprocess, augment: Augment
+def _shift_and_color(
+    pixels: Tensor, params: RandomParams, preprocess: Preprocess, augment: Augment
 ) -> Tensor:
-    if augment.moves:
-        back = preprocess.background
-        pixels = whole_pixels(pixels, draws.shift, draws.mirror, augment.border, back)
-    return _colored(pixels, draws, preprocess)
+    if augment.has_geometry:
+        background = preprocess.background
+        pixels = shift_whole_pixels(
+            pixels, params.shift, params.flip, augment.border, background
+        )
+    return _color(pixels, params, preprocess)
 
 
-def _colored(pixels: Tensor, draws: Draws, preprocess: Preprocess) -> Tensor:
-    if draws.color is None:
+def _color(pixels: Tensor, params: RandomParams, preprocess: Preprocess) -> Tensor:
+    if params.color is None:
         return normalize(pixels, preprocess)
-    return ColorMap(preprocess, draws.color, pixels.device)(pixels)
+    return ColorMap(preprocess, params.color, pixels.device)(pixels)
 
 
-def _bent(pixels: Tensor, draws: Draws, preprocess: Preprocess, border: str) -> Tensor:
-    """Color and warp; on a CPU a few images at a time, which stay in its cache."""
+def _warp_and_color(
+    pixels: Tensor, params: RandomParams, preprocess: Preprocess, border: str
+) -> Tensor:
+    """Color and warp; on a CPU in small chunks, which stay in its cache."""
     count, height, width, channels = pixels.shape
     device = pixels.device
-    course = course_of(draws, height, width, device)
-    colors = ColorMap(preprocess, draws.color, device)
+    field = sampling_field(params, height, width, device)
+    colors = ColorMap(preprocess, params.color, device)
     out = torch.empty(
         (count, channels, height, width),
         device=device,
@@ -232,8 +258,8 @@ def _bent(pixels: Tensor, draws: Draws, preprocess: Preprocess, border: str) -> 
     if device.type == "cpu":
         step = torch.get_num_threads() * max(1, _CHUNK // (height * width))
     for first in range(0, count, step):
-        some = slice(first, first + step)
-        back = colors.background(some) if border == "background" else None
-        colored = colors(pixels[some], some)
-        out[some].copy_(warp(colored, course.some(some), border, back))
+        chunk = slice(first, first + step)
+        background = colors.background(chunk) if border == "background" else None
+        colored = colors(pixels[chunk], chunk)
+        out[chunk].copy_(warp_images(colored, field.take(chunk), border, background))
     return out

@@ -1,4 +1,4 @@
-"""One change at an exact amount, to look at and to measure."""
+"""One transform at an exact amount, for previews and robustness tests."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Any
 
 import numpy as np
 
+from striate.core.preprocess import ImageSpec
 from striate.core.seeds import uniform
-from striate.core.spec import ImageSpec
 from striate.data.augment.augment import Augment
-from striate.data.augment.elastic import CONTROLS
-from striate.data.augment.random_params import Draws, neutral
+from striate.data.augment.elastic import CONTROL_POINTS
+from striate.data.augment.random_params import RandomParams, identity_params
 
-# Changes that have an amount; erasing and mixing are no question of how far.
-CHANGES = (
+# Transforms that have an amount; erasing and mixing have none.
+TRANSFORMS = (
     "rotate",
     "shear",
     "warp",
-    "mirror horizontal",
-    "mirror vertical",
+    "flip horizontal",
+    "flip vertical",
     "crop",
     "color",
     "scale",
     "shift",
 )
-DIRECTED = ("rotate", "shear", "scale", "shift", "color")  # go two ways
+SIGNED = ("rotate", "shear", "scale", "shift", "color")  # with two directions
 DEGREES = ("rotate", "shear")
-WORDS = {
+TRANSFORM_NAMES = {
     "rotate": "rotation",
     "shear": "shear",
-    "warp": "local warping",
-    "mirror horizontal": "mirroring, left and right",
-    "mirror vertical": "mirroring, top and bottom",
+    "warp": "elastic deformation",
+    "flip horizontal": "horizontal flip",
+    "flip vertical": "vertical flip",
     "crop": "crop",
     "color": "color shift",
     "scale": "zoom",
@@ -41,22 +41,22 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A change at an amount: degrees, or a share of side, range or size.
+class SingleTransform:
+    """A transform at an amount: degrees, or a share of the side or value range.
 
     Args:
-        change: One of `CHANGES`.
-        amount: Its sign is a direction, where the change has one.
+        name: One of `TRANSFORMS`.
+        amount: The sign is the direction of signed transforms.
     """
 
-    change: str
+    name: str
     amount: float
 
     def __str__(self) -> str:
-        if self.change.startswith("flip"):
-            return "mirrored" if self.amount else "as it is"
-        signed = self.change in DIRECTED and self.amount
-        size = f"{self.amount:+g}°" if self.change in DEGREES else self._percent
+        if self.name.startswith("flip"):
+            return "flipped" if self.amount else "original"
+        signed = self.name in SIGNED and self.amount
+        size = f"{self.amount:+g}°" if self.name in DEGREES else self._percent
         return size.replace("-", "−") if signed else size.removeprefix("+")
 
     @property
@@ -65,80 +65,87 @@ class Trial:
 
     @property
     def range(self) -> str:
-        """Return the amount in words, either way where the change goes two ways.
+        """Return the amount as text, with ± for signed transforms.
 
         Example:
-            >>> Trial("rotate", 15).range, Trial("crop", 0.1).range
+            >>> SingleTransform("rotate", 15).range, SingleTransform("crop", 0.1).range
             ('±15°', '10 %')
         """
         return str(self).replace("+", "±")
 
     def augment(self, border: str = "reflect") -> Augment:
-        """Return the settings that switch on this change alone."""
-        name, _, axis = self.change.partition(" ")
-        only: dict[str, Any] = {name: axis or abs(self.amount)}
-        return Augment(**only, border=border)
+        """Return settings with only this transform switched on."""
+        name, _, axis = self.name.partition(" ")
+        settings: dict[str, Any] = {name: axis or abs(self.amount)}
+        return Augment(**settings, border=border)
 
 
-def furthest(augment: Augment) -> tuple[Trial, ...]:
-    """Return every change that is on, at the end of its range.
+def range_ends(augment: Augment) -> tuple[SingleTransform, ...]:
+    """Return every transform that is on, at the end of its range.
 
     Example:
-        >>> [str(trial) for trial in furthest(Augment(rotate=15, flip="both"))]
-        ['+15°', 'mirrored', 'mirrored']
+        >>> [str(end) for end in range_ends(Augment(rotate=15, flip="both"))]
+        ['+15°', 'flipped', 'flipped']
     """
-    mirrors = {
-        f"mirror {axis}": float(augment.flip in (axis, "both"))
+    flips = {
+        f"flip {axis}": float(augment.flip in (axis, "both"))
         for axis in ("horizontal", "vertical")
     }
     ends = {
-        change: mirrors[change] if change in mirrors else getattr(augment, change)
-        for change in CHANGES
+        name: flips[name] if name in flips else getattr(augment, name)
+        for name in TRANSFORMS
     }
-    return tuple(Trial(change, ends[change]) for change in CHANGES if ends[change])
+    return tuple(SingleTransform(name, ends[name]) for name in TRANSFORMS if ends[name])
 
 
-def coins(count: int, trial: Trial, seed: int = 0) -> np.ndarray:
-    """Return signs for every image, one for each number that a change may need."""
-    columns = range(2 * CONTROLS**2)
-    even = uniform(np.arange(count), columns, seed, "trial", trial.change)
-    return np.where(even < 0.5, -1.0, 1.0)
+def random_signs(count: int, transform: SingleTransform, seed: int = 0) -> np.ndarray:
+    """Return random signs, (count, 2K²): one for each parameter of a transform."""
+    columns = range(2 * CONTROL_POINTS**2)
+    uniform01 = uniform(np.arange(count), columns, seed, "trial", transform.name)
+    return np.where(uniform01 < 0.5, -1.0, 1.0)
 
 
-def at(trial: Trial, shape: ImageSpec, signs: np.ndarray) -> Draws:
-    """Return draws that change every image by exactly the amount.
+def single_params(
+    transform: SingleTransform, shape: ImageSpec, signs: np.ndarray
+) -> RandomParams:
+    """Return parameters that transform every image by exactly the amount.
 
     Args:
-        trial: What is done, and how far.
-        shape: Of an image.
+        transform: The transform and its amount.
+        shape: Shape of an image.
         signs: (N, 2K²) directions, each −1 or 1.
 
     Example:
         >>> shape = ImageSpec(channels=1, height=8, width=8)
-        >>> at(Trial("rotate", 30), shape, np.array([[1.0], [-1.0]])).angle.tolist()
+        >>> turn, signs = SingleTransform("rotate", 30), np.array([[1.0], [-1.0]])
+        >>> single_params(turn, shape, signs).angle.tolist()
         [30.0, -30.0]
     """
-    count, amount = len(signs), trial.amount
-    match trial.change:
+    count, amount = len(signs), transform.amount
+    match transform.name:
         case "rotate":
-            change = {"angle": amount * signs[:, 0]}
+            values = {"angle": amount * signs[:, 0]}
         case "shear":
-            change = {"shear": amount * signs[:, :2]}
+            values = {"shear": amount * signs[:, :2]}
         case "warp":
-            net = amount * signs[:, : 2 * CONTROLS**2]
-            change = {"net": net.reshape(count, CONTROLS, CONTROLS, 2)}
+            control_shifts = amount * signs[:, : 2 * CONTROL_POINTS**2]
+            values = {
+                "control_shifts": control_shifts.reshape(
+                    count, CONTROL_POINTS, CONTROL_POINTS, 2
+                )
+            }
         case "crop":
-            kept = np.full((count, 1), 1 - amount)
-            change = {"crop": np.hstack([kept, signs[:, :2]])}
+            crop_share = np.full((count, 1), 1 - amount)
+            values = {"crop": np.hstack([crop_share, signs[:, :2]])}
         case "color":
-            change = {"color": amount * signs[:, : shape.channels]}
+            values = {"color": amount * signs[:, : shape.channels]}
         case "scale":
-            towards = signs[:, 0] * np.sign(amount)
-            change = {"zoom": (1 + abs(amount)) ** towards}
+            signed = signs[:, 0] * np.sign(amount)
+            values = {"zoom": (1 + abs(amount)) ** signed}
         case "shift":
             sides = np.array([shape.width, shape.height])
-            change = {"shift": np.rint(amount * sides * signs[:, :2]).astype(int)}
+            values = {"shift": np.rint(amount * sides * signs[:, :2]).astype(int)}
         case _:
-            axes = np.array(["horizontal", "vertical"]) == trial.change.split()[1]
-            change = {"flip": np.tile(axes & bool(amount), (count, 1))}
-    return neutral(count, **change)
+            axes = np.array(["horizontal", "vertical"]) == transform.name.split()[1]
+            values = {"flip": np.tile(axes & bool(amount), (count, 1))}
+    return identity_params(count, **values)

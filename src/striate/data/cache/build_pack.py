@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.cache.cache_folder import Cache
 from striate.data.cache.decoded_images import (
     DecodeErrors,
@@ -57,7 +57,7 @@ def build_packs(
         if not missing:
             packs = tuple(pack for pack in opened if pack is not None)
             return PackedSet(packs=packs, scan=scan, lost=lost)
-        cache.make_room(sum(size.weight * len(hashes) for size in missing))
+        cache.make_room(sum(size.nbytes * len(hashes) for size in missing))
         lost |= _build(source, scan, missing, cache, tick)
         scan = scan.without(lost)
     raise OSError("the images change while they are read")

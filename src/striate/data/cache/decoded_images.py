@@ -26,7 +26,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 
 # Version of the fixed rules from file to pixels; another version makes another pack.
 RULES = 1
@@ -147,7 +147,7 @@ class PackBuilder:
         self._digest = xxhash.xxh3_64()
         self._pending: list[tuple[str, str]] = []
         self._rows_per_sync = min(
-            _ROWS_PER_SYNC, max(1, _BYTES_PER_SYNC // preprocess.weight)
+            _ROWS_PER_SYNC, max(1, _BYTES_PER_SYNC // preprocess.nbytes)
         )
         # A thread waits for the disk while more images are decoded.
         self._disk = ThreadPoolExecutor(1)

@@ -17,10 +17,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
-from striate.core.malloc import give_back_freed
-from striate.core.spec import Preprocess
+from striate.core.malloc import release_freed_memory
+from striate.core.preprocess import Preprocess
 from striate.data.cache.decode_workers import DecodedBatch, decode_with_workers
 from striate.data.decode.decode import without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
@@ -175,7 +175,7 @@ class LazyPixels:
         """
         for number, batch in enumerate(self._decoded_ahead(indices), start=1):
             if number % TRIM_EVERY == 0:
-                give_back_freed()
+                release_freed_memory()
             self._record_lost(batch.lost)
             yield self._checked(batch, self.replace_lost)
 
@@ -184,7 +184,7 @@ class LazyPixels:
             yield from decode_with_workers(self, indices)
             return
         waiting: deque[Future[DecodedBatch]] = deque()
-        threads = processors()
+        threads = cpu_count()
         with without_pillow_warnings(), ThreadPoolExecutor(threads) as pool:
             try:
                 for index in indices:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import DataError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.cache import free_memory as memory
 from striate.data.cache.build_pack import PackedSet, build_packs
 from striate.data.cache.cache_folder import Cache
@@ -64,7 +64,7 @@ def materialize(
     """
     if source.arrays is not None:
         return _from_arrays(source.arrays, scan, sizes)
-    weight = sum(size.weight for size in sizes) * len(scan.readable)
+    weight = sum(size.nbytes for size in sizes) * len(scan.readable)
     if cache and not scan.is_small and cache.fits(weight):
         try:
             return _from_packs(build_packs(source, scan, sizes, cache, tick), source)
@@ -161,9 +161,9 @@ def _lazy(
 
 
 def _check_batch(size: Preprocess) -> None:
-    if not memory.fits_in_memory(BATCH * size.weight):
+    if not memory.fits_in_memory(BATCH * size.nbytes):
         free = memory.available_bytes() or 0
-        each = f"{size.weight / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
+        each = f"{size.nbytes / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
         what = (
             f"a batch of {BATCH} images of {size.spec} does not fit into memory: {each}"
         )

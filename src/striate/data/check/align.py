@@ -1,9 +1,9 @@
-"""Lay one image over another and measure what still differs.
+"""Alignment of image pairs, and the difference that remains after it.
 
-The first image's crop and brightness are fitted to the second's by Gauss-Newton steps
-that give little weight to what does not fit (a watermark, a changed corner). What then
-differs is set against the images' own detail: of a copy it is a small part, between
-two alike images of different things it is nearly all.
+The crop and brightness of the first image are fitted to the second by Gauss-Newton
+steps with robust weights, which ignore what does not fit (a watermark, a changed
+corner). The remaining difference is divided by the detail of the images: it is small
+for a copy, and close to 1 for similar images of different objects.
 
 Lucas, Kanade: "An iterative image registration technique" (IJCAI 1981); the weights are
 Geman and McClure's (1985).
@@ -15,24 +15,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LARGEST = 48  # cells a side that are compared
-QUICK = (2, 3)  # steps on blurred images, which see further, then on sharp ones
-PATIENT = (3, 7)
-CROP = 0.07  # most of a side that a crop may take from each edge
-GAIN = (0.8, 1.25)  # brightness changes that still make a copy
-PULL = 0.03  # of the side: a shift that costs as much as the noise does
-DETAIL = 1.0  # level: a cell that differs less from its surroundings shows nothing
-FEWEST = 8  # cells with detail below which nothing is said
+MAX_CELLS = 48  # largest number of cells along a side
+ROUGH = (2, 3)  # steps on blurred images (larger range), then on sharp ones
+REFINED = (3, 7)
+MAX_CROP = 0.07  # largest share of a side that a crop may remove at each edge
+GAIN_RANGE = (0.8, 1.25)  # factors of brightness for which an image is still a copy
+SHIFT_SCALE = 0.03  # shift as a share of the side that costs as much as the noise
+DETAIL = 1.0  # levels: a cell that differs less from its neighbors has no detail
+MIN_CELLS = 8  # cells with detail that a comparison needs
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs between aligned images, an array over the pairs.
+    """Difference of aligned image pairs, as arrays over the pairs.
 
     Args:
-        residual: Median difference where there is detail, over the contrast.
-        detail: Median difference of the detail, over the detail; 9 where too few cells
-            hold any.
+        residual: Median difference in cells with detail, divided by the contrast.
+        detail: Median difference of the detail, divided by the detail; 9 if too few
+            cells have any.
     """
 
     residual: np.ndarray
@@ -40,82 +40,82 @@ class Difference:
 
     @property
     def score(self) -> np.ndarray:
-        """Geometric mean of the two: 0 for a perfect copy."""
+        """Geometric mean of both, 0 for a perfect copy."""
         return np.asarray(np.sqrt(self.residual * self.detail))
 
 
-def compare(
-    ours: np.ndarray, theirs: np.ndarray, steps: tuple[int, int] = QUICK
+def align_and_compare(
+    moving: np.ndarray, fixed: np.ndarray, steps: tuple[int, int] = ROUGH
 ) -> Difference:
-    """Compare pairs of gray images, each stack of one size.
+    """Align pairs of gray images and return their differences.
 
     Args:
-        ours: Images whose crop is fitted; the finer of the two.
-        theirs: Images they are laid over.
-        steps: How many steps on blurred and on sharp images.
+        moving: Images whose crop is fitted; the larger of each pair.
+        fixed: Images to compare with.
+        steps: Number of steps on blurred and on sharp images.
 
     Shapes:
         (P, H, W), (P, h, w) → P differences
 
     Example:
         >>> noise = np.random.default_rng(0).integers(0, 256, (1, 40, 40))
-        >>> bool(compare(noise, noise[:, 1:, :-1]).score[0] < 0.01)
+        >>> bool(align_and_compare(noise, noise[:, 1:, :-1]).score[0] < 0.01)
         True
-        >>> bool(compare(noise, noise[:, ::-1]).score[0] > 0.3)
+        >>> bool(align_and_compare(noise, noise[:, ::-1]).score[0] > 0.3)
         True
     """
-    ours, theirs = np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
-    sides = zip(ours.shape[1:], theirs.shape[1:], strict=True)
-    rows, columns = (min(LARGEST, *pair) for pair in sides)
-    whole = np.zeros((len(ours), 2), np.float32) + np.array([0, 1], np.float32)
-    goal = _look(theirs, whole, whole, (rows, columns))[0]
-    down, across = whole, whole
+    moving, fixed = np.asarray(moving, np.float32), np.asarray(fixed, np.float32)
+    sides = zip(moving.shape[1:], fixed.shape[1:], strict=True)
+    rows, columns = (min(MAX_CELLS, *pair) for pair in sides)
+    full = np.zeros((len(moving), 2), np.float32) + np.array([0, 1], np.float32)
+    goal = _sample(fixed, full, full, (rows, columns))[0]
+    down, across = full, full
     for step in range(sum(steps)):
-        seen, inside = _look(ours, down, across, (rows, columns))
+        warped, inside = _sample(moving, down, across, (rows, columns))
         target = goal
         if step < steps[0]:
-            seen, target = _smooth(_smooth(seen)), _smooth(_smooth(goal))
-        move = _step(seen, target, inside)
-        reach = np.array([CROP, CROP], np.float32)
-        down = np.clip(down + move[:, 2:], whole - reach, whole + reach)
-        across = np.clip(across + move[:, :2], whole - reach, whole + reach)
-    seen, inside = _look(ours, down, across, (rows, columns))
-    return _difference(seen, goal, inside)
+            warped, target = _smooth(_smooth(warped)), _smooth(_smooth(goal))
+        move = _step(warped, target, inside)
+        limit = np.array([MAX_CROP, MAX_CROP], np.float32)
+        down = np.clip(down + move[:, 2:], full - limit, full + limit)
+        across = np.clip(across + move[:, :2], full - limit, full + limit)
+    warped, inside = _sample(moving, down, across, (rows, columns))
+    return _difference(warped, goal, inside)
 
 
-def _look(
+def _sample(
     images: np.ndarray, down: np.ndarray, across: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average a window of each image to cells; tell which cells lie inside.
+    """Average a window of each image to cells, and return which cells are inside.
 
-    Windows are (start, end) in shares of the side.
+    Windows are (start, end) as a share of the side.
     """
     height, width = images.shape[1:]
-    left, rows_inside = _window(height, size[0], down)
-    right, columns_inside = _window(width, size[1], across)
-    cells = left @ images @ right.transpose(0, 2, 1)
+    row_matrix, rows_inside = _window(height, size[0], down)
+    column_matrix, columns_inside = _window(width, size[1], across)
+    cells = row_matrix @ images @ column_matrix.transpose(0, 2, 1)
     inside = rows_inside[:, :, None] & columns_inside[:, None, :]
     return cells, inside.astype(np.float32)
 
 
 def _window(size: int, cells: int, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (P, cells, size) averaging matrices, and the cells that lie inside."""
+    """Return (P, cells, size) averaging matrices, and which cells are inside."""
     start, end = span[:, :1] * size, span[:, 1:] * size
     edges = start + (end - start) * (np.arange(cells + 1, dtype=np.float32) / cells)
     pixel = np.arange(size, dtype=np.float32)
     low, high = edges[:, :-1, None], edges[:, 1:, None]
     cover = np.maximum(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0)
-    held = cover.sum(2)
-    inside = held > 0.9 * (high - low)[..., 0]
-    return cover / np.maximum(held, 1e-6)[..., None], inside
+    covered = cover.sum(2)
+    inside = covered > 0.9 * (high - low)[..., 0]
+    return cover / np.maximum(covered, 1e-6)[..., None], inside
 
 
-def _step(seen: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return the change of (start, end) across and down that explains most."""
-    lit, error, weight, scale = _fit_light(seen, goal, inside)
-    down, across = np.gradient(lit, axis=(1, 2))
+def _step(warped: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the Gauss-Newton change of (start, end), horizontal then vertical."""
+    adjusted, error, weight, scale = _fit_brightness(warped, goal, inside)
+    down, across = np.gradient(adjusted, axis=(1, 2))
     rows, columns = (
-        ((np.arange(n) + 0.5) / n).astype(np.float32) for n in lit.shape[1:]
+        ((np.arange(n) + 0.5) / n).astype(np.float32) for n in adjusted.shape[1:]
     )
     across, down = across * len(columns), down * len(rows)
     slopes = [
@@ -124,49 +124,54 @@ def _step(seen: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray:
         down * (1 - rows)[:, None],
         down * rows[:, None],
     ]
-    slope = np.stack([s.reshape(len(lit), -1) for s in slopes], 1)
+    slope = np.stack([s.reshape(len(adjusted), -1) for s in slopes], 1)
     weighted = slope * weight[:, None]
-    normal = weighted @ slope.transpose(0, 2, 1)
-    cost = (scale**2 + 0.25) / PULL**2
-    normal += np.eye(4, dtype=np.float32) * cost[:, None, None]
-    return np.asarray(np.linalg.solve(normal, weighted @ error[..., None])[..., 0])
+    normal_matrix = weighted @ slope.transpose(0, 2, 1)
+    penalty = (scale**2 + 0.25) / SHIFT_SCALE**2
+    normal_matrix += np.eye(4, dtype=np.float32) * penalty[:, None, None]
+    return np.asarray(
+        np.linalg.solve(normal_matrix, weighted @ error[..., None])[..., 0]
+    )
 
 
-def _fit_light(
-    seen: np.ndarray, goal: np.ndarray, inside: np.ndarray
+def _fit_brightness(
+    warped: np.ndarray, goal: np.ndarray, inside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fit brightness and contrast, thrice, ever less swayed by what does not fit.
+    """Fit brightness and contrast by three rounds of robust weighting.
 
     Returns:
-        The lit images (P, h, w), and flat: error, weights, and the error's scale.
+        The adjusted images (P, h, w), and flat: error, weights, and the error's scale.
     """
-    count = len(seen)
-    ours, theirs = seen.reshape(count, -1), goal.reshape(count, -1)
+    count = len(warped)
+    moving, fixed = warped.reshape(count, -1), goal.reshape(count, -1)
     valid = weight = inside.reshape(count, -1)
     for _ in range(3):
         total = weight.sum(1, keepdims=True) + 1e-6
-        our_mean = (weight * ours).sum(1, keepdims=True) / total
-        their_mean = (weight * theirs).sum(1, keepdims=True) / total
-        off = ours - our_mean
-        shared = (weight * off * (theirs - their_mean)).sum(1, keepdims=True)
-        power = (weight * off * off).sum(1, keepdims=True)
-        lit = np.clip((shared + 1) / (power + 1), *GAIN) * off + their_mean
-        error = theirs - lit
+        moving_mean = (weight * moving).sum(1, keepdims=True) / total
+        fixed_mean = (weight * fixed).sum(1, keepdims=True) / total
+        deviation = moving - moving_mean
+        covariance = (weight * deviation * (fixed - fixed_mean)).sum(1, keepdims=True)
+        power = (weight * deviation * deviation).sum(1, keepdims=True)
+        adjusted = (
+            np.clip((covariance + 1) / (power + 1), *GAIN_RANGE) * deviation
+            + fixed_mean
+        )
+        error = fixed - adjusted
         scale = np.sqrt((weight * error**2).sum(1, keepdims=True) / total)
         weight = valid / (1 + (error / (2 * scale + 1)) ** 2) ** 2
-    return lit.reshape(seen.shape), error, weight, scale[:, 0]
+    return adjusted.reshape(warped.shape), error, weight, scale[:, 0]
 
 
-def _difference(seen: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> Difference:
-    lit = _fit_light(seen, goal, inside)[0]
+def _difference(warped: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> Difference:
+    adjusted = _fit_brightness(warped, goal, inside)[0]
     valid = inside > 0.99
     contrast = np.sqrt(_variance(goal, valid)) + 1e-6
-    fine, _ = _detail(lit, goal, valid)
-    lit, goal, valid = _halve(lit), _halve(goal), _halve(inside) > 0.99
-    coarse, holds = _detail(lit, goal, valid)
-    residual = _median(np.abs(lit - goal), holds) / contrast
-    few = holds.reshape(len(lit), -1).sum(1) < FEWEST
-    detail = np.where(few, 9.0, np.fmin(fine, coarse))
+    fine, _ = _detail(adjusted, goal, valid)
+    adjusted, goal, valid = _halve(adjusted), _halve(goal), _halve(inside) > 0.99
+    coarse, has_detail = _detail(adjusted, goal, valid)
+    residual = _median(np.abs(adjusted - goal), has_detail) / contrast
+    too_few = has_detail.reshape(len(adjusted), -1).sum(1) < MIN_CELLS
+    detail = np.where(too_few, 9.0, np.fmin(fine, coarse))
     return Difference(residual=np.nan_to_num(residual, nan=9.0), detail=detail)
 
 
@@ -178,29 +183,29 @@ def _variance(cells: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _detail(
-    ours: np.ndarray, theirs: np.ndarray, valid: np.ndarray
+    moving: np.ndarray, fixed: np.ndarray, valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the share of the detail that differs, and the cells that hold detail."""
-    our_detail, their_detail = ours - _smooth(ours), theirs - _smooth(theirs)
-    size = np.maximum(np.abs(our_detail), np.abs(their_detail))
-    holds = valid & (size > DETAIL)
-    differs = _median(np.abs(our_detail - their_detail), holds)
-    return differs / _median(size, holds), holds
+    """Return the share of the detail that differs, and the cells with detail."""
+    moving_detail, fixed_detail = moving - _smooth(moving), fixed - _smooth(fixed)
+    size = np.maximum(np.abs(moving_detail), np.abs(fixed_detail))
+    has_detail = valid & (size > DETAIL)
+    differs = _median(np.abs(moving_detail - fixed_detail), has_detail)
+    return differs / _median(size, has_detail), has_detail
 
 
 def _median(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Return the median over the chosen cells of each image, NaN where none is."""
+    """Return the median over the selected cells of each image, NaN without any."""
     flat = np.where(where, values, np.inf).reshape(len(values), -1)
     flat.sort(axis=1)
     count = where.reshape(len(values), -1).sum(1)
-    chosen = flat[np.arange(len(flat)), np.maximum(count - 1, 0) // 2]
-    return np.where(count > 0, chosen, np.nan)
+    medians = flat[np.arange(len(flat)), np.maximum(count - 1, 0) // 2]
+    return np.where(count > 0, medians, np.nan)
 
 
 def _smooth(cells: np.ndarray) -> np.ndarray:
-    """Average each cell with its eight neighbors, the edge repeated."""
-    wide = np.pad(cells, ((0, 0), (1, 1), (1, 1)), "edge")
-    rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+    """Average each cell with its eight neighbors, repeating the edge."""
+    padded = np.pad(cells, ((0, 0), (1, 1), (1, 1)), "edge")
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return np.asarray((rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9)
 
 

@@ -1,4 +1,4 @@
-"""What changed in a set of files since it was checked before, by their hashes."""
+"""Changes since an earlier check: changed, removed and new files, by their hashes."""
 
 from __future__ import annotations
 
@@ -7,53 +7,59 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from striate.core.errors import DataError
-from striate.data.check.finding import Finding, Group
+from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import Skipped
 
 
 def read_hashes(path: Path) -> dict[str, str]:
-    """Return path → hash from what `data check --json` printed.
+    """Return hashes by path from the output of `data check --json`.
 
     Raises:
-        DataError: The file is missing, or is not such JSON.
+        DataError: The file is missing, or not output of `data check --json`.
     """
     hashes: dict[str, str]
-    fix = "give what `striate data check PATH --json > FILE` wrote"
+    fix = "use the output of `striate data check PATH --json > FILE`"
     try:
         files = json.loads(path.read_bytes())["files"]
-        hashes = {one["path"]: one["hash"] for one in files}
+        hashes = {file["path"]: file["hash"] for file in files}
     except OSError as error:
         what = f"cannot read the earlier check: {error.strerror}"
         raise DataError(what, where=path, fix=fix) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError("not an earlier check", where=path, fix=fix) from error
+        raise DataError(
+            "not the JSON of an earlier check", where=path, fix=fix
+        ) from error
     return {name: value for name, value in hashes.items() if value}
 
 
-def changes(
-    before: Mapping[str, str], now: Mapping[str, str], places: Mapping[str, int]
+def change_findings(
+    old: Mapping[str, str], current: Mapping[str, str], positions: Mapping[str, int]
 ) -> list[Finding]:
-    """Return findings about files that changed, went, or came.
+    """Return findings about changed, removed and new files.
 
     Args:
-        before: Hash of each file then.
-        now: Hash of each file now.
-        places: Position of each usable image, to show it.
+        old: Hash of each file in the earlier check.
+        current: Hash of each file now.
+        positions: Position of each usable image by path.
     """
-    changed = [p for p in now if p in before and before[p] != now[p]]
-    gone = [path for path in before if path not in now]
-    new = [path for path in now if path not in before]
-    found = [
-        _finding("changed", "bad", changed, "changed since scan", places),
-        _finding("gone", "warning", gone, "gone since scan", places),
-        _finding("new", "note", new, "new since scan", places),
+    changed = [p for p in current if p in old and old[p] != current[p]]
+    removed = [path for path in old if path not in current]
+    new = [path for path in current if path not in old]
+    findings = [
+        _finding(
+            "changed", "bad", changed, "changed since the earlier check", positions
+        ),
+        _finding(
+            "removed", "warning", removed, "removed since the earlier check", positions
+        ),
+        _finding("new", "note", new, "new since the earlier check", positions),
     ]
-    return [finding for finding in found if finding]
+    return [finding for finding in findings if finding]
 
 
 _FIX = {
-    "changed": "find out who wrote to them; restore them if nobody meant to",
-    "gone": "restore them, or check again and keep the new result",
+    "changed": "find out why they changed; restore them if it was not intended",
+    "removed": "restore them, or run the check again and save the new output",
     "new": "",
 }
 
@@ -62,18 +68,22 @@ def _finding(
     kind: str,
     tone: str,
     paths: Sequence[str],
-    words: str,
-    places: Mapping[str, int],
+    status: str,
+    positions: Mapping[str, int],
 ) -> Finding | None:
     if not paths:
         return None
     noun = "file" if len(paths) == 1 else "files"
-    shown = [Group(members=(places[p],), note=words) for p in paths if p in places]
+    groups = [
+        ImageGroup(members=(positions[p],), note=status)
+        for p in paths
+        if p in positions
+    ]
     return Finding(
         kind=kind,
         tone=tone,
-        what=f"{len(paths):,} {noun} {words}",
+        what=f"{len(paths):,} {noun} {status}",
         fix=_FIX[kind],
-        groups=tuple(shown),
-        files=tuple(Skipped(path=path, reason=words) for path in paths),
+        groups=tuple(groups),
+        files=tuple(Skipped(path=path, reason=status) for path in paths),
     )

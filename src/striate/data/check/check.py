@@ -1,6 +1,6 @@
-"""`data check`: one pass over a set of images, and everything there is to know of it.
+"""Check of a data set: one scan of all files, and the findings about them.
 
-Nothing is written; every file is used, quarantined or ignored, and the three add up.
+Nothing is written. Every file is either used, quarantined or ignored.
 """
 
 from __future__ import annotations
@@ -11,69 +11,81 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from striate.data.check.changes import changes
+from striate.data.check.changes import change_findings
 from striate.data.check.classes import class_counts, class_findings
-from striate.data.check.descriptor import points_of
-from striate.data.check.duplicate_findings import Copies, copy_findings, find_equal
-from striate.data.check.duplicates import SMALLEST, NearPair, near_pairs, searchable
-from striate.data.check.finding import TONES, Finding, Group
-from striate.data.check.label_error_findings import Doubts, doubt_findings
-from striate.data.check.leaks import given_splits, leak_findings
-from striate.data.check.outliers import oddities
-from striate.data.check.scan import Item, Survey, Tick, Views, survey
+from striate.data.check.descriptor import descriptor_points
+from striate.data.check.duplicate_findings import duplicate_findings
+from striate.data.check.duplicates import Duplicates, NearPair, exact_duplicates
+from striate.data.check.finding import TONES, Finding, ImageGroup
+from striate.data.check.label_errors import LabelErrors, label_error_findings
+from striate.data.check.leaks import assigned_splits, leak_findings
+from striate.data.check.near_duplicates import (
+    MIN_SIDE,
+    find_near_duplicates,
+    searchable_positions,
+)
+from striate.data.check.outliers import outlier_findings
+from striate.data.check.scan import (
+    CloseupStore,
+    ImageItem,
+    ScanResult,
+    Tick,
+    scan_source,
+)
 from striate.data.find_source import find_source
 from striate.data.shards.tars import is_shards
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
 
-WARNED = "the EXIF data is unreadable"
+EXIF_WARNING = "the EXIF data is unreadable"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What a check found.
+class DataCheckResult:
+    """Result of a data check.
 
     Args:
-        source: What was checked.
-        items: The usable images, in the source's order; findings speak of them by
-            position.
-        quarantined: Files that should have been usable and are not.
-        ignored: Files that by rule are no images of the set.
+        source: The checked source.
+        items: The usable images, in the source's order; findings refer to their
+            positions.
+        quarantined: Files that should be images but cannot be used.
+        ignored: Files that do not belong to the data set.
+        hashes: Hash of each file by path.
         classes: Each class with its images by part.
-        copies: Which images are copies of which.
-        findings: The worst first.
-        unsearched: Images too small or too plain to look for near-duplicates of.
-        doubts: What networks think of the labels, where they were asked.
+        duplicates: Exact and near-duplicates.
+        findings: All findings, the worst first.
+        unsearched: Number of images not searched for near-duplicates.
+        label_errors: Result of the label check, or None.
     """
 
     source: Source = field(repr=False)
-    items: tuple[Item, ...] = field(repr=False)
+    items: tuple[ImageItem, ...] = field(repr=False)
     quarantined: tuple[Skipped, ...] = field(repr=False)
     ignored: tuple[Skipped, ...] = field(repr=False)
     hashes: Mapping[str, str] = field(repr=False)
     classes: tuple[tuple[str, dict[str, int]], ...] = field(repr=False)
-    copies: Copies = field(repr=False)
+    duplicates: Duplicates = field(repr=False)
     findings: tuple[Finding, ...]
     unsearched: int = 0
-    doubts: Doubts | None = field(default=None, repr=False)
+    label_errors: LabelErrors | None = field(default=None, repr=False)
 
     @property
-    def seen(self) -> int:
-        """Return how many files were met."""
+    def file_count(self) -> int:
+        """Return the number of files."""
         return len(self.items) + len(self.quarantined) + len(self.ignored)
 
     @property
-    def good(self) -> bool:
-        """Tell whether there is nothing to mend."""
+    def ok(self) -> bool:
+        """True if there are no problems and no warnings."""
         return all(finding.tone == "note" for finding in self.findings)
 
-    def with_doubts(self, doubts: Doubts) -> Checked:
-        """Return the check with doubtful labels among its findings."""
-        findings = worst_first([*doubt_findings(doubts), *self.findings])
-        return replace(self, findings=findings, doubts=doubts)
+    def with_label_errors(self, label_errors: LabelErrors) -> DataCheckResult:
+        """Return the result with findings on label errors added."""
+        findings = worst_first([*label_error_findings(label_errors), *self.findings])
+        return replace(self, findings=findings, label_errors=label_errors)
 
     def files(self) -> Iterator[dict[str, Any]]:
-        """Yield every file: what became of it and why."""
+        """Yield every file with its status, as JSON values."""
         for item in self.items:
             yield _file(item)
         for status, skips in (
@@ -90,109 +102,114 @@ class Checked:
                 }
 
 
-def check_data(
+def check_images(
     data: str | Path | Source,
     *,
     near: bool = True,
     since: Mapping[str, str] | None = None,
     workers: int | None = None,
     tick: Tick | None = None,
-) -> Checked:
-    """Check a set of images without writing anything.
+) -> DataCheckResult:
+    """Check the images of a data set, without training networks.
 
     Args:
-        data: A named set, a folder, a CSV, IDX files, shards, an address, or a source.
-        near: Look for near-duplicates too.
-        since: Hashes of an earlier check, to tell what changed.
-        workers: Decoding processes; as many as processors where not given.
-        tick: Called with (done, all) while decoding.
+        data: A data set name, a folder, a CSV, IDX files, tar shards, an address, or a
+            source.
+        near: Search for near-duplicates too.
+        since: Hashes of an earlier check, to report changes.
+        workers: Number of decoding processes; default the number of processors.
+        tick: Called with (done, total) while decoding.
 
     Raises:
-        DataError: Nothing is there, or its layout is not one that is read.
+        DataError: There is no such data set, or its layout is not supported.
 
     Example:
-        >>> found = check_data("digits", near=False)
-        >>> found.seen, found.good
+        >>> result = check_images("digits", near=False)
+        >>> result.file_count, result.ok
         (1797, True)
     """
-    source = data if isinstance(data, Source) else _found(data)
-    with Views() as views:
-        seen = survey(source, views, tick=tick, workers=workers)
-        copies, unsearched = _copies(seen, views, near)
-    records = [item.record for item in seen.items]
-    splits = given_splits(records)
+    source = data if isinstance(data, Source) else _open_source(data)
+    with CloseupStore() as closeups:
+        scan = scan_source(source, closeups, tick=tick, workers=workers)
+        duplicates, unsearched = _duplicates(scan, closeups, near)
+    records = [item.record for item in scan.items]
+    splits = assigned_splits(records)
     labels = [record.label for record in records]
     counts = class_counts(labels, splits, source.labels.names)
-    quarantined = (*source.quarantined, *seen.refused)
+    quarantined = (*source.quarantined, *scan.unusable)
     findings = [
-        *_quarantine(quarantined),
-        *class_findings(counts, _places(labels), source.ignored),
-        *leak_findings(copies, records, splits, points_of(seen.thumbs)),
-        *copy_findings(copies, records, splits),
-        *oddities([item.facts for item in seen.items]),
-        *_natures(seen.items),
+        *_unusable_files(quarantined),
+        *class_findings(counts, _positions_by_label(labels), source.ignored),
+        *leak_findings(duplicates, records, splits, descriptor_points(scan.thumbs)),
+        *duplicate_findings(duplicates, records, splits),
+        *outlier_findings([item.stats for item in scan.items]),
+        *_file_notes(scan.items),
         *_source_warnings(source),
-        *_unsearched(unsearched),
+        *_not_searched(unsearched),
     ]
-    hashes = {item.record.path: _hash(item) for item in seen.items}
-    hashes |= seen.refused_hashes
+    hashes = {item.record.path: _hash(item) for item in scan.items}
+    hashes |= scan.unusable_hashes
     if since is not None:
-        places = {record.path: i for i, record in enumerate(records)}
-        findings += changes(since, hashes, places)
-    return Checked(
+        positions = {record.path: i for i, record in enumerate(records)}
+        findings += change_findings(since, hashes, positions)
+    return DataCheckResult(
         source=source,
-        items=seen.items,
+        items=scan.items,
         quarantined=quarantined,
         ignored=source.ignored,
         hashes=hashes,
         classes=tuple(counts),
-        copies=copies,
+        duplicates=duplicates,
         findings=worst_first(findings),
         unsearched=unsearched,
     )
 
 
-def _found(data: str | Path) -> Source:
-    """Return the source behind a name or a path, of shards without a look at them."""
+def _open_source(data: str | Path) -> Source:
+    """Return the source of a name or path; shards are listed but not decoded."""
     if str(data) not in NAMED and is_shards(data):
         from striate.data.shards.listing import list_shards  # which brings torch
 
-        # To deal them, as training does, is to decode them all in this process.
+        # Splitting them, as training does, would decode them all in this process.
         return list_shards(data)
     return find_source(data)
 
 
 def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return findings by tone, else in the order they are in."""
-    return tuple(sorted(findings, key=lambda found: TONES.index(found.tone)))
+    """Return findings sorted by tone, otherwise in the same order."""
+    return tuple(sorted(findings, key=lambda finding: TONES.index(finding.tone)))
 
 
-def _copies(seen: Survey, views: Views, near: bool) -> tuple[Copies, int]:
-    """Find equal images, and near ones among one of each."""
-    equal = find_equal([item.facts.content for item in seen.items])
-    found = Copies(count=len(seen.items), equal=equal)
+def _duplicates(
+    scan: ScanResult, closeups: CloseupStore, near: bool
+) -> tuple[Duplicates, int]:
+    """Return all duplicates, and the number of images not searched for them."""
+    equal = exact_duplicates([item.stats.content for item in scan.items])
+    exact_only = Duplicates(count=len(scan.items), equal=equal)
     if not near:
-        return found, 0
-    sides = [min(item.facts.height, item.facts.width) for item in seen.items]
-    chosen = searchable(seen.thumbs, sides, set(found.stand_in))
-    distinct = len(set(found.stand_in))
-    pairs = near_pairs(seen.thumbs[chosen], lambda k: views(int(chosen[k])))
-    told = tuple(
-        NearPair(int(chosen[p.first]), int(chosen[p.second]), p.flip, p.score)
+        return exact_only, 0
+    sides = [min(item.stats.height, item.stats.width) for item in scan.items]
+    searched = searchable_positions(scan.thumbs, sides, set(exact_only.representatives))
+    distinct = len(set(exact_only.representatives))
+    pairs = find_near_duplicates(
+        scan.thumbs[searched], lambda k: closeups(int(searched[k]))
+    )
+    near_pairs = tuple(
+        NearPair(int(searched[p.first]), int(searched[p.second]), p.flip, p.score)
         for p in pairs
     )
-    copies = Copies(count=len(seen.items), equal=equal, near=told)
-    return copies, distinct - len(chosen)
+    duplicates = Duplicates(count=len(scan.items), equal=equal, near=near_pairs)
+    return duplicates, distinct - len(searched)
 
 
-def _places(labels: Sequence[str]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = defaultdict(list)
+def _positions_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
+    positions: dict[str, list[int]] = defaultdict(list)
     for position, label in enumerate(labels):
-        places[label].append(position)
-    return places
+        positions[label].append(position)
+    return positions
 
 
-def _quarantine(skips: Sequence[Skipped]) -> list[Finding]:
+def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:
     if not skips:
         return []
     reasons = Counter(skip.reason for skip in skips).most_common()
@@ -203,52 +220,58 @@ def _quarantine(skips: Sequence[Skipped]) -> list[Finding]:
             kind="quarantined",
             tone="bad",
             what=f"{len(skips):,} {noun} cannot be used: {counts}",
-            why="They should have been images of the set; training leaves them out.",
-            fix="copy them again from where they came from, or remove them",
+            why="These files should be images, but they cannot be decoded or used. "
+            "Training leaves them out.",
+            fix="copy them again from the original source, or remove them",
             files=tuple(skips),
         )
     ]
 
 
-def _natures(items: Sequence[Item]) -> list[Finding]:
-    """Tell what was done to images by rule, and what was odd about their files."""
-    noted: dict[str, list[int]] = defaultdict(list)
+def _file_notes(items: Sequence[ImageItem]) -> list[Finding]:
+    """Return findings on conversions during decoding, and on file problems."""
+    positions_by_note: dict[str, list[int]] = defaultdict(list)
     for position, item in enumerate(items):
         for note in item.nature.notes if item.nature else ():
-            noted[_general(note)].append(position)
+            positions_by_note[_general_note(note)].append(position)
     return [
         Finding(
-            kind="exif" if note == WARNED else "rule",
-            tone="warning" if note == WARNED else "note",
+            kind="exif" if note == EXIF_WARNING else "rule",
+            tone="warning" if note == EXIF_WARNING else "note",
             what=f"{len(members):,} image{'' if len(members) == 1 else 's'}: {note}",
-            fix="check which way up they are" if note == WARNED else "",
+            fix="check the orientation of these images" if note == EXIF_WARNING else "",
             groups=tuple(
-                Group(members=(i,), note=_own(items[i], note)) for i in members
+                ImageGroup(members=(i,), note=_own_note(items[i], note))
+                for i in members
             ),
         )
-        for note, members in sorted(noted.items())
+        for note, members in sorted(positions_by_note.items())
     ]
 
 
-def _general(note: str) -> str:
-    several = note.startswith("the first of ")
-    return "the first of several in the file counts" if several else note
+def _general_note(note: str) -> str:
+    is_first_of_several = note.startswith("the first of ")
+    return "the first of several in the file counts" if is_first_of_several else note
 
 
-def _own(item: Item, note: str) -> str:
-    mine = (
-        [own for own in item.nature.notes if _general(own) == note]
+def _own_note(item: ImageItem, note: str) -> str:
+    notes = (
+        [text for text in item.nature.notes if _general_note(text) == note]
         if item.nature
         else []
     )
-    return mine[0] if mine else note
+    return notes[0] if notes else note
 
 
-def _unsearched(count: int) -> list[Finding]:
+def _not_searched(count: int) -> list[Finding]:
     if not count:
         return []
-    what = f"{count:,} images were not searched for near-duplicates"
-    why = f"Under {SMALLEST} pixels a side, or without contrast, too much looks alike."
+    noun = "image was" if count == 1 else "images were"
+    what = f"{count:,} {noun} not searched for near-duplicates"
+    why = (
+        f"They are smaller than {MIN_SIDE} pixels or have no contrast, so different "
+        "images look the same."
+    )
     return [Finding(kind="unsearched", tone="note", what=what, why=why)]
 
 
@@ -258,13 +281,13 @@ def _source_warnings(source: Source) -> list[Finding]:
     ]
 
 
-def _hash(item: Item) -> str:
-    """Return the file's hash, or the content's where there is no file."""
-    return item.sha256 or item.facts.content
+def _hash(item: ImageItem) -> str:
+    """Return the file hash, or the content hash for images from arrays."""
+    return item.sha256 or item.stats.content
 
 
-def _file(item: Item) -> dict[str, Any]:
-    facts, nature = item.facts, item.nature
+def _file(item: ImageItem) -> dict[str, Any]:
+    stats, nature = item.stats, item.nature
     return {
         "path": item.record.path,
         "status": "used",
@@ -272,11 +295,11 @@ def _file(item: Item) -> dict[str, Any]:
         "split": item.record.split,
         "group": item.record.group,
         "hash": _hash(item),
-        "content": facts.content,
+        "content": stats.content,
         "bytes": item.size,
-        "height": facts.height,
-        "width": facts.width,
-        "colored": facts.colored,
+        "height": stats.height,
+        "width": stats.width,
+        "colored": stats.colored,
         "format": nature.format if nature else "",
         "mode": nature.mode if nature else "",
         "notes": list(nature.notes) if nature else [],

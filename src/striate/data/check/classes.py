@@ -1,22 +1,22 @@
-"""Findings about classes: empty, tiny, missing from a part, out of balance."""
+"""Findings about classes: empty, tiny, missing in training, imbalanced."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from striate.data.check.finding import Finding, Group
+from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import SPLITS, Skipped
-from striate.data.split.coverage import FEW
+from striate.data.split.split_checks import FEW
 
-IMBALANCE = 10.0  # largest class over smallest, above which accuracy alone misleads
-NAMED = 5
+IMBALANCE = 10.0  # ratio of the largest to the smallest class that gives a warning
+NAMES_SHOWN = 5
 
 
 def class_counts(
     labels: Sequence[str], splits: Sequence[str], names: Sequence[str]
 ) -> list[tuple[str, dict[str, int]]]:
-    """Return each class with its images by part.
+    """Return each class with its number of images by split.
 
     Example:
         >>> class_counts(["a", "a"], ["train", "test"], ["a", "b"])
@@ -30,56 +30,56 @@ def class_counts(
 
 def class_findings(
     counts: Sequence[tuple[str, dict[str, int]]],
-    places: dict[str, list[int]],
+    positions: dict[str, list[int]],
     ignored: Sequence[Skipped],
 ) -> list[Finding]:
-    """Return what is wrong or odd about the classes.
+    """Return findings about the classes.
 
     Args:
-        counts: Each class with its images by part.
-        places: Positions of each class's images.
-        ignored: Files and folders passed over, among them empty class folders.
+        counts: Each class with its number of images by split.
+        positions: Positions of the images of each class.
+        ignored: Ignored files and folders, including empty class folders.
     """
-    found = [
+    findings = [
         _one_class(counts),
         _empty(counts, ignored),
-        _tiny(counts, places),
+        _tiny(counts, positions),
         _imbalance(counts),
-        *(_unseen(counts, split) for split in SPLITS[1:]),
+        *(_missing_in_training(counts, split) for split in SPLITS[1:]),
     ]
-    return [finding for finding in found if finding]
+    return [finding for finding in findings if finding]
 
 
 def _one_class(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
-    held = [name for name, by_split in counts if by_split]
-    if len(held) > 1:
+    used = [name for name, by_split in counts if by_split]
+    if len(used) > 1:
         return None
-    what = "there are no usable images" if not held else f"one class only: {held[0]}"
-    fix = "add images of at least a second class"
-    why = "There is nothing to tell apart."
+    what = "there are no usable images" if not used else f"only one class: {used[0]}"
+    fix = "add images of a second class"
+    why = "A classifier needs at least two classes."
     return Finding(kind="one-class", tone="bad", what=what, why=why, fix=fix)
 
 
 def _empty(
     counts: Sequence[tuple[str, dict[str, int]]], ignored: Sequence[Skipped]
 ) -> Finding | None:
-    lost = [Skipped(path=n, reason="no-usable-image") for n, c in counts if not c]
-    files = [s for s in ignored if s.reason == "empty-class-folder"] + lost
+    unused = [Skipped(path=n, reason="no-usable-image") for n, c in counts if not c]
+    files = [s for s in ignored if s.reason == "empty-class-folder"] + unused
     if not files:
         return None
-    names = _named([skip.path for skip in files])
+    names = _joined_names([skip.path for skip in files])
     return Finding(
         kind="empty-class",
         tone="bad",
         what=f"{_classes(len(files))} without a usable image: {names}",
-        why="A network trained on this does not know the class.",
+        why="A network cannot learn a class without images.",
         fix="add images, or remove the folder",
         files=tuple(files),
     )
 
 
 def _tiny(
-    counts: Sequence[tuple[str, dict[str, int]]], places: dict[str, list[int]]
+    counts: Sequence[tuple[str, dict[str, int]]], positions: dict[str, list[int]]
 ) -> Finding | None:
     is_split = any(name for _, by_split in counts for name in by_split)
     sizes = {
@@ -90,36 +90,43 @@ def _tiny(
     tiny = sorted((n, name) for name, n in sizes.items() if n < FEW)
     if not tiny:
         return None
-    names = _named([f"{name} ({n})" for n, name in tiny])
-    refusal = _refusal(counts)
+    names = _joined_names([f"{name} ({n})" for n, name in tiny])
+    error = _training_error(counts)
     return Finding(
         kind="tiny-class",
-        tone="bad" if refusal else "warning",
-        what=f"{_classes(len(tiny))} with under {FEW} training images: {names}",
-        why=refusal or "Their recall will be a matter of single images.",
-        fix="add images, or join or remove the classes",
+        tone="bad" if error else "warning",
+        what=f"{_classes(len(tiny))} with fewer than {FEW} training images: {names}",
+        why=error or "Their recall depends on single images.",
+        fix="add images, merge the classes, or remove them",
         groups=tuple(
-            Group(members=tuple(places[name]), note=name) for _, name in tiny[:20]
+            ImageGroup(members=tuple(positions[name]), note=name)
+            for _, name in tiny[:20]
         ),
     )
 
 
-def _refusal(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
-    """Say why training refuses a class for its size, or may; empty where it does not.
+def _training_error(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
+    """Return why training may stop with an error for these class sizes, or "".
 
-    One training image is enough where validation has images of its own.
+    One training image is enough if the validation split is already defined.
     """
-    held = [by_split for _, by_split in counts if by_split]
-    given = {split for by_split in held for split in by_split if split}
-    if any(sum(by_split.values()) == 1 for by_split in held):
-        alone = "One image cannot both train and validate: training refuses it."
-        return "Training refuses a class of one image." if given else alone
-    if given and any("train" not in by_split for by_split in held):
-        return "Training refuses a class without a training image."
-    if given and "val" not in given and any(p["train"] == 1 for p in held):
+    used = [by_split for _, by_split in counts if by_split]
+    splits = {split for by_split in used for split in by_split if split}
+    if any(sum(by_split.values()) == 1 for by_split in used):
+        single_image = (
+            "A class with one image cannot be in both train and val: training stops."
+        )
         return (
-            "Validation is dealt from the training images: if a class's only one "
-            "falls to it, training refuses the class."
+            "Training stops with an error if a class has only one image."
+            if splits
+            else single_image
+        )
+    if splits and any("train" not in by_split for by_split in used):
+        return "Training stops with an error if a class has no training image."
+    if splits and "val" not in splits and any(p["train"] == 1 for p in used):
+        return (
+            "The validation split is taken from the training images. If it gets the "
+            "only image of a class, training stops with an error."
         )
     return ""
 
@@ -135,27 +142,29 @@ def _imbalance(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
     return Finding(
         kind="imbalance",
         tone="warning",
-        what=f"classes out of balance, {most / least:,.0f}:1: {large} has {most:,} "
+        what=f"imbalanced classes ({most / least:,.0f}:1): {large} has {most:,} "
         f"images, {small} {least:,}",
-        why=f"Who always answers '{large}' is right {share:.1%} of the time; look at "
-        "balanced accuracy and recall by class.".replace("%", "\u00a0%"),
-        fix="add images of the small classes, or weigh the classes when training",
+        why=f"Always predicting '{large}' gives {share:.1%} accuracy. Look at balanced "
+        "accuracy and at the recall of each class.".replace("%", "\u00a0%"),
+        fix="add images of the small classes, or train with --class-weights auto",
     )
 
 
-def _unseen(counts: Sequence[tuple[str, dict[str, int]]], split: str) -> Finding | None:
-    strange = [
+def _missing_in_training(
+    counts: Sequence[tuple[str, dict[str, int]]], split: str
+) -> Finding | None:
+    missing = [
         n for n, by_split in counts if split in by_split and "train" not in by_split
     ]
-    if not strange:
+    if not missing:
         return None
     return Finding(
         kind="unseen-class",
         tone="bad",
-        what=f"{split} has {_classes(len(strange))} that training has not: "
-        f"{_named(strange)}",
-        why="No network can answer what it never saw.",
-        fix="add training images of them, rename them, or remove them",
+        what=f"{split} has {_classes(len(missing))} without training images: "
+        f"{_joined_names(missing)}",
+        why="A network cannot predict a class that it has not seen in training.",
+        fix="add training images, rename the classes, or remove them",
     )
 
 
@@ -163,6 +172,6 @@ def _classes(count: int) -> str:
     return f"{count:,} class{'' if count == 1 else 'es'}"
 
 
-def _named(names: Sequence[str]) -> str:
-    rest = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+def _joined_names(names: Sequence[str]) -> str:
+    rest = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -1,9 +1,9 @@
-"""An image in 64 numbers whose distance ignores small crops, brightness and noise.
+"""Image descriptor of 64 numbers, robust to small crops, brightness and noise.
 
-A thumbnail's inner part is blurred and averaged to 8×8, its mean taken away and its
-length made one: brightness, compression and resizing hardly move it. A crop moves it a
-long way, but along few directions: the derivatives by shift and stretch. The tangent
-distance measures only what is left across them.
+The inner part of a thumbnail is blurred, averaged to 8×8, centered and normalized:
+brightness, compression and resizing hardly change it. A crop changes it a lot, but in
+few directions: the derivatives by shift and stretch. The tangent distance measures only
+what is orthogonal to them.
 
 Simard, LeCun, Denker: "Efficient pattern recognition using a new transformation
 distance" (NIPS 1992).
@@ -19,22 +19,21 @@ from striate.data.check.fingerprint import THUMB as SIDE
 from striate.data.check.fingerprint import area_matrix
 
 GRID = 8
-MARGIN = 3  # thumbnail pixels left out on every side: frames, and what a crop cuts off
-FLOOR = 6.0  # levels: contrast below this is noise, and must not be blown up
-WARPS = 4  # shift and stretch along both axes
-SHARE = 0.02  # of the side: a shift that costs as much as NOISE does
+MARGIN = 3  # thumbnail pixels ignored on every side: frames, and what a crop removes
+NOISE_LEVEL = 6.0  # levels: smaller contrast is noise, and must not be amplified
+WARP_COUNT = 4  # shift and stretch along both axes
+SHIFT_SCALE = 0.02  # shift as a share of the side that costs as much as NOISE
 NOISE = 0.05
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Described:
-    """Images as points, and the directions that small crops move them in.
+class Descriptors:
+    """Descriptors of images, and their derivatives by shift and stretch.
 
     Args:
-        points: (N, 64), of length at most one.
-        slopes: (N, 4, 64): change of a point by shift and stretch, each a share of the
-            side.
+        points: (N, 64) descriptors, of length at most one.
+        slopes: (N, 4, 64) derivatives by shift and stretch along both axes, per side.
     """
 
     points: np.ndarray
@@ -44,19 +43,23 @@ class Described:
         return len(self.points)
 
 
-def _operators(rows: slice, parts: int) -> np.ndarray:
-    """Return (3, parts, 32): blurred average, its derivative by shift, by stretch."""
+def _operators(rows: slice, cells: int) -> np.ndarray:
+    """Return (3, cells, 32): blurred average, derivatives by shift and stretch."""
     pixel = np.arange(SIDE)
     blur = np.zeros((SIDE, SIDE))
     for offset, weight in ((-1, 0.25), (0, 0.5), (1, 0.25)):
         blur[pixel, np.clip(pixel + offset, 0, SIDE - 1)] += weight
     blur = blur @ blur
     slope = np.gradient(np.eye(SIDE), axis=0) * SIDE
-    place = np.diag((pixel + 0.5) / SIDE * 2 - 1)
-    pick = np.zeros((parts, SIDE))
-    pick[:, rows] = area_matrix(rows.stop - rows.start, parts)
-    plain = [pick @ blur, pick @ slope @ blur, pick @ place @ slope @ blur]
-    return np.stack(plain).astype(np.float32)
+    position = np.diag((pixel + 0.5) / SIDE * 2 - 1)
+    average = np.zeros((cells, SIDE))
+    average[:, rows] = area_matrix(rows.stop - rows.start, cells)
+    operators = [
+        average @ blur,
+        average @ slope @ blur,
+        average @ position @ slope @ blur,
+    ]
+    return np.stack(operators).astype(np.float32)
 
 
 _INNER = slice(MARGIN, SIDE - MARGIN)
@@ -65,41 +68,41 @@ _TOP = _operators(slice(MARGIN, 14), GRID // 2)[0]
 _BOTTOM = _operators(slice(18, SIDE - MARGIN), GRID // 2)[0]
 
 
-def describe(thumbs: np.ndarray) -> Described:
-    """Describe thumbnails.
+def describe_thumbnails(thumbs: np.ndarray) -> Descriptors:
+    """Return the descriptors of thumbnails and their derivatives.
 
     Shapes:
         (N, 32, 32) → points (N, 64), slopes (N, 4, 64)
 
     Example:
         >>> ramp = np.tile(np.arange(32.0) * 8, (1, 32, 1))
-        >>> brighter = describe(ramp + 20).points - describe(ramp).points
-        >>> bool(abs(brighter).max() < 1e-6)
+        >>> first, second = (descriptor_points(x) for x in (ramp, ramp + 20))
+        >>> bool(abs(first - second).max() < 1e-6)
         True
     """
     flat = np.asarray(thumbs, np.float32)
     # (N, 32, 24) = thumbs times the three operators of the columns side by side.
     across = flat @ _FULL.reshape(-1, SIDE).T
     across = across.reshape(len(flat), SIDE, 3, GRID)
-    plain = _FULL[0] @ across[:, :, 0]
-    views = [
-        plain,
+    operators = _FULL[0] @ across[:, :, 0]
+    planes = [
+        operators,
         _FULL[0] @ across[:, :, 1],
         _FULL[0] @ across[:, :, 2],
         _FULL[1] @ across[:, :, 0],
         _FULL[2] @ across[:, :, 0],
     ]
-    stacked = np.stack(views, 1).reshape(len(flat), 1 + WARPS, -1)
+    stacked = np.stack(planes, 1).reshape(len(flat), 1 + WARP_COUNT, -1)
     stacked -= stacked.mean(2, keepdims=True)
     points, length = _unit(stacked[:, 0])
     slopes = stacked[:, 1:] / length[:, None]
-    # What lies along the point itself is a change of contrast, already divided out.
+    # A change along the point itself is a change of contrast, already normalized.
     slopes -= (slopes @ points[:, :, None]) * points[:, None]
-    return Described(points=points, slopes=slopes)
+    return Descriptors(points=points, slopes=slopes)
 
 
-def halves(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Describe the upper and the lower part alone: a watermark spares one of them.
+def half_descriptors(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Describe the upper and the lower half alone: a watermark spares one of them.
 
     Shapes:
         (N, 32, 32) → twice (N, 32)
@@ -107,77 +110,81 @@ def halves(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = np.asarray(thumbs, np.float32)
     across = flat @ _FULL[0].T
     top, bottom = _TOP @ across, _BOTTOM @ across
-    return _centerd(top), _centerd(bottom)
+    return _centered_unit(top), _centered_unit(bottom)
 
 
-def _centerd(parts: np.ndarray) -> np.ndarray:
-    flat = parts.reshape(len(parts), -1)
+def _centered_unit(cells: np.ndarray) -> np.ndarray:
+    flat = cells.reshape(len(cells), -1)
     return _unit(flat - flat.mean(1, keepdims=True))[0]
 
 
-def _unit(centerd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    power = (centerd**2).sum(1, keepdims=True)
-    length = np.sqrt(power + FLOOR**2 * centerd.shape[1])
-    return centerd / length, length
+def _unit(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    power = (centered**2).sum(1, keepdims=True)
+    length = np.sqrt(power + NOISE_LEVEL**2 * centered.shape[1])
+    return centered / length, length
 
 
-def points_of(thumbs: np.ndarray) -> np.ndarray:
-    """Describe many thumbnails, without their slopes, a few thousand at a time."""
+def descriptor_points(thumbs: np.ndarray) -> np.ndarray:
+    """Return the descriptors of many thumbnails, in chunks, without derivatives."""
     chunks = range(0, len(thumbs), _CHUNK)
-    points = [describe(thumbs[i : i + _CHUNK]).points for i in chunks]
+    points = [describe_thumbnails(thumbs[i : i + _CHUNK]).points for i in chunks]
     return np.concatenate(points) if points else np.empty((0, GRID * GRID), np.float32)
 
 
-def mirrored(points: np.ndarray, axis: int) -> np.ndarray:
-    """Return the points of the mirrored images: 1 top to bottom, 2 left to right."""
+def flipped_points(points: np.ndarray, axis: int) -> np.ndarray:
+    """Return descriptors of flipped images: axis 1 top-bottom, 2 left-right."""
     grid = points.reshape(-1, GRID, GRID)
     return np.asarray(np.flip(grid, axis).reshape(len(points), -1))
 
 
-def whitened(slopes: np.ndarray) -> np.ndarray:
+def tangent_projection(slopes: np.ndarray) -> np.ndarray:
     """Return rows M such that ‖e‖² − ‖M e‖² is the squared tangent distance.
 
-    A shift may explain a difference e only at its own cost: M = L⁻¹ J, with
+    A shift may explain a difference e only at a cost: M = L⁻¹ J, with
     L Lᵀ = J Jᵀ + (NOISE/SHARE)².
 
     Shapes:
         (N, 4, d) → (N, 4, d)
     """
-    return np.asarray(np.linalg.solve(np.linalg.cholesky(_costs(slopes)), slopes))
+    return np.asarray(
+        np.linalg.solve(np.linalg.cholesky(_penalized_gram(slopes)), slopes)
+    )
 
 
-def _costs(slopes: np.ndarray) -> np.ndarray:
-    own = np.eye(WARPS, dtype=np.float32) * (NOISE / SHARE) ** 2
-    return np.asarray(slopes @ slopes.transpose(0, 2, 1) + own)
+def _penalized_gram(slopes: np.ndarray) -> np.ndarray:
+    penalty = np.eye(WARP_COUNT, dtype=np.float32) * (NOISE / SHIFT_SCALE) ** 2
+    return np.asarray(slopes @ slopes.transpose(0, 2, 1) + penalty)
 
 
-def settle(ours: np.ndarray, theirs: np.ndarray, steps: int = 2) -> np.ndarray:
-    """Return the distance of pairs of thumbnails, the first one's crop fitted.
+def aligned_distance(
+    moving: np.ndarray, fixed: np.ndarray, steps: int = 2
+) -> np.ndarray:
+    """Return the distance of pairs of thumbnails after fitting the crop of the first.
 
-    Newton's steps on the tangent distance: each warps the thumbnail by the crop that
-    explains most and looks again, which a single linear step gets only roughly right.
+    Newton steps on the tangent distance: each warps the thumbnail by the best crop and
+    compares again, because a single linear step is only approximate.
 
     Args:
-        ours: Thumbnails that are warped.
-        theirs: Thumbnails that stay.
-        steps: Warps.
+        moving: Thumbnails to warp.
+        fixed: Thumbnails to compare with.
+        steps: Number of warps.
 
     Shapes:
         (P, 32, 32), (P, 32, 32) → (P,)
     """
-    goal = describe(theirs).points
-    warp = np.zeros((len(ours), WARPS), np.float32)
-    seen = np.asarray(ours, np.float32)
+    goal = describe_thumbnails(fixed).points
+    warp = np.zeros((len(moving), WARP_COUNT), np.float32)
+    warped = np.asarray(moving, np.float32)
     for step in range(steps + 1):
-        found = describe(seen)
-        error = (goal - found.points)[:, :, None]
-        pull = found.slopes @ error
-        move = np.linalg.solve(_costs(found.slopes), pull)
+        current = describe_thumbnails(warped)
+        error = (goal - current.points)[:, :, None]
+        gradient = current.slopes @ error
+        move = np.linalg.solve(_penalized_gram(current.slopes), gradient)
         if step < steps:
             warp = np.clip(warp + move[..., 0], -0.08, 0.08)
-            seen = _warped(ours, warp)
-    left = (error**2).sum((1, 2)) - (pull * move).sum((1, 2))
-    return np.asarray(np.sqrt(np.maximum(left, 0)))
+            warped = _warped(moving, warp)
+    remaining = (error**2).sum((1, 2)) - (gradient * move).sum((1, 2))
+    return np.asarray(np.sqrt(np.maximum(remaining, 0)))
 
 
 def _warped(thumbs: np.ndarray, warp: np.ndarray) -> np.ndarray:
@@ -187,9 +194,9 @@ def _warped(thumbs: np.ndarray, warp: np.ndarray) -> np.ndarray:
 
 
 def _sampler(shift: np.ndarray, stretch: np.ndarray) -> np.ndarray:
-    """Return (P, 32, 32) matrices that interpolate at shifted, stretched places."""
-    place = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
-    reach = shift[:, None] + stretch[:, None] * (2 * place - 1)
-    at = np.clip((place + reach) * SIDE - 0.5, 0, SIDE - 1)
+    """Return (P, 32, 32) interpolation matrices for a shift and a stretch."""
+    position = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
+    offset = shift[:, None] + stretch[:, None] * (2 * position - 1)
+    source = np.clip((position + offset) * SIDE - 0.5, 0, SIDE - 1)
     pixel = np.arange(SIDE, dtype=np.float32)
-    return np.asarray(np.maximum(0, 1 - np.abs(at[:, :, None] - pixel)))
+    return np.asarray(np.maximum(0, 1 - np.abs(source[:, :, None] - pixel)))

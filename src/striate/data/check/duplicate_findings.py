@@ -1,140 +1,97 @@
-"""Findings about images that are there more than once."""
+"""Findings about exact duplicates, near-duplicates, and conflicting labels."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from striate.data.check.duplicates import NearPair, equal_groups, linked_groups
-from striate.data.check.finding import Finding, Group
+from striate.data.check.duplicates import Duplicates, NearPair
+from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import Record
 
-KEEP = "A split that striate deals keeps them on one side."
-TABLE = "write a table that keeps each group on one side: --csv FILE, then train on it"
+KEEP_TOGETHER = "When striate makes the split, it keeps them in one split."
+TABLE_FIX = "train on a table that keeps each group in one split: --csv FILE"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Copies:
-    """Which images are copies of which.
-
-    Args:
-        count: Images in all.
-        equal: Groups of positions whose pixels are equal.
-        near: Pairs that differ as copies do; of equal images only the first stands
-            for all.
-    """
-
-    count: int
-    equal: tuple[tuple[int, ...], ...] = ()
-    near: tuple[NearPair, ...] = field(default=(), repr=False)
-
-    @property
-    def families(self) -> list[list[int]]:
-        """Groups of positions that are equal or near, however many links apart."""
-        links = [(group[0], other) for group in self.equal for other in group[1:]]
-        links += [(pair.first, pair.second) for pair in self.near]
-        return linked_groups(self.count, links)
-
-    @property
-    def near_families(self) -> list[list[int]]:
-        """Those of them that hold more than one distinct image."""
-        distinct = self.stand_in
-        return [f for f in self.families if len({distinct[i] for i in f}) > 1]
-
-    @property
-    def stand_in(self) -> list[int]:
-        """For each position the first one with equal pixels."""
-        first = list(range(self.count))
-        for group in self.equal:
-            for position in group:
-                first[position] = group[0]
-        return first
-
-
-def find_equal(contents: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Return groups of positions with equal content."""
-    return tuple(tuple(group) for group in equal_groups(contents))
-
-
-def copy_findings(
-    copies: Copies, records: Sequence[Record], splits: Sequence[str]
+def duplicate_findings(
+    duplicates: Duplicates, records: Sequence[Record], splits: Sequence[str]
 ) -> list[Finding]:
     """Return what is wrong or odd about copies within a part or between labels.
 
     Args:
-        copies: Which images are copies.
+        duplicates: Exact and near-duplicates.
         records: The images' records.
         splits: The part each is in, empty where none is given.
     """
     labels = [record.label for record in records]
-    found = [
-        _two_labels(copies.equal, labels, exact=True),
-        _two_labels(copies.near_families, labels, exact=False),
-        _equal(copies.equal, labels, splits),
-        _near(copies, labels, splits),
+    findings = [
+        _conflicting_labels(duplicates.equal, labels, exact=True),
+        _conflicting_labels(duplicates.near_groups, labels, exact=False),
+        _exact(duplicates.equal, labels, splits),
+        _near(duplicates, labels, splits),
     ]
-    return [finding for finding in found if finding]
+    return [finding for finding in findings if finding]
 
 
-def _two_labels(
+def _conflicting_labels(
     groups: Sequence[Sequence[int]], labels: Sequence[str], *, exact: bool
 ) -> Finding | None:
-    torn = [g for g in groups if len({labels[i] for i in g}) > 1]
-    if not torn:
+    conflicts = [g for g in groups if len({labels[i] for i in g}) > 1]
+    if not conflicts:
         return None
-    images = sum(map(len, torn))
-    how = "the same image" if exact else "nearly the same image"
+    images = sum(map(len, conflicts))
+    similarity = "the same pixels" if exact else "nearly the same content"
     return Finding(
         kind="two-labels" if exact else "near-two-labels",
         tone="bad" if exact else "warning",
-        what=f"{images:,} images show {how} under different labels",
-        why="At most one label is right; training on both teaches a contradiction. "
-        "Training leaves all of them out."
+        what=f"{images:,} images have {similarity} but different labels",
+        why="At most one label is correct. Training leaves all of these images out."
         if exact
-        else "Either a label is wrong, or the classes differ in what is hardly seen.",
+        else "A label may be wrong, or the classes differ only in fine detail.",
         fix="correct the labels, or remove the images",
-        groups=tuple(Group(members=tuple(group)) for group in torn),
+        groups=tuple(ImageGroup(members=tuple(group)) for group in conflicts),
     )
 
 
-def _equal(
+def _exact(
     groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> Finding | None:
-    """Equal images of one label; those in two parts are a leak's."""
-    held = _within(groups, labels, splits)
-    if not held:
+    """Return the finding on exact duplicates with one label, in one split."""
+    selected = _within(groups, labels, splits)
+    if not selected:
         return None
-    surplus = sum(len(group) - 1 for group in held)
-    s = "is an exact copy" if surplus == 1 else "are exact copies"
-    images = "image" if surplus == 1 else "images"
+    extra = sum(len(group) - 1 for group in selected)
+    verb = "is an exact duplicate" if extra == 1 else "are exact duplicates"
+    images = "image" if extra == 1 else "images"
     return Finding(
-        kind="equal",
+        kind="exact-duplicates",
         tone="warning",
-        what=f"{surplus:,} {images} {s} of others of the same class",
-        why=f"Each counts twice in training. {KEEP}",
-        fix="remove the copies, unless you want the weight",
-        groups=tuple(Group(members=tuple(group)) for group in held),
+        what=f"{extra:,} {images} {verb} of other images of the same class",
+        why=f"Each image counts several times in training. {KEEP_TOGETHER}",
+        fix="remove the duplicates, unless you want to give them more weight",
+        groups=tuple(ImageGroup(members=tuple(group)) for group in selected),
     )
 
 
 def _near(
-    copies: Copies, labels: Sequence[str], splits: Sequence[str]
+    duplicates: Duplicates, labels: Sequence[str], splits: Sequence[str]
 ) -> Finding | None:
-    held = _within(copies.near_families, labels, splits)
-    if not held:
+    selected = _within(duplicates.near_groups, labels, splits)
+    if not selected:
         return None
-    images = sum(map(len, held))
-    notes = _differences(copies.near)
+    images = sum(map(len, selected))
+    notes = _flips_by_position(duplicates.near)
     return Finding(
-        kind="near",
+        kind="near-duplicates",
         tone="warning",
-        what=f"{images:,} images are near-duplicates, in {len(held):,} groups",
-        why="One image cropped, resized, compressed, mirrored or marked, or two "
-        "shots of one thing. Dealt to different parts they leak.",
-        fix=TABLE,
+        what=f"{images:,} images are near-duplicates, in {len(selected):,} "
+        f"group{'' if len(selected) == 1 else 's'}",
+        why="They are edited copies of one image, or several photos of one object. If "
+        "they are in different splits, test results are too good.",
+        fix=TABLE_FIX,
         groups=tuple(
-            Group(members=tuple(group), note=_note(group, notes)) for group in held
+            ImageGroup(members=tuple(group), note=_note(group, notes))
+            for group in selected
         ),
     )
 
@@ -142,7 +99,7 @@ def _near(
 def _within(
     groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> list[Sequence[int]]:
-    """Return groups of one label and one part."""
+    """Return the groups with a single label and a single split."""
     return [
         group
         for group in groups
@@ -150,15 +107,15 @@ def _within(
     ]
 
 
-def _differences(near: Sequence[NearPair]) -> dict[int, set[str]]:
-    mirrors: dict[int, set[str]] = defaultdict(set)
+def _flips_by_position(near: Sequence[NearPair]) -> dict[int, set[str]]:
+    flips: dict[int, set[str]] = defaultdict(set)
     for pair in near:
         if pair.flip:
-            mirrors[pair.first].add(pair.flip)
-            mirrors[pair.second].add(pair.flip)
-    return mirrors
+            flips[pair.first].add(pair.flip)
+            flips[pair.second].add(pair.flip)
+    return flips
 
 
-def _note(group: Sequence[int], mirrors: dict[int, set[str]]) -> str:
-    ways = sorted(set().union(*(mirrors.get(i, set()) for i in group)))
-    return f"mirrored {' and '.join(ways)}" if ways else ""
+def _note(group: Sequence[int], flips: dict[int, set[str]]) -> str:
+    names = sorted(set().union(*(flips.get(i, set()) for i in group)))
+    return f"flipped {' and '.join(names)}" if names else ""

@@ -1,4 +1,4 @@
-"""What a check has to say: a sentence, what it means, what to do, and the images."""
+"""Finding of `data check`: what was found, why it matters, the fix, and the images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ TONES = ("bad", "warning", "note")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Images that belong together in a finding, by position, and what they share."""
+class ImageGroup:
+    """Images that belong together in a finding, by position, with a note."""
 
     members: tuple[int, ...]
     note: str = ""
@@ -19,16 +19,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing to know about a set of images.
+    """One finding about a data set.
 
     Args:
         kind: A short name for programs: `two-labels`, `leak`, …
-        tone: `bad` spoils results, `warning` deserves a look, `note` is only told.
-        what: The finding in one sentence, with its figures.
+        tone: `bad` makes results wrong, `warning` should be checked, `note` is only
+            information.
+        what: The finding in one sentence, with numbers.
         why: What it means for training.
         fix: What to do.
-        groups: The images it is about.
-        files: Files without an image that it is about.
+        groups: The images concerned.
+        files: The files concerned that are not usable images.
     """
 
     kind: str
@@ -36,5 +37,5 @@ class Finding:
     what: str
     why: str = ""
     fix: str = ""
-    groups: tuple[Group, ...] = ()
+    groups: tuple[ImageGroup, ...] = ()
     files: tuple[Skipped, ...] = ()

@@ -1,4 +1,4 @@
-"""What an image shows, in little room: a hash, a thumbnail, a close-up."""
+"""Small gray versions of an image: a 32×32 thumbnail and a close-up of at most 128."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-THUMB = 32  # side of the thumbnail that all images are searched by
-CLOSEUP = 128  # longest side of the view that pairs are compared by
+THUMB = 32  # thumbnail side; near-duplicate candidates are searched on thumbnails
+CLOSEUP = 128  # longest side of the close-up; candidate pairs are compared on close-ups
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601
 
 
@@ -19,7 +19,7 @@ def gray_levels(pixels: np.ndarray) -> np.ndarray:
 
 
 def shrink(gray: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Average a gray image to a size, by area; 8-bit.
+    """Resize a gray image by area averaging, to 8 bits.
 
     Example:
         >>> shrink(np.array([[0.0, 100.0], [200.0, 100.0]]), 1, 2)
@@ -34,27 +34,27 @@ def shrink(gray: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 @lru_cache(256)
-def area_matrix(size: int, parts: int) -> np.ndarray:
-    """Return the (parts, size) matrix that averages `size` pixels to `parts`.
+def area_matrix(size: int, cells: int) -> np.ndarray:
+    """Return the (parts, size) matrix that averages `size` pixels to `cells`.
 
     Example:
         >>> area_matrix(3, 2).astype(float).round(2).tolist()
         [[0.67, 0.33, 0.0], [0.0, 0.33, 0.67]]
     """
-    edges = np.arange(parts + 1) * (size / parts)
+    edges = np.arange(cells + 1) * (size / cells)
     pixel = np.arange(size)
     low, high = edges[:-1, None], edges[1:, None]
     inside = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None)
-    return np.asarray(inside * (parts / size), np.float32)
+    return np.asarray(inside * (cells / size), np.float32)
 
 
 def closeup(gray: np.ndarray) -> np.ndarray:
-    """Return a view of at most 128 a side, 8-bit, aspect kept."""
+    """Return the image with its longest side at most 128 pixels, 8-bit."""
     ratio = min(1.0, CLOSEUP / max(gray.shape))
     height, width = (max(1, round(n * ratio)) for n in gray.shape)
     return shrink(gray, height, width)
 
 
 def thumbnail(view: np.ndarray) -> np.ndarray:
-    """Return a close-up stretched to 32×32, 8-bit."""
+    """Return a close-up resized to 32×32, 8-bit."""
     return shrink(view.astype(np.float32), THUMB, THUMB)

@@ -1,184 +1,360 @@
-"""Which labels to doubt, from what networks that never saw an image say of it.
+"""Label errors by confident learning, from out-of-sample predictions.
 
-Confident learning (Northcutt, Jiang and Chuang 2021, "Confident learning: Estimating
-uncertainty in dataset labels", JAIR 70, sections 3 and 4): a network is sure of a class
-where it gives it at least the probability that it gives on average to images labeled
-so. How often it is sure of another class than the label's, scaled to the size of each
-class, estimates how many labels are wrong, and from which class to which.
+Northcutt, Jiang and Chuang 2021, "Confident learning: Estimating uncertainty in dataset
+labels", JAIR 70, sections 3 and 4. A network is confident in a class if its probability
+is at least the mean probability of that class over the images with this label. Counts
+of images with confidence in another class than the label, scaled to the class sizes,
+estimate the number of label errors for each pair of classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from striate.data.check.finding import Finding, ImageGroup
+
 NONE = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confusion:
-    """One cell of the joint distribution beside its diagonal.
+class LabelConfusion:
+    """An off-diagonal cell of the joint distribution of given and true labels.
 
     Args:
-        given: Number of the class that images are labeled as.
-        other: Number of the class that they look like.
-        doubted: Images labeled so that are believed to be of the other class.
-        estimate: Images of which this is estimated to hold.
+        label: Index of the given class.
+        suggested: Index of the class that the networks predict.
+        suspected_count: Images with this label listed as label errors.
+        estimate: Estimated number of images with this label error.
     """
 
-    given: int
-    other: int
-    doubted: int
+    label: int
+    suggested: int
+    suspected_count: int
     estimate: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Confident:
-    """Labels beside probabilities from networks that did not learn these images.
+class ConfidentLearning:
+    """Confident learning on labels and out-of-sample probabilities.
 
     Args:
-        probs: (N, C) probabilities; rows of zeros where nothing was said.
-        given: (N,) class numbers, the labels.
-        judged: (N,) whether a network that knows the class said something.
+        probs: (N, C) probabilities; rows of zeros without a prediction.
+        labels: (N,) class indices.
+        has_prediction: (N,) true if a network trained on the class predicted the
+            image.
 
     Example:
         >>> of_first = np.array([0.9, 0.8, 0.1, 0.2, 0.1])
         >>> probs = np.stack([of_first, 1 - of_first], 1)
-        >>> found = Confident(probs=probs, given=np.array([0, 0, 1, 1, 0]))
-        >>> found.order[:1].tolist(), found.wrong.tolist(), round(found.estimate, 1)
-        ([4], [4], 1.0)
+        >>> result = ConfidentLearning(probs=probs, labels=np.array([0, 0, 1, 1, 0]))
+        >>> result.suspected.tolist(), round(result.estimate, 1)
+        ([4], 1.0)
     """
 
     probs: np.ndarray = field(repr=False)
-    given: np.ndarray = field(repr=False)
-    judged: np.ndarray = field(default_factory=lambda: np.array(True), repr=False)
+    labels: np.ndarray = field(repr=False)
+    has_prediction: np.ndarray = field(
+        default_factory=lambda: np.array(True), repr=False
+    )
 
     def __post_init__(self) -> None:
-        everyone = np.broadcast_to(self.judged, self.given.shape)
-        object.__setattr__(self, "judged", everyone)
+        mask = np.broadcast_to(self.has_prediction, self.labels.shape)
+        object.__setattr__(self, "has_prediction", mask)
 
     @property
     def classes(self) -> int:
-        """Return how many classes there are."""
+        """Return the number of classes."""
         return int(self.probs.shape[1])
 
     @cached_property
-    def own(self) -> np.ndarray:
-        """Return the (N,) probability of each image's own label."""
-        mine: np.ndarray = self.probs[np.arange(len(self.given)), self.given]
-        return mine
+    def self_confidence(self) -> np.ndarray:
+        """Return the (N,) probability of each image's label."""
+        values: np.ndarray = self.probs[np.arange(len(self.labels)), self.labels]
+        return values
 
     @cached_property
     def thresholds(self) -> np.ndarray:
-        """Return for each class, (C,), from what probability on it is sure.
+        """Return the confidence threshold of each class, (C,).
 
-        The mean probability of the class among images labeled so (equation 2 of
-        the paper); infinite for a class without judged images.
+        The mean probability of the class over images with this label (equation 2 of
+        the paper); infinite for a class without predictions.
         """
-        labels = self.given[self.judged]
-        totals = np.bincount(labels, self.own[self.judged], self.classes)
+        labels = self.labels[self.has_prediction]
+        totals = np.bincount(
+            labels, self.self_confidence[self.has_prediction], self.classes
+        )
         counts = np.bincount(labels, minlength=self.classes)
         means = np.full(self.classes, np.inf)
         np.divide(totals, counts, out=means, where=counts > 0)
         return means
 
     @cached_property
-    def sure(self) -> np.ndarray:
-        """Return the (N,) class that is sure of each image, or `NONE`.
+    def confident_class(self) -> np.ndarray:
+        """Return the (N,) class whose threshold each image reaches, or `NONE`.
 
-        Where several are, the most probable (equation 1).
+        If several are reached, the most probable one (equation 1).
         """
         reached = np.where(self.probs >= self.thresholds, self.probs, NONE)
         best: np.ndarray = reached.argmax(1)
-        best[~self.judged | (reached.max(1) < 0)] = NONE
+        best[~self.has_prediction | (reached.max(1) < 0)] = NONE
         return best
 
     @cached_property
-    def other(self) -> np.ndarray:
-        """Return the (N,) class each image looks like, its own label aside.
+    def suggested(self) -> np.ndarray:
+        """Return the (N,) suggested class of each image, other than its label.
 
-        The one that is sure of it, else the most probable one.
+        The confident class if there is one, else the most probable one.
         """
-        rivals = self.probs.astype(np.float64)
-        rivals[np.arange(len(self.given)), self.given] = -np.inf
-        best = rivals.argmax(1)
-        return np.where(self._torn, self.sure, best)
+        others = self.probs.astype(np.float64)
+        others[np.arange(len(self.labels)), self.labels] = -np.inf
+        best = others.argmax(1)
+        return np.where(self._conflicts, self.confident_class, best)
 
     @cached_property
-    def support(self) -> np.ndarray:
-        """Return how far each label is borne out, (N,): 0 not at all, 1 as usual.
+    def label_quality(self) -> np.ndarray:
+        """Return the quality of each label, (N,): 0 is worst, 1 is the class average.
 
-        Its probability over what images labeled so are given on average, so that a
-        class which networks find hard is not doubted as a whole. The paper's normalized
-        margin puts images of two alike classes before planted errors
-        (docs/notebook/data-check.md).
+        The probability of the label divided by its mean over the class, so that a hard
+        class is not suspected as a whole. The paper's normalized margin ranks images of
+        two similar classes before planted errors (docs/notebook/data-check.md).
         """
-        bars = self.thresholds[self.given]
-        shares = np.zeros(len(bars))
-        np.divide(self.own, bars, out=shares, where=(bars > 0) & np.isfinite(bars))
-        return shares
+        thresholds = self.thresholds[self.labels]
+        quality = np.zeros(len(thresholds))
+        np.divide(
+            self.self_confidence,
+            thresholds,
+            out=quality,
+            where=(thresholds > 0) & np.isfinite(thresholds),
+        )
+        return quality
 
     @property
-    def _torn(self) -> np.ndarray:
-        return np.asarray((self.sure != NONE) & (self.sure != self.given))
+    def _conflicts(self) -> np.ndarray:
+        return np.asarray(
+            (self.confident_class != NONE) & (self.confident_class != self.labels)
+        )
 
     @cached_property
-    def order(self) -> np.ndarray:
-        """Return all positions, the most doubted first and the unjudged last."""
-        support = np.where(self.judged, self.support, np.inf)
-        places: np.ndarray = np.argsort(support, kind="stable")
-        return places
+    def ranking_order(self) -> np.ndarray:
+        """Return all positions, the lowest label quality first, unchecked ones last."""
+        quality = np.where(self.has_prediction, self.label_quality, np.inf)
+        positions: np.ndarray = np.argsort(quality, kind="stable")
+        return positions
 
     @cached_property
-    def wrong(self) -> np.ndarray:
-        """Return the positions of labels believed wrong, the most doubted first.
+    def suspected(self) -> np.ndarray:
+        """Return the positions of suspected label errors, the lowest quality first.
 
-        Those off the diagonal of the confident joint: another class is sure of them.
-        Where their own class is the more probable even so, they count in the joint
-        only; nobody would see what there is to doubt.
+        Off-diagonal cells of the confident joint: the networks are confident in another
+        class. If the label is still more probable, the image counts only in the joint,
+        because the suspicion would not be understandable.
         """
-        theirs = self.probs[np.arange(len(self.given)), self.other]
-        doubted = self._torn & (theirs > self.own)
-        places: np.ndarray = self.order[doubted[self.order]]
-        return places
+        suggested_probs = self.probs[np.arange(len(self.labels)), self.suggested]
+        suspected = self._conflicts & (suggested_probs > self.self_confidence)
+        positions: np.ndarray = self.ranking_order[suspected[self.ranking_order]]
+        return positions
 
     @cached_property
-    def confusions(self) -> tuple[Confusion, ...]:
-        """Return the joint distribution beside its diagonal, the largest first.
+    def confusions(self) -> tuple[LabelConfusion, ...]:
+        """Return the off-diagonal cells of the joint, the largest first.
 
-        Sure images of each label stand for all of that label (equation 3). A label
-        of which no image is sure is taken to be right.
+        Counts are scaled from confident images to all images of a label (equation 3). A
+        label without confident images is assumed to be correct.
         """
-        clear = self.sure != NONE
-        pairs = self.given[clear] * self.classes + self.sure[clear]
+        has_class = self.confident_class != NONE
+        pairs = self.labels[has_class] * self.classes + self.confident_class[has_class]
         cells, counts = np.unique(pairs, return_counts=True)
         rows, columns = np.divmod(cells, self.classes)
-        sizes = np.bincount(self.given[self.judged], minlength=self.classes)
-        clears = np.bincount(rows, counts, self.classes)
-        doubted = self.given[self.wrong] * self.classes + self.sure[self.wrong]
-        listed = dict(zip(*np.unique(doubted, return_counts=True), strict=True))
-        found = [
-            Confusion(
-                given=int(i),
-                other=int(j),
-                doubted=int(listed.get(cell, 0)),
-                estimate=float(n / clears[i] * sizes[i]),
+        sizes = np.bincount(self.labels[self.has_prediction], minlength=self.classes)
+        class_counts = np.bincount(rows, counts, self.classes)
+        suspected = (
+            self.labels[self.suspected] * self.classes
+            + self.confident_class[self.suspected]
+        )
+        suspected_counts = dict(
+            zip(*np.unique(suspected, return_counts=True), strict=True)
+        )
+        confusions = [
+            LabelConfusion(
+                label=int(i),
+                suggested=int(j),
+                suspected_count=int(suspected_counts.get(cell, 0)),
+                estimate=float(n / class_counts[i] * sizes[i]),
             )
             for cell, i, j, n in zip(cells, rows, columns, counts, strict=True)
             if i != j
         ]
-        found.sort(key=lambda cell: (-cell.estimate, cell.given, cell.other))
-        return tuple(found)
+        confusions.sort(key=lambda cell: (-cell.estimate, cell.label, cell.suggested))
+        return tuple(confusions)
 
     @property
     def estimate(self) -> float:
-        """Return how many labels are estimated to be wrong."""
+        """Return the estimated number of label errors."""
         return sum(cell.estimate for cell in self.confusions)
 
     @property
     def agreement(self) -> float:
-        """Return the share of judged images whose most probable class is theirs."""
-        right = self.probs.argmax(1) == self.given
-        return float(right[self.judged].mean()) if self.judged.any() else 0.0
+        """Return the share of images whose most probable class is their label."""
+        correct = self.probs.argmax(1) == self.labels
+        return (
+            float(correct[self.has_prediction].mean())
+            if self.has_prediction.any()
+            else 0.0
+        )
+
+
+LABEL_ERROR = "label-error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedLabel:
+    """One image in the ranking of labels; values are None without a prediction.
+
+    Args:
+        rank: From 1 for the lowest label quality.
+        position: Position in the check.
+        label: The given label.
+        suggested_label: The class that the networks suggest.
+        probability: Probability of the suggested label.
+        label_probability: Probability of the given label.
+        label_quality: `label_probability` divided by its mean over the class.
+        suspected: Whether it is listed as a label error.
+    """
+
+    rank: int
+    position: int
+    label: str
+    suggested_label: str | None
+    probability: float | None
+    label_probability: float | None
+    label_quality: float | None
+    suspected: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelErrors:
+    """Result of the label check by cross-validation.
+
+    Args:
+        analysis: Probabilities and labels, by position in the check.
+        names: Class names by index.
+        model: Name of the network.
+        folds: Number of folds; each was predicted by a network trained on the others.
+        epochs: Training epochs of each network.
+        seconds: Duration.
+    """
+
+    analysis: ConfidentLearning = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    model: str
+    folds: int
+    epochs: int
+    seconds: float
+
+    @property
+    def unchecked(self) -> int:
+        """Return the number of images without a prediction."""
+        return int((~self.analysis.has_prediction).sum())
+
+    def labels_of(self, position: int) -> tuple[str, str, float]:
+        """Return the label, the suggested label and its probability."""
+        analysis = self.analysis
+        label, suggested = (
+            int(analysis.labels[position]),
+            int(analysis.suggested[position]),
+        )
+        return (
+            self.names[label],
+            self.names[suggested],
+            float(analysis.probs[position, suggested]),
+        )
+
+    def ranking(self) -> Iterator[RankedLabel]:
+        """Yield every image, the lowest label quality first, unchecked ones last."""
+        analysis = self.analysis
+        suspected_set = set(analysis.suspected.tolist())
+        for rank, i in enumerate(analysis.ranking_order.tolist(), start=1):
+            label, suggested, prob = self.labels_of(i)
+            has_prediction = bool(analysis.has_prediction[i])
+            yield RankedLabel(
+                rank=rank,
+                position=i,
+                label=label,
+                suggested_label=suggested if has_prediction else None,
+                probability=round(prob, 4) if has_prediction else None,
+                label_probability=round(float(analysis.self_confidence[i]), 4)
+                if has_prediction
+                else None,
+                label_quality=round(float(analysis.label_quality[i]), 4)
+                if has_prediction
+                else None,
+                suspected=i in suspected_set,
+            )
+
+
+def label_error_findings(label_errors: LabelErrors) -> list[Finding]:
+    """Return findings on suspected label errors and on unchecked labels."""
+    return [f for f in (_suspected(label_errors), _unchecked(label_errors)) if f]
+
+
+def _suspected(label_errors: LabelErrors) -> Finding | None:
+    suspected = label_errors.analysis.suspected.tolist()
+    count = int(label_errors.analysis.has_prediction.sum())
+    if not count:
+        return None
+    agreement = f"{label_errors.analysis.agreement:.1%}".replace("%", "\u00a0%")
+    method = (
+        f"{label_errors.folds} networks predicted images that they were not trained "
+        f"on, and agree with {agreement} of the labels"
+    )
+    if not suspected:
+        what = f"no label errors suspected in {count:,} labels"
+        return Finding(kind=LABEL_ERROR, tone="note", what=what, why=f"{method}.")
+    noun = "label error" if len(suspected) == 1 else "label errors"
+    estimate = round(label_errors.analysis.estimate)
+    return Finding(
+        kind=LABEL_ERROR,
+        tone="warning",
+        what=f"{len(suspected):,} suspected {noun} in {count:,} labels; estimated "
+        f"total: {estimate:,}",
+        why=f"{method}. For these images they are confident in another class. Some of "
+        "these labels are wrong; others belong to rare or difficult images. If classes "
+        "look similar, the estimate is too high.",
+        fix="look at each image, and correct the label if it is wrong",
+        groups=_groups(label_errors, suspected),
+    )
+
+
+def _groups(
+    label_errors: LabelErrors, positions: Sequence[int]
+) -> tuple[ImageGroup, ...]:
+    return tuple(
+        ImageGroup(members=(i,), note=_note(label_errors, i)) for i in positions
+    )
+
+
+def _note(label_errors: LabelErrors, position: int) -> str:
+    """Return the label and the suggested label, with a probability of 1 to 99 %."""
+    label, suggested, prob = label_errors.labels_of(position)
+    share = min(max(round(100 * prob), 1), 99)
+    return f"label {label}, predicted {suggested}, {share}\u00a0%"
+
+
+def _unchecked(label_errors: LabelErrors) -> Finding | None:
+    positions = (~label_errors.analysis.has_prediction).nonzero()[0].tolist()
+    if not positions:
+        return None
+    single = len(positions) == 1
+    return Finding(
+        kind="unchecked-labels",
+        tone="note",
+        what=f"the label{'' if single else 's'} of {len(positions):,} "
+        f"image{'' if single else 's'} could not be checked",
+        why="The other folds have no image of the class, because it has too few images "
+        "or all are duplicates or in one group.",
+        groups=tuple(ImageGroup(members=(i,)) for i in positions),
+    )

@@ -1,25 +1,25 @@
-"""Images that stand on both sides of a split, and what that could be worth."""
+"""Leaks: images in two splits, and their effect on the reported accuracy."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from striate.data.check.duplicate_findings import Copies
-from striate.data.check.finding import Finding, Group
-from striate.data.check.leak_impact import Worth, worth
+from striate.data.check.duplicates import Duplicates
+from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import SPLITS, Record
 
-FIX = "remove them from one of the parts; from training, if test results are published"
+FIX = "remove them from one of the two splits (from train, if test is a published set)"
 
 
-def given_splits(records: Sequence[Record]) -> list[str]:
-    """Return each image's part; without one beside images with one, it is trained.
+def assigned_splits(records: Sequence[Record]) -> list[str]:
+    """Return the split of each image; `train` for images without one in a split set.
 
     Example:
-        >>> given_splits([Record(path="a", label="x"), Record(path="b", label="x")])
+        >>> assigned_splits([Record(path="a", label="x"), Record(path="b", label="x")])
         ['', '']
     """
     if not any(record.split for record in records):
@@ -28,88 +28,188 @@ def given_splits(records: Sequence[Record]) -> list[str]:
 
 
 def leak_findings(
-    copies: Copies,
+    duplicates: Duplicates,
     records: Sequence[Record],
     splits: Sequence[str],
     points: np.ndarray,
 ) -> list[Finding]:
-    """Return a finding for every pair of parts that share images.
+    """Return a finding for every pair of splits that share images.
 
     Args:
-        copies: Which images are copies of which.
-        records: The images' records.
-        splits: The part each is in.
-        points: (N, d) where close ones look alike, for the estimate.
+        duplicates: Exact and near-duplicates.
+        records: Records of the images.
+        splits: Split of each image.
+        points: (N, d) image descriptors, for the estimate.
     """
-    places: dict[str, list[int]] = defaultdict(list)
+    positions: dict[str, list[int]] = defaultdict(list)
     for position, split in enumerate(splits):
-        places[split].append(position)
-    found = []
-    for k, judged in enumerate(SPLITS):
-        for known in SPLITS[:k]:
-            twins = _twins(copies, splits, judged, known)
-            if twins:
+        positions[split].append(position)
+    findings = []
+    for k, eval_split in enumerate(SPLITS):
+        for train_split in SPLITS[:k]:
+            leaked = _leaked_images(duplicates, splits, eval_split, train_split)
+            if leaked:
                 labels = [record.label for record in records]
-                sides = places[judged], places[known]
-                gain = worth(points, labels, *sides, twins)
-                found.append(_leak(judged, known, twins, gain, copies))
-    return found
+                eval_and_train = positions[eval_split], positions[train_split]
+                impact = leak_impact(points, labels, *eval_and_train, leaked)
+                findings.append(
+                    _leak(eval_split, train_split, leaked, impact, duplicates)
+                )
+    return findings
 
 
-def _twins(
-    copies: Copies, splits: Sequence[str], judged: str, known: str
+def _leaked_images(
+    duplicates: Duplicates, splits: Sequence[str], eval_split: str, train_split: str
 ) -> dict[int, list[int]]:
-    """Return each image of the one part that has copies in the other, with them."""
-    twins: dict[int, list[int]] = {}
-    for family in copies.families:
-        there = [i for i in family if splits[i] == known]
-        if there:
-            twins |= {i: there for i in family if splits[i] == judged}
-    return twins
+    """Return the copies in `train_split` of each leaked image of `eval_split`."""
+    leaked: dict[int, list[int]] = {}
+    for family in duplicates.groups:
+        matches = [i for i in family if splits[i] == train_split]
+        if matches:
+            leaked |= {i: matches for i in family if splits[i] == eval_split}
+    return leaked
 
 
 def _leak(
-    judged: str,
-    known: str,
-    twins: dict[int, list[int]],
-    gain: Worth,
-    copies: Copies,
+    eval_split: str,
+    train_split: str,
+    leaked: dict[int, list[int]],
+    impact: LeakImpact,
+    duplicates: Duplicates,
 ) -> Finding:
-    stand_in = copies.stand_in
-    exact = sum(any(stand_in[t] == stand_in[i] for t in ts) for i, ts in twins.items())
-    near = len(twins) - exact
-    verb, noun = ("is", "image") if len(twins) == 1 else ("are", "images")
-    what = f"{len(twins):,} {noun} of {judged} {verb} also in {known}: "
+    representatives = duplicates.representatives
+    exact = sum(
+        any(representatives[m] == representatives[i] for m in matches)
+        for i, matches in leaked.items()
+    )
+    near = len(leaked) - exact
+    verb, noun = ("is", "image") if len(leaked) == 1 else ("are", "images")
+    what = f"{len(leaked):,} {noun} of {eval_split} {verb} also in {train_split}: "
     what += " and ".join(
-        f"{n:,} {how}" for n, how in ((exact, "exactly"), (near, "nearly")) if n
+        f"{n:,} {similarity}"
+        for n, similarity in ((exact, "exact"), (near, "near-duplicate"))
+        if n
     )
     return Finding(
         kind="leak",
         tone="bad",
         what=what,
-        why=_reasoning(judged, gain),
+        why=_explanation(eval_split, impact),
         fix=FIX,
-        groups=tuple(Group(members=(i, *ts[:3])) for i, ts in sorted(twins.items())),
+        groups=tuple(
+            ImageGroup(members=(i, *matches[:3]))
+            for i, matches in sorted(leaked.items())
+        ),
     )
 
 
-def _reasoning(judged: str, gain: Worth) -> str:
-    leaked = gain.agreeing + gain.differing
-    share = leaked / gain.images
-    told = [
-        f"They are {share:.2%} of {judged}. A network that remembers them answers "
-        f"{gain.agreeing:,} right in any case, so accuracy can gain at most "
-        f"{100 * gain.bound:.2f} points: if it is a on the rest, "
-        f"{gain.bound:.4f} · (1 − a)."
+def _explanation(eval_split: str, impact: LeakImpact) -> str:
+    leaked = impact.same_label + impact.other_label
+    sentences = [
+        f"They are {leaked / impact.images:.2%} of {eval_split}. A network that "
+        f"memorizes them classifies {impact.same_label:,} correctly in any case. So "
+        f"the reported accuracy is too high by at most {100 * impact.bound:.2f} "
+        f"points, or by {impact.bound:.4f} · (1 − a) if a is the accuracy on the other "
+        "images.",
+        f"Estimate with a nearest-neighbor classifier: {100 * impact.estimate:+.2f} "
+        f"points ({impact.correct_anyway:,} of the {leaked:,} are correct without the "
+        "copies).",
     ]
-    told.append(
-        f"A nearest-neighbor classifier, which remembers everything, gets "
-        f"{gain.anyway:,} of the {leaked:,} right from other images as well: to it "
-        f"they are worth {100 * gain.estimate:+.2f} points."
-    )
-    if gain.differing:
-        told.append(
-            f"{gain.differing:,} have their copies under another label, which costs a "
-            "network that remembers."
+    if impact.other_label:
+        sentences.append(
+            f"For {impact.other_label:,} the copy has another label; memorizing these "
+            "lowers the accuracy."
         )
-    return " ".join(told).replace("%", "\u00a0%")
+    return " ".join(sentences).replace("%", "\u00a0%")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakImpact:
+    """Effect of leaked images on the accuracy of a split.
+
+    A network that memorizes the copies classifies all `same_label` images correctly and
+    all `other_label` images wrongly. Without memory it would get some of them right.
+
+    Args:
+        images: Number of images in the evaluated split.
+        same_label: Leaked images with a copy of the same label.
+        other_label: Leaked images with copies of other labels only.
+        correct_anyway: Leaked images that a nearest-neighbor classifier gets right when
+            the copies are removed.
+    """
+
+    images: int
+    same_label: int
+    other_label: int
+    correct_anyway: int
+
+    @property
+    def bound(self) -> float:
+        """Largest possible gain in accuracy: all `same_label` images over all.
+
+        Example:
+            >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
+            >>> LeakImpact(images=1000, **counts).bound
+            0.012
+        """
+        return self.same_label / self.images
+
+    @property
+    def estimate(self) -> float:
+        """Gain of a nearest-neighbor classifier.
+
+        Example:
+            >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
+            >>> LeakImpact(images=1000, **counts).estimate
+            0.003
+        """
+        return (self.same_label - self.correct_anyway) / self.images
+
+
+def leak_impact(
+    points: np.ndarray,
+    labels: Sequence[str],
+    evaluated: Sequence[int],
+    train: Sequence[int],
+    duplicates: Mapping[int, Sequence[int]],
+) -> LeakImpact:
+    """Return the effect of training copies on the accuracy of an evaluated split.
+
+    Args:
+        points: (N, d) image descriptors.
+        labels: Class of each image.
+        evaluated: Positions of the evaluated split.
+        train: Positions of the training split.
+        duplicates: Training copies of each leaked position.
+    """
+    nearest_labels = _nearest_labels(points, labels, train, duplicates)
+    same_label = {
+        i
+        for i, leaked in duplicates.items()
+        if any(labels[m] == labels[i] for m in leaked)
+    }
+    return LeakImpact(
+        images=len(evaluated),
+        same_label=len(same_label),
+        other_label=len(duplicates) - len(same_label),
+        correct_anyway=sum(labels[i] == label for i, label in nearest_labels.items()),
+    )
+
+
+def _nearest_labels(
+    points: np.ndarray,
+    labels: Sequence[str],
+    train: Sequence[int],
+    duplicates: Mapping[int, Sequence[int]],
+) -> dict[int, str]:
+    """Return the label of each leaked image's nearest other training image."""
+    train_points = points[np.asarray(train)]
+    row = {position: k for k, position in enumerate(train)}
+    nearest_labels: dict[int, str] = {}
+    for i, leaked in duplicates.items():
+        distance = ((train_points - points[i]) ** 2).sum(1)
+        distance[[row[m] for m in leaked]] = np.inf
+        nearest = int(distance.argmin())
+        if np.isfinite(distance[nearest]):
+            nearest_labels[i] = labels[train[nearest]]
+    return nearest_labels

@@ -1,151 +1,178 @@
-"""Which images of a large set look alike, mirrored or not: candidates for copies.
+"""Near-duplicate search: which images are edited copies of each other.
 
-Two sieves. The closest points of all images, by tangent distance, find what a crop,
-brightness, size and compression did; the halves alone find what a watermark left. Then
-each pair's crop is fitted, and only the closest of each image stay.
+`duplicate_candidates` proposes pairs from thumbnails; here each pair is aligned at
+higher resolution (`align`) and accepted or rejected. The limit depends on the
+neighborhood: if many images look alike, the details must match; if nothing else is
+close, a copy that was compressed or shrunk is accepted too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from striate.data.check.descriptor import (
-    describe,
-    halves,
-    mirrored,
-    points_of,
-    settle,
-    whitened,
+from striate.data.check.align import REFINED, Difference, align_and_compare
+from striate.data.check.duplicate_candidates import (
+    FLIPS,
+    RADIUS,
+    SAME,
+    CandidatePairs,
+    candidate_pairs,
 )
-from striate.data.check.pair_search import close_pairs, closest
+from striate.data.check.duplicates import NearPair
 
-RADIUS = 0.25  # of the first sieve
-REACH = 0.36  # plain distance that a crop may cause
-HALF_RADIUS = 0.03  # what is not under the watermark has hardly changed
-CLOSEST = 4  # kept for each image by the first sieve
-SAME = 0.04  # distance with the crop fitted that nearly only copies have
-CLOSE = 0.1  # that nearly every copy has
-FAR = 0.2  # that of a copy under a faint mark all over
-FINALIZTS = 1  # of each image's close ones, compared
-APART = 0.8  # of the next one's distance: then nothing else is as close
-DIMENSIONS = 32  # of 64, the principal ones
-MIRRORS = ("", "left-right", "top-bottom")
-UNCROPPED = ("top-bottom",)  # rare: only whole copies are looked for, which is cheap
-UNCROPPED_RADIUS = 0.12
-_AXES = (0, 2, 1)
-_CHUNK = 2048
+MIN_SIDE = 16  # shorter side; smaller images are too similar to compare
+MIN_CONTRAST = 4.0  # standard deviation of a thumbnail, in levels
+STRICT_SCORE = 0.026  # score that only copies reach, in any neighborhood
+LOOSE_SCORE = 0.08  # score that is enough if no other image is close
+ISOLATION = 0.3  # ratio to the next distance, below which a pair is isolated
+MAX_DETAIL = 0.3  # largest share of detail that may differ
+REFINE_LIMIT = 0.06  # above this score a pair is not refined
+REFINE_LIMIT_CLOSE = 0.12  # the same, for thumbnails as close as copies
+_CHUNK = 512
+
+Tick = Callable[[int, int], None]
+Closeup = Callable[[int], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Lookalikes:
-    """Pairs of positions that look alike.
+def find_near_duplicates(
+    thumbs: np.ndarray, closeup: Closeup, tick: Tick | None = None
+) -> list[NearPair]:
+    """Find near-duplicates among distinct images that are not blank.
 
     Args:
-        first: Position of one.
-        second: Position of the other.
-        mirror: Number in MIRRORS: how the second is mirrored.
-        distance: How unlike the thumbnails are once the crop is fitted.
-        worthy: Whether the images themselves are worth comparing; the others only
-            tell how crowded it is.
+        thumbs: Gray thumbnails of all images.
+        closeup: Returns the gray close-up of a position.
+        tick: Called with (done, total).
+
+    Shapes:
+        thumbs (N, 32, 32)
     """
-
-    first: np.ndarray
-    second: np.ndarray
-    flip: np.ndarray
-    distance: np.ndarray
-    worthy: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-
-def lookalikes(thumbs: np.ndarray) -> Lookalikes:
-    """Return the pairs of thumbnails, (N, 32, 32), that may be copies of each other."""
-    points = points_of(thumbs)
-    axes = _principal(points)
-    flat = points @ axes
-
-    def tangents(rows: np.ndarray) -> np.ndarray:
-        return whitened(describe(thumbs[rows]).slopes @ axes)
-
-    found = []
-    for number, axis in enumerate(_AXES):
-        others = mirrored(points, axis) @ axes if axis else None
-        if MIRRORS[number] in UNCROPPED:
-            rough = close_pairs(flat, UNCROPPED_RADIUS, CLOSEST, others=others)
-        else:
-            rough = close_pairs(
-                flat, RADIUS, CLOSEST, others=others, tangents=tangents, reach=REACH
-            )
-        distance = _settled(thumbs, rough.first, rough.second, axis)
-        found.append(_columns(rough.first, rough.second, number, distance))
-    for half in halves(thumbs):
-        rough = close_pairs(half, HALF_RADIUS, 2)
-        found.append(_columns(rough.first, rough.second, 0, None))
-    return _united(np.concatenate(found, 1), len(thumbs))
-
-
-def _principal(points: np.ndarray) -> np.ndarray:
-    """Return (64, 32) axes along which the points vary most."""
-    sample = points[:: max(1, len(points) // 20_000)]
-    centerd = sample - sample.mean(0)
-    _, vectors = np.linalg.eigh(centerd.T @ centerd)
-    return np.ascontiguousarray(vectors[:, ::-1][:, :DIMENSIONS])
-
-
-def _settled(
-    thumbs: np.ndarray, first: np.ndarray, second: np.ndarray, axis: int
-) -> np.ndarray:
-    """Return the pairs' distance with the crop fitted, a few thousand at a time."""
-    distances = [np.empty(0, np.float32)]
-    for start in range(0, len(first), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        theirs = thumbs[second[part]]
-        if axis:
-            theirs = np.flip(theirs, axis)
-        distances.append(settle(thumbs[first[part]], theirs))
-    return np.concatenate(distances)
-
-
-def _columns(
-    first: np.ndarray, second: np.ndarray, number: int, distance: np.ndarray | None
-) -> np.ndarray:
-    """Stack pairs as (low, high, mirror, distance, half); halves have no distance."""
-    half = distance is None
-    if distance is None:
-        distance = np.full(len(first), RADIUS)
-    # A mirrored pair reads the same from both ends: mirroring undoes itself.
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    same = np.full(len(low), number), distance, np.full(len(low), half)
-    return np.stack([low, high, *same]).astype(np.float64)
-
-
-def _united(rows: np.ndarray, count: int) -> Lookalikes:
-    """Keep each pair once, and tell which of them are worth comparing."""
-    order = np.lexsort((rows[3], rows[2], rows[1], rows[0]))
-    rows = rows[:, order]
-    new = np.ones(rows.shape[1], bool)
-    new[1:] = (np.diff(rows[:3], axis=1) != 0).any(0)
-    half = np.zeros(0)
-    if rows.size:
-        half = np.maximum.reduceat(rows[4], np.flatnonzero(new))
-    rows = rows[:, new]
-    first, second = rows[0].astype(np.int64), rows[1].astype(np.int64)
-    distance = rows[3]
-    ends = np.concatenate([first, second])
-    rank = closest(ends, np.tile(distance, 2))
-    following = np.full(count, RADIUS)
-    following[ends[rank == 1]] = np.tile(distance, 2)[rank == 1]
-    rank = np.minimum(rank[: len(first)], rank[len(first) :])
-    limit = APART * np.maximum(following[first], following[second])
-    close = (distance <= CLOSE) & (rank < FINALIZTS)
-    lonely = (distance <= FAR) & (rank < 1) & (distance <= limit)
-    return Lookalikes(
-        first=first,
-        second=second,
-        flip=rows[2].astype(np.int64),
-        distance=distance,
-        worthy=(distance <= SAME) | close | lonely | (half > 0),
+    if len(thumbs) < 2:
+        return []
+    candidates = candidate_pairs(thumbs)
+    differences = _differences(candidates, closeup, tick)
+    neighbor_distance = _neighbor_distance(candidates, differences, len(thumbs))
+    isolated = candidates.distance <= ISOLATION * neighbor_distance
+    limit = np.where(isolated, LOOSE_SCORE, STRICT_SCORE)
+    accepted = (
+        candidates.compare
+        & (differences.detail <= MAX_DETAIL)
+        & (differences.score <= limit)
     )
+    best: dict[tuple[int, int], NearPair] = {}
+    for k in np.flatnonzero(accepted):
+        pair = NearPair(
+            first=int(candidates.first[k]),
+            second=int(candidates.second[k]),
+            flip=FLIPS[candidates.flip[k]],
+            score=round(float(differences.score[k]), 4),
+        )
+        previous = best.setdefault((pair.first, pair.second), pair)
+        best[pair.first, pair.second] = min(previous, pair, key=lambda p: p.score)
+    return sorted(best.values())
+
+
+def _neighbor_distance(
+    candidates: CandidatePairs, differences: Difference, count: int
+) -> np.ndarray:
+    """Return for each pair the distance to the nearest image that is not a copy."""
+    rejected = (
+        ~candidates.compare
+        | (differences.score > LOOSE_SCORE)
+        | (differences.detail > MAX_DETAIL)
+    )
+    nearest = np.full(count, RADIUS)
+    for ends in (candidates.first, candidates.second):
+        np.minimum.at(nearest, ends[rejected], candidates.distance[rejected])
+    return np.asarray(np.minimum(nearest[candidates.first], nearest[candidates.second]))
+
+
+def searchable_positions(
+    thumbs: np.ndarray, sides: Sequence[int], positions: Collection[int]
+) -> np.ndarray:
+    """Return positions of images with enough size and contrast to compare.
+
+    Args:
+        thumbs: (N, 32, 32).
+        sides: Shorter side of each image.
+        positions: Positions to select from.
+    """
+    large_enough = np.array([side >= MIN_SIDE for side in sides], bool)
+    selected = np.zeros(len(thumbs), bool)
+    selected[list(positions)] = True
+    return np.flatnonzero(large_enough & selected & (_contrast(thumbs) >= MIN_CONTRAST))
+
+
+def _contrast(thumbs: np.ndarray) -> np.ndarray:
+    chunks = [thumbs[i : i + 4096] for i in range(0, len(thumbs), 4096)]
+    deviations = [chunk.reshape(len(chunk), -1).std(1) for chunk in chunks]
+    return np.concatenate(deviations) if deviations else np.empty(0)
+
+
+def _differences(
+    candidates: CandidatePairs, closeup: Closeup, tick: Tick | None
+) -> Difference:
+    """Compare the pairs marked `compare`; the others get 9, which means different."""
+    residual, detail = np.full(len(candidates), 9.0), np.full(len(candidates), 9.0)
+    selected = np.flatnonzero(candidates.compare)
+    for start in range(0, len(selected), _CHUNK):
+        chunk = selected[start : start + _CHUNK]
+        differences = _difference(
+            closeup,
+            candidates.first[chunk],
+            candidates.second[chunk],
+            candidates.flip[chunk],
+            np.where(
+                candidates.distance[chunk] <= SAME, REFINE_LIMIT_CLOSE, REFINE_LIMIT
+            ),
+        )
+        residual[chunk], detail[chunk] = differences.residual, differences.detail
+        if tick:
+            tick(min(start + _CHUNK, len(selected)), len(selected))
+    return Difference(residual=residual, detail=detail)
+
+
+def _difference(
+    closeup: Closeup,
+    first: np.ndarray,
+    second: np.ndarray,
+    flips: np.ndarray,
+    limit: np.ndarray,
+) -> Difference:
+    """Compare pairs of images, in stacks of equal size."""
+    stacks: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
+    first_images: list[np.ndarray] = []
+    second_images: list[np.ndarray] = []
+    for k, (i, j, flip) in enumerate(zip(first, second, flips, strict=True)):
+        a, b = closeup(int(i)), closeup(int(j))
+        if flip:
+            b = np.flip(b, 1 if FLIPS[flip] == "left-right" else 0)
+        a, b = (a, b) if a.size >= b.size else (b, a)  # the larger one is warped
+        first_images.append(a)
+        second_images.append(b)
+        stacks[a.shape, b.shape].append(k)
+    residual, detail = np.empty(len(first)), np.empty(len(first))
+    for members in stacks.values():
+        a = np.stack([first_images[k] for k in members])
+        b = np.stack([second_images[k] for k in members])
+        differences = _rough_then_refined(a, b, limit[members])
+        residual[members], detail[members] = differences.residual, differences.detail
+    return Difference(residual=residual, detail=detail)
+
+
+def _rough_then_refined(a: np.ndarray, b: np.ndarray, limit: np.ndarray) -> Difference:
+    """Compare with few steps; refine uncertain pairs with more steps, both ways."""
+    rough = align_and_compare(a, b)
+    residual, detail = rough.residual, rough.detail
+    uncertain = np.flatnonzero((rough.score > STRICT_SCORE) & (rough.score < limit))
+    for moving, fixed in ((a, b), (b, a)):
+        if not len(uncertain):
+            break
+        refined = align_and_compare(moving[uncertain], fixed[uncertain], REFINED)
+        better = refined.score < np.sqrt(residual[uncertain] * detail[uncertain])
+        residual[uncertain[better]] = refined.residual[better]
+        detail[uncertain[better]] = refined.detail[better]
+    return Difference(residual=residual, detail=detail)

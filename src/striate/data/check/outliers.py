@@ -1,4 +1,4 @@
-"""Images that stand out from their set: blank, dark, blurred, of another size."""
+"""Outliers: blank, dark, bright and blurred images, unusual sizes and colors."""
 
 from __future__ import annotations
 
@@ -7,148 +7,153 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from striate.data.check.finding import Finding, Group
-from striate.data.check.measure import Facts
+from striate.data.check.finding import Finding, ImageGroup
+from striate.data.check.image_stats import ImageStats
 
-BLANK = 2.0  # levels of deviation: an empty image keeps that much sensor noise
-DARK, PALE = 40.0, 215.0  # level that 99 % of an image is below, or above
-RARE = 0.05  # share below which a size or a coloring is the exception
-MANY = 0.25  # share of soft images from which on they are a kind, not exceptions
-TIMES = 4.0  # longer or shorter than the usual side
-RAMP = 0.25  # sharpness of an even slope: nothing finer than four pixels
-SOFT = 0.01  # sharpness over that of a slope, below which there is no detail
-USUAL = 0.15  # of the set's own: a set that is soft as a rule is not at fault
+BLANK = 2.0  # standard deviation in levels: sensor noise of an empty image
+DARK, BRIGHT = 40.0, 215.0  # level that 99 % of the pixels are below, or above
+RARE = 0.05  # largest share of images for a size or color mode to be unusual
+MANY = 0.25  # largest share of blurred images that still counts as outliers
+TIMES = 4.0  # ratio to the median side or aspect that is unusual
+RAMP = 0.25  # sharpness of a linear ramp: no detail finer than four pixels
+SOFT = 0.01  # sharpness above RAMP below which there is no detail
+USUAL = 0.15  # share of the median sharpness: a soft data set has no outliers
 
-_LOOK = "look at them; leave out those that do not belong"
+_LOOK = "look at these images and remove those that do not belong to the data set"
 
 
-def oddities(facts: Sequence[Facts]) -> list[Finding]:
-    """Return findings about images that are unlike the rest.
+def outlier_findings(images: Sequence[ImageStats]) -> list[Finding]:
+    """Return findings about images that differ from the rest of the data set.
 
     Example:
         >>> gray = dict(height=9, width=9, colored=False, content="", sharpness=0.5)
         >>> tone = dict(brightness=90.0, lightest=200.0, darkest=5.0)
-        >>> good = [Facts(contrast=40.0, **gray, **tone)] * 30
-        >>> blank = Facts(contrast=0.5, **gray, **tone)
-        >>> [finding.what for finding in oddities([*good, blank])]
-        ['1 image shows nothing: one even tone']
+        >>> good = [ImageStats(contrast=40.0, **gray, **tone)] * 30
+        >>> blank = ImageStats(contrast=0.5, **gray, **tone)
+        >>> [finding.what for finding in outlier_findings([*good, blank])]
+        ['1 image is blank (a single gray level)']
     """
-    if not facts:
+    if not images:
         return []
-    blank = _which(facts, lambda one: one.contrast < BLANK)
-    taken = set(blank)
-    dark = [i for i in _dark(facts) if i not in taken]
-    pale = [i for i in _pale(facts) if i not in taken]
-    blurred = [i for i in _blurred(facts) if i not in taken | {*dark, *pale}]
-    color = [i for i in _other_color(facts) if i not in taken]
-    found = [
-        _finding("blank", blank, "shows nothing: one even tone", facts, _tone),
-        _finding("dark", dark, "is almost black", facts, _tone),
-        _finding("pale", pale, "is almost white", facts, _tone),
-        _finding("blurred", blurred, "is blurred beside the others", facts, _sharp),
-        _finding("size", _other_size(facts), "has an unusual size", facts, _size),
-        _finding("color", color, _color_words(facts), facts, _size),
+    blank = _which(images, lambda image: image.contrast < BLANK)
+    blank_set = set(blank)
+    dark = [i for i in _dark(images) if i not in blank_set]
+    bright = [i for i in _bright(images) if i not in blank_set]
+    blurred = [i for i in _blurred(images) if i not in blank_set | {*dark, *bright}]
+    color = [i for i in _other_color(images) if i not in blank_set]
+    findings = [
+        _finding("blank", blank, "is blank (a single gray level)", images, _level_note),
+        _finding("dark", dark, "is almost black", images, _level_note),
+        _finding("bright", bright, "is almost white", images, _level_note),
+        _finding(
+            "blurred", blurred, "is blurred, unlike the others", images, _sharpness_note
+        ),
+        _finding(
+            "size", _other_size(images), "has an unusual size", images, _size_note
+        ),
+        _finding("color", color, _color_predicate(images), images, _size_note),
     ]
-    return [finding for finding in found if finding]
+    return [finding for finding in findings if finding]
 
 
-def _which(facts: Sequence[Facts], holds: Callable[[Facts], bool]) -> list[int]:
-    return [i for i, one in enumerate(facts) if holds(one)]
+def _which(
+    images: Sequence[ImageStats], condition: Callable[[ImageStats], bool]
+) -> list[int]:
+    return [i for i, image in enumerate(images) if condition(image)]
 
 
-def _dark(facts: Sequence[Facts]) -> list[int]:
-    """Dark ones, unless the set is dark as a rule."""
-    found = _which(facts, lambda one: one.lightest < DARK)
-    return found if len(found) <= RARE * len(facts) else []
+def _dark(images: Sequence[ImageStats]) -> list[int]:
+    """Return dark images, unless many images of the set are dark."""
+    positions = _which(images, lambda image: image.lightest < DARK)
+    return positions if len(positions) <= RARE * len(images) else []
 
 
-def _pale(facts: Sequence[Facts]) -> list[int]:
-    found = _which(facts, lambda one: one.darkest > PALE)
-    return found if len(found) <= RARE * len(facts) else []
+def _bright(images: Sequence[ImageStats]) -> list[int]:
+    positions = _which(images, lambda image: image.darkest > BRIGHT)
+    return positions if len(positions) <= RARE * len(images) else []
 
 
-def _blurred(facts: Sequence[Facts]) -> list[int]:
-    """Return images without any fine detail, in a set that has some."""
-    fine = np.array([one.sharpness for one in facts]) - RAMP
+def _blurred(images: Sequence[ImageStats]) -> list[int]:
+    """Return images without fine detail, in a set where others have it."""
+    fine = np.array([image.sharpness for image in images]) - RAMP
     limit = min(SOFT, USUAL * float(np.median(fine)))
-    found = np.flatnonzero(fine < limit).tolist()
-    # What was enlarged is soft as a rule: half of it would be odd ones.
-    return found if len(found) <= MANY * len(facts) else []
+    positions = np.flatnonzero(fine < limit).tolist()
+    # In a set of enlarged images, half would be below the limit.
+    return positions if len(positions) <= MANY * len(images) else []
 
 
-def _other_size(facts: Sequence[Facts]) -> list[int]:
-    sizes = Counter((one.height, one.width) for one in facts)
+def _other_size(images: Sequence[ImageStats]) -> list[int]:
+    sizes = Counter((image.height, image.width) for image in images)
     usual, count = sizes.most_common(1)[0]
-    if count >= (1 - RARE) * len(facts):
-        return _which(facts, lambda one: (one.height, one.width) != usual)
-    longest = np.array([max(one.height, one.width) for one in facts], float)
-    shape = np.array([one.width / one.height for one in facts])
-    odd = _beyond(longest, TIMES) | _beyond(shape, TIMES)
-    return np.flatnonzero(odd).tolist()
+    if count >= (1 - RARE) * len(images):
+        return _which(images, lambda image: (image.height, image.width) != usual)
+    longest = np.array([max(image.height, image.width) for image in images], float)
+    shape = np.array([image.width / image.height for image in images])
+    outliers = _beyond(longest, TIMES) | _beyond(shape, TIMES)
+    return np.flatnonzero(outliers).tolist()
 
 
-def _beyond(values: np.ndarray, times: float) -> np.ndarray:
+def _beyond(values: np.ndarray, factor: float) -> np.ndarray:
     ratio = values / np.median(values)
-    return np.asarray((ratio > times) | (ratio < 1 / times))
+    return np.asarray((ratio > factor) | (ratio < 1 / factor))
 
 
-def _other_color(facts: Sequence[Facts]) -> list[int]:
-    """Return gray ones among colored, or colored among gray, where they are few."""
-    colored = _which(facts, lambda one: one.colored)
-    if 0 < len(colored) <= RARE * len(facts):
+def _other_color(images: Sequence[ImageStats]) -> list[int]:
+    """Return gray images among color ones, or the reverse, if they are few."""
+    colored = _which(images, lambda image: image.colored)
+    if 0 < len(colored) <= RARE * len(images):
         return colored
-    if 0 < len(facts) - len(colored) <= RARE * len(facts):
-        return _which(facts, lambda one: not one.colored)
+    if 0 < len(images) - len(colored) <= RARE * len(images):
+        return _which(images, lambda image: not image.colored)
     return []
 
 
-def _color_words(facts: Sequence[Facts]) -> str:
-    colored = sum(one.colored for one in facts)
-    return "is colored" if colored < len(facts) / 2 else "is gray"
+def _color_predicate(images: Sequence[ImageStats]) -> str:
+    colored = sum(image.colored for image in images)
+    return "is in color" if colored < len(images) / 2 else "is gray"
 
 
 def _finding(
     kind: str,
     members: Sequence[int],
-    words: str,
-    facts: Sequence[Facts],
-    note: Callable[[Facts], str],
+    predicate: str,
+    images: Sequence[ImageStats],
+    note: Callable[[ImageStats], str],
 ) -> Finding | None:
     if not members:
         return None
-    one = len(members) == 1
-    if not one:
-        words = _plural(words)
-    what = f"{len(members):,} image{'' if one else 's'} {words}"
-    groups = tuple(Group(members=(i,), note=note(facts[i])) for i in members)
+    single = len(members) == 1
+    if not single:
+        predicate = _plural(predicate)
+    what = f"{len(members):,} image{'' if single else 's'} {predicate}"
+    groups = tuple(ImageGroup(members=(i,), note=note(images[i])) for i in members)
     return Finding(
         kind=kind, tone="warning", what=what, why=_WHY[kind], fix=_LOOK, groups=groups
     )
 
 
 _WHY = {
-    "blank": "There is nothing to learn from them but that their label goes with "
-    "nothing.",
-    "dark": "Nearly all of each lies in the darkest sixth of the levels.",
-    "pale": "Nearly all of each lies in the lightest sixth of the levels.",
-    "blurred": "They hold nothing finer than four pixels, as the others do.",
-    "size": "Resizing treats them unlike the others: they are bent, cut or enlarged.",
-    "color": "A network can tell them by their colors alone.",
+    "blank": "A network cannot learn anything useful from them.",
+    "dark": "99\u00a0% of the pixels are in the darkest sixth of the gray levels.",
+    "bright": "99\u00a0% of the pixels are in the brightest sixth of the gray levels.",
+    "blurred": "They have no detail finer than four pixels, but other images do.",
+    "size": "Resizing distorts, crops or enlarges them more than the others.",
+    "color": "A network can recognize them by color alone.",
 }
 
 
-def _plural(words: str) -> str:
-    verb, _, rest = words.partition(" ")
-    return f"{ {'is': 'are', 'has': 'have', 'shows': 'show'}[verb] } {rest}"
+def _plural(predicate: str) -> str:
+    verb, _, rest = predicate.partition(" ")
+    return f"{ {'is': 'are', 'has': 'have'}[verb] } {rest}"
 
 
-def _tone(one: Facts) -> str:
-    return f"levels {one.darkest:.0f}–{one.lightest:.0f}"
+def _level_note(image: ImageStats) -> str:
+    return f"levels {image.darkest:.0f}–{image.lightest:.0f}"
 
 
-def _sharp(one: Facts) -> str:
-    return f"sharpness {one.sharpness:.2f}"
+def _sharpness_note(image: ImageStats) -> str:
+    return f"sharpness {image.sharpness:.2f}"
 
 
-def _size(one: Facts) -> str:
-    return f"{one.height}×{one.width}"
+def _size_note(image: ImageStats) -> str:
+    return f"{image.height}×{image.width}"

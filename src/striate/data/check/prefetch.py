@@ -1,7 +1,8 @@
-"""Files that lie elsewhere, read on threads a few ahead of who asks for them.
+"""Prefetching of remote files and shard members on threads, a few files ahead.
 
-Reading is no decoding: what reads them is Python that the set was found by, so it needs
-no process of its own. What it cannot read, or not in time, is a finding like any other.
+Reading is not decoding: it is Python code that has already listed the files, so it
+needs no sandbox. A file that cannot be read, or not in time, becomes a finding like any
+other.
 """
 
 from __future__ import annotations
@@ -10,24 +11,24 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from striate.data.check.measure import Refused
+from striate.data.check.image_stats import UnusableFile
 from striate.data.decode.file_bytes import UndecodableError
 
-TOGETHER = 4  # files read at a time, and held until they are asked for
-LONGEST = 600.0  # seconds for one file; a whole shard may have to come for it again
+READ_AHEAD = 4  # files read at the same time and kept in memory
+TIMEOUT = 600.0  # seconds for one file; a whole shard may be downloaded again for it
 
 
-class Ahead:
-    """Files by their numbers, asked for in order or again; no more than a few are held.
+class Prefetcher:
+    """Bytes of files by index, in order or repeated; only a few are in memory.
 
     Args:
-        paths: As `read` takes them.
+        paths: Arguments for `read`.
         read: Returns a file's bytes, or raises `UndecodableError`.
-        longest: Seconds that a file is waited for.
+        timeout: Seconds to wait for a file.
 
     Example:
-        >>> ahead = Ahead(["a", "b"], str.encode)
-        >>> ahead(0), ahead(1), ahead(0)
+        >>> prefetcher = Prefetcher(["a", "b"], str.encode)
+        >>> prefetcher(0), prefetcher(1), prefetcher(0)
         (b'a', b'b', b'a')
     """
 
@@ -35,36 +36,36 @@ class Ahead:
         self,
         paths: Sequence[str],
         read: Callable[[str], bytes],
-        longest: float = LONGEST,
+        timeout: float = TIMEOUT,
     ) -> None:
-        self._paths, self._read, self._longest = paths, read, longest
-        self._begun: dict[int, Future[bytes]] = {}
+        self._paths, self._read, self._timeout = paths, read, timeout
+        self._futures: dict[int, Future[bytes]] = {}
         self._next = 0
 
-    def __call__(self, index: int) -> bytes | Refused:
-        """Return a file's bytes, or why there are none."""
-        while self._next < min(index + TOGETHER, len(self._paths)):
-            self._begin(self._next)
+    def __call__(self, index: int) -> bytes | UnusableFile:
+        """Return the bytes of a file, or the reason why it cannot be read."""
+        while self._next < min(index + READ_AHEAD, len(self._paths)):
+            self._start(self._next)
             self._next += 1
-        if index not in self._begun:
-            self._begin(index)  # it was asked for before: who had it has died
+        if index not in self._futures:
+            self._start(index)  # requested again: the worker that had it has died
         try:
-            return self._begun.pop(index).result(self._longest)
+            return self._futures.pop(index).result(self._timeout)
         except UndecodableError as error:
-            return Refused(reason=error.reason, detail=error.detail)
+            return UnusableFile(reason=error.reason, detail=error.detail)
         except TimeoutError:
-            detail = f"not read within {self._longest:.0f} s"
-            return Refused(reason="too-slow", detail=detail)
+            detail = f"not read within {self._timeout:.0f} s"
+            return UnusableFile(reason="too-slow", detail=detail)
 
-    def _begin(self, index: int) -> None:
+    def _start(self, index: int) -> None:
         future: Future[bytes] = Future()
 
         def work() -> None:
             try:
                 future.set_result(self._read(self._paths[index]))
-            except BaseException as error:  # raised where it is asked for
+            except BaseException as error:  # raised again in __call__
                 future.set_exception(error)
 
-        self._begun[index] = future
-        # A daemon: a place that never answers must not keep the program from ending.
+        self._futures[index] = future
+        # A daemon: a server that never answers must not keep the program from ending.
         threading.Thread(target=work, daemon=True).start()

@@ -1,9 +1,9 @@
-"""Decoding in processes that may crash, hang or swallow memory: each costs one image.
+"""Sandbox for image decoding: worker processes with limits on memory, time and files.
 
-A decoder is C code that reads what strangers wrote. Here it runs in worker processes
-with limits on memory, time and files; when one dies, the image it was at is named, a
-fresh one takes its place and goes on with the next. A worker reads files of this
-machine by itself; what lies elsewhere is read here, and its bytes are handed over.
+A decoder is C code that reads untrusted files. If a worker process crashes, hangs or
+runs out of memory, the image it was decoding is reported as unusable, and a new worker
+goes on with the next image. Workers read local files themselves; remote files and shard
+members are read here, and their bytes are sent to a worker.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import StriateError
 from striate.data.check.fingerprint import THUMB
-from striate.data.check.measure import Examined, Facts, Refused
-from striate.data.check.prefetch import Ahead
-from striate.data.check.sandbox_worker import HEAD, LENGTH, PATH, PAYLOAD, READY
+from striate.data.check.image_stats import ExaminedImage, ImageStats, UnusableFile
+from striate.data.check.prefetch import Prefetcher
+from striate.data.check.sandbox_worker import LENGTH, PATH, PAYLOAD, READY, REQUEST_HEAD
 from striate.data.decode.decode import ImageFileInfo
 
 WORKER = (sys.executable, "-m", "striate.data.check.sandbox_worker")
 PREVIEWER = (*WORKER, "preview")
-PATIENCE = 120.0  # seconds without an answer: a disk that never answers, a deadlock
-RECYCLED = 5_000  # images after which a worker is replaced, so that no leak grows
-AHEAD = 6  # paths a worker holds
-PAYLOADS = 2  # files a worker holds whose bytes it is given: one to decode, one to come
-WINDOW = 256  # answers that may wait for an earlier one
-FEW = 200  # images for which another worker is not worth starting
-START = 60.0  # seconds in which a worker must say that it is ready
+TIMEOUT = 120.0  # seconds without a result: a disk that hangs, a deadlock
+MAX_IMAGES = 5_000  # images after which a worker is replaced, against memory leaks
+QUEUED_PATHS = 6  # paths queued in a worker
+QUEUED_PAYLOADS = 2  # files queued in a worker as bytes: one to decode, one to come
+MAX_REORDERED = 256  # results that may wait for an earlier one
+IMAGES_PER_WORKER = 200  # images per additional worker
+START_TIMEOUT = 60.0  # seconds until a worker must be ready
 
-Answer = Examined | Refused
-Request = tuple[int, bytes]  # kind and what is said; a Refused needs no worker
+Result = ExaminedImage | UnusableFile
+Request = tuple[int, bytes]  # kind and body
 
 
 def examine_files(
@@ -51,27 +51,27 @@ def examine_files(
     *,
     workers: int | None = None,
     program: Sequence[str] = WORKER,
-    patience: float = PATIENCE,
-    recycled: int = RECYCLED,
-) -> Iterator[Answer]:
-    """Yield what each file is, in order, whatever the files do to the decoders.
+    timeout: float = TIMEOUT,
+    max_images: int = MAX_IMAGES,
+) -> Iterator[Result]:
+    """Decode and measure files in sandboxed workers; yield results in order.
 
     Args:
         paths: Files.
-        workers: Processes; as many as there are processors where not given.
-        program: Command of a worker.
-        patience: Seconds without an answer after which a worker is ended.
-        recycled: Images after which a worker is replaced.
+        workers: Number of worker processes; default the number of processors.
+        program: Command that starts a worker.
+        timeout: Seconds without a result after which a worker is killed.
+        max_images: Images after which a worker is replaced.
 
     Raises:
-        StriateError: A worker process cannot be started at all.
+        StriateError: A worker process cannot be started.
     """
 
     def request(index: int) -> Request:
         return PATH, os.fsencode(paths[index])
 
-    crew = _Crew(len(paths), request, AHEAD, program, patience, recycled)
-    yield from crew.answers(workers)
+    pool = _WorkerPool(len(paths), request, QUEUED_PATHS, program, timeout, max_images)
+    yield from pool.results(workers)
 
 
 def examine_payloads(
@@ -80,99 +80,107 @@ def examine_payloads(
     *,
     workers: int | None = None,
     program: Sequence[str] = WORKER,
-    patience: float = PATIENCE,
-    recycled: int = RECYCLED,
-) -> Iterator[Answer]:
-    """Yield what files elsewhere are, in order: read here, decoded in workers.
+    timeout: float = TIMEOUT,
+    max_images: int = MAX_IMAGES,
+) -> Iterator[Result]:
+    """Read remote files here and decode them in workers; yield results in order.
 
-    Only a few files are held at a time, whatever their number.
+    Only a few files are in memory at a time.
 
     Args:
-        paths: As `read` takes them.
-        read: Returns a file's bytes, or raises `UndecodableError`, which is the answer.
-        workers: As for `examine_files`, and so are the others.
-        program: Likewise.
-        patience: Likewise; the time that reading takes is not counted.
-        recycled: Likewise.
+        paths: Arguments for `read`.
+        read: Returns the bytes of a file, or raises `UndecodableError`.
+        workers: As for `examine_files`.
+        program: As for `examine_files`.
+        timeout: As for `examine_files`; the time for reading is not counted.
+        max_images: As for `examine_files`.
 
     Raises:
-        StriateError: A worker process cannot be started at all.
+        StriateError: A worker process cannot be started.
     """
-    ahead = Ahead(paths, read)
+    prefetcher = Prefetcher(paths, read)
 
-    def request(index: int) -> Request | Refused:
-        payload = ahead(index)
-        return payload if isinstance(payload, Refused) else (PAYLOAD, payload)
+    def request(index: int) -> Request | UnusableFile:
+        payload = prefetcher(index)
+        return payload if isinstance(payload, UnusableFile) else (PAYLOAD, payload)
 
-    crew = _Crew(len(paths), request, PAYLOADS, program, patience, recycled)
-    yield from crew.answers(workers)
+    pool = _WorkerPool(
+        len(paths), request, QUEUED_PAYLOADS, program, timeout, max_images
+    )
+    yield from pool.results(workers)
 
 
 @dataclass(eq=False)
 class _Worker:
-    """A process, what it was asked, and what it has said so far."""
+    """A worker process with its pending requests and received bytes."""
 
     process: subprocess.Popen[bytes]
-    asked: deque[int] = field(default_factory=deque)
-    unsent: deque[memoryview] = field(default_factory=deque)
-    heard: bytearray = field(default_factory=bytearray)
-    since: float = field(default_factory=time.monotonic)
-    done: int = 0
+    pending: deque[int] = field(default_factory=deque)
+    outgoing: deque[memoryview] = field(default_factory=deque)
+    received: bytearray = field(default_factory=bytearray)
+    last_activity: float = field(default_factory=time.monotonic)
+    completed: int = 0
 
-    def ask(self, index: int, request: Request) -> None:
-        kind, said = request
-        if not self.asked:
-            self.since = time.monotonic()
-        self.asked.append(index)
-        self.unsent += memoryview(HEAD.pack(kind, len(said))), memoryview(said)
+    def submit(self, index: int, request: Request) -> None:
+        kind, body = request
+        if not self.pending:
+            self.last_activity = time.monotonic()
+        self.pending.append(index)
+        self.outgoing += (
+            memoryview(REQUEST_HEAD.pack(kind, len(body))),
+            memoryview(body),
+        )
 
     def send(self) -> bool:
-        """Write as much as its pipe takes; True while something is left.
+        """Write as much as the pipe accepts; return True if bytes remain.
 
-        To wait for the pipe would be to wait for a decoder that may hang.
+        Waiting for the pipe would be waiting for a decoder that may hang.
         """
         assert self.process.stdin is not None  # noqa: S101 - opened as a pipe
         try:
-            while self.unsent:
-                sent = os.write(self.process.stdin.fileno(), self.unsent[0])
-                if left := self.unsent.popleft()[sent:]:
-                    self.unsent.appendleft(left)
+            while self.outgoing:
+                sent = os.write(self.process.stdin.fileno(), self.outgoing[0])
+                if unwritten := self.outgoing.popleft()[sent:]:
+                    self.outgoing.appendleft(unwritten)
         except BlockingIOError:
             return True
         except BrokenPipeError:  # its death is noticed when it is read
-            self.unsent.clear()
+            self.outgoing.clear()
         return False
 
-    def speaks(self, seconds: float) -> bool:
-        """Tell whether it says something, or has gone, within so many seconds."""
+    def readable(self, seconds: float) -> bool:
+        """Return whether output, or the end of it, arrives within some seconds."""
         assert self.process.stdout is not None  # noqa: S101 - opened as a pipe
-        with selectors.DefaultSelector() as ear:
-            ear.register(self.process.stdout, selectors.EVENT_READ)
-            return bool(ear.select(max(0.0, seconds)))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            return bool(selector.select(max(0.0, seconds)))
 
-    def listen(self) -> bool:
-        """Take in what it says; False once it has gone."""
+    def receive(self) -> bool:
+        """Read output of the worker; return False after its end."""
         assert self.process.stdout is not None  # noqa: S101 - opened as a pipe
-        said = os.read(self.process.stdout.fileno(), 1 << 16)
-        self.heard += said
-        return bool(said)
+        body = os.read(self.process.stdout.fileno(), 1 << 16)
+        self.received += body
+        return bool(body)
 
-    def answers(self) -> Iterator[tuple[int, Answer]]:
-        """Yield complete answers, each with the number of its request."""
+    def results(self) -> Iterator[tuple[int, Result]]:
+        """Yield complete results, each with the index of its request."""
         head = 2 * LENGTH.size
-        while len(self.heard) >= head:
-            sizes = [LENGTH.unpack_from(self.heard, at)[0] for at in (0, LENGTH.size)]
-            if len(self.heard) < head + sum(sizes):
+        while len(self.received) >= head:
+            sizes = [
+                LENGTH.unpack_from(self.received, offset)[0]
+                for offset in (0, LENGTH.size)
+            ]
+            if len(self.received) < head + sum(sizes):
                 return
-            text = bytes(self.heard[head : head + sizes[0]])
-            blob = bytes(self.heard[head + sizes[0] : head + sum(sizes)])
-            del self.heard[: head + sum(sizes)]
-            self.since = time.monotonic()
-            self.done += 1
-            yield self.asked.popleft(), unpacked(text, blob)
+            text = bytes(self.received[head : head + sizes[0]])
+            blob = bytes(self.received[head + sizes[0] : head + sum(sizes)])
+            del self.received[: head + sum(sizes)]
+            self.last_activity = time.monotonic()
+            self.completed += 1
+            yield self.pending.popleft(), unpack_result(text, blob)
 
     def end(self) -> int:
-        """Kill it, if it lives, and return how it ended."""
+        """Kill the process if it runs, and return its exit code."""
         with suppress(ProcessLookupError):
             self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -182,54 +190,56 @@ class _Worker:
         return self.process.wait()
 
 
-class _Crew:
-    """Workers, the files still to look at, and answers that wait for their turn."""
+class _WorkerPool:
+    """Workers, the queue of files, and results that wait for earlier ones."""
 
     def __init__(
         self,
         count: int,
-        request: Callable[[int], Request | Refused],
-        ahead: int,
+        request: Callable[[int], Request | UnusableFile],
+        queue_length: int,
         program: Sequence[str],
-        patience: float,
-        recycled: int,
+        timeout: float,
+        max_images: int,
     ) -> None:
-        self.count, self.request, self.ahead = count, request, ahead
-        self.program, self.patience, self.recycled = program, patience, recycled
-        self.todo = deque(range(count))
-        self.ready: dict[int, Answer] = {}
+        self.count, self.request, self.queue_length = count, request, queue_length
+        self.program, self.timeout, self.max_images = program, timeout, max_images
+        self.queue = deque(range(count))
+        self.finished: dict[int, Result] = {}
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
 
-    def answers(self, workers: int | None) -> Iterator[Answer]:
-        """Yield all answers in order, with so many workers at most."""
-        # One takes as long to start as a few hundred small images take to decode.
-        hired = min(workers or processors(), 1 + self.count // FEW)
+    def results(self, workers: int | None) -> Iterator[Result]:
+        """Yield all results in order, with at most this many workers."""
+        # Starting a worker takes as long as decoding a few hundred small images.
+        worker_count = min(workers or cpu_count(), 1 + self.count // IMAGES_PER_WORKER)
         try:
-            yield from self.work(hired)
+            yield from self.work(worker_count)
         finally:
             self.end()
 
-    def work(self, hired: int) -> Iterator[Answer]:
-        for _ in range(hired):
-            self.hire()
-        for turn in range(self.count):
-            while turn not in self.ready:
-                self.hand_out(turn)
-                if turn not in self.ready:  # refused before a worker has seen it
-                    self.listen()
-            yield self.ready.pop(turn)
+    def work(self, worker_count: int) -> Iterator[Result]:
+        for _ in range(worker_count):
+            self.start_worker()
+        for next_index in range(self.count):
+            while next_index not in self.finished:
+                self.distribute(next_index)
+                if (
+                    next_index not in self.finished
+                ):  # could not be read, so no worker has it
+                    self.receive()
+            yield self.finished.pop(next_index)
 
-    def hire(self) -> None:
+    def start_worker(self) -> None:
         """Start a worker and wait until it is ready."""
-        single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             self.program,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env=os.environ | single | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | one_thread | {"PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,  # Ctrl-C is for the parent, which ends them
         )
         worker = _Worker(process)
@@ -238,94 +248,96 @@ class _Crew:
         assert process.stdout is not None  # noqa: S101 - opened as a pipe
         os.set_blocking(process.stdin.fileno(), False)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
-        limit = time.monotonic() + START
-        while len(worker.heard) < len(READY):
-            # Asked before each read, which would wait for ever for a silent one.
-            if not worker.speaks(limit - time.monotonic()) or not worker.listen():
+        deadline = time.monotonic() + START_TIMEOUT
+        while len(worker.received) < len(READY):
+            # Checked before each read, which would wait forever for a silent worker.
+            if not worker.readable(deadline - time.monotonic()) or not worker.receive():
                 break
-        if bytes(worker.heard) != READY:
+        if bytes(worker.received) != READY:
             what = "the process that decodes images does not start"
             fix = "check that Python can import striate there"
             raise StriateError(what, where=" ".join(self.program), fix=fix)
-        worker.heard.clear()
+        worker.received.clear()
 
-    def hand_out(self, turn: int) -> None:
-        """Give each worker enough to do, but nothing too far ahead of the turn."""
+    def distribute(self, next_index: int) -> None:
+        """Queue files in each worker, but not too far ahead of the next result."""
         for worker in self.workers:
-            room = min(self.ahead, self.recycled - worker.done) - len(worker.asked)
-            for _ in range(room):
-                if not self.todo or self.todo[0] >= turn + WINDOW:
+            free = min(self.queue_length, self.max_images - worker.completed) - len(
+                worker.pending
+            )
+            for _ in range(free):
+                if not self.queue or self.queue[0] >= next_index + MAX_REORDERED:
                     return
-                index = self.todo.popleft()
+                index = self.queue.popleft()
                 request = self.fetch(index)
-                if isinstance(request, Refused):
-                    self.ready[index] = request
+                if isinstance(request, UnusableFile):
+                    self.finished[index] = request
                     continue
-                worker.ask(index, request)
+                worker.submit(index, request)
                 self.send(worker)
 
-    def fetch(self, index: int) -> Request | Refused:
-        """Return what to ask; the wait for a file's bytes is no worker's fault."""
-        began = time.monotonic()
+    def fetch(self, index: int) -> Request | UnusableFile:
+        """Return a request; the time for reading it does not count for the timeout."""
+        start = time.monotonic()
         request = self.request(index)
-        waited = time.monotonic() - began
+        elapsed = time.monotonic() - start
         for worker in self.workers:
-            worker.since += waited
+            worker.last_activity += elapsed
         return request
 
     def send(self, worker: _Worker) -> None:
-        """Send what a worker's pipe takes; watch it for when it takes more."""
+        """Send what the pipe accepts, and register it for the rest."""
         pipe = worker.process.stdin
         assert pipe is not None  # noqa: S101 - opened as a pipe
-        left, watched = worker.send(), pipe in self.selector.get_map()
-        if left and not watched:
+        unwritten, registered = worker.send(), pipe in self.selector.get_map()
+        if unwritten and not registered:
             self.selector.register(pipe, selectors.EVENT_WRITE, worker)
-        elif watched and not left:
+        elif registered and not unwritten:
             self.selector.unregister(pipe)
 
-    def listen(self) -> None:
-        """Take answers in; replace who died, who hangs, and who has done enough."""
+    def receive(self) -> None:
+        """Receive results; replace workers that died, hang or have done enough."""
         for key, _ in self.selector.select(timeout=0.5):
             worker: _Worker = key.data
             if worker not in self.workers:
-                continue  # replaced a moment ago, for what its other pipe told
+                continue  # replaced a moment ago, because of its other pipe
             if key.fileobj is worker.process.stdin:
                 self.send(worker)
             else:
-                self.hear(worker)
+                self.read_worker(worker)
         for worker in list(self.workers):
-            waited = time.monotonic() - worker.since
-            if worker.asked and waited > self.patience:
-                self.replace(worker, f"no answer within {self.patience:.0f} s")
+            elapsed = time.monotonic() - worker.last_activity
+            if worker.pending and elapsed > self.timeout:
+                self.fail_current(worker, f"no answer within {self.timeout:.0f} s")
 
-    def hear(self, worker: _Worker) -> None:
-        """Take in what a worker says, and replace it where that was its last word."""
-        alive = worker.listen()
-        for index, answer in worker.answers():
-            self.ready[index] = answer
-        if not alive:
-            self.replace(worker, None)
-        elif worker.done >= self.recycled:
-            self.dismiss(worker)
+    def read_worker(self, worker: _Worker) -> None:
+        """Receive results of a worker, and replace it if it ended."""
+        is_alive = worker.receive()
+        for index, result in worker.results():
+            self.finished[index] = result
+        if not is_alive:
+            self.fail_current(worker, None)
+        elif worker.completed >= self.max_images:
+            self.stop_worker(worker)
 
-    def replace(self, worker: _Worker, why: str | None) -> None:
-        """Name the image that a worker died of, and put the others back."""
-        code = self.dismiss(worker)
-        if not worker.asked:
+    def fail_current(self, worker: _Worker, reason: str | None) -> None:
+        """Report the current image as unusable, and queue the others again."""
+        code = self.stop_worker(worker)
+        if not worker.pending:
             return
-        culprit, *others = worker.asked
-        self.todo.extendleft(reversed(others))
-        self.ready[culprit] = _obituary(code, why)
+        failed, *rest = worker.pending
+        self.queue.extendleft(reversed(rest))
+        self.finished[failed] = _crash_reason(code, reason)
 
-    def dismiss(self, worker: _Worker) -> int:
-        """End a worker and hire the next one."""
+    def stop_worker(self, worker: _Worker) -> int:
+        """Stop a worker and start the next one."""
         for pipe in (worker.process.stdin, worker.process.stdout):
             if pipe is not None and pipe in self.selector.get_map():
                 self.selector.unregister(pipe)
         self.workers.remove(worker)
         code = worker.end()
-        if self.todo or worker.asked:
-            self.hire()
+        if self.queue or worker.pending:
+            self.start_worker()
         return code
 
     def end(self) -> None:
@@ -334,27 +346,29 @@ class _Crew:
         self.selector.close()
 
 
-def _obituary(code: int, why: str | None) -> Refused:
-    if why is not None:
-        return Refused(reason="too-slow", detail=why)
+def _crash_reason(code: int, reason: str | None) -> UnusableFile:
+    if reason is not None:
+        return UnusableFile(reason="too-slow", detail=reason)
     if code == -getattr(signal, "SIGXCPU", 24):
         detail = "decoding it takes too long"
-        return Refused(reason="too-slow", detail=detail)
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return Refused(reason="crashes-the-decoder", detail=f"the decoder ended by {how}")
+        return UnusableFile(reason="too-slow", detail=detail)
+    ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return UnusableFile(
+        reason="crashes-the-decoder", detail=f"the decoder ended by {ending}"
+    )
 
 
-def unpacked(text: bytes, blob: bytes) -> Answer:
-    """Read what `worker.packed` wrote."""
+def unpack_result(text: bytes, blob: bytes) -> Result:
+    """Parse a result of `sandbox_worker.pack_result`."""
     fields = json.loads(text)
     if "reason" in fields:
-        return Refused(**fields)
+        return UnusableFile(**fields)
     nature = fields["nature"]
     shape = fields["view"]
     size = math.prod(shape)
     views = np.frombuffer(blob, np.uint8)
-    return Examined(
-        facts=Facts(**fields["facts"]),
+    return ExaminedImage(
+        stats=ImageStats(**fields["stats"]),
         view=views[:size].reshape(shape),
         thumb=views[size:].reshape(THUMB, THUMB),
         nature=ImageFileInfo(nature["format"], nature["mode"], tuple(nature["notes"])),

@@ -1,9 +1,8 @@
-"""A process that decodes images and may die of one: run by `disposable`, never alone.
+"""Worker process that decodes images with resource limits; started by `sandbox`.
 
-It reads requests from standard input, each a kind, a length and a path, or the bytes of
-a file that lies elsewhere, and answers on standard output with lengths, JSON and raw
-pixels: nothing that either side would execute. The system holds its memory, processor
-time and files; it cannot write to any file.
+It reads requests from standard input: a kind, a length, and a path or the bytes of a
+file. It writes lengths, JSON and raw pixels to standard output: nothing that the other
+side executes. Memory and processor time are limited, and it cannot write to any file.
 """
 
 from __future__ import annotations
@@ -18,41 +17,46 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from striate.data.check.measure import Examined, Refused, examine_file, preview_file
+from striate.data.check.image_stats import (
+    ExaminedImage,
+    UnusableFile,
+    examine_file,
+    preview_file,
+)
 from striate.data.decode.decode import without_pillow_warnings
 
 MEMORY = 4 << 30  # bytes; 100 megapixels with transparency need 2.3 GiB
-SECONDS = 20  # of processor time for one image; the largest allowed needs 5
-HEAD = struct.Struct("<BI")  # of a request: its kind, its length
+SECONDS = 20  # processor time for one image; the largest allowed needs 5 s
+REQUEST_HEAD = struct.Struct("<BI")  # of a request: kind, length
 PATH, PAYLOAD = 0, 1
-LENGTH = struct.Struct("<I")  # of an answer: of its text, and of its pixels
+LENGTH = struct.Struct("<I")  # of a result: length of the JSON, length of the pixels
 READY = b"striate\n"
 
-Examine = Callable[[Path | bytes], Examined | Refused]
+Examine = Callable[[Path | bytes], ExaminedImage | UnusableFile]
 
 
 def serve(examine: Examine, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are none."""
+    """Process requests until the input ends."""
     answers.write(READY)
     answers.flush()
     with without_pillow_warnings():
-        while len(head := requests.read(HEAD.size)) == HEAD.size:
-            kind, length = HEAD.unpack(head)
-            said = requests.read(length)
-            if len(said) < length:
-                return  # the parent has gone in the middle of it
+        while len(head := requests.read(REQUEST_HEAD.size)) == REQUEST_HEAD.size:
+            kind, length = REQUEST_HEAD.unpack(head)
+            body = requests.read(length)
+            if len(body) < length:
+                return  # the parent ended in the middle of it
             _grant_seconds()
-            file = said if kind == PAYLOAD else Path(os.fsdecode(said))
-            answers.write(packed(examine(file)))
+            file = body if kind == PAYLOAD else Path(os.fsdecode(body))
+            answers.write(pack_result(examine(file)))
             answers.flush()
 
 
-def packed(result: Examined | Refused) -> bytes:
-    """Write a result as a length, JSON, and the views' bytes."""
+def pack_result(result: ExaminedImage | UnusableFile) -> bytes:
+    """Serialize a result as lengths, JSON, and pixel bytes."""
     blob = b""
-    if isinstance(result, Examined):
+    if isinstance(result, ExaminedImage):
         fields = {
-            "facts": asdict(result.facts),
+            "stats": asdict(result.stats),
             "nature": asdict(result.nature) if result.nature else None,
             "view": result.view.shape,
             "sha256": result.sha256,
@@ -66,22 +70,22 @@ def packed(result: Examined | Refused) -> bytes:
 
 
 def confine() -> None:
-    """Ask the system to hold this process to its limits, where it can."""
+    """Set the resource limits of this process, if the system supports them."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
-        for kind, most in (
+        for kind, limit in (
             (resource.RLIMIT_AS, MEMORY),
             (resource.RLIMIT_FSIZE, 0),
             (resource.RLIMIT_CORE, 0),
         ):
             hard = resource.getrlimit(kind)[1]
-            most = most if hard < 0 else min(most, hard)
-            resource.setrlimit(kind, (most, hard))
+            limit = limit if hard < 0 else min(limit, hard)
+            resource.setrlimit(kind, (limit, hard))
 
 
 def _grant_seconds() -> None:
-    """Let the system end this process when one image takes too long to decode."""
+    """Limit the processor time for the next image."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -91,12 +95,12 @@ def _grant_seconds() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 
-def main(words: Sequence[str]) -> None:
-    """Serve the parent: measure each image, or make a small one in color of it."""
+def worker_main(args: Sequence[str]) -> None:
+    """Run the worker: examine images, or with `preview` make color previews."""
     confine()
-    task = preview_file if words == ["preview"] else examine_file
+    task = preview_file if args == ["preview"] else examine_file
     serve(task, sys.stdin.buffer, sys.stdout.buffer)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    worker_main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""One pass over a source: every file looked at once, every image measured."""
+"""Scan of a data source: decode every file once and measure every image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from typing import Self
 import numpy as np
 
 from striate.data.check.fingerprint import THUMB
-from striate.data.check.measure import Examined, Facts, Refused, examine_pixels
+from striate.data.check.image_stats import (
+    ExaminedImage,
+    ImageStats,
+    UnusableFile,
+    examine_pixels,
+)
 from striate.data.check.sandbox import WORKER, examine_files, examine_payloads
 from striate.data.decode.decode import ImageFileInfo
 from striate.data.sources.source import Record, Skipped, Source
@@ -22,40 +27,41 @@ Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """A usable image of a set: where it stands, what it is, its file's hash."""
+class ImageItem:
+    """A usable image of a data set: its record, statistics and file data."""
 
     record: Record
-    facts: Facts
+    stats: ImageStats
     nature: ImageFileInfo | None
     sha256: str
     size: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What a pass found.
+class ScanResult:
+    """Result of a scan.
 
     Args:
-        source: What was looked at.
+        source: The scanned source.
         items: The usable images, in the source's order.
         thumbs: (N, 32, 32) gray thumbnails.
-        refused: Files that are no usable images, with their hashes by path.
+        unusable: Files that are not usable images.
+        unusable_hashes: Their file hashes by path.
     """
 
     source: Source
-    items: tuple[Item, ...]
+    items: tuple[ImageItem, ...]
     thumbs: np.ndarray = field(repr=False)
-    refused: tuple[Skipped, ...] = ()
-    refused_hashes: dict[str, str] = field(default_factory=dict, repr=False)
+    unusable: tuple[Skipped, ...] = ()
+    unusable_hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-class Views:
-    """Close-ups on disk, in a file without a name; used as a context manager."""
+class CloseupStore:
+    """Close-ups of all images in a temporary file; a context manager."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="striate-")  # noqa: SIM115
-        self._places: list[tuple[int, tuple[int, int]]] = []
+        self._index: list[tuple[int, tuple[int, int]]] = []
         self._end = 0
 
     def __enter__(self) -> Self:
@@ -69,77 +75,77 @@ class Views:
     ) -> None:
         self._file.close()
 
-    def add(self, view: np.ndarray) -> None:
-        """Keep the next image's close-up."""
-        height, width = view.shape
-        self._places.append((self._end, (height, width)))
-        self._file.write(view.tobytes())
-        self._end += view.size
+    def add(self, closeup: np.ndarray) -> None:
+        """Append the close-up of the next image."""
+        height, width = closeup.shape
+        self._index.append((self._end, (height, width)))
+        self._file.write(closeup.tobytes())
+        self._end += closeup.size
 
-    def done(self) -> None:
-        """Say that all have been added."""
+    def flush(self) -> None:
+        """Flush the file after the last image."""
         self._file.flush()
 
     def __call__(self, position: int) -> np.ndarray:
-        """Return an image's close-up."""
-        start, (height, width) = self._places[position]
-        held = os.pread(self._file.fileno(), height * width, start)
-        return np.frombuffer(held, np.uint8).reshape(height, width)
+        """Return the close-up of an image."""
+        start, (height, width) = self._index[position]
+        data = os.pread(self._file.fileno(), height * width, start)
+        return np.frombuffer(data, np.uint8).reshape(height, width)
 
 
-def survey(
+def scan_source(
     source: Source,
-    views: Views,
+    closeups: CloseupStore,
     *,
     tick: Tick | None = None,
     workers: int | None = None,
     program: Sequence[str] = WORKER,
-) -> Survey:
-    """Look at every record of a source once.
+) -> ScanResult:
+    """Scan every record of a source.
 
     Args:
-        source: What to look at.
-        views: Takes the close-ups in; closing it is the caller's.
-        tick: Called with (done, all) now and then.
-        workers: Decoding processes.
-        program: Their command.
+        source: The source.
+        closeups: Receives the close-ups; the caller closes it.
+        tick: Called with (done, total).
+        workers: Number of decoding processes.
+        program: Command that starts a worker.
 
     Example:
         >>> from striate.data.sources.source import from_arrays
         >>> gray = np.zeros((2, 20, 20), np.uint8)
-        >>> with Views() as views:
-        ...     len(survey(from_arrays("toy", gray, ["a", "b"]), views).items)
+        >>> with CloseupStore() as closeups:
+        ...     len(scan_source(from_arrays("toy", gray, ["a", "b"]), closeups).items)
         2
     """
-    items: list[Item] = []
+    items: list[ImageItem] = []
     thumbs = np.empty((len(source.records), THUMB, THUMB), np.uint8)
-    refused: list[Skipped] = []
+    unusable: list[Skipped] = []
     hashes: dict[str, str] = {}
-    answers = _answers(source, workers, program)
-    for done, (record, answer) in enumerate(zip(source.records, answers, strict=True)):
-        if isinstance(answer, Refused):
-            skip = Skipped(path=record.path, reason=answer.reason, detail=answer.detail)
-            refused.append(skip)
-            hashes[record.path] = answer.sha256
+    results = _results(source, workers, program)
+    for count, (record, result) in enumerate(zip(source.records, results, strict=True)):
+        if isinstance(result, UnusableFile):
+            skip = Skipped(path=record.path, reason=result.reason, detail=result.detail)
+            unusable.append(skip)
+            hashes[record.path] = result.sha256
         else:
-            thumbs[len(items)] = answer.thumb
-            views.add(answer.view)
-            items.append(_item(record, answer))
-        if tick and done % 32 == 0:
-            tick(done, len(source.records))
-    views.done()
-    return Survey(
+            thumbs[len(items)] = result.thumb
+            closeups.add(result.view)
+            items.append(_item(record, result))
+        if tick and count % 32 == 0:
+            tick(count, len(source.records))
+    closeups.flush()
+    return ScanResult(
         source=source,
         items=tuple(items),
         thumbs=thumbs[: len(items)],
-        refused=tuple(refused),
-        refused_hashes=hashes,
+        unusable=tuple(unusable),
+        unusable_hashes=hashes,
     )
 
 
-def _answers(
+def _results(
     source: Source, workers: int | None, program: Sequence[str]
-) -> Iterator[Examined | Refused]:
+) -> Iterator[ExaminedImage | UnusableFile]:
     if source.arrays is not None:
         return map(examine_pixels, source.arrays)
     return examine_records(source, source.records, workers=workers, program=program)
@@ -151,14 +157,14 @@ def examine_records(
     *,
     workers: int | None = None,
     program: Sequence[str] = WORKER,
-) -> Iterator[Examined | Refused]:
-    """Yield what the files of some records are, wherever they lie.
+) -> Iterator[ExaminedImage | UnusableFile]:
+    """Yield the examined files of some records, local or remote.
 
     Args:
-        source: Whose files they are; it has files.
-        records: Some of its records.
-        workers: Decoding processes.
-        program: Their command.
+        source: A source with files.
+        records: Records of the source.
+        workers: Number of decoding processes.
+        program: Command that starts a worker.
     """
     if source.files is None:
         paths = [file_of(source, record) for record in records]
@@ -168,15 +174,15 @@ def examine_records(
 
 
 def file_of(source: Source, record: Record) -> Path:
-    """Return where a record's file is, of a source of files of this machine."""
+    """Return the path of a record's file, for a source of local files."""
     return (source.root or Path()) / record.path
 
 
-def _item(record: Record, answer: Examined) -> Item:
-    return Item(
+def _item(record: Record, result: ExaminedImage) -> ImageItem:
+    return ImageItem(
         record=record,
-        facts=answer.facts,
-        nature=answer.nature,
-        sha256=answer.sha256,
-        size=answer.size,
+        stats=result.stats,
+        nature=result.nature,
+        sha256=result.sha256,
+        size=result.size,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from striate.core.spec import WHITE
+from striate.core.preprocess import MAX_WHITE_LEVEL
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.file_formats import (
     MAX_FRAMES,
@@ -118,7 +118,7 @@ class DecodedImage:
 
 
 def decode(
-    payload: bytes, background: int = 255, white_level: int = WHITE
+    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
 ) -> np.ndarray:
     """Return 8-bit pixels, (height, width, 1) for gray or (height, width, 3) for RGB.
 
@@ -143,7 +143,7 @@ def decode(
 def decode_image(
     payload: bytes,
     background: int = 255,
-    white_level: int = WHITE,
+    white_level: int = MAX_WHITE_LEVEL,
     scaled: Scaled | None = None,
 ) -> DecodedImage:
     """Decode an image and hash it.
@@ -162,7 +162,7 @@ def decode_image(
 
 
 def decode_with_info(
-    payload: bytes, background: int = 255, white_level: int = WHITE
+    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
 ) -> tuple[np.ndarray, ImageFileInfo]:
     """Decode an image; also return format, color mode and conversions.
 
@@ -201,7 +201,9 @@ def _decode_opened(
         raise UndecodableError(error_reason(payload, text), text) from None
 
 
-def pixel_hash(payload: bytes, background: int = 255, white_level: int = WHITE) -> str:
+def pixel_hash(
+    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
+) -> str:
     """Return the hash of an image's pixels, all of which are decoded."""
     return content_hash(decode(payload, background, white_level))
 
@@ -259,7 +261,7 @@ def _decode_opened_jpeg(
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
     if image.mode == "CMYK":  # Pillow handles Adobe's inverted inks
         image.load()
-        coded = _to_array(image, background, WHITE)
+        coded = _to_array(image, background, MAX_WHITE_LEVEL)
     pixels = np.ascontiguousarray(_apply_orientation(coded, orientation))
     if large:
         content = coded_hash(payload, jpeg, max(orientation, 1))

@@ -34,7 +34,7 @@ def jpeg_layout(payload: bytes) -> JPEGLayout:
 
     Example:
         >>> jpeg_layout(bytes.fromhex("ffd8 fffe 0003 41 ffd9"))
-        Layout(segments=((254, 6, 7),), end=7)
+        JPEGLayout(segments=((254, 6, 7),), end=7)
     """
     segments: list[tuple[int, int, int]] = []
     position = len(_START)

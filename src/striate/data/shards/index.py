@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
 from striate.core.files import write_bytes, write_json
 from striate.data.decode.decode import decode_image, without_pillow_warnings
@@ -195,7 +195,7 @@ def _scan(
     with (
         path.open("rb") as file,
         without_pillow_warnings(),
-        ThreadPoolExecutor(processors()) as pool,
+        ThreadPoolExecutor(cpu_count()) as pool,
     ):
 
         def decode_member(

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.cache.cache_folder import TemporaryFolder
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.shards.index import LocalShards
@@ -89,7 +89,7 @@ def list_shards(data: str | Path) -> Source:
     return Source(
         name=shards_name(data),
         records=tuple(records),
-        labels=Labels.of([record.label for record in records]),
+        labels=ClassNames.of([record.label for record in records]),
         files=MemberFiles(places, local_shards),
         quarantined=tuple(skipped),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.errors import SettingError
-from striate.core.spec import WHITE, Preprocess
+from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache import free_memory
 from striate.data.cache.cache_folder import Cache, TemporaryFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels
@@ -86,7 +86,7 @@ def open_shards(
     preprocess = settings["preprocess"]
     stream = _open(data, store, settings, preprocess, split_config)
     preprocess = preprocess or _choose(stream, settings)
-    weight = preprocess.weight * stream.count
+    weight = preprocess.nbytes * stream.count
     fits = free_memory.fits_in_memory(weight) or (
         store is not None and store.fits(weight)
     )
@@ -102,7 +102,7 @@ def open_shards(
 
 def shard_source(data: str | Path) -> Source:
     """Return shards as a source of records, to evaluate or inspect them."""
-    defaults: dict[str, Any] = {"background": 255, "white_level": WHITE}
+    defaults: dict[str, Any] = {"background": 255, "white_level": MAX_WHITE_LEVEL}
     store = open_cache()
     return stream_source(
         _open(data, store, defaults, None, SplitConfig()), shards_name(data)

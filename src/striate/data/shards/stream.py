@@ -14,14 +14,14 @@ from typing import overload
 import numpy as np
 import torch
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.cache.cache_folder import TemporaryFolder
 from striate.data.shards.index import ROW, LocalShards, Shard, ShardImages, scan_shard
 from striate.data.shards.tars import split_of_shard
 from striate.data.sources.source import SPLITS, Skipped
-from striate.data.split.assign import beside_train
-from striate.data.split.hash_split import SplitConfig, draw, place
+from striate.data.split.assign import held_out_splits
+from striate.data.split.hash_split import SplitConfig, hash_number, split_of_number
 from striate.data.split.split_file import SplitRow
 
 _BUCKETS = 16  # passes over the index in the search for images with two labels
@@ -43,7 +43,7 @@ class ShardStream:
         channels: 1 where every image is gray.
     """
 
-    labels: Labels
+    labels: ClassNames
     originals: Mapping[str, ShardImages] = field(repr=False)
     numbers: Mapping[str, torch.Tensor] = field(repr=False)
     blocks: Mapping[str, tuple[tuple[int, int], ...]] = field(repr=False)
@@ -84,7 +84,7 @@ def open_shard_stream(
     shards = [
         scan_shard(n, index, local_shards, background, white_level) for n in names
     ]
-    labels = Labels.of([label for shard in shards for label in shard.labels])
+    labels = ClassNames.of([label for shard in shards for label in shard.labels])
     if len(labels) < 2:
         what = f"{len(labels)} classes in {len(names)} shards: at least 2 are needed"
         fix = "give each image a .cls or .json file, or put it into a class folder"
@@ -134,7 +134,7 @@ def _map_labels(root: Path, split: str) -> torch.Tensor:
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.int64)
 
 
-def _label_conflicts(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
+def _label_conflicts(shards: Sequence[Shard], labels: ClassNames) -> set[bytes]:
     """Return the hashes of images with two labels; one bucket of hashes at a time."""
     conflicts: set[bytes] = set()
     for bucket in range(_BUCKETS):
@@ -164,14 +164,14 @@ def _label_conflicts(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
 
 def _write_splits(
     shards: Sequence[Shard],
-    labels: Labels,
+    labels: ClassNames,
     conflicts: set[bytes],
     split_config: SplitConfig,
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
     """Write rows and labels of each split; return blocks, classes and skipped files."""
     named_splits = [split_of_shard(shard.name) for shard in shards]
-    assigned_splits = beside_train({split for split in named_splits if split})
+    assigned_splits = held_out_splits({split for split in named_splits if split})
     blocks: dict[str, list[tuple[int, int]]] = {}
     counts: Counter[str] = Counter()
     classes: dict[str, set[int]] = {}
@@ -211,7 +211,7 @@ def _write_splits(
     return blocks, classes, skipped
 
 
-def _check_classes(labels: Labels, classes: Mapping[str, set[int]]) -> None:
+def _check_classes(labels: ClassNames, classes: Mapping[str, set[int]]) -> None:
     for split in classes:
         unknown = sorted(classes[split] - classes["train"])
         if unknown:
@@ -232,10 +232,12 @@ def _assign_splits(
 ) -> np.ndarray:
     """Assign a split to every image hash; equal images get the same split."""
     numbers = (
-        draw(split_config.seed, "split", content.decode()) for content in contents
+        hash_number(split_config.seed, "split", content.decode())
+        for content in contents
     )
     return np.array(
-        [place(number, split_config, assigned_splits) for number in numbers], dtype="U5"
+        [split_of_number(number, split_config, assigned_splits) for number in numbers],
+        dtype="U5",
     )
 
 

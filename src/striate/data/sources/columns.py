@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from striate.core.errors import DataError
-from striate.core.registry import nearest
+from striate.core.registry import closest_names
 from striate.data.sources.table import read_rows
 
 
@@ -21,7 +21,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]
     header, rows = read_rows(path)
     for name in columns:
         if name not in header:
-            suggestions = nearest(name, header)
+            suggestions = closest_names(name, header)
             hint = f"did you mean {' or '.join(suggestions)}? " if suggestions else ""
             what = f"the CSV has no column '{name}'"
             fix = f"{hint}its columns are: {', '.join(header)}"

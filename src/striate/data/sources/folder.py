@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 
 # Files that operating systems leave behind; never classes or images.
@@ -34,7 +34,7 @@ def read_folder(root: Path) -> Source:
     if not records:
         what = "the class folders are empty"
         raise DataError(what, where=root, fix="add images to them")
-    labels = Labels.of([record.label for record in records])
+    labels = ClassNames.of([record.label for record in records])
     return Source(
         name=root.resolve().name or "data",
         root=root,

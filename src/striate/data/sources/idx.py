@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.sources.source import Source, from_arrays
 
 _PREFIXES = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
@@ -54,7 +54,7 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         splits += [split] * len(pixels)
     numbers = np.concatenate(labels)
     if not len(numbers):
-        raise DataError("the IDX files hold no images", where=folder)
+        raise DataError("the IDX files contain no images", where=folder)
     classes = names or tuple(str(n) for n in range(int(numbers.max()) + 1))
     if numbers.max() >= len(classes):
         what = f"label {numbers.max()}, but only {len(classes)} classes"
@@ -63,7 +63,7 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         folder.resolve().name,
         np.concatenate(images),
         [classes[n] for n in numbers],
-        classes=Labels(classes),
+        classes=ClassNames(classes),
         splits=splits,
     )
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import fsspec
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.sources.files import Stamp
 from striate.data.sources.folder import FOLDER_LAYOUT, SYSTEM_FILES, are_splits
@@ -138,7 +138,7 @@ def read_remote(address: str) -> Source:
     return Source(
         name=root.rpartition("/")[2] or "data",
         records=tuple(records),
-        labels=Labels.of([record.label for record in records]),
+        labels=ClassNames.of([record.label for record in records]),
         files=RemoteFiles(root),
         ignored=tuple(ignored),
     )

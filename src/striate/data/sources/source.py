@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.core.spec import Labels
+from striate.core.class_names import ClassNames
 from striate.data.sources.files import Files, LocalFiles
 
 SPLITS = ("train", "val", "test")
@@ -63,7 +63,7 @@ class Source:
 
     name: str
     records: tuple[Record, ...]
-    labels: Labels
+    labels: ClassNames
     root: Path | None = None
     files: Files | None = field(default=None, repr=False)
     arrays: np.ndarray | None = field(default=None, repr=False)
@@ -94,7 +94,7 @@ def from_arrays(
     images: np.ndarray,
     labels: Sequence[str],
     *,
-    classes: Labels | None = None,
+    classes: ClassNames | None = None,
     splits: Sequence[str] | None = None,
 ) -> Source:
     """Create a source from images in memory.
@@ -125,6 +125,6 @@ def from_arrays(
     return Source(
         name=name,
         records=records,
-        labels=classes or Labels.of(list(labels)),
+        labels=classes or ClassNames.of(list(labels)),
         arrays=images if images.ndim == 4 else images[..., None],
     )

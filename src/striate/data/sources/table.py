@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.registry import nearest
-from striate.core.spec import Labels
+from striate.core.registry import closest_names
 from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 
 REQUIRED = ("image_path", "label")
@@ -46,7 +46,7 @@ def read_table(path: Path) -> Source:
         name=path.stem,
         root=path.parent,
         records=usable,
-        labels=Labels.of([record.label for record in usable]),
+        labels=ClassNames.of([record.label for record in usable]),
         ignored=tuple(ignored),
         quarantined=tuple(conflicts.values()),
         warnings=warnings,
@@ -89,7 +89,7 @@ def _check_columns(header: list[str], path: Path) -> tuple[str, ...]:
     extra = [name for name in header if name not in expected]
     missing = [name for name in REQUIRED if name not in header]
     if missing:
-        similar = [n for name in missing for n in nearest(name, extra, 1)]
+        similar = [n for name in missing for n in closest_names(name, extra, 1)]
         rename = f"rename '{similar[0]}'; " if similar else ""
         what = f"missing column: {' and '.join(missing)}; got: {', '.join(header)}"
         fix = f"{rename}the columns are image_path,label[,split,group]"

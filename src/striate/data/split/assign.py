@@ -1,4 +1,4 @@
-"""Every used image gets a part: the one it was given, had earlier, or is dealt."""
+"""Assign every image to train, val or test: as given, as earlier, or new."""
 
 from __future__ import annotations
 
@@ -7,68 +7,70 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from striate.data.sources.source import SPLITS, Record, Skipped
-from striate.data.split.exact_counts import deal_exactly
-from striate.data.split.hash_split import SplitConfig, draw, place
-from striate.data.split.split_file import Earlier, SplitRow
+from striate.data.split.exact_counts import exact_split
+from striate.data.split.hash_split import SplitConfig, hash_number, split_of_number
+from striate.data.split.split_file import EarlierSplit, SplitRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assigned:
-    """What became of each image: a row, or left out because an equal one stays.
+class Assignment:
+    """Split of each image; duplicates across splits are left out.
 
     Args:
-        results: In the order of the records.
-        dealt: The parts that were dealt out of the training images.
-        notes: Sentences on an earlier split that was taken up.
+        results: A row for each record in order, or `Skipped` if it is left out.
+        held_out: Splits taken from the training images.
+        notes: Sentences on the use of an earlier split.
     """
 
     results: tuple[SplitRow | Skipped, ...]
-    dealt: tuple[str, ...]
+    held_out: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @property
-    def stays(self) -> list[int]:
-        """Return the positions of the images that have a part."""
-        return [i for i, r in enumerate(self.results) if isinstance(r, SplitRow)]
+    def positions(self) -> list[int]:
+        """Return the positions of the assigned images."""
+        return [i for i, row in enumerate(self.results) if isinstance(row, SplitRow)]
 
     @property
     def rows(self) -> list[SplitRow]:
-        """Return their rows."""
-        return [r for r in self.results if isinstance(r, SplitRow)]
+        """Return the rows of the assigned images."""
+        return [row for row in self.results if isinstance(row, SplitRow)]
 
     @property
     def left_out(self) -> list[Skipped]:
-        """Return the others."""
-        return [r for r in self.results if isinstance(r, Skipped)]
+        """Return the images left out."""
+        return [row for row in self.results if isinstance(row, Skipped)]
 
 
-def assign(
+def assign_splits(
     records: Sequence[Record],
     contents: Sequence[str],
     split_config: SplitConfig,
-    earlier: Earlier | None = None,
-) -> Assigned:
-    """Keep given parts, take up earlier ones, and deal out those that are missing.
+    earlier: EarlierSplit | None = None,
+) -> Assignment:
+    """Keep given splits, reuse earlier ones, and assign the other images.
 
-    With no part given, all images are dealt. Where some are given, `val` is dealt
-    from the training images if there is none, and `test` too if neither is given.
-    An image without a part beside images with one counts as training.
+    Without given splits, all images are assigned. Otherwise `val` is taken from the
+    training images if it is missing, and `test` too if both are missing. If only some
+    images have a split, the others are training images.
     """
     splits = [record.split for record in records]
-    beside = beside_train({split for split in splits if split})
+    held_out = held_out_splits({split for split in splits if split})
     pool = [i for i, split in enumerate(splits) if split in (None, "train")]
     notes: tuple[str, ...] = ()
-    if not beside:
+    if not held_out:
         for i in pool:
             splits[i] = "train"
     elif earlier is None:
-        _deal(pool, splits, records, contents, split_config, beside)
+        _assign_new(pool, splits, records, contents, split_config, held_out)
     else:
-        notes = _take_up(earlier, pool, splits, records, contents, split_config, beside)
-    twins = _twins(pool, splits, records, contents)
-    return Assigned(
+        notes = _assign_from_earlier(
+            earlier, pool, splits, records, contents, split_config, held_out
+        )
+    left_out_by_position = _duplicates_to_leave_out(pool, splits, records, contents)
+    return Assignment(
         results=tuple(
-            twins.get(i)
+            left_out_by_position.get(i)
             or SplitRow(
                 path=record.path,
                 label=record.label,
@@ -78,103 +80,109 @@ def assign(
             )
             for i, record in enumerate(records)
         ),
-        dealt=beside,
+        held_out=held_out,
         notes=notes,
     )
 
 
-def beside_train(given: set[str]) -> tuple[str, ...]:
-    """Return the parts to deal out of the training images.
+def held_out_splits(existing_splits: set[str]) -> tuple[str, ...]:
+    """Return the splits to take from the training images.
 
     Example:
-        >>> beside_train(set()), beside_train({"train", "test"})
+        >>> held_out_splits(set()), held_out_splits({"train", "test"})
         (('val', 'test'), ('val',))
-        >>> beside_train({"train", "val"})
+        >>> held_out_splits({"train", "val"})
         ()
     """
-    if "val" in given:
+    if "val" in existing_splits:
         return ()
-    return ("val",) if "test" in given else ("val", "test")
+    return ("val",) if "test" in existing_splits else ("val", "test")
 
 
-def _deal(
+def _assign_new(
     pool: Sequence[int],
     splits: list[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
     split_config: SplitConfig,
-    beside: Sequence[str],
+    held_out: Sequence[str],
 ) -> None:
-    """Fill in the parts of the images in `pool`."""
+    """Assign a split to the images in `pool`, in place."""
     groups = [records[i].group for i in pool]
     if split_config.exact:
         labels = [records[i].label for i in pool]
         hashes = [contents[i] for i in pool]
-        dealt = deal_exactly(labels, hashes, groups, split_config, beside)
-        for i, split in zip(pool, dealt, strict=True):
+        assigned = exact_split(labels, hashes, groups, split_config, held_out)
+        for i, split in zip(pool, assigned, strict=True):
             splits[i] = split
         return
     for i, group in zip(pool, groups, strict=True):
-        splits[i] = place(
-            draw(split_config.seed, "split", contents[i], group), split_config, beside
+        splits[i] = split_of_number(
+            hash_number(split_config.seed, "split", contents[i], group),
+            split_config,
+            held_out,
         )
 
 
-def _take_up(
-    earlier: Earlier,
+def _assign_from_earlier(
+    earlier: EarlierSplit,
     pool: Sequence[int],
     splits: list[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
     split_config: SplitConfig,
-    beside: Sequence[str],
+    held_out: Sequence[str],
 ) -> tuple[str, ...]:
-    """Give old images their earlier part and deal the new ones; return notes."""
-    allowed = {"train", *beside}
-    old = {i: earlier.place(records[i], contents[i]) for i in pool}
-    moved = [i for i, split in old.items() if split and split not in allowed]
-    new = [i for i, split in old.items() if split not in allowed]
+    """Assign earlier splits to old images and new ones to the rest; return notes."""
+    allowed = {"train", *held_out}
+    previous = {i: earlier.split_of(records[i], contents[i]) for i in pool}
+    reassigned = [i for i, split in previous.items() if split and split not in allowed]
+    new = [i for i, split in previous.items() if split not in allowed]
     for i in pool:
-        splits[i] = old[i]
-    # A part the earlier split did without is not begun for its newcomers. Only
-    # validation must be: weights are chosen by it.
-    have = [split for split in beside if split in earlier.splits or split == "val"]
-    _deal(new, splits, records, contents, split_config, have)
-    if "val" not in earlier.splits:
-        rest = [i for i in pool if splits[i] == "train" and old[i] in allowed]
-        _deal(rest, splits, records, contents, split_config, ("val",))
-    kept, gone = len(pool) - len(new), earlier.gone(records, contents)
-    notes = [
-        f"split of {earlier.origin}: {kept:,} images stay where they were, "
-        f"{len(new):,} new ones are dealt, {gone:,} are gone"
+        splits[i] = previous[i]
+    # New images do not create a split that the earlier one does not have. Only
+    # validation is required: it chooses the weights.
+    existing = [
+        split for split in held_out if split in earlier.splits or split == "val"
     ]
-    if moved:
-        notes.append(f"{len(moved):,} test images stand in train now; dealt anew")
+    _assign_new(new, splits, records, contents, split_config, existing)
+    if "val" not in earlier.splits:
+        rest = [i for i in pool if splits[i] == "train" and previous[i] in allowed]
+        _assign_new(rest, splits, records, contents, split_config, ("val",))
+    missing = earlier.count_missing(records, contents)
+    notes = [
+        f"split of {earlier.origin}: {len(pool) - len(new):,} images keep their "
+        f"split, {len(new):,} new images are assigned, {missing:,} are missing"
+    ]
+    if reassigned:
+        notes.append(
+            f"{len(reassigned):,} test images are now in train; assigned again"
+        )
     return tuple(notes)
 
 
-def _twins(
+def _duplicates_to_leave_out(
     pool: Sequence[int],
     splits: Sequence[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
 ) -> dict[int, Skipped]:
-    """Return the images to leave out because an equal one is in a later part.
+    """Return images to leave out because an equal image is in val or test.
 
-    Equal images of one group, or of none, lie together. Of two groups they need
-    not: moving a whole group for one image would move old ones, so the copy in
-    the less protected part goes, and no test image ever does.
+    Equal images without groups, or in one group, have the same split. Equal images of
+    two groups may not: moving a whole group would move old images. So the copy in the
+    less protected split is left out, and never a test image.
     """
-    copies: dict[str, list[int]] = defaultdict(list)
+    positions_by_content: dict[str, list[int]] = defaultdict(list)
     for i in pool:
-        copies[contents[i]].append(i)
+        positions_by_content[contents[i]].append(i)
     left_out = {}
-    for same in copies.values():
-        ranks = {i: SPLITS.index(splits[i] or "train") for i in same}
-        stays = max(same, key=ranks.__getitem__)
-        for i in same:
-            if ranks[i] < ranks[stays]:
-                reason, detail = f"twin-in-{splits[stays]}", records[stays].path
+    for duplicates in positions_by_content.values():
+        rank = {i: SPLITS.index(splits[i] or "train") for i in duplicates}
+        best = max(duplicates, key=rank.__getitem__)
+        for i in duplicates:
+            if rank[i] < rank[best]:
+                reason, detail = f"duplicate-in-{splits[best]}", records[best].path
                 path = records[i].path
                 left_out[i] = Skipped(path=path, reason=reason, detail=detail)
     return left_out

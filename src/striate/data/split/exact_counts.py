@@ -1,8 +1,7 @@
-"""Shares held to the image, class by class: exact where `split` is stable.
+"""Stratified split with exact counts per class (`--exact`).
 
-Who deals last decides by what is lacking, so adding images can move old ones. It is
-for splits that are written to a file once and kept (`striate data split --exact`), and
-for sets that never grow.
+Unlike `hash_split`, adding images can move old ones. Use it for a split that is written
+to a file once (`striate data split --exact`), or for a data set that never grows.
 """
 
 from __future__ import annotations
@@ -11,116 +10,123 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from striate.data.split.hash_split import SplitConfig, draw
+from striate.data.split.hash_split import SplitConfig, hash_number
 
-Need = dict[str, dict[str, float]]
+Needed = dict[str, dict[str, float]]
 
 
-def deal_exactly(
+def exact_split(
     labels: Sequence[str],
     contents: Sequence[str],
     groups: Sequence[str | None],
     split_config: SplitConfig,
     splits: Sequence[str],
 ) -> list[str]:
-    """Give every image a part, by shares or by folds.
+    """Assign every image to a split, by shares or by folds, with exact counts.
 
     Args:
         labels: Class of each image.
         contents: Content hash of each image.
         groups: Group of each image (a patient, a camera), or None.
         split_config: Shares or folds, and the seed.
-        splits: Those to deal beside `train`: val, test, or both.
+        splits: Splits to create besides `train`: val, test, or both.
 
     Returns:
-        A part name for each image.
+        The split of each image.
     """
 
-    def among(chosen: Sequence[int], shares: Mapping[str, float]) -> list[str]:
-        return hold(
-            [labels[i] for i in chosen],
-            [contents[i] for i in chosen],
-            [groups[i] for i in chosen],
+    def stratified(positions: Sequence[int], shares: Mapping[str, float]) -> list[str]:
+        return stratify(
+            [labels[i] for i in positions],
+            [contents[i] for i in positions],
+            [groups[i] for i in positions],
             shares,
             split_config.seed,
         )
 
-    everyone = range(len(labels))
+    all_positions = range(len(labels))
     if not split_config.folds:
         shares = {
             split: split_config.shares[split]
             for split in ("val", "test")
             if split in splits
         }
-        return among(everyone, {"train": 1 - sum(shares.values()), **shares})
-    folds = among(
-        everyone, {str(i): 1 / split_config.folds for i in range(split_config.folds)}
+        return stratified(all_positions, {"train": 1 - sum(shares.values()), **shares})
+    folds = stratified(
+        all_positions,
+        {str(i): 1 / split_config.folds for i in range(split_config.folds)},
     )
     low = "test" if "test" in splits else "val"
-    dealt = [low if fold == str(split_config.fold) else "train" for fold in folds]
+    assignment = [low if fold == str(split_config.fold) else "train" for fold in folds]
     if low == "test" and "val" in splits:
-        rest = [i for i in everyone if dealt[i] == "train"]
+        remaining = [i for i in all_positions if assignment[i] == "train"]
         val = split_config.val / (1 - 1 / split_config.folds)
         for i, split in zip(
-            rest, among(rest, {"train": 1 - val, "val": val}), strict=True
+            remaining,
+            stratified(remaining, {"train": 1 - val, "val": val}),
+            strict=True,
         ):
-            dealt[i] = split
-    return dealt
+            assignment[i] = split
+    return assignment
 
 
-def hold(
+def stratify(
     labels: Sequence[str],
     contents: Sequence[str],
     groups: Sequence[str | None],
     shares: Mapping[str, float],
     seed: int,
 ) -> list[str]:
-    """Give every image a part so that each class has its shares.
+    """Assign every image to a split so that each class has the given shares.
 
-    Images of equal content, or of one group, go to the same part. Within a class
-    the parts hold their shares to the nearest image, as far as groups allow; a
-    class too small for that gives every part one image, in the order of `shares`.
-    The order of dealing is a hash of content and seed, so file names and their order
-    change nothing.
+    Images of equal content, or of one group, get the same split. Within a class the
+    counts are exact to the image, as far as groups allow; a class that is too small
+    gives one image to each split, in the order of `shares`. The order of assignment is
+    a hash of content and seed, so file names and their order have no effect.
 
     Args:
         labels: Class of each image.
         contents: Content hash of each image.
         groups: Group of each image, or None.
-        shares: Part names and their shares, summing to 1.
-        seed: Another seed deals another split.
+        shares: Share of each split; the sum is 1.
+        seed: Random seed.
 
     Example:
         >>> hashes = [f"{i}" for i in range(20)]
         >>> shares = {"train": 0.75, "val": 0.25}
-        >>> splits = hold(["a"] * 20, hashes, [None] * 20, shares, 0)
+        >>> splits = stratify(["a"] * 20, hashes, [None] * 20, shares, 0)
         >>> splits.count("train"), splits.count("val")
         (15, 5)
     """
-    kept = {split: share for split, share in shares.items() if share > 0}
-    need: Need = {split: {} for split in kept}
+    positive = {split: share for split, share in shares.items() if share > 0}
+    needed: Needed = {split: {} for split in positive}
     for label, count in Counter(labels).items():
-        for split, quota in quotas(count, kept).items():
-            need[split][label] = quota
-    rest = {split: share * len(labels) for split, share in kept.items()}
+        for split, quota in quotas(count, positive).items():
+            needed[split][label] = quota
+    remaining = {split: share * len(labels) for split, share in positive.items()}
     splits = [""] * len(labels)
-    for unit in _dealing_order(units(contents, groups), contents, seed):
-        classes = Counter(labels[i] for i in unit)
-        # Where parts tie in these classes, as folds do, the emptiest in all gets it.
-        lacks = {p: (_lack(need[p], classes), round(rest[p], 6)) for p in need}
-        chosen = max(lacks, key=lacks.__getitem__)
-        rest[chosen] -= len(unit)
+    for group in _assignment_order(
+        indivisible_groups(contents, groups), contents, seed
+    ):
+        classes = Counter(labels[i] for i in group)
+        # If splits tie in these classes, as folds do, the one with most free places
+        # wins.
+        deficits = {
+            p: (_deficit(needed[p], classes), round(remaining[p], 6)) for p in needed
+        }
+        positions = max(deficits, key=deficits.__getitem__)
+        remaining[positions] -= len(group)
         for label, count in classes.items():
-            need[chosen][label] -= count
-        for i in unit:
-            splits[i] = chosen
+            needed[positions][label] -= count
+        for i in group:
+            splits[i] = positions
     return splits
 
 
 def quotas(count: int, shares: Mapping[str, float]) -> dict[str, float]:
-    """Return how many images of a class each part is due.
+    """Return the number of images of a class for each split.
 
-    At least one, where there is a training split: folds are all alike.
+    At least one, if there is a training split; folds have no such rule.
 
     Example:
         >>> quotas(2, {"train": 0.6, "val": 0.15, "test": 0.25})
@@ -128,39 +134,44 @@ def quotas(count: int, shares: Mapping[str, float]) -> dict[str, float]:
         >>> quotas(20, {"train": 0.6, "val": 0.15, "test": 0.25})
         {'train': 12.0, 'val': 3.0, 'test': 5.0}
     """
-    due = {split: share * count for split, share in shares.items()}
+    counts = {split: share * count for split, share in shares.items()}
     if "train" not in shares:
-        return due
+        return counts
     if count <= len(shares):
         return {split: float(i < count) for i, split in enumerate(shares)}
-    while (lack := 1 - min(due.values())) > 1e-9:
-        poorest, richest = min(due, key=due.__getitem__), max(due, key=due.__getitem__)
-        given = min(lack, due[richest] - 1)
-        due[poorest] += given
-        due[richest] -= given
-    return due
+    while (missing := 1 - min(counts.values())) > 1e-9:
+        smallest, largest = (
+            min(counts, key=counts.__getitem__),
+            max(counts, key=counts.__getitem__),
+        )
+        moved = min(missing, counts[largest] - 1)
+        counts[smallest] += moved
+        counts[largest] -= moved
+    return counts
 
 
-def _lack(need: Mapping[str, float], classes: Mapping[str, int]) -> float:
+def _deficit(needed: Mapping[str, float], classes: Mapping[str, int]) -> float:
     # fsum: a plain sum would depend on the order of the classes in its last bit.
-    return round(math.fsum(need[label] * n for label, n in classes.items()), 9)
+    return round(math.fsum(needed[label] * n for label, n in classes.items()), 9)
 
 
-def _dealing_order(
-    found: list[list[int]], contents: Sequence[str], seed: int
+def _assignment_order(
+    groups_: list[list[int]], contents: Sequence[str], seed: int
 ) -> list[list[int]]:
-    # Large units first: what is left to deal then evens the shares out.
-    def key(unit: list[int]) -> tuple[int, int]:
-        return -len(unit), draw(seed, "exact", min(contents[i] for i in unit))
+    # Large groups first, so that small ones can balance the counts.
+    def key(group: list[int]) -> tuple[int, int]:
+        return -len(group), hash_number(seed, "exact", min(contents[i] for i in group))
 
-    return sorted(found, key=key)
+    return sorted(groups_, key=key)
 
 
-def units(contents: Sequence[str], groups: Sequence[str | None]) -> list[list[int]]:
-    """Return sets of images that must stay together, by union-find.
+def indivisible_groups(
+    contents: Sequence[str], groups: Sequence[str | None]
+) -> list[list[int]]:
+    """Return groups of images that must stay together, by union-find.
 
     Example:
-        >>> units(["x", "y", "x", "z"], [None, "g", "g", None])
+        >>> indivisible_groups(["x", "y", "x", "z"], [None, "g", "g", None])
         [[0, 1, 2], [3]]
     """
     parent = list(range(len(contents)))

@@ -1,11 +1,11 @@
-"""Large JPEGs and lossless copies of them, which are known by different hashes."""
+"""Give large JPEGs and their lossless copies (PNG, …) the same content hash."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.decode import ImageHeader, pixel_hash
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import is_coded_hash
@@ -13,44 +13,46 @@ from striate.data.scan import FileScan
 from striate.data.sources.source import Source
 
 
-def united(
+def merge_jpeg_hashes(
     source: Source,
     scan: FileScan,
     index: Sequence[int],
     contents: Sequence[str],
     preprocess: Preprocess,
 ) -> list[str]:
-    """Return the contents, those of a large JPEG's lossless copies made its own.
+    """Return content hashes in which lossless copies have the hash of their JPEG.
 
-    A large JPEG is known by its coded bytes, because not all of its pixels need be
-    made; a PNG of the same pixels is known by those. Only where both kinds have the
-    same sides, which is rare, are the JPEGs decoded in full to compare.
+    A large JPEG is hashed by its coded bytes, because it may not be decoded in full; a
+    PNG of the same pixels is hashed by its pixels. Only if both kinds have the same
+    size, which is rare, are the JPEGs decoded in full to compare them.
 
     Args:
-        source: Where the records come from.
-        scan: Their headers.
+        source: Source of the records.
+        scan: Headers of the records.
         index: Positions of the usable records.
-        contents: What each is known by.
-        preprocess: Whose background and white images are decoded with.
+        contents: Content hash of each of them.
+        preprocess: Background and white level for decoding.
     """
-    coded: dict[tuple[int, int], list[int]] = defaultdict(list)
-    plain: dict[tuple[int, int], list[int]] = defaultdict(list)
+    jpeg_positions: dict[tuple[int, int], list[int]] = defaultdict(list)
+    lossless_positions: dict[tuple[int, int], list[int]] = defaultdict(list)
     for k, i in enumerate(index):
         header = scan.headers[i]
         if isinstance(header, ImageHeader):
-            kind = coded if is_coded_hash(contents[k]) else plain
-            kind[header.height, header.width].append(k)
+            positions = (
+                jpeg_positions if is_coded_hash(contents[k]) else lossless_positions
+            )
+            positions[header.height, header.width].append(k)
     renamed: dict[str, str] = {}
-    for sides in coded.keys() & plain.keys():
-        others = {contents[k] for k in plain[sides]}
-        for k in coded[sides]:
+    for sides in jpeg_positions.keys() & lossless_positions.keys():
+        lossless_hashes = {contents[k] for k in lossless_positions[sides]}
+        for k in jpeg_positions[sides]:
             try:
                 payload = scan.payload(source, index[k])
-                known = pixel_hash(
+                pixels = pixel_hash(
                     payload, preprocess.background, preprocess.white_level
                 )
             except UndecodableError:
-                continue  # gone or changed since; training will say so
-            if known in others:
-                renamed[known] = contents[k]
+                continue  # removed or changed since; training will report it
+            if pixels in lossless_hashes:
+                renamed[pixels] = contents[k]
     return [renamed.get(content, content) for content in contents]

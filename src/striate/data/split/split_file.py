@@ -1,4 +1,4 @@
-"""A split as a CSV: written once, read again, and old images stay put."""
+"""Split file `split.csv`: write a split, and read it to keep images in their split."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from striate.core.errors import DataError
 from striate.core.files import read_csv, write_csv
 from striate.data.sources.source import SPLIT_ALIASES, SPLITS, Record
 
-SPARE = "spare"  # training images that a fraction leaves out
-FILE = "split.csv"
-COLUMNS = ("path", "label", "split", "group", "content", "sha256")
+SPARE = "spare"  # training images outside the fraction
+SPLIT_FILE = "split.csv"
+SPLIT_COLUMNS = ("path", "label", "split", "group", "content", "sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRow:
-    """A line of `split.csv`: a usable image, its part, and what identifies it.
+    """A row of `split.csv`: an image, its split, and its hashes.
 
-    The part is train, val, test, or spare for a training image beyond the fraction.
-    `content` is a hash of what it shows, `sha256` of its file (empty without one).
+    The split is train, val, test, or spare for a training image outside the fraction.
+    `content` is a hash of the pixels, `sha256` of the file (empty without a file).
     """
 
     path: str
@@ -34,24 +34,24 @@ class SplitRow:
 
 
 def write_split(path: Path, rows: Sequence[SplitRow]) -> None:
-    """Write a split whole or not at all; `read_earlier` reads it.
+    """Write a split atomically; `read_split` reads it.
 
     Raises:
-        StorageError: The disk refused.
+        StorageError: The file cannot be written.
     """
     lines = ((r.path, r.label, r.split, r.group, r.content, r.sha256) for r in rows)
-    write_csv(path, COLUMNS, lines)
+    write_csv(path, SPLIT_COLUMNS, lines)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
-    """Where images stood: by file, by group, by content.
+class EarlierSplit:
+    """An earlier split, by file, by group and by content.
 
     Args:
         origin: The file it was read from.
-        files: Path → (content hash or '', part).
-        groups: Group → part, of groups that stood in one part only.
-        contents: Content hash → part, the most protected where there are several.
+        files: Path → (content hash or '', split).
+        groups: Group → split, for groups in a single split.
+        contents: Content hash → split, the most protected one if there are several.
     """
 
     origin: Path
@@ -59,13 +59,13 @@ class Earlier:
     groups: Mapping[str, str] = field(repr=False)
     contents: Mapping[str, str] = field(repr=False)
 
-    def place(self, record: Record, content: str) -> str | None:
-        """Return the part an image had, or that its group or its equal had.
+    def split_of(self, record: Record, content: str) -> str | None:
+        """Return the earlier split of an image, its group or an equal image.
 
-        A file whose content has changed is another image, whatever its name.
+        A file with changed content is a new image, even with the same name.
         """
-        known, split = self.files.get(record.path, ("", ""))
-        if split and known in ("", content):
+        known_content, split = self.files.get(record.path, ("", ""))
+        if split and known_content in ("", content):
             return split
         if record.group and record.group in self.groups:
             return self.groups[record.group]
@@ -73,11 +73,11 @@ class Earlier:
 
     @property
     def splits(self) -> set[str]:
-        """Return the parts that have images."""
+        """Return the splits that have images."""
         return {split for _, split in self.files.values()}
 
-    def gone(self, records: Sequence[Record], contents: Sequence[str]) -> int:
-        """Count the earlier images that are there no more, under any name."""
+    def count_missing(self, records: Sequence[Record], contents: Sequence[str]) -> int:
+        """Return the number of earlier images that no longer exist under any name."""
         paths, hashes = {record.path for record in records}, set(contents)
         return sum(
             path not in paths and content not in hashes
@@ -85,56 +85,65 @@ class Earlier:
         )
 
 
-def read_earlier(place: str | Path) -> Earlier:
+def read_split(source: str | Path) -> EarlierSplit:
     """Read `split.csv` of a run, or any CSV with a path and a split column.
 
     Args:
-        place: A run folder, or the CSV. Columns `path` (or `image_path`) and `split`;
-            `group` and `content`, where there are any, find renamed files too.
+        source: A run folder, or a CSV with the columns `path` (or `image_path`) and
+            `split`; optional columns `group` and `content` match renamed files.
 
     Raises:
-        DataError: It is not there, lacks a column, or names an unknown part.
+        DataError: The file is missing, lacks a column, or has an unknown split.
     """
-    path = Path(place)
-    path = path / FILE if path.is_dir() else path
+    path = Path(source)
+    path = path / SPLIT_FILE if path.is_dir() else path
     files: dict[str, tuple[str, str]] = {}
     groups: dict[str, set[str]] = defaultdict(set)
     contents: dict[str, set[str]] = defaultdict(set)
     for line, row in enumerate(_rows(path), 2):
         subset = _split(row, f"{path}, line {line}")
-        name, content = row.get("path") or row["image_path"], row.get("content") or ""
-        files[name] = content, subset
+        image_path, content = (
+            row.get("path") or row["image_path"],
+            row.get("content") or "",
+        )
+        files[image_path] = content, subset
         if content:
             contents[content].add(subset)
         if group := row.get("group"):
             groups[group].add(subset)
-    return Earlier(
+    return EarlierSplit(
         origin=path,
         files=files,
-        groups={group: min(had) for group, had in groups.items() if len(had) == 1},
-        contents={key: max(had, key=SPLITS.index) for key, had in contents.items()},
+        groups={
+            group: min(splits) for group, splits in groups.items() if len(splits) == 1
+        },
+        contents={
+            key: max(splits, key=SPLITS.index) for key, splits in contents.items()
+        },
     )
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    fix = "give a run folder, or a CSV with the columns path,split"
+    fix = "use a run folder, or a CSV with the columns path,split"
     if not path.is_file():
-        raise DataError("no split is there", where=path, fix=fix)
+        raise DataError("there is no split file", where=path, fix=fix)
     try:
         rows = read_csv(path)
     except (OSError, csv.Error) as error:
-        raise DataError(f"not a split: {error}", where=path, fix=fix) from error
-    have = rows[0].keys() if rows else set()
-    if "split" not in have or not have & {"path", "image_path"}:
-        what = f"a split needs the columns path and split; got: {', '.join(have)}"
+        raise DataError(f"not a split file: {error}", where=path, fix=fix) from error
+    columns = rows[0].keys() if rows else set()
+    if "split" not in columns or not columns & {"path", "image_path"}:
+        what = (
+            f"a split file needs the columns path and split, got: {', '.join(columns)}"
+        )
         raise DataError(what, where=path, fix=fix)
     return rows
 
 
 def _split(row: Mapping[str, str], where: str) -> str:
-    said = (row.get("split") or "").strip().lower()
-    split = "train" if said == SPARE else SPLIT_ALIASES.get(said)
+    value = (row.get("split") or "").strip().lower()
+    split = "train" if value == SPARE else SPLIT_ALIASES.get(value)
     if split is None:
         fix = f"use {', '.join(SPLITS)} or {SPARE}"
-        raise DataError(f"split cannot be '{said}'", where=where, fix=fix)
+        raise DataError(f"unknown split '{value}'", where=where, fix=fix)
     return split

@@ -1,4 +1,4 @@
-"""One step that several processes take together, each from its share of the batch."""
+"""Distributed training step: each rank trains on its share of the batch."""
 
 from __future__ import annotations
 
@@ -10,93 +10,96 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.engine.distributed.heartbeat import BUSY, COMPUTING
-from striate.engine.step import (
-    LOWER_LR,
-    back_propagate,
-    backward,
-    cost_of_batch,
-    possible_pieces,
-    update,
+from striate.engine.gradient_accumulation import (
+    accumulate_gradients,
+    batch_loss,
+    possible_micro_batches,
+    scaled_backward,
 )
+from striate.engine.step import LOWER_LR, optimizer_step
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
-    from striate.engine.distributed.gradients import Exchange
+    from striate.engine.distributed.gradients import GradientExchange
     from striate.engine.execution import Forward
 
 
-class SharedStep:
-    """Learns from a rank's share of a batch what the whole batch teaches.
+class DistributedStep:
+    """A training step on a rank's share of a batch, with the whole batch's gradient.
 
     Args:
-        exchange: With the other processes.
+        exchange: Gradient exchange with the other ranks.
         forward: Runs the network.
         optimizer: Over its parameters.
-        cost_of: The mean cost of a batch's logits.
-        pieces: So many runs of fewer images, one after the other.
+        loss_fn: Mean loss of a batch's logits.
+        micro_batches: Number of micro-batches, run one after the other.
     """
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: GradientExchange,
         forward: Forward,
         optimizer: Optimizer,
-        cost_of: Loss,
-        pieces: int,
+        loss_fn: Loss,
+        micro_batches: int,
     ) -> None:
         self.images = 0  # of the last batch, over all ranks
         self._exchange = exchange
-        self._ranks = exchange.ranks
+        self._group = exchange.group
         self._forward = forward
         self._optimizer = optimizer
-        self._cost_of = cost_of
-        self._pieces = pieces
-        # A compiler works in processes of its own, and this one then seems to rest.
-        self._kind = BUSY if forward.way.compiled else COMPUTING
+        self._loss_fn = loss_fn
+        self._micro_batches = micro_batches
+        # A compiler works in its own processes, and this one then seems to be idle.
+        self._activity_kind = BUSY if forward.execution.compiled else COMPUTING
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
-        """Take the step and return the mean cost of the whole batch in nats.
+        """Run the step and return the mean loss of the whole batch in nats.
 
         Raises:
-            NonFiniteError: The cost or a gradient is none on one of the ranks; the
-                weights are as before on all.
-            RankError: Another process has died, hung or failed.
+            NonFiniteError: The loss or a gradient is not finite on a rank; the weights
+                are unchanged on all ranks.
+            RankError: Another rank has died, hung or failed.
         """
-        with self._ranks.pulse.at(self._kind, f"step {step + 1}"):
+        with self._group.heartbeat.activity(self._activity_kind, f"step {step + 1}"):
             return self._take(x, y, step)
 
     def _take(self, x: Tensor, y: Tensor, step: int) -> float:
         self._optimizer.zero_grad()
-        mine = self._share(x, y)
-        failed = not math.isfinite(mine)
-        value, self.images = self._exchange(step, mine, len(y), failed)
-        if math.isnan(value):
-            self._optimizer.zero_grad()  # its gradients would be blamed for the cost
-            what = f"the training loss became {mine if failed else value}"
+        loss = self._backward_share(x, y)
+        failed = not math.isfinite(loss)
+        total_loss, self.images = self._exchange(step, loss, len(y), failed)
+        if math.isnan(total_loss):
+            self._optimizer.zero_grad()  # else they would be reported
+            what = f"the training loss became {loss if failed else total_loss}"
             raise NonFiniteError(what, fix=LOWER_LR)
-        update(self._optimizer)
-        return value
+        optimizer_step(self._optimizer)
+        return total_loss
 
-    def _share(self, x: Tensor, y: Tensor) -> float:
-        """Back-propagate this rank's share of a batch; return its mean cost."""
-        if self._ranks.norms_shared:
-            # Batch norms of the other ranks wait for those of this one: every rank
-            # goes through the network equally often.
-            split = self._pieces
-            pairs = zip(x.tensor_split(split), y.tensor_split(split), strict=True)
-            costs = [self._piece(*pair) for pair in pairs]
-            return sum(costs) / max(len(y), 1)
+    def _backward_share(self, x: Tensor, y: Tensor) -> float:
+        """Back-propagate this rank's share of a batch; return its mean loss."""
+        if self._group.norms_synced:
+            # The batch norms of all ranks wait for each other: every rank must run the
+            # network equally often.
+            count = self._micro_batches
+            pairs = zip(x.tensor_split(count), y.tensor_split(count), strict=True)
+            losses = [self._micro_batch(*pair) for pair in pairs]
+            return sum(losses) / max(len(y), 1)
         if not len(y):
             return 0.0
-        pieces = possible_pieces(len(y), self._pieces)
-        return back_propagate(self._forward, x, y, self._cost_of, pieces, summed=True)
+        micro_batches = possible_micro_batches(len(y), self._micro_batches)
+        return accumulate_gradients(
+            self._forward, x, y, self._loss_fn, micro_batches, sum_gradients=True
+        )
 
-    def _piece(self, x: Tensor, y: Tensor) -> float:
-        """Back-propagate a piece, or blank images that count nothing."""
+    def _micro_batch(self, x: Tensor, y: Tensor) -> float:
+        """Back-propagate a micro-batch, or blank images of weight 0."""
         if len(y):
-            cost = back_propagate(self._forward, x, y, self._cost_of, summed=True)
-            return len(y) * cost
-        with self._ranks.standing_in():
+            loss = accumulate_gradients(
+                self._forward, x, y, self._loss_fn, sum_gradients=True
+            )
+            return len(y) * loss
+        with self._group.blank_images():
             blank = x.new_zeros(2, *x.shape[1:]), y.new_zeros(2, *y.shape[1:])
-            backward(cost_of_batch(self._forward, *blank, self._cost_of), 0.0)
+            scaled_backward(batch_loss(self._forward, *blank, self._loss_fn), 0.0)
         return 0.0

@@ -1,4 +1,4 @@
-"""What ranks tell each other: sums, words, rows and bytes; every wait can be ended."""
+"""RankGroup: all_reduce, all_gather_object, broadcast and barrier over all ranks."""
 
 from __future__ import annotations
 
@@ -14,188 +14,195 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from striate.core.errors import InterruptedRunError, NonFiniteError, RankError
-from striate.engine.distributed.heartbeat import WAITING, Pulse
+from striate.engine.distributed.heartbeat import WAITING, Heartbeat
 from striate.engine.distributed.rank_info import RankInfo
-from striate.engine.distributed.rendezvous import JOIN, meet, open_store
-from striate.engine.distributed.shared_memory import Beside, side_by_side
-from striate.engine.distributed.watchdog import GO_ON, PATIENCE, Watch
+from striate.engine.distributed.rendezvous import JOIN_TIMEOUT, open_store, rendezvous
+from striate.engine.distributed.shared_memory import (
+    SharedMemoryReducer,
+    connect_local_ranks,
+)
+from striate.engine.distributed.watchdog import PATIENCE, RESUME_HINT, Watchdog
 
-_SLICE = timedelta(seconds=1)  # after which a wait looks whether there was a fault
-# The watch decides how long is too long; slow is no fault.
+_SLICE = timedelta(seconds=1)  # between two looks for a fault while waiting
+# The watchdog decides how long is too long; a slow rank is no fault.
 _NEVER = timedelta(days=30)
-_KEPT = "run"
+_PREFIX = "run"
 
 
 class RankGroup:
-    """The processes of a run, as one of them sees them.
+    """The ranks of a distributed run, seen from one of them.
 
-    Every method but `keep` and `kept` is called by all ranks, in the same order, and
-    returns the same on all of them.
+    All ranks must call every method but `store_set` and `store_get`, in the same
+    order. A method returns the same on all of them.
 
     Args:
-        place: Which one this is.
-        watch: Finds out why an exchange does not end.
-        pulse: Told when this rank waits.
-        device: Where large sums are made.
-        store: Outlives the processes, where torchrun keeps it.
+        rank_info: Rank and world size of this process.
+        watchdog: Finds out why an exchange does not end.
+        heartbeat: Records when this rank waits.
+        device: Device of large sums.
+        store: Key-value store; with torchrun it outlives the processes.
 
     Attributes:
-        beside: Sums of ranks that are all on this machine.
+        shared_memory: Sums through shared memory, if all ranks are on this machine.
     """
 
     def __init__(
         self,
-        place: RankInfo,
-        watch: Watch,
-        pulse: Pulse,
+        rank_info: RankInfo,
+        watchdog: Watchdog,
+        heartbeat: Heartbeat,
         device: torch.device,
         store: Store,
     ) -> None:
-        self.place = place
-        self.pulse = pulse
+        self.rank_info = rank_info
+        self.heartbeat = heartbeat
         self.device = device
-        self.together = True  # off while a rank traces a fault by itself
-        self.norms_shared = False  # batch norms exchange their statistics
-        self.counts_in = True  # off while its images stand in for none of the batch
-        self.beside: Beside | None = None
-        self._watch = watch
+        self.exchanging = True  # False while a rank traces a bad layer by itself
+        self.norms_synced = False  # batch norms exchange their statistics
+        self.counts_images = True  # False while a rank runs blank images
+        self.shared_memory: SharedMemoryReducer | None = None
+        self._watchdog = watchdog
         self._store = store
 
     @property
-    def world(self) -> int:
-        """Return how many there are."""
-        return self.place.world
+    def world_size(self) -> int:
+        """Return the number of ranks."""
+        return self.rank_info.world_size
 
     @property
-    def first(self) -> bool:
-        """Say whether this one speaks and writes for all of them."""
-        return self.place.first
+    def is_main(self) -> bool:
+        """Return whether this is rank 0, which prints and writes for all."""
+        return self.rank_info.is_main
 
-    def total(self, numbers: Tensor, doing: str) -> None:
-        """Add up the ranks' tensors, in place.
+    def all_reduce(self, tensor: Tensor, activity: str) -> None:
+        """Sum the ranks' tensors in place.
 
         Args:
-            numbers: Of one shape on all ranks, on `device` or the processor.
-            doing: What for, in words, for who waits in vain.
+            tensor: Of equal shape on all ranks, on `device` or the CPU.
+            activity: What is exchanged, for messages.
 
         Raises:
             RankError: A rank died, hung or failed.
         """
-        if self.beside is not None and self.beside.takes(numbers):
-            beside = self.beside
-            self._wait(lambda: beside.total(numbers, self._watch.check), doing)
+        if self.shared_memory is not None and self.shared_memory.accepts(tensor):
+            reducer = self.shared_memory
+            self._wait(
+                lambda: reducer.all_reduce(tensor, self._watchdog.check), activity
+            )
         else:
-            self._wait(lambda: dist.all_reduce(numbers, async_op=True), doing)
+            self._wait(lambda: dist.all_reduce(tensor, async_op=True), activity)
 
-    def _wait(self, begin: Callable[[], dist.Work | None], doing: str) -> None:
-        if self.world == 1:
+    def _wait(self, begin: Callable[[], dist.Work | None], activity: str) -> None:
+        if self.world_size == 1:
             return
-        self._watch.check()
-        with self.pulse.at(WAITING, doing):
+        self._watchdog.check()
+        with self.heartbeat.activity(WAITING, activity):
             try:
                 work = begin()
                 while work is not None and not _ended(work):
-                    self._watch.check()
+                    self._watchdog.check()
             except (RuntimeError, OSError) as error:
-                raise self._watch.blame(error) from error
+                raise self._watchdog.cause_of(error) from error
 
-    def come_together(self, store: Store) -> None:
-        """Find a shorter way to the others, where all are on this machine.
+    def connect_local_ranks(self, store: Store) -> None:
+        """Connect the ranks by shared memory, if all are on this machine.
 
         Args:
-            store: Of this start alone.
+            store: Key-value store of this start.
 
         Raises:
             RankError: A rank died, hung or failed.
         """
-        doing = "the ranks of this machine to meet"
+        activity = "the ranks of this machine to connect"
 
-        def all_say(yes: bool) -> bool:
-            return all(self.words(yes, doing))
+        def all_agree(flag: bool) -> bool:
+            return all(self.all_gather_object(flag, activity))
 
-        def meet() -> None:
-            given = self.place, store, all_say, self._watch.check
-            self.beside = side_by_side(*given)
+        def connect() -> None:
+            self.shared_memory = connect_local_ranks(
+                self.rank_info, store, all_agree, self._watchdog.check
+            )
 
-        self._wait(meet, doing)
+        self._wait(connect, activity)
 
-    def words(self, mine: Any, doing: str) -> list[Any]:
-        """Return what every rank has to say, as JSON values, in their order."""
-        said = json.dumps(mine).encode()
-        sizes = torch.zeros(self.world, dtype=torch.int64)
-        sizes[self.place.rank] = len(said)
-        self.total(sizes, doing)
-        room = torch.zeros(self.world, int(sizes.max()), dtype=torch.uint8)
-        room[self.place.rank, : len(said)] = _as_tensor(said)
-        self.total(room, doing)
-        rows = zip(room, sizes.tolist(), strict=True)
+    def all_gather_object(self, value: Any, activity: str) -> list[Any]:
+        """Return the values of all ranks in their order, exchanged as JSON."""
+        payload = json.dumps(value).encode()
+        sizes = torch.zeros(self.world_size, dtype=torch.int64)
+        sizes[self.rank_info.rank] = len(payload)
+        self.all_reduce(sizes, activity)
+        buffer = torch.zeros(self.world_size, int(sizes.max()), dtype=torch.uint8)
+        buffer[self.rank_info.rank, : len(payload)] = _as_tensor(payload)
+        self.all_reduce(buffer, activity)
+        rows = zip(buffer, sizes.tolist(), strict=True)
         return [json.loads(bytes(row[:size].numpy())) for row, size in rows]
 
-    def spread(self, payload: bytes, doing: str) -> bytes:
-        """Return rank 0's bytes."""
-        size = torch.tensor([len(payload) if self.first else 0])
-        self.total(size, doing)
-        room = torch.zeros(int(size), dtype=torch.uint8)
-        if self.first:
-            room[:] = _as_tensor(payload)
-        self._wait(lambda: dist.broadcast(room, 0, async_op=True), doing)
-        return bytes(room.numpy())
+    def broadcast(self, payload: bytes, activity: str) -> bytes:
+        """Return the bytes of rank 0 on all ranks."""
+        size = torch.tensor([len(payload) if self.is_main else 0])
+        self.all_reduce(size, activity)
+        buffer = torch.zeros(int(size), dtype=torch.uint8)
+        if self.is_main:
+            buffer[:] = _as_tensor(payload)
+        self._wait(lambda: dist.broadcast(buffer, 0, async_op=True), activity)
+        return bytes(buffer.numpy())
 
-    def meet(self, doing: str) -> None:
-        """Wait until every rank is here."""
-        self.total(torch.zeros(1), doing)
+    def barrier(self, activity: str) -> None:
+        """Wait until all ranks have called this."""
+        self.all_reduce(torch.zeros(1), activity)
 
-    def largest(self, number: int, doing: str) -> int:
+    def max_over_ranks(self, number: int, activity: str) -> int:
         """Return the largest of the ranks' numbers."""
-        return max(int(each) for each in self.words(number, doing))
+        return max(map(int, self.all_gather_object(number, activity)))
 
-    def apart(self, place: str) -> RankError:
-        """Return the error of ranks that are not at the same place."""
-        what = f"the ranks are at different places: {self._watch.places(place)}"
-        return RankError(what, fix=GO_ON)
+    def mismatch_error(self, position: str) -> RankError:
+        """Return the error for ranks that are at different steps."""
+        positions = self._watchdog.positions(position)
+        what = f"the ranks are at different steps: {positions}"
+        return RankError(what, fix=RESUME_HINT)
 
-    def keep(self, key: str, text: str) -> None:
-        """Keep a word for the processes that torchrun starts in place of these."""
-        self._store.set(f"{_KEPT}/{key}", text)
+    def store_set(self, key: str, text: str) -> None:
+        """Store a text for the processes of a later restart by torchrun."""
+        self._store.set(f"{_PREFIX}/{key}", text)
 
-    def kept(self, key: str) -> str:
-        """Return what `keep` kept before these processes began, or nothing."""
-        name = f"{_KEPT}/{key}"
-        if not self.place.attempt or not self._store.check([name]):
+    def store_get(self, key: str) -> str:
+        """Return a text that `store_set` stored before this restart, or ''."""
+        name = f"{_PREFIX}/{key}"
+        if not self.rank_info.attempt or not self._store.check([name]):
             return ""
         return str(self._store.get(name).decode())
 
     @contextmanager
-    def one_by_one(self) -> Iterator[None]:
-        """Let the first rank of each machine go ahead, and the others follow."""
-        ahead = self.place.local_rank == 0
-        if not ahead:
-            self.meet("the first process of the machine to read the images")
+    def local_main_first(self) -> Iterator[None]:
+        """Context manager: the first rank of each machine runs the block first."""
+        local_main = self.rank_info.local_rank == 0
+        if not local_main:
+            self.barrier("the first process of the machine to read the images")
         yield
-        if ahead:
-            self.meet("the others to begin to read the images")
+        if local_main:
+            self.barrier("the others to begin to read the images")
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Exchange nothing within the network meanwhile."""
-        self.together = False
+    def without_exchange(self) -> Iterator[None]:
+        """Context manager: batch norms exchange nothing."""
+        self.exchanging = False
         try:
             yield
         finally:
-            self.together = True
+            self.exchanging = True
 
     @contextmanager
-    def standing_in(self) -> Iterator[None]:
-        """Go through the network with images that count nothing."""
-        self.counts_in = False
+    def blank_images(self) -> Iterator[None]:
+        """Context manager: the images of this rank have weight 0."""
+        self.counts_images = False
         try:
             yield
         finally:
-            self.counts_in = True
+            self.counts_images = True
 
 
 def _ended(work: dist.Work) -> bool:
-    """Wait a little; a wait that is over before the work is no failure of it."""
+    """Wait a second and return whether the work has ended; a timeout is no failure."""
     try:
         work.wait(_SLICE)
     except RuntimeError:
@@ -210,57 +217,65 @@ def _as_tensor(payload: bytes) -> Tensor:
 
 
 @contextmanager
-def joined(place: RankInfo, device: torch.device) -> Iterator[RankGroup]:
-    """Meet the other processes of the run; leave them in peace, or tell them why not.
+def process_group(rank_info: RankInfo, device: torch.device) -> Iterator[RankGroup]:
+    """Context manager: join the ranks of the run, and report an error to them.
 
     Raises:
-        RankError: Not all came, or one died, hung or failed.
+        RankError: A rank did not start, or died, hung or failed.
     """
-    kept = open_store(place)
-    start = meet(kept, place)
-    _begin(place, PrefixStore(start, kept), device)
-    pulse = Pulse(PATIENCE)
-    own = PrefixStore(f"{start}/watch", open_store(place, PATIENCE, again=True))
-    watch = Watch(own, place.rank, place.world, pulse, PATIENCE)
-    ranks = RankGroup(place, watch, pulse, device, kept)
-    watch.start()
+    store = open_store(rank_info)
+    name = rendezvous(store, rank_info)
+    _init_process_group(rank_info, PrefixStore(name, store), device)
+    heartbeat = Heartbeat(PATIENCE)
+    connection = open_store(rank_info, PATIENCE, second=True)
+    watchdog = Watchdog(
+        PrefixStore(f"{name}/watch", connection),
+        rank_info.rank,
+        rank_info.world_size,
+        heartbeat,
+        PATIENCE,
+    )
+    group = RankGroup(rank_info, watchdog, heartbeat, device, store)
+    watchdog.start()
     try:
-        ranks.come_together(PrefixStore(start, kept))
-        yield ranks
-        ranks.meet("the others to be done")
+        group.connect_local_ranks(PrefixStore(name, store))
+        yield group
+        group.barrier("the others to be done")
     except BaseException as error:
-        _part(watch, error)
+        _leave(watchdog, error)
         raise
-    watch.stop()
-    if ranks.beside is not None:
-        ranks.beside.close()
+    watchdog.stop()
+    if group.shared_memory is not None:
+        group.shared_memory.close()
     dist.destroy_process_group()
 
 
-def _part(watch: Watch, error: BaseException) -> None:
-    # All ranks raise these two together, and each other knows.
+def _leave(watchdog: Watchdog, error: BaseException) -> None:
+    # All ranks raise these together.
     if not isinstance(error, InterruptedRunError | NonFiniteError | RankError):
         what = getattr(error, "what", None) or repr(error)
         code = getattr(error, "exit_code", 1)
-        watch.tell(f"rank {watch._rank} stopped: {what}", exit_code=code)
-    watch.stop()
+        watchdog.report(f"rank {watchdog._rank} stopped: {what}", exit_code=code)
+    watchdog.stop()
 
 
-def _begin(place: RankInfo, store: Store, device: torch.device) -> None:
+def _init_process_group(
+    rank_info: RankInfo, store: Store, device: torch.device
+) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(
             backend,
-            timeout=timedelta(seconds=JOIN),
+            timeout=timedelta(seconds=JOIN_TIMEOUT),
             store=store,
-            rank=place.rank,
-            world_size=place.world,
+            rank=rank_info.rank,
+            world_size=rank_info.world_size,
         )
     except (RuntimeError, ValueError) as error:
         what = "the processes of the run cannot reach each other"
         where = str(error).splitlines()[0]
-        fix = "GLOO_SOCKET_IFNAME=… names the network between the machines"
+        fix = "set GLOO_SOCKET_IFNAME to the network interface between the machines"
         raise RankError(what, where=where, fix=fix) from error
     group = dist.distributed_c10d._get_default_group()
-    for each in {torch.device("cpu"), torch.device(device.type)}:
-        group._get_backend(each)._set_default_timeout(_NEVER)
+    for backend_device in {torch.device("cpu"), torch.device(device.type)}:
+        group._get_backend(backend_device)._set_default_timeout(_NEVER)

@@ -1,4 +1,4 @@
-"""What a process is doing, as it says so itself, and whether it gets on with it."""
+"""Heartbeat: the activity of a rank's main thread, and whether it makes progress."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from contextlib import contextmanager
 COMPUTING = "computing"
 WAITING = "waiting"  # for the other ranks, in an exchange
 BUSY = "busy"  # reading, writing: the disk or the network may take its time
-LEFT = "left"
-# A disk that hangs is given up by those who read from it after two minutes.
+FINISHED = "left"
+# Reads from a hanging disk give up after two minutes.
 BUSY_PATIENCE = 150.0
-_IDLE = 0.02  # of a processor; less is standing still
+_IDLE = 0.02  # share of a CPU core; less is no progress
 
 
-class Pulse:
-    """Where the main thread is; written by it, read by the watch.
+class Heartbeat:
+    """Activity of the main thread; set by it, read by the watchdog.
 
     Args:
-        patience: Seconds without a sign of computing that are not yet a fault.
-        clock: Seconds that never go backwards.
-        used: Seconds of processor time that the work has taken.
+        patience: Seconds without computing that are not yet a fault.
+        clock: Monotonic clock in seconds.
+        used: CPU seconds used by the process.
 
     Example:
-        >>> pulse = Pulse(10.0)
-        >>> with pulse.at(WAITING, "the gradients of step 3"):
-        ...     str(pulse)
+        >>> heartbeat = Heartbeat(10.0)
+        >>> with heartbeat.activity(WAITING, "the gradients of step 3"):
+        ...     str(heartbeat)
         'waiting: the gradients of step 3'
     """
 
@@ -43,51 +43,51 @@ class Pulse:
         self._mark = (self._state, used(), clock())
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.doing}"
+        return f"{self.kind}: {self.description}"
 
     @property
     def kind(self) -> str:
-        """Return COMPUTING, WAITING, BUSY or LEFT."""
+        """Return COMPUTING, WAITING, BUSY or FINISHED."""
         return self._state[0]
 
     @property
-    def doing(self) -> str:
-        """Return what it is doing, in words."""
+    def description(self) -> str:
+        """Return a description of the activity."""
         return self._state[1]
 
     @property
-    def since(self) -> float:
-        """Return for how many seconds it has been at that."""
+    def seconds(self) -> float:
+        """Return the seconds since the activity began."""
         return self._clock() - self._state[2]
 
     @contextmanager
-    def at(self, kind: str, doing: str) -> Iterator[None]:
-        """Be at something; afterwards at what was before."""
+    def activity(self, kind: str, description: str) -> Iterator[None]:
+        """Context manager: set an activity, and the earlier one afterwards."""
         before = self._state
-        self._state = (kind, doing, self._clock())
+        self._state = (kind, description, self._clock())
         try:
             yield
         finally:
             self._state = (before[0], before[1], self._clock())
 
-    def leave(self) -> None:
-        """Say that no sign will come any more, and that this is no fault."""
-        self._state = (LEFT, "done", self._clock())
+    def finish(self) -> None:
+        """Record that the rank has finished, so that silence is no fault."""
+        self._state = (FINISHED, "done", self._clock())
 
-    def stands_still(self, watching: float) -> bool:
-        """Say whether nothing has been computed for longer than patience allows.
+    def is_stuck(self, watchdog_time: float) -> bool:
+        """Return whether nothing was computed for longer than patience allows.
 
-        A step may take any time as long as it takes processor time; waiting for the
-        others is not standing still.
+        A step may take any time as long as it uses CPU time; waiting for the other
+        ranks is not being stuck.
 
         Args:
-            watching: Processor time of the thread that asks, which is not the work's.
+            watchdog_time: CPU seconds of the watchdog thread, which do not count.
         """
-        now, used, state = self._clock(), self._used() - watching, self._state
-        since, before = self._mark[2], self._mark[1]
-        moved = used - before > _IDLE * max(now - since, 0.5)
-        if moved or state is not self._mark[0] or state[0] in (WAITING, LEFT):
+        now, used, state = self._clock(), self._used() - watchdog_time, self._state
+        seconds, before = self._mark[2], self._mark[1]
+        progressed = used - before > _IDLE * max(now - seconds, 0.5)
+        if progressed or state is not self._mark[0] or state[0] in (WAITING, FINISHED):
             self._mark = (state, used, now)
             return False
-        allowed = self._patience if state[0] == COMPUTING else BUSY_PATIENCE
-        return now - since > allowed
+        patience = self._patience if state[0] == COMPUTING else BUSY_PATIENCE
+        return now - seconds > patience

@@ -1,4 +1,4 @@
-"""A process of this machine: who it is, whether it lives, and how it is made to end."""
+"""Process of a rank: its identity, whether it is alive, and how to kill it."""
 
 from __future__ import annotations
 
@@ -11,77 +11,77 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Asks a process for its stacks; `faulthandler` answers even where Python stands still.
+# Makes a process dump its stacks; `faulthandler` answers even if Python is stuck.
 DUMP = signal.SIGUSR2
-_DUMP_TIME = 1.0  # seconds a process gets to write its stacks before it is ended
+_DUMP_TIME = 1.0  # seconds for a process to write its stacks before it is killed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A process, told from a later one of the same number by when it began.
+    """A process, identified by PID, host and start time.
 
     Example:
-        >>> Process.mine().lives
+        >>> Process.current().is_alive
         True
     """
 
     pid: int
     host: str
-    began: str
+    started: str
 
     @classmethod
-    def mine(cls) -> Process:
+    def current(cls) -> Process:
         """Return this process."""
         return cls.of(os.getpid())
 
     @classmethod
     def of(cls, pid: int) -> Process:
-        """Return a process of this machine."""
-        return cls(pid=pid, host=socket.gethostname(), began=_field(pid, 19))
+        """Return the process of this machine with a PID."""
+        return cls(pid=pid, host=socket.gethostname(), started=_field(pid, 19))
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
     @property
-    def here(self) -> bool:
-        """Say whether it is on this machine, so that it can be looked at."""
+    def is_local(self) -> bool:
+        """Return whether it is on this machine, so that it can be inspected."""
         same = self.host == socket.gethostname()
         return same and Path("/proc/self/stat").exists()
 
     @property
-    def lives(self) -> bool:
-        """Say whether it is there and not merely waiting to be buried."""
-        return _field(self.pid, 19) == self.began and self.state not in "ZX"
+    def is_alive(self) -> bool:
+        """Return whether it exists and is not a zombie."""
+        return _field(self.pid, 19) == self.started and self.state not in "ZX"
 
     @property
     def state(self) -> str:
-        """Return the system's letter for what it does, or nothing."""
+        """Return the state letter of `/proc/<pid>/stat`, or nothing."""
         return _field(self.pid, 0)
 
     @property
-    def stopped(self) -> bool:
-        """Say whether a signal or a debugger has stopped it."""
+    def is_stopped(self) -> bool:
+        """Return whether a signal or a debugger has stopped it."""
         return self.state in ("T", "t")
 
-    def end(self) -> None:
-        """Have it write its stacks to its own stderr, and end it.
+    def kill(self) -> None:
+        """Make it write its stacks to its own stderr, then kill it.
 
-        A stopped process writes nothing and is not even ended by SIGTERM, so it is
-        continued for that long: the run it belongs to is over.
+        A stopped process writes nothing and ignores SIGTERM, so it is continued for
+        that long: its run is over.
         """
-        if not self.here or not self.lives or self.pid == os.getpid():
+        if not self.is_local or not self.is_alive or self.pid == os.getpid():
             return
         print(f"the stacks of {self}, which hangs:", file=sys.stderr, flush=True)
         with suppress(OSError):
             os.kill(self.pid, DUMP)
             os.kill(self.pid, signal.SIGCONT)
             time.sleep(_DUMP_TIME)
-            if self.lives:
+            if self.is_alive:
                 os.kill(self.pid, signal.SIGKILL)
 
 
 def _field(pid: int, number: int) -> str:
-    """Return a field of `/proc/<pid>/stat`, counted from behind the name."""
+    """Return a field of `/proc/<pid>/stat`, counted after the name."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Which process of a run this is, as torchrun says it in the environment."""
+"""Rank and world size of this process, from torchrun's environment variables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import SettingError
 
 
@@ -16,47 +16,47 @@ class RankInfo:
 
     Args:
         rank: Its number, from 0; rank 0 writes the run folder.
-        world: How many there are.
+        world_size: How many there are.
         local_rank: Its number on this machine.
-        local_world: How many are on this machine.
+        local_world_size: How many are on this machine.
         attempt: How often torchrun has started them again.
-        launched: A launcher has started this process.
+        launched: Whether a launcher has started this process.
 
     Example:
-        >>> RankInfo.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}).rank
+        >>> RankInfo.from_environment({"RANK": "3", "WORLD_SIZE": "4"}).rank
         3
-        >>> RankInfo.of({}).launched
+        >>> RankInfo.from_environment({}).launched
         False
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_world: int = 1
+    local_world_size: int = 1
     attempt: int = 0
     launched: bool = False
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> RankInfo:
-        """Read the environment of a process that a launcher has started.
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> RankInfo:
+        """Read the environment variables that a launcher has set.
 
         Raises:
-            SettingError: One of its variables is no number.
+            SettingError: One of the variables is not a number.
         """
         if not environment.get("RANK") or not environment.get("WORLD_SIZE"):
             return cls()
         return cls(
             rank=_number(environment, "RANK"),
-            world=_number(environment, "WORLD_SIZE"),
+            world_size=_number(environment, "WORLD_SIZE"),
             local_rank=_number(environment, "LOCAL_RANK", "0"),
-            local_world=_number(environment, "LOCAL_WORLD_SIZE", "1"),
+            local_world_size=_number(environment, "LOCAL_WORLD_SIZE", "1"),
             attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
             launched=True,
         )
 
     @property
-    def first(self) -> bool:
-        """Say whether this process speaks and writes for all of them."""
+    def is_main(self) -> bool:
+        """Return whether this is rank 0, which prints and writes for all."""
         return self.rank == 0
 
 
@@ -68,43 +68,45 @@ def _number(environment: Mapping[str, str], name: str, default: str = "") -> int
     return int(value)
 
 
-def check_alone(what: str, place: RankInfo | None = None) -> None:
-    """Refuse what several processes would each do in full, over each other's files.
+def check_single_process(what: str, rank_info: RankInfo | None = None) -> None:
+    """Raise an error in a distributed run, for commands that run in one process.
 
     Args:
-        what: Would be done, as a message begins.
-        place: By which process; the environment says it where None.
+        what: The command, as the start of the message.
+        rank_info: This process; None: read from the environment.
 
     Raises:
-        SettingError: There are several; rank 0 says it for all.
+        SettingError: There are several processes; rank 0 prints it for all.
 
     Example:
-        >>> check_alone("drawing", RankInfo(world=2))
+        >>> check_single_process("drawing", RankInfo(world_size=2))
         Traceback (most recent call last):
         striate.core.errors.SettingError: drawing is for one process, and there are 2
           where: torchrun
           do:    start it without torchrun
     """
-    place = place or RankInfo.of()
-    if place.world <= 1:
+    rank_info = rank_info or RankInfo.from_environment()
+    if rank_info.world_size <= 1:
         return
-    what = f"{what} is for one process, and there are {place.world}"
+    what = f"{what} is for one process, and there are {rank_info.world_size}"
     error = SettingError(what, where="torchrun", fix="start it without torchrun")
-    error.said_elsewhere = not place.first
+    error.reported_elsewhere = not rank_info.is_main
     raise error
 
 
-def fair_threads(place: RankInfo, environment: Mapping[str, str] = os.environ) -> int:
-    """Return the threads of this process: its share of the machine's processors.
+def threads_per_rank(
+    rank_info: RankInfo, environment: Mapping[str, str] = os.environ
+) -> int:
+    """Return the number of threads of a rank: its share of the machine's CPU cores.
 
-    torchrun sets `OMP_NUM_THREADS=1` where the user has set nothing, so 1 is taken for
-    torchrun's and any other number for the user's.
+    torchrun sets `OMP_NUM_THREADS=1` unless the user has set it, so 1 is taken as
+    torchrun's and any other number as the user's.
 
     Example:
-        >>> fair_threads(RankInfo(), {"OMP_NUM_THREADS": "3"})
+        >>> threads_per_rank(RankInfo(), {"OMP_NUM_THREADS": "3"})
         3
     """
-    asked = environment.get("OMP_NUM_THREADS", "1")
-    if asked.isdecimal() and int(asked) > 1:
-        return int(asked)
-    return max(1, processors() // place.local_world)
+    threads = environment.get("OMP_NUM_THREADS", "1")
+    if threads.isdecimal() and int(threads) > 1:
+        return int(threads)
+    return max(1, cpu_count() // rank_info.local_world_size)

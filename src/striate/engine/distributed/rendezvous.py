@@ -1,8 +1,8 @@
-"""How processes that were just started find each other, and who did not come.
+"""Rendezvous: ranks that were just started find each other, or learn who is missing.
 
-torchrun keeps one store over all its starts, and what a start leaves in it would be
-taken for the next one's: addresses of processes that are gone. So the ranks first agree
-on a name that no start had before, and keep to the part of the store of that name.
+torchrun keeps one store over all its restarts, and keys of an earlier start would be
+mistaken for new ones: addresses of processes that are gone. So the ranks first agree on
+a new name, and use only keys with this prefix.
 """
 
 from __future__ import annotations
@@ -18,85 +18,90 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from striate.core.errors import RankError
 from striate.engine.distributed.rank_info import RankInfo
 
-JOIN = 120.0  # seconds for all processes to have started
+JOIN_TIMEOUT = 120.0  # seconds for all processes to have started
 _LOOK = 0.05  # seconds from one look into the store to the next
 
 
-def open_store(place: RankInfo, within: float = JOIN, again: bool = False) -> Store:
-    """Return the store that the environment names; of a plain start rank 0 keeps it.
+def open_store(
+    rank_info: RankInfo, timeout: float = JOIN_TIMEOUT, second: bool = False
+) -> Store:
+    """Return the key-value store of the environment; without torchrun rank 0 hosts it.
 
     Args:
-        place: This rank's.
-        within: Seconds that it has to answer, now and later.
-        again: A connection of its own for another thread.
+        rank_info: Rank and world size of this process.
+        timeout: Seconds until a request fails.
+        second: Open a second connection, for another thread.
 
     Raises:
-        RankError: It cannot be reached.
+        RankError: The store cannot be reached.
     """
     where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    keeps = place.first and not torchruns and not again
-    wait = timedelta(seconds=within)
+    agent_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    is_server = rank_info.is_main and not agent_store and not second
+    wait = timedelta(seconds=timeout)
     try:
-        store = TCPStore(*where, None, keeps, wait, wait_for_workers=False)
+        store = TCPStore(*where, None, is_server, wait, wait_for_workers=False)
     except RuntimeError as error:
-        what = f"rank {place.rank} does not reach MASTER_ADDR:MASTER_PORT"
+        what = f"rank {rank_info.rank} does not reach MASTER_ADDR:MASTER_PORT"
         fix = "open that port on the first machine to the others"
         raise RankError(what, where="{}:{}".format(*where), fix=fix) from error
     return PrefixStore("striate", store)
 
 
-def meet(store: Store, place: RankInfo, within: float = JOIN) -> str:
-    """Wait until every rank of this start is there; return the start's name.
+def rendezvous(store: Store, rank_info: RankInfo, timeout: float = JOIN_TIMEOUT) -> str:
+    """Wait until every rank of this start has joined; return the start's name.
 
     Args:
-        store: All ranks', with what earlier starts left in it.
-        place: This rank's.
-        within: Seconds after which who is missing does not come.
+        store: Key-value store of all ranks, with keys of earlier starts.
+        rank_info: Rank and world size of this process.
+        timeout: Seconds until a missing rank is an error.
 
     Raises:
-        RankError: A rank did not come; rank 0 knows which.
+        RankError: A rank did not join; rank 0 names it.
     """
-    me = secrets.token_hex(8)
-    store.set(f"hello/{place.rank}", me)
-    end = time.monotonic() + within
-    return _call(store, place, end) if place.first else _answer(store, place, me, end)
+    token = secrets.token_hex(8)
+    store.set(f"hello/{rank_info.rank}", token)
+    end = time.monotonic() + timeout
+    if rank_info.is_main:
+        return _coordinate(store, rank_info, end)
+    return _participate(store, rank_info, token, end)
 
 
-def _call(store: Store, place: RankInfo, end: float) -> str:
-    """Call the roll until all of it answer; who says hello anew gets a new roll."""
-    roll: list[str] = []
+def _coordinate(store: Store, rank_info: RankInfo, end: float) -> str:
+    """Publish a list of tokens until all its ranks answer; a new token renews it."""
+    tokens: list[str] = []
     name = ""
     while True:
-        hellos = [_read(store, f"hello/{rank}") for rank in range(place.world)]
-        if hellos != roll:
-            roll, name = hellos, secrets.token_hex(8)
-            store.set("roll", json.dumps([name, roll]))
-        others = range(1, place.world)
-        missing = [n for n in others if not store.check([f"here/{name}/{n}"])]
+        ranks = range(rank_info.world_size)
+        announced = [_read(store, f"hello/{rank}") for rank in ranks]
+        if announced != tokens:
+            tokens, name = announced, secrets.token_hex(8)
+            store.set("roll", json.dumps([name, tokens]))
+        missing = [n for n in ranks[1:] if not store.check([f"here/{name}/{n}"])]
         if not missing:
             store.set(f"go/{name}", "")
             return name
         if time.monotonic() > end:
-            raise _late(f"rank {', '.join(map(str, missing))}", place)
+            raise _timeout_error(f"rank {', '.join(map(str, missing))}", rank_info)
         time.sleep(_LOOK)
 
 
-def _answer(store: Store, place: RankInfo, me: str, end: float) -> str:
+def _participate(store: Store, rank_info: RankInfo, token: str, end: float) -> str:
     while time.monotonic() < end + _LOOK:
-        name, roll = json.loads(_read(store, "roll") or '["", []]')
-        if me in roll:
-            store.set(f"here/{name}/{place.rank}", "")
+        name, tokens = json.loads(_read(store, "roll") or '["", []]')
+        if token in tokens:
+            store.set(f"here/{name}/{rank_info.rank}", "")
             if store.check([f"go/{name}"]):
                 return str(name)
         time.sleep(_LOOK)
-    raise _late("another rank", place)
+    raise _timeout_error("another rank", rank_info)
 
 
-def _late(who: str, place: RankInfo) -> RankError:
-    what = f"the {place.world} processes of the run did not meet: {who} did not come"
-    fix = "see what that one says; --nproc-per-node and --nnodes must be as many"
-    return RankError(what, where=f"within {JOIN:.0f} s", fix=fix)
+def _timeout_error(who: str, rank_info: RankInfo) -> RankError:
+    world = rank_info.world_size
+    what = f"the {world} processes of the run did not all start: {who} is missing"
+    fix = "see its output; --nproc-per-node and --nnodes must match that number"
+    return RankError(what, where=f"within {JOIN_TIMEOUT:.0f} s", fix=fix)
 
 
 def _read(store: Store, key: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.interpret.arithmetic.op_rules import unit_value
 from striate.interpret.arithmetic.unit_value import IMAGE, UnitValue
 from striate.interpret.trace import TensorRef, Trace, record_trace
@@ -63,7 +63,7 @@ class UnitArithmetic:
         steps = len(self.trace.steps)
         if name.startswith("@") and name[1:].isdecimal() and int(name[1:]) < steps:
             return TensorRef(int(name[1:]))
-        raise unknown("layer", name, self.names)
+        raise unknown_name_error("layer", name, self.names)
 
     def shape(self, ref: TensorRef) -> tuple[int, ...]:
         """Return a tensor's shape, without the batch."""

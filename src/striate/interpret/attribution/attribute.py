@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError
-from striate.core.hooks import untouched
-from striate.core.registry import unknown
-from striate.core.spec import Labels
+from striate.core.hooks import evaluation_mode
+from striate.core.registry import unknown_name_error
 from striate.interpret.activations_at import check_images, forward
 from striate.interpret.attribution.cam import cam_map, find_gap_head
 from striate.interpret.attribution.grad_cam import METHODS as CAMS
@@ -66,7 +66,7 @@ def attribute(
     target: ClassRef | None = None,
     against: ClassRef | None = None,
     layer: str = AUTO,
-    labels: Labels | Sequence[str] | None = None,
+    labels: ClassNames | Sequence[str] | None = None,
     sanity_checks: bool = True,
     seed: int = 0,
 ) -> Attribution:
@@ -96,12 +96,12 @@ def attribute(
         ('cam', '0', (6, 6))
     """
     if method not in (AUTO, *METHODS):
-        raise unknown("method", method, METHODS)
+        raise unknown_name_error("method", method, METHODS)
     check_images(x)
     if len(x) != 1:
         what = f"attribution needs one image at a time, got {len(x)}"
         raise GeometryError(what, fix="use x[i:i + 1]")
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         logits = logits_of(forward(model, x))
     score = make_target(logits, target, against, labels)
     notes: list[str] = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.core.hooks import call_name, followed, untouched
+from striate.core.hooks import call_name, evaluation_mode, trace_modules
 from striate.interpret.activations_at import check_images, forward
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
@@ -75,9 +75,9 @@ def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
     check_images(x)
     recorder = _Recorder()
     with (
-        untouched(model),
+        evaluation_mode(model),
         # One hook for all layers: a hook per layer takes as long as a small network.
-        followed(model, leave=recorder.record),
+        trace_modules(model, leave=recorder.record),
         torch.inference_mode(False),  # inference tensors have no version counter
         torch.no_grad(),
     ):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.core.hooks import untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import forward, images_at_once, module_name
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
@@ -74,8 +74,8 @@ def layer_gradients(
         return activations_kept[0].clone()
 
     with (
-        untouched(model),
-        visited(model, [module_name(call)], capture),
+        evaluation_mode(model),
+        intercept_outputs(model, [module_name(call)], capture),
         torch.inference_mode(False),
         torch.no_grad(),
     ):
@@ -163,7 +163,7 @@ def _masked_scores(
 ) -> Tensor:
     gradients = []
     size = int(x.shape[2]), int(x.shape[3])
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for chunk in torch.split(masks, images_at_once(*size, MASKS_AT_ONCE)):
             resized = F.interpolate(chunk, size, mode="bilinear")
             gradients.append(target.score(logits_of(forward(model, x * resized))))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import check_images, forward, images_at_once
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
@@ -47,7 +47,7 @@ def integrated_gradients(
     """
     check_images(x)
     points, weights = np.polynomial.legendre.leggauss(steps)
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone()  # a tensor of inference mode cannot be differentiated
         start = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
         total = torch.zeros_like(x[0])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import check_images, forward, images_at_once
 from striate.interpret.attribution.batched_steps import NotBatchableError
 from striate.interpret.attribution.changed_boxes import ChangedBoxes, extract_patches
@@ -130,7 +130,7 @@ def occlusion(
     height, width = x.shape[2:]
     window = window or OcclusionWindow.of(height, width)
     boxes = window.boxes(height, width)
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         partial = _partial_scores(model, x, target, window, boxes)
         if partial is None:
             full_score = target.score(logits_of(forward(model, x)))

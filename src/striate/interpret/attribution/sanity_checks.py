@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.hooks import lent, untouched
-from striate.core.seeds import derive
+from striate.core.hooks import evaluation_mode, model_restored
+from striate.core.seeds import derive_seed
 from striate.interpret.activations_at import forward, images_at_once
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
@@ -77,7 +77,7 @@ def run_sanity_checks(
         method: Computes the same kind of map for another network.
         seed: Random seed of the pixel order and of the shuffled weights.
     """
-    generator = torch.Generator().manual_seed(derive(seed, "chance"))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "chance"))
     random = torch.rand(heatmap.shape, generator=generator).to(heatmap)
     deletion, insertion = deletion_and_insertion(model, x, heatmap, target)
     random_order = deletion_and_insertion(model, x, random, target)
@@ -114,7 +114,7 @@ def deletion_and_insertion(
     shares = torch.linspace(0, 1, STEPS + 1, device=x.device)
     removed = rank.view(1, 1, *heatmap.shape) < (shares * len(order)).view(-1, 1, 1, 1)
     blurred = _blurred(x)
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         areas = [
             _area(model, torch.where(removed, shuffled_map, own), target)
             for own, shuffled_map in ((x, torch.zeros_like(x)), (blurred, x))
@@ -150,8 +150,8 @@ def shuffled_weights_correlation(
         return None
     correlations = []
     for number in range(SHUFFLES):
-        generator = torch.Generator().manual_seed(derive(seed, "shuffle", number))
-        with lent(model, partial(_shuffled, generator=generator)):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "shuffle", number))
+        with model_restored(model, partial(_shuffled, generator=generator)):
             shuffled_map = method(model)
         correlations.append(rank_correlation(heatmap.flatten(), shuffled_map.flatten()))
     return sum(correlations) / len(correlations)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError, SettingError
-from striate.core.spec import Labels
 
 ClassRef = int | str
 
@@ -47,7 +47,7 @@ def make_target(
     logits: Tensor,
     target: ClassRef | None = None,
     against: ClassRef | None = None,
-    labels: Labels | Sequence[str] | None = None,
+    labels: ClassNames | Sequence[str] | None = None,
 ) -> AttributionTarget:
     """Return the target for a network's output and class names.
 
@@ -79,10 +79,10 @@ def make_target(
     return AttributionTarget(target=class_index, against=against_index, text=text)
 
 
-def _labels(count: int, labels: Labels | Sequence[str] | None) -> Labels:
+def _labels(count: int, labels: ClassNames | Sequence[str] | None) -> ClassNames:
     if labels is None:
-        return Labels(tuple(f"class {i}" for i in range(count)))
-    names = labels if isinstance(labels, Labels) else Labels(tuple(labels))
+        return ClassNames(tuple(f"class {i}" for i in range(count)))
+    names = labels if isinstance(labels, ClassNames) else ClassNames(tuple(labels))
     if len(names) != count:
         what = f"{len(names)} class names for {count} outputs"
         raise SettingError(what, where="labels", fix="give one name per output")

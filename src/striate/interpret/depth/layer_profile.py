@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
-from striate.core.hooks import untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import check_images, forward
 from striate.interpret.attribution.target import logits_of
 
@@ -85,8 +85,8 @@ def depth_profile(
         )
 
     with (
-        untouched(model),
-        visited(model, weighted, record),
+        evaluation_mode(model),
+        intercept_outputs(model, weighted, record),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):

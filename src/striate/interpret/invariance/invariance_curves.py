@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError
-from striate.core.hooks import untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import (
     check_images,
     forward,
@@ -120,7 +120,7 @@ def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Ten
 
     call_names = set(calls)
     modules = list(dict.fromkeys(module_name(call) for call in calls))
-    with untouched(model), visited(model, modules, note):
+    with evaluation_mode(model), intercept_outputs(model, modules, note):
         outputs[OUTPUT] = logits_of(forward(model, x)).float()
     return outputs
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.errors import SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
@@ -153,5 +153,5 @@ def get_transform(name: str) -> Transform:
         (0, 5, 10, 20, 30)
     """
     if name not in TRANSFORMS:
-        raise unknown("transform", name, TRANSFORMS)
+        raise unknown_name_error("transform", name, TRANSFORMS)
     return TRANSFORMS[name]

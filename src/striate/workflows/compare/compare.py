@@ -143,7 +143,7 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
         "balanced_accuracy": {"difference": balanced[0], "interval": balanced[1]},
         "loss": {"difference": loss[0], "interval": loss[1]},
         "classes": {
-            name: {**asdict(one), "difference": one.difference, "p": one.p}
+            name: {**asdict(one), "difference": one.difference, "p": one.p_value}
             for name, one in pairing.classes
         },
     }
@@ -152,7 +152,7 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
 def _counts(pairing: Pairing) -> dict[str, Any]:
     paired = pairing.paired
     found = {"difference": paired.difference, "interval": paired.interval}
-    return {**asdict(paired), **found, "p": paired.p}
+    return {**asdict(paired), **found, "p": paired.p_value}
 
 
 def _flip(flip: Flip) -> dict[str, Any]:

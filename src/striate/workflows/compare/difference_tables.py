@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from striate.core.findings import Cell, Column, Table
-from striate.metrics.paired import Interval, Paired
-from striate.metrics.significance import holm, paired_t
+from striate.metrics.paired import Interval, PairedCounts
+from striate.metrics.significance import holm_correction, paired_t_test
 from striate.report.format import percent
 from striate.workflows.compare.groups import Side
 from striate.workflows.compare.significance import Match
@@ -135,7 +135,7 @@ def _effects(match: Match) -> list[tuple[float, Interval | None]] | None:
         [pairing.balanced[0] for pairing in match.pairings],
         [pairing.loss[0] for pairing in match.pairings],
     )
-    effects = [paired_t(values, match.overlap) for values in sets]
+    effects = [paired_t_test(values, match.overlap) for values in sets]
     return [(effect.difference, effect.interval) for effect in effects]
 
 
@@ -150,7 +150,7 @@ def class_table(match: Match) -> Table | None:
         return None
     tested = match.how == "images"
     order = _most_changed([paired for _, paired in classes])
-    corrected = holm([paired.p for _, paired in classes])
+    corrected = holm_correction([paired.p_value for _, paired in classes])
     rows = [_class(*classes[i], *(p_text(corrected[i]),) * tested) for i in order]
     rest = len(classes) - len(rows)
     return Table(
@@ -161,16 +161,16 @@ def class_table(match: Match) -> Table | None:
     )
 
 
-def _classes(match: Match) -> list[tuple[str, Paired]]:
+def _classes(match: Match) -> list[tuple[str, PairedCounts]]:
     """Add up the counts of each class over the pairings."""
-    sums: dict[str, Paired] = {}
+    sums: dict[str, PairedCounts] = {}
     for pairing in match.pairings:
         for name, paired in pairing.classes:
             sums[name] = sums[name] + paired if name in sums else paired
     return list(sums.items())
 
 
-def _most_changed(classes: Sequence[Paired]) -> list[int]:
+def _most_changed(classes: Sequence[PairedCounts]) -> list[int]:
     """Return all classes in order, or the most changed of many."""
     every = list(range(len(classes)))
     if len(classes) <= CLASSES_SHOWN:
@@ -179,7 +179,7 @@ def _most_changed(classes: Sequence[Paired]) -> list[int]:
     return sorted(every, key=lambda i: -changes[i])[:CLASSES_SHOWN]
 
 
-def _class(name: str, paired: Paired, *p: str) -> tuple[Cell, ...]:
+def _class(name: str, paired: PairedCounts, *p: str) -> tuple[Cell, ...]:
     one, two = map(percent, paired.accuracies)
     apart = points(paired.difference)
     return (name, paired.count, one, two, apart, paired.gained, paired.lost, *p)

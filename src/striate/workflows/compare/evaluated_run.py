@@ -13,11 +13,11 @@ import numpy as np
 
 from striate.audit.meta_mode import init_empty_weights
 from striate.audit.network import audit
+from striate.core.class_names import ClassNames
 from striate.core.errors import RunError, SettingError, StriateError
 from striate.core.files import hash_rows, read_csv
-from striate.core.spec import Labels
 from striate.data.split.split_file import SPARE
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.run import layout as names
 from striate.run.integrity import check_history
 from striate.run.predictions import Predictions
@@ -65,7 +65,7 @@ class Contender:
         return self.run.manifest
 
     @cached_property
-    def score(self) -> Score:
+    def score(self) -> ClassificationMetrics:
         """Return the figures of merit over all its images."""
         return self.predictions.score()
 
@@ -162,7 +162,7 @@ def _few(classes: set[str]) -> str:
     return listed + (" …" if len(classes) > LISTED else "")
 
 
-def _contender(run: Run, split: str, labels: Labels) -> Contender:
+def _contender(run: Run, split: str, labels: ClassNames) -> Contender:
     predictions = _in_order(run.predictions(split), labels)
     check_history(run)
     path = run.path / names.SPLIT
@@ -179,7 +179,7 @@ def _contender(run: Run, split: str, labels: Labels) -> Contender:
     )
 
 
-def _in_order(predictions: Predictions, labels: Labels) -> Predictions:
+def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
     """Bring the classes into another order of the same names."""
     if predictions.labels == labels:
         return predictions

@@ -11,8 +11,8 @@ import numpy as np
 
 from striate.metrics.paired import (
     Interval,
-    Paired,
-    balanced_difference,
+    PairedCounts,
+    balanced_accuracy_difference,
     mean_difference,
 )
 from striate.workflows.compare.evaluated_run import Contender, Key
@@ -50,17 +50,17 @@ class Pairing:
         return self.first.right[self.rows[0]], self.second.right[self.rows[1]]
 
     @cached_property
-    def paired(self) -> Paired:
+    def paired(self) -> PairedCounts:
         """Return the four counts."""
-        return Paired.of(*self.right)
+        return PairedCounts.of(*self.right)
 
     @cached_property
-    def classes(self) -> tuple[tuple[str, Paired], ...]:
+    def classes(self) -> tuple[tuple[str, PairedCounts], ...]:
         """Return the four counts of each class that occurs."""
         truth = self.first.predictions.truth[self.rows[0]]
         one, two = self.right
         return tuple(
-            (name, Paired.of(one[truth == i], two[truth == i]))
+            (name, PairedCounts.of(one[truth == i], two[truth == i]))
             for i, name in enumerate(self.first.predictions.labels.names)
             if (truth == i).any()
         )
@@ -68,7 +68,7 @@ class Pairing:
     @cached_property
     def balanced(self) -> tuple[float, Interval]:
         """Return the difference in balanced accuracy and its 95 % interval."""
-        return balanced_difference([paired for _, paired in self.classes])
+        return balanced_accuracy_difference([paired for _, paired in self.classes])
 
     @cached_property
     def loss(self) -> tuple[float, Interval | None]:

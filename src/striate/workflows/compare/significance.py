@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from striate.metrics.paired import Interval
-from striate.metrics.significance import Effect, holm, paired_t, welch
+from striate.metrics.significance import (
+    MeanDifference,
+    holm_correction,
+    paired_t_test,
+    welch_t_test,
+)
 from striate.workflows.compare.evaluated_run import Contender
 from striate.workflows.compare.groups import Side
 from striate.workflows.compare.pairing import Pairing, pair
@@ -51,7 +56,7 @@ def matches(compared: Sequence[Side]) -> tuple[Match, ...]:
     """Match every side with the first, and correct the p-values for their number."""
     found = [_match(compared[0], side) for side in compared[1:]]
     tested = [i for i, match in enumerate(found) if match.p is not None]
-    corrected = holm([found[i].p or 0.0 for i in tested])
+    corrected = holm_correction([found[i].p or 0.0 for i in tested])
     for i, p in zip(tested, corrected, strict=True):
         found[i] = replace(found[i], corrected=p)
     return tuple(found)
@@ -78,7 +83,7 @@ def _of_images(first: Side, second: Side) -> Match:
         how="images",
         difference=paired.difference,
         interval=paired.interval,
-        p=paired.p,
+        p=paired.p_value,
     )
 
 
@@ -89,13 +94,16 @@ def _of_seeds(first: Side, second: Side) -> Match:
     differences = [pairing.paired.difference for pairing in pairings]
     several = min(len(first.runs), len(second.runs)) > 1
     if len(pairings) > 1:
-        how, effect = "seeds", paired_t(differences, overlap)
+        how, effect = "seeds", paired_t_test(differences, overlap)
     elif several:
         one, two = (side.values(lambda run: run.score.accuracy) for side in found)
-        how, effect = "unpaired", welch(one, two, overlap)
+        how, effect = "unpaired", welch_t_test(one, two, overlap)
     else:
         apart = differences[0] if differences else _mean(second) - _mean(first)
-        how, effect = "none", Effect(difference=apart, interval=None, p=None)
+        how, effect = (
+            "none",
+            MeanDifference(difference=apart, interval=None, p_value=None),
+        )
     return Match(
         first=first,
         second=second,
@@ -103,7 +111,7 @@ def _of_seeds(first: Side, second: Side) -> Match:
         how=how,
         difference=effect.difference,
         interval=effect.interval,
-        p=effect.p,
+        p=effect.p_value,
         overlap=overlap,
     )
 

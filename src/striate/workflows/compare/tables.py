@@ -90,7 +90,7 @@ MEASURES = (
         write="{:.4f}".format,
         spread="{:.4f} ± {:.4f}".format,
     ),
-    _share("calibration error", lambda run: run.score.calibration_error),
+    _share("calibration error", lambda run: run.score.ece),
     _count("images judged", lambda run: run.score.count),
     _count("parameters", _fact("parameters")),
     _count("multiply-adds", lambda run: run.macs),

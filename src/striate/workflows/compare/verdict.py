@@ -197,7 +197,7 @@ def _split(compared: Sequence[Side], split: str) -> Iterator[str]:
     if split == "val":
         yield (
             "These are the validation images, by which each run chose its weights: "
-            "the accuracies are optimiztic."
+            "the accuracies are optimistic."
         )
 
 

@@ -1,4 +1,4 @@
-"""`data augment`: from a set or a run to a folder with images and warnings."""
+"""`data augment`: a folder with augmented images and, for a run, warnings."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from striate.run import layout as names
 from striate.run.manifest import first_manifest, now, update_manifest
 from striate.run.recipe import Recipe, make_recipe
 from striate.run.run import Run
-from striate.workflows.data_augment import augment_grid as grid
+from striate.workflows.data_augment import augment_grid
 from striate.workflows.data_augment import label_safety_findings as safety_findings
-from striate.workflows.data_augment.label_safety import Safety, measure
+from striate.workflows.data_augment.label_safety import (
+    LabelSafety,
+    measure_label_safety,
+)
 
 PREVIEW, AMOUNTS = "preview.png", "amounts.csv"
 COLUMNS = (
-    "change",
+    "transform",
     "amount",
     "class",
     "images",
-    "right",
+    "correct",
     "low",
     "high",
     "most_frequent_error",
@@ -37,18 +40,18 @@ Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmented:
-    """Where the images are, and what was measured.
+class AugmentPreview:
+    """Result of `data augment`: the folder and what was measured.
 
     Args:
-        folder: With `report.html`, `preview.png`, and `amounts.csv` of a run.
-        augment: The ranges that were looked at.
-        safety: Of a run; None where there is no network to ask.
+        folder: Has `report.html`, `preview.png` and, for a run, `amounts.csv`.
+        augment: The ranges that were previewed.
+        safety: Robustness of the run's predictions; None for plain data.
     """
 
     folder: Path
     augment: Augment
-    safety: Safety | None
+    safety: LabelSafety | None
 
 
 def preview_augment(
@@ -57,19 +60,19 @@ def preview_augment(
     *,
     out: Path | None = None,
     overwrite: bool = False,
-    tick: Tick = lambda done, total: None,
-) -> Augmented:
-    """Show augmentation on a set; of a run, measure besides whether labels survive.
+    tick: Tick = lambda count, total: None,
+) -> AugmentPreview:
+    """Write a preview of augmentation; for a run, also test whether labels survive.
 
     Args:
         target: Data as for `train`; a run folder, its name, or the run itself.
-        settings: Settings of a recipe, over `six` or over the run's own.
-        out: The folder; `runs/augment/<data>` where not given.
-        overwrite: Replace such a folder that is there.
-        tick: Told (done, all) while a network is asked.
+        settings: Recipe settings, on top of `six` or of the run's own.
+        out: The folder to write; default `runs/augment/<data>`.
+        overwrite: Replace an existing folder of this kind.
+        tick: Called with (done, total) during predictions.
 
     Raises:
-        StriateError: The data or the settings do not admit it.
+        StriateError: The data or the settings are not valid.
     """
     run = target if isinstance(target, Run) else _run(target)
     if run is None:
@@ -78,35 +81,35 @@ def preview_augment(
     else:
         recipe = _of_run(run, settings)
         data = run.data
-        _ = run.model  # what cannot be read is told before anything is written
+        _ = run.model  # fails before anything is written
     with names.new_folder("augment", data.name, out, overwrite) as folder:
-        return _shown(folder, run, data, recipe, tick)
+        return _write(folder, run, data, recipe, tick)
 
 
-def _shown(
+def _write(
     folder: Path, run: Run | None, data: ImageData, recipe: Recipe, tick: Tick
-) -> Augmented:
-    """Write what augmentation shows and, of a run, what labels survive."""
+) -> AugmentPreview:
+    """Write the previews and, for a run, the label safety report."""
     augment = recipe.augmentation
     manifest = first_manifest(folder.name, data, recipe)
     write_json(folder / names.MANIFEST, {**manifest, "augment": asdict(augment)})
-    found = grid.sections(data, augment, recipe.seed)
-    save_images(_images(found), folder / PREVIEW)
+    sections = augment_grid.preview_sections(data, augment, recipe.seed)
+    save_images(_images(sections), folder / PREVIEW)
     safety = None
-    if run is not None and augment.moves | (augment.color > 0):
-        safety = measure(run, augment, tick=tick)
-        write_csv(folder / AMOUNTS, COLUMNS, safety_findings.rows(safety))
-        found = [*safety_findings.sections(safety), *found]
-    write_text(folder / names.REPORT, render(_page(data, run, recipe, found)))
+    if run is not None and augment.has_geometry | (augment.color > 0):
+        safety = measure_label_safety(run, augment, tick=tick)
+        write_csv(folder / AMOUNTS, COLUMNS, safety_findings.amount_rows(safety))
+        sections = [*safety_findings.label_safety_sections(safety), *sections]
+    write_text(folder / names.REPORT, render(_page(data, run, recipe, sections)))
     update_manifest(folder, status="done", finished=now())
-    return Augmented(folder=folder, augment=augment, safety=safety)
+    return AugmentPreview(folder=folder, augment=augment, safety=safety)
 
 
 def _run(target: str) -> Run | None:
-    """Return the run of that path or name, if there is one."""
-    for place in (Path(target), Path("runs/train") / target):
-        if names.is_run(place):
-            return Run(place)
+    """Return the run with this path or name, if there is one."""
+    for folder in (Path(target), Path("runs/train") / target):
+        if names.is_run(folder):
+            return Run(folder)
     return None
 
 
@@ -123,25 +126,25 @@ def _load(recipe: Recipe) -> ImageData:
 
 
 def _of_run(run: Run, settings: Mapping[str, Any]) -> Recipe:
-    """Return the run's recipe with other ranges; `six` where it had none at all."""
+    """Return the run's recipe with other ranges; `six` if it had no augmentation."""
     own = run.recipe.as_dict()
-    default = {} if run.recipe.augmentation.acts else {"augment": "six"}
+    default = {} if run.recipe.augmentation.is_active else {"augment": "six"}
     return make_recipe(own, default, settings)
 
 
-def _images(found: list[Section]) -> Images:
-    """Return single changes first: their sheets are small and share rows."""
-    sheets = grid.sheets(list(reversed(found)))
+def _images(sections: list[Section]) -> Images:
+    """Return all images, single transforms first: their grids are small."""
+    sheets = augment_grid.section_images(list(reversed(sections)))
     return Images(title="Augmentation", images=tuple(sheets))
 
 
 def _page(
-    data: ImageData, run: Run | None, recipe: Recipe, found: list[Section]
+    data: ImageData, run: Run | None, recipe: Recipe, sections: list[Section]
 ) -> Page:
-    network = f", judged by {run.path.name}" if run is not None else ""
+    network = f", predictions of {run.path.name}" if run is not None else ""
     return Page(
         title=f"{data.name} · augmentation",
         subtitle=f"{data.preprocess.spec}{network}",
-        sections=tuple(found),
+        sections=tuple(sections),
         footer=f"striate · seed {recipe.seed}",
     )

@@ -1,4 +1,4 @@
-"""`data augment`: what training images will look like, and what that may spoil."""
+"""Image grids of augmentation: all transforms combined, and each alone."""
 
 from __future__ import annotations
 
@@ -11,63 +11,64 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.findings import Column, Image, Images, Section, Table
-from striate.core.seeds import derive
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
+from striate.core.seeds import derive_seed
 from striate.data.augment.augment import Augment
-from striate.data.augment.pipeline import Views, changed
+from striate.data.augment.pipeline import AugmentPipeline, augment_batch
 from striate.data.augment.single_transform import (
-    DIRECTED,
-    WORDS,
-    Trial,
-    at,
-    coins,
-    furthest,
+    SIGNED,
+    TRANSFORM_NAMES,
+    SingleTransform,
+    random_signs,
+    range_ends,
+    single_params,
 )
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
 from striate.interpret.render import enlarge, tile, to_image
 from striate.run.images import evenly
 
-ALONE, TOGETHER = 3, 8  # images shown of single changes, and of all at once
-BOTH_WAYS = (-1.0, -0.5, 0.0, 0.5, 1.0)
-ONE_WAY = (0.0, 0.25, 0.5, 0.75, 1.0)
+SINGLE_COUNT, COMBINED_COUNT = 3, 8  # images shown
+SIGNED_STEPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+UNSIGNED_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 EPOCHS = 7
-LEAST, MOST = 48, 112  # pixels an image is drawn high
+MIN_HEIGHT, MAX_HEIGHT = 48, 112  # display height in pixels
 
 
-def sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
-    """Return the ranges, each change alone, and all of them together, as images."""
+def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
+    """Return grids of all transforms combined and of each alone, and the ranges."""
     subset = data.subset("train")
-    chosen = _one_of_each(subset)
+    index = _one_per_class(subset)
     return [
         Section(
-            title="All together",
-            lead="Left the image as it is, then as the network sees it in the "
-            f"first {EPOCHS} epochs of a run with seed {seed}.",
-            blocks=(together(data, augment, chosen[:TOGETHER], seed),),
+            title="All transforms combined",
+            lead="Left: the original image. Then the augmented inputs of the first "
+            f"{EPOCHS} epochs of a run with seed {seed}.",
+            blocks=(combined_grid(data, augment, index[:COMBINED_COUNT], seed),),
         ),
         Section(
-            title="Each alone",
-            lead="From one end of its range to the other. Geometry is one warp and "
-            "color one map, however many changes are on.",
-            blocks=(alone(data, augment, chosen[:ALONE]),),
+            title="Each transform alone",
+            lead="From one end of its range to the other.",
+            blocks=(single_grids(data, augment, index[:SINGLE_COUNT]),),
         ),
-        Section(title="Ranges", blocks=(ranges(augment),)),
+        Section(title="Ranges", blocks=(range_table(augment),)),
     ]
 
 
-def _one_of_each(subset: Subset) -> Tensor:
-    """Return the first image of each class, of classes spread over all of them."""
+def _one_per_class(subset: Subset) -> Tensor:
+    """Return the index of one image per class, for evenly spaced classes."""
     first = {int(label): i for i, label in reversed(list(enumerate(subset.labels)))}
-    kept = evenly([first[label] for label in sorted(first)], TOGETHER)
-    return torch.tensor(kept)
+    positions = evenly([first[label] for label in sorted(first)], COMBINED_COUNT)
+    return torch.tensor(positions)
 
 
-def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Images:
-    """Return a sheet: a row for each image, the first epochs from left to right."""
+def combined_grid(
+    data: ImageData, augment: Augment, index: Tensor, seed: int
+) -> Images:
+    """Return a grid: one row per image, the first epochs from left to right."""
     subset, p = data.subset("train"), data.preprocess
-    pixels = subset.gather(chosen)
-    views = Views(
+    pixels = subset.gather(index)
+    pipeline = AugmentPipeline(
         subset=subset,
         preprocess=p,
         augment=augment,
@@ -75,81 +76,97 @@ def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Im
         classes=data.num_classes,
     )
     columns = [pixels]
-    if augment.acts:
+    if augment.is_active:
         columns += [
-            levels(views(pixels, chosen, epoch)[0], p) for epoch in range(EPOCHS)
+            to_pixels(pipeline(pixels, index, epoch)[0], p) for epoch in range(EPOCHS)
         ]
-    labels = ", ".join(data.labels[int(subset.labels[i])] for i in chosen)
-    caption = f"The image, and epochs 1–{EPOCHS}"
-    sheet = _sheet(columns, caption, f"classes {labels}")
-    return Images(images=(sheet,))
+    labels = ", ".join(data.labels[int(subset.labels[i])] for i in index)
+    caption = f"original, then epochs 1–{EPOCHS}"
+    grid = _grid_image(columns, caption, f"classes {labels}")
+    return Images(images=(grid,))
 
 
-def alone(data: ImageData, augment: Augment, chosen: Tensor) -> Images:
-    """Return a sheet for each change that is on."""
-    pixels = data.subset("train").gather(chosen)
-    made = [
-        _stages(end, pixels, data.preprocess, augment.border)
-        for end in furthest(augment)
+def single_grids(data: ImageData, augment: Augment, index: Tensor) -> Images:
+    """Return a grid for each transform that is on."""
+    pixels = data.subset("train").gather(index)
+    images = [
+        _amounts_grid(range_end, pixels, data.preprocess, augment.border)
+        for range_end in range_ends(augment)
     ]
-    return Images(images=tuple(made))
+    return Images(images=tuple(images))
 
 
-def _stages(end: Trial, pixels: Tensor, preprocess: Preprocess, border: str) -> Image:
-    """Draw one change step by step to the end of its range."""
-    steps = [Trial(end.change, end.amount * step) for step in _steps(end)]
+def _amounts_grid(
+    range_end: SingleTransform, pixels: Tensor, preprocess: Preprocess, border: str
+) -> Image:
+    """Return a grid of one transform at several amounts up to its range end."""
+    steps = [
+        SingleTransform(range_end.name, range_end.amount * step)
+        for step in _steps(range_end)
+    ]
     columns = []
-    for place, trial in enumerate(steps):
-        signs = coins(len(pixels), trial, derive(place))
-        if end.change in DIRECTED:  # channels apart, or color would be brightness
+    for number, transform in enumerate(steps):
+        signs = random_signs(len(pixels), transform, derive_seed(number))
+        if (
+            range_end.name in SIGNED
+        ):  # alternate signs, or a color shift would be a brightness change
             signs[:] = 1 - 2 * (np.arange(signs.shape[1]) % 2)
-        if end.change in ("shear", "shift"):
+        if range_end.name in ("shear", "shift"):
             signs[:] = 1
-        draws = at(trial, preprocess.spec, signs)
+        params = single_params(transform, preprocess.spec, signs)
         columns.append(
-            levels(changed(pixels, draws, preprocess, end.augment(border)), preprocess)
+            to_pixels(
+                augment_batch(pixels, params, preprocess, range_end.augment(border)),
+                preprocess,
+            )
         )
     words = " · ".join(map(str, steps))
-    return _sheet(columns, WORDS[end.change].capitalize(), words)
+    return _grid_image(columns, TRANSFORM_NAMES[range_end.name].capitalize(), words)
 
 
-def _steps(end: Trial) -> Sequence[float]:
-    if end.change.startswith("flip"):
+def _steps(range_end: SingleTransform) -> Sequence[float]:
+    if range_end.name.startswith("flip"):
         return (0.0, 1.0)
-    return BOTH_WAYS if end.change in DIRECTED else ONE_WAY
+    return SIGNED_STEPS if range_end.name in SIGNED else UNSIGNED_STEPS
 
 
-def levels(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """Turn a network's input back into 8-bit pixels, (N, H, W, C)."""
+def to_pixels(x: Tensor, preprocess: Preprocess) -> Tensor:
+    """Undo the normalization: return 8-bit pixels, (N, H, W, C)."""
     mean = torch.tensor(preprocess.mean).view(1, -1, 1, 1)
     std = torch.tensor(preprocess.std).view(1, -1, 1, 1)
     values = (255 * (x.cpu() * std + mean)).round_().clamp_(0, 255)
     return values.byte().permute(0, 2, 3, 1)
 
 
-def _sheet(columns: Sequence[Tensor], caption: str, detail: str) -> Image:
-    """Lay batches out side by side: a row an image, a column a batch."""
-    drawn = [[_drawn(one) for one in column] for column in columns]
-    cells = [column[row] for row in range(len(drawn[0])) for column in drawn]
+def _grid_image(columns: Sequence[Tensor], caption: str, detail: str) -> Image:
+    """Return a grid image: one row per image, one column per batch."""
+    cells_by_column = [
+        [_display_size(pixels) for pixels in column] for column in columns
+    ]
+    cells = [
+        column[row]
+        for row in range(len(cells_by_column[0]))
+        for column in cells_by_column
+    ]
     return to_image(tile(cells, len(columns)), caption, detail)
 
 
-def _drawn(pixels: Tensor) -> np.ndarray:
-    """Bring an image to a size for people: small ones pixel by pixel."""
+def _display_size(pixels: Tensor) -> np.ndarray:
+    """Shrink a large image, or enlarge a small one by whole factors, for display."""
     height, width, channels = pixels.shape
-    if height > MOST:
+    if height > MAX_HEIGHT:
         planes = pixels.permute(2, 0, 1)[None].float()
-        sides = (MOST, max(1, round(width * MOST / height)))
+        sides = (MAX_HEIGHT, max(1, round(width * MAX_HEIGHT / height)))
         small = F.interpolate(planes, sides, mode="area")
         pixels = small[0].permute(1, 2, 0).round().byte()
-    shown: np.ndarray = pixels.numpy()
+    image: np.ndarray = pixels.numpy()
     if channels != 3:
-        shown = shown.mean(-1, keepdims=True).round().astype(np.uint8).repeat(3, -1)
-    return enlarge(shown, LEAST)
+        image = image.mean(-1, keepdims=True).round().astype(np.uint8).repeat(3, -1)
+    return enlarge(image, MIN_HEIGHT)
 
 
-def ranges(augment: Augment) -> Table:
-    """Return every setting and its value; what is off says so."""
+def range_table(augment: Augment) -> Table:
+    """Return a table of every setting and its value, `off` for 0."""
     rows = tuple(_row(name, value) for name, value in asdict(augment).items())
     columns = (
         Column(title="Setting", kind="code"),
@@ -161,13 +178,13 @@ def ranges(augment: Augment) -> Table:
 
 def _row(name: str, value: float | str) -> tuple[str, str, str]:
     help_ = Augment.__dataclass_fields__[name].metadata["help"]
-    said = value if isinstance(value, str) else f"{value:g}" if value else "off"
-    return f"--{name}", said, help_
+    text = value if isinstance(value, str) else f"{value:g}" if value else "off"
+    return f"--{name}", text, help_
 
 
-def sheets(found: Sequence[Section]) -> Iterator[Image]:
-    """Yield all images of sections."""
-    for section in found:
+def section_images(sections: Sequence[Section]) -> Iterator[Image]:
+    """Yield all images of some sections."""
+    for section in sections:
         for block in section.blocks:
             if isinstance(block, Images):
                 yield from block.images

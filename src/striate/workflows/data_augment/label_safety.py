@@ -1,8 +1,8 @@
-"""How far images can be changed before a network mistakes them, class by class.
+"""Label safety: per-class accuracy of a trained network on transformed images.
 
-An augmentation teaches that a changed image still is what it was. Where that is not
-so (a mirrored 2, a 6 stood on its head) it teaches something wrong. No rule knows that,
-but a trained network and images it has not learned from can say where to look.
+An augmentation teaches that a transformed image keeps its label. Where that is wrong (a
+mirrored 2, a 6 turned upside down) it teaches an error. No rule knows such cases, but
+the errors of a trained network on new images show where to look.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from torch import Tensor
 
 from striate.core import device as devices
 from striate.data.augment.augment import Augment
-from striate.data.augment.pipeline import changed
-from striate.data.augment.single_transform import Trial, at, coins, furthest
+from striate.data.augment.pipeline import augment_batch
+from striate.data.augment.single_transform import (
+    SingleTransform,
+    random_signs,
+    range_ends,
+    single_params,
+)
 from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
-from striate.metrics.classification import confusion_matrix, wilson
-from striate.metrics.significance import holm, no_loss
+from striate.metrics.classification import confusion_matrix
+from striate.metrics.intervals import wilson_interval
+from striate.metrics.significance import holm_correction, sign_test
 from striate.run.run import Run, judged_at_once
 
-# Beside the end of its range, each change is measured at these amounts.
+# Amounts at which each transform is measured, besides the end of its range.
 AMOUNTS: dict[str, tuple[float, ...]] = {
     "rotate": (5, 10, 15, 20, 30, 45, 90, 180),
     "shear": (5, 10, 20, 30, 45),
@@ -34,48 +40,48 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
     "scale": (0.1, 0.25, 0.5, 1.0),
     "shift": (0.05, 0.1, 0.2, 0.3),
 }
-LEVEL = 0.05  # chance of any false alarm among all classes and changes
-LEAST_LOSS = 0.05  # less is not worth a warning, however certain
-# A class looks like another if most of its lost images get that one's name, and
-# images of the rest get it at most a quarter as often. Without the second condition
-# any strange image would "look like" whatever a network calls strange images.
-CONCENTRATED, ELSEWHERE = 0.5, 0.25
+ALPHA = 0.05  # probability of any false alarm over all classes and transforms
+MIN_LOSS = 0.05  # a smaller loss gives no warning, even if significant
+# A class is mistaken for another if most of its new errors are predicted as that one,
+# and the remaining classes are predicted as it at most a quarter as often. Without the
+# second condition, a class that the network predicts for any unusual image would count.
+MIN_SHARE, MAX_OTHER_SHARE = 0.5, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a network said of images that were changed by one amount.
+class TransformedAccuracy:
+    """Predictions for images transformed by one amount, compared with the originals.
 
     Args:
-        trial: The change and the amount.
+        transform: The transform and its amount.
         counts: (classes, classes) images by true and predicted class.
-        lost: (classes,) images that were right unchanged and are wrong now.
-        won: (classes,) the other way round.
-        names: (classes, classes) the lost images by true and predicted class.
+        lost: (classes,) images correct before the transform and wrong after it.
+        gained: (classes,) images wrong before the transform and correct after it.
+        lost_counts: (classes, classes) the lost images by true and predicted class.
     """
 
-    trial: Trial
+    transform: SingleTransform
     counts: np.ndarray = field(repr=False)
     lost: np.ndarray = field(repr=False)
-    won: np.ndarray = field(repr=False)
-    names: np.ndarray = field(repr=False)
+    gained: np.ndarray = field(repr=False)
+    lost_counts: np.ndarray = field(repr=False)
 
     @property
-    def right(self) -> np.ndarray:
-        """Return right answers by class."""
+    def correct(self) -> np.ndarray:
+        """Return correct predictions by class."""
         return self.counts.diagonal()
 
     @property
     def accuracy(self) -> float:
-        """Return the share of right answers."""
-        return float(self.right.sum() / self.counts.sum())
+        """Return the accuracy over all classes."""
+        return float(self.correct.sum() / self.counts.sum())
 
     def errors(self, k: int) -> tuple[int, float, float]:
-        """Return a class's most frequent error.
+        """Return the most frequent error of class k.
 
         Returns:
-            The other class, the share of class k given its name, and the share of the
-            remaining classes given it too.
+            The predicted class, the share of class k predicted as it, and the share of
+            the remaining classes predicted as it.
         """
         wrong = self.counts[k].copy()
         wrong[k] = 0
@@ -83,189 +89,225 @@ class Measured:
         rest = np.ones(len(wrong), bool)
         rest[[k, other]] = False
         images = max(int(self.counts[rest].sum()), 1)
-        elsewhere = float(self.counts[rest, other].sum() / images)
-        return other, float(wrong[other] / max(int(self.counts[k].sum()), 1)), elsewhere
+        other_share = float(self.counts[rest, other].sum() / images)
+        return (
+            other,
+            float(wrong[other] / max(int(self.counts[k].sum()), 1)),
+            other_share,
+        )
 
-    def lookalike(self, k: int) -> tuple[int, float] | None:
-        """Return the class that most of class k looks like, and how much; or None."""
-        other, share, elsewhere = self.errors(k)
-        alike = share > CONCENTRATED and elsewhere <= ELSEWHERE * share
-        return (other, share) if alike else None
+    def mistaken_for(self, k: int) -> tuple[int, float] | None:
+        """Return the class that most of class k is mistaken for, and the share."""
+        other, predicted_share, other_share = self.errors(k)
+        mistaken = (
+            predicted_share > MIN_SHARE
+            and other_share <= MAX_OTHER_SHARE * predicted_share
+        )
+        return (other, predicted_share) if mistaken else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Danger:
-    """A class that suffers at the end of a change's range, beyond chance.
+class UnsafeLabel:
+    """A class with a significant loss of accuracy at the end of a range.
 
     Args:
-        trial: The change and the amount.
+        transform: The transform and its amount.
         label: The class.
-        before: Share of its images that is right unchanged.
-        after: The same, changed.
+        before: Accuracy of the class on original images.
+        after: Accuracy of the class on transformed images.
         interval: Wilson's 95 % interval of `after`.
-        count: Its images.
-        chance: Adjusted probability of such a loss where there is none.
-        taken_for: The name that most of its lost images are given.
-        share: How many of the lost ones that is.
-        elsewhere: Share of the remaining classes' images given that name.
+        count: Number of its images.
+        p_value: Exact McNemar test, Holm-adjusted.
+        predicted: Most frequent prediction for its lost images.
+        predicted_share: Share of the lost images with that prediction.
+        other_share: Share of the remaining classes' images with that prediction.
     """
 
-    trial: Trial
+    transform: SingleTransform
     label: str
     before: float
     after: float
     interval: tuple[float, float]
     count: int
-    chance: float
-    taken_for: str
-    share: float
-    elsewhere: float
+    p_value: float
+    predicted: str
+    predicted_share: float
+    other_share: float
 
     @property
     def mistaken(self) -> bool:
-        """Tell whether lost images look like one other class, and only they do."""
-        return self.share > CONCENTRATED and self.elsewhere <= ELSEWHERE * self.share
+        """True if the lost images are mistaken for one other class."""
+        return (
+            self.predicted_share > MIN_SHARE
+            and self.other_share <= MAX_OTHER_SHARE * self.predicted_share
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Safety:
-    """Accuracy against amount, per class, on images the network has not learned from.
+class LabelSafety:
+    """Accuracy against transform amount, per class, on images not used for training.
 
     Args:
-        split: Which part was judged.
+        split: Split that was evaluated.
         labels: Class names.
-        curves: By change, from amount 0 on.
-        ends: By change, the end of the range that was asked about.
-        dangers: What must be looked at, the worst first.
+        curves: By transform name, from amount 0 up.
+        ends: By transform name, the end of the requested range.
+        unsafe: Classes with a significant loss, the worst first.
     """
 
     split: str
     labels: tuple[str, ...]
-    curves: dict[str, tuple[Measured, ...]] = field(repr=False)
+    curves: dict[str, tuple[TransformedAccuracy, ...]] = field(repr=False)
     ends: dict[str, float]
-    dangers: tuple[Danger, ...]
+    unsafe: tuple[UnsafeLabel, ...]
 
     @property
     def images(self) -> int:
-        """Return how many images were judged."""
+        """Return the number of evaluated images."""
         first = next(iter(self.curves.values()))[0]
         return int(first.counts.sum())
 
 
-def measure(
+def measure_label_safety(
     run: Run,
     augment: Augment,
     split: str = "val",
-    tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Safety:
-    """Judge a run's network on images changed further and further.
+    tick: Callable[[int, int], None] = lambda count, total: None,
+) -> LabelSafety:
+    """Evaluate a run's network on images transformed by increasing amounts.
 
-    Every change is measured alone, in random directions, on the validation split: the
-    test split is for the one final judgement.
+    Every transform is measured alone, in random directions, on the validation split:
+    the test split is only for the final evaluation.
 
     Args:
         run: A finished run.
-        augment: Changes that are on, and their ranges.
-        split: Which of the run's parts to change.
-        tick: Told (done, all) after every amount.
+        augment: Transforms that are on, and their ranges.
+        split: Split of the run to evaluate on.
+        tick: Called with (done, total) after every amount.
     """
     images = run.data.subset(split)
-    ends = furthest(augment)
-    plans = {end.change: _amounts(end) for end in ends}
-    total = 1 + sum(len(amounts) - 1 for amounts in plans.values())
-    plain = _answers(run, images, Trial("rotate", 0.0), augment.border)
+    ends = range_ends(augment)
+    amounts_by_name = {range_end.name: _amounts(range_end) for range_end in ends}
+    total = 1 + sum(len(amounts) - 1 for amounts in amounts_by_name.values())
+    baseline = _predictions(run, images, SingleTransform("rotate", 0.0), augment.border)
     tick(1, total)
-    done = 1
-    curves: dict[str, tuple[Measured, ...]] = {}
-    for change, amounts in plans.items():
-        found = [_measured(run, images, Trial(change, 0.0), plain, plain)]
+    done_count = 1
+    curves: dict[str, tuple[TransformedAccuracy, ...]] = {}
+    for name, amounts in amounts_by_name.items():
+        points = [
+            _transformed_accuracy(
+                run, images, SingleTransform(name, 0.0), baseline, baseline
+            )
+        ]
         for amount in amounts[1:]:
-            trial = Trial(change, amount)
-            said = _answers(run, images, trial, augment.border)
-            found.append(_measured(run, images, trial, plain, said))
-            done += 1
-            tick(done, total)
-        curves[change] = tuple(found)
-    dangers = dangers_of(curves, ends, run.labels.names)
-    return Safety(
+            transform = SingleTransform(name, amount)
+            predictions = _predictions(run, images, transform, augment.border)
+            points.append(
+                _transformed_accuracy(run, images, transform, baseline, predictions)
+            )
+            done_count += 1
+            tick(done_count, total)
+        curves[name] = tuple(points)
+    unsafe = unsafe_labels(curves, ends, run.labels.names)
+    return LabelSafety(
         split=split,
         labels=run.labels.names,
         curves=curves,
-        ends={end.change: end.amount for end in ends},
-        dangers=dangers,
+        ends={range_end.name: range_end.amount for range_end in ends},
+        unsafe=unsafe,
     )
 
 
-def _amounts(end: Trial) -> list[float]:
-    return sorted({0.0, *AMOUNTS.get(end.change, ()), end.amount})
+def _amounts(range_end: SingleTransform) -> list[float]:
+    return sorted({0.0, *AMOUNTS.get(range_end.name, ()), range_end.amount})
 
 
-def _answers(run: Run, subset: Subset, trial: Trial, border: str) -> np.ndarray:
-    device = devices.choose(run.recipe.device)
+def _predictions(
+    run: Run, subset: Subset, transform: SingleTransform, border: str
+) -> np.ndarray:
+    device = devices.select_device(run.recipe.device)
     model = run.model.to(device)
-    batches = _batches(run, subset, trial, border, device)
-    said: np.ndarray = evaluate(model, batches).logits.argmax(1).numpy()
-    return said
+    batches = _batches(run, subset, transform, border, device)
+    predictions: np.ndarray = evaluate(model, batches).logits.argmax(1).numpy()
+    return predictions
 
 
 def _batches(
-    run: Run, subset: Subset, trial: Trial, border: str, device: torch.device
+    run: Run,
+    subset: Subset,
+    transform: SingleTransform,
+    border: str,
+    device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    augment = trial.augment(border)
-    signs = coins(len(subset), trial, run.recipe.seed)
+    augment = transform.augment(border)
+    signs = random_signs(len(subset), transform, run.recipe.seed)
     size = judged_at_once(run.preprocess.height, run.preprocess.width)
     for index in torch.split(torch.arange(len(subset)), size):
-        draws = at(trial, run.preprocess.spec, signs[index])
+        params = single_params(transform, run.preprocess.spec, signs[index])
         pixels = subset.gather(index).to(device)
-        yield changed(pixels, draws, run.preprocess, augment), subset.labels[index]
+        yield (
+            augment_batch(pixels, params, run.preprocess, augment),
+            subset.labels[index],
+        )
 
 
-def _measured(
-    run: Run, subset: Subset, trial: Trial, plain: np.ndarray, said: np.ndarray
-) -> Measured:
+def _transformed_accuracy(
+    run: Run,
+    subset: Subset,
+    transform: SingleTransform,
+    baseline: np.ndarray,
+    predictions: np.ndarray,
+) -> TransformedAccuracy:
     truth, size = subset.labels.numpy(), len(run.labels)
-    before, after = plain == truth, said == truth
+    before, after = baseline == truth, predictions == truth
     lost = before & ~after
-    return Measured(
-        trial=trial,
-        counts=confusion_matrix(truth, said, size),
+    return TransformedAccuracy(
+        transform=transform,
+        counts=confusion_matrix(truth, predictions, size),
         lost=np.bincount(truth[lost], minlength=size),
-        won=np.bincount(truth[~before & after], minlength=size),
-        names=confusion_matrix(truth[lost], said[lost], size),
+        gained=np.bincount(truth[~before & after], minlength=size),
+        lost_counts=confusion_matrix(truth[lost], predictions[lost], size),
     )
 
 
-def dangers_of(
-    curves: dict[str, tuple[Measured, ...]],
-    ends: Iterable[Trial],
+def unsafe_labels(
+    curves: dict[str, tuple[TransformedAccuracy, ...]],
+    ends: Iterable[SingleTransform],
     labels: Sequence[str],
-) -> tuple[Danger, ...]:
+) -> tuple[UnsafeLabel, ...]:
     """Test every class at the end of every range (McNemar, exact), Holm-adjusted."""
     cases = []
-    for end in ends:
-        (found,) = [m for m in curves[end.change] if m.trial == end]
-        cases += [(found, k) for k in range(len(labels)) if found.counts[k].sum()]
-    chances = [no_loss(int(m.lost[k]), int(m.won[k])) for m, k in cases]
-    dangers = [
-        _danger(m, k, chance, labels)
-        for (m, k), chance in zip(cases, holm(chances), strict=True)
-        if chance < LEVEL and (m.lost[k] - m.won[k]) >= LEAST_LOSS * m.counts[k].sum()
+    for range_end in ends:
+        (points,) = [
+            point for point in curves[range_end.name] if point.transform == range_end
+        ]
+        cases += [(points, k) for k in range(len(labels)) if points.counts[k].sum()]
+    p_values = [
+        sign_test(int(point.lost[k]), int(point.gained[k])) for point, k in cases
     ]
-    return tuple(sorted(dangers, key=lambda d: d.after - d.before))
+    unsafe = [
+        _unsafe_label(point, k, p_value, labels)
+        for (point, k), p_value in zip(cases, holm_correction(p_values), strict=True)
+        if p_value < ALPHA
+        and (point.lost[k] - point.gained[k]) >= MIN_LOSS * point.counts[k].sum()
+    ]
+    return tuple(sorted(unsafe, key=lambda d: d.after - d.before))
 
 
-def _danger(m: Measured, k: int, chance: float, labels: Sequence[str]) -> Danger:
-    count, right = int(m.counts[k].sum()), int(m.right[k])
-    named, _, elsewhere = m.errors(k)
-    return Danger(
-        trial=m.trial,
+def _unsafe_label(
+    point: TransformedAccuracy, k: int, p_value: float, labels: Sequence[str]
+) -> UnsafeLabel:
+    count, correct = int(point.counts[k].sum()), int(point.correct[k])
+    predicted, _, other_share = point.errors(k)
+    return UnsafeLabel(
+        transform=point.transform,
         label=labels[k],
-        before=(right + int(m.lost[k]) - int(m.won[k])) / count,
-        after=right / count,
-        interval=wilson(right, count),
+        before=(correct + int(point.lost[k]) - int(point.gained[k])) / count,
+        after=correct / count,
+        interval=wilson_interval(correct, count),
         count=count,
-        chance=chance,
-        taken_for=labels[named],
-        share=float(m.names[k][named] / m.lost[k]),
-        elsewhere=elsewhere,
+        p_value=p_value,
+        predicted=labels[predicted],
+        predicted_share=float(point.lost_counts[k][predicted] / point.lost[k]),
+        other_share=other_share,
     )

@@ -1,4 +1,4 @@
-"""What `safety` measured, in findings: what to be warned of, curves, tables."""
+"""Label safety as report blocks: warnings, tables and accuracy curves."""
 
 from __future__ import annotations
 
@@ -18,267 +18,287 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.data.augment.single_transform import WORDS, Trial
-from striate.metrics.classification import wilson
+from striate.data.augment.single_transform import TRANSFORM_NAMES, SingleTransform
+from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
 from striate.workflows.data_augment.label_safety import (
-    LEAST_LOSS,
-    LEVEL,
-    Danger,
-    Measured,
-    Safety,
+    ALPHA,
+    MIN_LOSS,
+    LabelSafety,
+    TransformedAccuracy,
+    UnsafeLabel,
 )
 
-WORST = 3  # classes drawn beside the mean
-LISTED = 12  # classes that suffer in the table; the CSV has all
+WORST_SHOWN = 3  # classes in a chart, besides the mean
+ROWS_SHOWN = 12  # rows of the table; the CSV has all
 READING = (
-    "Taken for one other class: if you would say so too, the label does not survive, "
-    "and a smaller range is right. If you would not, or where they are taken for many, "
-    "the network has not met such images, and training with the change may teach it. "
-    "A run that was trained with it decides: where a class loses on unchanged "
-    "images, the change was wrong."
+    "If a class is mistaken for one other class, look at the images. If you agree with "
+    "the prediction, the transform changes the label: use a smaller range. If you "
+    "disagree, or if the predictions differ, the network has not seen such images in "
+    "training, and training with this transform may help. To decide, train a run with "
+    "the transform: if a class loses accuracy on original images, the range is wrong."
 )
 AXES = {
-    "rotate": "degrees, either way",
-    "shear": "degrees, either way",
-    "warp": "share of the side that control points move",
-    "crop": "share of the side cut away",
-    "color": "share of the range, up or down",
-    "scale": "zoom in or out, factor − 1",
+    "rotate": "degrees, in both directions",
+    "shear": "degrees, in both directions",
+    "warp": "shift of control points, as a share of the side",
+    "crop": "removed share of the side",
+    "color": "share of the value range, up or down",
+    "scale": "zoom factor − 1, in or out",
     "shift": "share of the side",
 }
 
 
-def sections(safety: Safety) -> list[Section]:
-    """Return the warnings, and accuracy against amount."""
+def label_safety_sections(safety: LabelSafety) -> list[Section]:
+    """Return sections with the warnings and the accuracy curves."""
     split = "validation" if safety.split == "val" else safety.split
     lead = (
-        f"The network judged {safety.images:,} images of the {split} split, "
-        "each change alone. A loss is named if it is beyond chance among all classes "
-        f"and changes ({percent(LEVEL, 0)}) and above {percent(LEAST_LOSS, 0)}."
+        f"The network was evaluated on {safety.images:,} images of the {split} split, "
+        "one transform at a time. Listed are accuracy losses that are significant over "
+        f"all classes and transforms (level {percent(ALPHA, 0)}) and above "
+        f"{percent(MIN_LOSS, 0)}."
     )
     return [
         Section(
-            title="Does the label hold?",
+            title="Do labels survive the transforms?",
             lead=lead,
-            blocks=(*summary(safety), Prose(text=READING)),
+            blocks=(*label_safety_summary(safety), Prose(text=READING)),
         ),
         Section(
-            title="Accuracy against amount",
-            lead=f"All classes, and the {WORST} that lose most at the end of the "
-            "range; bands are 95 % intervals (Wilson).",
+            title="Accuracy by transform amount",
+            lead=f"All classes, and the {WORST_SHOWN} with the largest loss at the end "
+            "of the range. Bands: 95 % intervals (Wilson).",
             blocks=tuple(_curves(safety)),
         ),
     ]
 
 
-def summary(safety: Safety) -> list[Block]:
-    """Return what suffers, what is taken for what, and the ends of the ranges."""
-    said: list[Block] = [Prose(text=_nothing(safety), tone="good")]
-    if safety.dangers:
-        changes = dict.fromkeys(danger.trial.change for danger in safety.dangers)
-        said = [_warning(safety, change) for change in changes]
-        said.append(_suffering(safety))
-    alike = turned_into(safety)
-    return [*said, *([alike] if alike.rows else []), ends(safety)]
+def label_safety_summary(safety: LabelSafety) -> list[Block]:
+    """Return warnings, the tables of unsafe classes, and the range ends."""
+    blocks: list[Block] = [Prose(text=_all_safe(safety), tone="good")]
+    if safety.unsafe:
+        changes = dict.fromkeys(label.transform.name for label in safety.unsafe)
+        blocks = [_warning(safety, name) for name in changes]
+        blocks.append(_unsafe_table(safety))
+    mistaken = mistaken_table(safety)
+    return [*blocks, *([mistaken] if mistaken.rows else []), range_end_table(safety)]
 
 
-def _warning(safety: Safety, change: str) -> Prose:
-    """Say in a sentence how many classes suffer from a change, and which most."""
-    found = [d for d in safety.dangers if d.trial.change == change]
-    worst = found[0]
-    classes = "class suffers" if len(found) == 1 else "classes suffer"
+def _warning(safety: LabelSafety, name: str) -> Prose:
+    """Return a warning: how many classes lose accuracy, and the worst one."""
+    unsafe_here = [d for d in safety.unsafe if d.transform.name == name]
+    worst = unsafe_here[0]
+    classes = "class loses" if len(unsafe_here) == 1 else "classes lose"
     text = (
-        f"{_named(worst.trial)}: {len(found)} of {len(safety.labels)} {classes}, most "
-        f"'{worst.label}', from {percent(worst.before, 0)} to "
+        f"{_title(worst.transform)}: {len(unsafe_here)} of {len(safety.labels)} "
+        f"{classes} accuracy, most '{worst.label}', from {percent(worst.before, 0)} to "
         f"{percent(worst.after, 0)}."
     )
-    alike = [d for d in found if d.mistaken]
-    if alike:
-        pairs = ", ".join(f"'{d.label}' for '{d.taken_for}'" for d in alike)
-        text += f" Taken for one other class: {pairs}."
+    mistaken = [d for d in unsafe_here if d.mistaken]
+    if mistaken:
+        pairs = ", ".join(f"'{d.label}' for '{d.predicted}'" for d in mistaken)
+        text += f" Mistaken for one other class: {pairs}."
     return Prose(text=text, tone="warning")
 
 
-def _named(trial: Trial) -> str:
-    words = WORDS[trial.change].capitalize()
-    return words if trial.change.startswith("flip") else f"{words} {trial.range}"
+def _title(transform: SingleTransform) -> str:
+    words = TRANSFORM_NAMES[transform.name].capitalize()
+    return words if transform.name.startswith("flip") else f"{words} {transform.range}"
 
 
-def _suffering(safety: Safety) -> Table:
-    """Return one row a class that suffers, the worst first."""
+def _unsafe_table(safety: LabelSafety) -> Table:
+    """Return one row per class that loses accuracy, the worst first."""
     rows = tuple(
         (
-            _named(d.trial),
+            _title(d.transform),
             d.label,
             d.before,
             d.after,
             f"{100 * d.interval[0]:.0f}–{100 * d.interval[1]:.0f} %",
             d.count,
-            d.taken_for,
-            d.share,
+            d.predicted,
+            d.predicted_share,
         )
-        for d in safety.dangers[:LISTED]
+        for d in safety.unsafe[:ROWS_SHOWN]
     )
-    more = len(safety.dangers) - len(rows)
-    note = f"And {more} that lose less." if more else ""
+    more = len(safety.unsafe) - len(rows)
+    note = f"{more} more with a smaller loss." if more else ""
     columns = (
-        Column(title="Change"),
+        Column(title="Transform"),
         Column(title="Class"),
-        Column(title="Unchanged", kind="ratio"),
-        Column(title="Changed", kind="ratio"),
+        Column(title="Original", kind="ratio", hint="accuracy on original images"),
+        Column(
+            title="Transformed", kind="ratio", hint="accuracy on transformed images"
+        ),
         Column(title="95 % interval", rank=1),
         Column(title="Images", kind="integer", rank=2),
-        Column(title="Taken for"),
-        Column(title="Of the lost", kind="ratio"),
+        Column(title="Predicted as"),
+        Column(title="Of new errors", kind="ratio"),
     )
-    return Table(columns=columns, rows=rows, title="Classes that suffer", note=note)
+    return Table(
+        columns=columns, rows=rows, title="Classes that lose accuracy", note=note
+    )
 
 
-def turned_into(safety: Safety) -> Table:
-    """Return at which amount most of a class first looks like one other class."""
+def mistaken_table(safety: LabelSafety) -> Table:
+    """Return the amount at which most of a class is mistaken for another class."""
     rows: list[tuple[Cell, ...]] = []
-    for change, curve in safety.curves.items():
+    for name, curve in safety.curves.items():
         for k in _classes(curve[0]):
-            for m in curve[1:]:
-                alike = m.lookalike(k)
-                if alike is not None:
-                    within = "yes" if m.trial.amount <= safety.ends[change] else ""
-                    shown = (safety.labels[k], safety.labels[alike[0]], alike[1])
-                    rows.append((WORDS[change], m.trial.range, *shown, within))
+            for point in curve[1:]:
+                mistaken = point.mistaken_for(k)
+                if mistaken is not None:
+                    within = (
+                        "yes" if point.transform.amount <= safety.ends[name] else ""
+                    )
+                    fields_ = (
+                        safety.labels[k],
+                        safety.labels[mistaken[0]],
+                        mistaken[1],
+                    )
+                    rows.append(
+                        (TRANSFORM_NAMES[name], point.transform.range, *fields_, within)
+                    )
                     break
     columns = (
-        Column(title="Change"),
+        Column(title="Transform"),
         Column(title="Amount"),
         Column(title="Class"),
-        Column(title="Taken for"),
-        Column(title="Of its images", kind="ratio"),
-        Column(title="In the range"),
+        Column(title="Predicted as"),
+        Column(title="Share", kind="ratio", hint="of the images of the class"),
+        Column(title="In range", hint="amount within the chosen range"),
     )
-    note = "Images of the other classes get that name at most a quarter as often."
-    title = "What most of a class looks like, further out too"
+    note = "Images of the other classes get this prediction at most a quarter as often."
+    title = "Classes mistaken for one other class, also beyond the range"
     return Table(columns=columns, rows=tuple(rows), title=title, note=note)
 
 
-def danger_dict(danger: Danger) -> dict[str, object]:
-    """Return a danger as JSON values."""
-    fields = asdict(danger)
-    trial = fields.pop("trial")
-    return {**trial, **fields, "mistaken": danger.mistaken}
+def unsafe_label_dict(label: UnsafeLabel) -> dict[str, object]:
+    """Return an unsafe class as JSON values."""
+    fields = asdict(label)
+    transform = fields.pop("transform")
+    names = {"transform": transform["name"], "amount": transform["amount"]}
+    return {**names, **fields, "mistaken": label.mistaken}
 
 
-def _nothing(safety: Safety) -> str:
-    """Say that nothing was found, and what could not have been."""
+def _all_safe(safety: LabelSafety) -> str:
+    """Return the sentence for no significant loss, with the smallest detectable one."""
     first = next(iter(safety.curves.values()))[0]
     tests = len(safety.curves) * len(_classes(first))
-    # The rarest outcome, every changed answer a loss, has a chance of 1 in 2^losses.
-    least = math.ceil(math.log2(tests / LEVEL))
+    # The rarest outcome, every changed prediction a loss, has probability 2^-losses.
+    least = math.ceil(math.log2(tests / ALPHA))
     return (
-        "No class loses beyond chance at the end of any range. A class that loses "
-        f"fewer than {least} of its images could not have been told from chance."
+        "No class loses accuracy significantly at the end of any range. A loss of "
+        f"fewer than {least} images of a class could not be detected."
     )
 
 
-def ends(safety: Safety) -> Table:
-    """Return one row a change: the mean and the worst class at the end of its range."""
+def range_end_table(safety: LabelSafety) -> Table:
+    """Return one row per transform: accuracy at the end of its range."""
     rows = []
-    for change, curve in safety.curves.items():
-        found = _end(safety, change)
+    for name, curve in safety.curves.items():
+        unsafe_here = _end(safety, name)
         before = curve[0]
-        worst = _falling(curve[0], found)[0]
-        count = int(found.counts[worst].sum())
+        worst = _by_loss(curve[0], unsafe_here)[0]
+        count = int(unsafe_here.counts[worst].sum())
         rows.append(
             (
-                WORDS[change],
-                found.trial.range,
+                TRANSFORM_NAMES[name],
+                unsafe_here.transform.range,
                 before.accuracy,
-                found.accuracy,
+                unsafe_here.accuracy,
                 safety.labels[worst],
-                float(before.right[worst]) / count,
-                float(found.right[worst]) / count,
+                float(before.correct[worst]) / count,
+                float(unsafe_here.correct[worst]) / count,
             )
         )
     columns = (
-        Column(title="Change"),
+        Column(title="Transform"),
         Column(title="End of range", key="amount"),
-        Column(title="Unchanged", kind="ratio", key="accuracy_unchanged"),
-        Column(title="Changed", kind="ratio", key="accuracy_changed"),
+        Column(title="Original", kind="ratio", key="accuracy_original"),
+        Column(title="Transformed", kind="ratio", key="accuracy_transformed"),
         Column(title="Worst class", key="worst_class"),
-        Column(title="Its unchanged", kind="ratio", key="worst_unchanged", rank=1),
-        Column(title="Its changed", kind="ratio", key="worst_changed"),
+        Column(title="Its original", kind="ratio", key="worst_original", rank=1),
+        Column(title="Its transformed", kind="ratio", key="worst_transformed"),
     )
-    return Table(columns=columns, rows=tuple(rows), title="At the end of each range")
+    return Table(
+        columns=columns, rows=tuple(rows), title="Accuracy at the end of each range"
+    )
 
 
-def _end(safety: Safety, change: str) -> Measured:
-    """Return the measurement at the end of the range, which need not be the last."""
-    wanted = safety.ends[change]
-    (found,) = [m for m in safety.curves[change] if m.trial.amount == wanted]
-    return found
+def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
+    """Return the measurement at the range end, which need not be the last."""
+    amount = safety.ends[name]
+    (unsafe_here,) = [
+        point for point in safety.curves[name] if point.transform.amount == amount
+    ]
+    return unsafe_here
 
 
-def _falling(before: Measured, after: Measured) -> list[int]:
-    """Return classes that occur, those that lose most first."""
-    loss = (before.right - after.right) / np.maximum(before.counts.sum(1), 1)
+def _by_loss(before: TransformedAccuracy, after: TransformedAccuracy) -> list[int]:
+    """Return classes that have images, the largest loss first."""
+    loss = (before.correct - after.correct) / np.maximum(before.counts.sum(1), 1)
     return sorted(_classes(before), key=lambda k: -loss[k])
 
 
-def _classes(measured: Measured) -> list[int]:
+def _classes(measured: TransformedAccuracy) -> list[int]:
     return [k for k, count in enumerate(measured.counts.sum(1)) if count]
 
 
-def _curves(safety: Safety) -> Iterator[Curve]:
-    for change, curve in safety.curves.items():
+def _curves(safety: LabelSafety) -> Iterator[Curve]:
+    for name, curve in safety.curves.items():
         if len(curve) < 3:
-            continue  # a mirror has no amounts between
-        worst = _falling(curve[0], _end(safety, change))[:WORST]
+            continue  # a flip has no amounts between
+        worst = _by_loss(curve[0], _end(safety, name))[:WORST_SHOWN]
         yield Curve(
-            title=WORDS[change].capitalize(),
-            x_label=AXES[change],
+            title=TRANSFORM_NAMES[name].capitalize(),
+            x_label=AXES[name],
             y_label="accuracy",
             percent_y=True,
-            mark=(safety.ends[change], "range"),
+            mark=(safety.ends[name], "range"),
             series=(
-                _series("all", curve, None),
-                *(_series(f"'{safety.labels[k]}'", curve, k) for k in worst),
+                _accuracy_series("all", curve, None),
+                *(_accuracy_series(f"'{safety.labels[k]}'", curve, k) for k in worst),
             ),
         )
 
 
-def _series(name: str, curve: tuple[Measured, ...], k: int | None) -> Series:
+def _accuracy_series(
+    name: str, curve: tuple[TransformedAccuracy, ...], k: int | None
+) -> Series:
     pairs = [
-        (int(m.right.sum()), int(m.counts.sum()))
+        (int(point.correct.sum()), int(point.counts.sum()))
         if k is None
-        else (int(m.right[k]), int(m.counts[k].sum()))
-        for m in curve
+        else (int(point.correct[k]), int(point.counts[k].sum()))
+        for point in curve
     ]
-    bands = [wilson(*pair) for pair in pairs]
+    bands = [wilson_interval(*pair) for pair in pairs]
     return Series(
         name=name,
-        x=tuple(m.trial.amount for m in curve),
-        y=tuple(right / count for right, count in pairs),
+        x=tuple(point.transform.amount for point in curve),
+        y=tuple(correct / count for correct, count in pairs),
         low=tuple(low for low, _ in bands),
         high=tuple(high for _, high in bands),
     )
 
 
-def rows(safety: Safety) -> Iterator[tuple[object, ...]]:
-    """Yield change, amount, class, images, right, low, high, most frequent error."""
-    for change, curve in safety.curves.items():
-        for m in curve:
-            for k in _classes(m):
-                count, right = int(m.counts[k].sum()), int(m.right[k])
-                wrong = m.counts[k].copy()
+def amount_rows(safety: LabelSafety) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of `amounts.csv`: one per transform, amount and class."""
+    for name, curve in safety.curves.items():
+        for point in curve:
+            for k in _classes(point):
+                count, correct = int(point.counts[k].sum()), int(point.correct[k])
+                wrong = point.counts[k].copy()
                 wrong[k] = 0
-                named = safety.labels[int(wrong.argmax())] if wrong.any() else ""
-                low, high = wilson(right, count)
-                shown = (f"{low:.4f}", f"{high:.4f}")
+                predicted = safety.labels[int(wrong.argmax())] if wrong.any() else ""
+                low, high = wilson_interval(correct, count)
+                fields_ = (f"{low:.4f}", f"{high:.4f}")
                 yield (
-                    change,
-                    m.trial.amount,
+                    name,
+                    point.transform.amount,
                     safety.labels[k],
                     count,
-                    right,
-                    *shown,
-                    named,
+                    correct,
+                    *fields_,
+                    predicted,
                 )

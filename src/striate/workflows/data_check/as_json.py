@@ -1,4 +1,4 @@
-"""What `data check` leaves for programs: JSON of every file, a table to train on."""
+"""Output files of `data check`: JSON, the label ranking, and a table for training."""
 
 from __future__ import annotations
 
@@ -8,81 +8,85 @@ from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.files import write_csv
-from striate.data.check.check import Checked
-from striate.data.check.duplicates import linked_groups
-from striate.data.check.finding import Finding, Group
-from striate.data.check.label_error_findings import Doubts
+from striate.data.check.check import DataCheckResult
+from striate.data.check.duplicates import connected_components
+from striate.data.check.finding import Finding, ImageGroup
+from striate.data.check.label_errors import LabelErrors
 from striate.data.check.scan import file_of
 
-RANKED = (
-    *("rank", "looks_like", "probability", "of_label", "support"),
-    "believed_wrong",
+RANKING_COLUMNS = (
+    *("rank", "suggested_label", "probability", "label_probability", "label_quality"),
+    "suspected",
 )
 
 
-def as_dict(found: Checked) -> dict[str, Any]:
-    """Return everything as JSON values, every file included."""
-    whole: dict[str, Any] = {
-        "data": found.source.name,
-        "seen": found.seen,
-        "used": len(found.items),
-        "quarantined": len(found.quarantined),
-        "ignored": len(found.ignored),
-        "classes": dict(found.classes),
-        "unsearched_for_near_duplicates": found.unsearched,
-        "findings": [_finding_dict(found, finding) for finding in found.findings],
-        "files": list(found.files()),
+def as_dict(result: DataCheckResult) -> dict[str, Any]:
+    """Return the result with every file, as JSON values."""
+    data: dict[str, Any] = {
+        "data": result.source.name,
+        "file_count": result.file_count,
+        "used": len(result.items),
+        "quarantined": len(result.quarantined),
+        "ignored": len(result.ignored),
+        "classes": dict(result.classes),
+        "unsearched_for_near_duplicates": result.unsearched,
+        "findings": [_finding_dict(result, finding) for finding in result.findings],
+        "files": list(result.files()),
     }
-    return whole if found.doubts is None else _with_doubts(whole, found.doubts)
+    if result.label_errors is None:
+        return data
+    return _with_label_errors(data, result.label_errors)
 
 
-def _with_doubts(whole: dict[str, Any], doubts: Doubts) -> dict[str, Any]:
-    """Add the judgement of all labels, and to each used file that of its own."""
-    judged, names = doubts.judged, doubts.names
-    for doubt in doubts.ranking():
-        shown = {name: getattr(doubt, name) for name in RANKED}
-        whole["files"][doubt.position]["doubt"] = shown
-    whole["labels"] = {
-        "judged": int(judged.judged.sum()),
-        "doubted": len(judged.wrong),
-        "estimated_wrong": round(judged.estimate, 2),
-        "agreement": round(judged.agreement, 4),
+def _with_label_errors(
+    data: dict[str, Any], label_errors: LabelErrors
+) -> dict[str, Any]:
+    """Add the label check, and its values for each used file."""
+    analysis, names = label_errors.analysis, label_errors.names
+    for row in label_errors.ranking():
+        values = {name: getattr(row, name) for name in RANKING_COLUMNS}
+        data["files"][row.position]["label_check"] = values
+    data["labels"] = {
+        "checked": int(analysis.has_prediction.sum()),
+        "suspected": len(analysis.suspected),
+        "estimated_wrong": round(analysis.estimate, 2),
+        "agreement": round(analysis.agreement, 4),
         "confusions": [
             {
-                "label": names[cell.given],
-                "looks_like": names[cell.other],
-                "doubted": cell.doubted,
+                "label": names[cell.label],
+                "suggested_label": names[cell.suggested],
+                "suspected": cell.suspected_count,
                 "estimated_wrong": round(cell.estimate, 2),
             }
-            for cell in judged.confusions
+            for cell in analysis.confusions
         ],
-        "model": doubts.model,
-        "folds": doubts.folds,
-        "epochs": doubts.epochs,
-        "seconds": round(doubts.seconds, 2),
+        "model": label_errors.model,
+        "folds": label_errors.folds,
+        "epochs": label_errors.epochs,
+        "seconds": round(label_errors.seconds, 2),
     }
-    return whole
+    return data
 
 
-def save_ranking(found: Checked, path: Path) -> None:
-    """Write a CSV of every used image, the most doubted label first.
+def save_ranking(result: DataCheckResult, path: Path) -> None:
+    """Write a CSV of every used image, the lowest label quality first.
 
     Raises:
-        SettingError: The labels were not judged.
+        SettingError: The labels were not checked.
     """
-    if found.doubts is None:
-        what = "a ranking of labels needs them judged"
+    if result.label_errors is None:
+        what = "a ranking needs checked labels"
         raise SettingError(what, where="--ranking", fix="add --labels")
-    rows = (
-        (found.items[d.position].record.path, d.label, *(getattr(d, n) for n in RANKED))
-        for d in found.doubts.ranking()
-    )
-    write_csv(path, ("image_path", "label", *RANKED), rows)
+    rows = []
+    for row in result.label_errors.ranking():
+        values = (getattr(row, name) for name in RANKING_COLUMNS)
+        rows.append((result.items[row.position].record.path, row.label, *values))
+    write_csv(path, ("image_path", "label", *RANKING_COLUMNS), rows)
 
 
-def _finding_dict(found: Checked, finding: Finding) -> dict[str, Any]:
-    def paths(group: Group) -> list[str]:
-        return [found.items[i].record.path for i in group.members]
+def _finding_dict(result: DataCheckResult, finding: Finding) -> dict[str, Any]:
+    def paths(group: ImageGroup) -> list[str]:
+        return [result.items[i].record.path for i in group.members]
 
     return {
         "kind": finding.kind,
@@ -90,44 +94,49 @@ def _finding_dict(found: Checked, finding: Finding) -> dict[str, Any]:
         "what": finding.what,
         "why": finding.why,
         "do": finding.fix,
-        "groups": [{"paths": paths(g), "note": g.note} for g in finding.groups],
+        "groups": [
+            {"paths": paths(group), "note": group.note} for group in finding.groups
+        ],
         "files": [
-            {"path": s.path, "reason": s.reason, "detail": s.detail}
-            for s in finding.files
+            {"path": skip.path, "reason": skip.reason, "detail": skip.detail}
+            for skip in finding.files
         ],
     }
 
 
-def save_table(found: Checked, path: Path) -> None:
-    """Write a CSV to train on, in which copies share a group.
+def save_training_table(result: DataCheckResult, path: Path) -> None:
+    """Write a CSV for training, in which duplicates share a group.
 
     Raises:
-        SettingError: The images have no files of their own on this machine.
+        SettingError: The images are not local files.
     """
-    if found.source.root is None:
-        held = (
-            "in arrays, not files"
-            if found.source.files is None
-            else ("in shards or at an address, where a table cannot name them")
+    if result.source.root is None:
+        location = (
+            "are in arrays, not files"
+            if result.source.files is None
+            else "are in shards or at an address, and a table can only name local files"
         )
-        what = f"'{found.source.name}' holds its images {held}"
+        what = f"the images of '{result.source.name}' {location}"
         raise SettingError(what, where="--csv", fix="leave --csv out")
-    family = {i: f"copies-{k}" for k, g in enumerate(kept_together(found)) for i in g}
+    groups = enumerate(split_groups(result))
+    group_names = {i: f"duplicates-{k}" for k, members in groups for i in members}
     columns = ("image_path", "label", "split", "group")
     rows = []
-    for position, item in enumerate(found.items):
+    for position, item in enumerate(result.items):
         record = item.record
-        place = os.path.relpath(file_of(found.source, record), path.parent)
-        group = family.get(position, record.group or "")
-        rows.append((place, record.label, record.split or "", group))
+        name = os.path.relpath(file_of(result.source, record), path.parent)
+        group = group_names.get(position, record.group or "")
+        rows.append((name, record.label, record.split or "", group))
     write_csv(path, columns, rows)
 
 
-def kept_together(found: Checked) -> list[list[int]]:
-    """Return what must stay together: copies, and the groups that were given."""
-    links = [(f[0], other) for f in found.copies.families for other in f[1:]]
-    first: dict[str, int] = {}
-    for position, item in enumerate(found.items):
+def split_groups(result: DataCheckResult) -> list[list[int]]:
+    """Return groups of images that must stay in one split: duplicates and groups."""
+    links = [(g[0], other) for g in result.duplicates.groups for other in g[1:]]
+    first_of_group: dict[str, int] = {}
+    for position, item in enumerate(result.items):
         if item.record.group:
-            links.append((first.setdefault(item.record.group, position), position))
-    return linked_groups(len(found.items), links)
+            links.append(
+                (first_of_group.setdefault(item.record.group, position), position)
+            )
+    return connected_components(len(result.items), links)

@@ -1,12 +1,11 @@
-"""`data check` in one call: what images show, and what networks make of it."""
+"""`data check` as one function: check the images and, optionally, the labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from striate.data.check import check
-from striate.data.check.check import Checked
+from striate.data.check.check import DataCheckResult, check_images
 from striate.data.check.scan import Tick
 from striate.data.sources.source import Source
 
@@ -19,30 +18,31 @@ def check_data(
     since: Mapping[str, str] | None = None,
     workers: int | None = None,
     tick: Tick | None = None,
-) -> Checked:
-    """Check a set of images without writing anything.
+) -> DataCheckResult:
+    """Check a data set before training, without writing anything.
 
     Args:
-        data: A named set, a folder, a CSV, IDX files, shards, an address, or a source.
-        near: Look for near-duplicates too.
-        labels: Train small networks too, and tell which labels they doubt; the ranking
-            of all images is then `doubts.ranking()`.
-        since: Hashes of an earlier check, to tell what changed.
-        workers: Decoding processes; as many as processors where not given.
-        tick: Called with (done, all) while decoding, and again while training.
+        data: A data set name, a folder, a CSV, IDX files, tar shards, an address, or a
+            source.
+        near: Search for near-duplicates too.
+        labels: Search for label errors too, by cross-validation of small networks; the
+            ranking of all images is `label_errors.ranking()`.
+        since: Hashes of an earlier check, to report changes.
+        workers: Number of decoding processes; default the number of processors.
+        tick: Called with (done, total) while decoding, and again while training.
 
     Raises:
-        DataError: Nothing is there, or its layout is not one that is read.
+        DataError: There is no such data set, or its layout is not supported.
 
     Example:
-        >>> check_data("digits", near=False).good
+        >>> check_data("digits", near=False).ok
         True
     """
-    found = check.check_data(data, near=near, since=since, workers=workers, tick=tick)
+    result = check_images(data, near=near, since=since, workers=workers, tick=tick)
     if not labels:
-        return found
+        return result
     from striate.workflows.data_check.label_errors import (
-        doubt_labels,  # which brings torch
+        find_label_errors,  # which brings torch
     )
 
-    return doubt_labels(found, tick=tick)
+    return find_label_errors(result, tick=tick)

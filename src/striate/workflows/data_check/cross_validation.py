@@ -1,4 +1,4 @@
-"""Networks that each judge the images which they did not learn: cross-validation."""
+"""Cross-validation: every image is predicted by a network not trained on it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from striate.core import device as devices
-from striate.core.seeds import derive
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
+from striate.core.seeds import derive_seed
 from striate.data.batches import Batches
 from striate.data.channel_stats import channel_mean_std
 from striate.data.subset import Subset
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.evaluate import evaluate
 from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
-from striate.engine.train_state import EpochDone, StepDone
 from striate.models.catalogue import create_model
 from striate.run.recipe import Recipe
 from striate.run.run import judged_at_once
@@ -29,29 +29,29 @@ Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What one network says of the fold that it did not learn.
+class FoldPrediction:
+    """Predictions of one network for the fold that it was not trained on.
 
     Args:
-        rows: (n,) rows of the part.
+        rows: (n,) rows of the subset.
         probs: (n, C) probabilities.
-        known: (C,) whether it has learned an image of the class.
+        trained_classes: (C,) true if it was trained on an image of the class.
     """
 
     rows: np.ndarray = field(repr=False)
     probs: np.ndarray = field(repr=False)
-    known: np.ndarray = field(repr=False)
+    trained_classes: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jury:
-    """Images, and how networks learn them.
+class CrossValidation:
+    """Images, and the settings to train networks on them.
 
     Args:
         subset: All images.
-        preprocess: How they meet a network; measured anew for each.
-        classes: How many there are.
-        recipe: Settings of each training.
+        preprocess: Preprocessing; mean and std are computed for each network.
+        classes: Number of classes.
+        recipe: Training settings of each network.
     """
 
     subset: Subset
@@ -59,32 +59,35 @@ class Jury:
     classes: int
     recipe: Recipe
 
-    def verdicts(self, folds: np.ndarray, tick: Tick) -> Iterator[Verdict]:
-        """Yield what each fold's network says; the same seed says the same.
+    def predictions(self, folds: np.ndarray, tick: Tick) -> Iterator[FoldPrediction]:
+        """Yield the predictions for each fold; the same seed gives the same result.
 
         Args:
-            folds: (N,) number of the fold that each row of the part is in.
-            tick: Called with (done, all), in images learned from.
+            folds: (N,) fold of each row of the subset.
+            tick: Called with (done, total), in training images.
         """
         numbers = np.unique(folds)
         total = (len(numbers) - 1) * len(folds) * self.recipe.epochs
         counter = _Counter(tick, total)
         for fold in numbers.tolist():
-            held, learned = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            if len(learned):
-                yield self._verdict(fold, held, learned, counter)
+            val_rows, train_rows = (
+                np.flatnonzero(folds == fold),
+                np.flatnonzero(folds != fold),
+            )
+            if len(train_rows):
+                yield self._predict_fold(fold, val_rows, train_rows, counter)
 
-    def _verdict(
-        self, fold: int, held: np.ndarray, learned: np.ndarray, counter: _Counter
-    ) -> Verdict:
-        train, test = (
-            self.subset.take(learned.tolist()),
-            self.subset.take(held.tolist()),
+    def _predict_fold(
+        self, fold: int, val_rows: np.ndarray, train_rows: np.ndarray, counter: _Counter
+    ) -> FoldPrediction:
+        train, val = (
+            self.subset.take(train_rows.tolist()),
+            self.subset.take(val_rows.tolist()),
         )
         mean, std = channel_mean_std(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
-        seed = derive(self.recipe.seed, "fold", fold)
-        device = devices.choose(self.recipe.device)
+        seed = derive_seed(self.recipe.seed, "fold", fold)
+        device = devices.select_device(self.recipe.device)
         batches = Batches(
             subset=train,
             preprocess=preprocess,
@@ -93,22 +96,26 @@ class Jury:
             seed=seed,
             device=device,
         )
-        ahead = Batches(
-            subset=test,
+        val_batches = Batches(
+            subset=val,
             preprocess=preprocess,
             batch_size=judged_at_once(preprocess.height, preprocess.width),
             shuffle=False,
             device=device,
         )
-        model = self._network(seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.random.fork_rng(devices=[]), devices.flushed_denormals():
-            torch.manual_seed(derive(seed, "dropout"))
-            self._learn(model, batches, ahead, counter)
-            said = evaluate(model, ahead(0))
-        known = np.bincount(train.labels.numpy(), minlength=self.classes) > 0
-        return Verdict(rows=held, probs=said.probs.numpy(), known=known)
+        model = self._create_model(seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.random.fork_rng(devices=[]), devices.flush_denormals():
+            torch.manual_seed(derive_seed(seed, "dropout"))
+            self._train(model, batches, val_batches, counter)
+            evaluation = evaluate(model, val_batches(0))
+        trained_classes = np.bincount(train.labels.numpy(), minlength=self.classes) > 0
+        return FoldPrediction(
+            rows=val_rows,
+            probs=evaluation.probs.numpy(),
+            trained_classes=trained_classes,
+        )
 
-    def _network(self, seed: int) -> nn.Module:
+    def _create_model(self, seed: int) -> nn.Module:
         return create_model(
             auto_model(self.preprocess.channels),
             num_classes=self.classes,
@@ -117,34 +124,38 @@ class Jury:
             seed=seed,
         )
 
-    def _learn(
-        self, model: nn.Module, batches: Batches, ahead: Batches, counter: _Counter
+    def _train(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        val_batches: Batches,
+        counter: _Counter,
     ) -> None:
         recipe = self.recipe.resolved()
         lr = recipe.rate
         optimizer = make_optimizer(
             model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
         )
-        plan = FitConfig(
+        fit_config = FitConfig(
             epochs=recipe.epochs,
             lr=lr,
             schedule=SCHEDULES[recipe.schedule],
             label_smoothing=recipe.label_smoothing,
         )
-        # No epoch is chosen by how it judges the fold, or its answers would be learned.
-        fit(model, optimizer, batches, ahead, plan, (counter,))
+        # The last epoch is used; choosing one on the fold would use its labels.
+        fit(model, optimizer, batches, val_batches, fit_config, (counter,))
 
 
 class _Counter:
-    """An observer of the loop that counts images over all trainings."""
+    """A callback that counts training images over all networks."""
 
     def __init__(self, tick: Tick, total: int) -> None:
-        self._tick, self._total, self._done = tick, total, 0
+        self._tick, self._total, self._count = tick, total, 0
 
-    def on_step(self, done: StepDone) -> None:
-        """Count a step's images."""
-        self._done += done.images
-        self._tick(self._done, self._total)
+    def on_step_end(self, event: StepResult, /) -> None:
+        """Count the images of a step."""
+        self._count += event.images
+        self._tick(self._count, self._total)
 
-    def on_epoch(self, done: EpochDone) -> None:
-        """Take no note."""
+    def on_epoch_end(self, event: EpochResult, /) -> None:
+        """Do nothing."""

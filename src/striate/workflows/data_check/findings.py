@@ -1,4 +1,4 @@
-"""What `data check` shows: its findings in words, with their images on a page."""
+"""Report of `data check`: the findings for the terminal and for the HTML page."""
 
 from __future__ import annotations
 
@@ -19,130 +19,143 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.data.check.check import Checked
-from striate.data.check.finding import Finding, Group
-from striate.data.check.label_error_findings import DOUBT
+from striate.data.check.check import DataCheckResult
+from striate.data.check.finding import Finding, ImageGroup
+from striate.data.check.label_errors import LABEL_ERROR
 from striate.data.sources.source import SPLITS, Skipped
 from striate.report.format import counted
 from striate.report.html import render
-from striate.workflows.data_check.label_error_tables import confusions, how, suspects
+from striate.workflows.data_check.label_error_tables import (
+    confusion_table,
+    method_note,
+    suspect_table,
+)
 from striate.workflows.data_check.thumbnails import (
-    SHOWN_SIDE,
+    DISPLAY_SIDE,
     SIDE_BY_SIDE,
-    WIDE_SIDE,
-    Previews,
-    base_of,
-    class_images,
-    group_images,
-    previews,
+    WIDE_DISPLAY_SIDE,
+    Thumbnails,
+    class_gallery,
+    common_folder,
+    group_gallery,
+    load_previews,
 )
 
-GROUPS_SHOWN = 36  # of a finding on the page; JSON has all
-DOUBTED_SHOWN = 120
+GROUPS_SHOWN = 36  # groups of a finding on the page; --json has all
+LABEL_ERRORS_SHOWN = 120
 FILES_SHOWN = 100
-ROWS_SHOWN = 200  # of the classes
-CLASSES_SHOWN = 40  # with images
+ROWS_SHOWN = 200  # rows of the class table
+CLASSES_SHOWN = 40  # classes with example images
 EXAMPLES = 6
-NAMED = 3  # files or groups of a finding in a terminal
-LISTED = 10  # doubtful labels in a terminal
+NAMES_IN_TERMINAL = 3  # files or groups of a finding in the terminal
+ROWS_IN_TERMINAL = 10  # label errors in the terminal
 
 TITLES = {
     "quarantined": "Unusable files",
-    "one-class": "One class",
-    "empty-class": "Empty classes",
-    "tiny-class": "Tiny classes",
-    "imbalance": "Imbalance",
-    "unseen-class": "Classes unseen in training",
-    "leak": "Leaks",
-    "two-labels": "Two labels",
-    "near-two-labels": "Two labels, nearly",
-    "equal": "Exact copies",
-    "near": "Near-duplicates",
-    "blank": "Blank",
-    "dark": "Dark",
-    "pale": "Pale",
-    "blurred": "Blurred",
-    "size": "Unusual size",
-    "color": "Unusual color",
-    "exif": "EXIF",
-    "rule": "By rule",
-    DOUBT: "Doubtful labels",
-    "unjudged": "Labels not judged",
-    "unsearched": "Not searched",
-    "layout": "Layout",
-    "changed": "Changed",
-    "gone": "Gone",
-    "new": "New",
+    "one-class": "Only one class",
+    "empty-class": "Classes without images",
+    "tiny-class": "Classes with few images",
+    "imbalance": "Imbalanced classes",
+    "unseen-class": "Classes without training images",
+    "leak": "Leaks between splits",
+    "two-labels": "Same image, different labels",
+    "near-two-labels": "Near-duplicates with different labels",
+    "exact-duplicates": "Exact duplicates",
+    "near-duplicates": "Near-duplicates",
+    "blank": "Blank images",
+    "dark": "Dark images",
+    "bright": "Bright images",
+    "blurred": "Blurred images",
+    "size": "Unusual sizes",
+    "color": "Unusual color mode",
+    "exif": "Unreadable EXIF data",
+    "rule": "Converted images",
+    LABEL_ERROR: "Suspected label errors",
+    "unchecked-labels": "Labels not checked",
+    "unsearched": "Not searched for near-duplicates",
+    "layout": "Layout of the data set",
+    "changed": "Changed files",
+    "removed": "Removed files",
+    "new": "New files",
 }
 
 
-def page_of(found: Checked) -> Page:
+def data_check_page(result: DataCheckResult) -> Page:
     """Return the page: a summary, each finding with its images, the classes."""
-    shown = _examples(found)
-    for finding in found.findings:
-        for group in _shown(finding):
-            shown |= set(group.members[:SIDE_BY_SIDE])
-    held = previews(found, sorted(shown))
-    findings = [_section(found, finding, held) for finding in found.findings]
-    sections = [_summary(found), *findings, _classes(found, held), *_files(found)]
+    positions = _example_positions(result)
+    for finding in result.findings:
+        for group in _shown_groups(finding):
+            positions |= set(group.members[:SIDE_BY_SIDE])
+    thumbnails = load_previews(result, sorted(positions))
+    findings = [_section(result, finding, thumbnails) for finding in result.findings]
+    sections = [
+        _summary(result),
+        *findings,
+        _class_section(result, thumbnails),
+        *_ignored_section(result),
+    ]
     return Page(
-        title=f"{found.source.name} · data check",
-        subtitle=_account(found) + _base(found),
+        title=f"{result.source.name} · data check",
+        subtitle=_file_counts(result) + _folder_note(result),
         sections=tuple(sections),
-        footer="Nothing was written but this page.",
+        footer="The data set was not changed.",
     )
 
 
-def save_page(found: Checked, path: Path) -> None:
+def save_data_check_page(result: DataCheckResult, path: Path) -> None:
     """Write the page as one offline file."""
-    write_text(path, render(page_of(found)))
+    write_text(path, render(data_check_page(result)))
 
 
-def _account(found: Checked) -> str:
+def _file_counts(result: DataCheckResult) -> str:
     return (
-        f"{counted(found.seen, 'file')} seen = {len(found.items):,} used + "
-        f"{len(found.quarantined):,} quarantined + {len(found.ignored):,} ignored."
+        f"{counted(result.file_count, 'file')} = {len(result.items):,} used + "
+        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored."
     )
 
 
-def _base(found: Checked) -> str:
-    base = base_of(found)
-    return f"\n\nNames start at {base}" if base else ""
+def _folder_note(result: DataCheckResult) -> str:
+    folder = common_folder(result)
+    return f"\n\nPaths are relative to {folder}" if folder else ""
 
 
-def _summary(found: Checked) -> Section:
-    open_ = [finding for finding in found.findings if finding.tone != "note"]
+def _summary(result: DataCheckResult) -> Section:
+    important = [finding for finding in result.findings if finding.tone != "note"]
     figures = Figures(
         figures=(
-            Figure(label="used", value=f"{len(found.items):,}", detail=_splits(found)),
-            Figure(label="quarantined", value=f"{len(found.quarantined):,}"),
-            Figure(label="ignored", value=f"{len(found.ignored):,}"),
-            Figure(label="classes", value=f"{len(found.classes):,}"),
-            Figure(label="findings", value=f"{len(open_):,}"),
+            Figure(
+                label="used",
+                value=f"{len(result.items):,}",
+                detail=_split_sizes(result),
+            ),
+            Figure(label="quarantined", value=f"{len(result.quarantined):,}"),
+            Figure(label="ignored", value=f"{len(result.ignored):,}"),
+            Figure(label="classes", value=f"{len(result.classes):,}"),
+            Figure(label="findings", value=f"{len(important):,}"),
         )
     )
-    blocks: list[Block] = [figures, *brief(found)]
-    return Section(title="Result", lead=_kinds(found), blocks=tuple(blocks))
+    blocks: list[Block] = [figures, *findings_table(result)]
+    return Section(title="Summary", lead=_image_kinds(result), blocks=tuple(blocks))
 
 
-def _kinds(found: Checked) -> str:
-    """Say of what sizes, colors and formats the images are."""
-    items = found.items
-    sizes = Counter(f"{i.facts.height}×{i.facts.width}" for i in items)
+def _image_kinds(result: DataCheckResult) -> str:
+    """Return a line on the sizes, color modes and formats of the images."""
+    items = result.items
+    sizes = Counter(f"{i.stats.height}×{i.stats.width}" for i in items)
     formats = Counter(i.nature.format for i in items if i.nature)
-    colored = sum(item.facts.colored for item in items)
-    told = [_most(sizes, "sizes")]
+    colored = sum(item.stats.colored for item in items)
+    texts = [_most_common(sizes, "sizes")]
     if items:
-        told.append("all gray" if not colored else f"{colored:,} in color")
-    told += [_most(formats, "formats")] if formats else []
-    return "; ".join(text for text in told if text) + "."
+        texts.append("all gray" if not colored else f"{colored:,} in color")
+    texts += [_most_common(formats, "formats")] if formats else []
+    return "; ".join(text for text in texts if text) + "."
 
 
-def _most(counts: Counter[str], several: str) -> str:
-    """Name the only value, or the commonest of several.
+def _most_common(counts: Counter[str], several: str) -> str:
+    """Return the only value, or the most common of several.
 
     Example:
-        >>> _most(Counter({"PNG": 9, "JPEG": 1}), "formats")
+        >>> _most_common(Counter({"PNG": 9, "JPEG": 1}), "formats")
         '2 formats, PNG (9), JPEG (1)'
     """
     first = counts.most_common(3)
@@ -152,80 +165,97 @@ def _most(counts: Counter[str], several: str) -> str:
     return f"{len(counts):,} {several}, {named}"
 
 
-def _splits(found: Checked) -> str:
+def _split_sizes(result: DataCheckResult) -> str:
     totals = dict.fromkeys(SPLITS, 0)
-    for _, by_split in found.classes:
+    for _, by_split in result.classes:
         for split in by_split.keys() & totals.keys():
             totals[split] += by_split[split]
     return " · ".join(f"{split} {n:,}" for split, n in totals.items() if n)
 
 
-def brief(found: Checked) -> list[Block]:
-    """Return the findings in one sentence each."""
-    good = [Prose(text="Nothing to mend.", tone="good")] if found.good else []
-    if not found.findings:
-        return [*good]
-    words = {"bad": "problem", "warning": "warning", "note": "to know"}
-    rows = tuple((words[finding.tone], finding.what) for finding in found.findings)
-    columns = (Column(title=""), Column(title="finding"))
-    return [*good, Table(columns=columns, rows=rows)]
+def findings_table(result: DataCheckResult) -> list[Block]:
+    """Return a table with one sentence per finding."""
+    ok = [Prose(text="No problems found.", tone="good")] if result.ok else []
+    if not result.findings:
+        return [*ok]
+    words = {"bad": "problem", "warning": "warning", "note": "note"}
+    rows = tuple((words[finding.tone], finding.what) for finding in result.findings)
+    columns = (Column(title="severity"), Column(title="finding"))
+    return [*ok, Table(columns=columns, rows=rows)]
 
 
 def _tone(finding: Finding) -> str:
     return "plain" if finding.tone == "note" else finding.tone
 
 
-def told(found: Checked) -> list[Block]:
-    """Return the findings for a terminal: what, why, what to do, the first files."""
-    if not found.findings:
-        return brief(found)
-    base = base_of(found)
-    blocks: list[Block] = [Prose(text=f"Names start at {base}")] if base else []
-    for finding in found.findings:
-        doubted = found.doubts if finding.kind == DOUBT else None
-        names = [] if doubted else _names(found, finding, base)
+def data_check_blocks(result: DataCheckResult) -> list[Block]:
+    """Return the findings for the terminal, each with its fix and first files."""
+    if not result.findings:
+        return findings_table(result)
+    folder = common_folder(result)
+    blocks: list[Block] = (
+        [Prose(text=f"Paths are relative to {folder}")] if folder else []
+    )
+    for finding in result.findings:
+        label_errors = result.label_errors if finding.kind == LABEL_ERROR else None
+        names = [] if label_errors else _names(result, finding, folder)
         lines = [finding.what, *names]
         if finding.why:
             lines.append(f"  why: {finding.why}")
         if finding.fix:
-            lines.append(f"  do:  {finding.fix}")
+            lines.append(f"  fix: {finding.fix}")
         blocks.append(Prose(text="\n".join(lines), tone=_tone(finding)))
-        if doubted:
-            blocks += [*suspects(found, LISTED, base), *confusions(doubted, NAMED)]
+        if label_errors:
+            blocks += [
+                *suspect_table(result, ROWS_IN_TERMINAL, folder),
+                *confusion_table(label_errors, NAMES_IN_TERMINAL),
+            ]
     return blocks
 
 
-def _names(found: Checked, finding: Finding, base: str) -> list[str]:
-    """Return the first groups' or files' names, a line each."""
-    groups = [_line(found, group, base) for group in finding.groups[:NAMED]]
-    lines = groups or [_skip_line(skip, base) for skip in finding.files[:NAMED]]
+def _names(result: DataCheckResult, finding: Finding, folder: str) -> list[str]:
+    """Return the names of the first groups or files, one per line."""
+    groups = [
+        _group_line(result, group, folder)
+        for group in finding.groups[:NAMES_IN_TERMINAL]
+    ]
+    lines = groups or [
+        _skip_line(skip, folder) for skip in finding.files[:NAMES_IN_TERMINAL]
+    ]
     rest = max(len(finding.groups), len(finding.files)) - len(lines)
     if rest > 0:
         lines.append(f"  … and {rest:,} more")
     return lines
 
 
-def _line(found: Checked, group: Group, base: str) -> str:
-    records = [found.items[i].record for i in group.members[:NAMED]]
-    paths = [record.path.removeprefix(base) for record in records]
+def _group_line(result: DataCheckResult, group: ImageGroup, folder: str) -> str:
+    records = [result.items[i].record for i in group.members[:NAMES_IN_TERMINAL]]
+    paths = [record.path.removeprefix(folder) for record in records]
     more = len(group.members) - len(paths)
     names = " = ".join(paths) + (f" = {more:,} more" if more else "")
-    labels = list(dict.fromkeys(found.items[i].record.label for i in group.members))
-    note = group.note or (" | ".join(labels[:NAMED]) if len(labels) > 1 else "")
+    labels = list(dict.fromkeys(result.items[i].record.label for i in group.members))
+    note = group.note or (
+        " | ".join(labels[:NAMES_IN_TERMINAL]) if len(labels) > 1 else ""
+    )
     return f"  {names}" + (f"  ({note})" if note else "")
 
 
-def _skip_line(skip: Skipped, base: str) -> str:
+def _skip_line(skip: Skipped, folder: str) -> str:
     detail = f" ({skip.detail})" if skip.detail else ""
-    return f"  {skip.path.removeprefix(base)}: {skip.reason}{detail}"
+    return f"  {skip.path.removeprefix(folder)}: {skip.reason}{detail}"
 
 
-def _section(found: Checked, finding: Finding, held: Previews) -> Section:
-    said = "\n\n".join(text for text in (finding.why, _advice(finding)) if text)
-    blocks: list[Block] = [Prose(text=said, tone=_tone(finding))] if said else []
-    if finding.kind == DOUBT and found.doubts:
-        blocks += [*confusions(found.doubts), how(found.doubts)]
-    gallery = _gallery(found, finding, held)
+def _section(
+    result: DataCheckResult, finding: Finding, thumbnails: Thumbnails
+) -> Section:
+    text = "\n\n".join(text for text in (finding.why, _advice(finding)) if text)
+    blocks: list[Block] = [Prose(text=text, tone=_tone(finding))] if text else []
+    if finding.kind == LABEL_ERROR and result.label_errors:
+        blocks += [
+            *confusion_table(result.label_errors),
+            method_note(result.label_errors),
+        ]
+    gallery = _gallery(result, finding, thumbnails)
     blocks += [gallery] if gallery else []
     if finding.files:
         blocks.append(skipped_table(finding.files))
@@ -235,50 +265,54 @@ def _section(found: Checked, finding: Finding, held: Previews) -> Section:
 
 
 def _advice(finding: Finding) -> str:
-    return f"What to do: {finding.fix}." if finding.fix else ""
+    return f"Fix: {finding.fix}." if finding.fix else ""
 
 
-def _gallery(found: Checked, finding: Finding, held: Previews) -> Images | None:
-    groups = _shown(finding)
+def _gallery(
+    result: DataCheckResult, finding: Finding, thumbnails: Thumbnails
+) -> Images | None:
+    groups = _shown_groups(finding)
     rest = len(finding.groups) - len(groups)
-    note = f"{rest:,} more stand in --json." if rest else ""
-    side = WIDE_SIDE if finding.kind == DOUBT else SHOWN_SIDE
-    return group_images(found, groups, held, note, base_of(found), side)
+    note = f"{rest:,} more in the output of --json." if rest else ""
+    side = WIDE_DISPLAY_SIDE if finding.kind == LABEL_ERROR else DISPLAY_SIDE
+    return group_gallery(result, groups, thumbnails, note, common_folder(result), side)
 
 
-def _shown(finding: Finding) -> Sequence[Group]:
-    most = DOUBTED_SHOWN if finding.kind == DOUBT else GROUPS_SHOWN
+def _shown_groups(finding: Finding) -> Sequence[ImageGroup]:
+    most = LABEL_ERRORS_SHOWN if finding.kind == LABEL_ERROR else GROUPS_SHOWN
     return finding.groups[:most]
 
 
-def _examples(found: Checked) -> set[int]:
-    """Return a few positions of every class, spread over it."""
-    return {i for places in _spread(found).values() for i in places}
+def _example_positions(result: DataCheckResult) -> set[int]:
+    """Return the positions of a few images of every class."""
+    return {i for positions in _examples_by_class(result).values() for i in positions}
 
 
-def _spread(found: Checked) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for position, item in enumerate(found.items):
-        places.setdefault(item.record.label, []).append(position)
+def _examples_by_class(result: DataCheckResult) -> dict[str, list[int]]:
+    positions: dict[str, list[int]] = {}
+    for position, item in enumerate(result.items):
+        positions.setdefault(item.record.label, []).append(position)
     spread = {}
-    for name, _ in found.classes[:CLASSES_SHOWN]:
-        mine = places.get(name, [])
-        step = max(1, len(mine) // EXAMPLES)
-        spread[name] = mine[::step][:EXAMPLES]
+    for name, _ in result.classes[:CLASSES_SHOWN]:
+        members = positions.get(name, [])
+        step = max(1, len(members) // EXAMPLES)
+        spread[name] = members[::step][:EXAMPLES]
     return spread
 
 
-def _classes(found: Checked, held: Previews) -> Section:
-    spread = _spread(found).items()
-    galleries = [class_images(held, places, name) for name, places in spread]
-    blocks: list[Block] = [class_table(found), *(g for g in galleries if g)]
+def _class_section(result: DataCheckResult, thumbnails: Thumbnails) -> Section:
+    spread = _examples_by_class(result).items()
+    galleries = [
+        class_gallery(thumbnails, positions, name) for name, positions in spread
+    ]
+    blocks: list[Block] = [class_count_table(result), *(g for g in galleries if g)]
     return Section(title="Classes", blocks=tuple(blocks))
 
 
-def class_table(found: Checked) -> Table:
-    """Return each class with its images, by part where parts are given."""
-    splits = [p for p in SPLITS if any(p in by_split for _, by_split in found.classes)]
-    total = len(found.items) or 1
+def class_count_table(result: DataCheckResult) -> Table:
+    """Return a table of images per class, by split if the data set has splits."""
+    splits = [p for p in SPLITS if any(p in by_split for _, by_split in result.classes)]
+    total = len(result.items) or 1
     columns = (
         Column(title="class"),
         *(Column(title=split, kind="integer") for split in splits),
@@ -286,30 +320,30 @@ def class_table(found: Checked) -> Table:
         Column(title="share", kind="share"),
     )
     rows: list[tuple[Cell, ...]] = []
-    shown = found.classes[:ROWS_SHOWN]
-    rest = len(found.classes) - len(shown)
-    for name, by_split in shown:
+    classes = result.classes[:ROWS_SHOWN]
+    rest = len(result.classes) - len(classes)
+    for name, by_split in classes:
         count = sum(by_split.values())
         sizes = [by_split.get(split, 0) for split in splits]
         rows.append((name, *sizes, count, count / total))
-    note = f"{rest:,} more stand in --json." if rest else ""
+    note = f"{rest:,} more in the output of --json." if rest else ""
     return Table(columns=columns, rows=tuple(rows), note=note)
 
 
-def _files(found: Checked) -> list[Section]:
-    if not found.ignored:
+def _ignored_section(result: DataCheckResult) -> list[Section]:
+    if not result.ignored:
         return []
-    lead = f"{counted(len(found.ignored), 'file')} passed over by rule."
-    table = skipped_table(found.ignored)
-    return [Section(title="Ignored", lead=lead, blocks=(table,))]
+    lead = f"{counted(len(result.ignored), 'file')} that do not belong to the data set."
+    table = skipped_table(result.ignored)
+    return [Section(title="Ignored files", lead=lead, blocks=(table,))]
 
 
 def skipped_table(skips: Sequence[Skipped]) -> Table:
-    """Return files that are not used, with the reason."""
-    shown = skips[:FILES_SHOWN]
-    rest = len(skips) - len(shown)
+    """Return a table of files that are not used, with the reasons."""
+    rows = skips[:FILES_SHOWN]
+    rest = len(skips) - len(rows)
     return Table(
         columns=(Column(title="path"), Column(title="reason"), Column(title="detail")),
-        rows=tuple((skip.path, skip.reason, skip.detail) for skip in shown),
-        note=f"{rest:,} more stand in --json." if rest else "",
+        rows=tuple((skip.path, skip.reason, skip.detail) for skip in rows),
+        note=f"{rest:,} more in the output of --json." if rest else "",
     )

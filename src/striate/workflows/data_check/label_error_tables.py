@@ -1,75 +1,80 @@
-"""Doubtful labels as tables: which images, and which classes for which."""
+"""Tables of label errors: suspected images, and confused pairs of classes."""
 
 from __future__ import annotations
 
 from itertools import islice
 
 from striate.core.findings import Block, Column, Prose, Table
-from striate.data.check.check import Checked
-from striate.data.check.label_error_findings import Doubts
+from striate.data.check.check import DataCheckResult
+from striate.data.check.label_errors import LabelErrors
 from striate.report.format import counted
 
-PAIRS = 10  # of classes; JSON has all
+PAIRS_SHOWN = 10  # rows of the table; --json has all
 
 
-def suspects(found: Checked, count: int, base: str = "") -> list[Block]:
-    """Return the labels most in doubt of those believed wrong, one a row."""
-    doubts = found.doubts
-    if doubts is None or not len(doubts.judged.wrong):
+def suspect_table(result: DataCheckResult, count: int, folder: str = "") -> list[Block]:
+    """Return a table of suspected label errors, the lowest label quality first."""
+    label_errors = result.label_errors
+    if label_errors is None or not len(label_errors.analysis.suspected):
         return []
     columns = (
         Column(title="image"),
-        Column(title="labeled"),
-        Column(title="looks like"),
-        Column(title="probability", kind="percent", hint="of what it looks like"),
-        Column(title="of label", kind="percent", hint="of what it is labeled"),
+        Column(title="label"),
+        Column(title="predicted"),
+        Column(title="P(predicted)", kind="percent", hint="probability of this class"),
+        Column(title="P(label)", kind="percent", hint="probability of the label"),
     )
-    doubted = (d for d in doubts.ranking() if d.believed_wrong)
+    suspected = (row for row in label_errors.ranking() if row.suspected)
     rows = tuple(
         (
-            found.items[d.position].record.path.removeprefix(base),
-            *(d.label, d.looks_like, d.probability, d.of_label),
+            result.items[row.position].record.path.removeprefix(folder),
+            *(row.label, row.suggested_label, row.probability, row.label_probability),
         )
-        for d in islice(doubted, count)
+        for row in islice(suspected, count)
     )
-    rest = len(doubts.judged.wrong) - len(rows)
-    note = f"{rest:,} more are doubted." if rest else ""
+    rest = len(label_errors.analysis.suspected) - len(rows)
+    note = f"{rest:,} more in the output of --json." if rest else ""
     return [Table(columns=columns, rows=rows, note=note)]
 
 
-def confusions(doubts: Doubts, count: int = PAIRS) -> list[Block]:
-    """Return which classes are taken for which, and how often by estimate."""
-    cells = doubts.judged.confusions
+def confusion_table(label_errors: LabelErrors, count: int = PAIRS_SHOWN) -> list[Block]:
+    """Return a table of confused pairs of classes, with estimated counts."""
+    cells = label_errors.analysis.confusions
     if not cells:
         return []
     columns = (
-        Column(title="labeled"),
-        Column(title="looks like"),
-        Column(title="doubted", kind="integer", hint="images listed here"),
+        Column(title="label"),
+        Column(title="predicted"),
+        Column(title="suspected", kind="integer", hint="images listed here"),
         Column(
-            title="estimated wrong",
+            title="estimated errors",
             kind="number",
-            hint="from sure images, scaled to the size of the class",
+            hint="from confident predictions, scaled to the class size",
         ),
     )
-    names = doubts.names
+    names = label_errors.names
     rows = tuple(
-        (names[c.given], names[c.other], c.doubted, round(c.estimate, 1))
-        for c in cells[:count]
+        (
+            names[cell.label],
+            names[cell.suggested],
+            cell.suspected_count,
+            round(cell.estimate, 1),
+        )
+        for cell in cells[:count]
     )
     rest = cells[count:]
-    note = f"{counted(len(rest), 'rarer pair')}: --json has all." if rest else ""
+    note = f"{counted(len(rest), 'more pair')} in the output of --json." if rest else ""
     return [Table(columns=columns, rows=rows, note=note)]
 
 
-def how(doubts: Doubts) -> Prose:
-    """Say how the labels were judged, and what that cost."""
+def method_note(label_errors: LabelErrors) -> Prose:
+    """Return a note on the method and its cost."""
     text = (
-        f"Judged by {doubts.folds} networks ({doubts.model}), each taught the other "
-        f"folds, gone through {counted(doubts.epochs, 'time')}; it all took "
-        f"{doubts.seconds:,.0f} s. Copies, near-duplicates and groups lie in one fold. "
-        "Sure of a class is who gives it at least the probability that images "
-        "labeled so are given on average (confident learning; Northcutt, Jiang and "
-        "Chuang 2021)."
+        f"Method: {label_errors.folds}-fold cross-validation of the network "
+        f"{label_errors.model}, {counted(label_errors.epochs, 'epoch')} each, "
+        f"{label_errors.seconds:,.0f} s in total. Duplicates and groups are in one "
+        "fold. A network is confident in a class if its probability is at least the "
+        "mean probability of that class over the images with this label (confident "
+        "learning; Northcutt, Jiang and Chuang 2021)."
     )
     return Prose(text=text)

@@ -1,4 +1,4 @@
-"""Small images in color of chosen places in a set, read again from its files."""
+"""Thumbnails of a checked data set: color images for the HTML page."""
 
 from __future__ import annotations
 
@@ -8,131 +8,145 @@ from itertools import takewhile
 import numpy as np
 
 from striate.core.findings import Image, Images
-from striate.data.check.check import Checked
-from striate.data.check.finding import Group
-from striate.data.check.measure import Examined, preview_pixels
+from striate.data.check.check import DataCheckResult
+from striate.data.check.finding import ImageGroup
+from striate.data.check.image_stats import ExaminedImage, preview_pixels
 from striate.data.check.sandbox import PREVIEWER
 from striate.data.check.scan import examine_records
 from striate.interpret.render import tile, to_image
 
-SIDE_BY_SIDE = 4  # images of a group that are shown
-SHOWN_SIDE = 96  # pixels on the screen that small images are enlarged to
-WIDE_SIDE = 144  # with a sentence beneath
+SIDE_BY_SIDE = 4  # images shown of a group
+DISPLAY_SIDE = 96  # display size of small images in pixels
+WIDE_DISPLAY_SIDE = 144  # display size with a caption
 GAP = 2
 
-Previews = Mapping[int, np.ndarray]
+Thumbnails = Mapping[int, np.ndarray]
 
 
-def previews(found: Checked, positions: Sequence[int]) -> Previews:
-    """Return (H, W, 3) pixels for each position; a file gone meanwhile has none."""
-    source = found.source
+def load_previews(result: DataCheckResult, positions: Sequence[int]) -> Thumbnails:
+    """Return (H, W, 3) pixels by position, without files removed in the meantime."""
+    source = result.source
     if source.arrays is not None:
-        rows = {record.path: row for row, record in enumerate(source.records)}
-        places = [rows[found.items[i].record.path] for i in positions]
+        row_of = {record.path: row for row, record in enumerate(source.records)}
+        rows = [row_of[result.items[i].record.path] for i in positions]
         return {
-            i: _colored(preview_pixels(source.arrays[row]))
-            for i, row in zip(positions, places, strict=True)
+            i: _to_rgb(preview_pixels(source.arrays[row]))
+            for i, row in zip(positions, rows, strict=True)
         }
-    records = [found.items[i].record for i in positions]
+    records = [result.items[i].record for i in positions]
     answers = examine_records(source, records, program=PREVIEWER)
     return {
-        i: _colored(answer.view)
+        i: _to_rgb(answer.view)
         for i, answer in zip(positions, answers, strict=True)
-        if isinstance(answer, Examined)
+        if isinstance(answer, ExaminedImage)
     }
 
 
-def _colored(pixels: np.ndarray) -> np.ndarray:
+def _to_rgb(pixels: np.ndarray) -> np.ndarray:
     if pixels.shape[-1] == 3:
         return pixels
     gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
     return np.asarray(gray.repeat(3, -1))
 
 
-def base_of(found: Checked) -> str:
-    """Return what all images' paths begin with, as folders; it need not be shown.
+def common_folder(result: DataCheckResult) -> str:
+    """Return the common folder of all image paths, so that it need not be repeated.
 
-    Empty where they share no folder.
+    Empty if there is none.
     """
-    folders = {tuple(item.record.path.split("/")[:-1]) for item in found.items}
+    folders = {tuple(item.record.path.split("/")[:-1]) for item in result.items}
     # Not `os.path.commonpath`, which takes a slash out of an address.
     levels = (set(names) for names in zip(*folders, strict=False))
     shared = takewhile(lambda names: len(names) == 1, levels)
     return "".join(f"{names.pop()}/" for names in shared)
 
 
-def group_images(
-    found: Checked,
-    groups: Sequence[Group],
-    held: Previews,
+def group_gallery(
+    result: DataCheckResult,
+    groups: Sequence[ImageGroup],
+    thumbnails: Thumbnails,
     note: str,
-    base: str,
-    side: int = SHOWN_SIDE,
+    folder: str,
+    side: int = DISPLAY_SIDE,
 ) -> Images | None:
-    """Return a gallery with one image a group, its members side by side.
+    """Return a gallery with one image per group, its members side by side.
 
     Args:
-        found: What was checked.
-        groups: In this order.
-        held: Pixels by position.
-        note: Stands beneath.
-        base: What names begin with and is not shown.
-        side: Pixels on the screen that small images are enlarged to.
+        result: Result of a data check.
+        groups: Groups in display order.
+        thumbnails: Pixels from `load_previews`.
+        note: Text below the gallery.
+        folder: Common folder, not shown in names.
+        side: Display size of small images in pixels.
     """
-    shown = [[i for i in g.members if i in held][:SIDE_BY_SIDE] for g in groups]
-    tiles = tuple(
-        _joined(found, group, members, held, base)
-        for group, members in zip(groups, shown, strict=True)
+    members_by_group = [
+        [i for i in g.members if i in thumbnails][:SIDE_BY_SIDE] for g in groups
+    ]
+    images = tuple(
+        _group_image(result, group, members, thumbnails, folder)
+        for group, members in zip(groups, members_by_group, strict=True)
         if members
     )
-    if not tiles:
+    if not images:
         return None
-    return Images(images=tiles, scale=_scale(shown, held, side), note=note)
+    return Images(
+        images=images, scale=_scale(members_by_group, thumbnails, side), note=note
+    )
 
 
 def _scale(
-    shown: Sequence[Sequence[int]], held: Previews, side: int = SHOWN_SIDE
+    members_by_group: Sequence[Sequence[int]],
+    thumbnails: Thumbnails,
+    side: int = DISPLAY_SIDE,
 ) -> int:
-    sides = [max(held[i].shape[:2]) for members in shown for i in members]
+    sides = [
+        max(thumbnails[i].shape[:2]) for members in members_by_group for i in members
+    ]
     return max(1, side // int(max(sides)))
 
 
-def _joined(
-    found: Checked, group: Group, members: Sequence[int], held: Previews, base: str
+def _group_image(
+    result: DataCheckResult,
+    group: ImageGroup,
+    members: Sequence[int],
+    thumbnails: Thumbnails,
+    folder: str,
 ) -> Image:
-    height = max(held[i].shape[0] for i in members)
-    width = max(held[i].shape[1] for i in members)
-    cells = [_padded(held[i], height, width) for i in members]
-    pixels = tile(cells, len(cells), GAP) if len(cells) > 1 else held[members[0]]
-    paths = [found.items[i].record.path.removeprefix(base) for i in members]
-    more = len(group.members) - len(members)
-    caption = " = ".join(paths) + (f" = {more:,} more" if more else "")
-    return to_image(pixels, caption, _detail(found, group, members))
+    height = max(thumbnails[i].shape[0] for i in members)
+    width = max(thumbnails[i].shape[1] for i in members)
+    cells = [_pad(thumbnails[i], height, width) for i in members]
+    pixels = tile(cells, len(cells), GAP) if len(cells) > 1 else thumbnails[members[0]]
+    paths = [result.items[i].record.path.removeprefix(folder) for i in members]
+    rest = len(group.members) - len(members)
+    caption = " = ".join(paths) + (f" = {rest:,} more" if rest else "")
+    return to_image(pixels, caption, _detail(result, group, members))
 
 
-def _padded(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Lay an image on a clear ground, top left."""
-    ground = np.zeros((height, width, 4), np.uint8)
+def _pad(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pad an image with transparent pixels, right and below."""
+    canvas = np.zeros((height, width, 4), np.uint8)
     rows, columns = pixels.shape[:2]
-    ground[:rows, :columns, :3] = pixels
-    ground[:rows, :columns, 3] = 255
-    return ground
+    canvas[:rows, :columns, :3] = pixels
+    canvas[:rows, :columns, 3] = 255
+    return canvas
 
 
-def _detail(found: Checked, group: Group, members: Sequence[int]) -> str:
-    records = [found.items[i].record for i in members]
+def _detail(result: DataCheckResult, group: ImageGroup, members: Sequence[int]) -> str:
+    records = [result.items[i].record for i in members]
     labels = list(dict.fromkeys(record.label for record in records))
     splits = list(dict.fromkeys(record.split for record in records if record.split))
-    if group.note.startswith(f"labeled {labels[0]},"):
-        labels = []  # the note of a doubtful label begins with it
-    words = [" | ".join(labels), " | ".join(splits), group.note]
-    return " · ".join(word for word in dict.fromkeys(words) if word)
+    if group.note.startswith(f"label {labels[0]},"):
+        labels = []  # the note of a label error starts with it
+    texts = [" | ".join(labels), " | ".join(splits), group.note]
+    return " · ".join(text for text in dict.fromkeys(texts) if text)
 
 
-def class_images(held: Previews, members: Sequence[int], title: str) -> Images | None:
-    """Return examples of a class, without words beneath."""
-    known = [i for i in members if i in held]
-    if not known:
+def class_gallery(
+    thumbnails: Thumbnails, members: Sequence[int], title: str
+) -> Images | None:
+    """Return examples of a class, without captions."""
+    loaded = [i for i in members if i in thumbnails]
+    if not loaded:
         return None
-    tiles = tuple(to_image(held[i]) for i in known)
-    return Images(images=tiles, title=title, scale=_scale([known], held))
+    images = tuple(to_image(thumbnails[i]) for i in loaded)
+    return Images(images=images, title=title, scale=_scale([loaded], thumbnails))

@@ -1,4 +1,4 @@
-"""What a learning curve says, in findings: measured, foretold, and tried on itself."""
+"""Report of `data curve`: measured points, forecast, backtest, and charts."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from striate.run import layout as names
 from striate.run.report_page import plain
 from striate.run.scorecard import span
 from striate.workflows.data_curve.learning_curve import LearningCurve
-from striate.workflows.data_curve.power_law import Foretold, Point
-from striate.workflows.data_curve.runs import PLAN
+from striate.workflows.data_curve.power_law import CurvePoint, Forecast
+from striate.workflows.data_curve.runs import CURVE_FILE
 
-TIMES = (2, 4)  # as many images as there are, foretold
-FAR = 1024  # times as many, beyond which no goal is looked for
+FORECAST_FACTORS = (2, 4)  # multiples of the current number of images
+MAX_FACTOR = 1024  # largest multiple of the current number of images for a goal
 STEP = 2**0.25
-WORDS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+METRIC_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reach:
-    """How many training images a goal takes; None for more than `FAR` times."""
+class GoalEstimate:
+    """Number of training images for a goal; None for more than `MAX_FACTOR` times."""
 
     goal: float
     images: int | None
@@ -47,95 +47,97 @@ class Reach:
     high: int | None
 
 
-def foretold(curve: LearningCurve) -> list[Foretold]:
-    """Return what more images would show."""
-    return [curve.law.foretell(n * curve.points[-1].images) for n in TIMES]
+def forecasts(curve: LearningCurve) -> list[Forecast]:
+    """Return the forecasts for more training images."""
+    return [curve.law.forecast(n * curve.points[-1].images) for n in FORECAST_FACTORS]
 
 
-def reach(curve: LearningCurve, goal: float) -> Reach:
-    """Return how many images bring the metric to `goal`, with the 95 % interval."""
-    found: dict[str, int | None] = {"low": None, "error": None, "high": None}
+def images_for_goal(curve: LearningCurve, goal: float) -> GoalEstimate:
+    """Return the number of images to reach `goal`, with its 95 % interval."""
+    reached: dict[str, int | None] = {"low": None, "error": None, "high": None}
     images = curve.points[0].images
-    while None in found.values() and images <= FAR * curve.points[-1].images:
-        told = curve.law.foretell(images)
-        for name, had in found.items():
-            if had is None and getattr(told, name) <= 1 - goal:
-                found[name] = round(images)
+    while None in reached.values() and images <= MAX_FACTOR * curve.points[-1].images:
+        forecast = curve.law.forecast(images)
+        for name, value in reached.items():
+            if value is None and getattr(forecast, name) <= 1 - goal:
+                reached[name] = round(images)
         images *= STEP
-    # The least error that fits reaches the goal first.
-    return Reach(goal=goal, images=found["error"], low=found["low"], high=found["high"])
+    # The lower bound of the error reaches the goal first.
+    low, high = reached["low"], reached["high"]
+    return GoalEstimate(goal=goal, images=reached["error"], low=low, high=high)
 
 
-def verdict(curve: LearningCurve) -> Prose:
-    """Say what twice the images would buy, or that it cannot be told."""
-    last, told = curve.points[-1], foretold(curve)[0]
-    now, word = 1 - last.mean, WORDS[curve.metric]
-    bring = (
-        f"twice as many training images, {told.images:,.0f}, are expected to bring "
-        f"{percent(1 - told.error, 2)} {word} (95 % interval "
-        f"{span((1 - told.high, 1 - told.low), 2)}), where {percent(now, 2)} is "
-        f"measured with {last.images:,.0f}"
+def conclusion(curve: LearningCurve) -> Prose:
+    """Return the conclusion: do twice as many images help, or is it unclear?"""
+    last, forecast = curve.points[-1], forecasts(curve)[0]
+    now, metric = 1 - last.mean, METRIC_NAMES[curve.metric]
+    text = (
+        f"with twice as many training images ({forecast.images:,.0f}), the expected "
+        f"{metric} is {percent(1 - forecast.error, 2)} (95 % interval "
+        f"{span((1 - forecast.high, 1 - forecast.low), 2)}); it is {percent(now, 2)} "
+        f"with {last.images:,.0f}"
     )
-    if 1 - told.high > now:
-        return Prose(text=f"More images would help: {bring}.", tone="good")
-    unsure = "Whether more images would help is within the noise of these runs: "
-    return Prose(text=f"{unsure}{bring}. More seeds would narrow it.")
+    if 1 - forecast.high > now:
+        return Prose(text=f"More images would help: {text}.", tone="good")
+    prefix = "It is not clear whether more images would help: "
+    return Prose(text=f"{prefix}{text}. More seeds give a smaller interval.")
 
 
-def law_words(curve: LearningCurve) -> Prose:
-    """Say which law was fitted."""
+def law_text(curve: LearningCurve) -> Prose:
+    """Return a sentence on the fitted law."""
     law = curve.law
     floor = f"{law.floor:.4f} + " if law.floor > 5e-5 else ""
     text = (
-        f"The error falls as {floor}{law.gain:.3g} · n^−{law.exponent:.2f} in the "
-        "number n of training images. The intervals hold every such law that the "
-        "runs do not refute, and the scatter of a mean of as many runs."
+        f"Fitted law: error = {floor}{law.gain:.3g} · n^−{law.exponent:.2f} for n "
+        "training images. The intervals contain all such laws that fit the runs, and "
+        "the noise of a mean over as many runs."
     )
     return Prose(text=text)
 
 
-def trial(curve: LearningCurve) -> Prose | None:
-    """Tell what the smaller fractions foretold of the largest, and if it came true."""
-    if curve.earlier_law is None:
+def backtest(curve: LearningCurve) -> Prose | None:
+    """Return a test of the forecast: predict the largest fraction from the others."""
+    if curve.backtest_law is None:
         return None
     last = curve.points[-1]
-    told = curve.earlier_law.foretell(last.images)
-    came = told.low <= last.mean <= told.high
-    said = (
-        f"Trial on itself: from the fractions up to {curve.fractions[-2]:g} alone, "
-        f"{percent(1 - told.error, 2)} (95 % interval "
-        f"{span((1 - told.high, 1 - told.low), 2)}) is foretold for "
-        f"{last.images:,.0f} images; measured {percent(1 - last.mean, 2)}"
+    forecast = curve.backtest_law.forecast(last.images)
+    is_inside = forecast.low <= last.mean <= forecast.high
+    text = (
+        f"Backtest: the fractions up to {curve.fractions[-2]:g} alone predict "
+        f"{percent(1 - forecast.error, 2)} (95 % interval "
+        f"{span((1 - forecast.high, 1 - forecast.low), 2)}) for {last.images:,.0f} "
+        f"images. Measured: {percent(1 - last.mean, 2)}"
     )
-    if came:
-        return Prose(text=f"{said}, within it.", tone="good")
-    return Prose(text=f"{said}, outside. Take the forecast with care.", tone="warning")
+    if is_inside:
+        return Prose(text=f"{text}, inside the interval.", tone="good")
+    text += ", outside the interval. The forecast is unreliable."
+    return Prose(text=text, tone="warning")
 
 
-def reach_words(found: Reach, metric: str) -> Prose:
-    """Say how many images a goal takes."""
-    goal = f"{percent(found.goal, 2)} {WORDS[metric]}"
-    if found.low is None:
-        text = f"no law that fits reaches it with {FAR:,} times the images"
-    elif found.images is None:
-        text = f"not to be expected, though {found.low:,} images could reach it"
+def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
+    """Return a sentence on the number of images for a goal."""
+    goal = f"{percent(estimate.goal, 2)} {METRIC_NAMES[metric]}"
+    if estimate.low is None:
+        text = f"not reached with {MAX_FACTOR:,} times as many images"
+    elif estimate.images is None:
+        text = f"not expected, but possible from {estimate.low:,} images"
     else:
-        most = f"{found.high:,}" if found.high else "no number"
-        text = f"expected at about {found.images:,} training images "
-        text += f"(95 % interval {found.low:,} to {most})"
+        most = f"{estimate.high:,}" if estimate.high else "no upper limit"
+        text = f"expected at about {estimate.images:,} training images "
+        text += f"(95 % interval {estimate.low:,} to {most})"
     return Prose(text=f"{goal}: {text}.")
 
 
-def points_table(curve: LearningCurve) -> Table:
-    """Return mean and deviation of every fraction, with the number of runs."""
+def measured_table(curve: LearningCurve) -> Table:
+    """Return the measured table: mean and standard deviation of every fraction."""
     columns = (
         Column(title="fraction", key="fraction"),
-        Column(title="images", kind="integer", hint="training, mean over seeds"),
+        Column(title="images", kind="integer", hint="training images, mean over seeds"),
         Column(title="runs", kind="integer"),
         Column(title="accuracy", kind="ratio", hint="mean over seeds"),
-        Column(title="± deviation", kind="ratio", key="deviation"),
-        Column(title="balanced", kind="ratio", hint="mean recall of the classes"),
-        Column(title="± deviation", kind="ratio", key="balanced_deviation", rank=1),
+        Column(title="± std", kind="ratio", key="std", hint="over seeds"),
+        Column(title="balanced accuracy", kind="ratio", key="balanced_accuracy"),
+        Column(title="± std", kind="ratio", key="balanced_std", rank=1),
     )
     return Table(
         title=f"Measured on the {curve.split} split",
@@ -159,61 +161,61 @@ def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
     )
 
 
-def foretold_table(curve: LearningCurve) -> Table:
-    """Return what more images would show."""
+def forecast_table(curve: LearningCurve) -> Table:
+    """Return the forecast table."""
     rows = tuple(
         (
             f"× {times}",
-            round(told.images),
-            1 - told.error,
-            1 - told.high,
-            1 - told.low,
+            round(forecast.images),
+            1 - forecast.error,
+            1 - forecast.high,
+            1 - forecast.low,
         )
-        for times, told in zip(TIMES, foretold(curve), strict=True)
+        for times, forecast in zip(FORECAST_FACTORS, forecasts(curve), strict=True)
     )
     columns = (
-        Column(title="of today's", key="times"),
+        Column(title="times", key="times", hint="multiple of the current images"),
         Column(title="images", kind="integer"),
-        Column(title=WORDS[curve.metric], kind="ratio", key="expected"),
-        Column(title="95 % from", kind="ratio", key="low"),
-        Column(title="to", kind="ratio", key="high"),
+        Column(title=METRIC_NAMES[curve.metric], kind="ratio", key="expected"),
+        Column(title="95 % low", kind="ratio", key="low"),
+        Column(title="95 % high", kind="ratio", key="high"),
     )
-    return Table(title="Foretold", columns=columns, rows=rows)
+    return Table(title="Forecast", columns=columns, rows=rows)
 
 
-def charts(curve: LearningCurve) -> tuple[Curve, Curve]:
-    """Return the error on two logarithms, where the law is straight, and accuracy."""
-    measured = _measured(curve.points)
-    law = _law_line(curve)
-    mark = (curve.points[-1].images, "today")
+def curve_charts(curve: LearningCurve) -> tuple[Curve, Curve]:
+    """Return the charts: error on log-log axes, and accuracy."""
+    measured = _measured_series(curve.points)
+    law = _forecast_series(curve)
+    mark = (curve.points[-1].images, "now")
     common: dict[str, Any] = {
         "x_label": "training images",
         "percent_y": True,
         "log_x": True,
         "mark": mark,
     }
-    word = WORDS[curve.metric]
-    note = "Bands: one deviation of the runs; 95 % interval of the forecast."
+    metric = METRIC_NAMES[curve.metric]
+    note = "Bands: ± one std over seeds; 95 % interval of the forecast."
     return (
         Curve(
             title="Error",
-            y_label=f"1 − {word}",
+            y_label=f"1 − {metric}",
             series=(measured, law),
             log_y=True,
             note=note,
             **common,
         ),
         Curve(
-            title=word.capitalize(),
-            y_label=word,
-            series=(_flipped(measured), _flipped(law)),
+            title=metric.capitalize(),
+            y_label=metric,
+            series=(_complement(measured), _complement(law)),
             note=note,
             **common,
         ),
     )
 
 
-def _measured(points: tuple[Point, ...]) -> Series:
+def _measured_series(points: tuple[CurvePoint, ...]) -> Series:
     return Series(
         name="measured",
         x=tuple(point.images for point in points),
@@ -223,22 +225,22 @@ def _measured(points: tuple[Point, ...]) -> Series:
     )
 
 
-def _law_line(curve: LearningCurve) -> Series:
+def _forecast_series(curve: LearningCurve) -> Series:
     first, last = curve.points[0].images, curve.points[-1].images
     x = [first]
-    while x[-1] < TIMES[-1] * last * 0.99:
-        x.append(min(x[-1] * STEP, TIMES[-1] * last))
-    told = [curve.law.foretell(n) for n in x]
+    while x[-1] < FORECAST_FACTORS[-1] * last * 0.99:
+        x.append(min(x[-1] * STEP, FORECAST_FACTORS[-1] * last))
+    line = [curve.law.forecast(n) for n in x]
     return Series(
-        name="foretold",
+        name="forecast",
         x=tuple(x),
-        y=tuple(one.error for one in told),
-        low=tuple(one.low for one in told),
-        high=tuple(one.high for one in told),
+        y=tuple(forecast.error for forecast in line),
+        low=tuple(forecast.low for forecast in line),
+        high=tuple(forecast.high for forecast in line),
     )
 
 
-def _flipped(series: Series) -> Series:
+def _complement(series: Series) -> Series:
     def flip(values: tuple[float, ...] | None) -> tuple[float, ...]:
         return tuple(1 - value for value in values or ())
 
@@ -251,21 +253,25 @@ def _flipped(series: Series) -> Series:
     )
 
 
-def findings(curve: LearningCurve, goal: float | None = None) -> list[Block]:
-    """Return what is shown first, on a terminal and on the page."""
-    blocks: list[Block] = [points_table(curve), foretold_table(curve), verdict(curve)]
+def curve_blocks(curve: LearningCurve, goal: float | None = None) -> list[Block]:
+    """Return the main tables and sentences."""
+    blocks: list[Block] = [
+        measured_table(curve),
+        forecast_table(curve),
+        conclusion(curve),
+    ]
     if goal is not None:
-        blocks.append(reach_words(reach(curve, goal), curve.metric))
-    if (tried := trial(curve)) is not None:
-        blocks.append(tried)
+        blocks.append(goal_text(images_for_goal(curve, goal), curve.metric))
+    if (backtest_block := backtest(curve)) is not None:
+        blocks.append(backtest_block)
     return blocks
 
 
-def facts(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
-    """Return all of it as JSON values."""
+def curve_dict(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
+    """Return the curve and its forecasts as JSON values."""
     law = curve.law
-    early = curve.earlier_law
-    told = early.foretell(curve.points[-1].images) if early else None
+    backtest_law = curve.backtest_law
+    forecast = backtest_law.forecast(curve.points[-1].images) if backtest_law else None
     return {
         "curve": str(curve.path),
         "split": curve.split,
@@ -281,61 +287,61 @@ def facts(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
             for fraction, point in zip(curve.fractions, curve.points, strict=True)
         ],
         "law": {k: getattr(law, k) for k in ("floor", "gain", "exponent", "misfit")},
-        "foretold": [_told(one) for one in foretold(curve)],
-        "trial": {**_told(told), "measured": 1 - curve.points[-1].mean}
-        if told
+        "forecasts": [_forecast_dict(forecast) for forecast in forecasts(curve)],
+        "backtest": {**_forecast_dict(forecast), "measured": 1 - curve.points[-1].mean}
+        if forecast
         else None,
-        "goal": asdict(reach(curve, goal)) if goal is not None else None,
+        "goal": asdict(images_for_goal(curve, goal)) if goal is not None else None,
         "runs": [{**asdict(run), "path": str(run.path)} for run in curve.runs],
     }
 
 
-def _told(one: Foretold) -> dict[str, float]:
+def _forecast_dict(forecast: Forecast) -> dict[str, float]:
     return {
-        "images": one.images,
-        "expected": 1 - one.error,
-        "low": 1 - one.high,
-        "high": 1 - one.low,
+        "images": forecast.images,
+        "expected": 1 - forecast.error,
+        "low": 1 - forecast.high,
+        "high": 1 - forecast.low,
     }
 
 
-def write_curve(curve: LearningCurve, goal: float | None = None) -> Path:
+def write_curve_report(curve: LearningCurve, goal: float | None = None) -> Path:
     """Write `curve.json`, `report.html` and `plots/`; return the report's path."""
-    for chart, name in zip(charts(curve), ("error", "accuracy"), strict=True):
+    for chart, name in zip(curve_charts(curve), ("error", "accuracy"), strict=True):
         save_curve(chart, curve.path / names.PLOTS / f"{name}.png")
     path = curve.path / names.REPORT
-    write_text(path, render(_page(curve, goal)))
-    plan = read_json(curve.path / PLAN)["plan"]
-    write_json(curve.path / PLAN, {"plan": plan, **facts(curve, goal)})
+    write_text(path, render(_curve_page(curve, goal)))
+    plan = read_json(curve.path / CURVE_FILE)["plan"]
+    write_json(curve.path / CURVE_FILE, {"plan": plan, **curve_dict(curve, goal)})
     return path
 
 
-def _page(curve: LearningCurve, goal: float | None) -> Page:
+def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
     last = curve.points[-1]
-    word = WORDS[curve.metric]
+    metric = METRIC_NAMES[curve.metric]
     scatter = f"± {percent(last.deviation, 2)} over {len(last.errors)} runs"
     figures = [
         Figure(
-            label=f"{word}, {last.images:,.0f} images",
+            label=f"{metric}, {last.images:,.0f} images",
             value=percent(1 - last.mean, 2),
             detail=scatter,
         )
     ]
     figures += [
         Figure(
-            label=f"foretold for {told.images:,.0f}",
-            value=percent(1 - told.error, 2),
-            detail=f"95 % interval {span((1 - told.high, 1 - told.low), 2)}",
+            label=f"forecast, {forecast.images:,.0f} images",
+            value=percent(1 - forecast.error, 2),
+            detail=f"95 % interval {span((1 - forecast.high, 1 - forecast.low), 2)}",
         )
-        for told in foretold(curve)
+        for forecast in forecasts(curve)
     ]
-    words = [b for b in findings(curve, goal) if isinstance(b, Prose)]
-    head: list[Block] = [Figures(figures=tuple(figures)), *words, law_words(curve)]
+    texts = [b for b in curve_blocks(curve, goal) if isinstance(b, Prose)]
+    head: list[Block] = [Figures(figures=tuple(figures)), *texts, law_text(curve)]
     sections = (
-        Section(title="What more images would buy", blocks=tuple(head)),
-        Section(title="Curve", blocks=charts(curve)),
-        Section(title="Figures", blocks=(points_table(curve), foretold_table(curve))),
-        _runs(curve),
+        Section(title="Would more images help?", blocks=tuple(head)),
+        Section(title="Curve", blocks=curve_charts(curve)),
+        Section(title="Tables", blocks=(measured_table(curve), forecast_table(curve))),
+        _runs_section(curve),
         Section(title="Settings", blocks=(_settings(curve),)),
     )
     return Page(
@@ -349,21 +355,27 @@ def _settings(curve: LearningCurve) -> Table:
     columns = (Column(title="setting", kind="code"), Column(title="value"))
     settings = {**curve.recipe.as_dict(), "model": curve.model}
     rows = tuple((name, plain(value)) for name, value in settings.items())
-    note = "Of all runs, but for seed, fraction and epochs, which fit the fraction."
+    note = "Of all runs; seed, fraction and epochs differ between runs."
     return Table(columns=columns, rows=rows, note=note)
 
 
-def _runs(curve: LearningCurve) -> Section:
+def _runs_section(curve: LearningCurve) -> Section:
     columns = (
         Column(title="run", kind="code"),
         Column(title="images", kind="integer"),
-        Column(title="judged on", kind="integer"),
+        Column(title="test images", kind="integer"),
         Column(title="accuracy", kind="ratio"),
-        Column(title="balanced", kind="ratio"),
+        Column(title="balanced accuracy", kind="ratio"),
     )
     rows = tuple(
-        (run.path.name, run.images, run.judged, run.accuracy, run.balanced_accuracy)
+        (
+            run.path.name,
+            run.images,
+            run.test_images,
+            run.accuracy,
+            run.balanced_accuracy,
+        )
         for run in curve.runs
     )
-    lead = "Each is a run folder of its own, with its own report."
+    lead = "Each run has its own folder and report."
     return Section(title="Runs", lead=lead, blocks=(Table(columns=columns, rows=rows),))

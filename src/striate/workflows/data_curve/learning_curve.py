@@ -1,4 +1,4 @@
-"""A learning curve: one recipe at growing fractions of its images, over seeds."""
+"""Learning curve: accuracy of one recipe at increasing training set sizes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from striate.core.errors import SettingError
-from striate.engine.distributed.rank_info import check_alone
+from striate.engine.distributed.rank_info import check_single_process
 from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.workflows.data_curve.power_law import Law, Point, fit_law
-from striate.workflows.data_curve.runs import CurveRun, Make, Study
+from striate.workflows.data_curve.power_law import CurvePoint, PowerLaw, fit_power_law
+from striate.workflows.data_curve.runs import CurvePlan, CurveRun, Make
 
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 SEEDS = 3
@@ -20,13 +20,13 @@ SEEDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """A finished curve.
+    """A finished learning curve.
 
     Args:
-        path: Its folder.
-        recipe: What was trained, at all fractions.
-        split: What was judged: test, or val where there is no test.
-        runs: One a fraction and seed, small fractions first.
+        path: Folder of the curve.
+        recipe: Training settings.
+        split: Evaluated split: test, or val without a test split.
+        runs: One run per fraction and seed, small fractions first.
     """
 
     path: Path
@@ -36,14 +36,14 @@ class LearningCurve:
 
     @property
     def model(self) -> str:
-        """Return the network's name, decided by the data where it was `auto`."""
+        """Return the name of the network, resolved if it was `auto`."""
         return Run(self.runs[0].path).recipe.model
 
     @property
     def metric(self) -> str:
-        """Return what is foretold: balanced accuracy where classes are evened out."""
-        even = self.recipe.class_weights != "none"
-        return "balanced_accuracy" if even else "accuracy"
+        """Return the metric: balanced accuracy if classes are weighted."""
+        is_weighted = self.recipe.class_weights != "none"
+        return "balanced_accuracy" if is_weighted else "accuracy"
 
     @cached_property
     def fractions(self) -> tuple[float, ...]:
@@ -51,27 +51,27 @@ class LearningCurve:
         return tuple(sorted({run.fraction for run in self.runs}))
 
     @cached_property
-    def points(self) -> tuple[Point, ...]:
-        """Return images and errors of each fraction, over its seeds."""
+    def points(self) -> tuple[CurvePoint, ...]:
+        """Return the measured point of each fraction, over its seeds."""
         return tuple(self._point(fraction) for fraction in self.fractions)
 
-    def _point(self, fraction: float) -> Point:
+    def _point(self, fraction: float) -> CurvePoint:
         runs = [run for run in self.runs if run.fraction == fraction]
-        return Point(
+        return CurvePoint(
             images=sum(run.images for run in runs) / len(runs),
             errors=tuple(1 - getattr(run, self.metric) for run in runs),
-            judged=round(sum(run.judged for run in runs) / len(runs)),
+            test_images=round(sum(run.test_images for run in runs) / len(runs)),
         )
 
     @cached_property
-    def law(self) -> Law:
+    def law(self) -> PowerLaw:
         """Return the law fitted to all points."""
-        return fit_law(self.points)
+        return fit_power_law(self.points)
 
     @cached_property
-    def earlier_law(self) -> Law | None:
-        """Return the law fitted without the largest fraction, to be tried on it."""
-        return fit_law(self.points[:-1]) if len(self.points) > 3 else None
+    def backtest_law(self) -> PowerLaw | None:
+        """Return the law fitted without the largest fraction, to test the forecast."""
+        return fit_power_law(self.points[:-1]) if len(self.points) > 3 else None
 
 
 def learning_curve(
@@ -82,46 +82,52 @@ def learning_curve(
     make: Make | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-    told: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> LearningCurve:
-    """Train at growing fractions, over seeds, and return the curve.
+    """Train at increasing fractions of the training images, and return the curve.
 
     Args:
-        recipe: What to train. Seeds count up from its own, and with the seed change
-            the split, the fraction and the initial weights.
-        fractions: Of the training split, at least three.
-        seeds: Trainings at each fraction, at least two: one has no deviation.
-        make: From data to a network, where it is not the recipe's by name.
-        out: The folder; `runs/curve/<data>-<model>` where not given. A curve of the
-            same settings that is there goes on where it stopped.
-        overwrite: Begin anew in `out`.
-        told: Gets a line when a run ends.
+        recipe: Training settings. Seeds count up from its own; a seed changes the
+            split, the fraction and the initial weights.
+        fractions: Fractions of the training split, at least three.
+        seeds: Number of runs at each fraction, at least two.
+        make: Function from data to a network; default the recipe's model.
+        out: Folder; default `runs/curve/<data>-<model>`. A curve with the same settings
+            is continued.
+        overwrite: Start again in `out`.
+        log: Called with a line after each run.
 
     Raises:
-        SettingError: Too few fractions or seeds, a fraction that cannot be, or several
+        SettingError: Too few fractions or seeds, an invalid fraction, or several
             processes.
-        RunError: Something else is in `out`.
+        RunError: `out` contains something else.
     """
-    check_alone("a learning curve")
-    wanted = _checked(recipe, fractions, seeds)
-    study = Study(recipe=recipe, fractions=wanted, seeds=seeds, make=make)
-    place = study.folder(out, overwrite)
-    runs, split = study.run_all(place, told)
-    return LearningCurve(path=place, recipe=recipe, split=split, runs=tuple(runs))
+    check_single_process("a learning curve")
+    sorted_fractions = _check_fractions(recipe, fractions, seeds)
+    plan = CurvePlan(recipe=recipe, fractions=sorted_fractions, seeds=seeds, make=make)
+    folder = plan.folder(out, overwrite)
+    runs, split = plan.run_all(folder, log)
+    return LearningCurve(path=folder, recipe=recipe, split=split, runs=tuple(runs))
 
 
-def _checked(
+def _check_fractions(
     recipe: Recipe, fractions: Sequence[float], seeds: int
 ) -> tuple[float, ...]:
-    wanted = sorted(set(fractions))
-    if len(wanted) < 3 or not wanted[0] > 0 or wanted[-1] > 1:
-        said = ", ".join(f"{fraction:g}" for fraction in fractions)
-        what = f"a curve needs three fractions above 0 and up to 1, got {said}"
+    sorted_fractions = sorted(set(fractions))
+    if (
+        len(sorted_fractions) < 3
+        or not sorted_fractions[0] > 0
+        or sorted_fractions[-1] > 1
+    ):
+        text = ", ".join(f"{fraction:g}" for fraction in fractions)
+        what = f"a learning curve needs three fractions above 0 and up to 1, got {text}"
         raise SettingError(what, where="--fractions", fix="for example 0.1,0.3,1")
     if seeds < 2:
-        what = f"a curve needs two seeds or more for its intervals, got {seeds}"
+        what = (
+            f"a learning curve needs two or more seeds for its intervals, got {seeds}"
+        )
         raise SettingError(what, where="--seeds")
     if recipe.fraction != 1:
-        fix = "leave out --fraction; the curve ends at the largest of --fractions"
-        raise SettingError("a curve goes through the fractions itself", fix=fix)
-    return tuple(wanted)
+        fix = "use --fractions; the curve ends at the largest one"
+        raise SettingError("a learning curve cannot use --fraction", fix=fix)
+    return tuple(sorted_fractions)

@@ -1,9 +1,9 @@
-"""Errors that fall with the number of images: the law, and what it foretells.
+"""Power law of error against training set size, with forecast intervals.
 
 Over orders of magnitude the error of a network is close to a + b·n⁻ᶜ in the number n of
 training images (Hestness et al. 2017, "Deep learning scaling is predictable,
 empirically"; Rosenfeld et al. 2020). A few measured points leave much of a, b and c
-open, so nothing here is a number without the interval of every law that fits.
+open, so every forecast has an interval over all laws that fit.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-# From almost none to steeper than any published one (0.07 to 0.5); beyond, the law is a
-# floor that is reached at once, which c = 3 says as well.
+# From almost none to steeper than any published one (0.07 to 0.5); beyond, the law is
+# practically constant, as for c = 3.
 EXPONENTS = np.geomspace(0.02, 3.0, 150)
-STEPS = 400  # errors tried for an interval
+STEPS = 400  # candidate errors for an interval
 LEVEL = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """What was measured with one number of training images.
+class CurvePoint:
+    """Errors measured with one number of training images.
 
     Args:
-        images: Their number.
-        errors: One a seed, in shares.
-        judged: Test images a seed.
+        images: Number of training images.
+        errors: Error rate of each seed.
+        test_images: Number of test images per seed.
     """
 
     images: float
     errors: tuple[float, ...]
-    judged: int
+    test_images: int
 
     @property
     def mean(self) -> float:
@@ -43,19 +43,19 @@ class Point:
 
     @property
     def deviation(self) -> float:
-        """Return the standard deviation over seeds; 0 for one."""
+        """Return the standard deviation over seeds; 0 for a single seed."""
         return float(np.std(self.errors, ddof=1)) if len(self.errors) > 1 else 0.0
 
     @property
-    def chance(self) -> float:
-        """Return the variance that counting `judged` images has by chance."""
-        smoothed = (self.mean * self.judged + 0.5) / (self.judged + 1)
-        return smoothed * (1 - smoothed) / self.judged
+    def binomial_variance(self) -> float:
+        """Return the binomial variance of an error rate on `test_images` images."""
+        smoothed = (self.mean * self.test_images + 0.5) / (self.test_images + 1)
+        return smoothed * (1 - smoothed) / self.test_images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foretold:
-    """The mean error to expect of as many runs, and its 95 % interval."""
+class Forecast:
+    """Expected mean error of as many runs, with its 95 % interval."""
 
     images: float
     error: float
@@ -64,22 +64,22 @@ class Foretold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Law:
-    """The best a + b·n⁻ᶜ, and all that is needed to ask how sure it is.
+class PowerLaw:
+    """The fitted law a + b·n⁻ᶜ, and the data for its intervals.
 
     Args:
-        floor: a, the error that no number of images goes below.
+        floor: a, the error in the limit of infinitely many images.
         gain: b.
         exponent: c.
-        points: What it was fitted to.
-        noise: How many times the variance of chance the seeds' variance is.
-        misfit: χ² of the best law, in variances of the points' means.
+        points: The points of the fit.
+        noise: Variance over seeds, divided by the binomial variance.
+        misfit: χ² of the fit, in variances of the points' means.
     """
 
     floor: float
     gain: float
     exponent: float
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
     noise: float
     misfit: float
 
@@ -87,55 +87,62 @@ class Law:
         """Return the law's error at a number of images."""
         return float(self.floor + self.gain * images**-self.exponent)
 
-    def foretell(self, images: float) -> Foretold:
-        """Return what as many runs with so many images would show.
+    def forecast(self, images: float) -> Forecast:
+        """Return the forecast for a number of training images.
 
-        The interval holds every error through which a law passes that the points do
-        not refute (profile likelihood, Student's t for the seeds' few degrees of
-        freedom), and the scatter of a mean of so many runs.
+        The interval contains the error of every law that fits the points (profile
+        likelihood, with Student's t for the few degrees of freedom of the seeds), and
+        the noise of a mean over runs.
         """
         best = self.error(images)
-        tried = np.linspace(0.0, 1.0, STEPS + 1) ** 2
-        tried = np.unique(np.concatenate([tried * max(best, 1e-9), best + tried]))
-        tried = tried[tried <= 1.0]
-        limit = self.misfit + self._quantile() ** 2 * self._stretch()
-        fits = tried[_profile(self.points, self._variances(), images, tried) <= limit]
+        candidates = np.linspace(0.0, 1.0, STEPS + 1) ** 2
+        candidates = np.unique(
+            np.concatenate([candidates * max(best, 1e-9), best + candidates])
+        )
+        candidates = candidates[candidates <= 1.0]
+        limit = self.misfit + self._quantile() ** 2 * self._inflation()
+        fits = candidates[
+            _profile(self.points, self._variances(), images, candidates) <= limit
+        ]
         low, high = (fits.min(), fits.max()) if len(fits) else (best, best)
-        spread = self._quantile() * math.sqrt(self._mean_variance(best))
-        return Foretold(
+        half_width = self._quantile() * math.sqrt(self._mean_variance(best))
+        return Forecast(
             images=images,
             error=best,
-            low=max(0.0, best - math.hypot(best - low, spread)),
-            high=min(1.0, best + math.hypot(high - best, spread)),
+            low=max(0.0, best - math.hypot(best - low, half_width)),
+            high=min(1.0, best + math.hypot(high - best, half_width)),
         )
 
     def _variances(self) -> np.ndarray:
         return _variances(self.points, self.noise)
 
     def _quantile(self) -> float:
-        freedom = sum(len(point.errors) - 1 for point in self.points)
-        return float(student.ppf((1 + LEVEL) / 2, max(freedom, 1)))
+        dof = sum(len(point.errors) - 1 for point in self.points)
+        return float(student.ppf((1 + LEVEL) / 2, max(dof, 1)))
 
-    def _stretch(self) -> float:
-        """Return how much wider to be because the best law misses the points."""
+    def _inflation(self) -> float:
+        """Return the factor that widens intervals if the best law fits badly."""
         return max(1.0, self.misfit / max(1, len(self.points) - 3))
 
     def _mean_variance(self, error: float) -> float:
         last = self.points[-1]
-        at = Point(images=0, errors=(error,) * len(last.errors), judged=last.judged)
-        return self.noise * at.chance / len(last.errors)
+        point = CurvePoint(
+            images=0, errors=(error,) * len(last.errors), test_images=last.test_images
+        )
+        return self.noise * point.binomial_variance / len(last.errors)
 
 
-def fit_law(points: Sequence[Point]) -> Law:
-    """Fit the law to at least three points.
+def fit_power_law(points: Sequence[CurvePoint]) -> PowerLaw:
+    """Fit the law a + b·n⁻ᶜ to at least three points.
 
     Example:
         >>> def measured(n):
         ...     e = 0.02 + n**-0.5
-        ...     return Point(images=n, errors=(e - 1e-3, e + 1e-3), judged=2000)
-        >>> law = fit_law([measured(n) for n in (100, 400, 1600, 6400)])
-        >>> told = law.foretell(25_600)
-        >>> told.low < 0.02 + 25_600**-0.5 < told.high, round(law.error(6400), 2)
+        ...     return CurvePoint(images=n, errors=(e - 1e-3, e + 1e-3),
+        test_images=2000)
+        >>> law = fit_power_law([measured(n) for n in (100, 400, 1600, 6400)])
+        >>> result = law.forecast(25_600)
+        >>> result.low < 0.02 + 25_600**-0.5 < result.high, round(law.error(6400), 2)
         (True, 0.03)
     """
     noise = _noise(points)
@@ -143,7 +150,7 @@ def fit_law(points: Sequence[Point]) -> Law:
     floors, gains = _floors_and_gains(points, variances)
     misfits = _misfits(points, variances, floors, gains)
     best = int(misfits.argmin())
-    return Law(
+    return PowerLaw(
         floor=float(floors[best]),
         gain=float(gains[best]),
         exponent=float(EXPONENTS[best]),
@@ -153,74 +160,78 @@ def fit_law(points: Sequence[Point]) -> Law:
     )
 
 
-def _noise(points: Sequence[Point]) -> float:
-    """Pool the seeds' variances over the points, in units of chance.
+def _noise(points: Sequence[CurvePoint]) -> float:
+    """Return the variance over seeds divided by the binomial one, pooled over points.
 
-    One point's few seeds say little of their variance; its size relative to chance is
-    much the same at every point, so all of them say it together.
+    The few seeds of one point give a bad estimate of the variance; its ratio to the
+    binomial variance is similar at all points, so they are pooled.
     """
-    many = [point for point in points if len(point.errors) > 1]
-    if not many:
+    repeated = [point for point in points if len(point.errors) > 1]
+    if not repeated:
         return 1.0
-    ratios = [point.deviation**2 / point.chance for point in many]
-    # Much below chance is luck, unless the test images are the same for all seeds.
+    ratios = [point.deviation**2 / point.binomial_variance for point in repeated]
+    # Much below the binomial variance is luck, unless the test images are the same for
+    # all seeds.
     return max(sum(ratios) / len(ratios), 0.1)
 
 
-def _variances(points: Sequence[Point], noise: float) -> np.ndarray:
-    return np.array([noise * p.chance / len(p.errors) for p in points])
+def _variances(points: Sequence[CurvePoint], noise: float) -> np.ndarray:
+    return np.array([noise * p.binomial_variance / len(p.errors) for p in points])
 
 
-def _falls(points: Sequence[Point]) -> np.ndarray:
+def _powers(points: Sequence[CurvePoint]) -> np.ndarray:
     """Return n⁻ᶜ, (exponents, points)."""
     n = np.array([point.images for point in points])
     return n ** -EXPONENTS[:, None]
 
 
 def _floors_and_gains(
-    points: Sequence[Point], variances: np.ndarray
+    points: Sequence[CurvePoint], variances: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best floor and gain, neither negative, for every exponent."""
-    falls, means = _falls(points), np.array([point.mean for point in points])
-    w = 1 / variances
-    total, x, y = w.sum(), falls @ w, means @ w
-    xx, xy = (falls**2) @ w, falls @ (w * means)
+    powers, means = _powers(points), np.array([point.mean for point in points])
+    weights = 1 / variances
+    total, x, y = weights.sum(), powers @ weights, means @ weights
+    xx, xy = (powers**2) @ weights, powers @ (weights * means)
     gain = (total * xy - x * y) / np.maximum(total * xx - x * x, 1e-300)
     floor = (y - gain * x) / total
-    # Where one would be negative the best is at its zero, the other fitted alone.
+    # If one would be negative, it is set to zero and the other is fitted alone.
     gain = np.where(floor < 0, xy / xx, gain)
     floor = np.maximum(floor, 0.0)
     return np.where(gain < 0, y / total, floor), np.maximum(gain, 0.0)
 
 
 def _misfits(
-    points: Sequence[Point],
+    points: Sequence[CurvePoint],
     variances: np.ndarray,
     floors: np.ndarray,
     gains: np.ndarray,
 ) -> np.ndarray:
     means = np.array([point.mean for point in points])
-    off = means - floors[:, None] - gains[:, None] * _falls(points)
-    misfits: np.ndarray = (off**2 / variances).sum(1)
+    residual = means - floors[:, None] - gains[:, None] * _powers(points)
+    misfits: np.ndarray = (residual**2 / variances).sum(1)
     return misfits
 
 
 def _profile(
-    points: Sequence[Point], variances: np.ndarray, images: float, tried: np.ndarray
+    points: Sequence[CurvePoint],
+    variances: np.ndarray,
+    images: float,
+    candidates: np.ndarray,
 ) -> np.ndarray:
-    """Return the least misfit of any law through each tried error at `images`.
+    """Return the smallest misfit of a law through each candidate error at `images`.
 
-    With the error y there given, the law is y + gain·r, r = n⁻ᶜ − images⁻ᶜ, and for
+    With a given error y there, the law is y + gain·r, r = n⁻ᶜ − images⁻ᶜ, and for
     each exponent the best gain has a closed form.
     """
-    means, w = np.array([point.mean for point in points]), 1 / variances
-    there = images**-EXPONENTS
-    rise = _falls(points) - there[:, None]  # (exponents, points)
-    y = tried[:, None]  # (tried, 1)
-    rises = np.maximum((rise**2) @ w, 1e-300)
-    off = rise @ (w * means) - y * (rise @ w)
-    square = (means**2) @ w - 2 * y * (means @ w) + y**2 * w.sum()
+    means, weights = np.array([point.mean for point in points]), 1 / variances
+    at_images = images**-EXPONENTS
+    difference = _powers(points) - at_images[:, None]  # (exponents, points)
+    y = candidates[:, None]  # (candidates, 1)
+    norms = np.maximum((difference**2) @ weights, 1e-300)
+    residual = difference @ (weights * means) - y * (difference @ weights)
+    square = (means**2) @ weights - 2 * y * (means @ weights) + y**2 * weights.sum()
     # The floor, y − gain·images⁻ᶜ, must not be negative, and neither must the gain.
-    gain = np.clip(off / rises, 0.0, y / there)
-    least: np.ndarray = (square - 2 * gain * off + gain**2 * rises).min(1)
-    return least
+    gain = np.clip(residual / norms, 0.0, y / at_images)
+    minimum: np.ndarray = (square - 2 * gain * residual + gain**2 * norms).min(1)
+    return minimum

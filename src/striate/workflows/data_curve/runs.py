@@ -1,4 +1,4 @@
-"""The trainings of a learning curve: run folders in a folder, made once, read again."""
+"""Runs of a learning curve: trained once, stored as run folders, and reused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from striate.core.errors import InterruptedRunError, RunError
 from striate.core.files import read_json, storage_errors, write_json
-from striate.core.seeds import derive
+from striate.core.seeds import derive_seed
 from striate.data.image_data import ImageData
 from striate.run import layout as names
 from striate.run.lock import LOCK, held
@@ -23,37 +23,37 @@ from striate.run.run import Run
 from striate.run.setup import LOADED, load_recipe
 from striate.workflows.train.train import train, train_recipe
 
-PLAN = "curve.json"
-# Small fractions take as many steps as the whole, or what they lack in images would
-# be mixed up with what they lack in training; but at most so many times the epochs.
-MOST_EPOCHS = 8
+CURVE_FILE = "curve.json"
+# Small fractions are trained for as many steps as the whole set, or fewer images would
+# also mean less training; but for at most this multiple of the epochs.
+MAX_EPOCH_FACTOR = 8
 
 Make = Callable[[ImageData], nn.Module]
-Told = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurveRun:
-    """One training of a curve: how much it saw, and what it reached."""
+    """One run of a learning curve: its size and its accuracy."""
 
     fraction: float
     seed: int
     path: Path
     images: int
-    judged: int
+    test_images: int
     accuracy: float
     balanced_accuracy: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """What a curve is made of, and how its runs come to be.
+class CurvePlan:
+    """Settings of a learning curve, and the training of its runs.
 
     Args:
-        recipe: Of every run, but for seed, fraction and epochs.
-        fractions: In growing order.
-        seeds: How many, from the recipe's own.
-        make: From data to a network; None for the recipe's model.
+        recipe: Settings of every run, except seed, fraction and epochs.
+        fractions: Fractions in increasing order.
+        seeds: Number of seeds, counted from the recipe's own.
+        make: Function from data to a network; None for the recipe's model.
     """
 
     recipe: Recipe
@@ -63,29 +63,31 @@ class Study:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Return all settings, to be written down; see `_differing` for what binds."""
+        """Return all settings, to save them."""
         settings = self.recipe.resolved().as_dict()
         return {**settings, "fractions": list(self.fractions), "seeds": self.seeds}
 
     def folder(self, out: Path | None, overwrite: bool) -> Path:
-        """Return the curve's folder: that of the same plan, or a new one.
+        """Return the folder of the curve with this plan, or a new one.
 
         Raises:
-            RunError: `out` is something else, a curve of another plan, or one to be
-                overwritten that another process is at work on.
+            RunError: `out` is not a curve, has other settings, or is in use by another
+                process.
         """
         if out is None:
             return self._next_free()
         if not out.exists():
-            return self._begin(out)
-        if not (out / PLAN).is_file():
-            fix = "choose another --out; only curves are ever overwritten"
-            raise RunError("this exists and is no curve", where=out, fix=fix)
+            return self._create(out)
+        if not (out / CURVE_FILE).is_file():
+            fix = "choose another --out; only learning curves are overwritten"
+            raise RunError(
+                "this exists and is not a learning curve", where=out, fix=fix
+            )
         if overwrite:
             _clear_curve(out)
-            return self._begin(out)
-        if differing := self._differing(out):
-            what = f"the curve there has other settings: {', '.join(differing)}"
+            return self._create(out)
+        if changed := self._changed_settings(out):
+            what = f"the learning curve has other settings: {', '.join(changed)}"
             fix = "choose another --out, or add --overwrite"
             raise RunError(what, where=out, fix=fix)
         return out
@@ -95,56 +97,66 @@ class Study:
         stem = names.plain_name(f"{data}-{'own' if self.make else self.recipe.model}")
         number = 1
         while True:
-            place = Path("runs/curve") / (stem if number == 1 else f"{stem}-{number}")
-            if not place.exists():
-                return self._begin(place)
-            if (place / PLAN).is_file() and not self._differing(place):
-                return place
+            curve_folder = Path("runs/curve") / (
+                stem if number == 1 else f"{stem}-{number}"
+            )
+            if not curve_folder.exists():
+                return self._create(curve_folder)
+            if (curve_folder / CURVE_FILE).is_file() and not self._changed_settings(
+                curve_folder
+            ):
+                return curve_folder
             number += 1
 
-    def _begin(self, place: Path) -> Path:
-        write_json(place / PLAN, {"plan": self.plan})
-        return place
+    def _create(self, curve_folder: Path) -> Path:
+        write_json(curve_folder / CURVE_FILE, {"plan": self.plan})
+        return curve_folder
 
-    def _differing(self, place: Path) -> list[str]:
-        had = read_json(place / PLAN)["plan"]
+    def _changed_settings(self, curve_folder: Path) -> list[str]:
+        saved = read_json(curve_folder / CURVE_FILE)["plan"]
         binding = {k: v for k, v in self.plan.items() if k not in INCIDENTAL}
-        return [name for name, value in binding.items() if had.get(name) != value]
+        return [name for name, value in binding.items() if saved.get(name) != value]
 
-    def run_all(self, place: Path, told: Told) -> tuple[list[CurveRun], str]:
-        """Train what is not trained yet; return all runs and the part they judged.
+    def run_all(self, curve_folder: Path, log: Log) -> tuple[list[CurveRun], str]:
+        """Train the missing runs; return all runs and the evaluated split.
 
         Raises:
-            InterruptedRunError: The user stopped it; the same command goes on.
-            RunError: Another process is at work on the curve, or on a run of it.
+            InterruptedRunError: The user stopped it; the same command continues it.
+            RunError: Another process uses the curve, or a run of it.
         """
-        with held(place):
-            return self._run_all(place, told)
+        with held(curve_folder):
+            return self._run_all(curve_folder, log)
 
-    def _run_all(self, place: Path, told: Told) -> tuple[list[CurveRun], str]:
-        found: list[CurveRun] = []
+    def _run_all(self, curve_folder: Path, log: Log) -> tuple[list[CurveRun], str]:
+        runs: list[CurveRun] = []
         splits: set[str] = set()
         total = len(self.fractions) * self.seeds
         for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
             images = _Images(replace(self.recipe, seed=seed))
             for fraction in self.fractions:
                 try:
-                    run, new = self._run(place, images, fraction)
+                    run, is_new = self._run(curve_folder, images, fraction)
                 except InterruptedRunError as error:
-                    what = f"stopped after {len(found)} of {total} runs"
-                    fix = "the same command goes on from there"
-                    raise InterruptedRunError(what, where=place, fix=fix) from error
-                found.append(_read(run, fraction, seed))
+                    what = f"stopped after {len(runs)} of {total} runs"
+                    fix = "run the same command to continue"
+                    raise InterruptedRunError(
+                        what, where=curve_folder, fix=fix
+                    ) from error
+                runs.append(_to_curve_run(run, fraction, seed))
                 splits.add(run.evaluated_split)
-                told(_line(found[-1], len(found), total, new))
-        return sorted(found, key=lambda run: (run.fraction, run.seed)), splits.pop()
+                log(_progress_line(runs[-1], len(runs), total, is_new))
+        return sorted(runs, key=lambda run: (run.fraction, run.seed)), splits.pop()
 
-    def _run(self, place: Path, images: _Images, fraction: float) -> tuple[Run, bool]:
+    def _run(
+        self, curve_folder: Path, images: _Images, fraction: float
+    ) -> tuple[Run, bool]:
         """Return the run of a fraction and seed, and whether it is new."""
         recipe = replace(images.recipe, epochs=self.epochs(fraction))
-        if recipe.precision == "auto":  # decided by length, and these are to be alike
+        if (
+            recipe.precision == "auto"
+        ):  # auto depends on the length, but all runs must use the same
             recipe = replace(recipe, precision="fp32")
-        out = place / f"fraction-{fraction:g}-seed-{recipe.seed}"
+        out = curve_folder / f"fraction-{fraction:g}-seed-{recipe.seed}"
         if (run := _finished(out)) is not None:
             images.check(run, fraction)
             return run, False
@@ -153,18 +165,18 @@ class Study:
         if self.make is None:
             recipe = replace(recipe, fraction=fraction)
             return train_recipe(recipe, data=data, out=out, quiet=True), True
-        decided = LOADED | {"data", "model"}
-        settings = {k: v for k, v in recipe.as_dict().items() if k not in decided}
-        torch.manual_seed(derive(recipe.seed, "init"))
+        fixed = LOADED | {"data", "model"}
+        settings = {k: v for k, v in recipe.as_dict().items() if k not in fixed}
+        torch.manual_seed(derive_seed(recipe.seed, "init"))
         return train(self.make(data), data, out=out, quiet=True, **settings), True
 
     def epochs(self, fraction: float) -> int:
-        """Return how often a fraction is gone through."""
-        return round(self.recipe.epochs * min(1 / fraction, MOST_EPOCHS))
+        """Return the number of epochs for a fraction."""
+        return round(self.recipe.epochs * min(1 / fraction, MAX_EPOCH_FACTOR))
 
 
 class _Images:
-    """The images of one seed, read when first needed."""
+    """The images of one seed, loaded when first needed."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -176,13 +188,13 @@ class _Images:
         return self._data.with_fraction(fraction)
 
     def check(self, run: Run, fraction: float) -> None:
-        """Refuse a finished run of other images than those at hand."""
+        """Raise an error if a finished run used other images."""
         if self._data is None:
             return
         if run.manifest["data"]["hash"] != data_hash(
             self._data.with_fraction(fraction)
         ):
-            fix = "begin anew: choose another --out, or add --overwrite"
+            fix = "start again: choose another --out, or add --overwrite"
             what = "the images have changed since this run of the curve"
             raise RunError(what, where=run.path, fix=fix)
 
@@ -196,38 +208,40 @@ def _finished(out: Path) -> Run | None:
 
 
 def _clear_run(out: Path) -> None:
-    """Empty the folder of a run that was killed half way; one at work is refused."""
+    """Empty the folder of an interrupted run; raise an error if it is in use."""
     if not out.is_dir():
         return
-    # The curve is held, but its run may be: `striate train --resume` goes on with it.
+    # The curve is locked, but its run may be in use by `striate train --resume`.
     with held(out), storage_errors(out, 0):
         names.clear(out)
 
 
 def _clear_curve(out: Path) -> None:
-    """Empty a curve's folder, unless it or a run of it is at work."""
+    """Empty the folder of a curve, unless it or a run of it is in use."""
     with held(out), ExitStack() as runs, storage_errors(out, 0):
         for lock in out.glob(f"*/{LOCK}"):
             runs.enter_context(held(lock.parent))
         names.clear(out)
 
 
-def _read(run: Run, fraction: float, seed: int) -> CurveRun:
+def _to_curve_run(run: Run, fraction: float, seed: int) -> CurveRun:
     score = run.scores[run.evaluated_split]
-    used = run.manifest["data"]["splits"]["train"]
+    images = run.manifest["data"]["splits"]["train"]
     return CurveRun(
         fraction=fraction,
         seed=seed,
         path=run.path,
-        images=used,
-        judged=score["count"],
+        images=images,
+        test_images=score["count"],
         accuracy=score["accuracy"],
         balanced_accuracy=score["balanced_accuracy"],
     )
 
 
-def _line(run: CurveRun, done: int, total: int, new: bool) -> str:
-    which = f"fraction {run.fraction:<7.4g} seed {run.seed}"
-    reached = f"{run.images:>9,} images  accuracy {100 * run.accuracy:.2f} %"
-    again = "" if new else "  (there already)"
-    return f"run {done:>{len(str(total))}}/{total}  {which}{reached}{again}"
+def _progress_line(run: CurveRun, number: int, total: int, is_new: bool) -> str:
+    settings_text = f"fraction {run.fraction:<7.4g} seed {run.seed}"
+    result_text = f"{run.images:>9,} images  accuracy {100 * run.accuracy:.2f} %"
+    suffix = "" if is_new else "  (already done)"
+    return (
+        f"run {number:>{len(str(total))}}/{total}  {settings_text}{result_text}{suffix}"
+    )

@@ -1,4 +1,4 @@
-"""A preview in findings: for a page, and shorter for a terminal."""
+"""Report of `data preview`: the HTML page, and a summary for the terminal."""
 
 from __future__ import annotations
 
@@ -20,69 +20,71 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
 from striate.data.decode.resize_effects import ResizeEffect, resize_effect
 from striate.data.decode.rules import preprocess_rules
 from striate.interpret.render import diverging_colors, enlarge, to_image
 from striate.report.format import percent
-from striate.workflows.data_preview.preview import Preview, Seen, unnormalized
+from striate.workflows.data_preview.preview import Preview, PreviewImage, denormalize
 
-SIDE = 176  # pixels that a small image is enlarged to, by whole factors
+SIDE = 176  # display size of small images in pixels, enlarged by whole factors
 FRAME = 160  # gray level around every image
-SPREAD = 2.5  # deviations either way that the view of the numbers shows
+VALUE_RANGE = 2.5  # displayed range in standard deviations, in both directions
 
 
-def page(found: Preview) -> Page:
+def preview_page(result: Preview) -> Page:
     """Return the preview as a page."""
-    p = found.preprocess
+    p = result.preprocess
     return Page(
-        title=f"What the network sees of {found.data.name}",
-        subtitle=f"{p.spec} by {p.resize}, as training, evaluate and predict do it",
+        title=f"{result.data.name} · network input",
+        subtitle=f"{p.spec}, resize mode {p.resize}, as in training and prediction",
         sections=(
-            Section(title="In short", blocks=tuple(summary(found))),
+            Section(title="Summary", blocks=tuple(preview_summary(result))),
             Section(
                 title="Before and after",
-                lead="The file's own pixels, then the input in every mode. Images "
-                "with the longest sides and the extreme sizes come first, because "
-                "there the modes differ most.",
-                blocks=tuple(_gallery(found, one) for one in found.seen),
+                lead="The original image, then the input in every resize mode. Images "
+                "with extreme sizes and aspect ratios come first, because the modes "
+                "differ most for them.",
+                blocks=tuple(
+                    _before_and_after(result, image) for image in result.images
+                ),
             ),
             Section(
-                title="What arrives",
-                lead="The numbers the first layer gets, drawn as an image, and what "
-                "comes back when normalizing is undone.",
-                blocks=(_numbers(found), _views(found)),
+                title="Normalized input",
+                lead="The values that the first layer receives, as an image, and the "
+                "image after undoing the normalization.",
+                blocks=(_input_stats_table(result), _input_images(result)),
             ),
             Section(
-                title="Rules",
-                lead="All that happens between file and input, in this order, with "
-                "the setting that changes it. preprocess.json in a run folder holds "
-                "the same.",
-                blocks=(rule_table(found),),
+                title="Preprocessing steps",
+                lead="All steps from the file to the input, in order, with the setting "
+                "that changes each. A run saves them in preprocess.json.",
+                blocks=(rule_table(result),),
             ),
         ),
     )
 
 
-def summary(found: Preview) -> list[Block]:
-    """Return what a terminal shows: sizes, what each mode costs, what arrives."""
-    sizes = found.sizes
+def preview_summary(result: Preview) -> list[Block]:
+    """Return the summary for the terminal: sizes and effects of the resize modes."""
+    sizes = result.sizes
     count = sum(sizes.values())
-    least, most = min(sizes, key=_area), max(sizes, key=_area)
-    span = _size(least) if least == most else f"{_size(least)} to {_size(most)}"
-    several = f"{len(sizes):,} different" if len(sizes) > 1 else "all the same"
-    p = found.preprocess
+    smallest, largest = min(sizes, key=_area), max(sizes, key=_area)
+    same = smallest == largest
+    span = _size(smallest) if same else f"{_size(smallest)} to {_size(largest)}"
+    variety = f"{len(sizes):,} different" if len(sizes) > 1 else "all the same"
+    p = result.preprocess
     return [
         Figures(
             figures=(
                 Figure(label="images", value=f"{count:,}"),
-                Figure(label="their sizes", value=span, detail=several),
+                Figure(label="image sizes", value=span, detail=variety),
                 Figure(label="input", value=str(p.spec), detail=f"--resize {p.resize}"),
             )
         ),
-        _costs(found),
-        *_advice(found),
+        _effects_table(result),
+        *_advice(result),
     ]
 
 
@@ -94,146 +96,157 @@ def _size(sides: tuple[int, int]) -> str:
     return f"{sides[0]}×{sides[1]}"
 
 
-def _costs(found: Preview) -> Table:
+def _effects_table(result: Preview) -> Table:
     columns = (
         Column(title="mode", kind="code"),
-        Column(title="kept", kind="ratio", hint="mean share of an image that is seen"),
-        Column(title="least", kind="ratio", hint="of the image that loses most"),
-        Column(title="bent", kind="number", hint="mean distortion; 1 is none"),
-        Column(title="most", kind="number", hint="of the image bent most"),
+        Column(title="visible", kind="ratio", hint="mean visible share of an image"),
+        Column(title="min", kind="ratio", hint="smallest visible share of an image"),
+        Column(
+            title="distortion", kind="number", hint="mean change of aspect; 1 is none"
+        ),
+        Column(title="max", kind="number", hint="largest change of aspect"),
         Column(title="border", kind="ratio", hint="mean share of the input"),
-        Column(title="enlarged", kind="ratio", hint="images below the input's size"),
+        Column(
+            title="enlarged",
+            kind="ratio",
+            hint="share of images smaller than the input",
+        ),
     )
     rows: list[tuple[Cell, ...]] = []
-    for mode, cost in found.costs.items():
-        chosen = f"{mode} ←" if mode == found.preprocess.resize else mode
-        numbers = *cost.kept, *(round(b, 2) for b in cost.bent), cost.border[0]
-        rows.append((chosen, *numbers, cost.enlarged))
-    title = "What each mode costs"
+    for mode, effect in result.effects.items():
+        label = f"{mode} ←" if mode == result.preprocess.resize else mode
+        distortion = (round(value, 2) for value in effect.distortion)
+        numbers = *effect.visible, *distortion, effect.border[0], effect.enlarged
+        rows.append((label, *numbers))
+    title = "Effect of each resize mode"
     return Table(title=title, columns=columns, rows=tuple(rows))
 
 
-def _advice(found: Preview) -> list[Block]:
-    """Say what a look at the table should not miss."""
-    cost = found.costs[found.preprocess.resize]
-    said: list[str] = []
-    if cost.bent[1] > 1.5:
-        said.append(
-            f"Stretching bends some images by {cost.bent[1]:.1f}×. If shape matters, "
-            "compare crop and pad below."
+def _advice(result: Preview) -> list[Block]:
+    """Return warnings about the selected resize mode."""
+    effect = result.effects[result.preprocess.resize]
+    advice: list[str] = []
+    if effect.distortion[1] > 1.5:
+        advice.append(
+            f"Stretching distorts some images by {effect.distortion[1]:.1f}×. If shape "
+            "matters, compare crop and pad."
         )
-    if cost.kept[1] < 0.6:
-        said.append(
-            f"Of some images only {percent(cost.kept[1], 0)} is seen. If what "
-            "matters may lie at an edge, use stretch or pad."
+    if effect.visible[1] < 0.6:
+        advice.append(
+            f"Only {percent(effect.visible[1], 0)} of some images is visible. If "
+            "objects may be near the edge, use stretch or pad."
         )
-    if cost.border[0] > 0.25:
-        said.append(
-            f"{percent(cost.border[0], 0)} of what the network computes is border. An "
-            "--image-size HEIGHTxWIDTH near the images' own aspect wastes less."
+    if effect.border[0] > 0.25:
+        advice.append(
+            f"{percent(effect.border[0], 0)} of the input is border. An --image-size "
+            "HEIGHTxWIDTH closer to the aspect ratio of the images wastes less."
         )
-    if cost.enlarged > 0.5:
-        said.append(
-            f"{percent(cost.enlarged, 0)} of the images are smaller than the input: "
-            "a larger --image-size costs time and shows nothing more."
+    if effect.enlarged > 0.5:
+        advice.append(
+            f"{percent(effect.enlarged, 0)} of the images are smaller than the input. "
+            "A smaller --image-size is faster and loses no detail."
         )
-    if not said:
-        return [Prose(text="The chosen mode costs these images little.", tone="good")]
-    return [Prose(text=text, tone="warning") for text in said]
+    if not advice:
+        return [Prose(text="The selected resize mode loses little.", tone="good")]
+    return [Prose(text=text, tone="warning") for text in advice]
 
 
-def _gallery(found: Preview, one: Seen) -> Images:
-    p = found.preprocess
-    whole = _size(one.sides)
-    shown = [_drawn(one.original, f"file, {whole}", "")]
-    for mode, pixels in one.inputs.items():
-        chosen = " (chosen)" if mode == p.resize else ""
-        cost = resize_effect(replace(p, resize=mode), *one.sides)
-        shown.append(_drawn(pixels.numpy(), f"{mode}{chosen}", _words(cost)))
-    return Images(title=f"{one.path} · {one.label}", images=tuple(shown))
+def _before_and_after(result: Preview, image: PreviewImage) -> Images:
+    p = result.preprocess
+    whole = _size(image.sides)
+    images = [_display_image(image.original, f"original, {whole}", "")]
+    for mode, pixels in image.inputs.items():
+        label = " (selected)" if mode == p.resize else ""
+        effect = resize_effect(replace(p, resize=mode), *image.sides)
+        images.append(
+            _display_image(pixels.numpy(), f"{mode}{label}", _effect_text(effect))
+        )
+    return Images(title=f"{image.path} · {image.label}", images=tuple(images))
 
 
-def _words(cost: ResizeEffect) -> str:
-    words = []
-    if cost.visible < 0.995:
-        words.append(f"{percent(cost.visible, 0)} kept")
-    if cost.distortion > 1.005:
-        words.append(f"bent {cost.distortion:.2f}×")
-    if cost.border > 0.005:
-        words.append(f"{percent(cost.border, 0)} border")
-    if cost.scale > 1:
-        words.append(f"enlarged {cost.scale:.1f}×")
-    return ", ".join(words) or "nothing lost"
+def _effect_text(effect: ResizeEffect) -> str:
+    texts = []
+    if effect.visible < 0.995:
+        texts.append(f"{percent(effect.visible, 0)} visible")
+    if effect.distortion > 1.005:
+        texts.append(f"distorted {effect.distortion:.2f}×")
+    if effect.border > 0.005:
+        texts.append(f"{percent(effect.border, 0)} border")
+    if effect.scale > 1:
+        texts.append(f"enlarged {effect.scale:.1f}×")
+    return ", ".join(texts) or "no loss"
 
 
-def _drawn(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
-    """Draw an image at about one size: shrunk smoothly or enlarged by whole pixels."""
+def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
+    """Shrink a large image, or enlarge a small one by whole factors, for display."""
     height, width, channels = pixels.shape
-    most = max(height, width)
-    if most > SIDE:
-        rows, columns = (max(1, round(side * SIDE / most)) for side in (height, width))
+    longest = max(height, width)
+    if longest > SIDE:
+        rows, columns = (
+            max(1, round(side * SIDE / longest)) for side in (height, width)
+        )
         small = Preprocess(channels=channels, height=rows, width=columns)
         pixels = image_to_input(pixels, small).numpy()
     else:
-        pixels = enlarge(pixels, height * (SIDE // most))
-    # A frame: background on a white page would not be seen to end.
+        pixels = enlarge(pixels, height * (SIDE // longest))
+    # A frame, because a white background would not end visibly on a white page.
     framed = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), constant_values=FRAME)
     return to_image(framed, caption, detail)
 
 
-def _numbers(found: Preview) -> Table:
+def _input_stats_table(result: Preview) -> Table:
     columns = (
         Column(title="channel"),
-        *(
-            Column(title=t, kind="number")
-            for t in ("mean", "deviation", "least", "most")
-        ),
+        *(Column(title=t, kind="number") for t in ("mean", "std", "min", "max")),
     )
-    rows = tuple((n.channel, n.mean, n.std, n.least, n.most) for n in found.numbers)
-    back = (
-        "The 8-bit pixels come back exactly from them."
-        if found.recovered
-        else "The 8-bit pixels do not come back from them exactly."
+    rows = tuple((n.channel, n.mean, n.std, n.min, n.max) for n in result.input_stats)
+    recovery = (
+        "Denormalizing gives the exact 8-bit pixels."
+        if result.recovers_pixels
+        else "Denormalizing does not give the exact 8-bit pixels."
     )
-    p = found.preprocess
-    used = "; ".join(
+    p = result.preprocess
+    constants = "; ".join(
         f"{name} {', '.join(f'{v:.4g}' for v in values)}"
-        for name, values in (("mean", p.mean), ("deviation", p.std))
+        for name, values in (("mean", p.mean), ("std", p.std))
     )
-    note = f"Over the {len(found.seen)} images shown. Normalized by {used}. {back}"
-    return Table(title="The input's numbers", columns=columns, rows=rows, note=note)
+    note = (
+        f"Over the {len(result.images)} images shown. Normalization: {constants}. "
+        f"{recovery}"
+    )
+    return Table(title="Input statistics", columns=columns, rows=rows, note=note)
 
 
-def _views(found: Preview) -> Images:
-    """Draw what was normalized, and what comes back of it, side by side."""
-    p = found.preprocess
-    shown = []
-    for one in found.seen[:3]:
-        x = normalize(one.inputs[p.resize][None], p)
-        shown += [
-            _drawn(_view(x[0]), "the numbers", one.path),
-            _drawn(unnormalized(x, p)[0].numpy(), "un-normalized", one.path),
+def _input_images(result: Preview) -> Images:
+    """Return normalized inputs and denormalized images, side by side."""
+    p = result.preprocess
+    images = []
+    for image in result.images[:3]:
+        x = normalize(image.inputs[p.resize][None], p)
+        images += [
+            _display_image(_input_to_image(x[0]), "normalized", image.path),
+            _display_image(denormalize(x, p)[0].numpy(), "denormalized", image.path),
         ]
-    note = f"The numbers are drawn from −{SPREAD} to {SPREAD} deviations"
-    note += ": blue is below the mean, red above." if p.channels == 1 else "."
-    return Images(images=tuple(shown), note=note)
+    note = f"Displayed range: −{VALUE_RANGE} to {VALUE_RANGE} standard deviations"
+    note += "; blue: below the mean, red: above." if p.channels == 1 else "."
+    return Images(images=tuple(images), note=note)
 
 
-def _view(x: Tensor) -> np.ndarray:
+def _input_to_image(x: Tensor) -> np.ndarray:
     values = x.permute(1, 2, 0).numpy()
     if values.shape[-1] == 1:
-        return diverging_colors(values[..., 0], SPREAD)
-    return np.clip((values / SPREAD + 1) * 127.5, 0, 255).round().astype(np.uint8)
+        return diverging_colors(values[..., 0], VALUE_RANGE)
+    return np.clip((values / VALUE_RANGE + 1) * 127.5, 0, 255).round().astype(np.uint8)
 
 
-def rule_table(found: Preview) -> Table:
-    """Return every rule between file and input, and what changes it."""
+def rule_table(result: Preview) -> Table:
+    """Return a table of all preprocessing steps, with their settings."""
     columns = (
         Column(title="step"),
         Column(title="what happens"),
-        Column(title="setting", kind="code", hint="empty: the same for every run"),
+        Column(title="setting", kind="code", hint="empty: fixed"),
     )
     rows = tuple(
-        (r.step, r.action, r.setting) for r in preprocess_rules(found.preprocess)
+        (r.step, r.action, r.setting) for r in preprocess_rules(result.preprocess)
     )
     return Table(columns=columns, rows=rows)

@@ -1,4 +1,4 @@
-"""What the network will really see of a set: rules, costs, images, numbers."""
+"""Preview of the network input of a data set: images, resize modes, statistics."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core.preprocess import RESIZE_MODES, Preprocess
 from striate.core.seeds import permutation
-from striate.core.spec import RESIZES, Preprocess
 from striate.data.cache.cache_folder import open_cache
 from striate.data.decode.decode import ImageHeader
 from striate.data.decode.file_bytes import UndecodableError
@@ -30,12 +30,12 @@ from striate.data.load import load_data
 from striate.data.scan import FileScan, scan_files
 from striate.data.sources.source import Source
 
-SHOWN = 6
+IMAGES_SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """An image of the set: as its file holds it, and as 8-bit input in every mode."""
+class PreviewImage:
+    """An image of the data set: original, and as 8-bit input in every resize mode."""
 
     path: str
     label: str
@@ -45,52 +45,52 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a resize mode does to a set, over all of its images.
+class ResizeSummary:
+    """Effect of a resize mode on all images of a data set.
 
     Args:
-        kept: Mean share of an image that is seen, and the least.
-        bent: Mean distortion of the aspect, and the most; 1 is none.
-        border: Mean share of the input that is background, and the most.
+        visible: Mean and minimum share of an image that is visible.
+        distortion: Mean and maximum distortion of the aspect ratio; 1 is none.
+        border: Mean and maximum share of the input that is border.
         enlarged: Share of images that are smaller than the input.
     """
 
-    kept: tuple[float, float]
-    bent: tuple[float, float]
+    visible: tuple[float, float]
+    distortion: tuple[float, float]
     border: tuple[float, float]
     enlarged: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """A channel of the network's input over the images shown, after normalizing."""
+class InputStats:
+    """Statistics of an input channel after normalization, over the images shown."""
 
     channel: str
     mean: float
     std: float
-    least: float
-    most: float
+    min: float
+    max: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What was found; `runs.preview_page` puts it into findings.
+    """Result of `data preview`.
 
     Args:
-        data: The set as training would have it.
-        seen: Chosen images.
-        sizes: How many images have which (height, width).
-        costs: By resize mode.
-        numbers: By channel, of the chosen mode.
-        recovered: Whether the 8-bit pixels come back exactly from the numbers.
+        data: The data set as training loads it.
+        images: The images shown.
+        sizes: Number of images by (height, width).
+        effects: Effect of each resize mode.
+        input_stats: Statistics by channel, for the selected mode.
+        recovers_pixels: True if denormalizing gives the exact 8-bit pixels.
     """
 
     data: ImageData = field(repr=False)
-    seen: tuple[Seen, ...] = field(repr=False)
+    images: tuple[PreviewImage, ...] = field(repr=False)
     sizes: Mapping[tuple[int, int], int]
-    costs: Mapping[str, Cost]
-    numbers: tuple[Numbers, ...]
-    recovered: bool
+    effects: Mapping[str, ResizeSummary]
+    input_stats: tuple[InputStats, ...]
+    recovers_pixels: bool
 
     @property
     def preprocess(self) -> Preprocess:
@@ -104,30 +104,35 @@ class Preview:
             "images": sum(self.sizes.values()),
             "preprocess": self.preprocess.as_dict(),
             "sizes": [[h, w, n] for (h, w), n in self.sizes.items()],
-            "modes": {mode: vars(cost) for mode, cost in self.costs.items()},
-            "input": [vars(channel) for channel in self.numbers],
-            "recovered": self.recovered,
-            "shown": [one.path for one in self.seen],
+            "modes": {mode: vars(effect) for mode, effect in self.effects.items()},
+            "input": [vars(channel) for channel in self.input_stats],
+            "recovers_pixels": self.recovers_pixels,
+            "shown": [image.path for image in self.images],
         }
 
 
 def preview(
-    data: str | Path | Source, *, count: int = SHOWN, seed: int = 0, **settings: Any
+    data: str | Path | Source,
+    *,
+    count: int = IMAGES_SHOWN,
+    seed: int = 0,
+    **settings: Any,
 ) -> Preview:
-    """Look at a set the way a network will, in every resize mode.
+    """Load images as the network input, in every resize mode.
 
     Args:
         data: As for `load_data`.
-        count: Images to show: the widest, tallest, largest and smallest, then others.
-        seed: Chooses the others, and deals the split.
-        settings: Of `load_data`: `image_size`, `resize`, `background`, `normalize`, …
+        count: Number of images: the widest, tallest, largest and smallest, then others.
+        seed: Random seed for the other images and for the split.
+        settings: Arguments of `load_data`: `image_size`, `resize`, `background`,
+            `normalize`, …
 
     Raises:
-        DataError: The data does not admit training.
+        DataError: The data cannot be used for training.
 
     Example:
-        >>> found = preview("digits", image_size=16)
-        >>> found.costs["pad"].enlarged, found.recovered
+        >>> result = preview("digits", image_size=16)
+        >>> result.effects["pad"].enlarged, result.recovers_pixels
         (1.0, True)
     """
     source = data if isinstance(data, Source) else find_source(data)
@@ -137,21 +142,23 @@ def preview(
     used = {row.path for row in loaded.rows}
     index = [i for i in scan.readable if source.records[i].path in used]
     sizes = Counter(_sides(scan, i) for i in index)
-    modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZES}
-    chosen = _choose(scan, index, count, seed)
-    seen = [one for i in chosen if (one := _look(source, i, modes)) is not None]
+    modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZE_MODES}
+    positions = _choose_images(scan, index, count, seed)
+    images = [
+        image for i in positions if (image := _load_image(source, i, modes)) is not None
+    ]
     return Preview(
         data=loaded,
-        seen=tuple(seen),
+        images=tuple(images),
         sizes=dict(sizes.most_common()),
-        costs={mode: _cost(p, sizes) for mode, p in modes.items()},
-        **_measured(seen, loaded.preprocess),
+        effects={mode: _resize_summary(p, sizes) for mode, p in modes.items()},
+        **_input_stats(images, loaded.preprocess),
     )
 
 
 def _cache_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     names = {"cache": "where", "cache_gb": "gigabytes"}
-    return {ours: settings[key] for key, ours in names.items() if key in settings}
+    return {name: settings[key] for key, name in names.items() if key in settings}
 
 
 def _sides(scan: FileScan, i: int) -> tuple[int, int]:
@@ -159,8 +166,10 @@ def _sides(scan: FileScan, i: int) -> tuple[int, int]:
     return (header.height, header.width) if isinstance(header, ImageHeader) else (1, 1)
 
 
-def _choose(scan: FileScan, index: Sequence[int], count: int, seed: int) -> list[int]:
-    """Return the extremes, where rules bite, then others at random."""
+def _choose_images(
+    scan: FileScan, index: Sequence[int], count: int, seed: int
+) -> list[int]:
+    """Return the images of extreme sizes, then random ones."""
     sides = {i: _sides(scan, i) for i in index}
     extremes = [
         max(index, key=lambda i: sides[i][1] / sides[i][0]),
@@ -174,7 +183,9 @@ def _choose(scan: FileScan, index: Sequence[int], count: int, seed: int) -> list
     return list(dict.fromkeys([*extremes, *others]))[:count]
 
 
-def _look(source: Source, i: int, modes: Mapping[str, Preprocess]) -> Seen | None:
+def _load_image(
+    source: Source, i: int, modes: Mapping[str, Preprocess]
+) -> PreviewImage | None:
     record = source.records[i]
     full = replace(next(iter(modes.values())), jpeg="full")
     try:
@@ -185,9 +196,9 @@ def _look(source: Source, i: int, modes: Mapping[str, Preprocess]) -> Seen | Non
             payload = source.payload(i)
             original = decode_for(payload, full).pixels
             inputs = {mode: file_to_input(payload, p) for mode, p in modes.items()}
-    except UndecodableError:  # gone since it was loaded
+    except UndecodableError:  # removed since it was loaded
         return None
-    return Seen(
+    return PreviewImage(
         path=record.path,
         label=record.label,
         original=original,
@@ -196,44 +207,48 @@ def _look(source: Source, i: int, modes: Mapping[str, Preprocess]) -> Seen | Non
     )
 
 
-def _cost(preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]) -> Cost:
+def _resize_summary(
+    preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]
+) -> ResizeSummary:
     weights = list(sizes.values())
     fits = [resize_effect(preprocess, *sides) for sides in sizes]
 
     def mean(values: Sequence[float]) -> float:
         return round(float(np.average(values, weights=weights)), 6)
 
-    kept, bent, border = zip(
+    visible, distortion, border = zip(
         *((f.visible, f.distortion, f.border) for f in fits), strict=True
     )
-    return Cost(
-        kept=(mean(kept), min(kept)),
-        bent=(mean(bent), max(bent)),
+    return ResizeSummary(
+        visible=(mean(visible), min(visible)),
+        distortion=(mean(distortion), max(distortion)),
         border=(mean(border), max(border)),
         enlarged=mean([f.scale > 1 for f in fits]),
     )
 
 
-def _measured(seen: Sequence[Seen], preprocess: Preprocess) -> dict[str, Any]:
-    pixels = torch.stack([one.inputs[preprocess.resize] for one in seen])
+def _input_stats(
+    images: Sequence[PreviewImage], preprocess: Preprocess
+) -> dict[str, Any]:
+    pixels = torch.stack([image.inputs[preprocess.resize] for image in images])
     x = normalize(pixels, preprocess).double()
     names = {1: ("gray",), 3: ("red", "green", "blue")}.get(x.shape[1])
-    numbers = [
-        Numbers(
+    input_stats = [
+        InputStats(
             channel=names[c] if names else f"channel {c}",
             mean=float(values.mean()),
             std=float(values.std(correction=0)),
-            least=float(values.min()),
-            most=float(values.max()),
+            min=float(values.min()),
+            max=float(values.max()),
         )
         for c, values in enumerate(x.unbind(1))
     ]
-    recovered = torch.equal(unnormalized(x, preprocess), pixels)
-    return {"numbers": tuple(numbers), "recovered": recovered}
+    recovers_pixels = torch.equal(denormalize(x, preprocess), pixels)
+    return {"input_stats": tuple(input_stats), "recovers_pixels": recovers_pixels}
 
 
-def unnormalized(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """Return the 8-bit images that a network's input was made of.
+def denormalize(x: Tensor, preprocess: Preprocess) -> Tensor:
+    """Undo the normalization: return the 8-bit images of a network input.
 
     Shapes:
         (N, C, H, W) → (N, H, W, C) uint8

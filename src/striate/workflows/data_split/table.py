@@ -1,4 +1,4 @@
-"""A split in findings: how many images of each class fell where."""
+"""Table of a split: number of images per class in train, val and test."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import Counter
 
 from striate.core.findings import Cell, Column, Table
 from striate.data.image_data import ImageData
-from striate.data.split.coverage import split_order
+from striate.data.split.split_checks import split_order
 
-ROWS = 20  # classes listed; of more, the smallest
+ROWS_SHOWN = 20  # if there are more classes, the smallest are shown
 
 
 def split_counts(data: ImageData) -> dict[str, dict[str, int]]:
-    """Return images by class and part, classes in output order."""
+    """Return the number of images by class and split, classes in output order."""
     counts = Counter((row.label, row.split) for row in data.rows)
     splits = split_order(set(data.subsets))
     return {
@@ -22,15 +22,15 @@ def split_counts(data: ImageData) -> dict[str, dict[str, int]]:
 
 
 def split_table(data: ImageData) -> Table:
-    """Return the parts of every class, or of the smallest where they are many."""
+    """Return a table of images per class and split, of at most `ROWS_SHOWN` classes."""
     splits = split_order(set(data.subsets))
     counts = split_counts(data)
-    shown, title = list(counts), ""
-    if len(shown) > ROWS:
-        shown = sorted(shown, key=lambda name: sum(counts[name].values()))[:ROWS]
-        title = f"The {ROWS} smallest of {len(counts):,} classes"
+    names, title = list(counts), ""
+    if len(names) > ROWS_SHOWN:
+        names = sorted(names, key=lambda name: sum(counts[name].values()))[:ROWS_SHOWN]
+        title = f"The {ROWS_SHOWN} smallest of {len(counts):,} classes"
     rows: list[tuple[Cell, ...]] = [
-        (name, *(counts[name][split] or "none" for split in splits)) for name in shown
+        (name, *(counts[name][split] or "none" for split in splits)) for name in names
     ]
     sums = [len(data.subsets[split]) for split in splits]
     shares: tuple[Cell, ...] = tuple(f"{100 * n / sum(sums):.1f} %" for n in sums)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from striate.metrics.selective import Band, Sorted
-from striate.metrics.threshold import Counts
+from striate.metrics.selective import AbstainBand, SelectiveCounts
+from striate.metrics.threshold import ConfusionCounts
 from striate.workflows.evaluate.evaluation import Calibration, Group
 from striate.workflows.evaluate.result import Told, Wrong
 from striate.workflows.evaluate.selection import Choice, Point
@@ -48,7 +48,7 @@ def _point(point: Point) -> dict[str, Any]:
     }
 
 
-def _counts(one: Counts) -> dict[str, Any]:
+def _counts(one: ConfusionCounts) -> dict[str, Any]:
     shares = ("recall", "precision", "specificity")
     figures = {name: getattr(one, name) for name in shares}
     wide = {f"{name}_interval": getattr(one, f"{name}_interval") for name in shares}
@@ -85,14 +85,14 @@ def _band(choice: Choice, whole: Group) -> dict[str, Any] | None:
     }
 
 
-def _ends(band: Band) -> dict[str, float]:
+def _ends(band: AbstainBand) -> dict[str, float]:
     return {"from": band.low, "to": band.high}
 
 
-def _sorted(one: Sorted | None) -> dict[str, Any] | None:
+def _sorted(one: SelectiveCounts | None) -> dict[str, Any] | None:
     if one is None:
         return None
-    wide = {"sent_interval": one.sent_interval, "sent": one.sent}
+    wide = {"sent_interval": one.abstention_rate_interval, "sent": one.abstention_rate}
     right = {"accuracy": one.accuracy, "accuracy_interval": one.accuracy_interval}
     return {"count": one.count, **asdict(one), **wide, **right}
 
@@ -101,7 +101,7 @@ def _group(one: Group) -> dict[str, Any]:
     return {
         "value": one.value,
         **_counts(one.counts),
-        "called": one.counts.called / one.counts.count,
+        "called": one.counts.predicted_positives / one.counts.count,
         "quartiles": one.quarters,
         "roc_auc": _area(one),
         "band": _sorted(one.sorted),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from striate.core.findings import Prose
-from striate.metrics.temperature import COLDEST, HOTTEST
+from striate.metrics.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE
 from striate.report.format import counted
 from striate.run.run import Run
 from striate.workflows.evaluate.one_vs_rest import Seen
@@ -45,12 +45,12 @@ def _few(choice: Choice) -> Iterator[str]:
 
 
 def _limits(choice: Choice) -> Iterator[str]:
-    if choice.temperature <= COLDEST * 1.001:
+    if choice.temperature <= MIN_TEMPERATURE * 1.001:
         yield (
             "Validation has no wrong answers, so the temperature is the lowest there "
             "is: it says nothing of how sure the network may be."
         )
-    elif choice.temperature >= HOTTEST * 0.999:
+    elif choice.temperature >= MAX_TEMPERATURE * 0.999:
         yield "The temperature is the highest there is: probabilities mean nothing."
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from striate.core.findings import Curve, Series
-from striate.metrics.calibration import Bin
-from striate.metrics.roc import trade
-from striate.metrics.selective import sureness
+from striate.metrics.calibration import CalibrationBin
+from striate.metrics.roc import precision_recall_curve
+from striate.metrics.selective import selective_accuracy_curve
 from striate.report.format import percent
 from striate.workflows.evaluate.evaluation import Group
 from striate.workflows.evaluate.result import Told
@@ -35,11 +35,11 @@ def calibration_chart(told: Told) -> Curve:
     )
 
 
-def _bins(name: str, bins: Sequence[Bin], banded: bool = False) -> Series:
+def _bins(name: str, bins: Sequence[CalibrationBin], banded: bool = False) -> Series:
     return Series(
         name=name,
-        x=tuple(one.said for one in bins),
-        y=tuple(one.share for one in bins),
+        x=tuple(one.mean_prob for one in bins),
+        y=tuple(one.frequency for one in bins),
         low=tuple(one.interval[0] for one in bins) if banded else None,
         high=tuple(one.interval[1] for one in bins) if banded else None,
     )
@@ -47,7 +47,7 @@ def _bins(name: str, bins: Sequence[Bin], banded: bool = False) -> Series:
 
 def precision_chart(told: Told) -> Curve:
     """Return precision against recall, the chosen threshold marked."""
-    line = trade(told.view.probs, told.view.positive)
+    line = precision_recall_curve(told.view.probs, told.view.positive)
     point, one = next(
         pair for pair in told.judged.points if pair[0] is told.choice.aimed
     )
@@ -73,7 +73,7 @@ def precision_chart(told: Told) -> Curve:
 
 def sureness_chart(told: Told) -> Curve:
     """Return how right the answers are that no person sees, by how many one does."""
-    reaches, shares = sureness(told.view.probs, told.view.positive)
+    reaches, shares = selective_accuracy_curve(told.view.probs, told.view.positive)
     count = told.view.count
     falling = np.sort(np.abs(told.view.probs - 0.5))
     sent = np.searchsorted(falling, reaches) / count
@@ -90,7 +90,7 @@ def sureness_chart(told: Told) -> Curve:
             ),
         ),
         percent_y=True,
-        mark=(band.sent, "the band") if band else None,
+        mark=(band.abstention_rate, "the band") if band else None,
         note=f"{count:,} images; the band is validation's. To the right few answers "
         "are left, and the line is noise.",
     )

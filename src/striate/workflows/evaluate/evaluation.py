@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from striate.metrics.calibration import Bin, brier, gap, gap_by_chance, reliability
-from striate.metrics.classification import calibration_error, wilson
-from striate.metrics.roc import auc_interval, roc_auc, trade
-from striate.metrics.selective import Sorted
-from striate.metrics.significance import Effect, paired_t
-from striate.metrics.threshold import Counts, counts
+from striate.metrics.calibration import (
+    CalibrationBin,
+    brier_score,
+    calibration_curve,
+    ece,
+    expected_ece,
+    top_label_ece,
+)
+from striate.metrics.intervals import wilson_interval
+from striate.metrics.roc import auc_interval, precision_recall_curve, roc_auc
+from striate.metrics.selective import SelectiveCounts
+from striate.metrics.significance import MeanDifference, paired_t_test
+from striate.metrics.threshold import ConfusionCounts, confusion_counts
 from striate.workflows.evaluate.one_vs_rest import Seen
 from striate.workflows.evaluate.selection import Choice, Point
 
@@ -36,8 +43,8 @@ class Group:
     """
 
     value: str
-    counts: Counts
-    sorted: Sorted | None
+    counts: ConfusionCounts
+    sorted: SelectiveCounts | None
     auc: tuple[float, Interval] | None
     quarters: tuple[float, float, float]
     probs: np.ndarray = field(repr=False)
@@ -61,7 +68,7 @@ class Calibration:
     by_chance: float
     answers: float
     brier: float
-    bins: tuple[Bin, ...] = field(repr=False)
+    bins: tuple[CalibrationBin, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +85,12 @@ class Judged:
         by: Groups by column and value.
     """
 
-    points: tuple[tuple[Point, Counts], ...]
+    points: tuple[tuple[Point, ConfusionCounts], ...]
     whole: Group
     average_precision: tuple[float, Interval]
     before: Calibration
     after: Calibration
-    cooler: Effect
+    cooler: MeanDifference
     by: Mapping[str, tuple[Group, ...]]
 
 
@@ -96,17 +103,17 @@ def judge(view: Seen, choice: Choice, columns: Mapping[str, Sequence[str]]) -> J
         columns: Values of each column, one an image.
     """
     before, after = view.costs
-    precise = trade(view.probs, view.positive).average_precision
+    precise = precision_recall_curve(view.probs, view.positive).average_precision
     return Judged(
         points=tuple(
-            (point, counts(view.probs, view.positive, point.threshold))
+            (point, confusion_counts(view.probs, view.positive, point.threshold))
             for point in choice.points
         ),
         whole=_group("all", np.arange(view.count), view, choice),
         average_precision=(precise, _like_a_share(precise, view.positives)),
         before=_calibration(view, view.plain, view.all_plain, before),
         after=_calibration(view, view.probs, view.all_probs, after),
-        cooler=paired_t((after - before).tolist()),
+        cooler=paired_t_test((after - before).tolist()),
         by={
             name: tuple(_groups(cells, view, choice)) for name, cells in columns.items()
         },
@@ -115,19 +122,19 @@ def judge(view: Seen, choice: Choice, columns: Mapping[str, Sequence[str]]) -> J
 
 def _like_a_share(value: float, count: int) -> Interval:
     """Return Wilson's interval as if the value were a share of so many images."""
-    return wilson(value * count, count)
+    return wilson_interval(value * count, count)
 
 
 def _calibration(
     view: Seen, probs: np.ndarray, every: np.ndarray, costs: np.ndarray
 ) -> Calibration:
-    bins = reliability(probs, view.positive)
+    bins = calibration_curve(probs, view.positive)
     return Calibration(
         cost=float(costs.mean()),
-        gap=gap(bins),
-        by_chance=gap_by_chance(probs),
-        answers=calibration_error(every, every.argmax(1) == view.truth),
-        brier=brier(probs, view.positive),
+        gap=ece(bins),
+        by_chance=expected_ece(probs),
+        answers=top_label_ece(every, every.argmax(1) == view.truth),
+        brier=brier_score(probs, view.positive),
         bins=bins,
     )
 
@@ -156,8 +163,8 @@ def _group(value: str, index: np.ndarray, view: Seen, choice: Choice) -> Group:
     low, middle, high = np.quantile(probs, (0.25, 0.5, 0.75)).tolist()
     return Group(
         value=value,
-        counts=counts(probs, positive, choice.aimed.threshold),
-        sorted=choice.band.sort(probs, positive) if choice.band else None,
+        counts=confusion_counts(probs, positive, choice.aimed.threshold),
+        sorted=choice.band.counts(probs, positive) if choice.band else None,
         auc=_auc(probs, positive),
         quarters=(low, middle, high),
         probs=np.sort(probs),

@@ -73,7 +73,7 @@ def headlines(told: Told) -> Figures:
     precise, around = told.judged.average_precision
     shares = (
         ("recall", one.recall, one.recall_interval, one.positives),
-        ("precision", one.precision, one.precision_interval, one.called),
+        ("precision", one.precision, one.precision_interval, one.predicted_positives),
         ("specificity", one.specificity, one.specificity_interval, one.negatives),
     )
     figures = [_share(*share) for share in shares]
@@ -91,7 +91,12 @@ def headlines(told: Told) -> Figures:
     if whole.sorted:
         band = whole.sorted
         figures += [
-            _share("to a person", band.sent, band.sent_interval, band.count),
+            _share(
+                "to a person",
+                band.abstention_rate,
+                band.abstention_rate_interval,
+                band.count,
+            ),
             _share(
                 "right outside", band.accuracy, band.accuracy_interval, band.answered
             ),
@@ -118,9 +123,9 @@ def _at_threshold(told: Told) -> Prose:
     low, high = one.recall_interval
     text = (
         f"Called {told.target} from {percent(told.choice.aimed.threshold, 2)} on, "
-        f"{one.found:,} of {one.positives:,} are found and {one.missed:,} missed: "
+        f"{one.tp:,} of {one.positives:,} are found and {one.fn:,} missed: "
         f"{percent(one.recall)} ({span((low, high))}) where {percent(wish)} was "
-        f"wanted. It costs {counted(one.alarms, 'false alarm')} among "
+        f"wanted. It costs {counted(one.fp, 'false alarm')} among "
         f"{one.negatives:,} that are {told.rest}."
     )
     if high < wish:
@@ -156,9 +161,9 @@ def _at_band(told: Told) -> Prose:
     low, high = one.accuracy_interval
     text = (
         f"Between {percent(band.low)} and {percent(band.high)} the network is unsure. "
-        f"{one.unsure:,} of {one.count:,} go to a person; of the other "
+        f"{one.abstained:,} of {one.count:,} go to a person; of the other "
         f"{one.answered:,} answers {percent(one.accuracy)} ({span((low, high))}) are "
-        f"right where {percent(wish)} was wanted, and {one.missed:,} of "
+        f"right where {percent(wish)} was wanted, and {one.fn:,} of "
         f"{one.positives:,} that are {told.target} slip through."
     )
     if high < wish:

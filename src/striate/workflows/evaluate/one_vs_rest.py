@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.errors import DataError, SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.data.cache.pixel_rows import PixelRows
 from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
-from striate.metrics.temperature import costs, tempered
+from striate.metrics.temperature import apply_temperature, log_losses
 from striate.run import layout as names
 from striate.run.images import subset_pixels
 from striate.run.predictions import WIDE, Predictions
@@ -78,13 +78,15 @@ class Seen:
     @property
     def costs(self) -> tuple[np.ndarray, np.ndarray]:
         """Return each image's cross-entropy before and after, (N,) each."""
-        return costs(self.all_plain, self.truth), costs(self.all_probs, self.truth)
+        return log_losses(self.all_plain, self.truth), log_losses(
+            self.all_probs, self.truth
+        )
 
 
 def seen(split: str, said: Predictions, number: int, temperature: float) -> Seen:
     """Return a part as a question about class `number` sees it."""
     plain = said.probs.astype(float)
-    probs = tempered(plain, temperature)
+    probs = apply_temperature(plain, temperature)
     return Seen(
         split=split,
         paths=said.paths,
@@ -104,7 +106,7 @@ def class_number(run: Run, target: str) -> int:
         UnknownNameError: There is no such class; lists the nearest.
     """
     if target not in run.labels.names:
-        raise unknown("class", target, run.labels.names)
+        raise unknown_name_error("class", target, run.labels.names)
     return run.labels.index(target)
 
 

@@ -6,15 +6,19 @@ import math
 from dataclasses import dataclass
 
 from striate.core.errors import DataError
-from striate.metrics.selective import Band, Sorted, narrowest
-from striate.metrics.significance import coverage
+from striate.metrics.selective import (
+    AbstainBand,
+    SelectiveCounts,
+    narrowest_abstain_band,
+)
+from striate.metrics.significance import order_statistic_interval
 from striate.metrics.temperature import fit_temperature
 from striate.metrics.threshold import (
-    SURE,
-    Counts,
-    counts,
-    rank_for,
-    sure_rank,
+    CONFIDENCE,
+    ConfusionCounts,
+    confusion_counts,
+    guaranteed_tp,
+    required_tp,
     threshold_at,
 )
 from striate.report.format import percent
@@ -42,7 +46,7 @@ class Point:
     name: str
     threshold: float
     plain: float | None
-    counts: Counts
+    counts: ConfusionCounts
     promise: tuple[float, float] | None = None
 
 
@@ -61,8 +65,8 @@ class Choice:
 
     temperature: float
     points: tuple[Point, ...]
-    band: Band | None
-    sorted: Sorted | None
+    band: AbstainBand | None
+    sorted: SelectiveCounts | None
     count: int
     positives: int
 
@@ -81,12 +85,12 @@ def choose(said: Predictions, number: int, question: OperatingPointRequest) -> C
     temperature = fit_temperature(said.probs, said.truth)
     view = seen("validation", said, number, temperature)
     check_both(view, question.target)
-    band = narrowest(view.probs, view.positive, question.band)
+    band = narrowest_abstain_band(view.probs, view.positive, question.band)
     return Choice(
         temperature=temperature,
         points=_points(view, question, temperature),
         band=band,
-        sorted=band.sort(view.probs, view.positive) if band else None,
+        sorted=band.counts(view.probs, view.positive) if band else None,
         count=view.count,
         positives=view.positives,
     )
@@ -111,13 +115,16 @@ def _points(
 ) -> tuple[Point, ...]:
     wish = percent(question.recall, 0 if question.recall * 100 % 1 < 1e-9 else 1)
     many = view.positives
-    aimed, safe = rank_for(question.recall, many), sure_rank(question.recall, many)
+    aimed, safe = (
+        required_tp(question.recall, many),
+        guaranteed_tp(question.recall, many),
+    )
     made = [
         _point(HALF, "one half", 0.5, None, view, temperature),
         _ranked(AIMED, f"for {wish} recall", aimed, view, temperature),
     ]
     if safe is not None:
-        name = f"sure of {wish} recall ({percent(SURE, 0)})"
+        name = f"sure of {wish} recall ({percent(CONFIDENCE, 0)})"
         made.append(_ranked(SAFE, name, safe, view, temperature))
     return tuple(made)
 
@@ -141,8 +148,8 @@ def _point(
         name=name,
         threshold=threshold,
         plain=untempered(threshold, temperature) if two else None,
-        counts=counts(view.probs, view.positive, threshold),
-        promise=coverage(rank, view.positives) if rank else None,
+        counts=confusion_counts(view.probs, view.positive, threshold),
+        promise=order_statistic_interval(rank, view.positives) if rank else None,
     )
 
 

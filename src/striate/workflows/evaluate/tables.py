@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from striate.core.findings import Cell, Column, Table
-from striate.metrics.selective import Sorted
-from striate.metrics.threshold import Counts
+from striate.metrics.selective import SelectiveCounts
+from striate.metrics.threshold import ConfusionCounts
 from striate.report.format import percent
 from striate.run.scorecard import GAP, span
 from striate.workflows.evaluate.evaluation import Calibration, Group
@@ -62,9 +62,9 @@ def _chosen(point: Point) -> Row:
         point.name,
         point.threshold,
         point.plain,
-        of(counts.found, counts.positives),
+        of(counts.tp, counts.positives),
         span(point.promise) if point.promise else "not chosen for it",
-        of(counts.alarms, counts.negatives),
+        of(counts.fp, counts.negatives),
     )
 
 
@@ -91,15 +91,19 @@ def _shares(name: str, hint: str, rank: int) -> tuple[Column, Column]:
     return Column(title=name, kind="percent", hint=hint, key=name, rank=rank), wide
 
 
-def _recall(one: Counts) -> Row:
+def _recall(one: ConfusionCounts) -> Row:
     return (one.recall, span(one.recall_interval)) if one.positives else (None, "")
 
 
-def _precision(one: Counts) -> Row:
-    return (one.precision, span(one.precision_interval)) if one.called else (None, "")
+def _precision(one: ConfusionCounts) -> Row:
+    return (
+        (one.precision, span(one.precision_interval))
+        if one.predicted_positives
+        else (None, "")
+    )
 
 
-def _specificity(one: Counts) -> Row:
+def _specificity(one: ConfusionCounts) -> Row:
     if not one.negatives:
         return None, ""
     return one.specificity, span(one.specificity_interval)
@@ -179,16 +183,16 @@ def band_table(told: Told) -> Table | None:
     return Table(title="The unsure band", columns=columns, rows=rows)
 
 
-def _band(one: Sorted) -> Row:
+def _band(one: SelectiveCounts) -> Row:
     return (
         one.count,
-        one.sent,
-        span(one.sent_interval),
+        one.abstention_rate,
+        span(one.abstention_rate_interval),
         one.accuracy if one.answered else None,
         span(one.accuracy_interval),
-        of(one.found, one.above),
-        of(one.passed, one.below),
-        of(one.missed, one.positives),
+        of(one.tp, one.predicted_positives),
+        of(one.tn, one.predicted_negatives),
+        of(one.fn, one.positives),
     )
 
 
@@ -275,10 +279,14 @@ def fall_table(told: Told, column: str, groups: Sequence[Group]) -> Table:
 def _fall(group: Group) -> Row:
     low, middle, high = group.quarters
     count, one = group.counts.count, group.sorted
-    called = group.counts.called / count
+    called = group.counts.predicted_positives / count
     head = (group.value, count, called, span((low, high)), middle)
     if one is None:
         return (*head, None, 1.0, None, None, "")
     right = one.accuracy if one.answered else None
-    sides = one.below / count, one.sent, one.above / count
+    sides = (
+        one.predicted_negatives / count,
+        one.abstention_rate,
+        one.predicted_positives / count,
+    )
     return (*head, *sides, right, span(one.accuracy_interval))

@@ -21,7 +21,7 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import logits_of
@@ -108,7 +108,7 @@ def explain_image(
 ) -> ImageExplanation:
     """Predict one image, and compute the heatmap of every method."""
     labels = loaded.labels.names if loaded.labels else None
-    with untouched(loaded.model), torch.no_grad():
+    with evaluation_mode(loaded.model), torch.no_grad():
         probs = logits_of(forward(loaded.model, image.x)).softmax(1)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
     attributions = [
@@ -127,7 +127,7 @@ def explain_image(
         _heatmaps(image, attributions_shown),
     ]
     blocks += _sanity_checks(attributions_shown)
-    truth = f" Label: {image.truth}." if image.truth else ""
+    truth = f" True class: {image.truth}." if image.truth else ""
     target = attributions[0].target
     lead = f"{image.name}.{truth} Explained class: {target.text}."
     table = next(block for block in blocks if isinstance(block, Table))
@@ -157,10 +157,12 @@ def _map_name(each: Attribution) -> str:
     return each.method if each.target.against is None else f"{each.method} against"
 
 
-def _title(image: ExplainedImage, answer: str) -> str:
-    if image.truth is None or image.truth == answer:
-        return f"Why {answer}?"
-    return f"Why {answer}, not {image.truth}?"
+def _title(image: ExplainedImage, predicted: str) -> str:
+    if image.truth is None:
+        return f"Prediction: {predicted}"
+    if image.truth == predicted:
+        return f"Prediction: {predicted} (correct)"
+    return f"Prediction: {predicted} (wrong, true class {image.truth})"
 
 
 def _attribution(
@@ -231,7 +233,7 @@ def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Ima
 
 def _caption(each: Attribution) -> str:
     words = METHOD_NAMES[each.method]
-    return words if each.target.against is None else f"{words}, {each.target.text}"
+    return words if each.target.against is None else f"{words} ({each.target.text})"
 
 
 def _detail(each: Attribution) -> str:
@@ -246,7 +248,7 @@ def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
     """Return the table of sanity checks, and a warning for each failed check."""
     rows = tuple(_row(each) for each in attributions)
     layers = dict.fromkeys(
-        f"Layer {each.layer.call}: {each.layer.reason}."
+        f"Target layer {each.layer.call}: {each.layer.reason}."
         for each in attributions
         if each.layer
     )

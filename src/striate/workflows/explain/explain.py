@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
 from striate.core.files import write_bytes, write_csv, write_json, write_text
 from striate.core.findings import Curve, Image, Images, Page
-from striate.core.spec import Labels
 from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
@@ -53,7 +53,7 @@ def explain(
     target: ClassRef | None = None,
     against: ClassRef | None = None,
     layer: str = AUTO,
-    labels: Labels | Sequence[str] | None = None,
+    labels: ClassNames | Sequence[str] | None = None,
     sanity_checks: bool = True,
 ) -> Attribution:
     """Compute which pixels of an image support a class.

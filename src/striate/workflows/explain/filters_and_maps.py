@@ -18,7 +18,7 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.hooks import untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import forward, module_name
 from striate.interpret.feature_maps import MAX_CHANNELS, map_sheet
 from striate.interpret.filters import (
@@ -110,7 +110,11 @@ def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]
             images[call] = to_image(map_sheet(maps), caption, detail)
 
     modules = list(dict.fromkeys(module_name(call) for call in calls))
-    with untouched(model), visited(model, modules, note), torch.no_grad():
+    with (
+        evaluation_mode(model),
+        intercept_outputs(model, modules, note),
+        torch.no_grad(),
+    ):
         forward(model, x)
     return images
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
-from striate.core.spec import Labels, Preprocess
+from striate.core.preprocess import Preprocess
 from striate.models.weights import load_pretrained
 from striate.run.run import Run
 from striate.run.target import SummaryRequest, is_run, resolve
@@ -33,7 +34,7 @@ class LoadedModel:
     name: str
     model: nn.Module
     preprocess: Preprocess
-    labels: Labels | None = None
+    labels: ClassNames | None = None
     run: Run | None = None
     remarks: tuple[str, ...] = ()
 

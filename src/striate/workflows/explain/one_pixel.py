@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core.class_names import ClassNames
 from striate.core.findings import (
     Block,
     Cell,
@@ -20,7 +21,6 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.core.spec import Labels
 from striate.data.image_data import ImageData
 from striate.interpret.invariance.one_pixel_shift import (
     INPUT,
@@ -215,7 +215,7 @@ def _curve(counts: OnePixelCounts) -> Curve:
     )
 
 
-def _classes(counts: OnePixelCounts, labels: Labels) -> Table:
+def _classes(counts: OnePixelCounts, labels: ClassNames) -> Table:
     columns = (
         Column(title="Class", key="class"),
         Column(title="Images", kind="integer", key="images"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
 
@@ -53,4 +53,4 @@ class ExplainOptions:
     def __post_init__(self) -> None:
         for name in self.sections:
             if name not in SECTIONS:
-                raise unknown("section", name, SECTIONS)
+                raise unknown_name_error("section", name, SECTIONS)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.engine.optim import lbfgs
 from striate.layers.blur import BlurPool
 
@@ -111,7 +111,7 @@ def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear)  # noqa: S101 - by `last_dense`
     setattr(parent, key, nn.Identity())
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         pairs = [(model(x).flatten(1), y) for x, y in batches]
     setattr(parent, key, layer)
     rows, labels = (torch.cat(column) for column in zip(*pairs, strict=True))

@@ -14,11 +14,11 @@ from torch import Tensor
 from striate.core import device as devices
 from striate.core.errors import DataError
 from striate.core.files import write_csv, write_json
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
 from striate.run.run import Run, judged_at_once
 
 
@@ -60,12 +60,12 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
         DataError: An input matches nothing, or none is a usable image.
     """
     paths = [path for item in inputs for path in expand(item)]
-    device = devices.choose(run.recipe.device)
-    model, view = run.model.to(device), VIEWS[run.recipe.tta]
+    device = devices.select_device(run.recipe.device)
+    model, view = run.model.to(device), TTA_MODES[run.recipe.tta]
     size = judged_at_once(run.preprocess.height, run.preprocess.width)
     predictions: list[Prediction] = []
     skipped: list[Skipped] = []
-    with untouched(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         for start in range(0, len(paths), size):
             kept, batch = _read(paths[start : start + size], run, skipped)
             if not kept:

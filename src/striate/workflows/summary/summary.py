@@ -23,11 +23,11 @@ from striate.audit.layer import Layer, shape_text
 from striate.audit.layer_arithmetic import explain_layer
 from striate.audit.network import Audit, ForwardError, audit
 from striate.audit.valid_sizes import suggest_size
-from striate.core.device import paused_collection
+from striate.core.device import paused_gc
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Cell, Column, Page, Section, Table
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.preprocess import normalize
 from striate.data.load import load_data
 from striate.interpret.effective_receptive_field import (
@@ -116,7 +116,7 @@ class Summary:
             **measured,
         }
 
-    @paused_collection()
+    @paused_gc()
     def __str__(self) -> str:
         from rich.console import Console
 
@@ -129,7 +129,7 @@ class Summary:
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
-@paused_collection()
+@paused_gc()
 def summary(
     network: nn.Module | str,
     shape: tuple[int, int, int] | None = None,

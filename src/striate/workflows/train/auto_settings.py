@@ -17,10 +17,10 @@ from striate.core.files import write_csv
 from striate.data.cache.free_memory import available_bytes
 from striate.data.image_data import ImageData
 from striate.engine.distributed.group import RankGroup
-from striate.engine.loss import softmax_cost
-from striate.engine.lr_finder import Tried, best_rate, range_test
-from striate.engine.rng import chance_kept
-from striate.engine.step import possible_pieces
+from striate.engine.gradient_accumulation import possible_micro_batches
+from striate.engine.loss import cross_entropy_loss
+from striate.engine.lr_finder import LRPoint, lr_range_test, suggest_lr
+from striate.engine.rng import preserve_rng_state
 from striate.engine.stepper import Stepper
 from striate.report.png import save_curve
 from striate.run import layout as names
@@ -46,12 +46,12 @@ class Decided:
 
     recipe: Recipe
     notes: tuple[str, ...] = ()
-    tried: tuple[Tried, ...] = field(default=(), repr=False)
+    tried: tuple[LRPoint, ...] = field(default=(), repr=False)
 
     def save(self, folder: Path) -> None:
         """Write the range test into a run folder, as numbers and as a chart."""
         if self.tried:
-            rows = [(one.lr, one.cost) for one in self.tried]
+            rows = [(one.lr, one.loss) for one in self.tried]
             write_csv(folder / names.LR_RANGE, ("lr", "cost"), rows)
             chart = range_curve(rows, self.recipe.rate)
             save_curve(chart, folder / names.PLOTS / "lr_range.png")
@@ -81,7 +81,7 @@ def decide(
     if ranks is None:
         return found
     mine = {"batch_size": found.recipe.batch_size, "lr": found.recipe.lr}
-    said = ranks.words(mine, "what rank 0 found out")[0]
+    said = ranks.all_gather_object(mine, "what rank 0 found out")[0]
     return replace(found, recipe=replace(recipe, **said))
 
 
@@ -97,16 +97,18 @@ def _found(found: Decided, model: nn.Module, data: ImageData) -> Decided:
 
 def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
     recipe = replace(found.recipe, lr=DEFAULT_LR[found.recipe.optimizer])
-    device = devices.choose(recipe.device)
-    tried = range_test(
+    device = devices.select_device(recipe.device)
+    tried = lr_range_test(
         model,
         lambda copied: optimizer_of(copied, recipe),
         batches_of("train", data, recipe, device),
-        softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device)),
+        cross_entropy_loss(
+            recipe.label_smoothing, cost_of_classes(data, recipe, device)
+        ),
         seed=recipe.seed,
-        pieces=recipe.accumulate,
+        micro_batches=recipe.accumulate,
     )
-    lr = best_rate(tried)
+    lr = suggest_lr(tried)
     note = f"learning rate by range test: {lr:g} (plots/lr_range.png)" if lr else ""
     lost = "the range test saw no cost fall; the learning rate is the default, "
     return Decided(
@@ -118,13 +120,13 @@ def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
 
 def _batch_size(recipe: Recipe, model: nn.Module, data: ImageData) -> tuple[int, str]:
     """Return the batch size and why: predicted from shapes, then tried for real."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     most = max(len(data.subset("train")) // STEPS_AN_EPOCH, SMALLEST)
     size = 1 << (most.bit_length() - 1)
     free = _free_bytes(device)
     while True:
         # Pieces run one after the other: the largest decides.
-        pieces = possible_pieces(size, recipe.accumulate)
+        pieces = possible_micro_batches(size, recipe.accumulate)
         need = _predicted(model, data, -(-size // pieces))
         small = free is None or need is None or need <= MEMORY_SHARE * free
         if small and _goes(replace(recipe, batch_size=size), model, data, device):
@@ -163,13 +165,15 @@ def _goes(
     """Try a step on a copy; out of memory is an answer, and no error."""
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
-    cost = softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device))
+    cost = cross_entropy_loss(
+        recipe.label_smoothing, cost_of_classes(data, recipe, device)
+    )
     optimizer, pieces = optimizer_of(copied, recipe), recipe.accumulate
-    learn = Stepper(copied, optimizer, cost, recipe.seed, pieces=pieces)
+    learn = Stepper(copied, optimizer, cost, recipe.seed, micro_batches=pieces)
     batches = batches_of("train", data, recipe, device)
     try:
         # Numbers that are none are the run's to tell, with all that it can say.
-        with chance_kept(), suppress(NonFiniteError):
+        with preserve_rng_state(), suppress(NonFiniteError):
             x, y = next(iter(batches(0)))
             learn(x, y, 0)
     except (MemoryError, RuntimeError) as error:

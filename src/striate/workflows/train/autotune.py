@@ -21,16 +21,21 @@ from striate.core.files import read_json, write_json
 from striate.data.batches import rank_slice
 from striate.data.cache.cache_folder import open_cache
 from striate.data.image_data import ImageData
-from striate.engine.benchmark import FEWEST_STEPS, BenchmarkResult, Free, tune
+from striate.engine.benchmark import (
+    MIN_STEPS,
+    BenchmarkResult,
+    ExecutionChoices,
+    choose_execution,
+)
 from striate.engine.distributed.group import RankGroup
 from striate.engine.execution import (
     PRECISIONS,
     ExecutionConfig,
+    bf16_obstacle,
     has_compiler,
-    why_not_bf16,
 )
-from striate.engine.step import possible_pieces
-from striate.engine.throughput import Laps, peak
+from striate.engine.gradient_accumulation import possible_micro_batches
+from striate.engine.throughput import ThroughputMeter, measure_peak_flops
 from striate.run.builders import sides_of, way_of
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
@@ -57,10 +62,12 @@ class Settled:
     @property
     def notes(self) -> list[str]:
         """Say what was chosen, where it is not the usual way."""
-        way = self.choice.way
+        way = self.choice.execution
         if not self.choice.seconds or way == ExecutionConfig():
             return []
-        faster = f"{self.choice.gain:.1f} times as fast as {next(iter(self.measured))}"
+        faster = (
+            f"{self.choice.speedup:.1f} times as fast as {next(iter(self.measured))}"
+        )
         return [f"computed in {way}: {faster} on this machine"]
 
     @property
@@ -83,17 +90,17 @@ def settle(
         recipe: All settings.
         ranks: The processes that learn together; all of them ask.
     """
-    free = _free(recipe, devices.choose(recipe.device), ranks)
-    if ranks is None or ranks.first:
-        choice = _measured(model, data, recipe, free, ranks.world if ranks else 1)
+    free = _free(recipe, devices.select_device(recipe.device), ranks)
+    if ranks is None or ranks.is_main:
+        choice = _measured(model, data, recipe, free, ranks.world_size if ranks else 1)
     else:
-        choice = BenchmarkResult(way=way_of(recipe))
+        choice = BenchmarkResult(execution=way_of(recipe))
     if ranks:
-        said = ranks.words(asdict(choice), "how to compute")[0]
+        said = ranks.all_gather_object(asdict(choice), "how to compute")[0]
         choice = BenchmarkResult(
-            way=ExecutionConfig(**said["way"]), seconds=said["seconds"]
+            execution=ExecutionConfig(**said["execution"]), seconds=said["seconds"]
         )
-    way = choice.way
+    way = choice.execution
     model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
     decided = replace(
         recipe,
@@ -104,11 +111,13 @@ def settle(
     return Settled(decided, choice)
 
 
-def _free(recipe: Recipe, device: torch.device, ranks: RankGroup | None) -> Free:
+def _free(
+    recipe: Recipe, device: torch.device, ranks: RankGroup | None
+) -> ExecutionChoices:
     """Return what may be chosen: on all ranks, because all compute alike."""
-    free = Free(
+    free = ExecutionChoices(
         layout=recipe.layout == AUTO,
-        half=recipe.precision == AUTO and not why_not_bf16(device),
+        bf16=recipe.precision == AUTO and not bf16_obstacle(device),
         # A gain at one size says nothing of code that must serve several.
         compiled=recipe.compile == AUTO
         and recipe.progressive_resize == 1
@@ -117,25 +126,31 @@ def _free(recipe: Recipe, device: torch.device, ranks: RankGroup | None) -> Free
     )
     if ranks is None:
         return free
-    every = ranks.words(asdict(free), "what may be chosen")
-    return Free(**{name: all(said[name] for said in every) for name in asdict(free)})
+    every = ranks.all_gather_object(asdict(free), "what may be chosen")
+    return ExecutionChoices(
+        **{name: all(said[name] for said in every) for name in asdict(free)}
+    )
 
 
 def _measured(
-    model: nn.Module, data: ImageData, recipe: Recipe, free: Free, world: int
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    free: ExecutionChoices,
+    world: int,
 ) -> BenchmarkResult:
     """Return what is fastest for as many images as a process runs at a time."""
     start = way_of(recipe)
     count = len(data.subset("train"))
     steps = recipe.epochs * -(-count // recipe.images_a_step)
-    if steps < FEWEST_STEPS or not any(asdict(free).values()):
-        return BenchmarkResult(way=start)
+    if steps < MIN_STEPS or not any(asdict(free).values()):
+        return BenchmarkResult(execution=start)
     mine = rank_slice(min(recipe.images_a_step, count), 0, world)
-    size = -(-mine.stop // possible_pieces(mine.stop, recipe.accumulate))
-    batch = _noise(size, data, devices.choose(recipe.device))
+    size = -(-mine.stop // possible_micro_batches(mine.stop, recipe.accumulate))
+    batch = _noise(size, data, devices.select_device(recipe.device))
     key = _key(model, batch[0], start, free)
     book = Book(_cache_file(recipe))
-    return book.choice(key, lambda: tune(model, batch, start, free, steps))
+    return book.choice(key, lambda: choose_execution(model, batch, start, free, steps))
 
 
 def _noise(size: int, data: ImageData, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -146,10 +161,12 @@ def _noise(size: int, data: ImageData, device: torch.device) -> tuple[Tensor, Te
     return x.to(device), y.to(device)
 
 
-def _key(model: nn.Module, x: Tensor, way: ExecutionConfig, free: Free) -> str:
+def _key(
+    model: nn.Module, x: Tensor, way: ExecutionConfig, free: ExecutionChoices
+) -> str:
     """Return a hash of everything that the speed of a way depends on."""
     facts = {
-        **devices.circumstances(x.device),
+        **devices.compute_environment(x.device),
         "torch": torch.__version__,
         "batch": list(x.shape),
         "network": str(model),
@@ -187,13 +204,14 @@ class Book:
         with suppress(KeyError, TypeError):
             said = self._known["choices"][key]
             return BenchmarkResult(
-                way=ExecutionConfig(**said["way"]), seconds=dict(said["seconds"])
+                execution=ExecutionConfig(**said["execution"]),
+                seconds=dict(said["seconds"]),
             )
         choice = measure()
         choices = self._section("choices")
         if len(choices) >= REMEMBERED:
             choices = {}
-        choices[key] = {"way": asdict(choice.way), "seconds": choice.seconds}
+        choices[key] = {"way": asdict(choice.execution), "seconds": choice.seconds}
         self._write("choices", choices)
         return choice
 
@@ -205,13 +223,13 @@ class Book:
             precision: Of the product.
             again: Measure also where it is known: other work may have been in the way.
         """
-        name = " ".join([*devices.circumstances(device).values(), precision])
+        name = " ".join([*devices.compute_environment(device).values(), precision])
         peaks = self._section("peaks")
         known = peaks.get(name)
         known = known if isinstance(known, float) else 0.0
         if known and not again:
             return known
-        found = peak(device, PRECISIONS[precision])
+        found = measure_peak_flops(device, PRECISIONS[precision])
         if found > known:
             self._write("peaks", {**peaks, name: found})
         return max(found, known)
@@ -233,24 +251,26 @@ def laps_of(
     recipe: Recipe,
     quiet: bool,
     ranks: RankGroup | None = None,
-) -> Laps:
+) -> ThroughputMeter:
     """Return what times a run, told what an image costs and what the machine can.
 
     That takes a moment, which runs that are short and not watched are spared, and all
     processes but rank 0, whose peak is taken for that of each.
     """
     steps = recipe.epochs * len(data.subset("train")) // recipe.images_a_step
-    long = steps >= FEWEST_STEPS
+    long = steps >= MIN_STEPS
     if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
-        return Laps()
-    device = devices.choose(recipe.device)
+        return ThroughputMeter()
+    device = devices.select_device(recipe.device)
     sides = sides_of(data, recipe) or [data.image_size]
     try:
         macs = {side: audit(model, (data.in_chans, *side)).macs for side in {*sides}}
     except StriateError:  # a network that only runs on real numbers
-        return Laps()
+        return ThroughputMeter()
     best = Book(_cache_file(recipe)).peak(device, recipe.precision, long)
-    return Laps([macs[side] for side in sides], best * (ranks.world if ranks else 1))
+    return ThroughputMeter(
+        [macs[side] for side in sides], best * (ranks.world_size if ranks else 1)
+    )
 
 
 def note_speed(folder: Path, settled: Settled) -> None:
@@ -260,7 +280,9 @@ def note_speed(folder: Path, settled: Settled) -> None:
         update_manifest(folder, notes=notes, tuning=settled.measured)
 
 
-def speed_facts(laps: Laps, rate: float, epochs: int) -> dict[str, float]:
+def speed_facts(laps: ThroughputMeter, rate: float, epochs: int) -> dict[str, float]:
     """Return what a manifest says of a run's speed: shares of the time and the peak."""
-    facts = {name: round(share, 3) for name, share in laps.shares().items()}
-    return {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak else facts
+    facts = {name: round(share, 3) for name, share in laps.time_shares().items()}
+    return (
+        {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak_flops else facts
+    )

@@ -12,13 +12,18 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint import OptimizerState, packed, put_weights, unpacked
 from striate.engine.checkpointer import LAST
-from striate.engine.distributed.group import RankGroup, joined
-from striate.engine.distributed.rank_info import RankInfo, fair_threads
-from striate.engine.distributed.sync_batch_norm import synchronized
+from striate.engine.distributed.group import RankGroup, process_group
+from striate.engine.distributed.rank_info import RankInfo, threads_per_rank
+from striate.engine.distributed.sync_batch_norm import sync_batch_norms
 from striate.engine.ema import EMA
 from striate.engine.train_state import TrainState
+from striate.engine.weights_io import (
+    OptimizerState,
+    assign_weights,
+    tensors_from_bytes,
+    tensors_to_bytes,
+)
 from striate.run import layout as names
 from striate.run.manifest import data_hash
 from striate.run.recipe import Recipe
@@ -32,26 +37,26 @@ def together(recipe: Recipe) -> Iterator[RankGroup | None]:
         RankError: Not all came, or one died, hung or failed.
         SettingError: There is no such device.
     """
-    place = RankInfo.of()
+    place = RankInfo.from_environment()
     if not place.launched:
         yield None
         return
-    torch.set_num_threads(fair_threads(place))
-    device = devices.choose(recipe.device)
+    torch.set_num_threads(threads_per_rank(place))
+    device = devices.select_device(recipe.device)
     if device.type != "cpu":
         torch.accelerator.set_device_index(place.local_rank)
-    with joined(place, device) as ranks:
+    with process_group(place, device) as ranks:
         yield ranks
 
 
 def follows(ranks: RankGroup | None) -> bool:
     """Say whether this process leaves speaking and writing to rank 0."""
-    return ranks is not None and not ranks.first
+    return ranks is not None and not ranks.is_main
 
 
 def in_turn(ranks: RankGroup | None) -> AbstractContextManager[None]:
     """Let one process of each machine read first; the others then find its cache."""
-    return ranks.one_by_one() if ranks else nullcontext()
+    return ranks.local_main_first() if ranks else nullcontext()
 
 
 def shared_norms(
@@ -60,7 +65,7 @@ def shared_norms(
     """Let batch norms see the whole batch, where the recipe says so."""
     if ranks is None or not recipe.sync_batch_norm:
         return nullcontext()
-    return synchronized(model, ranks)
+    return sync_batch_norms(model, ranks)
 
 
 def may_compile(recipe: Recipe, ranks: RankGroup | None) -> bool:
@@ -76,7 +81,7 @@ def check_data(data: ImageData, ranks: RankGroup | None) -> None:
     """
     if ranks is None:
         return
-    found = ranks.words(data_hash(data), "the hash of the images")
+    found = ranks.all_gather_object(data_hash(data), "the hash of the images")
     other = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
     if other:
         what = f"rank {other[0]} reads other images than rank 0"
@@ -91,8 +96,8 @@ def share_folder(folder: Path | None, ranks: RankGroup) -> Path:
         RankError: One does not.
     """
     mine = str(folder.resolve()).encode() if folder else b""
-    there = Path(ranks.spread(mine, "the run folder").decode())
-    seen = ranks.words(names.is_run(there), "who sees the run folder")
+    there = Path(ranks.broadcast(mine, "the run folder").decode())
+    seen = ranks.all_gather_object(names.is_run(there), "who sees the run folder")
     if not all(seen):
         what = f"rank {seen.index(False)} does not see the run folder"
         fix = "put it where every machine sees it: --out on a shared file system"
@@ -108,23 +113,25 @@ def share_state(
     average: EMA | None = None,
 ) -> TrainState:
     """Give every rank the weights, moments, average and position of rank 0."""
-    if ranks.world == 1:
+    if ranks.world_size == 1:
         return at
     moments = OptimizerState(optimizer)
-    mine = packed(model.state_dict()) if ranks.first else b""
-    theirs = packed(moments.state_dict()) if ranks.first else b""
-    means = packed(average.state_dict()) if average and ranks.first else b""
-    weights = ranks.spread(mine, "rank 0's weights")
-    state = ranks.spread(theirs, "rank 0's optimizer")
-    averages = ranks.spread(means, "rank 0's average") if average else b""
-    said = ranks.words(at.as_dict() if ranks.first else None, "rank 0's position")[0]
-    if ranks.first:
+    mine = tensors_to_bytes(model.state_dict()) if ranks.is_main else b""
+    theirs = tensors_to_bytes(moments.state_dict()) if ranks.is_main else b""
+    means = tensors_to_bytes(average.state_dict()) if average and ranks.is_main else b""
+    weights = ranks.broadcast(mine, "rank 0's weights")
+    state = ranks.broadcast(theirs, "rank 0's optimizer")
+    averages = ranks.broadcast(means, "rank 0's average") if average else b""
+    said = ranks.all_gather_object(
+        at.as_dict() if ranks.is_main else None, "rank 0's position"
+    )[0]
+    if ranks.is_main:
         return at
     where = Path("rank 0")
-    put_weights(model, unpacked(weights, where), where)
-    moments.load_state_dict(unpacked(state, where))
+    assign_weights(model, tensors_from_bytes(weights, where), where)
+    moments.load_state_dict(tensors_from_bytes(state, where))
     if average:
-        average.load_state_dict(unpacked(averages, where))
+        average.load_state_dict(tensors_from_bytes(averages, where))
     return TrainState.from_dict(said)
 
 
@@ -135,9 +142,11 @@ def begun_before(key: str, ranks: RankGroup | None) -> tuple[Path | None, bool]:
     """
     if ranks is None:
         return None, False
-    found = ranks.kept(key) if ranks.first else ""
+    found = ranks.store_get(key) if ranks.is_main else ""
     learned = bool(found) and any((Path(found) / names.WEIGHTS / LAST).glob("step-*"))
-    found, learned = ranks.words([found, learned], "whether the run was begun")[0]
+    found, learned = ranks.all_gather_object(
+        [found, learned], "whether the run was begun"
+    )[0]
     return (Path(found) if found else None), learned
 
 
@@ -152,7 +161,7 @@ def check_together(recipe: Recipe, ranks: RankGroup | None) -> None:
         what = "batch norms that exchange their statistics cannot be compiled"
         fix = "use --compile off, or leave out --sync-batch-norm"
         raise SettingError(what, where="--compile", fix=fix)
-    world = ranks.world if ranks else 1
+    world = ranks.world_size if ranks else 1
     if recipe.track_norms and world > 1:
         what = f"norms by layer are kept in one process, and there are {world}"
         raise SettingError(what, where="--track-norms", fix="leave it out")

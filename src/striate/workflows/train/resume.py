@@ -12,15 +12,14 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.files import read_json, storage_errors, write_text
-from striate.core.folders import sweep
-from striate.data.augment.random_crop import margin_for
+from striate.core.folders import remove_leftovers
+from striate.data.augment.random_crop import crop_margin
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
-from striate.engine.checkpointer import LAST, state_of
-from striate.engine.csv_logger import EVENTS, RESULTS, changed_files
+from striate.engine.checkpointer import LAST, checkpoint_state
+from striate.engine.csv_logger import EVENTS, RESULTS, TIMING, changed_files
 from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
-from striate.engine.timings import TIMING
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.builders import rank_notes
@@ -163,13 +162,13 @@ def go_on(
             how = begun, quiet, tensorboard, met
             return _from_the_start(run, recipe, model, data, *how)
         check_fixed(recipe, sealed, run.path)
-        at, marks = state_of(sealed)
+        at, marks = checkpoint_state(sealed)
         if run.manifest["status"] == "done" and _finished(at, recipe):
             check_idle(old, recipe, settings, at, run.path)
             begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
             return run
         if data is None:
-            margin = margin_for(recipe.augmentation)
+            margin = crop_margin(recipe.augmentation)
             with in_turn(met):
                 again = run.read_again(margin=margin, tick=reading(quiet))
             run = Run(run.path, model=model, data=again)
@@ -189,18 +188,18 @@ def go_on(
 @contextmanager
 def _held_by_first(folder: Path, ranks: RankGroup | None) -> Iterator[None]:
     """Hold the run folder, which nobody else changes then; rank 0 does it for all."""
-    if ranks is not None and not ranks.first:
-        ranks.meet("rank 0 to hold the run folder")
+    if ranks is not None and not ranks.is_main:
+        ranks.barrier("rank 0 to hold the run folder")
         yield
         return
     with held(folder):
         if ranks is not None:
-            ranks.meet("the others to know that the run folder is held")
+            ranks.barrier("the others to know that the run folder is held")
         yield
 
 
 def _finished(at: TrainState, recipe: Recipe) -> bool:
-    return at.finished(recipe.epochs, recipe.patience)
+    return at.is_finished(recipe.epochs, recipe.patience)
 
 
 def _from_the_start(
@@ -248,7 +247,7 @@ def _clear(folder: Path) -> None:
 def _sweep(folder: Path) -> None:
     """Take away what a kill has left half written."""
     for name in PLACES:
-        sweep(folder / name)
+        remove_leftovers(folder / name)
 
 
 def _survey(
@@ -261,11 +260,11 @@ def _survey(
 ) -> Resumed:
     """Find out how a run goes on, and what differs from when it was stopped."""
     changes = data_changes(run)
-    device = devices.choose(recipe.device)
-    before = sealed.facts["circumstances"]
+    device = devices.select_device(recipe.device)
+    before = sealed.metadata["circumstances"]
     after = circumstances(recipe, run.data, device)
     after["images"] = before["images"] if changes.harmless else changes.summary
-    inexact = [*sealed.facts["inexact"], *differences(before, after)]
+    inexact = [*sealed.metadata["inexact"], *differences(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
     if device.type != "cpu":
         inexact.append(f"{device.type} adds in an order that varies")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.errors import RunError, SettingError
-from striate.core.settings import flag
+from striate.core.settings import flag_name
 from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.checkpointer import LAST
 from striate.engine.train_state import TrainState
@@ -41,13 +41,13 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         if getattr(new, name) == AUTO:
             fix = f"give a number; this run's is {getattr(recipe, name)}"
             what = f"{name} is found out before a run learns, and this one has begun"
-            raise SettingError(what, where=flag(name), fix=fix)
+            raise SettingError(what, where=flag_name(name), fix=fix)
     for name in FIXED:
         before, after = getattr(recipe, name), getattr(new, name)
         if before != after:
             what = f"{name} was {before} and cannot become {after} in the same run"
             fix = "leave it out, or train anew without --resume"
-            raise SettingError(what, where=flag(name), fix=fix)
+            raise SettingError(what, where=flag_name(name), fix=fix)
     return new
 
 
@@ -57,7 +57,7 @@ def check_fixed(recipe: Recipe, sealed: Checkpoint, folder: Path) -> None:
     Raises:
         SettingError: `args.yaml` was edited into another run; names setting and file.
     """
-    before, settings = sealed.facts["circumstances"], recipe.as_dict()
+    before, settings = sealed.metadata["circumstances"], recipe.as_dict()
     for name in FIXED:
         # Older versions sealed fewer settings; where the images lie is none of them.
         if name in before and not _same(before[name], settings[name]):
@@ -91,7 +91,7 @@ def check_idle(
     """
     if new == old.resolved():
         return
-    given = ", ".join(flag(name) for name in settings)
+    given = ", ".join(flag_name(name) for name in settings)
     what = f"the run is finished after {at.epoch} epochs; {given} would do nothing"
     fix = f"add --epochs N with N above {at.epoch} (or a longer --patience)"
     raise SettingError(what, where=folder, fix=f"{fix}, or leave it out")

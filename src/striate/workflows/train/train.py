@@ -14,14 +14,14 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_json
-from striate.core.malloc import keep_freed
+from striate.core.malloc import keep_freed_memory
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint import load_weights
 from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.distributed.group import RankGroup
 from striate.engine.ema import EMA
 from striate.engine.tensorboard import check_tensorboard
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
+from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import check_frozen
 from striate.models.catalogue import model_entry
 from striate.run import layout as names
@@ -219,14 +219,14 @@ def _prepared(
     place(model, data, recipe)
     found = decide(recipe, model, data, ranks)
     check_together(found.recipe, ranks)
-    if ranks and not ranks.first:
+    if ranks and not ranks.is_main:
         decided = settle(model, data, found.recipe, ranks).recipe
         yield share_folder(None, ranks), decided
         return
     name = f"{data.name}-{short_name(recipe.model)}"
     with names.new_folder("train", name, out, overwrite) as folder:
         if ranks:
-            ranks.keep(key, str(folder.resolve()))
+            ranks.store_set(key, str(folder.resolve()))
         settled = settle(model, data, found.recipe, ranks)
         write_inputs(folder, model, data, settled.recipe, found.notes)
         found.save(folder)
@@ -253,7 +253,7 @@ def run_in(
         StriateError: It was stopped, or blew up, or the disk refused.
     """
     how = list(inexact), tensorboard, ranks
-    if ranks and not ranks.first:
+    if ranks and not ranks.is_main:
         return follow(folder, _job(folder, model, data, recipe, quiet, *how), ranks)
     try:
         job = _job(folder, model, data, recipe, quiet, *how)
@@ -281,15 +281,15 @@ def _job(
     ranks: RankGroup | None,
 ) -> Job:
     """Put together everything that learns, and what it learns from."""
-    device = devices.choose(recipe.device)
-    keep_freed()
+    device = devices.select_device(recipe.device)
+    keep_freed_memory()
     plan = plan_of(data, recipe, device)
     return Job(
         folder=folder,
         recipe=recipe,
         model=model,
         optimizer=optimizer_of(model, recipe),
-        plan=replace(plan, view=VIEWS[recipe.tta], way=way_of(recipe)),
+        plan=replace(plan, tta=TTA_MODES[recipe.tta], execution=way_of(recipe)),
         train=as_shown(batches_of("train", data, recipe, device, ranks), data, recipe),
         val=batches_of("val", data, recipe, device, ranks),
         facts=circumstances(recipe, data, device),
@@ -312,7 +312,7 @@ def _conclude(
     if before := read_json(run.path / names.MANIFEST).get("frozen"):
         check_frozen(model, before["sha256"])
     if ranks:
-        ranks.meet("the others to read the best weights")
+        ranks.barrier("the others to read the best weights")
     scores = {}
     for split in run.splits_to_evaluate:
         predictions = run.judge(run.data.subset(split), ranks)
@@ -335,7 +335,7 @@ def _conclude(
     write_report(run)
     update_manifest(run.path, status="done")
     if ranks:
-        ranks.meet("the others to see that the run is done")
+        ranks.barrier("the others to see that the run is done")
 
 
 def summary_json(run: Run, **more: Any) -> str:

@@ -17,19 +17,19 @@ from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize
-from striate.engine.checkpoint import OptimizerState
+from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
-from striate.engine.checkpointer import LAST, Checkpointer, Part, state_of
-from striate.engine.csv_logger import CSVLogger
+from striate.engine.checkpointer import LAST, Checkpointer, Stateful, checkpoint_state
+from striate.engine.csv_logger import CSVLogger, TimingLogger
 from striate.engine.distributed.group import RankGroup
 from striate.engine.ema import EMA
 from striate.engine.loop import FitConfig, fit
-from striate.engine.rng import chance_kept
-from striate.engine.signals import Asked, polite_interrupt
-from striate.engine.tensorboard import boards
-from striate.engine.throughput import Laps
-from striate.engine.timings import Timing
-from striate.engine.train_state import EpochDone, Observer, TrainState
+from striate.engine.rng import preserve_rng_state
+from striate.engine.signals import StopRequest, catch_stop_signals
+from striate.engine.tensorboard import tensorboard_loggers
+from striate.engine.throughput import ThroughputMeter
+from striate.engine.train_state import TrainState
+from striate.engine.weights_io import OptimizerState
 from striate.run import layout as names
 from striate.run.layer_norms import Norms, norms_kept
 from striate.run.manifest import now
@@ -77,7 +77,7 @@ class Job:
     tensorboard: bool = False
     ranks: RankGroup | None = None
     train_data: ImageData | None = None
-    laps: Laps = field(default_factory=Laps)
+    laps: ThroughputMeter = field(default_factory=ThroughputMeter)
     average: EMA | None = None
 
     @property
@@ -101,9 +101,9 @@ class Job:
 class Learned:
     """What a run came to, and how long it took."""
 
-    history: list[EpochDone]
+    history: list[EpochResult]
     seconds: float
-    laps: Laps
+    laps: ThroughputMeter
 
 
 class _SlowerError(Exception):
@@ -133,32 +133,34 @@ def learn(job: Job, sealed: Checkpoint | None = None) -> Learned:
 
 
 def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
-    at, marks = state_of(sealed) if sealed else (TrainState(), None)
-    before = float(sealed.facts["seconds"]) if sealed else 0.0
+    at, marks = checkpoint_state(sealed) if sealed else (TrainState(), None)
+    before = float(sealed.metadata["seconds"]) if sealed else 0.0
     with (
         CSVLogger(job.folder, job.train.indices, marks) as journal,
-        Timing(job.folder, len(at.history), before) as timing,
+        TimingLogger(job.folder, len(at.history), before) as timing,
         _display(job) as display,
-        boards(job.folder / names.TENSORBOARD, job.tensorboard, at.step) as board,
+        tensorboard_loggers(
+            job.folder / names.TENSORBOARD, job.tensorboard, at.step
+        ) as board,
         _norms(job, at) as norms,
-        job.laps.watching(job.optimizer),
-        chance_kept(),
-        devices.flushed_denormals(),
-        polite_interrupt() as asked,
+        job.laps.time_optimizer(job.optimizer),
+        preserve_rng_state(),
+        devices.flush_denormals(),
+        catch_stop_signals() as asked,
         shared_norms(job.model, job.recipe, job.ranks),
     ):
         keeper = _keeper(job, journal, timing, display)
         if sealed:
             keeper.restore(sealed)
-        keeper.at.brake = min(keeper.at.brake, brake)
+        keeper.state.lr_scale = min(keeper.state.lr_scale, brake)
         if job.ranks:
-            state = job.model, job.optimizer, keeper.at, job.average
+            state = job.model, job.optimizer, keeper.state, job.average
             share_state(job.ranks, *state)
         keeper.save()
         for one in norms:
-            one.begin(keeper.at.step)
+            one.begin(keeper.state.step)
         averaged = [job.average] if job.average else []
-        watchers: tuple[Observer, ...] = (
+        watchers: tuple[Callback, ...] = (
             *averaged,
             journal,
             timing,
@@ -168,26 +170,26 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
             *norms,
         )
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
-        loops = job.laps.feeding(job.train), job.val, job.plan
+        loops = job.laps.time_batches(job.train), job.val, job.plan
         try:
             learning = job.model, job.optimizer, *loops, watchers, asked
-            fit(*learning, keeper.at, blowups, job.judged, job.ranks)
+            fit(*learning, keeper.state, blowups, job.judged, job.ranks)
         except NonFiniteError as error:
             raise _answer(error, job, keeper, blowups, display) from error
         keeper.save()
         unread = job.unread
         if job.ranks:
-            asked.signal = job.ranks.largest(asked.signal, "whether to stop")
-            said = job.ranks.words(unread, "what could not be read")
+            asked.signal = job.ranks.max_over_ranks(asked.signal, "whether to stop")
+            said = job.ranks.all_gather_object(unread, "what could not be read")
             unread = list(dict.fromkeys(text for texts in said for text in texts))
         for one in () if asked() else norms:
-            one.look(keeper.at.step)
+            one.look(keeper.state.step)
         for text in unread:
             display.note(f"{text}; others of their batches were shown instead")
     job.inexact.extend(unread)
     if asked():
-        raise _interrupted(job, keeper.at, asked)
-    return Learned(keeper.at.history, timing.seconds, job.laps)
+        raise _interrupted(job, keeper.state, asked)
+    return Learned(keeper.state.history, timing.seconds, job.laps)
 
 
 def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
@@ -196,12 +198,12 @@ def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
 
 
 def _display(job: Job) -> Display:
-    plan, words = job.plan, job.laps.words
+    plan, words = job.plan, job.laps.summary
     return Display(plan.epochs, job.train, job.quiet, plan.balanced, words)
 
 
 def _keeper(
-    job: Job, journal: CSVLogger, timing: Timing, display: Display
+    job: Job, journal: CSVLogger, timing: TimingLogger, display: Display
 ) -> Checkpointer:
     def facts() -> dict[str, Any]:
         return {
@@ -211,24 +213,24 @@ def _keeper(
             "circumstances": dict(job.facts),
         }
 
-    parts: dict[str, Part] = {"optimizer": OptimizerState(job.optimizer)}
+    parts: dict[str, Stateful] = {"optimizer": OptimizerState(job.optimizer)}
     if job.average:
-        parts["average"] = job.average
+        parts["ema"] = job.average
     return Checkpointer(
         job.folder / names.WEIGHTS,
         job.model,
         parts,
-        marks=journal.marks,
-        facts=facts,
-        every=job.recipe.save_every,
-        tell=display.note,
-        judged=job.judged,
+        offsets=journal.offsets,
+        metadata=facts,
+        interval=job.recipe.save_every,
+        warn=display.note,
+        eval_model=job.judged,
     )
 
 
 def goes_on_slower(recipe: Recipe, at: TrainState) -> bool:
     """Say whether a run that blew up begins again from its checkpoint."""
-    return recipe.on_nonfinite == LOWER_LR and at.brake > SMALLEST_BRAKE
+    return recipe.on_nonfinite == LOWER_LR and at.lr_scale > SMALLEST_BRAKE
 
 
 def _answer(
@@ -239,20 +241,20 @@ def _answer(
     display: Display,
 ) -> Exception:
     """Return what to raise: the way to go on slower, or the error with the choice."""
-    at = keeper.at
+    at = keeper.state
     if job.recipe.on_nonfinite == LOWER_LR:
         if goes_on_slower(job.recipe, at):
             blowups.record(error, at)
             job.inexact.append(f"the rate was halved after step {at.step}")
             display.note(f"{error.what}; back to the last checkpoint, the rate halved")
-            return _SlowerError(at.brake / 2)
-        error.what = f"{error.what}, also at {at.brake:g} of the planned rate"
+            return _SlowerError(at.lr_scale / 2)
+        error.what = f"{error.what}, also at {at.lr_scale:g} of the planned rate"
     with suppress(NonFiniteError, StorageError):  # the first error is the message
         keeper.save()
     return blowups.complete(error, at)
 
 
-def _interrupted(job: Job, at: TrainState, asked: Asked) -> InterruptedRunError:
+def _interrupted(job: Job, at: TrainState, asked: StopRequest) -> InterruptedRunError:
     total = job.plan.epochs * len(job.train)
     what = f"stopped on request after step {at.step:,} of {total:,}"
     where = f"{job.folder}, epoch {at.epoch + 1} of {job.plan.epochs}"

@@ -9,8 +9,8 @@ from striate.core import device as devices
 from striate.core.errors import InterruptedRunError, NonFiniteError
 from striate.engine.distributed.group import RankGroup
 from striate.engine.loop import fit
-from striate.engine.rng import chance_kept
-from striate.engine.signals import polite_interrupt
+from striate.engine.rng import preserve_rng_state
+from striate.engine.signals import catch_stop_signals
 from striate.engine.train_state import TrainState
 from striate.run.recipe import Recipe
 from striate.run.run import Run
@@ -29,20 +29,20 @@ def follow(folder: Path, job: Job, ranks: RankGroup) -> Run:
     """
     while _sit(job, ranks):
         pass
-    ranks.meet("rank 0 to write the best weights")
+    ranks.barrier("rank 0 to write the best weights")
     run = Run(folder, model=job.model, data=job.train_data)
     for split in run.splits_to_evaluate:
         run.judge(run.data.subset(split), ranks)
-    ranks.meet("rank 0 to write the report")
+    ranks.barrier("rank 0 to write the report")
     return run
 
 
 def _sit(job: Job, ranks: RankGroup) -> bool:
     """Learn; say whether rank 0 begins again from its checkpoint, more slowly."""
     with (
-        chance_kept(),
-        devices.flushed_denormals(),
-        polite_interrupt() as asked,
+        preserve_rng_state(),
+        devices.flush_denormals(),
+        catch_stop_signals() as asked,
         shared_norms(job.model, job.recipe, ranks),
     ):
         state = job.model, job.optimizer, TrainState(), job.average
@@ -56,13 +56,13 @@ def _sit(job: Job, ranks: RankGroup) -> bool:
         except NonFiniteError as error:
             if goes_on_slower(job.recipe, at):
                 return True
-            error.said_elsewhere = True
+            error.reported_elsewhere = True
             raise
-        asked.signal = ranks.largest(asked.signal, "whether to stop")
-        ranks.words(job.unread, "what could not be read")
+        asked.signal = ranks.max_over_ranks(asked.signal, "whether to stop")
+        ranks.all_gather_object(job.unread, "what could not be read")
     if asked():
         error_ = InterruptedRunError("stopped on request", where=job.folder)
-        error_.exit_code, error_.said_elsewhere = asked.exit_code, True
+        error_.exit_code, error_.reported_elsewhere = asked.exit_code, True
         raise error_
     return False
 

@@ -89,7 +89,7 @@ def _tuned_cut(run: Run, asked: TransferOptions) -> TransferOptions | None:
         if best is not None:
             return way_of(best, replace(asked, cut=None, head=TUNED, views=0))
     size = run.data.in_chans, *run.data.image_size
-    x = probe(size).to(devices.choose(run.recipe.device))
+    x = probe(size).to(devices.select_device(run.recipe.device))
     cuts = ladder(run.model.to(x.device), x).cuts
     if len(cuts) == 1:
         return None

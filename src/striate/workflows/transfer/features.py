@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.cache_folder import TemporaryFolder, open_cache
 from striate.data.cache.feature_cache import FeatureRows, FeatureStore
@@ -105,9 +105,9 @@ def featured(
         some = {name: data.subsets[name] for name in data.subsets if name in splits}
         data = replace(data, subsets=some)
     with ExitStack() as stack:
-        stack.enter_context(untouched(model))
+        stack.enter_context(evaluation_mode(model))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(devices.flushed_denormals())
+        stack.enter_context(devices.flush_denormals())
         body = _Body(model, cut, data, recipe)
         root, passing = _place(recipe, data, body, views)
         store = FeatureStore(root, body.facts(frozen), body.shape)
@@ -129,10 +129,10 @@ def featured(
 def _check_views(recipe: Recipe, views: int) -> None:
     if not views:
         return
-    if not recipe.augmentation.acts:
+    if not recipe.augmentation.is_active:
         fix = "say what may change: --augment six, or --flip sides"
         raise SettingError("views would all be alike", where="--views", fix=fix)
-    if recipe.augmentation.mixes:
+    if recipe.augmentation.mixes_images:
         fix = "leave --mixup and --cutmix out"
         what = "a view is of one image, and these mix two"
         raise SettingError(what, where="--views", fix=fix)
@@ -144,7 +144,7 @@ class _Body:
     def __init__(
         self, model: nn.Module, cut: Body, data: ImageData, recipe: Recipe
     ) -> None:
-        self.device = devices.choose(recipe.device)
+        self.device = devices.select_device(recipe.device)
         self.preprocess = data.preprocess
         self._model, self._cut = model, cut
         x = probe((data.in_chans, *data.image_size))

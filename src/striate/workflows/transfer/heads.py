@@ -13,15 +13,15 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.loop import Epochs, fit
-from striate.engine.loss import softmax_cost
-from striate.engine.rng import chance_kept
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.loss import cross_entropy_loss
+from striate.engine.rng import preserve_rng_state
 from striate.finetune.logistic import Cost, Fitted, logistic
 from striate.finetune.split_model import cut_at
 from striate.finetune.unfreezing import Depth, Thaw, adapt_statistics
@@ -81,7 +81,7 @@ class HeadResult:
         fitted: Its penalties, where it is logistic.
     """
 
-    history: list[EpochDone]
+    history: list[EpochResult]
     fitted: Fitted | None = None
 
 
@@ -122,7 +122,7 @@ def batches(
     split: str, found: Featured, data: ImageData, recipe: Recipe
 ) -> FeatureBatches:
     """Return a part's features in batches; to learn from, with their views."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     of = batches_of(split, data, recipe, device)
     views = found.views if split == "train" else ()
     rows = (found.rows[split], *views)
@@ -133,7 +133,7 @@ def answers(
     tail: nn.Module, split: str, found: Featured, data: ImageData, recipe: Recipe
 ) -> Outputs:
     """Return what the network says of a part's images, in their order."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     rows = found.rows[split]
     order = torch.split(torch.arange(len(rows)), judged_at_once(*data.image_size))
     labels = data.subset(split).labels
@@ -164,12 +164,12 @@ def _logistic(
     x = torch.cat([rows.load() for rows in each])
     fitted = _put_logistic(dense, x, found, data, recipe)
     learned, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
-    done = EpochDone(
+    done = EpochResult(
         epoch=0,
         train_loss=learned.loss,
         val_loss=held.loss,
         val_accuracy=held.accuracy,
-        val_balanced=held.balanced_accuracy,
+        val_balanced_accuracy=held.balanced_accuracy,
         lr=0.0,
         best=True,
     )
@@ -206,14 +206,14 @@ def _begin(
     Kumar et al. 2022, "Fine-tuning can distort pretrained features": the linear probe
     first, then all.
     """
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     rows = found.rows["train"]
     even = ceil(len(rows) / EVALUATION_BATCH)  # each batch's statistics count alike
     order = torch.arange(len(rows)).tensor_split(even)
     adapt_statistics(tail, (rows[i].to(device) for i in order))
     some = rows[torch.arange(min(2, len(rows)))].to(device)
     inner = cut_at(tail, some)
-    with untouched(tail), torch.inference_mode():
+    with evaluation_mode(tail), torch.inference_mode():
         below = [inner.features(tail, rows[i].to(device)).cpu() for i in order]
     _put_logistic(dense_of(inner.tail), torch.cat(below), found, data, recipe)
 
@@ -226,7 +226,7 @@ def class_cost(data: ImageData, recipe: Recipe) -> Cost:
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")
-    return softmax_cost(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
+    return cross_entropy_loss(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
 
 
 def groups_of(data: ImageData, found: Featured) -> list[str]:
@@ -245,10 +245,10 @@ class _Best:
         self._tail = tail
         self.state = _copy(tail)
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step_end(self, done: StepResult) -> None:
         """Nothing is judged after a step."""
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch_end(self, done: EpochResult) -> None:
         """Keep them if there were none better."""
         if done.best:
             self.state = _copy(self._tail)
@@ -267,7 +267,7 @@ def _trained(
     depth: Depth | None,
     best: bool,
 ) -> HeadResult:
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     plan = plan_of(data, recipe, device)
     train, val = (batches(split, found, data, recipe) for split in ("train", "val"))
     epochs: Epochs = train
@@ -275,8 +275,8 @@ def _trained(
         epochs, plan = _AsOne(train, plan.epochs), replace(plan, epochs=1)
     kept = _Best(tail)
     with (
-        chance_kept(),
-        devices.flushed_denormals(),
+        preserve_rng_state(),
+        devices.flush_denormals(),
         Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
     ):
         whole, scales = (depth.model, depth.scales()) if depth else (tail, None)

@@ -8,7 +8,7 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.data.image_data import ImageData
 from striate.finetune.cut_points import Stage, stages
 from striate.finetune.freeze import Frozen, freeze, frozen, hold_statistics
@@ -58,7 +58,7 @@ class TransferOptions:
 
     def __post_init__(self) -> None:
         if self.head is not None and self.head not in HEADS:
-            raise unknown("head", self.head, HEADS)
+            raise unknown_name_error("head", self.head, HEADS)
         if self.views < 0:
             what = f"views must be at least 0, got {self.views}"
             raise SettingError(what, where="--views")
@@ -130,7 +130,7 @@ def halve(
     Raises:
         SettingError: It cannot be cut there, or nothing is left to learn.
     """
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     x = probe((data.in_chans, *data.image_size)).to(device)
     name = wanted.cut
     if name is None and recipe.head_hidden:  # its first layer is new, too

@@ -20,7 +20,7 @@ from striate.finetune.cut_points import ladder
 from striate.finetune.freeze import freeze
 from striate.finetune.linear_probe import Probe, curve
 from striate.finetune.split_model import probe
-from striate.metrics.classification import Z95
+from striate.metrics.intervals import Z95
 from striate.report.format import percent
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan, TransferTrial
@@ -67,7 +67,9 @@ def propose(
     began = time.perf_counter()
     few = some_of(data, recipe.seed)
     own = copy.deepcopy(model)
-    x = probe((data.in_chans, *data.image_size)).to(devices.choose(recipe.device))
+    x = probe((data.in_chans, *data.image_size)).to(
+        devices.select_device(recipe.device)
+    )
     cuts = ladder(own, x)
     body = freeze(own, (*cuts.body, *(recipe.freeze or ())))
     found = featured(own, cuts, body, few, recipe, splits=("train",))

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core import device as devices
 from striate.core.errors import NonFiniteError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.finetune.linear_probe import Probe
 from striate.finetune.split_model import probe
 from striate.finetune.unfreezing import ADAPTING, FROZEN
@@ -164,7 +164,7 @@ def first_rung(probes: Sequence[Probe]) -> int:
 def bytes_behind(bench: Bench, rung: int) -> int:
     """Return how large the features of all images behind a cut would be."""
     size = bench.data.in_chans, *bench.data.image_size
-    x = probe(size, 1).to(devices.choose(bench.recipe.device))
-    with untouched(bench.model), torch.inference_mode():
+    x = probe(size, 1).to(devices.select_device(bench.recipe.device))
+    with evaluation_mode(bench.model), torch.inference_mode():
         row = bench.ladder.cuts[rung].features(bench.model, x)
     return row.numel() * 4 * bench.every[0]

@@ -13,13 +13,13 @@ from torch import nn
 
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_csv, write_json
-from striate.core.settings import flag
+from striate.core.settings import flag_name
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
-from striate.engine.checkpoint import save_weights
+from striate.engine.callbacks import EpochResult
 from striate.engine.csv_logger import COLUMNS
-from striate.engine.distributed.rank_info import check_alone
-from striate.engine.train_state import EpochDone
+from striate.engine.distributed.rank_info import check_single_process
+from striate.engine.weights_io import save_weights
 from striate.finetune.cut_points import ladder
 from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import Cut, probe
@@ -131,23 +131,23 @@ def _check(recipe: Recipe) -> None:
         fix = "name it: --model mobilenet_v2"
         raise SettingError("whose weights are they?", where="--model", fix=fix)
     model_entry(recipe.model)
-    check_alone("striate transfer")
+    check_single_process("striate transfer")
     for name in AUTOMATIC:
         if getattr(recipe, name) == AUTO:
             what = f"{name} is not found out here: a head learns in seconds"
-            raise SettingError(what, where=flag(name), fix="name it")
+            raise SettingError(what, where=flag_name(name), fix="name it")
     usual = Recipe(data=recipe.data)
     for name in LOOP_ONLY:
         if getattr(recipe, name) != getattr(usual, name):
             what = f"{name} would do nothing: what learns from features has none"
-            raise SettingError(what, where=flag(name), fix="leave it out")
+            raise SettingError(what, where=flag_name(name), fix="leave it out")
 
 
 def _notes(cut: Cut, recipe: Recipe, wanted: TransferOptions) -> list[str]:
     """Say what runs once, and what was asked for in vain."""
     views = f" and {wanted.views} views of each to learn from" if wanted.views else ""
     notes = [f"every image{views} runs once as far as {cut.name}; the rest learns"]
-    if recipe.augmentation.acts and not wanted.views:
+    if recipe.augmentation.is_active and not wanted.views:
         notes.append("nothing is changed for features: --views N shows changed ones")
     return notes
 
@@ -272,7 +272,7 @@ def _kept_promise(proposal: TransferPlan, folder: Path) -> dict[str, object]:
     }
 
 
-def _row(done: EpochDone) -> list[str]:
+def _row(done: EpochResult) -> list[str]:
     """Write an epoch as the journal does."""
     cells = (getattr(done, name) for name in COLUMNS)
     return [str(v).lower() if isinstance(v, bool) else repr(v) for v in cells]

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from striate.core import device as devices
 from striate.core.errors import DataError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.image_data import ImageData
 from striate.engine.evaluate import Outputs
 from striate.finetune.cut_points import CutPoints
 from striate.finetune.freeze import Frozen
 from striate.finetune.linear_probe import turns
 from striate.finetune.split_model import probe
-from striate.metrics.temperature import costs, fit_temperature, tempered
+from striate.metrics.temperature import apply_temperature, fit_temperature, log_losses
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, STEPS, TransferTrial
 from striate.workflows.transfer.features import Body, Featured, featured
@@ -195,7 +195,7 @@ def _costs(said: Outputs) -> np.ndarray:
     sure a network is grows with the epochs, of which a trial has fewer.
     """
     probs, truth = said.probs.double().numpy(), said.labels.numpy()
-    return costs(tempered(probs, fit_temperature(probs, truth)), truth)
+    return log_losses(apply_temperature(probs, fit_temperature(probs, truth)), truth)
 
 
 def _where(mask: Tensor) -> Tensor:
@@ -206,10 +206,10 @@ def seconds_a_image(
     model: nn.Module, body: Body, data: ImageData, recipe: Recipe
 ) -> float:
     """Return what an image takes here as far as a cut, the second batch timed."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     x = probe((data.in_chans, *data.image_size), TIMED).to(device)
     x = x.contiguous(memory_format=torch.channels_last)
-    with untouched(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         body.features(model, x)
         began = time.perf_counter()
         body.features(model, x)

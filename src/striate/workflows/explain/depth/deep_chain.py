@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -59,7 +59,7 @@ class ChainDesign:
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
-            raise unknown("activation", self.activation, ACTIVATIONS)
+            raise unknown_name_error("activation", self.activation, ACTIVATIONS)
         if self.depth <= _ENDS or self.width < 1:
             what = f"a chain with {self.depth} layers and width {self.width}"
             raise SettingError(

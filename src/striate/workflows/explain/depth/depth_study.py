@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.device import flushed_denormals
+from striate.core.device import flush_denormals
 from striate.core.errors import NonFiniteError, SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
@@ -231,9 +231,7 @@ def _train(model: nn.Module, images: _Images, steps: int, lr: float) -> _RateTri
     losses: list[float] = []
     for step, (x, y) in enumerate(islice(images.batches(), steps), 1):
         try:
-            with (
-                flushed_denormals()
-            ):  # denormal numbers would be a hundred times slower
+            with flush_denormals():  # denormal numbers would be a hundred times slower
                 losses.append(train_step(model, x, y, optimizer))
         except NonFiniteError:
             losses += [float("inf")] * (steps - len(losses))

@@ -1,4 +1,4 @@
-"""Weights on disk: whole or not at all, of this network or not at all, never pickle."""
+"""Weight files: atomic writes, mismatches, other formats, optimizer state."""
 
 import json
 import os
@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from striate.core.errors import WeightsError
-from striate.engine.checkpoint import (
-    OptimizerState,
-    differences,
-    load_weights,
-    packed,
-    read_weights,
-    save_weights,
-    unpacked,
-)
 from striate.engine.optim import make_optimizer
 from striate.engine.step import train_step
+from striate.engine.weights_io import (
+    OptimizerState,
+    load_weights,
+    read_weights,
+    save_weights,
+    state_dict_mismatches,
+    tensors_from_bytes,
+    tensors_to_bytes,
+)
 
 
 def net(width=4):
@@ -55,11 +55,11 @@ def refusal(model, path):
     return caught.value.what
 
 
-def test_another_network_lists_the_first_five(tmp_path):
+def test_weights_of_another_network_list_five_mismatches(tmp_path):
     save_weights(tmp_path / "a", net(5).state_dict())
-    said = refusal(net(), tmp_path / "a")
-    assert said.startswith("the weights are of another network; nothing was loaded:")
-    lines = said.splitlines()[1:]
+    lines = refusal(net(), tmp_path / "a")
+    assert lines.startswith("the weights are of another network; nothing was loaded:")
+    lines = lines.splitlines()[1:]
     assert lines == [
         "  0.bias: shape 5, the network has 4",
         "  0.weight: shape 5×1×3×3, the network has 4×1×3×3",
@@ -70,38 +70,40 @@ def test_another_network_lists_the_first_five(tmp_path):
     ] or (len(lines) == 6 and lines[-1] == "  … and 2 more")
 
 
-def test_missing_strange_and_nan(tmp_path):
+def test_missing_extra_and_nan_tensors(tmp_path):
     tensors = net().state_dict()
     tensors["extra"] = tensors.pop("3.bias")
     tensors["3.weight"][0, 0] = float("nan")
     save_weights(tmp_path / "a", tensors)
-    said = refusal(net(), tmp_path / "a").splitlines()[1:]
-    assert said[0] == "  3.bias: missing"
-    assert set(said[1:]) == {
+    lines = refusal(net(), tmp_path / "a").splitlines()[1:]
+    assert lines[0] == "  3.bias: missing"
+    assert set(lines[1:]) == {
         "  3.weight: holds NaN or infinite values",
         "  extra: not in the network",
     }
 
 
-def test_numbers_of_another_kind_are_refused(tmp_path):
+def test_other_dtypes_are_refused(tmp_path):
     """Whole numbers, truths and other widths: a run's own file holds none of them."""
     tensors = net().state_dict()
     tensors["0.weight"] = tensors["0.weight"].long()
     tensors["0.bias"] = tensors["0.bias"].double()
     tensors["1.bias"] = tensors["1.bias"].bool()
     save_weights(tmp_path / "a", tensors)
-    said = refusal(net(), tmp_path / "a").splitlines()[1:]
-    assert set(said) == {
+    lines = refusal(net(), tmp_path / "a").splitlines()[1:]
+    assert set(lines) == {
         "  0.weight: holds torch.int64, the network torch.float32",
         "  0.bias: holds torch.float64, the network torch.float32",
         "  1.bias: holds torch.bool, the network torch.float32",
     }
 
 
-def test_differences_name_scalars():
-    found = {"n": torch.zeros(2)}
-    wanted = {"n": torch.tensor(0)}
-    assert differences(wanted, found) == ["n: shape 2, the network has scalar"]
+def test_mismatches_name_scalars():
+    actual = {"n": torch.zeros(2)}
+    expected = {"n": torch.tensor(0)}
+    assert state_dict_mismatches(expected, actual) == [
+        "n: shape 2, the network has scalar"
+    ]
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -150,20 +152,20 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_anything_but_safetensors_is_refused_unread(tmp_path, name):
+def test_other_formats_are_refused(tmp_path, name):
     path = tmp_path / "best.safetensors"
     path.write_bytes(HOSTILE[name])
-    said = refusal(net(), path)
-    assert said.startswith("not a sound safetensors file")
+    lines = refusal(net(), path)
+    assert lines.startswith("not a valid safetensors file")
     assert not Path("exploded").exists()
 
 
 def test_every_truncation_is_refused(tmp_path):
     path = tmp_path / "best.safetensors"
     save_weights(path, {"a": torch.arange(6.0)})
-    whole = path.read_bytes()
-    for cut in range(len(whole)):
-        path.write_bytes(whole[:cut])
+    uninterrupted = path.read_bytes()
+    for cut in range(len(uninterrupted)):
+        path.write_bytes(uninterrupted[:cut])
         with pytest.raises(WeightsError):
             read_weights(path)
 
@@ -193,22 +195,24 @@ def stepped(name, layout=torch.contiguous_format, momentum=0.9, steps=3):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_an_optimizer_goes_on_to_the_bit(name, layout):
+def test_optimizer_state_resumes_bit_exactly(name, layout):
     """Without the parameter's memory order fused kernels would mix up the moments."""
-    whole, _ = stepped(name, layout, steps=6)
+    uninterrupted, _ = stepped(name, layout, steps=6)
     model, optimizer = stepped(name, layout)
-    kept = unpacked(packed(OptimizerState(optimizer).state_dict()), Path("kept"))
+    saved = tensors_from_bytes(
+        tensors_to_bytes(OptimizerState(optimizer).state_dict()), Path("kept")
+    )
     other = net().to(memory_format=layout)
     other.load_state_dict(model.state_dict())
     fresh = make_optimizer(other, name, 0.01, 0.9, 0.1)
-    OptimizerState(fresh).load_state_dict(kept)
+    OptimizerState(fresh).load_state_dict(saved)
     for i in range(3, 6):
         x = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(i))
         train_step(other, x, torch.tensor([0, 1, 0, 1]), fresh)
-    assert same(other, whole.state_dict())
+    assert same(other, uninterrupted.state_dict())
 
 
-def test_an_optimizer_whose_state_is_empty():
+def test_empty_optimizer_state():
     """SGD without momentum keeps None beside its parameters."""
     _, optimizer = stepped("sgd", momentum=0.0)
     state = OptimizerState(optimizer)

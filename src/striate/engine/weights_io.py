@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, written whole or not at all, never pickle."""
+"""Weight files: safetensors, written atomically, never pickle."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from striate.core.dtypes import misfit
+from striate.core.dtypes import dtype_mismatch
 from striate.core.errors import WeightsError
 from striate.core.files import write_bytes
 
-LISTED = 5  # differences named before "and n more"
+MAX_LISTED = 5  # differences named before "and n more"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors atomically.
 
     Raises:
-        StorageError: The disk refused; the file that was there is intact.
+        StorageError: The write failed; the old file is intact.
     """
-    write_bytes(path, packed(tensors))
+    write_bytes(path, tensors_to_bytes(tensors))
 
 
-def packed(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return named tensors as the bytes of a safetensors file."""
-    plain: dict[str, Tensor] = {}
-    met: set[int] = set()
+def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Serialize named tensors to the bytes of a safetensors file."""
+    tensors_by_name: dict[str, Tensor] = {}
+    storages: set[int] = set()
     for name, tensor in tensors.items():
-        mine = tensor.detach().cpu().contiguous()
+        data = tensor.detach().cpu().contiguous()
         # Tied weights share memory, which the format cannot say.
-        shared = mine.untyped_storage().data_ptr() in met
-        plain[name] = mine.clone() if shared else mine
-        met.add(mine.untyped_storage().data_ptr())
-    return save_tensors(plain)
+        shared = data.untyped_storage().data_ptr() in storages
+        tensors_by_name[name] = data.clone() if shared else data
+        storages.add(data.untyped_storage().data_ptr())
+    return save_tensors(tensors_by_name)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read named tensors; anything but safetensors is refused unread.
+    """Read named tensors; any other format than safetensors is refused.
 
     Raises:
         WeightsError: The file is missing, damaged, or of another format.
     """
     try:
-        return unpacked(path.read_bytes(), path)
+        return tensors_from_bytes(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise WeightsError("the weights are missing", where=path) from error
     except OSError as error:
@@ -56,60 +56,64 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(what, where=path) from error
 
 
-def unpacked(payload: bytes, where: Path) -> dict[str, Tensor]:
-    """Read the bytes of a safetensors file.
+def tensors_from_bytes(payload: bytes, where: Path) -> dict[str, Tensor]:
+    """Parse the bytes of a safetensors file.
 
     Raises:
-        WeightsError: They are damaged, or of another format.
+        WeightsError: The bytes are damaged, or of another format.
     """
     try:
         return load_tensors(payload)
     except (SafetensorError, ValueError, KeyError) as error:
-        what = f"not a sound safetensors file: {error}"
+        what = f"not a valid safetensors file: {error}"
         raise WeightsError(what, where=where, fix="restore it from a copy") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load weights into a network of the same layout, or change nothing.
+    """Load a weight file into a network, or change nothing if it does not fit.
 
     Raises:
-        WeightsError: Names, shapes or kinds differ; lists the first differences.
+        WeightsError: Names, shapes or dtypes differ; lists the first differences.
     """
-    put_weights(model, read_weights(path), path)
+    assign_weights(model, read_weights(path), path)
 
 
-def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Put named tensors into a network of the same layout, or change nothing.
+def assign_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Load named tensors into a network, or change nothing if they do not fit.
 
     Raises:
-        WeightsError: Names, shapes or kinds differ; lists the first differences.
+        WeightsError: Names, shapes or dtypes differ; lists the first differences.
     """
-    problems = differences(model.state_dict(), tensors)
+    problems = state_dict_mismatches(model.state_dict(), tensors)
     if problems:
-        rest = f"\n  … and {len(problems) - LISTED} more" if problems[LISTED:] else ""
-        listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])
-        what = f"the weights are of another network; nothing was loaded:{listed}{rest}"
+        lines = problems[:MAX_LISTED]
+        if problems[MAX_LISTED:]:
+            lines.append(f"… and {len(problems) - MAX_LISTED} more")
+        listed = "".join(f"\n  {line}" for line in lines)
+        what = f"the weights are of another network; nothing was loaded:{listed}"
         raise WeightsError(what, where=where)
     model.load_state_dict(tensors)
 
 
-def differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    """Say how two sets of named tensors differ, missing ones first.
+def state_dict_mismatches(
+    expected: dict[str, Tensor], actual: dict[str, Tensor]
+) -> list[str]:
+    """Return the differences of two state dicts, missing tensors first.
 
     Example:
-        >>> found = {"a": torch.zeros(3), "b": torch.zeros(1)}
-        >>> differences({"a": torch.zeros(2)}, found)
+        >>> actual = {"a": torch.zeros(3), "b": torch.zeros(1)}
+        >>> state_dict_mismatches({"a": torch.zeros(2)}, actual)
         ['a: shape 3, the network has 2', 'b: not in the network']
     """
-    problems = [f"{name}: missing" for name in wanted if name not in found]
-    for name, tensor in found.items():
-        if name not in wanted:
+    problems = [f"{name}: missing" for name in expected if name not in actual]
+    for name, tensor in actual.items():
+        if name not in expected:
             problems.append(f"{name}: not in the network")
-        elif tensor.shape != wanted[name].shape:
-            got, want = _shape(tensor), _shape(wanted[name])
-            problems.append(f"{name}: shape {got}, the network has {want}")
-        elif kind := misfit(tensor.dtype, wanted[name].dtype):
-            problems.append(f"{name}: {kind}")
+        elif tensor.shape != expected[name].shape:
+            shapes = f"{_shape(tensor)}, the network has {_shape(expected[name])}"
+            problems.append(f"{name}: shape {shapes}")
+        elif mismatch := dtype_mismatch(tensor.dtype, expected[name].dtype):
+            problems.append(f"{name}: {mismatch}")
         elif not torch.isfinite(tensor).all():
             problems.append(f"{name}: holds NaN or infinite values")
     return problems
@@ -120,9 +124,9 @@ def _shape(tensor: Tensor) -> str:
 
 
 class OptimizerState:
-    """An optimizer's state as named tensors, to be kept and given back.
+    """An optimizer's state as named tensors, for checkpoints.
 
-    Its settings are not among them: the recipe and the schedule say those.
+    Its settings are not included: recipe and schedule set them.
 
     Example:
         >>> weight = nn.Parameter(torch.ones(2))
@@ -137,7 +141,7 @@ class OptimizerState:
         self._optimizer = optimizer
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return every tensor as `<number of the parameter>.<name>`."""
+        """Return every tensor under `<index of the parameter>.<name>`."""
         return {
             f"{number}.{key}": value
             for number, entries in self._optimizer.state_dict()["state"].items()
@@ -146,7 +150,7 @@ class OptimizerState:
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` gave.
+        """Load a result of `state_dict`.
 
         Raises:
             WeightsError: A tensor belongs to no parameter.
@@ -159,13 +163,13 @@ class OptimizerState:
             if not number.isdecimal() or int(number) >= len(parameters):
                 what = f"the optimizer's state is of another network: '{name}'"
                 raise WeightsError(what)
-            mine = state.setdefault(int(number), {})
-            mine[key] = _laid_out_as(parameters[int(number)], tensor)
+            entry = state.setdefault(int(number), {})
+            entry[key] = _in_layout_of(parameters[int(number)], tensor)
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """Give a moment its parameter's order in memory, which fused kernels rely on."""
+def _in_layout_of(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Return a moment in its parameter's memory layout, as fused kernels require."""
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, device="cpu").copy_(tensor)

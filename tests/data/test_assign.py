@@ -1,8 +1,8 @@
-"""The split keeps its word: a place is a function of content or group, and the seed.
+"""Assignment of splits: a function of content or group, and the seed.
 
 Each promise was seen to break without its guard: a draw that takes in the number of
-images, or their order, moves old ones; without `_twins`, equal images of two groups
-straddle; drawing by content alone tears groups.
+images, or their order, moves old ones; without `_duplicates_to_leave_out`, equal images
+of two groups straddle; a hash of content alone splits groups.
 """
 
 import math
@@ -16,9 +16,14 @@ from hypothesis import strategies as st
 
 from striate.core.errors import SettingError
 from striate.data.sources.source import SPLITS, Record
-from striate.data.split import assign as room
-from striate.data.split.assign import assign, beside_train
-from striate.data.split.hash_split import SPAN, SplitConfig, draw, place
+from striate.data.split import assign as assign_module
+from striate.data.split.assign import assign_splits, held_out_splits
+from striate.data.split.hash_split import (
+    SPAN,
+    SplitConfig,
+    hash_number,
+    split_of_number,
+)
 from striate.data.split.split_file import SplitRow
 
 DEALS = [
@@ -46,7 +51,7 @@ def made(draws, size, groups, contents):
 
 def outcome(records, contents, split_config):
     """Part by path; None for an image left out."""
-    results = assign(records, contents, split_config).results
+    results = assign_splits(records, contents, split_config).results
     return {
         record.path: result.split if isinstance(result, SplitRow) else None
         for record, result in zip(records, results, strict=True)
@@ -69,8 +74,8 @@ def check_promises(seed, size, groups, contents, split_config):
     # Shares hold as far as chance allows: Hoeffding's bound, broken once in 10⁹.
     units = {r.group or c for r, c in zip(records, hashes, strict=True)}
     placed = [
-        place(
-            draw(split_config.seed, "split", u, u if u[0] == "g" else None),
+        split_of_number(
+            hash_number(split_config.seed, "split", u, u if u[0] == "g" else None),
             split_config,
             SPLITS[1:],
         )
@@ -115,19 +120,19 @@ def by_count(deal_seed, purpose, content, group=None):
 
 
 def by_content_alone(seed, purpose, content, group=None):
-    return draw(seed, purpose, content)
+    return hash_number(seed, purpose, content)
 
 
 @pytest.mark.parametrize(
     ("guard", "without"),
     [
-        ("draw", by_count),
-        ("draw", by_content_alone),
-        ("_twins", lambda pool, splits, records, contents: {}),
+        ("hash_number", by_count),
+        ("hash_number", by_content_alone),
+        ("_duplicates_to_leave_out", lambda pool, splits, records, contents: {}),
     ],
 )
-def test_the_promises_bite(monkeypatch, guard, without):
-    monkeypatch.setattr(room, guard, without)
+def test_each_guard_is_needed(monkeypatch, guard, without):
+    monkeypatch.setattr(assign_module, guard, without)
     with pytest.raises(AssertionError):
         check_many()
 
@@ -141,12 +146,12 @@ def check_many():
 
 
 @given(NUMBERS, st.integers(2, 12), st.booleans())
-def test_folds_meet_every_image_once(number, folds, own_test):
+def test_folds_contain_every_image_once(number, folds, own_test):
     """Edges are whole numbers: rounded ones could overlap, or leave a gap."""
     splits = ("val",) if own_test else ("val", "test")
     judged = "val" if own_test else "test"
     deals = [SplitConfig(val=0.1, folds=folds, fold=i) for i in range(folds)]
-    places = [place(number, split_config, splits) for split_config in deals]
+    places = [split_of_number(number, split_config, splits) for split_config in deals]
     assert places.count(judged) == 1
     if not own_test:
         assert places.count("val") <= -(-folds // 10) + 1
@@ -163,24 +168,30 @@ def test_the_edges_of_folds(folds):
         *(e + 1 for e in edges),
     ]:
         deals = [SplitConfig(val=0.05, folds=folds, fold=i) for i in range(folds)]
-        assert [place(number, d, SPLITS[1:]) for d in deals].count("test") == 1
+        assert [split_of_number(number, d, SPLITS[1:]) for d in deals].count(
+            "test"
+        ) == 1
 
 
 @given(NUMBERS, st.floats(0.01, 0.45), st.floats(0.01, 0.45), st.floats(0.0, 0.5))
 def test_another_share_of_validation_moves_nothing_into_the_test(number, a, b, test):
     small, large = sorted((a, b))
     few, many = (SplitConfig(val=val, test=test) for val in (small, large))
-    places = place(number, few, SPLITS[1:]), place(number, many, SPLITS[1:])
+    places = (
+        split_of_number(number, few, SPLITS[1:]),
+        split_of_number(number, many, SPLITS[1:]),
+    )
     assert (places[0] == "test") == (places[1] == "test")
     assert places[0] != "val" or places[1] == "val"
     # Where the test is given, the same images validate.
-    assert (place(number, few, ("val",)) == "val") == (places[0] == "val")
+    assert (split_of_number(number, few, ("val",)) == "val") == (places[0] == "val")
 
 
 def test_shares_in_large_numbers():
     split_config = SplitConfig(val=0.15, test=0.25)
     places = [
-        place(draw(0, "split", f"{i}"), split_config, SPLITS[1:]) for i in range(40_000)
+        split_of_number(hash_number(0, "split", f"{i}"), split_config, SPLITS[1:])
+        for i in range(40_000)
     ]
     for split, share in split_config.shares.items():
         off = abs(places.count(split) / 40_000 - share)
@@ -189,10 +200,11 @@ def test_shares_in_large_numbers():
 
 def test_places_are_frozen():
     """An image's place must be the same in every later version."""
-    assert draw(0, "split", "abc") == FROZEN[0]
-    assert draw(0, "split", "abc", "patient 7") == FROZEN[1]
+    assert hash_number(0, "split", "abc") == FROZEN[0]
+    assert hash_number(0, "split", "abc", "patient 7") == FROZEN[1]
     places = [
-        place(draw(0, "split", f"{i}"), SplitConfig(), SPLITS[1:])[1] for i in range(20)
+        split_of_number(hash_number(0, "split", f"{i}"), SplitConfig(), SPLITS[1:])[1]
+        for i in range(20)
     ]
     assert "".join(places) == FROZEN[2]
 
@@ -201,29 +213,40 @@ FROZEN = (7426660094745113573, 8820042319352463617, "ereeareeaerrerrrraar")
 
 
 def test_another_seed_deals_another_split():
-    dealt = [[draw(seed, "split", f"{i}") for i in range(9)] for seed in (0, 0, 1)]
+    dealt = [
+        [hash_number(seed, "split", f"{i}") for i in range(9)] for seed in (0, 0, 1)
+    ]
     assert dealt[0] == dealt[1] != dealt[2]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"val": 0, "test": 0.2}, "must leave some to train on: 0 + 0.2"),
-        ({"val": 1, "test": 0}, "must leave some to train on"),
-        ({"val": 0.5, "test": 0.5}, "must leave some to train on: 0.5 + 0.5"),
-        ({"val": -0.1}, "must leave some to train on"),
-        ({"test": -0.1}, "must leave some to train on"),
-        ({"val": 0.6, "folds": 2, "fold": 0}, "must leave some to train on: 0.6 + 0.5"),
-        ({"folds": 5}, "give both, for example --folds 5 --fold 0"),
-        ({"fold": 1}, "give both"),
+        (
+            {"val": 0, "test": 0.2},
+            "no images are left for training; validation + test is 0 + 0.2",
+        ),
+        ({"val": 1, "test": 0}, "no images are left for training"),
+        (
+            {"val": 0.5, "test": 0.5},
+            "no images are left for training; validation + test is 0.5 + 0.5",
+        ),
+        ({"val": -0.1}, "no images are left for training"),
+        ({"test": -0.1}, "no images are left for training"),
+        (
+            {"val": 0.6, "folds": 2, "fold": 0},
+            "no images are left for training; validation + test is 0.6 + 0.5",
+        ),
+        ({"folds": 5}, "for example --folds 5 --fold 0"),
+        ({"fold": 1}, "must be given together"),
         ({"folds": 1, "fold": 0}, "folds must be at least 2, got 1"),
-        ({"folds": 5, "fold": 5}, "there is no fold 5 of 5"),
+        ({"folds": 5, "fold": 5}, "there is no fold 5 among 5 folds"),
         ({"folds": 5, "fold": -1}, "folds count from 0 to 4"),
-        ({"fraction": 0}, "a fraction is above 0 and at most 1, got 0"),
-        ({"fraction": 1.5}, "a fraction is above 0 and at most 1, got 1.5"),
+        ({"fraction": 0}, "fraction must be above 0 and at most 1, got 0"),
+        ({"fraction": 1.5}, "fraction must be above 0 and at most 1, got 1.5"),
     ],
 )
-def test_impossible_deals(settings, message):
+def test_invalid_settings(settings, message):
     with pytest.raises(SettingError) as caught:
         SplitConfig(**settings)
     assert message in str(caught.value)
@@ -238,24 +261,26 @@ def test_images_without_a_split_beside_some_with_one_are_training():
         Record(path=f"{i}", label="ab"[i % 2], split=split)
         for i, split in enumerate(given_splits)
     ]
-    assigned = assign(records, [str(i) for i in range(12)], SplitConfig())
+    assigned = assign_splits(records, [str(i) for i in range(12)], SplitConfig())
     assert [r.split for r in assigned.rows] == [
         split or "train" for split in given_splits
     ]
-    assert assigned.dealt == ()
+    assert assigned.held_out == ()
 
 
-def test_validation_is_dealt_from_given_training_images():
+def test_validation_is_taken_from_given_training_images():
     records = [
         Record(path=f"{i}", label="ab"[i % 2], split=("train", "test")[i % 5 == 0])
         for i in range(200)
     ]
-    rows = assign(records, [str(i) for i in range(200)], SplitConfig(val=0.25)).rows
+    rows = assign_splits(
+        records, [str(i) for i in range(200)], SplitConfig(val=0.25)
+    ).rows
     splits = [row.split for row in rows]
     assert [splits[i] for i in range(0, 200, 5)] == ["test"] * 40
     assert 20 < splits.count("val") < 60
     folds = [
-        assign(
+        assign_splits(
             records, [str(i) for i in range(200)], SplitConfig(folds=4, fold=fold)
         ).rows
         for fold in range(4)
@@ -266,16 +291,18 @@ def test_validation_is_dealt_from_given_training_images():
         assert sum(row.split == "test" for row in rows) == 40
 
 
-def test_what_is_dealt_beside_training():
-    assert beside_train({"train", "val", "test"}) == ()
-    assert beside_train({"train"}) == ("val", "test")
+def test_held_out_splits():
+    assert held_out_splits({"train", "val", "test"}) == ()
+    assert held_out_splits({"train"}) == ("val", "test")
 
 
 def test_a_copy_in_another_group_leaves_training_not_the_test():
     """Two patients share an image: neither moves, and the lesser copy goes."""
     groups = {}
     for i in range(100):
-        split = place(draw(0, "split", "", f"p{i}"), SplitConfig(), SPLITS[1:])
+        split = split_of_number(
+            hash_number(0, "split", "", f"p{i}"), SplitConfig(), SPLITS[1:]
+        )
         groups.setdefault(split, []).append(f"p{i}")
     for lesser, better in pairwise(SPLITS):
         a, b = groups[lesser][0], groups[better][0]
@@ -284,7 +311,7 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
             Record(path="two", label="x", group=b),
             Record(path="three", label="x", group=a),
         ]
-        assigned = assign(records, ["same", "same", "other"], SplitConfig())
+        assigned = assign_splits(records, ["same", "same", "other"], SplitConfig())
         assert [(r.path, r.split) for r in assigned.rows] == [
             ("two", better),
             ("three", lesser),
@@ -292,6 +319,6 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
         (twin,) = assigned.left_out
         assert (twin.path, twin.reason, twin.detail) == (
             "one",
-            f"twin-in-{better}",
+            f"duplicate-in-{better}",
             "two",
         )

@@ -1,4 +1,4 @@
-"""Everything that is measured of one image, in one look at its file or its pixels."""
+"""Statistics of one image: size, content hash, gray levels, sharpness."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.hashing import content_hash, is_gray
 
 _LEVELS = np.arange(256.0)
-WINDOW = 1024  # side of the middle that sharpness is measured in
+WINDOW = 1024  # sharpness is measured in a central window of this side
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What one image is.
+class ImageStats:
+    """Statistics of one image.
 
     Args:
-        height: Rows, upright.
-        width: Columns, upright.
+        height: Height after EXIF rotation.
+        width: Width after EXIF rotation.
         colored: Whether any pixel is not gray.
         content: Hash of the pixels.
         brightness: Mean gray level, 0–255.
-        contrast: Deviation of the gray levels.
-        lightest: Level that 1 % of the image is above.
-        darkest: Level that 1 % of the image is below.
+        contrast: Standard deviation of the gray levels.
+        lightest: 99th percentile of the gray levels.
+        darkest: 1st percentile of the gray levels.
         sharpness: Change from pixel to pixel over the change across four pixels: 0.25
             or less in a blurred image, 1 in noise.
     """
@@ -46,19 +46,19 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Examined:
-    """A usable image: facts, its views, and its file where it has one.
+class ExaminedImage:
+    """A usable image: statistics, small versions, and data of its file.
 
     Args:
-        facts: Figures.
-        view: Gray close-up, at most 128 a side; (H, W, C) where color was asked for.
+        stats: Statistics.
+        view: Gray close-up, at most 128 a side; (H, W, C) for a color preview.
         thumb: Gray thumbnail, 32×32.
-        nature: What kind of file it is; None for images from arrays.
+        nature: File format and notes; None for images from arrays.
         sha256: Hash of the file; empty for images from arrays.
-        size: Bytes of the file.
+        size: File size in bytes.
     """
 
-    facts: Facts
+    stats: ImageStats
     view: np.ndarray = field(repr=False)
     thumb: np.ndarray = field(repr=False)
     nature: ImageFileInfo | None = None
@@ -67,8 +67,8 @@ class Examined:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Refused:
-    """A file that is no usable image, and why."""
+class UnusableFile:
+    """A file that is not a usable image, and the reason."""
 
     reason: str
     detail: str
@@ -76,31 +76,31 @@ class Refused:
     size: int = 0
 
 
-def examine_file(file: Path | bytes) -> Examined | Refused:
-    """Read a file once, or take its bytes: hash it, decode it strictly, measure it."""
+def examine_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
+    """Hash, strictly decode and measure a file or its bytes."""
     try:
         payload = _payload(file)
     except UndecodableError as error:
-        return Refused(reason=error.reason, detail=error.detail)
+        return UnusableFile(reason=error.reason, detail=error.detail)
     sha256, size = hashlib.sha256(payload).hexdigest(), len(payload)
     try:
         pixels, nature = decode_with_info(payload)
     except UndecodableError as error:
-        return Refused(
+        return UnusableFile(
             reason=error.reason, detail=error.detail, sha256=sha256, size=size
         )
-    facts, view, thumb = measure(pixels)
-    return Examined(
-        facts=facts, view=view, thumb=thumb, nature=nature, sha256=sha256, size=size
+    stats, view, thumb = measure_image(pixels)
+    return ExaminedImage(
+        stats=stats, view=view, thumb=thumb, nature=nature, sha256=sha256, size=size
     )
 
 
-def preview_file(file: Path | bytes) -> Examined | Refused:
-    """As `examine_file`, but the view is in color."""
-    found = examine_file(file)
-    if isinstance(found, Refused):
-        return found
-    return replace(found, view=preview_pixels(decode_with_info(_payload(file))[0]))
+def preview_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
+    """Return `examine_file` with a color view."""
+    result = examine_file(file)
+    if isinstance(result, UnusableFile):
+        return result
+    return replace(result, view=preview_pixels(decode_with_info(_payload(file))[0]))
 
 
 def _payload(file: Path | bytes) -> bytes:
@@ -108,23 +108,23 @@ def _payload(file: Path | bytes) -> bytes:
 
 
 def preview_pixels(pixels: np.ndarray) -> np.ndarray:
-    """Return an image of at most 128 a side, channels kept, 8-bit."""
+    """Return the image with all channels, its longest side at most 128 pixels."""
     planes = np.moveaxis(pixels.astype(np.float32), -1, 0)
     return np.stack([closeup(plane) for plane in planes], -1)
 
 
-def examine_pixels(pixels: np.ndarray) -> Examined:
-    """Measure an image that is at hand, (H, W, C) uint8."""
-    facts, view, thumb = measure(pixels)
-    return Examined(facts=facts, view=view, thumb=thumb)
+def examine_pixels(pixels: np.ndarray) -> ExaminedImage:
+    """Measure an image in memory, (H, W, C) uint8."""
+    stats, view, thumb = measure_image(pixels)
+    return ExaminedImage(stats=stats, view=view, thumb=thumb)
 
 
-def measure(pixels: np.ndarray) -> tuple[Facts, np.ndarray, np.ndarray]:
-    """Return an image's figures, close-up and thumbnail.
+def measure_image(pixels: np.ndarray) -> tuple[ImageStats, np.ndarray, np.ndarray]:
+    """Return the statistics, close-up and thumbnail of an image.
 
     Example:
-        >>> facts, _, _ = measure(np.full((8, 6, 1), 7, np.uint8))
-        >>> facts.brightness, facts.contrast, facts.height
+        >>> stats, _, _ = measure_image(np.full((8, 6, 1), 7, np.uint8))
+        >>> stats.brightness, stats.contrast, stats.height
         (7.0, 0.0, 8)
     """
     gray = gray_levels(pixels)
@@ -133,7 +133,7 @@ def measure(pixels: np.ndarray) -> tuple[Facts, np.ndarray, np.ndarray]:
     mean = float(levels @ _LEVELS) / gray.size
     variance = float(levels @ (_LEVELS - mean) ** 2) / gray.size
     view = closeup(gray)
-    facts = Facts(
+    stats = ImageStats(
         height=pixels.shape[0],
         width=pixels.shape[1],
         colored=pixels.shape[-1] > 1 and not is_gray(pixels),
@@ -144,21 +144,21 @@ def measure(pixels: np.ndarray) -> tuple[Facts, np.ndarray, np.ndarray]:
         darkest=float(np.searchsorted(share, 0.01)),
         sharpness=round(_sharpness(gray), 4),
     )
-    return facts, view, thumbnail(view)
+    return stats, view, thumbnail(view)
 
 
 def _sharpness(gray: np.ndarray) -> float:
-    """Return how much of the change across four pixels happens within one."""
-    top, left = (max(0, (n - WINDOW) // 2) for n in gray.shape)
-    middle = gray[top : top + WINDOW, left : left + WINDOW]
+    """Return the mean change over one pixel divided by that over four pixels."""
+    row, col = (max(0, (n - WINDOW) // 2) for n in gray.shape)
+    middle = gray[row : row + WINDOW, col : col + WINDOW]
     if min(middle.shape) < 8:
         return 1.0
-    near, far = _change(middle, 1), _change(middle, 4)
-    return min(1.0, near / far) if far > 0 else 1.0
+    step_one, step_four = _change(middle, 1), _change(middle, 4)
+    return min(1.0, step_one / step_four) if step_four > 0 else 1.0
 
 
 def _change(gray: np.ndarray, step: int) -> float:
-    """Return the mean change across so many pixels, along rows and columns."""
+    """Return the mean absolute difference at this distance, over both axes."""
     across = np.abs(gray[:, step:] - gray[:, :-step])
     down = np.abs(gray[step:] - gray[:-step])
     return float(across.sum() / across.size + down.sum() / down.size)

@@ -1,4 +1,4 @@
-"""What an image is to a network: its shape, its preprocessing, its class names."""
+"""Preprocessing: image size, resize mode, color channels, normalization."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from striate.core.errors import DataError, SettingError
-from striate.core.registry import unknown
+from striate.core.errors import SettingError
+from striate.core.registry import unknown_name_error
 
-RESIZES = ("stretch", "crop", "pad")
-JPEGS = ("full", "reduced")
-WHITE = 65_535
+RESIZE_MODES = ("stretch", "crop", "pad")
+JPEG_MODES = ("full", "reduced")
+MAX_WHITE_LEVEL = 65_535
 
 # Mean and deviation of v/255 by name; `data` measures them on the training split. Those
 # of ImageNet are the ones public weights were trained with (He et al. 2015); its gray
@@ -27,7 +27,7 @@ _IMAGENET_GRAY = ((0.449,), (0.226,))
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """The shape of one input image, without the batch.
+    """Shape of one input image: channels, height, width.
 
     Example:
         >>> ImageSpec(channels=3, height=32, width=48)
@@ -51,25 +51,25 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Everything between an image file and the network's input, as one value.
+    """All steps from an image file to the network's input.
 
-    Training, evaluation and prediction share it, which makes their input tensors
-    identical to the bit. Colors go to `channels` (1 gray, 3 RGB); transparency is
-    laid on `background`; 16-bit gray is scaled as v·255/`white`; EXIF orientation is
-    applied; then `resize`, then (v/255 − mean)/std for each channel.
+    Training, evaluation and prediction share one instance, which makes their input
+    tensors identical to the bit. In order: EXIF orientation; conversion to `channels`
+    (1 gray, 3 RGB); transparency over `background`; 16-bit gray as
+    v·255/`white_level`; `resize`; then (v/255 − mean)/std for each channel.
 
     Args:
-        channels: 1 for gray, 3 for RGB; sets held as arrays may have any number.
+        channels: 1 for gray, 3 for RGB; data given as arrays may have any number.
         height: Rows of the network's input.
         width: Columns of the network's input.
-        resize: `stretch` keeps everything and bends the aspect, `crop` keeps the
-            aspect and cuts the longer side, `pad` keeps both and adds background.
+        resize: `stretch` ignores the aspect ratio, `crop` keeps it and crops the
+            longer side, `pad` keeps it and adds background.
         background: Gray level 0–255 under transparency and padding.
-        white_level: The 16-bit value that becomes 255; above it an image is refused.
-        jpeg: `full` decodes every pixel; `reduced` lets a large JPEG be decoded at a
-            half, quarter or eighth while that leaves twice the input's sides.
-        mean: One value a channel, of v/255, from the training split or given.
-        std: Likewise.
+        white_level: 16-bit value that becomes 255; an image above it is refused.
+        jpeg: `full` decodes every pixel; `reduced` may decode a large JPEG at a half,
+            quarter or eighth, as long as that leaves twice the input's sides.
+        mean: Of v/255 for each channel, measured on the training split or given.
+        std: Standard deviation of v/255, likewise.
     """
 
     channels: int
@@ -77,24 +77,24 @@ class Preprocess:
     width: int
     resize: str = "stretch"
     background: int = 255
-    white_level: int = WHITE
+    white_level: int = MAX_WHITE_LEVEL
     jpeg: str = "full"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for kind, value, known in (
-            ("resize mode", self.resize, RESIZES),
-            ("JPEG decoding", self.jpeg, JPEGS),
+        for kind, value, choices in (
+            ("resize mode", self.resize, RESIZE_MODES),
+            ("JPEG decoding", self.jpeg, JPEG_MODES),
         ):
-            if value not in known:
-                raise unknown(kind, value, known)
+            if value not in choices:
+                raise unknown_name_error(kind, value, choices)
         if min(self.channels, self.height, self.width) < 1:
             what = f"channels and sides must be at least 1, got {self.spec}"
             raise SettingError(what, where="preprocess")
         for name, level, low, high in (
             ("background", self.background, 0, 255),
-            ("white_level", self.white_level, 255, WHITE),
+            ("white_level", self.white_level, 255, MAX_WHITE_LEVEL),
         ):
             if not low <= level <= high:
                 what = f"{name} must be {low}–{high}, got {level}"
@@ -103,12 +103,12 @@ class Preprocess:
 
     @property
     def spec(self) -> ImageSpec:
-        """The shape this makes of every image."""
+        """Shape of every image after preprocessing."""
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
 
     @property
     def geometry(self) -> dict[str, Any]:
-        """What decides the 8-bit pixels: every field but mean and deviation."""
+        """The fields that decide the 8-bit pixels: all but mean and std."""
         fields = self.as_dict()
         return {key: fields[key] for key in fields if key not in ("mean", "std")}
 
@@ -118,16 +118,16 @@ class Preprocess:
         return self.height, self.width, self.channels
 
     @property
-    def weight(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of one 8-bit image."""
         return self.height * self.width * self.channels
 
     def at(self, height: int, width: int) -> Preprocess:
-        """Return the same for another input size."""
+        """Return a copy with another input size."""
         return replace(self, height=height, width=width)
 
     def enlarged(self, margin: float) -> Preprocess:
-        """Return the same at `margin` times the sides, to leave crops room.
+        """Return a copy with sides `margin` times as long, as random crops need.
 
         Example:
             >>> Preprocess(channels=3, height=160, width=120).enlarged(1.25).spec
@@ -173,9 +173,9 @@ def _check_normalization(
 def normalization(
     name: str, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation for a name or for given values; empty: to be measured.
+    """Return mean and std for a name or for given values; empty: to be measured.
 
-    One given value counts for every channel.
+    A single value applies to every channel.
 
     Raises:
         SettingError: Only one of the two is given, or they do not fit the channels.
@@ -187,7 +187,7 @@ def normalization(
         ((0.5,), (0.25,))
     """
     if name not in NORMALIZATIONS:
-        raise unknown("normalization", name, NORMALIZATIONS)
+        raise unknown_name_error("normalization", name, NORMALIZATIONS)
     pair = NORMALIZATIONS[name]
     if mean or std:
         pair = tuple(mean or ()), tuple(std or ())
@@ -198,53 +198,3 @@ def normalization(
     means, stds = (v * channels if len(v) == 1 else v for v in pair)
     _check_normalization(means, stds, channels)
     return means, stds
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Class names in the order of a network's outputs; looked up by name.
-
-    Example:
-        >>> labels = Labels(("cat", "dog"))
-        >>> labels.index("dog"), labels[0], len(labels)
-        (1, 'cat', 2)
-    """
-
-    names: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if len(set(self.names)) != len(self.names):
-            raise DataError("two classes have the same name", where=self.names)
-
-    @classmethod
-    def of(cls, labels: Sequence[str]) -> Labels:
-        """Collect the distinct labels; numbers sort as numbers, names as names.
-
-        Example:
-            >>> Labels.of(["10", "9", "9"]).names
-            ('9', '10')
-        """
-        names = set(labels)
-        numeric = all(name.isdecimal() for name in names)
-        # The name second: '1' and '01' are one number, and sets have no order.
-        return cls(tuple(sorted(names, key=lambda n: (int(n) if numeric else 0, n))))
-
-    def index(self, name: str | int) -> int:
-        """Return the output position of a class; an index passes through.
-
-        Raises:
-            UnknownNameError: No class has this name; lists the nearest.
-        """
-        if isinstance(name, int):
-            if not 0 <= name < len(self.names):
-                raise unknown("class index", str(name), map(str, range(len(self))))
-            return name
-        if name not in self.names:
-            raise unknown("class", name, self.names)
-        return self.names.index(name)
-
-    def __getitem__(self, index: int) -> str:
-        return self.names[index]
-
-    def __len__(self) -> int:
-        return len(self.names)

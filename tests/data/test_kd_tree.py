@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.data.check import pair_search as neighbors
-from striate.data.check.pair_search import close_pairs, closest
+from striate.data.check import kd_tree
+from striate.data.check.kd_tree import pairs_within_radius, rank_by_distance
 
 
 def brute(points, radius, others=None, tangents=None, reach=None):
@@ -38,16 +38,16 @@ def pairs(found):
 
 @pytest.fixture
 def small_leaves(monkeypatch):
-    monkeypatch.setattr(neighbors, "LEAF", 16)
-    monkeypatch.setattr(neighbors, "WIDTH", 2)
-    monkeypatch.setattr(neighbors, "PENDING", 1)
+    monkeypatch.setattr(kd_tree, "LEAF_SIZE", 16)
+    monkeypatch.setattr(kd_tree, "LEAVES_PER_BLOCK", 2)
+    monkeypatch.setattr(kd_tree, "MAX_PENDING", 1)
 
 
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), radius=st.floats(0.05, 0.8))
 def test_all_pairs_of_random_points(seed, radius):
     points = np.random.default_rng(seed).random((60, 3), np.float32)
-    found = close_pairs(points, radius, keep=60)
+    found = pairs_within_radius(points, radius, keep=60)
     expected = {tuple(sorted(p)) for p in brute(points, radius)}
     # Rounding decides about pairs that lie on the radius itself.
     for i, j in expected ^ pairs(found):
@@ -57,13 +57,13 @@ def test_all_pairs_of_random_points(seed, radius):
 
 def test_many_leaves_and_early_pruning(small_leaves):
     points = np.random.default_rng(1).random((300, 5)).astype(np.float32)
-    found = close_pairs(points, 0.3, keep=300)
+    found = pairs_within_radius(points, 0.3, keep=300)
     assert pairs(found) == {tuple(sorted(p)) for p in brute(points, 0.3)}
 
 
-def test_the_closest_of_either_end_stay(small_leaves):
+def test_only_the_nearest_pairs_of_a_point_are_kept(small_leaves):
     points = np.random.default_rng(2).random((200, 4)).astype(np.float32)
-    found = close_pairs(points, 0.6, keep=2)
+    found = pairs_within_radius(points, 0.6, keep=2)
     every = brute(points, 0.6)
     expected = set()
     for i in range(200):
@@ -72,10 +72,10 @@ def test_the_closest_of_either_end_stay(small_leaves):
     assert pairs(found) == expected
 
 
-def test_mirrored_others(small_leaves):
+def test_flipped_second_points(small_leaves):
     points = np.random.default_rng(3).normal(size=(150, 6)).astype(np.float32)
     flipped = np.ascontiguousarray(points[:, ::-1])
-    found = close_pairs(points, 1.2, keep=150, others=flipped)
+    found = pairs_within_radius(points, 1.2, keep=150, others=flipped)
     expected = {tuple(sorted(p)) for p in brute(points, 1.2, others=flipped)}
     assert pairs(found) == expected
 
@@ -87,24 +87,24 @@ def test_tangents_shorten_the_distance(small_leaves):
     def along_first(rows):
         return np.tile(np.array([[[1, 0, 0]]], np.float32), (len(rows), 1, 1))
 
-    found = close_pairs(points, 0.1, keep=120, tangents=along_first, reach=0.7)
+    found = pairs_within_radius(points, 0.1, keep=120, tangents=along_first, reach=0.7)
     expected = brute(points, 0.1, tangents=along_first, reach=0.7)
     assert pairs(found) == {tuple(sorted(p)) for p in expected}
-    assert len(found) > len(close_pairs(points, 0.1, keep=120))
+    assert len(found) > len(pairs_within_radius(points, 0.1, keep=120))
 
 
 def test_equal_points_are_all_found(small_leaves):
     points = np.zeros((40, 3), np.float32)
-    assert len(close_pairs(points, 0.1, keep=40)) == 40 * 39 // 2
+    assert len(pairs_within_radius(points, 0.1, keep=40)) == 40 * 39 // 2
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_few_points(count):
-    found = close_pairs(np.zeros((count, 3), np.float32), 0.5, keep=3)
+    found = pairs_within_radius(np.zeros((count, 3), np.float32), 0.5, keep=3)
     assert len(found) == (count == 2)
 
 
-def test_ranks():
+def test_rank_by_distance():
     ends = np.array([5, 5, 1, 5, 1])
     distances = np.array([0.3, 0.1, 0.0, 0.2, 7.0])
-    assert closest(ends, distances).tolist() == [2, 0, 0, 1, 1]
+    assert rank_by_distance(ends, distances).tolist() == [2, 0, 0, 1, 1]

@@ -1,4 +1,4 @@
-"""The arithmetic of convolution and pooling, on whole numbers, without torch.
+"""Convolution arithmetic: output size, padding and parameter count, without torch.
 
 `n` input side, `f` kernel side, `p` padding (before, after), `s` stride,
 `d` dilation, `g` groups; 1 MAC is one multiply-add, 2 FLOPs.
@@ -14,11 +14,11 @@ from striate.core.errors import GeometryError
 Padding = int | str | tuple[int, int]
 
 
-def extent(kernel: int, dilation: int = 1) -> int:
+def kernel_extent(kernel: int, dilation: int = 1) -> int:
     """Return how many input positions a kernel spans: d·(f − 1) + 1.
 
     Example:
-        >>> extent(3), extent(3, dilation=2)
+        >>> kernel_extent(3), kernel_extent(3, dilation=2)
         (3, 5)
     """
     return dilation * (kernel - 1) + 1
@@ -60,7 +60,7 @@ def output_side(
     """
     _check(kernel, stride, dilation)
     before, after = padding_amounts(padding, side, kernel, stride, dilation)
-    span = extent(kernel, dilation)
+    span = kernel_extent(kernel, dilation)
     padded = side + before + after
     outputs = (padded - span) // stride + 1
     if ceil and (padded - span) % stride and outputs * stride < side + before:
@@ -79,7 +79,7 @@ def pooled_side(
     dilation: int = 1,
     ceil: bool = False,
 ) -> int:
-    """Return one side of a pooling's output: `output_side`, and no empty windows.
+    """Return one side of a pooling's output; windows of padding alone are refused.
 
     Raises:
         GeometryError: The window does not fit, or the padding is over half of the
@@ -118,7 +118,9 @@ def transposed_side(
     if extra and extra >= max(stride, dilation):
         what = f"output padding {extra} must be below stride {stride}"
         raise GeometryError(f"{what} or dilation {dilation}")
-    outputs = (side - 1) * stride - 2 * padding + extent(kernel, dilation) + extra
+    outputs = (
+        (side - 1) * stride - 2 * padding + kernel_extent(kernel, dilation) + extra
+    )
     if min(side, outputs) < 1:
         raise GeometryError(f"padding {padding} leaves nothing of a side of {side}")
     return outputs
@@ -133,7 +135,7 @@ def _check(kernel: int, stride: int, dilation: int) -> None:
 def padding_amounts(
     padding: Padding, side: int, kernel: int, stride: int = 1, dilation: int = 1
 ) -> tuple[int, int]:
-    """Resolve any spelling of padding to (before, after).
+    """Return padding as (before, after), whatever form it was given in.
 
     `same` at stride 1 pads d·(f − 1) in all, the odd one after, so an odd kernel
     gets p = (f − 1)/2 on each end.
@@ -150,7 +152,7 @@ def padding_amounts(
         return 0, 0
     if padding == "same":
         outputs = -(-side // stride)
-        total = max((outputs - 1) * stride + extent(kernel, dilation) - side, 0)
+        total = max((outputs - 1) * stride + kernel_extent(kernel, dilation) - side, 0)
         return total // 2, total - total // 2
     fix = "use 'valid', 'same', a number, or a (before, after) pair"
     raise GeometryError(f"padding cannot be '{padding}'", fix=fix)
@@ -187,7 +189,7 @@ def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A sliding window of a network, by the name errors will call it.
+    """A sliding window of a network, with the layer's name for error messages.
 
     Example:
         >>> Window(name="conv1", kernel=5).output(28)
@@ -208,8 +210,8 @@ class Window:
         )
 
 
-def walk(side: int, windows: Sequence[Window]) -> int:
-    """Return the side left after every window in turn.
+def output_side_through(side: int, windows: Sequence[Window]) -> int:
+    """Return one output side after a sequence of windows.
 
     Raises:
         GeometryError: A window does not fit; names the layer, the size it got, the
@@ -217,7 +219,7 @@ def walk(side: int, windows: Sequence[Window]) -> int:
 
     Example:
         >>> pool = Window(name="pool", kernel=2, stride=2)
-        >>> walk(28, [Window(name="conv", kernel=5), pool])
+        >>> output_side_through(28, [Window(name="conv", kernel=5), pool])
         12
     """
     got = side

@@ -1,0 +1,162 @@
+"""Candidates for near-duplicates: pairs of similar thumbnails, also flipped.
+
+The nearest descriptors by tangent distance find copies that were cropped, resized,
+compressed or changed in brightness; descriptors of the upper and lower half find copies
+with a watermark. Then the crop of each pair is fitted, and the closest pairs are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from striate.data.check.descriptor import (
+    aligned_distance,
+    describe_thumbnails,
+    descriptor_points,
+    flipped_points,
+    half_descriptors,
+    tangent_projection,
+)
+from striate.data.check.kd_tree import pairs_within_radius, rank_by_distance
+
+RADIUS = 0.25  # of the descriptor search
+MAX_PLAIN_DISTANCE = 0.36  # Euclidean distance that a crop can cause
+HALF_RADIUS = 0.03  # the half without the watermark has hardly changed
+NEIGHBORS = 4  # pairs kept for each image
+SAME = 0.04  # aligned distance that almost only copies have
+CLOSE = 0.1  # aligned distance of almost every copy
+FAR = 0.2  # aligned distance of a copy with a faint watermark
+COMPARED = 1  # close pairs of each image that are compared at higher resolution
+ISOLATION = 0.8  # ratio to the next distance, below which a pair is isolated
+DIMENSIONS = 32  # principal components of 64
+FLIPS = ("", "left-right", "top-bottom")
+UNCROPPED_FLIPS = (
+    "top-bottom",
+)  # rare, so only uncropped copies are searched, which is cheap
+UNCROPPED_RADIUS = 0.12
+_AXES = (0, 2, 1)
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class CandidatePairs:
+    """Pairs of similar thumbnails.
+
+    Args:
+        first: The lower position.
+        second: The higher position.
+        flip: Index into FLIPS: flip of the second image.
+        distance: Distance of the thumbnails after the crop is fitted.
+        compare: Whether to compare the pair at higher resolution; the other pairs only
+            show how dense the neighborhood is.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    flip: np.ndarray
+    distance: np.ndarray
+    compare: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def candidate_pairs(thumbs: np.ndarray) -> CandidatePairs:
+    """Return pairs of thumbnails, (N, 32, 32), that may be near-duplicates."""
+    points = descriptor_points(thumbs)
+    axes = _principal(points)
+    projected = points @ axes
+
+    def tangents(rows: np.ndarray) -> np.ndarray:
+        return tangent_projection(describe_thumbnails(thumbs[rows]).slopes @ axes)
+
+    columns = []
+    for number, axis in enumerate(_AXES):
+        flipped = flipped_points(points, axis) @ axes if axis else None
+        if FLIPS[number] in UNCROPPED_FLIPS:
+            pairs = pairs_within_radius(
+                projected, UNCROPPED_RADIUS, NEIGHBORS, others=flipped
+            )
+        else:
+            pairs = pairs_within_radius(
+                projected,
+                RADIUS,
+                NEIGHBORS,
+                others=flipped,
+                tangents=tangents,
+                reach=MAX_PLAIN_DISTANCE,
+            )
+        distance = _aligned_distances(thumbs, pairs.first, pairs.second, axis)
+        columns.append(_pair_columns(pairs.first, pairs.second, number, distance))
+    for half in half_descriptors(thumbs):
+        pairs = pairs_within_radius(half, HALF_RADIUS, 2)
+        columns.append(_pair_columns(pairs.first, pairs.second, 0, None))
+    return _merge(np.concatenate(columns, 1), len(thumbs))
+
+
+def _principal(points: np.ndarray) -> np.ndarray:
+    """Return the (64, 32) principal axes of the points."""
+    sample = points[:: max(1, len(points) // 20_000)]
+    centered = sample - sample.mean(0)
+    _, vectors = np.linalg.eigh(centered.T @ centered)
+    return np.ascontiguousarray(vectors[:, ::-1][:, :DIMENSIONS])
+
+
+def _aligned_distances(
+    thumbs: np.ndarray, first: np.ndarray, second: np.ndarray, axis: int
+) -> np.ndarray:
+    """Return the distance of pairs after the crop is fitted, in chunks."""
+    distances = [np.empty(0, np.float32)]
+    for start in range(0, len(first), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        second_thumbs = thumbs[second[chunk]]
+        if axis:
+            second_thumbs = np.flip(second_thumbs, axis)
+        distances.append(aligned_distance(thumbs[first[chunk]], second_thumbs))
+    return np.concatenate(distances)
+
+
+def _pair_columns(
+    first: np.ndarray, second: np.ndarray, number: int, distance: np.ndarray | None
+) -> np.ndarray:
+    """Stack pairs as rows low, high, flip, distance, half; halves have no distance."""
+    is_half = distance is None
+    if distance is None:
+        distance = np.full(len(first), RADIUS)
+    # A flipped pair is the same from both ends: a flip is its own inverse.
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    constants = np.full(len(low), number), distance, np.full(len(low), is_half)
+    return np.stack([low, high, *constants]).astype(np.float64)
+
+
+def _merge(rows: np.ndarray, count: int) -> CandidatePairs:
+    """Remove repeated pairs, and mark those to compare at higher resolution."""
+    order = np.lexsort((rows[3], rows[2], rows[1], rows[0]))
+    rows = rows[:, order]
+    is_new = np.ones(rows.shape[1], bool)
+    is_new[1:] = (np.diff(rows[:3], axis=1) != 0).any(0)
+    is_half = np.zeros(0)
+    if rows.size:
+        is_half = np.maximum.reduceat(rows[4], np.flatnonzero(is_new))
+    rows = rows[:, is_new]
+    first, second = rows[0].astype(np.int64), rows[1].astype(np.int64)
+    distance = rows[3]
+    ends = np.concatenate([first, second])
+    rank = rank_by_distance(ends, np.tile(distance, 2))
+    next_distance = np.full(count, RADIUS)
+    next_distance[ends[rank == 1]] = np.tile(distance, 2)[rank == 1]
+    rank = np.minimum(rank[: len(first)], rank[len(first) :])
+    isolation_limit = ISOLATION * np.maximum(
+        next_distance[first], next_distance[second]
+    )
+    close = (distance <= CLOSE) & (rank < COMPARED)
+    isolated = (distance <= FAR) & (rank < 1) & (distance <= isolation_limit)
+    return CandidatePairs(
+        first=first,
+        second=second,
+        flip=rows[2].astype(np.int64),
+        distance=distance,
+        compare=(distance <= SAME) | close | isolated | (is_half > 0),
+    )

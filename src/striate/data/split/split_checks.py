@@ -1,0 +1,178 @@
+"""Checks of a split: errors that prevent training, and warnings."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import combinations
+
+from striate.core.class_names import ClassNames
+from striate.core.errors import DataError
+from striate.data.sources.source import SPLITS, Skipped
+from striate.data.split.split_file import SplitRow
+
+FEW = 10  # with fewer training images, the metrics of a class mean little
+IMBALANCE_RATIO = 10  # largest to smallest class, from which accuracy misleads
+NAMES_SHOWN = 5
+
+EXACT_FIX = (
+    "make a split with `striate data split DATA --exact --out split.csv` and train "
+    "with --split split.csv; or add images; or use another --seed"
+)
+
+
+def check_counts(labels: Iterable[str]) -> None:
+    """Refuse data that cannot be split.
+
+    Raises:
+        DataError: There is only one class, or a class has a single image.
+    """
+    counts = Counter(labels)
+    if len(counts) < 2:
+        only = next(iter(counts))
+        what = f"only one class ('{only}'): a classifier needs at least two"
+        raise DataError(what, fix="add images of a second class")
+    single = [label for label, count in counts.items() if count == 1]
+    if single:
+        names = ", ".join(repr(label) for label in single[:NAMES_SHOWN])
+        what = f"{len(single)} of {len(counts)} classes have one image: {names}"
+        fix = (
+            "add images or remove the class: train and val need at least one image each"
+        )
+        raise DataError(what, fix=fix)
+
+
+def check_classes(
+    rows: Sequence[SplitRow], labels: ClassNames, held_out: Collection[str] = ()
+) -> ClassNames:
+    """Return the classes that have training images, in output order.
+
+    Args:
+        rows: The split.
+        labels: All classes.
+        held_out: Splits taken from the training images.
+
+    Raises:
+        DataError: A split is empty, or has classes without training images.
+    """
+    counts = _by_split(rows)
+    for split in ("train", "val"):
+        if not counts[split]:
+            fix = EXACT_FIX if held_out else "add images, or use another split"
+            raise DataError(f"the {split} split has no images", fix=fix)
+    assigned = sum((counts[split] for split in held_out), counts["train"])
+    if without := _missing_classes(assigned, counts["train"]):
+        what = f"no training images of {without[0]}: {without[1]}"
+        raise DataError(what, fix=EXACT_FIX)
+    for split in ("val", "test"):
+        unknown = sorted(counts[split].keys() - counts["train"].keys())
+        if unknown:
+            names = ", ".join(repr(label) for label in unknown[:NAMES_SHOWN])
+            what = f"the {split} split has classes without training images: {names}"
+            fix = "add training images, rename the classes, or remove them"
+            raise DataError(what, fix=fix)
+    return ClassNames(tuple(name for name in labels.names if name in counts["train"]))
+
+
+def _by_split(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for row in rows:
+        counts.setdefault(row.split, Counter())[row.label] += 1
+    return counts
+
+
+def _missing_classes(
+    classes: Mapping[str, int], present: Mapping[str, int]
+) -> tuple[str, str] | None:
+    """Return the number and names of missing classes, with their image counts."""
+    missing = sorted(classes.keys() - present.keys())
+    if not missing:
+        return None
+    names = ", ".join(f"{label} ({classes[label]})" for label in missing[:NAMES_SHOWN])
+    rest = " …" if len(missing) > NAMES_SHOWN else ""
+    return f"{len(missing):,} of {len(classes):,} classes", names + rest
+
+
+def split_warnings(
+    rows: Sequence[SplitRow], left_out: Sequence[Skipped] = ()
+) -> tuple[str, ...]:
+    """Return warnings on leaks between splits and on small classes."""
+    counts = _by_split(rows)
+    return (
+        *_leaks(rows),
+        *_left_out(left_out),
+        *_classes_without_images(counts),
+        *_small(counts["train"]),
+        *_imbalance(counts["train"]),
+    )
+
+
+def _leaks(rows: Sequence[SplitRow]) -> list[str]:
+    repeated = _in_several_splits(rows)
+    if not repeated:
+        return []
+    where: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.content in repeated:
+            where[row.content][row.split].append(row.path)
+    sentences = []
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = [splits for splits in where.values() if a in splits and b in splits]
+        if not shared:
+            continue
+        count = sum(len(splits[b]) for splits in shared)
+        pair = f"{shared[0][a][0]} = {shared[0][b][0]}"
+        sentences.append(
+            f"{count} images of {b} are also in {a} (given splits): {pair}"
+        )
+    return sentences
+
+
+def _in_several_splits(rows: Sequence[SplitRow]) -> set[str]:
+    contents = {
+        split: {row.content for row in rows if row.split == split} for split in SPLITS
+    }
+    pairs = combinations(contents.values(), 2)
+    return set().union(*(first & second for first, second in pairs))
+
+
+def _left_out(duplicates: Sequence[Skipped]) -> list[str]:
+    if not duplicates:
+        return []
+    pair = f"{duplicates[0].path} = {duplicates[0].detail}"
+    what = "images left out, because an equal image of another group is in val or test"
+    return [f"{len(duplicates):,} {what}; first: {pair}"]
+
+
+def _classes_without_images(counts: Mapping[str, Counter[str]]) -> list[str]:
+    """Return warnings on classes without images in val or test."""
+    all_counts = sum(counts.values(), Counter[str]())
+    sentences = []
+    for split in ("val", "test"):
+        missing = _missing_classes(all_counts, counts[split]) if counts[split] else None
+        if missing:
+            text = f"{split} has no images of {missing[0]} and cannot evaluate them"
+            sentences.append(f"{text}: {missing[1]}")
+    return sentences
+
+
+def _small(train: Mapping[str, int]) -> list[str]:
+    small = sorted(label for label, count in train.items() if count < FEW)
+    if not small:
+        return []
+    names = ", ".join(f"{label} ({train[label]})" for label in small[:NAMES_SHOWN])
+    return [f"{len(small):,} classes have fewer than {FEW} training images: {names}"]
+
+
+def _imbalance(train: Counter[str]) -> list[str]:
+    (largest, many), (smallest, few) = train.most_common()[0], train.most_common()[-1]
+    if many < IMBALANCE_RATIO * few:
+        return []
+    ratio = f"{largest} has {many:,} training images, {smallest} {few:,}"
+    advice = "use the balanced accuracy, or train with --class-weights auto"
+    return [f"imbalanced classes ({many / few:,.0f}:1): {ratio}; {advice}"]
+
+
+def split_order(splits: set[str]) -> list[str]:
+    """Return the splits in the order train, val, test."""
+    return [split for split in SPLITS if split in splits]
