@@ -153,9 +153,9 @@ def test_one_number_in_the_terminal(striate, file, photo):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--open", "second"], "'second' names no unit"),
+        (["--open", "second"], "'second' is not a unit"),
         (["--unit", "second 1"], "second has no unit (1,)"),
-        (["--unit", "second"], "'second' names no unit"),
+        (["--unit", "second"], "'second' is not a unit"),
         (["--open", "secnd 1,2,3"], "no layer is called 'secnd'"),
         (["--open", "second 9,0,0"], "no unit (9, 0, 0)"),
         (["--layer", "seco"], "no layer is called 'seco'"),
