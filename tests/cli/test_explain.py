@@ -105,10 +105,10 @@ def test_a_run_shows_its_whole_set_and_what_it_forgives(
         assert words in page
     said = striate("explain", f"{file}:Net", photo, "--sections", "dataset")
     assert said.code == 2
-    assert "no set to look at" in said.err
+    assert "these sections need a dataset" in said.err
     said = striate("explain", shared_run.path, "--sections", "sets")
     assert said.code == 2
-    assert "no part of the page is called 'sets'" in said.err
+    assert "no section is called 'sets'" in said.err
 
 
 def test_a_file_of_your_own_with_images(striate, file, photo, tmp_path):
