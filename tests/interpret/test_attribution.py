@@ -30,7 +30,7 @@ from support.foreign_networks import (
     stranger,
 )
 
-CAT = AttributionTarget(target=1, text="cat")
+CAT = AttributionTarget(class_index=1, text="cat")
 NAMES = ["bird", "cat", "dog", "fish"]
 
 
@@ -82,7 +82,9 @@ LAYERS = [
 def test_grad_cam_is_captums(kind, layer, channels):
     model, x = stranger(kind, channels).eval(), image(channels)
     mine = [
-        grad_cam_map(model, x, layer, AttributionTarget(target=i, text=""), "gradcam")
+        grad_cam_map(
+            model, x, layer, AttributionTarget(class_index=i, text=""), "gradcam"
+        )
         for i in range(4)
     ]
     peer = attr.LayerGradCam(model, model.get_submodule(layer))
@@ -401,7 +403,7 @@ def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
 
     x = torch.zeros(1, 1, 32, 32)
     x[0, 0, 2:5, 3:6] = 1
-    question = AttributionTarget(target=0, text="spot")
+    question = AttributionTarget(class_index=0, text="spot")
     good = deletion_and_insertion(Spot(), x, x[0, 0], question)
     bad = deletion_and_insertion(Spot(), x, -x[0, 0], question)
     assert good[0] < 0.4 < 0.9 < bad[0]

@@ -14,7 +14,7 @@ from striate.interpret.trace import record_trace
 from striate.models.catalogue import create_model
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
-ASKED = AttributionTarget(target=1, text="1")
+ASKED = AttributionTarget(class_index=1, text="1")
 
 
 def both(model, x, cover):

@@ -395,7 +395,7 @@ def test_a_tape_has_a_bound(monkeypatch):
     monkeypatch.setattr("striate.interpret.trace.MAX_BYTES", own - 1)
     with Unchanged(model), pytest.raises(GeometryError, match="1×1×10×10 batch take"):
         record_trace(model, x)
-    asked = AttributionTarget(target=3, text="")  # occlusion does without a tape
+    asked = AttributionTarget(class_index=3, text="")  # occlusion does without a tape
     assert occlusion(model, x, asked).isfinite().all()
 
 

@@ -138,7 +138,7 @@ def explain_image(
             {"class": labels[i] if labels else i, "probability": float(probs[i])}
             for i in ranked
         ],
-        "target": target.target,
+        "target": target.class_index,
         "target_text": target.text,
         "layer": next((e.layer.call for e in attributions if e.layer), None),
         "attributions": records(table),
@@ -154,7 +154,9 @@ def explain_image(
 
 
 def _map_name(each: Attribution) -> str:
-    return each.method if each.target.against is None else f"{each.method} against"
+    return (
+        each.method if each.target.against_index is None else f"{each.method} against"
+    )
 
 
 def _title(image: ExplainedImage, predicted: str) -> str:
@@ -233,7 +235,9 @@ def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Ima
 
 def _caption(each: Attribution) -> str:
     words = METHOD_NAMES[each.method]
-    return words if each.target.against is None else f"{words} ({each.target.text})"
+    return (
+        words if each.target.against_index is None else f"{words} ({each.target.text})"
+    )
 
 
 def _detail(each: Attribution) -> str:
