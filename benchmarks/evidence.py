@@ -38,7 +38,7 @@ def occlusions(name: str, side: int, channels: int, window: int, stride: int, n:
     model.eval()
     x = torch.randn(1, channels, side, side)
     windows = OcclusionWindow(window=(window, window), stride=(stride, stride))
-    target = AttributionTarget(target=3, text="3")
+    target = AttributionTarget(class_index=3, text="3")
     sizes = {
         "sliding_window_shapes": (channels, window, window),
         "strides": (channels, stride, stride),

@@ -60,7 +60,7 @@ def test_dense_pool_transposed_and_others_on_paper():
         "mean of 4·4 values",
         "1×1×2",
     )
-    assert paper("4x4x2 > relu", "relu1")["shape"] == ("as its input", "4×4×2")
+    assert paper("4x4x2 > relu", "relu1")["shape"] == ("same as the input", "4×4×2")
 
 
 def test_explain_knows_batches_and_other_ranks():
@@ -144,7 +144,7 @@ def test_the_way_out_of_a_misfit():
     )
     small = nn.Sequential(nn.Conv2d(3, 2, 20))
     assert suggest_size(small, (3, 9, 9)).startswith("use an image size 20 or larger")
-    assert suggest_size(small, (1, 32, 32)) == "give it 3 channels (--in-chans 3)"
+    assert suggest_size(small, (1, 32, 32)) == "use 3 channels (--in-chans 3)"
     assert "works either" in suggest_size(nn.Conv2d(7, 2, 3), (3, 9, 9))
 
 

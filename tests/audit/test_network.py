@@ -136,7 +136,7 @@ def test_looking_at_values_stops_with_a_way_out():
         (2, 4, 4)
     ]
     assert found.memory is None
-    assert "for real" in found.memory_error
+    assert "real=True" in found.memory_error
 
 
 def test_a_misfit_names_the_layer_and_keeps_what_ran():

@@ -53,7 +53,7 @@ def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
     before = snapshot(shared_run.path)
     said = striate("explain", shared_run.path)
     assert said.code == 0, said.err
-    assert "Trust marks" in said.out
+    assert "sanity checks" in said.out
     folder = (
         said.out.strip().splitlines()[-1].split(None, 1)[1].removesuffix("/report.html")
     )
@@ -61,15 +61,15 @@ def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
     data = json.loads(Path(folder, "explain.json").read_text())
     assert data["made_by"] == "striate explain"
     first = data["images"][0]
-    assert first["truth"] == first["answers"][0]["class"]
-    methods = [row["method"] for row in first["evidence"]]
+    assert first["truth"] == first["predictions"][0]["class"]
+    methods = [row["method"] for row in first["attributions"]]
     assert methods[1:3] == ["Occlusion", "Integrated gradients"]
     page = Path(folder, "report.html").read_text()
     for words in (
-        "The ledger",
-        "What one unit sees",
-        "Filters and maps",
-        "What channels look for",
+        "How the score is computed",
+        "One unit",
+        "Filters and feature maps",
+        "What channels detect",
         "Class selectivity by depth",
         "<details",
     ):
@@ -83,25 +83,32 @@ def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
 def test_a_run_shows_its_whole_set_and_what_it_forgives(
     striate, shared_run, file, photo, tmp_path
 ):
-    words = ("--sections", "set,invariance", "--method", "gradcam", "--json")
+    words = ("--sections", "dataset,invariance", "--method", "gradcam", "--json")
     found = striate("explain", shared_run.path, *words, "--out", tmp_path / "all").json
-    rows = found["set"]["classes"]
+    rows = found["dataset"]["classes"]
     judged = len(shared_run.predictions(shared_run.evaluated_split).paths)
-    assert sum(row["images"] for row in rows) + found["set"]["flat"] == judged
-    moves = {one["move"]: one for one in found["invariance"]["moves"]}
+    assert (
+        sum(row["images"] for row in rows) + found["dataset"]["empty_heatmaps"]
+        == judged
+    )
+    moves = {one["transform"]: one for one in found["invariance"]["transforms"]}
     assert set(moves) == {"shift", "rotation", "scale", "shear", "color"}
     assert all(one["consistency"][0] == 1 for one in moves.values())
     pools = found["invariance"]["pools"]
     assert not pools or set(pools) >= {"max", "average", "strided", "blur"}
     page = (tmp_path / "all" / "report.html").read_text()
-    for words in ("Over the whole set", "Where evidence sits", "What it forgives"):
+    for words in (
+        "Heatmaps over the dataset",
+        "Attribution on border and background",
+        "Invariance to image transforms",
+    ):
         assert words in page
-    said = striate("explain", f"{file}:Net", photo, "--sections", "set")
+    said = striate("explain", f"{file}:Net", photo, "--sections", "dataset")
     assert said.code == 2
-    assert "no set to look at" in said.err
+    assert "these sections need a dataset" in said.err
     said = striate("explain", shared_run.path, "--sections", "sets")
     assert said.code == 2
-    assert "no part of the page is called 'sets'" in said.err
+    assert "no section is called 'sets'" in said.err
 
 
 def test_a_file_of_your_own_with_images(striate, file, photo, tmp_path):
@@ -110,7 +117,7 @@ def test_a_file_of_your_own_with_images(striate, file, photo, tmp_path):
     said = striate("explain", f"{file}:Net", photo, *words, *method)
     assert said.code == 0, said.err
     assert "class 1 rather than class 0" in said.out
-    assert "random ones it began with" in said.out
+    assert "the weights are random" in said.out
     assert "mean 0.485, 0.456, 0.406" in said.out
     drawn = sorted(path.name for path in (tmp_path / "mine" / "images").iterdir())
     assert any("layercam" in name for name in drawn)
@@ -132,13 +139,13 @@ def test_one_number_in_the_terminal(striate, file, photo):
     assert "second [3, 2, 2]" in said.out
     assert "convolution: 54 terms" in said.out
     assert "bias" in said.out
-    assert "second [3, 2, 2], worked" in said.out
-    assert "the number" in said.out
+    assert "second [3, 2, 2]: the sum in numbers" in said.out
+    assert "value" in said.out
     found = striate(
         "explain", f"{file}:Net", photo, "--open", "output 2", "--json"
     ).json
-    assert found["worked"]["title"].startswith("second [")
-    top = found["opened"][0]
+    assert found["worked_example"]["title"].startswith("second [")
+    top = found["tree"][0]
     assert top["title"] == "output [2]" or top["title"] == "head [2]"
     assert len(top["of"]) >= 4
 
@@ -152,11 +159,11 @@ def test_one_number_in_the_terminal(striate, file, photo):
         (["--open", "secnd 1,2,3"], "no layer is called 'secnd'"),
         (["--open", "second 9,0,0"], "no unit (9, 0, 0)"),
         (["--layer", "seco"], "no layer is called 'seco'"),
-        (["--layer", "head"], "head gives 3, which is no map"),
+        (["--layer", "head"], "head has the output 3, which is not a feature map"),
         (["--method", "gradcan"], "no method is called 'gradcan'"),
         (["--target", "cat"], "no class is called 'cat'"),
         (["--in-chans", "4"], "images have 3 channels, the network takes 4"),
-        (["--image-size", "1"], "refuses a batch"),
+        (["--image-size", "1"], "does not accept a batch"),
     ],
 )
 def test_mistakes_are_named(striate, file, photo, tmp_path, words, message):
@@ -175,7 +182,10 @@ def test_a_unit_on_the_page(striate, file, photo, tmp_path):
     facts = found.json["unit"]
     assert (facts["layer"], facts["unit"]) == ("second", [3, 2, 2])
     assert facts["box"] == [[3, 7], [3, 7]]
-    assert "second [3, 2, 2], worked" in (tmp_path / "one" / "report.html").read_text()
+    assert (
+        "second [3, 2, 2]: the sum in numbers"
+        in (tmp_path / "one" / "report.html").read_text()
+    )
 
 
 def test_images_are_needed_and_must_be_images(
@@ -184,11 +194,11 @@ def test_images_are_needed_and_must_be_images(
     assert "no image to explain" in striate("explain", f"{file}:Net").err
     text = tmp_path / "text.png"
     text.write_text("text")
-    assert "no usable image" in striate("explain", f"{file}:Net", text).err
+    assert "not a readable image" in striate("explain", f"{file}:Net", text).err
     many = ["explain", f"{file}:Net", *[photo] * 7]
-    assert "7 images; a page explains at most 6" in striate(*many).err
+    assert "7 images; the maximum per page is 6" in striate(*many).err
     said = striate("explain", shared_run.path, photo, "--image-size", "9")
-    assert "a run has its weights" in said.err
+    assert "a run already has weights" in said.err
 
 
 # --- in Python -----------------------------------------------------------------------
@@ -234,7 +244,7 @@ def test_five_channels_and_no_weights(tmp_path):
     )
     done = explain_images(about, out=tmp_path / "five")
     assert (tmp_path / "five" / "report.html").is_file()
-    assert done.data["images"][0]["evidence"][0]["method"] == "CAM"
+    assert done.data["images"][0]["attributions"][0]["method"] == "CAM"
 
 
 def test_weights_are_for_named_networks(tmp_path):
@@ -242,6 +252,4 @@ def test_weights_are_for_named_networks(tmp_path):
         explain_images(load_model("tutorial_gray"), [tmp_path / "nothing.png"])
     about = load_model("28x28x1 > conv 3x3 4 > relu > dense 3")
     assert about.preprocess.mean == (0.5,)
-    assert "mean nothing" in " ".join(about.remarks) or "means nothing" in " ".join(
-        about.remarks
-    )
+    assert "meaningless" in " ".join(about.remarks)

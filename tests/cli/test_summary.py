@@ -205,9 +205,9 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
     assert "does not accept images of 9×9×1" in said.err
     assert "where: head" in said.err
     assert "the layer expects 64 features and got 81" in said.err
-    assert "use a side of 8" in said.err
+    assert "use image size 8" in said.err
     said = striate("summary", f"{file}:Net", "--in-chans", "3", "--image-size", "8")
-    assert "give it 1 channel (" in said.err
+    assert "use 1 channel (" in said.err
     said = striate("summary", f"{file}:Net", "--image-size", "9", "--json")
     assert (said.json["error"], said.json["where"]) == ("ForwardError", "head")
 

@@ -30,7 +30,7 @@ from support.foreign_networks import (
     stranger,
 )
 
-CAT = AttributionTarget(target=1, text="cat")
+CAT = AttributionTarget(class_index=1, text="cat")
 NAMES = ["bird", "cat", "dog", "fish"]
 
 
@@ -82,7 +82,9 @@ LAYERS = [
 def test_grad_cam_is_captums(kind, layer, channels):
     model, x = stranger(kind, channels).eval(), image(channels)
     mine = [
-        grad_cam_map(model, x, layer, AttributionTarget(target=i, text=""), "gradcam")
+        grad_cam_map(
+            model, x, layer, AttributionTarget(class_index=i, text=""), "gradcam"
+        )
         for i in range(4)
     ]
     peer = attr.LayerGradCam(model, model.get_submodule(layer))
@@ -178,11 +180,11 @@ def test_functional_averaging_counts_and_its_absence_is_said():
     )
     with pytest.raises(GeometryError, match="changed in place before"):
         find_gap_head(Mean(in_place=True), x)
-    with pytest.raises(GeometryError, match="does more than average"):
+    with pytest.raises(GeometryError, match="operations between pooling and logits"):
         find_gap_head(Mean(twice=True), x)
-    with pytest.raises(GeometryError, match="no linear layer takes"):
+    with pytest.raises(GeometryError, match="no linear layer follows"):
         find_gap_head(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), x)
-    with pytest.raises(GeometryError, match="there are no maps"):
+    with pytest.raises(GeometryError, match="no layer has feature maps"):
         find_gap_head(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), x)
     straight = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     end = find_gap_head(straight, x)
@@ -254,7 +256,11 @@ def test_bad_input_is_refused_by_name():
         ),
         ({"method": "gradcan"}, UnknownNameError, "no method is called 'gradcan'"),
         ({"target": 9}, UnknownNameError, "no class index is called '9'"),
-        ({"method": "cam", "layer": "stem.0"}, GeometryError, "maps that are averaged"),
+        (
+            {"method": "cam", "layer": "stem.0"},
+            GeometryError,
+            "layer before global average pooling",
+        ),
     )
     for settings, kind, words in cases:
         with Unchanged(model), pytest.raises(kind, match=words):
@@ -270,11 +276,11 @@ def test_bad_input_is_refused_by_name():
     with pytest.raises(GeometryError, match="no layer's output has height"):
         attribute(flat, x)
     assert attribute(flat, x, method="occlusion").layer is None
-    with pytest.raises(GeometryError, match="the network gave 1×4×14×14"):
+    with pytest.raises(GeometryError, match="got 1×4×14×14"):
         attribute(nn.Sequential(nn.Conv2d(3, 4, 3)), x)
     side = stranger(Functional)
     side.unused = nn.Conv2d(3, 3, 1)
-    with pytest.raises(GeometryError, match="unused gave no tensor here"):
+    with pytest.raises(GeometryError, match="unused returned no tensor"):
         attribute(side, x, layer="unused")
 
     class Aside(nn.Module):
@@ -287,7 +293,9 @@ def test_bad_input_is_refused_by_name():
             self.aside(x)
             return self.fc(x.flatten(1))
 
-    with pytest.raises(GeometryError, match="aside does not lead to the score"):
+    with pytest.raises(
+        GeometryError, match="score of class 2 does not depend on aside"
+    ):
         attribute(Aside(), x, method="gradcam")
 
 
@@ -395,7 +403,7 @@ def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
 
     x = torch.zeros(1, 1, 32, 32)
     x[0, 0, 2:5, 3:6] = 1
-    question = AttributionTarget(target=0, text="spot")
+    question = AttributionTarget(class_index=0, text="spot")
     good = deletion_and_insertion(Spot(), x, x[0, 0], question)
     bad = deletion_and_insertion(Spot(), x, -x[0, 0], question)
     assert good[0] < 0.4 < 0.9 < bad[0]

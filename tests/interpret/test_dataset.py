@@ -30,9 +30,9 @@ def test_the_mean_map_is_the_mean_of_maps(kind, channels):
             flat += 1
             continue
         own = own / own.sum()
-        heat[each.target.target] += own
-        border[each.target.target] += own[border_mask(16, 16)].sum()
-        count[each.target.target] += 1
+        heat[each.target.class_index] += own
+        border[each.target.class_index] += own[border_mask(16, 16)].sum()
+        count[each.target.class_index] += 1
     seen = count > 0
     assert found.empty == flat
     assert found.counts.tolist() == count.tolist()

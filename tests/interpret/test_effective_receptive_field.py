@@ -117,7 +117,10 @@ def test_the_callers_mode_does_not_matter(mode):
     ("x", "said"),
     [
         (torch.rand(1, 9, 9), "a batch of images has 4 dimensions, got 1×9×9"),
-        (torch.zeros(1, 1, 9, 9, dtype=torch.uint8), "must be floating-point"),
+        (
+            torch.zeros(1, 1, 9, 9, dtype=torch.uint8),
+            "must be preprocessed floating-point",
+        ),
         (torch.rand(1, 3, 9, 9), "the network does not accept a batch of 1×3×9×9"),
     ],
 )

@@ -83,7 +83,7 @@ def test_moves_that_cannot_be():
     with pytest.raises(UnknownNameError, match="mean rotation"):
         get_transform("rotate")
     for amount in (1.5, 12, -1):
-        with pytest.raises(SettingError, match="whole pixels"):
+        with pytest.raises(SettingError, match="whole number of pixels"):
             get_transform("shift").copies(torch.zeros(1, 1, 12, 12), amount)
 
 
@@ -192,7 +192,7 @@ def test_one_pixel_counts_like_a_person():
             want = int((there != maps(gone)[stage]).sum())
             assert int(found[stage].counts[i]) == want
             assert found[stage].cells == there.size
-    assert found["every other"].cells == found["max pool"].cells == 20
+    assert found["subsampled"].cells == found["max pool"].cells == 20
     assert found["image"].share == found["image"].mean / 120
 
 

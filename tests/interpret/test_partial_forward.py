@@ -14,14 +14,14 @@ from striate.interpret.trace import record_trace
 from striate.models.catalogue import create_model
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
-ASKED = AttributionTarget(target=1, text="1")
+ASKED = AttributionTarget(class_index=1, text="1")
 
 
 def both(model, x, cover):
     """The scores of every window, by patches and each whole."""
     boxes = cover.boxes(*x.shape[2:])
     with evaluation_mode(model), torch.no_grad():
-        mine = occlusions._patched(model, x, ASKED, cover, boxes)
+        mine = occlusions._partial_scores(model, x, ASKED, cover, boxes)
         whole = full_forward_scores(model, x, ASKED, cover, boxes)
     return None if mine is None else mine[1], whole
 
@@ -149,7 +149,7 @@ def test_networks_whose_batches_are_not_images_side_by_side(kind):
     model, x = kind(), torch.randn(1, 3, 9, 9)
     cover = OcclusionWindow(window=(3, 3), stride=(3, 3))
     with torch.no_grad():
-        found = occlusions._patched(model, x, ASKED, cover, cover.boxes(9, 9))
+        found = occlusions._partial_scores(model, x, ASKED, cover, cover.boxes(9, 9))
     assert found is not None
     covered = []
     for rows, columns in cover.boxes(9, 9):
@@ -221,5 +221,5 @@ def test_only_boxes_are_computed(monkeypatch):
         monkeypatch.setattr(
             "striate.interpret.attribution.partial_forward.F.conv2d", conv2d
         )
-        work.run(occlusions._covered(x, *cover.axes(40, 40), cover))
+        work.run(occlusions._occluded_boxes(x, *cover.axes(40, 40), cover))
     assert seen == [(8, 8), (10, 10)]

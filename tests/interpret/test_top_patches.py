@@ -61,11 +61,13 @@ def test_the_effective_field_fills_the_theoretical_box_and_no_more(kind):
     """The audit predicts the box without running; gradients find it."""
     model = stranger(kind).eval()
     x = torch.randn(24, 3, 12, 12, generator=torch.Generator().manual_seed(3))
-    sights = {layer.name: layer.sight for layer in audit(model, (3, 12, 12)).layers}
+    sights = {
+        layer.name: layer.receptive_field for layer in audit(model, (3, 12, 12)).layers
+    }
     checked = 0
     for call, shape in layer_shapes(model, x).items():
         sight = sights.get(call)
-        if len(shape) != 3 or shape[1] < 2 or sight is None or sight.loose:
+        if len(shape) != 3 or shape[1] < 2 or sight is None or sight.is_bound:
             continue
         alive = activations_at(model, x, call)[call].abs().sum((0, 2, 3)).argmax()
         unit = (int(alive), shape[1] // 2, shape[2] - 1)
@@ -88,7 +90,7 @@ def test_units_that_are_not_there_and_later_calls():
     x = torch.randn(1, 3, 12, 12)
     with Unchanged(model), pytest.raises(SettingError, match="no unit"):
         unit_effective_field(model, x, "body.1", (0, 6, 0))
-    with pytest.raises(GeometryError, match="no map"):
+    with pytest.raises(GeometryError, match="not a feature map"):
         unit_effective_field(model, x, "fc", (0, 0, 0))
     x = torch.randn(9, 3, 12, 12)
     later = unit_effective_field(stranger(Reused), x, "again #2", (0, 5, 5)).energy

@@ -220,13 +220,13 @@ def test_contributions_lie_in_the_predicted_field(name):
 def pixels_in_field(name, model, x, count):
     """Walk down from random units; return how many ways ended at a pixel."""
     shape = tuple(x.shape[1:])
-    sights = {layer.name: layer.sight for layer in audit(model, shape).layers}
+    sights = {layer.name: layer.receptive_field for layer in audit(model, shape).layers}
     book = UnitArithmetic(model, x)
     rng = np.random.default_rng(0)
     pixels = 0
     for ref, unit in random_units(book, count):
         sight = sights.get(book.name(ref))
-        if sight is None or len(unit) != 3 or sight.loose:
+        if sight is None or len(unit) != 3 or sight.is_bound:
             continue
         box = sight.box(*unit[1:])
         step = book.open(ref, unit)
@@ -254,14 +254,18 @@ def test_every_pixel_that_adds_lies_in_the_predicted_field(kind, channels):
     rng = np.random.default_rng(1)
     checked = 0
     for layer in layers:
-        if layer.sight is None or layer.sight.loose or layer.name not in book.names:
+        if (
+            layer.receptive_field is None
+            or layer.receptive_field.is_bound
+            or layer.name not in book.names
+        ):
             continue
         shape = book.shape(book.find(layer.name))
         if len(shape) != 3:
             continue
         unit = tuple(int(rng.integers(n)) for n in shape)
         pixels = contributions(book, layer.name, unit).pixels.abs().sum(0)
-        (top, bottom), (left, right) = layer.sight.box(*unit[1:])
+        (top, bottom), (left, right) = layer.receptive_field.box(*unit[1:])
         pixels[top : bottom + 1, left : right + 1] = 0
         assert float(pixels.sum()) == 0
         checked += 1
@@ -273,9 +277,9 @@ def test_the_first_convolution_reads_its_whole_predicted_field():
     found = {layer.name: layer for layer in audit(model, (3, 227, 227)).layers}
     book = UnitArithmetic(model, torch.randn(1, 3, 227, 227))
     for unit in ((0, 0, 0), (5, 20, 54), (95, 54, 7)):
-        part = book.open("conv1", unit).terms[0]
+        part = book.open("features.0", unit).terms[0]
         _, _, rows, columns = np.unravel_index(part.positions, (1, 3, 227, 227))
-        box = found["conv1"].sight.box(*unit[1:])
+        box = found["features.0"].receptive_field.box(*unit[1:])
         assert (rows.min(), rows.max()) == box[0]
         assert (columns.min(), columns.max()) == box[1]
 
@@ -391,7 +395,7 @@ def test_a_tape_has_a_bound(monkeypatch):
     monkeypatch.setattr("striate.interpret.trace.MAX_BYTES", own - 1)
     with Unchanged(model), pytest.raises(GeometryError, match="1×1×10×10 batch take"):
         record_trace(model, x)
-    asked = AttributionTarget(target=3, text="")  # occlusion does without a tape
+    asked = AttributionTarget(class_index=3, text="")  # occlusion does without a tape
     assert occlusion(model, x, asked).isfinite().all()
 
 
@@ -452,12 +456,15 @@ def test_wrong_names_and_units_are_refused():
     assert "stem.0" in error.value.fix
     with pytest.raises(SettingError, match=r"no unit \(8, 0, 0\)") as error:
         book.open("stem.0", (8, 0, 0))
-    assert error.value.fix == "units are 0…7 × 0…5 × 0…5"
+    assert error.value.fix == "valid units: 0…7 × 0…5 × 0…5"
     with pytest.raises(SettingError, match="no unit"):
         book.open("output", (0, 0))
     with pytest.raises(UnknownNameError):
         book.open("@99", (0,))
-    with pytest.raises(GeometryError, match="about one image, got 2"):
+    with pytest.raises(GeometryError, match="needs one image, got 2"):
         UnitArithmetic(model, x.repeat(2, 1, 1, 1))
-    with Unchanged(model), pytest.raises(GeometryError, match="refuses a batch"):
+    with (
+        Unchanged(model),
+        pytest.raises(GeometryError, match="does not accept a batch"),
+    ):
         UnitArithmetic(model, x[:, :1])

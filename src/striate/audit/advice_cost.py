@@ -152,7 +152,7 @@ def _bottleneck_width(operation: Operation) -> int:
 def _bottleneck_macs(operation: Operation) -> int:
     """Return the multiply-adds with a 1×1 convolution before the window."""
     window, width = operation.window, _bottleneck_width(operation)
-    assert window is not None  # noqa: S101 - asked before
+    assert window is not None  # noqa: S101 - checked before
     channels, places = operation.inputs[0][1], prod(operation.inputs[0][2:])
     inside = prod(operation.output[2:]) * prod(window.kernel) * operation.output[1]
     return places * channels * width + inside * width

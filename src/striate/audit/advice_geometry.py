@@ -146,7 +146,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
 def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
     """Return in words how to read every position, and at which cost."""
     window, name = operation.window, context.layer_of[operation.number].name
-    assert window is not None  # noqa: S101 - asked before
+    assert window is not None  # noqa: S101 - checked before
     if window.pooling:
         sides = zip(
             operation.inputs[0][2:],

@@ -17,7 +17,7 @@ METRICS: tuple[tuple[str, Metric, Callable[[int], str]], ...] = (
     ("trainable", lambda a: a.trainable, "{:,}".format),
     ("multiply-adds", lambda a: a.macs, "{:,}".format),
     ("layers", lambda a: len(a.layers), "{:,}".format),
-    ("activations, all", lambda a: sum(x.activation for x in a.layers), format_bytes),
+    ("activations (sum)", lambda a: sum(x.activation for x in a.layers), format_bytes),
     ("inference memory", lambda a: a.weights + a.peak, format_bytes),
     (
         "training memory",

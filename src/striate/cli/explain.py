@@ -1,4 +1,4 @@
-"""Look inside a network: evidence, arithmetic, fields, maps and patches."""
+"""Explain predictions: heatmaps, layers, channels, and the arithmetic of units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def configure_explain(parser: argparse.ArgumentParser) -> None:
-    """Add the network, the images, and what is asked."""
+    """Add the arguments of `striate explain`."""
     parser.add_argument(
         "network",
         metavar="TARGET",
@@ -26,55 +26,83 @@ def configure_explain(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="files, folders or patterns; a run's surest and worst where none",
+        help="image files, folders or patterns (default for a run: its most confident "
+        "correct prediction and its highest-loss error)",
     )
-    parser.add_argument("--target", metavar="CLASS", help="a class (the answer)")
     parser.add_argument(
-        "--against", metavar="CLASS", help="why TARGET rather than this one?"
+        "--target",
+        metavar="CLASS",
+        help="class to explain: a name, or #3 for the fourth output (default: the "
+        "predicted class)",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="CLASS",
+        help="second class: explain the difference of the two scores",
     )
     parser.add_argument(
         "--method",
         default="auto,occlusion,integrated_gradients",
         metavar="NAMES",
-        help="of cam gradcam gradcam++ layercam scorecam occlusion "
-        "integrated_gradients, with "
-        "commas (auto,occlusion,integrated_gradients)",
+        help="heatmap methods, with commas: auto (cam or gradcam), cam, gradcam, "
+        "gradcam++, layercam, scorecam, occlusion, integrated_gradients (default "
+        "auto,occlusion,integrated_gradients)",
     )
-    parser.add_argument("--layer", default="auto", metavar="NAME", help="of the maps")
+    parser.add_argument(
+        "--layer",
+        default="auto",
+        metavar="NAME",
+        help="target layer of the CAM methods (default: the last layer with maps "
+        "of 4×4 or more)",
+    )
     parser.add_argument(
         "--unit",
         metavar="UNIT",
-        help="show this one on the page: its field, its sum, what its channel looks "
-        "for: 'conv2 3,10,12' (the strongest of the evidence's layer)",
+        help="unit to show on the page, LAYER CHANNEL,ROW,COLUMN: 'conv2 3,10,12' "
+        "(default: the strongest unit of the target layer)",
     )
     parser.add_argument(
         "--open",
         metavar="UNIT",
-        help="print one number's arithmetic and stop: 'conv2 3,10,12' or 'output 7'",
+        help="print how the value of one unit is computed, and exit: 'conv2 3,10,12' "
+        "or 'output 7'",
     )
     parser.add_argument(
         "--sections",
         metavar="NAMES",
-        help="of a run, with commas: set (evidence over the whole set), invariance "
-        "(images moved, pools exchanged), depth (gradients by layer, chains trained "
-        "to compare), bend (why depth needs one)",
+        help="extra sections for a run, with commas: dataset (heatmaps over the "
+        "dataset), "
+        "invariance (transformed images, other pooling), depth (gradients by layer), "
+        "nonlinearity (why activations are needed)",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="for a name")
-    parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
-    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the marks")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what --out holds"
+        "--weights", type=Path, metavar="FILE", help="checkpoint of a named network"
+    )
+    parser.add_argument(
+        "--image-size", metavar="SIZE", help="image side, or HEIGHTxWIDTH"
+    )
+    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
+    parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="number of outputs"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="random seed of the sanity checks (default 0)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output folder"
     )
 
 
 def run_explain(options: argparse.Namespace) -> int:
-    """Explain, write, and say where; or open one number in the terminal."""
+    """Write the explanation page, or print the arithmetic of one unit."""
     from striate.workflows.explain.explain import explain_images
 
-    # What a user's file prints must not end up inside JSON.
+    # Output of a user's file must not end up in the JSON.
     with redirect_stdout(sys.stderr):
         loaded = _model(options)
     if options.open:
@@ -93,12 +121,12 @@ def run_explain(options: argparse.Namespace) -> int:
 
 
 def _model(options: argparse.Namespace) -> LoadedModel:
-    from striate.cli.summary import parse_image_size
+    from striate.cli.summary import image_size_option
     from striate.run.target import SummaryRequest
     from striate.workflows.explain.load_model import load_model
 
     summary_request = SummaryRequest(
-        image_size=parse_image_size(options.image_size),
+        image_size=image_size_option(options.image_size),
         in_chans=options.in_chans,
         num_classes=options.num_classes,
     )
@@ -125,7 +153,7 @@ def _tell(line: str) -> None:
 
 
 def _class(word: str | None) -> str | int | None:
-    """Return a class as it was named; `#3` is the fourth output."""
+    """Return a class name, or an index for `#3` (the fourth output)."""
     if word is not None and word.startswith("#") and word[1:].isdecimal():
         return int(word[1:])
     return word
@@ -155,12 +183,8 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
         from striate.report.records import table_dict, tree_dicts
 
         example = None if table is None else table_dict(table)
-        values = {
-            "image": images[0].name,
-            "opened": tree_dicts(tree),
-            "worked": example,
-        }
-        print(json.dumps(values))
+        result = {"image": images[0].name, "tree": tree_dicts(tree)}
+        print(json.dumps({**result, "worked_example": example}))
         return 0
     out = console()
     out.print(images[0].name, style="bold", markup=False)
@@ -174,7 +198,7 @@ def _unit(text: str, flag: str) -> tuple[str, tuple[int, ...]]:
     name, _, place = text.rpartition(" ")
     parts = place.split(",")
     if not name or not all(part.isdecimal() for part in parts):
-        what = f"'{text}' names no unit"
-        fix = "write a layer and channel,row,column: 'conv2 3,10,12', or 'output 7'"
+        what = f"'{text}' is not a unit"
+        fix = "use LAYER CHANNEL,ROW,COLUMN, such as 'conv2 3,10,12', or 'output 7'"
         raise SettingError(what, where=flag, fix=fix)
     return name, tuple(int(part) for part in parts)

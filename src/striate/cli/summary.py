@@ -111,14 +111,14 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
             batch_size=options.batch_size,
             depth=options.depth,
             real=options.real,
-            image_size=parse_image_size(options.image_size),
+            image_size=image_size_option(options.image_size),
             in_chans=options.in_chans,
             num_classes=options.num_classes,
             effective=options.effective,
         )
 
 
-def parse_image_size(text: str | None) -> int | tuple[int, int] | None:
+def image_size_option(text: str | None) -> int | tuple[int, int] | None:
     """Parse `N` or `HEIGHTxWIDTH` from the command line."""
     from striate.core.errors import SettingError
     from striate.core.format import parse_image_size

@@ -31,17 +31,17 @@ def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
         (['0', '1', '2'], ['0'])
     """
     module_names = [name for name, _ in model.named_modules() if name]
-    outputs: set[str] = set()
+    calls: set[str] = set()
     for pattern in [names] if isinstance(names, str) else names:
         name, separator, number = pattern.partition(" #")
         matching = [key for key in module_names if _matches(key, name)]
         if not matching or (separator and not number.isdecimal()):
             raise unknown_name_error("layer", pattern, module_names)
-        outputs |= {
+        calls |= {
             key + (separator + number if number != "1" else "") for key in matching
         }
     order = {name: i for i, name in enumerate(module_names)}
-    return sorted(outputs, key=lambda call: (order[module_name(call)], len(call), call))
+    return sorted(calls, key=lambda call: (order[module_name(call)], len(call), call))
 
 
 def _matches(key: str, name: str) -> bool:
@@ -61,8 +61,8 @@ def module_name(call: str) -> str:
 def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
     """Run one batch until all calls have run; return their outputs.
 
-    Later layers are not computed. The caller protects the model (`untouched`) and sets
-    the gradient mode.
+    Later layers are not computed. The caller protects the model (`evaluation_mode`) and
+    sets the gradient mode.
 
     Raises:
         StriateError: A call did not run, or its output is not a tensor.
@@ -152,7 +152,7 @@ def activations_at(
         >>> {name: tuple(out.shape) for name, out in outputs.items()}
         {'0': (5, 2, 2, 2), '2': (5, 8)}
     """
-    check_images(x)
+    check_image_batch(x)
     batches = list(
         iter_activations(model, torch.split(x, batch_size), match_layers(model, names))
     )
@@ -185,7 +185,7 @@ def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) 
     return max(1, min(limit, MAX_PIXELS // (height * width * memory_factor)))
 
 
-def check_images(x: Tensor) -> None:
+def check_image_batch(x: Tensor) -> None:
     """Check that a tensor is a batch of images.
 
     Raises:

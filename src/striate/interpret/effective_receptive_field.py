@@ -23,7 +23,7 @@ from striate.core.hooks import (
     evaluation_mode,
     intercept_outputs,
 )
-from striate.interpret.activations_at import check_images, forward, module_name
+from striate.interpret.activations_at import check_image_batch, forward, module_name
 from striate.interpret.layer_choice import check_unit, target_layer
 
 ENERGY_SHARE = (
@@ -120,7 +120,7 @@ def unit_effective_field(
         >>> sorted(set(rows.tolist())), sorted(set(columns.tolist()))
         ([1, 2, 3], [2, 3, 4])
     """
-    check_images(x)
+    check_image_batch(x)
     check_unit(call, unit, {call: target_layer(model, x, call).shape}, model)
     values: list[Tensor] = []
 
@@ -147,7 +147,7 @@ def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
     Raises:
         GeometryError: The tensor is not a batch of images.
     """
-    check_images(x)
+    check_image_batch(x)
     with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         yield x.detach().clone().requires_grad_()
 

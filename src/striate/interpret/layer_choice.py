@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from striate.core.errors import GeometryError, SettingError
 from striate.core.hooks import evaluation_mode, intercept_outputs, leaf_module_names
 from striate.interpret.activations_at import (
-    check_images,
+    check_image_batch,
     forward,
     match_layers,
     module_name,
@@ -51,7 +51,7 @@ def _run_once(
     model: nn.Module, x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
     """Return the shapes of all calls, and the last call with a map of 4×4 or more."""
-    check_images(x)
+    check_image_batch(x)
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
     fine_calls: list[str] = []

@@ -22,7 +22,7 @@ from striate.core.hooks import (
     trace_modules,
 )
 from striate.interpret.activations_at import (
-    check_images,
+    check_image_batch,
     forward,
     match_layers,
     module_name,
@@ -82,7 +82,7 @@ def activation_statistics(
         >>> layer.mean, layer.std, layer.zero_share, layer.dead_channels
         (1.5, 1.5, 0.5, 0)
     """
-    check_images(x)
+    check_image_batch(x)
     names_to_measure = (
         set(leaf_module_names(model)) if names is None else _modules(model, names)
     )

@@ -131,15 +131,15 @@ class _Table:
             self._positions = torch.zeros(0, channels, 3, dtype=torch.int64)
         means = maps.clamp(min=0).mean((2, 3)).double().cpu()
         self._sums.index_add_(0, labels.cpu(), means)
-        values_best, positions = maps.flatten(2).float().cpu().max(2)
-        image = torch.arange(first, first + len(maps))[:, None].expand_as(positions)
+        best, flat = maps.flatten(2).float().cpu().max(2)
+        image = torch.arange(first, first + len(maps))[:, None].expand_as(flat)
         width = maps.shape[3]
-        positions_kept = torch.stack([image, positions // width, positions % width], 2)
-        values = torch.cat([self._values, values_best])
-        positions_kept = torch.cat([self._positions, positions_kept])
+        positions = torch.stack([image, flat // width, flat % width], 2)
+        values = torch.cat([self._values, best])
+        positions = torch.cat([self._positions, positions])
         order = values.argsort(stable=True, dim=0, descending=True)[: self._count]
         self._values = values.gather(0, order)
-        self._positions = positions_kept.gather(0, order[..., None].expand(-1, -1, 3))
+        self._positions = positions.gather(0, order[..., None].expand(-1, -1, 3))
 
     def preferences(self, call: str, class_counts: Tensor) -> ChannelPreferences:
         """Return the result."""
@@ -149,10 +149,10 @@ class _Table:
             tuple(
                 TopPatch(image=p, row=r, column=c, value=v)
                 for v, (p, r, c) in zip(
-                    values.tolist(), positions_kept.tolist(), strict=True
+                    values.tolist(), positions.tolist(), strict=True
                 )
             )
-            for values, positions_kept in rows
+            for values, positions in rows
         )
         index = selectivity(by_class[class_counts > 0])
         return ChannelPreferences(

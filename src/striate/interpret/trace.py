@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from striate.core.errors import GeometryError
 from striate.core.format import format_bytes
 from striate.core.hooks import call_name, evaluation_mode, trace_modules
-from striate.interpret.activations_at import check_images, run_model
+from striate.interpret.activations_at import check_image_batch, run_model
 
 MAX_BYTES = 2 * 10**9  # bytes of all tensors in a trace
 
@@ -117,7 +117,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
         >>> [step.name for step in trace.steps], trace.module_outputs["0"]
         (['image', 'convolution', 'relu_'], TensorRef(step=1, index=0))
     """
-    check_images(x)
+    check_image_batch(x)
     with (
         evaluation_mode(model),
         torch.inference_mode(False),  # so that tensors can be differentiated later

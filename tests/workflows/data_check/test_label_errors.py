@@ -18,9 +18,9 @@ from striate.workflows.data_check.as_json import as_dict
 from striate.workflows.data_check.findings import data_check_blocks, data_check_page
 from striate.workflows.data_check.label_errors import (
     FOLDS,
-    assign_folds,
     choose_input,
     find_label_errors,
+    label_error_folds,
 )
 from support.images import pil_image, snapshot, stripes, write_folder
 
@@ -132,7 +132,7 @@ def test_duplicates_and_groups_are_in_one_fold():
     source = replace(source, records=tuple(grouped))
     result = check_dataset(source, near=False)
     for seed in range(5):
-        folds = assign_folds(result, seed)
+        folds = label_error_folds(result, seed)
         assert (folds[30:40] == folds[:10]).all()
         assert all(len(set(folds[i : i + 5])) == 1 for i in range(40, 60, 5))
         assert set(folds) == set(range(FOLDS))

@@ -58,7 +58,7 @@ def test_designs_that_cannot_be():
     with pytest.raises(UnknownNameError, match="mean sigmoid"):
         ChainDesign(activation="sigmoi", residual=True)
     for depth, width in ((2, 8), (9, 0)):
-        with pytest.raises(SettingError, match="3 layers or more"):
+        with pytest.raises(SettingError, match="at least 3 layers"):
             ChainDesign(activation="tanh", residual=True, depth=depth, width=width)
 
 
@@ -118,7 +118,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
     assert steps == [0, None]  # built again, and as it is kept
     vanishing = [b for b in section.blocks if isinstance(b, Prose)]
     assert vanishing[0].tone == "warning"
-    assert "sigmoid: the first layer gets" in vanishing[0].text
+    assert "sigmoid: the gradient of the first layer is" in vanishing[0].text
     titles = {b.title for b in section.blocks if isinstance(b, Curve)}
     for title in ("Gradient by layer", "Chains: gradients at initialization"):
         assert title in titles
@@ -126,7 +126,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
 
 def test_costs_are_means_of_steps(study):
     charts = {b.title: b for b in study_blocks(study) if isinstance(b, Curve)}
-    line = charts["Chains: cost through training"].series[0]
+    line = charts["Chains: training loss"].series[0]
     costs = study.chains[0].losses
     assert line.x == (4.0, 10.0)
     assert line.y == pytest.approx((sum(costs[:8]) / 8, sum(costs[8:]) / 4))
@@ -148,11 +148,11 @@ def test_why_depth_needs_a_bend(shared_run):
     line, deep, squares, bent = data["networks"]
     assert line["accuracy"] < 0.65
     assert deep["accuracy"] < 0.65
-    assert deep["apart"] < 1e-4
+    assert deep["collapse_error"] < 1e-4
     assert (line["weights"], deep["weights"]) == (3, 105)
     assert squares["accuracy"] == 1
     assert bent["accuracy"] > 0.99
-    assert squares["apart"] is bent["apart"] is None
+    assert squares["collapse_error"] is bent["collapse_error"] is None
     kinds = [type(block) for block in section.blocks]
     assert kinds == [Images, Table, Curve]
     assert all(0 <= y <= 1 for one in section.blocks[2].series for y in one.y)

@@ -77,14 +77,17 @@ def test_a_page_about_any_network_leaves_it_alone(kind, channels):
             about(model, channels), [shown(channels)], ExplainOptions()
         )
     titles = [section.title for section in told.page.sections]
-    expected = ["The ledger", "What one unit sees", "Filters and maps", "Layers"]
+    expected = [
+        "How the score is computed",
+        "One unit",
+        "Filters and feature maps",
+        "Activation statistics",
+    ]
     assert titles[1:] == expected
     assert told.channel_patches is None
     assert json.loads(json.dumps(told.data, allow_nan=False)) == told.data
     facts = told.data["unit"]
-    assert facts["pixels"] + facts["constants"] == pytest.approx(
-        facts["value"], abs=1e-4
-    )
+    assert facts["pixels"] + facts["biases"] == pytest.approx(facts["value"], abs=1e-4)
     assert {"1 occlusion", "1 integrated_gradients"} < set(told.maps)
 
 
@@ -109,24 +112,27 @@ def test_a_unit_of_ones_choosing(shared_run, tmp_path):
         done = explain_images(own(shared_run), (), wish, tmp_path / "made")
     facts = done.data["unit"]
     sight = {
-        layer.name: layer.sight for layer in audit(shared_run.model, (1, 8, 8)).layers
+        layer.name: layer.receptive_field
+        for layer in audit(shared_run.model, (1, 8, 8)).layers
     }["conv1"]
     assert facts["layer"] == "conv1"
     assert tuple(map(tuple, facts["box"])) == sight.box(3, 4)
-    assert facts["worked"]["totals"]["adds"] == pytest.approx(facts["value"], rel=1e-5)
-    section = next(s for s in done.page.sections if s.title == "What one unit sees")
+    assert facts["worked_example"]["totals"]["adds"] == pytest.approx(
+        facts["value"], rel=1e-5
+    )
+    section = next(s for s in done.page.sections if s.title == "One unit")
     views = [one.caption for one in section.blocks[0].images]
     assert views == [
-        "what it can see",
-        "what it looks at",
-        "what each pixel adds to it",
-        "what is there",
+        "receptive field",
+        "effective field (gradient)",
+        "contribution of each pixel",
+        "image in the field",
     ]
     titles = [getattr(block, "title", "") for block in section.blocks]
     assert titles[1:] == [
-        "conv1 [2, 3, 4], worked",
-        "What channel 2 looks for",
-        "By class",
+        "conv1 [2, 3, 4]: the sum in numbers",
+        "Top patches of channel 2",
+        "Mean activation by class",
     ]
 
 
@@ -136,7 +142,7 @@ def test_the_channel_of_a_unit_is_the_one_asked_for(shared_run):
         own(shared_run), [shown(1, 8)], ExplainOptions(unit=("pool1", (1, 0, 0)))
     )
     looked = told.channel_patches
-    one = next(each for each in looked.preferences if each.call == "pool1")
+    one = next(each for each in looked.layers if each.call == "pool1")
     blocks = looked.channel("pool1", 1)
     table = next(block for block in blocks if isinstance(block, Table))
     means = one.by_class[:, 1]
@@ -166,8 +172,8 @@ def test_a_number_without_a_place_sees_everything(shared_run):
     told = explain_findings(
         own(shared_run), [shown(1, 8)], ExplainOptions(unit=(last[-1], (1,)))
     )
-    section = next(s for s in told.page.sections if s.title == "What one unit sees")
-    assert "it sees all of it" in section.blocks[0].text
+    section = next(s for s in told.page.sections if s.title == "One unit")
+    assert "its receptive field is the whole image" in section.blocks[0].text
     assert told.data["unit"] == {"layer": last[-1], "unit": [1]}
 
 
@@ -188,13 +194,13 @@ def test_numbers_lie_beside_the_images(shared_run, tmp_path):
     found = {row["layer"]: row["channels"] for row in done.data["selectivity"]}
     assert len(channels) == sum(found.values())
     first = rows[0]
-    assert first["favorite"] in shared_run.labels.names
+    assert first["preferred_class"] in shared_run.labels.names
     assert int(first["top"]) <= int(first["bottom"]) < 8
     again = json.loads((done.folder / "explain.json").read_text())
-    for key in ("ledger", "unit", "filters", "layers", "selectivity"):
+    for key in ("arithmetic", "unit", "filters", "layers", "selectivity"):
         assert again[key]
-    down = sum(row["adds"] for row in again["ledger"]["down"])
-    logit = float(again["ledger"]["opened"][0]["value"].replace("−", "-"))
+    down = sum(row["contribution"] for row in again["arithmetic"]["contributions"])
+    logit = float(again["arithmetic"]["tree"][0]["value"].replace("−", "-"))
     assert down == pytest.approx(logit, rel=1e-3, abs=1e-3)
 
 
@@ -215,7 +221,7 @@ def test_what_is_one_step_of_the_ledger_has_a_page():
     told = explain_findings(
         about(model, 1), [shown(1)], ExplainOptions(methods=("gradcam",))
     )
-    assert "Outside of" in told.data["ledger"]["opened"][0]["detail"]
+    assert "Outside of" in told.data["arithmetic"]["tree"][0]["detail"]
     assert told.data["unit"]["layer"] == "conv"
     assert "value" not in told.data["unit"]
 
@@ -227,7 +233,7 @@ def test_a_network_without_maps_has_a_page():
             about(model, 1), [shown(1)], ExplainOptions(methods=("occlusion",))
         )
     assert told.data["unit"]["layer"] == "output"
-    assert told.data["ledger"]["opened"]
+    assert told.data["arithmetic"]["tree"]
     with pytest.raises(GeometryError, match="no layer's output has height"):
         explain_findings(
             about(model, 1), [shown(1)], ExplainOptions(methods=("gradcam",))
@@ -240,11 +246,14 @@ def test_a_image_too_large_for_a_ledger_has_a_page(monkeypatch):
     told = explain_findings(
         about(model, 3), [shown(3)], ExplainOptions(methods=("gradcam",))
     )
-    ledger = next(s for s in told.page.sections if s.title == "The ledger")
-    assert (
-        "There is no ledger here: the numbers of a 1×3×12×12" in ledger.blocks[0].text
+    ledger = next(
+        s for s in told.page.sections if s.title == "How the score is computed"
     )
-    assert told.data["ledger"] is None
+    assert (
+        "Unit arithmetic is not available: the activations of a 1×3×12×12"
+        in ledger.blocks[0].text
+    )
+    assert told.data["arithmetic"] is None
     assert "value" not in told.data["unit"]
 
 
@@ -261,10 +270,10 @@ def test_a_red_stamp_stands_on_the_page(monkeypatch):
         ExplainOptions(methods=("gradcam",), against=0, target=1),
     )
     drawn = next(b for b in found.section.blocks if isinstance(b, Images)).images
-    assert drawn[1].detail == "RED STAMP: does not depend on the weights"
+    assert drawn[1].detail == "DO NOT TRUST: same heatmap with shuffled weights"
     bad = [b for b in found.section.blocks if isinstance(b, Prose) and b.tone == "bad"]
-    assert "looks the same with shuffled weights" in bad[0].text
-    assert found.facts["evidence"][0]["randomized"] == 1
+    assert "is almost the same with shuffled weights" in bad[0].text
+    assert found.facts["attributions"][0]["shuffled_correlation"] == 1
 
 
 # --- memory --------------------------------------------------------------------------
@@ -317,19 +326,19 @@ def test_the_surest_mistakes_come_first(tmp_path):
     run = st.train(model, data, epochs=2, out=tmp_path / "run", quiet=True)
     section, facts = dataset_section(run)
     drawn = next(b for b in section.blocks if isinstance(b, Images))
-    assert drawn.title == "The surest mistakes"
+    assert drawn.title == "Most confident errors"
     found = run.predictions(run.evaluated_split)
     wrong = int((found.truth != found.predicted).sum())
     assert len(drawn.images) == min(wrong, 8) > 0
     sure = [float(one.detail.split()[0]) for one in drawn.images]
     assert sure == sorted(sure, reverse=True)
     assert {one.caption for one in drawn.images} <= {
-        "across, is down",
-        "down, is across",
+        "predicted across, true down",
+        "predicted down, true across",
     }
-    assert sum(row["images"] for row in facts["classes"]) + facts["flat"] == len(
-        found.paths
-    )
+    assert sum(row["images"] for row in facts["classes"]) + facts[
+        "empty_heatmaps"
+    ] == len(found.paths)
 
 
 # --- nothing in silence --------------------------------------------------------------
@@ -346,11 +355,11 @@ def test_pools_that_cannot_be_compared_are_named(shared_run, monkeypatch):
     )
     section, data = invariance_section(run)
     said = [b.text for b in section.blocks if isinstance(b, Prose)]
-    assert "no pool of the network is a striding module" in said[0]
+    assert "the network has no pooling module with stride" in said[0]
     assert data["pools"] == {}
     run.model = nn.Sequential(nn.Conv2d(1, 2, 8), nn.Flatten())
     _, data = invariance_section(run)
-    assert "for want of a last dense layer" in data["left_out"][0]
+    assert "there is no last linear layer" in data["skipped"][0]
     run.model = shared_run.model
 
     def refuse(*_):
@@ -358,4 +367,4 @@ def test_pools_that_cannot_be_compared_are_named(shared_run, monkeypatch):
 
     monkeypatch.setattr("striate.workflows.explain.invariance.refit_head", refuse)
     _, data = invariance_section(run)
-    assert len(data["left_out"]) == 5
+    assert len(data["skipped"]) == 5

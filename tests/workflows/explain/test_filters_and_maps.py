@@ -39,10 +39,10 @@ def test_filters_stand_before_the_maps_they_make(kind):
         captions = [one.caption for one in images]
         own = " #" not in call and isinstance(filters[call], nn.Conv2d)
         assert len(captions) == 1 + own
-        assert captions[-1].startswith("maps, ")
+        assert captions[-1].startswith("feature maps, ")
         if own:
             count = filters[call].out_channels
-            assert captions[0].startswith(f"filters, {count} of 3×3×")
+            assert captions[0].startswith(f"{count} filters of 3×3×")
     table = section.blocks[-1]
     assert isinstance(table, Table)
     convolutions = [n for n, m in filters.items() if isinstance(m, nn.Conv2d)]
@@ -101,7 +101,7 @@ def test_every_image_of_every_part_is_counted(data):
     assert counted.gray.shape == (60, 28, 28)
     expected = {"short": 12, "middle": 14, "long": 16}  # two sides, a row each
     for i, name in enumerate(data.labels.names):
-        own = counted.preferences[0].counts[counted.labels == i]
+        own = counted.stages[0].counts[counted.labels == i]
         assert set(own.tolist()) == {expected[name]}
     assert float(counted.relative_changes("image").abs().max()) == 0
 
@@ -111,12 +111,12 @@ def test_the_words_are_the_counts(data):
     assert facts["images"] == 60
     stages = {row["stage"]: row for row in facts["stages"]}
     assert stages["image"]["changed"] == 14
-    assert stages["max pool"]["cells"] == stages["every other"]["cells"] == 169
+    assert stages["max pool"]["cells"] == stages["subsampled"]["cells"] == 169
     classes = {row["class"]: row for row in facts["classes"]}
     assert classes["long"]["input"] == 16
     assert classes["long"]["images"] == 20
     words = next(b for b in blocks if isinstance(b, Prose)).text
-    assert "over 60 images at 28×28: 14.0 cells change at the input" in words
+    assert "over 60 images at 28×28: on average 14.0 pixels change at the " in words
     images = next(b for b in blocks if isinstance(b, Images)).images
     assert images[0].detail == "16 of 784 cells differ"  # nearest to the notes' 38
     chart = next(b for b in blocks if isinstance(b, Curve))

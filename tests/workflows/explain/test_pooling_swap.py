@@ -59,5 +59,5 @@ def test_auxiliary_heads_and_distances_are_no_dense_head(name, head):
 
 def test_a_head_that_is_not_the_end_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.AdaptiveAvgPool1d(2))
-    with pytest.raises(GeometryError, match="changed before"):
+    with pytest.raises(GeometryError, match="other operations follow"):
         refit_head(model, [(torch.randn(5, 1, 2, 2), torch.zeros(5).long())], "1")

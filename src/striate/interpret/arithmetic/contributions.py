@@ -59,8 +59,8 @@ def contributions(
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
         >>> arithmetic = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
-        >>> gradients_in = contributions(arithmetic, "0", (1, 0, 0))
-        >>> abs(gradients_in.total - gradients_in.value) < 1e-5
+        >>> result = contributions(arithmetic, "0", (1, 0, 0))
+        >>> abs(result.total - result.value) < 1e-5
         True
     """
     entry = arithmetic.open(name, unit)
@@ -108,13 +108,15 @@ def _backward_step(
         ]
         outputs = [result for result, _ in pairs]
         grad_outputs = [grad.to(result.dtype) for result, grad in pairs]
-        gradients_in = optional_gradients(outputs, list(inputs.values()), grad_outputs)
+        gradients_of_inputs = optional_gradients(
+            outputs, list(inputs.values()), grad_outputs
+        )
     products = [
         arithmetic.trace.value(ref).double() * grad for ref, grad in upstream.items()
     ]
     size = sum(float(terms.abs().sum()) for terms in products)
     added = sum(float(terms.sum()) for terms in products)
-    for source, gradient in zip(sources, gradients_in, strict=True):
+    for source, gradient in zip(sources, gradients_of_inputs, strict=True):
         if gradient is None:
             continue
         double = gradient.double()

@@ -13,7 +13,7 @@ from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError
 from striate.core.hooks import evaluation_mode
 from striate.core.registry import unknown_name_error
-from striate.interpret.activations_at import check_images, forward
+from striate.interpret.activations_at import check_image_batch, forward
 from striate.interpret.attribution.cam import cam_map, find_gap_head
 from striate.interpret.attribution.grad_cam import METHODS as CAMS
 from striate.interpret.attribution.grad_cam import grad_cam_map
@@ -97,27 +97,29 @@ def attribute(
     """
     if method not in (AUTO, *METHODS):
         raise unknown_name_error("method", method, METHODS)
-    check_images(x)
+    check_image_batch(x)
     if len(x) != 1:
         what = f"attribution needs one image at a time, got {len(x)}"
         raise GeometryError(what, fix="use x[i:i + 1]")
     with evaluation_mode(model), torch.no_grad():
         logits = logits_of(forward(model, x))
-    score = make_target(logits, target, against, labels)
+    class_target = make_target(logits, target, against, labels)
     notes: list[str] = []
     if method == AUTO:
         method = CAM if layer == AUTO and _has_gap_head(model, x) else "gradcam"
-    map_layer, compute = _method(model, x, score, method, layer, notes)
+    map_layer, compute = _method(model, x, class_target, method, layer, notes)
     layer_map = compute(model)
     heatmap = resize_map(layer_map, x)
     checks = (
-        run_sanity_checks(model, x, heatmap, score, _at_image_size(compute, x), seed)
+        run_sanity_checks(
+            model, x, heatmap, class_target, _at_image_size(compute, x), seed
+        )
         if sanity_checks
         else None
     )
     return Attribution(
         method=method,
-        target=score,
+        target=class_target,
         layer=map_layer,
         layer_map=layer_map,
         heatmap=heatmap,
@@ -148,12 +150,14 @@ def _method(
         if layer not in (AUTO, call):
             what = f"CAM works only at {call}, the layer before global average pooling"
             raise GeometryError(what, where=layer, fix="use gradcam for other layers")
-        used = target_layer(model, x, call)
+        last_maps = target_layer(model, x, call)
         reason = "the layer before global average pooling, where CAM is exact"
-        cam_layer = TargetLayer(call=call, shape=used.shape, reason=reason)
+        cam_layer = TargetLayer(call=call, shape=last_maps.shape, reason=reason)
         return cam_layer, lambda network: cam_map(network, x, target)
-    used = target_layer(model, x, layer)
-    return used, lambda network: grad_cam_map(network, x, used.call, target, method)
+    map_layer = target_layer(model, x, layer)
+    return map_layer, lambda network: grad_cam_map(
+        network, x, map_layer.call, target, method
+    )
 
 
 def _has_gap_head(model: nn.Module, x: Tensor) -> bool:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import call_name, evaluation_mode, trace_modules
-from striate.interpret.activations_at import check_images, forward
+from striate.interpret.activations_at import check_image_batch, forward
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another order
@@ -72,7 +72,7 @@ def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
         >>> gap_head.call, tuple(gap_head.class_maps().shape)
         ('0', (1, 3, 4, 4))
     """
-    check_images(x)
+    check_image_batch(x)
     recorder = _Recorder()
     with (
         evaluation_mode(model),
@@ -156,8 +156,10 @@ def cam_map(model: nn.Module, x: Tensor, target: AttributionTarget) -> Tensor:
         (1, C, H, W) → (h, w)
     """
     gap_head = find_gap_head(model, x)
-    maps = gap_head.class_maps(torch.tensor([target.target], device=x.device))[0, 0]
-    if target.against is None:
+    maps = gap_head.class_maps(torch.tensor([target.class_index], device=x.device))[
+        0, 0
+    ]
+    if target.against_index is None:
         return maps
-    other = torch.tensor([target.against], device=x.device)
+    other = torch.tensor([target.against_index], device=x.device)
     return maps - gap_head.class_maps(other)[0, 0]

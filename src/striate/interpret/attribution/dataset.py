@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import DataError
-from striate.interpret.activations_at import check_images
+from striate.interpret.activations_at import check_image_batch
 from striate.interpret.attribution.grad_cam import layer_gradients
 from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
@@ -27,7 +27,7 @@ _CONTRAST = 0.25  # share of an image's value range: larger differences are fore
 class PredictedClass(AttributionTarget):
     """The score of each image's predicted class."""
 
-    target: int = -1
+    class_index: int = -1
     text: str = "the predicted class"
 
     def score(self, logits: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def dataset_attribution(
     """
     sums: _Sums | None = None
     for x in batches:
-        check_images(x)
+        check_image_batch(x)
         if sums is None:
             sums = _Sums(target_layer(model, x, layer), classes, x)
         state = layer_gradients(model, x, sums.layer.call, PredictedClass())

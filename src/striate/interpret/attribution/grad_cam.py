@@ -59,19 +59,19 @@ def layer_gradients(
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
-        >>> target = AttributionTarget(target=0, text="class 0")
+        >>> target = AttributionTarget(class_index=0, text="class 0")
         >>> layer_gradients(model, torch.zeros(1, 1, 3, 3), "0", target).gradients.shape
         torch.Size([1, 2, 1, 1])
     """
-    activations_kept: list[Tensor] = []
+    captured: list[Tensor] = []
 
     def capture(name: str, output: object) -> Tensor | None:
         if name != call or not isinstance(output, Tensor):
             return None
-        activations_kept.append(output.detach().clone().requires_grad_())
+        captured.append(output.detach().clone().requires_grad_())
         torch.set_grad_enabled(True)  # until the end of the caller's no_grad
         # A copy: the next layer may work in place, which is not allowed on a leaf.
-        return activations_kept[0].clone()
+        return captured[0].clone()
 
     with (
         evaluation_mode(model),
@@ -82,8 +82,8 @@ def layer_gradients(
         logits = logits_of(forward(model, x))
         score = target.score(logits).sum()
         gradients = (
-            torch.autograd.grad(score, activations_kept, allow_unused=True)
-            if activations_kept
+            torch.autograd.grad(score, captured, allow_unused=True)
+            if captured
             else (None,)
         )
     if gradients[0] is None:
@@ -92,7 +92,7 @@ def layer_gradients(
             what, where=call, fix="use a layer between input and output"
         )
     return LayerGradients(
-        activations=activations_kept[0].detach(),
+        activations=captured[0].detach(),
         gradients=gradients[0],
         logits=logits.detach(),
     )

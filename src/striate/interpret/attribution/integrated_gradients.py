@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.hooks import evaluation_mode
-from striate.interpret.activations_at import check_images, forward, images_at_once
+from striate.interpret.activations_at import check_image_batch, forward, images_at_once
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 STEPS = 50
@@ -39,13 +39,13 @@ def integrated_gradients(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> target = AttributionTarget(target=1, text="1")
+        >>> target = AttributionTarget(class_index=1, text="1")
         >>> x = torch.ones(1, 1, 2, 2)
         >>> values, delta = integrated_gradients(model, x, target)
         >>> torch.allclose(values.flatten(), model[1].weight[1]), abs(delta) < 1e-5
         (True, True)
     """
-    check_images(x)
+    check_image_batch(x)
     points, weights = np.polynomial.legendre.leggauss(steps)
     with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone()  # a tensor of inference mode cannot be differentiated

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
 from striate.core.hooks import evaluation_mode
-from striate.interpret.activations_at import check_images, forward, images_at_once
+from striate.interpret.activations_at import check_image_batch, forward, images_at_once
 from striate.interpret.attribution.batched_steps import NotBatchableError
 from striate.interpret.attribution.changed_boxes import ChangedBoxes, extract_patches
 from striate.interpret.attribution.partial_forward import PartialForward
@@ -120,13 +120,13 @@ def occlusion(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> target = AttributionTarget(target=0, text="0")
+        >>> target = AttributionTarget(class_index=0, text="0")
         >>> pixels = OcclusionWindow(window=(1, 1), stride=(1, 1))
         >>> drops = occlusion(model, torch.ones(1, 1, 2, 2), target, pixels)
         >>> torch.allclose(drops.flatten(), model[1].weight[0], atol=1e-6)
         True
     """
-    check_images(x)
+    check_image_batch(x)
     height, width = x.shape[2:]
     window = window or OcclusionWindow.of(height, width)
     boxes = window.boxes(height, width)

@@ -102,7 +102,7 @@ def deletion_and_insertion(
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
         >>> _ = model[1].weight.data.copy_(torch.eye(4)[:2] * 9)
         >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
-        >>> target = AttributionTarget(target=0, text="")
+        >>> target = AttributionTarget(class_index=0, text="")
         >>> good, _ = deletion_and_insertion(model, x, x[0, 0], target)
         >>> bad, _ = deletion_and_insertion(model, x, -x[0, 0], target)
         >>> good < bad

@@ -18,13 +18,14 @@ class AttributionTarget:
     """The score to explain: the logit of a class, or the difference of two logits.
 
     Args:
-        target: Index of the class.
-        against: Index of a second class, whose logit is subtracted; None if unused.
+        class_index: Index of the class.
+        against_index: Index of a second class, whose logit is subtracted; None if
+            there is none.
         text: The target in words: `cat`, `cat rather than dog`.
     """
 
-    target: int
-    against: int | None = None
+    class_index: int
+    against_index: int | None = None
     text: str
 
     def score(self, logits: Tensor) -> Tensor:
@@ -33,14 +34,16 @@ class AttributionTarget:
         Shapes:
             (N, classes) → (N,)
         """
-        own = logits[:, self.target]
-        return own if self.against is None else own - logits[:, self.against]
+        own = logits[:, self.class_index]
+        return (
+            own if self.against_index is None else own - logits[:, self.against_index]
+        )
 
     def probability(self, logits: Tensor) -> Tensor:
         """Return the probability of the class (among the two, with `against`)."""
-        if self.against is None:
-            return logits.softmax(1)[:, self.target]
-        return logits[:, [self.target, self.against]].softmax(1)[:, 0]
+        if self.against_index is None:
+            return logits.softmax(1)[:, self.class_index]
+        return logits[:, [self.class_index, self.against_index]].softmax(1)[:, 0]
 
 
 def make_target(
@@ -70,13 +73,15 @@ def make_target(
     names = _labels(logits.shape[1], labels)
     class_index = int(logits[0].argmax()) if target is None else names.index(target)
     if against is None:
-        return AttributionTarget(target=class_index, text=names[class_index])
+        return AttributionTarget(class_index=class_index, text=names[class_index])
     against_index = names.index(against)
     if class_index == against_index:
         what = f"{names[class_index]} is compared with itself"
         raise SettingError(what, where="against", fix="use two different classes")
     text = f"{names[class_index]} rather than {names[against_index]}"
-    return AttributionTarget(target=class_index, against=against_index, text=text)
+    return AttributionTarget(
+        class_index=class_index, against_index=against_index, text=text
+    )
 
 
 def _labels(count: int, labels: ClassNames | Sequence[str] | None) -> ClassNames:

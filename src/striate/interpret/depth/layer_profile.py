@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.core.hooks import evaluation_mode, intercept_outputs
-from striate.interpret.activations_at import check_images, forward
+from striate.interpret.activations_at import check_image_batch, forward
 from striate.interpret.attribution.target import logits_of
 
 
@@ -69,7 +69,7 @@ def depth_profile(
         >>> len(layers), layers[0].gradient < layers[-1].gradient / 1000
         (9, True)
     """
-    check_images(x)
+    check_image_batch(x)
     modules = dict(model.named_modules())
     weighted = [name for name, m in modules.items() if name and _weight(m) is not None]
     outputs: list[tuple[str, float]] = []

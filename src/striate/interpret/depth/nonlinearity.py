@@ -143,8 +143,8 @@ def draw_boundary(
     probs = model(grid)[:, 0].sigmoid().view(side, side).numpy()
     image = diverging_colors(probs - 0.5, 0.5)
     positions = ((points / PLANE_LIMIT + 1) / 2 * (side - 1)).round().long().tolist()
-    for (accuracy, up), is_inner in zip(positions, inner.tolist(), strict=True):
-        row, column = side - 1 - up, accuracy
+    for (column, up), is_inner in zip(positions, inner.tolist(), strict=True):
+        row = side - 1 - up
         image[row : row + _DOT, column : column + _DOT] = _INNER if is_inner else _OUTER
     return image
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from striate.core.errors import DataError
 from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import (
-    check_images,
+    check_image_batch,
     forward,
     match_layers,
     module_name,
@@ -87,7 +87,7 @@ def invariance_curves(
     neighbor_distances: dict[str, _NeighborDistances] = {}
     images = 0
     for x, labels in batches:
-        check_images(x)
+        check_image_batch(x)
         original = _outputs(model, x, calls)
         images += len(x)
         for name, values in original.items():
@@ -100,11 +100,11 @@ def invariance_curves(
         raise DataError(
             f"at least two images are required, got {images}", where="batches"
         )
-    unit = {
+    mean_distance = {
         name: distances.total / images for name, distances in neighbor_distances.items()
     }
     return [
-        _curve(transform, row, unit, images)
+        _curve(transform, row, mean_distance, images)
         for transform, row in zip(transforms, tallies, strict=True)
     ]
 
@@ -169,7 +169,10 @@ class _Tally:
 
 
 def _curve(
-    transform: Transform, row: Sequence[_Tally], unit: dict[str, float], images: int
+    transform: Transform,
+    row: Sequence[_Tally],
+    mean_distance: dict[str, float],
+    images: int,
 ) -> InvarianceCurve:
     return InvarianceCurve(
         transform=transform.name,
@@ -179,7 +182,7 @@ def _curve(
         consistency=tuple(t.unchanged / t.count for t in row),
         distance={
             name: tuple(t.distance[name] / t.count / (size or 1.0) for t in row)
-            for name, size in unit.items()
+            for name, size in mean_distance.items()
         },
         images=images,
     )

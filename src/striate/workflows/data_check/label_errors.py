@@ -78,7 +78,7 @@ def find_label_errors(
         validation = CrossValidation(
             subset=subset, preprocess=preprocess, classes=len(labels), recipe=recipe
         )
-        folds = assign_folds(result, recipe.seed)[positions]
+        folds = label_error_folds(result, recipe.seed)[positions]
         for prediction in validation.predictions(folds, tick or _no_progress):
             rows = positions[prediction.rows]
             probs[rows] = prediction.probs
@@ -140,7 +140,7 @@ def usable_source(result: DataCheckResult) -> Source:
     )
 
 
-def assign_folds(result: DataCheckResult, seed: int) -> np.ndarray:
+def label_error_folds(result: DataCheckResult, seed: int) -> np.ndarray:
     """Return the stratified fold of each position, (N,); groups stay together."""
     groups = enumerate(split_groups(result))
     group_names = {i: f"group {k}" for k, members in groups for i in members}

@@ -127,7 +127,7 @@ def explain_image(
         _heatmaps(image, attributions_shown),
     ]
     blocks += _sanity_checks(attributions_shown)
-    truth = f" Label: {image.truth}." if image.truth else ""
+    truth = f" True class: {image.truth}." if image.truth else ""
     target = attributions[0].target
     lead = f"{image.name}.{truth} Explained class: {target.text}."
     table = next(block for block in blocks if isinstance(block, Table))
@@ -138,7 +138,7 @@ def explain_image(
             {"class": labels[i] if labels else i, "probability": float(probs[i])}
             for i in ranked
         ],
-        "target": target.target,
+        "target": target.class_index,
         "target_text": target.text,
         "layer": next((e.layer.call for e in attributions if e.layer), None),
         "attributions": records(table),
@@ -154,13 +154,17 @@ def explain_image(
 
 
 def _map_name(each: Attribution) -> str:
-    return each.method if each.target.against is None else f"{each.method} against"
+    return (
+        each.method if each.target.against_index is None else f"{each.method} against"
+    )
 
 
-def _title(image: ExplainedImage, answer: str) -> str:
-    if image.truth is None or image.truth == answer:
-        return f"Why {answer}?"
-    return f"Why {answer}, not {image.truth}?"
+def _title(image: ExplainedImage, predicted: str) -> str:
+    if image.truth is None:
+        return f"Prediction: {predicted}"
+    if image.truth == predicted:
+        return f"Prediction: {predicted} (correct)"
+    return f"Prediction: {predicted} (wrong, true class {image.truth})"
 
 
 def _attribution(
@@ -231,7 +235,9 @@ def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Ima
 
 def _caption(each: Attribution) -> str:
     words = METHOD_NAMES[each.method]
-    return words if each.target.against is None else f"{words}, {each.target.text}"
+    return (
+        words if each.target.against_index is None else f"{words} ({each.target.text})"
+    )
 
 
 def _detail(each: Attribution) -> str:
@@ -246,7 +252,7 @@ def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
     """Return the table of sanity checks, and a warning for each failed check."""
     rows = tuple(_row(each) for each in attributions)
     layers = dict.fromkeys(
-        f"Layer {each.layer.call}: {each.layer.reason}."
+        f"Target layer {each.layer.call}: {each.layer.reason}."
         for each in attributions
         if each.layer
     )
@@ -269,8 +275,9 @@ def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
             blocks.append(Prose(text=text, tone="warning"))
         elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
             text = (
-                f"{_caption(each)} is almost the same with shuffled weights: it shows "
-                "edges of the image, not what the network learned. Do not trust it."
+                f"{_caption(each)} is almost the same with shuffled weights: it "
+                "depends "
+                "only on the image, not on what the network learned. Do not trust it."
             )
             blocks.append(Prose(text=text, tone="bad"))
         elif each.sanity_checks is not None and not each.sanity_checks.beats_random:

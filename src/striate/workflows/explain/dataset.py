@@ -63,7 +63,7 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
         "sum to one."
     )
     if result.empty:
-        lead += f" {result.empty} of them have an empty heatmap."
+        lead += f" Images with an empty heatmap: {result.empty}."
     return Section(
         title="Heatmaps over the dataset", lead=lead, blocks=tuple(blocks)
     ), data

@@ -14,7 +14,7 @@ from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
 from striate.interpret.activations_at import (
-    check_images,
+    check_image_batch,
     images_at_once,
     iter_activations,
     match_layers,
@@ -140,7 +140,7 @@ class _Reader:
     def batches(self, x: Images) -> Iterator[Tensor]:
         """Yield batches of preprocessed images."""
         if isinstance(x, Tensor):
-            check_images(x)
+            check_image_batch(x)
             size = images_at_once(x.shape[2], x.shape[3], self._size)
             yield from (batch.to(self._device) for batch in torch.split(x, size))
             return

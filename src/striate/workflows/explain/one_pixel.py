@@ -57,13 +57,13 @@ class OnePixelCounts:
 
     gray: Tensor
     labels: Tensor
-    preferences: tuple[ChangedCells, ...]
+    stages: tuple[ChangedCells, ...]
 
     def stage(self, name: str) -> ChangedCells:
         """Return a stage by name."""
-        return next(stage for stage in self.preferences if stage.stage == name)
+        return next(stage for stage in self.stages if stage.stage == name)
 
-    def changes(self, name: str) -> Tensor:
+    def relative_changes(self, name: str) -> Tensor:
         """Return the relative change of each image's count, from input to a stage."""
         first = self.stage(INPUT).counts.double()
         nonempty = first > 0  # an empty image does not change at all
@@ -80,15 +80,13 @@ def count_changes(data: ImageData) -> OnePixelCounts:
         ]
     )
     labels = torch.cat([subset.labels for subset in subsets])
-    return OnePixelCounts(
-        gray=gray, labels=labels, preferences=tuple(one_pixel_shift(gray))
-    )
+    return OnePixelCounts(gray=gray, labels=labels, stages=tuple(one_pixel_shift(gray)))
 
 
 def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
     """Return text, example, tables and distribution of the experiment."""
     counts = count_changes(data)
-    table = _table(counts.preferences)
+    table = _table(counts.stages)
     blocks: list[Block] = [_text(counts), _example(counts), table, _curve(counts)]
     facts: dict[str, Any] = {
         "images": len(counts.gray),
@@ -109,7 +107,7 @@ def _text(counts: OnePixelCounts) -> Prose:
     pooled_change, subsampled_change = (
         stage.mean / (first.mean or 1.0) - 1 for stage in (pooled, subsampled)
     )
-    fewer = float((counts.changes(POOLED) < 0).double().mean())
+    fewer = float((counts.relative_changes(POOLED) < 0).double().mean())
     text = (
         f"Shift by one pixel to the right, over {len(counts.gray):,} images at "
         f"{NOTES_SIDE}×{NOTES_SIDE}: on average {first.mean:.1f} pixels change at the "
@@ -196,7 +194,7 @@ def _curve(counts: OnePixelCounts) -> Curve:
     """Return the cumulative distribution of the relative change of the count."""
     series = []
     for name in (POOLED, SUBSAMPLED):
-        changes = counts.changes(name).sort().values
+        changes = counts.relative_changes(name).sort().values
         if not len(changes):
             continue
         places = [round(i * (len(changes) - 1) / (_STEPS - 1)) for i in range(_STEPS)]
