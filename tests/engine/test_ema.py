@@ -11,7 +11,7 @@ from striate.core.errors import WeightsError
 from striate.engine.callbacks import StepResult
 from striate.engine.ema import EMA
 from striate.engine.weights_io import read_weights
-from striate.finetune.freeze import freeze, frozen
+from striate.finetune.freeze import freeze, frozen_layers
 from support.small_run import SmallRun, network
 
 
@@ -114,6 +114,6 @@ def test_frozen_tensors_are_copied_to_the_bit():
     ema = EMA(model.train(), decay=0.5)
     with flush_denormals():
         ema.on_step_end(result(3))
-    assert frozen(ema.model).parameters
+    assert frozen_layers(ema.model).parameters
     for name, value in ema.state_dict().items():
         assert value.numpy().tobytes() == before[name].numpy().tobytes(), name

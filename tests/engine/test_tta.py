@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from striate.engine.tta import TTA_MODES
-from striate.run.recipe import VIEW_NAMES
+from striate.run.recipe import TTA_NAMES
 
 
 def test_recipe_lists_every_tta_mode():
-    assert tuple(TTA_MODES) == VIEW_NAMES
+    assert tuple(TTA_MODES) == TTA_NAMES
 
 
 def moved(x, down, right):
@@ -59,7 +59,7 @@ def test_tta_of_the_mirror_image_is_equal(name):
     torch.testing.assert_close(logits, flipped_logits)
 
 
-@pytest.mark.parametrize("name", VIEW_NAMES)
+@pytest.mark.parametrize("name", TTA_NAMES)
 def test_tta_does_not_change_its_input(name):
     x = torch.rand(2, 1, 4, 4)
     original = x.clone()

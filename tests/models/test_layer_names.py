@@ -6,15 +6,15 @@ import torch
 from striate.core.errors import UnknownNameError
 from striate.finetune.freeze import freeze
 from striate.finetune.split_model import cut_at
-from striate.interpret.activations_at import features
-from striate.interpret.layer_choice import place
+from striate.interpret.activations_at import match_layers
+from striate.interpret.layer_choice import target_layer
 from striate.models.catalogue import create_model
 
 NAMED = {
     "freeze": lambda model, x, name: freeze(model, name),
     "cut": lambda model, x, name: cut_at(model, x, name),
-    "explain --layer": lambda model, x, name: place(model, x, name),
-    "features": lambda model, x, name: features(model, x, name),
+    "explain --layer": lambda model, x, name: target_layer(model, x, name),
+    "features": lambda model, x, name: match_layers(model, name),
 }
 
 

@@ -141,16 +141,16 @@ def test_it_is_cut_frozen_and_climbed(timm, name):
     model, x = made(name).eval(), probe_batch((3, 64, 64))
     cut = cut_at(model, x)
     features = cut.features(model, x)
-    assert torch.allclose(cut.tail(features), model(x), atol=1e-5)
+    assert torch.allclose(cut.head(features), model(x), atol=1e-5)
     assert features.shape[:2] == (2, model.head_hidden_size)
-    found = find_cut_points(model, x)
-    assert len(found.cuts) >= 4
-    assert found.cuts[-1].name == cut.name
-    kept = freeze(model, cut.body)
+    cut_points = find_cut_points(model, x)
+    assert len(cut_points.cuts) >= 4
+    assert cut_points.cuts[-1].name == cut.name
+    frozen = freeze(model, cut.backbone)
     model.train()(x).sum().backward()
-    learnt = {n for n, p in model.named_parameters() if p.grad is not None}
-    assert learnt == {f"{heads(model)}weight", f"{heads(model)}bias"}
-    assert freeze(model, cut.body).sha256 == kept.sha256  # statistics too
+    trainable = {n for n, p in model.named_parameters() if p.grad is not None}
+    assert trainable == {f"{heads(model)}weight", f"{heads(model)}bias"}
+    assert freeze(model, cut.backbone).sha256 == frozen.sha256  # statistics too
 
 
 def heads(model):

@@ -36,7 +36,8 @@ from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.optim import make_optimizer
 from striate.engine.stepper import DEFAULT_EXECUTION, Stepper
 from striate.engine.tta import TTA_MODES
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.parse_settings import make_recipe
+from striate.run.recipe import Recipe
 from striate.workflows.train import auto_settings, autotune
 from striate.workflows.train import ranks as ranks_module
 
@@ -302,14 +303,16 @@ def check_auto_settings(group):
     with pytest.MonkeyPatch.context() as patch:
         if not group.is_main:
             patch.setattr(
-                auto_settings, "_found", lambda *options: pytest.fail("found out twice")
+                auto_settings,
+                "_choose",
+                lambda *options: pytest.fail("found out twice"),
             )
-        decided = auto_settings.decide(recipe, model, images, group)
-    sizes = group.all_gather_object(decided.recipe.images_a_step, "the batch size")
-    rates = group.all_gather_object(decided.recipe.rate, "the rate")
+        decided = auto_settings.resolve_auto_settings(recipe, model, images, group)
+    sizes = group.all_gather_object(decided.recipe.images_per_step, "the batch size")
+    rates = group.all_gather_object(decided.recipe.max_lr, "the rate")
     assert sizes == [32, 32]
     assert rates[0] == rates[1] > 0
-    assert bool(decided.tried) is group.is_main
+    assert bool(decided.lr_range) is group.is_main
 
 
 def check_nonfinite(group):

@@ -90,8 +90,8 @@ def test_threshold_is_chosen_on_validation_and_evaluated_on_test(make_run):
     assert threshold.uncalibrated == pytest.approx(expected)
     predicted = test.probs[:, 0] >= threshold.uncalibrated - 1e-12
     counts = result.evaluation.overall.counts
-    assert counts.found == (predicted & (test.truth == 0)).sum()
-    assert counts.alarms == (predicted & (test.truth == 1)).sum()
+    assert counts.tp == (predicted & (test.truth == 0)).sum()
+    assert counts.fp == (predicted & (test.truth == 1)).sum()
     assert counts.count == 300
     low, high = threshold.expected_recall
     assert low < 0.9 < high
@@ -112,9 +112,9 @@ def test_by_columns(make_run):
     overall = result.evaluation.overall.counts
     assert [mono.value, poly.value] == ["mono", "poly"]
     assert mono.counts.count == poly.counts.count == 150
-    assert mono.counts.found + poly.counts.found == overall.found
+    assert mono.counts.tp + poly.counts.tp == overall.tp
     zero, one = result.evaluation.by["probability"]  # class numbers: 0 is the defect
-    assert (zero.counts.missed, one.counts.found) == (overall.missed, 0)
+    assert (zero.counts.fn, one.counts.tp) == (overall.fn, 0)
     assert (zero.roc_auc, one.roc_auc) == (None, None)
     assert operating_point(make_run(), "defect", by="kind").request.by == ("kind",)
 

@@ -181,7 +181,7 @@ def test_no_mfu_for_a_model_that_needs_real_values(
     model = create_model("tutorial_gray", num_classes=2, image_size=8)
     assert make_laps(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
     monkeypatch.setattr(autotune_module, "audit", refuses)
-    assert make_laps(model, data, recipe, True).peak == 0.0
+    assert make_laps(model, data, recipe, True).peak_flops == 0.0
 
 
 def test_the_progress_line_shows_mfu_and_bottleneck(monkeypatch):
@@ -192,8 +192,8 @@ def test_the_progress_line_shows_mfu_and_bottleneck(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     moments = iter([0.0, 1.0, 2.0])
-    stream, laps = Terminal(), ThroughputMeter(macs=1_000_000, peak=1e9)
-    words = {"clock": lambda: next(moments), "speed": laps.words}
+    stream, laps = Terminal(), ThroughputMeter(macs=1_000_000, peak_flops=1e9)
+    words = {"clock": lambda: next(moments), "speed": laps.summary}
     with TrainingProgress(stream=stream, **words) as progress:
         progress.start(epochs=1, steps=10, images=320)
         for step in (1, 2, 3):

@@ -204,7 +204,7 @@ def test_the_whole_batch_is_listed_if_the_image_is_unknown(
     striate, shared_folder, monkeypatch
 ):
     """Only the loss is not finite: five images are printed, all are recorded."""
-    from striate.engine import step as engine
+    from striate.engine import gradient_accumulation as engine
 
     real = engine.total_loss
     monkeypatch.setattr(engine, "total_loss", lambda *words: real(*words) / 0)

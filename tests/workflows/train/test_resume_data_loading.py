@@ -163,7 +163,7 @@ def test_shards_held_in_memory_make_the_run_inexact(streamed, tmp_path, monkeypa
     """In memory the order is another one, so the run is inexact."""
     folder = write_shards(tmp_path / "shards")
     run = stopped(folder, step=14)
-    monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 10**6)
+    monkeypatch.setattr(shards, "MOST_HELD", 10**6)
     infos = []
     st.resume(run, on_resume=infos.append, quiet=True)
     reason = "order: shard by shard, now image by image"
