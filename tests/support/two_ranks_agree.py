@@ -305,7 +305,7 @@ def check_auto_settings(group):
             patch.setattr(
                 auto_settings,
                 "_choose",
-                lambda *options: pytest.fail("found out twice"),
+                lambda *options: pytest.fail("chosen twice"),
             )
         decided = auto_settings.resolve_auto_settings(recipe, model, images, group)
     sizes = group.all_gather_object(decided.recipe.images_per_step, "the batch size")
