@@ -61,8 +61,8 @@ def module_name(call: str) -> str:
 def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
     """Run one batch until all calls have run; return their outputs.
 
-    Later layers are not computed. The caller protects the model (`evaluation_mode`) and sets
-    the gradient mode.
+    Later layers are not computed. The caller protects the model (`evaluation_mode`) and
+    sets the gradient mode.
 
     Raises:
         StriateError: A call did not run, or its output is not a tensor.
