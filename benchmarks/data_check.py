@@ -27,7 +27,7 @@ from scipy.fft import dctn
 
 from elpv import write_csv
 from record import save
-from striate.data.check.check import check_images
+from striate.data.check.check import check_dataset
 from striate.data.check.duplicates import connected_components
 from striate.data.check.image_stats import examine_pixels
 from striate.data.check.near_duplicates import (
@@ -141,7 +141,7 @@ def timed(data: str | Path, rounds: int) -> str:
     walls, cores = [], []
     for _ in range(rounds):
         wall, used = time.perf_counter(), processor_seconds()
-        found = check_images(data)
+        found = check_dataset(data)
         walls.append(time.perf_counter() - wall)
         cores.append(processor_seconds() - used)
     told = "; ".join(f.what for f in found.findings) or "nothing"

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from record import mean_deviation, save
+from striate.run.parse_settings import make_recipe
 from striate.run.presets import PRESETS
-from striate.run.recipe import make_recipe
 from striate.workflows.train.train import train_recipe
 
 SEEDS = range(4)

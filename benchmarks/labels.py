@@ -19,7 +19,7 @@ import numpy as np
 
 from record import save
 from striate.core.seeds import numpy_generator
-from striate.data.check.check import check_images
+from striate.data.check.check import check_dataset
 from striate.data.check.label_errors import ConfidentLearning
 from striate.data.find_source import find_source
 from striate.data.sources.source import Source, from_arrays
@@ -103,7 +103,7 @@ def table(name: str, seeds: int) -> str:
     seconds, estimates, agreements = [], [], []
     for seed in range(seeds):
         planted, changed = flipped(source, seed)
-        checked = find_label_errors(check_images(planted, near=False))
+        checked = find_label_errors(check_dataset(planted, near=False))
         label_errors = checked.label_errors
         assert label_errors is not None
         result = label_errors.analysis

@@ -24,8 +24,8 @@ from elpv import write_csv
 from record import mean_deviation, save
 from striate.models.catalogue import register_model
 from striate.models.resnet import BLOCKS, IMAGENET, ResNetConfig, resnet
+from striate.run.parse_settings import make_recipe
 from striate.run.presets import PRESETS
-from striate.run.recipe import make_recipe
 from striate.run.run import Run
 from striate.workflows.train.train import train_recipe
 

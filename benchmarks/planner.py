@@ -30,11 +30,11 @@ from record import save
 from speeds import speeds
 from striate.core.malloc import keep_freed_memory
 from striate.data.image_data import ImageData
-from striate.finetune.cut_points import ladder
-from striate.finetune.split_model import probe
+from striate.finetune.cut_points import find_cut_points
+from striate.finetune.split_model import probe_batch
 from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.run.setup import build, load_recipe, place, resolve
+from striate.run.setup import build_model, load_recipe, prepare_model, resolve_recipe
 from striate.run.transfer_plan import LOGISTIC
 from striate.workflows.transfer.heads import TUNED
 from striate.workflows.transfer.options import TransferOptions
@@ -103,11 +103,11 @@ def fewer(data: ImageData) -> ImageData:
 
 def cuts_of(recipe: Recipe, data: ImageData) -> list[str]:
     """Return the names of every cut but the last."""
-    full = resolve(recipe, data)
-    model = build(full, data)
-    place(model, data, full)
-    x = probe((data.in_chans, *data.image_size))
-    return [cut.name for cut in ladder(model, x).cuts[:-1]]
+    full = resolve_recipe(recipe, data)
+    model = build_model(full, data)
+    prepare_model(model, data, full)
+    x = probe_batch((data.in_chans, *data.image_size))
+    return [cut.name for cut in find_cut_points(model, x).cuts[:-1]]
 
 
 def went(name: str, run: Run, seconds: float) -> Way:

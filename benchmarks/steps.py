@@ -3,7 +3,7 @@
 Goal: at 128 images a step, ≥ 1.5 times eager NCHW and ≥ 1.0 times the best of
 {NCHW, NHWC} × {eager, compiled} and Keras, on every small network, without being told
 how. `lenet5_modern` misses the first (docs/notebook/training-speed.md). Ours is the
-real path: `fit` over `Batches`, in the way that `settle` chooses;
+real path: `fit` over `Batches`, in the way that `autotune` chooses;
 `striate fp32` is the same held to single precision, as all peers are. Peers get their
 batch ready-made. All take turns in one run, on as many threads each; Keras in a
 process of its own that waits while others run. `--rounds` ≥ 7.
@@ -41,9 +41,9 @@ from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.throughput import ThroughputMeter, measure_peak_flops
 from striate.models.catalogue import create_model
-from striate.run.builders import way_of
+from striate.run.builders import recipe_execution
 from striate.run.recipe import Recipe
-from striate.workflows.train.autotune import settle
+from striate.workflows.train.autotune import autotune
 
 BATCH = 128
 NETWORKS = {
@@ -130,7 +130,7 @@ def chosen(model: nn.Module, data: ImageData) -> ExecutionConfig:
     """Return what the program itself chooses for a long run, measured afresh."""
     recipe = Recipe(data="digits", epochs=1_000, batch_size=BATCH, cache="off")
     recipe = Recipe(**{**recipe.as_dict(), "compile": "off"})
-    return way_of(settle(copy.deepcopy(model), data, recipe).recipe)
+    return recipe_execution(autotune(copy.deepcopy(model), data, recipe).recipe)
 
 
 def images(channels: int, side: int) -> ImageData:

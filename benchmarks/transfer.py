@@ -32,7 +32,7 @@ from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
 from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.run.setup import build, load_recipe, resolve
+from striate.run.setup import build_model, load_recipe, resolve_recipe
 from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.transfer import transfer_recipe
 
@@ -139,7 +139,9 @@ def main() -> None:
             cache="off",  # no feature is kept from round to round
         )
         data = load_recipe(recipe)
-        model = build(resolve(recipe, data), data).to(memory_format=torch.channels_last)
+        model = build_model(resolve_recipe(recipe, data), data).to(
+            memory_format=torch.channels_last
+        )
         tutorial = Tutorial(model, data)
         rows: list[tuple[float, float, float]] = []
         for i in range(options.rounds):

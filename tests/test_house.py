@@ -189,7 +189,8 @@ FLAGS = {
         "--weight-decay --white-level --workers"
     ),
     "evaluate": (
-        "--band --by --data --json --operating-point --out --overwrite --part --recall"
+        "--by --data --json --operating-point --out --overwrite --recall "
+        "--selective-accuracy --split"
     ),
     "predict": "--json --layers --out",
     "summary": (
@@ -200,7 +201,7 @@ FLAGS = {
         "--against --image-size --in-chans --json --layer --method --num-classes "
         "--open --out --overwrite --sections --seed --target --unit --weights"
     ),
-    "compare": "--html --json --part",
+    "compare": "--html --json --split",
     "data": "--json",
     "data check": (
         "--csv --html --json --labels --near --quiet --ranking --since --workers"

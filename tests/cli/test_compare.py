@@ -17,37 +17,37 @@ def runs(tmp_path):
     return first, second
 
 
-def test_it_prints_and_changes_nothing(striate, runs, tmp_path):
+def test_prints_and_changes_nothing(striate, runs, tmp_path):
     before = snapshot(tmp_path)
     said = striate("compare", "first", "second")  # names below runs/train
     assert (said.code, said.err) == (0, "")
     for text in (
         "A  first",
         "lr  0.003  0.5",
-        "B gets 9 images right that A gets wrong, and 0 wrong that A gets right",
-        "+22.5 points of accuracy",
+        "B classifies 9 images correctly that A gets wrong, and 0 wrong that A gets",
+        "+22.5 percentage points (95 % interval",
         "p = 0.0039: B is better.",
         "McNemar's exact test; Tango's score interval.",
-        "--html FILE keeps a page",
+        "--html FILE writes a report",
     ):
         assert text in said.out
     assert snapshot(tmp_path) == before
 
 
 def test_json(striate, runs):
-    found = striate("compare", *runs, "--json").json
-    assert found["split"] == "test"
-    (match,) = found["matches"]
-    assert (match["first"], match["second"], match["how"]) == ("A", "B", "images")
-    assert match["p"] == match["p_corrected"] == 2 / 2**9
-    (pairing,) = match["pairings"]
+    data = striate("compare", *runs, "--json").json
+    assert data["split"] == "test"
+    (test,) = data["tests"]
+    assert (test["first"], test["second"], test["method"]) == ("A", "B", "mcnemar")
+    assert test["p"] == test["p_holm"] == 2 / 2**9
+    (pairing,) = test["pairings"]
     counts = [pairing[name] for name in ("both", "gained", "lost", "neither")]
     assert counts == [31, 9, 0, 0]
     assert pairing["classes"]["across"]["gained"] == 5
-    assert len(match["flips"]) == 9
-    assert match["flips"][0]["right"] == [0, 1]
-    assert found["sides"][0]["runs"][0]["run"] == str(runs[0])
-    assert found["differing"][0] == {
+    assert len(test["flipped_images"]) == 9
+    assert test["flipped_images"][0]["correct"] == [0, 1]
+    assert data["groups"][0]["runs"][0]["run"] == str(runs[0])
+    assert data["setting_differences"][0] == {
         "name": "lr",
         "values": ["0.003", "0.5"],
         "setting": True,
@@ -59,8 +59,8 @@ def test_html(striate, runs, tmp_path):
     said = striate("compare", *runs, "--html", page)
     assert said.code == 0
     assert f"report  {page}" in said.out
-    assert "B right, A wrong: 9 images" in page.read_text()
-    assert "--html FILE keeps" not in said.out
+    assert "B correct, A wrong: 9 images" in page.read_text()
+    assert "--html FILE writes" not in said.out
     said = striate("compare", *runs, "--json", "--html", page)
     assert said.json["split"] == "test"
 
@@ -88,8 +88,8 @@ def test_too_few(striate, runs, given):
     assert said.out == ""
 
 
-def test_one_is_told_so(striate, runs):
-    assert "takes two runs, got 1" in striate("compare", "first").err
+def test_one_run_is_refused(striate, runs):
+    assert "needs two runs, got 1" in striate("compare", "first").err
 
 
 def test_a_misspelt_run(striate, runs):
@@ -103,14 +103,14 @@ def test_a_stopped_run(striate, runs):
     said = striate("compare", *runs)
     assert said.code == 2
     assert "it stopped (the loss became NaN)" in said.err
-    assert "leave them out, or train them to the end" in said.err
+    assert "leave them out, or finish their training" in said.err
 
 
 def test_other_classes(striate, runs, tmp_path):
     other = made_run(tmp_path / "other", [True] * 4, classes=("up", "left"))
     said = striate("compare", runs[0], other)
     assert said.code == 2
-    assert "the runs know different classes" in said.err
+    assert "the runs have different classes" in said.err
 
 
 def test_a_mistake_as_json(striate, runs):

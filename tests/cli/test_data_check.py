@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from striate.cli import data_check
 from striate.core.errors import DataError
-from striate.data.check.check import check_images
+from striate.data.check.check import check_dataset
 from striate.data.check.leaks import LeakImpact, leak_impact
 from striate.data.load import load_data
 from support.images import encoded, pil_image, snapshot, write_folder, write_table
@@ -67,7 +67,7 @@ def members(finding):
 def test_the_flags_are_frozen():
     """A flag that a user's script may hold changes only on purpose."""
     parser = argparse.ArgumentParser()
-    data_check.configure(parser)
+    data_check.configure_data_check(parser)
     flags = {flag for action in parser._actions for flag in action.option_strings}
     expected = (
         "--near --labels --ranking --since --html --csv --workers --quiet --help -h"
@@ -354,17 +354,17 @@ def test_classes_without_training_images(findings_of, photos):
 def test_ten_thousand_classes():
     """A catalogue: one image a thing; told in words, not in ten thousand lines."""
     from striate.data.sources.source import from_arrays
-    from striate.report.html import render
+    from striate.report.html import render_page
     from striate.workflows.data_check.findings import data_check_blocks, data_check_page
 
     pixels = np.random.default_rng(0).integers(0, 256, (10_000, 16, 16), np.uint8)
     source = from_arrays("things", pixels, [f"thing {k}" for k in range(10_000)])
-    findings = check_images(source, near=False)
+    findings = check_dataset(source, near=False)
     tiny = next(f for f in findings.findings if f.kind == "tiny-class")
     assert tiny.what.startswith("10,000 classes with fewer than 10 training images")
     assert tiny.what.endswith("and 9,995 more")
     assert len(data_check_blocks(findings)) < 10
-    assert len(render(data_check_page(findings))) < 3_000_000
+    assert len(render_page(data_check_page(findings))) < 3_000_000
 
 
 # --- outliers
@@ -470,7 +470,7 @@ def test_an_image_removed_before_the_page_is_made(photos, monkeypatch):
     from striate.workflows.data_check.findings import data_check_page
 
     shutil.copy(photos / "bark/03.png", photos / "cloth/twin.png")
-    findings = check_images(photos, near=False)
+    findings = check_dataset(photos, near=False)
     shutil.rmtree(photos)
     titles = [section.title for section in data_check_page(findings).sections]
     assert titles == ["Summary", "Same image, different labels", "Classes"]
@@ -523,7 +523,7 @@ def test_the_table_joins_given_groups_and_copies(striate, tmp_path):
 
 
 def test_progress_is_shown_to_a_terminal_only(striate, photos, monkeypatch, capsys):
-    from striate.report import progress_bar as bars
+    from striate.report import progress as bars
 
     result = striate("data", "check", photos, "--near", "off")
     assert result.err == ""

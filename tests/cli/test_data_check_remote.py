@@ -10,7 +10,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from striate.data.check.check import check_images
+from striate.data.check.check import check_dataset
 from striate.data.shards import index
 from striate.workflows.data_check.findings import data_check_page
 from striate.workflows.data_check.thumbnails import common_folder
@@ -121,7 +121,7 @@ def test_no_image_is_decoded_in_this_process(photos, monkeypatch):
 
     monkeypatch.setattr(index, "decode_image", dies)
     monkeypatch.setattr("striate.data.check.image_stats.decode_with_info", dies)
-    data = check_images(pack_result(photos), near=False)
+    data = check_dataset(pack_result(photos), near=False)
     assert (len(data.items), len(data.quarantined)) == (26, 3)
 
 
@@ -218,7 +218,7 @@ def test_a_table_cannot_name_them(striate, tmp_path, elsewhere, place):
 
 
 def test_images_gone_before_the_page_is_made(memory, photos):
-    data = check_images(uploaded(memory, photos), near=False)
+    data = check_dataset(uploaded(memory, photos), near=False)
     memory.store.clear()
     titles = [section.title for section in data_check_page(data).sections]
     assert titles[0] == "Summary"
@@ -226,7 +226,7 @@ def test_images_gone_before_the_page_is_made(memory, photos):
 
 def test_an_address_keeps_its_slashes(memory, photos):
     memory.pipe("/bucket/s.tar", pack_result(photos).read_bytes())
-    data = check_images("memory://bucket/s.tar", near=False)
+    data = check_dataset("memory://bucket/s.tar", near=False)
     assert common_folder(data) == "memory://bucket/s.tar/"
 
 

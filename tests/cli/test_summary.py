@@ -14,7 +14,7 @@ from torch import nn
 import striate as st
 from striate.audit.network import ForwardError
 from striate.core.errors import StriateError
-from striate.run.target import SummaryRequest, resolve
+from striate.run.target import SummaryRequest, resolve_target
 
 FILE = """
 import torch
@@ -179,7 +179,7 @@ def test_a_file_with_a_dataclass_of_late_annotations(tmp_path):
         "        super().__init__(4, (sizes or Sizes()).classes)\n"
         "        self.sizes = sizes or Sizes()\n"
     )
-    model = resolve(f"{path}:Net", SummaryRequest(), real=True).model
+    model = resolve_target(f"{path}:Net", SummaryRequest(), real=True).model
     assert typing.get_type_hints(type(model.sizes)) == {"classes": int}
     assert "late" not in sys.modules
 
@@ -214,7 +214,7 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
 
 MISTAKES = {
     "vgg61": "did you mean vgg19 or vgg16",
-    "nowhere": "no network is 'nowhere'",
+    "nowhere": "there is no network 'nowhere'",
     "absent.py:Net": "no such file",
     "net.py:Absent": "it has: Broken, Looks, Net, Peeks",
     "net.py:Net(": "is no class",
@@ -282,7 +282,7 @@ def test_table_fits_the_terminal(striate, monkeypatch):
     monkeypatch.setattr(Console, "is_terminal", True)
     monkeypatch.setenv("COLUMNS", "80")
     said = striate("summary", "lenet5")
-    assert "No room for: " in said.out
+    assert "Hidden columns (terminal too narrow): " in said.out
 
 
 def test_a_run_folder(striate, shared_run):

@@ -50,7 +50,7 @@ STEPS = 6
 STARTING = 10.0  # seconds for both to have begun on a busy machine
 
 
-def test_one_process_two_processes_and_a_killed_one(striate, shared_folder):
+def test_one_process_two_processes_and_a_restart(striate, shared_folder):
     """The same curve; after SIGKILL of rank 0 torchrun's restart ends bit for bit."""
     words = "train", shared_folder, *SHORT, "--out"
     assert striate(*words, "one", "--quiet").code == 0
@@ -68,7 +68,7 @@ def test_one_process_two_processes_and_a_killed_one(striate, shared_folder):
 
 
 @pytest.mark.slow
-def test_the_same_with_more_images(striate):
+def test_a_restart_with_more_images(striate):
     assert striate(*SETTINGS, "--out", "one", "--quiet").code == 0
     whole = trained("two")
     assert whole.code == 0, whole.said
@@ -90,7 +90,7 @@ def test_the_same_with_more_images(striate):
         ("raise", "a fault of its own"),
     ],
 )
-def test_a_fault_is_named_and_nothing_is_left(kind, words, rank):
+def test_a_fault_names_its_rank_and_leaves_no_process(kind, words, rank):
     ended = trained("run", fault=f"{kind}:{rank}:7")
     assert ended.code == 1
     assert words in ended.said
@@ -114,7 +114,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step():
 
 
 @pytest.mark.slow
-def test_nobody_outlives_torchrun():
+def test_no_rank_outlives_torchrun():
     trained("run", "--epochs", "60", fault="orphan:1:7")  # it is seen within a second
     for _ in range(60):
         if not left_behind("run"):
@@ -125,7 +125,7 @@ def test_nobody_outlives_torchrun():
 
 
 @pytest.mark.slow
-def test_a_number_that_is_none_on_one_rank_stops_all():
+def test_nan_on_one_rank_stops_all():
     ended = trained("run", fault="nan:1:7")
     assert ended.code == 1
     assert "on rank 1" in ended.said
@@ -133,7 +133,7 @@ def test_a_number_that_is_none_on_one_rank_stops_all():
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_goes_on_with_the_same_curve(striate):
+def test_resume_with_another_number_of_processes(striate):
     whole = trained("two")
     assert whole.code == 0, whole.said
     trained("run", fault="term:1:20")
@@ -144,13 +144,13 @@ def test_another_number_of_processes_goes_on_with_the_same_curve(striate):
 
 
 def kills(draw, count):
-    """Return kills of either rank before any step, as a run comes by them."""
+    """Return kills of either rank before random steps."""
     steps = sorted(draw.choices(range(STEPS), k=count))
     return [f"kill:{draw.randrange(2)}:{step}" for step in steps]
 
 
 class Launcher:
-    """What torchrun does, with forks in place of processes that import torch anew."""
+    """Do what torchrun does, with forks instead of new processes."""
 
     def __init__(self, forks, patience=PATIENCE):
         self.forks = forks
@@ -178,7 +178,7 @@ class Launcher:
 
 
 def killed_and_started_again(forks, words, faults):
-    """Start a run again after each fault; whoever is left must go and say why."""
+    """Restart a run after each fault; the other rank must end with a message."""
     launcher = Launcher(forks)
     for attempt, fault in enumerate(faults):
         codes, seconds = launcher.start(words, attempt, ",".join(faults))
@@ -193,7 +193,7 @@ def killed_and_started_again(forks, words, faults):
 
 
 def test_ten_kills(forks, shared_folder, tmp_path):
-    """F1: any rank, any step; it ends as the run that was not killed."""
+    """F1: any rank, any step; the result equals that of an uninterrupted run."""
     words = "train", shared_folder, *SHORT, "--out"
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert Launcher(forks).start((*words, whole))[0] == [0, 0]
@@ -210,10 +210,10 @@ def test_ten_kills(forks, shared_folder, tmp_path):
         ("kill:1:0", "died"),
     ],
 )
-def test_stopped_astray_or_dead_before_the_first_exchange(
+def test_a_rank_stopped_or_dead_before_the_first_all_reduce(
     forks, shared_folder, tmp_path, fault, words
 ):
-    """F2: found and named, where gloo by itself would wait 30 minutes.
+    """F2: found within seconds, where gloo by itself would wait 30 minutes.
 
     With the usual patience it takes 15 s at most: `test_a_fault_is_named_…` has it.
     """

@@ -107,7 +107,7 @@ def test_the_end_of_a_run_can_be_repeated(striate):
     assert run.recipe.fraction == 0.3
     facts = run.manifest["data"]
     assert facts["used"] + facts["spare"] == facts["seen"] == 1797
-    whole = striate("evaluate", "run", "--part", "train", "--json").json["count"]
+    whole = striate("evaluate", "run", "--split", "train", "--json").json["count"]
     assert (
         whole
         == len(run.data.subset("train"))

@@ -99,7 +99,7 @@ ALONE = [
 
 
 @pytest.mark.parametrize("border", PADDING)
-@pytest.mark.parametrize(("draws", "matrix"), ALONE, ids=[str(d) for d, _ in ALONE])
+@pytest.mark.parametrize(("values", "matrix"), ALONE, ids=[str(d) for d, _ in ALONE])
 def test_each_alone_is_opencvs(values, matrix, border):
     """Positive angles turn counter-clockwise; pixels' values stand at their middles."""
     image = smooth()

@@ -18,7 +18,7 @@ from striate.data.shards.index import LocalShards
 from striate.data.sources import remote
 from striate.data.sources.remote import (
     RemoteFiles,
-    download,
+    download_file,
     open_filesystem,
     read_remote,
 )
@@ -202,7 +202,7 @@ def test_downloads_are_complete_or_absent(memory, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(memory), "get_file", half)
     with pytest.raises(DataError, match="the line broke"):
-        download("memory://a.tar", tmp_path / "a.tar")
+        download_file("memory://a.tar", tmp_path / "a.tar")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Frozen is frozen: in every network with batch norm, in any loop, and it is proven."""
+"""Freezing: weights and statistics of every network with batch norm, in any loop."""
 
 import copy
 
@@ -12,8 +12,8 @@ from striate.core.errors import SettingError, UnknownNameError, WeightsError
 from striate.finetune.freeze import (
     check_frozen,
     freeze,
-    frozen,
-    keep_frozen,
+    freeze_stats_of_frozen,
+    frozen_layers,
     unfreeze,
 )
 from striate.models.catalogue import model_entries, model_entry
@@ -53,7 +53,7 @@ def cheap(name):
 
 
 def one_step(model, x):
-    """Learn as any loop does, which knows nothing of frozen layers."""
+    """Train as an ordinary loop does, without any care for frozen layers."""
     model.train()
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=0.1, weight_decay=0.1)
@@ -65,22 +65,22 @@ def one_step(model, x):
 @pytest.mark.parametrize("name", list(normed()))
 def test_frozen_in_every_network_with_batch_norm(name):
     model, x = cheap(name)
-    everything = {n: t.clone() for n, t in model.state_dict().items()}
+    before_step = {n: t.clone() for n, t in model.state_dict().items()}
     heads = tuple(f"{name}." for name in model.classifiers)
     layers = [n for n, m in model.named_modules() if n and not any(m.children())]
     before = freeze(model, [n for n in layers if not f"{n}.".startswith(heads)])
     one_step(model, x)
-    assert frozen(model) == before
+    assert frozen_layers(model) == before
     check_frozen(model, before.sha256)
     moved = {
-        n for n, t in model.state_dict().items() if not torch.equal(t, everything[n])
+        n for n, t in model.state_dict().items() if not torch.equal(t, before_step[n])
     }
-    assert moved  # the head has learned
+    assert moved  # the head was trained
     assert all(n.startswith(heads) for n in moved)
 
 
-def test_without_being_held_a_batch_norm_drifts():
-    """What every tutorial does: the guard above would see it."""
+def test_requires_grad_alone_lets_batch_norm_drift():
+    """What most tutorials do: the test above would find it."""
     model, x = cheap("cifar_resnet20")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("fc."))
@@ -89,27 +89,27 @@ def test_without_being_held_a_batch_norm_drifts():
     assert not torch.equal(model.bn1.running_mean, before)
 
 
-def test_what_a_user_froze_by_hand_is_held_too():
+def test_statistics_of_layers_frozen_by_requires_grad():
     model, x = cheap("cifar_resnet20")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("fc."))
-    before = keep_frozen(model)
+    before = freeze_stats_of_frozen(model)
     one_step(model, x)
-    assert frozen(model) == before
+    assert frozen_layers(model) == before
 
 
-def test_a_batch_norm_that_learns_half_is_left_alone():
+def test_a_half_frozen_batch_norm_keeps_its_mode():
     norm = nn.BatchNorm2d(2)
     norm.weight.requires_grad_(False)
-    assert keep_frozen(nn.Sequential(norm, nn.Linear(1, 1))).parameters == 2
+    assert freeze_stats_of_frozen(nn.Sequential(norm, nn.Linear(1, 1))).parameters == 2
     assert norm.train().training
 
 
-def test_batch_norms_without_parameters_are_held_by_name():
+def test_batch_norm_without_parameters_is_frozen_by_name():
     model = nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.Linear(2, 3))
     before = freeze(model, "0")
     one_step(model, torch.rand(2, 2))
-    assert frozen(model) == before
+    assert frozen_layers(model) == before
 
 
 def test_the_rest_of_the_network_still_trains():
@@ -119,19 +119,19 @@ def test_the_rest_of_the_network_still_trains():
     assert model.training
     assert model.layer2.training
     assert not model.bn1.training
-    held = [m for m in model.layer1.modules() if isinstance(m, _NormBase)]
-    assert not any(module.training for module in held)
+    norms = [m for m in model.layer1.modules() if isinstance(m, _NormBase)]
+    assert not any(module.training for module in norms)
     assert not any(module.training for module in model.eval().modules())
 
 
-def test_a_copy_is_frozen_for_itself():
+def test_a_copy_stays_frozen_when_the_original_is_unfrozen():
     model, x = cheap("cifar_resnet20")
     before = freeze(model, ["conv*", "bn*"])
     twin = copy.deepcopy(model)
     unfreeze(model)
     one_step(twin, x)
-    assert frozen(twin) == before
-    assert frozen(model).layers == ()
+    assert frozen_layers(twin) == before
+    assert frozen_layers(model).layers == ()
     one_step(model, x)
     assert not torch.equal(model.bn1.running_mean, twin.bn1.running_mean)
 
@@ -143,10 +143,10 @@ def test_tied_weights_count_once():
     assert freeze(model, ["0", "1"]).parameters == 9
 
 
-def test_the_hash_sees_the_smallest_change():
+def test_the_hash_changes_with_a_single_bit():
     model, _ = cheap("cifar_resnet20")
     before = freeze(model, ["conv*", "bn*"])
-    assert frozen(model.to(memory_format=torch.channels_last)) == before
+    assert frozen_layers(model.to(memory_format=torch.channels_last)) == before
     model.bn1.running_var[3] = torch.nextafter(
         model.bn1.running_var[3], torch.tensor(9.0)
     )
@@ -154,19 +154,19 @@ def test_the_hash_sees_the_smallest_change():
         check_frozen(model, before.sha256)
 
 
-def test_patterns_that_fit_nothing_name_the_nearest():
+def test_a_pattern_without_match_names_the_nearest_layer():
     model, _ = cheap("mobilenet_v2")
     with pytest.raises(
-        UnknownNameError, match="no layer is called 'fetures\\*'"
+        UnknownNameError, match="no layer matches 'fetures\\*'"
     ) as caught:
         freeze(model, ["features.0", "fetures*"])
     assert "did you mean features" in caught.value.fix
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_patterns_that_fit_everything_are_refused_before_anything_is_frozen():
+def test_freezing_all_layers_is_refused():
     model, _ = cheap("cifar_resnet20")
-    with pytest.raises(SettingError, match="nothing is left to learn") as caught:
+    with pytest.raises(SettingError, match="no layer is left to train") as caught:
         freeze(model, "*")
     assert "leave a layer out, such as fc" in caught.value.fix
     assert all(p.requires_grad for p in model.parameters())

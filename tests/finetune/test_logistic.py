@@ -1,4 +1,4 @@
-"""Logistic heads against scikit-learn, and folds that leak nothing."""
+"""Logistic regression against scikit-learn, and folds without leaks."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
 from striate.core.errors import DataError
-from striate.finetune.logistic import FOLDS, PENALTIES, folds, logistic
+from striate.finetune.logistic import FOLDS, PENALTIES, assign_folds, fit_logistic
 
 
 def blobs(count=240, width=6, classes=3, seed=0):
@@ -17,102 +17,104 @@ def blobs(count=240, width=6, classes=3, seed=0):
     return centers[y] + torch.randn(count, width, generator=draw), y
 
 
-def test_it_is_scikit_learns_answer():
+def test_equals_scikit_learn():
     x, y = blobs()
     x = x * torch.tensor([1, 10, 0.1, 1, 1, 100]) + 5
-    fitted = logistic(x, y, 3, penalty=0.03)
-    mean, spread = x.mean(0), x.std(0, correction=0)
+    fitted = fit_logistic(x, y, 3, penalty=0.03)
+    mean, std = x.mean(0), x.std(0, correction=0)
     oracle = LogisticRegression(C=1 / (0.03 * len(y)), tol=1e-9, max_iter=5000)
-    oracle.fit(((x - mean) / spread).double().numpy(), y.numpy())
-    ours = (x.double() @ fitted.weight.T + fitted.bias).softmax(1).numpy()
-    theirs = oracle.predict_proba(((x - mean) / spread).double().numpy())
-    assert np.abs(ours - theirs).max() < 1e-4
+    oracle.fit(((x - mean) / std).double().numpy(), y.numpy())
+    probs = (x.double() @ fitted.weight.T + fitted.bias).softmax(1).numpy()
+    oracle_probs = oracle.predict_proba(((x - mean) / std).double().numpy())
+    assert np.abs(probs - oracle_probs).max() < 1e-4
 
 
-def test_more_features_than_rows_is_scikit_learns_answer_too():
+def test_equals_scikit_learn_with_more_features_than_rows():
     """There it is fitted in the space that the rows span."""
     x, y = blobs(40, width=200)
-    fitted = logistic(x, y, 3, penalty=0.03)
-    even = ((x - x.mean(0)) / x.std(0, correction=0)).double().numpy()
+    fitted = fit_logistic(x, y, 3, penalty=0.03)
+    scaled = ((x - x.mean(0)) / x.std(0, correction=0)).double().numpy()
     oracle = LogisticRegression(C=1 / (0.03 * len(y)), tol=1e-9, max_iter=5000)
-    theirs = oracle.fit(even, y.numpy()).predict_proba(even)
-    ours = (x.double() @ fitted.weight.T + fitted.bias).softmax(1).numpy()
-    assert np.abs(ours - theirs).max() < 1e-4
+    oracle_probs = oracle.fit(scaled, y.numpy()).predict_proba(scaled)
+    probs = (x.double() @ fitted.weight.T + fitted.bias).softmax(1).numpy()
+    assert np.abs(probs - oracle_probs).max() < 1e-4
 
 
-def test_threads_are_given_back():
+def test_the_number_of_threads_is_restored():
     before = torch.get_num_threads(), threadpool_info()
     x, y = blobs()
-    logistic(x, y, 3)
+    fit_logistic(x, y, 3)
     assert (torch.get_num_threads(), threadpool_info()) == before
 
 
-def test_a_sweep_ends_a_decade_below_the_best():
+def test_the_search_stops_a_decade_below_the_best_penalty():
     x, y = blobs(120, width=40)
-    tried = logistic(x, y, 3).tried
-    best = min(tried, key=lambda one: one.cost).penalty
-    assert tried[-1].penalty == pytest.approx(max(best / 10, PENALTIES[-1]))
-    assert [one.penalty for one in tried] == list(PENALTIES[: len(tried)])
+    results = fit_logistic(x, y, 3).results
+    best = min(results, key=lambda result: result.loss).penalty
+    assert results[-1].penalty == pytest.approx(max(best / 10, PENALTIES[-1]))
+    assert [result.penalty for result in results] == list(PENALTIES[: len(results)])
 
 
-def test_the_penalty_follows_the_data():
+def test_noise_needs_a_larger_penalty():
     x, y = blobs(120, width=40)
     noise = y[torch.randperm(120, generator=torch.Generator().manual_seed(1))]
-    strong, weak = logistic(x, noise, 3), logistic(x, y, 3)
+    strong, weak = fit_logistic(x, noise, 3), fit_logistic(x, y, 3)
     assert strong.penalty > weak.penalty
-    best = min(strong.tried, key=lambda one: one.cost)
+    best = min(strong.results, key=lambda result: result.loss)
     assert best.penalty == strong.penalty
-    assert all(0 <= one.accuracy <= 1 for one in strong.tried)
+    assert all(0 <= result.accuracy <= 1 for result in strong.results)
 
 
 def test_copies_and_views_stay_in_one_fold():
     y = torch.arange(200) % 4
     groups = [i // 8 for i in range(200)]
-    fold = folds(y, groups, seed=1)
+    fold = assign_folds(y, groups, seed=1)
     for group in set(groups):
-        mine = [i for i, g in enumerate(groups) if g == group]
-        assert len(set(fold[mine].tolist())) == 1
+        members = [i for i, g in enumerate(groups) if g == group]
+        assert len(set(fold[members].tolist())) == 1
     assert set(fold.tolist()) == set(range(FOLDS))
-    assert not torch.equal(fold, folds(y, groups, seed=2))
+    assert not torch.equal(fold, assign_folds(y, groups, seed=2))
 
 
 def test_classes_are_spread_over_the_folds():
     y = torch.tensor([0] * 50 + [1] * 10)
-    fold = folds(y, range(60), seed=0)
+    fold = assign_folds(y, range(60), seed=0)
     assert [int(((fold == k) & (y == 1)).sum()) for k in range(FOLDS)] == [2] * FOLDS
 
 
-def test_copies_across_folds_would_flatter():
+def test_copies_in_different_folds_would_leak():
     """Why groups matter: noise with copies is learned by heart otherwise."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(60, 80, generator=draw).repeat(4, 1)
     y = torch.randint(0, 2, (60,), generator=draw).repeat(4)
-    honest = logistic(x, y, 2, groups=list(range(60)) * 4)
-    fooled = logistic(x, y, 2)
-    assert max(one.accuracy for one in fooled.tried) > 0.9
-    assert max(one.accuracy for one in honest.tried) < 0.75
+    grouped = fit_logistic(x, y, 2, groups=list(range(60)) * 4)
+    leaked = fit_logistic(x, y, 2)
+    assert max(result.accuracy for result in leaked.results) > 0.9
+    assert max(result.accuracy for result in grouped.results) < 0.75
 
 
-def test_one_group_has_no_folds():
-    """Nothing can be left out of it: that is said, and no penalty is made up."""
+def test_a_single_group_is_refused():
+    """No fold can be left out, so no penalty can be chosen."""
     x, y = blobs(30)
     with pytest.raises(DataError, match="all training images are of one group") as e:
-        logistic(x, y, 3, groups=["lot 1"] * 30)
+        fit_logistic(x, y, 3, groups=["lot 1"] * 30)
     assert "--head trained" in e.value.fix
-    assert logistic(x, y, 3, groups=["lot 1"] * 30, penalty=0.1).penalty == 0.1
-    assert logistic(x, y, 3, groups=["a"] * 15 + ["b"] * 15).tried
+    assert fit_logistic(x, y, 3, groups=["lot 1"] * 30, penalty=0.1).penalty == 0.1
+    assert fit_logistic(x, y, 3, groups=["a"] * 15 + ["b"] * 15).results
 
 
 def test_constant_features_and_one_image_a_class():
     x = torch.tensor([[1.0, 7.0], [2.0, 7.0]])
-    fitted = logistic(x, torch.tensor([0, 1]), 2, penalty=1e-3)
+    fitted = fit_logistic(x, torch.tensor([0, 1]), 2, penalty=1e-3)
     assert fitted.weight[:, 1].abs().max() == 0
     assert (
-        logistic(x.repeat(2, 1), torch.tensor([0, 1, 0, 1]), 2).weight.isfinite().all()
+        fit_logistic(x.repeat(2, 1), torch.tensor([0, 1, 0, 1]), 2)
+        .weight.isfinite()
+        .all()
     )
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7])
 def test_any_number_of_classes(classes):
     x, y = blobs(70, classes=classes)
-    assert logistic(x, y, classes, penalty=0.1).weight.shape == (classes, 6)
+    assert fit_logistic(x, y, classes, penalty=0.1).weight.shape == (classes, 6)

@@ -1,4 +1,4 @@
-"""Cuts: body and tail are the network, wherever it is a chain; nowhere else."""
+"""Cut points: backbone and head together equal the network, or it is refused."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from striate.core.errors import SettingError, UnknownNameError
-from striate.finetune.split_model import cut_at, probe
+from striate.finetune.split_model import cut_at, probe_batch
 from striate.models.catalogue import create_model
 
 NETWORKS = {
@@ -18,35 +18,35 @@ NETWORKS = {
 }
 
 
-def whole(model, x, name):
-    found = cut_at(model, x, name)
+def split_and_run(model, x, name):
+    cut = cut_at(model, x, name)
     with torch.no_grad():
-        return found, found.tail.eval()(found.features(model.eval(), x))
+        return cut, cut.head.eval()(cut.features(model.eval(), x))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_halves_are_the_network(name):
+def test_backbone_and_head_equal_the_network(name):
     side, by_default, inner = NETWORKS[name]
     model = create_model(name, num_classes=3, image_size=side, seed=0).eval()
     channels = 1 if name in ("fast_small", "lenet5") else 3
-    x = probe((channels, side, side))
+    x = probe_batch((channels, side, side))
     with torch.no_grad():
         expected = model(x)
-    found, answer = whole(model, x, None)
-    assert by_default is None or found.name == by_default
-    assert torch.equal(answer, expected)
+    cut, output = split_and_run(model, x, None)
+    assert by_default is None or cut.name == by_default
+    assert torch.equal(output, expected)
     if name != "lenet5":
-        found, answer = whole(model, x, inner)
-        assert torch.equal(answer, expected)
-    body = tuple(f"{name}." for name in found.body)
-    kept = {n for n, _ in model.named_parameters() if n.startswith(body)}
-    behind = {id(p) for p in found.tail.parameters()}
+        cut, output = split_and_run(model, x, inner)
+        assert torch.equal(output, expected)
+    backbone = tuple(f"{name}." for name in cut.backbone)
+    frozen = {n for n, _ in model.named_parameters() if n.startswith(backbone)}
+    behind = {id(p) for p in cut.head.parameters()}
     for key, parameter in model.named_parameters():
-        assert (key in kept) != (id(parameter) in behind)
+        assert (key in frozen) != (id(parameter) in behind)
 
 
 class Loose(nn.Module):
-    """A chain but for what happens between layers."""
+    """Layers with functional calls between them."""
 
     def __init__(self, flatten=True, skip=False):
         super().__init__()
@@ -63,42 +63,44 @@ class Loose(nn.Module):
         return self.fc(torch.flatten(x, 1))
 
 
-def test_arithmetic_between_layers_is_seen():
-    model, x = Loose(), probe((1, 8, 8))
-    found, answer = whole(model, x, None)
-    assert found.name == "before fc"
-    assert torch.equal(answer, model.eval()(x))
-    with pytest.raises(SettingError, match="behind conv the network is no chain"):
+def test_functional_calls_between_layers_are_found():
+    model, x = Loose(), probe_batch((1, 8, 8))
+    cut, output = split_and_run(model, x, None)
+    assert cut.name == "before fc"
+    assert torch.equal(output, model.eval()(x))
+    with pytest.raises(
+        SettingError, match="behind conv the layers are not a simple chain"
+    ):
         cut_at(model, x, "conv")
 
 
 class Named(Loose):
-    """A network that calls its head by the name of the argument."""
+    """A network that passes its input to the head by keyword."""
 
     def forward(self, x):
         x = F.relu(self.second(self.conv(x)))
         return self.fc(input=torch.flatten(self.pool(x), 1))
 
 
-def test_a_head_may_be_called_with_a_name():
-    model, x = Named(), probe((1, 8, 8))
-    found, answer = whole(model, x, None)
-    assert found.name == "before fc"
-    assert torch.equal(answer, model.eval()(x))
+def test_a_layer_called_with_a_keyword_argument():
+    model, x = Named(), probe_batch((1, 8, 8))
+    cut, output = split_and_run(model, x, None)
+    assert cut.name == "before fc"
+    assert torch.equal(output, model.eval()(x))
 
 
-def test_a_name_that_is_none():
+def test_an_unknown_layer_names_the_nearest():
     with pytest.raises(UnknownNameError, match="no layer is called 'pol'") as caught:
-        cut_at(Loose(), probe((1, 8, 8)), "pol")
+        cut_at(Loose(), probe_batch((1, 8, 8)), "pol")
     assert "did you mean pool" in caught.value.fix
 
 
-def test_what_lies_behind_does_not_run():
+def test_layers_behind_the_cut_point_do_not_run():
     ran = []
     layers = nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 3)
-    model, x = nn.Sequential(*layers), probe((1, 8, 8))
-    found = cut_at(model, x)
+    model, x = nn.Sequential(*layers), probe_batch((1, 8, 8))
+    cut = cut_at(model, x)
     model[2].register_forward_hook(lambda *_: ran.append("head"))
-    found.features(model, x)
+    cut.features(model, x)
     assert ran == []
     assert not model[0]._forward_hooks

@@ -11,9 +11,9 @@ import striate as st
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.core.errors import WeightsError as NoWeightsError
 from striate.core.files import read_json
-from striate.finetune.cut_points import ladder
+from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import freeze
-from striate.finetune.split_model import cut_at, probe
+from striate.finetune.split_model import cut_at, probe_batch
 from striate.models import timm as room
 from striate.models.catalogue import create_model, model_entry
 from striate.models.weights import load_pretrained
@@ -138,12 +138,12 @@ def test_it_is_listed_where_it_is_asked_for(timm, striate):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_cut_frozen_and_climbed(timm, name):
-    model, x = made(name).eval(), probe((3, 64, 64))
+    model, x = made(name).eval(), probe_batch((3, 64, 64))
     cut = cut_at(model, x)
     features = cut.features(model, x)
     assert torch.allclose(cut.tail(features), model(x), atol=1e-5)
     assert features.shape[:2] == (2, model.head_hidden_size)
-    found = ladder(model, x)
+    found = find_cut_points(model, x)
     assert len(found.cuts) >= 4
     assert found.cuts[-1].name == cut.name
     kept = freeze(model, cut.body)
@@ -159,7 +159,7 @@ def heads(model):
 
 def test_where_it_is_no_chain_is_told(timm):
     with pytest.raises(SettingError, match="no chain of layers") as caught:
-        cut_at(made("test_vit", 160), probe((3, 160, 160)), "patch_embed")
+        cut_at(made("test_vit", 160), probe_batch((3, 160, 160)), "patch_embed")
     assert "cut at one of: " in caught.value.fix
 
 
@@ -190,8 +190,8 @@ def test_a_run_keeps_the_name_and_loads_again(timm, striate, shared_folder):
     assert run.recipe.model == "timm:resnet18.a1_in1k"
     assert run.manifest["versions"]["timm"] == timm.__version__
     assert type(run.model).__module__ == "timm.models.resnet"
-    answers = run.judge(run.data.subset("test"))
-    assert answers.score().loss == pytest.approx(run.scores["test"]["loss"])
+    answers = run.predict_subset(run.data.subset("test"))
+    assert answers.metrics().loss == pytest.approx(run.scores["test"]["loss"])
     assert striate("evaluate", path).code == 0
     assert striate("summary", path, "--depth", "1").code == 0
 

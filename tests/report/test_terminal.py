@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from striate.core.findings import Column, Images, Matrix, Prose, Series, Table
-from striate.report.progress import Progress, Rate, duration
-from striate.report.terminal import show, sparkline
+from striate.report.progress import Throughput, TrainingProgress, remaining_text
+from striate.report.terminal import print_blocks, sparkline
 from support.report_pages import curve, full_page, image, line
 
 
 def printed(*blocks, width=100, color=False):
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=color)
-    show(blocks, console)
+    print_blocks(blocks, console)
     return stream.getvalue()
 
 
@@ -58,8 +58,8 @@ def test_a_small_matrix_is_shown_whole_and_a_large_one_by_its_worst_errors():
     counts[4][9], counts[0][0] = 17, 83
     labels = tuple(f"n{i}" for i in range(50))
     text = printed(Matrix(labels=labels, counts=tuple(map(tuple, counts))))
-    assert "83 of 100 right (83.0 %)" in text
-    assert "n4 taken for n9" in text
+    assert "83 of 100 correct (83.0 %)" in text
+    assert "n4 predicted as n9" in text
 
 
 def test_class_names_in_brackets_are_no_markup():
@@ -117,7 +117,7 @@ def train(progress, epochs=3):
 
 def test_a_log_file_gets_one_plain_line_an_epoch():
     stream = io.StringIO()
-    train(Progress(stream=stream))
+    train(TrainingProgress(stream=stream))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0] == (
@@ -129,14 +129,14 @@ def test_a_log_file_gets_one_plain_line_an_epoch():
 
 
 def test_quiet_prints_nothing(capsys):
-    train(Progress(quiet=True))
-    train(Progress(stream=(terminal := Terminal()), quiet=True))
+    train(TrainingProgress(quiet=True))
+    train(TrainingProgress(stream=(terminal := Terminal()), quiet=True))
     assert capsys.readouterr() == ("", "")
     assert terminal.getvalue() == ""
 
 
 def test_results_on_stdout_stay_clean(capsys):
-    train(Progress())
+    train(TrainingProgress())
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("epoch") == 3
@@ -145,7 +145,7 @@ def test_results_on_stdout_stay_clean(capsys):
 def test_a_terminal_gets_a_bar_with_speed_and_time_left(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal, clock = Terminal(), Clock()
-    with Progress(stream=terminal, clock=clock) as progress:
+    with TrainingProgress(stream=terminal, clock=clock) as progress:
         progress.start(epochs=2, steps=100, images=3200)
         for step in range(1, 51):
             clock.now += 0.2
@@ -158,7 +158,7 @@ def test_a_terminal_gets_a_bar_with_speed_and_time_left(monkeypatch):
 def test_redraws_are_rare(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     terminal, clock = Terminal(), Clock()
-    with Progress(stream=terminal, clock=clock) as progress:
+    with TrainingProgress(stream=terminal, clock=clock) as progress:
         progress.start(epochs=1, steps=10_000, images=10_000)
         before = terminal.getvalue().count("loss")
         for step in range(10_000):  # one second of training
@@ -170,7 +170,7 @@ def test_redraws_are_rare(monkeypatch):
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     terminal = Terminal()
-    train(Progress(stream=terminal))
+    train(TrainingProgress(stream=terminal))
     assert "\x1b" not in terminal.getvalue()
     assert terminal.getvalue().count("\n") == 3
 
@@ -178,7 +178,7 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
 def test_an_error_takes_the_bar_away(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
-    progress = Progress(stream=terminal)
+    progress = TrainingProgress(stream=terminal)
     progress.start(epochs=1, steps=1, images=1)
     with pytest.raises(ValueError, match="stop"), progress:
         raise ValueError("stop")
@@ -186,14 +186,14 @@ def test_an_error_takes_the_bar_away(monkeypatch):
     assert terminal.getvalue().endswith("\x1b[2K")  # and the line is empty
 
 
-def test_speed_survives_counts_that_begin_anew():
-    rate = Rate()
+def test_throughput_after_a_restart():
+    rate = Throughput()
     for now, steps, images in [(0, 0, 0), (1, 10, 320), (2, 20, 32), (3, 30, 352)]:
-        rate.note(float(now), steps, images)
+        rate.update(float(now), steps, images)
     assert rate.steps == 10
     assert rate.images == 320
 
 
 def test_times_read_like_a_watch():
-    said = [duration(s) for s in (0, 59.9, 60, 3599, 3600)]
+    said = [remaining_text(s) for s in (0, 59.9, 60, 3599, 3600)]
     assert said == ["0 s", "59 s", "1 min 00 s", "59 min 59 s", "1 h 00 min"]

@@ -1,4 +1,4 @@
-"""Layers by depth through training: kept exactly, shown, and without a trace."""
+"""Layer norms: recorded exactly, shown in the report, without effect on training."""
 
 from types import SimpleNamespace
 
@@ -18,44 +18,49 @@ from striate.interpret.depth.snapshots import (
     first_to_last_gradient,
     is_snapshot_step,
 )
-from striate.run.charts import (
-    course_table,
-    stages,
-    through_training,
+from striate.run.layer_norm_charts import (
+    chart_over_steps,
+    layer_norms_table,
+    snapshots_by_stage,
 )
-from striate.run.layer_norms import COLUMNS, IMAGES, norms_kept, read_norms
+from striate.run.layer_norms import (
+    COLUMNS,
+    MAX_IMAGES,
+    layer_norms_logger,
+    read_layer_norms,
+)
 from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.workflows.train.ranks import check_together
+from striate.workflows.train.ranks import check_distributed
 from support.stopped_runs import stopped, whole
 
 NORMS = "norms.csv"
 
 
-def test_a_watched_run_is_the_same_run(shared_folder):
+def test_a_run_with_layer_norms_is_the_same_run(shared_folder):
     plain = whole(shared_folder, "plain")
     watched = whole(shared_folder, "watched", track_norms=True)
     for name in ("results.csv", "events.jsonl", "weights/best.safetensors"):
         assert (watched / name).read_bytes() == (plain / name).read_bytes()
     assert not (plain / NORMS).exists()
-    assert read_norms(plain) == []
-    assert "Layers by depth" not in (plain / "report.html").read_text()
+    assert read_layer_norms(plain) == []
+    assert "Layer norms" not in (plain / "report.html").read_text()
     page = (watched / "report.html").read_text()
-    for words in ("Layers by depth", "Gradient by layer", "Update through training"):
+    for words in ("Layer norms", "Gradient by layer", "Update during training"):
         assert words in page
 
 
 def test_it_keeps_what_the_layers_were(shared_folder):
     run = Run(whole(shared_folder, track_norms=True))
     assert tuple(read_csv(run.path / NORMS)[0]) == COLUMNS
-    kept = read_norms(run.path)
+    kept = read_layer_norms(run.path)
     last = 3 * -(-len(run.data.subset("train")) // 8)
     expected = [
         step for step in range(last + 1) if is_snapshot_step(step) or step == last
     ]
     assert [one.step for one in kept] == expected
     subset = run.data.subset("train")
-    assert len(subset) <= IMAGES
+    assert len(subset) <= MAX_IMAGES
     made = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )
@@ -84,38 +89,38 @@ def test_a_stopped_run_keeps_the_same(shared_folder, step):
 def test_it_can_begin_within_a_run(shared_folder):
     run = stopped(shared_folder)
     finished = st.resume(run, quiet=True, track_norms=True)
-    steps = [one.step for one in finished.norms]
+    steps = [one.step for one in finished.layer_norms]
     assert steps[0] in (6, 8)
     assert steps[-1] == max(steps)
 
 
 def test_frozen_layers_have_no_update(shared_folder):
     settings = {"track_norms": True, "freeze": ("conv1",), "epochs": 1}
-    kept = read_norms(whole(shared_folder, **settings))
+    kept = read_layer_norms(whole(shared_folder, **settings))
     first = kept[0].layers[0]
     assert first.update != first.update
     assert first.gradient > 0
-    table = course_table(kept)
+    table = layer_norms_table(kept)
     assert table.rows[0][0] == first.name
 
 
 def test_nothing_is_read_where_nothing_is_wanted(tmp_path):
-    with norms_kept(tmp_path, None, None, None, 0, wanted=False) as none:
+    with layer_norms_logger(tmp_path, None, None, None, 0, enabled=False) as none:
         assert none == ()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_several_processes_are_refused():
     recipe = Recipe(data="digits", track_norms=True)
-    check_together(recipe, None)
-    with pytest.raises(SettingError, match="kept in one process, and there are 2"):
-        check_together(recipe, SimpleNamespace(world=2))
+    check_distributed(recipe, None)
+    with pytest.raises(SettingError, match="need a single process, and there are 2"):
+        check_distributed(recipe, SimpleNamespace(world=2))
 
 
 def test_a_stop_is_not_looked_at(shared_folder):
     """What is looked at is a function of the step, not of the stop."""
     run = stopped(shared_folder, step=7, track_norms=True)
-    assert [one.step for one in read_norms(run)] == [0, 1, 2, 3, 4, 6]
+    assert [one.step for one in read_layer_norms(run)] == [0, 1, 2, 3, 4, 6]
 
 
 # --- words and charts ----------------------------------------------------------------
@@ -131,17 +136,20 @@ def snapshot(step, *gradients):
 
 def test_charts_say_when_and_which():
     course = [snapshot(step, 0.5 + step, 2.0) for step in (0, 1, 2, 3, 4, 6, 8)]
-    assert list(stages(course))[:2] == ["at initialization", "after 2 steps"]
-    chart = through_training(course, "gradient")
+    assert list(snapshots_by_stage(course))[:2] == [
+        "at initialization",
+        "after 2 steps",
+    ]
+    chart = chart_over_steps(course, "gradient")
     assert [series.name for series in chart.series] == ["l1", "l2"]
     assert chart.series[0].x == (1, 2, 3, 4, 5, 7, 9)
     assert chart.series[0].y[-1] == 8.5
-    table = course_table(course)
+    table = layer_norms_table(course)
     keys = [column.key for column in table.columns]
     assert keys[2:5] == ["gradient_first", "activation_first", "update_first"]
     assert table.rows[0][:3] == ("l1", 1, 0.5)
     assert table.rows[0][5] == 8.5
-    alone = course_table(course[:1])
+    alone = layer_norms_table(course[:1])
     assert len(alone.columns) == len(alone.rows[0]) == 5
 
 

@@ -1,14 +1,14 @@
-"""Presets: settings that are settings, and data of the user's own."""
+"""Presets are valid settings, and the user can give other data."""
 
 import pytest
 
 from striate.models.catalogue import model_entry
+from striate.run.parse_settings import make_recipe
 from striate.run.presets import PRESETS
-from striate.run.recipe import make_recipe
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_every_preset_is_a_recipe_and_says_what_it_reached(name):
+def test_every_preset_is_a_recipe_with_its_result(name):
     preset = PRESETS[name]
     recipe = make_recipe({"data": "photos"}, preset.settings)
     assert model_entry(recipe.model).name == recipe.model
@@ -22,25 +22,25 @@ def test_photographs_take_a_folder_and_flags(striate, shared_folder, tmp_path):
     args = (tmp_path / "run/args.yaml").read_text()
     for line in (
         "model: antialiased_resnet18_slim",
-        "grow: 0.5",
+        "progressive_resize: 0.5",
         "epochs: 2",
         "image_size:\n- 48\n- 48",
-        "mirror: none",
+        "flip: none",
         "mixup: 0.2",
         "schedule: cosine",
     ):
         assert f"{line}\n" in args
     assert f"data: {shared_folder}\n" in args
     notes = (tmp_path / "run/manifest.json").read_text()
-    assert "images grow: 32×32 in epoch 1, 48×48 in epoch 2" in notes
+    assert "progressive resizing: 32×32 in epoch 1, 48×48 in epoch 2" in notes
 
 
 def test_photographs_without_a_folder(striate):
     said = striate("train", "--preset", "photographs")
     assert said.code == 2
-    assert "no data was given" in said.err
+    assert "no data given" in said.err
 
 
-def test_data_given_wins_over_the_presets(shared_folder):
+def test_given_data_wins_over_the_preset(shared_folder):
     recipe = make_recipe(PRESETS["fashion-best"].settings, {"data": str(shared_folder)})
     assert recipe.data == str(shared_folder)

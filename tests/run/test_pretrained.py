@@ -16,7 +16,7 @@ from striate.engine.checkpoint_store import CheckpointStore
 from striate.run.pretrained import find_weights, read_state
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.workflows.train import train as room
+from striate.workflows.train import trainer
 from striate.workflows.train.train import train_recipe
 from support.stopped_runs import ask_before
 
@@ -43,7 +43,7 @@ def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, sourc
     assert not any(n.startswith("fc") for n in same)
     digest = manifest["frozen"]["sha256"]
     assert f"{digest[:16]}\n" in said.out
-    assert f"frozen  bit-identical, {digest[:16]} as at the start" in said.out
+    assert f"frozen  weights are unchanged (hash {digest[:16]})" in said.out
     assert manifest["pretrained"]["sha256"] == hash_file(
         source.path / "weights/best.safetensors"
     )
@@ -80,18 +80,18 @@ def test_preprocessing_is_the_weights_own_unless_given(shared_folder, source):
     assert (own.mean, own.std, own.resize) == ((0.25,) * 3, (0.5,) * 3, "pad")
 
 
-def test_the_head_is_kept_where_the_classes_are_the_same(striate, source):
+def test_the_head_is_loaded_if_the_classes_are_the_same(striate, source):
     words = "train", source.origin, "--model", "fast_small", "--pretrained", source.path
     said = striate(*words, "--freeze", "*,fc", *QUICK)
-    assert "nothing is left to learn" in said.err
+    assert "no layer is left to train" in said.err
     said = striate(*words, "--freeze", "block*,fc,whiten", *QUICK)
-    assert "nothing is left to learn" in said.err
+    assert "no layer is left to train" in said.err
     said = striate(*words, "--freeze", "block*,fc", *QUICK, "--out", "again")
     assert said.code == 0, said.err
     after = load_file("again/weights/best.safetensors")
     before = load_file(source.path / "weights/best.safetensors")
     assert torch.equal(after["fc.weight"], before["fc.weight"])
-    assert "the head is kept: the classes are the same" in said.out
+    assert "the head is loaded too: the classes are the same" in said.out
 
 
 def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, source):
@@ -116,9 +116,7 @@ def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, sour
     assert "freeze was" in said.err
 
 
-def test_begun_again_only_from_the_same_weights(
-    striate, shared_folder, source, tmp_path
-):
+def test_resume_needs_the_same_weights(striate, shared_folder, source, tmp_path):
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes((source.path / "weights/best.safetensors").read_bytes())
     words = ("train", shared_folder, "--model", "fast_small", "--image-size", "12")
@@ -131,7 +129,7 @@ def test_begun_again_only_from_the_same_weights(
     save_file({n: t + 1 if n == "fc.bias" else t for n, t in state.items()}, mine)
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
-    assert "and are now" in said.err
+    assert "the weights file changed" in said.err
 
 
 @pytest.mark.parametrize(
@@ -164,7 +162,7 @@ def test_weights_of_another_network(refused, shared_folder, source, tmp_path_fac
     said = refused(
         shared_folder, "--model", "tutorial_gray", "--pretrained", source.path
     )
-    assert "these weights are of fast_small, not of tutorial_gray" in said
+    assert "these weights are for fast_small, not for tutorial_gray" in said
     assert "use --model fast_small" in said
     file = source.path / "weights/best.safetensors"
     path = shutil.copy(file, tmp_path_factory.mktemp("bare") / "a.safetensors")
@@ -179,7 +177,7 @@ def test_a_network_of_the_same_names_and_shapes_is_another(shared_folder, tmp_pa
     )
     run = train_recipe(first, out=tmp_path / "run", quiet=True)
     second = replace(first, model="cifar_resnet20", pretrained=str(run.path))
-    with pytest.raises(WeightsError, match="are of cifar_plain20, not of cifar_res"):
+    with pytest.raises(WeightsError, match="are for cifar_plain20, not for cifar_res"):
         train_recipe(second, out=tmp_path / "two", quiet=True)
 
 
@@ -188,7 +186,7 @@ def test_levels_are_the_weights_own_unless_given(shared_folder, tmp_path):
     first = Recipe(data=str(shared_folder), model="fast_small", epochs=1)
     first = replace(first, white_level=4095, background=7)
     run = train_recipe(first, out=tmp_path / "run", quiet=True)
-    second = replace(first, white=None, background=None, pretrained=str(run.path))
+    second = replace(first, white_level=None, background=None, pretrained=str(run.path))
     own = train_recipe(second, quiet=True).preprocess
     assert own == run.preprocess
     given = train_recipe(replace(second, white_level=255, background=0), quiet=True)
@@ -223,19 +221,19 @@ def test_a_name_too_long_for_any_file(refused, shared_folder):
 
 def test_words_that_mean_no_weights(refused, shared_folder):
     said = refused(shared_folder, "--pretrained", "mobilnet_v2")
-    assert "no weights are 'mobilnet_v2'" in said
+    assert "there are no weights 'mobilnet_v2'" in said
     assert "did you mean mobilenet_v2" in said
 
 
 def test_patterns_that_freeze_nothing(refused, shared_folder):
     said = refused(shared_folder, "--model", "fast_small", "--freeze", "blok1")
-    assert "no layer is called 'blok1', so it freezes nothing" in said
+    assert "no layer matches 'blok1', so it freezes nothing" in said
     assert "did you mean block1" in said
 
 
 def test_a_network_that_is_an_object_loads_its_own(shared_folder):
     data = st.load_data(shared_folder)
-    with pytest.raises(SettingError, match="an object, which has its weights"):
+    with pytest.raises(SettingError, match="an object, which already has its weights"):
         st.train(nn.Identity(), data, pretrained="x")
 
 
@@ -279,7 +277,7 @@ def test_public_weights_are_listed(striate):
 
 
 def test_a_frozen_run_is_reported(striate, shared_folder, source, monkeypatch):
-    monkeypatch.setattr(room, "write_report", write_report)
+    monkeypatch.setattr(trainer, "write_report", write_report)
     words = "train", shared_folder, "--model", "fast_small", "--pretrained", source.path
     said = striate(*words, *BODY, *QUICK, "--out", "run")
     assert said.code == 0, said.err

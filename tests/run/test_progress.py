@@ -1,10 +1,10 @@
-"""While images are read for long, a terminal says how far it is; a log does not."""
+"""Progress of reading: shown in a terminal after a delay, not in a log."""
 
 import io
 
 import pytest
 
-from striate.run import progress as display
+from striate.run import progress
 
 
 class Terminal(io.StringIO):
@@ -15,13 +15,13 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_it_speaks_when_it_takes_long_and_leaves_nothing(clock):
+def test_progress_is_shown_after_a_delay_and_removed(clock):
     out = Terminal()
-    tick = display.reading(False, out)
+    tick = progress.reading_progress(False, out)
     tick(0, 1000)
     assert out.getvalue() == ""
     clock[0] = 5
@@ -31,6 +31,6 @@ def test_it_speaks_when_it_takes_long_and_leaves_nothing(clock):
     assert out.getvalue().endswith("\r\x1b[K")
 
 
-def test_logs_and_quiet_runs_are_spared():
-    assert display.reading(False, io.StringIO()) is None
-    assert display.reading(True, Terminal()) is None
+def test_no_progress_in_logs_and_quiet_runs():
+    assert progress.reading_progress(False, io.StringIO()) is None
+    assert progress.reading_progress(True, Terminal()) is None

@@ -11,14 +11,9 @@ from striate.core.errors import SettingError, UnknownNameError
 from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.engine.optim import OPTIMIZERS
 from striate.engine.schedule import SCHEDULES
-from striate.run.recipe import (
-    DEFAULT_LR,
-    SCHEDULE_NAMES,
-    Recipe,
-    coerce,
-    make_recipe,
-)
-from striate.run.yaml_io import read_settings, settings_text
+from striate.run.parse_settings import make_recipe, parse_setting
+from striate.run.recipe import DEFAULT_LR, SCHEDULE_NAMES, Recipe
+from striate.run.yaml_io import read_settings, settings_yaml
 
 
 def test_the_names_are_those_of_the_registries():
@@ -67,7 +62,7 @@ RECIPES = st.builds(
     patience=st.integers(0, 99),
     augment=st.sampled_from(["none", "flip", "six"]),
     rotate=st.none() | st.floats(0, 180),
-    mirror=st.none() | st.sampled_from(["none", "horizontal", "both"]),
+    flip=st.none() | st.sampled_from(["none", "horizontal", "both"]),
     warp=st.none() | st.floats(0, 0.12),
     border=st.none() | st.sampled_from(["reflect", "edge", "background"]),
     image_size=st.none()
@@ -81,7 +76,7 @@ RECIPES = st.builds(
 @given(RECIPES)
 def test_yaml_round_trip(tmp_path_factory, recipe):
     path = tmp_path_factory.mktemp("yaml") / "args.yaml"
-    path.write_text(settings_text(recipe), encoding="utf-8")
+    path.write_text(settings_yaml(recipe), encoding="utf-8")
     assert make_recipe(read_settings(path)) == recipe
 
 
@@ -97,7 +92,7 @@ def test_flag_round_trip(recipe):
 
 def test_a_recipe_of_odd_bytes(tmp_path):
     recipe = Recipe(data="caf\udce9/")
-    (tmp_path / "a.yaml").write_text(settings_text(recipe), encoding="utf-8")
+    (tmp_path / "a.yaml").write_text(settings_yaml(recipe), encoding="utf-8")
     assert make_recipe(read_settings(tmp_path / "a.yaml")) == recipe
 
 
@@ -125,16 +120,28 @@ def test_a_recipe_of_odd_bytes(tmp_path):
         ({"val_fraction": 0}, "val_fraction must be above 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"in_chans": 0}, "in_chans must be at least 1, got 0"),
-        ({"image_size": "64x"}, "image_size must be a side or HEIGHTxWIDTH"),
-        ({"image_size": 64.5}, "image_size must be a side or HEIGHTxWIDTH, got 64.5"),
-        ({"image_size": "1x2×3"}, "image_size must be a side or HEIGHTxWIDTH"),
-        ({"image_size": [1, 2, 3]}, "image_size must be a side or HEIGHTxWIDTH"),
+        (
+            {"image_size": "64x"},
+            "image_size must be a number of pixels or HEIGHTxWIDTH",
+        ),
+        (
+            {"image_size": 64.5},
+            "image_size must be a number of pixels or HEIGHTxWIDTH, got 64.5",
+        ),
+        (
+            {"image_size": "1x2×3"},
+            "image_size must be a number of pixels or HEIGHTxWIDTH",
+        ),
+        (
+            {"image_size": [1, 2, 3]},
+            "image_size must be a number of pixels or HEIGHTxWIDTH",
+        ),
         ({"optimizer": "adamm"}, "no optimizer is called 'adamm'"),
         ({"schedule": "cosin"}, "no schedule is called 'cosin'"),
         ({"resize": "strech"}, "no resize is called 'strech'"),
         ({"epoch": 3}, "no setting is called 'epoch'"),
         ({"__class__": 3}, "no setting is called '__class__'"),
-        ({"data": ""}, "no data was given"),
+        ({"data": ""}, "no data given"),
     ],
 )
 def test_wrong_settings(settings, message):
@@ -153,12 +160,12 @@ def test_wrong_names_are_answered_with_the_nearest():
 
 def test_spellings():
     for size in ("48x64", "48X64", "48×64", "48 x 64"):
-        assert coerce("image_size", size) == (48, 64)
-    assert coerce("image_size", [48, 64]) == (48, 64)
-    assert coerce("image_size", "48") == 48
-    assert coerce("lr", 1) == 1.0
-    assert coerce("lr", None) is None
-    assert coerce("epochs", "07") == 7
+        assert parse_setting("image_size", size) == (48, 64)
+    assert parse_setting("image_size", [48, 64]) == (48, 64)
+    assert parse_setting("image_size", "48") == 48
+    assert parse_setting("lr", 1) == 1.0
+    assert parse_setting("lr", None) is None
+    assert parse_setting("epochs", "07") == 7
 
 
 def test_defaults_that_depend():
@@ -183,8 +190,8 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
         ("data: !mine 3\n", "not plain YAML"),
         ("a: [1, 2\n", "not plain YAML"),
         ("[" * 700, "not plain YAML"),
-        ("- digits\n", "the file holds no `name: value` lines"),
-        ("", "the file holds no `name: value` lines"),
+        ("- digits\n", "the file has no `name: value` lines"),
+        ("", "the file has no `name: value` lines"),
         ("? [a, b]\n: 1\n", "not plain YAML"),
         ("x: &x {a: 1}\n<<: *x\n", "aliases"),
         (LAUGHS, "aliases"),

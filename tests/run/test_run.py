@@ -26,11 +26,12 @@ from striate.core.files import read_csv, read_json
 from striate.data.decode.preprocess import normalize
 from striate.engine.weights_io import read_weights
 from striate.run import layout as names
-from striate.run.builders import batches_of
+from striate.run.builders import split_batches
 from striate.run.recipe import Recipe
-from striate.run.run import Run, judged_at_once
+from striate.run.report_page import write_report
+from striate.run.run import Run, evaluation_batch_size
 from striate.workflows.predict.predict import predict, read_input
-from striate.workflows.train import train as room
+from striate.workflows.train import trainer
 from support.images import encoded, pil_image, stripes, write_folder
 
 FILES = {
@@ -123,7 +124,7 @@ def test_what_a_run_says_again(shared_run):
     )
     assert set(worst[0]) == {"path", "label", "pred", "probability", "loss"}
     assert len(again.most_confused()) <= 2
-    with pytest.raises(RunError, match="the train split was not judged") as caught:
+    with pytest.raises(RunError, match="the train split was not evaluated") as caught:
         again.predictions("train")
     assert "predictions_test, predictions_val" in caught.value.what
 
@@ -142,7 +143,7 @@ def test_most_confused(shared_run, tmp_path):
 
 def test_predictions_of_validation_are_those_of_the_weights(shared_run):
     said = shared_run.predictions("val")
-    fresh = Run(shared_run.path).judge(shared_run.data.subset("val"))
+    fresh = Run(shared_run.path).predict_subset(shared_run.data.subset("val"))
     assert said.paths == fresh.paths
     assert np.allclose(said.probs, fresh.probs, atol=1e-7)
     assert np.allclose(said.losses, fresh.losses, rtol=1e-5, atol=1e-7)
@@ -155,18 +156,18 @@ def test_large_images_are_judged_few_at_a_time(shared_run, monkeypatch):
     fresh = write_folder(Path("fresh"), count=3, seed=9)
     run, seen = Run(shared_run.path), []
     run.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    said, written = run.judge(run.data.subset("val")), run.predictions("val")
+    said, written = run.predict_subset(run.data.subset("val")), run.predictions("val")
     np.testing.assert_allclose(said.probs, written.probs, atol=1e-6)
     assert len(predict(run, [fresh]).predictions) > 3
     assert max(seen) <= 4  # three, and one left over
     cpu = torch.device("cpu")
-    assert batches_of("val", run.data, run.recipe, cpu).batch_size == 3
-    assert batches_of("train", run.data, run.recipe, cpu).batch_size == 8
+    assert split_batches("val", run.data, run.recipe, cpu).batch_size == 3
+    assert split_batches("train", run.data, run.recipe, cpu).batch_size == 8
 
 
 @pytest.mark.parametrize("sides", [(28, 28), (32, 32), (64, 64)])
 def test_small_images_are_judged_256_at_a_time(sides):
-    assert judged_at_once(*sides) == 256
+    assert evaluation_batch_size(*sides) == 256
 
 
 # --- one answer everywhere
@@ -280,7 +281,7 @@ def test_a_plain_module_goes_in_and_comes_out(shared_folder):
 def test_a_module_that_does_not_fit(shared_folder):
     data = st.load_data(shared_folder)
     with pytest.raises(
-        SettingError, match=r"gives \(5,\), the data has 2 classes"
+        SettingError, match=r"outputs \(5,\), the data has 2 classes"
     ) as c:
         st.train(Mine(5), data, quiet=True)
     assert "build it with num_classes=2" in str(c.value)
@@ -301,7 +302,7 @@ def test_a_run_without_a_test_split(tmp_path):
     assert "predictions_test.csv" not in files_of(run.path)
     assert run.evaluated_split == "val"
     assert set(run.scores) == {"val"}
-    assert "this is optimistic" in (run.path / names.REPORT).read_text()
+    assert "they are optimistic" in (run.path / names.REPORT).read_text()
 
 
 # --- the images have moved
@@ -312,7 +313,7 @@ def test_report_without_its_images(tmp_path):
     run = quick(root)
     root.rename(tmp_path / "moved")
     again = Run(run.path)
-    assert "could not be read again" in room.write_report(again).read_text()
+    assert "could not be read" in write_report(again).read_text()
     with pytest.raises(DataError, match="no such file, folder or data set"):
         Run(run.path).evaluate()
 
@@ -323,15 +324,15 @@ def test_report_from_another_folder(tmp_path, monkeypatch):
     path = run.path.resolve()
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
-    text = room.write_report(Run(path)).read_text()
-    assert "could not be read again" not in text
+    text = write_report(Run(path)).read_text()
+    assert "could not be read" not in text
 
 
 # --- refusals at work
 
 
 def test_a_run_that_is_none():
-    with pytest.raises(RunError, match="no run folder is there"):
+    with pytest.raises(RunError, match="there is no run folder"):
         Run("nowhere")
 
 
@@ -407,7 +408,7 @@ def test_a_run_that_blows_up_keeps_its_good_weights(shared_folder, tmp_path):
 
 
 def test_an_unforeseen_error_leaves_a_stopped_run(shared_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "learn", lambda *_: 1 / 0)
+    monkeypatch.setattr(trainer, "fit_job", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         quick(shared_folder)
     manifest = read_json(tmp_path / "run/manifest.json")

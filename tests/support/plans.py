@@ -1,24 +1,24 @@
 """Made-up results of trials and probes for tests of the transfer plan."""
 
-from striate.finetune.linear_probe import Probe, ProbePoint
+from striate.finetune.linear_probe import LinearProbe, ProbePoint
 from striate.run.transfer_plan import TransferTrial
 
 
-def probed(*accuracies, count=100):
-    """Cross-validated heads at so many cuts, the last one's before the classes."""
+def make_probes(*accuracies, count=100):
+    """Return linear probes with these accuracies, one per cut point."""
     return [
-        Probe(
+        LinearProbe(
             cut=f"l{i}",
             width=1,
             count=count,
-            points=(ProbePoint(images=80, accuracy=a, cost=0.5, penalty=0.1),),
+            points=(ProbePoint(images=80, accuracy=a, loss=0.5, penalty=0.1),),
         )
         for i, a in enumerate(accuracies)
     ]
 
 
-def tried(right, head="logistic", cost=0.5):
-    """A trial that got these images right, each at that cost."""
+def make_trial(correct, head="logistic", loss=0.5):
+    """Return a trial with these predictions, each with that loss."""
     return TransferTrial(
         head=head,
         cut="a",
@@ -28,9 +28,9 @@ def tried(right, head="logistic", cost=0.5):
         lr_decay=1.0,
         epochs=1,
         steps=1 if head == "tuned" else 0,
-        learned=10,
-        right=tuple(right),
-        costs=(cost,) * len(right),
+        train_images=10,
+        correct=tuple(correct),
+        losses=(loss,) * len(correct),
         seconds=1.0,
-        whole=1.0,
+        full_seconds=1.0,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from striate.core.files import write_csv, write_json, write_text
 from striate.run.recipe import Recipe
-from striate.run.yaml_io import settings_text
+from striate.run.yaml_io import settings_yaml
 
 CLASSES = ("across", "down")
 SPLIT = ("path", "label", "split", "group", "content")
@@ -54,7 +54,7 @@ def made_run(
     rest = [(f"t{n:04}.png", "across", "train", "", f"t{n}") for n in range(train)]
     recipe = Recipe(data="stripes", model="tutorial_gray", **settings).resolved()
     write_csv(path / "split.csv", SPLIT, [*rest, *judged])
-    write_text(path / "args.yaml", settings_text(recipe))
+    write_text(path / "args.yaml", settings_yaml(recipe))
     write_json(path / "classes.json", list(classes))
     preprocess = {"channels": 1, "height": 8, "width": 8, "mean": [0], "std": [1]}
     write_json(path / "preprocess.json", preprocess)

@@ -368,16 +368,16 @@ def check_execution(group):
         patch.setattr(autotune, "bf16_obstacle", lambda device: reason)
         patch.setattr(autotune, "has_compiler", lambda: True)
         patch.setattr(autotune, "choose_execution", choose_execution)
-        result = autotune.settle(network(True), data, recipe, group)
+        result = autotune.autotune(network(True), data, recipe, group)
         # Norms that exchange statistics are not compiled.
         recipe = replace(recipe, sync_batch_norm=True)
-        autotune.settle(network(True), data, recipe, group)
-    assert autotune.way_of(result.recipe) == ExecutionConfig(layout="nchw")
-    assert result.measured == {"nhwc fp32": 2000, "nchw fp32": 1000}
+        autotune.autotune(network(True), data, recipe, group)
+    assert autotune.recipe_execution(result.recipe) == ExecutionConfig(layout="nchw")
+    assert result.milliseconds == {"nhwc fp32": 2000, "nchw fp32": 1000}
     expected = [(16, ExecutionChoices(compiled=True)), (16, ExecutionChoices())]
     assert calls == (expected if group.is_main else [])
     with pytest.raises(SettingError, match="cannot be compiled"):
-        ranks_module.check_together(replace(recipe, compile="on"), group)
+        ranks_module.check_distributed(replace(recipe, compile="on"), group)
 
 
 def check_all_gather_and_broadcast(group):

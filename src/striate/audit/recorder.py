@@ -46,7 +46,7 @@ class LayerRecord:
         self.activation = 0
 
 
-class ModuleCall:
+class ModuleRecord:
     """One call of a module: the row it writes to, and its number of rows."""
 
     __slots__ = ("_shape", "call", "is_row", "module", "name", "row", "rows")
@@ -97,7 +97,7 @@ class Recorder:
         self.rows: list[LayerRecord] = []
         self.live_memory = LiveMemory()
         self.container_outputs: dict[str, LayerRecord] = {}  # the last call of each
-        self._stack = [ModuleCall("", model, 0)]
+        self._stack = [ModuleRecord("", model, 0)]
         self._calls: dict[str, int] = {}
         self._count = 0
         self._unused = {id(weight): weight for weight in weights}
@@ -119,7 +119,7 @@ class Recorder:
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
         """Start the call of a module."""
         self._calls[name] = self._calls.get(name, 0) + 1
-        frame = ModuleCall(name, module, self._calls[name], inputs)
+        frame = ModuleRecord(name, module, self._calls[name], inputs)
         self._stack.append(frame)
         if frame.is_row:
             self._begin(frame)
@@ -142,7 +142,7 @@ class Recorder:
         row.output = tuple(tensors[0].shape)
         row.receptive_field = field_of(tensors[0], self._overwritten)
 
-    def _begin(self, frame: ModuleCall) -> LayerRecord:
+    def _begin(self, frame: ModuleRecord) -> LayerRecord:
         frame.rows += 1
         module = frame.module if frame.is_row else None
         key = (frame.name, frame.call, frame.rows)

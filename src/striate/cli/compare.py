@@ -1,4 +1,4 @@
-"""Lay runs side by side and test which is better, on the same images."""
+"""Compare runs side by side, and test which is better on the same images."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ import json
 from pathlib import Path
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the runs, the part, and where to keep the page."""
+def configure_compare(parser: argparse.ArgumentParser) -> None:
+    """Add the runs, the split, and the report file."""
     parser.add_argument(
         "run_folders",
         nargs="+",
         metavar="RUN",
-        help="run folders, or their names; the others are compared with the first",
+        help="two or more run folders, or their names; all others are compared with "
+        "the first",
     )
     parser.add_argument(
-        "--part",
+        "--split",
         choices=("test", "val"),
-        help="test where all runs judged it, else validation",
+        help="compare on this split (default test if all runs evaluated it, else val)",
     )
     parser.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="keep a report with the flipped images",
+        help="also write a report that shows the flipped images",
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_compare(options: argparse.Namespace) -> int:
     """Compare and print."""
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.compare.compare import compare
     from striate.workflows.summary.summary import save_html
 
-    found = compare(*options.run_folders, split=options.part)
+    comparison = compare(*options.run_folders, split=options.split)
     if options.html:
-        save_html(found.page, options.html)
+        save_html(comparison.page, options.html)
     if options.json:
-        print(json.dumps(found.as_dict()))
+        print(json.dumps(comparison.as_dict()))
         return 0
     out = wide_console()
-    show(found.blocks, out)
+    print_blocks(comparison.blocks, out)
     if options.html:
         out.print(f"report  {options.html}", markup=False)
     else:
-        text = "--html FILE keeps a page that shows the flipped images."
+        text = "--html FILE writes a report that shows the flipped images."
         out.print(text, style="dim")
     return 0

@@ -1,9 +1,8 @@
-"""Look at a set of images before training: check it, preview it, plan for more."""
+"""Inspect images before training: check, split, preview, augment, learning curve."""
 
 from __future__ import annotations
 
 import argparse
-from types import ModuleType
 
 from striate.cli import (
     data_augment,
@@ -12,37 +11,26 @@ from striate.cli import (
     data_preview,
     data_split,
 )
+from striate.cli.verb import Verb, add_verbs
 
-# One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {
-    "check": data_check,
-    "split": data_split,
-    "preview": data_preview,
-    "augment": data_augment,
-    "curve": data_curve,
+SUBVERBS = {
+    "check": Verb(data_check.configure_data_check, data_check.run_data_check),
+    "split": Verb(data_split.configure_data_split, data_split.run_data_split),
+    "preview": Verb(data_preview.configure_data_preview, data_preview.run_data_preview),
+    "augment": Verb(data_augment.configure_data_augment, data_augment.run_data_augment),
+    "curve": Verb(data_curve.configure_data_curve, data_curve.run_data_curve),
 }
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data(parser: argparse.ArgumentParser) -> None:
     """Add the subverbs, each with its own flags."""
-    subverbs = parser.add_subparsers(
+    subparsers = parser.add_subparsers(
         dest="subverb", metavar="WHAT", required=True, parser_class=type(parser)
     )
-    for name, module in SUBVERBS.items():
-        words = (module.__doc__ or "").splitlines()[0]
-        child = subverbs.add_parser(
-            name, help=words, description=words, allow_abbrev=False
-        )
-        # SUPPRESS: `data --json check` must not be undone by the child's default.
-        child.add_argument(
-            "--json",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="print JSON on stdout",
-        )
-        module.configure(child)
+    # SUPPRESS: `data --json check` must not be undone by the subverb's default.
+    add_verbs(subparsers, SUBVERBS, default=argparse.SUPPRESS)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the chosen subverb."""
-    return int(SUBVERBS[options.subverb].run(options))
+def run_data(options: argparse.Namespace) -> int:
+    """Run the subverb."""
+    return SUBVERBS[options.subverb].run(options)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_setting
 from striate.data.augment.augment import RANGES
-from striate.run.recipe import Recipe, setting_types
+from striate.run.parse_settings import setting_types
+from striate.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from striate.workflows.data_augment.augment import AugmentPreview
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_augment(parser: argparse.ArgumentParser) -> None:
     """Add what to look at, the ranges, and the folder."""
     parser.add_argument(
         "target",
@@ -47,24 +48,26 @@ def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
     return field
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_augment(options: argparse.Namespace) -> int:
     """Write the preview and print it; exit code 1 if a class loses accuracy."""
     from striate.workflows.data_augment.augment import preview_augment
 
-    given = {name: value for name, value in vars(options).items() if name in SETTINGS}
+    settings = {
+        name: value for name, value in vars(options).items() if name in SETTINGS
+    }
     with _bar(options.json) as tick:
-        made = preview_augment(
+        result = preview_augment(
             options.target,
-            given,
+            settings,
             out=options.out,
             overwrite=options.overwrite,
             tick=tick,
         )
     if options.json:
-        print(json.dumps(_data(made)))
+        print(json.dumps(_data(result)))
     else:
-        _print(made)
-    return 1 if made.safety is not None and made.safety.unsafe else 0
+        _print(result)
+    return 1 if result.safety is not None and result.safety.unsafe else 0
 
 
 @contextmanager
@@ -77,10 +80,10 @@ def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     watched = screen.is_terminal and not quiet
     with Progress(console=screen, transient=True, disable=not watched) as progress:
         task = progress.add_task("predicting", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda count, total: progress.update(task, completed=count, total=total)
 
 
-def _data(made: AugmentPreview) -> dict[str, Any]:
+def _data(result: AugmentPreview) -> dict[str, Any]:
     from striate.report.records import records
     from striate.workflows.data_augment.label_safety_findings import (
         range_end_table,
@@ -88,19 +91,19 @@ def _data(made: AugmentPreview) -> dict[str, Any]:
     )
 
     data: dict[str, Any] = {
-        "folder": str(made.folder),
-        "augment": dataclasses.asdict(made.augment),
+        "folder": str(result.folder),
+        "augment": dataclasses.asdict(result.augment),
     }
-    if made.safety is not None:
-        data["images"] = made.safety.images
-        data["transforms"] = records(range_end_table(made.safety))
-        data["unsafe"] = [unsafe_label_dict(label) for label in made.safety.unsafe]
+    if result.safety is not None:
+        data["images"] = result.safety.images
+        data["transforms"] = records(range_end_table(result.safety))
+        data["unsafe"] = [unsafe_label_dict(label) for label in result.safety.unsafe]
     return data
 
 
-def _print(made: AugmentPreview) -> None:
+def _print(result: AugmentPreview) -> None:
     from striate.cli.printing import console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.run.layout import REPORT
     from striate.workflows.data_augment.augment import PREVIEW
     from striate.workflows.data_augment.augment_grid import range_table
@@ -109,11 +112,11 @@ def _print(made: AugmentPreview) -> None:
     )
 
     out = console()
-    if made.safety is None:
-        show([range_table(made.augment)], out)
+    if result.safety is None:
+        print_blocks([range_table(result.augment)], out)
         text = "striate data augment RUN  tests which classes of a run lose accuracy"
         out.print(text, style="dim", markup=False)
     else:
-        show(label_safety_summary(made.safety), out)
-    out.print(f"images  {made.folder / PREVIEW}", markup=False)
-    out.print(f"report  {made.folder / REPORT}", markup=False)
+        print_blocks(label_safety_summary(result.safety), out)
+    out.print(f"images  {result.folder / PREVIEW}", markup=False)
+    out.print(f"report  {result.folder / REPORT}", markup=False)

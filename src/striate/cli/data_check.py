@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CLASSES_SHOWN = 12
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_check(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
         "data",
@@ -61,12 +61,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="do not show progress")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_check(options: argparse.Namespace) -> int:
     """Check and print; exit code 1 for problems or warnings."""
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes
-    from striate.data.check.check import check_images
-    from striate.report.progress_bar import counting
+    from striate.data.check.check import check_dataset
+    from striate.report.progress import progress_bar
     from striate.workflows.data_check.as_json import (
         as_dict,
         save_ranking,
@@ -81,8 +81,8 @@ def run(options: argparse.Namespace) -> int:
         what = "a ranking needs checked labels"
         raise SettingError(what, where="--ranking", fix="add --labels")
     old_hashes = read_hashes(options.since) if options.since else None
-    with counting("checking images", quiet=options.quiet or options.json) as tick:
-        result = check_images(
+    with progress_bar("checking images", quiet=options.quiet or options.json) as tick:
+        result = check_dataset(
             options.data,
             near=options.near == "on",
             since=old_hashes,
@@ -107,10 +107,10 @@ def run(options: argparse.Namespace) -> int:
 def _check_labels(
     result: DataCheckResult, options: argparse.Namespace
 ) -> DataCheckResult:
-    from striate.report.progress_bar import counting
+    from striate.report.progress import progress_bar
     from striate.workflows.data_check.label_errors import find_label_errors
 
-    with counting("checking labels", quiet=options.quiet or options.json) as tick:
+    with progress_bar("checking labels", quiet=options.quiet or options.json) as tick:
         return find_label_errors(result, tick=tick)
 
 
@@ -118,7 +118,7 @@ def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     from rich.markup import escape
 
     from striate.cli.printing import console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.data_check.findings import data_check_blocks
 
     out = console()
@@ -127,7 +127,7 @@ def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     text = ", ".join(names[:CLASSES_SHOWN])
     more = " …" if len(names) > CLASSES_SHOWN else ""
     out.print(f"{len(names)} classes: {text}{more}\n", style="dim", markup=False)
-    show(data_check_blocks(result), out)
+    print_blocks(data_check_blocks(result), out)
     if options.html:
         out.print(f"page    {options.html}", markup=False)
     elif not result.ok:

@@ -1,4 +1,4 @@
-"""Train on growing fractions of the data and forecast the effect of more images."""
+"""Learning curve: train on growing fractions and predict the gain of more images."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ import json
 from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.core.errors import SettingError
 
-# The curve sets the fractions and seeds, and trains from random weights.
+# The curve sets fractions and seeds itself, and trains from random weights.
 WITHOUT = (
     *("fraction", "folds", "fold", "pretrained", "freeze", "trust"),
     "track_norms",
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the curve and of training."""
+def configure_data_curve(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the curve and the settings of training."""
     parser.usage = "striate data curve [DATA] [settings]"
     add_settings(parser, without=WITHOUT)
     parser.add_argument(
         "--fractions",
         metavar="F,F,…",
-        help="fractions of the training split (default 0.0625,0.125,0.25,0.5,1)",
+        help="fractions of the training split, at least three "
+        "(0.0625,0.125,0.25,0.5,1)",
     )
     parser.add_argument(
         "--seeds",
         type=int,
         metavar="N",
         default=3,
-        help="runs per fraction (default 3)",
+        help="runs (seeds) per fraction (default 3)",
     )
     parser.add_argument(
         "--goal",
         type=float,
         metavar="F",
-        help="estimate the number of images for this accuracy",
+        help="predict how many images reach this accuracy (0-1)",
     )
-    add_folder(parser, "curve's folder")
+    add_folder(parser, "folder of the curve", "runs/curve/DATA-MODEL")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Train the missing runs, and print the curve."""
+def run_data_curve(options: argparse.Namespace) -> int:
+    """Train the missing runs and print the curve."""
     recipe = read_recipe(options)
     fractions = _fractions(options.fractions)
     if options.goal is not None and not 0 < options.goal < 1:
-        what = f"goal must be an accuracy between 0 and 1, got {options.goal:g}"
+        what = f"the goal is an accuracy between 0 and 1, got {options.goal:g}"
         raise SettingError(what, where="--goal", fix="write 0.99 for 99 %")
 
     from striate.cli.printing import console
-    from striate.report.terminal import show
-    from striate.run.progress import teller
+    from striate.report.terminal import print_blocks
+    from striate.run.progress import line_printer
     from striate.workflows.data_curve.findings import (
         curve_blocks,
         curve_dict,
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         out=options.out,
         overwrite=options.overwrite,
-        log=teller(options.quiet or options.json),
+        log=line_printer(options.quiet or options.json),
     )
     report = write_curve_report(curve, options.goal)
     if options.json:
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     out = console()
     out.soft_wrap = False
-    show(curve_blocks(curve, options.goal), out)
+    print_blocks(curve_blocks(curve, options.goal), out)
     out.print(f"curve   {curve.path}", markup=False)
     out.print(f"report  {report}", markup=False)
     return 0
@@ -82,8 +83,8 @@ def _fractions(text: str | None) -> tuple[float, ...]:
     if text is None:
         return ()
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(number) for number in text.split(","))
     except ValueError as error:
         what = f"'{text}' is not a list of fractions"
-        fix = "separate them with commas: 0.1,0.3,1"
+        fix = "separate numbers by commas: 0.1,0.3,1"
         raise SettingError(what, where="--fractions", fix=fix) from error

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from striate.cli.train import add_setting
-from striate.run.recipe import AUTO, Recipe, coerce, setting_types
+from striate.run.parse_settings import parse_setting, setting_types
+from striate.run.recipe import AUTO, Recipe
 
 # The settings of a run that decide what becomes of an image.
 SETTINGS = (
@@ -17,7 +18,7 @@ SETTINGS = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_preview(parser: argparse.ArgumentParser) -> None:
     """Add the data, the preprocessing settings, and the output file."""
     parser.add_argument("data", metavar="DATA", help="data as for `striate train`")
     kinds = setting_types()
@@ -40,11 +41,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_preview(options: argparse.Namespace) -> int:
     """Write the page and print its summary."""
     options_ = vars(options)
     settings = {
-        name: coerce(name, options_[name]) for name in SETTINGS if name in options_
+        name: parse_setting(name, options_[name])
+        for name in SETTINGS
+        if name in options_
     }
     Recipe(data=options.data, **settings)  # refuses what is out of range
     if settings.get("normalize") == AUTO:
@@ -52,8 +55,8 @@ def run(options: argparse.Namespace) -> int:
 
     from striate.cli.printing import console, print_set
     from striate.core.files import write_text
-    from striate.report.html import render
-    from striate.report.terminal import show
+    from striate.report.html import render_page
+    from striate.report.terminal import print_blocks
     from striate.workflows.data_preview.findings import (
         preview_page,
         preview_summary,
@@ -62,12 +65,12 @@ def run(options: argparse.Namespace) -> int:
     from striate.workflows.data_preview.preview import preview
 
     result = preview(options.data, count=options.count, **settings)
-    write_text(options.out, render(preview_page(result)))
+    write_text(options.out, render_page(preview_page(result)))
     if options.json:
         print(json.dumps({"page": str(options.out), **result.as_dict()}))
         return 0
     out = console()
     print_set(result.data)
-    show([*preview_summary(result), rule_table(result)], out)
+    print_blocks([*preview_summary(result), rule_table(result)], out)
     out.print(f"page  {options.out}", markup=False)
     return 0

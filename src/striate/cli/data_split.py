@@ -1,4 +1,4 @@
-"""Deal images into parts; --out writes a file that training re-uses."""
+"""Split images into train, val and test; --out writes a CSV that training reuses."""
 
 from __future__ import annotations
 
@@ -14,39 +14,52 @@ if TYPE_CHECKING:
     from striate.data.image_data import ImageData
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the data, the shares, and the file."""
+def configure_data_split(parser: argparse.ArgumentParser) -> None:
+    """Add the data, the fractions, and the file."""
     shares = SplitConfig()
-    parser.add_argument("data", metavar="DATA", help="as for `striate train`")
+    parser.add_argument("data", metavar="DATA", help="images, as for `striate train`")
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="hold the shares of every class to the image, small ones covered first",
+        help="stratify exactly: the fractions hold for every class to the image; small "
+        "classes get an image in each split first",
     )
     parser.add_argument(
-        "--val-fraction", type=float, metavar="F", default=shares.val, help="(0.15)"
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        default=shares.val,
+        help="validation fraction (default 0.15)",
     )
     parser.add_argument(
-        "--test-fraction", type=float, metavar="F", default=shares.test, help="(0.25)"
+        "--test-fraction",
+        type=float,
+        metavar="F",
+        default=shares.test,
+        help="test fraction (default 0.25)",
     )
-    parser.add_argument("--folds", type=int, metavar="N", help="deal so many folds")
     parser.add_argument(
-        "--fold", type=int, metavar="N", help="the one to judge, from 0"
+        "--folds", type=int, metavar="N", help="number of cross-validation folds"
+    )
+    parser.add_argument(
+        "--fold", type=int, metavar="N", help="fold to evaluate, from 0"
     )
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help="a run or CSV whose images stay where they are",
+        help="run folder or CSV whose images keep their split",
     )
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help="(0)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV to write")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", default=0, help="random seed (default 0)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="CSV to write")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the file in --out"
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Deal, show what fell where, and write it where asked."""
+def run_data_split(options: argparse.Namespace) -> int:
+    """Split, print the counts, and write the CSV if requested."""
     if options.out and options.out.exists() and not options.overwrite:
         fix = "choose another --out, or add --overwrite"
         raise RunError("the file exists already", where=options.out, fix=fix)
@@ -58,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
     data = load_data(
         options.data,
-        image_size=1,  # contents are hashed before resizing, so no pixels need be kept
+        image_size=1,  # files are hashed before resizing, so tiny images are enough
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
         folds=options.folds,
@@ -71,9 +84,9 @@ def run(options: argparse.Namespace) -> int:
         write_split(options.out, data.rows)
     if options.json:
         facts = {"splits": {name: len(subset) for name, subset in data.subsets.items()}}
-        told = {"warnings": data.warnings, "notes": data.notes}
+        messages = {"warnings": data.warnings, "notes": data.notes}
         out = {"out": str(options.out) if options.out else None}
-        print(json.dumps({**facts, "classes": split_counts(data), **told, **out}))
+        print(json.dumps({**facts, "classes": split_counts(data), **messages, **out}))
         return 0
     _show(options, data)
     return 0
@@ -81,11 +94,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace, data: ImageData) -> None:
     from striate.cli.printing import console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.data_split.table import split_table
 
     out = console()
-    show([split_table(data)], out)
+    print_blocks([split_table(data)], out)
     for warning in data.warnings:
         out.print(f"note: {warning}", style="yellow", markup=False)
     for note in data.notes:

@@ -1,4 +1,4 @@
-"""Judge a trained network on a part of its own data, or on other labeled images."""
+"""Evaluate a trained model on a split of its data, or on other labeled images."""
 
 from __future__ import annotations
 
@@ -12,103 +12,117 @@ from striate.core.errors import SettingError
 if TYPE_CHECKING:
     from striate.run.run import Run
 
-# Of a detection; without one they would change nothing.
-OF_DETECTION = ("recall", "band", "by", "out", "overwrite")
+# Without --operating-point these flags would have no effect.
+OPERATING_POINT_FLAGS = ("recall", "selective_accuracy", "by", "out", "overwrite")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the run, what to judge it on, and the class to be found."""
-    parser.add_argument("run_folder", metavar="RUN", help="a run folder, or its name")
+def configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the run, the images, and the flags of the operating point."""
+    parser.add_argument("run_folder", metavar="RUN", help="run folder, or its name")
     parser.add_argument(
-        "--part", choices=("train", "val", "test"), help="test where there is one"
+        "--split",
+        choices=("train", "val", "test"),
+        help="evaluate this split (default test, or val if there is no test split)",
     )
-    parser.add_argument("--data", metavar="DATA", help="other images, laid out alike")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="evaluate other labeled images: a folder or CSV with the same classes",
+    )
     parser.add_argument(
         "--operating-point",
         metavar="CLASS",
-        help="find this class: threshold, calibration and an unsure band chosen on "
-        "validation, judged on test, with a page",
+        help="choose a decision threshold, a temperature and a review band for this "
+        "class on validation, evaluate them on test, and write a report",
     )
     parser.add_argument(
         "--recall",
         type=float,
         metavar="SHARE",
-        help="of it, the share to be found (0.95)",
+        help="operating point: target recall of the class (default 0.95)",
     )
     parser.add_argument(
-        "--band",
+        "--selective-accuracy",
         type=float,
         metavar="SHARE",
-        help="of the answers outside the unsure band, the share to be right (0.98)",
+        help="operating point: target accuracy of the predictions outside the review "
+        "band (default 0.98)",
     )
     parser.add_argument(
-        "--by", metavar="COLUMN,…", help="also by the values of these columns of a CSV"
+        "--by",
+        metavar="COLUMN,…",
+        help="operating point: also give results for each value of these CSV columns",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="the page's folder (runs/evaluate/RUN)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="operating point: report folder (default runs/evaluate/RUN)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what is in --out"
+        "--overwrite",
+        action="store_true",
+        help="operating point: replace the folder in --out",
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Judge and print; with findings of unusable files the exit code is 1."""
+def run_evaluate(options: argparse.Namespace) -> int:
+    """Evaluate and print; the exit code is 1 if files could not be used."""
     from striate.run.run import Run
 
-    _check(options)
-    found = Run(options.run_folder)
+    _check_flags(options)
+    run = Run(options.run_folder)
     if options.operating_point is None:
-        return _score(found, options)
-    return _detect(found, options)
+        return _print_scores(run, options)
+    return _print_operating_point(run, options)
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Refuse what only a detection has, where none is asked for."""
-    for name in OF_DETECTION:
-        given = getattr(options, name)
-        if given is not None and given is not False and options.operating_point is None:
-            what = f"--{name} is of a detection"
-            raise SettingError(
-                what, where=f"--{name}", fix="add --operating-point CLASS"
-            )
+def _check_flags(options: argparse.Namespace) -> None:
+    """Refuse flags of the operating point without `--operating-point`."""
+    for name in OPERATING_POINT_FLAGS:
+        value = getattr(options, name)
+        if value not in (None, False) and options.operating_point is None:
+            flag = f"--{name.replace('_', '-')}"
+            what = f"{flag} has no effect without --operating-point"
+            raise SettingError(what, where=flag, fix="add --operating-point CLASS")
 
 
-def _score(found: Run, options: argparse.Namespace) -> int:
+def _print_scores(run: Run, options: argparse.Namespace) -> int:
     from striate.cli.printing import print_score, print_skipped
-    from striate.run.run import score_dict
+    from striate.run.run import score_as_dict
 
-    subset, name, skipped = found.subset_for(options.data, options.part)
-    score = found.judge(subset).score()
+    subset, name, skipped = run.subset_for(options.data, options.split)
+    score = run.predict_subset(subset).metrics()
     if options.json:
-        figures = {"run": str(found.path), "split": name, **score_dict(score)}
-        print(json.dumps({**figures, "skipped": len(skipped)}))
+        scores = {"run": str(run.path), "split": name, **score_as_dict(score)}
+        print(json.dumps({**scores, "skipped": len(skipped)}))
     else:
         print_score(name, score)
         print_skipped(skipped)
     return 1 if skipped else 0
 
 
-def _detect(found: Run, options: argparse.Namespace) -> int:
+def _print_operating_point(run: Run, options: argparse.Namespace) -> int:
     from striate.cli.printing import console, print_skipped, wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.evaluate.operating_point import operating_point
 
-    shares = {"recall": options.recall, "band": options.band}
-    done = operating_point(
-        found,
+    names = ("recall", "selective_accuracy")
+    targets = {name: getattr(options, name) for name in names}
+    result = operating_point(
+        run,
         options.operating_point,
         by=tuple(name for name in (options.by or "").split(",") if name),
         data=options.data,
-        split=options.part,
-        **{name: share for name, share in shares.items() if share is not None},
+        split=options.split,
+        **{name: share for name, share in targets.items() if share is not None},
     )
-    folder = done.save(options.out, options.overwrite)
+    folder = result.save(options.out, options.overwrite)
     if options.json:
-        more = {"folder": str(folder), "skipped": len(done.skipped)}
-        print(json.dumps({**done.as_dict(), **more}))
+        more = {"folder": str(folder), "skipped": len(result.skipped)}
+        print(json.dumps({**result.as_dict(), **more}))
     else:
-        show(done.blocks, wide_console())
-        print_skipped(done.skipped)
+        print_blocks(result.blocks, wide_console())
+        print_skipped(result.skipped)
         console().print(f"report  {folder / 'report.html'}", markup=False)
-    return 1 if done.skipped else 0
+    return 1 if result.skipped else 0

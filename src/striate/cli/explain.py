@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from striate.workflows.explain.options import ExplainOptions
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_explain(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate explain`."""
     parser.add_argument(
         "network",
@@ -98,7 +98,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_explain(options: argparse.Namespace) -> int:
     """Write the explanation page, or print the arithmetic of one unit."""
     from striate.workflows.explain.explain import explain_images
 
@@ -107,31 +107,33 @@ def run(options: argparse.Namespace) -> int:
         loaded = _model(options)
     if options.open:
         return _open(options, loaded)
-    wish = _wish(options)
-    done = explain_images(loaded, options.images, wish, options.out, options.overwrite)
+    request = _request(options)
+    explanation = explain_images(
+        loaded, options.images, request, options.out, options.overwrite
+    )
     if options.json:
-        print(json.dumps({"folder": str(done.folder), **done.data}))
+        print(json.dumps({"folder": str(explanation.folder), **explanation.data}))
         return 0
     from striate.cli.printing import print_explanation
 
-    print_explanation(done, loaded.remarks)
+    print_explanation(explanation, loaded.remarks)
     return 0
 
 
 def _model(options: argparse.Namespace) -> LoadedModel:
-    from striate.cli.summary import size_of
+    from striate.cli.summary import image_size_option
     from striate.run.target import SummaryRequest
     from striate.workflows.explain.load_model import load_model
 
-    wanted = SummaryRequest(
-        image_size=size_of(options.image_size),
+    summary_request = SummaryRequest(
+        image_size=image_size_option(options.image_size),
         in_chans=options.in_chans,
         num_classes=options.num_classes,
     )
-    return load_model(options.network, wanted, options.weights)
+    return load_model(options.network, summary_request, options.weights)
 
 
-def _wish(options: argparse.Namespace) -> ExplainOptions:
+def _request(options: argparse.Namespace) -> ExplainOptions:
     from striate.workflows.explain.options import ExplainOptions, no_progress
 
     return ExplainOptions(
@@ -165,28 +167,28 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
         nearest_convolution,
         worked_example,
     )
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.explain.images import read_images, run_images
 
     name, unit = _unit(options.open, "--open")
-    given = (
+    images = (
         read_images(loaded, options.images) if options.images else run_images(loaded)
     )
-    arithmetic = UnitArithmetic(loaded.model, given[0].x)
+    arithmetic = UnitArithmetic(loaded.model, images[0].x)
     names = loaded.labels.names if loaded.labels else ()
     tree = arithmetic_tree(arithmetic, name, unit, names, lines=24)
     entry = nearest_convolution(arithmetic, arithmetic.open(name, unit))
     table = None if entry is None else worked_example(arithmetic, entry)
     if options.json:
-        from striate.report.records import as_data, nodes
+        from striate.report.records import table_dict, tree_dicts
 
-        example = None if table is None else as_data(table)
-        found = {"image": given[0].name, "tree": nodes(tree), "worked_example": example}
-        print(json.dumps(found))
+        example = None if table is None else table_dict(table)
+        result = {"image": images[0].name, "tree": tree_dicts(tree)}
+        print(json.dumps({**result, "worked_example": example}))
         return 0
     out = console()
-    out.print(given[0].name, style="bold", markup=False)
-    show([tree] if table is None else [tree, table], out)
+    out.print(images[0].name, style="bold", markup=False)
+    print_blocks([tree] if table is None else [tree, table], out)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The command line: find the verb, run it, turn mistakes into messages."""
+"""Command line entry point: parse the verb, run it, print errors as messages."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ from striate.cli import (
     train,
     transfer,
 )
+from striate.cli.verb import Verb, add_verbs
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import closest_names
 from striate.engine.distributed.rank_info import check_single_process
 
 VERBS = {
-    "train": train,
-    "transfer": transfer,
-    "evaluate": evaluate,
-    "predict": predict,
-    "summary": summary,
-    "explain": explain,
-    "compare": compare,
-    "data": data,
-    "models": models,
-    "report": report,
+    "train": Verb(train.configure_train, train.run_train),
+    "transfer": Verb(transfer.configure_transfer, transfer.run_transfer),
+    "evaluate": Verb(evaluate.configure_evaluate, evaluate.run_evaluate),
+    "predict": Verb(predict.configure_predict, predict.run_predict),
+    "summary": Verb(summary.configure_summary, summary.run_summary),
+    "explain": Verb(explain.configure_explain, explain.run_explain),
+    "compare": Verb(compare.configure_compare, compare.run_compare),
+    "data": Verb(data.configure_data, data.run_data),
+    "models": Verb(models.configure_models, models.run_models),
+    "report": Verb(report.configure_report, report.run_report),
 }
-RANKED = ("train",)  # a verb's process under torchrun does its share, not the whole
+DISTRIBUTED_VERBS = ("train",)  # under torchrun, each process does its share
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that answers a wrong name with the nearest right ones."""
+    """An argument parser that suggests the nearest flags for an unknown one."""
 
     def error(self, message: str) -> NoReturn:
-        known = [flag for action in self._actions for flag in action.option_strings]
+        flags = [flag for action in self._actions for flag in action.option_strings]
         wrong = [word for word in message.split() if word.startswith("--")]
         close = (
-            closest_names(wrong[0], known)
+            closest_names(wrong[0], flags)
             if "unrecognized" in message and wrong
             else []
         )
@@ -57,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _VerbParser(_Parser):
-    """A verb's own parser: it, not the program's, answers for its unknown flags."""
+    """Parser of one verb, which reports unknown flags with its own `--help`."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Any = None, namespace: Any = None
@@ -70,81 +71,77 @@ class _VerbParser(_Parser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    # Prefixes of flags would be frozen by use: --ep must not quietly mean --epochs.
+    # No abbreviated flags: scripts would rely on --ep as a short form of --epochs.
     parser = _Parser(
         prog="striate",
-        description="The workbench for convolutional networks.",
+        description="Design, train, inspect and evaluate convolutional networks.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_VerbParser)
-    for name, module in VERBS.items():
-        words = (module.__doc__ or "").splitlines()[0]
-        verb = verbs.add_parser(name, help=words, description=words, allow_abbrev=False)
-        verb.add_argument("--json", action="store_true", help="print JSON on stdout")
-        module.configure(verb)
+    add_verbs(verbs, VERBS)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0 is fine, 1 findings, 2 a usage error, 130 stopped by Ctrl-C.
+    0: success, 1: problems in the data, 2: usage error, 130: stopped by Ctrl-C.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    _speak_anyhow()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_unencodable()
     try:
-        return _run(build_parser(), given)
+        return _run(build_parser(), arguments)
     except StriateError as error:
         try:
             if not error.reported_elsewhere:
-                _print_error(error, "--json" in given)
+                _print_error(error, "--json" in arguments)
         except OSError:  # the terminal has closed
-            _fall_silent()
+            _discard_output()
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has gone (`| head`); nothing is left to say to it.
-        _fall_silent()
+        # The reader has closed the pipe (`| head`), so no message can be shown.
+        _discard_output()
         return 0
 
 
-def _fall_silent() -> None:
-    """Let what is still to be written, also on leaving, go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard_output() -> None:
+    """Discard all further output, including what Python flushes at exit."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
     for handle in (1, 2):
-        os.dup2(nowhere, handle)
+        os.dup2(devnull, handle)
 
 
-def _speak_anyhow() -> None:
-    """Let a terminal without UTF-8 show `?` for `×` rather than stop the work."""
+def _replace_unencodable() -> None:
+    """Print `?` for characters such as `×` on a terminal without UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def _run(parser: argparse.ArgumentParser, given: Sequence[str]) -> int:
-    _check_verb(parser, given)
-    options = parser.parse_args(given)
+def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
+    _check_verb(parser, arguments)
+    options = parser.parse_args(arguments)
     if options.version:
         return _print_version()
     if options.verb is None:
         parser.print_help()
         return 2
-    if options.verb not in RANKED:
+    if options.verb not in DISTRIBUTED_VERBS:
         check_single_process(f"striate {options.verb}")
-    return int(VERBS[options.verb].run(options))
+    return VERBS[options.verb].run(options)
 
 
-def _check_verb(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
-    word = given[0] if given else ""
+def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    word = arguments[0] if arguments else ""
     if not word or word.startswith("-") or word in VERBS:
         return
     close = closest_names(word, VERBS)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    parser.error(f"no verb is called '{word}'; {hint}verbs: {', '.join(VERBS)}")
+    parser.error(f"unknown command '{word}'; {hint}commands: {', '.join(VERBS)}")
 
 
 def _print_error(error: StriateError, as_json: bool) -> None:

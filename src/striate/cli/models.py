@@ -1,4 +1,4 @@
-"""List the networks, with their paper's input and parameters, or public weights."""
+"""List the networks with input size and parameters, or the public weights."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ if TYPE_CHECKING:
     from striate.core.findings import Table
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the filter."""
-    parser.add_argument("pattern", nargs="?", default="", help="part of a name")
+def configure_models(parser: argparse.ArgumentParser) -> None:
+    """Add the filter and the list of weights."""
+    parser.add_argument(
+        "pattern", nargs="?", default="", help="show only names that contain this"
+    )
     parser.add_argument(
         "--weights",
         action="store_true",
-        help="list public weights instead: licence, hash, and where they are",
+        help="list public pretrained weights instead: license, hash, location",
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print one line a network."""
+def run_models(options: argparse.Namespace) -> int:
+    """Print one line per network, or per set of weights."""
     from striate.cli.printing import wide_console
     from striate.core.registry import unknown_name_error
     from striate.models.catalogue import catalogue_rows
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.run.pretrained import weights_rows
 
     every = weights_rows() if options.weights else catalogue_rows(options.pattern)
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows))
     else:
-        show([_table(rows, weights=options.weights)], wide_console())
+        print_blocks([_table(rows, weights=options.weights)], wide_console())
     return 0
 
 
@@ -48,23 +50,23 @@ def _table(rows: Sequence[Mapping[str, Any]], *, weights: bool) -> Table:
 
     cells = tuple(tuple(row.values()) for row in rows)
     if weights:
-        hint = "SHA-256 of the file, or its first digits where no more is published"
+        hint = "SHA-256 of the file, or its first digits if only these are published"
         columns: tuple[Column, ...] = (
             Column(title="name", kind="code"),
-            Column(title="file", kind="code"),
+            Column(title="file", kind="code", rank=2),
             Column(title="classes", kind="integer"),
-            Column(title="here"),
-            Column(title="licence"),
-            Column(title="sha256", kind="code", hint=hint),
+            Column(title="on disk", key="here"),
+            Column(title="license"),
+            Column(title="sha256", kind="code", hint=hint, rank=3),
         )
-        note = "striate train DATA --model NAME --pretrained NAME"
+        note = "Use: striate train DATA --model NAME --pretrained NAME"
         return Table(columns=columns, rows=cells, note=note)
     columns = (
         Column(title="name", kind="code"),
         Column(title="input", kind="code", hint="height×width×channels"),
         Column(title="classes", kind="integer"),
         Column(title="parameters", kind="integer"),
-        Column(title="what"),
+        Column(title="description"),
     )
-    note = "and any of timm: --model timm:NAME, with pip install 'striate[timm]'"
+    note = "Also all models of timm: --model timm:NAME (pip install 'striate[timm]')"
     return Table(columns=columns, rows=cells, note=note)

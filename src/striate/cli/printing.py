@@ -1,4 +1,4 @@
-"""What the verbs say on a terminal."""
+"""Print the results of the verbs."""
 
 from __future__ import annotations
 
@@ -26,187 +26,190 @@ if TYPE_CHECKING:
     from striate.run.transfer_plan import TransferPlan
     from striate.workflows.explain.explain import Explanation
     from striate.workflows.explain.features import Features
-    from striate.workflows.predict.predict import Answers
-    from striate.workflows.train.resume import Resumed
+    from striate.workflows.predict.predict import PredictResult
+    from striate.workflows.train.resume import ResumeInfo
 
-CLASSES_NAMED = 12
-CLASSES_SHOWN = 20
-ANSWERS_SHOWN = 40
-WIDE = 180  # columns of a file or pipe
+MAX_CLASS_NAMES = 12
+MAX_CLASS_ROWS = 20
+MAX_PREDICTIONS = 40
+PIPE_WIDTH = 180  # columns of a file or pipe
 
 
 def console() -> Console:
-    """Return the console of results: stdout, colors only in a terminal."""
+    """Return the console for results: stdout, with colors only in a terminal."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
 def wide_console() -> Console:
-    """Return the console of tables: a file or pipe, which need not scroll, is wide."""
+    """Return the console for tables, which is wide in a file or pipe."""
     out = console()
     if not out.is_terminal:
-        out.width = WIDE
+        out.width = PIPE_WIDTH
     return out
 
 
 def print_data(data: ImageData, folder: Path) -> None:
-    """Say what the images are, and everything a user should be warned of."""
+    """Print the run folder, the data, and all notes and warnings."""
     console().print(f"run     {folder}", markup=False)
     print_set(data)
     manifest = read_json(folder / names.MANIFEST)
     for note in manifest["notes"]:
         console().print(f"note: {note}", style="dim", markup=False)
     if "frozen" in manifest:
-        console().print(f"frozen  {manifest['frozen']['said']}", markup=False)
+        console().print(f"frozen  {manifest['frozen']['text']}", markup=False)
 
 
 def print_set(data: ImageData) -> None:
-    """Say what the images are, their parts and classes, and every warning."""
+    """Print the data: splits, classes, unusable files, warnings."""
     out = console()
     splits = " · ".join(
         f"{name} {len(subset):,}" for name, subset in data.subsets.items()
     )
-    splits += f" · spare {data.num_spare:,}" if data.num_spare else ""
+    splits += f" · unused {data.num_spare:,}" if data.num_spare else ""
     out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {splits}")
     listed = f"{data.num_classes} classes: {_listed(data.labels)}"
     out.print(listed, style="dim", markup=False)
     if data.quarantined:
         count = len(data.quarantined)
-        text = f"{count:,} of {data.num_files:,} files cannot be used, first:"
+        text = f"{count:,} of {data.num_files:,} files cannot be used; the first:"
         out.print(text, style="yellow")
         for skip in data.quarantined[:3]:
             out.print(f"  {skip.path}: {skip.reason} ({skip.detail})", markup=False)
     for warning in data.warnings:
-        out.print(f"note: {warning}", style="yellow", markup=False)
+        out.print(f"warning: {warning}", style="yellow", markup=False)
 
 
-def print_resumed(resumed: Resumed) -> None:
-    """Say where a run goes on, whether exactly, and what was passed over."""
+def print_resumed(info: ResumeInfo) -> None:
+    """Print where a run resumes, whether that is exact, and what is not used."""
     out = console()
-    at, recipe = resumed.at, resumed.recipe
-    if resumed.data is None:
-        text = f"finished: {at.epoch} of {recipe.epochs} epochs; nothing is left to do"
+    state, recipe = info.state, info.recipe
+    if info.data is None:
+        text = f"already finished: {state.epoch} of {recipe.epochs} epochs"
         out.print(text, markup=False)
-        out.print("--epochs N makes it longer, --patience N more patient", style="dim")
+        out.print("to train longer: --epochs N, or a larger --patience", style="dim")
         return
-    print_data(resumed.data, resumed.folder)
-    for note in resumed.notes:
+    print_data(info.data, info.folder)
+    for note in info.notes:
         out.print(f"note: {note}", style="yellow", markup=False)
-    epoch = min(at.epoch + 1, recipe.epochs)
-    where = f"step {at.step:,}, epoch {epoch} of {recipe.epochs}"
-    out.print(f"resumed at {where}; exact: {resumed.exact}", markup=False)
+    epoch = min(state.epoch + 1, recipe.epochs)
+    where = f"step {state.step:,}, epoch {epoch} of {recipe.epochs}"
+    out.print(f"resumed at {where}; exact: {info.exact}", markup=False)
 
 
 def _listed(labels: ClassNames) -> str:
-    shown = ", ".join(labels.names[:CLASSES_NAMED])
-    return shown + (" …" if len(labels) > CLASSES_NAMED else "")
+    first = ", ".join(labels.names[:MAX_CLASS_NAMES])
+    return first + (" …" if len(labels) > MAX_CLASS_NAMES else "")
 
 
 def print_score(split: str, score: ClassificationMetrics) -> None:
-    """Say how good the answers are, in all and by class, with the intervals."""
-    from striate.report.terminal import show
-    from striate.run.scorecard import class_table, headlines
+    """Print accuracy, loss and calibration, and the metrics of each class."""
+    from striate.report.terminal import print_blocks
+    from striate.run.scorecard import per_class_table, score_figures
 
     out = console()
-    for figure, style in zip(headlines(split, score), ("bold", ""), strict=True):
+    for figure, style in zip(score_figures(split, score), ("bold", ""), strict=True):
         out.print(f"{figure.label} {figure.value}", style=style, end="  ")
         out.print(figure.detail, markup=False)
-    odd = f"calibration error {percent(score.ece)}"
-    out.print(f"cross-entropy {score.loss:.4f} nats, {odd}\n", style="dim")
-    show([class_table(score, CLASSES_SHOWN)], out)
+    ece = f"expected calibration error (ECE) {percent(score.ece)}"
+    out.print(f"{split} loss {score.loss:.4f}  {ece}\n", style="dim", markup=False)
+    print_blocks([per_class_table(score, MAX_CLASS_ROWS)], out)
 
 
 def print_end(run: Run) -> None:
-    """Say how the run went, where it lies, and what to try next."""
+    """Print the scores of a run, its folder and report, and what to do next."""
     out = console()
-    print_score(run.evaluated_split, run.predictions(run.evaluated_split).score())
+    print_score(run.evaluated_split, run.predictions(run.evaluated_split).metrics())
     if "frozen" in run.manifest:
-        said = run.manifest["frozen"]["sha256"][:16]
-        out.print(f"frozen  bit-identical, {said} as at the start", markup=False)
+        digest = run.manifest["frozen"]["sha256"][:16]
+        text = f"frozen  weights are unchanged (hash {digest})"
+        out.print(text, markup=False)
     out.print(f"run     {run.path}", markup=False)
     out.print(f"report  {run.path / names.REPORT}", markup=False)
     out.print("\nnext:", style="bold")
-    me = _program()
+    program = _program()
     for command in (
         f"open {run.path / names.REPORT}",
-        f"{me} predict {run.path} IMAGE_OR_FOLDER",
-        f"{me} train FOLDER_OF_CLASS_FOLDERS",
+        f"{program} predict {run.path} IMAGE_OR_FOLDER",
+        f"{program} train FOLDER_OF_CLASS_FOLDERS",
     ):
         out.print(f"  {command}", markup=False)
 
 
-def print_plan(proposal: TransferPlan) -> None:
-    """Show what a plan saw, and what it proposes."""
-    from striate.report.terminal import show
-    from striate.run.transfer_plan_findings import findings
+def print_plan(plan: TransferPlan) -> None:
+    """Print the probes and trials of a plan, and what it proposes."""
+    from striate.report.terminal import print_blocks
+    from striate.run.transfer_plan_findings import plan_findings
 
-    show(findings(proposal), wide_console())
+    print_blocks(plan_findings(plan), wide_console())
 
 
 def print_transfer(run: Run) -> None:
-    """Say what was computed, what was there already, and how the head was chosen."""
+    """Print how many features were computed, and how the head was trained."""
     facts, out = run.manifest["transfer"], console()
-    took = facts["seconds"]
-    kept = f", {facts['kept']:,} were kept" if facts["kept"] else ""
-    rows = f"{facts['computed']:,} rows of {facts['width']:,} numbers"
-    out.print(f"features  {rows} in {took['features']:.1f} s{kept}", markup=False)
-    said = facts["head"]
+    seconds = facts["seconds"]
+    images = f"{facts['computed']:,} images computed, {facts['cached']:,} from cache"
+    width = f"{facts['width']:,} features per image"
+    out.print(f"features  {images}; {width}; {seconds['features']:.1f} s", markup=False)
+    head = facts["head"]
     if "penalty" in facts:
-        said += f", penalty {facts['penalty']:.2g} by cross-validation"
-    out.print(f"head      {said}, {took['head']:.1f} s", markup=False)
+        head += f", penalty {facts['penalty']:.2g} (chosen by cross-validation)"
+    out.print(f"head      {head}, {seconds['head']:.1f} s", markup=False)
     if "plan" in facts:
         plan = facts["plan"]
         low, high = (percent(end) for end in plan["interval"])
-        hoped = f"expected {percent(plan['expected'])} ({low} – {high})"
-        came = f"came to {percent(plan['came'])} on {plan['judged']:,} of validation"
-        out.print(f"plan      {hoped}, {came}", markup=False)
+        expected = f"expected {percent(plan['expected'])} ({low} – {high})"
+        reached = f"reached {percent(plan['accuracy'])}, n = {plan['val_images']:,}"
+        out.print(f"plan      validation accuracy: {expected}, {reached}", markup=False)
     out.print()
 
 
 def _program() -> str:
-    """Return what to type: the bare name only where the shell would find it."""
+    """Return the command to type: `striate` if the shell finds it, else its path."""
     return "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
 
 
-def print_answers(answers: Answers) -> None:
-    """List predictions, and every file that could not be asked about."""
+def print_predictions(result: PredictResult) -> None:
+    """List predictions, and every file that could not be read."""
     out = console()
-    for one in answers.predictions[:ANSWERS_SHOWN]:
-        out.print(f"{percent(one.score):>8}  {one.label:<20} {one.path}", markup=False)
-    rest = len(answers.predictions) - ANSWERS_SHOWN
+    for item in result.predictions[:MAX_PREDICTIONS]:
+        out.print(
+            f"{percent(item.score):>8}  {item.label:<20} {item.path}", markup=False
+        )
+    rest = len(result.predictions) - MAX_PREDICTIONS
     if rest > 0:
-        out.print(f"… and {rest:,} more; --out FILE.csv keeps all", style="dim")
-    print_skipped(answers.skipped)
+        out.print(f"… and {rest:,} more; --out FILE.csv writes all", style="dim")
+    print_skipped(result.skipped)
 
 
 def print_skipped(skipped: Sequence[Skipped]) -> None:
-    """Name every file that could not be used, and why."""
+    """Print every file that could not be used, with the reason."""
     for skip in skipped:
         text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
         console().print(text, style="yellow", markup=False)
 
 
-def print_features(found: Features, path: Path) -> None:
-    """Say what a file of inner outputs holds, and which images it does not."""
+def print_features(features: Features, path: Path) -> None:
+    """Print the shape of each layer's output, and the files that were not used."""
     out = console()
-    for name, shape in found.shapes.items():
-        sides = "×".join(map(str, shape[1:])) or "a number"
-        out.print(f"{name:<20} {shape[0]:,} rows of {sides}", markup=False)
-    print_skipped(found.skipped)
-    out.print(
-        f"written {path}, its rows' paths {path.with_suffix('.csv')}", markup=False
-    )
+    for name, shape in features.shapes.items():
+        sides = "×".join(map(str, shape[1:])) or "1"
+        out.print(f"{name:<20} {shape[0]:,} images × {sides}", markup=False)
+    print_skipped(features.skipped)
+    out.print(f"written {path}; image paths: {path.with_suffix('.csv')}", markup=False)
 
 
-def print_explanation(done: Explanation, remarks: tuple[str, ...]) -> None:
-    """Say for every image what was answered, and what its evidence is worth."""
+def print_explanation(explanation: Explanation, notes: tuple[str, ...]) -> None:
+    """Print the prediction and the sanity checks of each image."""
     from striate.core.findings import Figures, Prose, Table
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
 
     out = console()
-    for remark in remarks:
-        out.print(f"note: {remark}", style="yellow", markup=False)
-    for section in done.page.sections[: len(done.data["images"])]:
+    for note in notes:
+        out.print(f"note: {note}", style="yellow", markup=False)
+    for section in explanation.page.sections[: len(explanation.data["images"])]:
         out.print(f"\n{section.title}", style="bold", markup=False)
         out.print(section.lead, style="dim", markup=False)
-        show([b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out)
-    out.print(f"report  {done.folder / 'report.html'}", markup=False)
+        print_blocks(
+            [b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out
+        )
+    out.print(f"report  {explanation.folder / 'report.html'}", markup=False)

@@ -1,4 +1,4 @@
-"""Write a run's report again from its folder."""
+"""Write the report of a run again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import json
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_report(parser: argparse.ArgumentParser) -> None:
     """Add the run."""
-    parser.add_argument("run_folder", metavar="RUN", help="a run folder, or its name")
+    parser.add_argument("run_folder", metavar="RUN", help="run folder, or its name")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Write the report and print where it is."""
+def run_report(options: argparse.Namespace) -> int:
+    """Write the report and print its path."""
     from striate.run.report_page import write_report
     from striate.run.run import Run
 

@@ -1,4 +1,4 @@
-"""Show a network without running it: shapes, cost, memory, receptive fields."""
+"""Summarize a network without running it: shapes, MACs, memory, receptive fields."""
 
 from __future__ import annotations
 
@@ -14,48 +14,72 @@ if TYPE_CHECKING:
     from striate.workflows.summary.summary import Summary
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the network, its image, and what to make of it."""
+def configure_summary(parser: argparse.ArgumentParser) -> None:
+    """Add the network, its input, and the outputs."""
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="a name of `striate models`; FILE.py:CLASS, which runs your file; a run "
-        "folder; or a sketch: '28x28x1 > conv 5x5 8 same > pool 2 > dense 10'",
+        help="network: a name of `striate models`; FILE.py:CLASS (imports your file); "
+        "a run folder; or a sketch: '28x28x1 > conv 5x5 8 same > pool 2 > dense 10'",
     )
     parser.add_argument(
-        "--against", metavar="OTHER", help="a second TARGET, side by side"
+        "--against", metavar="OTHER", help="second TARGET, shown side by side"
     )
     parser.add_argument(
-        "--explain", metavar="LAYER", help="write a layer's arithmetic out"
+        "--explain",
+        metavar="LAYER",
+        help="show how the numbers of this layer are computed",
     )
-    parser.add_argument("--depth", type=int, metavar="N", help="unite deeper modules")
-    parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
-    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
+    parser.add_argument(
+        "--depth",
+        type=int,
+        metavar="N",
+        help="show modules only down to this depth (default all)",
+    )
+    add_input_flags(parser)
     parser.add_argument(
         "--batch-size",
         type=int,
         default=32,
         metavar="N",
-        help="of a training step (32)",
+        help="images per training step, for the memory (default 32)",
     )
     parser.add_argument(
         "--real",
         action="store_true",
-        help="compute one image, where a network looks at values",
+        help="run one real forward pass (for data-dependent models)",
     )
     parser.add_argument(
         "--effective",
         metavar="DATA",
         help="measure effective receptive fields on some of these images",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the layers")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="keep a report")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the layer table"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Summarize and print; of a network that stops half way, what ran is shown."""
-    from striate.audit.network import ForwardError
+def add_input_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a network's input and output."""
+    parser.add_argument(
+        "--image-size",
+        metavar="SIZE",
+        help="input size in pixels, or HEIGHTxWIDTH (default of the network)",
+    )
+    parser.add_argument(
+        "--in-chans", type=int, metavar="N", help="input channels (default likewise)"
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="number of classes (default likewise)",
+    )
+
+
+def run_summary(options: argparse.Namespace) -> int:
+    """Summarize and print; if the network fails, print the layers that ran."""
     from striate.workflows.summary.summary import save_csv, save_html, summary_page
 
     try:
@@ -80,22 +104,22 @@ def run(options: argparse.Namespace) -> int:
 def _summary(options: argparse.Namespace, target: str) -> Summary:
     from striate.workflows.summary.summary import summary
 
-    # What a user's file prints must not end up inside JSON.
+    # Output of a user's file must not mix with JSON.
     with redirect_stdout(sys.stderr):
         return summary(
             target,
             batch_size=options.batch_size,
             depth=options.depth,
             real=options.real,
-            image_size=size_of(options.image_size),
+            image_size=image_size_option(options.image_size),
             in_chans=options.in_chans,
             num_classes=options.num_classes,
             effective=options.effective,
         )
 
 
-def size_of(text: str | None) -> int | tuple[int, int] | None:
-    """Read a side, or HEIGHTxWIDTH, from the command line."""
+def image_size_option(text: str | None) -> int | tuple[int, int] | None:
+    """Parse `N` or `HEIGHTxWIDTH` from the command line."""
     from striate.core.errors import SettingError
     from striate.core.format import parse_image_size
 
@@ -104,7 +128,7 @@ def size_of(text: str | None) -> int | tuple[int, int] | None:
     try:
         return parse_image_size(text)
     except ValueError:
-        what, fix = f"'{text}' is no image size", "write 224 or 224x320"
+        what, fix = f"'{text}' is not an image size", "write 224 or 224x320"
         raise SettingError(what, where="--image-size", fix=fix) from None
 
 
@@ -125,28 +149,28 @@ def _data(
 
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.summary.summary import compare_summaries
 
     out = wide_console()
     if layer is not None:
-        show([first.explain(layer)], out)
+        print_blocks([first.explain(layer)], out)
         return
     if second is not None:
-        show([compare_summaries(first, second)], out)
-        for one in (first, second):
-            out.print(f"{one.name}  {one.image}\n", style="bold", markup=False)
-            show([one.table], out)
+        print_blocks([compare_summaries(first, second)], out)
+        for each in (first, second):
+            out.print(f"{each.name}  {each.image}\n", style="bold", markup=False)
+            print_blocks([each.table], out)
         return
     out.print(f"{first.name}  {first.image}\n", style="bold", markup=False)
-    show(first.blocks, out)
+    print_blocks(first.blocks, out)
 
 
 def _print_partial(error: ForwardError, depth: int | None) -> None:
     from striate.audit.findings import layer_table
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
 
     if error.audit.layers:
-        title = "What ran before it stopped"
-        show([layer_table(error.audit, depth, title)], wide_console())
+        title = "Layers that ran before the error"
+        print_blocks([layer_table(error.audit, depth, title)], wide_console())

@@ -1,4 +1,4 @@
-"""Train a network on images and write a run folder with its report."""
+"""Train a model on images, and write a run folder with a report."""
 
 from __future__ import annotations
 
@@ -10,83 +10,102 @@ from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
 from striate.engine.distributed.rank_info import RankInfo
+from striate.run.parse_settings import make_recipe, setting_types
 from striate.run.presets import PRESETS
-from striate.run.recipe import Recipe, make_recipe, setting_types
+from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
     from striate.run.run import Run
-    from striate.workflows.train.resume import Resumed
+    from striate.workflows.train.resume import ResumeInfo
 
-METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
+METAVARS = {int: "N", float: "F", str: "NAME", tuple[float, ...]: "F,F,…"}
+# Headings in --help, and the setting that starts each group.
+GROUPS = {
+    "model": "model",
+    "epochs": "optimization",
+    "augment": "augmentation",
+    "image_size": "input",
+    "val_fraction": "split and class weights",
+    "seed": "runtime",
+}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the settings, and the run folder's own flags."""
+def configure_train(parser: argparse.ArgumentParser) -> None:
+    """Add the settings of a run, and the flags of its folder."""
     parser.usage = "striate train [DATA] [settings]"
     add_settings(parser)
-    add_folder(parser, "run folder")
+    add_folder(parser, "run folder", "runs/train/DATA-MODEL")
     parser.add_argument(
-        "--resume", metavar="RUN", help="go on with a stopped run; needs nothing else"
+        "--resume", metavar="RUN", help="continue a stopped run; needs no other flag"
     )
     parser.add_argument(
-        "--tensorboard", action="store_true", help="write event files for TensorBoard"
+        "--tensorboard", action="store_true", help="also write TensorBoard event files"
     )
 
 
-def add_folder(parser: argparse.ArgumentParser, called: str) -> None:
-    """Add the flags of long work that is kept in a folder."""
-    words = f"replace the {called} in --out"
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"the {called}")
-    parser.add_argument("--overwrite", action="store_true", help=words)
+def add_folder(parser: argparse.ArgumentParser, name: str, default: str) -> None:
+    """Add the flags of a verb that writes a folder and shows progress."""
+    text = f"{name} to write (default {default})"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
+    text = f"replace the {name} in --out"
+    parser.add_argument("--overwrite", action="store_true", help=text)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def add_settings(
     parser: argparse.ArgumentParser, without: Collection[str] = ()
 ) -> None:
-    """Add the data and a flag for every setting of a recipe, but for some."""
+    """Add the data and a flag for each setting of a recipe, except `without`."""
     parser.add_argument(
         "data",
         nargs="?",
         metavar="DATA",
-        help="digits, fashion-mnist, a folder, a CSV or IDX files",
+        help="images: a folder with one folder per class, a CSV, IDX files, tar "
+        "shards, or a name: digits, fashion-mnist",
     )
     kinds = setting_types()
+    group: argparse._ActionsContainer = parser
     for field in dataclasses.fields(Recipe):
+        if field.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[field.name])
         if field.name not in ("data", *without):
-            add_setting(parser, field, kinds[field.name])
+            add_setting(group, field, kinds[field.name])
     parser.add_argument(
-        "--preset", metavar="NAME", help=f"one of: {', '.join(PRESETS)}"
+        "--preset",
+        metavar="NAME",
+        help=f"named settings to start from: {', '.join(PRESETS)}",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file with settings; flags win"
+    )
 
 
 def add_setting(
-    parser: argparse.ArgumentParser, field: dataclasses.Field[Any], kind: Any
+    parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind: Any
 ) -> None:
-    """Add a setting's flag, with its help, choices and default."""
+    """Add the flag of a setting, with its help, choices and default."""
     flag = f"--{field.name.replace('_', '-')}"
     if kind is bool:
-        words, default = field.metadata["help"], argparse.SUPPRESS
-        parser.add_argument(flag, action="store_true", help=words, default=default)
+        text, default = field.metadata["help"], argparse.SUPPRESS
+        parser.add_argument(flag, action="store_true", help=text, default=default)
         return
     choices = field.metadata.get("choices")
-    default = "" if field.default is None else f" ({field.default})"
-    listed = f": {', '.join(choices)}" if choices else ""
+    notes = [f"one of {', '.join(choices)}"] if choices else []
+    notes += [] if field.default is None else [f"default {field.default}"]
     if field.name == "freeze":
-        words, default = field.metadata["help"], argparse.SUPPRESS
-        how: dict[str, Any] = {"action": "append", "metavar": "GLOB"}
-        parser.add_argument(flag, help=words, default=default, **how)
+        text, default = field.metadata["help"], argparse.SUPPRESS
+        append: dict[str, Any] = {"action": "append", "metavar": "LAYER"}
+        parser.add_argument(flag, help=text, default=default, **append)
         return
-    metavar = METAVARS.get(str(kind), "SIZE")
-    words = f"{field.metadata['help']}{listed}{default}"
-    parser.add_argument(flag, metavar=metavar, help=words, default=argparse.SUPPRESS)
+    metavar = next((text for k, text in METAVARS.items() if k == kind), "SIZE")
+    text = field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
+    parser.add_argument(flag, metavar=metavar, help=text, default=argparse.SUPPRESS)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Train; print the run folder first and last."""
+def run_train(options: argparse.Namespace) -> int:
+    """Train and print the result."""
     if options.resume:
         return _resume(options)
     recipe = read_recipe(options)
@@ -96,20 +115,20 @@ def run(options: argparse.Namespace) -> int:
 
     quiet = options.quiet or options.json
 
-    def begun(data: ImageData, folder: Path) -> None:
+    def on_begin(data: ImageData, folder: Path) -> None:
         if not options.json:
             print_data(data, folder)
 
-    def gone_on(resumed: Resumed) -> None:
+    def on_resume(info: ResumeInfo) -> None:
         if not options.json:
-            print_resumed(resumed)
+            print_resumed(info)
 
     finished: Run = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
-        begun=begun,
-        gone_on=gone_on,
+        on_begin=on_begin,
+        on_resume=on_resume,
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
@@ -123,52 +142,56 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
-    """Lay flags over the config file over the preset over the defaults."""
+    """Return the settings: flags win over --config, which wins over --preset."""
     preset = PRESETS[options.preset].settings if options.preset else {}
     config = read_settings(options.config) if options.config else {}
     return make_recipe(preset, config, _flags(options))
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
-    known = setting_types()
+    names = setting_types()
     return {
         name: value
         for name, value in vars(options).items()
-        if name in known and not (name == "data" and value is None)
+        if name in names and not (name == "data" and value is None)
     }
 
 
 def _resume(options: argparse.Namespace) -> int:
-    """Go on with a run; say first from where, and whether that is exact."""
+    """Resume a run; print the step, and whether the result will be exact."""
     for name in ("data", "preset", "config", "out", "overwrite"):
         if getattr(options, name):
-            fix = f"striate train --resume {options.resume} needs nothing else"
+            fix = f"striate train --resume {options.resume} needs no other flag"
             flag = "DATA" if name == "data" else f"--{name}"
-            raise SettingError("a run that is resumed has its own", where=flag, fix=fix)
+            raise SettingError(
+                "a resumed run keeps its own value of this", where=flag, fix=fix
+            )
 
     from striate.cli.printing import print_end, print_resumed
-    from striate.workflows.train.resume import go_on
+    from striate.workflows.train.job import SessionOptions
+    from striate.workflows.train.resume import resume_run
     from striate.workflows.train.train import summary_json
 
-    how: list[Resumed] = []
+    infos: list[ResumeInfo] = []
 
-    def begun(resumed: Resumed) -> None:
-        how.append(resumed)
+    def on_resume(info: ResumeInfo) -> None:
+        infos.append(info)
         if not options.json:
-            print_resumed(resumed)
+            print_resumed(info)
 
     quiet = options.quiet or options.json
-    finished = go_on(
+    finished = resume_run(
         options.resume,
         _flags(options),
-        begun=begun,
-        quiet=quiet,
-        tensorboard=options.tensorboard,
+        on_resume=on_resume,
+        options=SessionOptions(quiet=quiet, tensorboard=options.tensorboard),
     )
     if not RankInfo.from_environment().is_main:
         return 0
     if options.json:
-        print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))
+        print(
+            summary_json(finished, resumed_at=infos[0].state.step, exact=infos[0].exact)
+        )
     else:
         print_end(finished)
     return 0

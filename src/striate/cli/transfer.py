@@ -1,4 +1,4 @@
-"""Reuse a trained network: features once, then a head in seconds."""
+"""Reuse a pretrained model: freeze its backbone and train a new head."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_folder, add_settings, read_recipe
-from striate.run.recipe import LOOP_ONLY
+from striate.run.recipe import TRAINING_LOOP_SETTINGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,61 +18,63 @@ if TYPE_CHECKING:
     from striate.workflows.transfer.options import TransferOptions
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the settings that a head has, what is reused, and the run folder's flags."""
+def configure_transfer(parser: argparse.ArgumentParser) -> None:
+    """Add the settings of a head, the transfer options, and the run folder's flags."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
-    mixing = "mixup", "cutmix"  # and a feature is of one image
-    add_settings(parser, without=(*LOOP_ONLY, *mixing))
+    mixing = "mixup", "cutmix"  # features are computed per image
+    add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
     parser.add_argument(
         "--cut",
         metavar="LAYER",
-        help="the last layer to keep; auto: planned, with what learns and how fast "
-        "(all but the head)",
+        help="last frozen layer; auto: choose it, the head and the learning rates from "
+        "trials (default: all layers but the classifier are frozen)",
     )
     parser.add_argument(
         "--head",
         metavar="NAME",
-        help="logistic (L-BFGS, penalty by cross-validation); trained: all behind the "
-        "cut, by --optimizer; tuned: first the one, then the other (logistic)",
+        help="logistic: logistic regression, penalty by cross-validation; trained: all "
+        "layers behind the cut, with --optimizer; tuned: first logistic, then trained "
+        "(logistic)",
     )
     parser.add_argument(
         "--lr-decay",
         type=float,
         metavar="F",
-        help="factor on the rate from block to block, down from the head (trained: 1; "
-        "tuned: a tenth at the cut)",
+        help="discriminative learning rates: factor from block to block below the head "
+        "(trained: 1; tuned: a tenth of the rate at the cut)",
     )
     parser.add_argument(
         "--unfreeze",
         type=int,
         default=0,
         metavar="N",
-        help="let the next block below the head learn every N epochs; 0: all at once "
-        "(0)",
+        help="gradual unfreezing: one more block below the head every N epochs; 0: all "
+        "at once (default 0)",
     )
     parser.add_argument(
         "--batch-norm",
         metavar="NAME",
-        help="statistics behind the cut: adapting, frozen (adapting)",
+        help="batch norm statistics behind the cut: adapting, frozen (default "
+        "adapting)",
     )
     parser.add_argument(
         "--views",
         type=int,
         default=0,
         metavar="N",
-        help="learn from so many changed views of each image too, see --augment (0)",
+        help="augmented copies of each image to train on as well, see --augment "
+        "(default 0)",
     )
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="then learn from scratch too, and by the head alone or fine-tuned, for "
-        "comparison",
+        help="also train baselines: from scratch, and head only or fine-tuned",
     )
-    add_folder(parser, "run folder")
+    add_folder(parser, "run folder", "runs/transfer/DATA-MODEL")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Transfer; print the run folder first and last."""
+def run_transfer(options: argparse.Namespace) -> int:
+    """Train the head and print the result."""
     recipe = read_recipe(options)
 
     from striate.cli.printing import print_data, print_end, print_plan, print_transfer
@@ -80,30 +82,30 @@ def run(options: argparse.Namespace) -> int:
     from striate.workflows.transfer.options import TransferOptions
     from striate.workflows.transfer.transfer import transfer_recipe
 
-    def begun(data: ImageData, folder: Path) -> None:
+    def on_begin(data: ImageData, folder: Path) -> None:
         if not options.json:
             print_data(data, folder)
 
-    def planned(proposal: TransferPlan) -> None:
+    def on_plan(plan: TransferPlan) -> None:
         if not options.json:
-            print_plan(proposal)
+            print_plan(plan)
 
-    asked = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
-    wanted = TransferOptions(**{name: getattr(options, name) for name in asked})
+    fields = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
+    transfer = TransferOptions(**{name: getattr(options, name) for name in fields})
     finished = transfer_recipe(
         recipe,
-        wanted,
+        transfer,
         out=options.out,
         overwrite=options.overwrite,
-        begun=begun,
-        planned=planned,
+        on_begin=on_begin,
+        on_plan=on_plan,
         quiet=options.quiet or options.json,
     )
     more = {"transfer": finished.manifest["transfer"]}
     if not options.json:
         print_transfer(finished)
     if options.compare:
-        more["rivals"] = _compared(finished, recipe, wanted, options)
+        more["baselines"] = _compare(finished, recipe, transfer, options)
     if options.json:
         print(summary_json(finished, **more))
     else:
@@ -111,18 +113,22 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _compared(
-    finished: Run, recipe: Recipe, wanted: TransferOptions, options: argparse.Namespace
+def _compare(
+    finished: Run,
+    recipe: Recipe,
+    transfer: TransferOptions,
+    options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """Learn in other ways too; print the comparison and return it."""
+    """Train the baselines too; print the comparison and return it."""
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
-    from striate.run.baselines_table import rival_table, summary
-    from striate.run.progress import teller
-    from striate.workflows.transfer.baselines import rivals
+    from striate.report.terminal import print_blocks
+    from striate.run.baselines_table import baseline_dicts, baseline_table
+    from striate.run.progress import line_printer
+    from striate.workflows.transfer.baselines import run_baselines
 
     quiet = options.quiet or options.json
-    found = rivals(finished, recipe, wanted, quiet=quiet, tell=teller(quiet))
+    tell = line_printer(quiet)
+    baselines = run_baselines(finished, recipe, transfer, quiet=quiet, tell=tell)
     if not options.json:
-        show([rival_table(found)], wide_console())
-    return summary(found)
+        print_blocks([baseline_table(baselines)], wide_console())
+    return baseline_dicts(baselines)

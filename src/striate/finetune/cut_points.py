@@ -1,8 +1,8 @@
-"""Every sensible cut of a network, and what one pass sees at all of them."""
+"""All cut points of a model, and the averaged features at each of them in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,25 +14,25 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core.hooks import evaluation_mode
 from striate.finetune.split_model import (
-    Call,
-    Cut,
-    behind,
+    CutPoint,
+    ModuleCall,
     cut_at,
-    heard_at,
-    is_right,
-    recorded,
+    cut_behind,
+    hook_at,
+    is_exact,
+    record_calls,
 )
 
-MOST = 24  # rungs; of deeper networks every so many
+MAX_CUT_POINTS = 24  # of deeper models, evenly spaced ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A layer with weights, or a block of them, and what follows it without.
+    """A layer or block with weights, and the layers without weights behind it.
 
     Args:
-        name: Its last layer, behind which the network is cut.
-        layers: The innermost layers that hold weights or statistics.
+        name: Its last layer, behind which the model can be cut.
+        layers: The innermost layers that have weights or statistics.
     """
 
     name: str
@@ -41,101 +41,101 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class CutPoints:
-    """A network's cuts from the input up; the last leaves nothing but the head.
+    """A model's cut points from the input up; the last is in front of the classifier.
 
     Args:
-        cuts: As `cut_at` makes them.
-        widths: Numbers of an image at each, maps averaged.
-        whole: What stands at the last cut is a vector, and none of it is averaged.
+        cuts: As `cut_at` returns them.
+        widths: Features per image at each, feature maps averaged.
+        last_is_vector: The output at the last cut point is a vector, not averaged.
     """
 
-    cuts: tuple[Cut, ...]
+    cuts: tuple[CutPoint, ...]
     widths: tuple[int, ...]
-    whole: bool
+    last_is_vector: bool
 
     @property
     def name(self) -> str:
-        """Return what tells its features from others of the same network."""
+        """Return a name that tells these features from others of the same model."""
         return f"averages at {', '.join(cut.name for cut in self.cuts)}"
 
     @property
-    def body(self) -> tuple[str, ...]:
-        """Return the names of everything but the head."""
-        return self.cuts[-1].body
+    def backbone(self) -> tuple[str, ...]:
+        """Return the names of everything but the last head."""
+        return self.cuts[-1].backbone
 
-    def columns(self, rung: int) -> slice:
-        """Return which of a row's numbers are a cut's, counted from the input."""
-        rung %= len(self.widths)
-        first = sum(self.widths[:rung])
-        return slice(first, first + self.widths[rung])
+    def columns(self, index: int) -> slice:
+        """Return which columns of the features belong to a cut point."""
+        index %= len(self.widths)
+        first = sum(self.widths[:index])
+        return slice(first, first + self.widths[index])
 
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Run a batch once and return its averages at every cut, side by side."""
-        found = _heard(model, self.cuts, x, _averaged)
-        return torch.cat([found[cut.name] for cut in self.cuts], 1)
+        """Run a batch once; return its averages at every cut point, side by side."""
+        averages = _averages(model, self.cuts, x)
+        return torch.cat([averages[cut.name] for cut in self.cuts], 1)
 
 
-def stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
-    """Return what a network is made of, from the input to the head.
+def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
+    """Return the stages of a model, from the input to the classifier.
 
     A stage begins with a layer or block that has a kernel, and ends before the next.
     Sequences of several are entered, any other module is a block.
 
     Args:
-        model: Any network; left as it was.
-        x: A batch to try it with.
+        model: Any model; left as it was.
+        x: A batch to run it with.
 
     Example:
         >>> conv, norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
         >>> model = nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
-        >>> [stage.name for stage in stages(model, torch.rand(2, 1, 4, 4))]
+        >>> [stage.name for stage in find_stages(model, torch.rand(2, 1, 4, 4))]
         ['2', '4']
     """
     names = {module: name for name, module in model.named_modules()}
-    parts = _parts(recorded(model, x)[0])
-    return tuple(Stage(name=_end(part), layers=_layers(part, names)) for part in parts)
+    groups = _group_calls(record_calls(model, x)[0])
+    return tuple(Stage(name=_end(g), layers=_layers(g, names)) for g in groups)
 
 
-def ladder(model: nn.Module, x: Tensor) -> CutPoints:
-    """Return every cut behind a stage at which the network is a chain of layers.
+def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
+    """Return every cut point behind a stage at which the model is a chain of layers.
 
     Raises:
-        SettingError: It cannot even be cut before its head.
+        SettingError: The model cannot be cut even before its classifier.
 
     Example:
         >>> layers = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 2), nn.Flatten()
         >>> model = nn.Sequential(*layers, nn.Linear(4, 3))
-        >>> found = ladder(model, torch.rand(2, 1, 4, 4))
-        >>> [cut.name for cut in found.cuts], found.widths, found.whole
+        >>> points = find_cut_points(model, torch.rand(2, 1, 4, 4))
+        >>> [cut.name for cut in points.cuts], points.widths, points.last_is_vector
         (['1', '3'], (2, 4), True)
     """
-    calls, answer = recorded(model, x)
+    calls, output = record_calls(model, x)
     last = cut_at(model, x)
-    ends = dict.fromkeys(_end(part) for part in _parts(calls)[:-2])
-    cuts = [behind(model, calls, name) for name in ends]
-    cuts = [cut for cut in cuts if is_right(model, cut, x, answer)]
-    cuts = [*_thinned(cuts, MOST - 1), last]
+    ends = dict.fromkeys(_end(group) for group in _group_calls(calls)[:-2])
+    cuts = [cut_behind(model, calls, name) for name in ends]
+    cuts = [cut for cut in cuts if is_exact(model, cut, x, output)]
+    cuts = [*_evenly_spaced(cuts, MAX_CUT_POINTS - 1), last]
     with evaluation_mode(model), torch.no_grad():
-        averages = _heard(model, cuts, x, _averaged)
+        averages = _averages(model, cuts, x)
         vector = last.features(model, x).ndim == 2
     widths = tuple(averages[cut.name].shape[1] for cut in cuts)
-    return CutPoints(cuts=tuple(cuts), widths=widths, whole=vector)
+    return CutPoints(cuts=tuple(cuts), widths=widths, last_is_vector=vector)
 
 
-def _parts(calls: Sequence[Call]) -> list[list[Call]]:
-    """Part the calls of a pass into stages; what comes before the first joins it."""
-    found: list[list[Call]] = [[]]
-    begun = False
-    for unit in _units(calls, 0):
-        kernel = _has_kernel(unit.module)
-        if kernel and begun:
-            found.append([])
-        begun = begun or kernel
-        found[-1].append(unit)
-    return found
+def _group_calls(calls: Sequence[ModuleCall]) -> list[list[ModuleCall]]:
+    """Group the calls of a pass by stage; what comes before the first joins it."""
+    groups: list[list[ModuleCall]] = [[]]
+    has_kernel = False
+    for block in _blocks(calls, 0):
+        kernel = _has_kernel(block.module)
+        if kernel and has_kernel:
+            groups.append([])
+        has_kernel = has_kernel or kernel
+        groups[-1].append(block)
+    return groups
 
 
-def _units(calls: Sequence[Call], parent: int) -> Iterator[Call]:
+def _blocks(calls: Sequence[ModuleCall], parent: int) -> Iterator[ModuleCall]:
     """Yield blocks in the order they run; sequences of several are entered."""
     for i, call in enumerate(calls):
         if call.parent != parent:
@@ -143,7 +143,7 @@ def _units(calls: Sequence[Call], parent: int) -> Iterator[Call]:
         inner = [c.module for c in calls if c.parent == i]
         several = sum(map(_has_kernel, inner)) > 1
         if isinstance(call.module, nn.Sequential) and several:
-            yield from _units(calls, i)
+            yield from _blocks(calls, i)
         else:
             yield call
 
@@ -152,49 +152,45 @@ def _has_kernel(module: nn.Module) -> bool:
     return any(t.ndim > 1 for t in chain(module.parameters(), module.buffers()))
 
 
-def _end(part: Sequence[Call]) -> str:
-    """Return the last layer of a stage that has maps; the rest is for what follows."""
-    kept = [c for c in part if not isinstance(c.module, _DropoutNd | nn.Flatten)]
-    return (kept or part)[-1].name
+def _end(group: Sequence[ModuleCall]) -> str:
+    """Return a stage's last layer, without dropout and flatten, which may follow it."""
+    calls = [c for c in group if not isinstance(c.module, _DropoutNd | nn.Flatten)]
+    return (calls or group)[-1].name
 
 
-def _layers(part: Sequence[Call], names: dict[nn.Module, str]) -> tuple[str, ...]:
-    found = (m for call in part for m in call.module.modules() if _holds(m))
-    return tuple(dict.fromkeys(names[module] for module in found))
+def _layers(
+    group: Sequence[ModuleCall], names: dict[nn.Module, str]
+) -> tuple[str, ...]:
+    modules = chain.from_iterable(call.module.modules() for call in group)
+    return tuple(dict.fromkeys(names[m] for m in modules if _has_tensors(m)))
 
 
-def _holds(module: nn.Module) -> bool:
+def _has_tensors(module: nn.Module) -> bool:
     own = chain(module.parameters(recurse=False), module.buffers(recurse=False))
     return any(True for _ in own)
 
 
-def _thinned(cuts: Sequence[Cut], most: int) -> list[Cut]:
-    """Return so many of them at most, evenly spread."""
-    if len(cuts) <= most:
+def _evenly_spaced(cuts: Sequence[CutPoint], count: int) -> list[CutPoint]:
+    """Return at most so many cut points, evenly spaced."""
+    if len(cuts) <= count:
         return list(cuts)
-    return [cuts[(i * len(cuts)) // most] for i in range(most)]
+    return [cuts[(i * len(cuts)) // count] for i in range(count)]
 
 
-def _averaged(value: Tensor) -> Tensor:
-    """Return the mean of each map, or a vector as it is; a copy either way."""
-    return value.flatten(2).mean(2) if value.ndim > 2 else value.clone()
-
-
-def _heard(
-    model: nn.Module,
-    cuts: Sequence[Cut],
-    x: Tensor,
-    seen: Callable[[Tensor], Tensor],
+def _averages(
+    model: nn.Module, cuts: Sequence[CutPoint], x: Tensor
 ) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    """Return the mean of each feature map, or a vector as it is, at every cut point."""
+    averages: dict[str, Tensor] = {}
 
     def keep(name: str, value: object) -> None:
-        if isinstance(value, Tensor):
-            found[name] = seen(value)
+        if isinstance(value, Tensor):  # a copy either way
+            mean = value.flatten(2).mean(2) if value.ndim > 2 else value.clone()
+            averages[name] = mean
 
     with ExitStack() as stack:
         for cut in cuts:
-            hook = heard_at(model, cut.name, partial(keep, cut.name))
+            hook = hook_at(model, cut.name, partial(keep, cut.name))
             stack.enter_context(hook)
         model(x)
-    return found
+    return averages

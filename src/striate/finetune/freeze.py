@@ -1,4 +1,4 @@
-"""Frozen means frozen: weights and running statistics, in any loop, and proven."""
+"""Freeze layers: weights and running statistics, in any training loop, with a hash."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
 from striate.core.frozen_mode import freeze_mode, has_frozen_mode, unfreeze_mode
 from striate.core.registry import closest_names
 
-_SIGNS = frozenset("*?[")
-LISTED = 12  # layers named in a message
+_WILDCARDS = frozenset("*?[")
+MAX_NAMED = 12  # layers named in a message
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """What of a network does not learn.
+class FrozenLayers:
+    """The frozen layers of a model, with a hash over their tensors.
 
     Args:
-        layers: Dotted names of the modules that hold it, in order.
-        parameters: Numbers that would otherwise learn.
+        layers: Dotted names of the frozen modules, in order.
+        parameters: Number of frozen parameters.
         sha256: Over name, shape and bytes of every frozen tensor and statistic.
     """
 
@@ -42,19 +41,19 @@ class Frozen:
         return f"{span}: {count}, {self.parameters:,} parameters, {self.sha256[:16]}"
 
 
-def freeze(model: nn.Module, patterns: str | Sequence[str]) -> Frozen:
-    """Keep layers as they are: no gradient, and no drift of running statistics.
+def freeze(model: nn.Module, patterns: str | Sequence[str]) -> FrozenLayers:
+    """Freeze layers: no gradients, and no updates of running statistics.
 
     Batch norms in frozen layers stay in evaluation mode whatever `model.train()` says.
-    A name means the module and everything in it; `*` in a pattern runs across dots.
+    A name covers the module and everything in it; `*` in a pattern also matches dots.
 
     Args:
-        model: Any network; changed in place. Other layers are left as they were.
+        model: Any model; changed in place. Other layers stay as they were.
         patterns: Names or patterns, such as `["conv1", "block*"]`.
 
     Raises:
-        UnknownNameError: A pattern fits no layer; lists the nearest.
-        SettingError: Nothing would be left to learn.
+        UnknownNameError: A pattern matches no layer; lists the nearest.
+        SettingError: No layer would be left to train.
 
     Example:
         >>> layers = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2)
@@ -65,87 +64,65 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> Frozen:
         >>> [layer.training for layer in model]
         [True, False, True]
     """
-    covered = _covered(model, patterns)
-    still = {id(p) for module in covered for p in module.parameters(recurse=False)}
-    if not any(p.requires_grad and id(p) not in still for p in model.parameters()):
-        what = "everything is frozen, and nothing is left to learn"
+    matched = _matched(model, patterns)
+    ids = {id(p) for module in matched for p in module.parameters(recurse=False)}
+    if not any(p.requires_grad and id(p) not in ids for p in model.parameters()):
+        what = "all layers are frozen, and no layer is left to train"
         fix = f"leave a layer out, such as {_last(model)}"
         raise SettingError(what, where="--freeze", fix=fix)
-    for module in covered:
+    for module in matched:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
         if any(True for _ in module.buffers(recurse=False)):
             freeze_mode(module)
-    return frozen(model)
+    return frozen_layers(model)
 
 
 def check_patterns(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Refuse patterns that fit only layers with nothing to freeze, such as a pool.
+    """Refuse patterns that match only layers without weights, such as pooling.
 
     Raises:
-        UnknownNameError: A pattern fits no layer; lists the nearest.
-        SettingError: What it fits has neither parameters nor statistics.
+        UnknownNameError: A pattern matches no layer; lists the nearest.
+        SettingError: The layers have neither parameters nor statistics.
 
     Example:
         >>> check_patterns(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), ["1"])
         Traceback (most recent call last):
         striate.core.errors.SettingError: '1' has no weights, so it freezes nothing
           where: --freeze
-          do:    name layers that have some, such as 0
+          do:    name layers with weights, such as 0
     """
     for pattern in patterns:
-        held_there = [m.state_dict() for m in _covered(model, [pattern])]
-        if not any(held_there):
+        if not any(m.state_dict() for m in _matched(model, [pattern])):
             what = f"'{pattern}' has no weights, so it freezes nothing"
-            fix = f"name layers that have some, such as {_last(model)}"
+            fix = f"name layers with weights, such as {_last(model)}"
             raise SettingError(what, where="--freeze", fix=fix)
 
 
-def keep_frozen(model: nn.Module) -> Frozen:
-    """Let what a user froze by `requires_grad` alone be frozen whole.
+def freeze_stats_of_frozen(model: nn.Module) -> FrozenLayers:
+    """Freeze the running statistics of layers whose parameters are all frozen.
 
-    A layer with running statistics is held if it has parameters and none of them
-    learns; one without parameters says nothing of itself and is left alone.
+    For models in which the user has set `requires_grad` alone. A layer without
+    parameters stays as it is.
 
     Example:
         >>> norm = nn.BatchNorm2d(2).requires_grad_(False)
-        >>> keep_frozen(norm).layers, norm.train().training
+        >>> freeze_stats_of_frozen(norm).layers, norm.train().training
         (('(the network)',), False)
     """
     for module in model.modules():
         own = list(module.parameters(recurse=False))
-        still = own and not any(parameter.requires_grad for parameter in own)
-        if still and any(True for _ in module.buffers(recurse=False)):
+        is_frozen = own and not any(parameter.requires_grad for parameter in own)
+        if is_frozen and any(True for _ in module.buffers(recurse=False)):
             freeze_mode(module)
-    return frozen(model)
-
-
-def hold_statistics(module: nn.Module) -> int:
-    """Keep the running statistics of all batch norms, and let the rest learn.
-
-    Args:
-        module: A network, or a part of one; changed in place.
-
-    Returns:
-        How many batch norms there are.
-
-    Example:
-        >>> norm = nn.BatchNorm2d(2)
-        >>> hold_statistics(norm), norm.train().training, norm.weight.requires_grad
-        (1, False, True)
-    """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    counting = [norm for norm in norms if norm.running_mean is not None]
-    for norm in counting:
-        freeze_mode(norm)
-    return len(counting)
+    return frozen_layers(model)
 
 
 def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
-    """Let layers learn again, statistics too, in the mode their network is in.
+    """Unfreeze layers: parameters and statistics, in the mode that the model is in.
 
     Raises:
-        UnknownNameError: A pattern fits no layer; lists the nearest.
+        UnknownNameError: A pattern matches no layer; lists the nearest.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(2), nn.Linear(2, 2))
@@ -154,54 +131,56 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
         >>> model[0].training, model[0].weight.requires_grad
         (True, True)
     """
-    for module in _covered(model, patterns):
+    for module in _matched(model, patterns):
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(True)
         unfreeze_mode(module, model.training)
 
 
-def frozen(model: nn.Module) -> Frozen:
-    """Return what of a network is frozen now, with its hash.
+def frozen_layers(model: nn.Module) -> FrozenLayers:
+    """Return the layers that are frozen now, with their hash.
 
     Example:
-        >>> frozen(nn.Linear(2, 2)).layers
+        >>> frozen_layers(nn.Linear(2, 2)).layers
         ()
     """
     layers: dict[str, None] = {}
     numbers, digest = 0, hashlib.sha256()
-    counted: set[int] = set()  # tied weights have several names, and are hashed by each
-    for layer, name, tensor, learns in _still(model):
+    counted: set[int] = set()  # tied weights have several names, each of which counts
+    for layer, name, tensor, is_parameter in _frozen_tensors(model):
         layers[layer] = None
-        numbers += tensor.numel() * (learns and id(tensor) not in counted)
+        numbers += tensor.numel() * (is_parameter and id(tensor) not in counted)
         counted.add(id(tensor))
-        head = f"{layer}.{name} {tensor.dtype} {tuple(tensor.shape)}\n"
-        digest.update(head.encode())
-        if tensor.is_meta:  # a plan of a network, without numbers
+        title = f"{layer}.{name} {tensor.dtype} {tuple(tensor.shape)}\n"
+        digest.update(title.encode())
+        if tensor.is_meta:  # shapes only, without values
             continue
         plain = tensor.detach().cpu().contiguous()
         # Bytes, because NumPy has no bfloat16; a scalar must get a dimension first.
         digest.update(plain.reshape(-1).view(dtype=torch.uint8).numpy().data)
-    return Frozen(layers=tuple(layers), parameters=numbers, sha256=digest.hexdigest())
+    return FrozenLayers(
+        layers=tuple(layers), parameters=numbers, sha256=digest.hexdigest()
+    )
 
 
 def check_frozen(model: nn.Module, sha256: str) -> None:
-    """Hold a network to what was frozen when it began to learn.
+    """Check that frozen layers are bit-identical to those at the start of training.
 
     Raises:
-        WeightsError: A frozen weight or statistic is not what it was.
+        WeightsError: A frozen weight or statistic has changed.
     """
-    found = frozen(model)
-    if found.sha256 != sha256:
+    now = frozen_layers(model)
+    if now.sha256 != sha256:
         what = (
             f"frozen layers have changed: their hash was {sha256[:16]} and is "
-            f"{found.sha256[:16]}"
+            f"{now.sha256[:16]}"
         )
-        fix = "a layer writes to its own tensors; leave it out of --freeze"
-        raise WeightsError(what, where=str(found), fix=fix)
+        fix = "a layer changes its own tensors; leave it out of --freeze"
+        raise WeightsError(what, where=str(now), fix=fix)
 
 
-def _still(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]:
-    """Yield layer, name and tensor of what is frozen, and whether it could learn."""
+def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]:
+    """Yield layer, name and tensor of all that is frozen; True for a parameter."""
     for layer, module in model.named_modules():
         where = layer or "(the network)"
         for name, parameter in module.named_parameters(recurse=False):
@@ -212,33 +191,33 @@ def _still(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]:
                 yield where, name, buffer, False
 
 
-def _covered(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
-    """Return the modules that patterns mean, and all within them, each once."""
+def _matched(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
+    """Return the modules that patterns match, and all within them, each once."""
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    known = dict(model.named_modules())
-    found: dict[int, nn.Module] = {}
+    modules = dict(model.named_modules())
+    matched: dict[int, nn.Module] = {}
     for pattern in patterns:
-        fitting = [module for name, module in known.items() if _fits(name, pattern)]
-        if not fitting:
-            raise _fits_none(pattern, [name for name in known if name])
-        for module in fitting:
-            found |= {id(inner): inner for inner in module.modules()}
-    return list(found.values())
+        hits = [module for name, module in modules.items() if _matches(name, pattern)]
+        if not hits:
+            raise _no_match(pattern, [name for name in modules if name])
+        for module in hits:
+            matched |= {id(inner): inner for inner in module.modules()}
+    return list(matched.values())
 
 
-def _fits(name: str, pattern: str) -> bool:
-    if _SIGNS & set(pattern):
+def _matches(name: str, pattern: str) -> bool:
+    if _WILDCARDS & set(pattern):
         return bool(name) and fnmatchcase(name, pattern)
     return bool(name) and name == pattern
 
 
-def _fits_none(pattern: str, known: Sequence[str]) -> UnknownNameError:
-    close = closest_names(pattern.strip("*?."), known)
+def _no_match(pattern: str, layers: Sequence[str]) -> UnknownNameError:
+    close = closest_names(pattern.strip("*?."), layers)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    outer = [name for name in known if "." not in name]
-    rest = f", … ({len(outer)} in all)" if outer[LISTED:] else ""
-    fix = f"{hint}its layers: {', '.join(outer[:LISTED])}{rest}; * stands for any"
-    what = f"no layer is called '{pattern}', so it freezes nothing"
+    outer = [name for name in layers if "." not in name]
+    rest = f", … ({len(outer)} in all)" if outer[MAX_NAMED:] else ""
+    fix = f"{hint}the layers: {', '.join(outer[:MAX_NAMED])}{rest}; * matches any text"
+    what = f"no layer matches '{pattern}', so it freezes nothing"
     return UnknownNameError(what, where="--freeze", fix=fix)
 
 

@@ -1,4 +1,4 @@
-"""How good is what stands at a cut? A linear head on it, cross-validated."""
+"""Linear probe: how well does a linear head on a cut point's features classify?"""
 
 from __future__ import annotations
 
@@ -11,39 +11,45 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.seeds import permutation
-from striate.finetune.logistic import FOLDS, PENALTIES, Cost, Tried, cross_validated
+from striate.finetune.logistic import (
+    FOLDS,
+    PENALTIES,
+    LossFunction,
+    PenaltyResult,
+    cross_validate,
+)
 
 FRACTIONS = (0.25, 0.5)  # of the training images; a learning curve ends with all
-PROBED = PENALTIES[::2]  # whole decades tell cuts apart
-FEWEST = 2 * FOLDS  # images a class, or folds lack classes
+PROBE_PENALTIES = PENALTIES[::2]  # powers of ten are enough to compare cut points
+MIN_IMAGES = 2 * FOLDS  # per class, or folds lack classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePoint:
-    """What a linear head came to that learned from so many images.
+    """Result of a linear probe that was trained with a given number of images.
 
     Args:
-        images: Learned from in each fold, on average.
-        accuracy: Over all images, each judged by the fold that left it out.
-        cost: Cross-entropy likewise, in nats.
-        penalty: That was best for all images, over the share that is learned from.
+        images: Training images of each fold, on average.
+        accuracy: Over all images, each predicted by the fold that left it out.
+        loss: Their mean cross-entropy in nats.
+        penalty: The best for all images, divided by the share that is trained on.
     """
 
     images: int
     accuracy: float
-    cost: float
+    loss: float
     penalty: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
-    """The learning curve of a linear head at a cut.
+class LinearProbe:
+    """Learning curve of a linear probe at a cut point.
 
     Args:
         cut: The layer.
-        width: Numbers of an image there.
-        count: Images judged.
-        points: With growing numbers of images to learn from.
+        width: Features per image.
+        count: Number of images.
+        points: With growing numbers of training images.
     """
 
     cut: str
@@ -58,89 +64,93 @@ class Probe:
 
     @property
     def error(self) -> float:
-        """Return the standard error of that; never 0, however right it is."""
+        """Return the standard error of the accuracy; never 0, even at 100 %."""
         share = (self.accuracy * self.count + 2) / (self.count + 4)
         return float((share * (1 - share) / self.count) ** 0.5)
 
 
-def curve(
+def probe_learning_curve(
     x: Tensor,
     y: Tensor,
-    classes: int,
+    num_classes: int,
     groups: Sequence[Hashable],
-    cost: Cost = F.cross_entropy,
+    loss: LossFunction = F.cross_entropy,
     seed: int = 0,
 ) -> tuple[ProbePoint, ...]:
-    """Fit a linear head from ever more images; all are judged by the same ones.
+    """Fit a linear head with more and more images; all are evaluated on the same ones.
 
     Args:
         x: (N, width) features of training images.
         y: (N,) class numbers.
-        classes: How many there are.
-        groups: (N) what must not be parted.
-        cost: Mean cost of logits and class numbers, to learn by.
-        seed: Of the folds and of who comes first.
+        num_classes: Number of classes.
+        groups: (N) group of each image; a group is never divided.
+        loss: Mean loss of logits and class numbers that is minimized.
+        seed: Of the folds and of the order of images.
 
     Raises:
-        DataError: All rows are of one group, so no fold can be left out.
+        DataError: All images are of one group, so no fold can be left out.
 
     Example:
         >>> x = torch.arange(80.0)[:, None] % 2 + torch.linspace(0, 0.1, 80)[:, None]
-        >>> points = curve(x, torch.arange(80) % 2, 2, range(80))
+        >>> points = probe_learning_curve(x, torch.arange(80) % 2, 2, range(80))
         >>> [point.images for point in points], points[-1].accuracy
         ([16, 32, 64], 1.0)
     """
-    judge = partial(cross_validated, x, y, classes, groups=groups, cost=cost, seed=seed)
+    fit = partial(
+        cross_validate, x, y, num_classes, groups=groups, loss=loss, seed=seed
+    )
     every = torch.ones(len(y), dtype=torch.bool)
-    whole = _point(judge(learned=every, penalties=PROBED), len(y))
-    turn, groups_of_class = turns(y, groups, seed)
+    full = _point(fit(train_mask=every, penalties=PROBE_PENALTIES), len(y))
+    position, groups_of_class = order_in_class(y, groups, seed)
     points = []
     for fraction in FRACTIONS:
-        learned = turn / groups_of_class <= fraction
-        # Counted, not reckoned: of groups that come whole, a share may be nothing. Nor
-        # is a class known of which the fold that is left out has the only group.
-        few = int(y[learned].bincount(minlength=classes).min()) < FEWEST
+        mask = position / groups_of_class <= fraction
+        # Counted, not computed: since groups stay whole, a share may be nothing. Nor
+        # can a class be learned of which the fold that is left out has the only group.
+        few = int(y[mask].bincount(minlength=num_classes).min()) < MIN_IMAGES
         if few or int((fraction * groups_of_class).min()) < 2:
             continue
-        count = int(learned.sum())
-        # The same belief about weights weighs more beside the mean cost of fewer.
-        penalty = whole.penalty * len(y) / count
-        points.append(_point(judge(learned=learned, penalties=(penalty,)), count))
-    return (*points, whole)
+        count = int(mask.sum())
+        # The same prior on the weights counts more beside the mean loss of fewer.
+        penalty = full.penalty * len(y) / count
+        points.append(_point(fit(train_mask=mask, penalties=(penalty,)), count))
+    return (*points, full)
 
 
-def _point(tried: Sequence[Tried], count: int) -> ProbePoint:
-    best = min(tried, key=lambda one: one.cost)
+def _point(results: Sequence[PenaltyResult], count: int) -> ProbePoint:
+    best = min(results, key=lambda result: result.loss)
     return ProbePoint(
         images=round(count * (1 - 1 / FOLDS)),
         accuracy=best.accuracy,
-        cost=best.cost,
+        loss=best.loss,
         penalty=best.penalty,
     )
 
 
-def turns(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Tensor]:
-    """Return when the turn of each image's group comes in its class, and of how many.
+def order_in_class(
+    y: Tensor, groups: Sequence[Hashable], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the position of each image's group in its class, and the class's groups.
 
-    Their ratio is the smallest fraction that an image belongs to: groups come whole,
-    classes alike, and small fractions lie within larger ones.
+    Their ratio is the smallest fraction that an image belongs to: groups stay whole,
+    classes have equal shares, and small fractions lie within larger ones.
 
     Shapes:
-        (N,) → (N,), (N,) float64; turns from 1
+        (N,) → (N,), (N,) float64; positions from 1
 
     Example:
-        >>> turn, count = turns(torch.tensor([0, 0, 0, 1]), "aabc", 0)
-        >>> turn.tolist(), count.tolist()
+        >>> position, count = order_in_class(torch.tensor([0, 0, 0, 1]), "aabc", 0)
+        >>> position.tolist(), count.tolist()
         ([2.0, 2.0, 1.0, 1.0], [2.0, 2.0, 2.0, 1.0])
     """
-    first: dict[Hashable, int] = {}
+    labels: dict[Hashable, int] = {}
     for label, group in zip(y.tolist(), groups, strict=True):
-        first.setdefault(group, label)
-    found: dict[Hashable, tuple[int, int]] = {}
-    for label in sorted(set(first.values())):
-        mine = [group for group, own in first.items() if own == label]
-        order = permutation(len(mine), seed, "probe", label)
-        for place, i in enumerate(order.tolist()):
-            found[mine[i]] = place + 1, len(mine)
-    each = torch.tensor([found[group] for group in groups], dtype=torch.float64)
-    return each[:, 0], each[:, 1]
+        labels.setdefault(group, label)
+    positions: dict[Hashable, tuple[int, int]] = {}
+    for label in sorted(set(labels.values())):
+        members = [group for group, own in labels.items() if own == label]
+        order = permutation(len(members), seed, "probe", label)
+        for position, i in enumerate(order.tolist()):
+            positions[members[i]] = position + 1, len(members)
+    rows = torch.tensor([positions[group] for group in groups], dtype=torch.float64)
+    return rows[:, 0], rows[:, 1]

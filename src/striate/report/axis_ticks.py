@@ -1,4 +1,4 @@
-"""Where a chart's marks go: tick positions and their spelling, torch- and SVG-free."""
+"""Axes of charts: range, tick positions and tick labels."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from itertools import pairwise
 
 from striate.report.format import MINUS, number
 
-# Beyond this a span overflows to infinity, so such a value has no place on an axis.
+# Larger values would overflow the range of an axis, so they are not drawn.
 LARGEST = 1e300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
-    """One axis: what lies at its two ends, its ticks, and whether it is logarithmic.
+class ChartAxis:
+    """One axis: its two ends, its ticks, and whether it is logarithmic.
 
     Example:
-        >>> axis = fit([0.0, 7.0])
+        >>> axis = fit_axis([0.0, 7.0])
         >>> axis.ticks, axis.place(4.0)
         ((0.0, 2.0, 4.0, 6.0, 8.0), 0.5)
     """
@@ -29,55 +29,59 @@ class Scale:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Return a value's position between the ends, 0 to 1."""
-        low, high, here = self.low, self.high, value
+        """Return the position of a value between the ends, 0 to 1."""
+        low, high, x = self.low, self.high, value
         if self.log:
-            low, high, here = math.log10(low), math.log10(high), math.log10(value)
-        return min(1.0, max(0.0, (here - low) / (high - low)))
+            low, high, x = math.log10(low), math.log10(high), math.log10(value)
+        return min(1.0, max(0.0, (x - low) / (high - low)))
 
 
-def shown(value: float, log: bool = False) -> bool:
-    """Tell whether a value has a place on an axis at all.
+def is_drawable(value: float, log: bool = False) -> bool:
+    """Tell whether a value can be drawn on an axis.
 
     Example:
-        >>> shown(0.0), shown(0.0, log=True), shown(float("nan"))
+        >>> is_drawable(0.0), is_drawable(0.0, log=True), is_drawable(float("nan"))
         (True, False, False)
     """
     return math.isfinite(value) and abs(value) < LARGEST and (value > 1e-300 or not log)
 
 
-def fit(values: Iterable[float], *, log: bool = False, tight: bool = False) -> Scale:
-    """Return the axis for these values; `tight` ends it at the data, not at a tick.
+def fit_axis(
+    values: Iterable[float], *, log: bool = False, tight: bool = False
+) -> ChartAxis:
+    """Return an axis for these values; with `tight` it ends at the data, not at a tick.
 
     Example:
-        >>> fit([0.003, 40.0], log=True).ticks
+        >>> fit_axis([0.003, 40.0], log=True).ticks
         (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
     """
-    kept = [value for value in values if shown(value, log)]
-    low, high = (min(kept), max(kept)) if kept else (1.0, 10.0) if log else (0.0, 1.0)
+    finite = [value for value in values if is_drawable(value, log)]
+    low, high = (
+        (min(finite), max(finite)) if finite else (1.0, 10.0) if log else (0.0, 1.0)
+    )
     if log:
-        marks = decades(low, high)
-        return Scale(low=marks[0], high=marks[-1], ticks=marks, log=True)
-    low, high = _apart(low, high)
-    # There is no epoch 1.5.
-    least = 1.0 if tight and all(value == round(value) for value in kept) else 0.0
+        marks = log_ticks(low, high)
+        return ChartAxis(low=marks[0], high=marks[-1], ticks=marks, log=True)
+    low, high = _widen(low, high)
+    # Integers such as epochs get integer ticks.
+    least = 1.0 if tight and all(value == round(value) for value in finite) else 0.0
     marks = ticks(low, high, least=least)
     if not tight:
-        return Scale(low=marks[0], high=marks[-1], ticks=marks)
-    return Scale(low=low, high=high, ticks=_inside(low, high, marks))
+        return ChartAxis(low=marks[0], high=marks[-1], ticks=marks)
+    return ChartAxis(low=low, high=high, ticks=_inside(low, high, marks))
 
 
 def _inside(low: float, high: float, marks: Sequence[float]) -> tuple[float, ...]:
     inside = [mark for mark in marks if low <= mark <= high]
-    # Epochs begin at 1, which is no round number and yet the one to be read.
+    # Epochs start at 1, which is not a round number but needs a tick.
     if low == round(low) and inside and inside[0] - low > 0.4 * (marks[1] - marks[0]):
         inside.insert(0, low)
     return tuple(inside)
 
 
-def _apart(low: float, high: float) -> tuple[float, float]:
-    # A constant has no span of its own; it gets a tenth of its size on both sides.
-    # Spans near the resolution of floats would give ticks that coincide.
+def _widen(low: float, high: float) -> tuple[float, float]:
+    # A constant gets a margin of a tenth of its size on both sides. Ranges near the
+    # resolution of floats would give equal ticks.
     size = max(abs(low), abs(high))
     if high - low > max(1e-9 * size, 1e-290):
         return low, high
@@ -88,7 +92,7 @@ def _apart(low: float, high: float) -> tuple[float, float]:
 def ticks(low: float, high: float, *, least: float = 0.0) -> tuple[float, ...]:
     """Return round values from at or below `low` to at or above `high`.
 
-    Steps are 1, 2 or 5 times a power of ten, five or so, and none below `least`.
+    About five steps of 1, 2 or 5 times a power of ten, and at least `least`.
 
     Example:
         >>> ticks(0.83, 0.991)
@@ -104,11 +108,11 @@ def ticks(low: float, high: float, *, least: float = 0.0) -> tuple[float, ...]:
     return tuple(value + 0.0 for value in rounded)
 
 
-def decades(low: float, high: float) -> tuple[float, ...]:
-    """Return powers of ten around a positive range, thinned to at most eight.
+def log_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Return at most eight powers of ten around a positive range.
 
     Example:
-        >>> decades(0.2, 0.7)
+        >>> log_ticks(0.2, 0.7)
         (0.2, 0.5, 1.0)
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
@@ -130,20 +134,20 @@ def _around(marks: Sequence[float], low: float, high: float) -> tuple[float, ...
     return tuple(marks[min(start, stop - 1) : stop + 1])
 
 
-def heat(count: int, most: int) -> float:
-    """Return how strongly to color a cell that counts so many errors, 0 to 1.
+def error_shade(count: int, most: int) -> float:
+    """Return the color strength of a cell with so many errors, 0 to 1.
 
-    The logarithm keeps one error visible beside a hundred.
+    It is logarithmic, so that one error is visible beside a hundred.
 
     Example:
-        >>> heat(100, 100), round(heat(1, 100), 2)
+        >>> error_shade(100, 100), round(error_shade(1, 100), 2)
         (1.0, 0.28)
     """
     return 0.15 + 0.85 * math.log1p(count) / math.log1p(max(most, count))
 
 
 def tick_text(value: float, marks: Sequence[float], percent: bool = False) -> str:
-    """Spell a tick with as many digits as its neighbors need.
+    """Write a tick with as many digits as its neighbors need.
 
     Example:
         >>> [tick_text(v, (0.0, 0.25, 0.5)) for v in (0.0, 0.25)]

@@ -1,4 +1,4 @@
-"""Values and foreign text in words: the same on a page, in a terminal, in a PNG."""
+"""Write numbers and names: the same on a page, in a terminal and in a PNG."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ MINUS = "−"
 NUMERIC = ("integer", "number", "share", "percent", "ratio", "bytes")
 
 # Half a surrogate pair cannot be written as UTF-8, and a control character can move
-# a terminal's cursor or end an HTML token; both stand visibly as a replacement mark.
+# a terminal's cursor or end an HTML token; both are replaced by a visible mark.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef]")
 _RIGHT_TO_LEFT = {"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "PDF"}
 
 
-def clean(text: str) -> str:
-    r"""Replace what no screen can show; line breaks and tabs stay.
+def printable(text: str) -> str:
+    r"""Replace unprintable characters; line breaks and tabs stay.
 
     Example:
-        >>> clean("caf\udce9 \x1b[31m")
+        >>> printable("caf\udce9 \x1b[31m")
         'caf� �[31m'
     """
     return text if text.isprintable() else _UNPRINTABLE.sub("\ufffd", text)
 
 
 def one_line(text: str) -> str:
-    r"""Clean a name and close up its white space, for headings and tooltips.
+    r"""Return text in one line of printable characters, for headings and tooltips.
 
     Example:
         >>> one_line("two\n  lines")
         'two lines'
     """
-    return " ".join(clean(text).split())
+    return " ".join(printable(text).split())
 
 
 def isolate(text: str) -> str:
-    """Fence a right-to-left name, so that the words around it keep their order.
+    """Isolate a right-to-left name, so that the text around it keeps its order.
 
     Example:
         >>> isolate("seven"), len(isolate("שבע"))
         ('seven', 5)
     """
-    if any(unicodedata.bidirectional(sign) in _RIGHT_TO_LEFT for sign in text):
+    if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in text):
         return f"\u2068{text}\u2069"
     return text
 
 
 def shorten(text: str, most: int) -> str:
-    """Cut a name to `most` signs, the last of which is then an ellipsis.
+    """Cut a name to `most` characters, the last of which is then an ellipsis.
 
     Example:
         >>> shorten("golden retriever", 8)
@@ -79,7 +79,7 @@ def number(value: float) -> str:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """Write a share of one as a percentage.
+    """Write a share (0 to 1) as a percentage.
 
     Example:
         >>> percent(0.9887), percent(1.0), percent(float("nan"))
@@ -90,18 +90,18 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %".replace("-", MINUS)
 
 
-def reading(value: float, share: bool) -> str:
-    """Write a value of a chart, with two digits more than a tick.
+def value_text(value: float, share: bool) -> str:
+    """Write a value of a chart.
 
     Example:
-        >>> reading(0.98765, share=True), reading(0.98765, share=False)
+        >>> value_text(0.98765, share=True), value_text(0.98765, share=False)
         ('98.77 %', '0.9877')
     """
     return percent(value, 2) if share else number(value)
 
 
 def cell_text(cell: Cell, kind: str) -> str:
-    """Write one cell of a table as its column's kind asks.
+    """Write a cell of a table in the format of its column.
 
     Example:
         >>> cell_text(1792, "integer"), cell_text(0.25, "share"), cell_text(None, "")
@@ -110,7 +110,7 @@ def cell_text(cell: Cell, kind: str) -> str:
     if cell is None:
         return ""
     if isinstance(cell, str):
-        return clean(cell)
+        return printable(cell)
     if kind in ("share", "percent", "ratio"):
         return percent(cell, 2 if kind == "ratio" else 1)
     if kind == "bytes":
@@ -120,11 +120,11 @@ def cell_text(cell: Cell, kind: str) -> str:
     return number(cell)
 
 
-def counted(count: int, noun: str) -> str:
-    """Write a count with its noun, in the plural where that is due.
+def count_text(count: int, noun: str) -> str:
+    """Write a count with its noun in singular or plural.
 
     Example:
-        >>> counted(1, "image"), counted(2000, "image")
+        >>> count_text(1, "image"), count_text(2000, "image")
         ('1 image', '2,000 images')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,8 +1,8 @@
-"""One page, one file: a report that opens anywhere, offline, for good.
+"""Render a report as one HTML file that works offline.
 
-Nothing is fetched: the policy in the head forbids it, style and script are inline,
-images are data. The script is allowed by its hash, so even markup that slipped
-through could not run; without it everything but old browsers' dialogs still works.
+Nothing is loaded from a network: style, script and images are inline, and the content
+security policy forbids the rest. It allows our script by its hash, so no other script
+can run. Without JavaScript everything works but dialogs in old browsers.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from striate.core.findings import (
 )
 from striate.report import svg
 from striate.report.format import one_line
-from striate.report.html_images import Album
-from striate.report.html_matrix import grid
-from striate.report.html_table import sheet
-from striate.report.html_tree import branches
-from striate.report.markup import Html, join, paragraphs, say, tag
+from striate.report.html_confusion_matrix import matrix_html
+from striate.report.html_images import PageImages
+from striate.report.html_table import table_html
+from striate.report.html_tree import tree_html
+from striate.report.markup import Html, escape, join, paragraphs, tag
 
 TONES = {"good": "Good", "warning": "Warning", "bad": "Problem", "advice": "Advice"}
 
 
-def render(page: Page) -> str:
+def render_page(page: Page) -> str:
     """Return a whole report as one self-contained HTML file.
 
     Example:
         >>> section = Section(title="A", blocks=(Prose(text="All <well>."),))
-        >>> made = render(Page(title="Run 1", sections=(section,)))
-        >>> made[:15], "All &lt;well&gt;." in made, "://" in made
+        >>> html = render_page(Page(title="Run 1", sections=(section,)))
+        >>> html[:15], "All &lt;well&gt;." in html, "://" in html
         ('<!doctype html>', True, False)
     """
-    album = Album()
-    # The body comes first: it fills the album, whose rules stand in the head.
-    body = _body(page, album)
-    return f"<!doctype html>\n{tag('html', _head(page, album), body, lang='en')}\n"
+    images = PageImages()
+    # The body comes first: it collects the images for the style sheet in the head.
+    body = _body(page, images)
+    return f"<!doctype html>\n{tag('html', _head(page, images), body, lang='en')}\n"
 
 
-def _head(page: Page, album: Album) -> Html:
+def _head(page: Page, images: PageImages) -> Html:
     script = _asset("page.js")
     return tag(
         "head",
@@ -62,8 +62,8 @@ def _head(page: Page, album: Album) -> Html:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="generator", content="striate"),
-        tag("title", say(one_line(page.title))),
-        tag("style", _asset("page.css"), Html(album.css())),
+        tag("title", escape(one_line(page.title))),
+        tag("style", _asset("page.css"), Html(images.css())),
         tag("script", script, type="module"),
     )
 
@@ -74,20 +74,20 @@ def _asset(file: str) -> Html:
 
 def _policy(script: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    nothing = "default-src 'none'; base-uri 'none'; form-action 'none'"
+    deny = "default-src 'none'; base-uri 'none'; form-action 'none'"
     own = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return f"{nothing}; {own}"
+    return f"{deny}; {own}"
 
 
-def _body(page: Page, album: Album) -> Html:
+def _body(page: Page, images: PageImages) -> Html:
     anchors = _anchors(page.sections)
     pairs = list(zip(page.sections, anchors, strict=True))
-    title = tag("h1", say(one_line(page.title)))
+    title = tag("h1", escape(one_line(page.title)))
     subtitle = paragraphs(page.subtitle)
-    sections = [_section(section, anchor, album) for section, anchor in pairs]
+    sections = [_section(section, anchor, images) for section, anchor in pairs]
     return tag(
         "body",
-        tag("a", say("Skip to the report"), href="#report", class_="skip"),
+        tag("a", escape("Skip to the report"), href="#report", class_="skip"),
         tag("header", title, subtitle),
         _contents(pairs) if len(pairs) > 1 else Html(""),
         tag("main", *sections, id="report", tabindex=-1),
@@ -96,78 +96,78 @@ def _body(page: Page, album: Album) -> Html:
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:
-    """Ids that read like the titles; the number keeps equal titles apart."""
+    """Return ids made of the titles; a number distinguishes equal titles."""
     slugs = [re.sub(r"[^a-z0-9]+", "-", s.title.lower()).strip("-") for s in sections]
     return [f"{number}-{slug}".strip("-") for number, slug in enumerate(slugs, 1)]
 
 
 def _contents(pairs: Sequence[tuple[Section, str]]) -> Html:
     links = [
-        tag("li", tag("a", say(one_line(section.title)), href=f"#{anchor}"))
+        tag("li", tag("a", escape(one_line(section.title)), href=f"#{anchor}"))
         for section, anchor in pairs
     ]
     return tag("nav", tag("ol", *links), aria_label="Contents")
 
 
-def _section(section: Section, anchor: str, album: Album) -> Html:
-    head = tag("h2", say(one_line(section.title)), id=f"{anchor}-title")
+def _section(section: Section, anchor: str, images: PageImages) -> Html:
+    head = tag("h2", escape(one_line(section.title)), id=f"{anchor}-title")
     lead = tag("div", paragraphs(section.lead), class_="lead") if section.lead else ""
-    blocks = join(_blocks(section.blocks, album, anchor))
+    blocks = join(_blocks(section.blocks, images, anchor))
     label_id = f"{anchor}-title"
     return tag("section", head, Html(lead), blocks, id=anchor, aria_labelledby=label_id)
 
 
-def _blocks(blocks: Sequence[Block], album: Album, anchor: str) -> Iterator[Html]:
-    """Neighboring charts share a row where the page is wide enough."""
+def _blocks(blocks: Sequence[Block], images: PageImages, anchor: str) -> Iterator[Html]:
+    """Render blocks; neighboring charts share a row on wide pages."""
     numbered = enumerate(blocks, 1)
     for charts, group in groupby(numbered, key=lambda pair: isinstance(pair[1], Curve)):
-        made = [_block(block, album, f"{anchor}-{number}") for number, block in group]
-        yield tag("div", *made, class_="charts") if charts else join(made)
+        html = [_block(block, images, f"{anchor}-{number}") for number, block in group]
+        yield tag("div", *html, class_="charts") if charts else join(html)
 
 
-def _block(block: Block, album: Album, key: str) -> Html:
+def _block(block: Block, images: PageImages, key: str) -> Html:
     match block:
         case Prose():
             return _prose(block)
         case Figures():
             return tag("dl", *[_figure(f) for f in block.figures], class_="figures")
         case Table():
-            return sheet(block)
+            return table_html(block)
         case Curve():
             return _chart(block)
         case Images():
-            return _gallery(block, album)
+            return _gallery(block, images)
         case Matrix():
-            return grid(block, album, key)
+            return matrix_html(block, images, key)
         case Tree():
-            return branches(block)
+            return tree_html(block)
 
 
 def _prose(prose: Prose) -> Html:
     if prose.tone not in TONES:
         return tag("div", paragraphs(prose.text), class_="prose")
-    # Color alone must not carry the tone.
-    word = tag("b", say(TONES[prose.tone]), class_="tone")
+    # Color alone must not show the tone.
+    label = tag("b", escape(TONES[prose.tone]), class_="tone")
     text = paragraphs(prose.text)
-    return tag("div", word, text, class_=f"prose {prose.tone}", role="note")
+    return tag("div", label, text, class_=f"prose {prose.tone}", role="note")
 
 
 def _figure(figure: Figure) -> Html:
-    parts = [tag("dt", say(figure.label)), tag("dd", say(figure.value))]
+    parts = [tag("dt", escape(figure.label)), tag("dd", escape(figure.value))]
     if figure.detail:
-        parts.append(tag("dd", say(figure.detail), class_="detail"))
+        parts.append(tag("dd", escape(figure.detail), class_="detail"))
     return tag("div", *parts)
 
 
 def _chart(curve: Curve) -> Html:
-    title = tag("h3", say(one_line(curve.title)))
-    note = tag("p", say(curve.note), class_="note") if curve.note else Html("")
-    drawing = [Html(svg.legend(curve)), Html(svg.curve(curve))]
+    title = tag("h3", escape(one_line(curve.title)))
+    note = tag("p", escape(curve.note), class_="note") if curve.note else Html("")
+    drawing = [Html(svg.svg_legend(curve)), Html(svg.svg_chart(curve))]
     return tag("figure", title, *drawing, note, class_="block")
 
 
-def _gallery(images: Images, album: Album) -> Html:
-    title = tag("h3", say(images.title)) if images.title else Html("")
-    note = tag("p", say(images.note), class_="note") if images.note else Html("")
-    gallery = album.gallery(images.images, images.scale)
-    return tag("div", title, gallery, note, class_="block")
+def _gallery(gallery: Images, images: PageImages) -> Html:
+    title = tag("h3", escape(gallery.title)) if gallery.title else Html("")
+    note = tag("p", escape(gallery.note), class_="note") if gallery.note else Html("")
+    html = images.gallery(gallery.images, gallery.scale)
+    return tag("div", title, html, note, class_="block")

@@ -1,7 +1,7 @@
-"""Every distinct image of a page once, however often it is shown.
+"""Images of a page: each is stored once, however often it is shown.
 
-An image is the background of a `<span role="img">`. Its bytes stand in one rule of
-the style sheet, which any number of spans share, without a line of JavaScript.
+An image is the background of a `<span role="img">`. Its bytes are in one rule of the
+style sheet, which any number of spans share, without JavaScript.
 """
 
 from __future__ import annotations
@@ -12,59 +12,59 @@ from collections.abc import Sequence
 
 from striate.core.findings import Image
 from striate.report.format import one_line
-from striate.report.markup import Html, join, name, tag
+from striate.report.markup import Html, bdi, join, tag
 
-# Up to this side an image is read pixel by pixel; above it, as a photograph.
-SMALL = 128
+# Up to this size, enlarged images show their pixels; larger ones are smoothed.
+MAX_CRISP = 128
 
 
-class Album:
-    """Collects the images of one page and writes each into the style sheet once.
+class PageImages:
+    """Collects the images of a page, and writes each into the style sheet once.
 
     Example:
-        >>> album = Album()
+        >>> images = PageImages()
         >>> dot = Image(png=b"PNG", width=2, height=2, caption="a dot")
-        >>> album.show(dot) == album.show(dot), album.css()
+        >>> images.image_html(dot) == images.image_html(dot), images.css()
         (True, '.p0{background-image:url(data:image/png;base64,UE5H)}')
     """
 
     def __init__(self) -> None:
-        self._pages: dict[bytes, tuple[str, bytes]] = {}
+        self._rules: dict[bytes, tuple[str, bytes]] = {}
 
-    def show(self, image: Image, scale: int = 1) -> Html:
-        """Return the image as an element, enlarged by whole pixels."""
-        fresh = f"p{len(self._pages)}"
+    def image_html(self, image: Image, scale: int = 1) -> Html:
+        """Return an image as an element, enlarged by an integer factor."""
+        new_class = f"p{len(self._rules)}"
         key = hashlib.sha256(image.png).digest()
-        own, _ = self._pages.setdefault(key, (fresh, image.png))
+        css_class, _ = self._rules.setdefault(key, (new_class, image.png))
         width, height = max(1, image.width), max(1, image.height)
-        crisp = scale > 1 or max(width, height) <= SMALL
+        crisp = scale > 1 or max(width, height) <= MAX_CRISP
         return tag(
             "span",
             role="img",
-            class_=f"pic {own} crisp" if crisp else f"pic {own}",
+            class_=f"pic {css_class} crisp" if crisp else f"pic {css_class}",
             style=f"width:{width * scale}px;aspect-ratio:{width}/{height}",
             aria_label=one_line(f"{image.caption} {image.detail}") or "image",
         )
 
     def gallery(self, images: Sequence[Image], scale: int = 1) -> Html:
-        """Return images side by side with what they show beneath them."""
+        """Return images side by side, with their captions below."""
         bare = not any(image.caption or image.detail for image in images)
         tiles = join(self._tile(image, scale) for image in images)
         return tag("ul", tiles, class_="gallery bare" if bare else "gallery")
 
     def _tile(self, image: Image, scale: int) -> Html:
-        words = [self.show(image, scale)]
+        parts = [self.image_html(image, scale)]
         if image.caption:
-            words.append(tag("b", name(image.caption)))
+            parts.append(tag("b", bdi(image.caption)))
         if image.detail:
-            words.append(tag("small", name(image.detail)))
-        return tag("li", *words)
+            parts.append(tag("small", bdi(image.detail)))
+        return tag("li", *parts)
 
     def css(self) -> str:
-        """Return one rule a distinct image."""
-        return "".join(_rule(*page) for page in self._pages.values())
+        """Return one rule per image."""
+        return "".join(_rule(*rule) for rule in self._rules.values())
 
 
-def _rule(own: str, png: bytes) -> str:
-    address = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-    return f".{own}{{background-image:url({address})}}"
+def _rule(css_class: str, png: bytes) -> str:
+    url = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    return f".{css_class}{{background-image:url({url})}}"

@@ -1,4 +1,4 @@
-"""A table as HTML: aligned digits, bars in share columns, room to scroll."""
+"""A table as HTML, with bars in share columns and hints below."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 
 from striate.core.findings import Cell, Column, Table
 from striate.report.format import NUMERIC, cell_text
-from striate.report.markup import Html, join, name, say, tag
+from striate.report.markup import Html, bdi, escape, join, tag
 
 
-def sheet(table: Table) -> Html:
-    """Return a table in a box of its own, with its hints and note beneath.
+def table_html(table: Table) -> Html:
+    """Return a table in a box that scrolls, with its hints and note below.
 
     Example:
         >>> macs = Column(title="share", kind="share", hint="of all multiply-adds")
-        >>> made = sheet(Table(columns=(macs,), rows=((0.25,), (None,))))
-        >>> "25.0 %" in made, "of all multiply-adds" in made
+        >>> html = table_html(Table(columns=(macs,), rows=((0.25,), (None,))))
+        >>> "25.0 %" in html, "of all multiply-adds" in html
         (True, True)
     """
     heads = tag("tr", *[_head(column) for column in table.columns])
@@ -24,9 +24,9 @@ def sheet(table: Table) -> Html:
     if table.totals is not None:
         parts.append(tag("tfoot", _row(table.totals, table.columns)))
     if table.title:
-        parts.insert(0, tag("caption", say(table.title)))
+        parts.insert(0, tag("caption", escape(table.title)))
     grid = tag("table", *parts, class_="sheet")
-    # A box that scrolls must be reachable by keyboard, and then needs a name.
+    # A box that scrolls must be reachable by keyboard, and therefore needs a name.
     label = table.title or "table"
     box = tag("div", grid, class_="scroll", tabindex=0, role="region", aria_label=label)
     return tag("div", box, _hints(table.columns), _note(table.note), class_="block")
@@ -35,7 +35,7 @@ def sheet(table: Table) -> Html:
 def _head(column: Column) -> Html:
     hint = column.hint or None
     side = "n" if column.kind in NUMERIC else None
-    return tag("th", say(column.title), scope="col", class_=side, title=hint)
+    return tag("th", escape(column.title), scope="col", class_=side, title=hint)
 
 
 def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Html:
@@ -44,14 +44,14 @@ def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Html:
 
 
 def _cell(cell: Cell, kind: str) -> Html:
-    words = cell_text(cell, kind)
+    text = cell_text(cell, kind)
     if kind == "code":
-        return tag("td", tag("code", say(words)) if words else Html(""))
+        return tag("td", tag("code", escape(text)) if text else Html(""))
     if kind == "share" and isinstance(cell, int | float):
-        return tag("td", _bar(cell), tag("span", say(words)), class_="n share")
+        return tag("td", _bar(cell), tag("span", escape(text)), class_="n share")
     if kind in NUMERIC:
-        return tag("td", say(words), class_="n")
-    return tag("td", name(words) if words else Html(""))
+        return tag("td", escape(text), class_="n")
+    return tag("td", bdi(text) if text else Html(""))
 
 
 def _bar(share: float) -> Html:
@@ -60,16 +60,16 @@ def _bar(share: float) -> Html:
 
 
 def _hints(columns: tuple[Column, ...]) -> Html:
-    """A tooltip is out of reach of fingers and paper, so hints also stand below."""
-    explained = [column for column in columns if column.hint]
-    if not explained:
+    """Return the hints as a list: tooltips do not exist on touch screens and paper."""
+    hinted = [column for column in columns if column.hint]
+    if not hinted:
         return Html("")
     pairs = join(
-        tag("div", tag("dt", say(column.title)), tag("dd", say(column.hint)))
-        for column in explained
+        tag("div", tag("dt", escape(column.title)), tag("dd", escape(column.hint)))
+        for column in hinted
     )
     return tag("dl", pairs, class_="hints")
 
 
 def _note(note: str) -> Html:
-    return tag("p", say(note), class_="note") if note else Html("")
+    return tag("p", escape(note), class_="note") if note else Html("")

@@ -1,16 +1,16 @@
-"""HTML as values: text becomes markup here, by escaping, and nowhere else.
+"""HTML elements, with text escaped in one place.
 
-`Html` is a type of its own, so that mypy refuses a plain string where markup is
-meant: to forget an escape is a type error.
+`Html` is a type of its own, so that mypy refuses a plain string instead of markup: a
+forgotten escape is a type error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
+from html import escape as html_escape
 from typing import NewType
 
-from striate.report.format import clean, one_line
+from striate.report.format import one_line, printable
 
 Html = NewType("Html", str)
 Value = str | int | float | bool | None
@@ -18,33 +18,33 @@ Value = str | int | float | bool | None
 _VOID = {"meta", "br", "col", "link", "hr"}
 
 
-def say(text: str) -> Html:
-    """Turn foreign text into markup that shows exactly that text.
+def escape(text: str) -> Html:
+    """Escape text, so that a page shows exactly that text.
 
     Example:
-        >>> say("<b>7 & 'up'</b>")
+        >>> escape("<b>7 & 'up'</b>")
         '&lt;b&gt;7 &amp; &#x27;up&#x27;&lt;/b&gt;'
     """
-    return Html(escape(clean(text), quote=True))
+    return Html(html_escape(printable(text), quote=True))
 
 
-def name(text: str) -> Html:
-    """Turn a foreign name into markup, fenced against its writing direction.
+def bdi(text: str) -> Html:
+    """Return a name in a `<bdi>` element, which isolates its writing direction.
 
     Example:
-        >>> name("שבע")
+        >>> bdi("שבע")
         '<bdi>שבע</bdi>'
     """
-    return tag("bdi", say(one_line(text) or "(no name)"))
+    return tag("bdi", escape(one_line(text) or "(no name)"))
 
 
 def tag(element: str, *children: Html, **attributes: Value) -> Html:
-    """Build one element; attributes are escaped, None and False leave one out.
+    """Return an element; attributes are escaped, None and False are left out.
 
-    `class_` spells class and an underscore inside a name spells a hyphen.
+    `class_` stands for class, and an underscore in a name for a hyphen.
 
     Example:
-        >>> tag("td", say("a<b"), class_="n", data_x='"', hidden=True, title=None)
+        >>> tag("td", escape("a<b"), class_="n", data_x='"', hidden=True, title=None)
         '<td class="n" data-x="&quot;" hidden>a&lt;b</td>'
     """
     pairs = [_attribute(*pair) for pair in attributes.items()]
@@ -57,26 +57,26 @@ def tag(element: str, *children: Html, **attributes: Value) -> Html:
 def _attribute(key: str, value: Value) -> str:
     if value is None or value is False:
         return ""
-    spelt = key.rstrip("_").replace("_", "-")
-    return f" {spelt}" if value is True else f' {spelt}="{say(str(value))}"'
+    attribute = key.rstrip("_").replace("_", "-")
+    return f" {attribute}" if value is True else f' {attribute}="{escape(str(value))}"'
 
 
 def join(parts: Iterable[Html]) -> Html:
-    """Put markup side by side.
+    """Concatenate markup.
 
     Example:
-        >>> join([say("a"), tag("br"), say("b")])
+        >>> join([escape("a"), tag("br"), escape("b")])
         'a<br>b'
     """
     return Html("".join(parts))
 
 
 def paragraphs(text: str) -> Html:
-    r"""Set text in paragraphs, which blank lines part.
+    r"""Return text as paragraphs, separated by blank lines.
 
     Example:
         >>> paragraphs("one\n\ntwo")
         '<p>one</p><p>two</p>'
     """
-    parts = clean(text.replace("\r\n", "\n")).split("\n\n")
-    return join(tag("p", say(part.strip())) for part in parts if part.strip())
+    parts = printable(text.replace("\r\n", "\n")).split("\n\n")
+    return join(tag("p", escape(part.strip())) for part in parts if part.strip())

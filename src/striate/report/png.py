@@ -1,6 +1,6 @@
-"""Charts as PNG files, for papers and slides; matplotlib without its global state.
+"""Charts as PNG files, drawn with matplotlib without its global state.
 
-matplotlib takes a second to import, hence only where something is drawn.
+Importing matplotlib takes a second, so it happens only when a file is drawn.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ import numpy as np
 
 from striate.core.files import write_bytes
 from striate.core.findings import Curve, Images, Matrix, Series
-from striate.report.axis_ticks import Scale, fit, heat, shown, tick_text
-from striate.report.format import number, one_line, reading, shorten
+from striate.report.axis_ticks import (
+    ChartAxis,
+    error_shade,
+    fit_axis,
+    is_drawable,
+    tick_text,
+)
+from striate.report.format import number, one_line, shorten, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,13 +32,13 @@ if TYPE_CHECKING:
 DPI = 200  # twice the usual 100: sharp on dense screens and in print
 INK, SOFT, RULE = "#1d2125", "#596068", "#e3e3de"
 HUES = ("#1f5f8b", "#c4582a", "#3a7d55", "#84509c", "#8f6b0a", "#b03a67")  # page.css
-# Of galleries, in inches: an image's pixel, a row, space between, two lines of words.
-_INCH, _PAGE, _GAP, _WORDS = 1 / 144, 10.0, 0.2, 0.36
-DIGITS = 30  # up to so many classes the cells have room for their counts
+# Galleries, in inches: an image's pixel, row width, gap, two lines of caption.
+_PIXEL, _ROW_WIDTH, _GAP, _CAPTION = 1 / 144, 10.0, 0.2, 0.36
+MAX_WITH_COUNTS = 30  # classes up to which the cells show their counts
 
 
 def save_curve(curve: Curve, path: Path) -> None:
-    """Draw a chart into a PNG file, whole or not at all.
+    """Draw a chart into a PNG file, written atomically.
 
     Example:
         >>> import tempfile
@@ -55,7 +61,7 @@ def save_curve(curve: Curve, path: Path) -> None:
 
 
 def save_matrix(matrix: Matrix, path: Path) -> None:
-    """Draw a confusion matrix into a PNG file, whole or not at all.
+    """Draw a confusion matrix into a PNG file, written atomically.
 
     Example:
         >>> import tempfile
@@ -66,19 +72,19 @@ def save_matrix(matrix: Matrix, path: Path) -> None:
         b'PNG'
     """
     size = max(1, len(matrix.labels))
-    cell = 0.42 if size <= DIGITS else 0.16
+    cell = 0.42 if size <= MAX_WITH_COUNTS else 0.16
     side = max(3.0, min(20.0, cell * size + 1.6))
     figure, axes = _canvas(side, side)
     axes.imshow(_bytes(_colors(matrix)), aspect="equal", interpolation="nearest")
     _names(axes, matrix, size)
-    if size <= DIGITS:
+    if size <= MAX_WITH_COUNTS:
         _digits(axes, matrix)
     axes.set_title(_plain(matrix.title), fontsize=11, color=INK, loc="left", pad=12)
     _save(figure, path)
 
 
 def save_images(images: Images, path: Path) -> None:
-    """Draw a gallery into a PNG file, side by side with their words above.
+    """Draw a gallery into a PNG file, with the captions above the images.
 
     Example:
         >>> import tempfile
@@ -94,32 +100,32 @@ def save_images(images: Images, path: Path) -> None:
     figure = Figure(figsize=(wide, tall), dpi=DPI)
     title = _plain(images.title)
     figure.text(_GAP / wide, 1 - _GAP / tall, title, color=INK, fontsize=11, va="top")
-    for one, (left, top) in zip(images.images, places, strict=True):
-        words = (_plain(one.caption), 8, INK), (_plain(one.detail), 6, SOFT)
-        for line, (text, font, hue) in enumerate(words):
+    for image, (x, top) in zip(images.images, places, strict=True):
+        lines = (_plain(image.caption), 8, INK), (_plain(image.detail), 6, SOFT)
+        for line, (text, font, hue) in enumerate(lines):
             height = 1 - (top + 0.16 * line) / tall
-            figure.text(left / wide, height, text, fontsize=font, color=hue, va="top")
-        size = one.width * _INCH / wide, one.height * _INCH / tall
-        below = 1 - (top + _WORDS) / tall - size[1]
-        axes = figure.add_axes((left / wide, below, *size))
-        axes.imshow(imread(io.BytesIO(one.png)), interpolation="nearest", cmap="gray")
+            figure.text(x / wide, height, text, fontsize=font, color=hue, va="top")
+        size = image.width * _PIXEL / wide, image.height * _PIXEL / tall
+        below = 1 - (top + _CAPTION) / tall - size[1]
+        axes = figure.add_axes((x / wide, below, *size))
+        axes.imshow(imread(io.BytesIO(image.png)), interpolation="nearest", cmap="gray")
         axes.set_axis_off()
     _save(figure, path)
 
 
 def _flow(images: Images) -> tuple[list[tuple[float, float]], float, float]:
     """Place images in rows; return left and top of each, and the sides, in inches."""
-    most = max([_PAGE, *(p.width * _INCH for p in images.images)])
-    left, top, row = _GAP, 3 * _GAP, 0.0
+    most = max([_ROW_WIDTH, *(p.width * _PIXEL for p in images.images)])
+    x, top, row = _GAP, 3 * _GAP, 0.0
     places, widest = [], 3.0
-    for one in images.images:
-        width, height = one.width * _INCH, one.height * _INCH + _WORDS
-        if left + width > most + _GAP and left > _GAP:
-            left, top, row = _GAP, top + row + _GAP, 0.0
-        places.append((left, top))
+    for image in images.images:
+        width, height = image.width * _PIXEL, image.height * _PIXEL + _CAPTION
+        if x + width > most + _GAP and x > _GAP:
+            x, top, row = _GAP, top + row + _GAP, 0.0
+        places.append((x, top))
         row = max(row, height)
-        left += max(width, 1.5) + 2 * _GAP
-        widest = max(widest, left - _GAP)
+        x += max(width, 1.5) + 2 * _GAP
+        widest = max(widest, x - _GAP)
     return places, widest, top + row + _GAP
 
 
@@ -136,8 +142,8 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 def _line(axes: Axes, series: Series, index: int, curve: Curve) -> None:
     hue, style = HUES[index % len(HUES)], "--" if index >= len(HUES) else "-"
     gap = float("nan")  # matplotlib breaks a line there
-    y = [value if shown(value, curve.log_y) else gap for value in series.y]
-    x = [value if shown(value, curve.log_x) else gap for value in series.x]
+    y = [value if is_drawable(value, curve.log_y) else gap for value in series.y]
+    x = [value if is_drawable(value, curve.log_x) else gap for value in series.x]
     both = list(zip(x, y, strict=False))
     lone = sum(math.isfinite(a) and math.isfinite(b) for a, b in both) == 1
     xs, ys = [a for a, _ in both], [b for _, b in both]
@@ -150,23 +156,25 @@ def _line(axes: Axes, series: Series, index: int, curve: Curve) -> None:
 
 def _band(axes: Axes, series: Series, hue: str, curve: Curve) -> None:
     edges = zip(series.x, series.low or (), series.high or (), strict=False)
-    kept = [
+    points = [
         (x, *ys)
         for x, *ys in edges
-        if shown(x, curve.log_x) and all(shown(y, curve.log_y) for y in ys)
+        if is_drawable(x, curve.log_x) and all(is_drawable(y, curve.log_y) for y in ys)
     ]
     x, low, high = (
-        (list(side) for side in zip(*kept, strict=True)) if kept else ([],) * 3
+        (list(side) for side in zip(*points, strict=True)) if points else ([],) * 3
     )
     axes.fill_between(x, low, high, color=hue, alpha=0.16, linewidth=0)
 
 
 def _frame(axes: Axes, curve: Curve) -> None:
-    """Set the same axes as the page's chart, so that both tell one story."""
+    """Set the same axes as in the chart of the page."""
     bands = [band for s in curve.series for band in (s.low, s.high) if band]
     heights = [y for s in curve.series for y in s.y] + [y for b in bands for y in b]
-    across = fit((x for s in curve.series for x in s.x), log=curve.log_x, tight=True)
-    up = fit(heights, log=curve.log_y)
+    across = fit_axis(
+        (x for s in curve.series for x in s.x), log=curve.log_x, tight=True
+    )
+    up = fit_axis(heights, log=curve.log_y)
     if curve.log_y:
         axes.set_yscale("log")
         axes.minorticks_off()
@@ -184,11 +192,11 @@ def _frame(axes: Axes, curve: Curve) -> None:
     axes.set_title(_plain(curve.title), fontsize=11, color=INK, loc="left", pad=12)
 
 
-def _height(value: float, up: Scale, share: bool) -> str:
-    return reading(value, share) if up.log else tick_text(value, up.ticks, share)
+def _height(value: float, up: ChartAxis, share: bool) -> str:
+    return value_text(value, share) if up.log else tick_text(value, up.ticks, share)
 
 
-def _width(value: float, across: Scale) -> str:
+def _width(value: float, across: ChartAxis) -> str:
     return number(value) if across.log else tick_text(value, across.ticks)
 
 
@@ -203,7 +211,7 @@ def _mark(axes: Axes, x: float, words: str) -> None:
 
 
 def _bytes(colors: list[list[tuple[float, float, float]]]) -> NDArray[np.uint8]:
-    """Return colors as bytes, which matplotlib enlarges in a third of the time."""
+    """Return colors as bytes, which matplotlib draws three times faster."""
     levels: NDArray[np.uint8] = np.rint(255 * np.asarray(colors)).astype(np.uint8)
     return levels
 
@@ -221,19 +229,19 @@ def _colors(matrix: Matrix) -> list[list[tuple[float, float, float]]]:
 def _color(
     count: int, right: bool, total: int, most: int
 ) -> tuple[float, float, float]:
-    """Mix the page's colors on white: right answers by share, errors by heat."""
+    """Return the page's cell color: correct predictions by share, errors by count."""
     if not count:
         return (0.957, 0.957, 0.945)
     full = (0.561, 0.753, 0.871) if right else (0.949, 0.561, 0.384)
-    weight = count / total if right else heat(count, most)
+    weight = count / total if right else error_shade(count, most)
     red, green, blue = (1 - weight * (1 - part) for part in full)
     return red, green, blue
 
 
 def _names(axes: Axes, matrix: Matrix, size: int) -> None:
     names = [shorten(_plain(label), 18) for label in matrix.labels]
-    turned = any(len(name) > 3 for name in names) or size > DIGITS
-    font = 8 if size <= DIGITS else 6
+    turned = any(len(name) > 3 for name in names) or size > MAX_WITH_COUNTS
+    font = 8 if size <= MAX_WITH_COUNTS else 6
     axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(labelsize=font, labeltop=True, labelbottom=False)
@@ -243,7 +251,9 @@ def _names(axes: Axes, matrix: Matrix, size: int) -> None:
     edges = [index - 0.5 for index in range(size + 1)]
     axes.set_xticks(edges, minor=True)
     axes.set_yticks(edges, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.2 if size <= DIGITS else 0.5)
+    axes.grid(
+        which="minor", color="white", linewidth=1.2 if size <= MAX_WITH_COUNTS else 0.5
+    )
     axes.tick_params(which="minor", length=0)
 
 
@@ -261,14 +271,14 @@ def _digits(axes: Axes, matrix: Matrix) -> None:
 
 
 def _plain(text: str) -> str:
-    """Keep a name a name: a dollar sign would begin a formula."""
+    """Escape dollar signs, which would start a formula."""
     return one_line(text).replace("$", r"\$")
 
 
 def _save(figure: Figure, path: Path) -> None:
     payload = io.BytesIO()
     with warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes, not an event.
+        # Class names in a script that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(payload, format="png", facecolor="white")
     write_bytes(path, payload.getvalue())

@@ -1,6 +1,6 @@
-"""Training as it goes: a bar in a terminal, plain lines in a log file.
+"""Progress of training: a bar in a terminal, plain lines in a log file.
 
-It writes to stderr, so that what a command prints as its result stays clean.
+It is written to stderr, so that stdout has only the result of a command.
 """
 
 from __future__ import annotations
@@ -8,18 +8,25 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 from striate.report.format import number, percent
 
-REDRAW = 0.1  # seconds: faster than that nobody reads, and terminals are slow
-SHOWN = {  # what an epoch's line says, if the row has it
+REDRAW = 0.1  # seconds between updates: terminals are slow
+LABELS = {  # columns in the line of an epoch, if the row has them
     "train_loss": "train loss",
     "val_loss": "val loss",
     "val_accuracy": "val accuracy",
@@ -28,17 +35,17 @@ SHOWN = {  # what an epoch's line says, if the row has it
 SHARES = ("val_accuracy", "val_balanced_accuracy")
 
 
-class Progress:
-    """A training's display; use it as a context manager.
+class TrainingProgress:
+    """Shows the progress of a training; use it as a context manager.
 
     Args:
-        stream: Where to write; stderr if not given.
-        quiet: Print nothing at all.
-        clock: Seconds that never go backwards; tests bring their own.
-        speed: What to say beside so many images a second; '' for nothing.
+        stream: Output stream (stderr).
+        quiet: Print nothing.
+        clock: Returns monotonic seconds; tests pass their own.
+        speed: Text to add for a rate in images per second; '' for nothing.
 
     Example:
-        >>> with Progress(stream=sys.stdout) as progress:
+        >>> with TrainingProgress(stream=sys.stdout) as progress:
         ...     progress.start(epochs=2, steps=10, images=320)
         ...     progress.epoch({"epoch": 1, "val_accuracy": 0.9, "best": True})
         ...     progress.epoch({"epoch": 2, "val_accuracy": 0.8})
@@ -61,8 +68,8 @@ class Progress:
         self._bar: Bar | None = None
         self._task = TaskID(0)
         self._epochs = self._steps = self._epoch = 0
-        self._drawn = float("-inf")
-        self._rate = Rate()
+        self._last_draw = float("-inf")
+        self._rate = Throughput()
 
     def __enter__(self) -> Self:
         return self
@@ -76,63 +83,63 @@ class Progress:
         self.close()
 
     def start(self, epochs: int, steps: int, images: int) -> None:
-        """Begin a training of so many epochs, each of so many steps and images.
+        """Start a training with so many epochs, and steps and images per epoch.
 
-        Called again, it begins another training: bar and speed are fresh.
+        Called again, it starts another training with a new bar.
         """
         self.close()
         self._epochs, self._steps, self._epoch = epochs, steps, 0
-        self._rate = Rate()
-        self._drawn = float("-inf")
+        self._rate = Throughput()
+        self._last_draw = float("-inf")
         if not self._quiet and _interactive(self._stream):
             self._bar = _bar(self._stream)
-            words = f"{images:,} images an epoch"
-            self._task = self._bar.add_task("", total=epochs * steps, words=words)
+            text = f"{images:,} images per epoch"
+            self._task = self._bar.add_task("", total=epochs * steps, text=text)
             self._bar.start()
 
     def step(self, epoch: int, step: int, loss: float, images_done: int) -> None:
-        """Note that a step is done; draws at most ten times a second.
+        """Show a step; draws at most ten times a second.
 
         Args:
-            epoch: Counts from 1.
-            step: Steps done in this epoch.
-            loss: Of this step.
-            images_done: Trained on so far, in this epoch or since the start.
+            epoch: Epoch, from 1.
+            step: Steps of this epoch so far.
+            loss: Loss of this step.
+            images_done: Images so far, in this epoch or since the start.
         """
         if self._bar is None:
             return
         now = self._clock()
-        if now - self._drawn < REDRAW:
+        if now - self._last_draw < REDRAW:
             return
-        self._drawn = now
-        done = (epoch - 1) * self._steps + step
-        self._rate.note(now, done, images_done)
-        words = self._words(epoch, loss, self._epochs * self._steps - done)
-        self._bar.update(self._task, completed=done, words=words, refresh=True)
+        self._last_draw = now
+        steps = (epoch - 1) * self._steps + step
+        self._rate.update(now, steps, images_done)
+        text = self._text(epoch, loss, self._epochs * self._steps - steps)
+        self._bar.update(self._task, completed=steps, text=text, refresh=True)
 
-    def _words(self, epoch: int, loss: float, steps_left: int) -> str:
+    def _text(self, epoch: int, loss: float, steps_left: int) -> str:
         parts = [f"epoch {epoch}/{self._epochs}", f"loss {number(loss)}"]
         if self._rate.images > 0:
             parts.append(f"{self._rate.images:,.0f} images/s")
             parts += filter(None, [self._speed(self._rate.images)])
         if self._rate.steps > 0:
-            parts.append(f"{duration(steps_left / self._rate.steps)} left")
+            parts.append(f"{remaining_text(steps_left / self._rate.steps)} left")
         return " · ".join(parts)
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """Print the line of an epoch that has ended, marked where `row["best"]`.
+        """Print the line of a finished epoch, marked if `row["best"]`.
 
-        Its number is `row["epoch"]`, counted from 1.
+        Its number is `row["epoch"]`, from 1.
         """
         self._epoch = int(row.get("epoch", self._epoch + 1))
         if self._quiet:
             return
         parts = [f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}"]
-        parts += [_said(key, row[key]) for key in SHOWN if key in row]
+        parts += [_metric_text(key, row[key]) for key in LABELS if key in row]
         self._print("  ".join([*parts, "best"] if row.get("best") else parts))
 
     def note(self, line: str) -> None:
-        """Print a line that must be seen, also where progress is not."""
+        """Print a line that is also shown with quiet."""
         self._print(line)
 
     def _print(self, line: str) -> None:
@@ -142,48 +149,48 @@ class Progress:
             self._bar.console.print(line, markup=False, highlight=False)
 
     def close(self) -> None:
-        """Take the bar away; the lines of the epochs stay."""
+        """Remove the bar; the lines of the epochs stay."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
-class Rate:
-    """Steps and images a second, smoothed over about the last ten seconds.
+class Throughput:
+    """Steps and images per second, smoothed over about the last ten seconds.
 
     Example:
-        >>> rate = Rate()
-        >>> rate.note(0.0, 0, 0)
-        >>> rate.note(2.0, 10, 320)
+        >>> rate = Throughput()
+        >>> rate.update(0.0, 0, 0)
+        >>> rate.update(2.0, 10, 320)
         >>> rate.steps, rate.images
         (5.0, 160.0)
     """
 
     def __init__(self) -> None:
         self.steps = self.images = 0.0
-        self._notes = 0
+        self._updates = 0
         self._last: tuple[float, int, int] | None = None
 
-    def note(self, now: float, steps: int, images: int) -> None:
-        """Take in the counts at a time; counts that fell begin anew."""
+    def update(self, now: float, steps: int, images: int) -> None:
+        """Add the counts at a time; smaller counts than before start again."""
         last, self._last = self._last, (now, steps, images)
         if last is None or now <= last[0]:
             return
         seconds = now - last[0]
-        # At first a plain mean; once that is slow to follow, by the time covered.
-        self._notes += 1
-        weight = min(1.0, max(seconds / 10, 1 / self._notes))
+        # First a plain mean, then exponential smoothing over ten seconds.
+        self._updates += 1
+        weight = min(1.0, max(seconds / 10, 1 / self._updates))
         if steps >= last[1]:
             self.steps += weight * ((steps - last[1]) / seconds - self.steps)
         if images >= last[2]:
             self.images += weight * ((images - last[2]) / seconds - self.images)
 
 
-def duration(seconds: float) -> str:
-    """Write a time as one reads a watch.
+def remaining_text(seconds: float) -> str:
+    """Write the remaining time in whole seconds or minutes.
 
     Example:
-        >>> duration(7.2), duration(192), duration(7_320)
+        >>> remaining_text(7.2), remaining_text(192), remaining_text(7_320)
         ('7 s', '3 min 12 s', '2 h 02 min')
     """
     whole = int(seconds)
@@ -194,11 +201,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _said(key: str, value: float) -> str:
+def _metric_text(key: str, value: float) -> str:
     if key in SHARES:
-        return f"{SHOWN[key]} {percent(value, 2)}"
+        return f"{LABELS[key]} {percent(value, 2)}"
     small = 1e-4 <= abs(value) < 1e3
-    return f"{SHOWN[key]} {f'{value:.4f}' if small else number(value)}"
+    return f"{LABELS[key]} {f'{value:.4f}' if small else number(value)}"
 
 
 def _interactive(stream: TextIO) -> bool:
@@ -206,15 +213,40 @@ def _interactive(stream: TextIO) -> bool:
 
 
 def _bar(stream: TextIO) -> Bar:
-    """No thread draws: only steps do, so that nothing runs beside the training."""
-    words = TextColumn("{task.fields[words]}", markup=False)
+    """Return a bar without a thread: only steps draw it."""
+    text = TextColumn("{task.fields[text]}", markup=False)
     console = Console(file=stream, force_terminal=True)
     return Bar(
         BarColumn(bar_width=28),
-        words,
+        text,
         console=console,
         auto_refresh=False,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
     )
+
+
+@contextmanager
+def progress_bar(
+    description: str, *, quiet: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of (done, total) that updates a progress bar on stderr.
+
+    Example:
+        >>> with progress_bar("looking", quiet=True) as tick:
+        ...     tick(1, 2)
+    """
+    console = Console(file=sys.stderr)
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(description, total=None)
+        yield lambda count, total: bar.update(task, completed=count, total=total)

@@ -1,4 +1,4 @@
-"""Findings for programs: tables as records, for JSON and CSV."""
+"""Tables and trees as plain values, for JSON and CSV."""
 
 from __future__ import annotations
 
@@ -10,54 +10,55 @@ from striate.core.findings import Cell, Column, Node, Table, Tree
 
 
 def records(table: Table) -> list[dict[str, Cell]]:
-    """Return a table's rows as mappings, under the columns' keys.
+    """Return the rows of a table as dicts, by column key.
 
     Example:
         >>> columns = (Column(title="Param #", key="parameters", kind="integer"),)
         >>> records(Table(columns=columns, rows=((56,),)))
         [{'parameters': 56}]
     """
-    return [record(table, row) for row in table.rows]
+    return [row_dict(table, row) for row in table.rows]
 
 
-def record(table: Table, row: Iterable[Cell]) -> dict[str, Cell]:
-    """Return one row as a mapping."""
-    return dict(zip(keys(table), row, strict=False))
+def row_dict(table: Table, row: Iterable[Cell]) -> dict[str, Cell]:
+    """Return one row as a dict."""
+    return dict(zip(column_keys(table), row, strict=False))
 
 
-def keys(table: Table) -> list[str]:
-    """Return what programs call the columns."""
+def column_keys(table: Table) -> list[str]:
+    """Return the keys of the columns."""
     return [_key(column) for column in table.columns]
 
 
 def _key(column: Column) -> str:
-    spelt = re.sub(r"[^a-z0-9]+", "_", column.title.lower()).strip("_")
-    return column.key or spelt or "column"
+    from_title = re.sub(r"[^a-z0-9]+", "_", column.title.lower()).strip("_")
+    return column.key or from_title or "column"
 
 
-def as_data(table: Table) -> dict[str, Any]:
-    """Return a table as JSON values: title, rows, and totals where it has them.
+def table_dict(table: Table) -> dict[str, Any]:
+    """Return a table as JSON values: title, rows, and totals if it has them.
 
     Example:
-        >>> as_data(Table(columns=(Column(title="Output"),), rows=(("a",),)))
+        >>> table_dict(Table(columns=(Column(title="Output"),), rows=(("a",),)))
         {'title': '', 'rows': [{'output': 'a'}]}
     """
-    made: dict[str, Any] = {"title": table.title, "rows": records(table)}
+    values: dict[str, Any] = {"title": table.title, "rows": records(table)}
     if table.totals is not None:
-        made["totals"] = record(table, table.totals)
-    return made
+        values["totals"] = row_dict(table, table.totals)
+    return values
 
 
-def nodes(tree: Tree) -> list[dict[str, Any]]:
-    """Return a tree's lines as nested mappings.
+def tree_dicts(tree: Tree) -> list[dict[str, Any]]:
+    """Return a tree as nested dicts.
 
     Example:
-        >>> nodes(Tree(nodes=(Node(title="a", value="2"),)))
-        [{'title': 'a', 'value': '2', 'detail': '', 'of': []}]
+        >>> tree_dicts(Tree(nodes=(Node(title="a", value="2"),)))
+        [{'title': 'a', 'value': '2', 'detail': '', 'children': []}]
     """
-    return [_node(one) for one in tree.nodes]
+    return [_node(node) for node in tree.nodes]
 
 
-def _node(one: Node) -> dict[str, Any]:
-    inner = [_node(child) for child in one.children]
-    return {"title": one.title, "value": one.value, "detail": one.detail, "of": inner}
+def _node(node: Node) -> dict[str, Any]:
+    children = [_node(child) for child in node.children]
+    values = {"title": node.title, "value": node.value, "detail": node.detail}
+    return {**values, "children": children}

@@ -1,33 +1,33 @@
-"""A chart as inline SVG that follows the page's theme and width.
+"""A chart as inline SVG that adapts to the theme and the width of the page.
 
-The drawing is stretched to its box while lines keep their thickness and words their
-size: paths live in an inner viewport of 1000×1000, words are placed in percent.
+The drawing is stretched to its box, while lines keep their thickness and text its size:
+paths are in an inner viewport of 1000×1000, text is placed in percent.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Curve, Series
-from striate.report.axis_ticks import Scale, fit, shown, tick_text
-from striate.report.format import isolate, number, one_line, reading
-from striate.report.markup import Html, join, say, tag
-from striate.report.points import Point, points, runs, thin
+from striate.report.axis_ticks import ChartAxis, fit_axis, is_drawable, tick_text
+from striate.report.format import isolate, number, one_line, value_text
+from striate.report.markup import Html, escape, join, tag
 
-COLORS = 6  # as many as page.css names; further series repeat them, dashed
+COLORS = 6  # as in page.css; more series repeat them with dashes
 
 
-def curve(chart: Curve) -> str:
-    """Return a chart as one `<svg>` element; page.css gives it colors.
+def svg_chart(chart: Curve) -> str:
+    """Return a chart as one `<svg>` element, with colors from page.css.
 
-    Values that have no place on the axis (NaN, infinity, zero on a logarithm) are
-    gaps in the line, and the description counts them.
+    Values that cannot be drawn (NaN, infinity, zero on a log axis) are gaps; the
+    description counts them.
 
     Example:
         >>> loss = Series(name="train", x=(1, 2, 3), y=(0.9, 0.4, 0.3))
-        >>> made = curve(Curve(title="L", x_label="epoch", y_label="", series=(loss,)))
-        >>> made[:4], "M0,0 500,833.3 1000,1000" in made
+        >>> chart = Curve(title="L", x_label="epoch", y_label="", series=(loss,))
+        >>> svg = svg_chart(chart)
+        >>> svg[:4], "M0,0 500,833.3 1000,1000" in svg
         ('<svg', True)
     """
     across, up = _axes(chart)
@@ -36,8 +36,8 @@ def curve(chart: Curve) -> str:
     inner = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none"}
     return tag(
         "svg",
-        tag("title", say(one_line(chart.title))),
-        tag("desc", say(_description(chart))),
+        tag("title", escape(one_line(chart.title))),
+        tag("desc", escape(_description(chart))),
         _grid(chart, across, up),
         _mark(chart, across),
         tag("svg", paths, class_="plot", **inner),
@@ -51,12 +51,12 @@ def curve(chart: Curve) -> str:
     )
 
 
-def legend(curve: Curve) -> str:
-    """Return the chart's key: a swatch, the name and the last value of each series.
+def svg_legend(curve: Curve) -> str:
+    """Return the legend: color, name and last value of each series.
 
     Example:
         >>> flat = Series(name="a<b", x=(1,), y=(0.5,))
-        >>> key = legend(Curve(title="", x_label="", y_label="", series=(flat,)))
+        >>> key = svg_legend(Curve(title="", x_label="", y_label="", series=(flat,)))
         >>> "a&lt;b" in key, "0.5" in key
         (True, True)
     """
@@ -65,70 +65,76 @@ def legend(curve: Curve) -> str:
 
 
 def _key(index: int, series: Series, curve: Curve) -> Html:
-    finite = [y for _, y in zip(series.x, series.y, strict=False) if shown(y)]
-    value = reading(finite[-1], curve.percent_y) if finite else "no values"
+    finite = [y for _, y in zip(series.x, series.y, strict=False) if is_drawable(y)]
+    value = value_text(finite[-1], curve.percent_y) if finite else "no values"
     return tag(
         "li",
         tag("i", class_=_hue(index)),
-        tag("bdi", say(one_line(series.name))),
-        tag("output", say(value)),
+        tag("bdi", escape(one_line(series.name))),
+        tag("output", escape(value)),
     )
 
 
-def _axes(curve: Curve) -> tuple[Scale, Scale]:
+def _axes(curve: Curve) -> tuple[ChartAxis, ChartAxis]:
     spots = [
-        p for series in curve.series for p in points(series, curve.log_y, curve.log_x)
+        p
+        for series in curve.series
+        for p in drawable_points(series, curve.log_y, curve.log_x)
     ]
     bands = [band for s in curve.series for band in (s.low, s.high) if band]
     heights = [y for _, y in spots] + [y for band in bands for y in band]
-    wide = fit((x for x, _ in spots), log=curve.log_x, tight=True)
-    return wide, fit(heights, log=curve.log_y)
+    wide = fit_axis((x for x, _ in spots), log=curve.log_x, tight=True)
+    return wide, fit_axis(heights, log=curve.log_y)
 
 
-def _paths(index: int, series: Series, across: Scale, up: Scale) -> Html:
+def _paths(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
     lines = [
-        run for run in runs(series.x, series.y, up.log, across.log) if len(run) > 1
+        run
+        for run in line_segments(series.x, series.y, up.log, across.log)
+        if len(run) > 1
     ]
-    steps = " ".join(f"M{_trail(thin(run), across, up)}" for run in lines)
+    steps = " ".join(f"M{_trail(downsample(run), across, up)}" for run in lines)
     line = tag("path", class_=f"line {_hue(index)}", d=steps) if steps else Html("")
     return join([_band(index, series, across, up), line])
 
 
-def _band(index: int, series: Series, across: Scale, up: Scale) -> Html:
+def _band(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
     if series.low is None or series.high is None:
         return Html("")
     edges = zip(series.x, series.low, series.high, strict=False)
-    kept = [
+    points = [
         e
         for e in edges
-        if shown(e[0], across.log) and all(shown(y, up.log) for y in e[1:])
+        if is_drawable(e[0], across.log) and all(is_drawable(y, up.log) for y in e[1:])
     ]
-    if len(kept) < 2:
+    if len(points) < 2:
         return Html("")
-    floor = _trail(thin([(x, low) for x, low, _ in kept]), across, up)
-    roof = _trail(thin([(x, high) for x, _, high in kept])[::-1], across, up)
+    floor = _trail(downsample([(x, low) for x, low, _ in points]), across, up)
+    roof = _trail(downsample([(x, high) for x, _, high in points])[::-1], across, up)
     return tag("path", class_=f"band {_hue(index)}", d=f"M{floor} L{roof}Z")
 
 
-def _trail(spots: Sequence[Point], across: Scale, up: Scale) -> str:
+def _trail(spots: Sequence[Point], across: ChartAxis, up: ChartAxis) -> str:
     pairs = [(_thousand(across, x), _thousand(up, y, flip=True)) for x, y in spots]
     return " ".join(f"{x},{y}" for x, y in pairs)
 
 
-def _thousand(scale: Scale, value: float, flip: bool = False) -> str:
+def _thousand(scale: ChartAxis, value: float, flip: bool = False) -> str:
     place = scale.place(value)
     return f"{1000 * (1 - place if flip else place):.1f}".removesuffix(".0")
 
 
-def _hundred(scale: Scale, value: float, flip: bool = False) -> str:
+def _hundred(scale: ChartAxis, value: float, flip: bool = False) -> str:
     place = scale.place(value)
     return f"{100 * (1 - place if flip else place):.2f}%"
 
 
-def _dots(index: int, series: Series, across: Scale, up: Scale) -> Html:
-    """A lone value draws no line, so it is a dot."""
+def _dots(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
+    """Return single values as dots, because they draw no line."""
     alone = [
-        run[0] for run in runs(series.x, series.y, up.log, across.log) if len(run) == 1
+        run[0]
+        for run in line_segments(series.x, series.y, up.log, across.log)
+        if len(run) == 1
     ]
     return join(
         tag(
@@ -138,7 +144,7 @@ def _dots(index: int, series: Series, across: Scale, up: Scale) -> Html:
             cy=_hundred(up, y, flip=True),
             r=3.5,
         )
-        for x, y in thin(alone)
+        for x, y in downsample(alone)
     )
 
 
@@ -147,70 +153,140 @@ def _hue(index: int) -> str:
     return f"c{index % COLORS}{dash}"
 
 
-def _grid(curve: Curve, across: Scale, up: Scale) -> Html:
+def _grid(curve: Curve, across: ChartAxis, up: ChartAxis) -> Html:
     rows = [_row(value, up, curve.percent_y) for value in up.ticks]
     columns = [_column(value, across) for value in across.ticks]
-    x_label = tag("text", say(curve.x_label), class_="axis end", x="100%", y="100%")
-    y_label = tag("text", say(curve.y_label), class_="axis top", x="0", y="0")
+    x_label = tag("text", escape(curve.x_label), class_="axis end", x="100%", y="100%")
+    y_label = tag("text", escape(curve.y_label), class_="axis top", x="0", y="0")
     return tag("g", *rows, *columns, x_label, y_label, aria_hidden="true")
 
 
-def _row(value: float, up: Scale, share: bool) -> Html:
+def _row(value: float, up: ChartAxis, share: bool) -> Html:
     y = _hundred(up, value, flip=True)
-    words = tag("text", say(_height(value, up, share)), class_="y", x="0", y=y)
+    words = tag("text", escape(_height(value, up, share)), class_="y", x="0", y=y)
     return join([tag("line", class_="rule", x2="100%", y1=y, y2=y), words])
 
 
-def _height(value: float, up: Scale, share: bool) -> str:
+def _height(value: float, up: ChartAxis, share: bool) -> str:
     # Decades differ too much to share their number of digits.
-    return reading(value, share) if up.log else tick_text(value, up.ticks, share)
+    return value_text(value, share) if up.log else tick_text(value, up.ticks, share)
 
 
-def _column(value: float, across: Scale) -> Html:
+def _column(value: float, across: ChartAxis) -> Html:
     x = _hundred(across, value)
     words = number(value) if across.log else tick_text(value, across.ticks)
-    return tag("text", say(words), class_="x", x=x, y="100%")
+    return tag("text", escape(words), class_="x", x=x, y="100%")
 
 
-def _mark(curve: Curve, across: Scale) -> Html:
+def _mark(curve: Curve, across: ChartAxis) -> Html:
     if curve.mark is None or not across.low <= curve.mark[0] <= across.high:
         return Html("")
     x = _hundred(across, curve.mark[0])
     # Past the middle the words go to the line's left, or they would leave the box.
     side = "mark left" if across.place(curve.mark[0]) > 0.5 else "mark"
     line = tag("line", class_="mark", x1=x, x2=x, y1="0", y2="100%")
-    words = tag("text", say(one_line(curve.mark[1])), class_=side, x=x, y="0")
+    words = tag("text", escape(one_line(curve.mark[1])), class_=side, x=x, y="0")
     return join([line, words])
 
 
 def _description(curve: Curve) -> str:
-    said = [_sentence(series, curve) for series in curve.series]
-    return " ".join(said) or "There are no values."
+    sentences = [_sentence(series, curve) for series in curve.series]
+    return " ".join(sentences) or "There are no values."
 
 
 def _sentence(series: Series, curve: Curve) -> str:
     spots, who = (
-        points(series, curve.log_y, curve.log_x),
+        drawable_points(series, curve.log_y, curve.log_x),
         isolate(one_line(series.name)),
     )
     left_out = len(series.x) - len(spots)
-    gap = f" {left_out:,} values have no place on the axis." if left_out else ""
+    gap = f" {left_out:,} values cannot be drawn." if left_out else ""
     if not spots:
         return f"{who}: no values.{gap}"
     (x0, y0), (x1, y1) = spots[0], spots[-1]
-    first, last = reading(y0, curve.percent_y), reading(y1, curve.percent_y)
+    first, last = value_text(y0, curve.percent_y), value_text(y1, curve.percent_y)
     return f"{who}: {first} at {number(x0)}, {last} at {number(x1)}.{gap}"
 
 
-def _readings(curve: Curve, across: Scale) -> str:
-    """What the pointer reads: for each series, place, x and y of every kept point."""
-    kept = [thin(points(s, curve.log_y, curve.log_x), 300) for s in curve.series]
+def _readings(curve: Curve, across: ChartAxis) -> str:
+    """Return for each series the position, x and y of its points, for the pointer."""
+    lines = [
+        downsample(drawable_points(s, curve.log_y, curve.log_x), 300)
+        for s in curve.series
+    ]
     table = [
         [[round(across.place(x), 4), _short(x), _short(y)] for x, y in spots]
-        for spots in kept
+        for spots in lines
     ]
     return json.dumps(table, separators=(",", ":"), allow_nan=False)
 
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
+
+
+MOST_POINTS = 600  # about one a pixel; more would only make the file larger
+
+
+Point = tuple[float, float]
+
+
+def drawable_points(
+    series: Series, log: bool = False, log_x: bool = False
+) -> list[Point]:
+    """Return the points of a series that can be drawn.
+
+    Args:
+        series: A line.
+        log: Whether the y axis is logarithmic.
+        log_x: Whether the x axis is.
+
+    Example:
+        >>> drawable_points(Series(name="", x=(1, 2), y=(float("inf"), 0.5)))
+        [(2.0, 0.5)]
+    """
+    pairs = zip(series.x, series.y, strict=False)
+    return [
+        (float(x), float(y))
+        for x, y in pairs
+        if is_drawable(x, log_x) and is_drawable(y, log)
+    ]
+
+
+def line_segments(
+    xs: Sequence[float], ys: Sequence[float], log: bool, log_x: bool = False
+) -> Iterator[list[Point]]:
+    """Yield the parts of a line between values that cannot be drawn.
+
+    Example:
+        >>> list(line_segments([1, 2, 3], [5.0, float("nan"), 7.0], log=False))
+        [[(1, 5.0)], [(3, 7.0)]]
+    """
+    stretch: list[Point] = []
+    for x, y in zip(xs, ys, strict=False):
+        if is_drawable(x, log_x) and is_drawable(y, log):
+            stretch.append((x, y))
+        elif stretch:
+            yield stretch
+            stretch = []
+    if stretch:
+        yield stretch
+
+
+def downsample(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """Reduce points to the lowest and highest of each bucket, which keeps spikes.
+
+    Example:
+        >>> few = downsample([(i, float(i == 4321)) for i in range(10_000)], most=100)
+        >>> len(few) <= 102, max(y for _, y in few)
+        (True, 1.0)
+    """
+    if len(points) <= most:
+        return list(points)
+    size = -(-len(points) // (most // 2))
+    indices = {0, len(points) - 1}
+    for start in range(0, len(points), size):
+        bucket = range(start, min(start + size, len(points)))
+        indices |= {min(bucket, key=lambda i: points[i][1])}
+        indices |= {max(bucket, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(indices)]

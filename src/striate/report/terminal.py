@@ -1,7 +1,8 @@
-"""Findings in a terminal, by rich; names are never read as markup."""
+"""Print findings in a terminal with rich; names are never parsed as markup."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table as Grid
 from rich.text import Text
+from rich.tree import Tree as Outline
 
 from striate.core.findings import (
     Block,
@@ -20,47 +22,56 @@ from striate.core.findings import (
     Figures,
     Images,
     Matrix,
+    Node,
     Prose,
     Series,
     Table,
     Tree,
 )
-from striate.report.axis_ticks import fit, shown
+from striate.report.axis_ticks import fit_axis, is_drawable
 from striate.report.format import (
     NUMERIC,
     cell_text,
-    clean,
-    counted,
+    count_text,
     one_line,
     percent,
-    reading,
+    printable,
     shorten,
+    value_text,
 )
-from striate.report.html_tree import outline
 
 TONES = {"good": "green", "warning": "yellow", "bad": "red", "advice": "cyan"}
 MARKS = {"good": "✓", "warning": "!", "bad": "✗", "advice": "→"}
 LEVELS = "▁▂▃▄▅▆▇█"
-SPARKS = 40  # signs in a sparkline: half of the narrowest common terminal
-NAMED = 12  # captions or errors listed before "and more"
-BAR = 8  # signs in the bar of a whole share
+SPARKLINE_WIDTH = 40  # characters: half of the narrowest common terminal
+MAX_LISTED = 12  # captions or errors listed before "and more"
+BAR_WIDTH = 8  # characters of the bar of 100 %
 _SHARE = Style(color="cyan")
 
 
-def show(blocks: Iterable[Block], console: Console) -> None:
-    """Print blocks one below another.
+def print_blocks(blocks: Iterable[Block], console: Console) -> None:
+    """Print blocks.
 
     Example:
         >>> console = Console(width=60)
-        >>> show([Prose(text="[bold]12[/bold] images")], console)
+        >>> print_blocks([Prose(text="[bold]12[/bold] images")], console)
         [bold]12[/bold] images
         <BLANKLINE>
     """
     for block in blocks:
-        # Paths and tables must not be broken, sentences must.
+        # Paths and tables must not be wrapped, sentences must.
         soft = False if isinstance(block, Prose) else None
         console.print(_block(block, console.width), soft_wrap=soft)
         console.print()
+
+
+def blocks_text(blocks: Iterable[Block], width: int = 100) -> str:
+    """Return blocks as plain text, as `print` shows a result."""
+    file = io.StringIO()
+    print_blocks(
+        blocks, Console(file=file, width=width, highlight=False, color_system=None)
+    )
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 def _block(block: Block, width: int) -> RenderableType:
@@ -78,16 +89,16 @@ def _block(block: Block, width: int) -> RenderableType:
         case Matrix():
             return _matrix(block, width)
         case Tree():
-            return _framed(block.title, outline(block), block.note)
+            return _framed(block.title, rich_tree(block), block.note)
 
 
 def _prose(prose: Prose) -> RenderableType:
     if prose.tone not in TONES:
-        return Text(clean(prose.text))
+        return Text(printable(prose.text))
     style = TONES[prose.tone]
     grid = Grid.grid(padding=(0, 1))
     grid.add_row(
-        Text(MARKS[prose.tone], f"bold {style}"), Text(clean(prose.text), style)
+        Text(MARKS[prose.tone], f"bold {style}"), Text(printable(prose.text), style)
     )
     return grid
 
@@ -105,35 +116,39 @@ def _framed(title: str, body: RenderableType, note: str) -> Group:
     parts: list[RenderableType] = [Text(one_line(title), "bold")] if title else []
     parts.append(body)
     if note.strip():
-        parts.append(Text(clean(note.strip()), "dim"))
+        # Notes are wrapped, also where tables and paths are not.
+        note = printable(note.strip())
+        parts.append(Text(note, "dim", no_wrap=False, overflow="fold"))
     return Group(*parts)
 
 
 def _table(table: Table, width: int) -> Group:
     texts = [_texts(table, i) for i in range(len(table.columns))]
     widths = [_natural_width(table, i, texts[i]) for i in range(len(texts))]
-    kept = _fitting(table, widths, width)
-    fits = sum(widths[i] for i in kept) <= width
-    body = _lines(table, kept, widths, texts) if fits else _grid(table, kept)
-    return _framed(table.title, body, "\n".join([*_left_out(table, kept), table.note]))
+    visible = _visible_columns(table, widths, width)
+    fits = sum(widths[i] for i in visible) <= width
+    body = _lines(table, visible, widths, texts) if fits else _grid(table, visible)
+    return _framed(
+        table.title, body, "\n".join([*_hidden_note(table, visible), table.note])
+    )
 
 
-def _grid(table: Table, kept: Sequence[int]) -> Grid:
-    """Let rich wrap the cells of a table that is wider than the terminal."""
+def _grid(table: Table, visible: Sequence[int]) -> Grid:
+    """Return a table wider than the terminal, whose cells rich wraps."""
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for i in kept:
+    for i in visible:
         title = Text(one_line(table.columns[i].title))
         grid.add_column(title, justify="right" if _numeric(table, i) else "left")
     kinds = [column.kind for column in table.columns]
     for row in table.rows:
-        grid.add_row(*_cells(row, kinds, kept))
+        grid.add_row(*_cells(row, kinds, visible))
     if table.totals is not None:
-        grid.add_row(*_cells(table.totals, kinds, kept), style="bold")
+        grid.add_row(*_cells(table.totals, kinds, visible), style="bold")
     return grid
 
 
 def _texts(table: Table, i: int) -> list[str]:
-    """Write a column's cells, that of the totals last; each name is read once."""
+    """Return the texts of a column, with the totals last."""
     kind = table.columns[i].kind
     rows = [*table.rows, *([table.totals] if table.totals is not None else [])]
     cells = [row[i] if i < len(row) else None for row in rows]
@@ -146,48 +161,48 @@ def _texts(table: Table, i: int) -> list[str]:
 
 def _natural_width(table: Table, i: int, texts: Sequence[str]) -> int:
     column = table.columns[i]
-    bar = BAR + 1 if column.kind == "share" else 0
+    bar = BAR_WIDTH + 1 if column.kind == "share" else 0
     widest = max((cell_len(text) + bar * bool(text) for text in set(texts)), default=0)
     return max(widest, cell_len(column.title)) + 2
 
 
-Cut = tuple[str, str, str]  # what stands before a cell's bar, the bar, what is behind
+PaddedCell = tuple[str, str, str]  # text before the bar, the bar, text after it
 
 
-def _set(table: Table, i: int, width: int, texts: Sequence[str]) -> list[Cut]:
+def _pad(table: Table, i: int, width: int, texts: Sequence[str]) -> list[PaddedCell]:
     """Pad a column's title and cells to its width."""
     column = table.columns[i]
     rows = [(), *table.rows, *([table.totals] if table.totals is not None else [])]
     bars = [""] * len(rows)
     if column.kind == "share":
         bars = [_bar(row[i]) if i < len(row) else "" for row in rows]
-    right, made = column.kind in NUMERIC, []
+    right, cells = column.kind in NUMERIC, []
     for text, bar in zip([one_line(column.title), *texts], bars, strict=True):
         blank = " " * (width - 2 - cell_len(text) - len(bar))
-        cut = (blank, bar, f"{text}  ") if right else ("", bar, f"{text}{blank}  ")
-        made.append(cut)
-    return made
+        cell = (blank, bar, f"{text}  ") if right else ("", bar, f"{text}{blank}  ")
+        cells.append(cell)
+    return cells
 
 
 def _bar(cell: Cell) -> str:
-    """Draw a share; a cell that holds none has no bar."""
+    """Return the bar of a share; empty without a number."""
     if not isinstance(cell, int | float):
         return ""
-    filled = round(BAR * min(1.0, max(0.0, cell))) if shown(cell) else 0
-    return f"{'█' * filled:<{BAR}} "
+    filled = round(BAR_WIDTH * min(1.0, max(0.0, cell))) if is_drawable(cell) else 0
+    return f"{'█' * filled:<{BAR_WIDTH}} "
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """A table that fits, set line by line: hundreds of rows, fifty times sooner."""
+    """A table that fits the terminal, line by line: 50 times faster than rich's."""
 
-    rows: Sequence[Sequence[Cut]]
+    rows: Sequence[Sequence[PaddedCell]]
     styles: Sequence[Style]
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[Segment]:
-        """Yield each row's runs of one style."""
+        """Yield the segments of each row."""
         for cells, style in zip(self.rows, self.styles, strict=True):
             run = ""
             for before, bar, after in cells:
@@ -202,9 +217,12 @@ class _Lines:
 
 
 def _lines(
-    table: Table, kept: Sequence[int], widths: Sequence[int], texts: Sequence[list[str]]
+    table: Table,
+    visible: Sequence[int],
+    widths: Sequence[int],
+    texts: Sequence[list[str]],
 ) -> _Lines:
-    columns = [_set(table, i, widths[i], texts[i]) for i in kept]
+    columns = [_pad(table, i, widths[i], texts[i]) for i in visible]
     totals = [Style(bold=True)] if table.totals is not None else []
     plain = [Style.null()] * len(table.rows)
     rows = list(zip(*columns, strict=True))
@@ -215,26 +233,30 @@ def _numeric(table: Table, i: int) -> bool:
     return table.columns[i].kind in NUMERIC
 
 
-def _fitting(table: Table, widths: Sequence[int], width: int) -> list[int]:
-    """Return the columns that fit side by side; the highest ranks go first."""
-    kept = list(range(len(widths)))
-    while sum(widths[i] for i in kept) > width:
-        last = max(kept, key=lambda i: table.columns[i].rank)
+def _visible_columns(table: Table, widths: Sequence[int], width: int) -> list[int]:
+    """Return the columns that fit; the highest ranks are hidden first."""
+    visible = list(range(len(widths)))
+    while sum(widths[i] for i in visible) > width:
+        last = max(visible, key=lambda i: table.columns[i].rank)
         if not table.columns[last].rank:
             break
-        kept.remove(last)
-    return kept
+        visible.remove(last)
+    return visible
 
 
-def _left_out(table: Table, kept: Sequence[int]) -> list[str]:
-    missing = [c.title for i, c in enumerate(table.columns) if i not in kept]
-    return [f"No room for: {', '.join(missing)}."] if missing else []
+def _hidden_note(table: Table, visible: Sequence[int]) -> list[str]:
+    missing = [c.title for i, c in enumerate(table.columns) if i not in visible]
+    return (
+        [f"Hidden columns (terminal too narrow): {', '.join(missing)}."]
+        if missing
+        else []
+    )
 
 
 def _cells(
-    row: Sequence[Cell], kinds: Sequence[str], kept: Sequence[int]
+    row: Sequence[Cell], kinds: Sequence[str], visible: Sequence[int]
 ) -> list[Text]:
-    return [_cell(row[i], kinds[i]) for i in kept if i < len(row)]
+    return [_cell(row[i], kinds[i]) for i in visible if i < len(row)]
 
 
 def _cell(cell: Cell, kind: str) -> Text:
@@ -245,41 +267,41 @@ def _cell(cell: Cell, kind: str) -> Text:
 
 def _curve(curve: Curve, width: int) -> Group:
     grid = Grid.grid(padding=(0, 2))
-    room = max(8, min(SPARKS, width - 40))
+    room = max(8, min(SPARKLINE_WIDTH, width - 40))
     for series in curve.series:
         name = Text(shorten(one_line(series.name), 16))
         line = Text(sparkline(series, room, log=curve.log_y), "cyan")
         grid.add_row(name, line, Text(_ends(series, curve.percent_y), "dim"))
-    axes = f"{one_line(curve.y_label)} over {one_line(curve.x_label)}"
+    axes = f"{one_line(curve.y_label)} by {one_line(curve.x_label)}"
     title = curve.title or axes
     return _framed(title, grid, curve.note)
 
 
 def _ends(series: Series, share: bool) -> str:
-    finite = [y for y in series.y if shown(y)]
+    finite = [y for y in series.y if is_drawable(y)]
     if not finite:
         return "no values"
-    return f"{reading(finite[0], share)} → {reading(finite[-1], share)}"
+    return f"{value_text(finite[0], share)} → {value_text(finite[-1], share)}"
 
 
-def sparkline(series: Series, room: int = SPARKS, *, log: bool = False) -> str:
-    """Draw a line in block characters; a space is a value without a place.
+def sparkline(series: Series, room: int = SPARKLINE_WIDTH, *, log: bool = False) -> str:
+    """Draw a line in block characters; a space is a value that cannot be drawn.
 
     Example:
         >>> sparkline(Series(name="", x=(1, 2, 3), y=(0.0, 0.5, 1.0)))
         '▁▅█'
     """
     heights = list(series.y)
-    if len(heights) > room:  # the last value of each stretch, so that the end is true
+    if len(heights) > room:  # the last value of each bucket, so that the end is exact
         heights = [heights[(i + 1) * len(heights) // room - 1] for i in range(room)]
-    kept = [y for y in heights if shown(y, log)]
-    if not kept:
+    finite = [y for y in heights if is_drawable(y, log)]
+    if not finite:
         return ""
-    if min(kept) == max(kept):
-        return "".join(LEVELS[3] if shown(y, log) else " " for y in heights)
-    scale = fit(kept, log=log)
-    low, high = scale.place(min(kept)), scale.place(max(kept))
-    places = [scale.place(y) if shown(y, log) else None for y in heights]
+    if min(finite) == max(finite):
+        return "".join(LEVELS[3] if is_drawable(y, log) else " " for y in heights)
+    scale = fit_axis(finite, log=log)
+    low, high = scale.place(min(finite)), scale.place(max(finite))
+    places = [scale.place(y) if is_drawable(y, log) else None for y in heights]
     return "".join(_level(place, low, high) for place in places)
 
 
@@ -291,12 +313,12 @@ def _level(place: float | None, low: float, high: float) -> str:
 
 
 def _images(images: Images) -> Group:
-    named = [one_line(p.caption) for p in images.images if p.caption][:NAMED]
+    named = [one_line(p.caption) for p in images.images if p.caption][:MAX_LISTED]
     more = len(images.images) - len(named)
     if named and more:
         named.append(f"and {more:,} more")
-    said = counted(len(images.images), "image")
-    line = Text(f"{said}: {', '.join(named)}" if named else said)
+    count = count_text(len(images.images), "image")
+    line = Text(f"{count}: {', '.join(named)}" if named else count)
     return _framed(images.title, line, images.note)
 
 
@@ -327,11 +349,11 @@ def _count(count: int, right: bool) -> Text:
 
 
 def _errors(matrix: Matrix) -> RenderableType:
-    """A matrix wider than the terminal is told by its totals and worst cells."""
+    """Return the total and the most frequent errors of a matrix that is too wide."""
     total = sum(map(sum, matrix.counts))
     right = sum(row[i] for i, row in enumerate(matrix.counts))
     share = percent(right / total) if total else "none"
-    head = Text(f"{right:,} of {total:,} right ({share}); most frequent errors:")
+    head = Text(f"{right:,} of {total:,} correct ({share}); most frequent errors:")
     wrong = [
         (count, row, column)
         for row, counts in enumerate(matrix.counts)
@@ -339,7 +361,26 @@ def _errors(matrix: Matrix) -> RenderableType:
         if count and row != column
     ]
     grid = Grid.grid(padding=(0, 2))
-    for count, row, column in sorted(wrong, key=lambda cell: -cell[0])[:NAMED]:
+    for count, row, column in sorted(wrong, key=lambda cell: -cell[0])[:MAX_LISTED]:
         true, guess = one_line(matrix.labels[row]), one_line(matrix.labels[column])
-        grid.add_row(Text(f"{count:,}", "red"), Text(f"{true} taken for {guess}"))
+        grid.add_row(Text(f"{count:,}", "red"), Text(f"{true} predicted as {guess}"))
     return Group(head, Padding(grid, (0, 0, 0, 2)))
+
+
+def rich_tree(tree: Tree) -> Outline:
+    """Return a tree for a terminal, whole."""
+    root = Outline("", hide_root=True, guide_style="dim")
+    for node in tree.nodes:
+        _grow(root, node)
+    return root
+
+
+def _grow(above: Outline, node: Node) -> None:
+    line = Text(one_line(node.title))
+    if node.value:
+        line.append(f"  {one_line(node.value)}", "bold")
+    if node.detail:
+        line.append(f"  {one_line(node.detail)}", "dim")
+    here = above.add(line)
+    for child in node.children:
+        _grow(here, child)

@@ -1,4 +1,4 @@
-"""The table of rivals: who was better, on what, in how long."""
+"""Table of a transfer run and its baselines: accuracy, interval and time of each."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 from striate.core.files import damaged_file_errors, read_json
 from striate.core.findings import Cell, Column, Section, Table
 from striate.run import layout as names
-from striate.run.scorecard import span
+from striate.run.scorecard import ci_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A way to the same end, and what it came to.
+    """One of the compared runs, and its result.
 
     Args:
-        name: `from scratch`, `head alone` or `fine-tuned`.
+        name: `from scratch`, `head only` or `fine-tuned`.
         path: Its run folder.
-        cut: What it kept, as far as this layer; empty for nothing.
-        split: That was judged.
-        accuracy: On that.
-        interval: Wilson's, at 95 %.
-        count: Images judged.
-        seconds: Features and learning; judging and the report are left out.
-        planning: Of these, what a plan took.
-        kept: Features that were there from before, and took no time now.
-        p: McNemar's, of differing from the head alone by chance; None for itself.
+        cut: The last frozen layer; empty if no layer is frozen.
+        split: The split that it was evaluated on.
+        accuracy: On that split.
+        interval: Wilson's 95 % interval.
+        count: Images evaluated.
+        seconds: Features and training, without evaluation and report.
+        plan_seconds: The plan's share of these.
+        cached: Features that were in the cache, and took no time.
+        p: McNemar's p-value against the head alone; None for the head alone.
     """
 
     name: str
@@ -39,60 +39,72 @@ class Baseline:
     interval: tuple[float, float]
     count: int
     seconds: float
-    planning: float
-    kept: int
+    plan_seconds: float
+    cached: int
     p: float | None
 
 
-def rival_table(found: Sequence[Baseline]) -> Table:
-    """Return the comparison."""
+def baseline_table(baselines: Sequence[Baseline]) -> Table:
+    """Return the comparison as a table."""
     columns = (
-        Column(title="what"),
-        Column(title="kept up to", kind="code", key="cut"),
+        Column(title="method"),
+        Column(title="frozen up to", kind="code", key="cut"),
         Column(title="accuracy", kind="ratio"),
         Column(title="95 % interval", key="interval"),
-        Column(title="n", kind="integer", hint="images judged", key="count"),
-        Column(title="s", kind="number", hint="features, learning", key="seconds"),
-        Column(title="p", kind="number", hint="differs from the head alone by chance"),
+        Column(title="n", kind="integer", hint="images evaluated", key="count"),
+        Column(
+            title="seconds", kind="number", hint="features and training", key="seconds"
+        ),
+        Column(title="p", kind="number", hint="McNemar's test against the head alone"),
     )
-    split = found[0].split
-    notes = [f"The {split} split, equal images and settings; p by McNemar's test."]
-    notes += [_aside(one) for one in found if one.kept or one.planning]
+    split = baselines[0].split
+    notes = [
+        f"Accuracy on the {split} split. All use the same images and settings. "
+        "p: probability of such a difference from the head alone by chance."
+    ]
+    notes += [_time_note(b) for b in baselines if b.cached or b.plan_seconds]
     return Table(
-        title="Was it worth it?",
+        title="Comparison with baselines",
         columns=columns,
-        rows=tuple(_row(one) for one in found),
+        rows=tuple(_row(baseline) for baseline in baselines),
         note=" ".join(notes),
     )
 
 
-def _row(one: Baseline) -> tuple[Cell, ...]:
-    interval = span(one.interval, 1)
-    time = round(one.seconds, 1)
-    return (one.name, one.cut, one.accuracy, interval, one.count, time, one.p)
+def _row(baseline: Baseline) -> tuple[Cell, ...]:
+    return (
+        baseline.name,
+        baseline.cut,
+        baseline.accuracy,
+        ci_text(baseline.interval, 1),
+        baseline.count,
+        round(baseline.seconds, 1),
+        baseline.p,
+    )
 
 
-def _aside(one: Baseline) -> str:
-    """Say what is within a rival's time, and what is not."""
-    planned = f"{one.planning:.0f} s of it planned" if one.planning else ""
-    kept = f"{one.kept:,} features were there from before" if one.kept else ""
-    return f"{one.name.capitalize()}: {', '.join(filter(None, [planned, kept]))}."
+def _time_note(baseline: Baseline) -> str:
+    """Return what a baseline's time includes, and what it does not."""
+    plan = f"{baseline.plan_seconds:.0f} s of the time are the plan's"
+    cached = f"{baseline.cached:,} features were already in the cache"
+    parts = [plan] * (baseline.plan_seconds > 0) + [cached] * (baseline.cached > 0)
+    return f"{baseline.name.capitalize()}: {', '.join(parts)}."
 
 
-def summary(found: Sequence[Baseline]) -> list[dict[str, Any]]:
+def baseline_dicts(baselines: Sequence[Baseline]) -> list[dict[str, Any]]:
     """Return the comparison as JSON values."""
-    return [asdict(one) for one in found]
+    return [asdict(baseline) for baseline in baselines]
 
 
-def rival_section(folder: Path) -> tuple[Section, ...]:
-    """Return what a run's report says of its rivals; nothing where it has none."""
-    path = folder / names.RIVALS_FILE
+def baseline_section(folder: Path) -> tuple[Section, ...]:
+    """Return the report's comparison with baselines; empty without `--compare`."""
+    path = folder / names.BASELINES_FILE
     if not path.is_file():
         return ()
-    said = read_json(path)
+    content = read_json(path)
     with damaged_file_errors(path):
-        rows = said["rivals"]
-        found = [
-            Baseline(**{**row, "interval": tuple(row["interval"])}) for row in rows
+        baselines = [
+            Baseline(**{**row, "interval": tuple(row["interval"])})
+            for row in content["baselines"]
         ]
-    return (Section(title="Comparison", blocks=(rival_table(found),)),)
+    return (Section(title="Baselines", blocks=(baseline_table(baselines),)),)

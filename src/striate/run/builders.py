@@ -1,4 +1,4 @@
-"""What a step of a run holds: its batch, its rate, its cost of unlike classes."""
+"""Batches, optimizer, fit and execution settings of a recipe."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from striate.engine.loss import ClassBalance, balanced_class_weights, class_prio
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.run.recipe import AUTO, Recipe
-from striate.run.run import judged_at_once
+from striate.run.run import evaluation_batch_size
 
 
-def check_batch(model: nn.Module, recipe: Recipe) -> None:
-    """Refuse steps of one image where a layer needs more.
+def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
+    """Refuse a batch size of 1 for a network with batch norm.
 
-    A last batch of one joins the batch before it, so it comes to this by wish only.
+    A last batch of one image joins the batch before it, so only the setting matters.
 
     Raises:
-        SettingError: A batch norm would have one image; names the layer.
+        SettingError: A batch norm would get one image; names the layer.
     """
     norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
     if recipe.batch_size != 1 or not norms:
         return
-    what = "batch norm needs two images a step to have a variance, got one"
+    what = "batch norm needs at least two images per batch, got one"
     fix = "use --batch-size 2 or more, or a network without batch norm"
     raise SettingError(what, where=f"layer {norms[0]}", fix=fix)
 
 
-def batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
-    """Say what becomes of an image left over by the batch size."""
-    count, size = len(data.subset("train")), recipe.images_a_step
+def last_batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
+    """Return a note if the last batch would have one image."""
+    count, size = len(data.subset("train")), recipe.images_per_step
     if size == 1 or count % size != 1:
         return ()
-    over = f"{count:,} images in steps of {size} leave one over"
-    return (f"{over}; it joins the last step, which takes {size + 1}",)
+    remainder = f"{count:,} images in batches of {size} leave one image"
+    return (f"{remainder}; it joins the last batch, which has {size + 1}",)
 
 
-def batches_of(
+def split_batches(
     split: str,
     data: ImageData,
     recipe: Recipe,
@@ -62,22 +62,24 @@ def batches_of(
     Of each batch a process gets its share, where several learn together.
 
     Raises:
-        SettingError: Rare classes are to be shown oftener, of images in blocks.
+        SettingError: Balanced sampling of streamed images, which is not possible.
     """
-    learns = split == "train"
-    balanced = learns and recipe.class_weights == "sampling"
+    training = split == "train"
+    balanced = training and recipe.class_weights == "sampling"
     if balanced and data.subset(split).blocks:
-        what = "streamed images come in their order, none oftener than others"
+        what = "streamed images are read in a fixed order, so they cannot be sampled"
         fix = "use --class-weights auto or loss"
         raise SettingError(what, where="--class-weights sampling", fix=fix)
-    size = recipe.images_a_step if learns else judged_at_once(*data.image_size)
+    size = (
+        recipe.images_per_step if training else evaluation_batch_size(*data.image_size)
+    )
     return Batches(
         subset=data.subset(split),
         preprocess=data.preprocess,
         batch_size=size,
-        shuffle=learns,
+        shuffle=training,
         balanced=balanced,
-        augment=recipe.augmentation if learns else "none",
+        augment=recipe.augmentation if training else "none",
         classes=data.num_classes,
         seed=recipe.seed,
         device=device,
@@ -86,11 +88,11 @@ def batches_of(
     )
 
 
-def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
-    """Return height and width of training images in each epoch, where they grow.
+def epoch_image_sizes(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
+    """Return height and width of the training images in each epoch, if they grow.
 
     Raises:
-        SettingError: They are so small that nothing would grow.
+        SettingError: The images are too small to start smaller.
     """
     full = data.image_size
     if recipe.progressive_resize == 1:
@@ -98,75 +100,77 @@ def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
     sides = sides_by_epoch(full, recipe.progressive_resize, recipe.epochs)
     if recipe.epochs > 1 and sides[0] == full:
         size, start = f"{full[0]}×{full[1]}", recipe.progressive_resize
-        what = f"images of {size} do not grow from {start:g} of it"
-        fix = "leave it away; sides are multiples of 16"
+        what = f"images of {size} are too small to start at {start:g} of their size"
+        fix = "leave it out; sizes are multiples of 16"
         raise SettingError(what, where="--progressive-resize", fix=fix)
     return sides
 
 
-def growth_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
-    """Say in which epochs images have which size."""
-    sides = sides_of(data, recipe)
-    return (f"images grow: {spans(sides)}",) if sides else ()
+def progressive_resize_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
+    """Return a note on the image size in each epoch."""
+    sides = epoch_image_sizes(data, recipe)
+    return (f"progressive resizing: {image_sizes_text(sides)}",) if sides else ()
 
 
-def spans(sides: Sequence[Side]) -> str:
-    """Write sizes with the epochs, counted from 1, in which they are shown.
+def image_sizes_text(sides: Sequence[Side]) -> str:
+    """Write each image size with its epochs, counted from 1.
 
     Example:
-        >>> spans([(16, 16), (16, 16), (28, 28)])
+        >>> image_sizes_text([(16, 16), (16, 16), (28, 28)])
         '16×16 in epochs 1–2, 28×28 in epoch 3'
     """
-    words, first = [], 1
+    texts, first = [], 1
     for (height, width), run in groupby(sides):
         last = first + len(list(run)) - 1
         epochs = f"epoch {first}" if first == last else f"epochs {first}–{last}"
-        words.append(f"{height}×{width} in {epochs}")
+        texts.append(f"{height}×{width} in {epochs}")
         first = last + 1
-    return ", ".join(words)
+    return ", ".join(texts)
 
 
-def as_shown(
+def resized_batches(
     batches: Batches, data: ImageData, recipe: Recipe
 ) -> Batches | ProgressiveResize:
-    """Return training batches in the sizes that the recipe shows them in."""
-    sides = sides_of(data, recipe)
+    """Return the training batches, resized as the recipe says."""
+    sides = epoch_image_sizes(data, recipe)
     return ProgressiveResize(batches=batches, sides=sides) if sides else batches
 
 
-def optimizer_of(
+def recipe_optimizer(
     model: nn.Module, recipe: Recipe, scales: Mapping[nn.Parameter, float] | None = None
 ) -> Optimizer:
     """Return the optimizer that a recipe names.
 
     Args:
-        model: What learns.
-        recipe: Its rate must have been decided.
-        scales: Shares of the rate by parameter, where they differ.
+        model: The network.
+        recipe: Settings; the learning rate must have been decided.
+        scales: Learning-rate factors by parameter, if they differ.
     """
-    settings = recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
+    settings = recipe.optimizer, recipe.max_lr, recipe.momentum, recipe.weight_decay
     return make_optimizer(model, *settings, scales)
 
 
-def plan_of(data: ImageData, recipe: Recipe, device: torch.device) -> FitConfig:
-    """Return how long, how fast and by what cost a recipe learns."""
+def recipe_fit_config(
+    data: ImageData, recipe: Recipe, device: torch.device
+) -> FitConfig:
+    """Return epochs, learning rate, schedule and loss of a recipe."""
     return FitConfig(
         epochs=recipe.epochs,
-        lr=recipe.rate,
+        lr=recipe.max_lr,
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
-        class_balance=cost_of_classes(data, recipe, device),
+        class_balance=class_weighting(data, recipe, device),
         balanced=recipe.class_weights != "none",
         seed=recipe.seed,
         micro_batches=recipe.accumulate,
     )
 
 
-def cost_of_classes(
+def class_weighting(
     data: ImageData, recipe: Recipe, device: torch.device
 ) -> ClassBalance | None:
-    """Return how the cost makes up for uneven classes, where it is to do so."""
+    """Return the class weighting of the loss, if the recipe has one."""
     counts = data.subset("train").labels.bincount(minlength=data.num_classes)
     if recipe.class_weights == "auto":
         return ClassBalance(prior=class_priors(counts).to(device))
@@ -175,30 +179,29 @@ def cost_of_classes(
     return None
 
 
-def way_of(recipe: Recipe) -> ExecutionConfig:
-    """Return how a run is computed; what is still left open is as usual.
+def recipe_execution(recipe: Recipe) -> ExecutionConfig:
+    """Return layout, precision and compile; `auto` becomes the default.
 
     Example:
-        >>> print(way_of(Recipe(data="digits", layout="nchw")))
+        >>> print(recipe_execution(Recipe(data="digits", layout="nchw")))
         nchw fp32
     """
-    usual = ExecutionConfig()
+    default = ExecutionConfig()
     return ExecutionConfig(
-        layout=usual.layout if recipe.layout == AUTO else recipe.layout,
+        layout=default.layout if recipe.layout == AUTO else recipe.layout,
         compiled=recipe.compile == "on",
-        precision=usual.precision if recipe.precision == AUTO else recipe.precision,
+        precision=default.precision if recipe.precision == AUTO else recipe.precision,
     )
 
 
-def rank_notes(recipe: Recipe) -> tuple[str, ...]:
-    """Say how many processes learn, and with how many threads."""
-    place = RankInfo.from_environment()
-    if place.world_size == 1:
+def process_notes(recipe: Recipe) -> tuple[str, ...]:
+    """Return a note on the number of processes and threads."""
+    rank_info = RankInfo.from_environment()
+    if rank_info.world_size == 1:
         return ()
     threads = torch.get_num_threads()
-    each = "1 thread" if threads == 1 else f"{threads} threads"
-    share = (
-        f"{place.world_size} processes of {each} share each step's {recipe.batch_size}"
-    )
-    norms = "whole batch" if recipe.sync_batch_norm else "own share of it"
-    return (f"{share} images; batch norm sees the {norms}",)
+    text = "1 thread" if threads == 1 else f"{threads} threads"
+    world_size, batch_size = rank_info.world_size, recipe.batch_size
+    share = f"{world_size} processes of {text} share each batch of {batch_size}"
+    norms = "whole batch" if recipe.sync_batch_norm else "share of its process"
+    return (f"{share} images; batch norm uses the {norms}",)

@@ -1,4 +1,4 @@
-"""Whether a run folder holds what is to be told of it; users' files may be damaged."""
+"""Check that the files of a run are complete; users may have damaged them."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from striate.core.errors import RunError
 from striate.run import layout as names
 from striate.run.run import Run
 
-CURVES = {"train_loss", "val_loss", "val_accuracy"}
-# What a manifest says of every run that came to its end.
-_TOLD = (
+CURVE_COLUMNS = {"train_loss", "val_loss", "val_accuracy"}
+# Keys in the manifest of every finished run.
+_FINISHED_KEYS = (
     *("data", "versions", "machine", "git", "parameters", "seconds"),
     *("images_per_second", "epochs", "best_epoch", "weights", "finished"),
 )
 
 
-def check_history(run: Run, columns: Set[str] = CURVES) -> None:
-    """Make sure that the learning curves can be drawn.
+def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
+    """Check that `results.csv` has complete rows for the learning curves.
 
     Args:
-        run: Any run that learned by epochs.
-        columns: Those that every row must have.
+        run: A run trained in epochs.
+        columns: Columns that every row must have.
 
     Raises:
-        RunError: Rows or columns are missing, or no epoch is the best where one is.
+        RunError: Rows or columns are missing, or no epoch is marked as best.
     """
     try:
         rows = run.history
-        sound = bool(rows) and all(row.keys() >= columns for row in rows)
-        sound = sound and ("best" not in columns or any(row["best"] for row in rows))
+        complete = bool(rows) and all(row.keys() >= columns for row in rows)
+        complete = complete and ("best" not in columns or any(r["best"] for r in rows))
     except (TypeError, ValueError):
-        sound = False
-    if not sound:
-        what = f"{names.RESULTS} is damaged: it has no sound row an epoch"
+        complete = False
+    if not complete:
+        what = f"{names.RESULTS} is damaged: it lacks a complete row per epoch"
         fix = "restore it from a copy, or train again"
         raise RunError(what, where=run.path / names.RESULTS, fix=fix)
 
 
-def check_ended(run: Run) -> None:
-    """Make sure that the manifest says what a finished run's does.
+def check_finished(run: Run) -> None:
+    """Check that the manifest has all keys of a finished run.
 
     Raises:
-        RunError: It lacks something; says what.
+        RunError: Keys are missing; names them.
     """
-    lacking = [name for name in _TOLD if name not in run.manifest]
-    if lacking:
-        what = f"{names.MANIFEST} does not say: {', '.join(lacking)}"
+    missing = [name for name in _FINISHED_KEYS if name not in run.manifest]
+    if missing:
+        what = f"{names.MANIFEST} lacks: {', '.join(missing)}"
         fix = f"finish the run: striate train --resume {run.path}"
         fix += "; if it is finished, restore the file from a copy, or train again"
         raise RunError(what, where=run.path / names.MANIFEST, fix=fix)

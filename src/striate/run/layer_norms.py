@@ -1,4 +1,4 @@
-"""`norms.csv`: activations and gradients by layer, looked at while a run learns."""
+"""`norms.csv`: norms of activations and gradients by layer during training."""
 
 from __future__ import annotations
 
@@ -20,75 +20,75 @@ from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, is_snapshot_step
 from striate.run import layout as names
 
-IMAGES = 64  # looked at, the same ones each time
+MAX_IMAGES = 64  # the same ones each time
 COLUMNS = ("step", "depth", "layer", "activation", "gradient", "update")
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Norms:
-    """Looks at some images' way through a network ever and again while it learns.
+class LayerNormsLogger:
+    """Callback that records layer norms for some images during training.
 
-    It shows them a batch that it does not learn from, in training mode and without
-    augmentation, keeps statistics alone, and leaves the network, its gradients and
-    every random state as they were: a run that is watched ends in the same bytes.
+    It runs a fixed batch in training mode, without augmentation and without learning,
+    and restores the network, its gradients and every random state: the training gives
+    the same bytes with and without it.
 
     Args:
         folder: The run folder.
-        model: The network that learns.
-        batch: Images to look at, and their classes.
-        begun: Steps done before, by a run that goes on; later rows are void.
+        model: The network in training.
+        batch: The fixed images and their classes.
+        start_step: Step at which a resumed run continues; later rows are dropped.
 
     Raises:
-        StorageError: The disk refused.
+        StorageError: The file cannot be written.
     """
 
     def __init__(
-        self, folder: Path, model: nn.Module, batch: Batch, begun: int = 0
+        self, folder: Path, model: nn.Module, batch: Batch, start_step: int = 0
     ) -> None:
         self._model = model
         self._x, self._labels = batch
         path = folder / names.NORMS
-        kept = _rows_up_to(path, begun) if begun else []
-        self._seen = {_step_of(row) for row in kept[1:]}
-        self._rows = AppendLog(path, {"bytes": len(b"".join(kept))})
-        if not kept:
+        rows = _rows_up_to(path, start_step) if start_step else []
+        self._recorded = {_step_of(row) for row in rows[1:]}
+        self._rows = AppendLog(path, {"bytes": len(b"".join(rows))})
+        if not rows:
             self._rows.append(",".join(COLUMNS))
 
     def begin(self, step: int) -> None:
-        """Look before a sitting's first step, if it is time to."""
+        """Record before the first step of a session, if one is is_snapshot_step."""
         if is_snapshot_step(step):
-            self.look(step)
+            self.record(step)
 
-    def on_step_end(self, done: StepResult) -> None:
-        """Look, if it is time to."""
-        self.begin(done.step + 1)
+    def on_step_end(self, event: StepResult, /) -> None:
+        """Record, if one is is_snapshot_step."""
+        self.begin(event.step + 1)
 
-    def on_epoch_end(self, done: EpochResult) -> None:
-        """Hand over what was found."""
+    def on_epoch_end(self, event: EpochResult, /) -> None:
+        """Write the new rows."""
         self._rows.flush()
 
-    def look(self, step: int) -> None:
-        """Measure the layers after so many steps, unless that was done before."""
-        if step in self._seen:
+    def record(self, step: int) -> None:
+        """Measure the layers after so many steps, unless they are recorded already."""
+        if step in self._recorded:
             return
-        self._seen.add(step)
+        self._recorded.add(step)
         levels = depth_profile(self._model, self._x, self._labels, training=True)
         for level in levels:
             self._rows.append(_row(step, level))
 
     def close(self) -> None:
-        """Hand over what waits, and let go of the file."""
+        """Write the remaining rows and close the file."""
         self._rows.close()
 
 
 def _rows_up_to(path: Path, step: int) -> list[bytes]:
-    """Return the header and the rows of no later step, as they stand in the file."""
+    """Return the header and the rows up to a step, unchanged."""
     if not path.is_file():
         return []
     header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
-    whole = [row for row in rows if row.endswith(b"\n")]
-    return [header, *(row for row in whole if _step_of(row) <= step)]
+    complete = [row for row in rows if row.endswith(b"\n")]
+    return [header, *(row for row in complete if _step_of(row) <= step)]
 
 
 def _step_of(row: bytes) -> int:
@@ -105,49 +105,49 @@ def _row(step: int, level: LayerProfile) -> str:
 
 
 @contextmanager
-def norms_kept(
+def layer_norms_logger(
     folder: Path,
     model: nn.Module,
     subset: Subset,
-    shown: Batches,
-    begun: int,
-    wanted: bool,
-) -> Iterator[Sequence[Norms]]:
-    """Yield the observer that keeps norms, or none.
+    eval_batches: Batches,
+    start_step: int,
+    enabled: bool,
+) -> Iterator[Sequence[LayerNormsLogger]]:
+    """Yield the callback that records layer norms, or none.
 
     Args:
         folder: The run folder.
-        model: The network that learns.
-        subset: Whose images are looked at: some of those it learns from.
-        shown: How it is shown images that it is judged by.
-        begun: Steps done before.
-        wanted: Yield one at all.
+        model: The network in training.
+        subset: The training images, of which some are used.
+        eval_batches: Batches of the evaluation, whose preprocessing is used.
+        start_step: Step at which a resumed run continues.
+        enabled: Record at all.
     """
-    if not wanted:
+    if not enabled:
         yield ()
         return
-    norms = Norms(folder, model, _batch(subset, shown), begun)
+    norms = LayerNormsLogger(folder, model, _batch(subset, eval_batches), start_step)
     try:
         yield (norms,)
     finally:
         norms.close()
 
 
-def _batch(subset: Subset, shown: Batches) -> Batch:
-    count = min(len(subset), IMAGES)
-    few = subset.take([i * len(subset) // count for i in range(count)])
-    made = Batches(
-        subset=few,
-        preprocess=shown.preprocess,
+def _batch(subset: Subset, eval_batches: Batches) -> Batch:
+    count = min(len(subset), MAX_IMAGES)
+    images = subset.take([i * len(subset) // count for i in range(count)])
+    batches = Batches(
+        subset=images,
+        preprocess=eval_batches.preprocess,
         batch_size=count,
         shuffle=False,
-        device=shown.device,
+        device=eval_batches.device,
     )
-    return next(made(0))
+    return next(batches(0))
 
 
-def read_norms(path: Path) -> list[Snapshot]:
-    """Return what a run's `norms.csv` holds; nothing where there is none.
+def read_layer_norms(path: Path) -> list[Snapshot]:
+    """Read the `norms.csv` of a run; empty if there is none.
 
     Args:
         path: The run folder.

@@ -1,4 +1,4 @@
-"""The run folder: where it lies, what its files are called, how it comes to be."""
+"""The run folder: its path, the names of its files, and how it is created."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from striate.core.errors import RunError
 from striate.core.files import read_json, storage_errors
 from striate.core.registry import closest_names
-from striate.run.lock import LOCK, held
+from striate.run.lock import LOCK, lock_folder
 
 MANIFEST = "manifest.json"
 ARGS = "args.yaml"
@@ -22,8 +22,8 @@ RESULTS = "results.csv"
 LR_RANGE = "lr_range.csv"
 PENALTIES = "penalties.csv"
 PLAN = "plan.json"
-RIVALS = "rivals"
-RIVALS_FILE = "rivals.json"
+BASELINES = "baselines"
+BASELINES_FILE = "baselines.json"
 NORMS = "norms.csv"
 SCORES = "scores.json"
 REPORT = "report.html"
@@ -32,12 +32,12 @@ BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
 CONFUSION = "confusion.png"  # in it
-EXPLAINED = "explain.json"
-DETECTED = "detection.json"
+EXPLANATION = "explain.json"
+OPERATING_POINT = "operating_point.json"
 TENSORBOARD = "tensorboard"
-# What tells that a folder is ours, and the key in it.
-_TELLING = {MANIFEST: "versions", EXPLAINED: "made_by", DETECTED: "made_by"}
-LEFT_EARLY = (f".{MANIFEST}.",)  # all that a run killed at its very start may leave
+# Files that identify a folder written by striate, with a key in each.
+_MARKERS = {MANIFEST: "versions", EXPLANATION: "made_by", OPERATING_POINT: "made_by"}
+PARTIAL_FILES = (f".{MANIFEST}.",)  # left by a run that was killed at its very start
 
 
 def predictions_file(split: str) -> str:
@@ -54,28 +54,30 @@ def predictions_file(split: str) -> str:
 def new_folder(
     verb: str, name: str, out: Path | None, overwrite: bool
 ) -> Iterator[Path]:
-    """Make an empty run folder and hold it while the run is at work.
+    """Create an empty run folder, and lock it while the run is active.
 
-    Without `out` it is `runs/<verb>/<name>`, with -2, -3 … behind where taken. With
-    `out` it is exactly that, and must not exist or must be told to be replaced.
+    Without `out` it is `runs/<verb>/<name>`, or `<name>-2`, `-3` … if that exists. With
+    `out` it is exactly that folder; an existing one needs `overwrite`.
 
     Raises:
-        RunError: `out` exists and `overwrite` is off, is no run folder at all, or is
-            held by another process.
-        StorageError: The disk refused.
+        RunError: `out` exists and `overwrite` is off, is not a run folder, or is in
+            use by another process.
+        StorageError: The folder cannot be written.
     """
     if out is None:
-        folder = _next_free(Path("runs") / verb / plain_name(name))
+        folder = _next_free(Path("runs") / verb / safe_name(name))
     else:
         folder = out
-        _check_place(out, overwrite)
+        _check_out(out, overwrite)
         with storage_errors(out, 0):
             out.mkdir(parents=True, exist_ok=True)
-    with held(folder):
+    with lock_folder(folder):
         if out is not None:
-            _check_place(out, overwrite)  # again: now nobody else can change it
+            _check_out(
+                out, overwrite
+            )  # again: from here on no other process changes it
             with storage_errors(out, 0):
-                clear(out)
+                clear_folder(out)
         yield folder
 
 
@@ -93,46 +95,46 @@ def _next_free(path: Path) -> Path:
                 return candidate
 
 
-def _check_place(out: Path, overwrite: bool) -> None:
-    if not out.exists() or _is_unborn(out):
+def _check_out(out: Path, overwrite: bool) -> None:
+    if not out.exists() or _is_new(out):
         return
     if not overwrite:
-        fix = "choose another --out, add --overwrite, or go on with --resume"
+        fix = "choose another --out, add --overwrite, or continue with --resume"
         raise RunError("the run folder exists already", where=out, fix=fix)
-    if not is_run(out):
+    if not is_output_folder(out):
         fix = "choose another --out; only run folders are ever overwritten"
-        raise RunError("this exists and is no run folder", where=out, fix=fix)
+        raise RunError("this exists and is not a run folder", where=out, fix=fix)
 
 
-def _is_unborn(folder: Path) -> bool:
-    """Say whether a folder is empty, or a run was killed before its first file."""
-    known = (*LEFT_EARLY, LOCK)
+def _is_new(folder: Path) -> bool:
+    """Tell whether a folder is empty, or a run was killed before its first file."""
+    ignored = (*PARTIAL_FILES, LOCK)
     return folder.is_dir() and all(
-        entry.name.startswith(known) for entry in folder.iterdir()
+        entry.name.startswith(ignored) for entry in folder.iterdir()
     )
 
 
-def clear(folder: Path) -> None:
-    """Empty a run folder that is held."""
-    # What tells that it is a run's folder goes last.
-    entries = sorted(folder.iterdir(), key=lambda entry: entry.name in _TELLING)
+def clear_folder(folder: Path) -> None:
+    """Empty a locked run folder."""
+    # The markers go last, so that an interrupted run can still be overwritten.
+    entries = sorted(folder.iterdir(), key=lambda entry: entry.name in _MARKERS)
     for entry in entries:
         if entry.name != LOCK:
-            remove(entry)
+            remove_path(entry)
 
 
-def remove(path: Path) -> None:
-    """Take away a file, a folder with all in it, or a link; nothing may be there."""
+def remove_path(path: Path) -> None:
+    """Delete a file, a folder with its contents, or a link; a missing path is fine."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def is_run(folder: Path) -> bool:
-    """Tell whether a folder is one that this program made."""
-    # Web projects have a manifest.json too, and theirs must not be deleted.
-    for name, key in _TELLING.items():
+def is_output_folder(folder: Path) -> bool:
+    """Tell whether striate wrote a folder."""
+    # Web projects have a manifest.json too, which must not be deleted.
+    for name, key in _MARKERS.items():
         try:
             if "striate" in read_json(folder / name)[key]:
                 return True
@@ -141,40 +143,40 @@ def is_run(folder: Path) -> bool:
     return False
 
 
-def plain_name(name: str) -> str:
-    """Return a name that every file system takes.
+def safe_name(name: str) -> str:
+    """Return a name that is valid in every file system.
 
     Example:
-        >>> plain_name("my photos/2024")
+        >>> safe_name("my photos/2024")
         'my-photos-2024'
     """
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")
 
 
-def find_split(place: str | Path) -> Path:
-    """Return the CSV of an earlier split: that of a run, or a file as it is given.
+def find_split(run_or_csv: str | Path) -> Path:
+    """Return the CSV of an earlier split: of a run, or the given file.
 
     Raises:
         RunError: It is neither a file nor a run.
     """
-    path = Path(place)
+    path = Path(run_or_csv)
     if path.suffix.lower() == ".csv" or (path / SPLIT).is_file():
         return path
-    return find_run(place) / SPLIT
+    return find_run(run_or_csv) / SPLIT
 
 
 def find_run(path: str | Path) -> Path:
     """Return a run folder from its path, or from its name below `runs/`.
 
     Raises:
-        RunError: There is none; lists the nearest names.
+        RunError: There is no such run; lists the nearest names.
     """
-    places = (Path(), Path("runs/train"), Path("runs/transfer"))
-    for candidate in (place / path for place in places):
+    parents = (Path(), Path("runs/train"), Path("runs/transfer"))
+    for candidate in (parent / path for parent in parents):
         if (candidate / MANIFEST).is_file():
             return candidate
-    have = [p.parent.name for p in Path("runs").glob(f"*/*/{MANIFEST}")]
-    close = closest_names(Path(path).name, have)
+    existing = [p.parent.name for p in Path("runs").glob(f"*/*/{MANIFEST}")]
+    close = closest_names(Path(path).name, existing)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give the folder that `striate train` printed"
-    raise RunError("no run folder is there", where=path, fix=fix)
+    raise RunError("there is no run folder", where=path, fix=fix)

@@ -1,4 +1,4 @@
-"""What made a run: versions, commit, seed, data; and how it ended."""
+"""The manifest of a run: versions, commit, seed, data, and how it ended."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from striate.data.image_data import ImageData
 from striate.engine.distributed.rank_info import RankInfo
 from striate.models.timm import packages_of
 from striate.run.layout import MANIFEST
-from striate.run.recipe import INCIDENTAL, Recipe
+from striate.run.recipe import NO_EFFECT_SETTINGS, Recipe
 
 COMPUTING = ("striate", "torch", "numpy", "pillow", "simplejpeg")
-# Settings that no result depends on; where the images lie is told by `images`.
-UNBINDING = {"data", *INCIDENTAL}
+# Settings that change no result; `images` in `result_factors` covers the data.
+NO_EFFECT_ON_RESULT = {"data", *NO_EFFECT_SETTINGS}
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 
 def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]:
-    """Describe a run that is about to start."""
+    """Return the manifest of a run that is about to start."""
     packages = (*PACKAGES, *packages_of(recipe.model))
     return {
         "name": name,
@@ -58,15 +58,16 @@ def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]
     }
 
 
-def circumstances(
+def result_factors(
     recipe: Recipe, data: ImageData, device: torch.device
 ) -> dict[str, str]:
-    """Return everything that decides the bits of a run's results, by name.
+    """Return everything that the bits of a run's result depend on, by name.
 
-    Two runs of equal circumstances end in equal bytes; where they differ, this says
-    in what.
+    Two runs with equal factors give identical bytes.
     """
-    settings = {k: str(v) for k, v in recipe.as_dict().items() if k not in UNBINDING}
+    settings = {
+        k: str(v) for k, v in recipe.as_dict().items() if k not in NO_EFFECT_ON_RESULT
+    }
     computing = (*COMPUTING, *packages_of(recipe.model))
     return {
         **{name: version(name) for name in computing},
@@ -79,41 +80,41 @@ def circumstances(
 
 
 def _order(data: ImageData) -> str:
-    # Whether shards are held or streamed depends on the memory that is free.
+    # Whether shards are loaded or streamed depends on the free memory.
     return "shard by shard" if data.subset("train").blocks else "image by image"
 
 
-def exactness(inexact: Sequence[str]) -> str:
-    """Say whether a run ends as if it had never been stopped: `yes`, or `no` and why.
+def exactness_text(inexact: Sequence[str]) -> str:
+    """Say whether a resumed run is exact: `yes`, or `no` with the reasons.
 
     Example:
-        >>> exactness([]), exactness(["threads: 1, now 2"])
+        >>> exactness_text([]), exactness_text(["threads: 1, now 2"])
         ('yes', 'no (threads: 1, now 2)')
     """
     return f"no ({'; '.join(inexact)})" if inexact else "yes"
 
 
 def data_hash(data: ImageData) -> str:
-    """Return one hash over path, label, part and content of every used image."""
+    """Return one hash over path, label, part and content of all used images."""
     return hash_rows((r.path, r.label, r.split, r.content) for r in data.rows)
 
 
 def update_manifest(
     folder: Path, *, without: Collection[str] = (), **changes: Any
 ) -> None:
-    """Merge values into a run's manifest, atomically; take those of `without` away."""
+    """Update values of a run's manifest atomically; delete the keys in `without`."""
     path = folder / MANIFEST
-    kept = {k: v for k, v in read_json(path).items() if k not in without}
-    write_json(path, {**kept, **changes})
+    before = {k: v for k, v in read_json(path).items() if k not in without}
+    write_json(path, {**before, **changes})
 
 
 def now() -> str:
-    """Return the time as ISO 8601, UTC, to the second."""
+    """Return the current time in ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def git_commit() -> str | None:
-    """Return the commit of the folder we are in, `+` behind it if changed."""
+    """Return the git commit of the current folder, with `+` if files are changed."""
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+" if _git("status", "--porcelain", "-uno") else "")
@@ -123,7 +124,7 @@ def git_commit() -> str | None:
 
 def _git(*words: str) -> str:
     command = ["git", *words]
-    done = subprocess.run(  # noqa: S603 - fixed words, no shell
+    process = subprocess.run(  # noqa: S603 - fixed arguments, no shell
         command, capture_output=True, text=True, check=True, timeout=5
     )
-    return done.stdout.strip()
+    return process.stdout.strip()

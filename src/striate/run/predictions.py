@@ -1,4 +1,4 @@
-"""What a network said about every image, as rows of a CSV."""
+"""Predictions of a split, and their CSV file `predictions_<split>.csv`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from striate.engine.evaluate import Outputs
 from striate.metrics.classification import ClassificationMetrics, classification_metrics
 
 _PREFIX = "p_"
-WIDE = 1000  # classes from which a column each would be larger than the images
-TOP = 10  # probabilities kept of so many classes
+MAX_PROBABILITY_COLUMNS = (
+    1000  # classes from which a column each would be larger than the images
+)
+TOP_K = 10  # probabilities saved with more classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +27,10 @@ class Predictions:
     """Probabilities, truth and losses of a part, in its order.
 
     Args:
-        paths: Where each image came from.
+        paths: Path of each image.
         truth: (N,) class numbers.
         probs: (N, classes).
-        losses: (N,) cross-entropies in nats.
+        losses: (N,) cross-entropy losses.
         labels: Class names by number.
     """
 
@@ -42,12 +44,14 @@ class Predictions:
     def of(
         cls, paths: Sequence[str], outputs: Outputs, labels: ClassNames
     ) -> Predictions:
-        """Take a network's outputs for the images at `paths`."""
+        """Return the predictions of a network's outputs for the images at `paths`."""
         probs = outputs.probs
         return cls(
             paths=tuple(paths),
             truth=outputs.labels.numpy(),
-            probs=(probs if len(labels) > WIDE else probs.double()).numpy(),
+            probs=(
+                probs if len(labels) > MAX_PROBABILITY_COLUMNS else probs.double()
+            ).numpy(),
             losses=outputs.losses.double().numpy(),
             labels=labels,
         )
@@ -58,28 +62,28 @@ class Predictions:
         most: np.ndarray = self.probs.argmax(1)
         return most
 
-    def score(self) -> ClassificationMetrics:
-        """Return the figures of merit."""
+    def metrics(self) -> ClassificationMetrics:
+        """Return accuracy, loss, calibration and the metrics of each class."""
         return classification_metrics(
             self.probs, self.truth, self.losses, self.labels.names
         )
 
-    def most_wrong(self, count: int) -> list[int]:
+    def highest_losses(self, count: int) -> list[int]:
         """Return the positions of the largest losses, largest first."""
         return [int(i) for i in np.argsort(-self.losses, kind="stable")[:count]]
 
     def save(self, path: Path) -> None:
         """Write path, label, prediction, probabilities and loss.
 
-        Of more than `WIDE` classes the `TOP` most probable stand in one column, as
-        JSON, in place of a column each.
+        There is one probability column per class. With more classes than
+        `MAX_PROBABILITY_COLUMNS`, one column holds the `TOP_K` classes as JSON.
         """
         names = self.labels.names
-        wide = len(names) > WIDE
-        written = partial(_top, names) if wide else _each
+        many = len(names) > MAX_PROBABILITY_COLUMNS
+        probs_cells = partial(_top_k, names) if many else _all_probs
         rows = (
-            [where, names[true], names[said], *written(probs), f"{loss:.7g}"]
-            for where, true, said, probs, loss in zip(
+            [path_, names[true], names[pred], *probs_cells(probs), f"{loss:.7g}"]
+            for path_, true, pred, probs, loss in zip(
                 self.paths,
                 self.truth,
                 self.predicted,
@@ -88,12 +92,12 @@ class Predictions:
                 strict=True,
             )
         )
-        each = ["top"] if wide else [_PREFIX + name for name in names]
-        write_csv(path, ["path", "label", "pred", *each, "loss"], rows)
+        columns = ["top"] if many else [_PREFIX + name for name in names]
+        write_csv(path, ["path", "label", "pred", *columns, "loss"], rows)
 
     @classmethod
     def read(cls, path: Path, labels: ClassNames) -> Predictions:
-        """Read what `save` wrote; probabilities that it left out are 0.
+        """Read a file written by `save`; probabilities that are not in it are 0.
 
         Raises:
             RunError: The file is missing or damaged.
@@ -107,7 +111,7 @@ class Predictions:
         cls, rows: Sequence[dict[str, str]], labels: ClassNames
     ) -> Predictions:
         number = {name: i for i, name in enumerate(labels.names)}
-        if len(labels) > WIDE:
+        if len(labels) > MAX_PROBABILITY_COLUMNS:
             probs = np.zeros((len(rows), len(labels)), np.float32)
             for i, row in enumerate(rows):
                 for name, p in json.loads(row["top"]).items():
@@ -124,10 +128,10 @@ class Predictions:
         )
 
 
-def _each(probs: np.ndarray) -> list[str]:
+def _all_probs(probs: np.ndarray) -> list[str]:
     return [f"{p:.7g}" for p in probs]
 
 
-def _top(names: Sequence[str], probs: np.ndarray) -> list[str]:
-    best = np.argsort(-probs, kind="stable")[:TOP]
+def _top_k(names: Sequence[str], probs: np.ndarray) -> list[str]:
+    best = np.argsort(-probs, kind="stable")[:TOP_K]
     return [json.dumps({names[i]: float(f"{probs[i]:.9g}") for i in best})]

@@ -1,4 +1,4 @@
-"""`--pretrained`: which weights a word means, how their images were made, loading."""
+"""`--pretrained`: find the weights, read their preprocessing, load them."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from striate.run import layout as names
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 
-KEPT = "weights"  # in the cache folder: downloads, and pickles as safetensors
+WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
-    """A file of weights, and what is known of it.
+class WeightsFile:
+    """A file of weights, and what is known about it.
 
     Args:
-        path: Where it lies.
-        sha256: Of the file.
-        origin: What to call it.
-        preprocess: How its images were made, where it says.
-        classes: What its outputs mean, where it says.
-        plain: Its head is one dense layer.
-        network: Whose they are, by our name, where that is known.
-        remark: What differs between how its images were made and how ours are.
+        path: The file.
+        sha256: Hash of the file.
+        origin: Its description for the user.
+        preprocess: Preprocessing of its training, if known.
+        classes: Classes of its outputs, if known.
+        linear_head: Whether its head is one linear layer.
+        network: Name of its network in striate, if known.
+        preprocess_note: Difference between its preprocessing and that of striate.
     """
 
     path: Path
@@ -49,30 +49,30 @@ class Weights:
     origin: str
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] | None = None
-    plain: bool = True
+    linear_head: bool = True
     network: str = ""
-    remark: str = ""
+    preprocess_note: str = ""
 
 
-def find_weights(word: str | Path, cache: str = AUTO) -> Weights:
-    """Return the weights that a word means: a file, a run, a public name, timm's.
+def find_weights(word: str | Path, cache: str = AUTO) -> WeightsFile:
+    """Return the weights of a file, a run, a public name, or timm.
 
     Args:
-        word: As the user gave it.
-        cache: The cache folder, see `open_cache`; downloads are kept there.
+        word: The value of `--pretrained`.
+        cache: The cache folder, see `open_cache`, for downloads.
 
     Raises:
-        WeightsError: It is none of these, or a download is not what it should be.
+        WeightsError: It is none of these, or a download has the wrong hash.
     """
     try:
-        return _found(word, cache)
+        return _find(word, cache)
     except OSError as error:
         what = f"these weights cannot be read: {error.strerror or error}"
-        fix = "check the path, and who may read it"
+        fix = "check the path and its permissions"
         raise WeightsError(what, where=error.filename or word, fix=fix) from error
 
 
-def _found(word: str | Path, cache: str) -> Weights:
+def _find(word: str | Path, cache: str) -> WeightsFile:
     path = Path(word).expanduser()
     if path.is_file():
         return _of_file(path)
@@ -89,20 +89,20 @@ def _found(word: str | Path, cache: str) -> Weights:
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give a run folder, a .safetensors or .pth, or a name that `striate "
     fix += "models --weights` lists"
-    raise WeightsError(f"no weights are '{word}'", where="--pretrained", fix=fix)
+    raise WeightsError(f"there are no weights '{word}'", where="--pretrained", fix=fix)
 
 
-def _of_file(path: Path) -> Weights:
+def _of_file(path: Path) -> WeightsFile:
     sha256 = hash_file(path)
     if (public := known_by(sha256)) is not None:
         return _described(public, path, sha256)
     run = path.resolve().parent.parent
     if path.resolve() == run / names.BEST and (run / names.PREPROCESS).is_file():
         return _of_run(run)
-    return Weights(path=path, sha256=sha256, origin=path.name)
+    return WeightsFile(path=path, sha256=sha256, origin=path.name)
 
 
-def _of_run(folder: Path) -> Weights:
+def _of_run(folder: Path) -> WeightsFile:
     path = folder / names.BEST
     if not path.is_file():
         fix = f"finish it first: striate train --resume {folder}"
@@ -113,42 +113,42 @@ def _of_run(folder: Path) -> Weights:
     with damaged_file_errors(classes):
         outputs = tuple(read_json(classes))
     recipe = Run(folder).recipe
-    return Weights(
+    return WeightsFile(
         path=path,
         sha256=hash_file(path),
         origin=f"the run {folder.name}",
         preprocess=preprocess,
         classes=outputs,
-        plain=not recipe.head_hidden,
+        linear_head=not recipe.head_hidden,
         network=recipe.model,
     )
 
 
-def _of_public(public: PretrainedFile, cache: str) -> Weights:
+def _of_public(public: PretrainedFile, cache: str) -> WeightsFile:
     store = open_cache(cache)
-    path = local_file(public, store.folder / KEPT if store else None)
+    path = local_file(public, store.folder / WEIGHTS_FOLDER if store else None)
     return _described(public, path, hash_file(path))
 
 
-def _of_timm(name: str, cache: str) -> Weights:
+def _of_timm(name: str, cache: str) -> WeightsFile:
     about, store = describe(name), open_cache(cache)
     if store is None:
-        what = f"the weights of {about.name} cannot be kept: there is no cache"
+        what = f"the weights of {about.name} cannot be stored: the cache is off"
         fix = "leave --cache off out, or give a file: --pretrained PATH"
         raise WeightsError(what, where="--pretrained", fix=fix)
-    path = store.folder / KEPT / f"timm-{about.name}.safetensors"
+    path = store.folder / WEIGHTS_FOLDER / f"timm-{about.name}.safetensors"
     if not path.is_file():
         save_weights(path, fetch(name))
-    return Weights(
+    return WeightsFile(
         path=path,
         sha256=hash_file(path),
         origin=f"timm's {about.name} ({about.license})",
         preprocess=about.preprocess,
-        remark=about.remark,
+        preprocess_note=about.remark,
     )
 
 
-def _described(public: PretrainedFile, path: Path, sha256: str) -> Weights:
+def _described(public: PretrainedFile, path: Path, sha256: str) -> WeightsFile:
     preprocess = Preprocess(
         channels=len(public.mean),
         height=public.side,
@@ -156,7 +156,7 @@ def _described(public: PretrainedFile, path: Path, sha256: str) -> Weights:
         mean=public.mean,
         std=public.std,
     )
-    return Weights(
+    return WeightsFile(
         path=path,
         sha256=sha256,
         origin=f"{public.file} ({public.license})",
@@ -165,27 +165,29 @@ def _described(public: PretrainedFile, path: Path, sha256: str) -> Weights:
     )
 
 
-def read_state(weights: Weights, *, trust: bool = False, cache: str = AUTO) -> State:
-    """Return the tensors of a file; a pickle is read once and kept as safetensors.
+def read_state(
+    weights: WeightsFile, *, trust: bool = False, cache: str = AUTO
+) -> State:
+    """Return the tensors of a file; a pickle is cached as safetensors.
 
     Raises:
-        WeightsError: It is damaged, or a pickle that is neither known nor trusted.
+        WeightsError: The file is damaged, or a pickle that is not known or trusted.
     """
     store = open_cache(cache)
     if weights.path.suffix == ".safetensors" or store is None:
         return read(weights.path, trust=trust)
-    kept = store.folder / KEPT / f"{weights.sha256}.safetensors"
-    if kept.is_file():
-        with suppress(WeightsError):  # a damaged copy is made again
-            return read(kept)
+    cached = store.folder / WEIGHTS_FOLDER / f"{weights.sha256}.safetensors"
+    if cached.is_file():
+        with suppress(WeightsError):  # a damaged copy is written again
+            return read(cached)
     state = read(weights.path, trust=trust)
     with suppress(StorageError):
-        save_weights(kept, state)
+        save_weights(cached, state)
     return state
 
 
-def reading_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return how images are made: as given, else as the weights' own were.
+def preprocess_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the preprocessing settings: as given, else as the weights expect.
 
     Raises:
         WeightsError: There are no such weights.
@@ -193,20 +195,20 @@ def reading_settings(recipe: Recipe) -> dict[str, Any]:
     own = _own(recipe)
     normalize = "data" if recipe.normalize == AUTO else recipe.normalize
     if _takes_statistics(recipe, own):
-        normalize = "none"  # nothing is measured; `as_weights_want` puts them in
-    ours = {
+        normalize = "none"  # mean and std are set later
+    settings = {
         name: getattr(recipe, name) for name in ("resize", "background", "white_level")
     }
-    theirs = own or Preprocess(channels=1, height=1, width=1)
+    expected = own or Preprocess(channels=1, height=1, width=1)
     return {
         "image_size": recipe.image_size or ((own.height, own.width) if own else None),
         "normalize": normalize,
-        **{n: getattr(theirs, n) if v is None else v for n, v in ours.items()},
+        **{n: getattr(expected, n) if v is None else v for n, v in settings.items()},
     }
 
 
-def as_weights_want(data: ImageData, recipe: Recipe) -> ImageData:
-    """Return data with the weights' own mean and deviation, for its channels."""
+def with_weights_statistics(data: ImageData, recipe: Recipe) -> ImageData:
+    """Return data with the mean and std that the weights expect."""
     own = _own(recipe)
     if own is None or not _takes_statistics(recipe, own):
         return data
@@ -216,21 +218,21 @@ def as_weights_want(data: ImageData, recipe: Recipe) -> ImageData:
 
 
 def _own(recipe: Recipe) -> Preprocess | None:
-    return None if recipe.pretrained is None else _asked(recipe).preprocess
+    return None if recipe.pretrained is None else _weights_of(recipe).preprocess
 
 
 def _takes_statistics(recipe: Recipe, own: Preprocess | None) -> bool:
-    given = recipe.normalize != AUTO or recipe.mean or recipe.std
-    return own is not None and not given
+    explicit = recipe.normalize != AUTO or recipe.mean or recipe.std
+    return own is not None and not explicit
 
 
-def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
-    """Put a recipe's weights into a network; its head stays new unless classes agree.
+def load_recipe_weights(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
+    """Load a recipe's weights into a network; the head only if the classes are equal.
 
     Raises:
-        WeightsError: They are another network's, damaged, not finite or not trusted.
+        WeightsError: They are of another network, damaged, not finite or not trusted.
     """
-    weights = _asked(recipe)
+    weights = _weights_of(recipe)
     _check_network(weights, recipe)
     state = read_state(weights, trust=recipe.trust, cache=recipe.cache)
     head = _keeps_head(weights, recipe, data)
@@ -238,39 +240,42 @@ def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
     put_pretrained(model, state, weights.path, head=head, same_network=same)
 
 
-def _check_network(weights: Weights, recipe: Recipe) -> None:
-    """Refuse another network of ours, whose names and shapes may be the same.
+def _check_network(weights: WeightsFile, recipe: Recipe) -> None:
+    """Refuse weights of another network, even if names and shapes are the same.
 
-    So are those of a network with shortcuts and of the plain one, of one with its
-    strides elsewhere, or with blurs. Auxiliary heads may be left away.
+    This happens for list_models with and without shortcuts, with other strides, or with
+    blur pooling. Auxiliary heads may be missing.
     """
-    theirs, ours = (n.replace("_no_aux", "") for n in (weights.network, recipe.model))
-    known = {name.replace("_no_aux", "") for name in list_models()}
-    if theirs != ours and {theirs, ours} <= known:
-        what = f"these weights are of {weights.network}, not of {recipe.model}"
+    pair = (weights.network, recipe.model)
+    source, target = (name.replace("_no_aux", "") for name in pair)
+    all_names = {name.replace("_no_aux", "") for name in list_models()}
+    if source != target and {source, target} <= all_names:
+        what = f"these weights are for {weights.network}, not for {recipe.model}"
         fix = f"use --model {weights.network}"
         raise WeightsError(what, where=weights.path, fix=fix)
 
 
-def _asked(recipe: Recipe) -> Weights:
-    """Return a recipe's weights; timm knows how images of its networks were made."""
-    found = find_weights(str(recipe.pretrained), recipe.cache)
-    if found.preprocess is None and is_timm(recipe.model):
+def _weights_of(recipe: Recipe) -> WeightsFile:
+    """Return a recipe's weights; for timm models with timm's preprocessing."""
+    weights = find_weights(str(recipe.pretrained), recipe.cache)
+    if weights.preprocess is None and is_timm(recipe.model):
         about = describe(recipe.model)
-        return replace(found, preprocess=about.preprocess, remark=about.remark)
-    return found
+        return replace(
+            weights, preprocess=about.preprocess, preprocess_note=about.remark
+        )
+    return weights
 
 
-def _keeps_head(weights: Weights, recipe: Recipe, data: ImageData) -> bool:
-    dense = weights.plain and not recipe.head_hidden
-    return dense and weights.classes == data.labels.names
+def _keeps_head(weights: WeightsFile, recipe: Recipe, data: ImageData) -> bool:
+    linear = weights.linear_head and not recipe.head_hidden
+    return linear and weights.classes == data.labels.names
 
 
-def weights_facts(recipe: Recipe, data: ImageData) -> dict[str, Any]:
-    """Return what a manifest says of the weights a run begins with; empty of none."""
+def pretrained_record(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """Return the manifest entry of the pretrained weights; empty without."""
     if recipe.pretrained is None:
         return {}
-    weights = _asked(recipe)
+    weights = _weights_of(recipe)
     return {
         "pretrained": {
             "file": str(weights.path),
@@ -281,44 +286,46 @@ def weights_facts(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     }
 
 
-def weights_notes(recipe: Recipe, data: ImageData) -> list[str]:
-    """Say what was done to the weights, and what they do not say of themselves."""
+def pretrained_notes(recipe: Recipe, data: ImageData) -> list[str]:
+    """Return notes on how the pretrained weights are used."""
     if recipe.pretrained is None:
         return []
-    weights = _asked(recipe)
-    head = "is kept: the classes are the same"
+    weights = _weights_of(recipe)
+    head = "is loaded too: the classes are the same"
     if not _keeps_head(weights, recipe, data):
         head = f"is new, for {data.num_classes} classes"
-    notes = [f"begins with {weights.origin}; the head {head}"]
+    notes = [f"pretrained weights: {weights.origin}; the head {head}"]
     if weights.preprocess is None:
         return [
             *notes,
-            "these weights do not say how their images were made: check --image-size "
-            "and --normalize (imagenet for most public ones)",
+            "the preprocessing of these weights is unknown: check --image-size and "
+            "--normalize (imagenet for most public weights)",
         ]
     changed = adaptation_text(weights.preprocess.channels, data.in_chans)
-    return [*notes, *filter(None, [changed, weights.remark])]
+    return [*notes, *filter(None, [changed, weights.preprocess_note])]
 
 
 def check_same_weights(recipe: Recipe, manifest: dict[str, Any]) -> None:
-    """Refuse to begin a run again from other weights than it began with.
+    """Refuse to resume a run with other pretrained weights.
 
     Raises:
-        WeightsError: The file is not what it was.
+        WeightsError: The file has changed.
     """
     if recipe.pretrained is None or "pretrained" not in manifest:
         return
-    before, weights = manifest["pretrained"]["sha256"], _asked(recipe)
+    before, weights = manifest["pretrained"]["sha256"], _weights_of(recipe)
     if weights.sha256 != before:
-        what = f"the weights were {before[:16]} and are now {weights.sha256[:16]}"
-        fix = "put the file back, or train anew without --resume"
+        what = (
+            f"the weights file changed: hash {before[:16]}, now {weights.sha256[:16]}"
+        )
+        fix = "restore the file, or train again without --resume"
         raise WeightsError(what, where=weights.path, fix=fix)
 
 
 def weights_rows(cache: str = AUTO) -> list[dict[str, str | int]]:
-    """Return name, file, classes, place, licence and hash of all public weights."""
+    """Return name, file, classes, location, license and hash of all public weights."""
     store = open_cache(cache)
-    folder = store.folder / KEPT if store else None
+    folder = store.folder / WEIGHTS_FOLDER if store else None
     return [
         {
             "name": name,

@@ -1,4 +1,4 @@
-"""The loop's events, handed to the progress display."""
+"""Callback that shows training progress on stderr."""
 
 from __future__ import annotations
 
@@ -12,55 +12,54 @@ from striate.data.batches import Batches
 from striate.data.progressive_resize import ProgressiveResize
 from striate.data.scan import Tick
 from striate.engine.callbacks import EpochResult, StepResult
-from striate.report.progress import Progress
+from striate.report.progress import TrainingProgress
 
-PATIENCE = 1.0  # seconds before reading says how far it is
+DELAY = 1.0  # seconds before the progress of reading is shown
 
 
-def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
-    """Return what tells on a terminal how far reading is, once that takes long.
+def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
+    """Return a callback that shows on a terminal how many images are read.
 
-    The line is drawn over itself, and gone when the last image is read.
+    The line overwrites itself, and disappears after the last image.
     """
     out = sys.stderr if stream is None else stream
     if quiet or not out.isatty():
         return None
-    began = time.monotonic()
+    start = time.monotonic()
 
-    def tick(done: int, count: int) -> None:
-        if time.monotonic() - began < PATIENCE:
+    def tick(read: int, count: int) -> None:
+        if time.monotonic() - start < DELAY:
             return
-        line = f"reading images: {done:,} of {count:,}, kept for the next run"
+        line = f"reading images: {read:,} of {count:,} (cached for the next run)"
         # The last call comes up to 63 images before the end.
         print(f"\r{line}\x1b[K", end="", file=out, flush=True)
-        if done + 64 > count:
+        if read + 64 > count:
             print("\r\x1b[K", end="", file=out, flush=True)
 
     return tick
 
 
-def teller(quiet: bool) -> Callable[[str], None]:
-    """Return what tells a line to who waits, or tells nobody."""
+def line_printer(quiet: bool) -> Callable[[str], None]:
+    """Return a function that prints a line on stderr, or nothing if quiet."""
 
-    def tell(line: str) -> None:
+    def print_line(line: str) -> None:
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
-    return tell
+    return print_line
 
 
-class Display:
-    """An observer of the loop that draws progress on stderr.
+class ProgressCallback:
+    """Callback of the training loop that draws progress on stderr.
 
-    A terminal that has gone takes the drawing with it, and not the run.
-
+    If the terminal is closed, the run continues without it.
 
     Args:
-        epochs: How many there will be at most.
-        batches: Of the training split.
+        epochs: Maximum number of epochs.
+        batches: Batches of the training split.
         quiet: Show nothing.
-        balanced: Show the balanced accuracy too, which then decides what is best.
-        speed: What else to say of so many images a second.
+        balanced: Show the balanced accuracy too, which then selects the best epoch.
+        speed: Text to add for a rate in images per second.
     """
 
     def __init__(
@@ -71,39 +70,39 @@ class Display:
         balanced: bool = False,
         speed: Callable[[float], str] = lambda rate: "",
     ) -> None:
-        self._progress = Progress(quiet=quiet, speed=speed)
+        self._progress = TrainingProgress(quiet=quiet, speed=speed)
         self._size = {"steps": len(batches), "images": batches.images}
         self._epochs = epochs
         self._balanced = {"val_balanced_accuracy"} if balanced else set()
-        self._shown = 0
-        self._heard = True
+        self._images = 0
+        self._connected = True
 
-    def on_step_end(self, done: StepResult) -> None:
+    def on_step_end(self, event: StepResult, /) -> None:
         """Move the bar."""
-        self._shown += done.images
-        words = done.epoch + 1, done.batch + 1, done.loss, self._shown
-        self._say(lambda: self._progress.step(*words))
+        self._images += event.images
+        values = event.epoch + 1, event.batch + 1, event.loss, self._images
+        self._draw(lambda: self._progress.step(*values))
 
-    def on_epoch_end(self, done: EpochResult) -> None:
+    def on_epoch_end(self, event: EpochResult, /) -> None:
         """Print the epoch's line."""
-        shown = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
-        row = {name: getattr(done, name) for name in shown}
-        row = {"epoch": done.epoch + 1, **row}
-        self._say(lambda: self._progress.epoch(row))
+        columns = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
+        row = {name: getattr(event, name) for name in columns}
+        row = {"epoch": event.epoch + 1, **row}
+        self._draw(lambda: self._progress.epoch(row))
 
     def note(self, text: str) -> None:
-        """Print what the user must know, also where no progress is wanted."""
-        self._say(lambda: self._progress.note(text))
+        """Print a message that is also shown with --quiet."""
+        self._draw(lambda: self._progress.note(text))
 
-    def _say(self, speak: Callable[[], None]) -> None:
-        if self._heard:
+    def _draw(self, draw: Callable[[], None]) -> None:
+        if self._connected:
             try:
-                speak()
+                draw()
             except OSError:
-                self._heard = False
+                self._connected = False
 
     def __enter__(self) -> Self:
-        self._say(lambda: self._progress.start(self._epochs, **self._size))
+        self._draw(lambda: self._progress.start(self._epochs, **self._size))
         return self
 
     def __exit__(
@@ -112,4 +111,4 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._say(self._progress.close)
+        self._draw(self._progress.close)

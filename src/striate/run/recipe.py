@@ -1,24 +1,17 @@
-"""Every setting of a run, once: flags, YAML and Python are spellings of this value."""
+"""All settings of a training run; flags, YAML files and Python arguments share them."""
 
 from __future__ import annotations
 
-import functools
-import reprlib
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from striate.core.errors import SettingError
-from striate.core.format import parse_image_size
 from striate.core.preprocess import (
     JPEG_MODES,
     MAX_WHITE_LEVEL,
     NORMALIZATIONS,
     RESIZE_MODES,
 )
-from striate.core.registry import unknown_name_error
 from striate.core.settings import check_settings, flag_name
 from striate.core.settings import setting as _setting
 from striate.data.augment.augment import PRESETS as AUGMENTS
@@ -27,23 +20,13 @@ from striate.data.split.hash_split import SplitConfig
 
 # For small networks from scratch; measured in docs/notebook/accuracy-recipes.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "muon": 3e-3}
-AUTO = "auto"  # found out when a run begins, see runs/auto
-PER_CHANNEL = ("mean", "std")
-PATTERNS = ("freeze",)
-AUTOMATIC = ("lr", "batch_size")
-SHAPES = {
-    "image_size": "a side or HEIGHTxWIDTH",
-    "mean": "numbers parted by commas",
-    "std": "numbers parted by commas",
-    "freeze": "names or patterns parted by commas",
-    "sync_batch_norm": "true or false",
-}
+AUTO = "auto"  # decided when a run begins
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
-VIEW_NAMES = ("plain", "flip", "flip_shift")
-NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
-# Of the loop that shows images, and of processes that learn together: nothing that
-# learns from features has them.
-LOOP_ONLY = (
+TTA_NAMES = ("plain", "flip", "flip_shift")
+NONFINITE_ACTIONS = ("stop", "skip", "lower-lr")
+# Settings of the training loop and of distributed training; a linear head on
+# extracted features has none of them.
+TRAINING_LOOP_SETTINGS = (
     *(
         "accumulate",
         "sync_batch_norm",
@@ -57,9 +40,9 @@ LOOP_ONLY = (
 
 
 def _augment(name: str) -> Any:
-    """Return a range of `Augment` as a setting; None leaves what --augment says."""
-    (own,) = [spec for spec in fields(Augment) if spec.name == name]
-    return field(default=None, metadata=own.metadata)
+    """Return a range of `Augment` as a setting; None keeps the value of --augment."""
+    (spec,) = [spec for spec in fields(Augment) if spec.name == name]
+    return field(default=None, metadata=spec.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,63 +65,80 @@ class Recipe:
     data: str
     model: str = _setting(
         "auto",
-        "network by name (see `striate models`), or timm:NAME; auto: the notes' net",
+        "network name (see `striate models`), or timm:NAME; auto: a small CNN for gray "
+        "or for color images",
     )
     pretrained: str | None = _setting(
-        None, "begin with these weights: a run, a file, or a name (models --weights)"
+        None,
+        "pretrained weights: a run folder, a file, or a name from `striate models "
+        "--weights`",
     )
     freeze: tuple[str, ...] | None = _setting(
-        None, "layers that stay as they are, by name or 'pattern*'; may be repeated"
+        None, "layers to freeze, by name or 'pattern*'; may be repeated"
     )
     trust: bool = _setting(
-        False, "read a .pth of unknown origin: tensors alone, no code", incidental=True
+        False,
+        "load a .pth file of unknown origin (tensors only, no code)",
+        incidental=True,
     )
-    epochs: int = _setting(30, "times through the training images", low=1)
+    epochs: int = _setting(30, "number of epochs", low=1)
     batch_size: int | Literal["auto"] = _setting(
-        64, "images a step; auto: the most that fit", low=1
+        64, "images per batch; auto: as many as memory allows", low=1
     )
     accumulate: int = _setting(
-        1, "learn from each batch in so many pieces, where memory is short", low=1
+        1,
+        "gradient accumulation: number of micro-batches per batch, to save memory",
+        low=1,
     )
     sync_batch_norm: bool = _setting(
-        False, "under torchrun, batch norm over the whole batch, not each rank's share"
+        False, "under torchrun: batch norm statistics over the batch of all processes"
     )
     lr: float | Literal["auto"] | None = _setting(
         None,
-        "largest learning rate; auto: by a range test; else sgd 0.05, others 0.003",
+        "maximum learning rate; auto: chosen by a range test (default sgd 0.05, others "
+        "0.003)",
         above=0,
     )
     optimizer: str = _setting("adamw", "optimizer", choices=tuple(DEFAULT_LR))
     momentum: float = _setting(
-        0.9, "momentum of sgd, first beta of adam", low=0, below=1
+        0.9, "momentum of sgd and muon, beta1 of adam and adamw", low=0, below=1
     )
-    weight_decay: float = _setting(0.01, "decay of kernels, not of biases", low=0)
+    weight_decay: float = _setting(
+        0.01, "weight decay, not applied to biases and norms", low=0
+    )
     head_hidden: int = _setting(
-        0, "units of a hidden layer between features and classes; 0: none", low=0
+        0, "units of a hidden layer in the classifier head; 0: none", low=0
     )
     dropout: float | None = _setting(
-        None, "rate of every dropout layer; the network's own", low=0, below=1
+        None,
+        "dropout rate of all dropout layers (default: as in the network)",
+        low=0,
+        below=1,
     )
     drop_path: float = _setting(
-        0.0, "how often the last residual branch is left out", low=0, below=1
+        0.0, "stochastic depth: drop rate of the last residual branch", low=0, below=1
     )
     ema: float = _setting(
-        0.0, "judge and keep a moving average of the weights; its decay", low=0, below=1
+        0.0,
+        "EMA decay (0: off); the averaged weights are evaluated and saved",
+        low=0,
+        below=1,
     )
-    tta: str = _setting(
-        "plain", "how images are seen where they are judged", choices=VIEW_NAMES
-    )
+    tta: str = _setting("plain", "test-time augmentation", choices=TTA_NAMES)
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
     )
     progressive_resize: float = _setting(
-        1.0, "share of the side that images begin with, and grow", above=0, high=1
+        1.0,
+        "progressive resizing: start at this fraction of the image size; 1: off",
+        above=0,
+        high=1,
     )
-    label_smoothing: float = _setting(
-        0.1, "share of the target spread over all classes", low=0, below=1
-    )
+    label_smoothing: float = _setting(0.1, "label smoothing", low=0, below=1)
     augment: str = _setting(
-        "none", "changes to training images", choices=tuple(AUGMENTS)
+        "none",
+        "augmentation preset; the flags below change single values",
+        choices=tuple(AUGMENTS),
     )
     rotate: float | None = _augment("rotate")
     shear: float | None = _augment("shear")
@@ -153,113 +153,131 @@ class Recipe:
     cutmix: float | None = _augment("cutmix")
     border: str | None = _augment("border")
     patience: int = _setting(
-        0, "stop after so many epochs without a better validation; 0: never", low=0
+        0, "early stopping: epochs without improvement on validation; 0: off", low=0
     )
     image_size: int | tuple[int, int] | None = _setting(
         None,
-        "input side, or HEIGHTxWIDTH; the images' own if they share one, else 64",
+        "input size in pixels, or HEIGHTxWIDTH (default: common size of the images, "
+        "else 64)",
     )
     in_chans: int | None = _setting(
-        None, "1 gray, 3 color; gray if every image is", low=1
+        None,
+        "input channels: 1 gray, 3 color (default: 1 if all images are gray)",
+        low=1,
     )
     resize: str | None = _setting(
         None,
-        "how images meet that size; the weights' own, or stretch",
+        "how images are resized; default as the pretrained weights expect, or stretch",
         choices=RESIZE_MODES,
     )
     background: int | None = _setting(
-        None, "gray under transparency; the weights' own, or 255", low=0, below=256
+        None,
+        "gray level 0-255 behind transparent pixels (default: as the pretrained "
+        "weights expect, else 255)",
+        low=0,
+        below=256,
     )
     white_level: int | None = _setting(
         None,
-        "16-bit gray for 255; the weights' own, or all",
+        "16-bit value that becomes white (default: as the pretrained weights expect, "
+        "else the full range)",
         low=255,
         below=MAX_WHITE_LEVEL + 1,
     )
     jpeg: str = _setting(
-        "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEG_MODES
+        "reduced",
+        "decode large JPEGs at reduced resolution (faster), or in full",
+        choices=JPEG_MODES,
     )
     normalize: str = _setting(
         "auto",
-        "mean and deviation; auto: the weights' own, or of the data",
+        "mean and std of the input; auto: as the pretrained weights expect, else data",
         choices=("auto", *NORMALIZATIONS),
     )
     mean: tuple[float, ...] | None = _setting(
-        None, "mean of v/255, one number or one a channel: 0.5,0.5,0.5; with --std"
+        None, "per-channel mean of pixels in 0-1, e.g. 0.485,0.456,0.406; needs --std"
     )
-    std: tuple[float, ...] | None = _setting(None, "deviation, likewise")
+    std: tuple[float, ...] | None = _setting(
+        None, "per-channel standard deviation, e.g. 0.229,0.224,0.225"
+    )
     val_fraction: float = _setting(
-        0.15, "validation share where none is given", above=0
+        0.15, "validation fraction, if the data has no validation split", above=0
     )
-    test_fraction: float = _setting(0.25, "test share where none is given", low=0)
+    test_fraction: float = _setting(
+        0.25, "test fraction, if the data has no test split", low=0
+    )
     fraction: float = _setting(
-        1.0, "train on this share of the training split, alike in every class", above=0
+        1.0, "use this fraction of the training split, stratified by class", above=0
     )
-    folds: int | None = _setting(None, "deal so many folds for cross-validation", low=2)
-    fold: int | None = _setting(None, "the fold to judge, counted from 0", low=0)
+    folds: int | None = _setting(None, "number of cross-validation folds", low=2)
+    fold: int | None = _setting(None, "fold to evaluate, from 0", low=0)
     split: str | None = _setting(
-        None, "a run, or a CSV path,split, whose images stay where they are"
+        None, "reuse a split: a run folder, or a CSV with the columns path,split"
     )
     class_weights: str = _setting(
         "none",
-        "make up for uneven classes: auto adjusts for how frequent each is, loss "
-        "weighs images, sampling shows classes equally often",
+        "for imbalanced classes: auto adjusts the logits by class frequency, loss "
+        "weights the loss, sampling balances the batches",
         choices=("none", "auto", "loss", "sampling"),
     )
     seed: int = _setting(
-        0, "split, initial weights and order are functions of it", low=0
+        0, "random seed of split, initial weights, batch order and augmentation", low=0
     )
     layout: str = _setting(
-        "auto", "order of pixels in memory", choices=("auto", "nhwc", "nchw")
+        "auto", "memory format; auto: the faster one", choices=("auto", "nhwc", "nchw")
     )
     compile: str = _setting(
         "auto",
-        "torch.compile, tried by auto in runs of an hour and more",
+        "torch.compile; auto: tried in runs of an hour or more",
         choices=("auto", "on", "off"),
     )
     precision: str = _setting(
         "auto",
-        "of products; auto: bf16 where the processor clearly gains by it",
+        "compute precision; auto: bf16 if it is clearly faster on this CPU or GPU",
         choices=("auto", "fp32", "bf16"),
     )
-    device: str = _setting("auto", "auto, cpu, cuda, …", incidental=True)
+    device: str = _setting(
+        "auto", "torch device: auto, cpu, cuda, cuda:1, …", incidental=True
+    )
     cache: str = _setting(
-        "auto", "keeps decoded images: auto, off or a folder", incidental=True
+        "auto", "cache of decoded images: auto, off, or a folder", incidental=True
     )
     cache_gb: float = _setting(
-        20.0, "the most the cache may hold, in GB", low=0, incidental=True
+        20.0, "maximum size of the cache in GB", low=0, incidental=True
     )
     workers: int = _setting(
         0,
-        "processes that decode sets too large to hold; 0: threads",
+        "decoding processes for data that does not fit in memory; 0: threads",
         low=0,
         incidental=True,
     )
     save_every: float = _setting(
-        60.0, "seconds between checkpoints; 0: after each step", low=0, incidental=True
+        60.0, "seconds between checkpoints; 0: after every step", low=0, incidental=True
     )
     track_norms: bool = _setting(
-        False, "write sizes of activations and gradients by layer", incidental=True
+        False,
+        "write activation and gradient norms of each layer to norms.csv",
+        incidental=True,
     )
     on_nonfinite: str = _setting(
         "stop",
-        "where a number becomes NaN or infinite",
-        choices=NONFINITE_ANSWERS,
+        "what to do if loss or gradient becomes NaN or infinite",
+        choices=NONFINITE_ACTIONS,
         incidental=True,
     )
 
     def __post_init__(self) -> None:
         check_settings(self)
-        _ = self.deal
+        _ = self.split_config
 
     @property
     def augmentation(self) -> Augment:
-        """Return what is done to training images: the preset, and ranges given."""
+        """Return the augmentation: the preset, with the given ranges."""
         ranges = {name: getattr(self, name) for name in RANGES}
         return augmentation(self.augment, **ranges)
 
     @property
-    def deal(self) -> SplitConfig:
+    def split_config(self) -> SplitConfig:
         """Return how images without a part are dealt; wrong shares are refused."""
         return SplitConfig(
             val=self.val_fraction,
@@ -271,144 +289,38 @@ class Recipe:
         )
 
     @property
-    def rate(self) -> float:
-        """Return the largest learning rate, which must have been decided."""
+    def max_lr(self) -> float:
+        """Return the maximum learning rate; `auto` must have been decided."""
         if not isinstance(self.lr, float | int):
-            raise undecided("lr")
+            raise undecided_error("lr")
         return self.lr
 
     @property
-    def images_a_step(self) -> int:
-        """Return the batch size, which must have been decided."""
+    def images_per_step(self) -> int:
+        """Return the batch size; `auto` must have been decided."""
         if not isinstance(self.batch_size, int):
-            raise undecided("batch_size")
+            raise undecided_error("batch_size")
         return self.batch_size
 
     def resolved(self) -> Recipe:
-        """Return the recipe with every automatic value that needs no data decided."""
+        """Return the recipe with all defaults that need no data filled in."""
         lr = DEFAULT_LR[self.optimizer] if self.lr is None else self.lr
         return replace(self, lr=lr, **asdict(self.augmentation))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values in the order of definition."""
-        plain = asdict(self)
-        lists = (name for name, value in plain.items() if isinstance(value, tuple))
-        return plain | {name: list(plain[name]) for name in lists}
+        values = asdict(self)
+        tuples = (name for name, value in values.items() if isinstance(value, tuple))
+        return values | {name: list(values[name]) for name in tuples}
 
 
-def undecided(name: str) -> SettingError:
-    """Say that a setting is still automatic where its value is needed."""
-    fix = "give a number; only `striate train` finds it out"
+def undecided_error(name: str) -> SettingError:
+    """Return the error for a setting that is still `auto` when its value is needed."""
+    fix = "give a number; only `striate train` decides it"
     return SettingError(f"{name} is not decided yet", where=flag_name(name), fix=fix)
 
 
-# Settings that no result depends on.
-INCIDENTAL = {spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")}
-
-
-@functools.cache  # asked for every setting of every file and command line
-def setting_types() -> Mapping[str, Any]:
-    """Return each setting's type, None and auto taken out of unions."""
-    hints = typing.get_type_hints(Recipe)
-    return {spec.name: _without_none(hints[spec.name]) for spec in fields(Recipe)}
-
-
-def _without_none(hint: Any) -> Any:
-    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
-        return hint
-    undecided = type(None), Literal["auto"]
-    kept = [part for part in typing.get_args(hint) if part not in undecided]
-    return kept[0] if len(kept) == 1 else kept
-
-
-def coerce(name: str, value: Any) -> Any:
-    """Bring a value from a flag or YAML to its setting's type.
-
-    Raises:
-        SettingError: It cannot be read as that type.
-
-    Example:
-        >>> coerce("lr", "1e-3"), coerce("image_size", "64x48"), coerce("epochs", "5")
-        (0.001, (64, 48), 5)
-    """
-    kind = setting_types()[name]
-    if value == AUTO and name in AUTOMATIC:
-        return AUTO
-    if value is None and Recipe.__dataclass_fields__[name].default is None:
-        return None
-    try:
-        if name == "image_size":
-            return _size(value)
-        if name in PER_CHANNEL:
-            return _per_channel(value)
-        if name in PATTERNS:
-            return _patterns(value)
-        return _exactly(kind, value)
-    except (TypeError, ValueError) as error:
-        expected = SHAPES.get(name) or kind.__name__
-        what = f"{name} must be {expected}, got {reprlib.repr(value)}"
-        raise SettingError(what, where=flag_name(name)) from error
-
-
-def _exactly(kind: Any, value: Any) -> Any:
-    """Convert without loss: int() would cut 2.5 to 2 and take yes for 1 in silence."""
-    if kind is bool and value in ("True", "true", "False", "false"):
-        return value.lower() == "true"
-    allowed = (str, int) if kind is int else (str, int, float)
-    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, allowed):
-        raise ValueError
-    return kind(value)
-
-
-def _per_channel(value: Any) -> tuple[float, ...]:
-    if isinstance(value, str):
-        value = value.split(",")
-    values = value if isinstance(value, list | tuple) else [value]
-    if not values:
-        raise ValueError
-    return tuple(_exactly(float, number) for number in values)
-
-
-def _patterns(value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(text, str) for text in values):
-        raise TypeError
-    parts = [part.strip() for text in values for part in text.split(",")]
-    if not parts or not all(parts):
-        raise ValueError
-    return tuple(dict.fromkeys(parts))
-
-
-def _size(value: Any) -> int | tuple[int, int]:
-    if isinstance(value, str):
-        return parse_image_size(value)
-    if isinstance(value, list | tuple):
-        height, width = value
-        return _exactly(int, height), _exactly(int, width)
-    return int(_exactly(int, value))
-
-
-def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
-    """Build a recipe from layers of settings, later ones winning.
-
-    Raises:
-        UnknownNameError: A setting has no such name; lists the nearest.
-        SettingError: A value is of the wrong kind or out of range.
-
-    Example:
-        >>> make_recipe({"data": "digits", "epochs": 9}, {"epochs": "3"}).epochs
-        3
-    """
-    known = setting_types()
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        if "augment" in layer:  # a preset starts afresh: no range below it stays
-            merged = {key: merged[key] for key in merged if key not in RANGES}
-        for name, value in layer.items():
-            if name not in known:
-                raise unknown_name_error("setting", name, known)
-            merged[name] = coerce(name, value)
-    if not merged.get("data"):
-        fix = "give a folder, a CSV, or digits: `striate train digits`"
-        raise SettingError("no data was given", where="DATA", fix=fix)
-    return Recipe(**merged)
+# Settings that do not change any result.
+NO_EFFECT_SETTINGS = {
+    spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")
+}

@@ -1,4 +1,4 @@
-"""What a run's report says, in findings; `report` decides how it looks."""
+"""The report of a run: `report.html` and `plots/`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from striate.audit.findings import caveats, headline_figures, layer_table
+from striate.audit.findings import caveats, layer_table
+from striate.audit.findings import headline_figures as audit_figures
 from striate.audit.network import audit
 from striate.core.files import read_csv, write_text
 from striate.core.findings import (
@@ -27,46 +28,56 @@ from striate.core.findings import (
 from striate.data.cache.pixel_rows import PixelRows
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
-from striate.run.baselines_table import rival_section
-from striate.run.charts import course_blocks, range_curve
-from striate.run.images import cell_images, inside, most_wrong, subset_pixels
-from striate.run.integrity import CURVES, check_ended, check_history
+from striate.run.baselines_table import baseline_section
+from striate.run.integrity import CURVE_COLUMNS, check_finished, check_history
+from striate.run.layer_norm_charts import layer_norms_blocks
 from striate.run.predictions import Predictions
-from striate.run.scorecard import class_table, confusion, headlines
+from striate.run.report_images import (
+    confusion_images,
+    filters_and_maps_sections,
+    highest_loss_section,
+    subset_pixels,
+)
+from striate.run.scorecard import (
+    CellImages,
+    confusion_block,
+    per_class_table,
+    score_figures,
+)
 from striate.run.transfer_plan_findings import plan_section
 
 if TYPE_CHECKING:
     from striate.run.run import Run
 
-SKIPPED_SHOWN = 50
-DRAWN = CURVES | {"epoch", "val_balanced_accuracy", "best"}
+MAX_SKIPPED = 50
+CHART_COLUMNS = CURVE_COLUMNS | {"epoch", "val_balanced_accuracy", "best"}
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` and `plots/` into a run folder, from what lies in it.
+    """Write `report.html` and `plots/` into a run folder, from its files.
 
-    The images are read again where they are not at hand; if they are gone, the
-    report says so and shows the rest.
+    The images are read again if necessary. If they cannot be read, the report says so
+    and shows the rest.
 
     Raises:
         RunError: A file of the run is missing or damaged, or the run has not ended.
     """
-    check_ended(run)
+    check_finished(run)
     predictions = run.predictions(run.evaluated_split)
-    score = predictions.score()
+    score = predictions.metrics()
     page = _page(run, predictions, score)
     depth = [b for s in _norms(run) for b in s.blocks if isinstance(b, Curve)]
     for curve in (*_learning(run), *depth):
         name = curve.title.lower().replace(" ", "_")
         save_curve(curve, run.path / names.PLOTS / f"{name}.png")
-    plain = confusion(score, run.evaluated_split, {})
+    plain = confusion_block(score, run.evaluated_split, {})
     if isinstance(plain, Matrix):
         save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
     path = run.path / names.REPORT
-    write_text(path, render(page))
+    write_text(path, render_page(page))
     return path
 
 
@@ -74,24 +85,24 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> P
     pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
-        Section(title="Learning", blocks=_learning(run)),
+        Section(title="Learning curves", blocks=_learning(run)),
         *plan_section(run.path),
-        *rival_section(run.path),
+        *baseline_section(run.path),
         *_norms(run),
-        _answers(run, predictions, score, pixels),
-        most_wrong(predictions, pixels),
-        *inside(run, predictions, pixels),
+        _predictions(run, predictions, score, pixels),
+        highest_loss_section(predictions, pixels),
+        *filters_and_maps_sections(run, predictions, pixels),
         _layers(run),
         _data(run),
         _settings(run),
     ]
     versions = run.manifest["versions"]
-    made = f"striate {versions['striate']} · torch {versions['torch']}"
+    program = f"striate {versions['striate']} · torch {versions['torch']}"
     return Page(
         title=f"{run.manifest['data']['name']} · {run.recipe.model}",
         subtitle=f"{run.path.name} · {_when(run.manifest['finished'])}",
         sections=tuple(sections),
-        footer=f"{made} · seed {run.recipe.seed}",
+        footer=f"{program} · seed {run.recipe.seed}",
     )
 
 
@@ -104,9 +115,9 @@ def _result(run: Run, score: ClassificationMetrics) -> Section:
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
         figures=(
-            *headlines(run.evaluated_split, score),
+            *score_figures(run.evaluated_split, score),
             Figure(
-                label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} images"
+                label="errors", value=f"{wrong:,}", detail=f"of {score.count:,} images"
             ),
             Figure(
                 label="parameters",
@@ -115,38 +126,45 @@ def _result(run: Run, score: ClassificationMetrics) -> Section:
             ),
             Figure(
                 label="training time",
-                value=duration(manifest["seconds"]),
+                value=duration_text(manifest["seconds"]),
                 detail=f"{manifest['images_per_second']:,.0f} images/s",
             ),
         )
     )
-    return Section(title="Result", blocks=(figures, *_remarks(run, score)))
+    return Section(title="Result", blocks=(figures, *_notes(run, score)))
 
 
-def _remarks(run: Run, score: ClassificationMetrics) -> list[Block]:
-    manifest = run.manifest
-    once = (
-        "The test split was judged once, with the weights that were best on validation"
-        if run.evaluated_split == "test"
-        else "There is no test split; validation chose the weights: this is optimistic"
+def _notes(run: Run, score: ClassificationMetrics) -> list[Block]:
+    manifest, split = run.manifest, run.evaluated_split
+    epoch = f"epoch {manifest['best_epoch']} of {manifest['epochs']}"
+    metric = "balanced accuracy" if run.recipe.class_weights != "none" else "accuracy"
+    text = (
+        f"Evaluated once on the test split, using the weights with the best validation "
+        f"{metric} ({epoch})."
     )
-    best = f"{once} (epoch {manifest['best_epoch']} of {manifest['epochs']})."
+    if split != "test":
+        text = (
+            "There is no test split. These are validation results, and validation "
+            f"chose the weights ({epoch}), so they are optimistic."
+        )
     if (run.path / names.PENALTIES).is_file():
-        best = "The head is logistic regression on features of a frozen network. Its "
-        best += "penalty was chosen by cross-validation within the training split; "
-        best += f"the {run.evaluated_split} split was judged once."
-    gap = f" Expected calibration error: {percent(score.ece)}."
-    blocks: list[Block] = [Prose(text=best + gap)]
-    blocks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
-    blocks += [Prose(text=note) for note in manifest.get("notes", ())]
-    return blocks
+        text = (
+            "The head is a logistic regression on features of a frozen network. Its "
+            "penalty was chosen by cross-validation on the training split. It was "
+            f"evaluated once on the {split} split."
+        )
+    ece = f" Expected calibration error (ECE): {percent(score.ece)}."
+    notes: list[Block] = [Prose(text=text + ece)]
+    notes += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
+    notes += [Prose(text=note) for note in manifest.get("notes", ())]
+    return notes
 
 
-def duration(seconds: float) -> str:
-    """Write seconds for people.
+def duration_text(seconds: float) -> str:
+    """Write a duration.
 
     Example:
-        >>> duration(7.3), duration(90), duration(4000)
+        >>> duration_text(7.3), duration_text(90), duration_text(4000)
         ('7.3 s', '1 min 30 s', '1 h 6 min')
     """
     if seconds < 60:
@@ -157,8 +175,8 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
-    """Return loss and accuracy by epoch, the best epoch marked."""
+def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
+    """Return loss and accuracy by epoch, with the best epoch marked."""
     epochs = tuple(row["epoch"] + 1 for row in history)
     best = max(row["epoch"] + 1 for row in history if row["best"])
     mark = (best, f"best: {best:.0f}")
@@ -170,11 +188,11 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
         Curve(
             title="Loss",
             x_label="epoch",
-            y_label="cross-entropy, nats",
+            y_label="cross-entropy",
             series=(series("training", "train_loss"), series("validation", "val_loss")),
             mark=mark,
-            note="The training loss includes label smoothing, and class weights where "
-            "there are any; validation's does not.",
+            note="The training loss includes label smoothing and class weights; the "
+            "validation loss does not.",
         ),
         Curve(
             title="Accuracy",
@@ -191,74 +209,73 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
 
 
 def _learning(run: Run) -> tuple[Curve, ...]:
-    """Return the curves, and the range test that chose the rate if there was one."""
+    """Return the learning curves, and the learning-rate range test if there was one."""
     path = run.path / names.LR_RANGE
     if (run.path / names.PENALTIES).is_file():
-        return (penalty_curve(run),)
-    check_history(run, DRAWN)
-    curves = learning_curves(run.history)
+        return (penalty_chart(run),)
+    check_history(run, CHART_COLUMNS)
+    curves = learning_charts(run.history)
     if not path.is_file():
         return curves
-    rows = [(float(row["lr"]), float(row["cost"])) for row in read_csv(path)]
-    return (*curves, range_curve(rows, run.recipe.rate))
+    rows = [(float(row["lr"]), float(row["loss"])) for row in read_csv(path)]
+    return (*curves, lr_range_chart(rows, run.recipe.max_lr))
 
 
 def _norms(run: Run) -> list[Section]:
-    """Return layers by depth through training, where the run kept them."""
-    kept = run.norms
-    if not kept:
+    """Return the layer norms during training, if the run recorded them."""
+    snapshots = run.layer_norms
+    if not snapshots:
         return []
     lead = (
-        "Sizes by layer, of some training images without augmentation. Where "
-        "gradients vanish, layers stay as they were drawn."
+        "Norms of each layer for some training images, without augmentation. Layers "
+        "with vanishing gradients do not learn."
     )
     return [
-        Section(title="Layers by depth", lead=lead, blocks=tuple(course_blocks(kept)))
+        Section(
+            title="Layer norms", lead=lead, blocks=tuple(layer_norms_blocks(snapshots))
+        )
     ]
 
 
-def penalty_curve(run: Run) -> Curve:
-    """Return what each penalty of a logistic head came to, the chosen one marked."""
+def penalty_chart(run: Run) -> Curve:
+    """Return the loss of a logistic head by its penalty, the chosen one marked."""
     rows = read_csv(run.path / names.PENALTIES)
     penalties = tuple(float(row["penalty"]) for row in rows)
-    costs = tuple(float(row["cost"]) for row in rows)
-    chosen = run.manifest["transfer"]["penalty"]
+    losses = tuple(float(row["loss"]) for row in rows)
+    penalty = run.manifest["transfer"]["penalty"]
     return Curve(
         title="Penalty",
-        x_label="penalty on the head's weights",
-        y_label="cross-entropy, nats",
-        series=(Series(name="cross-validation", x=penalties, y=costs),),
+        x_label="L2 penalty of the head",
+        y_label="cross-entropy",
+        series=(Series(name="cross-validation", x=penalties, y=losses),),
         log_x=True,
-        mark=(chosen, f"chosen: {chosen:.2g}"),
+        mark=(penalty, f"chosen: {penalty:.2g}"),
         note="Five folds of the training split; validation and test played no part.",
     )
 
 
-def _answers(
+def _predictions(
     run: Run,
     predictions: Predictions,
     score: ClassificationMetrics,
     pixels: PixelRows | None,
 ) -> Section:
-    held = {}
+    images: CellImages = {}
     if pixels is not None and score.confusion:
-        held = cell_images(predictions, pixels)
-    matrix = confusion(score, run.evaluated_split, held)
-    blocks: list[Block] = [matrix, class_table(score)]
+        images = confusion_images(predictions, pixels)
+    matrix = confusion_block(score, run.evaluated_split, images)
+    blocks: list[Block] = [matrix, per_class_table(score)]
     if pixels is None:
-        text = "The images could not be read again, so the cells open nothing."
+        text = "The image files could not be read, so the cells show no images."
         blocks.insert(0, Prose(text=text, tone="warning"))
-    lead = ""
-    if score.confusion:
-        lead = "Rows are the truth, columns the answer. A cell opens its images."
-    return Section(title="Answers", lead=lead, blocks=tuple(blocks))
+    return Section(title="Predictions", blocks=tuple(blocks))
 
 
 def _layers(run: Run) -> Section:
-    size = run.recipe.images_a_step
-    found = audit(run.model, run.preprocess.spec.shape, batch_size=size)
-    lead = f"For an image of {run.preprocess.spec}."
-    blocks: list[Block] = [headline_figures(found), layer_table(found), *caveats(found)]
+    size = run.recipe.images_per_step
+    result = audit(run.model, run.preprocess.spec.shape, batch_size=size)
+    lead = f"Input: {run.preprocess.spec}."
+    blocks: list[Block] = [audit_figures(result), layer_table(result), *caveats(result)]
     return Section(title="Layers", lead=lead, blocks=tuple(blocks))
 
 
@@ -272,9 +289,9 @@ def _data(run: Run) -> Section:
         totals=("used", facts["used"]),
     )
     spare = facts.get("spare", 0)
-    beyond = f"{spare:,} beyond the fraction, " if spare else ""
+    beyond = f"{spare:,} left out by --fraction, " if spare else ""
     account = (
-        f"{facts['seen']:,} files were seen: {facts['used']:,} used, {beyond}"
+        f"{facts['seen']:,} files: {facts['used']:,} used, {beyond}"
         f"{facts['quarantined']:,} quarantined, {facts['ignored']:,} ignored."
     )
     blocks: list[Block] = [Prose(text=account), table]
@@ -295,36 +312,50 @@ def _split_counts(run: Run) -> dict[str, int]:
 
 def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:
     keys = ("status", "path", "reason", "detail")
-    rows = tuple(tuple(row[key] for key in keys) for row in skipped[:SKIPPED_SHOWN])
+    rows = tuple(tuple(row[key] for key in keys) for row in skipped[:MAX_SKIPPED])
     rest = len(skipped) - len(rows)
-    note = f"{rest:,} more stand in {names.QUARANTINE}." if rest else ""
+    note = f"{rest:,} more; see {names.QUARANTINE}." if rest else ""
     columns = tuple(Column(title=key) for key in keys)
-    return Table(title="Not used", columns=columns, rows=rows, note=note)
+    return Table(title="Files not used", columns=columns, rows=rows, note=note)
 
 
 def _settings(run: Run) -> Section:
     settings: list[tuple[Cell, ...]] = [
-        (name, plain(value)) for name, value in run.recipe.as_dict().items()
+        (name, setting_text(value)) for name, value in run.recipe.as_dict().items()
     ]
     origin: list[tuple[Cell, ...]] = [
         *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
-        *((k, plain(v)) for k, v in run.manifest["machine"].items()),
+        *((k, setting_text(v)) for k, v in run.manifest["machine"].items()),
         ("git", run.manifest["git"]),
-        ("data hash", run.manifest["data"]["hash"][:16]),
-        ("weights", run.manifest["weights"][:16]),
+        ("hash of the data", run.manifest["data"]["hash"][:16]),
+        ("hash of the weights", run.manifest["weights"][:16]),
     ]
     columns = (Column(title="setting", kind="code"), Column(title="value"))
     return Section(
         title="Settings",
         blocks=(
             Table(columns=columns, rows=tuple(settings)),
-            Table(title="Origin", columns=columns, rows=tuple(origin)),
+            Table(title="Environment", columns=columns, rows=tuple(origin)),
         ),
     )
 
 
-def plain(value: object) -> str:
-    """Write a setting's value; nothing for None, 28×28 for a size."""
+def setting_text(value: object) -> str:
+    """Write the value of a setting: empty for None, 28×28 for a size."""
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> Curve:
+    """Return the chart of a learning-rate range test, the chosen rate marked."""
+    rates, losses = zip(*rows, strict=True)
+    return Curve(
+        title="Learning-rate range test",
+        x_label="learning rate",
+        y_label="training loss, smoothed",
+        series=(Series(name="loss", x=rates, y=losses),),
+        log_x=True,
+        mark=(lr, f"chosen: {lr:g}"),
+        note="One training step per rate, on a copy of the network.",
+    )

@@ -1,4 +1,4 @@
-"""A finished run, read back from its folder."""
+"""`Run`: a finished run, read from its folder."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ from striate.metrics.classification import ClassificationMetrics
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
-from striate.run.layer_norms import read_norms
+from striate.run.layer_norms import read_layer_norms
 from striate.run.layout import find_run
+from striate.run.parse_settings import make_recipe
 from striate.run.predictions import Predictions
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 
-CUSTOM = "custom:"  # prefix of a model that was handed in, not named
-EVALUATION_BATCH = 256  # images judged at a time, however small they are
+CUSTOM = "custom:"  # prefix of a model given as an object, not by name
+MAX_EVALUATION_BATCH = 256  # for small images
 
 
-def judged_at_once(height: int, width: int) -> int:
-    """Return how many images of a size are judged at a time, so that they fit.
+def evaluation_batch_size(height: int, width: int) -> int:
+    """Return the batch size of the evaluation for an image size.
 
-    Learning holds the maps of every layer, judging those of one or two: 32 of 224×224
-    take 0.5 to 1.3 times the memory of a training step of 8.
+    Evaluation keeps the feature maps of one or two layers, training those of all: 32
+    images of 224×224 take 0.5 to 1.3 times the memory of a training step with 8.
 
     Example:
-        >>> judged_at_once(28, 28), judged_at_once(64, 64), judged_at_once(224, 224)
-        (256, 256, 32)
+        >>> evaluation_batch_size(28, 28), evaluation_batch_size(224, 224)
+        (256, 32)
     """
-    return images_at_once(height, width, EVALUATION_BATCH)
+    return images_at_once(height, width, MAX_EVALUATION_BATCH)
 
 
 def short_name(model: str) -> str:
-    """Return what a folder calls a network: a class without the place it lies in.
+    """Return a network's name for a folder: a class without its module.
 
     Example:
         >>> short_name("custom:mine.nets.Small"), short_name("timm:resnet18.a1_in1k")
@@ -67,12 +68,12 @@ def short_name(model: str) -> str:
 
 
 class Run:
-    """A run folder as an object; nothing is read before it is asked for.
+    """A run folder as an object; files are read on first use.
 
     Args:
         path: The folder, or its name below `runs/train`, else `runs/transfer`.
-        model: The network, for runs whose model was handed in as an object.
-        data: The data, where it is at hand; else it is read again when needed.
+        model: The network, for runs whose model was given as an object.
+        data: The data, if it is loaded; else it is read again when needed.
 
     Raises:
         RunError: There is no run folder.
@@ -86,21 +87,21 @@ class Run:
         data: ImageData | None = None,
     ) -> None:
         self.path = find_run(path)
-        self._given_model = model
-        self._given_data = data
+        self._model = model
+        self._data = data
 
     def __repr__(self) -> str:
         return f"Run('{self.path}')"
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Return versions, data and status."""
+        """Return the content of `manifest.json`: versions, data, status."""
         manifest: dict[str, Any] = read_json(self.path / names.MANIFEST)
         return manifest
 
     @cached_property
     def recipe(self) -> Recipe:
-        """Return every setting of the run."""
+        """Return the settings of the run."""
         return make_recipe(read_settings(self.path / names.ARGS))
 
     @cached_property
@@ -110,12 +111,12 @@ class Run:
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        """Return what is done to every image."""
+        """Return the preprocessing of every image."""
         return Preprocess.from_dict(read_json(self.path / names.PREPROCESS))
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
-        """Return one row an epoch, as in `results.csv`."""
+        """Return one row per epoch, as in `results.csv`."""
         return [
             {
                 key: float(value == "true" if key == "best" else value)
@@ -125,9 +126,9 @@ class Run:
         ]
 
     @property
-    def norms(self) -> list[Snapshot]:
-        """Return the layers by depth through training; empty where not kept."""
-        return read_norms(self.path)
+    def layer_norms(self) -> list[Snapshot]:
+        """Return the layer norms during training; empty if not recorded."""
+        return read_layer_norms(self.path)
 
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:
@@ -137,8 +138,8 @@ class Run:
 
     @cached_property
     def model(self) -> nn.Module:
-        """Return the network with the run's best weights, in evaluation mode."""
-        model = self._given_model or self.fresh_model()
+        """Return the network with the best weights, in evaluation mode."""
+        model = self._model or self.fresh_model()
         load_weights(model, self.path / names.BEST)
         return model.eval()
 
@@ -146,7 +147,7 @@ class Run:
         """Return the network as it was before training.
 
         Raises:
-            RunError: It was handed in as an object, and has no name.
+            RunError: It was given as an object, and has no name.
         """
         name = self.recipe.model
         if name.startswith(CUSTOM):
@@ -168,20 +169,20 @@ class Run:
 
     @property
     def origin(self) -> str:
-        """Return where the images can be read again; empty if they were in memory."""
+        """Return the source of the images; empty if they were in memory."""
         return str(self.manifest["data"]["source"])
 
     @cached_property
     def data(self) -> ImageData:
-        """Return the run's images in the run's split, read again if need be."""
-        return self._given_data or self.read_again()
+        """Return the run's images with its split; reads them again if necessary."""
+        return self._data or self.read_again()
 
     def read_again(self, margin: float = 1.0, tick: Tick | None = None) -> ImageData:
-        """Read the run's images, in the run's split and as it saw them.
+        """Read the run's images again, with its split and its preprocessing.
 
         Args:
-            margin: As for `load_data`; training wants it where it cuts crops.
-            tick: Called with (done, all) while decoding.
+            margin: As for `load_data`; training needs it for random crops.
+            tick: Called with (done, total) while decoding.
 
         Raises:
             RunError: They came from memory.
@@ -214,66 +215,70 @@ class Run:
         )
 
     def predictions(self, split: str) -> Predictions:
-        """Return what the run said about a part, from its CSV.
+        """Return the predictions of a split, from its CSV.
 
         Raises:
-            RunError: That part was not judged, or the file has a header and no row.
+            RunError: The run did not evaluate this split, or the file has no row.
         """
         path = self.path / names.predictions_file(split)
         if not path.is_file():
-            have = sorted(p.stem for p in self.path.glob("predictions_*.csv"))
-            there = ", ".join(have) or "none"
-            what = f"the {split} split was not judged; there is {there}"
-            fix = f"run: striate evaluate {self.path} --part {split}"
+            files = sorted(p.stem for p in self.path.glob("predictions_*.csv"))
+            existing = ", ".join(files) or "none"
+            what = f"the {split} split was not evaluated; there is {existing}"
+            fix = f"run: striate evaluate {self.path} --split {split}"
             raise RunError(what, where=path, fix=fix)
-        found = Predictions.read(path, self.labels)
-        if not found.paths:
-            what = f"the run judged no image of the {split} split"
+        predictions = Predictions.read(path, self.labels)
+        if not predictions.paths:
+            what = f"the run evaluated no image of the {split} split"
             fix = "restore the file from a copy, or train again"
             raise RunError(what, where=path, fix=fix)
-        return found
+        return predictions
 
     @property
     def splits_to_evaluate(self) -> list[str]:
-        """Return the parts of the data that a finished run has judged."""
+        """Return the splits that training evaluates at its end."""
         return [split for split in ("val", "test") if split in self.data.subsets]
 
-    def judge(self, subset: Subset, ranks: RankGroup | None = None) -> Predictions:
-        """Ask the best weights about every image of a part.
+    def predict_subset(
+        self, subset: Subset, group: RankGroup | None = None
+    ) -> Predictions:
+        """Predict every image of a subset with the best weights.
 
-        Where `ranks` judge together, each asks about its share, and all get the whole.
+        In a `group` of processes each predicts a share, and all get the whole.
         """
         device = devices.select_device(self.recipe.device)
         batches = Batches(
             subset=subset,
             preprocess=self.preprocess,
-            batch_size=judged_at_once(self.preprocess.height, self.preprocess.width),
+            batch_size=evaluation_batch_size(
+                self.preprocess.height, self.preprocess.width
+            ),
             shuffle=False,
             device=device,
-            rank=ranks.rank_info.rank if ranks else 0,
-            world_size=ranks.world_size if ranks else 1,
+            rank=group.rank_info.rank if group else 0,
+            world_size=group.world_size if group else 1,
         )
-        view = TTA_MODES[self.recipe.tta]
-        outputs = evaluate(self.model.to(device), batches(0), view, ranks)
+        tta = TTA_MODES[self.recipe.tta]
+        outputs = evaluate(self.model.to(device), batches(0), tta, group)
         return Predictions.of(subset.paths, outputs, self.labels)
 
     def subset_for(
         self, data: str | None = None, split: str | None = None
     ) -> tuple[Subset, str, tuple[Skipped, ...]]:
-        """Return images to judge, what to call them, and files left out.
+        """Return the images to evaluate, their name, and the files that are not used.
 
-        The run's own test split (else val) where nothing is asked; of other `data`, all
-        images or the part named.
+        By default the run's own test split (else val); of other `data`, all images or
+        the given split.
         """
         if data is not None:
-            found, skipped = load_labeled(data, self.preprocess, self.labels, split)
-            return found, split or data, skipped
-        chosen = split or ("test" if "test" in self.data.subsets else "val")
-        return self.data.subset(chosen), chosen, self._lost()
+            subset, skipped = load_labeled(data, self.preprocess, self.labels, split)
+            return subset, split or data, skipped
+        name = split or ("test" if "test" in self.data.subsets else "val")
+        return self.data.subset(name), name, self._changed_files()
 
-    def _lost(self) -> tuple[Skipped, ...]:
-        """Return the run's images that are gone or have changed since it began."""
-        if self._given_data is not None:
+    def _changed_files(self) -> tuple[Skipped, ...]:
+        """Return the images that are missing or have changed since training."""
+        if self._data is not None:
             return ()
         reasons = (CHANGED, MISSING)
         return tuple(s for s in self.data.quarantined if s.reason in reasons)
@@ -281,40 +286,40 @@ class Run:
     def evaluate(
         self, split: str | None = None, data: str | None = None
     ) -> ClassificationMetrics:
-        """Judge a part of the run's own data (test where there is one), or others."""
-        return self.judge(self.subset_for(data, split)[0]).score()
+        """Evaluate a split (default: test, else val), or the images of `data`."""
+        return self.predict_subset(self.subset_for(data, split)[0]).metrics()
 
     @property
     def evaluated_split(self) -> str:
-        """Return the part that the report is about: test where it was judged."""
+        """Return the split in the report: test if it was evaluated, else val."""
         test = self.path / names.predictions_file("test")
         return "test" if test.is_file() else "val"
 
     def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
-        """Return (true, predicted, images) of the most frequent confusions."""
+        """Return (true, predicted, count) of the most frequent confusions."""
         predictions = self.predictions(self.evaluated_split)
         return [
-            (self.labels[true], self.labels[said], number)
-            for true, said, number in predictions.score().confused_pairs[:count]
+            (self.labels[true], self.labels[pred], images)
+            for true, pred, images in predictions.metrics().confused_pairs[:count]
         ]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
-        """Return the images that cost most, worst first."""
+        """Return the images with the highest loss, worst first."""
         predictions = self.predictions(self.evaluated_split)
-        said = predictions.predicted
+        predicted = predictions.predicted
         return [
             {
                 "path": predictions.paths[i],
                 "label": self.labels[int(predictions.truth[i])],
-                "pred": self.labels[int(said[i])],
+                "pred": self.labels[int(predicted[i])],
                 "probability": float(predictions.probs[i].max()),
                 "loss": float(predictions.losses[i]),
             }
-            for i in predictions.most_wrong(count)
+            for i in predictions.highest_losses(count)
         ]
 
 
-def score_dict(score: ClassificationMetrics) -> dict[str, Any]:
+def score_as_dict(score: ClassificationMetrics) -> dict[str, Any]:
     """Return a score as JSON values."""
     return asdict(score)
 
@@ -329,8 +334,8 @@ def load_run(
 
     Args:
         path: The folder, or its name below `runs/train`, else `runs/transfer`.
-        model: The network, where it was handed to `train` as an object.
-        data: The images, where they came from memory; else they are read again.
+        model: The network, if it was given to `train` as an object.
+        data: The images, if they were in memory; else they are read again.
 
     Raises:
         RunError: There is no run folder.

@@ -1,4 +1,4 @@
-"""A score in findings: right and wrong by class, every share with its interval."""
+"""A score as findings: headline accuracy, confusion matrix, metrics per class."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from striate.core.findings import (
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 
-ERRORS = 30  # kinds of errors listed where it cannot
-ROWS = 200  # classes listed in a report; of more, those found least
+MAX_ERRORS = 30  # confusions listed if the matrix is too large
+MAX_CLASSES = 200  # rows of the class table; of more, those with the lowest recall
 GAP = "\u00a0"
 
-Held = Mapping[tuple[int, int], tuple[Image, ...]]
+CellImages = Mapping[tuple[int, int], tuple[Image, ...]]
 
 
-def span(interval: tuple[float, float], digits: int = 1) -> str:
-    """Write an interval of shares.
+def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
+    """Write a confidence interval of a share.
 
     Example:
-        >>> span((0.9455, 0.9982)).replace(GAP, " ")
+        >>> ci_text((0.9455, 0.9982)).replace(GAP, " ")
         '94.5–99.8 %'
     """
     low, high = (100 * bound for bound in interval)
     return f"{low:.{digits}f}–{high:.{digits}f}{GAP}%"
 
 
-def headlines(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
+def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
     """Return accuracy and balanced accuracy, each with its 95 % interval."""
     wide = f"95{GAP}% interval"
     count = f"n{GAP}={GAP}{score.count:,}"
@@ -42,72 +42,89 @@ def headlines(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
         Figure(
             label=f"{split} accuracy",
             value=percent(score.accuracy),
-            detail=f"{wide} {span(score.interval)}, {count}",
+            detail=f"{wide} {ci_text(score.interval)}, {count}",
         ),
         Figure(
             label="balanced accuracy",
             value=percent(score.balanced_accuracy),
-            detail=f"{wide} {span(score.balanced_interval)}, every class alike",
+            detail=f"{wide} {ci_text(score.balanced_interval)}, mean over classes",
         ),
     )
 
 
-def confusion(score: ClassificationMetrics, split: str, held: Held) -> Block:
-    """Return the confusion matrix, or its most frequent errors where it is too large.
+def confusion_block(
+    score: ClassificationMetrics, split: str, images: CellImages
+) -> Block:
+    """Return the confusion matrix, or the most frequent errors if it is too large.
 
     Args:
-        score: What to show.
-        split: What was judged.
-        held: Images of the matrix's cells.
+        score: The score.
+        split: The evaluated split.
+        images: Example images of the cells.
     """
     names = tuple(c.name for c in score.classes)
     if score.confusion:
-        title = f"Confusion on the {split} split"
-        return Matrix(labels=names, counts=score.confusion, images=held, title=title)
-    errors = score.confused_pairs[:ERRORS]
+        title = f"Confusion matrix ({split} split)"
+        return Matrix(labels=names, counts=score.confusion, images=images, title=title)
+    errors = score.confused_pairs[:MAX_ERRORS]
     rest = len(score.confused_pairs) - len(errors)
     return Table(
-        title=f"Most frequent errors on the {split} split",
+        title=f"Most frequent errors ({split} split)",
         columns=(
-            Column(title="is"),
-            Column(title="taken for"),
+            Column(title="true class", key="true"),
+            Column(title="predicted"),
             Column(title="images", kind="integer"),
         ),
-        rows=tuple((names[true], names[said], count) for true, said, count in errors),
-        note=f"{rest:,} more kinds of error; {len(names):,} classes." if rest else "",
+        rows=tuple((names[true], names[pred], count) for true, pred, count in errors),
+        note=f"{rest:,} more pairs of classes, of {len(names):,} classes."
+        if rest
+        else "",
     )
 
 
-def class_table(score: ClassificationMetrics, most: int = ROWS) -> Table:
+def per_class_table(score: ClassificationMetrics, most: int = MAX_CLASSES) -> Table:
     """Return precision, recall and F1 of each class, with intervals.
 
-    Of more than `most` classes those with the lowest recall are listed.
+    With more than `most` classes, only those with the lowest recall are listed.
     """
     columns = (
         Column(title="class", key="class"),
         Column(title="images", kind="integer", key="support"),
-        Column(title="recall", kind="share", hint="found, of those that are"),
+        Column(
+            title="recall",
+            kind="share",
+            hint="share of this class's images that were predicted correctly",
+        ),
         Column(title="95 % interval", key="recall_interval", rank=1),
-        Column(title="precision", kind="percent", hint="right, of those so called"),
+        Column(
+            title="precision",
+            kind="percent",
+            hint="share of predictions of this class that are correct",
+        ),
         Column(title="95 % interval", key="precision_interval", rank=2),
-        Column(title="F1", kind="percent", hint="harmonic mean of the two", rank=3),
+        Column(
+            title="F1",
+            kind="percent",
+            hint="harmonic mean of precision and recall",
+            rank=3,
+        ),
     )
-    shown, note, title = score.classes, "", "By class"
-    if len(shown) > most:
-        judged = [c for c in shown if c.support]
-        shown = tuple(sorted(judged, key=attrgetter("recall", "name"))[:most])
-        title = f"By class, the {len(shown):,} least found"
-        note = f"All {len(score.classes):,} classes stand in scores.json."
+    classes, note, title = score.classes, "", "By class"
+    if len(classes) > most:
+        evaluated = [c for c in classes if c.support]
+        classes = tuple(sorted(evaluated, key=attrgetter("recall", "name"))[:most])
+        title = f"By class, the {len(classes):,} with the lowest recall"
+        note = f"scores.json has all {len(score.classes):,} classes."
     rows = tuple(
         (
             c.name,
             c.support,
             c.recall if c.support else None,
-            span(c.recall_interval) if c.support else "not judged",
+            ci_text(c.recall_interval) if c.support else "no images",
             c.precision if c.predicted else None,
-            span(c.precision_interval) if c.predicted else "never said",
+            ci_text(c.precision_interval) if c.predicted else "never predicted",
             c.f1,
         )
-        for c in shown
+        for c in classes
     )
     return Table(title=title, columns=columns, rows=rows, note=note)

@@ -1,4 +1,4 @@
-"""What stands before a run learns: images, a network that fits them, a record."""
+"""Prepare a run: load its images, build and check its model, write its inputs."""
 
 from __future__ import annotations
 
@@ -8,83 +8,95 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
+from striate.core.hooks import model_restored, trace_modules
 from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
+from striate.data.progressive_resize import Side
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
 from striate.engine.execution import check_precision
 from striate.engine.weights_io import save_weights
-from striate.finetune.freeze import check_patterns, freeze, frozen, keep_frozen
+from striate.finetune.freeze import (
+    check_patterns,
+    freeze,
+    freeze_stats_of_frozen,
+    frozen_layers,
+)
 from striate.interpret.filters import first_convolution
+from striate.layers.drop_path import set_drop_path
 from striate.layers.whiten import num_images_for_fit, whiten_layers
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
 from striate.run.builders import (
-    batch_notes,
-    check_batch,
-    growth_notes,
-    rank_notes,
-    sides_of,
-    way_of,
+    check_batch_norm,
+    epoch_image_sizes,
+    last_batch_notes,
+    process_notes,
+    progressive_resize_notes,
+    recipe_execution,
 )
-from striate.run.input_sizes import check_sides
 from striate.run.manifest import first_manifest
 from striate.run.pretrained import (
-    as_weights_want,
-    load_weights_of,
-    reading_settings,
-    weights_facts,
-    weights_notes,
+    load_recipe_weights,
+    preprocess_settings,
+    pretrained_notes,
+    pretrained_record,
+    with_weights_statistics,
 )
-from striate.run.progress import reading
+from striate.run.progress import reading_progress
 from striate.run.recipe import Recipe
-from striate.run.regularization import regularize
 from striate.run.run import CUSTOM
-from striate.run.yaml_io import settings_text
+from striate.run.yaml_io import settings_yaml
 
 AUTO = "auto"
-# Settings that say how images are read; `load_data` takes them under these names.
-READING = (
+# Settings of `load_data`, under the same names.
+DATA_SETTINGS = (
     *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
     *("normalize", "mean", "std", "val_fraction", "test_fraction", "fraction"),
     *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
 )
-# `train` gets loaded data, where settings of the split and the input would do nothing.
-LOADED = {*READING, "split"} - {"seed", "cache", "cache_gb", "workers"}
+# Settings without effect on data that is loaded already, as in `striate.train`.
+LOADED_DATA_SETTINGS = {*DATA_SETTINGS, "split"} - {
+    "seed",
+    "cache",
+    "cache_gb",
+    "workers",
+}
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
-    """Read the images that a recipe is about, split as it says; tell unless quiet.
+    """Load the images of a recipe and split them; show progress unless quiet.
 
     Raises:
-        StriateError: The data or the settings do not admit it.
+        StriateError: The data cannot be loaded with these settings.
     """
-    settings = {name: getattr(recipe, name) for name in READING}
+    settings = {name: getattr(recipe, name) for name in DATA_SETTINGS}
     data = load_data(
         recipe.data,
-        **{**settings, **reading_settings(recipe)},
+        **{**settings, **preprocess_settings(recipe)},
         split=names.find_split(recipe.split) if recipe.split else None,
         margin=crop_margin(recipe.augmentation),
-        tick=reading(quiet),
+        tick=reading_progress(quiet),
     )
-    return as_weights_want(data, recipe)
+    return with_weights_statistics(data, recipe)
 
 
 def auto_model(in_chans: int) -> str:
-    """Return the network that `auto` stands for."""
+    """Return the network that `--model auto` stands for."""
     return "tutorial_gray" if in_chans == 1 else "tutorial_color"
 
 
-def resolve(recipe: Recipe, data: ImageData) -> Recipe:
-    """Decide what was left automatic, so that `args.yaml` holds what was used."""
+def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
+    """Replace `auto` by the values in use, for `args.yaml`."""
     model = recipe.model
     if model == AUTO:
         model = auto_model(data.in_chans)
@@ -107,11 +119,11 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
     )
 
 
-def build(recipe: Recipe, data: ImageData) -> nn.Module:
-    """Build the network of a recipe, as it is before it learns.
+def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
+    """Build the network of a recipe, before training.
 
     Raises:
-        WeightsError: It begins with weights that are not its own.
+        WeightsError: The pretrained weights do not fit.
     """
     model = create_model(
         recipe.model,
@@ -121,65 +133,66 @@ def build(recipe: Recipe, data: ImageData) -> nn.Module:
         seed=recipe.seed,
     )
     if recipe.pretrained is not None:
-        load_weights_of(recipe, model, data)
+        load_recipe_weights(recipe, model, data)
     if recipe.head_hidden:
         deepen(model, recipe.head_hidden, recipe.seed)
     return model
 
 
-def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
-    """Put the model where it learns, and try it.
+def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
+    """Move the model to its device, apply the settings, and try one image.
 
     Raises:
-        GeometryError: It cannot take the images.
-        SettingError: It gives another number of classes, needs more images a step,
-            or there is no such device, or it loses by half precision.
+        GeometryError: The model cannot take the images.
+        SettingError: The model has another number of outputs, needs larger batches, or
+            the device or the precision is not available.
     """
     device = devices.select_device(recipe.device)
     regularize(model, recipe)
-    check_batch(model, recipe)
+    check_batch_norm(model, recipe)
     check_precision(recipe.precision, device)
-    if recipe.pretrained is None:  # filters that were learned with are kept
+    if recipe.pretrained is None:  # pretrained filters stay as they are
         _whiten(model, data, recipe)
-    keep_frozen(model)
+    freeze_stats_of_frozen(model)
     if recipe.freeze:
         check_patterns(model, recipe.freeze)
         freeze(model, recipe.freeze)
-    layout = way_of(recipe).memory_format
+    layout = recipe_execution(recipe).memory_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     _check_output(model, data, device)
-    check_sides(model, data.in_chans, sides_of(data, recipe), device)
+    check_image_sizes(model, data.in_chans, epoch_image_sizes(data, recipe), device)
 
 
-def frozen_facts(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    """Return what a manifest says of layers that do not learn; empty without any.
+def frozen_record(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+    """Return the manifest entry of frozen layers; empty without any.
 
-    Filters that a network computes instead of learning are its own affair.
+    Filters that a network computes instead of learning do not count.
     """
     if recipe.freeze is None and not recipe.model.startswith(CUSTOM):
         return {}
-    found = frozen(model)
-    return {"frozen": {**asdict(found), "said": str(found)}} if found.layers else {}
+    layers = frozen_layers(model)
+    entry = {"frozen": {**asdict(layers), "text": str(layers)}}
+    return entry if layers.layers else {}
 
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
-    """Show training images to layers whose filters are computed from them."""
+    """Compute the filters of whitening layers from training images."""
     layers = whiten_layers(model)
     if not layers:
         return
-    some = Batches(
+    batches = Batches(
         subset=data.subset("train"),
         preprocess=data.preprocess,
         batch_size=num_images_for_fit(*data.preprocess.spec.shape),
         seed=recipe.seed,
     )
-    images, _ = next(iter(some(0)))
+    images, _ = next(iter(batches(0)))
     for layer in layers:
         layer.fit(images)
 
 
 def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:
-    """Try one image, so that a misfit is told before anything is written."""
+    """Try one image, so that an error comes before any file is written."""
     channels, (height, width) = data.in_chans, data.image_size
     probe = torch.zeros(1, channels, height, width, device=device)
     training = model.training
@@ -194,26 +207,29 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
     finally:
         model.train(training)
     if shape != (1, data.num_classes):
-        what = f"the network gives {shape[1:]}, the data has {data.num_classes} classes"
+        what = f"the model outputs {shape[1:]}, the data has {data.num_classes} classes"
         raise SettingError(what, fix=f"build it with num_classes={data.num_classes}")
 
 
-def write_inputs(
+def write_run_inputs(
     folder: Path,
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write down everything the run starts from, before it starts."""
+    """Write manifest, settings, classes, preprocessing and split before training."""
     manifest = first_manifest(folder.name, data, recipe)
-    manifest["notes"] = [*data.notes, *batch_notes(data, recipe), *notes]
-    manifest["notes"] += weights_notes(recipe, data)
-    manifest["notes"] += [*growth_notes(data, recipe), *rank_notes(recipe)]
-    manifest |= weights_facts(recipe, data) | frozen_facts(model, recipe)
+    manifest["notes"] = [*data.notes, *last_batch_notes(data, recipe), *notes]
+    manifest["notes"] += pretrained_notes(recipe, data)
+    manifest["notes"] += [
+        *progressive_resize_notes(data, recipe),
+        *process_notes(recipe),
+    ]
+    manifest |= pretrained_record(recipe, data) | frozen_record(model, recipe)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
-    write_text(folder / names.ARGS, settings_text(recipe))
+    write_text(folder / names.ARGS, settings_yaml(recipe))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
     write_split(folder / names.SPLIT, data.rows)
@@ -229,3 +245,91 @@ def _write_skipped(
     rows = [("quarantined", s.path, s.reason, s.detail) for s in quarantined]
     rows += [("ignored", s.path, s.reason, s.detail) for s in ignored]
     write_csv(path, ("status", "path", "reason", "detail"), rows)
+
+
+def regularize(model: nn.Module, recipe: Recipe) -> None:
+    """Set the dropout and the stochastic depth of a network.
+
+    Raises:
+        SettingError: The network has no such layer.
+    """
+    if recipe.dropout is not None:
+        set_dropout(model, recipe.dropout)
+    if recipe.drop_path:
+        set_drop_path(model, recipe.drop_path)
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Set the rate of all dropout layers of a network.
+
+    Raises:
+        SettingError: The network has none.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+        >>> set_dropout(model, 0.1)
+        >>> model[1]
+        Dropout(p=0.1, inplace=False)
+    """
+    layers = [m for m in model.modules() if isinstance(m, _DropoutNd)]
+    if not layers:
+        what = "the network has no dropout layer whose rate --dropout could set"
+        fix = "use a network with some (tutorial_color, vgg16), or --drop-path"
+        raise SettingError(what, where="--dropout", fix=fix)
+    for layer in layers:
+        layer.p = rate
+
+
+def check_image_sizes(
+    model: nn.Module, channels: int, sides: Sequence[Side], device: torch.device
+) -> None:
+    """Check that a network can train on images of each size; it stays unchanged.
+
+    It is run in training mode, because only there auxiliary heads are active.
+
+    Raises:
+        GeometryError: The network cannot take a size; names the layer.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        >>> check_image_sizes(model, 1, [(8, 8)], torch.device("cpu"))
+        >>> check_image_sizes(model, 1, [(4, 4)], torch.device("cpu"))
+        Traceback (most recent call last):
+        ...
+        striate.core.errors.GeometryError: the network cannot train on 4×4 images ...
+    """
+    active: list[str] = []  # modules entered and not yet left
+
+    def enter(name: str, module: nn.Module, inputs: object) -> None:
+        active.append(name or type(module).__name__)
+
+    def leave(name: str, module: nn.Module, output: object) -> None:
+        active.pop()
+
+    # Training mode changes the statistics of batch norm, so it runs on a copy.
+    with model_restored(model, Tensor.clone) as trial, torch.no_grad():
+        trial.train()
+        for height, width in dict.fromkeys(sides):
+            probe = torch.zeros(2, channels, height, width, device=device)
+            active.clear()
+            try:
+                with trace_modules(trial, enter=enter, leave=leave):
+                    trial(probe)
+            except (RuntimeError, ValueError, GeometryError) as error:
+                raise _refusal(error, height, width, active) from error
+
+
+def _refusal(
+    error: Exception, height: int, width: int, active: Sequence[str]
+) -> GeometryError:
+    """Return the error; the layer is the last one that was entered."""
+    reason = str(error).splitlines()[0]
+    size = f"{height}×{width}"
+    what = (
+        f"the network cannot train on {size} images of --progressive-resize: {reason}"
+    )
+    fix = (
+        "leave --progressive-resize out, start at a larger fraction, or use a network "
+        "with global average pooling: resnet18, antialiased_resnet18, mobilenet_v2"
+    )
+    return GeometryError(what, where=f"layer {active[-1]}", fix=fix)

@@ -1,4 +1,4 @@
-"""What a summary is about: a name, a file's class, a run folder, a sketch, a module."""
+"""Resolve TARGET to a network: a model name, FILE.py:CLASS, a run, or a sketch."""
 
 from __future__ import annotations
 
@@ -26,16 +26,21 @@ from striate.run.layout import MANIFEST
 from striate.run.run import Run
 
 Shape = tuple[int, int, int]
-SIDE = 224  # of a network that does not say
+DEFAULT_SIZE = 224  # input of a class in a file
 FILE = ".py:"
-OWN = "_striate_target_"
+MODULE_PREFIX = "_striate_target_"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A network to be looked at: what to call it, and its images.
+    """A network with its name and its input shape.
 
-    `preprocess` is what it was trained with; `trained` weights are not initial ones.
+    Args:
+        name: Its name on screen.
+        model: The network.
+        shape: Channels, height and width of its input.
+        preprocess: Preprocessing of its training, if known.
+        trained: Whether the weights are trained.
     """
 
     name: str
@@ -47,52 +52,54 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryRequest:
-    """What the user said about images and classes; None where nothing."""
+    """Image size, channels and classes given by the user; None if not given."""
 
     image_size: int | tuple[int, int] | None = None
     in_chans: int | None = None
     num_classes: int | None = None
 
 
-def resolve(target: str, wanted: SummaryRequest, *, real: bool = False) -> Target:
-    """Return the network that a word on the command line means.
+def resolve_target(
+    target: str, request: SummaryRequest, *, real: bool = False
+) -> Target:
+    """Return the network of a TARGET on the command line.
 
     Args:
         target: A name of `striate models`, `file.py:Class`, a run folder or its name,
             or a sketch.
-        wanted: Image and classes asked for.
-        real: Make weights, for a network that must be computed.
+        request: Image size, channels and classes.
+        real: Create the weights, for a network that must be run.
 
     Raises:
-        SettingError: It is none of these; says what comes near.
-        GeometryError: The network refuses the image at construction.
+        SettingError: It is none of these; names the nearest.
+        GeometryError: The network cannot be built for this image.
     """
     if is_sketch(target):
-        return _sketched(target, wanted, real)
+        return _sketched(target, request, real)
     if FILE in target:
-        return _from_file(target, wanted, real)
-    if is_run(target):
-        return _from_run(target, wanted, real)
-    return _named(target, wanted, real)
+        return _from_file(target, request, real)
+    if is_run_name(target):
+        return _from_run(target, request, real)
+    return _named(target, request, real)
 
 
-def is_run(target: str) -> bool:
-    """Tell a run folder, or the name of one among our runs."""
-    places = (Path(), Path("runs/train"), Path("runs/transfer"))
-    return any((place / target / MANIFEST).is_file() for place in places)
+def is_run_name(target: str) -> bool:
+    """Tell whether a target is a run folder, or its name below `runs/`."""
+    parents = (Path(), Path("runs/train"), Path("runs/transfer"))
+    return any((parent / target / MANIFEST).is_file() for parent in parents)
 
 
 def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Module:
     if real:
         return build()
-    # timm looks at numbers while it builds, which ghosts have none of.
+    # timm reads weights while it builds a model, so blueprint mode does not work.
     with torch.device("meta") if is_timm(name) else init_empty_weights():
         return build()
 
 
-def _sketched(target: str, wanted: SummaryRequest, real: bool) -> Target:
-    if wanted != SummaryRequest():
-        what = "a sketch holds its image and classes itself"
+def _sketched(target: str, request: SummaryRequest, real: bool) -> Target:
+    if request != SummaryRequest():
+        what = "a sketch has its own image size and classes"
         raise SettingError(what, where=target, fix="change them in the sketch")
     shapes: list[Shape] = []
 
@@ -104,26 +111,26 @@ def _sketched(target: str, wanted: SummaryRequest, real: bool) -> Target:
     return Target(name=target, model=_built(build, real), shape=shapes[0])
 
 
-def _named(target: str, wanted: SummaryRequest, real: bool) -> Target:
+def _named(target: str, request: SummaryRequest, real: bool) -> Target:
     try:
         entry = model_entry(target)
     except StriateError as error:
         if is_timm(target):
             raise
-        raise _nothing(target) from error
-    model = _built(lambda: create_model(target, **vars(wanted)), real, target)
-    height, width = _sides(wanted.image_size, (entry.image.height, entry.image.width))
-    channels = entry.image.channels if wanted.in_chans is None else wanted.in_chans
+        raise _unknown_target(target) from error
+    model = _built(lambda: create_model(target, **vars(request)), real, target)
+    height, width = _sides(request.image_size, (entry.image.height, entry.image.width))
+    channels = entry.image.channels if request.in_chans is None else request.in_chans
     return Target(name=target, model=model, shape=(channels, height, width))
 
 
-def _nothing(target: str) -> SettingError:
+def _unknown_target(target: str) -> SettingError:
     close = closest_names(target, list_models())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     forms = "a name of `striate models`, file.py:Class, a run folder, or a sketch"
-    sketched = "such as '28x28x1 > conv 3x3 8'"
+    example = "such as '28x28x1 > conv 3x3 8'"
     return SettingError(
-        f"no network is '{target}'", fix=f"{hint}give {forms} {sketched}"
+        f"there is no network '{target}'", fix=f"{hint}give {forms} {example}"
     )
 
 
@@ -135,8 +142,8 @@ def _sides(
     return (size, size) if isinstance(size, int) else size
 
 
-def _from_run(target: str, wanted: SummaryRequest, real: bool) -> Target:
-    if wanted != SummaryRequest():
+def _from_run(target: str, request: SummaryRequest, real: bool) -> Target:
+    if request != SummaryRequest():
         what = "a run has its image size, channels and classes already"
         raise SettingError(what, where=target, fix="leave those flags out")
     run = Run(target)
@@ -152,28 +159,28 @@ def _from_run(target: str, wanted: SummaryRequest, real: bool) -> Target:
     )
 
 
-def _from_file(target: str, wanted: SummaryRequest, real: bool) -> Target:
-    place, _, expression = target.partition(FILE)
-    path = Path(place + FILE[:-1])
-    build = _builder(path, expression, wanted)
+def _from_file(target: str, request: SummaryRequest, real: bool) -> Target:
+    stem, _, expression = target.partition(FILE)
+    path = Path(stem + FILE[:-1])
+    build = _builder(path, expression, request)
     try:
-        model = build() if real else _ghostly(build)
+        model = build() if real else _build_without_weights(build)
     except StriateError:
         raise
     except Exception as error:  # foreign code may raise anything
-        raise _foreign(path, error) from error
+        raise _user_code_error(path, error) from error
     if not isinstance(model, nn.Module):
-        what = f"{expression} gave a {type(model).__name__}, not an nn.Module"
+        what = f"{expression} returned a {type(model).__name__}, not an nn.Module"
         raise SettingError(
-            what, where=path, fix="name a class or function of a network"
+            what, where=path, fix="name a class or a function that returns a network"
         )
-    height, width = _sides(wanted.image_size, (SIDE, SIDE))
-    channels = wanted.in_chans or first_channels(model)
+    height, width = _sides(request.image_size, (DEFAULT_SIZE, DEFAULT_SIZE))
+    channels = request.in_chans or first_channels(model)
     return Target(name=target, model=model, shape=(channels, height, width))
 
 
-def _ghostly(build: Callable[[], Any]) -> Any:
-    """Build without weights; for real where the constructor looks at values."""
+def _build_without_weights(build: Callable[[], Any]) -> Any:
+    """Build without weights; with them if the constructor reads values."""
     try:
         with init_empty_weights():
             return build()
@@ -181,71 +188,73 @@ def _ghostly(build: Callable[[], Any]) -> Any:
         return build()
 
 
-def _builder(path: Path, expression: str, wanted: SummaryRequest) -> Callable[[], Any]:
+def _builder(path: Path, expression: str, request: SummaryRequest) -> Callable[[], Any]:
     try:
         call = ast.parse(expression, mode="eval").body
         name = call.func if isinstance(call, ast.Call) else call
         if not isinstance(name, ast.Name):
             raise SyntaxError
-        args, given = [], {}
+        args, kwargs = [], {}
         if isinstance(call, ast.Call):
             args = [ast.literal_eval(arg) for arg in call.args]
-            given = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
+            kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
     except (SyntaxError, ValueError) as error:
-        what = f"'{expression}' is no class"
+        what = f"'{expression}' is not a class"
         fix = "write file.py:Class or file.py:Class(depth=3), with plain values"
         raise SettingError(what, where=path, fix=fix) from error
     make = _load(path, name.id)
     if not callable(make):
         what = f"'{expression}' is a {type(make).__name__}, which is not callable"
         raise SettingError(what, where=path, fix="name a class or a function")
-    settings = {k: v for k, v in vars(wanted).items() if v is not None}
-    taken = inspect.signature(make).parameters
-    known = {k: v for k, v in settings.items() if k in taken}
-    return lambda: make(*args, **{**known, **given})
+    settings = {k: v for k, v in vars(request).items() if v is not None}
+    parameters = inspect.signature(make).parameters
+    accepted = {k: v for k, v in settings.items() if k in parameters}
+    return lambda: make(*args, **{**accepted, **kwargs})
 
 
 def _load(path: Path, name: str) -> Any:
     if not path.is_file():
         raise SettingError("no such file", where=path, fix="give its path, then :Class")
-    # A name of our own, which hides no module that the file itself imports.
-    known = f"{OWN}{path.stem}_{hash_rows([str(path.resolve())])[:8]}"
-    spec = importlib.util.spec_from_file_location(known, path)
+    # An unusual name, which hides no module that the file itself imports.
+    module_name = f"{MODULE_PREFIX}{path.stem}_{hash_rows([str(path.resolve())])[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None  # noqa: S101 - the name ends in .py
     assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
     # It stays there: dataclasses, type hints and pickles look a class's module up,
     # while the file runs and whenever its network is built or copied.
-    sys.modules[known] = module
+    sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # foreign code may raise anything
-        del sys.modules[known]
-        raise _foreign(path, error) from error
+        del sys.modules[module_name]
+        raise _user_code_error(path, error) from error
     finally:
         sys.path.pop(0)
     if not hasattr(module, name):
-        have = [key for key, value in vars(module).items() if inspect.isclass(value)]
+        classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
         what = f"the file has no '{name}'"
-        raise SettingError(what, where=path, fix=f"it has: {', '.join(sorted(have))}")
+        raise SettingError(
+            what, where=path, fix=f"it has: {', '.join(sorted(classes))}"
+        )
     return getattr(module, name)
 
 
-def _foreign(path: Path, error: Exception) -> SettingError:
+def _user_code_error(path: Path, error: Exception) -> SettingError:
     trace = error.__traceback__
     line = 0
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).name == path.name:
             line = trace.tb_lineno
         trace = trace.tb_next
-    what = f"the file's own code failed: {type(error).__name__}: {error}"
+    what = f"the code of this file failed: {type(error).__name__}: {error}"
     where = f"{path}, line {line}" if line else path
-    return SettingError(what, where=where, fix="mend it there; it runs as it stands")
+    return SettingError(what, where=where, fix="correct the file")
 
 
 def first_channels(model: nn.Module) -> int:
-    """Return the channels that the first convolution takes; 3 where there is none.
+    """Return the input channels of the first convolution; 3 without one.
 
     Example:
         >>> first_channels(nn.Sequential(nn.Conv2d(1, 6, 5)))

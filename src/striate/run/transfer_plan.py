@@ -1,4 +1,4 @@
-"""Record of a transfer plan: what was tried, and what it proposes."""
+"""Record of a transfer plan: probes, trials, and the proposed one."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any
 import numpy as np
 
 from striate.core.files import damaged_file_errors, read_json
-from striate.finetune.linear_probe import Probe, ProbePoint
+from striate.finetune.linear_probe import LinearProbe, ProbePoint
 
 LOGISTIC, TRAINED, TUNED = "logistic", "trained", "tuned"
 HEADS = (LOGISTIC, TRAINED, TUNED)
-STEPS = 64  # of the optimizer, or nothing has been learned that could be judged
+MIN_STEPS = 64  # of the optimizer; shorter trials cannot be compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferTrial:
-    """What a way came to on images that it did not learn from.
+    """Result of a candidate on images that it was not trained on.
 
     Args:
         head: `logistic` or `tuned`.
-        cut: Behind which layer.
-        stages: That learn, from the cut to the head.
-        batch_norm: Behind the cut; empty for a logistic head.
-        lr: The head's largest rate; 0 for a logistic head.
-        lr_decay: From stage to stage.
+        cut: The last frozen layer.
+        stages: The trained stages, from the cut point to the classifier.
+        batch_norm: Mode behind the cut point; empty for a logistic head.
+        lr: The classifier's largest learning rate; 0 for a logistic head.
+        lr_decay: Factor on the learning rate from stage to stage.
         epochs: Of the trial.
         steps: Of the optimizer; 0 for a logistic head.
-        learned: Images learned from.
-        right: Which of the others it got right.
-        costs: Their cross-entropies in nats, at the best temperature.
-        seconds: It took, features included.
-        whole: Seconds that it is reckoned to take with all images and epochs.
+        train_images: Number of images that it was trained on.
+        correct: For each evaluated image, whether the prediction is correct.
+        losses: Their cross-entropies in nats, after temperature scaling.
+        seconds: Duration of the trial, with features.
+        full_seconds: Expected duration with all images and epochs.
     """
 
     head: str
@@ -46,74 +46,74 @@ class TransferTrial:
     lr_decay: float
     epochs: int
     steps: int
-    learned: int
-    right: tuple[bool, ...] = field(repr=False)
-    costs: tuple[float, ...] = field(repr=False)
+    train_images: int
+    correct: tuple[bool, ...] = field(repr=False)
+    losses: tuple[float, ...] = field(repr=False)
     seconds: float
-    whole: float
+    full_seconds: float
 
     @property
-    def judged(self) -> int:
-        """Return how many images it was judged by."""
-        return len(self.right)
+    def eval_images(self) -> int:
+        """Return the number of images that it was evaluated on."""
+        return len(self.correct)
 
     @property
     def accuracy(self) -> float:
-        """Return the share of right answers."""
-        return sum(self.right) / len(self.right)
+        """Return the share of correct predictions."""
+        return sum(self.correct) / len(self.correct)
 
     @property
-    def cost(self) -> float:
-        """Return the mean cost."""
-        return sum(self.costs) / len(self.costs)
+    def loss(self) -> float:
+        """Return the mean loss."""
+        return sum(self.losses) / len(self.losses)
 
-    def behind(self, other: TransferTrial) -> bool:
-        """Say whether it costs more by over a standard error, image by image."""
-        more = np.subtract(self.costs, other.costs)
-        return bool(more.mean() > more.std() / sqrt(len(more)))
+    def is_worse_than(self, other: TransferTrial) -> bool:
+        """Return whether its loss is larger by more than a standard error (paired)."""
+        difference = np.subtract(self.losses, other.losses)
+        return bool(difference.mean() > difference.std() / sqrt(len(difference)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferPlan:
-    """What is to be done, what to expect of it, and what it was chosen among.
+    """The proposed candidate, its expected accuracy, and all candidates.
 
     Args:
-        probes: A linear head at every cut, from the input up.
-        trials: The head alone first.
-        chosen: Number of the one proposed.
-        accuracy: To be expected on the validation split.
-        low: End of its 95 % interval, which knows how few images said so, and how
-            few will judge.
-        high: The other end.
-        judging: Images of the validation split.
-        images: Of the training split that the plan looked at.
-        passing: Seconds of the one pass.
-        seconds: Of the whole plan, the pass and the trials included.
-        kept: Images whose averages were there from before.
-        left_out: What could not be tried, and why.
+        probes: A linear probe at every cut point, from the input up.
+        trials: The candidates, the head alone first.
+        best_index: Number of the proposed trial.
+        accuracy: Expected on the validation split.
+        low: Lower end of its 95 % interval, which covers the sampling error of the
+            trial and of the validation split.
+        high: Upper end.
+        val_images: Number of validation images.
+        images: Number of training images used by the plan.
+        feature_seconds: Duration of the forward pass.
+        seconds: Duration of the whole plan.
+        cached: Images whose features were in the cache.
+        skipped: Candidates that could not be tried, with the reason.
     """
 
-    probes: tuple[Probe, ...]
+    probes: tuple[LinearProbe, ...]
     trials: tuple[TransferTrial, ...]
-    chosen: int
+    best_index: int
     accuracy: float
     low: float
     high: float
-    judging: int
+    val_images: int
     images: int
-    passing: float
+    feature_seconds: float
     seconds: float
-    kept: int = 0
-    left_out: tuple[str, ...] = ()
+    cached: int = 0
+    skipped: tuple[str, ...] = ()
 
     @property
     def best(self) -> TransferTrial:
-        """Return the way that is proposed."""
-        return self.trials[self.chosen]
+        """Return the proposed trial."""
+        return self.trials[self.best_index]
 
     @property
     def tuned(self) -> TransferTrial | None:
-        """Return the best of the tuned ones, proposed or not."""
+        """Return the best tuned trial, proposed or not."""
         return best_tuned(self.trials)
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,19 +122,21 @@ class TransferPlan:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> TransferPlan:
-        """Read what `as_dict` wrote, also from JSON."""
+        """Return the plan of an `as_dict`, also from JSON."""
         probes = [
-            Probe(**{**one, "points": tuple(ProbePoint(**p) for p in one["points"])})
-            for one in fields["probes"]
+            LinearProbe(
+                **{**row, "points": tuple(ProbePoint(**p) for p in row["points"])}
+            )
+            for row in fields["probes"]
         ]
-        tuples = ("stages", "right", "costs")
+        tuples = ("stages", "correct", "losses")
         trials = [
-            TransferTrial(**{**one, **{name: tuple(one[name]) for name in tuples}})
-            for one in fields["trials"]
+            TransferTrial(**{**row, **{name: tuple(row[name]) for name in tuples}})
+            for row in fields["trials"]
         ]
-        out = tuple(fields["left_out"])
-        read = {"probes": tuple(probes), "trials": tuple(trials), "left_out": out}
-        return cls(**{**fields, **read})
+        skipped = tuple(fields["skipped"])
+        lists = {"probes": tuple(probes), "trials": tuple(trials), "skipped": skipped}
+        return cls(**{**fields, **lists})
 
     @classmethod
     def read(cls, path: Path) -> TransferPlan:
@@ -149,12 +151,11 @@ class TransferPlan:
 
 
 def best_tuned(trials: Sequence[TransferTrial]) -> TransferTrial | None:
-    """Return the tuned one of which most learns, of those as good as the cheapest.
+    """Return the tuned trial with most stages within a standard error of the best.
 
-    As good, by a standard error: fewer images and epochs than there will be hold
-    back what learns more.
+    Because with few images and epochs, a trial with more stages is held back.
     """
     tuned = [trial for trial in trials if trial.head == TUNED]
-    least = min(tuned, key=lambda trial: trial.cost, default=None)
-    good = [trial for trial in tuned if least and not trial.behind(least)]
-    return max(good, key=lambda one: (len(one.stages), -one.cost), default=None)
+    best = min(tuned, key=lambda trial: trial.loss, default=None)
+    good = [trial for trial in tuned if best and not trial.is_worse_than(best)]
+    return max(good, key=lambda trial: (len(trial.stages), -trial.loss), default=None)

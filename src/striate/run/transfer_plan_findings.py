@@ -1,4 +1,4 @@
-"""What a plan says: its tables, its chart, and what it proposes in words."""
+"""Findings of a transfer plan: tables, a chart, and the proposal as text."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.finetune.linear_probe import Probe
+from striate.finetune.linear_probe import LinearProbe
 from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.scorecard import span
-from striate.run.transfer_plan import STEPS, TransferPlan, TransferTrial
+from striate.run.scorecard import ci_text
+from striate.run.transfer_plan import MIN_STEPS, TransferPlan, TransferTrial
 
 CHART = "cuts.png"
-HEADS = {"logistic": "head alone", "tuned": "fine-tuned"}
+HEADS = {"logistic": "head only", "tuned": "fine-tuned"}
 
 
-def write_plan(folder: Path, proposal: TransferPlan) -> None:
-    """Write `plan.json` and the chart of accuracy against depth.
+def write_plan(folder: Path, plan: TransferPlan) -> None:
+    """Write `plan.json` and the chart of accuracy by cut point.
 
     Raises:
-        StorageError: The disk refused.
+        StorageError: A file could not be written.
     """
-    write_json(folder / names.PLAN, proposal.as_dict())
-    save_curve(depth_curve(proposal), folder / names.PLOTS / CHART)
+    write_json(folder / names.PLAN, plan.as_dict())
+    save_curve(depth_chart(plan), folder / names.PLOTS / CHART)
 
 
 def plan_section(folder: Path) -> tuple[Section, ...]:
-    """Return what a run's report says of its plan; nothing where it had none."""
+    """Return the report's section on the plan; empty if the run had none."""
     if not (folder / names.PLAN).is_file():
         return ()
-    proposal = TransferPlan.read(folder / names.PLAN)
-    blocks: list[Block] = [proposed(proposal), depth_curve(proposal)]
-    tables = probe_table(proposal), trial_table(proposal)
-    lead = "Chosen on the training split; validation and test played no part in it."
-    return (Section(title="Plan", lead=lead, blocks=(*blocks, *tables)),)
+    plan = TransferPlan.read(folder / names.PLAN)
+    blocks: list[Block] = [proposal(plan), depth_chart(plan)]
+    tables = probe_table(plan), trial_table(plan)
+    lead = "Chosen on the training split only, without validation and test images."
+    return (Section(title="Transfer plan", lead=lead, blocks=(*blocks, *tables)),)
 
 
-def findings(proposal: TransferPlan) -> list[Block]:
-    """Return what a terminal shows before it is done."""
-    return [probe_table(proposal), trial_table(proposal), proposed(proposal)]
+def plan_findings(plan: TransferPlan) -> list[Block]:
+    """Return what the terminal shows before the plan is carried out."""
+    return [probe_table(plan), trial_table(plan), proposal(plan)]
 
 
-def probe_table(proposal: TransferPlan) -> Table:
-    """Return what a linear head comes to at every cut, from ever more images."""
-    sizes = [point.images for point in proposal.probes[-1].points]
+def probe_table(plan: TransferPlan) -> Table:
+    """Return the accuracy of a linear probe at every cut point, by training images."""
+    sizes = [point.images for point in plan.probes[-1].points]
     columns = [
-        Column(title="cut behind", kind="code", key="cut"),
-        Column(title="numbers", kind="integer", hint="of an image", rank=1),
+        Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
+        Column(title="features", kind="integer", hint="per image", rank=1),
         *(
             Column(
-                title=f"from {size:,}",
+                title=f"n = {size:,}",
                 kind="percent",
-                hint="right, having learned from so many images",
+                hint="accuracy when trained on so many images",
                 key=f"accuracy_{size}",
                 rank=0 if size == sizes[-1] else 2,
             )
@@ -72,102 +72,114 @@ def probe_table(proposal: TransferPlan) -> Table:
         Column(title="± error", kind="percent", hint="standard error", key="error"),
         Column(title="", key="proposed"),
     ]
-    rows = tuple(_probe_row(probe, proposal) for probe in proposal.probes)
-    note = f"Cross-validated on {proposal.images:,} training images; maps averaged."
-    return Table(
-        title="A linear head at every cut", columns=tuple(columns), rows=rows, note=note
+    rows = tuple(_probe_row(probe, plan) for probe in plan.probes)
+    note = (
+        f"Accuracy by five-fold cross-validation on {plan.images:,} training images; "
+        "n: images trained on. Feature maps are averaged."
     )
+    title = "Linear probes at every cut point"
+    return Table(title=title, columns=tuple(columns), rows=rows, note=note)
 
 
-def _probe_row(probe: Probe, proposal: TransferPlan) -> tuple[Cell, ...]:
-    mark = "◂ cut here" if probe.cut == proposal.best.cut else ""
-    shares = tuple(point.accuracy for point in probe.points)
-    return (probe.cut, probe.width, *shares, probe.error, mark)
+def _probe_row(probe: LinearProbe, plan: TransferPlan) -> tuple[Cell, ...]:
+    mark = "◂ proposed" if probe.cut == plan.best.cut else ""
+    accuracies = tuple(point.accuracy for point in probe.points)
+    return (probe.cut, probe.width, *accuracies, probe.error, mark)
 
 
-def trial_table(proposal: TransferPlan) -> Table:
-    """Return what was tried, and what it came to."""
+def trial_table(plan: TransferPlan) -> Table:
+    """Return the trained candidates with accuracy, loss and time."""
     columns = (
-        Column(title="what"),
-        Column(title="cut behind", kind="code", key="cut"),
+        Column(title="method"),
+        Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
         Column(
-            title="learn",
+            title="trained layers",
             kind="integer",
-            hint="layers or blocks behind the cut",
+            hint="layers or blocks behind the cut point",
             key="stages",
         ),
         Column(title="batch norm", key="batch_norm", rank=1),
         Column(title="accuracy", kind="percent"),
         Column(title="95 % interval", key="interval", rank=1),
         Column(
-            title="cost",
+            title="loss",
             kind="number",
-            hint="cross-entropy at the best temperature",
+            hint="cross-entropy after temperature scaling",
         ),
-        Column(title="s", kind="number", hint="the trial took", key="seconds", rank=2),
         Column(
-            title="s for all",
+            title="trial time",
             kind="number",
-            hint="with all images and epochs, reckoned from the trial",
-            key="whole",
+            hint="seconds",
+            key="seconds",
+            rank=2,
+        ),
+        Column(
+            title="full time",
+            kind="number",
+            hint="expected seconds with all images and epochs",
+            key="full_seconds",
         ),
         Column(title="", key="proposed"),
     )
-    rows = tuple(_trial_row(trial, proposal) for trial in proposal.trials)
-    first = proposal.trials[0]
+    rows = tuple(_trial_row(trial, plan) for trial in plan.trials)
+    return Table(title="Trials", columns=columns, rows=rows, note=_trial_note(plan))
+
+
+def _trial_note(plan: TransferPlan) -> str:
+    first = plan.trials[0]
     note = (
-        f"Each learned from {first.learned:,} training images and was judged by "
-        f"{first.judged:,} others. Costs are compared by their standard error: within "
-        "it, what learns more is proposed."
+        f"Each was trained on {first.train_images:,} training images and evaluated on "
+        f"{first.eval_images:,} others. Of trials whose losses differ by less than a "
+        "standard error, the one with more trained layers is proposed."
     )
-    fewest = min((t.steps for t in proposal.trials if t.steps), default=STEPS)
-    if fewest < STEPS:
+    fewest = min((t.steps for t in plan.trials if t.steps), default=MIN_STEPS)
+    if fewest < MIN_STEPS:
         note += (
-            f" Fine-tuning was tried in {fewest} steps: too few to tell ways apart; "
-            "more --epochs, or a smaller --batch-size, would."
+            f" Fine-tuning had only {fewest} steps, too few for a fair comparison: use "
+            "more --epochs or a smaller --batch-size."
         )
-    if proposal.left_out:
-        note += f" Left out: {'; '.join(proposal.left_out)}."
-    return Table(title="Tried", columns=columns, rows=rows, note=note)
+    if plan.skipped:
+        note += f" Skipped: {'; '.join(plan.skipped)}."
+    return note
 
 
-def _trial_row(trial: TransferTrial, proposal: TransferPlan) -> tuple[Cell, ...]:
+def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[Cell, ...]:
     return (
         HEADS[trial.head],
         trial.cut,
         len(trial.stages),
         trial.batch_norm or None,
         trial.accuracy,
-        span(wilson_interval(sum(trial.right), trial.judged), 1),
-        round(trial.cost, 3),
+        ci_text(wilson_interval(sum(trial.correct), trial.eval_images), 1),
+        round(trial.loss, 3),
         round(trial.seconds, 1),
-        round(trial.whole, 1),
-        "◂ proposed" if trial is proposal.best else "",
+        round(trial.full_seconds, 1),
+        "◂ proposed" if trial is plan.best else "",
     )
 
 
-def proposed(proposal: TransferPlan) -> Prose:
-    """Say what is proposed, and what it is expected to come to and to cost."""
-    best = proposal.best
-    what = f"Proposed: keep everything up to {best.cut} and fit the head alone."
+def proposal(plan: TransferPlan) -> Prose:
+    """Return the proposal, its expected accuracy and its expected time as text."""
+    best = plan.best
+    what = f"Proposed: freeze all layers up to {best.cut} and fit the head alone."
     if best.head != "logistic":
         lowest = best.lr * best.lr_decay ** (len(best.stages) - 1)
         what = (
-            f"Proposed: keep everything up to {best.cut}, fit the head, then let the "
-            f"{len(best.stages)} layers or blocks behind it learn ({_named(best)}): "
-            f"rate {best.lr:.2g} at the head, falling to {lowest:.2g}, batch norm "
-            f"{best.batch_norm}."
+            f"Proposed: freeze all layers up to {best.cut}, fit the head, then "
+            f"fine-tune the {len(best.stages)} layers or blocks behind the cut point "
+            f"({_stage_range(best)}): learning rate {best.lr:.2g} at the head, falling "
+            f"to {lowest:.2g}, batch norm statistics {best.batch_norm}."
         )
-    hope = (
-        f"Expected on the {proposal.judging:,} validation images: "
-        f"{percent(proposal.accuracy)} (95 % interval "
-        f"{span((proposal.low, proposal.high), 1)}), in about {_time(best.whole)}. "
-        f"The plan took {_time(proposal.seconds)}."
+    expected = (
+        f"Expected accuracy on the {plan.val_images:,} validation images: "
+        f"{percent(plan.accuracy)} (95 % interval "
+        f"{ci_text((plan.low, plan.high), 1)}), in about {_time(best.full_seconds)}. "
+        f"The plan took {_time(plan.seconds)}."
     )
-    return Prose(text=f"{what} {hope}", tone="advice")
+    return Prose(text=f"{what} {expected}", tone="advice")
 
 
-def _named(trial: TransferTrial) -> str:
+def _stage_range(trial: TransferTrial) -> str:
     first, last = trial.stages[0], trial.stages[-1]
     return first if first == last else f"{first} … {last}"
 
@@ -176,32 +188,32 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def depth_curve(proposal: TransferPlan) -> Curve:
-    """Return accuracy against the depth of the cut, one line for each fraction."""
-    depth = tuple(float(i + 1) for i in range(len(proposal.probes)))
-    sizes = [point.images for point in proposal.probes[-1].points]
+def depth_chart(plan: TransferPlan) -> Curve:
+    """Return probe accuracy by depth of the cut point, one line per training size."""
+    depth = tuple(float(i + 1) for i in range(len(plan.probes)))
+    sizes = [point.images for point in plan.probes[-1].points]
+    errors = [probe.error for probe in plan.probes]
     series = []
     for k, size in enumerate(sizes):
-        y = tuple(probe.points[k].accuracy for probe in proposal.probes)
+        y = tuple(probe.points[k].accuracy for probe in plan.probes)
         last = size == sizes[-1]
-        error = tuple(probe.error for probe in proposal.probes)
-        pairs = list(zip(y, error, strict=True))
+        pairs = list(zip(y, errors, strict=True))
         series.append(
             Series(
-                name=f"learned from {size:,}",
+                name=f"trained on {size:,}",
                 x=depth,
                 y=y,
                 low=tuple(max(0.0, a - e) for a, e in pairs) if last else None,
                 high=tuple(min(1.0, a + e) for a, e in pairs) if last else None,
             )
         )
-    order = [probe.cut for probe in proposal.probes]
-    cut = proposal.best.cut
+    order = [probe.cut for probe in plan.probes]
+    cut = plan.best.cut
     mark = (float(order.index(cut) + 1), f"cut behind {cut}") if cut in order else None
     return Curve(
-        title="Accuracy by depth of the cut",
-        x_label="layers or blocks below the cut",
-        y_label="a linear head's accuracy",
+        title="Probe accuracy by cut point",
+        x_label="layers or blocks before the cut point",
+        y_label="accuracy of a linear probe",
         series=tuple(series),
         percent_y=True,
         mark=mark,

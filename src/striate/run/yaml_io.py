@@ -1,4 +1,4 @@
-"""Settings as a YAML file: read without surprises, written to be read again."""
+"""Read and write settings as YAML."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses what would surprise."""
+    """Safe YAML loader that also refuses duplicate keys and aliases."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key given twice, where the last would win unseen."""
+        """Refuse duplicate keys, of which YAML would silently take the last."""
         keys = [str(key.value).replace("-", "_") for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
@@ -25,15 +25,15 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases: a few lines of them can unfold to gigabytes."""
+        """Refuse aliases: a few lines of them can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise SettingError("aliases (*name) are not read", where=mark)
+            raise SettingError("YAML aliases (*name) are not allowed", where=mark)
         return super().compose_node(parent, index)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a YAML file of settings; nothing in it can run.
+    """Read a YAML file of settings; no code in it is run.
 
     Raises:
         SettingError: No such file, not YAML, or not a mapping.
@@ -47,10 +47,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"not plain YAML: {error}", where=path) from error
     if not isinstance(loaded, dict):
-        raise SettingError("the file holds no `name: value` lines", where=path)
+        raise SettingError("the file has no `name: value` lines", where=path)
     return {str(name).replace("-", "_"): value for name, value in loaded.items()}
 
 
-def settings_text(recipe: Recipe) -> str:
-    """Write a recipe as YAML that `read_settings` reads back."""
+def settings_yaml(recipe: Recipe) -> str:
+    """Return a recipe as YAML, for `read_settings`."""
     return yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)

@@ -18,7 +18,7 @@ from striate.data.augment.single_transform import (
     single_params,
 )
 from striate.metrics.significance import holm_correction, sign_test
-from striate.report.terminal import Console, show
+from striate.report.terminal import Console, print_blocks
 from striate.run.recipe import Recipe
 from striate.workflows.data_augment.augment import preview_augment
 from striate.workflows.data_augment.label_safety import (
@@ -123,7 +123,7 @@ def test_label_safety_sections_and_tables(striped):
     assert row["mistaken"] is True
     assert row["transform"].startswith("flip")
     console = Console(width=100, record=True)
-    show(label_safety_summary(safety), console)
+    print_blocks(label_safety_summary(safety), console)
     assert "rising" in console.export_text()
 
 

@@ -9,18 +9,18 @@ import pytest
 import striate as api
 from striate.core.errors import DataError
 from striate.core.seeds import numpy_generator
-from striate.data.check.check import check_images
+from striate.data.check.check import check_dataset
 from striate.data.check.label_errors import LABEL_ERROR
 from striate.data.find_source import find_source
 from striate.data.sources.source import Source, from_arrays
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.workflows.data_check.as_json import as_dict
 from striate.workflows.data_check.findings import data_check_blocks, data_check_page
 from striate.workflows.data_check.label_errors import (
     FOLDS,
-    assign_folds,
     choose_input,
     find_label_errors,
+    label_error_folds,
 )
 from support.images import pil_image, snapshot, stripes, write_folder
 
@@ -53,7 +53,7 @@ def positions(result):
 def checked():
     """400 digits with 20 wrong labels, checked; read only."""
     source, flipped = planted(find_source("digits"), range(400))
-    return find_label_errors(check_images(source, near=False)), flipped
+    return find_label_errors(check_dataset(source, near=False)), flipped
 
 
 def test_planted_flips_are_in_the_top_tenth(checked):
@@ -94,7 +94,7 @@ def test_the_finding_lists_the_suspected_images(checked):
 def test_the_same_again():
     source, _ = planted(find_source("digits"), range(60))
     first, again = (
-        find_label_errors(check_images(source, near=False)).label_errors.analysis
+        find_label_errors(check_dataset(source, near=False)).label_errors.analysis
         for _ in range(2)
     )
     assert (first.probs == again.probs).all()
@@ -113,7 +113,7 @@ def test_no_fold_is_predicted_by_a_network_trained_on_it(checked, monkeypatch):
 
     monkeypatch.setattr(cross_validation, "fit", fit)
     source, _ = planted(find_source("digits"), range(60))
-    result = check_images(source, near=False)
+    result = check_dataset(source, near=False)
     find_label_errors(result)
     all_paths = {item.record.path for item in result.items}
     assert len(splits) == FOLDS
@@ -130,9 +130,9 @@ def test_duplicates_and_groups_are_in_one_fold():
         for i, r in enumerate(source.records)
     ]
     source = replace(source, records=tuple(grouped))
-    result = check_images(source, near=False)
+    result = check_dataset(source, near=False)
     for seed in range(5):
-        folds = assign_folds(result, seed)
+        folds = label_error_folds(result, seed)
         assert (folds[30:40] == folds[:10]).all()
         assert all(len(set(folds[i : i + 5])) == 1 for i in range(40, 60, 5))
         assert set(folds) == set(range(FOLDS))
@@ -142,7 +142,7 @@ def test_a_class_in_one_fold_only_is_not_checked():
     pixels = np.random.default_rng(0).integers(0, 99, (41, 8, 8), np.uint8)
     pixels[20:40] += 120
     source = from_arrays("odd", pixels, ["low"] * 20 + ["high"] * 20 + ["lone"])
-    result = find_label_errors(check_images(source, near=False))
+    result = find_label_errors(check_dataset(source, near=False))
     assert result.label_errors.unchecked == 1
     last = list(result.label_errors.ranking())[-1]
     assert (last.label, last.suggested_label, last.suspected) == ("lone", None, False)
@@ -153,13 +153,13 @@ def test_a_class_in_one_fold_only_is_not_checked():
 
 def test_one_class_or_none_is_not_checked(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 99, (5, 8, 8), np.uint8)
-    result = find_label_errors(check_images(from_arrays("one", pixels, ["a"] * 5)))
+    result = find_label_errors(check_dataset(from_arrays("one", pixels, ["a"] * 5)))
     assert result.label_errors.unchecked == 5
     (tmp_path / "set/a").mkdir(parents=True)
     (tmp_path / "set/a/x.png").write_bytes(b"")
-    empty = find_label_errors(check_images(tmp_path / "set"))
+    empty = find_label_errors(check_dataset(tmp_path / "set"))
     assert list(empty.label_errors.ranking()) == []
-    assert render(data_check_page(empty))
+    assert render_page(data_check_page(empty))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_one_class_or_none_is_not_checked(tmp_path):
 )
 def test_inputs_are_small_and_never_too_small(shape, expected):
     pixels = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
-    result = check_images(from_arrays("x", pixels, ["a", "b"] * 2), near=False)
+    result = check_dataset(from_arrays("x", pixels, ["a", "b"] * 2), near=False)
     assert str(choose_input(result).spec) == expected
     assert find_label_errors(result).label_errors.unchecked == 0
 
@@ -231,7 +231,7 @@ def test_a_ranking_needs_labels(striate, photos):
 
 def test_progress_counts_training_images(photos):
     progress = []
-    result = check_images(photos, near=False)
+    result = check_dataset(photos, near=False)
     label_errors = find_label_errors(
         result, tick=lambda done, total: progress.append((done, total))
     )
@@ -258,7 +258,7 @@ def test_in_python(photos):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_all_digits(seed):
     source, flipped = planted(find_source("digits"), range(1797), seed)
-    result = find_label_errors(check_images(source, near=False))
+    result = find_label_errors(check_dataset(source, near=False))
     assert found_in_top(positions(result), flipped) >= 0.8
 
 
@@ -270,6 +270,6 @@ def test_ten_thousand_of_fashion_mnist():
         pytest.skip("fashion-mnist is not installed")
     rows = [i for i, record in enumerate(whole.records) if record.split == "test"]
     source, flipped = planted(whole, rows)
-    result = find_label_errors(check_images(source, near=False))
+    result = find_label_errors(check_dataset(source, near=False))
     assert len(rows) == len(result.items) == 10_000
     assert found_in_top(positions(result), flipped) >= 0.8

@@ -11,7 +11,7 @@ from torch import nn
 
 import striate as api
 from striate.core.errors import InterruptedRunError, RunError, SettingError
-from striate.run.lock import held
+from striate.run.lock import lock_folder
 from striate.run.recipe import Recipe
 from striate.workflows.data_curve import runs as curve_runs
 from striate.workflows.data_curve.findings import (
@@ -26,7 +26,7 @@ from striate.workflows.data_curve.findings import (
 )
 from striate.workflows.data_curve.learning_curve import LearningCurve, learning_curve
 from striate.workflows.data_curve.runs import CurvePlan, CurveRun
-from striate.workflows.train import train as room
+from striate.workflows.train import trainer as room
 from support.images import pil_image, snapshot, stripes, write_folder
 
 FAST = {"epochs": 1, "batch_size": 16, "test_fraction": 0.3, "val_fraction": 0.2}
@@ -180,7 +180,7 @@ def test_what_another_process_is_at_work_on_stays(
     manifest = place / "fraction-0.5-seed-0/manifest.json"
     manifest.write_text(manifest.read_text().replace('"done"', '"running"'))
     options = {"fractions": FRACTIONS, "seeds": 2, "make": small, "out": place}
-    with held(place / inner):
+    with lock_folder(place / inner):
         before = snapshot(place)
         with pytest.raises(RunError, match="the run folder is in use by process"):
             learning_curve(
@@ -277,11 +277,11 @@ def test_conclusion_of_a_falling_curve():
     output = conclusion(curve)
     assert (output.tone, output.text[:24]) == ("good", "More images would help: ")
     assert "16,000" in output.text
-    assert "98.41 % accuracy" in output.text  # 1 − 2/√16000 is 98.42
-    assert "97.76 % is measured with 8,000" in output.text
+    assert "accuracy is 98.41 %" in output.text  # 1 − 2/√16000 is 98.42
+    assert "it is 97.76 % with 8,000" in output.text
     tried = backtest(curve)
     assert tried.tone == "good"
-    assert "from the fractions up to 0.5 alone" in tried.text
+    assert "the fractions up to 0.5 alone" in tried.text
 
 
 def test_conclusion_of_a_flat_curve():
@@ -311,8 +311,10 @@ def test_images_for_goal():
     assert "not reached with" in goal_text(flat, "accuracy").text
     unsure = replace(flat, low=9000)
     output = goal_text(unsure, "accuracy").text
-    assert output.endswith("not to be expected, though 9,000 images could reach it.")
-    assert "to no number)" in goal_text(replace(unsure, images=9999), "accuracy").text
+    assert output.endswith("not expected, but possible from 9,000 images.")
+    assert (
+        "to no upper limit)" in goal_text(replace(unsure, images=9999), "accuracy").text
+    )
 
 
 def test_weighted_classes_use_balanced_accuracy():

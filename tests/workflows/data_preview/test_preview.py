@@ -105,7 +105,7 @@ def test_on_the_command_line(striate, photos):
     assert "Only 10 % of some images is visible" in output.out
     assert "page  preview.html" in output.out
     text = Path("preview.html").read_text()
-    for words in ("wide.png", "crop (chosen)", "un-normalized", "--background"):
+    for words in ("wide.png", "crop (selected)", "denormalized", "--background"):
         assert words in text
     assert "://" not in text
     texts = striate(

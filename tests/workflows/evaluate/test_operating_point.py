@@ -1,4 +1,4 @@
-"""Finding one class: what chooses, what judges, and what is refused."""
+"""Operating point: chosen on validation, evaluated on test, and what is refused."""
 
 import json
 from dataclasses import replace
@@ -14,12 +14,11 @@ from striate.core.files import read_json, write_csv
 from striate.core.findings import Images
 from striate.engine.evaluate import Outputs
 from striate.metrics.temperature import fit_temperature
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.run.predictions import Predictions
 from striate.run.run import Run
 from striate.workflows.evaluate.operating_point import operating_point
-from striate.workflows.evaluate.request import OperatingPointRequest
-from striate.workflows.evaluate.selection import untempered
+from striate.workflows.evaluate.selection import OperatingPointRequest, uncalibrate
 from support.images import snapshot
 from support.run_folders import made_run
 
@@ -27,26 +26,26 @@ CLASSES = ("defect", "sound")
 KINDS = ("mono", "poly")
 
 
-def answered(count, seed, heat=4.0, shift=1.0):
-    """Answers of a network, and the truth: two normal heaps, `shift` from the middle.
+def model_outputs(count, seed, scale=4.0, shift=1.0):
+    """Outputs of a model and the truth: two normal clusters, `shift` from the middle.
 
-    A heat of 2·shift would be calibrated, but for the shares of the two.
+    A scale of 2·shift would be calibrated, but for the class frequencies.
     """
     draw = np.random.default_rng(seed)
     defect = draw.random(count) < 0.3
     defect[:2] = True, False
     logit = draw.normal(size=count) + np.where(defect, shift, -shift)
-    logits = torch.tensor(np.stack([logit * heat, np.zeros(count)], 1))
+    logits = torch.tensor(np.stack([logit * scale, np.zeros(count)], 1))
     labels = torch.tensor(np.where(defect, 0, 1))
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     return Outputs(logits=logits, labels=labels, losses=losses)
 
 
 @pytest.fixture
-def made(tmp_path):
-    """A run of two classes, its answers known, its images described in a CSV."""
+def make_run(tmp_path):
+    """A run of two classes with given predictions; a CSV describes its images."""
 
-    def make(val=300, test=300, table=True, **how):
+    def make(val=300, test=300, csv=True, **outputs_options):
         path = made_run(
             tmp_path / "runs" / "train" / "cells",
             [True] * test,
@@ -55,15 +54,15 @@ def made(tmp_path):
         )
         rows = []
         for split, count, seed in (("val", val, 1), ("test", test, 2)):
-            outputs = answered(count, seed, **how)
+            outputs = model_outputs(count, seed, **outputs_options)
             names = [f"{split}/{i:04}.png" for i in range(count)]
-            said = Predictions.of(names, outputs, ClassNames(CLASSES))
-            said.save(path / f"predictions_{split}.csv")
+            predictions = Predictions.of(names, outputs, ClassNames(CLASSES))
+            predictions.save(path / f"predictions_{split}.csv")
             for i, (name, number) in enumerate(
                 zip(names, outputs.labels.tolist(), strict=True)
             ):
                 rows.append((name, CLASSES[number], KINDS[i % 2], f"{number}.0", split))
-        if table:
+        if csv:
             columns = ("image_path", "label", "kind", "probability", "split")
             write_csv(tmp_path / "cells.csv", columns, rows)
         return Run(path)
@@ -75,216 +74,220 @@ def _data(tmp_path):
     return {"name": "cells", "source": str(tmp_path / "cells.csv")}
 
 
-def test_validation_chooses_and_test_judges(made):
-    run = made()
-    found = operating_point(run, "defect", recall=0.9)
+def test_threshold_is_chosen_on_validation_and_evaluated_on_test(make_run):
+    run = make_run()
+    result = operating_point(run, "defect", recall=0.9)
     val, test = run.predictions("val"), run.predictions("test")
-    warm = fit_temperature(val.probs, val.truth)
-    assert found.temperature == warm
-    assert 1.5 < warm < 3  # the answers were twice too sure
-    aimed, (first, second) = found.choice.aimed, np.log(val.probs.T)
-    probs = 1 / (1 + np.exp((second - first) / warm))
-    of_class = np.sort(probs[val.truth == 0])[::-1]
-    wanted = int(np.ceil(0.9 * len(of_class)))
-    assert found.threshold == pytest.approx(of_class[wanted - 1])
-    assert aimed.plain == pytest.approx(untempered(found.threshold, warm))
-    called = test.probs[:, 0] >= aimed.plain - 1e-12
-    one = found.judged.whole.counts
-    assert one.tp == (called & (test.truth == 0)).sum()
-    assert one.fp == (called & (test.truth == 1)).sum()
-    assert one.count == 300
-    low, high = aimed.promise
+    temperature = fit_temperature(val.probs, val.truth)
+    assert result.temperature == temperature
+    assert 1.5 < temperature < 3  # the logits were twice too large
+    threshold, (first, second) = result.selection.threshold, np.log(val.probs.T)
+    probs = 1 / (1 + np.exp((second - first) / temperature))
+    positives = np.sort(probs[val.truth == 0])[::-1]
+    rank = int(np.ceil(0.9 * len(positives)))
+    assert result.threshold == pytest.approx(positives[rank - 1])
+    expected = uncalibrate(result.threshold, temperature)
+    assert threshold.uncalibrated == pytest.approx(expected)
+    predicted = test.probs[:, 0] >= threshold.uncalibrated - 1e-12
+    counts = result.evaluation.overall.counts
+    assert counts.found == (predicted & (test.truth == 0)).sum()
+    assert counts.alarms == (predicted & (test.truth == 1)).sum()
+    assert counts.count == 300
+    low, high = threshold.expected_recall
     assert low < 0.9 < high
 
 
-def test_another_test_split_chooses_alike(made, tmp_path):
-    first = operating_point(made(), "defect")
-    other = operating_point(made(test=40), "defect")
+def test_selection_does_not_depend_on_the_test_split(make_run, tmp_path):
+    first = operating_point(make_run(), "defect")
+    other = operating_point(make_run(test=40), "defect")
     assert first.threshold == other.threshold
-    assert first.choice.band == other.choice.band
-    assert first.judged.whole.counts != other.judged.whole.counts
+    assert first.selection.band == other.selection.band
+    assert first.evaluation.overall.counts != other.evaluation.overall.counts
 
 
-def test_by_columns(made):
-    found = operating_point(made(), "defect", by=("kind", "probability"))
-    assert set(found.judged.by) == {"kind", "probability"}
-    mono, poly = found.judged.by["kind"]
-    whole = found.judged.whole.counts
+def test_by_columns(make_run):
+    result = operating_point(make_run(), "defect", by=("kind", "probability"))
+    assert set(result.evaluation.by) == {"kind", "probability"}
+    mono, poly = result.evaluation.by["kind"]
+    overall = result.evaluation.overall.counts
     assert [mono.value, poly.value] == ["mono", "poly"]
     assert mono.counts.count == poly.counts.count == 150
-    assert mono.counts.tp + poly.counts.tp == whole.tp
-    zero, one = found.judged.by["probability"]  # class numbers: 0 is the defect
-    assert (zero.counts.fn, one.counts.tp) == (whole.fn, 0)
-    assert (zero.auc, one.auc) == (None, None)
-    assert operating_point(made(), "defect", by="kind").question.by == ("kind",)
+    assert mono.counts.found + poly.counts.found == overall.found
+    zero, one = result.evaluation.by["probability"]  # class numbers: 0 is the defect
+    assert (zero.counts.missed, one.counts.found) == (overall.missed, 0)
+    assert (zero.roc_auc, one.roc_auc) == (None, None)
+    assert operating_point(make_run(), "defect", by="kind").request.by == ("kind",)
 
 
-def test_images_the_csv_does_not_know_and_rare_values(made, tmp_path):
-    run = made()
+def test_images_missing_from_the_csv_and_rare_values(make_run, tmp_path):
+    run = make_run()
     rows = [(f"test/{i:04}.png", "sound", f"v{i}") for i in range(290)]
     write_csv(tmp_path / "cells.csv", ("image_path", "label", "batch"), rows)
-    groups = operating_point(run, "defect", by="batch").judged.by["batch"]
+    groups = operating_point(run, "defect", by="batch").evaluation.by["batch"]
     assert sum(group.counts.count for group in groups) == 300
     assert groups[-1].value == "(all others)"
     assert [g.counts.count for g in groups if g.value == "(none)"] == [10]
 
 
-def test_everything_is_said_with_its_interval(made):
-    found = operating_point(made(), "defect", by="kind")
-    said = " ".join(str(found).split())
-    for text in (
+def test_report_texts_and_json(make_run):
+    result = operating_point(make_run(), "defect", by="kind")
+    text = " ".join(str(result).split())
+    for expected in (
         "Chosen on validation: n = 300".replace(" = ", "\u00a0=\u00a0"),
-        "sure of 95 % recall (95 %)",
-        "network's own",
-        "The unsure band",
-        "By kind, defect from",
-        "Where they fall, by kind",
-        "go to a person",
-        "false alarms among",
-        "at 95 % and takes images as independent",
+        "for 95 % recall, 95 % confidence",
+        "uncalibrated",
+        "Review band",
+        "By kind, with threshold P(defect) ≥",
+        "Predicted probabilities by kind",
+        "sent to manual review",
+        "false positives among",
+        "95 % intervals assume independent images",
         "Validation also chose the epoch",
     ):
-        assert " ".join(text.split()) in said
-    page = found.page
+        assert " ".join(expected.split()) in text
+    page = result.page
     titles = [section.title for section in page.sections]
     assert titles == [
-        *("Answer", "Threshold", "Calibration", "Unsure", "By kind", "Most wrong"),
+        *("Summary", "Threshold", "Calibration", "Review band", "By kind"),
+        "Misclassified images",
     ]
-    data = found.as_dict()
+    data = result.as_dict()
     json.dumps(data)
     assert data["class"] == "defect"
-    assert [one["threshold"] for one in data["thresholds"]] == ["half", "aimed", "safe"]
-    wrong = data["most_wrong"]["missed"]
-    assert [one["probability"] for one in wrong] == sorted(
-        one["probability"] for one in wrong
-    )
-    assert wrong[0]["kind"] in KINDS
+    keys = [threshold["threshold"] for threshold in data["thresholds"]]
+    assert keys == ["half", "target", "guaranteed"]
+    images = data["misclassified"]["false_negatives"]
+    probs = [image["probability"] for image in images]
+    assert probs == sorted(probs)
+    assert images[0]["kind"] in KINDS
 
 
-def test_a_head_that_validation_did_not_choose_is_not_warned_of(made):
-    run = made()
+def test_no_caveat_about_validation_for_a_logistic_head(make_run):
+    run = make_run()
     run.manifest["transfer"] = {"head": "logistic"}
-    remarks = " ".join(operating_point(run, "defect").as_dict()["remarks"])
-    assert "chose the epoch" not in remarks
+    caveats = " ".join(operating_point(run, "defect").as_dict()["caveats"])
+    assert "chose the epoch" not in caveats
 
 
-def test_few_images_are_told(made):
-    found = operating_point(made(val=30), "defect", recall=0.95)
-    remarks = " ".join(found.as_dict()["remarks"])
-    assert "too few to be sure of the recall" in remarks
-    assert "The unsure band rests on" in remarks
-    assert [point.key for point in found.choice.points] == ["half", "aimed"]
+def test_few_images_are_a_caveat(make_run):
+    result = operating_point(make_run(val=30), "defect", recall=0.95)
+    caveats = " ".join(result.as_dict()["caveats"])
+    assert "too few to guarantee the target recall" in caveats
+    assert "The review band was chosen from only" in caveats
+    keys = [threshold.key for threshold in result.selection.thresholds]
+    assert keys == ["half", "target"]
 
 
-def test_no_band_is_enough(made):
-    found = operating_point(made(shift=-1.0), "defect", by="kind")  # worse than a coin
-    assert found.choice.band is None
-    assert "No unsure band was found" in str(found)
-    assert found.as_dict()["band"] is None
-    assert found.temperature == pytest.approx(20)
-    assert "probabilities mean nothing" in " ".join(str(found).split())
-    assert "everything goes to a person" in str(found.page)
+def test_no_band_reaches_the_target_accuracy(make_run):
+    result = operating_point(
+        make_run(shift=-1.0), "defect", by="kind"
+    )  # worse than a coin
+    assert result.selection.band is None
+    assert "No review band reaches" in str(result)
+    assert result.as_dict()["review_band"] is None
+    assert result.temperature == pytest.approx(20)
+    assert "probabilities are meaningless" in " ".join(str(result).split())
+    assert "all images are sent to manual review" in str(result.page)
 
 
-def test_never_wrong(made):
-    found = operating_point(made(shift=9.0), "defect")
-    assert found.temperature == pytest.approx(0.05)
-    assert "Validation has no wrong answers" in " ".join(str(found).split())
-    assert "taken for sound: none." in str(found.page)
+def test_all_predictions_correct(make_run):
+    result = operating_point(make_run(shift=9.0), "defect")
+    assert result.temperature == pytest.approx(0.05)
+    assert "All validation predictions are correct" in " ".join(str(result).split())
+    assert "predicted as sound: none." in str(result.page)
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "words"),
+    ("arguments", "error", "message"),
     [
         ({"target": "defct"}, UnknownNameError, "did you mean defect"),
         ({"recall": 0}, SettingError, "recall must be above 0"),
         ({"recall": 1.1}, SettingError, "at most 1"),
-        ({"band": 0.5}, SettingError, "band must be above 0.5"),
+        ({"selective_accuracy": 0.5}, SettingError, "must be above 0.5"),
         ({"by": ("kind", "kind")}, SettingError, "named twice"),
         ({"by": "kinds"}, DataError, "did you mean kind"),
-        ({"split": "val"}, SettingError, "chooses the threshold"),
-        ({"split": "train"}, SettingError, "was learned from"),
+        ({"split": "val"}, SettingError, "was used for choosing the threshold"),
+        ({"split": "train"}, SettingError, "was used for training"),
     ],
 )
-def test_refused(made, asked, error, words):
+def test_refused(make_run, arguments, error, message):
     with pytest.raises(error) as caught:
-        operating_point(made(), **{"target": "defect", **asked})
-    assert words in str(caught.value)
+        operating_point(make_run(), **{"target": "defect", **arguments})
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_a_split_without_an_answer(made, split):
-    run = made()
+def test_a_split_without_predictions(make_run, split):
+    run = make_run()
     path = run.path / f"predictions_{split}.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RunError, match=f"judged no image of the {split} split"):
+    with pytest.raises(RunError, match=f"evaluated no image of the {split} split"):
         operating_point(run, "defect")
 
 
-def test_a_run_of_no_csv_has_no_columns(made):
-    with pytest.raises(DataError, match="in no CSV"):
-        operating_point(made(table=False), "defect", by="kind")
+def test_by_without_a_csv(make_run):
+    with pytest.raises(DataError, match="no CSV lists"):
+        operating_point(make_run(csv=False), "defect", by="kind")
 
 
-@pytest.mark.parametrize("gone", ["val", "test"])
-@pytest.mark.parametrize("left", ["sound", "defect"])
-def test_a_split_of_one_kind(made, gone, left):
-    run = made()
-    path = run.path / f"predictions_{gone}.csv"
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("label", ["sound", "defect"])
+def test_a_split_with_one_class_only(make_run, split, label):
+    run = make_run()
+    path = run.path / f"predictions_{split}.csv"
     lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines[1:] if line.split(",")[1] == left]
-    path.write_text("".join([lines[0], *kept]))
-    with pytest.raises(DataError, match="has no" if left == "sound" else "nothing but"):
+    rows = [line for line in lines[1:] if line.split(",")[1] == label]
+    path.write_text("".join([lines[0], *rows]))
+    with pytest.raises(DataError, match="has no" if label == "sound" else "has only"):
         operating_point(run, "defect")
 
 
-def test_the_page_is_kept_and_nothing_is_overwritten(made, tmp_path):
-    run = made()
-    found = operating_point(run, "defect")
-    folder = found.save()
+def test_save_writes_the_report_and_overwrites_nothing_foreign(make_run, tmp_path):
+    run = make_run()
+    result = operating_point(run, "defect")
+    folder = result.save()
     assert folder == type(folder)("runs/evaluate/cells")
-    assert found.save().name == "cells-2"
-    kept = read_json(folder / "detection.json")
-    assert kept["class"] == "defect"
-    assert "Finding &#x27;defect&#x27;" in (folder / "report.html").read_text() or (
-        "Finding 'defect'" in (folder / "report.html").read_text()
-    )
+    assert result.save().name == "cells-2"
+    assert read_json(folder / "operating_point.json")["class"] == "defect"
+    title = "Operating point for &#x27;defect&#x27;"
+    assert title in (folder / "report.html").read_text()
     with pytest.raises(RunError, match="exists already"):
-        found.save(folder)
-    assert found.save(folder, overwrite=True) == folder
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("years of work")
-    before = snapshot(mine)
-    with pytest.raises(RunError, match="is no run folder"):
-        found.save(mine, overwrite=True)
-    assert snapshot(mine) == before
+        result.save(folder)
+    assert result.save(folder, overwrite=True) == folder
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    before = snapshot(foreign)
+    with pytest.raises(RunError, match="not a run folder"):
+        result.save(foreign, overwrite=True)
+    assert snapshot(foreign) == before
 
 
 def test_a_real_run_and_other_images(shared_run, shared_folder):
-    found = operating_point(shared_run, "across")
-    page = render(found.page)
-    assert "Most wrong" in page
-    # Its own images by another path: of these only the test split may judge.
+    result = operating_point(shared_run, "across")
+    page = render_page(result.page)
+    assert "Misclassified images" in page
+    # Its own images by another path: only their test split may be evaluated.
     again = operating_point(shared_run, "across", data=shared_folder)
     assert again.split == "test"
-    assert again.judged.whole.counts == found.judged.whole.counts
+    assert again.evaluation.overall.counts == result.evaluation.overall.counts
 
 
-def test_most_wrong_images_are_shown(shared_run, monkeypatch):
-    """With the answers turned round, every image is wrong, and is shown."""
-    said = shared_run.predictions("test")
-    turned = replace(said, probs=said.probs[:, ::-1])
-    monkeypatch.setattr(shared_run, "predictions", lambda split: turned)
-    found = operating_point(shared_run, "across")
-    missed, _ = found.page.sections[-1].blocks
-    assert isinstance(missed, Images)
-    assert len(missed.images) == min(12, found.judged.whole.counts.positives)
-    data = found.as_dict()["most_wrong"]
-    assert len(data["missed"]) == found.judged.whole.counts.positives
+def test_misclassified_images_are_shown(shared_run, monkeypatch):
+    """With the classes swapped, every image is misclassified, and shown."""
+    predictions = shared_run.predictions("test")
+    swapped = replace(predictions, probs=predictions.probs[:, ::-1])
+    monkeypatch.setattr(shared_run, "predictions", lambda split: swapped)
+    result = operating_point(shared_run, "across")
+    images, _ = result.page.sections[-1].blocks
+    positives = result.evaluation.overall.counts.positives
+    assert isinstance(images, Images)
+    assert len(images.images) == min(12, positives)
+    data = result.as_dict()["misclassified"]
+    assert len(data["false_negatives"]) == positives
 
 
-def test_shares_are_checked_before_any_run_is_read():
+def test_shares_are_checked_first():
     with pytest.raises(SettingError):
         OperatingPointRequest(target="a", recall=2)
 

@@ -10,9 +10,10 @@ from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import TTA_MODES
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.parse_settings import make_recipe
+from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
-from striate.workflows.train import auto_settings as auto
+from striate.workflows.train import auto_settings
 from striate.workflows.train.resume import resume
 from striate.workflows.train.train import train_recipe
 
@@ -28,13 +29,13 @@ def small():
     )
 
 
-def test_both_are_found_once_and_written_down(digits, tmp_path):
+def test_automatic_batch_size_and_learning_rate_are_recorded(digits, tmp_path):
     words = {"data": "digits", "epochs": 1, "batch_size": "auto", "lr": "auto"}
     run = train_recipe(make_recipe(words), data=digits, out=tmp_path / "a", quiet=True)
     kept = read_settings(tmp_path / "a/args.yaml")
     assert kept["batch_size"] == 32
     assert isinstance(kept["lr"], float)
-    assert kept["lr"] == run.recipe.rate
+    assert kept["lr"] == run.recipe.max_lr
     rows = read_csv(tmp_path / "a/lr_range.csv")
     assert float(rows[0]["lr"]) == pytest.approx(1e-5)
     assert (tmp_path / "a/plots/lr_range.png").stat().st_size > 1000
@@ -45,13 +46,13 @@ def test_both_are_found_once_and_written_down(digits, tmp_path):
     assert "learning rate by range test" in notes
 
 
-def test_finding_out_changes_nothing_else(digits, tmp_path):
-    """A run with the rate found equals one that was given it, to the bit."""
+def test_an_automatic_learning_rate_equals_a_given_one(digits, tmp_path):
+    """A run with an automatic rate is bit-identical to one with the same given rate."""
     words = {"data": "digits", "epochs": 1, "lr": "auto"}
     found = train_recipe(
         make_recipe(words), data=digits, out=tmp_path / "a", quiet=True
     )
-    words["lr"] = found.recipe.rate
+    words["lr"] = found.recipe.max_lr
     given = train_recipe(
         make_recipe(words), data=digits, out=tmp_path / "b", quiet=True
     )
@@ -60,30 +61,32 @@ def test_finding_out_changes_nothing_else(digits, tmp_path):
         assert (found.path / name).read_bytes() == (given.path / name).read_bytes()
 
 
-def test_auto_cannot_come_to_a_run_that_has_begun(digits, tmp_path):
+def test_auto_is_refused_on_resume(digits, tmp_path):
     recipe = Recipe(data="digits", epochs=1)
     train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
-    with pytest.raises(SettingError, match="found out before a run learns"):
+    with pytest.raises(SettingError, match="chosen automatically only before a run"):
         resume(tmp_path / "a", lr="auto", epochs=2, quiet=True)
 
 
-def test_memory_bounds_the_batch(digits, monkeypatch):
+def test_free_memory_limits_the_batch_size(digits, monkeypatch):
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
     model = small()
-    whole = auto.decide(recipe, model, digits)
+    whole = auto_settings.resolve_auto_settings(recipe, model, digits)
     assert whole.recipe.batch_size == 32
-    need = auto._predicted(model, digits, 8)
-    monkeypatch.setattr(auto, "available_bytes", lambda: int(need / auto.MEMORY_SHARE))
-    less = auto.decide(recipe, model, digits)
+    need = auto_settings._peak_bytes(model, digits, 8)
+    monkeypatch.setattr(
+        auto_settings, "available_bytes", lambda: int(need / auto_settings.MEMORY_SHARE)
+    )
+    less = auto_settings.resolve_auto_settings(recipe, model, digits)
     assert less.recipe.batch_size == 8
     assert "not fit" in less.notes[0]
-    monkeypatch.setattr(auto, "available_bytes", lambda: 10)
-    with pytest.raises(SettingError, match="step of 2 images"):
-        auto.decide(recipe, model, digits)
+    monkeypatch.setattr(auto_settings, "available_bytes", lambda: 10)
+    with pytest.raises(SettingError, match="batch of 2 images"):
+        auto_settings.resolve_auto_settings(recipe, model, digits)
 
 
-def test_a_trial_step_has_the_last_word(digits, monkeypatch):
-    """What the prediction overlooks, the step finds."""
+def test_a_trial_step_overrides_the_prediction(digits, monkeypatch):
+    """The step finds what the prediction misses."""
 
     class Greedy(nn.Module):
         def __init__(self):
@@ -96,13 +99,16 @@ def test_a_trial_step_has_the_last_word(digits, monkeypatch):
             return self.inner(x)
 
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
-    monkeypatch.setattr(auto, "_predicted", lambda *_: None)
-    assert auto.decide(recipe, Greedy(), digits).recipe.batch_size == 4
+    monkeypatch.setattr(auto_settings, "_peak_bytes", lambda *_: None)
+    assert (
+        auto_settings.resolve_auto_settings(recipe, Greedy(), digits).recipe.batch_size
+        == 4
+    )
 
 
 @pytest.mark.parametrize("size", ["auto", 32])
-def test_finding_out_takes_the_pieces_of_the_run(digits, monkeypatch, size):
-    """What `--accumulate` makes fit is tried in its pieces: 32 in four of 8."""
+def test_auto_settings_use_the_micro_batches_of_the_run(digits, monkeypatch, size):
+    """With `--accumulate` micro-batches are tested: 32 images as four times 8."""
 
     class Greedy(nn.Module):
         def __init__(self):
@@ -116,14 +122,18 @@ def test_finding_out_takes_the_pieces_of_the_run(digits, monkeypatch, size):
 
     words = {"data": "digits", "batch_size": size, "lr": "auto", "accumulate": 4}
     asked = []
-    monkeypatch.setattr(auto, "_predicted", lambda *given: asked.append(given[2]))
-    found = auto.decide(make_recipe(words).resolved(), Greedy(), digits)
+    monkeypatch.setattr(
+        auto_settings, "_peak_bytes", lambda *given: asked.append(given[2])
+    )
+    found = auto_settings.resolve_auto_settings(
+        make_recipe(words).resolved(), Greedy(), digits
+    )
     assert found.recipe.batch_size == 32
-    assert found.tried
+    assert found.lr_range
     assert asked == ([8] if size == "auto" else [])
 
 
-def test_a_network_that_looks_at_values_is_tried_for_real(digits):
+def test_a_model_that_needs_real_values_is_tested_with_a_step(digits):
     class Looks(nn.Module):
         def __init__(self):
             super().__init__()
@@ -133,12 +143,12 @@ def test_a_network_that_looks_at_values_is_tried_for_real(digits):
             return self.inner(x) * (2.0 if float(x.mean()) > 0 else 1.0)
 
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
-    found = auto.decide(recipe, Looks(), digits)
+    found = auto_settings.resolve_auto_settings(recipe, Looks(), digits)
     assert found.recipe.batch_size == 32
-    assert "a step was tried" in found.notes[0]
+    assert "one step was tested" in found.notes[0]
 
 
-def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
+def test_other_errors_of_the_trial_step_are_raised(digits, monkeypatch):
     class Broken(nn.Module):
         def __init__(self):
             super().__init__()
@@ -148,20 +158,20 @@ def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
             raise RuntimeError("shapes do not fit")
 
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
-    monkeypatch.setattr(auto, "_predicted", lambda *_: None)
+    monkeypatch.setattr(auto_settings, "_peak_bytes", lambda *_: None)
     with pytest.raises(RuntimeError, match="shapes"):
-        auto.decide(recipe, Broken(), digits)
+        auto_settings.resolve_auto_settings(recipe, Broken(), digits)
 
 
-def test_a_number_is_needed_where_nobody_decides():
+def test_an_unresolved_auto_setting_is_an_error():
     with pytest.raises(SettingError, match="lr is not decided"):
-        _ = make_recipe({"data": "digits", "lr": "auto"}).rate
+        _ = make_recipe({"data": "digits", "lr": "auto"}).max_lr
     with pytest.raises(SettingError, match="batch_size is not decided"):
-        _ = make_recipe({"data": "digits", "batch_size": "auto"}).images_a_step
+        _ = make_recipe({"data": "digits", "batch_size": "auto"}).images_per_step
 
 
 @pytest.mark.parametrize("switch", ["dropout", "drop_path"])
-def test_a_switch_without_its_layers_is_refused(digits, tmp_path, switch):
+def test_dropout_without_dropout_layers_is_refused(digits, tmp_path, switch):
     recipe = make_recipe({"data": "digits", "model": "tutorial_gray", switch: 0.1})
     with pytest.raises(SettingError, match="the network has none"):
         train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
@@ -176,8 +186,8 @@ def test_dropout_reaches_the_layers(digits, tmp_path):
     assert model[1].p == 0.0
 
 
-def test_views_and_average_reach_the_judgement(digits, tmp_path):
-    """What is written is what the kept weights say about both views."""
+def test_ema_and_tta_are_used_in_evaluation(digits, tmp_path):
+    """The recorded scores are those of the saved weights with both views."""
     words = {"epochs": 2, "ema": 0.9, "tta": "flip", "lr": 0.01}
     model = small()
     run = striate.train(model, digits, out=tmp_path / "a", quiet=True, **words)

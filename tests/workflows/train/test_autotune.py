@@ -1,7 +1,8 @@
-"""A run's way of computing: asked for, remembered or measured, and written down."""
+"""Autotuning of memory layout, compilation and precision in runs."""
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,12 +17,11 @@ from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.execution import ExecutionConfig
 from striate.engine.throughput import ThroughputMeter
 from striate.models.catalogue import create_model
-from striate.report.progress import Progress
-from striate.run.builders import way_of
+from striate.report.progress import TrainingProgress
+from striate.run.builders import recipe_execution
 from striate.run.recipe import Recipe
-from striate.workflows.train import autotune as speed
-from striate.workflows.train import train as room
-from striate.workflows.train.autotune import Book, laps_of, settle
+from striate.workflows.train import autotune as autotune_module
+from striate.workflows.train.autotune import AutotuneCache, autotune, make_laps
 from striate.workflows.train.resume import resume
 from striate.workflows.train.train import train_recipe
 from support.stopped_runs import ask_before
@@ -33,14 +33,14 @@ HALF = BenchmarkResult(
 
 
 @pytest.fixture
-def chosen(monkeypatch):
-    """Count measurements, each of which finds nchw bf16; every run is long enough."""
+def benchmarks_run(monkeypatch):
+    """Record the benchmarks, each of which returns nchw bf16, also in short runs."""
     asked = []
-    monkeypatch.setattr(speed, "MIN_STEPS", 1)
-    monkeypatch.setattr(speed, "bf16_obstacle", lambda device: "")
-    monkeypatch.setattr(ways, "bf16_obstacle", lambda device: "")
+    monkeypatch.setattr(autotune_module, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(autotune_module, "why_not_bf16", lambda device: "")
+    monkeypatch.setattr(ways, "why_not_bf16", lambda device: "")
     monkeypatch.setattr(
-        speed, "choose_execution", lambda *words: asked.append(words) or HALF
+        autotune_module, "tune", lambda *words: asked.append(words) or HALF
     )
     return asked
 
@@ -49,7 +49,7 @@ def settings(folder, **more):
     return Recipe(data=str(folder), epochs=2, batch_size=8, **more)
 
 
-def test_a_short_run_is_computed_as_usual(shared_run):
+def test_a_short_run_is_not_autotuned(shared_run):
     written = yaml.safe_load((shared_run.path / "args.yaml").read_text())
     found = [written[name] for name in ("layout", "compile", "precision")]
     assert found == ["nhwc", "off", "fp32"]
@@ -57,8 +57,8 @@ def test_a_short_run_is_computed_as_usual(shared_run):
     assert set(shared_run.manifest["speed"]) == {"data", "compute", "optimizer"}
 
 
-def test_the_choice_is_written_down_told_and_remembered(
-    chosen, shared_folder, tmp_path, no_report
+def test_the_result_is_recorded_and_cached(
+    benchmarks_run, shared_folder, tmp_path, no_report
 ):
     run = train_recipe(settings(shared_folder), out=tmp_path / "run", quiet=True)
     written = yaml.safe_load((run.path / "args.yaml").read_text())
@@ -66,39 +66,41 @@ def test_the_choice_is_written_down_told_and_remembered(
     assert found == ["nchw", "off", "bf16"]
     facts = read_json(run.path / "manifest.json")
     assert facts["tuning"] == {"nhwc fp32": 300, "nchw fp32": 200, "nchw bf16": 100}
-    told = "computed in nchw bf16: 3.0 times as fast as nhwc fp32 on this machine"
+    told = "execution: nchw bf16, 3.0 times as fast as nhwc fp32 on this machine"
     assert told in facts["notes"]
     assert facts["speed"]["mfu"] > 0
     again = train_recipe(settings(shared_folder), out=tmp_path / "again", quiet=True)
-    assert len(chosen) == 1
+    assert len(benchmarks_run) == 1
     assert read_json(again.path / "manifest.json")["tuning"] == facts["tuning"]
     best = [run.path / "weights/best.safetensors" for run in (run, again)]
     assert best[0].read_bytes() == best[1].read_bytes()
     larger = replace(settings(shared_folder), batch_size=9)
     train_recipe(larger, out=tmp_path / "larger", quiet=True)
-    assert len(chosen) == 2
+    assert len(benchmarks_run) == 2
 
 
-def test_what_is_asked_for_is_taken(chosen, shared_folder):
+def test_given_settings_are_not_autotuned(benchmarks_run, shared_folder):
     asked_for = {"layout": "nhwc", "compile": "off", "precision": "fp32"}
     recipe = settings(shared_folder, **asked_for)
     data = load_data(shared_folder)
     model = create_model("tutorial_gray", num_classes=2, image_size=8)
-    settled = settle(model, data, recipe)
-    assert (settled.recipe, settled.notes, chosen) == (recipe, [], [])
+    tuned = autotune(model, data, recipe)
+    assert (tuned.recipe, tuned.notes, benchmarks_run) == (recipe, [], [])
 
 
-def test_a_run_goes_on_as_it_began(chosen, shared_folder, no_report, monkeypatch):
-    """To the byte, and without a second measurement, with the cache gone too."""
+def test_a_resumed_run_keeps_its_execution(
+    benchmarks_run, shared_folder, no_report, monkeypatch
+):
+    """To the byte, without a second measurement, also without the cache."""
     recipe = settings(shared_folder, cache="off")
-    whole = train_recipe(recipe, out=room.Path("whole"), quiet=True)
+    whole = train_recipe(recipe, out=Path("whole"), quiet=True)
     with pytest.MonkeyPatch.context() as patch:
         ask_before(3, patch)
         with pytest.raises(InterruptedRunError):
-            train_recipe(recipe, out=room.Path("run"), quiet=True)
-    before = len(chosen)
+            train_recipe(recipe, out=Path("run"), quiet=True)
+    before = len(benchmarks_run)
     monkeypatch.setattr(
-        speed, "choose_execution", lambda *words: pytest.fail("measured again")
+        autotune_module, "tune", lambda *words: pytest.fail("measured again")
     )
     resumed = resume("run", quiet=True)
     assert before == 2
@@ -112,78 +114,77 @@ def test_a_run_goes_on_as_it_began(chosen, shared_folder, no_report, monkeypatch
     assert best[0].read_bytes() == best[1].read_bytes()
 
 
-def test_another_way_makes_a_resumed_run_inexact(shared_folder, no_report):
+def test_another_layout_makes_a_resumed_run_inexact(shared_folder, no_report):
     recipe = settings(shared_folder)
     with pytest.MonkeyPatch.context() as patch:
         ask_before(3, patch)
         with pytest.raises(InterruptedRunError):
-            train_recipe(recipe, out=room.Path("run"), quiet=True)
+            train_recipe(recipe, out=Path("run"), quiet=True)
     resumed = resume("run", quiet=True, layout="nchw")
     assert resumed.manifest["exact"] == "no (layout: nhwc, now nchw)"
 
 
-def test_half_precision_is_refused_before_anything_is_written(
-    refused, shared_folder, monkeypatch
-):
+def test_unsupported_bf16_is_refused(refused, shared_folder, monkeypatch):
     monkeypatch.setattr(ways, "_has_bf16", lambda: False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     said = refused(shared_folder, "--precision", "bf16")
-    assert "bf16 loses here: this processor has no bf16 instructions" in said
+    assert "bf16 is slow here: this processor has no bf16 instructions" in said
     assert "--precision fp32" in said
 
 
-def test_an_open_question_is_answered_as_usual():
-    assert way_of(Recipe(data="digits")) == ExecutionConfig()
-    way = way_of(Recipe(data="digits", compile="on", precision="bf16"))
+def test_default_execution():
+    assert recipe_execution(Recipe(data="digits")) == ExecutionConfig()
+    way = recipe_execution(Recipe(data="digits", compile="on", precision="bf16"))
     assert way == ExecutionConfig(compiled=True, precision="bf16")
 
 
 @pytest.mark.parametrize(
     "damage", ["{", "[]", '{"choices": 3}', '{"choices": {"k": 1}, "peaks": []}']
 )
-def test_a_damaged_book_is_as_none(damage, tmp_path):
+def test_a_damaged_cache_file_counts_as_empty(damage, tmp_path):
     path = tmp_path / "speed.json"
     path.write_text(damage)
-    assert Book(path).choice("k", lambda: HALF) == HALF
-    assert Book(path).choice("k", lambda: pytest.fail("measured again")) == HALF
-    assert Book(path).peak(torch.device("cpu"), "fp32", again=False) > 0
+    assert AutotuneCache(path).benchmark("k", lambda: HALF) == HALF
+    assert (
+        AutotuneCache(path).benchmark("k", lambda: pytest.fail("measured again"))
+        == HALF
+    )
+    assert AutotuneCache(path).peak(torch.device("cpu"), "fp32", again=False) > 0
 
 
-def test_a_book_of_nothing_and_one_that_is_full(tmp_path, monkeypatch):
-    assert Book(None).choice("k", lambda: HALF) == HALF
-    monkeypatch.setattr(speed, "REMEMBERED", 2)
+def test_a_cache_without_file_and_a_full_cache(tmp_path, monkeypatch):
+    assert AutotuneCache(None).benchmark("k", lambda: HALF) == HALF
+    monkeypatch.setattr(autotune_module, "MAX_RESULTS", 2)
     path = tmp_path / "speed.json"
     for key in "abc":
-        Book(path).choice(key, lambda: HALF)
+        AutotuneCache(path).benchmark(key, lambda: HALF)
     assert list(read_json(path)["choices"]) == ["c"]
 
 
-def test_the_largest_peak_stays(tmp_path, monkeypatch):
-    cpu, book = torch.device("cpu"), Book(tmp_path / "speed.json")
+def test_the_largest_peak_is_kept(tmp_path, monkeypatch):
+    cpu, cache = torch.device("cpu"), AutotuneCache(tmp_path / "speed.json")
     found = []
     for measured in (5.0, 3.0, 8.0):
-        monkeypatch.setattr(
-            speed, "measure_peak_flops", lambda *words, now=measured: now
-        )
-        found.append(book.peak(cpu, "fp32", again=True))
-    found.append(Book(tmp_path / "speed.json").peak(cpu, "fp32", again=False))
+        monkeypatch.setattr(autotune_module, "peak", lambda *words, now=measured: now)
+        found.append(cache.peak(cpu, "fp32", again=True))
+    found.append(AutotuneCache(tmp_path / "speed.json").peak(cpu, "fp32", again=False))
     assert found == [5.0, 5.0, 8.0, 8.0]
 
 
-def test_a_network_that_shapes_alone_do_not_run_has_no_share(
-    chosen, shared_folder, monkeypatch
+def test_no_mfu_for_a_model_that_needs_real_values(
+    benchmarks_run, shared_folder, monkeypatch
 ):
     def refuses(*words):
         raise GeometryError("no")
 
     data, recipe = load_data(shared_folder), settings(shared_folder)
     model = create_model("tutorial_gray", num_classes=2, image_size=8)
-    assert laps_of(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
-    monkeypatch.setattr(speed, "audit", refuses)
-    assert laps_of(model, data, recipe, True).peak_flops == 0.0
+    assert make_laps(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
+    monkeypatch.setattr(autotune_module, "audit", refuses)
+    assert make_laps(model, data, recipe, True).peak == 0.0
 
 
-def test_the_progress_line_says_how_fast_and_why(monkeypatch):
+def test_the_progress_line_shows_mfu_and_bottleneck(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -191,9 +192,9 @@ def test_the_progress_line_says_how_fast_and_why(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     moments = iter([0.0, 1.0, 2.0])
-    stream, laps = Terminal(), ThroughputMeter(macs=1_000_000, peak_flops=1e9)
-    words = {"clock": lambda: next(moments), "speed": laps.summary}
-    with Progress(stream=stream, **words) as progress:
+    stream, laps = Terminal(), ThroughputMeter(macs=1_000_000, peak=1e9)
+    words = {"clock": lambda: next(moments), "speed": laps.words}
+    with TrainingProgress(stream=stream, **words) as progress:
         progress.start(epochs=1, steps=10, images=320)
         for step in (1, 2, 3):
             progress.step(1, step, 0.5, 32 * step)

@@ -19,14 +19,14 @@ from striate.core.files import read_csv, read_json
 from striate.data.load import load_data
 from striate.engine.loop import FitConfig, fit
 from striate.metrics import classification as metrics
-from striate.run import predictions as answers
-from striate.run.builders import batch_notes
+from striate.run import predictions as predictions_module
+from striate.run.builders import last_batch_notes
 from striate.workflows.train.train import train_recipe
 from support.images import stripes, write_folder
 
 
 def uneven(*counts):
-    """Classes a, b, … of so many striped images, held in memory."""
+    """Return classes a, b, … with so many striped images, in memory."""
     pixels = [
         stripes(k, 100_000 * k + i) for k, n in enumerate(counts) for i in range(n)
     ]
@@ -52,7 +52,7 @@ class Small(nn.Sequential):
         ((30, 0), "only one class"),
     ],
 )
-def test_too_few_are_refused_with_figures(counts, message):
+def test_too_few_images_are_refused(counts, message):
     with pytest.raises(DataError) as caught:
         load_data(uneven(*counts))
     assert message in str(caught.value)
@@ -68,8 +68,8 @@ def test_an_empty_class_is_listed(tmp_path, striate):
     assert read_json(Path("run/classes.json")) == ["across", "down"]
 
 
-def test_a_class_of_two_is_dealt_or_refused_with_the_way_out(striate, tmp_path):
-    """Which of the two, the images' hashes say; `--exact` always deals it."""
+def test_a_class_of_two_images(striate, tmp_path):
+    """It depends on the hashes of the images; `--exact` always splits it."""
     root = write_folder(tmp_path / "photos", count=30)
     write_folder(root, ("rare",), count=2, seed=3)
     told = [dealt_or_refused(root, seed) for seed in range(12)]
@@ -87,7 +87,7 @@ def test_a_class_of_two_is_dealt_or_refused_with_the_way_out(striate, tmp_path):
 
 
 def dealt_or_refused(root, seed):
-    """Return what a user is told."""
+    """Return the notes for the user."""
     try:
         return "\n".join(load_data(root, seed=seed).warnings)
     except DataError as error:
@@ -97,8 +97,8 @@ def dealt_or_refused(root, seed):
 @pytest.mark.charts
 def test_many_classes(monkeypatch):
     """As 10,000 classes go, with the limits drawn in; those themselves run nightly."""
-    monkeypatch.setattr(answers, "WIDE", 20)
-    monkeypatch.setattr(metrics, "MAX_MATRIX_CLASSES", 20)
+    monkeypatch.setattr(predictions_module, "MAX_PROBABILITY_COLUMNS", 20)
+    monkeypatch.setattr(metrics, "SQUARE", 20)
     check_many_classes(60)
 
 
@@ -124,15 +124,15 @@ def check_many_classes(count):
     assert sum(n for *_, n in score["confused_pairs"]) == round(
         (1 - score["accuracy"]) * count
     )
-    kept, fresh = run.predictions("test"), run.judge(data.subset("test"))
+    kept, fresh = run.predictions("test"), run.predict_subset(data.subset("test"))
     assert (kept.predicted == fresh.predicted).all()
     assert np.allclose(kept.probs.max(1), fresh.probs.max(1), rtol=1e-5)
-    assert (np.count_nonzero(kept.probs, 1) == answers.TOP).all()
+    assert (np.count_nonzero(kept.probs, 1) == predictions_module.TOP_K).all()
     row = read_csv(run.path / "predictions_test.csv")[0]
     assert list(row) == ["path", "label", "pred", "top", "loss"]
     assert row["pred"] in json.loads(row["top"])
     page = (run.path / "report.html").read_text()
-    assert "Most frequent errors on the test split" in page
+    assert "Most frequent errors (test split)" in page
     assert len(page) < 2_000_000
     assert not (run.path / "plots/confusion.png").exists()
 
@@ -140,12 +140,12 @@ def check_many_classes(count):
 # --- a thousand to one
 
 
-def test_a_thousand_to_one(striate, capsys):
+def test_an_imbalance_of_a_thousand_to_one(striate, capsys):
     data = load_data(uneven(2000, 16), seed=1, exact=True)
     (told,) = data.warnings
     assert "imbalanced classes (120:1): a has 1,200 training images, b 10" in told
     thousand = load_data(uneven(4000, 4), exact=True)
-    assert "1,200 to 1: a has 2,400 training images, b 2" in thousand.warnings[-1]
+    assert "(1,200:1): a has 2,400 training images, b 2" in thousand.warnings[-1]
     for weights in ("none", "auto"):
         run = st.train(
             Small(), thousand, epochs=1, class_weights=weights, out=weights, quiet=True
@@ -156,12 +156,12 @@ def test_a_thousand_to_one(striate, capsys):
         assert run.recipe.class_weights == weights
         page = (run.path / "report.html").read_text()
         assert "balanced accuracy" in page
-        assert "1,200 to 1" in page
+        assert "1,200:1" in page
 
 
 @pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
-def test_the_switch_finds_the_rare_class(weights):
-    """Three rare images among a hundred: without it the answer is always `a`."""
+def test_class_weights_find_the_rare_class(weights):
+    """Three rare images among a hundred: without weights, `a` is always predicted."""
     data = load_data(uneven(600, 18), exact=True, seed=3)
 
     def recall(switch):
@@ -199,8 +199,8 @@ BY_SIGN = ([[1.0], [-1.0]], [0.0, 0.0])
 
 
 @pytest.mark.parametrize(("balanced", "best"), [(False, [1, 0]), (True, [1, 1])])
-def test_with_the_switch_epochs_are_judged_by_the_balanced_accuracy(balanced, best):
-    """The second epoch finds the rare image and loses five of nine common ones."""
+def test_class_weights_select_epochs_by_balanced_accuracy(balanced, best):
+    """The second epoch predicts the rare image, but misses five common ones."""
     model = nn.Linear(1, 2)
     batch = torch.tensor([[1.0]] * 4 + [[-1.0]] * 6), torch.tensor([0] * 9 + [1])
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
@@ -231,7 +231,7 @@ class Held:
 
 
 @pytest.mark.parametrize(("size", "batch"), [(33, 8), (33, 32), (3, 2)])
-def test_one_left_over_joins_the_step_before_and_is_told(size, batch):
+def test_a_last_batch_of_one_image_joins_the_one_before(size, batch):
     data = load_data(uneven(40, 40), exact=True, test_fraction=0.2)
     subset = data.subset("train").take(range(size))
     cut = data.__class__(**{**vars(data), "subsets": {**data.subsets, "train": subset}})
@@ -248,10 +248,10 @@ def test_one_left_over_joins_the_step_before_and_is_told(size, batch):
     assert [json.loads(e)["images"] for e in events][-1] == batch + 1
 
 
-def test_even_batches_leave_no_note():
+def test_full_batches_leave_no_note():
     data = load_data(uneven(40, 40), exact=True)
     for size in (1, 2, 6, 48, 60):
-        assert batch_notes(data, st.Recipe(data="x", batch_size=size)) == ()
+        assert last_batch_notes(data, st.Recipe(data="x", batch_size=size)) == ()
 
 
 def test_steps_of_one_image(tmp_path):
@@ -266,7 +266,7 @@ def test_steps_of_one_image(tmp_path):
     assert not Path("two").exists()
 
 
-def test_a_network_with_batch_norm_by_name(refused, tmp_path):
+def test_batch_norm_refuses_steps_of_one_image(refused, tmp_path):
     root = write_folder(tmp_path / "photos", count=20, size=(32, 32), channels=3)
     said = refused(root, "--model", "cifar_resnet20", "--batch-size", "1")
     assert "batch norm needs two images a step" in said
@@ -276,20 +276,20 @@ def test_a_network_with_batch_norm_by_name(refused, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fraction", "split", "val_fraction", "image_size"])
-def test_what_loading_decides_is_not_taken_by_train(name):
+def test_train_refuses_data_settings(name):
     data = load_data(uneven(20, 20))
     with pytest.raises(SettingError, match=f"{name} is decided when images are loaded"):
         st.train(Small(), data, epochs=1, **{name: 1})
 
 
-def test_a_run_writes_down_how_its_data_was_dealt():
+def test_a_run_records_its_split():
     data = load_data(uneven(60, 60), val_fraction=0.3, folds=3, fold=2, fraction=0.5)
     recipe = st.train(Small(), data, epochs=1, out="run", quiet=True).recipe
     assert (recipe.val_fraction, recipe.folds, recipe.fold) == (0.3, 3, 2)
     assert recipe.fraction == 0.5
 
 
-def test_data_that_is_read_already(shared_folder):
+def test_train_with_loaded_data(shared_folder):
     recipe = st.Recipe(data=str(shared_folder), epochs=1, seed=2)
     from striate.run.setup import load_recipe
 

@@ -1,4 +1,4 @@
-"""Fault G1 in a run: what is said, written down and offered, and the three answers."""
+"""NaN in a run (fault G1): the report, and `--on-nonfinite` stop, skip and lower-lr."""
 
 import json
 import math
@@ -46,7 +46,9 @@ def batches_of(run):
     return Batches(subset=subset, preprocess=found.preprocess, batch_size=8)
 
 
-def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
+def test_stop_reports_layer_images_and_next_commands(
+    striate, shared_folder, monkeypatch
+):
     poison(monkeypatch, [5])
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
@@ -54,8 +56,8 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
     assert said.err == (
         "striate: the training loss became nan, first in the images\n"
         f"  images: {bad}\n"
-        "  where: epoch 2, step 2; all of it in run/nonfinite.json\n"
-        "  do:    the last good state is kept; go on from it with one of\n"
+        "  where: epoch 2, step 2; details in run/nonfinite.json\n"
+        "  do:    the last valid state is saved; resume from it with one of\n"
         "         striate train --resume run --on-nonfinite skip\n"
         "         striate train --resume run --on-nonfinite lower-lr\n"
         "         striate train --resume run --lr 0.0015\n"
@@ -67,7 +69,7 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
             "split": "train",
             "what": "the training loss became nan, first in the images",
             "layer": "the images",
-            "answer": "stop",
+            "action": "stop",
             "images": [bad],
         }
     ]
@@ -85,8 +87,10 @@ def events_of(run):
     return [json.loads(line) for line in lines]
 
 
-def test_the_first_choice(striate, shared_folder, monkeypatch):
-    """Stopped, then told to skip: the same bytes as told so from the beginning."""
+def test_skip_after_resume_equals_skip_from_the_start(
+    striate, shared_folder, monkeypatch
+):
+    """Stopped, then resumed with skip: the same bytes as with skip from the start."""
     poison(monkeypatch, [5])
     words = shared_folder, *SETTINGS
     assert striate("train", *words, "--out", "run").code == 1
@@ -101,10 +105,10 @@ def test_the_first_choice(striate, shared_folder, monkeypatch):
     events = events_of("run")
     assert [e["step"] for e in events if e["loss"] is None] == [5]
     assert [e["step"] for e in events] == list(range(12))
-    assert [c["answer"] for c in read_json(Path("run/nonfinite.json"))] == ["skip"]
+    assert [c["action"] for c in read_json(Path("run/nonfinite.json"))] == ["skip"]
 
 
-def test_a_run_that_skips_can_be_stopped(striate, shared_folder, monkeypatch):
+def test_a_run_that_skips_can_be_resumed(striate, shared_folder, monkeypatch):
     poison(monkeypatch, [2, 4, 7])
     words = shared_folder, *SETTINGS, "--on-nonfinite", "skip"
     assert striate("train", *words, "--out", "whole").code == 0
@@ -120,7 +124,7 @@ def test_a_run_that_skips_can_be_stopped(striate, shared_folder, monkeypatch):
     assert [case["step"] for case in cases] == [3, 5, 8]
 
 
-def test_skipping_ends_where_nothing_is_sound(striate, shared_folder, monkeypatch):
+def test_skip_ends_after_ten_batches_in_a_row(striate, shared_folder, monkeypatch):
     poison(monkeypatch, range(100))
     words = shared_folder, *SETTINGS, "--epochs", "9", "--on-nonfinite", "skip"
     said = striate("train", *words, "--out", "run")
@@ -129,8 +133,8 @@ def test_skipping_ends_where_nothing_is_sound(striate, shared_folder, monkeypatc
     assert said.err.count("\nskipped ") + said.err.startswith("skipped ") == 10
 
 
-def test_the_second_choice(striate, shared_folder):
-    """A rate that is far too high is lowered until the run gets through."""
+def test_lower_lr_stops_at_the_smallest_rate(striate, shared_folder):
+    """A rate that is far too high is halved six times."""
     words = shared_folder, *SETTINGS, "--optimizer", "sgd", "--schedule", "constant"
     hot = ("--lr", "1e6")
     assert striate("train", *words, *hot, "--out", "run").code == 1
@@ -138,24 +142,29 @@ def test_the_second_choice(striate, shared_folder):
         "train", *words, *hot, "--on-nonfinite", "lower-lr", "--out", "other"
     )
     assert said.code == 1
-    assert "at 0.015625 of the planned rate" in said.err
-    assert said.err.count("back to the last checkpoint, the rate halved") == 6
+    assert "at 0.015625 of the learning rate" in said.err
+    assert (
+        said.err.count(
+            "restarting from the last checkpoint with half the learning rate"
+        )
+        == 6
+    )
     rates = {row["lr"] for row in read_csv(Path("other/results.csv"))}
     assert rates <= {"15625"}
 
 
-def test_the_second_choice_helps(striate, shared_folder, monkeypatch):
-    """The batch is sound at half the rate: the run gets through, and says how."""
+def test_lower_lr_finishes_the_run(striate, shared_folder, monkeypatch):
+    """At half the rate the loss stays finite, and the run is marked inexact."""
     words = shared_folder, *SETTINGS, "--on-nonfinite", "lower-lr", "--save-every", "0"
     blows = poison_at_full_rate(monkeypatch)
     said = striate("train", *words, "--schedule", "constant", "--out", "run")
     assert said.code == 0
     assert blows == [5]
-    assert "the rate halved" in said.err
+    assert "half the learning rate" in said.err
     events = events_of("run")
     assert [e["lr"] for e in events] == [0.003] * 5 + [0.0015] * 7
     record = read_json(Path("run/manifest.json"))
-    assert record["exact"] == "no (the rate was halved after step 5)"
+    assert record["exact"] == "no (the learning rate was halved after step 5)"
     assert len(read_csv(Path("run/timing.csv"))) == 3
 
 
@@ -179,7 +188,7 @@ def poison_at_full_rate(patch):
     return blows
 
 
-def test_validation_names_its_images(striate, shared_folder, monkeypatch):
+def test_nan_in_validation_names_its_images(striate, shared_folder, monkeypatch):
     poison(monkeypatch, [0], row=1, split="val")
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
@@ -191,11 +200,11 @@ def test_validation_names_its_images(striate, shared_folder, monkeypatch):
     assert sealed.path.name == "step-00000004-epoch-0000"
 
 
-def test_a_whole_batch_is_listed_where_nobody_knows_better(
+def test_the_whole_batch_is_listed_if_the_image_is_unknown(
     striate, shared_folder, monkeypatch
 ):
-    """The cost alone is not finite: five are named, all are written down."""
-    from striate.engine import gradient_accumulation as engine
+    """Only the loss is not finite: five images are printed, all are recorded."""
+    from striate.engine import step as engine
 
     real = engine.total_loss
     monkeypatch.setattr(engine, "total_loss", lambda *words: real(*words) / 0)
@@ -206,8 +215,8 @@ def test_a_whole_batch_is_listed_where_nobody_knows_better(
     assert len(read_json(Path("run/nonfinite.json"))[0]["images"]) == 8
 
 
-def test_weights_that_blow_up_are_not_kept(striate, shared_folder, monkeypatch):
-    """The last update itself was too much: no checkpoint holds what it made."""
+def test_infinite_weights_are_not_saved(striate, shared_folder, monkeypatch):
+    """The last update made the weights infinite: no checkpoint has them."""
     import torch
 
     from striate.engine import stepper as engine

@@ -10,10 +10,10 @@ from striate.core.files import read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.models.catalogue import create_model
-from striate.run.input_sizes import check_sides
 from striate.run.recipe import Recipe
-from striate.workflows.train import train as room
-from striate.workflows.train.autotune import laps_of
+from striate.run.setup import check_image_sizes
+from striate.workflows.train import job
+from striate.workflows.train.autotune import make_laps
 from striate.workflows.train.train import train_recipe
 from support.images import write_folder
 from support.stopped_runs import stopped, whole
@@ -42,7 +42,7 @@ def contents(run):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Sides of what networks are shown, in training and in evaluation."""
+    """Record the image sizes in training and in evaluation."""
     met = {"train": [], "judge": []}
     real = nn.Conv2d.forward
 
@@ -56,7 +56,7 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize("step", [1, 5, 7])
-def test_resumed_in_the_middle_ends_in_the_same_bytes(photos, striate, step):
+def test_resume_is_exact(photos, striate, step):
     run = stopped(photos, step=step, **SETTINGS)
     said = striate("train", "--resume", run, "--quiet")
     assert said.code == 0
@@ -64,7 +64,7 @@ def test_resumed_in_the_middle_ends_in_the_same_bytes(photos, striate, step):
     assert contents(run) == contents(whole(photos, **SETTINGS))
 
 
-def test_small_at_first_and_judged_at_full_size(photos, seen):
+def test_trained_on_small_images_evaluated_at_full_size(photos, seen):
     run = train_recipe(
         Recipe(data=str(photos), batch_size=8, in_chans=1, **SETTINGS), quiet=True
     )
@@ -75,22 +75,22 @@ def test_small_at_first_and_judged_at_full_size(photos, seen):
     assert learned == [16] * 2 * steps + [32] * 2 * steps
     assert set(seen["judge"]) == {32}
     notes = read_json(run.path / "manifest.json")["notes"]
-    assert "images grow: 16×16 in epochs 1–2, 32×32 in epochs 3–4" in notes
+    assert "progressive resizing: 16×16 in epochs 1–2, 32×32 in epochs 3–4" in notes
     seen["judge"].clear()
     run.evaluate()
     st.predict(run, [photos])
     assert set(seen["judge"]) == {32}
 
 
-def test_off_is_the_default_and_changes_no_byte(photos, monkeypatch):
+def test_off_is_the_default(photos, monkeypatch):
     plain = {**SETTINGS, "progressive_resize": 1.0}
     del plain["progressive_resize"]
     one = contents(whole(photos, "one", **plain))
-    monkeypatch.setattr(room, "as_shown", lambda batches, data, recipe: batches)
+    monkeypatch.setattr(job, "resized_batches", lambda batches, data, recipe: batches)
     assert contents(whole(photos, "other", progressive_resize=1.0, **plain)) == one
 
 
-def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
+def test_a_model_of_fixed_size_is_refused(photos, refused):
     said = refused(
         photos,
         "--model",
@@ -100,43 +100,43 @@ def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
         "--progressive-resize",
         ".5",
     )
-    assert "cannot learn from 16×16, as --progressive-resize shows" in said
-    assert "layer fc" in said
+    assert "cannot train on 16×16 images of --progressive-resize" in said
+    assert "layer head" in said
     assert "mobilenet_v2" in said
 
 
-def test_too_small_to_grow_is_refused(striate):
+def test_too_small_images_are_refused(striate):
     said = striate(
         "train", "digits", "--progressive-resize", "0.5", "--model", "cifar_resnet20"
     )
     assert said.code == 2
     assert "images of 8×8 do not grow from 0.5 of it" in said.err
     for wrong in (0, 1.5, -1):
-        with pytest.raises(SettingError, match="grow must be"):
-            Recipe(data="digits", grow=wrong)
+        with pytest.raises(SettingError, match="progressive_resize must be"):
+            Recipe(data="digits", progressive_resize=wrong)
 
 
-def test_heads_that_only_training_has_are_tried_too():
+def test_auxiliary_heads_are_checked_too():
     model = create_model("googlenet", num_classes=3, image_size=128, seed=0)
-    check_sides(model, 3, [(128, 128)], CPU)
+    check_image_sizes(model, 3, [(128, 128)], CPU)
     with pytest.raises(GeometryError) as caught:
-        check_sides(model, 3, [(96, 96)], CPU)
+        check_image_sizes(model, 3, [(96, 96)], CPU)
     assert "aux" in caught.value.where
 
 
-def test_a_blur_that_gets_too_little_is_named():
+def test_a_blur_with_too_small_input_is_named():
     model = create_model("antialiased_resnet18", num_classes=3, image_size=32, seed=0)
     with pytest.raises(GeometryError) as caught:
-        check_sides(model, 3, [(32, 32), (16, 16)], CPU)
+        check_image_sizes(model, 3, [(32, 32), (16, 16)], CPU)
     assert caught.value.where == "layer layer4.0.blur"
 
 
-def test_the_trial_leaves_no_trace():
+def test_the_size_check_leaves_the_model_unchanged():
     model = create_model("mobilenet_v2", num_classes=3, image_size=32, seed=0)
     before = {n: v.clone() for n, v in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
     state = torch.get_rng_state()
-    check_sides(model, 3, [(32, 32), (48, 48)], CPU)
+    check_image_sizes(model, 3, [(32, 32), (48, 48)], CPU)
     assert torch.equal(state, torch.get_rng_state())
     assert modes == [m.training for m in model.modules()]
     after = model.state_dict()
@@ -144,11 +144,11 @@ def test_the_trial_leaves_no_trace():
     assert all(isinstance(p, nn.Parameter) for p in model.parameters())
 
 
-def test_products_are_counted_by_size(monkeypatch):
+def test_macs_by_image_size(monkeypatch):
     data = st.load_data("digits", image_size=32)
     model = create_model("cifar_resnet20", in_chans=1, image_size=32)
     recipe = Recipe(data="digits", batch_size=4, precision="fp32", **SETTINGS)
-    laps = laps_of(model, data, recipe, quiet=True)
+    laps = make_laps(model, data, recipe, quiet=True)
     full, small = laps.macs[-1], laps.macs[0]
     assert laps.macs == (small, small, full, full)
     assert full / small == pytest.approx(4, rel=0.01)

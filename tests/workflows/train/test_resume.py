@@ -1,4 +1,4 @@
-"""`striate train --resume RUN`: what it does, says and refuses (faults A7, A8, A9)."""
+"""`striate train --resume RUN`: exactness, changes and locks (faults A7, A8, A9)."""
 
 import json
 import os
@@ -23,8 +23,8 @@ from striate.core.errors import (
 from striate.core.files import read_json
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.run import lock, manifest
-from striate.run.lock import held
-from striate.workflows.train import train as room
+from striate.run.lock import lock_folder
+from striate.workflows.train import trainer
 from support.images import snapshot, write_folder
 from support.stopped_runs import ask_before, stopped, whole
 
@@ -47,7 +47,7 @@ def contents(run):
     return files | CheckpointStore(run / "weights/last").newest()[0].files
 
 
-def test_it_needs_nothing_else(striate, shared_folder):
+def test_resume_needs_no_other_argument(striate, shared_folder):
     run, expected = stopped(shared_folder), contents(whole(shared_folder))
     before = snapshot(shared_folder)
     said = striate("train", "--resume", "run", "--quiet")
@@ -65,7 +65,7 @@ def test_it_needs_nothing_else(striate, shared_folder):
     assert not (run / ".lock").exists()
 
 
-def test_stopped_again_and_again(striate, shared_folder):
+def test_stopped_and_resumed_several_times(striate, shared_folder):
     run, expected = stopped(shared_folder, step=1), contents(whole(shared_folder))
     for step in (0, 3, 2):
         with pytest.MonkeyPatch.context() as patch:
@@ -73,14 +73,14 @@ def test_stopped_again_and_again(striate, shared_folder):
             said = striate("train", "--resume", "run", "--quiet")
         assert said.code == 130
         assert "stopped on request after step" in said.err
-        assert "go on, exactly: striate train --resume run" in said.err
+        assert "resume exactly with: striate train --resume run" in said.err
     assert striate("train", "--resume", "run", "--quiet").code == 0
     assert contents(run) == expected
-    steps = [sitting["step"] for sitting in read_json(run / "manifest.json")["resumed"]]
+    steps = [session["step"] for session in read_json(run / "manifest.json")["resumed"]]
     assert steps == [1, 1, 4, 6]
 
 
-def test_by_name_and_as_json(striate, shared_folder):
+def test_resume_by_name_and_as_json(striate, shared_folder):
     stopped(shared_folder, "runs/train/mine")
     said = striate("train", "--resume", "mine", "--json")
     assert said.code == 0
@@ -89,16 +89,16 @@ def test_by_name_and_as_json(striate, shared_folder):
     assert (again.json["resumed_at"], again.json["exact"]) == (12, "yes")
 
 
-def test_a_finished_run_says_so(striate, shared_folder):
+def test_a_finished_run_is_unchanged(striate, shared_folder):
     run = whole(shared_folder)
     before = snapshot(run)
     said = striate("train", "--resume", "whole")
     assert said.code == 0
-    assert said.out.startswith("finished: 3 of 3 epochs; nothing is left to do")
+    assert said.out.startswith("already finished: 3 of 3 epochs")
     assert snapshot(run) == before
 
 
-def test_a_finished_run_refuses_what_would_do_nothing(striate, shared_folder):
+def test_settings_without_effect_on_a_finished_run_are_refused(striate, shared_folder):
     run = whole(shared_folder)
     before = snapshot(run)
     said = striate("train", "--resume", "whole", "--lr", "0.5", "--track-norms")
@@ -112,11 +112,11 @@ def test_a_finished_run_refuses_what_would_do_nothing(striate, shared_folder):
     assert snapshot(run) == before
 
 
-def test_killed_while_it_was_judged(striate, shared_folder, monkeypatch):
-    """All is learned, nothing is judged: that is what is left to do."""
+def test_killed_before_the_evaluation(striate, shared_folder, monkeypatch):
+    """Training is finished, the evaluation is missing: resume does that."""
     expected = contents(whole(shared_folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_conclude", lambda *_: 1 / 0)
+        patch.setattr(trainer, "_finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             whole(shared_folder, "run")
     assert not Path("run/scores.json").exists()
@@ -125,19 +125,19 @@ def test_killed_while_it_was_judged(striate, shared_folder, monkeypatch):
     assert contents(Path("run")) == expected
 
 
-def test_from_python(shared_folder):
+def test_resume_from_python(shared_folder):
     run, expected = stopped(shared_folder), contents(whole(shared_folder))
-    told = []
-    done = st.resume("run", begun=told.append, quiet=True)
+    infos = []
+    done = st.resume("run", on_resume=infos.append, quiet=True)
     assert done.scores["test"]["count"] == 7
-    assert told[0].at.step == 6
-    assert told[0].exact == "yes"
+    assert infos[0].state.step == 6
+    assert infos[0].exact == "yes"
     assert contents(run) == expected
 
 
-def test_the_run_that_comes_back_is_done(shared_folder, monkeypatch):
-    """The report reads the manifest, which then says that the run is at work."""
-    monkeypatch.setattr(room, "write_report", lambda run: run.manifest["status"])
+def test_the_returned_run_is_done(shared_folder, monkeypatch):
+    """The report reads the manifest while its status is still running."""
+    monkeypatch.setattr(trainer, "write_report", lambda run: run.manifest["status"])
     recipe = st.Recipe(data=str(shared_folder), epochs=1, batch_size=8)
     done = st.train_recipe(recipe, out=Path("one"), quiet=True)
     assert done.manifest == read_json(Path("one/manifest.json"))
@@ -156,7 +156,7 @@ class Mine(nn.Module):
         return self.dense(self.drop(x.flatten(1)))
 
 
-def test_a_network_and_images_of_the_users_own(shared_folder, striate):
+def test_resume_with_the_users_own_model_and_data(shared_folder, striate):
 
     def data():
         return st.load_data(shared_folder)
@@ -174,19 +174,19 @@ def test_a_network_and_images_of_the_users_own(shared_folder, striate):
     assert contents(Path("run")) == contents(Path("whole"))
 
 
-def test_the_random_state_is_given_back(shared_folder):
+def test_the_random_state_is_restored(shared_folder):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     st.resume(stopped(shared_folder), quiet=True)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# --- A7: who feeds the run does not matter
+# --- A7: data loading does not matter
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_other_decoding_threads(striate, shared_folder, monkeypatch, threads):
-    """Images come through as many threads as the machine has; none may matter."""
+    """The number of decoding threads must not change the result."""
     run, expected = stopped(shared_folder), contents(whole(shared_folder))
     monkeypatch.setattr(os, "cpu_count", lambda: int(threads))
     said = striate("train", "--resume", "run")
@@ -194,7 +194,7 @@ def test_other_decoding_threads(striate, shared_folder, monkeypatch, threads):
     assert contents(run) == expected
 
 
-# --- A8: what cannot be exact says so
+# --- A8: inexact runs give the reason
 
 
 def exactness(said):
@@ -215,7 +215,7 @@ def test_another_thread_count(striate, shared_folder):
 
 
 def test_once_inexact_always_inexact(striate, shared_folder):
-    """Going on with the old threads does not mend what other threads computed."""
+    """Resuming with the old thread count does not make the run exact again."""
 
     stopped(shared_folder)
     torch.set_num_threads(2)
@@ -245,26 +245,26 @@ def test_other_versions_and_another_processor(striate, shared_folder, monkeypatc
 
 
 def test_another_device(striate, shared_folder, monkeypatch):
-    """Only told: no test machine has one."""
-    from striate.workflows.train import resume as room
+    """Without a real one: no test machine has a GPU."""
+    from striate.workflows.train import resume as resume_module
 
     stopped(shared_folder)
     monkeypatch.setattr(
-        room.devices, "select_device", lambda name: torch.device("cuda")
+        resume_module.devices, "choose", lambda name: torch.device("cuda")
     )
-    monkeypatch.setattr(room, "place", lambda *_: None)
-    monkeypatch.setattr(room, "run_in", lambda *_: 1 / 0)
+    monkeypatch.setattr(resume_module, "prepare_model", lambda *_: None)
+    monkeypatch.setattr(resume_module, "train_in_folder", lambda *_: 1 / 0)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Some GPU")
-    told = []
+    infos = []
     with pytest.raises(ZeroDivisionError):
-        st.resume("run", begun=told.append)
-    assert "device: cpu, now cuda" in told[0].exact
-    assert "now Some GPU" in told[0].exact
-    assert "cuda adds in an order that varies" in told[0].exact
+        st.resume("run", on_resume=infos.append)
+    assert "device: cpu, now cuda" in infos[0].exact
+    assert "now Some GPU" in infos[0].exact
+    assert "cuda adds numbers in an order that varies" in infos[0].exact
 
 
 def test_other_settings(striate, shared_folder):
-    """They may change, are written down, and are told."""
+    """They may change, are recorded, and are printed."""
     stopped(shared_folder)
     said = striate("train", "--resume", "run", "--epochs", "5", "--lr", "0.001")
     assert exactness(said) == "no (epochs: 3, now 5; lr: 0.003, now 0.001)"
@@ -289,8 +289,8 @@ def test_a_finished_run_can_be_made_longer(striate, shared_folder):
     assert len(rows) == 5
 
 
-def test_made_longer_and_stopped_it_shows_no_old_figures(striate, shared_folder):
-    """The best weights may be others by then than those that were judged."""
+def test_extending_a_run_removes_its_old_evaluation(striate, shared_folder):
+    """The best weights may have changed since the evaluation."""
     run = whole(shared_folder)
     (run / "report.html").write_text("old")
     (run / "plots").mkdir(exist_ok=True)
@@ -325,14 +325,14 @@ def test_made_longer_and_stopped_it_shows_no_old_figures(striate, shared_folder)
         ("val-fraction", "0.3"),
     ],
 )
-def test_settings_that_make_it_another_run(striate, shared_folder, flag, value):
+def test_fixed_settings_cannot_change(striate, shared_folder, flag, value):
     run = stopped(shared_folder)
     before = snapshot(run)
     said = striate("train", "--resume", "run", f"--{flag}", value)
     assert said.code == 2
     assert f"cannot become {value}" in said.err or "cannot become (16, 16)" in said.err
     assert f"where: --{flag}" in said.err
-    assert "train anew without --resume" in said.err
+    assert "train a new run without --resume" in said.err
     assert snapshot(run) == before
 
 
@@ -344,7 +344,7 @@ def test_settings_that_make_it_another_run(striate, shared_folder, flag, value):
         ("optimizer: adamw", "optimizer: sgd"),
     ],
 )
-def test_edited_settings_that_make_it_another_run(shared_folder, was, becomes):
+def test_fixed_settings_cannot_be_edited(shared_folder, was, becomes):
     run = stopped(shared_folder)
     text = (run / "args.yaml").read_text()
     assert f"\n{was}" in text
@@ -367,7 +367,7 @@ def test_edited_settings_that_make_it_another_run(shared_folder, was, becomes):
         ["--config", "a.yaml"],
     ],
 )
-def test_flags_that_a_resumed_run_has_already(striate, words):
+def test_flags_that_resume_refuses(striate, words):
     said = striate("train", *words, "--resume", "run")
     assert said.code == 2
     assert "a run that is resumed has its own" in said.err
@@ -389,7 +389,7 @@ def row(run, split):
     return next(Path(r["path"]) for r in rows if r["split"] == split)
 
 
-def test_added_images_are_told_and_not_used(striate, photos):
+def test_added_images_are_noted_and_not_used(striate, photos):
     run, expected = stopped(photos), contents(whole(photos))
     shutil.copy(photos / "across/00.png", photos / "across/new.png")
     said = striate("train", "--resume", "run", "--quiet")
@@ -400,7 +400,7 @@ def test_added_images_are_told_and_not_used(striate, photos):
     assert contents(run) == expected
 
 
-def test_removed_and_changed_images_are_told(striate, photos):
+def test_removed_and_changed_images_are_noted(striate, photos):
     run = stopped(photos)
     gone, other = row(run, "train"), row(run, "test")
     (photos / gone).unlink()
@@ -422,7 +422,7 @@ def test_many_changes_are_counted(striate, photos):
     assert "across/02.png and 5 more" in said.out
 
 
-def test_a_class_that_is_gone(striate, photos):
+def test_a_removed_class_is_refused(striate, photos):
     run = stopped(photos)
     before = snapshot(run)
     write_folder(photos, ("third",), 5)
@@ -433,7 +433,7 @@ def test_a_class_that_is_gone(striate, photos):
     assert snapshot(run) == before
 
 
-def test_images_that_are_nowhere(striate, photos):
+def test_missing_images_are_refused(striate, photos):
     run = stopped(photos)
     before = snapshot(run)
     shutil.rmtree(photos)
@@ -450,7 +450,7 @@ def newest(run):
     return CheckpointStore(run / "weights/last").newest()[0].path
 
 
-def test_a_damaged_checkpoint_is_named_and_passed_over(striate, shared_folder):
+def test_a_damaged_checkpoint_is_named_and_skipped(striate, shared_folder):
     run, expected = stopped(shared_folder), contents(whole(shared_folder))
     (newest(run) / "optimizer.safetensors").write_bytes(b"?")
     said = striate("train", "--resume", "run", "--quiet")
@@ -461,20 +461,20 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(striate, shared_folder):
     assert contents(run) == expected
 
 
-def test_no_sound_checkpoint(striate, shared_folder):
+def test_no_valid_checkpoint(striate, shared_folder):
     run = stopped(shared_folder)
     for path in run.glob("weights/last/step-*/state.json"):
         path.unlink()
     before = snapshot(run)
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
-    assert "no checkpoint is sound:\n  step-00000006-epoch-0001: state.json" in said.err
-    assert "begin anew: --out run --overwrite" in said.err
+    assert "no checkpoint is valid:\n  step-00000006-epoch-0001: state.json" in said.err
+    assert "start again: --out run --overwrite" in said.err
     assert snapshot(run) == before
 
 
 @pytest.mark.parametrize("how", ["edited", "cut", "gone"])
-def test_a_journal_that_someone_changed(striate, shared_folder, how):
+def test_an_edited_csv_log_makes_the_run_inexact(striate, shared_folder, how):
     run = stopped(shared_folder)
     path = run / "events.jsonl"
     text = path.read_text()
@@ -488,7 +488,7 @@ def test_a_journal_that_someone_changed(striate, shared_folder, how):
 
 
 @pytest.mark.parametrize("name", ["args.yaml", "manifest.json", "everything"])
-def test_stopped_before_it_had_begun(striate, shared_folder, name):
+def test_stopped_before_the_run_folder_was_complete(striate, shared_folder, name):
     run = stopped(shared_folder)
     if name == "everything":
         shutil.rmtree(run)
@@ -500,7 +500,7 @@ def test_stopped_before_it_had_begun(striate, shared_folder, name):
 
 
 def test_stopped_before_its_first_checkpoint(striate, shared_folder):
-    """Nothing was learned, so it begins, with the settings it was given."""
+    """It starts again with its own settings."""
     run = stopped(shared_folder, lr=0.01)
     expected = contents(whole(shared_folder, lr=0.01))
     shutil.rmtree(run / "weights")
@@ -518,14 +518,14 @@ def test_stopped_before_its_first_checkpoint(striate, shared_folder):
     (run / "figures").rmdir()
     assert not list(run.glob(".manifest*"))
     assert (
-        "note: the run was stopped before it had learned anything; it begins"
+        "note: the run was stopped before its first checkpoint; it starts again"
         in said.out
     )
     assert contents(run) == expected
 
 
 @pytest.mark.parametrize("gone", ["weights/last", "weights"])
-def test_what_was_learned_is_not_cleared(striate, shared_folder, gone):
+def test_a_trained_run_is_never_cleared(striate, shared_folder, gone):
     """Without a checkpoint a run may still be finished, and its folder hold notes."""
     run = whole(shared_folder, "run")
     shutil.rmtree(run / gone)
@@ -534,18 +534,20 @@ def test_what_was_learned_is_not_cleared(striate, shared_folder, gone):
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
     assert "no checkpoint is in weights/last, but the run is finished" in said.err
-    assert "begin anew: --out run --overwrite" in said.err
+    assert "start again: --out run --overwrite" in said.err
     assert snapshot(run) == before
 
 
-def test_what_a_kill_left_is_cleared(shared_folder, monkeypatch):
+def test_partial_files_are_removed(shared_folder, monkeypatch):
     run = stopped(shared_folder)
     left = [".manifest.json.0123abcd", "weights/.best.safetensors.0123abcd"]
     for name in left:
         (run / name).write_text("half")
     (run / "weights/last/.step-00000009-epoch-0001.0123abcd").mkdir()
     (run / ".mine").write_text("kept")
-    monkeypatch.setattr("striate.workflows.train.resume.run_in", lambda *_: 1 / 0)
+    monkeypatch.setattr(
+        "striate.workflows.train.resume.train_in_folder", lambda *_: 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         st.resume("run")
     hidden = {str(path.relative_to(run)) for path in run.rglob(".*")}
@@ -557,8 +559,8 @@ def test_what_a_kill_left_is_cleared(shared_folder, monkeypatch):
 
 HOLD = """
 import pathlib, sys
-from striate.run.lock import held
-with held(pathlib.Path(sys.argv[1])):
+from striate.run.lock import lock_folder
+with lock_folder(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -581,9 +583,7 @@ def other_process():
         process.communicate(timeout=60)
 
 
-def test_a_second_process_is_refused_and_told_who(
-    striate, shared_folder, other_process
-):
+def test_a_second_process_is_refused(striate, shared_folder, other_process):
     run = stopped(shared_folder)
     process = other_process(run)
     before = snapshot(run)
@@ -600,21 +600,24 @@ def test_a_second_process_is_refused_and_told_who(
     assert striate("train", "--resume", "run", "--quiet").code == 0
 
 
-def test_two_sittings_in_one_process(shared_folder):
+def test_two_resumes_in_one_process(shared_folder):
     run = stopped(shared_folder)
-    with held(run), pytest.raises(RunError, match=f"process {os.getpid()} on"):
+    with lock_folder(run), pytest.raises(RunError, match=f"process {os.getpid()} on"):
         st.resume(run)
 
 
-def test_a_lock_that_says_nothing_yet(shared_folder, monkeypatch):
+def test_an_empty_lock_file(shared_folder, monkeypatch):
     run = stopped(shared_folder)
-    with held(run):
+    with lock_folder(run):
         (run / ".lock").write_text("")
-        with pytest.raises(RunError, match="in use by another process"), held(run):
+        with (
+            pytest.raises(RunError, match="in use by another process"),
+            lock_folder(run),
+        ):
             pass
 
 
-def test_a_lock_taken_away_while_one_waits(tmp_path, monkeypatch):
+def test_a_lock_file_removed_while_waiting(tmp_path, monkeypatch):
     """The name may mean another file by the time the lock is got."""
     real, met = lock.fcntl.flock, []
 
@@ -625,7 +628,7 @@ def test_a_lock_taken_away_while_one_waits(tmp_path, monkeypatch):
         real(handle, how)
 
     monkeypatch.setattr(lock.fcntl, "flock", late)
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         assert len(met) == 2
         assert read_json(tmp_path / ".lock")["pid"] == os.getpid()
     assert os.listdir(tmp_path) == []
@@ -653,31 +656,34 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, pid, host, refused):
     named = {"pid": pid, "host": host or socket.gethostname()}
     (tmp_path / ".lock").write_text(json.dumps(named))
     if refused:
-        with pytest.raises(RunError, match="in use by process 1 on"), held(tmp_path):
+        with (
+            pytest.raises(RunError, match="in use by process 1 on"),
+            lock_folder(tmp_path),
+        ):
             pass
     else:
-        with held(tmp_path):
+        with lock_folder(tmp_path):
             pass
 
 
-def test_the_process_of_another_user_lives(monkeypatch):
+def test_a_process_of_another_user_is_alive(monkeypatch):
     def refuse(pid, number):
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert lock._lives(1)
+    assert lock._is_alive(1)
 
 
-def test_a_folder_that_cannot_be_locked_says_why(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
     def broken(handle, how):
         raise OSError(lock.errno.EIO, "Input/output error")
 
     monkeypatch.setattr(lock.fcntl, "flock", broken)
     with pytest.raises(StorageError, match="an input/output error"):
-        lock._take(tmp_path / ".lock")
+        lock._acquire(tmp_path / ".lock")
 
 
-def test_overwriting_takes_everything_but_the_lock(shared_folder):
+def test_overwrite_removes_all_but_the_lock(shared_folder):
     run = stopped(shared_folder)
     (run / "mine").mkdir()
     st.train_recipe(
@@ -690,7 +696,7 @@ def test_overwriting_takes_everything_but_the_lock(shared_folder):
     assert len((run / "results.csv").read_text().splitlines()) == 2
 
 
-def test_an_empty_folder_is_as_good_as_none(shared_folder, striate):
+def test_an_empty_folder_can_be_used(shared_folder, striate):
     Path("empty").mkdir()
     Path("empty/.manifest.json.0123abcd").write_text("{")
     said = striate("train", shared_folder, "--out", "empty", "--epochs", "1")
@@ -702,7 +708,7 @@ def test_an_empty_folder_is_as_good_as_none(shared_folder, striate):
     assert "the run folder exists already" in said.err
 
 
-def test_resume_of_settings_that_are_none(shared_folder):
+def test_invalid_settings_on_resume(shared_folder):
     stopped(shared_folder)
     with pytest.raises(SettingError):
         st.resume("run", epochs=0)

@@ -41,7 +41,7 @@ SAME = (
 
 @pytest.fixture
 def lazily(monkeypatch):
-    """Let no set be held: neither in memory nor in the cache."""
+    """Let all images be decoded lazily: neither memory nor cache has room."""
     hold_nothing(monkeypatch)
 
 
@@ -62,21 +62,21 @@ def contents(run):
 
 
 def resumed(data, step=5, **settings):
-    """Stop a run, let it go on, and hold it against one that was never stopped."""
+    """Stop and resume a run; compare it with an uninterrupted one."""
     run, expected = stopped(data, step=step, **settings), whole(data, **settings)
     middle = CheckpointStore(run / "weights/last").newest()[0].path.name
     assert middle.startswith(f"step-{step:08d}-epoch-0001")
-    told = []
-    done = st.resume(run, begun=told.append, quiet=True)
-    assert told[0].exact == "yes"
-    assert told[0].at.batch > 0
+    infos = []
+    done = st.resume(run, on_resume=infos.append, quiet=True)
+    assert infos[0].exact == "yes"
+    assert infos[0].state.batch > 0
     assert read_json(run / "manifest.json")["exact"] == "yes"
     assert contents(run) == contents(expected)
     return done
 
 
 MIXED = {"mixup": 0.4, "cutmix": 1.0}
-WAYS = {
+SETTINGS = {
     "six": {"augment": "six"},
     "mixed": {"augment": "six", **MIXED},
     "mixed, sharp targets": {**MIXED, "label_smoothing": 0.0},
@@ -97,9 +97,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_each_way_of_feeding(shared_folder, way):
-    resumed(shared_folder, **WAYS[way])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_resume_is_exact(shared_folder, name):
+    resumed(shared_folder, **SETTINGS[name])
 
 
 LAZILY = {
@@ -112,34 +112,34 @@ LAZILY = {
 
 # Each epoch starts its processes anew, so only what draws most runs at every commit.
 WITH_WORKERS = [
-    pytest.param(way, 2, marks=() if way == "mixed" else pytest.mark.slow)
-    for way in LAZILY
+    pytest.param(name, 2, marks=() if name == "mixed" else pytest.mark.slow)
+    for name in LAZILY
 ]
 
 
 @pytest.mark.parametrize(
-    ("way", "workers"), [*((way, 0) for way in LAZILY), *WITH_WORKERS]
+    ("name", "workers"), [*((name, 0) for name in LAZILY), *WITH_WORKERS]
 )
-def test_decoded_when_wanted(lazily, shared_folder, way, workers):
-    done = resumed(shared_folder, cache="off", workers=workers, **LAZILY[way])
+def test_resume_with_lazily_decoded_images(lazily, shared_folder, name, workers):
+    done = resumed(shared_folder, cache="off", workers=workers, **LAZILY[name])
     assert isinstance(done.data.subset("train").pixels, LazyPixels)
 
 
-def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
-    """Where images wait changes no bit of them, and is no other circumstance."""
+def test_resume_without_the_cache(shared_folder, monkeypatch):
+    """Cached and decoded images are identical, so the run stays exact."""
     run = stopped(shared_folder, augment="six", **MIXED)
     expected = contents(whole(shared_folder, augment="six", **MIXED))
     hold_nothing(monkeypatch)
-    told = []
-    st.resume(run, begun=told.append, quiet=True, cache="off", workers=2)
-    assert told[0].exact == "yes"
+    infos = []
+    st.resume(run, on_resume=infos.append, quiet=True, cache="off", workers=2)
+    assert infos[0].exact == "yes"
     found = contents(run)
     assert found.pop("args.yaml") != expected.pop("args.yaml")
     assert found == expected
 
 
 @pytest.mark.parametrize(
-    ("way", "workers"),
+    ("name", "workers"),
     [
         ("plain", 0),
         ("mixed", 0),
@@ -147,32 +147,32 @@ def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
         ("mixed", 2),
     ],
 )
-def test_streamed_shards(streamed, tmp_path, way, workers):
+def test_resume_with_streamed_shards(streamed, tmp_path, name, workers):
     folder = write_shards(tmp_path / "shards")
-    done = resumed(folder, step=14, workers=workers, **LAZILY[way])
+    done = resumed(folder, step=14, workers=workers, **LAZILY[name])
     assert done.data.subset("train").blocks
 
 
-def test_shards_named_as_seen_from_here(streamed, tmp_path):
+def test_resume_with_a_relative_shard_pattern(streamed, tmp_path):
     """`split.csv` has paths that mean the same when they are read again."""
     write_shards(tmp_path / "shards")
     resumed("shards/p-{000..003}.tar", step=14)
 
 
-def test_streamed_and_then_held(streamed, tmp_path, monkeypatch):
-    """Held images are shown in another order, which is told."""
+def test_shards_held_in_memory_make_the_run_inexact(streamed, tmp_path, monkeypatch):
+    """In memory the order is another one, so the run is inexact."""
     folder = write_shards(tmp_path / "shards")
     run = stopped(folder, step=14)
-    monkeypatch.setattr(shards, "MOST_HELD", 10**6)
-    told = []
-    st.resume(run, begun=told.append, quiet=True)
+    monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 10**6)
+    infos = []
+    st.resume(run, on_resume=infos.append, quiet=True)
     reason = "order: shard by shard, now image by image"
-    assert told[0].exact == f"no ({reason})"
-    assert read_json(run / "manifest.json")["exact"] == told[0].exact
+    assert infos[0].exact == f"no ({reason})"
+    assert read_json(run / "manifest.json")["exact"] == infos[0].exact
 
 
-def test_another_shard(streamed, tmp_path):
-    """Shards are dealt by content: what was added is learned from, and that is told."""
+def test_an_added_shard_makes_the_run_inexact(streamed, tmp_path):
+    """Shards are split by content, so images of a new shard are used."""
     folder = write_shards(tmp_path / "shards")
     run = stopped(folder, step=14)
     with tarfile.open(folder / "p-004.tar", "w") as tar:
@@ -181,14 +181,14 @@ def test_another_shard(streamed, tmp_path):
             payload = encoded(pil_image(stripes(i % 2, 9000 + i)))
             add(tar, f"{kind}-{i}.png", payload)
             add(tar, f"{kind}-{i}.cls", kind.encode())
-    told = []
-    st.resume(run, begun=told.append, quiet=True)
-    assert told[0].exact.startswith("no (images: ")
-    assert "now 0 removed and 4 changed" in told[0].exact
+    infos = []
+    st.resume(run, on_resume=infos.append, quiet=True)
+    assert infos[0].exact.startswith("no (images: ")
+    assert "now 0 removed and 4 changed" in infos[0].exact
 
 
-def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
-    """An image that was lost for a while is another circumstance nobody can see."""
+def test_unreadable_images_make_the_run_inexact(lazily, tmp_path, capsys):
+    """An image that was missing for a while cannot be found later."""
     photos = write_folder(tmp_path / "photos", count=20)
     split = whole(photos, out="whole")
     gone = next(
@@ -213,20 +213,20 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
         with pytest.raises(InterruptedRunError):
             whole(photos, out="run", cache="off")
     reason = f"1 of the images could not be read, first {gone}"
-    assert f"{reason}; others of their batches were shown instead" in (
+    assert f"{reason}; other images of their batches were used instead" in (
         capsys.readouterr().err
     )
-    told = []
-    st.resume("run", begun=told.append, quiet=True)
-    assert told[0].exact == f"no ({reason})"
+    infos = []
+    st.resume("run", on_resume=infos.append, quiet=True)
+    assert infos[0].exact == f"no ({reason})"
     assert read_json(Path("run/manifest.json"))["exact"] == f"no ({reason})"
 
 
-# --- the first batches left out
+# --- skipping the first batches of an epoch
 
 
 class Counting(LazyPixels):
-    """Notes which images are decoded."""
+    """Records which images are decoded."""
 
     def decode_batch(self, index):
         self.seen = [*getattr(self, "seen", []), *index.tolist()]
@@ -234,10 +234,12 @@ class Counting(LazyPixels):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("way", ["plain", "six", "crops"])
-def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkeypatch):
-    run = Run(whole(shared_folder, cache="off", epochs=1, **LAZILY[way]))
-    margin = 1.25 if "crop" in LAZILY[way] else 1.0
+@pytest.mark.parametrize("name", ["plain", "six", "crops"])
+def test_skipped_batches_are_not_decoded(
+    lazily, shared_folder, name, workers, monkeypatch
+):
+    run = Run(whole(shared_folder, cache="off", epochs=1, **LAZILY[name]))
+    margin = 1.25 if "crop" in LAZILY[name] else 1.0
     data = run.read_again(margin=margin)
     subset = data.subset("train")
     for pixels in filter(None, (subset.pixels, subset.larger)):
@@ -263,12 +265,12 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
         assert sorted(held.seen) == sorted(wanted)
 
 
-def test_moved_images_come_from_a_tape(shared_folder):
-    """The way of `moved by whole pixels` above is the one it is meant to be."""
+def test_pixel_shifts_are_cut_from_padded_images(shared_folder):
+    """The name of `moved by whole pixels` above is the one it is meant to be."""
     data = st.load_data(shared_folder)
     views = AugmentPipeline(
         subset=data.subset("train"),
         preprocess=data.preprocess,
-        augment=st.Recipe(data="x", **WAYS["moved by whole pixels"]).augmentation,
+        augment=st.Recipe(data="x", **SETTINGS["moved by whole pixels"]).augmentation,
     )
     assert views.shift_buffer is not None

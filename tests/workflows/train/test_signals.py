@@ -53,7 +53,7 @@ def hidden(run):
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
 )
-def test_asked_once_it_saves_and_goes(forks, shared_folder, tmp_path, number, code):
+def test_one_signal_saves_and_stops(forks, shared_folder, tmp_path, number, code):
     run, images = tmp_path / "run", snapshot(shared_folder)
     pid = forks.start(*words(shared_folder, run))
     until(lambda: steps(run) > 6)
@@ -62,7 +62,7 @@ def test_asked_once_it_saves_and_goes(forks, shared_folder, tmp_path, number, co
     assert forks.end(pid) == code
     said = forks.said.read_text()
     assert "stopped on request after step " in said
-    assert f"go on, exactly: striate train --resume {run}" in said
+    assert f"resume exactly with: striate train --resume {run}" in said
     assert "Traceback" not in said
     assert steps(run) >= before
     assert read_json(run / "manifest.json")["status"] == "stopped"
@@ -70,7 +70,7 @@ def test_asked_once_it_saves_and_goes(forks, shared_folder, tmp_path, number, co
     assert snapshot(shared_folder) == images
 
 
-def test_what_is_saved_can_be_read(forks, shared_folder, tmp_path):
+def test_the_saved_state_can_be_read(forks, shared_folder, tmp_path):
     path = tmp_path / "run"
     pid = forks.start(*words(shared_folder, path), hold=tmp_path / "held")
     until((tmp_path / "held").exists)
@@ -85,12 +85,12 @@ def test_what_is_saved_can_be_read(forks, shared_folder, tmp_path):
     assign_weights(
         run.model, tensors_from_bytes(sealed.files["model.safetensors"], "x"), "x"
     )
-    with pytest.raises(RunError, match="the test split was not judged"):
+    with pytest.raises(RunError, match="the test split was not evaluated"):
         run.predictions("test")
 
 
-def test_asked_twice_it_goes_at_once(forks, shared_folder, tmp_path):
-    """The second Ctrl-C waits until the first was heard: two at once would be one."""
+def test_a_second_signal_stops_at_once(forks, shared_folder, tmp_path):
+    """The second Ctrl-C waits until the first was handled."""
     run, held = tmp_path / "run", tmp_path / "held"
     pid = forks.start(*words(shared_folder, run), hold=held)
     until(held.exists)
@@ -106,8 +106,8 @@ def test_asked_twice_it_goes_at_once(forks, shared_folder, tmp_path):
     assert manifest["reason"] == "KeyboardInterrupt()"
 
 
-def test_a_terminal_that_closes(forks, shared_folder, tmp_path):
-    """The system says so by SIGHUP, and takes away the place to write to."""
+def test_a_closed_terminal(forks, shared_folder, tmp_path):
+    """The system sends SIGHUP, and the output can no longer be written."""
     run, shown = tmp_path / "run", []
     mine, theirs = pty.openpty()
     pid = forks.start(*words(shared_folder, run), terminal=os.ttyname(theirs))
@@ -127,8 +127,8 @@ def test_a_terminal_that_closes(forks, shared_folder, tmp_path):
     assert read_json(run / "manifest.json")["status"] == "stopped"
 
 
-def test_a_parent_that_is_killed(forks, shared_folder, tmp_path):
-    """Nobody reads any more; the run is no worse for it, and ends by itself."""
+def test_a_killed_parent_process(forks, shared_folder, tmp_path):
+    """The output is no longer read; the run still finishes."""
     run, held = tmp_path / "run", tmp_path / "held"
     parent = forks.start(*words(shared_folder, run, 3), parent=True, hold=held)
     until(held.exists)
@@ -155,7 +155,7 @@ def handlers():
         signal.signal(number, handler)
 
 
-def test_what_is_ignored_stays_ignored(handlers):
+def test_ignored_signals_stay_ignored(handlers):
     """`nohup` means it."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with catch_stop_signals() as asked:
@@ -165,7 +165,7 @@ def test_what_is_ignored_stays_ignored(handlers):
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
-def test_a_terminal_says_twice_that_it_closes(handlers):
+def test_a_closing_terminal_sends_sighup_twice(handlers):
     """The shell and the system both send SIGHUP; the second must not kill."""
     with catch_stop_signals() as asked:
         for _ in range(3):
@@ -174,7 +174,7 @@ def test_a_terminal_says_twice_that_it_closes(handlers):
     assert {n: signal.getsignal(n) for n in handlers} == handlers
 
 
-def test_the_second_of_a_kind_is_heard_at_once(handlers):
+def test_the_second_signal_reaches_the_old_handler(handlers):
     met = []
     signal.signal(signal.SIGTERM, lambda number, frame: met.append(number))
     with catch_stop_signals() as asked:

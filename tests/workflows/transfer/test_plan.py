@@ -1,4 +1,4 @@
-"""`striate transfer --cut auto`: what is planned, from what, and that it is done."""
+"""`striate transfer --cut auto`, tuned heads, and baselines."""
 
 import shutil
 from dataclasses import replace
@@ -14,13 +14,13 @@ from striate.core.files import read_json
 from striate.finetune import logistic
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.setup import build, load_recipe, place, resolve
+from striate.run.setup import build_model, load_recipe, prepare_model, resolve_recipe
 from striate.run.transfer_plan import TransferPlan
-from striate.workflows.transfer import baselines as rivals
-from striate.workflows.transfer import transfer as job
+from striate.workflows.transfer import baselines
+from striate.workflows.transfer import transfer as transfer_module
 from striate.workflows.transfer.options import TransferOptions
-from striate.workflows.transfer.plan import expected, propose
-from support.plans import probed, tried
+from striate.workflows.transfer.plan import expected_accuracy, plan_transfer
+from support.plans import make_probes, make_trial
 from support.stopped_runs import knows_stripes
 
 TUNED = "--head", "tuned", "--cut", "block1", "--epochs", "3", "--batch-size", "8"
@@ -63,38 +63,38 @@ def counts(name):
 
 @pytest.mark.slow
 @pytest.mark.charts
-def test_a_plan_is_told_and_done(striate, words, monkeypatch):
-    monkeypatch.setattr(job, "write_report", write_report)
+def test_a_plan_is_printed_and_carried_out(striate, words, monkeypatch):
+    monkeypatch.setattr(transfer_module, "write_report", write_report)
     said = striate(*words, "--cut", "auto", "--out", "run")
     assert said.code == 0, said.err
-    for text in ("A linear head at every cut", "Tried", "Proposed: keep", "Expected"):
+    for text in ("Linear probes at every", "Trials", "Proposed: freeze", "Expected"):
         assert text in said.out
-    proposal = TransferPlan.from_dict(read_json(Path("run/plan.json")))
-    assert [probe.cut for probe in proposal.probes] == ["whiten", "block1", "flatten"]
-    assert [trial.head for trial in proposal.trials][:3] == ["logistic", *["tuned"] * 2]
-    modes = {trial.batch_norm for trial in proposal.trials[1:3]}
+    plan = TransferPlan.from_dict(read_json(Path("run/plan.json")))
+    assert [probe.cut for probe in plan.probes] == ["whiten", "block1", "flatten"]
+    assert [trial.head for trial in plan.trials][:3] == ["logistic", *["tuned"] * 2]
+    modes = {trial.batch_norm for trial in plan.trials[1:3]}
     assert modes == {"frozen", "adapting"}
-    assert proposal.trials[1].cut == "block1"
-    assert proposal.low <= proposal.accuracy <= proposal.high
+    assert plan.trials[1].cut == "block1"
+    assert plan.low <= plan.accuracy <= plan.high
     done = facts("run")
-    assert (done["cut"], done["head"]) == (proposal.best.cut, proposal.best.head)
-    assert done["plan"]["expected"] == proposal.accuracy
-    assert done["plan"]["came"] == st.load_run("run").scores["val"]["accuracy"]
+    assert (done["cut"], done["head"]) == (plan.best.cut, plan.best.head)
+    assert done["plan"]["expected"] == plan.accuracy
+    assert done["plan"]["accuracy"] == st.load_run("run").scores["val"]["accuracy"]
     assert Path("run/plots/cuts.png").read_bytes()[1:4] == b"PNG"
-    assert "Accuracy by depth of the cut" in Path("run/report.html").read_text("utf-8")
+    assert "Probe accuracy by cut point" in Path("run/report.html").read_text("utf-8")
     run = st.load_run("run")
-    again = run.judge(run.data.subset("test")).probs
+    again = run.predict_subset(run.data.subset("test")).probs
     assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
 @pytest.mark.slow
-def test_the_pass_of_the_plan_is_the_heads(striate, words):
+def test_the_features_of_the_plan_are_reused(striate, words):
     given = "--cut", "auto", "--head", "logistic"
     assert striate(*words, *given, "--out", "run").code == 0
     done, splits = facts("run"), counts("run")
     assert len(read_json(Path("run/plan.json"))["trials"]) == 1
     assert (done["head"], done["cut"]) == ("logistic", "flatten")
-    assert done["kept"] == splits["train"]
+    assert done["cached"] == splits["train"]
     assert done["computed"] == splits["val"] + splits["test"]
     assert striate(*words, "--out", "plain").code == 0
     one, other = (load_file(f"{n}/weights/best.safetensors") for n in ("run", "plain"))
@@ -102,7 +102,7 @@ def test_the_pass_of_the_plan_is_the_heads(striate, words):
 
 
 @pytest.mark.slow
-def test_a_head_that_is_asked_for_is_kept(striate, words):
+def test_requested_options_are_kept(striate, words):
     given = "--cut", "auto", "--head", "tuned", "--batch-norm", "frozen"
     assert striate(*words, *given, "--lr-decay", "0.7", "--out", "run").code == 0
     done = facts("run")
@@ -113,10 +113,10 @@ def test_a_head_that_is_asked_for_is_kept(striate, words):
     )
 
 
-@pytest.mark.parametrize("name", ["plan.json", "rivals.json"])
+@pytest.mark.parametrize("name", ["plan.json", "baselines.json"])
 def test_a_damaged_plan_is_named(source, tmp_path, name):
     shutil.copytree(source.path, tmp_path / "run")
-    lacking = '{"rivals": [{}], "probes": [{}], "trials": [], "left_out": []}'
+    lacking = '{"baselines": [{}], "probes": [{}], "trials": [], "skipped": []}'
     for text in ("{}", "[1]", lacking):
         (tmp_path / "run" / name).write_text(text)
         with pytest.raises(RunError, match=f"{name} is damaged") as told:
@@ -124,7 +124,7 @@ def test_a_damaged_plan_is_named(source, tmp_path, name):
         assert told.value.where.endswith(name)
 
 
-def test_validation_and_test_play_no_split(shared_folder, source):
+def test_validation_and_test_images_are_not_used(shared_folder, source):
     recipe = Recipe(
         data=str(shared_folder),
         model="fast_small",
@@ -135,9 +135,9 @@ def test_validation_and_test_play_no_split(shared_folder, source):
         lr=0.01,
     )
     data = load_recipe(recipe)
-    recipe = resolve(recipe, data)
-    model = build(recipe, data)
-    place(model, data, recipe)
+    recipe = resolve_recipe(recipe, data)
+    model = build_model(recipe, data)
+    prepare_model(model, data, recipe)
     noise = {
         name: replace(
             data.subset(name),
@@ -149,27 +149,33 @@ def test_validation_and_test_play_no_split(shared_folder, source):
     other = replace(data, subsets={**data.subsets, **noise})
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     one, two = (
-        propose(model, some, recipe, TransferOptions(cut="auto"), lambda line: None)
+        plan_transfer(
+            model, some, recipe, TransferOptions(cut="auto"), lambda line: None
+        )
         for some in (data, other)
     )
     assert one.probes == two.probes
-    assert [t.right for t in one.trials] == [t.right for t in two.trials]
-    assert (one.chosen, one.accuracy, one.low) == (two.chosen, two.accuracy, two.low)
+    assert [t.correct for t in one.trials] == [t.correct for t in two.trials]
+    assert (one.best_index, one.accuracy, one.low) == (
+        two.best_index,
+        two.accuracy,
+        two.low,
+    )
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.fc.parameters())
 
 
 @pytest.mark.slow
-def test_a_tuned_head_begins_where_logistic_regression_ends(striate, words, source):
+def test_a_tuned_head_starts_from_logistic_regression(striate, words, source):
     slow = "--lr", "1e-9", "--lr-decay", "1", "--batch-norm", "frozen"
     assert striate(*words, *TUNED, *slow, "--out", "tuned").code == 0
-    assert striate(*words, "--out", "alone").code == 0
-    one, other = (st.load_run(n).predictions("test") for n in ("tuned", "alone"))
+    assert striate(*words, "--out", "head_only").code == 0
+    one, other = (st.load_run(n).predictions("test") for n in ("tuned", "head_only"))
     assert abs(one.probs - other.probs).max() < 1e-3
 
 
 @pytest.mark.slow
-def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
+def test_frozen_batch_norm_statistics_and_trained_weights(striate, words, source):
     given = "--batch-norm", "frozen", "--freeze", "block2.bn"
     said = striate(*words, *TUNED, *given, "--out", "run")
     assert said.code == 0, said.err
@@ -186,7 +192,7 @@ def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
 
 
 @pytest.mark.slow
-def test_a_stage_that_is_frozen_is_none_that_learns(striate, words):
+def test_a_frozen_stage_is_not_trained(striate, words):
     given = *words, "--head", "tuned", "--freeze", "block2"
     said = striate(*given, "--cut", "whiten", "--out", "run")
     assert said.code == 0, said.err
@@ -198,8 +204,8 @@ def test_a_stage_that_is_frozen_is_none_that_learns(striate, words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", ["1", "3"])
-def test_a_stage_that_has_not_thawed_is_as_it_was(striate, words, source, epochs):
-    """With an epoch a stage, one epoch leaves all but the head alone."""
+def test_a_stage_that_is_still_frozen_is_unchanged(striate, words, source, epochs):
+    """With one epoch per stage, the first epoch trains the head only."""
     given = (*TUNED, "--epochs", epochs, "--unfreeze", "1", "--batch-norm", "frozen")
     assert striate(*words, *given, "--out", "run").code == 0
     before = load_file(source.path / "weights/best.safetensors")
@@ -211,12 +217,12 @@ def test_a_stage_that_has_not_thawed_is_as_it_was(striate, words, source, epochs
 
 
 @pytest.mark.slow
-def test_rivals_have_equal_images(striate, words, monkeypatch):
-    monkeypatch.setattr(rivals, "write_report", lambda run: None)
+def test_baselines_use_the_same_images(striate, words, monkeypatch):
+    monkeypatch.setattr(baselines, "write_report", lambda run: None)
     said = striate(*words, "--compare", "--out", "run", "--json")
     assert said.code == 0, said.err
-    found = {one["name"]: one for one in said.json["rivals"]}
-    assert list(found) == ["from scratch", "head alone", "fine-tuned"]
+    found = {one["name"]: one for one in said.json["baselines"]}
+    assert list(found) == ["from scratch", "head only", "fine-tuned"]
     runs = {name: st.load_run(one["path"]) for name, one in found.items()}
     paths = {run.predictions("test").paths for run in runs.values()}
     assert len(paths) == 1
@@ -228,35 +234,35 @@ def test_rivals_have_equal_images(striate, words, monkeypatch):
     weights = Path(runs["fine-tuned"].recipe.pretrained)
     assert weights.is_file()
     assert st.load_run("run").preprocess == runs["fine-tuned"].preprocess
-    assert found["head alone"]["p"] is None
+    assert found["head only"]["p"] is None
     assert 0 <= found["from scratch"]["p"] <= 1
-    assert read_json(Path("run/rivals.json"))["rivals"][1]["path"] == "run"
-    monkeypatch.setattr(rivals, "write_report", write_report)
-    assert "Was it worth it?" in striate(*words, "--compare", "--out", "b").out
-    assert "Was it worth it?" in Path("b/report.html").read_text("utf-8")
+    assert read_json(Path("run/baselines.json"))["baselines"][1]["path"] == "run"
+    monkeypatch.setattr(baselines, "write_report", write_report)
+    assert "Comparison with baselines" in striate(*words, "--compare", "--out", "b").out
+    assert "Comparison with baselines" in Path("b/report.html").read_text("utf-8")
 
 
 @pytest.mark.slow
-def test_a_head_alone_is_no_fine_tuning(striate, words, monkeypatch):
-    """However it learns; then fine-tuning is what it is compared with."""
-    monkeypatch.setattr(rivals, "write_report", lambda run: None)
+def test_a_trained_head_is_compared_with_fine_tuning(striate, words, monkeypatch):
+    """A head without lower layers is `head only`, however it is trained."""
+    monkeypatch.setattr(baselines, "write_report", lambda run: None)
     given = "--head", "trained", "--compare", "--out", "run", "--json"
     said = striate(*words, *given)
     assert said.code == 0, said.err
-    found = {one["name"]: one for one in said.json["rivals"]}
-    assert list(found) == ["from scratch", "head alone", "fine-tuned"]
-    assert found["head alone"]["path"] == "run"
-    assert found["fine-tuned"]["cut"] != found["head alone"]["cut"]
+    found = {one["name"]: one for one in said.json["baselines"]}
+    assert list(found) == ["from scratch", "head only", "fine-tuned"]
+    assert found["head only"]["path"] == "run"
+    assert found["fine-tuned"]["cut"] != found["head only"]["cut"]
 
 
-def test_what_would_do_nothing_is_refused(striate, words):
+def test_options_without_effect_are_refused(striate, words):
     for flag in (
         ("--lr-decay", "0.5"),
         ("--unfreeze", "2"),
         ("--batch-norm", "frozen"),
     ):
         said = striate(*words, *flag)
-        assert "has no stages that could differ" in said.err
+        assert "is a single layer without stages" in said.err
         assert flag[0] in said.err
     assert "no batch-norm mode" in striate(*words, *TUNED, "--batch-norm", "of").err
     assert (
@@ -264,13 +270,13 @@ def test_what_would_do_nothing_is_refused(striate, words):
     )
 
 
-def test_what_is_expected_is_the_head_alone_and_what_is_gained_on_it():
-    alone = tried([True] * 80 + [False] * 20)
-    better = tried([True] * 90 + [False] * 10, "tuned")
-    (last,) = probed(0.8, count=1000)
-    accuracy, half = expected(last, alone, alone, 400)
+def test_expected_accuracy_adds_the_gain_to_the_last_probe():
+    head_only = make_trial([True] * 80 + [False] * 20)
+    better = make_trial([True] * 90 + [False] * 10, "tuned")
+    (last,) = make_probes(0.8, count=1000)
+    accuracy, half = expected_accuracy(last, head_only, head_only, 400)
     assert accuracy == 0.8
     assert 0.04 < half < 0.05  # 1.96 · √(0.16 · (1/1000 + 1/400))
-    gained, wider = expected(last, alone, better, 400)
+    gained, wider = expected_accuracy(last, head_only, better, 400)
     assert gained == pytest.approx(0.9)
     assert wider > half

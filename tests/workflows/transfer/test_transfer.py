@@ -1,4 +1,4 @@
-"""`striate transfer`: features once, a head in seconds, an ordinary run at the end."""
+"""`striate transfer`: cached features, heads, and the run folder."""
 
 import os
 import signal
@@ -21,7 +21,8 @@ from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.setup import load_recipe
 from striate.workflows.transfer import heads
-from striate.workflows.transfer import transfer as job
+from striate.workflows.transfer import transfer as transfer_module
+from striate.workflows.transfer.options import TransferOptions
 from support.images import write_folder
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -52,7 +53,9 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert run.manifest["status"] == "done"
     assert run.scores["test"]["accuracy"] > 0.8
     kept = run.predictions("test")
-    again = run.judge(run.data.subset("test"))  # from the images, through the whole
+    again = run.predict_subset(
+        run.data.subset("test")
+    )  # from the images, through the whole
     assert again.paths == kept.paths
     assert abs(again.probs - kept.probs).max() < 1e-5
     assert striate("evaluate", "run", "--json").code == 0
@@ -62,11 +65,11 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     learns = {row["layer"]: row["trainable"] for row in layers}
     assert (learns["block1.conv"], learns["fc"]) == ("no", "yes")
     rows = read_csv(run.path / "penalties.csv")
-    best = min(rows, key=lambda row: float(row["cost"]))
+    best = min(rows, key=lambda row: float(row["loss"]))
     assert facts("run")["penalty"] == float(best["penalty"])
 
 
-def test_a_long_pass_is_no_long_unused_store(tmp_path):
+def test_adding_features_updates_the_time_of_the_store(tmp_path):
     store = FeatureStore(tmp_path, {"network": "a"}, (2,))
     os.utime(store.folder / MARKER, (1, 1))
     store.add(["x"], torch.ones(1, 2))
@@ -78,15 +81,15 @@ def test_a_long_pass_is_no_long_unused_store(tmp_path):
 
 @pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
 @pytest.mark.parametrize("head", [(), ("--head", "tuned", "--cut", "block2")])
-def test_uneven_classes_are_made_up_for(striate, words, weights, head):
+def test_class_weights_of_transfer(striate, words, weights, head):
     given = *words, *head, "--epochs", "1", "--class-weights", weights
     said = striate(*given, "--out", "run")
     assert said.code == 0, said.err
     assert st.load_run("run").scores["test"]["balanced_accuracy"] > 0.8
 
 
-def test_rare_classes_count_more_in_a_logistic_head(shared_folder):
-    """They cannot be shown oftener, so each of their images counts for more."""
+def test_logistic_loss_with_class_weights(shared_folder):
+    """Sampling becomes weights, since logistic regression uses all images at once."""
     recipe = Recipe(data=str(shared_folder), cache="off")
     data = load_recipe(recipe)
     subset = data.subset("train")
@@ -96,13 +99,13 @@ def test_rare_classes_count_more_in_a_logistic_head(shared_folder):
     labels = uneven.subset("train").labels
     logits = torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(0))
     none, loss, sampling = (
-        heads.class_cost(uneven, replace(recipe, class_weights=how))(logits, labels)
+        heads.logistic_loss(uneven, replace(recipe, class_weights=how))(logits, labels)
         for how in ("none", "loss", "sampling")
     )
     assert sampling == loss != none
 
 
-def test_muon_has_what_lies_inside_the_network(striate, words):
+def test_muon_with_a_tuned_head(striate, words):
     tuned = *words, "--head", "tuned", "--cut", "block1", "--epochs", "1"
     for name in ("adamw", "muon"):
         assert striate(*tuned, "--optimizer", name, "--out", name).code == 0
@@ -111,8 +114,8 @@ def test_muon_has_what_lies_inside_the_network(striate, words):
 
 
 @pytest.mark.parametrize("head", ["trained", "tuned"])
-def test_everything_may_learn(striate, words, head):
-    """But for filters that the network computes instead of learning."""
+def test_all_layers_can_be_trained(striate, words, head):
+    """Apart from the whitening filters, which are computed."""
     given = *words, "--cut", "before whiten", "--head", head, "--unfreeze", "1"
     said = striate(*given, "--epochs", "3", "--out", "run")
     assert said.code == 0, said.err
@@ -122,20 +125,20 @@ def test_everything_may_learn(striate, words, head):
     assert torch.equal(one["whiten.conv.weight"], other["whiten.conv.weight"])
 
 
-def test_a_tuned_head_cannot_be_frozen(striate, words):
+def test_a_frozen_classifier_cannot_be_tuned(striate, words):
     said = striate(*words, "--head", "tuned", "--cut", "block1", "--freeze", "fc")
     assert said.code == 2
-    assert "'fc' is frozen, and a tuned head begins by being fitted" in said.err
+    assert "'fc' is frozen, but a tuned head starts by fitting it" in said.err
 
 
-def test_statistics_are_of_batches_of_equal_size(striate, words, monkeypatch):
+def test_batch_norm_adapts_on_batches_of_equal_size(striate, words, monkeypatch):
     sizes = []
 
     def adapt(tail, batches):
         sizes.extend(len(x) for x in batches)
         return 0
 
-    monkeypatch.setattr(heads, "adapt_statistics", adapt)
+    monkeypatch.setattr(heads, "adapt_batch_norm", adapt)
     monkeypatch.setattr(heads, "EVALUATION_BATCH", 9)
     tuned = *words, "--head", "tuned", "--cut", "block1", "--epochs", "1"
     assert striate(*tuned, "--out", "run").code == 0
@@ -160,13 +163,13 @@ def test_training_images_of_one_group(striate, source, shared_folder):
         assert said.code == 2
         message = "all training images are of one group"
         if "auto" in head:
-            message = "a plan has nothing to judge by"
+            message = "no images are left to evaluate a plan"
         assert message in said.err.replace("\n", " ")
     said = striate(*words, "--head", "trained", "--out", "trained")
     assert said.code == 0, said.err
 
 
-def test_frozen_layers_are_the_weights_own(striate, words, source):
+def test_frozen_layers_keep_the_pretrained_weights(striate, words, source):
     assert striate(*words, "--in-chans", "3", "--out", "run").code == 0
     before = load_file(source.path / "weights/best.safetensors")
     after = load_file("run/weights/best.safetensors")
@@ -178,9 +181,9 @@ def test_frozen_layers_are_the_weights_own(striate, words, source):
 def test_features_are_computed_once(striate, words):
     assert striate(*words, "--out", "a").code == 0
     first = facts("a")
-    assert (first["computed"], first["kept"]) == (40, 0)
+    assert (first["computed"], first["cached"]) == (40, 0)
     said = striate(*words, "--out", "b")
-    assert "40 were kept" in said.out
+    assert "40 from cache" in said.out
     assert facts("b")["computed"] == 0
     one, other = (load_file(f"{name}/weights/best.safetensors") for name in "ab")
     assert all(torch.equal(one[n], other[n]) for n in one)
@@ -221,35 +224,35 @@ def test_features_of_other_weights_are_not_used(striate, words, source, tmp_path
     assert facts("b")["computed"] == 40
 
 
-def test_new_images_alone_are_computed(striate, words, tmp_path):
+def test_only_new_images_are_computed(striate, words, tmp_path):
     folder = write_folder(tmp_path / "mine", count=12)
     mine = ("transfer", folder, *words[2:])
     assert striate(*mine, "--out", "a").code == 0
     write_folder(folder, count=15)
     assert striate(*mine, "--out", "b").code == 0
     assert facts("b")["computed"] == 6
-    assert facts("b")["kept"] == 24
+    assert facts("b")["cached"] == 24
 
 
-def test_without_a_cache_it_works_too(striate, words):
+def test_transfer_without_a_cache(striate, words):
     mine = [*words[:-1], "off"]
     assert striate(*mine, "--out", "a").code == 0
     assert facts("a")["computed"] == 40
 
 
-def test_views_are_learned_from_and_kept(striate, words):
+def test_augmented_views_are_computed_and_cached(striate, words):
     views = "--views", "3", "--augment", "flip"
     assert striate(*words, *views, "--out", "a").code == 0
     train = st.load_run("a").manifest["data"]["splits"]["train"]
     assert facts("a")["computed"] == 40 + 3 * train
     assert striate(*words, *views, "--out", "b").code == 0
     assert facts("b")["computed"] == 0
-    assert "would all be alike" in striate(*words, "--views", "1", "--out", "c").err
+    assert "would all be equal" in striate(*words, "--views", "1", "--out", "c").err
     mixed = "--views", "1", "--augment", "six"
     assert striate(*words, *mixed, "--seed", "3", "--out", "d").code == 0
 
 
-def test_a_tail_is_trained_from_the_cut_on(striate, words, source):
+def test_layers_behind_the_cut_point_are_trained(striate, words, source):
     settings = "--head", "trained", "--epochs", "3", "--batch-size", "8"
     said = striate(
         *words, "--cut", "block1", *settings, "--in-chans", "3", "--out", "a"
@@ -262,20 +265,20 @@ def test_a_tail_is_trained_from_the_cut_on(striate, words, source):
     frozen = [n for n in after if n.startswith(("whiten", "block1"))]
     assert all(torch.equal(before[n], after[n]) for n in frozen)
     assert not torch.equal(before["block2.conv.weight"], after["block2.conv.weight"])
-    again = run.judge(run.data.subset("test")).probs
+    again = run.predict_subset(run.data.subset("test")).probs
     assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
-def test_what_is_refused(striate, words, source):
+def test_invalid_flags_are_refused(striate, words, source):
     short = [w for w in words if w not in ("--pretrained", source.path)]
-    assert "nothing to reuse" in striate(*short).err
+    assert "needs pretrained weights" in striate(*short).err
     assert "no layer is called 'blok1'" in striate(*words, "--cut", "blok1").err
-    assert "not one dense layer" in striate(*words, "--cut", "block1").err
+    assert "not one linear layer" in striate(*words, "--cut", "block1").err
     assert "no head is called 'svm'" in striate(*words, "--head", "svm").err
-    assert "is not found out here" in striate(*words, "--lr", "auto").err
-    assert "everything is frozen" in striate(*words, "--freeze", "fc").err
+    assert "cannot be auto in transfer" in striate(*words, "--lr", "auto").err
+    assert "all layers are frozen" in striate(*words, "--freeze", "fc").err
     Path("loop.yaml").write_text("ema: 0.9\n")
-    assert "ema would do nothing" in striate(*words, "--config", "loop.yaml").err
+    assert "ema has no effect" in striate(*words, "--config", "loop.yaml").err
     assert striate(*words, "--out", "run").code == 0
     said = striate("train", "--resume", "run")
     assert "no steps to resume" in said.err
@@ -290,7 +293,7 @@ def store_of(root, facts=None):
     return FeatureStore(root, facts or {"a": 1}, (4,))
 
 
-def test_a_store_that_was_cut_loses_its_end_and_no_more(tmp_path):
+def test_a_truncated_store_loses_only_its_end(tmp_path):
     store, keys = store_of(tmp_path), [f"k{i}" for i in range(9)]
     store.add(keys, rows(9))
     store.rows(keys)
@@ -306,7 +309,7 @@ def test_a_store_that_was_cut_loses_its_end_and_no_more(tmp_path):
     assert torch.equal(after.rows(keys).load(), rows(9))
 
 
-def test_a_row_that_rotted_is_not_there(tmp_path):
+def test_a_damaged_row_is_not_used(tmp_path):
     store = store_of(tmp_path)
     store.add(["a", "b"], rows(2))
     store.rows(["a"])
@@ -318,7 +321,7 @@ def test_a_row_that_rotted_is_not_there(tmp_path):
     assert ("a" in after, "b" in after) == (False, True)
 
 
-def test_a_store_under_a_false_name_is_refused(tmp_path):
+def test_a_store_with_a_wrong_name_is_refused(tmp_path):
     store = store_of(tmp_path)
     marker = read_json(store.folder / MARKER)
     write_json(store.folder / MARKER, {**marker, "facts": {"a": 2}})
@@ -366,14 +369,14 @@ def test_a_kill_leaves_whole_rows(tmp_path):
     assert torch.equal(found, torch.tensor(there).float()[:, None].expand(-1, 4))
 
 
-def test_a_wanted_that_cannot_be():
+def test_invalid_options_are_refused():
     with pytest.raises(SettingError, match="at least 0"):
-        job.Wanted(views=-1)
+        TransferOptions(views=-1)
 
 
 @pytest.mark.charts
 def test_the_report_shows_how_the_penalty_was_chosen(striate, words, monkeypatch):
-    monkeypatch.setattr(job, "write_report", write_report)
+    monkeypatch.setattr(transfer_module, "write_report", write_report)
     assert striate(*words, "--out", "run").code == 0
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert "penalty was chosen by cross-validation" in page
@@ -381,7 +384,7 @@ def test_the_report_shows_how_the_penalty_was_chosen(striate, words, monkeypatch
     assert not Path("run/plots/loss.png").exists()
 
 
-def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
+def test_a_head_with_a_hidden_layer(striate, words, shared_folder, source):
     """It learns from features alone; loads, predicts and is reused like any other."""
     words = *words, "--in-chans", "3"
     said = striate(*words, "--head-hidden", "16", "--epochs", "20", "--out", "run")
@@ -391,7 +394,7 @@ def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
     assert run.scores["test"]["accuracy"] > 0.8
     names = [name for name in run.model.state_dict() if name.startswith("fc")]
     assert names == ["fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"]
-    again = run.judge(run.data.subset("test"))
+    again = run.predict_subset(run.data.subset("test"))
     kept = run.predictions("test")
     assert abs(again.probs - kept.probs).max() < 1e-5
     before = load_file(source.path / "weights/best.safetensors")
@@ -413,13 +416,13 @@ def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
 @pytest.mark.parametrize(
     "wrong", [["--cut", "auto"], ["--head", "tuned"], ["--head", "logistic"]]
 )
-def test_a_small_network_is_trained(striate, words, wrong):
+def test_a_hidden_layer_needs_a_trained_head(striate, words, wrong):
     said = striate(*words, "--head-hidden", "16", *wrong)
     assert said.code == 2
     assert "use --head trained" in said.err
 
 
-def test_a_hidden_layer_in_a_network_that_is_trained_whole(striate, shared_folder):
+def test_a_hidden_layer_in_ordinary_training(striate, shared_folder):
     given = "--model", "tutorial_gray", "--in-chans", "1", "--head-hidden", "12"
     said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
     assert said.code == 0, said.err
@@ -428,6 +431,6 @@ def test_a_hidden_layer_in_a_network_that_is_trained_whole(striate, shared_folde
     assert again.code == 0, again.err
 
 
-def test_a_network_that_is_an_object_has_its_own_head():
-    with pytest.raises(SettingError, match="its own"):
+def test_head_hidden_is_refused_for_a_module():
+    with pytest.raises(SettingError, match="already has its head"):
         st.train(torch.nn.Flatten(), st.load_data("digits"), head_hidden=4)

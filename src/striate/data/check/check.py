@@ -102,7 +102,7 @@ class DataCheckResult:
                 }
 
 
-def check_images(
+def check_dataset(
     data: str | Path | Source,
     *,
     near: bool = True,
@@ -124,7 +124,7 @@ def check_images(
         DataError: There is no such data set, or its layout is not supported.
 
     Example:
-        >>> result = check_images("digits", near=False)
+        >>> result = check_dataset("digits", near=False)
         >>> result.file_count, result.ok
         (1797, True)
     """

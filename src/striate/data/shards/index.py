@@ -27,7 +27,7 @@ from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import checksum64
 from striate.data.shards.tars import TarMember, tar_members
 from striate.data.sources.files import LocalFiles, Stamp
-from striate.data.sources.remote import RemoteFiles, download, is_remote, short_key
+from striate.data.sources.remote import RemoteFiles, download_file, is_remote, short_key
 from striate.data.sources.source import Skipped
 
 READ_AHEAD_SHARDS = (
@@ -102,7 +102,7 @@ class LocalShards:
         with self._lock:
             if not copy.exists():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                download(name, copy)
+                download_file(name, copy)
                 self._remove_old_copies(copy)
             with suppress(OSError):
                 os.utime(copy)

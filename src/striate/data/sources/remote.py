@@ -174,12 +174,12 @@ def list_remote_files(address: str) -> list[str]:
 def _table(address: str) -> Source:
     with tempfile.TemporaryDirectory(prefix="striate-") as folder:
         copy = Path(folder) / address.rpartition("/")[2]
-        download(address, copy)
+        download_file(address, copy)
         source = read_table(copy)
     return replace(source, root=None, files=RemoteFiles(address.rpartition("/")[0]))
 
 
-def download(address: str, target: Path) -> None:
+def download_file(address: str, target: Path) -> None:
     """Download a file; `target` is complete or does not exist.
 
     Raises:

@@ -1,4 +1,4 @@
-"""By how much one side is better: in all, in other measures, and class by class."""
+"""Tables of the differences between groups: accuracy, other metrics, classes."""
 
 from __future__ import annotations
 
@@ -8,163 +8,176 @@ from striate.core.findings import Cell, Column, Table
 from striate.metrics.paired import Interval, PairedCounts
 from striate.metrics.significance import holm_correction, paired_t_test
 from striate.report.format import percent
-from striate.workflows.compare.groups import Side
-from striate.workflows.compare.significance import Match
-from striate.workflows.compare.verdict import p_text, points, signed, span
+from striate.workflows.compare.conclusion import (
+    p_text,
+    points_interval,
+    points_text,
+    signed_text,
+)
+from striate.workflows.compare.significance import (
+    MCNEMAR,
+    PAIRED_T,
+    WELCH,
+    PairwiseTest,
+)
 
-CLASSES_SHOWN = 30
+MAX_CLASSES = 30
 
 
-def differences_table(found: Sequence[Match]) -> Table:
-    """Return each side's accuracy against the first's, with interval and test."""
-    first = found[0].first.letter
-    counted = all(match.how == "images" for match in found)
-    many = sum(match.p is not None for match in found) > 1
+def difference_table(tests: Sequence[PairwiseTest]) -> Table:
+    """Return each group's accuracy against the first's, with interval and test."""
+    first = tests[0].first.letter
+    over_images = all(test.method == MCNEMAR for test in tests)
+    several = sum(test.p is not None for test in tests) > 1
     columns = [
         Column(title="", key="second", kind="code"),
-        Column(title="on", rank=2),
+        Column(title="tested on", key="on", rank=2),
         Column(title=f"accuracy {first}", key="first", kind="number", rank=3),
         Column(title="accuracy", key="own", kind="number"),
         Column(
-            title="points",
+            title="difference",
             key="difference",
             kind="number",
-            hint="of accuracy",
+            hint="in percentage points of accuracy",
         ),
         Column(title="95 % interval", key="interval", kind="number"),
     ]
-    if counted:
+    if over_images:
         columns += _flip_columns(first)
-    columns.append(Column(title="p", kind="number", rank=4 if many else 0))
-    if many:
-        hint = f"p corrected for {len(found)} comparisons"
-        columns.append(Column(title="p, Holm", key="p_holm", kind="number", hint=hint))
-    rows = [_difference(match, counted, many) for match in found]
+    columns.append(Column(title="p", kind="number", rank=4 if several else 0))
+    if several:
+        hint = f"p corrected for {len(tests)} comparisons"
+        columns.append(Column(title="p (Holm)", key="p_holm", kind="number", hint=hint))
     return Table(
-        title=f"Against {first}, on the images that both judged",
+        title=f"Accuracy difference from {first}, on the images evaluated by both",
         columns=tuple(columns),
-        rows=tuple(rows),
-        note=_method(found),
+        rows=tuple(_difference_row(test, over_images, several) for test in tests),
+        note=" ".join(dict.fromkeys(METHODS.get(test.method, "") for test in tests)),
     )
 
 
 def _flip_columns(first: str) -> list[Column]:
     return [
-        Column(title="gained", kind="integer", hint=f"wrong in {first}, right here"),
-        Column(title="lost", kind="integer", hint=f"right in {first}, wrong here"),
+        Column(
+            title="gained",
+            kind="integer",
+            hint=f"images wrong in {first}, correct here",
+        ),
+        Column(
+            title="lost", kind="integer", hint=f"images correct in {first}, wrong here"
+        ),
     ]
 
 
-def _difference(match: Match, counted: bool, many: bool) -> tuple[Cell, ...]:
-    one, two = _accuracies(match)
-    row: list[Cell] = [match.second.letter, _on(match), percent(one), percent(two)]
-    row += [points(match.difference), span(match.interval)]
-    if counted:
-        paired = match.pairings[0].paired
+def _difference_row(
+    test: PairwiseTest, over_images: bool, several: bool
+) -> tuple[Cell, ...]:
+    first, second = map(percent, _accuracies(test))
+    row: list[Cell] = [test.second.letter, _basis(test), first, second]
+    row += [points_text(test.difference), points_interval(test.interval)]
+    if over_images:
+        paired = test.pairings[0].paired
         row += [paired.gained, paired.lost]
-    row.append(p_text(match.p))
-    return (*row, p_text(match.corrected)) if many else tuple(row)
+    row.append(p_text(test.p))
+    return (*row, p_text(test.p_holm)) if several else tuple(row)
 
 
-def _accuracies(match: Match) -> tuple[float, float]:
-    """Return both accuracies over what the difference is about."""
-    if match.how == "unpaired" or not match.pairings:
-        shares = [side.values(lambda run: run.score.accuracy) for side in _both(match)]
+def _accuracies(test: PairwiseTest) -> tuple[float, float]:
+    """Return the two accuracies whose difference is tested."""
+    if test.method == WELCH or not test.pairings:
+        groups = test.first, test.second
+        shares = [group.values(lambda run: run.score.accuracy) for group in groups]
         return sum(shares[0]) / len(shares[0]), sum(shares[1]) / len(shares[1])
-    pairs = [pairing.paired.accuracies for pairing in match.pairings]
+    pairs = [pairing.paired.accuracies for pairing in test.pairings]
     return sum(a for a, _ in pairs) / len(pairs), sum(b for _, b in pairs) / len(pairs)
 
 
-def _both(match: Match) -> tuple[Side, Side]:
-    return match.first, match.second
-
-
-def _on(match: Match) -> str:
-    if match.how == "images":
-        return f"{match.pairings[0].count:,} images"
-    if match.how == "seeds":
-        return f"{len(match.pairings)} seeds"
-    if match.how == "unpaired":
-        return f"{len(match.first.runs)} and {len(match.second.runs)} seeds"
-    return f"{len(match.pairings)} seed" if match.pairings else "nothing"
+def _basis(test: PairwiseTest) -> str:
+    if test.method == MCNEMAR:
+        return f"{test.pairings[0].count:,} images"
+    if test.method == PAIRED_T:
+        return f"{len(test.pairings)} seeds"
+    if test.method == WELCH:
+        return f"{len(test.first.runs)} and {len(test.second.runs)} seeds"
+    return f"{len(test.pairings)} seed" if test.pairings else "nothing"
 
 
 METHODS = {
-    "images": "McNemar's exact test; Tango's score interval.",
-    "seeds": "Student's test over pairs of equal seed.",
-    "unpaired": "Welch's test over seeds that are not the same.",
+    MCNEMAR: "McNemar's exact test; Tango's score interval.",
+    PAIRED_T: "Student's t-test over pairs of equal seed.",
+    WELCH: "Welch's t-test over the seeds, which are not the same.",
 }
 
 
-def _method(found: Sequence[Match]) -> str:
-    used = dict.fromkeys(match.how for match in found)
-    return " ".join(METHODS[how] for how in used if how in METHODS)
-
-
-def other_measures(found: Sequence[Match]) -> Table | None:
-    """Return differences in balanced accuracy and loss, described but not tested."""
+def other_metrics_table(tests: Sequence[PairwiseTest]) -> Table | None:
+    """Return the differences in balanced accuracy and loss, which are not tested."""
     rows: list[tuple[Cell, ...]] = []
-    for match in found:
-        effects = _effects(match)
+    for test in tests:
+        effects = _other_differences(test)
         if effects is None:
             continue
-        (balanced, limits), (loss, edges) = effects
-        row = (match.letters, "balanced accuracy, points")
-        rows.append((*row, points(balanced), span(limits)))
-        wide = f"{signed(edges[0], 4)} to {signed(edges[1], 4)}" if edges else ""
-        rows.append((match.letters, "cross-entropy, nats", signed(loss, 4), wide))
+        (balanced, limits), (loss, ends) = effects
+        points = points_text(balanced), points_interval(limits)
+        rows.append((test.letters, "balanced accuracy (points)", *points))
+        text = f"{signed_text(ends[0], 4)} to {signed_text(ends[1], 4)}" if ends else ""
+        rows.append((test.letters, "loss (cross-entropy)", signed_text(loss, 4), text))
     columns = (
-        Column(title="", key="sides", kind="code"),
-        Column(title="", key="measure"),
+        Column(title="", key="groups", kind="code"),
+        Column(title="", key="metric"),
         Column(title="difference", kind="number"),
         Column(title="95 % interval", key="interval", kind="number"),
     )
-    note = "Not tested: accuracy is the one figure that is, so that chance has one try."
+    note = (
+        "Only accuracy is tested for significance (testing many metrics produces false "
+        "positives)."
+    )
     if not rows:
         return None
-    return Table(title="Other measures", columns=columns, rows=tuple(rows), note=note)
+    return Table(title="Other metrics", columns=columns, rows=tuple(rows), note=note)
 
 
-def _effects(match: Match) -> list[tuple[float, Interval | None]] | None:
-    if match.how == "images":
-        (pairing,) = match.pairings
+def _other_differences(
+    test: PairwiseTest,
+) -> list[tuple[float, Interval | None]] | None:
+    if test.method == MCNEMAR:
+        (pairing,) = test.pairings
         return [pairing.balanced, pairing.loss]
-    if match.how != "seeds":
+    if test.method != PAIRED_T:
         return None
-    sets = (
-        [pairing.balanced[0] for pairing in match.pairings],
-        [pairing.loss[0] for pairing in match.pairings],
+    by_metric = (
+        [pairing.balanced[0] for pairing in test.pairings],
+        [pairing.loss[0] for pairing in test.pairings],
     )
-    effects = [paired_t_test(values, match.overlap) for values in sets]
+    effects = [paired_t_test(values, test.overlap) for values in by_metric]
     return [(effect.difference, effect.interval) for effect in effects]
 
 
-def class_table(match: Match) -> Table | None:
-    """Return each class's recall on both sides; of many, those that changed most.
+def class_difference_table(test: PairwiseTest) -> Table | None:
+    """Return the recall of each class in both groups; of many, the most changed.
 
-    The answers of several seeds are added up. They are then about the same images
+    Over several seeds the predictions are added up. They then contain the same images
     more than once, so no class is tested.
     """
-    classes = _classes(match)
+    classes = _classes(test)
     if not classes:
         return None
-    tested = match.how == "images"
+    tested = test.method == MCNEMAR
     order = _most_changed([paired for _, paired in classes])
     corrected = holm_correction([paired.p_value for _, paired in classes])
-    rows = [_class(*classes[i], *(p_text(corrected[i]),) * tested) for i in order]
+    rows = [_class_row(*classes[i], *(p_text(corrected[i]),) * tested) for i in order]
     rest = len(classes) - len(rows)
     return Table(
-        title=f"By class, {match.second.letter} against {match.first.letter}",
-        columns=_class_columns(match, len(classes), tested),
+        title=f"By class, {test.second.letter} against {test.first.letter}",
+        columns=_class_columns(test, len(classes), tested),
         rows=tuple(rows),
-        note=f"{rest:,} classes that changed no more are left out." if rest else "",
+        note=f"{rest:,} classes with smaller changes are not shown." if rest else "",
     )
 
 
-def _classes(match: Match) -> list[tuple[str, PairedCounts]]:
+def _classes(test: PairwiseTest) -> list[tuple[str, PairedCounts]]:
     """Add up the counts of each class over the pairings."""
     sums: dict[str, PairedCounts] = {}
-    for pairing in match.pairings:
+    for pairing in test.pairings:
         for name, paired in pairing.classes:
             sums[name] = sums[name] + paired if name in sums else paired
     return list(sums.items())
@@ -172,30 +185,36 @@ def _classes(match: Match) -> list[tuple[str, PairedCounts]]:
 
 def _most_changed(classes: Sequence[PairedCounts]) -> list[int]:
     """Return all classes in order, or the most changed of many."""
-    every = list(range(len(classes)))
-    if len(classes) <= CLASSES_SHOWN:
-        return every
+    order = list(range(len(classes)))
+    if len(classes) <= MAX_CLASSES:
+        return order
     changes = [abs(paired.gained - paired.lost) for paired in classes]
-    return sorted(every, key=lambda i: -changes[i])[:CLASSES_SHOWN]
+    return sorted(order, key=lambda i: -changes[i])[:MAX_CLASSES]
 
 
-def _class(name: str, paired: PairedCounts, *p: str) -> tuple[Cell, ...]:
-    one, two = map(percent, paired.accuracies)
-    apart = points(paired.difference)
-    return (name, paired.count, one, two, apart, paired.gained, paired.lost, *p)
+def _class_row(name: str, paired: PairedCounts, *p: str) -> tuple[Cell, ...]:
+    first, second = map(percent, paired.accuracies)
+    difference = points_text(paired.difference)
+    counts = paired.gained, paired.lost
+    return (name, paired.count, first, second, difference, *counts, *p)
 
 
-def _class_columns(match: Match, count: int, tested: bool) -> tuple[Column, ...]:
-    a, b = match.first.letter, match.second.letter
+def _class_columns(test: PairwiseTest, count: int, tested: bool) -> tuple[Column, ...]:
+    a, b = test.first.letter, test.second.letter
     columns = [
         Column(title="class"),
-        Column(title="images" if tested else "answers", kind="integer", rank=1),
+        Column(title="images" if tested else "predictions", kind="integer", rank=1),
         Column(title=f"recall {a}", key="first", kind="number"),
         Column(title=f"recall {b}", key="second", kind="number"),
-        Column(title=match.letters, key="difference", kind="number", hint="in points"),
+        Column(
+            title=test.letters,
+            key="difference",
+            kind="number",
+            hint="difference of recall in percentage points",
+        ),
         *_flip_columns(a),
     ]
     if tested:
-        hint = f"corrected for {count} classes"
-        columns.append(Column(title="p, Holm", key="p_holm", kind="number", hint=hint))
+        hint = f"p corrected for {count} classes"
+        columns.append(Column(title="p (Holm)", key="p_holm", kind="number", hint=hint))
     return tuple(columns)

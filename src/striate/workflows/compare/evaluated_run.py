@@ -1,4 +1,4 @@
-"""A run as a party to a comparison: its answers, and which images they are about."""
+"""A run in a comparison: its predictions, and the identity of each image."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from striate.run.integrity import check_history
 from striate.run.predictions import Predictions
 from striate.run.run import Run
 
-Key = tuple[str, str, int]  # content, label, and which of its copies
+ImageKey = tuple[str, str, int]  # content, label, and number among its copies
 SPLITS = ("test", "val")
-LISTED = 5
-_FACTS = ("path", "label", "split", "content")
+MAX_LISTED = 5
+_SPLIT_COLUMNS = ("path", "label", "split", "content")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Contender:
-    """A finished run, and what it said about every image of a part.
+class EvaluatedRun:
+    """A finished run, and its predictions of a split.
 
     Args:
         run: The run folder.
         split: `test` or `val`.
-        predictions: Its answers, classes in the order of the first contender's.
-        keys: What identifies each answered image, whatever its path.
-        splits: Images of each part.
-        data: One hash over all usable images and their labels, however split.
+        predictions: Its predictions, with the classes in the order of the first run.
+        keys: Identity of each image, independent of its path.
+        split_counts: Number of images of each split.
+        data_hash: Hash of all usable images and their labels, independent of the split.
     """
 
     run: Run
     split: str
     predictions: Predictions = field(repr=False)
-    keys: tuple[Key, ...] = field(repr=False)
-    splits: dict[str, int]
-    data: str
+    keys: tuple[ImageKey, ...] = field(repr=False)
+    split_counts: dict[str, int]
+    data_hash: str
 
     @property
     def name(self) -> str:
@@ -56,92 +56,96 @@ class Contender:
 
     @property
     def seed(self) -> int:
-        """Return the seed it was trained with."""
+        """Return the seed of its training."""
         return self.run.recipe.seed
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """Return what the manifest says."""
+    def manifest(self) -> dict[str, Any]:
+        """Return the run's manifest."""
         return self.run.manifest
 
     @cached_property
     def score(self) -> ClassificationMetrics:
-        """Return the figures of merit over all its images."""
-        return self.predictions.score()
+        """Return the metrics over all its images."""
+        return self.predictions.metrics()
 
     @cached_property
-    def right(self) -> np.ndarray:
-        """Return which answers are right, (N,) bool."""
-        found: np.ndarray = self.predictions.predicted == self.predictions.truth
-        return found
+    def correct(self) -> np.ndarray:
+        """Return which predictions are correct, (N,) bool."""
+        correct: np.ndarray = self.predictions.predicted == self.predictions.truth
+        return correct
 
     @cached_property
     def macs(self) -> int | None:
-        """Return the network's multiply-adds for an image, None where unknown."""
+        """Return the MACs (multiply-adds) per image, None if unknown."""
         try:
             with init_empty_weights():
                 model = self.run.fresh_model()
             return audit(model, self.run.preprocess.spec.shape).macs
-        except StriateError:  # handed in as an object, or of a later version
+        except StriateError:  # given as an object, or written by a later version
             return None
 
 
-def contenders(given: Sequence[Run | str | Path], split: str | None) -> list[Contender]:
-    """Open runs and read what they said about one part.
+def evaluated_runs(
+    runs: Sequence[Run | str | Path], split: str | None
+) -> list[EvaluatedRun]:
+    """Open runs and read their predictions of one split.
 
     Args:
-        given: Runs, folders, or names below `runs/train`.
-        split: `test` or `val`; the test split where all judged it, else validation.
+        runs: Runs, folders, or names below `runs/train`.
+        split: `test` or `val`. Default: test if all runs evaluated it, else val.
 
     Raises:
-        SettingError: Fewer than two runs, or one of them twice.
-        RunError: A run is missing or unfinished, or their classes differ.
+        SettingError: Fewer than two runs, or one run twice.
+        RunError: A run is missing or unfinished, or the runs have other classes.
     """
-    if len(given) < 2:
+    if len(runs) < 2:
         fix = "name two or more run folders"
-        raise SettingError(f"to compare takes two runs, got {len(given)}", fix=fix)
-    runs = [one if isinstance(one, Run) else Run(one) for one in given]
-    _refuse_twins(runs)
-    chosen = _split_of(runs, split)
-    _check_classes(runs)
-    labels = runs[0].labels
-    return [_contender(run, chosen, labels) for run in runs]
+        raise SettingError(f"compare needs two runs, got {len(runs)}", fix=fix)
+    opened = [run if isinstance(run, Run) else Run(run) for run in runs]
+    _check_distinct(opened)
+    common_split = _common_split(opened, split)
+    _check_classes(opened)
+    labels = opened[0].labels
+    return [_evaluated_run(run, common_split, labels) for run in opened]
 
 
-def _refuse_twins(runs: Sequence[Run]) -> None:
+def _check_distinct(runs: Sequence[Run]) -> None:
     count = Counter(run.path.resolve() for run in runs)
     twice = [str(run.path) for run in runs if count[run.path.resolve()] > 1]
     if twice:
         raise SettingError("a run is given twice", where=twice[0], fix="name it once")
 
 
-def _split_of(runs: Sequence[Run], split: str | None) -> str:
-    """Return the part that all runs were judged on."""
-    lacking = {name: [r for r in runs if not _judged(r, name)] for name in SPLITS}
+def _common_split(runs: Sequence[Run], split: str | None) -> str:
+    """Return the split that all runs evaluated."""
+    lacking = {name: [r for r in runs if not _has(r, name)] for name in SPLITS}
     for name in (split,) if split else SPLITS:
         if not lacking[name]:
             return name
-    wanted = split or min(SPLITS, key=lambda name: len(lacking[name]))
-    silent = lacking[wanted]
-    told = "".join(f"\n  {run.path}: {_why(run)}" for run in silent[:LISTED])
-    rest = len(silent) - LISTED
+    name = split or min(SPLITS, key=lambda name: len(lacking[name]))
+    missing = lacking[name]
+    lines = "".join(f"\n  {run.path}: {_reason(run)}" for run in missing[:MAX_LISTED])
+    rest = len(missing) - MAX_LISTED
     more = f"\n  … and {rest} more" if rest > 0 else ""
-    what = f"{len(silent)} of {len(runs)} runs have no answers about a {wanted} split:"
-    fix = "leave them out, or train them to the end"
-    raise RunError(f"{what}{told}{more}", fix=fix)
+    what = (
+        f"{len(missing)} of {len(runs)} runs have no predictions of the {name} split:"
+    )
+    fix = "leave them out, or finish their training"
+    raise RunError(f"{what}{lines}{more}", fix=fix)
 
 
-def _judged(run: Run, split: str) -> bool:
+def _has(run: Run, split: str) -> bool:
     return (run.path / names.predictions_file(split)).is_file()
 
 
-def _why(run: Run) -> str:
+def _reason(run: Run) -> str:
     status = run.manifest.get("status", "unknown")
     if status == "stopped":
-        return f"it stopped ({run.manifest.get('reason', 'no reason is known')})"
+        return f"it stopped ({run.manifest.get('reason', 'unknown reason')})"
     if status == "running":
         return "it is still running, or was killed"
-    return "it has no such split, or the file is gone"
+    return "it has no such split, or the file was deleted"
 
 
 def _check_classes(runs: Sequence[Run]) -> None:
@@ -150,37 +154,40 @@ def _check_classes(runs: Sequence[Run]) -> None:
         other = set(run.labels.names)
         if other != first:
             what = (
-                f"the runs know different classes: {_few(first - other)} only in "
+                f"the runs have different classes: {_few(first - other)} only in "
                 f"{runs[0].path.name}, {_few(other - first)} only in {run.path.name}"
             )
-            fix = "compare runs that answer the same question"
+            fix = "compare runs with the same classes"
             raise RunError(what, where=run.path, fix=fix)
 
 
 def _few(classes: set[str]) -> str:
-    listed = ", ".join(sorted(classes)[:LISTED]) or "none"
-    return listed + (" …" if len(classes) > LISTED else "")
+    listed = ", ".join(sorted(classes)[:MAX_LISTED]) or "none"
+    return listed + (" …" if len(classes) > MAX_LISTED else "")
 
 
-def _contender(run: Run, split: str, labels: ClassNames) -> Contender:
+def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
     predictions = _in_order(run.predictions(split), labels)
     check_history(run)
     path = run.path / names.SPLIT
     rows = read_csv(path)
-    if not rows or any(rows[0].get(fact) is None for fact in _FACTS):
-        raise RunError("split.csv lists no images with their content", where=path)
-    return Contender(
+    if not rows or any(rows[0].get(name) is None for name in _SPLIT_COLUMNS):
+        what = "split.csv has no rows, or lacks a column of its images"
+        raise RunError(what, where=path, fix="restore the run from a copy")
+    return EvaluatedRun(
         run=run,
         split=split,
         predictions=predictions,
         keys=_keys(predictions, rows, path),
-        splits=dict(Counter(row["split"] for row in rows if row["split"] != SPARE)),
-        data=hash_rows(sorted((row["content"], row["label"]) for row in rows)),
+        split_counts=dict(
+            Counter(row["split"] for row in rows if row["split"] != SPARE)
+        ),
+        data_hash=hash_rows(sorted((row["content"], row["label"]) for row in rows)),
     )
 
 
 def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
-    """Bring the classes into another order of the same names."""
+    """Reorder the classes as in `labels`."""
     if predictions.labels == labels:
         return predictions
     columns = [predictions.labels.index(name) for name in labels.names]
@@ -194,20 +201,20 @@ def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
 
 def _keys(
     predictions: Predictions, rows: Sequence[dict[str, str]], path: Path
-) -> tuple[Key, ...]:
-    """Identify each image by content and label; copies are told apart by order.
+) -> tuple[ImageKey, ...]:
+    """Identify each image by content and label; copies are numbered in order.
 
-    Two copies show a network the same numbers, so it does not matter which copy of one
-    run is paired with which of another.
+    Copies give a network the same input, so it does not matter which copy of one run is
+    paired with which of another.
     """
     contents = {row["path"]: row["content"] for row in rows}
     copies: Counter[tuple[str, str]] = Counter()
     keys = []
-    for where, true in zip(predictions.paths, predictions.truth, strict=True):
-        if where not in contents:
-            what = f"a judged image is not in the split: {where}"
+    for image_path, true in zip(predictions.paths, predictions.truth, strict=True):
+        if image_path not in contents:
+            what = f"an evaluated image is not in split.csv: {image_path}"
             raise RunError(what, where=path, fix="restore the run from a copy")
-        same = contents[where], predictions.labels[int(true)]
+        same = contents[image_path], predictions.labels[int(true)]
         keys.append((*same, copies[same]))
         copies[same] += 1
     return tuple(keys)

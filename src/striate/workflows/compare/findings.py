@@ -1,10 +1,9 @@
-"""A comparison as blocks: the page leads with the answer, the terminal ends with it."""
+"""The report of a comparison: the page starts, the terminal ends with the result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from striate.core.findings import (
     Block,
@@ -16,148 +15,149 @@ from striate.core.findings import (
     Section,
     Series,
 )
-from striate.report.format import counted, percent
-from striate.workflows.compare.difference_tables import (
-    class_table,
-    differences_table,
-    other_measures,
-)
-from striate.workflows.compare.flipped_images import flipped_blocks, flipped_list
-from striate.workflows.compare.groups import Side, mean_and_deviation
-from striate.workflows.compare.significance import Match
-from striate.workflows.compare.tables import differing_table, results_table, runs_table
-from striate.workflows.compare.verdict import (
-    TOLD_SINGLY,
+from striate.report.format import count_text, percent
+from striate.workflows.compare.conclusion import (
+    MAX_SENTENCES,
+    comparison_caveats,
+    comparison_conclusions,
     p_equals,
-    points,
-    remarks,
-    span,
-    verdicts,
+    points_interval,
+    points_text,
+)
+from striate.workflows.compare.difference_tables import (
+    class_difference_table,
+    difference_table,
+    other_metrics_table,
+)
+from striate.workflows.compare.flipped_images import flipped_blocks, flipped_table
+from striate.workflows.compare.groups import RunGroup, mean_and_std
+from striate.workflows.compare.result import ComparisonResult
+from striate.workflows.compare.significance import PairwiseTest
+from striate.workflows.compare.tables import (
+    metrics_table,
+    runs_table,
+    setting_differences_table,
 )
 
-if TYPE_CHECKING:
-    from striate.workflows.compare.compare import Comparison
-
-ELSEWHERE = "Classes and flipped images: in the page (--html FILE) and in --json."
+SEE_REPORT = "Classes and flipped images: see the report (--html FILE) or --json."
 CHARTS = (
     ("Validation accuracy", "val_accuracy", "accuracy", True),
-    ("Validation loss", "val_loss", "cross-entropy, nats", False),
-    ("Training loss", "train_loss", "cross-entropy, nats", False),
+    ("Validation loss", "val_loss", "cross-entropy", False),
+    ("Training loss", "train_loss", "cross-entropy", False),
 )
 
 
-def terminal_blocks(found: Comparison) -> list[Block]:
-    """Return everything but the images, the answer last."""
-    few = len(found.matches) <= TOLD_SINGLY
+def comparison_blocks(result: ComparisonResult) -> list[Block]:
+    """Return the findings for a terminal: no images, the conclusion last."""
+    few = len(result.tests) <= MAX_SENTENCES
     blocks: list[Block | None] = [
-        runs_table(found.sides),
-        differing_table(found.differing, found.sides),
-        *curves(found.sides)[:1],
-        *(map(class_table, found.matches) if few else ()),
-        *(map(flipped_list, found.matches) if few else (Prose(text=ELSEWHERE),)),
-        results_table(found.sides, found.split),
-        other_measures(found.matches),
-        differences_table(found.matches),
-        *answer(found),
+        runs_table(result.groups),
+        setting_differences_table(result.setting_differences, result.groups),
+        *comparison_charts(result.groups)[:1],
+        *(map(class_difference_table, result.tests) if few else ()),
+        *(map(flipped_table, result.tests) if few else (Prose(text=SEE_REPORT),)),
+        metrics_table(result.groups, result.split),
+        other_metrics_table(result.tests),
+        difference_table(result.tests),
+        *_conclusions_and_caveats(result),
     ]
     return [block for block in blocks if block is not None]
 
 
-def answer(found: Comparison) -> Iterator[Prose]:
-    """Yield what each match shows, and what limits it."""
-    yield from verdicts(found.matches)
-    yield from remarks(found.sides, found.matches, found.split)
+def _conclusions_and_caveats(result: ComparisonResult) -> Iterator[Prose]:
+    yield from comparison_conclusions(result.tests)
+    yield from comparison_caveats(result)
 
 
-def page_of(found: Comparison) -> Page:
-    """Return everything as a report, the answer first."""
-    result = (differences_table(found.matches), other_measures(found.matches))
-    what = (
-        runs_table(found.sides),
-        differing_table(found.differing, found.sides),
-    )
-    sections = [
-        Section(title="Answer", blocks=(_figures(found), *answer(found))),
-        Section(title="Runs", blocks=what),
-        Section(
-            title="Results",
-            blocks=_kept([results_table(found.sides, found.split), *result]),
-        ),
-        Section(title="Learning", blocks=curves(found.sides)),
+def comparison_page(result: ComparisonResult) -> Page:
+    """Return the whole report, the conclusion first."""
+    groups, tests = result.groups, result.tests
+    differences = setting_differences_table(result.setting_differences, groups)
+    results = [
+        metrics_table(groups, result.split),
+        difference_table(tests),
+        other_metrics_table(tests),
     ]
-    classes = _kept([class_table(match) for match in found.matches])
+    conclusions = tuple(_conclusions_and_caveats(result))
+    sections = [
+        Section(title="Summary", blocks=(_figures(result), *conclusions)),
+        Section(title="Runs", blocks=(runs_table(groups), differences)),
+        Section(title="Results", blocks=_without_none(results)),
+        Section(title="Learning curves", blocks=comparison_charts(groups)),
+    ]
+    classes = _without_none([class_difference_table(test) for test in tests])
     if classes:
         sections.append(Section(title="By class", blocks=classes))
-    sections += [_flips(match) for match in found.matches if match.pairings]
-    data = found.sides[0].runs[0].facts.get("data", {})
+    sections += [_flipped_section(test) for test in tests if test.pairings]
+    data = groups[0].runs[0].manifest.get("data", {})
     return Page(
-        title=_title(found.sides),
-        subtitle=f"On the {found.split} split of {data.get('name', 'the data')}.",
+        title=_title(groups),
+        subtitle=f"{data.get('name', 'Data')}, {result.split} split.",
         sections=tuple(sections),
     )
 
 
-def _title(compared: Sequence[Side]) -> str:
-    if len(compared) > 2:
-        several = any(len(side.runs) > 1 for side in compared)
-        return f"{len(compared)} {'settings' if several else 'runs'} compared"
-    return " and ".join(side.name for side in compared)
+def _title(groups: Sequence[RunGroup]) -> str:
+    if len(groups) > 2:
+        several_seeds = any(len(group.runs) > 1 for group in groups)
+        return f"Comparison of {len(groups)} {'settings' if several_seeds else 'runs'}"
+    return " and ".join(group.name for group in groups)
 
 
-def _kept(blocks: Sequence[Block | None]) -> tuple[Block, ...]:
+def _without_none(blocks: Sequence[Block | None]) -> tuple[Block, ...]:
     return tuple(block for block in blocks if block is not None)
 
 
-def _figures(found: Comparison) -> Figures:
-    figures = [_figure(side) for side in found.sides]
-    if len(found.matches) == 1:
-        figures.append(_apart(found.matches[0]))
+def _figures(result: ComparisonResult) -> Figures:
+    figures = [_accuracy_figure(group) for group in result.groups]
+    if len(result.tests) == 1:
+        figures.append(_difference_figure(result.tests[0]))
     return Figures(figures=tuple(figures))
 
 
-def _figure(side: Side) -> Figure:
-    mean, deviation = mean_and_deviation(side.values(lambda run: run.score.accuracy))
+def _accuracy_figure(group: RunGroup) -> Figure:
+    mean, deviation = mean_and_std(group.values(lambda run: run.score.accuracy))
     if deviation is None:
-        score = side.runs[0].score
+        score = group.runs[0].score
         low, high = score.interval
-        images = counted(score.count, "image")
+        images = count_text(score.count, "image")
         detail = f"accuracy on {images}, {100 * low:.1f}–{100 * high:.1f} %"
     else:
-        detail = f"accuracy ± {100 * deviation:.2f} over {len(side.runs)} seeds"
-    label = f"{side.letter} {side.name}"
+        detail = f"accuracy ± {100 * deviation:.2f} over {len(group.runs)} seeds"
+    label = f"{group.letter} {group.name}"
     return Figure(label=label, value=percent(mean), detail=detail)
 
 
-def _apart(match: Match) -> Figure:
-    detail = "points of accuracy"
-    if match.interval:
-        detail += f", {span(match.interval)}, p {p_equals(match.p)}"
-    value = points(match.difference)
-    return Figure(label=match.letters, value=value, detail=detail)
+def _difference_figure(test: PairwiseTest) -> Figure:
+    detail = "percentage points of accuracy"
+    if test.interval:
+        detail += f", {points_interval(test.interval)}, p {p_equals(test.p)}"
+    value = points_text(test.difference)
+    return Figure(label=test.letters, value=value, detail=detail)
 
 
-def _flips(match: Match) -> Section:
-    a, b = match.first.letter, match.second.letter
-    lead = "The images whose answers changed sides, the plainest first."
-    if len(match.pairings) > 1:
+def _flipped_section(test: PairwiseTest) -> Section:
+    a, b = test.first.letter, test.second.letter
+    lead = "Images classified correctly by only one of the two runs, clearest first."
+    if len(test.pairings) > 1:
         lead = (
-            "The images that one side gets right with more of its seeds than the "
-            "other, the plainest first."
+            "Images classified correctly by more seeds of one group than of the other, "
+            "clearest first."
         )
-    blocks = tuple(flipped_blocks(match))
-    return Section(title=f"Flipped, {b} against {a}", lead=lead, blocks=blocks)
+    title = f"Flipped images, {b} against {a}"
+    return Section(title=title, lead=lead, blocks=tuple(flipped_blocks(test)))
 
 
-def curves(compared: Sequence[Side]) -> tuple[Curve, ...]:
-    """Return learning curves, all sides in one chart; seeds as a mean with a band."""
-    several = any(len(side.runs) > 1 for side in compared)
-    note = "Mean over the seeds; the band is from the least to the most." * several
+def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
+    """Return the learning curves of all groups; seeds as a mean with a band."""
+    several_seeds = any(len(group.runs) > 1 for group in groups)
+    note = "Mean over the seeds. Shaded: minimum to maximum." * several_seeds
     return tuple(
         Curve(
             title=title,
             x_label="epoch",
             y_label=unit,
-            series=tuple(_series(side, key) for side in compared),
+            series=tuple(_series(group, key) for group in groups),
             percent_y=share,
             note=note,
         )
@@ -165,19 +165,19 @@ def curves(compared: Sequence[Side]) -> tuple[Curve, ...]:
     )
 
 
-def _series(side: Side, key: str) -> Series:
-    """Return a side's curve, over the epochs that all its runs reached."""
-    lines = [[row[key] for row in run.run.history] for run in side.runs]
-    columns = list(zip(*lines, strict=False))
+def _series(group: RunGroup, key: str) -> Series:
+    """Return a group's curve, over the epochs that all its runs reached."""
+    lines = [[row[key] for row in run.run.history] for run in group.runs]
+    epochs = list(zip(*lines, strict=False))
 
-    def over(fold: Callable[[Sequence[float]], float]) -> tuple[float, ...]:
-        return tuple(fold(column) for column in columns)
+    def reduce(function: Callable[[Sequence[float]], float]) -> tuple[float, ...]:
+        return tuple(function(values) for values in epochs)
 
-    several = len(lines) > 1
+    several_seeds = len(lines) > 1
     return Series(
-        name=f"{side.letter} {side.name}",
-        x=tuple(float(i + 1) for i in range(len(columns))),
-        y=over(fmean),
-        low=over(min) if several else None,
-        high=over(max) if several else None,
+        name=f"{group.letter} {group.name}",
+        x=tuple(float(i + 1) for i in range(len(epochs))),
+        y=reduce(fmean),
+        low=reduce(min) if several_seeds else None,
+        high=reduce(max) if several_seeds else None,
     )

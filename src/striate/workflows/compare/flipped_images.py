@@ -1,4 +1,4 @@
-"""Which images changed sides: as galleries on a page, as a list in a terminal."""
+"""The images that flipped, as galleries for a page and as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -7,128 +7,135 @@ from collections.abc import Iterator, Sequence
 from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Table
 from striate.data.cache.pixel_rows import PixelRows
 from striate.interpret.render import to_image
-from striate.report.format import counted, percent
-from striate.run.images import subset_pixels
-from striate.workflows.compare.evaluated_run import Contender
-from striate.workflows.compare.pairing import Flip, flips
-from striate.workflows.compare.significance import Match
+from striate.report.format import count_text, percent
+from striate.run.report_images import subset_pixels
+from striate.workflows.compare.evaluated_run import EvaluatedRun
+from striate.workflows.compare.pairing import FlippedImage, flipped_images
+from striate.workflows.compare.significance import PairwiseTest
 
-IMAGES_SHOWN = 48
-LISTED = 8
-SIDE = 96  # pixels a small image is enlarged to, about
+MAX_IMAGES = 48
+MAX_ROWS = 8  # per direction
+SIDE = 96  # small images are enlarged to about this many pixels
 
 
-def flipped_list(match: Match) -> Table | None:
-    """Return the plainest flips as rows."""
-    found = flips(match.pairings)
-    if not found:
+def flipped_table(test: PairwiseTest) -> Table | None:
+    """Return the clearest flips as rows."""
+    images = flipped_images(test.pairings)
+    if not images:
         return None
-    a, b = match.first.letter, match.second.letter
-    gained, lost = _sorted_out(found)
-    chosen = [*gained[:LISTED], *lost[:LISTED]]
-    rows = tuple(_row(flip, match) for flip in chosen)
-    rest = len(found) - len(rows)
-    note = f"{rest:,} more are in the page (--html FILE) and in --json." if rest else ""
-    columns = (
-        Column(title="better", kind="code"),
-        Column(title="image"),
-        Column(title="is"),
-        Column(title=f"{a} says", key="first"),
-        Column(title=f"{b} says", key="second"),
+    gained, lost = _by_direction(images)
+    rows = tuple(_row(image, test) for image in [*gained[:MAX_ROWS], *lost[:MAX_ROWS]])
+    rest = len(images) - len(rows)
+    columns = (Column(title="correct", kind="code", key="better"), *_columns(test))
+    return Table(
+        title=f"Flipped images, {test.second.letter} against {test.first.letter}",
+        columns=columns,
+        rows=rows,
+        note=f"{rest:,} more; see the report (--html FILE) or --json." if rest else "",
     )
-    title = f"Images that flipped, {b} against {a}"
-    return Table(title=title, columns=columns, rows=rows, note=note)
 
 
-def _sorted_out(found: Sequence[Flip]) -> tuple[list[Flip], list[Flip]]:
-    return [f for f in found if f.gained], [f for f in found if not f.gained]
+def _columns(test: PairwiseTest) -> tuple[Column, ...]:
+    return (
+        Column(title="image"),
+        Column(title="true class", key="label"),
+        Column(title=f"{test.first.letter} predicts", key="first"),
+        Column(title=f"{test.second.letter} predicts", key="second"),
+    )
 
 
-def _row(flip: Flip, match: Match) -> tuple[Cell, ...]:
-    better = match.second if flip.gained else match.first
-    return (better.letter, flip.path, flip.label, _said(flip, 0), _said(flip, 1))
+def _by_direction(
+    images: Sequence[FlippedImage],
+) -> tuple[list[FlippedImage], list[FlippedImage]]:
+    """Return the images gained and the images lost by the second."""
+    return [i for i in images if i.gained], [i for i in images if not i.gained]
 
 
-def _said(flip: Flip, side: int) -> str:
-    text = f"{flip.said[side]}, {percent(flip.sure[side], 0)}"
-    if flip.times > 1:
-        text += f", right {flip.right[side]} of {flip.times}"
+def _row(image: FlippedImage, test: PairwiseTest) -> tuple[Cell, ...]:
+    better = test.second if image.gained else test.first
+    predictions = _prediction_text(image, 0), _prediction_text(image, 1)
+    return (better.letter, image.path, image.label, *predictions)
+
+
+def _prediction_text(image: FlippedImage, side: int) -> str:
+    text = f"{image.predicted[side]} ({percent(image.confidence[side], 0)})"
+    if image.pairs > 1:
+        text += f", correct {image.correct[side]} of {image.pairs}"
     return text
 
 
-def flipped_blocks(match: Match) -> Iterator[Block]:
-    """Yield a gallery of what the second side gained, and one of what it lost."""
-    found = flips(match.pairings)
-    if not found:
-        yield Prose(text="No image changed sides.")
+def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
+    """Yield a gallery of the images gained by the second, and one of those lost."""
+    images = flipped_images(test.pairings)
+    if not images:
+        yield Prose(text="No image flipped.")
         return
-    if len(match.pairings) == 1:
-        yield _fourfold(match)
-    pixels = _pixels(found)
-    if any(held is None for held in pixels.values()):
-        text = "The images could not be read again, so only their names are shown."
+    if len(test.pairings) == 1:
+        yield _contingency_table(test)
+    pixels = _pixels(images)
+    if any(rows is None for rows in pixels.values()):
+        text = "The image files could not be read, so only their paths are shown."
         yield Prose(text=text, tone="warning")
-    gained, lost = _sorted_out(found)
-    a, b = match.first.letter, match.second.letter
+    gained, lost = _by_direction(images)
+    a, b = test.first.letter, test.second.letter
     for some, better, worse in ((gained, b, a), (lost, a, b)):
         if some:
-            title = f"{better} right, {worse} wrong: {counted(len(some), 'image')}"
-            yield _gallery(some, pixels, match, title)
+            count = count_text(len(some), "image")
+            title = f"{better} correct, {worse} wrong: {count}"
+            yield _gallery(some, pixels, test, title)
 
 
-def _fourfold(match: Match) -> Table:
-    """Return right and wrong of both sides, counted against each other."""
-    paired = match.pairings[0].paired
-    a, b = match.first.letter, match.second.letter
+def _contingency_table(test: PairwiseTest) -> Table:
+    """Return correct and wrong predictions of both runs as a 2×2 table."""
+    paired = test.pairings[0].paired
+    a, b = test.first.letter, test.second.letter
     columns = (
         Column(title="", key="first"),
-        Column(title=f"{b} right", key="right", kind="integer"),
+        Column(title=f"{b} correct", key="correct", kind="integer"),
         Column(title=f"{b} wrong", key="wrong", kind="integer"),
     )
     rows = (
-        (f"{a} right", paired.both, paired.lost),
+        (f"{a} correct", paired.both, paired.lost),
         (f"{a} wrong", paired.gained, paired.neither),
     )
-    return Table(title="Right and wrong", columns=columns, rows=rows)
+    return Table(title="Correct and wrong predictions", columns=columns, rows=rows)
 
 
-def _pixels(found: Sequence[Flip]) -> dict[Contender, PixelRows | None]:
-    sources = dict.fromkeys(flip.source[0] for flip in found)
+def _pixels(images: Sequence[FlippedImage]) -> dict[EvaluatedRun, PixelRows | None]:
+    runs = dict.fromkeys(image.source[0] for image in images)
     return {
-        one: subset_pixels(one.run, one.split, one.predictions.paths) for one in sources
+        run: subset_pixels(run.run, run.split, run.predictions.paths) for run in runs
     }
 
 
 def _gallery(
-    some: Sequence[Flip],
-    pixels: dict[Contender, PixelRows | None],
-    match: Match,
+    images: Sequence[FlippedImage],
+    pixels: dict[EvaluatedRun, PixelRows | None],
+    test: PairwiseTest,
     title: str,
 ) -> Block:
-    shown = some[:IMAGES_SHOWN]
-    rest = len(some) - len(shown)
-    note = f"{rest:,} more stand in --json." if rest else ""
-    if any(pixels[flip.source[0]] is None for flip in shown):
-        rows = tuple(_row(flip, match)[1:] for flip in shown)
-        letters = match.first.letter, match.second.letter
-        said = [Column(title=f"{letter} says") for letter in letters]
-        columns = (Column(title="image"), Column(title="is"), *said)
-        return Table(title=title, columns=columns, rows=rows, note=note)
-    images = tuple(_image(flip, pixels, match) for flip in shown)
-    side = max(max(one.width, one.height) for one in images)
-    scale = max(1, SIDE // side)
-    return Images(title=title, images=images, note=note, scale=scale)
+    visible = images[:MAX_IMAGES]
+    rest = len(images) - len(visible)
+    note = f"{rest:,} more; see the output of --json." if rest else ""
+    if any(pixels[image.source[0]] is None for image in visible):
+        rows = tuple(_row(image, test)[1:] for image in visible)
+        return Table(title=title, columns=_columns(test), rows=rows, note=note)
+    tiles = tuple(_tile(image, pixels, test) for image in visible)
+    scale = max(1, SIDE // max(max(tile.width, tile.height) for tile in tiles))
+    return Images(title=title, images=tiles, note=note, scale=scale)
 
 
-def _image(
-    flip: Flip, pixels: dict[Contender, PixelRows | None], match: Match
+def _tile(
+    image: FlippedImage,
+    pixels: dict[EvaluatedRun, PixelRows | None],
+    test: PairwiseTest,
 ) -> Image:
-    source, row = flip.source
-    held = pixels[source]
-    assert held is not None  # noqa: S101 - asked before
-    a, b = match.first.letter, match.second.letter
-    caption = f"{a}: {flip.said[0]} → {b}: {flip.said[1]}"
-    sure = " → ".join(percent(probs, 0) for probs in flip.sure)
-    if flip.times > 1:
-        sure += f", right {flip.right[0]} → {flip.right[1]} of {flip.times}"
-    return to_image(held[row].numpy(), caption, f"{sure} · {flip.path}")
+    run, row = image.source
+    rows = pixels[run]
+    assert rows is not None  # noqa: S101 - checked by the caller
+    a, b = test.first.letter, test.second.letter
+    caption = f"{a}: {image.predicted[0]} → {b}: {image.predicted[1]}"
+    detail = " → ".join(percent(prob, 0) for prob in image.confidence)
+    if image.pairs > 1:
+        detail += f", correct {image.correct[0]} → {image.correct[1]} of {image.pairs}"
+    return to_image(rows[row].numpy(), caption, f"{detail} · {image.path}")

@@ -1,4 +1,4 @@
-"""What is compared: single runs, or settings with a run for each of several seeds."""
+"""Groups of runs to compare: single runs, or one setting with several seeds."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from striate.run.recipe import INCIDENTAL
-from striate.workflows.compare.evaluated_run import Contender
+from striate.run.recipe import NO_EFFECT_SETTINGS
+from striate.workflows.compare.evaluated_run import EvaluatedRun
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Side:
-    """A run, or runs that differ in nothing but the seed.
+class RunGroup:
+    """One run, or runs that differ only in their seed.
 
     Args:
-        letter: What tables and captions call it.
-        runs: In the order of their seeds.
-        repeats: Runs left out: their setting and seed stand in `runs` already.
+        letter: Its name in tables and captions.
+        runs: The runs, by seed.
+        duplicates: Runs left out: `runs` has one with the same settings and seed.
     """
 
     letter: str
-    runs: tuple[Contender, ...]
-    repeats: tuple[Contender, ...] = ()
+    runs: tuple[EvaluatedRun, ...]
+    duplicates: tuple[EvaluatedRun, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -32,114 +32,123 @@ class Side:
 
     @property
     def name(self) -> str:
-        """Return the folder's name, or those of the first and the last."""
+        """Return the folder's name, or the names of the first and the last."""
         first, last = self.runs[0].name, self.runs[-1].name
         return first if len(self.runs) == 1 else f"{first} … {last}"
 
-    def values(self, ask: Callable[[Contender], float | None]) -> list[float]:
-        """Return a figure of each run that has it."""
-        return [value for run in self.runs if (value := ask(run)) is not None]
+    def values(self, metric: Callable[[EvaluatedRun], float | None]) -> list[float]:
+        """Return a metric of each run that has it."""
+        return [value for run in self.runs if (value := metric(run)) is not None]
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and the sample's standard deviation, None of one value.
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and the sample standard deviation, None for one value.
 
     Example:
-        >>> mean_and_deviation([1.0, 3.0]), mean_and_deviation([2.0])
+        >>> mean_and_std([1.0, 3.0]), mean_and_std([2.0])
         ((2.0, 1.4142135623730951), (2.0, None))
     """
     return fmean(values), stdev(values) if len(values) > 1 else None
 
 
-def sides(found: Sequence[Contender]) -> tuple[Side, ...]:
-    """Unite runs of one setting, where there are several settings to compare.
+def group_runs(runs: Sequence[EvaluatedRun]) -> tuple[RunGroup, ...]:
+    """Group runs with the same settings, if there are several settings.
 
-    Runs that differ in their seeds alone stay apart: then the seeds are the question.
+    Runs that differ only in their seeds stay single: then the seeds are compared.
     """
-    settings: dict[tuple[Any, ...], list[Contender]] = {}
-    for one in found:
-        settings.setdefault(_setting(one), []).append(one)
-    groups = list(settings.values())
-    if len(groups) == 1 or len(groups) == len(found):
-        groups = [[one] for one in found]
-    return tuple(_side(letter(i), group) for i, group in enumerate(groups))
+    by_settings: dict[tuple[Any, ...], list[EvaluatedRun]] = {}
+    for run in runs:
+        by_settings.setdefault(_settings_key(run), []).append(run)
+    groups = list(by_settings.values())
+    if len(groups) == 1 or len(groups) == len(runs):
+        groups = [[run] for run in runs]
+    return tuple(_group(group_letter(i), group) for i, group in enumerate(groups))
 
 
-def _setting(one: Contender) -> tuple[Any, ...]:
+def _settings_key(run: EvaluatedRun) -> tuple[Any, ...]:
     """Return everything that makes two runs repetitions of one another.
 
-    A model handed in as an object is known by its class and its size; data by its
-    images and labels, wherever they lay.
+    A model given as an object is identified by its class and its size; data by its
+    images and labels, not by its path.
     """
-    recipe = one.run.recipe.as_dict()
-    dropped = {"seed", "data"} | INCIDENTAL
-    kept = (str(value) for key, value in recipe.items() if key not in dropped)
-    return (one.facts.get("parameters"), one.data, *kept)
+    recipe = run.run.recipe.as_dict()
+    ignored = {"seed", "data"} | NO_EFFECT_SETTINGS
+    values = (str(value) for key, value in recipe.items() if key not in ignored)
+    return (run.manifest.get("parameters"), run.data_hash, *values)
 
 
-def _side(name: str, group: Sequence[Contender]) -> Side:
-    first: dict[int, Contender] = {}
-    repeats = [one for one in group if first.setdefault(one.seed, one) is not one]
-    runs = tuple(first[seed] for seed in sorted(first))
-    return Side(letter=name, runs=runs, repeats=tuple(repeats))
+def _group(letter: str, runs: Sequence[EvaluatedRun]) -> RunGroup:
+    by_seed: dict[int, EvaluatedRun] = {}
+    duplicates = [run for run in runs if by_seed.setdefault(run.seed, run) is not run]
+    return RunGroup(
+        letter=letter,
+        runs=tuple(by_seed[seed] for seed in sorted(by_seed)),
+        duplicates=tuple(duplicates),
+    )
 
 
-def letter(number: int) -> str:
-    """Name the sides A, B, … Z, AA, AB and so on.
+def group_letter(number: int) -> str:
+    """Name the groups A, B, … Z, AA, AB and so on.
 
     Example:
-        >>> letter(0), letter(25), letter(26)
+        >>> group_letter(0), group_letter(25), group_letter(26)
         ('A', 'Z', 'AA')
     """
-    rest, place = divmod(number, 26)
-    return (letter(rest - 1) if rest else "") + chr(ord("A") + place)
+    rest, last = divmod(number, 26)
+    return (group_letter(rest - 1) if rest else "") + chr(ord("A") + last)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Differing:
-    """A setting or circumstance that is not the same on all sides."""
+class SettingDifference:
+    """A setting (or part of the environment) that differs between the groups."""
 
     name: str
     values: tuple[str, ...]
     setting: bool = True
 
 
-def differing(compared: Sequence[Side]) -> tuple[Differing, ...]:
-    """Return what differs between the sides: settings first, then circumstances."""
-    found = [_asked(compared, name, True) for name in _names(compared)]
-    found += [_asked(compared, name, False) for name in _circumstances(compared)]
-    return tuple(one for one in found if len(set(one.values)) > 1)
+def setting_differences(groups: Sequence[RunGroup]) -> tuple[SettingDifference, ...]:
+    """Return what differs between the groups: settings first, then environment."""
+    differences = [_values(groups, name, _settings) for name in _setting_names(groups)]
+    environments = [_environment(run) for group in groups for run in group.runs]
+    names = dict.fromkeys(name for each in environments for name in each)
+    differences += [_values(groups, name, _environment, False) for name in names]
+    return tuple(each for each in differences if len(set(each.values)) > 1)
 
 
-def _names(compared: Sequence[Side]) -> list[str]:
-    names = list(compared[0].runs[0].run.recipe.as_dict())
-    several = any(len(side.runs) > 1 for side in compared)
-    return [name for name in names if not (name == "seed" and several)]
+def _setting_names(groups: Sequence[RunGroup]) -> list[str]:
+    names = list(_settings(groups[0].runs[0]))
+    several_seeds = any(len(group.runs) > 1 for group in groups)
+    return [name for name in names if not (name == "seed" and several_seeds)]
 
 
-def _circumstances(compared: Sequence[Side]) -> list[str]:
-    told = [_circumstance(run) for side in compared for run in side.runs]
-    return list(dict.fromkeys(name for facts in told for name in facts))
+def _settings(run: EvaluatedRun) -> dict[str, Any]:
+    return run.run.recipe.as_dict()
 
 
-def _asked(compared: Sequence[Side], name: str, setting: bool) -> Differing:
-    def ask(run: Contender) -> str:
-        facts = run.run.recipe.as_dict() if setting else _circumstance(run)
-        return _plain(facts.get(name))
+def _values(
+    groups: Sequence[RunGroup],
+    name: str,
+    read: Callable[[EvaluatedRun], dict[str, Any]],
+    setting: bool = True,
+) -> SettingDifference:
+    def text(run: EvaluatedRun) -> str:
+        return _value_text(read(run).get(name))
 
-    values = (" · ".join(dict.fromkeys(map(ask, side.runs))) for side in compared)
-    return Differing(name=name, values=tuple(values), setting=setting)
-
-
-def _circumstance(run: Contender) -> dict[str, Any]:
-    facts = run.facts
-    versions = {f"version of {k}": v for k, v in facts.get("versions", {}).items()}
-    commit = str(facts.get("git") or "")[:10]
-    images = f"{sum(run.splits.values()):,} ({run.data[:8]})"
-    return {**versions, **facts.get("machine", {}), "git": commit, "images": images}
+    values = (" · ".join(dict.fromkeys(map(text, group.runs))) for group in groups)
+    return SettingDifference(name=name, values=tuple(values), setting=setting)
 
 
-def _plain(value: object) -> str:
+def _environment(run: EvaluatedRun) -> dict[str, Any]:
+    manifest = run.manifest
+    versions = {f"version of {k}": v for k, v in manifest.get("versions", {}).items()}
+    commit = str(manifest.get("git") or "")[:10]
+    images = f"{sum(run.split_counts.values()):,} ({run.data_hash[:8]})"
+    machine = manifest.get("machine", {})
+    return {**versions, **machine, "git": commit, "images": images}
+
+
+def _value_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return "–" if value in (None, "") else str(value)

@@ -1,4 +1,4 @@
-"""Two runs on the images that both judged, and which of them flipped."""
+"""Pair two runs on their common images, and find the images that flipped."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from striate.metrics.paired import (
     balanced_accuracy_difference,
     mean_difference,
 )
-from striate.workflows.compare.evaluated_run import Contender, Key
+from striate.workflows.compare.evaluated_run import EvaluatedRun, ImageKey
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairing:
-    """Two contenders and where each has the images that both judged.
+    """Two runs, and the positions of the images that both evaluated.
 
     Args:
-        first: What is compared with.
-        second: What is compared.
-        rows: Positions of the common images in the first's and second's answers.
-        relabeled: Images left out because the two hold different labels for them.
+        first: The reference run.
+        second: The run compared with it.
+        rows: Positions of the common images in the first's and second's predictions.
+        relabeled: Images left out because the runs have different labels for them.
     """
 
-    first: Contender
-    second: Contender
+    first: EvaluatedRun
+    second: EvaluatedRun
     rows: tuple[np.ndarray, np.ndarray] = field(repr=False)
     relabeled: int
 
     @property
     def count(self) -> int:
-        """Return how many images are common."""
+        """Return the number of common images."""
         return len(self.rows[0])
 
     @property
     def left_out(self) -> tuple[int, int]:
-        """Return how many images only the first, and only the second judged."""
+        """Return how many images only the first, and only the second evaluated."""
         return len(self.first.keys) - self.count, len(self.second.keys) - self.count
 
     @cached_property
-    def right(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return which common images each gets right, (N,) bool."""
-        return self.first.right[self.rows[0]], self.second.right[self.rows[1]]
+    def correct(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which common images each classifies correctly, (N,) bool."""
+        return self.first.correct[self.rows[0]], self.second.correct[self.rows[1]]
 
     @cached_property
     def paired(self) -> PairedCounts:
-        """Return the four counts."""
-        return PairedCounts.of(*self.right)
+        """Return the 2×2 table of correct and wrong predictions."""
+        return PairedCounts.of(*self.correct)
 
     @cached_property
     def classes(self) -> tuple[tuple[str, PairedCounts], ...]:
-        """Return the four counts of each class that occurs."""
+        """Return the 2×2 table of each class that occurs."""
         truth = self.first.predictions.truth[self.rows[0]]
-        one, two = self.right
+        first, second = self.correct
         return tuple(
-            (name, PairedCounts.of(one[truth == i], two[truth == i]))
+            (name, PairedCounts.of(first[truth == i], second[truth == i]))
             for i, name in enumerate(self.first.predictions.labels.names)
             if (truth == i).any()
         )
@@ -73,23 +73,26 @@ class Pairing:
     @cached_property
     def loss(self) -> tuple[float, Interval | None]:
         """Return the difference in mean cross-entropy and its 95 % interval."""
-        return mean_difference(self.costs)
+        return mean_difference(self.loss_differences)
 
     @cached_property
-    def costs(self) -> np.ndarray:
-        """Return what the second loses over the first for each image, (N,) nats."""
-        one, two = self.first.predictions, self.second.predictions
-        costs: np.ndarray = two.losses[self.rows[1]] - one.losses[self.rows[0]]
-        return costs
+    def loss_differences(self) -> np.ndarray:
+        """Return the loss of the second minus the first for each image, (N,)."""
+        first, second = self.first.predictions, self.second.predictions
+        rows = self.rows
+        differences: np.ndarray = second.losses[rows[1]] - first.losses[rows[0]]
+        return differences
 
 
-def pair(first: Contender, second: Contender) -> Pairing:
-    """Find the images that two runs both judged under the same label."""
-    places = {key: i for i, key in enumerate(second.keys)}
-    common = [(i, places[key]) for i, key in enumerate(first.keys) if key in places]
+def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
+    """Find the images that two runs both evaluated with the same label."""
+    positions = {key: i for i, key in enumerate(second.keys)}
+    common = [
+        (i, positions[key]) for i, key in enumerate(first.keys) if key in positions
+    ]
     rows = np.array(common, dtype=np.int64).reshape(-1, 2)
-    lone = set(first.keys) - set(second.keys), set(second.keys) - set(first.keys)
-    relabeled = Counter(c for c, _, _ in lone[0]) & Counter(c for c, _, _ in lone[1])
+    only = set(first.keys) - set(second.keys), set(second.keys) - set(first.keys)
+    relabeled = Counter(c for c, _, _ in only[0]) & Counter(c for c, _, _ in only[1])
     return Pairing(
         first=first,
         second=second,
@@ -99,91 +102,97 @@ def pair(first: Contender, second: Contender) -> Pairing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flip:
-    """An image that one side gets right more often than the other.
+class FlippedImage:
+    """An image that one side classifies correctly more often than the other.
 
     Args:
-        path: Where it came from.
-        label: What it is.
-        said: What the first and the second say, most often where they say several.
-        sure: Their mean probabilities for that.
-        right: How often each is right, of `times`.
-        times: Pairs of runs that judged it; 1 where two runs are compared.
-        cost: What the second loses over the first, nats a time.
-        source: A run that judged it, and its position there.
+        path: Its file.
+        label: Its true class.
+        predicted: Class predicted by the first and the second (most often, over seeds).
+        confidence: Their mean probabilities of that class.
+        correct: How often each is correct, out of `pairs`.
+        pairs: Pairs of runs that evaluated it; 1 if two runs are compared.
+        loss_difference: Mean loss of the second minus the first.
+        source: A run that evaluated it, and the position there.
     """
 
     path: str
     label: str
-    said: tuple[str, str]
-    sure: tuple[float, float]
-    right: tuple[int, int]
-    times: int
-    cost: float
-    source: tuple[Contender, int] = field(repr=False, compare=False)
+    predicted: tuple[str, str]
+    confidence: tuple[float, float]
+    correct: tuple[int, int]
+    pairs: int
+    loss_difference: float
+    source: tuple[EvaluatedRun, int] = field(repr=False, compare=False)
 
     @property
     def gained(self) -> bool:
-        """Tell whether it is the second that gets it right more often."""
-        return self.right[1] > self.right[0]
+        """Tell whether the second is correct more often."""
+        return self.correct[1] > self.correct[0]
 
 
-def flips(pairings: Sequence[Pairing]) -> tuple[Flip, ...]:
-    """Return the images whose answers changed sides, the plainest first.
+Occurrences = Sequence[tuple[Pairing, int]]  # of one image: a pairing and its row there
+
+
+def flipped_images(pairings: Sequence[Pairing]) -> tuple[FlippedImage, ...]:
+    """Return the images that only one side classifies correctly, clearest first.
 
     Args:
-        pairings: The same two sides, once, or once a seed.
+        pairings: The same two sides, once, or once per seed.
     """
-    seen: dict[Key, list[tuple[Pairing, int]]] = {}
+    by_image: dict[ImageKey, list[tuple[Pairing, int]]] = {}
     for pairing in pairings:
         for k, i in enumerate(pairing.rows[0]):
-            seen.setdefault(pairing.first.keys[i], []).append((pairing, k))
-    found = [_flip(judged) for judged in seen.values() if _changed(judged)]
-    return tuple(sorted(found, key=_plainness))
+            by_image.setdefault(pairing.first.keys[i], []).append((pairing, k))
+    images = [_flipped(each) for each in by_image.values() if _differs(each)]
+    return tuple(sorted(images, key=_clearness))
 
 
-def _changed(judged: Sequence[tuple[Pairing, int]]) -> bool:
-    return sum(int(p.right[1][k]) - int(p.right[0][k]) for p, k in judged) != 0
+def _differs(occurrences: Occurrences) -> bool:
+    return _times_correct(occurrences, 0) != _times_correct(occurrences, 1)
 
 
-def _plainness(flip: Flip) -> tuple[float, float]:
-    share = abs(flip.right[1] - flip.right[0]) / flip.times
-    return -share, -abs(flip.cost)
+def _clearness(image: FlippedImage) -> tuple[float, float]:
+    share = abs(image.correct[1] - image.correct[0]) / image.pairs
+    return -share, -abs(image.loss_difference)
 
 
-def _flip(judged: Sequence[tuple[Pairing, int]]) -> Flip:
-    pairing, k = judged[0]
+def _flipped(occurrences: Occurrences) -> FlippedImage:
+    pairing, k = occurrences[0]
     row = int(pairing.rows[0][k])
-    answers = pairing.first.predictions
-    one, two = (_said(judged, side) for side in (0, 1))
-    return Flip(
-        path=answers.paths[row],
-        label=answers.labels[int(answers.truth[row])],
-        said=(one[0], two[0]),
-        sure=(one[1], two[1]),
-        right=(_times_right(judged, 0), _times_right(judged, 1)),
-        times=len(judged),
-        cost=sum(float(p.costs[k]) for p, k in judged) / len(judged),
-        source=_larger((pairing.first, row), (pairing.second, int(pairing.rows[1][k]))),
+    predictions = pairing.first.predictions
+    first, second = (_prediction(occurrences, side) for side in (0, 1))
+    differences = [float(p.loss_differences[k]) for p, k in occurrences]
+    sources = (pairing.first, row), (pairing.second, int(pairing.rows[1][k]))
+    return FlippedImage(
+        path=predictions.paths[row],
+        label=predictions.labels[int(predictions.truth[row])],
+        predicted=(first[0], second[0]),
+        confidence=(first[1], second[1]),
+        correct=(_times_correct(occurrences, 0), _times_correct(occurrences, 1)),
+        pairs=len(occurrences),
+        loss_difference=sum(differences) / len(occurrences),
+        source=_larger_input(*sources),
     )
 
 
-def _larger(*sources: tuple[Contender, int]) -> tuple[Contender, int]:
-    """Return the run that looks at the image in more detail, the first if equal."""
+def _larger_input(*sources: tuple[EvaluatedRun, int]) -> tuple[EvaluatedRun, int]:
+    """Return the run with the larger input image, the first if equal."""
     specs = [run.run.preprocess.spec for run, _ in sources]
     return sources[int(np.argmax([spec.height * spec.width for spec in specs]))]
 
 
-def _times_right(judged: Sequence[tuple[Pairing, int]], side: int) -> int:
-    return sum(int(p.right[side][k]) for p, k in judged)
+def _times_correct(occurrences: Occurrences, side: int) -> int:
+    return sum(int(pairing.correct[side][k]) for pairing, k in occurrences)
 
 
-def _said(judged: Sequence[tuple[Pairing, int]], side: int) -> tuple[str, float]:
-    """Return a side's most frequent answer and its mean probability for that."""
+def _prediction(occurrences: Occurrences, side: int) -> tuple[str, float]:
+    """Return a side's most frequent prediction and its mean probability."""
     rows = []
-    for pairing, k in judged:
-        party = (pairing.first, pairing.second)[side]
-        rows.append(party.predictions.probs[pairing.rows[side][k]])
+    for pairing, k in occurrences:
+        run = (pairing.first, pairing.second)[side]
+        rows.append(run.predictions.probs[pairing.rows[side][k]])
     probs = np.stack(rows)
-    said = Counter(probs.argmax(1).tolist()).most_common(1)[0][0]
-    return judged[0][0].first.predictions.labels[said], float(probs[:, said].mean())
+    predicted = Counter(probs.argmax(1).tolist()).most_common(1)[0][0]
+    labels = occurrences[0][0].first.predictions.labels
+    return labels[predicted], float(probs[:, predicted].mean())

@@ -1,4 +1,4 @@
-"""One side against the first: the difference, its interval, could it be chance?"""
+"""Significance tests of the accuracy difference between two groups of runs."""
 
 from __future__ import annotations
 
@@ -12,103 +12,107 @@ from striate.metrics.significance import (
     paired_t_test,
     welch_t_test,
 )
-from striate.workflows.compare.evaluated_run import Contender
-from striate.workflows.compare.groups import Side
-from striate.workflows.compare.pairing import Pairing, pair
+from striate.workflows.compare.evaluated_run import EvaluatedRun
+from striate.workflows.compare.groups import RunGroup
+from striate.workflows.compare.pairing import Pairing, pair_runs
+
+MCNEMAR, PAIRED_T, WELCH, NO_TEST = "mcnemar", "paired_t", "welch", "none"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Match:
-    """Two sides and the difference in accuracy between them.
+class PairwiseTest:
+    """The difference in accuracy between two groups, and its test.
 
     Args:
-        first: What is compared with.
-        second: What is compared.
-        pairings: Runs of equal seed on the images that both judged; of single runs,
-            these two.
-        how: `images`: McNemar's exact test and Tango's interval; `seeds`: Student's
-            test over pairs of equal seed; `unpaired`: Welch's test over all seeds;
-            `none`: no test is possible.
-        difference: The second's accuracy minus the first's.
-        interval: 95 %, where there is one.
-        p: Of this test alone.
-        corrected: Holm's p-value over all matches of the comparison.
-        overlap: Test over training images, where seeds deal the images anew.
+        first: The reference group.
+        second: The group compared with it.
+        pairings: The two runs on their common images; for several seeds, one pairing
+            per seed.
+        method: `mcnemar`: McNemar's exact test over images, Tango's interval;
+            `paired_t`: Student's t-test over pairs of equal seed; `welch`: Welch's
+            t-test over all seeds; `none`: no test is possible.
+        difference: Accuracy of the second minus the first.
+        interval: Its 95 % interval, if there is one.
+        p: p-value of this test alone.
+        p_holm: p-value corrected for all tests of the comparison (Holm).
+        overlap: Test images per training image, if each seed splits the data anew.
     """
 
-    first: Side
-    second: Side
+    first: RunGroup
+    second: RunGroup
     pairings: tuple[Pairing, ...]
-    how: str
+    method: str
     difference: float
     interval: Interval | None = None
     p: float | None = None
-    corrected: float | None = None
+    p_holm: float | None = None
     overlap: float = 0.0
 
     @property
     def letters(self) -> str:
-        """Return both sides' letters, as in `B − A`."""
+        """Return both letters, as in `B − A`."""
         return f"{self.second.letter} − {self.first.letter}"
 
 
-def matches(compared: Sequence[Side]) -> tuple[Match, ...]:
-    """Match every side with the first, and correct the p-values for their number."""
-    found = [_match(compared[0], side) for side in compared[1:]]
-    tested = [i for i, match in enumerate(found) if match.p is not None]
-    corrected = holm_correction([found[i].p or 0.0 for i in tested])
+def pairwise_tests(groups: Sequence[RunGroup]) -> tuple[PairwiseTest, ...]:
+    """Test every group against the first, with Holm's correction of the p-values."""
+    tests = [_test(groups[0], group) for group in groups[1:]]
+    tested = [i for i, test in enumerate(tests) if test.p is not None]
+    corrected = holm_correction([tests[i].p or 0.0 for i in tested])
     for i, p in zip(tested, corrected, strict=True):
-        found[i] = replace(found[i], corrected=p)
-    return tuple(found)
+        tests[i] = replace(tests[i], p_holm=p)
+    return tuple(tests)
 
 
-def _match(first: Side, second: Side) -> Match:
+def _test(first: RunGroup, second: RunGroup) -> PairwiseTest:
     if len(first.runs) == len(second.runs) == 1:
-        return _of_images(first, second)
-    return _of_seeds(first, second)
+        return _test_over_images(first, second)
+    return _test_over_seeds(first, second)
 
 
-def _of_images(first: Side, second: Side) -> Match:
-    pairing = pair(first.runs[0], second.runs[0])
+def _test_over_images(first: RunGroup, second: RunGroup) -> PairwiseTest:
+    pairing = pair_runs(first.runs[0], second.runs[0])
     if not pairing.count:
-        apart = _mean(second) - _mean(first)
-        return Match(
-            first=first, second=second, pairings=(), how="none", difference=apart
+        return PairwiseTest(
+            first=first,
+            second=second,
+            pairings=(),
+            method=NO_TEST,
+            difference=_mean_accuracy(second) - _mean_accuracy(first),
         )
     paired = pairing.paired
-    return Match(
+    return PairwiseTest(
         first=first,
         second=second,
         pairings=(pairing,),
-        how="images",
+        method=MCNEMAR,
         difference=paired.difference,
         interval=paired.interval,
         p=paired.p_value,
     )
 
 
-def _of_seeds(first: Side, second: Side) -> Match:
-    found = first, second
-    pairings = _same_seeds(first, second)
+def _test_over_seeds(first: RunGroup, second: RunGroup) -> PairwiseTest:
+    pairings = _pairings_by_seed(first, second)
     overlap = max(_overlap(first), _overlap(second))
     differences = [pairing.paired.difference for pairing in pairings]
-    several = min(len(first.runs), len(second.runs)) > 1
     if len(pairings) > 1:
-        how, effect = "seeds", paired_t_test(differences, overlap)
-    elif several:
-        one, two = (side.values(lambda run: run.score.accuracy) for side in found)
-        how, effect = "unpaired", welch_t_test(one, two, overlap)
+        method, effect = PAIRED_T, paired_t_test(differences, overlap)
+    elif min(len(first.runs), len(second.runs)) > 1:
+        effect = welch_t_test(_accuracies(first), _accuracies(second), overlap)
+        method = WELCH
     else:
-        apart = differences[0] if differences else _mean(second) - _mean(first)
-        how, effect = (
-            "none",
-            MeanDifference(difference=apart, interval=None, p_value=None),
+        means = _mean_accuracy(first), _mean_accuracy(second)
+        difference = differences[0] if differences else means[1] - means[0]
+        method, effect = (
+            NO_TEST,
+            MeanDifference(difference=difference, interval=None, p_value=None),
         )
-    return Match(
+    return PairwiseTest(
         first=first,
         second=second,
         pairings=pairings,
-        how=how,
+        method=method,
         difference=effect.difference,
         interval=effect.interval,
         p=effect.p_value,
@@ -116,22 +120,28 @@ def _of_seeds(first: Side, second: Side) -> Match:
     )
 
 
-def _same_seeds(first: Side, second: Side) -> tuple[Pairing, ...]:
+def _pairings_by_seed(first: RunGroup, second: RunGroup) -> tuple[Pairing, ...]:
     others = dict(zip(second.seeds, second.runs, strict=True))
-    found = [pair(run, others[run.seed]) for run in first.runs if run.seed in others]
-    return tuple(pairing for pairing in found if pairing.count)
+    pairings = [
+        pair_runs(run, others[run.seed]) for run in first.runs if run.seed in others
+    ]
+    return tuple(pairing for pairing in pairings if pairing.count)
 
 
-def _overlap(side: Side) -> float:
-    """Return test over training images where the seeds judge different images."""
-    if len({frozenset(run.keys) for run in side.runs}) == 1:
+def _overlap(group: RunGroup) -> float:
+    """Return test images per training image if the seeds evaluate different images."""
+    if len({frozenset(run.keys) for run in group.runs}) == 1:
         return 0.0
-    return max(_share(run) for run in side.runs)
+    return max(_test_train_ratio(run) for run in group.runs)
 
 
-def _share(run: Contender) -> float:
-    return len(run.keys) / max(1, run.splits.get("train", 0))
+def _test_train_ratio(run: EvaluatedRun) -> float:
+    return len(run.keys) / max(1, run.split_counts.get("train", 0))
 
 
-def _mean(side: Side) -> float:
-    return sum(run.score.accuracy for run in side.runs) / len(side.runs)
+def _accuracies(group: RunGroup) -> list[float]:
+    return group.values(lambda run: run.score.accuracy)
+
+
+def _mean_accuracy(group: RunGroup) -> float:
+    return sum(_accuracies(group)) / len(group.runs)

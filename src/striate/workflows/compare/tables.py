@@ -1,4 +1,4 @@
-"""A comparison's figures as tables: what differs, how good each is, by how much."""
+"""Tables of the compared runs: names, settings that differ, metrics."""
 
 from __future__ import annotations
 
@@ -7,144 +7,156 @@ from dataclasses import dataclass
 
 from striate.core.findings import Cell, Column, Table
 from striate.report.format import percent
-from striate.run.report_page import duration
-from striate.workflows.compare.evaluated_run import Contender
-from striate.workflows.compare.groups import Differing, Side, mean_and_deviation
+from striate.run.report_page import duration_text
+from striate.workflows.compare.evaluated_run import EvaluatedRun
+from striate.workflows.compare.groups import (
+    RunGroup,
+    SettingDifference,
+    mean_and_std,
+)
 
-ABREAST = 4  # sides that stand side by side; more stand one below another
-CLASSES_SHOWN = 30
+MAX_COLUMNS = 4  # groups side by side; more stand in rows
 
 
-def runs_table(compared: Sequence[Side]) -> Table:
-    """Return what the letters mean."""
-    several = any(len(side.runs) > 1 for side in compared)
+def runs_table(groups: Sequence[RunGroup]) -> Table:
+    """Return the run, or the runs, of each letter."""
+    several_seeds = any(len(group.runs) > 1 for group in groups)
     columns = [Column(title="", kind="code"), Column(title="run")]
     rows: list[tuple[Cell, ...]] = []
-    for side in compared:
-        seeds = (", ".join(map(str, side.seeds)),) if several else ()
-        rows.append((side.letter, _place(side, compared), *seeds))
-    if several:
+    for group in groups:
+        seeds = (", ".join(map(str, group.seeds)),) if several_seeds else ()
+        rows.append((group.letter, _name_or_path(group, groups), *seeds))
+    if several_seeds:
         columns.append(Column(title="seeds"))
     return Table(columns=tuple(columns), rows=tuple(rows))
 
 
-def _place(side: Side, compared: Sequence[Side]) -> str:
-    """Return the folder's name, or its path where names repeat."""
-    names = [other.name for other in compared]
-    if len(side.runs) == 1 and names.count(side.name) > 1:
-        return str(side.runs[0].run.path)
-    return side.name
+def _name_or_path(group: RunGroup, groups: Sequence[RunGroup]) -> str:
+    """Return the folder's name, or its path if another folder has the same name."""
+    names = [other.name for other in groups]
+    if len(group.runs) == 1 and names.count(group.name) > 1:
+        return str(group.runs[0].run.path)
+    return group.name
 
 
-def differing_table(found: Sequence[Differing], compared: Sequence[Side]) -> Table:
-    """Return the settings and circumstances that differ, and no others."""
-    heads = tuple(Column(title=side.letter) for side in compared)
-    rows = tuple((one.name, *one.values) for one in found)
+def setting_differences_table(
+    differences: Sequence[SettingDifference], groups: Sequence[RunGroup]
+) -> Table:
+    """Return the settings and the environment that differ, and no others."""
+    letters = tuple(Column(title=group.letter) for group in groups)
+    rows = tuple((each.name, *each.values) for each in differences)
     return Table(
-        title="What differs",
-        columns=(Column(title="", kind="code", key="name"), *heads),
+        title="Settings that differ",
+        columns=(Column(title="", kind="code", key="name"), *letters),
         rows=rows,
-        note="" if rows else "Nothing: all settings are equal.",
+        note="" if rows else "None: all settings are equal.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
-    """A figure of a run, how it is written, and how with a deviation over seeds."""
+class Metric:
+    """A metric of a run, and how it is written.
+
+    Args:
+        title: Its name in the table.
+        read: Returns it for a run; None if unknown.
+        write: Writes the value of one run.
+        write_mean: Writes mean and standard deviation over seeds.
+    """
 
     title: str
-    ask: Callable[[Contender], float | None]
+    read: Callable[[EvaluatedRun], float | None]
     write: Callable[[float], str]
-    spread: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
+    write_mean: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
 
-    def of(self, side: Side) -> str:
-        """Return the figure of a side: its run's, or the mean over its seeds."""
-        values = side.values(self.ask)
+    def text(self, group: RunGroup) -> str:
+        """Write the value of the run, or mean ± standard deviation over seeds."""
+        values = group.values(self.read)
         if not values:
             return "–"
-        mean, deviation = mean_and_deviation(values)
-        return self.spread(mean, deviation) if deviation else self.write(mean)
+        mean, deviation = mean_and_std(values)
+        return self.write_mean(mean, deviation) if deviation else self.write(mean)
 
 
-def _fact(name: str) -> Callable[[Contender], float | None]:
-    return lambda run: run.facts.get(name)
+def _from_manifest(name: str) -> Callable[[EvaluatedRun], float | None]:
+    return lambda run: run.manifest.get(name)
 
 
-def _share(title: str, ask: Callable[[Contender], float]) -> Measure:
-    def spread(mean: float, deviation: float) -> str:
+def _share(title: str, read: Callable[[EvaluatedRun], float]) -> Metric:
+    def write_mean(mean: float, deviation: float) -> str:
         return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
 
-    return Measure(title=title, ask=ask, write=percent, spread=spread)
+    return Metric(title=title, read=read, write=percent, write_mean=write_mean)
 
 
-def _count(title: str, ask: Callable[[Contender], float | None]) -> Measure:
-    return Measure(title=title, ask=ask, write="{:,.0f}".format)
+def _count(title: str, read: Callable[[EvaluatedRun], float | None]) -> Metric:
+    return Metric(title=title, read=read, write="{:,.0f}".format)
 
 
-MEASURES = (
+METRICS = (
     _share("accuracy", lambda run: run.score.accuracy),
     _share("balanced accuracy", lambda run: run.score.balanced_accuracy),
-    Measure(
-        title="cross-entropy, nats",
-        ask=lambda run: run.score.loss,
+    Metric(
+        title="loss (cross-entropy)",
+        read=lambda run: run.score.loss,
         write="{:.4f}".format,
-        spread="{:.4f} ± {:.4f}".format,
+        write_mean="{:.4f} ± {:.4f}".format,
     ),
-    _share("calibration error", lambda run: run.score.ece),
-    _count("images judged", lambda run: run.score.count),
-    _count("parameters", _fact("parameters")),
-    _count("multiply-adds", lambda run: run.macs),
-    Measure(
+    _share("calibration error (ECE)", lambda run: run.score.ece),
+    _count("evaluated images", lambda run: run.score.count),
+    _count("parameters", _from_manifest("parameters")),
+    _count("MACs per image", lambda run: run.macs),
+    Metric(
         title="training time",
-        ask=_fact("seconds"),
-        write=duration,
-        spread="{:,.1f} ± {:,.1f} s".format,
+        read=_from_manifest("seconds"),
+        write=duration_text,
+        write_mean="{:,.1f} ± {:,.1f} s".format,
     ),
-    _count("images/s", _fact("images_per_second")),
-    Measure(
+    _count("training images/s", _from_manifest("images_per_second")),
+    Metric(
         title="best epoch",
-        ask=_fact("best_epoch"),
+        read=_from_manifest("best_epoch"),
         write="{:.0f}".format,
-        spread="{:.1f} ± {:.1f}".format,
+        write_mean="{:.1f} ± {:.1f}".format,
     ),
 )
 
 
-def results_table(compared: Sequence[Side], split: str) -> Table:
-    """Return every side's figures; accuracies with their intervals or deviations."""
-    lines = [(m.title, [m.of(side) for side in compared]) for m in MEASURES]
-    if all(len(side.runs) == 1 for side in compared):
-        lines.insert(1, ("95 % interval", [_interval(side) for side in compared]))
-    several = any(len(side.runs) > 1 for side in compared)
-    return _laid(
-        f"On the {split} split",
-        [side.letter for side in compared],
+def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
+    """Return the metrics of each group, with intervals or standard deviations."""
+    lines = [(m.title, [m.text(group) for group in groups]) for m in METRICS]
+    if all(len(group.runs) == 1 for group in groups):
+        lines.insert(1, ("95 % interval", [_interval(group) for group in groups]))
+    several_seeds = any(len(group.runs) > 1 for group in groups)
+    return _lay_out(
+        f"Results on the {split} split",
+        [group.letter for group in groups],
         lines,
-        "Mean ± deviation over the seeds." * several,
+        "Mean ± standard deviation over the seeds." * several_seeds,
     )
 
 
-def _interval(side: Side) -> str:
-    low, high = side.runs[0].score.interval
+def _interval(group: RunGroup) -> str:
+    low, high = group.runs[0].score.interval
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
-def _laid(
+def _lay_out(
     title: str,
     letters: Sequence[str],
     lines: Sequence[tuple[str, list[str]]],
     note: str,
 ) -> Table:
-    """Lay a few sides out in columns, more in rows."""
-    if len(letters) <= ABREAST:
+    """Lay out a few groups in columns, more in rows."""
+    if len(letters) <= MAX_COLUMNS:
         heads = [Column(title=letter, kind="number") for letter in letters]
         rows: list[tuple[Cell, ...]] = [(name, *cells) for name, cells in lines]
-        columns = (Column(title="", key="measure"), *heads)
+        columns = (Column(title="", key="metric"), *heads)
         return Table(title=title, columns=columns, rows=tuple(rows), note=note)
     heads = [
         Column(title=name, kind="number", rank=i) for i, (name, _) in enumerate(lines)
     ]
     cells = zip(*(cells for _, cells in lines), strict=True)
     rows = [(letter, *row) for letter, row in zip(letters, cells, strict=True)]
-    columns = (Column(title="", key="side"), *heads)
+    columns = (Column(title="", key="group"), *heads)
     return Table(title=title, columns=columns, rows=tuple(rows), note=note)

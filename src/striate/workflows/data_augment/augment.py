@@ -12,11 +12,12 @@ from striate.core.findings import Images, Page, Section
 from striate.data.augment.augment import Augment
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_images
 from striate.run import layout as names
 from striate.run.manifest import first_manifest, now, update_manifest
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.parse_settings import make_recipe
+from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.data_augment import augment_grid
 from striate.workflows.data_augment import label_safety_findings as safety_findings
@@ -100,7 +101,7 @@ def _write(
         safety = measure_label_safety(run, augment, tick=tick)
         write_csv(folder / AMOUNTS, COLUMNS, safety_findings.amount_rows(safety))
         sections = [*safety_findings.label_safety_sections(safety), *sections]
-    write_text(folder / names.REPORT, render(_page(data, run, recipe, sections)))
+    write_text(folder / names.REPORT, render_page(_page(data, run, recipe, sections)))
     update_manifest(folder, status="done", finished=now())
     return AugmentPreview(folder=folder, augment=augment, safety=safety)
 
@@ -108,7 +109,7 @@ def _write(
 def _run(target: str) -> Run | None:
     """Return the run with this path or name, if there is one."""
     for folder in (Path(target), Path("runs/train") / target):
-        if names.is_run(folder):
+        if names.is_output_folder(folder):
             return Run(folder)
     return None
 

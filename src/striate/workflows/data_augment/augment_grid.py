@@ -26,7 +26,7 @@ from striate.data.augment.single_transform import (
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
 from striate.interpret.render import enlarge, tile, to_image
-from striate.run.images import evenly
+from striate.run.report_images import evenly_spaced
 
 SINGLE_COUNT, COMBINED_COUNT = 3, 8  # images shown
 SIGNED_STEPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -58,7 +58,7 @@ def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Secti
 def _one_per_class(subset: Subset) -> Tensor:
     """Return the index of one image per class, for evenly spaced classes."""
     first = {int(label): i for i, label in reversed(list(enumerate(subset.labels)))}
-    positions = evenly([first[label] for label in sorted(first)], COMBINED_COUNT)
+    positions = evenly_spaced([first[label] for label in sorted(first)], COMBINED_COUNT)
     return torch.tensor(positions)
 
 

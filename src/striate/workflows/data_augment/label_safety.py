@@ -28,7 +28,7 @@ from striate.engine.evaluate import evaluate
 from striate.metrics.classification import confusion_matrix
 from striate.metrics.intervals import wilson_interval
 from striate.metrics.significance import holm_correction, sign_test
-from striate.run.run import Run, judged_at_once
+from striate.run.run import Run, evaluation_batch_size
 
 # Amounts at which each transform is measured, besides the end of its range.
 AMOUNTS: dict[str, tuple[float, ...]] = {
@@ -241,7 +241,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     augment = transform.augment(border)
     signs = random_signs(len(subset), transform, run.recipe.seed)
-    size = judged_at_once(run.preprocess.height, run.preprocess.width)
+    size = evaluation_batch_size(run.preprocess.height, run.preprocess.width)
     for index in torch.split(torch.arange(len(subset)), size):
         params = single_params(transform, run.preprocess.spec, signs[index])
         pixels = subset.gather(index).to(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from striate.data.check.check import DataCheckResult, check_images
+from striate.data.check.check import DataCheckResult, check_dataset
 from striate.data.check.scan import Tick
 from striate.data.sources.source import Source
 
@@ -38,7 +38,7 @@ def check_data(
         >>> check_data("digits", near=False).ok
         True
     """
-    result = check_images(data, near=near, since=since, workers=workers, tick=tick)
+    result = check_dataset(data, near=near, since=since, workers=workers, tick=tick)
     if not labels:
         return result
     from striate.workflows.data_check.label_errors import (

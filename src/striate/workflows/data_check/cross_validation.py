@@ -22,7 +22,7 @@ from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.models.catalogue import create_model
 from striate.run.recipe import Recipe
-from striate.run.run import judged_at_once
+from striate.run.run import evaluation_batch_size
 from striate.run.setup import auto_model
 
 Tick = Callable[[int, int], None]
@@ -91,7 +91,7 @@ class CrossValidation:
         batches = Batches(
             subset=train,
             preprocess=preprocess,
-            batch_size=self.recipe.images_a_step,
+            batch_size=self.recipe.images_per_step,
             classes=self.classes,
             seed=seed,
             device=device,
@@ -99,7 +99,7 @@ class CrossValidation:
         val_batches = Batches(
             subset=val,
             preprocess=preprocess,
-            batch_size=judged_at_once(preprocess.height, preprocess.width),
+            batch_size=evaluation_batch_size(preprocess.height, preprocess.width),
             shuffle=False,
             device=device,
         )
@@ -132,7 +132,7 @@ class CrossValidation:
         counter: _Counter,
     ) -> None:
         recipe = self.recipe.resolved()
-        lr = recipe.rate
+        lr = recipe.max_lr
         optimizer = make_optimizer(
             model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
         )

@@ -23,8 +23,8 @@ from striate.data.check.check import DataCheckResult
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.check.label_errors import LABEL_ERROR
 from striate.data.sources.source import SPLITS, Skipped
-from striate.report.format import counted
-from striate.report.html import render
+from striate.report.format import count_text
+from striate.report.html import render_page
 from striate.workflows.data_check.label_error_tables import (
     confusion_table,
     method_note,
@@ -104,12 +104,12 @@ def data_check_page(result: DataCheckResult) -> Page:
 
 def save_data_check_page(result: DataCheckResult, path: Path) -> None:
     """Write the page as one offline file."""
-    write_text(path, render(data_check_page(result)))
+    write_text(path, render_page(data_check_page(result)))
 
 
 def _file_counts(result: DataCheckResult) -> str:
     return (
-        f"{counted(result.file_count, 'file')} = {len(result.items):,} used + "
+        f"{count_text(result.file_count, 'file')} = {len(result.items):,} used + "
         f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored."
     )
 
@@ -333,7 +333,9 @@ def class_count_table(result: DataCheckResult) -> Table:
 def _ignored_section(result: DataCheckResult) -> list[Section]:
     if not result.ignored:
         return []
-    lead = f"{counted(len(result.ignored), 'file')} that do not belong to the data set."
+    lead = (
+        f"{count_text(len(result.ignored), 'file')} that do not belong to the data set."
+    )
     table = skipped_table(result.ignored)
     return [Section(title="Ignored files", lead=lead, blocks=(table,))]
 

@@ -7,7 +7,7 @@ from itertools import islice
 from striate.core.findings import Block, Column, Prose, Table
 from striate.data.check.check import DataCheckResult
 from striate.data.check.label_errors import LabelErrors
-from striate.report.format import counted
+from striate.report.format import count_text
 
 PAIRS_SHOWN = 10  # rows of the table; --json has all
 
@@ -63,7 +63,9 @@ def confusion_table(label_errors: LabelErrors, count: int = PAIRS_SHOWN) -> list
         for cell in cells[:count]
     )
     rest = cells[count:]
-    note = f"{counted(len(rest), 'more pair')} in the output of --json." if rest else ""
+    note = (
+        f"{count_text(len(rest), 'more pair')} in the output of --json." if rest else ""
+    )
     return [Table(columns=columns, rows=rows, note=note)]
 
 
@@ -71,7 +73,7 @@ def method_note(label_errors: LabelErrors) -> Prose:
     """Return a note on the method and its cost."""
     text = (
         f"Method: {label_errors.folds}-fold cross-validation of the network "
-        f"{label_errors.model}, {counted(label_errors.epochs, 'epoch')} each, "
+        f"{label_errors.model}, {count_text(label_errors.epochs, 'epoch')} each, "
         f"{label_errors.seconds:,.0f} s in total. Duplicates and groups are in one "
         "fold. A network is confident in a class if its probability is at least the "
         "mean probability of that class over the images with this label (confident "

@@ -55,13 +55,13 @@ def find_label_errors(
         NonFiniteError: The loss of a network became NaN or infinite.
 
     Example:
-        >>> from striate.data.check.check import check_images
+        >>> from striate.data.check.check import check_dataset
         >>> from striate.data.sources.source import from_arrays
         >>> pixels = np.random.default_rng(0).integers(0, 90, (40, 8, 8), np.uint8)
         >>> pixels[20:] += 90
         >>> names = ["night"] * 20 + ["day"] * 20
         >>> names[3] = "day"
-        >>> result = check_images(from_arrays("sky", pixels, names), near=False)
+        >>> result = check_dataset(from_arrays("sky", pixels, names), near=False)
         >>> find_label_errors(result).findings[0].groups[0].members
         (3,)
     """
@@ -78,7 +78,7 @@ def find_label_errors(
         validation = CrossValidation(
             subset=subset, preprocess=preprocess, classes=len(labels), recipe=recipe
         )
-        folds = assign_folds(result, recipe.seed)[positions]
+        folds = label_error_folds(result, recipe.seed)[positions]
         for prediction in validation.predictions(folds, tick or _no_progress):
             rows = positions[prediction.rows]
             probs[rows] = prediction.probs
@@ -100,8 +100,8 @@ def training_recipe(result: DataCheckResult) -> Recipe:
     """Return the training settings: fewer epochs for a large data set.
 
     Example:
-        >>> from striate.data.check.check import check_images
-        >>> training_recipe(check_images("digits", near=False)).epochs
+        >>> from striate.data.check.check import check_dataset
+        >>> training_recipe(check_dataset("digits", near=False)).epochs
         18
     """
     train_size = max(1, len(result.items) * (FOLDS - 1) // FOLDS)
@@ -140,7 +140,7 @@ def usable_source(result: DataCheckResult) -> Source:
     )
 
 
-def assign_folds(result: DataCheckResult, seed: int) -> np.ndarray:
+def label_error_folds(result: DataCheckResult, seed: int) -> np.ndarray:
     """Return the stratified fold of each position, (N,); groups stay together."""
     groups = enumerate(split_groups(result))
     group_names = {i: f"group {k}" for k, members in groups for i in members}

@@ -22,11 +22,11 @@ from striate.core.findings import (
     Table,
 )
 from striate.report.format import percent
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.report_page import plain
-from striate.run.scorecard import span
+from striate.run.report_page import setting_text
+from striate.run.scorecard import ci_text
 from striate.workflows.data_curve.learning_curve import LearningCurve
 from striate.workflows.data_curve.power_law import CurvePoint, Forecast
 from striate.workflows.data_curve.runs import CURVE_FILE
@@ -74,8 +74,8 @@ def conclusion(curve: LearningCurve) -> Prose:
     text = (
         f"with twice as many training images ({forecast.images:,.0f}), the expected "
         f"{metric} is {percent(1 - forecast.error, 2)} (95 % interval "
-        f"{span((1 - forecast.high, 1 - forecast.low), 2)}); it is {percent(now, 2)} "
-        f"with {last.images:,.0f}"
+        f"{ci_text((1 - forecast.high, 1 - forecast.low), 2)}); it is "
+        f"{percent(now, 2)} with {last.images:,.0f}"
     )
     if 1 - forecast.high > now:
         return Prose(text=f"More images would help: {text}.", tone="good")
@@ -105,7 +105,7 @@ def backtest(curve: LearningCurve) -> Prose | None:
     text = (
         f"Backtest: the fractions up to {curve.fractions[-2]:g} alone predict "
         f"{percent(1 - forecast.error, 2)} (95 % interval "
-        f"{span((1 - forecast.high, 1 - forecast.low), 2)}) for {last.images:,.0f} "
+        f"{ci_text((1 - forecast.high, 1 - forecast.low), 2)}) for {last.images:,.0f} "
         f"images. Measured: {percent(1 - last.mean, 2)}"
     )
     if is_inside:
@@ -310,7 +310,7 @@ def write_curve_report(curve: LearningCurve, goal: float | None = None) -> Path:
     for chart, name in zip(curve_charts(curve), ("error", "accuracy"), strict=True):
         save_curve(chart, curve.path / names.PLOTS / f"{name}.png")
     path = curve.path / names.REPORT
-    write_text(path, render(_curve_page(curve, goal)))
+    write_text(path, render_page(_curve_page(curve, goal)))
     plan = read_json(curve.path / CURVE_FILE)["plan"]
     write_json(curve.path / CURVE_FILE, {"plan": plan, **curve_dict(curve, goal)})
     return path
@@ -331,7 +331,7 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
         Figure(
             label=f"forecast, {forecast.images:,.0f} images",
             value=percent(1 - forecast.error, 2),
-            detail=f"95 % interval {span((1 - forecast.high, 1 - forecast.low), 2)}",
+            detail=f"95 % interval {ci_text((1 - forecast.high, 1 - forecast.low), 2)}",
         )
         for forecast in forecasts(curve)
     ]
@@ -354,7 +354,7 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
 def _settings(curve: LearningCurve) -> Table:
     columns = (Column(title="setting", kind="code"), Column(title="value"))
     settings = {**curve.recipe.as_dict(), "model": curve.model}
-    rows = tuple((name, plain(value)) for name, value in settings.items())
+    rows = tuple((name, setting_text(value)) for name, value in settings.items())
     note = "Of all runs; seed, fraction and epochs differ between runs."
     return Table(columns=columns, rows=rows, note=note)
 

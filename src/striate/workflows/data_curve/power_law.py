@@ -138,8 +138,8 @@ def fit_power_law(points: Sequence[CurvePoint]) -> PowerLaw:
     Example:
         >>> def measured(n):
         ...     e = 0.02 + n**-0.5
-        ...     return CurvePoint(images=n, errors=(e - 1e-3, e + 1e-3),
-        test_images=2000)
+        ...     errors = (e - 1e-3, e + 1e-3)
+        ...     return CurvePoint(images=n, errors=errors, test_images=2000)
         >>> law = fit_power_law([measured(n) for n in (100, 400, 1600, 6400)])
         >>> result = law.forecast(25_600)
         >>> result.low < 0.02 + 25_600**-0.5 < result.high, round(law.error(6400), 2)

@@ -16,11 +16,11 @@ from striate.core.files import read_json, storage_errors, write_json
 from striate.core.seeds import derive_seed
 from striate.data.image_data import ImageData
 from striate.run import layout as names
-from striate.run.lock import LOCK, held
+from striate.run.lock import LOCK, lock_folder
 from striate.run.manifest import data_hash
-from striate.run.recipe import INCIDENTAL, Recipe
+from striate.run.recipe import NO_EFFECT_SETTINGS, Recipe
 from striate.run.run import Run
-from striate.run.setup import LOADED, load_recipe
+from striate.run.setup import LOADED_DATA_SETTINGS, load_recipe
 from striate.workflows.train.train import train, train_recipe
 
 CURVE_FILE = "curve.json"
@@ -94,7 +94,7 @@ class CurvePlan:
 
     def _next_free(self) -> Path:
         data = Path(self.recipe.data).stem or "data"
-        stem = names.plain_name(f"{data}-{'own' if self.make else self.recipe.model}")
+        stem = names.safe_name(f"{data}-{'own' if self.make else self.recipe.model}")
         number = 1
         while True:
             curve_folder = Path("runs/curve") / (
@@ -114,7 +114,7 @@ class CurvePlan:
 
     def _changed_settings(self, curve_folder: Path) -> list[str]:
         saved = read_json(curve_folder / CURVE_FILE)["plan"]
-        binding = {k: v for k, v in self.plan.items() if k not in INCIDENTAL}
+        binding = {k: v for k, v in self.plan.items() if k not in NO_EFFECT_SETTINGS}
         return [name for name, value in binding.items() if saved.get(name) != value]
 
     def run_all(self, curve_folder: Path, log: Log) -> tuple[list[CurveRun], str]:
@@ -124,7 +124,7 @@ class CurvePlan:
             InterruptedRunError: The user stopped it; the same command continues it.
             RunError: Another process uses the curve, or a run of it.
         """
-        with held(curve_folder):
+        with lock_folder(curve_folder):
             return self._run_all(curve_folder, log)
 
     def _run_all(self, curve_folder: Path, log: Log) -> tuple[list[CurveRun], str]:
@@ -165,7 +165,7 @@ class CurvePlan:
         if self.make is None:
             recipe = replace(recipe, fraction=fraction)
             return train_recipe(recipe, data=data, out=out, quiet=True), True
-        fixed = LOADED | {"data", "model"}
+        fixed = LOADED_DATA_SETTINGS | {"data", "model"}
         settings = {k: v for k, v in recipe.as_dict().items() if k not in fixed}
         torch.manual_seed(derive_seed(recipe.seed, "init"))
         return train(self.make(data), data, out=out, quiet=True, **settings), True
@@ -212,16 +212,16 @@ def _clear_run(out: Path) -> None:
     if not out.is_dir():
         return
     # The curve is locked, but its run may be in use by `striate train --resume`.
-    with held(out), storage_errors(out, 0):
-        names.clear(out)
+    with lock_folder(out), storage_errors(out, 0):
+        names.clear_folder(out)
 
 
 def _clear_curve(out: Path) -> None:
     """Empty the folder of a curve, unless it or a run of it is in use."""
-    with held(out), ExitStack() as runs, storage_errors(out, 0):
+    with lock_folder(out), ExitStack() as runs, storage_errors(out, 0):
         for lock in out.glob(f"*/{LOCK}"):
-            runs.enter_context(held(lock.parent))
-        names.clear(out)
+            runs.enter_context(lock_folder(lock.parent))
+        names.clear_folder(out)
 
 
 def _to_curve_run(run: Run, fraction: float, seed: int) -> CurveRun:

@@ -1,4 +1,4 @@
-"""A detection for programs: everything as JSON values."""
+"""An operating point as JSON values."""
 
 from __future__ import annotations
 
@@ -6,107 +6,107 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from striate.metrics.selective import AbstainBand, SelectiveCounts
+from striate.metrics.selective import SelectiveCounts
 from striate.metrics.threshold import ConfusionCounts
-from striate.workflows.evaluate.evaluation import Calibration, Group
-from striate.workflows.evaluate.result import Told, Wrong
-from striate.workflows.evaluate.selection import Choice, Point
+from striate.workflows.evaluate.evaluation import Calibration, GroupResult
+from striate.workflows.evaluate.result import Misclassified, OperatingPointResult
+from striate.workflows.evaluate.selection import Selection, Threshold
 
 
-def record(told: Told) -> dict[str, Any]:
-    """Return a detection as JSON values."""
-    found, whole = told.judged, told.judged.whole
-    value, interval = found.average_precision
+def operating_point_dict(result: OperatingPointResult) -> dict[str, Any]:
+    """Return an operating point as JSON values."""
+    evaluation, overall = result.evaluation, result.evaluation.overall
+    value, interval = evaluation.average_precision
     return {
-        "class": told.target,
-        "split": told.split,
-        "asked": asdict(told.question),
-        "temperature": told.choice.temperature,
+        "class": result.target,
+        "split": result.split,
+        "request": asdict(result.request),
+        "temperature": result.selection.temperature,
         "thresholds": [
-            {**_point(point), "judged": _counts(one)} for point, one in found.points
+            {**_threshold(threshold), "evaluated": _counts(counts)}
+            for threshold, counts in evaluation.thresholds
         ],
-        "roc_auc": _area(whole),
+        "roc_auc": _roc_auc(overall),
         "average_precision": {"value": value, "interval": interval},
-        "calibration": _calibrations(told),
-        "band": _band(told.choice, whole),
-        "by": {name: [_group(one) for one in some] for name, some in found.by.items()},
-        "most_wrong": {
-            "missed": [_wrong(one) for one in told.wrong[0]],
-            "alarms": [_wrong(one) for one in told.wrong[1]],
+        "calibration": {
+            "before": _calibration(evaluation.uncalibrated),
+            "after": _calibration(evaluation.calibrated),
+            "log_loss_change": asdict(evaluation.log_loss_change),
         },
-        "remarks": [prose.text for prose in told.remarks],
+        "review_band": _band(result.selection, overall),
+        "by": {name: list(map(_group, some)) for name, some in evaluation.by.items()},
+        "misclassified": {
+            "false_negatives": list(map(_misclassified, result.false_negatives)),
+            "false_positives": list(map(_misclassified, result.false_positives)),
+        },
+        "caveats": [prose.text for prose in result.caveats],
     }
 
 
-def _point(point: Point) -> dict[str, Any]:
+def _threshold(threshold: Threshold) -> dict[str, Any]:
     return {
-        "threshold": point.key,
-        "from": point.threshold,
-        "network_says": point.plain,
-        "recall_to_expect": point.promise,
-        "validation": _counts(point.counts),
+        "threshold": threshold.key,
+        "probability": threshold.probability,
+        "uncalibrated": threshold.uncalibrated,
+        "expected_recall": threshold.expected_recall,
+        "validation": _counts(threshold.counts),
     }
 
 
-def _counts(one: ConfusionCounts) -> dict[str, Any]:
-    shares = ("recall", "precision", "specificity")
-    figures = {name: getattr(one, name) for name in shares}
-    wide = {f"{name}_interval": getattr(one, f"{name}_interval") for name in shares}
-    return {"count": one.count, **asdict(one), **figures, **wide}
+def _counts(counts: ConfusionCounts) -> dict[str, Any]:
+    names = ("recall", "precision", "specificity")
+    shares = {name: getattr(counts, name) for name in names}
+    intervals = {
+        f"{name}_interval": getattr(counts, f"{name}_interval") for name in names
+    }
+    return {"count": counts.count, **asdict(counts), **shares, **intervals}
 
 
-def _area(group: Group) -> Mapping[str, Any] | None:
-    if group.auc is None:
+def _roc_auc(group: GroupResult) -> Mapping[str, Any] | None:
+    if group.roc_auc is None:
         return None
-    return {"value": group.auc[0], "interval": group.auc[1]}
+    return {"value": group.roc_auc[0], "interval": group.roc_auc[1]}
 
 
-def _calibrations(told: Told) -> dict[str, Any]:
-    found = told.judged
-    return {
-        "before": _calibration(found.before),
-        "after": _calibration(found.after),
-        "cost_after_minus_before": asdict(found.cooler),
-    }
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    bins = [{**asdict(each), "interval": each.interval} for each in calibration.bins]
+    return {**asdict(calibration), "bins": bins}
 
 
-def _calibration(one: Calibration) -> dict[str, Any]:
-    bins = [{**asdict(each), "interval": each.interval} for each in one.bins]
-    return {**asdict(one), "bins": bins}
-
-
-def _band(choice: Choice, whole: Group) -> dict[str, Any] | None:
-    if choice.band is None:
+def _band(selection: Selection, overall: GroupResult) -> dict[str, Any] | None:
+    if selection.band is None:
         return None
     return {
-        **_ends(choice.band),
-        "validation": _sorted(choice.sorted),
-        "judged": _sorted(whole.sorted),
+        "from": selection.band.low,
+        "to": selection.band.high,
+        "validation": _selective(selection.selective),
+        "evaluated": _selective(overall.selective),
     }
 
 
-def _ends(band: AbstainBand) -> dict[str, float]:
-    return {"from": band.low, "to": band.high}
-
-
-def _sorted(one: SelectiveCounts | None) -> dict[str, Any] | None:
-    if one is None:
+def _selective(result: SelectiveCounts | None) -> dict[str, Any] | None:
+    if result is None:
         return None
-    wide = {"sent_interval": one.abstention_rate_interval, "sent": one.abstention_rate}
-    right = {"accuracy": one.accuracy, "accuracy_interval": one.accuracy_interval}
-    return {"count": one.count, **asdict(one), **wide, **right}
-
-
-def _group(one: Group) -> dict[str, Any]:
     return {
-        "value": one.value,
-        **_counts(one.counts),
-        "called": one.counts.predicted_positives / one.counts.count,
-        "quartiles": one.quarters,
-        "roc_auc": _area(one),
-        "band": _sorted(one.sorted),
+        "count": result.count,
+        **asdict(result),
+        "review_interval": result.abstention_rate_interval,
+        "review": result.abstention_rate,
+        "accuracy": result.accuracy,
+        "accuracy_interval": result.accuracy_interval,
     }
 
 
-def _wrong(one: Wrong) -> dict[str, Any]:
-    return {"path": one.path, "probability": one.probs, **dict(one.cells)}
+def _group(group: GroupResult) -> dict[str, Any]:
+    return {
+        "value": group.value,
+        **_counts(group.counts),
+        "predicted_share": group.counts.predicted_positives / group.counts.count,
+        "quartiles": group.quartiles,
+        "roc_auc": _roc_auc(group),
+        "review_band": _selective(group.selective),
+    }
+
+
+def _misclassified(image: Misclassified) -> dict[str, Any]:
+    return {"path": image.path, "probability": image.prob, **dict(image.cells)}

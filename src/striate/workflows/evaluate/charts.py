@@ -1,4 +1,4 @@
-"""The charts of a detection."""
+"""Charts of an operating point: calibration, precision-recall, review, distribution."""
 
 from __future__ import annotations
 
@@ -11,108 +11,113 @@ from striate.metrics.calibration import CalibrationBin
 from striate.metrics.roc import precision_recall_curve
 from striate.metrics.selective import selective_accuracy_curve
 from striate.report.format import percent
-from striate.workflows.evaluate.evaluation import Group
-from striate.workflows.evaluate.result import Told
+from striate.workflows.evaluate.evaluation import GroupResult
+from striate.workflows.evaluate.result import OperatingPointResult
 
-LINES = 6  # values of a column that one chart can tell apart
+MAX_LINES = 6  # values of a column that one chart can tell apart
 
 
-def calibration_chart(told: Told) -> Curve:
-    """Return what was said against what held, before and after."""
-    found = told.judged
+def calibration_chart(result: OperatingPointResult) -> Curve:
+    """Return the reliability diagram, before and after temperature scaling."""
+    evaluation, target = result.evaluation, result.target
     return Curve(
-        title="Calibration",
-        x_label=f"said probability of {told.target}",
-        y_label=f"are {told.target}",
+        title="Reliability diagram",
+        x_label=f"predicted probability of {target}",
+        y_label=f"observed frequency of {target}",
         series=(
-            _bins("the network's own", found.before.bins),
-            _bins("after scaling", found.after.bins, banded=True),
+            _bins("uncalibrated", evaluation.uncalibrated.bins),
+            _bins("after temperature scaling", evaluation.calibrated.bins, band=True),
             Series(name="perfect", x=(0.0, 1.0), y=(0.0, 1.0)),
         ),
         percent_y=True,
-        note=f"{told.split}: {told.view.count:,} images in bins of equal number; the "
-        "band is Wilson's at 95 %.",
+        note=f"{result.split}: {result.data.count:,} images in bins of equal size. "
+        "Shaded: 95 % Wilson interval.",
     )
 
 
-def _bins(name: str, bins: Sequence[CalibrationBin], banded: bool = False) -> Series:
+def _bins(name: str, bins: Sequence[CalibrationBin], band: bool = False) -> Series:
     return Series(
         name=name,
-        x=tuple(one.mean_prob for one in bins),
-        y=tuple(one.frequency for one in bins),
-        low=tuple(one.interval[0] for one in bins) if banded else None,
-        high=tuple(one.interval[1] for one in bins) if banded else None,
+        x=tuple(each.mean_prob for each in bins),
+        y=tuple(each.frequency for each in bins),
+        low=tuple(each.interval[0] for each in bins) if band else None,
+        high=tuple(each.interval[1] for each in bins) if band else None,
     )
 
 
-def precision_chart(told: Told) -> Curve:
-    """Return precision against recall, the chosen threshold marked."""
-    line = precision_recall_curve(told.view.probs, told.view.positive)
-    point, one = next(
-        pair for pair in told.judged.points if pair[0] is told.choice.aimed
-    )
-    chosen = f"{told.target} from {percent(point.threshold)} on"
+def precision_recall_chart(result: OperatingPointResult) -> Curve:
+    """Return the precision-recall curve with the chosen threshold."""
+    curve = precision_recall_curve(result.data.probs, result.data.positive)
+    threshold = result.selection.threshold
+    counts = next(n for each, n in result.evaluation.thresholds if each is threshold)
+    label = f"P({result.target}) ≥ {percent(threshold.probability)}"
     return Curve(
         title="Precision and recall",
         x_label="recall",
         y_label="precision",
         series=(
             Series(
-                name="every threshold",
-                x=tuple(line.recall.tolist()),
-                y=tuple(line.precision.tolist()),
+                name="all thresholds",
+                x=tuple(curve.recall.tolist()),
+                y=tuple(curve.precision.tolist()),
             ),
-            Series(name="the chosen one", x=(one.recall,), y=(one.precision,)),
+            Series(name="chosen threshold", x=(counts.recall,), y=(counts.precision,)),
         ),
         percent_y=True,
-        mark=(one.recall, chosen),
-        note=f"{told.split}: {one.count:,} images, {one.positives:,} {told.target}. "
-        "The threshold is validation's.",
+        mark=(counts.recall, label),
+        note=f"{result.split}: {counts.count:,} images, {counts.positives:,} of them "
+        f"{result.target}. The threshold was chosen on validation.",
     )
 
 
-def sureness_chart(told: Told) -> Curve:
-    """Return how right the answers are that no person sees, by how many one does."""
-    reaches, shares = selective_accuracy_curve(told.view.probs, told.view.positive)
-    count = told.view.count
-    falling = np.sort(np.abs(told.view.probs - 0.5))
-    sent = np.searchsorted(falling, reaches) / count
-    band = told.judged.whole.sorted
+def review_chart(result: OperatingPointResult) -> Curve:
+    """Return accuracy without review against the share of manual review."""
+    reaches, accuracies = selective_accuracy_curve(
+        result.data.probs, result.data.positive
+    )
+    count = result.data.count
+    distances = np.sort(np.abs(result.data.probs - 0.5))
+    reviewed = np.searchsorted(distances, reaches) / count
+    selective = result.evaluation.overall.selective
     return Curve(
-        title="Answers left to a person",
-        x_label="share that goes to a person",
-        y_label="right among the rest",
+        title="Accuracy and manual review",
+        x_label="share sent to manual review",
+        y_label="accuracy of automatic decisions",
         series=(
             Series(
-                name=f"on {told.split}",
-                x=tuple(sent[::-1].tolist()),
-                y=tuple(shares[::-1].tolist()),
+                name=f"on {result.split}",
+                x=tuple(reviewed[::-1].tolist()),
+                y=tuple(accuracies[::-1].tolist()),
             ),
         ),
         percent_y=True,
-        mark=(band.abstention_rate, "the band") if band else None,
-        note=f"{count:,} images; the band is validation's. To the right few answers "
-        "are left, and the line is noise.",
+        mark=(selective.abstention_rate, "chosen band") if selective else None,
+        note=f"{count:,} images; the band was chosen on validation. On the right few "
+        "images remain, and the curve is mostly noise.",
     )
 
 
-def fall_chart(told: Told, column: str, groups: Sequence[Group]) -> Curve:
-    """Return, for every value, the share of its images below each probability."""
+def distribution_chart(
+    result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
+) -> Curve:
+    """Return the cumulative distribution of the probabilities, by column value."""
     return Curve(
-        title=f"Where they fall, by {column}",
-        x_label=f"probability of {told.target}",
-        y_label="images up to there",
-        series=tuple(_fall(f"{column} {one.value}", one) for one in groups[:LINES]),
+        title=f"Cumulative distribution by {column}",
+        x_label=f"predicted probability of {result.target}",
+        y_label="share of images up to this probability",
+        series=tuple(
+            _cumulative(f"{column} {group.value}", group.probs)
+            for group in groups[:MAX_LINES]
+        ),
         percent_y=True,
-        mark=(told.choice.aimed.threshold, "threshold"),
+        mark=(result.selection.threshold.probability, "threshold"),
     )
 
 
-def _fall(name: str, group: Group) -> Series:
-    count = len(group.probs)
-    shares = np.arange(1, count + 1) / count
+def _cumulative(name: str, probs: np.ndarray) -> Series:
+    shares = np.arange(1, len(probs) + 1) / len(probs)
     return Series(
         name=name,
-        x=(0.0, *group.probs.tolist(), 1.0),
+        x=(0.0, *probs.tolist(), 1.0),
         y=(0.0, *shares.tolist(), 1.0),
     )

@@ -1,4 +1,4 @@
-"""What the judged split shows of what validation chose, in all and by value."""
+"""Results of the chosen thresholds and review band on the evaluated split."""
 
 from __future__ import annotations
 
@@ -21,159 +21,167 @@ from striate.metrics.roc import auc_interval, precision_recall_curve, roc_auc
 from striate.metrics.selective import SelectiveCounts
 from striate.metrics.significance import MeanDifference, paired_t_test
 from striate.metrics.threshold import ConfusionCounts, confusion_counts
-from striate.workflows.evaluate.one_vs_rest import Seen
-from striate.workflows.evaluate.selection import Choice, Point
+from striate.workflows.evaluate.one_vs_rest import OneVsRest
+from striate.workflows.evaluate.selection import Selection, Threshold
 
 Interval = tuple[float, float]
-VALUES = 20  # of a column, told one by one; the rarer ones together
-REST, NONE = "(all others)", "(none)"
+MAX_VALUES = 20  # values of a column with a row each; rarer ones share one
+OTHERS, EMPTY = "(all others)", "(none)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """Some of the judged images: what came of them.
+class GroupResult:
+    """Results on the images that share one value of a CSV column.
 
     Args:
-        value: What they share.
-        counts: At the threshold that was asked for.
-        sorted: By the unsure band; None where there is none.
-        auc: ROC area and interval; None where only one kind is there.
-        quarters: Lower quartile, median, upper quartile of the class's probability.
-        probs: Their probabilities, rising.
+        value: The shared value.
+        counts: Confusion counts at the threshold for the target recall.
+        selective: Result of the review band; None without a band.
+        roc_auc: ROC-AUC and its interval; None if only one class is present.
+        quartiles: Lower quartile, median and upper quartile of the probabilities.
+        probs: Probabilities of the class, ascending.
     """
 
     value: str
     counts: ConfusionCounts
-    sorted: SelectiveCounts | None
-    auc: tuple[float, Interval] | None
-    quarters: tuple[float, float, float]
+    selective: SelectiveCounts | None
+    roc_auc: tuple[float, Interval] | None
+    quartiles: tuple[float, float, float]
     probs: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How far probabilities agree with shares, before or after temperature scaling.
+    """Calibration of the probabilities, before or after temperature scaling.
 
     Args:
-        cost: Mean cross-entropy in nats.
-        gap: Calibration error of the class, over bins of equal number.
-        by_chance: What it would be if the probabilities were perfect.
-        answers: Calibration error of the answers, whatever they are (Guo et al.).
-        brier: Mean square of the class's probability minus truth.
-        bins: What it rests on.
+        log_loss: Mean cross-entropy.
+        ece: Expected calibration error of the class, over bins of equal size.
+        expected_ece: ECE that perfectly calibrated probabilities would show here.
+        top_label_ece: ECE of the predicted class (Guo et al. 2017).
+        brier_score: Mean squared error of the probability of the class.
+        bins: Bins of the reliability diagram.
     """
 
-    cost: float
-    gap: float
-    by_chance: float
-    answers: float
-    brier: float
+    log_loss: float
+    ece: float
+    expected_ece: float
+    top_label_ece: float
+    brier_score: float
     bins: tuple[CalibrationBin, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """All that the judged split shows.
+class Evaluation:
+    """All results on the evaluated split.
 
     Args:
-        points: What each threshold of the choice comes to.
-        whole: All images as one group.
-        average_precision: With an approximate interval.
-        before: Calibration of the network's own probabilities.
-        after: And after temperature scaling.
-        cooler: Cost after minus before, image by image.
-        by: Groups by column and value.
+        thresholds: Each chosen threshold with its confusion counts.
+        overall: All images as one group.
+        average_precision: Average precision, with an approximate interval.
+        uncalibrated: Calibration before temperature scaling.
+        calibrated: Calibration after temperature scaling.
+        log_loss_change: Log loss after minus before temperature scaling, per image.
+        by: Results by column and value.
     """
 
-    points: tuple[tuple[Point, ConfusionCounts], ...]
-    whole: Group
+    thresholds: tuple[tuple[Threshold, ConfusionCounts], ...]
+    overall: GroupResult
     average_precision: tuple[float, Interval]
-    before: Calibration
-    after: Calibration
-    cooler: MeanDifference
-    by: Mapping[str, tuple[Group, ...]]
+    uncalibrated: Calibration
+    calibrated: Calibration
+    log_loss_change: MeanDifference
+    by: Mapping[str, tuple[GroupResult, ...]]
 
 
-def judge(view: Seen, choice: Choice, columns: Mapping[str, Sequence[str]]) -> Judged:
-    """Judge what was chosen.
+def evaluate_selection(
+    data: OneVsRest, selection: Selection, columns: Mapping[str, Sequence[str]]
+) -> Evaluation:
+    """Evaluate what was chosen on validation.
 
     Args:
-        view: The judged split.
-        choice: What validation chose.
-        columns: Values of each column, one an image.
+        data: The evaluated split.
+        selection: What was chosen.
+        columns: CSV columns: one value per image.
     """
-    before, after = view.costs
-    precise = precision_recall_curve(view.probs, view.positive).average_precision
-    return Judged(
-        points=tuple(
-            (point, confusion_counts(view.probs, view.positive, point.threshold))
-            for point in choice.points
+    before, after = data.log_losses
+    precision = precision_recall_curve(data.probs, data.positive).average_precision
+    return Evaluation(
+        thresholds=tuple(
+            (each, confusion_counts(data.probs, data.positive, each.probability))
+            for each in selection.thresholds
         ),
-        whole=_group("all", np.arange(view.count), view, choice),
-        average_precision=(precise, _like_a_share(precise, view.positives)),
-        before=_calibration(view, view.plain, view.all_plain, before),
-        after=_calibration(view, view.probs, view.all_probs, after),
-        cooler=paired_t_test((after - before).tolist()),
+        overall=_group("all", np.arange(data.count), data, selection),
+        average_precision=(precision, _as_share_interval(precision, data.positives)),
+        uncalibrated=_calibration(
+            data, data.uncalibrated, data.all_uncalibrated, before
+        ),
+        calibrated=_calibration(data, data.probs, data.all_probs, after),
+        log_loss_change=paired_t_test((after - before).tolist()),
         by={
-            name: tuple(_groups(cells, view, choice)) for name, cells in columns.items()
+            name: tuple(_groups(cells, data, selection))
+            for name, cells in columns.items()
         },
     )
 
 
-def _like_a_share(value: float, count: int) -> Interval:
+def _as_share_interval(value: float, count: int) -> Interval:
     """Return Wilson's interval as if the value were a share of so many images."""
     return wilson_interval(value * count, count)
 
 
 def _calibration(
-    view: Seen, probs: np.ndarray, every: np.ndarray, costs: np.ndarray
+    data: OneVsRest, probs: np.ndarray, all_probs: np.ndarray, log_losses: np.ndarray
 ) -> Calibration:
-    bins = calibration_curve(probs, view.positive)
+    bins = calibration_curve(probs, data.positive)
     return Calibration(
-        cost=float(costs.mean()),
-        gap=ece(bins),
-        by_chance=expected_ece(probs),
-        answers=top_label_ece(every, every.argmax(1) == view.truth),
-        brier=brier_score(probs, view.positive),
+        log_loss=float(log_losses.mean()),
+        ece=ece(bins),
+        expected_ece=expected_ece(probs),
+        top_label_ece=top_label_ece(all_probs, all_probs.argmax(1) == data.truth),
+        brier_score=brier_score(probs, data.positive),
         bins=bins,
     )
 
 
-def _groups(cells: Sequence[str], view: Seen, choice: Choice) -> Iterator[Group]:
-    every = np.array(cells, object)
-    often = Counter(cells).most_common()
-    told = [value for value, _ in often[:VALUES]]
-    for value in sorted(told, key=_order):
-        yield _group(value or NONE, np.flatnonzero(every == value), view, choice)
-    rest = [i for i, value in enumerate(cells) if value not in told]
+def _groups(
+    cells: Sequence[str], data: OneVsRest, selection: Selection
+) -> Iterator[GroupResult]:
+    array = np.array(cells, object)
+    frequent = [value for value, _ in Counter(cells).most_common(MAX_VALUES)]
+    for value in sorted(frequent, key=_sort_key):
+        yield _group(value or EMPTY, np.flatnonzero(array == value), data, selection)
+    rest = [i for i, value in enumerate(cells) if value not in frequent]
     if rest:
-        yield _group(REST, np.array(rest), view, choice)
+        yield _group(OTHERS, np.array(rest), data, selection)
 
 
-def _order(value: str) -> tuple[bool, float, str]:
-    """Put numbers first, by size, then words."""
+def _sort_key(value: str) -> tuple[bool, float, str]:
+    """Sort numbers first, by value, then words."""
     try:
         return False, float(value), value
     except ValueError:
         return True, 0.0, value
 
 
-def _group(value: str, index: np.ndarray, view: Seen, choice: Choice) -> Group:
-    probs, positive = view.probs[index], view.positive[index]
-    low, middle, high = np.quantile(probs, (0.25, 0.5, 0.75)).tolist()
-    return Group(
+def _group(
+    value: str, index: np.ndarray, data: OneVsRest, selection: Selection
+) -> GroupResult:
+    probs, positive = data.probs[index], data.positive[index]
+    low, median, high = np.quantile(probs, (0.25, 0.5, 0.75)).tolist()
+    return GroupResult(
         value=value,
-        counts=confusion_counts(probs, positive, choice.aimed.threshold),
-        sorted=choice.band.counts(probs, positive) if choice.band else None,
-        auc=_auc(probs, positive),
-        quarters=(low, middle, high),
+        counts=confusion_counts(probs, positive, selection.threshold.probability),
+        selective=selection.band.counts(probs, positive) if selection.band else None,
+        roc_auc=_roc_auc(probs, positive),
+        quartiles=(low, median, high),
         probs=np.sort(probs),
     )
 
 
-def _auc(probs: np.ndarray, positive: np.ndarray) -> tuple[float, Interval] | None:
-    many = int(positive.sum())
-    if many in (0, len(positive)):
+def _roc_auc(probs: np.ndarray, positive: np.ndarray) -> tuple[float, Interval] | None:
+    positives = int(positive.sum())
+    if positives in (0, len(positive)):
         return None
-    area = roc_auc(probs, positive)
-    return area, auc_interval(area, many, len(positive) - many)
+    auc = roc_auc(probs, positive)
+    return auc, auc_interval(auc, positives, len(positive) - positives)

@@ -1,4 +1,4 @@
-"""What a detection says, on a terminal and on a page: the answer first."""
+"""The report about an operating point, for the terminal and as a page."""
 
 from __future__ import annotations
 
@@ -7,208 +7,293 @@ from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
 from striate.data.cache.pixel_rows import PixelRows
-from striate.report.format import counted, percent
-from striate.run.scorecard import span
+from striate.metrics.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE
+from striate.report.format import count_text, percent
+from striate.run.run import Run
+from striate.run.scorecard import ci_text
 from striate.workflows.evaluate.charts import (
     calibration_chart,
-    fall_chart,
-    precision_chart,
-    sureness_chart,
+    distribution_chart,
+    precision_recall_chart,
+    review_chart,
 )
-from striate.workflows.evaluate.errors import wrong_section
-from striate.workflows.evaluate.result import Told
+from striate.workflows.evaluate.misclassified import misclassified_section
+from striate.workflows.evaluate.result import OperatingPointResult
+from striate.workflows.evaluate.selection import (
+    GUARANTEED,
+    OperatingPointRequest,
+    Selection,
+)
 from striate.workflows.evaluate.tables import (
     band_table,
     calibration_table,
-    chosen_table,
-    fall_table,
+    distribution_table,
     group_table,
-    judged_table,
+    selection_table,
+    threshold_table,
 )
 
-SMALL = 0.05  # of a temperature's logarithm: nothing that one would see
+SMALL = 0.05  # |log temperature| below this is no visible miscalibration
+FEW = 59  # with fewer, even 100 % correct does not show 95 % with 95 % confidence
 
 
-def terminal_blocks(told: Told) -> list[Block]:
-    """Return everything but charts and images, the answer last."""
+def operating_point_blocks(result: OperatingPointResult) -> list[Block]:
+    """Return the findings for a terminal: no charts or images, the summary last."""
     blocks: list[Block | None] = [
-        chosen_table(told.choice, told.target),
-        judged_table(told),
-        calibration_table(told),
-        band_table(told),
+        selection_table(result.selection, result.target),
+        threshold_table(result),
+        calibration_table(result),
+        band_table(result),
     ]
-    for column, groups in told.judged.by.items():
-        blocks += [group_table(told, column, groups), fall_table(told, column, groups)]
-    blocks += [*told.remarks, headlines(told), *answers(told)]
+    for column, groups in result.evaluation.by.items():
+        blocks.append(group_table(result, column, groups))
+        blocks.append(distribution_table(result, column, groups))
+    blocks += [*result.caveats, operating_point_figures(result), *conclusions(result)]
     return [block for block in blocks if block is not None]
 
 
-def page_of(told: Told, pixels: PixelRows | None) -> Page:
-    """Return everything as a report."""
+def operating_point_page(
+    result: OperatingPointResult, pixels: PixelRows | None
+) -> Page:
+    """Return the whole report."""
+    summary: tuple[Block, ...] = (
+        operating_point_figures(result),
+        *conclusions(result),
+        *result.caveats,
+    )
     sections = [
-        Section(
-            title="Answer", blocks=(headlines(told), *answers(told), *told.remarks)
-        ),
-        _thresholds(told),
-        _calibration(told),
-        _unsure(told),
-        *_by(told),
-        wrong_section(told, pixels),
+        Section(title="Summary", blocks=summary),
+        _threshold_section(result),
+        _calibration_section(result),
+        _review_section(result),
+        *_group_sections(result),
+        misclassified_section(result, pixels),
     ]
-    whole = told.judged.whole.counts
+    counts = result.evaluation.overall.counts
     return Page(
-        title=f"Finding '{told.target}'",
-        subtitle=f"{told.run}, judged on {told.split}: {whole.count:,} images, "
-        f"{whole.positives:,} of them {told.target}. Everything was chosen on "
-        f"validation ({counted(told.choice.count, 'image')}); what is judged here "
-        "chose nothing.",
+        title=f"Operating point for '{result.target}'",
+        subtitle=f"Run {result.run}, evaluated on {result.split}: {counts.count:,} "
+        f"images, {counts.positives:,} of them {result.target}. The temperature, the "
+        "thresholds and the review band were chosen on validation "
+        f"({count_text(result.selection.count, 'image')}).",
         sections=tuple(sections),
     )
 
 
-def headlines(told: Told) -> Figures:
-    """Return the figures that a decision rests on."""
-    whole, one = told.judged.whole, told.judged.whole.counts
-    area = whole.auc
-    precise, around = told.judged.average_precision
+def operating_point_figures(result: OperatingPointResult) -> Figures:
+    """Return the headline numbers."""
+    overall, counts = result.evaluation.overall, result.evaluation.overall.counts
+    precision, interval = result.evaluation.average_precision
     shares = (
-        ("recall", one.recall, one.recall_interval, one.positives),
-        ("precision", one.precision, one.precision_interval, one.predicted_positives),
-        ("specificity", one.specificity, one.specificity_interval, one.negatives),
+        ("recall", counts.recall, counts.recall_interval, counts.positives),
+        (
+            "precision",
+            counts.precision,
+            counts.precision_interval,
+            counts.predicted_positives,
+        ),
+        (
+            "specificity",
+            counts.specificity,
+            counts.specificity_interval,
+            counts.negatives,
+        ),
     )
-    figures = [_share(*share) for share in shares]
-    if area:
-        detail = f"{area[1][0]:.3f}–{area[1][1]:.3f}; 1 orders all rightly, 0.5 none"
-        figures.append(Figure(label="ROC-AUC", value=f"{area[0]:.3f}", detail=detail))
+    figures = [_share_figure(*share) for share in shares]
+    if overall.roc_auc:
+        auc, (low, high) = overall.roc_auc
+        detail = f"95 % interval {low:.3f}–{high:.3f}; 1 = perfect, 0.5 = random"
+        figures.append(Figure(label="ROC-AUC", value=f"{auc:.3f}", detail=detail))
+    baseline = percent(counts.positives / counts.count)
     figures.append(
         Figure(
             label="average precision",
-            value=percent(precise),
-            detail=f"about {span(around)}; {percent(one.positives / one.count)} by "
-            "tossing a coin",
+            value=percent(precision),
+            detail=f"about {ci_text(interval)}; random baseline: {baseline}",
         )
     )
-    if whole.sorted:
-        band = whole.sorted
+    if selective := overall.selective:
         figures += [
-            _share(
-                "to a person",
-                band.abstention_rate,
-                band.abstention_rate_interval,
-                band.count,
+            _share_figure(
+                "manual review",
+                selective.abstention_rate,
+                selective.abstention_rate_interval,
+                selective.count,
             ),
-            _share(
-                "right outside", band.accuracy, band.accuracy_interval, band.answered
+            _share_figure(
+                "automatic accuracy",
+                selective.accuracy,
+                selective.accuracy_interval,
+                selective.answered,
             ),
         ]
     return Figures(figures=tuple(figures))
 
 
-def _share(
+def _share_figure(
     label: str, value: float, interval: tuple[float, float], count: int
 ) -> Figure:
-    detail = f"95 % interval {span(interval)}, n = {count:,}"
+    detail = f"95 % interval {ci_text(interval)}, n = {count:,}"
     return Figure(label=label, value=percent(value) if count else "–", detail=detail)
 
 
-def answers(told: Told) -> Iterator[Prose]:
-    """Yield in words what the thresholds and the band do."""
-    yield _at_threshold(told)
-    yield _temperature(told)
-    yield _at_band(told)
+def conclusions(result: OperatingPointResult) -> Iterator[Prose]:
+    """Yield the result of the threshold, the temperature and the band in sentences."""
+    yield _threshold_conclusion(result)
+    yield _temperature_conclusion(result)
+    yield _band_conclusion(result)
 
 
-def _at_threshold(told: Told) -> Prose:
-    one, wish = told.judged.whole.counts, told.question.recall
-    low, high = one.recall_interval
+def _threshold_conclusion(result: OperatingPointResult) -> Prose:
+    counts, goal = result.evaluation.overall.counts, result.request.recall
+    low, high = counts.recall_interval
+    threshold = percent(result.selection.threshold.probability, 2)
     text = (
-        f"Called {told.target} from {percent(told.choice.aimed.threshold, 2)} on, "
-        f"{one.tp:,} of {one.positives:,} are found and {one.fn:,} missed: "
-        f"{percent(one.recall)} ({span((low, high))}) where {percent(wish)} was "
-        f"wanted. It costs {counted(one.fp, 'false alarm')} among "
-        f"{one.negatives:,} that are {told.rest}."
+        f"With threshold {threshold}, {counts.tp:,} of {counts.positives:,} "
+        f"'{result.target}' images are found: recall {percent(counts.recall)} (95 % "
+        f"interval {ci_text((low, high))}), target {percent(goal)}. "
+        f"{count_text(counts.fp, 'false positive')} among {counts.negatives:,} "
+        f"{_negatives(result)}."
     )
-    if high < wish:
-        return Prose(text=f"{text} The wish is missed.", tone="warning")
-    if low >= wish:
-        return Prose(text=f"{text} The wish is met.", tone="good")
-    return Prose(text=f"{text} So few images neither confirm nor deny the wish.")
+    if high < goal:
+        return Prose(text=f"{text} Target not reached.", tone="warning")
+    if low >= goal:
+        return Prose(text=f"{text} Target reached.", tone="good")
+    return Prose(text=f"{text} Too few images to tell whether the target is reached.")
 
 
-def _temperature(told: Told) -> Prose:
-    warm, found = told.choice.temperature, told.judged
-    how = "too sure" if warm > 1 else "not sure enough"
-    if abs(math.log(warm)) < SMALL:
-        how = "about as sure as it should be"
+def _negatives(result: OperatingPointResult) -> str:
+    return "other images" if len(result.other_classes) > 1 else f"{result.rest} images"
+
+
+def _temperature_conclusion(result: OperatingPointResult) -> Prose:
+    temperature, evaluation = result.selection.temperature, result.evaluation
+    state = "overconfident" if temperature > 1 else "underconfident"
+    if abs(math.log(temperature)) < SMALL:
+        state = "well calibrated"
     text = (
-        f"The network is {how}: its temperature is {warm:.3g}. Scaled by it, the "
-        f"calibration error is {percent(found.after.gap)} in place of "
-        f"{percent(found.before.gap)}; perfect probabilities would show "
-        f"{percent(found.after.by_chance)} on {counted(told.view.count, 'image')}."
+        f"The model is {state} (temperature {temperature:.3g}). Temperature scaling "
+        "changes the expected calibration error (ECE) from "
+        f"{percent(evaluation.uncalibrated.ece)} to "
+        f"{percent(evaluation.calibrated.ece)}. With "
+        f"{count_text(result.data.count, 'image')}, a perfectly calibrated model would "
+        f"show {percent(evaluation.calibrated.expected_ece)}."
     )
     return Prose(text=text)
 
 
-def _at_band(told: Told) -> Prose:
-    band, one = told.choice.band, told.judged.whole.sorted
-    wish = told.question.band
-    if band is None or one is None:
+def _band_conclusion(result: OperatingPointResult) -> Prose:
+    band, selective = result.selection.band, result.evaluation.overall.selective
+    goal = result.request.selective_accuracy
+    if band is None or selective is None:
         text = (
-            f"No unsure band was found on validation outside which {percent(wish)} of "
-            "the answers are right: everything goes to a person."
+            f"No review band reaches {percent(goal)} accuracy outside it on "
+            "validation, so all images are sent to manual review."
         )
         return Prose(text=text, tone="warning")
-    low, high = one.accuracy_interval
+    low, high = selective.accuracy_interval
     text = (
-        f"Between {percent(band.low)} and {percent(band.high)} the network is unsure. "
-        f"{one.abstained:,} of {one.count:,} go to a person; of the other "
-        f"{one.answered:,} answers {percent(one.accuracy)} ({span((low, high))}) are "
-        f"right where {percent(wish)} was wanted, and {one.fn:,} of "
-        f"{one.positives:,} that are {told.target} slip through."
+        f"Images with a probability between {percent(band.low)} and "
+        f"{percent(band.high)} are sent to manual review: {selective.abstained:,} of "
+        f"{selective.count:,}. The other {selective.answered:,} are decided "
+        f"automatically: accuracy {percent(selective.accuracy)} (95 % interval "
+        f"{ci_text((low, high))}), target {percent(goal)}. {selective.fn:,} of "
+        f"{selective.positives:,} '{result.target}' images are missed without review."
     )
-    if high < wish:
-        return Prose(text=f"{text} The wish is missed.", tone="warning")
-    return Prose(text=text, tone="good" if low >= wish else "plain")
+    if high < goal:
+        return Prose(text=f"{text} Target not reached.", tone="warning")
+    return Prose(text=text, tone="good" if low >= goal else "plain")
 
 
-def _thresholds(told: Told) -> Section:
+def _threshold_section(result: OperatingPointResult) -> Section:
     lead = (
-        "Validation chose the thresholds: the highest that finds the wished share, and "
-        "the one that does so with 95 % certainty on new images like these."
+        "The thresholds were chosen on validation: the highest one that reaches the "
+        "target recall there, and the highest one that reaches it on new images of the "
+        "same kind with 95 % confidence."
     )
-    tables = chosen_table(told.choice, told.target), judged_table(told)
-    blocks = (*tables, precision_chart(told))
+    tables = selection_table(result.selection, result.target), threshold_table(result)
+    blocks = (*tables, precision_recall_chart(result))
     return Section(title="Threshold", lead=lead, blocks=blocks)
 
 
-def _calibration(told: Told) -> Section:
+def _calibration_section(result: OperatingPointResult) -> Section:
     lead = (
-        "Logits are divided by one number, fitted on validation (Guo et al. 2017). It "
-        "changes how sure answers are, and never which class is the likeliest. All "
-        "probabilities on this page are after it."
+        "Temperature scaling divides the logits by one number, fitted on validation "
+        "(Guo et al. 2017). It changes the probabilities, but never the predicted "
+        "class. All probabilities in this report are temperature-scaled."
     )
-    blocks = (calibration_table(told), calibration_chart(told))
+    blocks = (calibration_table(result), calibration_chart(result))
     return Section(title="Calibration", lead=lead, blocks=blocks)
 
 
-def _unsure(told: Told) -> Section:
-    table = band_table(told)
+def _review_section(result: OperatingPointResult) -> Section:
     lead = (
-        "The least sure answers go to a person: a band of probabilities around one "
-        "half, the narrowest outside which validation's answers were right often "
-        "enough."
+        "The least confident images are sent to manual review (selective prediction). "
+        "The review band is the narrowest range of probabilities around 0.5 outside "
+        "which the target accuracy is reached on validation."
     )
-    blocks: tuple[Block, ...] = (_at_band(told), sureness_chart(told))
-    if table:
-        blocks = (table, sureness_chart(told))
-    return Section(title="Unsure", lead=lead, blocks=blocks)
+    table = band_table(result) or _band_conclusion(result)
+    blocks: tuple[Block, ...] = (table, review_chart(result))
+    return Section(title="Review band", lead=lead, blocks=blocks)
 
 
-def _by(told: Told) -> Iterator[Section]:
-    for column, groups in told.judged.by.items():
+def _group_sections(result: OperatingPointResult) -> Iterator[Section]:
+    for column, groups in result.evaluation.by.items():
         blocks = (
-            group_table(told, column, groups),
-            fall_table(told, column, groups),
-            fall_chart(told, column, groups),
+            group_table(result, column, groups),
+            distribution_table(result, column, groups),
+            distribution_chart(result, column, groups),
         )
         yield Section(title=f"By {column}", blocks=blocks)
+
+
+def operating_point_caveats(
+    run: Run, selection: Selection, request: OperatingPointRequest, split: str
+) -> Iterator[Prose]:
+    """Yield the limits of the results, the most important first."""
+    texts = (
+        *_too_few_images(selection, request.target),
+        *_temperature_limits(selection),
+        *_reused_validation(run, split),
+    )
+    for text in texts:
+        yield Prose(text=text, tone="warning")
+    yield Prose(
+        text="The 95 % intervals assume independent images. Several images of one "
+        "object (a module, a patient, a batch) make them too narrow; if some of these "
+        "images were used for training, the results are also too good. List the "
+        "objects in a group column to keep their images in one split.",
+        tone="advice",
+    )
+
+
+def _too_few_images(selection: Selection, target: str) -> Iterator[str]:
+    if not any(each.key == GUARANTEED for each in selection.thresholds):
+        yield (
+            f"Validation has only {count_text(selection.positives, 'image')} of "
+            f"'{target}': too few to guarantee the target recall with any threshold. "
+            "Use a larger --val-fraction, or more images."
+        )
+    if selection.selective is None:
+        yield "Even the most confident predictions do not reach the target accuracy."
+    elif selection.selective.answered < FEW:
+        answered = count_text(selection.selective.answered, "validation image")
+        yield f"The review band was chosen from only {answered} outside it."
+
+
+def _temperature_limits(selection: Selection) -> Iterator[str]:
+    if selection.temperature <= MIN_TEMPERATURE * 1.001:
+        yield (
+            "All validation predictions are correct, so the temperature is at its "
+            "lower limit. It does not tell how confident the model should be."
+        )
+    elif selection.temperature >= MAX_TEMPERATURE * 0.999:
+        yield "The temperature is at its upper limit: probabilities are meaningless."
+
+
+def _reused_validation(run: Run, split: str) -> Iterator[str]:
+    if run.manifest.get("transfer", {}).get("head") != "logistic":
+        yield (
+            "Validation also chose the epoch whose weights were saved, so results on "
+            f"validation are slightly too good. Results on {split} are not affected."
+        )

@@ -1,4 +1,4 @@
-"""A part of the images as a question about one class sees it."""
+"""Truth and probabilities of a split, for one class against the rest."""
 
 from __future__ import annotations
 
@@ -15,92 +15,91 @@ from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
 from striate.metrics.temperature import apply_temperature, log_losses
 from striate.run import layout as names
-from striate.run.images import subset_pixels
-from striate.run.predictions import WIDE, Predictions
+from striate.run.predictions import MAX_PROBABILITY_COLUMNS, Predictions
+from striate.run.report_images import subset_pixels
 from striate.run.run import Run
-
-CHOOSING = "val"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """A part, what was said about it, and how its images are had.
+class EvaluatedSplit:
+    """The predictions of a split, and where its images and its CSV are.
 
     Args:
-        split: What to call it.
-        predictions: What was said.
-        table: The CSV that it comes from; None where it is from none.
+        split: Its name.
+        predictions: The model's predictions.
+        csv: The CSV that lists the images; None if there is none.
         skipped: Files that could not be used.
-        pixels: Returns the images, or None where they are gone.
+        pixels: Returns the images, or None if they cannot be read.
     """
 
     split: str
     predictions: Predictions = field(repr=False)
-    table: Path | None
+    csv: Path | None
     skipped: tuple[Skipped, ...] = ()
     pixels: Callable[[], PixelRows | None] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """A part's images, asked whether they are of one class.
+class OneVsRest:
+    """A split seen as a binary problem: one class against the rest.
 
     Args:
-        split: What to call it.
-        paths: Where each image came from.
-        positive: (N,) whether it is of the class.
-        plain: (N,) the network's own probability of it.
+        split: Name of the split.
+        paths: Path of each image.
+        positive: (N,) whether the image is of the class.
+        uncalibrated: (N,) the model's probability of the class.
         probs: (N,) the same after temperature scaling.
-        all_plain: (N, classes) the network's own probabilities.
-        all_odds: (N, classes) the same after.
+        all_uncalibrated: (N, classes) the model's probabilities.
+        all_probs: (N, classes) the same after temperature scaling.
         truth: (N,) class numbers.
     """
 
     split: str
     paths: Sequence[str] = field(repr=False)
     positive: np.ndarray = field(repr=False)
-    plain: np.ndarray = field(repr=False)
+    uncalibrated: np.ndarray = field(repr=False)
     probs: np.ndarray = field(repr=False)
-    all_plain: np.ndarray = field(repr=False)
+    all_uncalibrated: np.ndarray = field(repr=False)
     all_probs: np.ndarray = field(repr=False)
     truth: np.ndarray = field(repr=False)
 
     @property
     def count(self) -> int:
-        """Return the images."""
+        """Return the number of images."""
         return len(self.truth)
 
     @property
     def positives(self) -> int:
-        """Return the images of the class."""
+        """Return the number of images of the class."""
         return int(self.positive.sum())
 
     @property
-    def costs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return each image's cross-entropy before and after, (N,) each."""
-        return log_losses(self.all_plain, self.truth), log_losses(
-            self.all_probs, self.truth
-        )
+    def log_losses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return each image's cross-entropy before and after scaling, (N,) each."""
+        before = log_losses(self.all_uncalibrated, self.truth)
+        return before, log_losses(self.all_probs, self.truth)
 
 
-def seen(split: str, said: Predictions, number: int, temperature: float) -> Seen:
-    """Return a part as a question about class `number` sees it."""
-    plain = said.probs.astype(float)
-    probs = apply_temperature(plain, temperature)
-    return Seen(
+def one_vs_rest(
+    split: str, predictions: Predictions, class_index: int, temperature: float
+) -> OneVsRest:
+    """Return a split for one class against the rest, temperature-scaled."""
+    uncalibrated = predictions.probs.astype(float)
+    probs = apply_temperature(uncalibrated, temperature)
+    return OneVsRest(
         split=split,
-        paths=said.paths,
-        positive=said.truth == number,
-        plain=plain[:, number],
-        probs=probs[:, number],
-        all_plain=plain,
+        paths=predictions.paths,
+        positive=predictions.truth == class_index,
+        uncalibrated=uncalibrated[:, class_index],
+        probs=probs[:, class_index],
+        all_uncalibrated=uncalibrated,
         all_probs=probs,
-        truth=said.truth,
+        truth=predictions.truth,
     )
 
 
-def class_number(run: Run, target: str) -> int:
-    """Return a class's place in the network's output.
+def class_index_of(run: Run, target: str) -> int:
+    """Return the output index of a class.
 
     Raises:
         UnknownNameError: There is no such class; lists the nearest.
@@ -110,69 +109,72 @@ def class_number(run: Run, target: str) -> int:
     return run.labels.index(target)
 
 
-def validation(run: Run) -> Predictions:
-    """Return what was said about the part that chooses.
+def validation_predictions(run: Run) -> Predictions:
+    """Return the predictions of the validation split.
 
     Raises:
         DataError: The run has none.
     """
-    if _kept(run, CHOOSING):
-        return run.predictions(CHOOSING)
-    if CHOOSING not in run.data.subsets:
-        what = (
-            "the run has no validation split, and nothing else may choose a threshold"
-        )
-        fix = "train again with one: --val-fraction 0.15, or rows of 'val' in the CSV"
+    if _has_all_probs(run, "val"):
+        return run.predictions("val")
+    if "val" not in run.data.subsets:
+        what = "the run has no validation split; only validation may choose a threshold"
+        fix = "train again with --val-fraction 0.15, or with rows of 'val' in the CSV"
         raise DataError(what, where=run.path, fix=fix)
-    return run.judge(run.data.subset(CHOOSING))
+    return run.predict_subset(run.data.subset("val"))
 
 
-def judged(run: Run, data: str | None, split: str | None) -> Answered:
-    """Return the part that is judged: the run's test split, or other images.
+def split_to_evaluate(run: Run, data: str | None, split: str | None) -> EvaluatedSplit:
+    """Return the evaluated split: the run's test split, or other images.
 
     Raises:
-        SettingError: It is one that was learned from or that chooses.
+        SettingError: The split was used for training or for choosing the threshold.
         DataError: There is no test split.
     """
-    if data is not None and not _is_own(run, data):
-        return _others(run, data, split)
+    if data is not None and not _is_own_data(run, data):
+        return _other_images(run, data, split)
     if split not in (None, "test"):
-        used = "chooses the threshold" if split == CHOOSING else "was learned from"
-        what = f"the {split} split {used}, so it cannot judge"
-        raise SettingError(what, where="--part", fix="judge test, or other --data")
-    kept = _kept(run, "test")
-    if not kept and "test" not in run.data.subsets:
-        what = "the run has no test split to judge"
+        use = "for choosing the threshold" if split == "val" else "for training"
+        what = f"the {split} split was used {use}, so it cannot evaluate the result"
+        fix = "use --split test, or other images with --data"
+        raise SettingError(what, where="--split", fix=fix)
+    saved = _has_all_probs(run, "test")
+    if not saved and "test" not in run.data.subsets:
+        what = "the run has no test split to evaluate"
         fix = "give other labeled images: --data DATA"
         raise DataError(what, where=run.path, fix=fix)
-    said = run.predictions("test") if kept else run.judge(run.data.subset("test"))
-    return Answered(
+    predictions = (
+        run.predictions("test")
+        if saved
+        else run.predict_subset(run.data.subset("test"))
+    )
+    return EvaluatedSplit(
         split="test",
-        predictions=said,
-        table=_table(run.origin),
-        pixels=lambda: subset_pixels(run, "test", said.paths),
+        predictions=predictions,
+        csv=_csv(run.origin),
+        pixels=lambda: subset_pixels(run, "test", predictions.paths),
     )
 
 
-def _kept(run: Run, split: str) -> bool:
-    """Say whether the run kept every probability of a part."""
+def _has_all_probs(run: Run, split: str) -> bool:
+    """Tell whether the run saved the probabilities of all classes."""
     path = run.path / names.predictions_file(split)
-    return path.is_file() and len(run.labels) <= WIDE
+    return path.is_file() and len(run.labels) <= MAX_PROBABILITY_COLUMNS
 
 
-def _is_own(run: Run, data: str) -> bool:
+def _is_own_data(run: Run, data: str) -> bool:
     own = run.origin
     return data == own or (bool(own) and Path(data).resolve() == Path(own))
 
 
-def _others(run: Run, data: str, split: str | None) -> Answered:
-    found, name, skipped = run.subset_for(data, split)
-    return Answered(
+def _other_images(run: Run, data: str, split: str | None) -> EvaluatedSplit:
+    subset, name, skipped = run.subset_for(data, split)
+    return EvaluatedSplit(
         split=name if split is None else f"{split} of {data}",
-        predictions=run.judge(found),
-        table=_table(data),
+        predictions=run.predict_subset(subset),
+        csv=_csv(data),
         skipped=skipped,
-        pixels=lambda: _pixels(found),
+        pixels=lambda: _pixels(subset),
     )
 
 
@@ -180,6 +182,6 @@ def _pixels(subset: Subset) -> PixelRows:
     return subset.pixels
 
 
-def _table(data: str) -> Path | None:
+def _csv(data: str) -> Path | None:
     path = Path(data)
     return path if path.suffix.lower() == ".csv" and path.is_file() else None

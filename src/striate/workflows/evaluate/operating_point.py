@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,128 +13,131 @@ from striate.core.files import write_json, write_text
 from striate.core.findings import Block, Curve, Page
 from striate.data.sources.columns import read_columns
 from striate.data.sources.source import Skipped
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_curve
+from striate.report.terminal import blocks_text
 from striate.run import layout as names
 from striate.run.run import Run
-from striate.workflows.evaluate.as_json import record
-from striate.workflows.evaluate.caveats import remarks
-from striate.workflows.evaluate.errors import wrong_answers
-from striate.workflows.evaluate.evaluation import Judged, judge
-from striate.workflows.evaluate.findings import page_of, terminal_blocks
-from striate.workflows.evaluate.one_vs_rest import (
-    Answered,
-    Seen,
-    class_number,
-    judged,
-    seen,
-    validation,
+from striate.workflows.evaluate.as_json import operating_point_dict
+from striate.workflows.evaluate.evaluation import Evaluation, evaluate_selection
+from striate.workflows.evaluate.findings import (
+    operating_point_blocks,
+    operating_point_caveats,
+    operating_point_page,
 )
-from striate.workflows.evaluate.request import OperatingPointRequest
-from striate.workflows.evaluate.result import Told
-from striate.workflows.evaluate.selection import Choice, check_both, choose
-
-WIDTH = 100  # of `print(operating_point(run, …))`
+from striate.workflows.evaluate.misclassified import false_negatives, false_positives
+from striate.workflows.evaluate.one_vs_rest import (
+    EvaluatedSplit,
+    OneVsRest,
+    class_index_of,
+    one_vs_rest,
+    split_to_evaluate,
+    validation_predictions,
+)
+from striate.workflows.evaluate.result import OperatingPointResult
+from striate.workflows.evaluate.selection import (
+    OperatingPointRequest,
+    Selection,
+    check_both_classes,
+    select_operating_point,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OperatingPoint:
-    """How well a class is found; print it, ask it, or keep it.
+    """A decision threshold for one class, evaluated: print it, read it or save it.
 
     Args:
-        run: Whose answers were judged.
-        question: What was asked.
-        split: What was judged.
-        choice: What validation chose.
-        judged: What the judged split shows of it.
+        run: The evaluated run.
+        request: Class and targets.
+        split: Name of the evaluated split.
+        selection: What was chosen on validation.
+        evaluation: Results on the evaluated split.
         skipped: Files that could not be used.
     """
 
     run: Run
-    question: OperatingPointRequest
+    request: OperatingPointRequest
     split: str
-    choice: Choice = field(repr=False)
-    judged: Judged = field(repr=False)
+    selection: Selection = field(repr=False)
+    evaluation: Evaluation = field(repr=False)
     skipped: tuple[Skipped, ...] = ()
-    _answered: Answered = field(repr=False)
-    _view: Seen = field(repr=False)
+    _evaluated_split: EvaluatedSplit = field(repr=False)
+    _data: OneVsRest = field(repr=False)
     _columns: Mapping[str, Sequence[str]] = field(repr=False)
 
     @property
     def threshold(self) -> float:
-        """The least probability that is called by the class's name.
+        """Predict the class from this probability on, after temperature scaling.
 
-        After temperature scaling; `choice.aimed.plain` is the same before it, of two
-        classes.
+        With two classes, `selection.threshold.uncalibrated` is the same before scaling.
         """
-        return self.choice.aimed.threshold
+        return self.selection.threshold.probability
 
     @property
     def temperature(self) -> float:
-        """What the logits are divided by."""
-        return self.choice.temperature
+        """The number that divides the logits."""
+        return self.selection.temperature
 
     @cached_property
-    def _told(self) -> Told:
-        labels = self.run.labels.names
-        return Told(
+    def _result(self) -> OperatingPointResult:
+        classes = self.run.labels.names
+        return OperatingPointResult(
             run=self.run.path.name,
-            question=self.question,
+            request=self.request,
             split=self.split,
-            others=[name for name in labels if name != self.question.target],
-            choice=self.choice,
-            judged=self.judged,
-            view=self._view,
-            remarks=tuple(remarks(self.run, self.choice, self._view)),
-            wrong=wrong_answers(self._view, self._columns),
+            other_classes=[name for name in classes if name != self.request.target],
+            selection=self.selection,
+            evaluation=self.evaluation,
+            data=self._data,
+            caveats=tuple(
+                operating_point_caveats(
+                    self.run, self.selection, self.request, self.split
+                )
+            ),
+            false_negatives=false_negatives(self._data, self._columns),
+            false_positives=false_positives(self._data, self._columns),
         )
 
     @property
     def blocks(self) -> list[Block]:
         """Everything that fits a terminal, as findings."""
-        return terminal_blocks(self._told)
+        return operating_point_blocks(self._result)
 
     @property
     def page(self) -> Page:
-        """Everything, the most wrong images with it, as a report."""
-        return page_of(self._told, self._answered.pixels())
+        """The whole report, with charts and misclassified images."""
+        return operating_point_page(self._result, self._evaluated_split.pixels())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        return {"run": str(self.run.path), **record(self._told)}
+        return {"run": str(self.run.path), **operating_point_dict(self._result)}
 
     def save(self, out: str | Path | None = None, overwrite: bool = False) -> Path:
-        """Keep `report.html`, `detection.json` and charts in a folder of their own.
+        """Write `report.html`, `operating_point.json` and charts into a folder.
 
         Args:
-            out: The folder; `runs/evaluate/<run>` where not given, with -2, -3 …
-                behind it where that is taken.
-            overwrite: Replace what was kept there before.
+            out: The folder. Default: `runs/evaluate/<run>`, or `<run>-2`, `-3` … if it
+                exists.
+            overwrite: Replace an earlier result in `out`.
 
         Raises:
-            RunError: `out` exists and `overwrite` is off, or is none of ours.
-            StorageError: The disk refused.
+            RunError: `out` exists and `overwrite` is off, or striate did not write it.
+            StorageError: Writing failed.
         """
         page, name = self.page, self.run.path.name
-        place = None if out is None else Path(out)
-        with names.new_folder("evaluate", name, place, overwrite) as folder:
-            said = {"made_by": "striate evaluate --operating-point", **self.as_dict()}
-            write_json(folder / names.DETECTED, said)
+        path = None if out is None else Path(out)
+        with names.new_folder("evaluate", name, path, overwrite) as folder:
+            verb = {"made_by": "striate evaluate --operating-point"}
+            write_json(folder / names.OPERATING_POINT, {**verb, **self.as_dict()})
             for number, chart in enumerate(_charts(page), 1):
-                slug = names.plain_name(chart.title.lower()).replace("--", "-")[:60]
+                slug = names.safe_name(chart.title.lower()).replace("--", "-")[:60]
                 save_curve(chart, folder / names.PLOTS / f"{number:02d}-{slug}.png")
-            write_text(folder / names.REPORT, render(page))
+            write_text(folder / names.REPORT, render_page(page))
         return folder
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        from striate.report.terminal import show
-
-        paper = io.StringIO()
-        console = Console(file=paper, width=WIDTH, highlight=False, color_system=None)
-        show(self.blocks, console)
-        return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
+        return blocks_text(self.blocks)
 
 
 def operating_point(
@@ -143,70 +145,78 @@ def operating_point(
     target: str,
     *,
     recall: float = 0.95,
-    band: float = 0.98,
+    selective_accuracy: float = 0.98,
     by: str | Sequence[str] = (),
     data: str | Path | None = None,
     split: str | None = None,
 ) -> OperatingPoint:
     """Choose a decision threshold for one class against the rest, and evaluate it.
 
-    The validation set chooses temperature, threshold and abstain band. The test set, or
-    other labeled images, evaluates them once.
+    The validation split chooses temperature, threshold and review band. The test split,
+    or other labeled images, evaluates them once.
 
     Args:
         run: A finished run.
-        target: The class.
-        recall: The share of this class that is to be found.
-        band: The share of correct predictions wanted outside the abstain band.
-        by: Columns of the CSV by whose values the figures are also shown.
-        data: Other labeled images to evaluate; the run's test set where not given.
-        split: Of other images, only this split.
+        target: The positive class.
+        recall: Target recall of this class.
+        selective_accuracy: Target accuracy of the predictions outside the review band.
+        by: CSV columns; all results are also given for each of their values.
+        data: Other labeled images to evaluate. Default: the run's test split.
+        split: With `data`: evaluate only this split of it.
 
     Returns:
-        Figures and findings; print it, or `.save()` its page.
+        The results; print them, or `.save()` the report.
 
     Raises:
         UnknownNameError: There is no such class.
-        SettingError: A share is out of range, or the split chose or was trained on.
-        DataError: A split is missing or holds one kind of image only, or the CSV lacks
-            a column.
+        SettingError: A share is out of range, or the split was used for training or for
+            choosing the threshold.
+        DataError: A split is missing or has one class only, or the CSV lacks a column.
     """
-    columns = (by,) if isinstance(by, str) else tuple(by)
-    question = OperatingPointRequest(
-        target=target, recall=recall, band=band, by=columns
+    request = OperatingPointRequest(
+        target=target,
+        recall=recall,
+        selective_accuracy=selective_accuracy,
+        by=(by,) if isinstance(by, str) else tuple(by),
     )
-    number = class_number(run, question.target)
-    choice = choose(validation(run), number, question)
-    answered = judged(run, None if data is None else str(data), split)
-    view = seen(answered.split, answered.predictions, number, choice.temperature)
-    check_both(view, question.target)
-    values = _columns_of(answered, question.by)
+    class_index = class_index_of(run, target)
+    validation = validation_predictions(run)
+    selection = select_operating_point(validation, class_index, request)
+    evaluated = split_to_evaluate(run, None if data is None else str(data), split)
+    temperature, predictions = selection.temperature, evaluated.predictions
+    binary = one_vs_rest(evaluated.split, predictions, class_index, temperature)
+    check_both_classes(binary, target)
+    columns = _column_values(evaluated, request.by)
     return OperatingPoint(
         run=run,
-        question=question,
-        split=answered.split,
-        choice=choice,
-        judged=judge(view, choice, values),
-        skipped=answered.skipped,
-        _answered=answered,
-        _view=view,
-        _columns=values,
+        request=request,
+        split=evaluated.split,
+        selection=selection,
+        evaluation=evaluate_selection(binary, selection, columns),
+        skipped=evaluated.skipped,
+        _evaluated_split=evaluated,
+        _data=binary,
+        _columns=columns,
     )
 
 
-def _columns_of(answered: Answered, by: Sequence[str]) -> dict[str, list[str]]:
-    """Return the cells of the judged images, by column."""
-    if not by:
+def _column_values(
+    evaluated: EvaluatedSplit, columns: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the CSV values of the evaluated images, by column."""
+    if not columns:
         return {}
-    if answered.table is None:
-        what = f"the images of '{answered.split}' are listed in no CSV that is at hand"
-        fix = "leave --by out, or describe them in a CSV image_path,label,… and --data"
-        raise DataError(what, where=f"--by {','.join(by)}", fix=fix)
-    rows = read_columns(answered.table, by)
-    paths = answered.predictions.paths
-    return {name: [rows.get(path, {}).get(name, "") for path in paths] for name in by}
+    if evaluated.csv is None:
+        what = f"no CSV lists the images of '{evaluated.split}'"
+        fix = "leave --by out, or give a CSV image_path,label,… with --data"
+        raise DataError(what, where=f"--by {','.join(columns)}", fix=fix)
+    rows = read_columns(evaluated.csv, columns)
+    paths = evaluated.predictions.paths
+    return {
+        name: [rows.get(path, {}).get(name, "") for path in paths] for name in columns
+    }
 
 
 def _charts(page: Page) -> list[Curve]:
-    every = [block for section in page.sections for block in section.blocks]
-    return [block for block in every if isinstance(block, Curve)]
+    blocks = [block for section in page.sections for block in section.blocks]
+    return [block for block in blocks if isinstance(block, Curve)]

@@ -1,4 +1,4 @@
-"""Everything that a report on a detection tells, in one value."""
+"""Everything that the report about an operating point needs, in one value."""
 
 from __future__ import annotations
 
@@ -6,62 +6,63 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from striate.core.findings import Prose
-from striate.workflows.evaluate.evaluation import Judged
-from striate.workflows.evaluate.one_vs_rest import Seen
-from striate.workflows.evaluate.request import OperatingPointRequest
-from striate.workflows.evaluate.selection import Choice
+from striate.workflows.evaluate.evaluation import Evaluation
+from striate.workflows.evaluate.one_vs_rest import OneVsRest
+from striate.workflows.evaluate.selection import OperatingPointRequest, Selection
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wrong:
-    """An image on the wrong side of the threshold or of one half.
+class Misclassified:
+    """An image that is a false negative or a false positive at probability 0.5.
 
     Args:
-        row: Its place in the judged split.
+        row: Its position in the evaluated split.
         path: Its file.
-        probs: The class's probability.
-        cells: What the asked columns say of it.
+        prob: Predicted probability of the class.
+        cells: Its values in the requested CSV columns, as (column, value).
     """
 
     row: int
     path: str
-    probs: float
+    prob: float
     cells: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What is told.
+class OperatingPointResult:
+    """Facts of the report, before rendering.
 
     Args:
-        run: The run's name.
-        question: What was asked.
-        split: What was judged.
-        others: The other classes.
-        choice: What validation chose.
-        judged: What came of it.
-        view: The judged images.
-        remarks: What limits all this, gravest first.
-        wrong: Of the class and taken for others; of others and taken for it. Each
-            with the costliest first.
+        run: Name of the run.
+        request: Class, target recall and target accuracy.
+        split: Name of the evaluated split.
+        other_classes: All classes but the requested one.
+        selection: What was chosen on validation.
+        evaluation: Results on the evaluated split.
+        data: Truth and probabilities of the evaluated split.
+        caveats: Limits of the results, the most important first.
+        false_negatives: Images of the class with a probability below 0.5, worst first.
+        false_positives: Other images with a probability of 0.5 or more, worst first.
     """
 
     run: str
-    question: OperatingPointRequest
+    request: OperatingPointRequest
     split: str
-    others: Sequence[str]
-    choice: Choice
-    judged: Judged
-    view: Seen = field(repr=False)
-    remarks: tuple[Prose, ...]
-    wrong: tuple[tuple[Wrong, ...], tuple[Wrong, ...]] = field(repr=False)
+    other_classes: Sequence[str]
+    selection: Selection
+    evaluation: Evaluation
+    data: OneVsRest = field(repr=False)
+    caveats: tuple[Prose, ...]
+    false_negatives: tuple[Misclassified, ...] = field(repr=False)
+    false_positives: tuple[Misclassified, ...] = field(repr=False)
 
     @property
     def target(self) -> str:
-        """Return the class that is looked for."""
-        return self.question.target
+        """Return the requested class."""
+        return self.request.target
 
     @property
     def rest(self) -> str:
-        """Return what to call everything else: the other class, or that it is none."""
-        return self.others[0] if len(self.others) == 1 else f"not {self.target}"
+        """Return the name of the negative class: the other class, or `not <target>`."""
+        others = self.other_classes
+        return others[0] if len(others) == 1 else f"not {self.target}"

@@ -1,11 +1,11 @@
-"""What the validation split chooses: temperature, thresholds, the unsure band."""
+"""Chosen on validation: the temperature, the thresholds and the review band."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from striate.core.errors import DataError
+from striate.core.errors import DataError, SettingError
 from striate.metrics.selective import (
     AbstainBand,
     SelectiveCounts,
@@ -23,143 +23,182 @@ from striate.metrics.threshold import (
 )
 from striate.report.format import percent
 from striate.run.predictions import Predictions
-from striate.workflows.evaluate.one_vs_rest import Seen, seen
-from striate.workflows.evaluate.request import OperatingPointRequest
+from striate.workflows.evaluate.one_vs_rest import OneVsRest, one_vs_rest
 
-AIMED, HALF, SAFE = "aimed", "half", "safe"
+HALF, TARGET, GUARANTEED = "half", "target", "guaranteed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """A threshold, and what it came to where it was chosen.
+class OperatingPointRequest:
+    """The class, and the targets for its threshold and its review band.
 
     Args:
-        key: `half`, `aimed` (at the recall), `safe` (sure of it).
-        name: What people call it.
-        threshold: The least probability that is called, after temperature scaling.
-        plain: The same before, of two classes; of more there is none.
-        counts: On validation.
-        promise: 95 % range of the recall on new images; None of what was not chosen.
+        target: The positive class.
+        recall: Target recall of this class.
+        selective_accuracy: Target accuracy of the predictions outside the review band.
+        by: CSV columns; all results are also given for each of their values.
+
+    Raises:
+        SettingError: A share is out of range, or a column is named twice.
+
+    Example:
+        >>> OperatingPointRequest(target="defect", recall=0.9).selective_accuracy
+        0.98
+    """
+
+    target: str
+    recall: float = 0.95
+    selective_accuracy: float = 0.98
+    by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_share("recall", self.recall, 0.0)
+        # Guessing between two classes is correct half of the time.
+        _check_share("selective_accuracy", self.selective_accuracy, 0.5)
+        twice = [name for name in self.by if self.by.count(name) > 1]
+        if twice:
+            what = f"column '{twice[0]}' is named twice"
+            raise SettingError(what, where="--by", fix="name it once")
+
+
+def _check_share(name: str, value: float, low: float) -> None:
+    if not low < value <= 1:
+        what = f"{name} must be above {low:g} and at most 1, got {value:g}"
+        where = f"--{name.replace('_', '-')}"
+        raise SettingError(what, where=where, fix="give a share, such as 0.95")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """A decision threshold and its result on validation.
+
+    Args:
+        key: `half`, `target` (reaches the recall on validation) or `guaranteed`
+            (reaches it on new images with 95 % confidence).
+        name: Its name on screen.
+        probability: Predict the class from this calibrated probability on.
+        uncalibrated: The same before temperature scaling; None with over two classes.
+        counts: Confusion counts on validation.
+        expected_recall: 95 % range of the recall on new images; None for `half`.
     """
 
     key: str
     name: str
-    threshold: float
-    plain: float | None
+    probability: float
+    uncalibrated: float | None
     counts: ConfusionCounts
-    promise: tuple[float, float] | None = None
+    expected_recall: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """All that was chosen on validation.
+class Selection:
+    """Everything that was chosen on validation.
 
     Args:
         temperature: Divides the logits.
-        points: Thresholds, that of one half first.
-        band: Probabilities that go to a person; None where no band is enough.
-        sorted: What it came to on validation.
-        count: Images of validation.
-        positives: Of these, of the class.
+        thresholds: Decision thresholds; the first is 0.5.
+        band: Probabilities sent to manual review; None if no band reaches the target.
+        selective: Result of the band on validation.
+        count: Number of validation images.
+        positives: Number of validation images of the class.
     """
 
     temperature: float
-    points: tuple[Point, ...]
+    thresholds: tuple[Threshold, ...]
     band: AbstainBand | None
-    sorted: SelectiveCounts | None
+    selective: SelectiveCounts | None
     count: int
     positives: int
 
     @property
-    def aimed(self) -> Point:
-        """Return the threshold that was asked for."""
-        return next(point for point in self.points if point.key == AIMED)
+    def threshold(self) -> Threshold:
+        """Return the threshold for the target recall."""
+        return next(each for each in self.thresholds if each.key == TARGET)
 
 
-def choose(said: Predictions, number: int, question: OperatingPointRequest) -> Choice:
-    """Choose everything on validation.
+def select_operating_point(
+    predictions: Predictions, class_index: int, request: OperatingPointRequest
+) -> Selection:
+    """Choose temperature, thresholds and review band on validation.
 
     Raises:
-        DataError: It holds none of the class, or nothing else.
+        DataError: Validation lacks the class, or has no other.
     """
-    temperature = fit_temperature(said.probs, said.truth)
-    view = seen("validation", said, number, temperature)
-    check_both(view, question.target)
-    band = narrowest_abstain_band(view.probs, view.positive, question.band)
-    return Choice(
+    temperature = fit_temperature(predictions.probs, predictions.truth)
+    data = one_vs_rest("validation", predictions, class_index, temperature)
+    check_both_classes(data, request.target)
+    band = narrowest_abstain_band(data.probs, data.positive, request.selective_accuracy)
+    return Selection(
         temperature=temperature,
-        points=_points(view, question, temperature),
+        thresholds=_thresholds(data, request, temperature),
         band=band,
-        sorted=band.counts(view.probs, view.positive) if band else None,
-        count=view.count,
-        positives=view.positives,
+        selective=band.counts(data.probs, data.positive) if band else None,
+        count=data.count,
+        positives=data.positives,
     )
 
 
-def check_both(view: Seen, target: str) -> None:
-    """See that a part holds the class, and something else.
+def check_both_classes(data: OneVsRest, target: str) -> None:
+    """Check that a split has images of the class, and others.
 
     Raises:
-        DataError: It does not.
+        DataError: It has not.
     """
-    if 0 < view.positives < view.count:
+    if 0 < data.positives < data.count:
         return
-    has = f"nothing but '{target}'" if view.positives else f"no '{target}'"
-    what = f"the {view.split} split has {has} among its {view.count:,} images"
-    fix = "deal it anew (another --seed, a larger share), or give more images"
+    has = f"only '{target}'" if data.positives else f"no '{target}'"
+    what = f"the {data.split} split has {has} among its {data.count:,} images"
+    fix = "split again (another --seed, a larger fraction), or add images"
     raise DataError(what, fix=fix)
 
 
-def _points(
-    view: Seen, question: OperatingPointRequest, temperature: float
-) -> tuple[Point, ...]:
-    wish = percent(question.recall, 0 if question.recall * 100 % 1 < 1e-9 else 1)
-    many = view.positives
-    aimed, safe = (
-        required_tp(question.recall, many),
-        guaranteed_tp(question.recall, many),
-    )
-    made = [
-        _point(HALF, "one half", 0.5, None, view, temperature),
-        _ranked(AIMED, f"for {wish} recall", aimed, view, temperature),
+def _thresholds(
+    data: OneVsRest, request: OperatingPointRequest, temperature: float
+) -> tuple[Threshold, ...]:
+    recall, positives = request.recall, data.positives
+    text = percent(recall, 0 if recall * 100 % 1 < 1e-9 else 1)
+    guaranteed = guaranteed_tp(recall, positives)
+    thresholds = [
+        _threshold(HALF, "0.5 (default)", None, data, temperature),
+        _threshold(
+            TARGET,
+            f"for {text} recall",
+            required_tp(recall, positives),
+            data,
+            temperature,
+        ),
     ]
-    if safe is not None:
-        name = f"sure of {wish} recall ({percent(CONFIDENCE, 0)})"
-        made.append(_ranked(SAFE, name, safe, view, temperature))
-    return tuple(made)
+    if guaranteed is not None:
+        name = f"for {text} recall, {percent(CONFIDENCE, 0)} confidence"
+        thresholds.append(_threshold(GUARANTEED, name, guaranteed, data, temperature))
+    return tuple(thresholds)
 
 
-def _ranked(key: str, name: str, rank: int, view: Seen, temperature: float) -> Point:
-    threshold = threshold_at(view.probs, view.positive, rank)
-    return _point(key, name, threshold, rank, view, temperature)
-
-
-def _point(
-    key: str,
-    name: str,
-    threshold: float,
-    rank: int | None,
-    view: Seen,
-    temperature: float,
-) -> Point:
-    two = view.all_probs.shape[1] == 2
-    return Point(
+def _threshold(
+    key: str, name: str, rank: int | None, data: OneVsRest, temperature: float
+) -> Threshold:
+    """Return the threshold that finds the `rank` most probable images of the class."""
+    probability = threshold_at(data.probs, data.positive, rank) if rank else 0.5
+    binary = data.all_probs.shape[1] == 2
+    return Threshold(
         key=key,
         name=name,
-        threshold=threshold,
-        plain=untempered(threshold, temperature) if two else None,
-        counts=confusion_counts(view.probs, view.positive, threshold),
-        promise=order_statistic_interval(rank, view.positives) if rank else None,
+        probability=probability,
+        uncalibrated=uncalibrate(probability, temperature) if binary else None,
+        counts=confusion_counts(data.probs, data.positive, probability),
+        expected_recall=order_statistic_interval(rank, data.positives)
+        if rank
+        else None,
     )
 
 
-def untempered(probs: float, temperature: float) -> float:
-    """Return what a network of two classes said, from its probability after scaling.
+def uncalibrate(prob: float, temperature: float) -> float:
+    """Undo temperature scaling of a probability, for two classes.
 
     Example:
-        >>> round(untempered(2 / 3, 2.0), 3)
+        >>> round(uncalibrate(2 / 3, 2.0), 3)
         0.8
     """
-    if probs in (0.0, 1.0):
-        return probs
-    return 1 / (1 + math.exp(-temperature * math.log(probs / (1 - probs))))
+    if prob in (0.0, 1.0):
+        return prob
+    return 1 / (1 + math.exp(-temperature * math.log(prob / (1 - prob))))

@@ -1,4 +1,4 @@
-"""The figures of a detection as tables, every share with its interval and its n."""
+"""Tables of an operating point: every share with its interval and its count."""
 
 from __future__ import annotations
 
@@ -9,284 +9,330 @@ from striate.core.findings import Cell, Column, Table
 from striate.metrics.selective import SelectiveCounts
 from striate.metrics.threshold import ConfusionCounts
 from striate.report.format import percent
-from striate.run.scorecard import GAP, span
-from striate.workflows.evaluate.evaluation import Calibration, Group
-from striate.workflows.evaluate.result import Told
-from striate.workflows.evaluate.selection import Choice, Point
+from striate.run.scorecard import GAP, ci_text
+from striate.workflows.evaluate.evaluation import Calibration, GroupResult
+from striate.workflows.evaluate.result import OperatingPointResult
+from striate.workflows.evaluate.selection import Selection, Threshold
 
 Row = tuple[Cell, ...]
 
 
-def of(right: int, count: int) -> str:
-    """Write how many of how many.
+def ratio_text(count: int, total: int) -> str:
+    """Write a count out of a total.
 
     Example:
-        >>> of(9, 1000)
+        >>> ratio_text(9, 1000)
         '9 of 1,000'
     """
-    return f"{right:,} of {count:,}"
+    return f"{count:,} of {total:,}"
 
 
-def chosen_table(choice: Choice, target: str) -> Table:
-    """Return the thresholds, and what validation says that they will do."""
+def selection_table(selection: Selection, target: str) -> Table:
+    """Return the thresholds chosen on validation, and the recall to expect."""
     columns = (
         Column(title="threshold", key="name"),
-        Column(title=f"{target} from", kind="ratio", key="threshold"),
         Column(
-            title="network says",
+            title=f"P({target}) ≥",
             kind="ratio",
-            hint="the same before temperature scaling: what predict prints",
-            key="plain",
+            key="probability",
+            hint="calibrated probability from which on the class is predicted",
+        ),
+        Column(
+            title="uncalibrated",
+            kind="ratio",
+            hint="the same threshold before temperature scaling, for the probabilities "
+            "that `striate predict` prints",
+            key="uncalibrated",
             rank=2,
         ),
-        Column(title="found", key="found", hint="on validation"),
+        Column(title="true positives", key="tp", hint="on validation"),
         Column(
-            title="recall to expect",
-            hint="95 % range on new images like these, whatever the probabilities' "
-            "distribution (Wilks 1941)",
-            key="promise",
+            title="expected recall",
+            hint="95 % range of the recall on new images of the same kind "
+            "(distribution-free; Wilks 1941)",
+            key="expected_recall",
         ),
-        Column(title="false alarms", hint="on validation", key="alarms", rank=1),
+        Column(title="false positives", hint="on validation", key="fp", rank=1),
     )
-    head = f"Chosen on validation: n{GAP}={GAP}{choice.count:,}, of them "
-    return Table(
-        title=f"{head}{choice.positives:,} {target}",
+    count = f"n{GAP}={GAP}{selection.count:,}"
+    table = Table(
+        title=f"Chosen on validation: {count}, {selection.positives:,} of them "
+        f"{target}",
         columns=columns,
-        rows=tuple(_chosen(point) for point in choice.points),
+        rows=tuple(_threshold(each) for each in selection.thresholds),
     )
+    return _without_empty_columns(table)
 
 
-def _chosen(point: Point) -> Row:
-    counts = point.counts
+def _threshold(threshold: Threshold) -> Row:
+    counts, recall = threshold.counts, threshold.expected_recall
     return (
-        point.name,
-        point.threshold,
-        point.plain,
-        of(counts.tp, counts.positives),
-        span(point.promise) if point.promise else "not chosen for it",
-        of(counts.fp, counts.negatives),
+        threshold.name,
+        threshold.probability,
+        threshold.uncalibrated,
+        ratio_text(counts.tp, counts.positives),
+        ci_text(recall) if recall else "–",
+        ratio_text(counts.fp, counts.negatives),
     )
 
 
-def judged_table(told: Told) -> Table:
-    """Return what each threshold comes to on the judged split."""
-    columns = (
-        Column(title="threshold", key="name"),
-        *_shares("recall", f"of {told.target}, found", 0),
-        *_shares("precision", f"of what is called {told.target}, right", 1),
-        *_shares("specificity", f"of {told.rest}, left alone", 2),
-    )
+def threshold_table(result: OperatingPointResult) -> Table:
+    """Return recall, precision and specificity of each threshold."""
+    columns = (Column(title="threshold", key="name"), *_share_columns(result))
     rows = tuple(
-        (point.name, *_recall(one), *_precision(one), *_specificity(one))
-        for point, one in told.judged.points
+        (threshold.name, *_recall(n), *_precision(n), *_specificity(n))
+        for threshold, n in result.evaluation.thresholds
     )
-    whole = told.judged.whole.counts
-    note = f"n{GAP}={GAP}{whole.count:,}, of them {whole.positives:,} {told.target}."
-    title = f"What the thresholds come to on {told.split}"
-    return Table(title=title, columns=columns, rows=rows, note=note)
+    overall = result.evaluation.overall.counts
+    positives = f"{overall.positives:,} of them {result.target}"
+    return Table(
+        title=f"Results of the thresholds on {result.split}",
+        columns=columns,
+        rows=rows,
+        note=f"n{GAP}={GAP}{overall.count:,}, {positives}.",
+    )
 
 
-def _shares(name: str, hint: str, rank: int) -> tuple[Column, Column]:
-    wide = Column(title="95 % interval", key=f"{name}_interval", rank=3 + rank)
-    return Column(title=name, kind="percent", hint=hint, key=name, rank=rank), wide
+def _share_columns(result: OperatingPointResult) -> tuple[Column, ...]:
+    target, rest = result.target, result.rest
+    hints = {
+        "recall": f"share of {target} images predicted as {target}",
+        "precision": f"share of {target} predictions that are correct",
+        "specificity": f"share of {rest} images not predicted as {target}",
+    }
+    columns = []
+    for rank, (name, hint) in enumerate(hints.items()):
+        columns += [
+            Column(title=name, kind="percent", hint=hint, key=name, rank=rank),
+            Column(title="95 % interval", key=f"{name}_interval", rank=3 + rank),
+        ]
+    return tuple(columns)
 
 
-def _recall(one: ConfusionCounts) -> Row:
-    return (one.recall, span(one.recall_interval)) if one.positives else (None, "")
+def _recall(n: ConfusionCounts) -> Row:
+    return (n.recall, ci_text(n.recall_interval)) if n.positives else (None, "")
 
 
-def _precision(one: ConfusionCounts) -> Row:
+def _precision(n: ConfusionCounts) -> Row:
     return (
-        (one.precision, span(one.precision_interval))
-        if one.predicted_positives
+        (n.precision, ci_text(n.precision_interval))
+        if n.predicted_positives
         else (None, "")
     )
 
 
-def _specificity(one: ConfusionCounts) -> Row:
-    if not one.negatives:
+def _specificity(n: ConfusionCounts) -> Row:
+    if not n.negatives:
         return None, ""
-    return one.specificity, span(one.specificity_interval)
+    return n.specificity, ci_text(n.specificity_interval)
 
 
-def calibration_table(told: Told) -> Table:
+def calibration_table(result: OperatingPointResult) -> Table:
     """Return calibration before and after temperature scaling."""
     columns = (
         Column(title="probabilities", key="name"),
-        Column(title="cost", kind="number", hint="cross-entropy, nats; less is better"),
+        Column(title="log loss", kind="number", hint="cross-entropy; lower is better"),
         Column(
-            title="calibration error",
+            title="ECE",
             kind="ratio",
-            hint="mean distance of what is said from what holds, over ten bins of "
-            "equal number",
-            key="gap",
+            hint="expected calibration error: mean gap between predicted probability "
+            "and observed frequency (10 equal-size bins)",
+            key="ece",
         ),
         Column(
-            title="by chance",
+            title="expected ECE",
             kind="ratio",
-            hint="what perfect probabilities would show on so few images",
-            key="by_chance",
+            hint="ECE of a perfectly calibrated model with this number of images",
+            key="expected_ece",
         ),
         Column(
-            title="of the answers",
+            title="top-label ECE",
             kind="ratio",
-            hint="as evaluate gives it: of the class that is said, in 15 bins",
-            key="answers",
+            hint="ECE of the predicted class (15 equal-width bins), as `striate "
+            "evaluate` prints it",
+            key="top_label_ece",
             rank=1,
         ),
-        Column(title="Brier", kind="number", hint="mean square distance", rank=2),
+        Column(
+            title="Brier",
+            kind="number",
+            hint="mean squared error of the probability; lower is better",
+            rank=2,
+        ),
     )
-    warm = f"temperature {told.choice.temperature:.3g}"
-    found = told.judged
+    evaluation, temperature = result.evaluation, result.selection.temperature
     rows = (
-        ("the network's own", *_calibration(found.before)),
-        (warm, *_calibration(found.after)),
+        ("uncalibrated", *_calibration(evaluation.uncalibrated)),
+        (f"temperature {temperature:.3g}", *_calibration(evaluation.calibrated)),
     )
-    title = f"Calibration on {told.split}, n{GAP}={GAP}{told.view.count:,}"
-    return Table(title=title, columns=columns, rows=rows, note=_cooler(told))
+    return Table(
+        title=f"Calibration on {result.split}, n{GAP}={GAP}{result.data.count:,}",
+        columns=columns,
+        rows=rows,
+        note=_log_loss_change(result),
+    )
 
 
-def _calibration(one: Calibration) -> Row:
-    return (one.cost, one.gap, one.by_chance, one.answers, one.brier)
+def _calibration(calibration: Calibration) -> Row:
+    return (
+        calibration.log_loss,
+        calibration.ece,
+        calibration.expected_ece,
+        calibration.top_label_ece,
+        calibration.brier_score,
+    )
 
 
-def _cooler(told: Told) -> str:
-    effect = told.judged.cooler
+def _log_loss_change(result: OperatingPointResult) -> str:
+    effect = result.evaluation.log_loss_change
     if effect.interval is None:
-        return "The temperature changes nothing."
+        return "Temperature scaling does not change the log loss."
     low, high = effect.interval
-    said = f"{effect.difference:+.4f} nats an image ({low:+.4f} to {high:+.4f})"
-    return f"Cost after minus before: {said}.".replace("-", "−")
+    change = f"{effect.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+    text = f"Change in log loss by temperature scaling: {change}; negative is better."
+    return text.replace("-", "−")
 
 
-def band_table(told: Told) -> Table | None:
-    """Return what the unsure band comes to, where it was chosen and where judged."""
-    band, chosen = told.judged.whole.sorted, told.choice.sorted
-    if band is None or chosen is None:
+def band_table(result: OperatingPointResult) -> Table | None:
+    """Return the results of the review band on both splits."""
+    validation = result.selection.selective
+    evaluated = result.evaluation.overall.selective
+    if evaluated is None or validation is None:
         return None
+    target, rest = result.target, result.rest
     columns = (
         Column(title="split", key="split"),
         Column(title="n", kind="integer", hint="images", key="count", rank=4),
-        Column(title="to a person", kind="percent", key="sent"),
-        Column(title="95 % interval", key="sent_interval", rank=3),
-        Column(title="right outside", kind="percent", key="accuracy"),
-        Column(title="95 % interval", key="accuracy_interval", rank=1),
-        Column(title=f"{told.target}, right", key="above", rank=2),
-        Column(title=f"{told.rest}, right", key="below", rank=2),
+        Column(title="manual review", kind="percent", key="review"),
+        Column(title="95 % interval", key="review_interval", rank=3),
         Column(
-            title="slip through",
-            hint=f"of {told.target}: said to be {told.rest}, and no person looks",
-            key="missed",
+            title="automatic accuracy",
+            kind="percent",
+            hint="accuracy of automatic decisions (outside the review band)",
+            key="accuracy",
+        ),
+        Column(title="95 % interval", key="accuracy_interval", rank=1),
+        Column(title=f"correct {target}", key="correct_positive", rank=2),
+        Column(title=f"correct {rest}", key="correct_negative", rank=2),
+        Column(
+            title="missed",
+            hint=f"missed without review: {target} images decided as {rest}",
+            key="fn",
         ),
     )
-    rows = (("validation", *_band(chosen)), (told.split, *_band(band)))
-    return Table(title="The unsure band", columns=columns, rows=rows)
+    rows = (
+        ("validation", *_selective(validation)),
+        (result.split, *_selective(evaluated)),
+    )
+    return Table(title="Review band", columns=columns, rows=rows)
 
 
-def _band(one: SelectiveCounts) -> Row:
+def _selective(selective: SelectiveCounts) -> Row:
     return (
-        one.count,
-        one.abstention_rate,
-        span(one.abstention_rate_interval),
-        one.accuracy if one.answered else None,
-        span(one.accuracy_interval),
-        of(one.tp, one.predicted_positives),
-        of(one.tn, one.predicted_negatives),
-        of(one.fn, one.positives),
+        selective.count,
+        selective.abstention_rate,
+        ci_text(selective.abstention_rate_interval),
+        selective.accuracy if selective.answered else None,
+        ci_text(selective.accuracy_interval),
+        ratio_text(selective.tp, selective.predicted_positives),
+        ratio_text(selective.tn, selective.predicted_negatives),
+        ratio_text(selective.fn, selective.positives),
     )
 
 
-def group_table(told: Told, column: str, groups: Sequence[Group]) -> Table:
-    """Return what the threshold comes to for every value of a column."""
+def group_table(
+    result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
+) -> Table:
+    """Return the result of the threshold for each value of a column."""
     columns = (
         Column(title=column, key="value"),
         Column(title="n", kind="integer", hint="images", key="count"),
-        Column(title=told.target, kind="integer", key="positives"),
-        *_shares("recall", f"of {told.target}, found", 0),
-        *_shares("precision", f"of what is called {told.target}, right", 1),
-        *_shares("specificity", f"of {told.rest}, left alone", 2),
+        Column(title=result.target, kind="integer", key="positives"),
+        *_share_columns(result),
         Column(title="ROC-AUC", kind="number", key="roc_auc", rank=2),
         Column(title="95 % interval", key="roc_auc_interval", rank=6),
     )
-    point = told.choice.aimed
-    title = f"By {column}, {told.target} from {percent(point.threshold, 2)} on"
-    table = Table(title=title, columns=columns, rows=tuple(map(_of_group, groups)))
-    return _without_empty(table)
+    threshold = percent(result.selection.threshold.probability, 2)
+    title = f"By {column}, with threshold P({result.target}) ≥ {threshold}"
+    table = Table(title=title, columns=columns, rows=tuple(map(_group, groups)))
+    return _without_empty_columns(table)
 
 
-def _without_empty(table: Table) -> Table:
-    """Leave out columns that no row has anything in: a value may be of one kind."""
+def _without_empty_columns(table: Table) -> Table:
+    """Drop columns without any value."""
     cells = list(zip(*table.rows, strict=True))
-    kept = [
+    filled = [
         i for i, column in enumerate(cells) if any(c not in (None, "") for c in column)
     ]
     return replace(
         table,
-        columns=tuple(table.columns[i] for i in kept),
-        rows=tuple(tuple(row[i] for i in kept) for row in table.rows),
+        columns=tuple(table.columns[i] for i in filled),
+        rows=tuple(tuple(row[i] for i in filled) for row in table.rows),
     )
 
 
-def _of_group(group: Group) -> Row:
-    one = group.counts
-    both = one.positives and one.negatives
-    area = (round(group.auc[0], 3), _area(group.auc[1])) if group.auc else (None, "")
+def _group(group: GroupResult) -> Row:
+    n, auc = group.counts, group.roc_auc
     return (
         group.value,
-        one.count,
-        one.positives,
-        *_recall(one),
-        # Where all are of one kind, precision only repeats it.
-        *(_precision(one) if both else (None, "")),
-        *_specificity(one),
-        *area,
+        n.count,
+        n.positives,
+        *_recall(n),
+        # If all images are of one class, precision only repeats it.
+        *(_precision(n) if n.positives and n.negatives else (None, "")),
+        *_specificity(n),
+        *((round(auc[0], 3), _auc_interval(auc[1])) if auc else (None, "")),
     )
 
 
-def _area(interval: tuple[float, float]) -> str:
+def _auc_interval(interval: tuple[float, float]) -> str:
     low, high = interval
     return f"{low:.3f}–{high:.3f}"
 
 
-def fall_table(told: Told, column: str, groups: Sequence[Group]) -> Table:
-    """Return where the images of every value fall."""
+def distribution_table(
+    result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
+) -> Table:
+    """Return the distribution of the probabilities for each value of a column."""
+    target, rest = result.target, result.rest
     columns = (
         Column(title=column, key="value"),
         Column(title="n", kind="integer", hint="images", key="count"),
-        Column(title=f"called {told.target}", kind="percent", key="called"),
+        Column(title=f"predicted {target}", kind="percent", key="predicted"),
         Column(
-            title="middle half",
-            hint=f"of the probabilities of {told.target}: lower and upper quartile",
-            key="quarters",
+            title="middle 50 %",
+            hint=f"lower and upper quartile of the probabilities of {target}",
+            key="quartiles",
             rank=2,
         ),
         Column(title="median", kind="percent", key="median", rank=1),
         *(
             Column(title=title, kind="percent", key=key, rank=rank)
             for title, key, rank in (
-                (f"sure: {told.rest}", "below", 1),
-                ("to a person", "sent", 0),
-                (f"sure: {told.target}", "above", 1),
-                ("right outside", "accuracy", 0),
+                (f"automatic {rest}", "below", 1),
+                ("manual review", "review", 0),
+                (f"automatic {target}", "above", 1),
+                ("automatic accuracy", "accuracy", 0),
             )
         ),
         Column(title="95 % interval", key="accuracy_interval", rank=2),
     )
-    rows = tuple(_fall(group) for group in groups)
-    return Table(title=f"Where they fall, by {column}", columns=columns, rows=rows)
+    rows = tuple(_distribution(group) for group in groups)
+    title = f"Predicted probabilities by {column}"
+    return Table(title=title, columns=columns, rows=rows)
 
 
-def _fall(group: Group) -> Row:
-    low, middle, high = group.quarters
-    count, one = group.counts.count, group.sorted
-    called = group.counts.predicted_positives / count
-    head = (group.value, count, called, span((low, high)), middle)
-    if one is None:
-        return (*head, None, 1.0, None, None, "")
-    right = one.accuracy if one.answered else None
+def _distribution(group: GroupResult) -> Row:
+    low, median, high = group.quartiles
+    count, selective = group.counts.count, group.selective
+    predicted = group.counts.predicted_positives / count
+    row = (group.value, count, predicted, ci_text((low, high)), median)
+    if selective is None:
+        return (*row, None, 1.0, None, None, "")
+    accuracy = selective.accuracy if selective.answered else None
     sides = (
-        one.predicted_negatives / count,
-        one.abstention_rate,
-        one.predicted_positives / count,
+        selective.predicted_negatives / count,
+        selective.abstention_rate,
+        selective.predicted_positives / count,
     )
-    return (*head, *sides, right, span(one.accuracy_interval))
+    return (*row, *sides, accuracy, ci_text(selective.accuracy_interval))

@@ -30,7 +30,7 @@ from striate.interpret.top_patches import (
     channel_preferences,
 )
 from striate.report.records import records
-from striate.run.images import evenly
+from striate.run.report_images import evenly_spaced
 from striate.workflows.explain.images import subsample
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.unit import receptive_fields
@@ -177,7 +177,9 @@ def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, C
     """Return the section with top patches and selectivity of the channels."""
     table = _numbers(patches.layers, patches.labels)
     blocks: list[Block] = [_curve(patches.layers), table]
-    blocks += [_patches(patches, layer) for layer in evenly(patches.layers, LAYERS)]
+    blocks += [
+        _patches(patches, layer) for layer in evenly_spaced(patches.layers, LAYERS)
+    ]
     lead = (
         f"For some channels, the image patches with the highest activation in "
         f"{len(patches.subset):,} {patches.name} images, cropped to the receptive "

@@ -17,9 +17,9 @@ from striate.core.findings import Curve, Image, Images, Page
 from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_curve
-from striate.run.layout import EXPLAINED, PLOTS, REPORT, new_folder
+from striate.run.layout import EXPLANATION, PLOTS, REPORT, new_folder
 from striate.run.run import Run
 from striate.workflows.explain.findings import explain_findings
 from striate.workflows.explain.images import read_images, run_images
@@ -139,7 +139,9 @@ def explain_images(
     findings = explain_findings(loaded, explained, options or ExplainOptions())
     page = findings.page
     with new_folder("explain", loaded.name, out, overwrite) as folder:
-        write_json(folder / EXPLAINED, {"made_by": "striate explain", **findings.data})
+        write_json(
+            folder / EXPLANATION, {"made_by": "striate explain", **findings.data}
+        )
         with TensorFile(folder / MAPS, list(findings.maps)) as file:
             file.add(findings.maps)
             file.finish()
@@ -149,7 +151,7 @@ def explain_images(
             write_bytes(folder / "images" / name, image.png)
         for name, curve in _curves(page):
             save_curve(curve, folder / PLOTS / name)
-        write_text(folder / REPORT, render(page))
+        write_text(folder / REPORT, render_page(page))
     return Explanation(folder=folder, page=page, data=findings.data)
 
 

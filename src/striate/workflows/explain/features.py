@@ -21,7 +21,7 @@ from striate.interpret.activations_at import (
 )
 from striate.run.run import Run
 from striate.workflows.explain.tensor_file import TensorFile
-from striate.workflows.predict.predict import expand
+from striate.workflows.predict.predict import expand_inputs
 
 Images = Tensor | str | Path | Sequence[str | Path]
 
@@ -149,7 +149,7 @@ class _Reader:
             fix = "pass a run, or preprocess=striate.core.spec.Preprocess(…)"
             raise SettingError(what, where="preprocess", fix=fix)
         named = [x] if isinstance(x, str | Path) else list(x)
-        paths = [path for item in named for path in expand(item)]
+        paths = [path for item in named for path in expand_inputs(item)]
         self._files = len(paths)
         size = images_at_once(*self._preprocess.spec.shape[1:], self._size)
         for start in range(0, len(paths), size):

@@ -31,7 +31,7 @@ from striate.interpret.layer_choice import layer_shapes
 from striate.interpret.layer_statistics import activation_statistics
 from striate.interpret.render import tile, to_image
 from striate.report.records import records
-from striate.run.images import evenly
+from striate.run.report_images import evenly_spaced
 from striate.workflows.explain.channels import ChannelPatches, channels_section
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
@@ -93,7 +93,7 @@ def _layers_to_draw(calls: Sequence[str], filters: dict[str, Tensor]) -> list[st
     if len(calls) <= MOST:
         return list(calls)
     weighted = [call for call in calls if module_name(call) in filters]
-    return evenly(weighted or calls, MOST)
+    return evenly_spaced(weighted or calls, MOST)
 
 
 def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]:

@@ -25,7 +25,7 @@ from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.layer_choice import check_unit, layer_shapes
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
-from striate.report.records import nodes, records
+from striate.report.records import records, tree_dicts
 from striate.run.run import Run
 from striate.workflows.explain.attribution import SIDE, explain_image
 from striate.workflows.explain.channels import ChannelPatches, find_channel_patches
@@ -183,7 +183,7 @@ def _arithmetic_section(
     names = loaded.labels.names if loaded.labels else ()
     tree = arithmetic_tree(arithmetic, "output", (class_index,), names)
     table, image_block = _contribution_blocks(image, arithmetic, class_index)
-    data = {"tree": nodes(tree), "contributions": records(table)}
+    data = {"tree": tree_dicts(tree), "contributions": records(table)}
     return Section(title=title, lead=lead, blocks=(tree, table, image_block)), data
 
 

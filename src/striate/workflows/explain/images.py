@@ -15,7 +15,7 @@ from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.subset import Subset
 from striate.run.run import Run
 from striate.workflows.explain.load_model import LoadedModel
-from striate.workflows.predict.predict import expand
+from striate.workflows.predict.predict import expand_inputs
 
 MOST = 6  # images per page
 
@@ -45,7 +45,7 @@ def read_images(
     Raises:
         DataError: A file is not a readable image, or there are too many images.
     """
-    paths = [path for item in inputs for path in expand(item)]
+    paths = [path for item in inputs for path in expand_inputs(item)]
     if len(paths) > MOST:
         what = f"{len(paths)} images; the maximum per page is {MOST}"
         raise DataError(what, fix="use fewer images, or several pages")
@@ -90,7 +90,7 @@ def _from_run(run: Run, loaded: LoadedModel) -> list[ExplainedImage]:
     predictions = run.predictions(run.evaluated_split)
     subset = run.data.subsets[run.evaluated_split]
     correct = predictions.truth == predictions.predicted
-    order = predictions.most_wrong(len(predictions.paths))
+    order = predictions.highest_losses(len(predictions.paths))
     lowest_loss = next((i for i in reversed(order) if correct[i]), None)
     highest_loss = next((i for i in order if not correct[i]), None)
     row_of = {path: i for i, path in enumerate(subset.paths)}

@@ -30,7 +30,7 @@ from striate.interpret.invariance.invariance_curves import (
 from striate.interpret.invariance.transforms import TRANSFORMS, get_transform
 from striate.interpret.layer_choice import layer_shapes
 from striate.models.head import last_dense
-from striate.run.images import evenly
+from striate.run.report_images import evenly_spaced
 from striate.run.run import Run
 from striate.workflows.explain.images import subsample
 from striate.workflows.explain.one_pixel import one_pixel_blocks
@@ -54,7 +54,9 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     transforms = [
         transform for transform in TRANSFORMS.values() if _fits(transform.name, run)
     ]
-    curves = invariance_curves(run.model, batches, transforms, evenly(layers, LAYERS))
+    curves = invariance_curves(
+        run.model, batches, transforms, evenly_spaced(layers, LAYERS)
+    )
     blocks: list[Block] = []
     for each in curves:
         blocks.append(_accuracy_curve(each))

@@ -12,7 +12,7 @@ from striate.core.errors import SettingError
 from striate.core.preprocess import Preprocess
 from striate.models.weights import load_pretrained
 from striate.run.run import Run
-from striate.run.target import SummaryRequest, is_run, resolve
+from striate.run.target import SummaryRequest, is_run_name, resolve_target
 
 # ImageNet statistics, the usual default for three channels.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -54,7 +54,7 @@ def load_model(
         SettingError: The name is unknown, or options conflict with a run.
     """
     options = options or SummaryRequest()
-    if is_run(name):
+    if is_run_name(name):
         if weights is not None or options != SummaryRequest():
             what = "a run already has weights, image size, channels and classes"
             raise SettingError(what, where=name, fix="remove these options")
@@ -66,7 +66,7 @@ def load_model(
             labels=run.labels,
             run=run,
         )
-    target = resolve(name, options, real=True)
+    target = resolve_target(name, options, real=True)
     remarks = []
     if weights is not None:
         load_pretrained(target.model, weights)

@@ -27,7 +27,7 @@ from striate.interpret.effective_receptive_field import (
 from striate.interpret.layer_choice import target_layer
 from striate.interpret.render import draw_box, enlarge, overlay_heatmap, to_image
 from striate.report.format import number
-from striate.report.records import as_data
+from striate.report.records import table_dict
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import Unit
@@ -186,7 +186,7 @@ def _as_data(facts: _UnitFacts, table: Table | None) -> dict[str, Any]:
             "biases": steps,
         }
     if table is not None:
-        data["worked_example"] = as_data(table)
+        data["worked_example"] = table_dict(table)
     return data
 
 

@@ -1,4 +1,4 @@
-"""New images through a trained network, treated exactly as in training."""
+"""Predict the classes of new images, preprocessed exactly as in training."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
 from striate.engine.tta import TTA_MODES
-from striate.run.run import Run, judged_at_once
+from striate.run.run import Run, evaluation_batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """An answer for one image, with the probability of every class by name."""
+    """The predicted class of an image, and the probability of every class by name."""
 
     path: str
     label: str
@@ -42,124 +42,122 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Predictions, and the files that could not be asked about, with the reason."""
+class PredictResult:
+    """Predictions, and the files that could not be read, with the reason."""
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[Skipped, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "predictions": [prediction.as_dict() for prediction in self.predictions],
+            "skipped": [
+                {"path": s.path, "reason": s.reason, "detail": s.detail}
+                for s in self.skipped
+            ],
+        }
 
-def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
-    """Predict files, folders (at any depth) and globs.
+    def save(self, path: Path) -> None:
+        """Write predictions as JSON if the file name ends in `.json`, else as CSV."""
+        if path.suffix.lower() == ".json":
+            write_json(path, self.as_dict())
+            return
+        classes = list(self.predictions[0].probs)
+        columns = ["path", "pred", *(f"p_{name}" for name in classes)]
+        write_csv(path, columns, self._rows())
+
+    def _rows(self) -> Iterator[list[Any]]:
+        for prediction in self.predictions:
+            yield [prediction.path, prediction.label, *prediction.probs.values()]
+
+
+def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
+    """Predict files, folders (with subfolders) and glob patterns.
 
     Args:
         run: A finished run.
-        inputs: Paths or patterns; every file below a folder is tried.
+        inputs: Paths or patterns; of a folder, every file is tried.
 
     Raises:
-        DataError: An input matches nothing, or none is a usable image.
+        DataError: An input matches no file, or no file is a usable image.
     """
-    paths = [path for item in inputs for path in expand(item)]
+    paths = [path for item in inputs for path in expand_inputs(item)]
     device = devices.select_device(run.recipe.device)
-    model, view = run.model.to(device), TTA_MODES[run.recipe.tta]
-    size = judged_at_once(run.preprocess.height, run.preprocess.width)
+    model, tta = run.model.to(device), TTA_MODES[run.recipe.tta]
+    size = evaluation_batch_size(run.preprocess.height, run.preprocess.width)
     predictions: list[Prediction] = []
     skipped: list[Skipped] = []
     with evaluation_mode(model), torch.inference_mode():
         for start in range(0, len(paths), size):
-            kept, batch = _read(paths[start : start + size], run, skipped)
-            if not kept:
+            usable, batch = _read(paths[start : start + size], run, skipped)
+            if not usable:
                 continue
             x = normalize(batch.to(device), run.preprocess)
-            probs = view(model, x).float().softmax(1).cpu()
+            probs = tta(model, x).float().softmax(1).cpu()
             predictions += [
-                _answer(p, o, run) for p, o in zip(kept, probs, strict=True)
+                _prediction(path, row, run)
+                for path, row in zip(usable, probs, strict=True)
             ]
     if not predictions:
         first = skipped[0]
         what = f"none of {len(skipped)} files is a usable image; the first: "
         raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)
-    return Answers(predictions=tuple(predictions), skipped=tuple(skipped))
+    return PredictResult(predictions=tuple(predictions), skipped=tuple(skipped))
 
 
-def expand(item: str | Path) -> list[Path]:
-    """Return the files that a path, folder or pattern means.
+def expand_inputs(item: str | Path) -> list[Path]:
+    """Return the files of a path, folder or glob pattern.
 
     Raises:
-        DataError: It matches nothing.
+        DataError: It matches no file.
     """
     path = Path(item)
     if path.is_dir():
-        found = [p for p in sorted(path.rglob("*")) if _is_visible_file(p, path)]
+        files = [p for p in sorted(path.rglob("*")) if _is_visible_file(p, path)]
     elif path.exists():
         return [path]
     else:
         # glob, not Path.glob: the pattern may be absolute.
         matches = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
-        found = [p for p in map(Path, matches) if p.is_file()]
-    if not found:
+        files = [p for p in map(Path, matches) if p.is_file()]
+    if not files:
         fix = "give an image, a folder of images, or a pattern in quotes"
-        raise DataError("no file is there", where=item, fix=fix)
-    return found
+        raise DataError("no such file", where=item, fix=fix)
+    return files
 
 
 def _is_visible_file(path: Path, root: Path) -> bool:
-    parts = path.relative_to(root).parts
-    return path.is_file() and not any(part.startswith(".") for part in parts)
+    names = path.relative_to(root).parts
+    return path.is_file() and not any(name.startswith(".") for name in names)
 
 
 def _read(
     paths: Sequence[Path], run: Run, skipped: list[Skipped]
 ) -> tuple[list[Path], Tensor]:
-    kept, inputs = [], []
+    usable, inputs = [], []
     for path in paths:
         try:
             inputs.append(read_input(path, run))
-            kept.append(path)
+            usable.append(path)
         except UndecodableError as error:
             skip = Skipped(path=str(path), reason=error.reason, detail=error.detail)
             skipped.append(skip)
-    return kept, torch.stack(inputs) if inputs else torch.empty(0)
+    return usable, torch.stack(inputs) if inputs else torch.empty(0)
 
 
 def read_input(path: Path, run: Run) -> Tensor:
-    """Return one file as the 8-bit input of a run's network, (H, W, C).
+    """Return a file as the 8-bit input (H, W, C) of a run's model.
 
     Raises:
-        UndecodableError: The file is no usable image.
+        UndecodableError: The file is not a usable image.
     """
     return file_to_input(read_file(path), run.preprocess)
 
 
-def _answer(path: Path, probs: Tensor, run: Run) -> Prediction:
+def _prediction(path: Path, probs: Tensor, run: Run) -> Prediction:
     best = int(probs.argmax())
     values = [round(p, 7) for p in probs.tolist()]
     by_name = dict(zip(run.labels.names, values, strict=True))
     label = run.labels[best]
     return Prediction(path=str(path), label=label, score=values[best], probs=by_name)
-
-
-def save_answers(answers: Answers, path: Path) -> None:
-    """Write predictions as CSV, or as JSON where the name ends so."""
-    if path.suffix.lower() == ".json":
-        write_json(path, answers_dict(answers))
-        return
-    names = list(answers.predictions[0].probs)
-    columns = ["path", "pred", *(f"p_{name}" for name in names)]
-    write_csv(path, columns, _rows(answers))
-
-
-def _rows(answers: Answers) -> Iterator[list[Any]]:
-    for one in answers.predictions:
-        yield [one.path, one.label, *one.probs.values()]
-
-
-def answers_dict(answers: Answers) -> dict[str, Any]:
-    """Return predictions and skipped files as JSON values."""
-    return {
-        "predictions": [one.as_dict() for one in answers.predictions],
-        "skipped": [
-            {"path": s.path, "reason": s.reason, "detail": s.detail}
-            for s in answers.skipped
-        ],
-    }

@@ -34,8 +34,8 @@ from striate.interpret.effective_receptive_field import (
     EffectiveField,
     effective_receptive_fields,
 )
-from striate.report.records import as_data, keys, record, records
-from striate.run.target import SummaryRequest, Target, first_channels, resolve
+from striate.report.records import column_keys, records, row_dict, table_dict
+from striate.run.target import SummaryRequest, Target, first_channels, resolve_target
 
 WIDTH = 100  # columns of `print(st.summary(...))`
 
@@ -96,9 +96,9 @@ class Summary:
         """Return all values as JSON."""
         table = self.table
         memory = memory_table(self.audit)
-        totals = {k: v for k, v in record(table, table.totals or ()).items() if v}
+        totals = {k: v for k, v in row_dict(table, table.totals or ()).items() if v}
         effective = self.effective
-        measured = {"effective": as_data(effective)} if effective else {}
+        measured = {"effective": table_dict(effective)} if effective else {}
         return {
             "network": self.name,
             "image": self.image,
@@ -109,7 +109,7 @@ class Summary:
                 "weight_bytes": self.audit.weights,
                 "inference_peak_bytes": self.audit.weights + self.audit.peak,
             },
-            "training": as_data(memory) if memory else self.audit.memory_error,
+            "training": table_dict(memory) if memory else self.audit.memory_error,
             "advice": [asdict(each) for each in self.advice],
             "not_counted": self.audit.uncounted_ops,
             "not_run": [layer.name for layer in self.audit.unused_layers],
@@ -120,12 +120,12 @@ class Summary:
     def __str__(self) -> str:
         from rich.console import Console
 
-        from striate.report.terminal import show
+        from striate.report.terminal import print_blocks
 
         paper = io.StringIO()
         console = Console(file=paper, width=WIDTH, highlight=False, color_system=None)
         console.print(f"{self.name}  {self.image}\n", markup=False)
-        show(self.blocks, console)
+        print_blocks(self.blocks, console)
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
@@ -202,7 +202,7 @@ def _target(
     real: bool,
 ) -> Target:
     if isinstance(network, str):
-        return resolve(network, options, real=real)
+        return resolve_target(network, options, real=real)
     shape = shape or (first_channels(network), 224, 224)
     # A module given by the user is taken as trained.
     return Target(name=type(network).__name__, model=network, shape=shape, trained=True)
@@ -248,14 +248,14 @@ def compare_summaries(first: Summary, second: Summary) -> Table:
 
 def save_html(page: Page, path: Path) -> None:
     """Write a page as one HTML file that works offline."""
-    from striate.report.html import render
+    from striate.report.html import render_page
 
-    write_text(path, render(page))
+    write_text(path, render_page(page))
 
 
 def save_csv(table: Table, path: Path) -> None:
     """Write the rows of a table as CSV, with its keys as header."""
-    write_csv(path, keys(table), table.rows)
+    write_csv(path, column_keys(table), table.rows)
 
 
 EFFECTIVE_IMAGES = 16  # more images change the fields by one pixel at most

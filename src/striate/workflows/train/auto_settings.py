@@ -1,4 +1,4 @@
-"""Settings that are found out when a run begins: `--batch-size auto`, `--lr auto`."""
+"""Automatic settings, chosen when a run begins: `--batch-size auto`, `--lr auto`."""
 
 from __future__ import annotations
 
@@ -24,123 +24,133 @@ from striate.engine.rng import preserve_rng_state
 from striate.engine.stepper import Stepper
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.builders import batches_of, cost_of_classes, optimizer_of
-from striate.run.charts import range_curve
+from striate.run.builders import class_weighting, recipe_optimizer, split_batches
 from striate.run.recipe import AUTO, DEFAULT_LR, Recipe
-from striate.workflows.train.ranks import follows
+from striate.run.report_page import lr_range_chart
+from striate.workflows.train.ranks import is_worker
 
-MEMORY_SHARE = 0.5  # of what is free; images and the system want the rest
-STEPS_AN_EPOCH = 32  # are left at least: fewer updates learn less, however fast
-SMALLEST = 2
+MEMORY_SHARE = 0.5  # of the free memory; images and the system need the rest
+MIN_STEPS_PER_EPOCH = 32  # with fewer updates, the model learns less
+MIN_BATCH_SIZE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decided:
-    """What was found out.
+class AutoSettings:
+    """Settings that were chosen automatically.
 
     Args:
         recipe: With numbers in place of `auto`.
-        notes: How they came about.
-        tried: The range test, where there was one.
+        notes: How they were chosen.
+        lr_range: The learning rate range test, if it ran.
     """
 
     recipe: Recipe
     notes: tuple[str, ...] = ()
-    tried: tuple[LRPoint, ...] = field(default=(), repr=False)
+    lr_range: tuple[LRPoint, ...] = field(default=(), repr=False)
 
     def save(self, folder: Path) -> None:
-        """Write the range test into a run folder, as numbers and as a chart."""
-        if self.tried:
-            rows = [(one.lr, one.loss) for one in self.tried]
-            write_csv(folder / names.LR_RANGE, ("lr", "cost"), rows)
-            chart = range_curve(rows, self.recipe.rate)
+        """Write the range test into a run folder, as CSV and as a chart."""
+        if self.lr_range:
+            rows = [(step.lr, step.loss) for step in self.lr_range]
+            write_csv(folder / names.LR_RANGE, ("lr", "loss"), rows)
+            chart = lr_range_chart(rows, self.recipe.max_lr)
             save_curve(chart, folder / names.PLOTS / "lr_range.png")
 
 
-def decide(
-    recipe: Recipe, model: nn.Module, data: ImageData, ranks: RankGroup | None = None
-) -> Decided:
-    """Find out what a recipe left automatic; model and random state are untouched.
+def resolve_auto_settings(
+    recipe: Recipe, model: nn.Module, data: ImageData, group: RankGroup | None = None
+) -> AutoSettings:
+    """Replace `auto` by numbers; the model and the random state stay as they are.
 
-    The batch size comes first, since the rate depends on it.
+    The batch size comes first, since the learning rate depends on it.
 
     Args:
         recipe: All settings.
-        model: Where it learns, before it has.
+        model: On its device, before training.
         data: The images.
-        ranks: The processes that learn together; rank 0 finds out for all.
+        group: The processes of a distributed run; rank 0 chooses for all.
 
     Raises:
-        SettingError: Not even two images a step fit.
+        SettingError: Not even a batch of two images fits into memory.
     """
-    found = Decided(recipe=recipe)
+    automatic = AutoSettings(recipe=recipe)
     if AUTO not in (recipe.batch_size, recipe.lr):
-        return found
-    if not follows(ranks):
-        found = _found(found, model, data)
-    if ranks is None:
-        return found
-    mine = {"batch_size": found.recipe.batch_size, "lr": found.recipe.lr}
-    said = ranks.all_gather_object(mine, "what rank 0 found out")[0]
-    return replace(found, recipe=replace(recipe, **said))
+        return automatic
+    if not is_worker(group):
+        automatic = _choose(automatic, model, data)
+    if group is None:
+        return automatic
+    values = {"batch_size": automatic.recipe.batch_size, "lr": automatic.recipe.lr}
+    values = group.all_gather_object(values, "the automatic settings of rank 0")[0]
+    return replace(automatic, recipe=replace(recipe, **values))
 
 
-def _found(found: Decided, model: nn.Module, data: ImageData) -> Decided:
-    recipe = found.recipe
+def _choose(automatic: AutoSettings, model: nn.Module, data: ImageData) -> AutoSettings:
+    recipe = automatic.recipe
     if recipe.batch_size == AUTO:
-        size, why = _batch_size(recipe, model, data)
-        found = Decided(recipe=replace(recipe, batch_size=size), notes=(why,))
+        size, note = _largest_batch_size(recipe, model, data)
+        recipe = replace(recipe, batch_size=size)
+        automatic = AutoSettings(recipe=recipe, notes=(note,))
     if recipe.lr == AUTO:
-        found = _with_rate(found, model, data)
-    return found
+        automatic = _with_learning_rate(automatic, model, data)
+    return automatic
 
 
-def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
-    recipe = replace(found.recipe, lr=DEFAULT_LR[found.recipe.optimizer])
+def _with_learning_rate(
+    automatic: AutoSettings, model: nn.Module, data: ImageData
+) -> AutoSettings:
+    recipe = automatic.recipe
+    recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
     device = devices.select_device(recipe.device)
-    tried = lr_range_test(
+    lr_range = lr_range_test(
         model,
-        lambda copied: optimizer_of(copied, recipe),
-        batches_of("train", data, recipe, device),
+        lambda copied: recipe_optimizer(copied, recipe),
+        split_batches("train", data, recipe, device),
         cross_entropy_loss(
-            recipe.label_smoothing, cost_of_classes(data, recipe, device)
+            recipe.label_smoothing, class_weighting(data, recipe, device)
         ),
         seed=recipe.seed,
         micro_batches=recipe.accumulate,
     )
-    lr = suggest_lr(tried)
-    note = f"learning rate by range test: {lr:g} (plots/lr_range.png)" if lr else ""
-    lost = "the range test saw no cost fall; the learning rate is the default, "
-    return Decided(
+    lr = suggest_lr(lr_range)
+    note = "the loss did not fall in the range test; "
+    note += f"the learning rate is the default, {recipe.max_lr:g}"
+    if lr:
+        note = f"learning rate by range test: {lr:g} (plots/lr_range.png)"
+    return AutoSettings(
         recipe=replace(recipe, lr=lr or recipe.lr),
-        notes=(*found.notes, note or f"{lost}{recipe.rate:g}"),
-        tried=tuple(tried),
+        notes=(*automatic.notes, note),
+        lr_range=tuple(lr_range),
     )
 
 
-def _batch_size(recipe: Recipe, model: nn.Module, data: ImageData) -> tuple[int, str]:
-    """Return the batch size and why: predicted from shapes, then tried for real."""
+def _largest_batch_size(
+    recipe: Recipe, model: nn.Module, data: ImageData
+) -> tuple[int, str]:
+    """Return the batch size and the reason: predicted from shapes, then tried."""
     device = devices.select_device(recipe.device)
-    most = max(len(data.subset("train")) // STEPS_AN_EPOCH, SMALLEST)
-    size = 1 << (most.bit_length() - 1)
+    largest = max(len(data.subset("train")) // MIN_STEPS_PER_EPOCH, MIN_BATCH_SIZE)
+    size = 1 << (largest.bit_length() - 1)
     free = _free_bytes(device)
     while True:
-        # Pieces run one after the other: the largest decides.
-        pieces = possible_micro_batches(size, recipe.accumulate)
-        need = _predicted(model, data, -(-size // pieces))
+        # Micro-batches run one after the other: the largest decides.
+        count = possible_micro_batches(size, recipe.accumulate)
+        need = _peak_bytes(model, data, -(-size // count))
         small = free is None or need is None or need <= MEMORY_SHARE * free
-        if small and _goes(replace(recipe, batch_size=size), model, data, device):
+        if small and _step_fits(replace(recipe, batch_size=size), model, data, device):
             break
-        if size <= SMALLEST:
-            what = f"not even a step of {size} images fits into memory"
-            fix = "use a smaller --image-size or network"
+        if size <= MIN_BATCH_SIZE:
+            what = f"not even a batch of {size} images fits into memory"
+            fix = "use a smaller --image-size or a smaller model"
             raise SettingError(what, where="--batch-size auto", fix=fix)
         size //= 2
-    reason = "more would leave fewer than 32 steps an epoch"
-    if 2 * size <= most:
-        reason = "more would not fit into memory"
-    took = "a step was tried" if need is None else f"a step takes {need / 1e6:,.0f} MB"
-    return size, f"batch size {size}: {took}; {reason}"
+    reason = "a larger one would leave fewer than 32 steps per epoch"
+    if 2 * size <= largest:
+        reason = "a larger one would not fit into memory"
+    tested = "one step was tested"
+    if need is not None:
+        tested = f"one step needs {need / 1e6:,.0f} MB"
+    return size, f"batch size {size}: {tested}; {reason}"
 
 
 def _free_bytes(device: torch.device) -> int | None:
@@ -149,8 +159,8 @@ def _free_bytes(device: torch.device) -> int | None:
     return available_bytes()
 
 
-def _predicted(model: nn.Module, data: ImageData, size: int) -> int | None:
-    """Return the bytes of a step, or None where it does not run on shapes alone."""
+def _peak_bytes(model: nn.Module, data: ImageData, size: int) -> int | None:
+    """Return the peak memory of a step; None if the model needs real values to run."""
     shape = (data.in_chans, *data.image_size)
     try:
         memory = audit(model, shape, batch_size=size).memory
@@ -159,23 +169,25 @@ def _predicted(model: nn.Module, data: ImageData, size: int) -> int | None:
     return None if memory is None else memory.peak
 
 
-def _goes(
+def _step_fits(
     recipe: Recipe, model: nn.Module, data: ImageData, device: torch.device
 ) -> bool:
-    """Try a step on a copy; out of memory is an answer, and no error."""
+    """Run one step on a copy; return False if it runs out of memory."""
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
-    cost = cross_entropy_loss(
-        recipe.label_smoothing, cost_of_classes(data, recipe, device)
+    loss = cross_entropy_loss(
+        recipe.label_smoothing, class_weighting(data, recipe, device)
     )
-    optimizer, pieces = optimizer_of(copied, recipe), recipe.accumulate
-    learn = Stepper(copied, optimizer, cost, recipe.seed, micro_batches=pieces)
-    batches = batches_of("train", data, recipe, device)
+    optimizer = recipe_optimizer(copied, recipe)
+    stepper = Stepper(
+        copied, optimizer, loss, recipe.seed, micro_batches=recipe.accumulate
+    )
+    batches = split_batches("train", data, recipe, device)
     try:
-        # Numbers that are none are the run's to tell, with all that it can say.
+        # The run itself reports NaN or infinite values, with images and layer.
         with preserve_rng_state(), suppress(NonFiniteError):
             x, y = next(iter(batches(0)))
-            learn(x, y, 0)
+            stepper(x, y, 0)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
             return False

@@ -1,4 +1,7 @@
-"""The way a run is computed: asked for, remembered, or measured at its start."""
+"""Autotuning of memory layout, compilation and precision: measured once, then cached.
+
+Also what the speed of a run is compared with: the model's FLOPs and the machine's peak.
+"""
 
 from __future__ import annotations
 
@@ -36,142 +39,151 @@ from striate.engine.execution import (
 )
 from striate.engine.gradient_accumulation import possible_micro_batches
 from striate.engine.throughput import ThroughputMeter, measure_peak_flops
-from striate.run.builders import sides_of, way_of
+from striate.run.builders import epoch_image_sizes, recipe_execution
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
-from striate.run.recipe import Recipe
-from striate.workflows.train.ranks import follows, may_compile
+from striate.run.recipe import AUTO, Recipe
+from striate.workflows.train.ranks import can_compile, is_worker
 
-AUTO = "auto"
-FILE = "speed.json"
-REMEMBERED = 500  # choices; then the book is begun anew
+CACHE_FILE = "speed.json"
+MAX_RESULTS = 500  # in the cache file; then it starts empty again
 
 
 @dataclass(frozen=True)
-class Settled:
-    """A recipe whose every question of speed is answered, and how it was.
+class AutotuneResult:
+    """The fastest execution settings, and what was measured.
 
     Args:
-        recipe: With layout, compilation and precision decided.
-        choice: What was measured, now or in an earlier run.
+        recipe: With layout, compilation and precision set.
+        benchmark: The measurement, from now or from the cache.
     """
 
     recipe: Recipe
-    choice: BenchmarkResult
+    benchmark: BenchmarkResult
 
     @property
     def notes(self) -> list[str]:
-        """Say what was chosen, where it is not the usual way."""
-        way = self.choice.execution
-        if not self.choice.seconds or way == ExecutionConfig():
+        """Return a note if the execution is not the default."""
+        execution = self.benchmark.execution
+        if not self.benchmark.seconds or execution == ExecutionConfig():
             return []
-        faster = (
-            f"{self.choice.speedup:.1f} times as fast as {next(iter(self.measured))}"
-        )
-        return [f"computed in {way}: {faster} on this machine"]
+        first = next(iter(self.milliseconds))
+        faster = f"{self.benchmark.speedup:.1f} times as fast as {first}"
+        return [f"execution: {execution}, {faster} on this machine"]
 
     @property
-    def measured(self) -> dict[str, float]:
-        """Return milliseconds of a step by way."""
-        return {way: round(1e3 * s, 2) for way, s in self.choice.seconds.items()}
+    def milliseconds(self) -> dict[str, float]:
+        """Return the milliseconds per step of each execution that was measured."""
+        seconds = self.benchmark.seconds
+        return {execution: round(1e3 * s, 2) for execution, s in seconds.items()}
 
 
-def settle(
-    model: nn.Module, data: ImageData, recipe: Recipe, ranks: RankGroup | None = None
-) -> Settled:
-    """Answer what a recipe leaves open, and put the model into that layout.
+def autotune(
+    model: nn.Module, data: ImageData, recipe: Recipe, group: RankGroup | None = None
+) -> AutotuneResult:
+    """Choose the automatic execution settings, and apply the memory layout.
 
-    A run of fewer than 1,000 steps is computed as usual: it would not repay measuring.
-    Where several processes learn, rank 0 measures, and all compute as it says.
+    A run of fewer than 1,000 steps is too short for a measurement to pay off. In a
+    distributed run, rank 0 measures for all ranks.
 
     Args:
-        model: Where it learns.
-        data: The images; none of them is looked at.
+        model: On its device.
+        data: The images; only their size and number are used.
         recipe: All settings.
-        ranks: The processes that learn together; all of them ask.
+        group: The processes of a distributed run; all of them must call this.
     """
-    free = _free(recipe, devices.select_device(recipe.device), ranks)
-    if ranks is None or ranks.is_main:
-        choice = _measured(model, data, recipe, free, ranks.world_size if ranks else 1)
+    free = _free_settings(recipe, devices.select_device(recipe.device), group)
+    if group is None or group.is_main:
+        world_size = group.world_size if group else 1
+        benchmark = _benchmark(model, data, recipe, free, world_size)
     else:
-        choice = BenchmarkResult(execution=way_of(recipe))
-    if ranks:
-        said = ranks.all_gather_object(asdict(choice), "how to compute")[0]
-        choice = BenchmarkResult(
-            execution=ExecutionConfig(**said["execution"]), seconds=said["seconds"]
-        )
-    way = choice.execution
-    model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
-    decided = replace(
+        benchmark = BenchmarkResult(execution=recipe_execution(recipe))
+    if group:
+        values = group.all_gather_object(asdict(benchmark), "the execution settings")[0]
+        benchmark = _benchmark_result(values)
+    execution = benchmark.execution
+    model.to(memory_format=execution.memory_format)  # type: ignore[call-overload]
+    recipe = replace(
         recipe,
-        layout=way.layout,
-        compile="on" if way.compiled else "off",
-        precision=way.precision,
+        layout=execution.layout,
+        compile="on" if execution.compiled else "off",
+        precision=execution.precision,
     )
-    return Settled(decided, choice)
+    return AutotuneResult(recipe, benchmark)
 
 
-def _free(
-    recipe: Recipe, device: torch.device, ranks: RankGroup | None
+def _benchmark_result(values: dict[str, Any]) -> BenchmarkResult:
+    execution = ExecutionConfig(**values["execution"])
+    return BenchmarkResult(execution=execution, seconds=dict(values["seconds"]))
+
+
+def _free_settings(
+    recipe: Recipe, device: torch.device, group: RankGroup | None
 ) -> ExecutionChoices:
-    """Return what may be chosen: on all ranks, because all compute alike."""
+    """Return what is automatic and possible on all ranks, since all must agree."""
     free = ExecutionChoices(
         layout=recipe.layout == AUTO,
         bf16=recipe.precision == AUTO and not bf16_obstacle(device),
         # A gain at one size says nothing of code that must serve several.
         compiled=recipe.compile == AUTO
         and recipe.progressive_resize == 1
-        and may_compile(recipe, ranks)
+        and can_compile(recipe, group)
         and (device.type == "cuda" or has_compiler()),
     )
-    if ranks is None:
+    if group is None:
         return free
-    every = ranks.all_gather_object(asdict(free), "what may be chosen")
+    ranks = group.all_gather_object(
+        asdict(free), "which execution settings are possible"
+    )
     return ExecutionChoices(
-        **{name: all(said[name] for said in every) for name in asdict(free)}
+        **{name: all(rank[name] for rank in ranks) for name in asdict(free)}
     )
 
 
-def _measured(
+def _benchmark(
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
     free: ExecutionChoices,
-    world: int,
+    world_size: int,
 ) -> BenchmarkResult:
-    """Return what is fastest for as many images as a process runs at a time."""
-    start = way_of(recipe)
+    """Return the fastest execution for as many images as a process runs at once."""
+    start = recipe_execution(recipe)
     count = len(data.subset("train"))
-    steps = recipe.epochs * -(-count // recipe.images_a_step)
+    steps = recipe.epochs * -(-count // recipe.images_per_step)
     if steps < MIN_STEPS or not any(asdict(free).values()):
         return BenchmarkResult(execution=start)
-    mine = rank_slice(min(recipe.images_a_step, count), 0, world)
-    size = -(-mine.stop // possible_micro_batches(mine.stop, recipe.accumulate))
-    batch = _noise(size, data, devices.select_device(recipe.device))
-    key = _key(model, batch[0], start, free)
-    book = Book(_cache_file(recipe))
-    return book.choice(key, lambda: choose_execution(model, batch, start, free, steps))
+    images = rank_slice(min(recipe.images_per_step, count), 0, world_size).stop
+    size = -(-images // possible_micro_batches(images, recipe.accumulate))
+    batch = _random_batch(size, data, devices.select_device(recipe.device))
+    key = _cache_key(model, batch[0], start, free)
+    cache = AutotuneCache(_cache_file(recipe))
+    return cache.benchmark(
+        key, lambda: choose_execution(model, batch, start, free, steps)
+    )
 
 
-def _noise(size: int, data: ImageData, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return a batch like the run's, of images that are none."""
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(size, data.in_chans, *data.image_size, generator=draw)
+def _random_batch(
+    size: int, data: ImageData, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return a batch of noise in the shape of the run's batches."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(size, data.in_chans, *data.image_size, generator=generator)
     y = torch.arange(size) % data.num_classes
     return x.to(device), y.to(device)
 
 
-def _key(
-    model: nn.Module, x: Tensor, way: ExecutionConfig, free: ExecutionChoices
+def _cache_key(
+    model: nn.Module, x: Tensor, execution: ExecutionConfig, free: ExecutionChoices
 ) -> str:
-    """Return a hash of everything that the speed of a way depends on."""
+    """Return a hash of everything that the speed depends on."""
     facts = {
         **devices.compute_environment(x.device),
         "torch": torch.__version__,
         "batch": list(x.shape),
         "network": str(model),
         "sizes": [list(tensor.shape) for tensor in model.state_dict().values()],
-        "start": str(way),
+        "start": str(execution),
         "free": asdict(free),
     }
     text = json.dumps(facts, sort_keys=True).encode()
@@ -180,109 +192,112 @@ def _key(
 
 def _cache_file(recipe: Recipe) -> Path | None:
     cache = open_cache(recipe.cache, recipe.cache_gb)
-    return cache.folder / FILE if cache else None
+    return cache.folder / CACHE_FILE if cache else None
 
 
-class Book:
-    """What was measured on this machine; it is a help, and never in the way.
+class AutotuneCache:
+    """Measurements on this machine, in a file; a damaged file counts as empty.
 
     Args:
-        path: A JSON file in the cache folder; None remembers nothing.
+        path: A JSON file in the cache folder; None stores nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._known: dict[str, Any] = {}
+        self._sections: dict[str, Any] = {}
         if path is not None:
             with suppress(StriateError, TypeError, ValueError):
-                self._known = dict(read_json(path))
+                self._sections = dict(read_json(path))
 
-    def choice(
+    def benchmark(
         self, key: str, measure: Callable[[], BenchmarkResult]
     ) -> BenchmarkResult:
-        """Return the choice under a key, measured where none is remembered."""
+        """Return the result under a key; measure it if it is not in the cache."""
         with suppress(KeyError, TypeError):
-            said = self._known["choices"][key]
-            return BenchmarkResult(
-                execution=ExecutionConfig(**said["execution"]),
-                seconds=dict(said["seconds"]),
-            )
-        choice = measure()
-        choices = self._section("choices")
-        if len(choices) >= REMEMBERED:
-            choices = {}
-        choices[key] = {"way": asdict(choice.execution), "seconds": choice.seconds}
-        self._write("choices", choices)
-        return choice
+            return _benchmark_result(self._sections["choices"][key])
+        result = measure()
+        results = self._section("choices")
+        if len(results) >= MAX_RESULTS:
+            results = {}
+        results[key] = {
+            "execution": asdict(result.execution),
+            "seconds": result.seconds,
+        }
+        self._write("choices", results)
+        return result
 
     def peak(self, device: torch.device, precision: str, again: bool) -> float:
         """Return the largest FLOP/s that was ever measured on this machine.
 
         Args:
-            device: Where.
-            precision: Of the product.
-            again: Measure also where it is known: other work may have been in the way.
+            device: The device.
+            precision: The data type of the matrix product.
+            again: Measure even if cached: other programs may have slowed it down.
         """
         name = " ".join([*devices.compute_environment(device).values(), precision])
         peaks = self._section("peaks")
-        known = peaks.get(name)
-        known = known if isinstance(known, float) else 0.0
-        if known and not again:
-            return known
-        found = measure_peak_flops(device, PRECISIONS[precision])
-        if found > known:
-            self._write("peaks", {**peaks, name: found})
-        return max(found, known)
+        cached = peaks.get(name)
+        cached = cached if isinstance(cached, float) else 0.0
+        if cached and not again:
+            return cached
+        measured = measure_peak_flops(device, PRECISIONS[precision])
+        if measured > cached:
+            self._write("peaks", {**peaks, name: measured})
+        return max(measured, cached)
 
     def _section(self, name: str) -> dict[str, Any]:
-        section = self._known.get(name)
+        section = self._sections.get(name)
         return section if isinstance(section, dict) else {}
 
     def _write(self, name: str, section: dict[str, Any]) -> None:
-        self._known = {**self._known, name: section}
+        self._sections = {**self._sections, name: section}
         if self._path is not None:
             with suppress(StriateError):
-                write_json(self._path, self._known)
+                write_json(self._path, self._sections)
 
 
-def laps_of(
+def make_laps(
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
     quiet: bool,
-    ranks: RankGroup | None = None,
+    group: RankGroup | None = None,
 ) -> ThroughputMeter:
-    """Return what times a run, told what an image costs and what the machine can.
+    """Return the timer of a run, with the model's MACs and the machine's peak FLOP/s.
 
-    That takes a moment, which runs that are short and not watched are spared, and all
-    processes but rank 0, whose peak is taken for that of each.
+    To find these takes a moment. Short runs without a display are spared it, and so are
+    all ranks but 0, whose peak is taken for that of each.
     """
-    steps = recipe.epochs * len(data.subset("train")) // recipe.images_a_step
+    steps = recipe.epochs * len(data.subset("train")) // recipe.images_per_step
     long = steps >= MIN_STEPS
-    if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
+    if is_worker(group) or not (long or (not quiet and sys.stderr.isatty())):
         return ThroughputMeter()
     device = devices.select_device(recipe.device)
-    sides = sides_of(data, recipe) or [data.image_size]
+    sides = epoch_image_sizes(data, recipe) or [data.image_size]
     try:
         macs = {side: audit(model, (data.in_chans, *side)).macs for side in {*sides}}
-    except StriateError:  # a network that only runs on real numbers
+    except StriateError:  # a model that only runs on real values
         return ThroughputMeter()
-    best = Book(_cache_file(recipe)).peak(device, recipe.precision, long)
+    flops = AutotuneCache(_cache_file(recipe)).peak(device, recipe.precision, long)
     return ThroughputMeter(
-        [macs[side] for side in sides], best * (ranks.world_size if ranks else 1)
+        [macs[side] for side in sides], flops * (group.world_size if group else 1)
     )
 
 
-def note_speed(folder: Path, settled: Settled) -> None:
-    """Write what was measured into a run's manifest, and what follows from it."""
-    if settled.choice.seconds:
-        notes = [*read_json(folder / MANIFEST)["notes"], *settled.notes]
-        update_manifest(folder, notes=notes, tuning=settled.measured)
+def save_autotune(folder: Path, result: AutotuneResult) -> None:
+    """Write what was measured into a run's manifest, with a note on the choice."""
+    if result.benchmark.seconds:
+        notes = [*read_json(folder / MANIFEST)["notes"], *result.notes]
+        update_manifest(folder, notes=notes, tuning=result.milliseconds)
 
 
-def speed_facts(laps: ThroughputMeter, rate: float, epochs: int) -> dict[str, float]:
-    """Return what a manifest says of a run's speed: shares of the time and the peak."""
-    facts = {name: round(share, 3) for name, share in laps.time_shares().items()}
+def throughput_facts(
+    laps: ThroughputMeter, rate: float, epochs: int
+) -> dict[str, float]:
+    """Return a manifest's figures on speed: shares of the time, and the MFU."""
+    facts = {
+        name: round(rank_slice, 3) for name, rank_slice in laps.time_shares().items()
+    }
     return (
         {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak_flops else facts
     )

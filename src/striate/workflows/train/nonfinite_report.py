@@ -1,4 +1,4 @@
-"""A number became NaN or infinite: say where, write it down, offer the choice."""
+"""Report of a NaN or infinite value: which layer, which images, and what to do."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from striate.data.progressive_resize import ProgressiveResize
 from striate.engine.train_state import TrainState
 from striate.run.recipe import Recipe
 
-RECORD = "nonfinite.json"
-SHOWN = 5  # images named in the message
-MOST_SKIPPED = 10  # batches in a row: then it is not the images
+NONFINITE_FILE = "nonfinite.json"
+MAX_NAMED = 5  # images named in the message
+MAX_SKIPPED = 10  # batches in a row; with more, the images are not the cause
 
 
-class Blowups:
-    """Names layer and images, writes them down, and answers as the recipe says.
+class NonFiniteReport:
+    """Callback that reports NaN or infinite values and follows `on_nonfinite`.
 
     Args:
         folder: The run folder; `nonfinite.json` in it lists every case.
-        recipe: `on_nonfinite` is the answer.
-        train: The batches learned from.
-        val: The batches judged by.
-        tell: Told of a batch that is skipped.
+        recipe: Its `on_nonfinite` says what to do.
+        train: Training batches.
+        val: Validation batches.
+        tell: Called with a message for each skipped batch.
     """
 
     def __init__(
@@ -36,73 +36,73 @@ class Blowups:
         val: Batches,
         tell: Callable[[str], None],
     ) -> None:
-        self._path = folder / RECORD
-        self._answer = recipe.on_nonfinite
-        self._lr = recipe.rate
+        self._path = folder / NONFINITE_FILE
+        self._action = recipe.on_nonfinite
+        self._lr = recipe.max_lr
         self._train = train
         self._val = val
         self._tell = tell
 
-    def __call__(self, error: NonFiniteError, at: TrainState) -> None:
-        """Skip a training batch that blew up, if that is the answer.
+    def __call__(self, error: NonFiniteError, state: TrainState) -> None:
+        """Skip the training batch if `on_nonfinite` is `skip`.
 
         Raises:
-            NonFiniteError: It is not, or too many were skipped in a row.
+            NonFiniteError: It is not, or too many batches in a row were skipped.
         """
-        if self._answer != "skip":
+        if self._action != "skip":
             raise error
-        if at.skipped >= MOST_SKIPPED:
-            error.what = f"{error.what}; {at.skipped} batches in a row were skipped"
+        if state.skipped >= MAX_SKIPPED:
+            what = f"{error.what}; {state.skipped} batches in a row were skipped"
+            error.what = what
             raise error
-        images = self.record(error, at)
-        named = _named(images)
-        self._tell(f"skipped {error.where}: {error.what}; {named}")
+        images = self.record(error, state)
+        self._tell(f"skipped {error.where}: {error.what}; {_image_list(images)}")
 
-    def record(self, error: NonFiniteError, at: TrainState) -> list[str]:
-        """Write a case down; return the images it is about."""
-        images = self._images(error, at)
+    def record(self, error: NonFiniteError, state: TrainState) -> list[str]:
+        """Write a case to `nonfinite.json`; return the paths of its images."""
+        images = self._images(error, state)
         case = {
-            "epoch": at.epoch + 1,
-            "step": at.step + 1,
+            "epoch": state.epoch + 1,
+            "step": state.step + 1,
             "split": error.split,
             "what": error.what,
             "layer": error.layer,
-            "answer": self._answer,
+            "action": self._action,
             "images": images,
         }
         earlier = read_json(self._path) if self._path.is_file() else []
-        # Going on from a checkpoint comes by the same case again.
-        kept = [old for old in earlier if old["step"] < case["step"]]
-        write_json(self._path, [*kept, case])
+        # A resumed run meets the same case again.
+        earlier = [old for old in earlier if old["step"] < case["step"]]
+        write_json(self._path, [*earlier, case])
         return images
 
-    def _images(self, error: NonFiniteError, at: TrainState) -> list[str]:
+    def _images(self, error: NonFiniteError, state: TrainState) -> list[str]:
         if error.split == "val":
             return [self._val.subset.paths[row] for row in error.rows]
         if not error.layer:  # the weights themselves, not a batch
             return []
-        numbers = next(iter(self._train.indices(at.epoch, at.batch))).tolist()
-        chosen = [numbers[row] for row in error.rows] or numbers
-        return [self._train.subset.paths[number] for number in chosen]
+        batch = next(iter(self._train.indices(state.epoch, state.batch))).tolist()
+        rows = [batch[row] for row in error.rows] or batch
+        return [self._train.subset.paths[row] for row in rows]
 
-    def complete(self, error: NonFiniteError, at: TrainState) -> NonFiniteError:
-        """Return the error with the images and the choice in its message."""
-        images = self.record(error, at)
+    def complete(self, error: NonFiniteError, state: TrainState) -> NonFiniteError:
+        """Return the error with the images and the possible next commands."""
+        images = self.record(error, state)
         if images:
-            error.what = f"{error.what}\n  {_named(images)}"
+            error.what = f"{error.what}\n  {_image_list(images)}"
         resume = f"striate train --resume {self._path.parent}"
-        choice = (
-            "the last good state is kept; go on from it with one of",
+        commands = (
+            "the last valid state is saved; resume from it with one of",
             f"{resume} --on-nonfinite skip",
             f"{resume} --on-nonfinite lower-lr",
             f"{resume} --lr {self._lr / 2:g}",
         )
-        error.where = f"{error.where}; all of it in {self._path}"
-        error.fix = "\n         ".join(choice)
+        error.where = f"{error.where}; details in {self._path}"
+        error.fix = "\n         ".join(commands)
         return error
 
 
-def _named(images: Sequence[str]) -> str:
-    listed = ", ".join(images[:SHOWN])
-    rest = f" and {len(images) - SHOWN} more" if images[SHOWN:] else ""
-    return f"images: {listed}{rest}"
+def _image_list(images: Sequence[str]) -> str:
+    first = ", ".join(images[:MAX_NAMED])
+    rest = f" and {len(images) - MAX_NAMED} more" if images[MAX_NAMED:] else ""
+    return f"images: {first}{rest}"

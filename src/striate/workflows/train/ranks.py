@@ -1,4 +1,4 @@
-"""A run of several processes: how they meet, what rank 0 hands to the others."""
+"""Distributed training: join the rank group, share rank 0's state, check settings."""
 
 from __future__ import annotations
 
@@ -30,148 +30,158 @@ from striate.run.recipe import Recipe
 
 
 @contextmanager
-def together(recipe: Recipe) -> Iterator[RankGroup | None]:
-    """Meet the other processes that torchrun has started; None where it has not.
+def join_rank_group(recipe: Recipe) -> Iterator[RankGroup | None]:
+    """Join the processes that torchrun has started; None without torchrun.
 
     Raises:
-        RankError: Not all came, or one died, hung or failed.
+        RankError: Not all ranks process_group, or one died, hung or failed.
         SettingError: There is no such device.
     """
-    place = RankInfo.from_environment()
-    if not place.launched:
+    rank_info = RankInfo.from_environment()
+    if not rank_info.launched:
         yield None
         return
-    torch.set_num_threads(threads_per_rank(place))
+    torch.set_num_threads(threads_per_rank(rank_info))
     device = devices.select_device(recipe.device)
     if device.type != "cpu":
-        torch.accelerator.set_device_index(place.local_rank)
-    with process_group(place, device) as ranks:
-        yield ranks
+        torch.accelerator.set_device_index(rank_info.local_rank)
+    with process_group(rank_info, device) as group:
+        yield group
 
 
-def follows(ranks: RankGroup | None) -> bool:
-    """Say whether this process leaves speaking and writing to rank 0."""
-    return ranks is not None and not ranks.is_main
+def is_worker(group: RankGroup | None) -> bool:
+    """Return whether this is a rank other than 0, which prints and writes nothing."""
+    return group is not None and not group.is_main
 
 
-def in_turn(ranks: RankGroup | None) -> AbstractContextManager[None]:
-    """Let one process of each machine read first; the others then find its cache."""
-    return ranks.local_main_first() if ranks else nullcontext()
+def one_rank_at_a_time(group: RankGroup | None) -> AbstractContextManager[None]:
+    """Let the ranks of a machine read in turn, so that later ones use the cache."""
+    return group.local_main_first() if group else nullcontext()
 
 
-def shared_norms(
-    model: nn.Module, recipe: Recipe, ranks: RankGroup | None
+def sync_batch_norm(
+    model: nn.Module, recipe: Recipe, group: RankGroup | None
 ) -> AbstractContextManager[None]:
-    """Let batch norms see the whole batch, where the recipe says so."""
-    if ranks is None or not recipe.sync_batch_norm:
+    """Synchronize batch norm statistics over the ranks if the recipe says so."""
+    if group is None or not recipe.sync_batch_norm:
         return nullcontext()
-    return sync_batch_norms(model, ranks)
+    return sync_batch_norms(model, group)
 
 
-def may_compile(recipe: Recipe, ranks: RankGroup | None) -> bool:
-    """Say whether the network can be compiled: not around exchanges within it."""
-    return ranks is None or not recipe.sync_batch_norm
+def can_compile(recipe: Recipe, group: RankGroup | None) -> bool:
+    """Return whether the model can be compiled: not with synchronized batch norm."""
+    return group is None or not recipe.sync_batch_norm
 
 
-def check_data(data: ImageData, ranks: RankGroup | None) -> None:
-    """Hold the images that the ranks have read against each other.
+def check_same_data(data: ImageData, group: RankGroup | None) -> None:
+    """Check that all ranks have read the same images.
 
     Raises:
-        RankError: They are not the same; names two ranks.
+        RankError: They have not; names two ranks.
     """
-    if ranks is None:
+    if group is None:
         return
-    found = ranks.all_gather_object(data_hash(data), "the hash of the images")
-    other = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
-    if other:
-        what = f"rank {other[0]} reads other images than rank 0"
+    hashes = group.all_gather_object(data_hash(data), "the hash of the images")
+    differing = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
+    if differing:
+        what = f"rank {differing[0]} has read other images than rank 0"
         fix = "give every machine the same files under the same path"
         raise RankError(what, where=data.origin or data.name, fix=fix)
 
 
-def share_folder(folder: Path | None, ranks: RankGroup) -> Path:
-    """Return rank 0's run folder, which every rank must see.
+def share_folder(folder: Path | None, group: RankGroup) -> Path:
+    """Return rank 0's run folder, which every rank must be able to read.
 
     Raises:
-        RankError: One does not.
+        RankError: A rank cannot.
     """
-    mine = str(folder.resolve()).encode() if folder else b""
-    there = Path(ranks.broadcast(mine, "the run folder").decode())
-    seen = ranks.all_gather_object(names.is_run(there), "who sees the run folder")
-    if not all(seen):
-        what = f"rank {seen.index(False)} does not see the run folder"
-        fix = "put it where every machine sees it: --out on a shared file system"
-        raise RankError(what, where=there, fix=fix)
-    return folder or there
+    payload = str(folder.resolve()).encode() if folder else b""
+    shared = Path(group.broadcast(payload, "the run folder").decode())
+    visible = group.all_gather_object(
+        names.is_output_folder(shared), "which ranks see the run folder"
+    )
+    if not all(visible):
+        what = f"rank {visible.index(False)} does not see the run folder"
+        fix = "use a folder that every machine sees: --out on a shared file system"
+        raise RankError(what, where=shared, fix=fix)
+    return folder or shared
 
 
 def share_state(
-    ranks: RankGroup,
+    group: RankGroup,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    at: TrainState,
-    average: EMA | None = None,
+    state: TrainState,
+    ema: EMA | None = None,
 ) -> TrainState:
-    """Give every rank the weights, moments, average and position of rank 0."""
-    if ranks.world_size == 1:
-        return at
+    """Give every rank the weights, optimizer state, EMA and training state of rank 0.
+
+    Returns:
+        The training state of rank 0.
+    """
+    if group.world_size == 1:
+        return state
     moments = OptimizerState(optimizer)
-    mine = tensors_to_bytes(model.state_dict()) if ranks.is_main else b""
-    theirs = tensors_to_bytes(moments.state_dict()) if ranks.is_main else b""
-    means = tensors_to_bytes(average.state_dict()) if average and ranks.is_main else b""
-    weights = ranks.broadcast(mine, "rank 0's weights")
-    state = ranks.broadcast(theirs, "rank 0's optimizer")
-    averages = ranks.broadcast(means, "rank 0's average") if average else b""
-    said = ranks.all_gather_object(
-        at.as_dict() if ranks.is_main else None, "rank 0's position"
-    )[0]
-    if ranks.is_main:
-        return at
+    first = group.is_main
+    payload = tensors_to_bytes(model.state_dict()) if first else b""
+    weights = group.broadcast(payload, "rank 0's weights")
+    payload = tensors_to_bytes(moments.state_dict()) if first else b""
+    optimizer_state = group.broadcast(payload, "rank 0's optimizer")
+    payload = tensors_to_bytes(ema.state_dict()) if ema and first else b""
+    averages = group.broadcast(payload, "rank 0's EMA") if ema else b""
+    states = group.all_gather_object(
+        state.as_dict() if first else None, "rank 0's training state"
+    )
+    if first:
+        return state
     where = Path("rank 0")
     assign_weights(model, tensors_from_bytes(weights, where), where)
-    moments.load_state_dict(tensors_from_bytes(state, where))
-    if average:
-        average.load_state_dict(tensors_from_bytes(averages, where))
-    return TrainState.from_dict(said)
+    moments.load_state_dict(tensors_from_bytes(optimizer_state, where))
+    if ema:
+        ema.load_state_dict(tensors_from_bytes(averages, where))
+    return TrainState.from_dict(states[0])
 
 
-def begun_before(key: str, ranks: RankGroup | None) -> tuple[Path | None, bool]:
-    """Return the run folder of an earlier start by torchrun, and whether it trained.
+def find_earlier_attempt(key: str, group: RankGroup | None) -> tuple[Path | None, bool]:
+    """Return the run folder of an earlier attempt, and whether it has a checkpoint.
 
-    torchrun starts the same command again after a fault. What it began is gone on with.
+    torchrun starts the same command again after a fault. What that began is resumed.
     """
-    if ranks is None:
+    if group is None:
         return None, False
-    found = ranks.store_get(key) if ranks.is_main else ""
-    learned = bool(found) and any((Path(found) / names.WEIGHTS / LAST).glob("step-*"))
-    found, learned = ranks.all_gather_object(
-        [found, learned], "whether the run was begun"
+    folder = group.store_get(key) if group.is_main else ""
+    steps = (Path(folder) / names.WEIGHTS / LAST).glob("step-*")
+    attempt = folder, bool(folder) and any(steps)
+    folder, has_checkpoint = group.all_gather_object(
+        attempt, "whether to resume the run"
     )[0]
-    return (Path(found) if found else None), learned
+    return (Path(folder) if folder else None), has_checkpoint
 
 
-def check_together(recipe: Recipe, ranks: RankGroup | None) -> None:
-    """Refuse what several processes cannot do, such as batches too small for two each.
+def check_distributed(recipe: Recipe, group: RankGroup | None) -> None:
+    """Refuse settings that several processes cannot follow, such as a tiny batch.
 
     Raises:
-        SettingError: The batch size is too small, batch norms that exchange
-            statistics would have to be compiled, or norms by layer are wanted.
+        SettingError: The batch size is too small, synchronized batch norm would have
+            to be compiled, or norms by layer are requested.
     """
-    if recipe.compile == "on" and not may_compile(recipe, ranks):
-        what = "batch norms that exchange their statistics cannot be compiled"
+    if recipe.compile == "on" and not can_compile(recipe, group):
+        what = "synchronized batch norm cannot be compiled"
         fix = "use --compile off, or leave out --sync-batch-norm"
         raise SettingError(what, where="--compile", fix=fix)
-    world = ranks.world_size if ranks else 1
-    if recipe.track_norms and world > 1:
-        what = f"norms by layer are kept in one process, and there are {world}"
+    world_size = group.world_size if group else 1
+    if recipe.track_norms and world_size > 1:
+        what = f"norms by layer need a single process, and there are {world_size}"
         raise SettingError(what, where="--track-norms", fix="leave it out")
-    needed = 2 * world if world > 1 else 1
-    if recipe.images_a_step < needed * recipe.accumulate and recipe.accumulate > 1:
-        what = f"{recipe.batch_size} images a step are too few for "
-        what += f"{recipe.accumulate} pieces of {needed}"
+    needed = 2 * world_size if world_size > 1 else 1
+    images = recipe.images_per_step
+    if images < needed * recipe.accumulate and recipe.accumulate > 1:
+        what = f"{recipe.batch_size} images per step are too few for "
+        what += f"{recipe.accumulate} micro-batches of {needed}"
         fix = f"use --batch-size {needed * recipe.accumulate} or more"
         raise SettingError(what, where="--accumulate", fix=fix)
-    if recipe.images_a_step < needed:
-        what = f"{recipe.batch_size} images a step are too few for {world} processes"
+    if images < needed:
+        what = f"{recipe.batch_size} images per step are too few for "
+        what += f"{world_size} processes"
         fix = f"use --batch-size {needed} or more, or fewer processes"
         raise SettingError(what, where="--batch-size", fix=fix)

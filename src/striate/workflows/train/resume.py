@@ -1,4 +1,4 @@
-"""A run that was stopped or killed goes on, and says whether that is exact."""
+"""Resume a stopped or killed run from its checkpoint, and say whether that is exact."""
 
 from __future__ import annotations
 
@@ -22,77 +22,84 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
-from striate.run.builders import rank_notes
-from striate.run.lock import held
-from striate.run.manifest import circumstances, exactness, now, update_manifest
+from striate.run.builders import process_notes
+from striate.run.lock import lock_folder
+from striate.run.manifest import exactness_text, now, result_factors, update_manifest
+from striate.run.parse_settings import make_recipe
 from striate.run.pretrained import check_same_weights
-from striate.run.progress import reading
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.progress import reading_progress
+from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.run.setup import build, load_recipe, place, write_inputs
-from striate.run.yaml_io import read_settings, settings_text
-from striate.workflows.train.autotune import note_speed, settle
-from striate.workflows.train.nonfinite_report import RECORD as BLOWUPS
+from striate.run.setup import build_model, load_recipe, prepare_model, write_run_inputs
+from striate.run.yaml_io import read_settings, settings_yaml
+from striate.workflows.train.autotune import autotune, save_autotune
+from striate.workflows.train.job import SessionOptions
+from striate.workflows.train.nonfinite_report import NONFINITE_FILE
 from striate.workflows.train.ranks import (
-    check_data,
-    check_together,
-    follows,
-    in_turn,
-    together,
+    check_distributed,
+    check_same_data,
+    is_worker,
+    join_rank_group,
+    one_rank_at_a_time,
 )
-from striate.workflows.train.resume_check import (
-    changed,
-    check_fixed,
-    check_idle,
-    check_learned_by_steps,
-    check_unlearned,
+from striate.workflows.train.resume_diff import (
+    change_settings,
+    check_extends_run,
+    check_fixed_settings,
+    check_has_steps,
+    check_untrained,
+    data_changes,
+    environment_changes,
 )
-from striate.workflows.train.resume_diff import data_changes, differences
-from striate.workflows.train.train import run_in
+from striate.workflows.train.trainer import train_in_folder
 
-# Where files and folders are written beside others, and a kill leaves half ones.
-PLACES = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
-# What a run may have written before its first checkpoint, but for what every beginning
-# writes anew: a kill in between leaves a run that begins once more.
-EARLY = (
-    *(RESULTS, EVENTS, TIMING, names.LR_RANGE, names.NORMS, BLOWUPS),
+# Folders in which a killed process can leave partly written files.
+FOLDERS = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
+# Files that a run can write before its first checkpoint, apart from those that every
+# start writes again: a run killed in between starts again from the beginning.
+EARLY_FILES = (
+    *(RESULTS, EVENTS, TIMING, names.LR_RANGE, names.NORMS, NONFINITE_FILE),
     *(names.FIRST_LAYER, names.BEST, f"{names.WEIGHTS}/{LAST}", names.TENSORBOARD),
 )
-# What a manifest says of how a run ended, and of the weights it ended with.
-OF_THE_END = (
+# Manifest entries on how a run ended, and on the weights that it ended with.
+END_OF_RUN_KEYS = (
     *("reason", "finished", "seconds", "epochs", "images_per_second"),
     *("speed", "best_epoch", "weights"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resumed:
-    """How a run goes on.
+class ResumeInfo:
+    """Where a run is resumed, and whether the result will be exact.
 
     Args:
         folder: The run folder.
         recipe: All settings.
-        data: The images; None where nothing is left to do.
-        at: Where it goes on.
-        inexact: Why it will not end as if it had never been stopped; empty: it will.
-        notes: What else the user should know.
+        data: The images; None where the run is already finished.
+        state: The training state of the checkpoint.
+        inexact: Why the result will differ from that of an uninterrupted run; empty
+            if it will be bit-identical.
+        notes: Further notes for the user.
     """
 
     folder: Path
     recipe: Recipe
     data: ImageData | None = field(repr=False)
-    at: TrainState
+    state: TrainState
     inexact: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def exact(self) -> str:
-        """Return `yes`, or `no` and why."""
-        return exactness(self.inexact)
+        """Return `yes`, or `no` with the reasons."""
+        return exactness_text(self.inexact)
 
 
-def _nobody(resumed: Resumed) -> None:
-    """Tell nobody how the run goes on."""
+OnResume = Callable[[ResumeInfo], None]
+
+
+def ignore_resume(info: ResumeInfo) -> None:
+    """Do nothing when a run is resumed."""
 
 
 def resume(
@@ -100,207 +107,204 @@ def resume(
     *,
     model: nn.Module | None = None,
     data: ImageData | None = None,
-    begun: Callable[[Resumed], None] = _nobody,
+    on_resume: OnResume = ignore_resume,
     quiet: bool = False,
     tensorboard: bool = False,
     **settings: Any,
 ) -> Run:
-    """Go on with a run from its newest sound checkpoint, and finish it.
+    """Resume a run from its newest valid checkpoint, and finish it.
 
     Args:
         path: The run folder, or its name below `runs/train`.
-        model: The network, where it was handed to `train` as an object.
-        data: The images, where they came from memory.
-        begun: Told how the run goes on before it does.
+        model: The model, if it was passed to `train` as an object.
+        data: The images, if they came from memory.
+        on_resume: Called with the `ResumeInfo` before training continues.
         quiet: Show no progress.
-        tensorboard: Write event files too, as `train` does.
-        settings: Changes to the run's own, such as `epochs=20`; they are written to
-            `args.yaml`, and make the run inexact if a result depends on them. They
-            are refused where they do not make a finished run longer.
+        tensorboard: Also write TensorBoard event files, as `train` does.
+        settings: Changed settings, such as `epochs=20`. They are written to
+            `args.yaml`, and make the run inexact if a result depends on them. For a
+            finished run they must make it longer.
 
     Raises:
-        StriateError: There is nothing to go on from, or the data, the settings or the
-            disk do not admit it.
+        StriateError: There is no checkpoint, the data or the settings do not fit, or
+            a file could not be written.
     """
-    return go_on(
-        path,
-        settings,
-        model=model,
-        data=data,
-        begun=begun,
-        quiet=quiet,
-        tensorboard=tensorboard,
+    options = SessionOptions(quiet=quiet, tensorboard=tensorboard)
+    return resume_run(
+        path, settings, model=model, data=data, on_resume=on_resume, options=options
     )
 
 
-def go_on(
+def resume_run(
     path: str | Path,
     settings: Mapping[str, Any],
     *,
     model: nn.Module | None = None,
     data: ImageData | None = None,
-    begun: Callable[[Resumed], None] = _nobody,
-    quiet: bool = False,
-    tensorboard: bool = False,
-    ranks: RankGroup | None = None,
+    on_resume: OnResume = ignore_resume,
+    options: SessionOptions | None = None,
+    group: RankGroup | None = None,
 ) -> Run:
-    """Do what `resume` says; a setting may be called as one of its arguments is."""
-    if tensorboard:
+    """Do what `resume` does; settings are a mapping, so that none hides an argument."""
+    options = options or SessionOptions()
+    if options.tensorboard:
         check_tensorboard()
     run = Run(path, model=model, data=data)
-    check_learned_by_steps(run)
+    check_has_steps(run)
     old = make_recipe(read_settings(run.path / names.ARGS))
-    recipe = changed(old, settings)
-    meeting = together(recipe) if ranks is None else nullcontext(ranks)
-    with meeting as met, _held_by_first(run.path, met):
-        quiet = quiet or follows(met)
-        begun = _nobody if follows(met) else begun
-        sealed, flaws = CheckpointStore(run.path / names.WEIGHTS / LAST).newest()
-        check_together(recipe, met)
-        if sealed is None:
-            check_unlearned(run, flaws)
-            how = begun, quiet, tensorboard, met
-            return _from_the_start(run, recipe, model, data, *how)
-        check_fixed(recipe, sealed, run.path)
-        at, marks = checkpoint_state(sealed)
-        if run.manifest["status"] == "done" and _finished(at, recipe):
-            check_idle(old, recipe, settings, at, run.path)
-            begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
+    recipe = change_settings(old, settings)
+    process_group = join_rank_group(recipe) if group is None else nullcontext(group)
+    with process_group as group, _locked_by_rank_0(run.path, group):
+        options = options.for_rank(group)
+        on_resume = ignore_resume if is_worker(group) else on_resume
+        checkpoint, flaws = CheckpointStore(run.path / names.WEIGHTS / LAST).newest()
+        check_distributed(recipe, group)
+        if checkpoint is None:
+            check_untrained(run, flaws)
+            return _start_again(run, recipe, model, data, on_resume, options, group)
+        check_fixed_settings(recipe, checkpoint, run.path)
+        state, marks = checkpoint_state(checkpoint)
+        finished = state.is_finished(recipe.epochs, recipe.patience)
+        if run.manifest["status"] == "done" and finished:
+            check_extends_run(old, recipe, settings, state, run.path)
+            info = ResumeInfo(folder=run.path, recipe=recipe, data=None, state=state)
+            on_resume(info)
             return run
         if data is None:
             margin = crop_margin(recipe.augmentation)
-            with in_turn(met):
-                again = run.read_again(margin=margin, tick=reading(quiet))
-            run = Run(run.path, model=model, data=again)
-        check_data(run.data, met)
-        network = run.fresh_model() if model is None else model
-        place(network, run.data, recipe)
+            with one_rank_at_a_time(group):
+                tick = reading_progress(options.quiet)
+                data = run.read_again(margin=margin, tick=tick)
+            run = Run(run.path, model=model, data=data)
+        check_same_data(run.data, group)
+        model = run.fresh_model() if model is None else model
+        prepare_model(model, run.data, recipe)
         inexact: tuple[str, ...] = ()
-        if not follows(met):
-            resumed = _survey(run, recipe, sealed, at, marks, flaws)
-            inexact = resumed.inexact
-            _write_down(resumed, recipe != old)
-            begun(resumed)
-        where = run.path, network, run.data, recipe, quiet
-        return run_in(*where, sealed, inexact, tensorboard, met)
+        if not is_worker(group):
+            info = _resume_info(run, recipe, checkpoint, state, marks, flaws)
+            inexact = info.inexact
+            _update_folder(info, recipe != old)
+            on_resume(info)
+        return train_in_folder(
+            run.path, model, run.data, recipe, options, checkpoint, inexact, group
+        )
 
 
 @contextmanager
-def _held_by_first(folder: Path, ranks: RankGroup | None) -> Iterator[None]:
-    """Hold the run folder, which nobody else changes then; rank 0 does it for all."""
-    if ranks is not None and not ranks.is_main:
-        ranks.barrier("rank 0 to hold the run folder")
+def _locked_by_rank_0(folder: Path, group: RankGroup | None) -> Iterator[None]:
+    """Lock the run folder against other programs; rank 0 does it for all ranks."""
+    if group is not None and not group.is_main:
+        group.barrier("rank 0 to lock the run folder")
         yield
         return
-    with held(folder):
-        if ranks is not None:
-            ranks.barrier("the others to know that the run folder is held")
+    with lock_folder(folder):
+        if group is not None:
+            group.barrier("the other ranks to know that the run folder is locked")
         yield
 
 
-def _finished(at: TrainState, recipe: Recipe) -> bool:
-    return at.is_finished(recipe.epochs, recipe.patience)
-
-
-def _from_the_start(
+def _start_again(
     run: Run,
     recipe: Recipe,
     model: nn.Module | None,
     data: ImageData | None,
-    begun: Callable[[Resumed], None],
-    quiet: bool,
-    tensorboard: bool,
-    ranks: RankGroup | None,
+    on_resume: OnResume,
+    options: SessionOptions,
+    group: RankGroup | None,
 ) -> Run:
-    """Begin a run that was stopped before its first checkpoint: nothing was learned."""
+    """Start a run again that was stopped before its first checkpoint."""
     if data is None:
         origin = run.origin or run.data.origin  # or says that they were in memory
-        with in_turn(ranks):
-            data = load_recipe(replace(recipe, data=origin), quiet=quiet)
-    check_data(data, ranks)
+        with one_rank_at_a_time(group):
+            data = load_recipe(replace(recipe, data=origin), quiet=options.quiet)
+    check_same_data(data, group)
     check_same_weights(recipe, run.manifest)
-    network = build(recipe, data) if model is None else model
-    place(network, data, recipe)
-    settled = settle(network, data, recipe, ranks)
-    recipe = settled.recipe
-    if not follows(ranks):
+    model = build_model(recipe, data) if model is None else model
+    prepare_model(model, data, recipe)
+    tuned = autotune(model, data, recipe, group)
+    recipe = tuned.recipe
+    if not is_worker(group):
         _clear(run.path)
-        write_inputs(run.path, network, data, recipe)
-        note_speed(run.path, settled)
-    notes = ("the run was stopped before it had learned anything; it begins",)
-    at = TrainState()
-    begun(Resumed(folder=run.path, recipe=recipe, data=data, at=at, notes=notes))
-    where = run.path, network, data, recipe, quiet
-    return run_in(*where, tensorboard=tensorboard, ranks=ranks)
+        write_run_inputs(run.path, model, data, recipe)
+        save_autotune(run.path, tuned)
+    info = ResumeInfo(
+        folder=run.path,
+        recipe=recipe,
+        data=data,
+        state=TrainState(),
+        notes=("the run was stopped before its first checkpoint; it starts again",),
+    )
+    on_resume(info)
+    return train_in_folder(run.path, model, data, recipe, options, group=group)
 
 
 def _clear(folder: Path) -> None:
-    """Take away what a run wrote that begins anew; what others put there stays."""
-    _take_back_judgement(folder)
-    for name in EARLY:
+    """Remove what a run has written that starts again; the user's files stay."""
+    _remove_evaluation(folder)
+    for name in EARLY_FILES:
         path = folder / name
         with storage_errors(path, 0):
-            names.remove(path)
-    _sweep(folder)
+            names.remove_path(path)
+    _remove_partial_files(folder)
 
 
-def _sweep(folder: Path) -> None:
-    """Take away what a kill has left half written."""
-    for name in PLACES:
+def _remove_partial_files(folder: Path) -> None:
+    """Remove partly written files that a killed process has left."""
+    for name in FOLDERS:
         remove_leftovers(folder / name)
 
 
-def _survey(
+def _resume_info(
     run: Run,
     recipe: Recipe,
-    sealed: Checkpoint,
-    at: TrainState,
+    checkpoint: Checkpoint,
+    state: TrainState,
     marks: Mapping[str, Any],
     flaws: list[str],
-) -> Resumed:
-    """Find out how a run goes on, and what differs from when it was stopped."""
+) -> ResumeInfo:
+    """Compare data, settings and machine with those of the checkpoint."""
     changes = data_changes(run)
     device = devices.select_device(recipe.device)
-    before = sealed.metadata["circumstances"]
-    after = circumstances(recipe, run.data, device)
+    before = checkpoint.metadata["circumstances"]
+    after = result_factors(recipe, run.data, device)
     after["images"] = before["images"] if changes.harmless else changes.summary
-    inexact = [*sealed.metadata["inexact"], *differences(before, after)]
+    inexact = [*checkpoint.metadata["inexact"], *environment_changes(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
     if device.type != "cpu":
-        inexact.append(f"{device.type} adds in an order that varies")
-    return Resumed(
+        inexact.append(f"{device.type} adds numbers in an order that varies")
+    return ResumeInfo(
         folder=run.path,
         recipe=recipe,
         data=run.data,
-        at=at,
+        state=state,
         inexact=tuple(dict.fromkeys(inexact)),
         notes=(
             *(f"not used: {flaw}" for flaw in flaws),
             *changes.notes(),
-            *rank_notes(recipe),
+            *process_notes(recipe),
         ),
     )
 
 
-def _write_down(resumed: Resumed, settings_changed: bool) -> None:
-    """Bring the settings and the manifest up to date; clear what no longer holds."""
-    _sweep(resumed.folder)
+def _update_folder(info: ResumeInfo, settings_changed: bool) -> None:
+    """Update settings and manifest; remove the results of the earlier end."""
+    _remove_partial_files(info.folder)
     if settings_changed:
-        write_text(resumed.folder / names.ARGS, settings_text(resumed.recipe))
-    earlier = read_json(resumed.folder / names.MANIFEST).get("resumed", [])
-    sitting = {"when": now(), "step": resumed.at.step, "exact": resumed.exact}
+        write_text(info.folder / names.ARGS, settings_yaml(info.recipe))
+    sessions = read_json(info.folder / names.MANIFEST).get("resumed", [])
+    session = {"when": now(), "step": info.state.step, "exact": info.exact}
     update_manifest(
-        resumed.folder,
-        without=OF_THE_END,
+        info.folder,
+        without=END_OF_RUN_KEYS,
         status="running",
-        exact=resumed.exact,
-        resumed=[*earlier, sitting],
+        exact=info.exact,
+        resumed=[*sessions, session],
     )
-    _take_back_judgement(resumed.folder)
+    _remove_evaluation(info.folder)
 
 
-def _take_back_judgement(folder: Path) -> None:
-    """Remove what was said of best weights that may not stay the best."""
+def _remove_evaluation(folder: Path) -> None:
+    """Remove the evaluation of best weights that may not stay the best."""
     # After the manifest, which by now no longer says that the run is done.
     for path in (
         *folder.glob(names.predictions_file("*")),

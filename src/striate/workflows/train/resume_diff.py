@@ -1,39 +1,164 @@
-"""What differs between a run as it was stopped and the same run as it goes on."""
+"""What changed since a run was stopped, and whether it can still be resumed."""
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from striate.core.errors import RunError
+from striate.core.errors import RunError, SettingError
 from striate.core.files import read_csv
+from striate.core.settings import flag_name
 from striate.data.image_data import ImageData
 from striate.data.scan import CHANGED
 from striate.data.split.split_file import SPARE
+from striate.engine.checkpoint_store import Checkpoint
+from striate.engine.checkpointer import LAST
+from striate.engine.train_state import TrainState
 from striate.run import layout as names
-from striate.run.manifest import data_hash
+from striate.run.manifest import NO_EFFECT_ON_RESULT, data_hash
+from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
+from striate.run.recipe import AUTO, Recipe
 from striate.run.run import Run
+from striate.run.setup import DATA_SETTINGS
 
-NAMED = 3  # images named of each kind of change
+MAX_NAMED = 3  # images named for each kind of change
+# With another value, the weights, optimizer or training state would no longer fit.
+FIXED = tuple(
+    name
+    for name in (
+        *("data", "model", "pretrained", "freeze", "split"),
+        *("batch_size", "optimizer", "ema", *DATA_SETTINGS),
+    )
+    if name == "data" or name not in NO_EFFECT_ON_RESULT
+)
 
 
-def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Say what changed between two sets of circumstances, by name.
+def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Return a run's settings with the user's changes.
+
+    Raises:
+        SettingError: A setting cannot change within a run.
+    """
+    new = make_recipe(recipe.as_dict(), settings).resolved()
+    for name in AUTO_SETTINGS:
+        if getattr(new, name) == AUTO:
+            fix = f"give a number; this run uses {getattr(recipe, name)}"
+            what = f"{name} can be chosen automatically only before a run begins"
+            raise SettingError(what, where=flag_name(name), fix=fix)
+    for name in FIXED:
+        before, after = getattr(recipe, name), getattr(new, name)
+        if before != after:
+            what = f"{name} was {before} and cannot become {after} in the same run"
+            fix = "leave it out, or train a new run without --resume"
+            raise SettingError(what, where=flag_name(name), fix=fix)
+    return new
+
+
+def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> None:
+    """Compare the settings in `args.yaml` with those of the checkpoint.
+
+    Raises:
+        SettingError: A fixed setting was edited; names the setting and the file.
+    """
+    before, settings = checkpoint.metadata["circumstances"], recipe.as_dict()
+    for name in FIXED:
+        # Older versions stored fewer settings; the images' folder is none of them.
+        if name in before and not _equal_as_text(before[name], settings[name]):
+            old, new = before[name], settings[name]
+            what = f"{name} was {old} and cannot become {new} in the same run"
+            fix = "put it back as it was, or train a new run without --resume"
+            raise SettingError(what, where=f"{folder / names.ARGS}, {name}", fix=fix)
+
+
+def _equal_as_text(text: str, value: Any) -> bool:
+    """Return whether a setting is the value that was stored as text.
 
     Example:
-        >>> differences({"torch": "2.13", "threads": "1"}, {"torch": "2.13"})
+        >>> _equal_as_text("adamw", "adamw"), _equal_as_text("0", 0.0)
+        (True, True)
+        >>> _equal_as_text("0", 7)
+        False
+    """
+    if text == str(value):
+        return True
+    with suppress(ValueError, SyntaxError):  # from Python, 0 may stand for 0.0
+        return bool(literal_eval(text) == value)
+    return False
+
+
+def check_extends_run(
+    old: Recipe,
+    new: Recipe,
+    settings: Mapping[str, Any],
+    state: TrainState,
+    folder: Path,
+) -> None:
+    """Check that changed settings make a finished run longer.
+
+    Raises:
+        SettingError: They do not, so they would have no effect.
+    """
+    if new == old.resolved():
+        return
+    flags = ", ".join(flag_name(name) for name in settings)
+    what = f"the run is finished after {state.epoch} epochs; {flags} has no effect"
+    fix = f"add --epochs N with N above {state.epoch} (or a longer --patience)"
+    raise SettingError(what, where=folder, fix=f"{fix}, or leave it out")
+
+
+def check_has_steps(run: Run) -> None:
+    """Check that a run was trained step by step, so that it can be resumed.
+
+    Raises:
+        RunError: `striate transfer` has made it.
+    """
+    if run.manifest.get("verb") == "transfer":
+        what = "this run was made by striate transfer, which has no steps to resume"
+        fix = "run striate transfer again: its features are cached, it takes seconds"
+        raise RunError(what, where=run.path, fix=fix)
+
+
+def check_untrained(run: Run, flaws: list[str]) -> None:
+    """Check that a run without a valid checkpoint has no training to lose.
+
+    Raises:
+        RunError: It has, and to start again would lose it; names the flaws.
+    """
+    if flaws:
+        what = "\n  ".join(["no checkpoint is valid:", *flaws])
+    elif run.manifest.get("status") == "done":
+        # To start again removes the best weights. A run that was killed before its
+        # first checkpoint starts again, and gives the same result.
+        what = f"no checkpoint is in {names.WEIGHTS}/{LAST}, but the run is finished"
+    else:
+        return
+    fix = f"restore one from a copy, or start again: --out {run.path} --overwrite"
+    raise RunError(what, where=run.path, fix=fix)
+
+
+def environment_changes(
+    before: Mapping[str, str], after: Mapping[str, str]
+) -> list[str]:
+    """Return what changed between two environments, by name.
+
+    Example:
+        >>> environment_changes({"torch": "2.13", "threads": "1"}, {"torch": "2.13"})
         ['threads: 1, now unknown']
     """
-    known = dict.fromkeys([*before, *after])
-    pairs = {n: (before.get(n, "unknown"), after.get(n, "unknown")) for n in known}
+    keys = dict.fromkeys([*before, *after])
+    pairs = {n: (before.get(n, "unknown"), after.get(n, "unknown")) for n in keys}
     return [
-        f"{name}: {was}, now {now}" for name, (was, now) in pairs.items() if was != now
+        f"{name}: {old}, now {new}" for name, (old, new) in pairs.items() if old != new
     ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataChanges:
-    """Images that came, went, or are others than they were, since a run began."""
+    """Images that were added, removed or changed since a run began."""
 
     added: Sequence[str]
     removed: Sequence[str]
@@ -41,12 +166,12 @@ class DataChanges:
 
     @property
     def harmless(self) -> bool:
-        """Say whether the run's own images are as they were; added ones are not."""
+        """Return whether the run's own images are unchanged; it uses no added ones."""
         return not self.removed and not self.changed
 
     @property
     def summary(self) -> str:
-        """Return the counts in words."""
+        """Return the counts as text."""
         return f"{len(self.removed)} removed and {len(self.changed)} changed"
 
     def notes(self) -> list[str]:
@@ -57,7 +182,7 @@ class DataChanges:
             "changed since the run began": self.changed,
         }
         return [
-            f"{len(paths):,} {_images(paths)} {kind}: {_listed(paths)}"
+            f"{len(paths):,} {_images(paths)} {kind}: {_first_of(paths)}"
             for kind, paths in kinds.items()
             if paths
         ]
@@ -67,36 +192,36 @@ def _images(paths: Sequence[str]) -> str:
     return "image" if len(paths) == 1 else "images"
 
 
-def _listed(paths: Sequence[str]) -> str:
-    rest = f" and {len(paths) - NAMED:,} more" if paths[NAMED:] else ""
-    return ", ".join(paths[:NAMED]) + rest
+def _first_of(paths: Sequence[str]) -> str:
+    rest = f" and {len(paths) - MAX_NAMED:,} more" if paths[MAX_NAMED:] else ""
+    return ", ".join(paths[:MAX_NAMED]) + rest
 
 
 def data_changes(run: Run) -> DataChanges:
-    """Compare a run's images as `split.csv` has them with what is there now.
+    """Compare a run's images in `split.csv` with the files of today.
 
     Raises:
-        RunError: A class has come or gone: the network's outputs mean others.
+        RunError: A class was added or removed: the model's outputs would not fit.
     """
     data = run.data
     _check_classes(run, data)
     new = [skip.path for skip in data.ignored if skip.reason == "not-in-split"]
     if not new and data_hash(data) == run.manifest["data"]["hash"]:
-        return DataChanges(added=(), removed=(), changed=())  # of millions, too
+        return DataChanges(added=(), removed=(), changed=())  # fast for millions
     rows = read_csv(run.path / names.SPLIT)
     spare = {r["path"] for r in rows if r["split"] == SPARE}
-    then = {
+    before = {
         r["path"]: (r["label"], r["split"], r["content"])
         for r in rows
         if r["path"] not in spare
     }
-    now = {r.path: (r.label, r.split, r.content) for r in data.rows}
+    after = {r.path: (r.label, r.split, r.content) for r in data.rows}
     changed = {skip.path for skip in data.quarantined if skip.reason == CHANGED}
-    changed |= {path for path in now if then.get(path) != now[path]}
-    gone = then.keys() - now.keys() - changed
+    changed |= {path for path in after if before.get(path) != after[path]}
+    removed = before.keys() - after.keys() - changed
     return DataChanges(
         added=[path for path in new if path not in spare],
-        removed=[path for path in then if path in gone],
+        removed=[path for path in before if path in removed],
         changed=sorted(changed),
     )
 
@@ -104,7 +229,7 @@ def data_changes(run: Run) -> DataChanges:
 def _check_classes(run: Run, data: ImageData) -> None:
     if data.labels == run.labels:
         return
-    was, now = ", ".join(run.labels.names), ", ".join(data.labels.names)
-    what = f"the classes were {was}; now they are {now}"
-    fix = "put the images back as they were, or train anew"
+    before, after = ", ".join(run.labels.names), ", ".join(data.labels.names)
+    what = f"the classes were {before}; now they are {after}"
+    fix = "put the images back as they were, or train a new run"
     raise RunError(what, where=data.origin or data.name, fix=fix)

@@ -1,264 +1,391 @@
-"""One sitting of a run: the loop and its watchers, until it is done or stopped."""
+"""Train a job to its end: sessions from checkpoints, evaluation, report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
 
 from striate.core import device as devices
-from striate.core.errors import InterruptedRunError, NonFiniteError, StorageError
-from striate.data.batches import Batches
-from striate.data.cache.lazy_images import LazyPixels
+from striate.core.errors import (
+    InterruptedRunError,
+    NonFiniteError,
+    StorageError,
+    StriateError,
+)
+from striate.core.files import hash_file, read_json, write_json
 from striate.data.image_data import ImageData
-from striate.data.progressive_resize import ProgressiveResize
 from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.checkpointer import LAST, Checkpointer, Stateful, checkpoint_state
 from striate.engine.csv_logger import CSVLogger, TimingLogger
 from striate.engine.distributed.group import RankGroup
-from striate.engine.ema import EMA
-from striate.engine.loop import FitConfig, fit
+from striate.engine.loop import fit
 from striate.engine.rng import preserve_rng_state
 from striate.engine.signals import StopRequest, catch_stop_signals
 from striate.engine.tensorboard import tensorboard_loggers
 from striate.engine.throughput import ThroughputMeter
 from striate.engine.train_state import TrainState
-from striate.engine.weights_io import OptimizerState
+from striate.engine.weights_io import OptimizerState, load_weights
+from striate.finetune.freeze import check_frozen
 from striate.run import layout as names
-from striate.run.layer_norms import Norms, norms_kept
-from striate.run.manifest import now
-from striate.run.progress import Display
+from striate.run.layer_norms import LayerNormsLogger, layer_norms_logger
+from striate.run.manifest import exactness_text, now, update_manifest
+from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
-from striate.workflows.train.nonfinite_report import Blowups
-from striate.workflows.train.ranks import share_state, shared_norms
+from striate.run.report_page import write_report
+from striate.run.run import Run, score_as_dict
+from striate.workflows.train.autotune import throughput_facts
+from striate.workflows.train.job import SessionOptions, TrainJob, build_job
+from striate.workflows.train.nonfinite_report import MAX_SKIPPED, NonFiniteReport
+from striate.workflows.train.ranks import share_state, sync_batch_norm
 
 LOWER_LR = "lower-lr"
-SMALLEST_BRAKE = 2.0**-6  # of the planned rate; below that the rate is not the fault
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything that learns, and what it learns from.
-
-    Args:
-        folder: The run folder.
-        recipe: All settings.
-        model: The network, where it learns.
-        optimizer: Over its parameters.
-        plan: Duration and rates.
-        train: Batches to learn from.
-        val: Batches to judge by.
-        facts: What decides the bits of the results.
-        inexact: Why the run no longer equals one that was never stopped; grows.
-        quiet: Show no progress.
-        tensorboard: Write event files too.
-        ranks: The processes that learn together, where there are several.
-        train_data: All images, for those who judge the result.
-        laps: Times the waiting for images, and updates.
-        average: Of the weights, where it is judged and kept in their place.
-    """
-
-    folder: Path
-    recipe: Recipe
-    model: nn.Module
-    optimizer: Optimizer
-    plan: FitConfig
-    train: Batches | ProgressiveResize
-    val: Batches
-    facts: Mapping[str, str]
-    inexact: list[str]
-    quiet: bool
-    tensorboard: bool = False
-    ranks: RankGroup | None = None
-    train_data: ImageData | None = None
-    laps: ThroughputMeter = field(default_factory=ThroughputMeter)
-    average: EMA | None = None
-
-    @property
-    def judged(self) -> nn.Module:
-        """Return the network whose weights are judged and kept."""
-        return self.average.model if self.average else self.model
-
-    @property
-    def unread(self) -> list[str]:
-        """Say which training images could not be read when they were wanted."""
-        held = self.train.subset.pixels, self.train.subset.larger
-        lazy = [pixels for pixels in held if isinstance(pixels, LazyPixels)]
-        lost = dict.fromkeys(skip.path for pixels in lazy for skip in pixels.lost)
-        if not lost:
-            return []
-        first = next(iter(lost))
-        return [f"{len(lost):,} of the images could not be read, first {first}"]
+SMALLEST_LR_SCALE = 2.0**-6  # below that, the learning rate is not the cause
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What a run came to, and how long it took."""
+class TrainResult:
+    """History and duration of a training run."""
 
     history: list[EpochResult]
     seconds: float
     laps: ThroughputMeter
 
 
-class _SlowerError(Exception):
-    """The run is to go on from its last checkpoint with a smaller rate."""
+class _LowerLRError(Exception):
+    """Restart from the last checkpoint with a lower learning rate."""
 
-    def __init__(self, brake: float) -> None:
-        super().__init__(brake)
-        self.brake = brake
+    def __init__(self, lr_scale: float) -> None:
+        super().__init__(lr_scale)
+        self.lr_scale = lr_scale
 
 
-def learn(job: Job, sealed: Checkpoint | None = None) -> Learned:
+def train_in_folder(
+    folder: Path,
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    options: SessionOptions,
+    checkpoint: Checkpoint | None = None,
+    inexact: Sequence[str] = (),
+    group: RankGroup | None = None,
+) -> Run:
+    """Train in a locked run folder, evaluate the best weights, write the report.
+
+    Args:
+        folder: The run folder, which this process has locked.
+        model: The model, on its device.
+        data: All images.
+        recipe: All settings.
+        options: Progress display and TensorBoard.
+        checkpoint: Continue from here; start new where not given.
+        inexact: Why the result is not that of an uninterrupted run.
+        group: The processes of a distributed run.
+
+    Raises:
+        StriateError: The run was stopped, diverged, or could not be written.
+    """
+
+    def job_() -> TrainJob:
+        return build_job(folder, model, data, recipe, options, inexact, group)
+
+    if group and not group.is_main:
+        return _train_worker(job_(), group)
+    try:
+        job = job_()
+        result = fit_job(job, checkpoint)
+        if job.inexact:
+            update_manifest(folder, exact=exactness_text(job.inexact))
+        _finish(Run(folder, model=model, data=data), model, result, group)
+    except BaseException as error:
+        reason = error.what if isinstance(error, StriateError) else repr(error)
+        with suppress(StorageError):  # on a full disk the first error is the message
+            update_manifest(folder, status="stopped", reason=reason, finished=now())
+        raise
+    # A new object: what the other one has read is from before the run was done.
+    return Run(folder, model=model, data=data)
+
+
+def fit_job(job: TrainJob, checkpoint: Checkpoint | None = None) -> TrainResult:
     """Train to the end, from a checkpoint where one is given.
 
     Raises:
-        InterruptedRunError: Someone asked to stop; the state is kept.
-        NonFiniteError: A number blew up, and the recipe's answer was to stop, or did
-            not help.
-        StorageError: The disk refused.
+        InterruptedRunError: The user stopped the run; its state is saved.
+        NonFiniteError: A value became NaN or infinite, and `on_nonfinite` is `stop`
+            or did not help.
+        StorageError: A file could not be written.
     """
-    brake = 1.0
+    lr_scale = 1.0
     while True:
         try:
-            return _sit(job, sealed, brake)
-        except _SlowerError as slower:
-            brake = slower.brake
-            sealed = CheckpointStore(job.folder / names.WEIGHTS / LAST).newest()[0]
+            return _run_once(job, checkpoint, lr_scale)
+        except _LowerLRError as lower:
+            lr_scale = lower.lr_scale
+            store = CheckpointStore(job.folder / names.WEIGHTS / LAST)
+            checkpoint = store.newest()[0]
 
 
-def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
-    at, marks = checkpoint_state(sealed) if sealed else (TrainState(), None)
-    before = float(sealed.metadata["seconds"]) if sealed else 0.0
+def _run_once(
+    job: TrainJob, checkpoint: Checkpoint | None, lr_scale: float
+) -> TrainResult:
+    """Run one session: until training ends, stops, or restarts more slowly."""
+    state, marks = checkpoint_state(checkpoint) if checkpoint else (TrainState(), None)
+    before = float(checkpoint.metadata["seconds"]) if checkpoint else 0.0
+    tensorboard = job.folder / names.TENSORBOARD
     with (
-        CSVLogger(job.folder, job.train.indices, marks) as journal,
-        TimingLogger(job.folder, len(at.history), before) as timing,
+        CSVLogger(job.folder, job.train.indices, marks) as csv_logger,
+        TimingLogger(job.folder, len(state.history), before) as timing,
         _display(job) as display,
-        tensorboard_loggers(
-            job.folder / names.TENSORBOARD, job.tensorboard, at.step
-        ) as board,
-        _norms(job, at) as norms,
+        tensorboard_loggers(tensorboard, job.options.tensorboard, state.step) as board,
+        _norms(job, state) as norms,
         job.laps.time_optimizer(job.optimizer),
         preserve_rng_state(),
         devices.flush_denormals(),
-        catch_stop_signals() as asked,
-        shared_norms(job.model, job.recipe, job.ranks),
+        catch_stop_signals() as stop,
+        sync_batch_norm(job.model, job.recipe, job.group),
     ):
-        keeper = _keeper(job, journal, timing, display)
-        if sealed:
-            keeper.restore(sealed)
-        keeper.state.lr_scale = min(keeper.state.lr_scale, brake)
-        if job.ranks:
-            state = job.model, job.optimizer, keeper.state, job.average
-            share_state(job.ranks, *state)
-        keeper.save()
-        for one in norms:
-            one.begin(keeper.state.step)
-        averaged = [job.average] if job.average else []
-        watchers: tuple[Callback, ...] = (
-            *averaged,
-            journal,
-            timing,
-            keeper,
-            display,
-            *board,
-            *norms,
+        checkpointer = _checkpointer(job, csv_logger, timing, display)
+        if checkpoint:
+            checkpointer.restore(checkpoint)
+        checkpointer.state.lr_scale = min(checkpointer.state.lr_scale, lr_scale)
+        if job.group:
+            share_state(
+                job.group, job.model, job.optimizer, checkpointer.state, job.ema
+            )
+        checkpointer.save()
+        for norm in norms:
+            norm.begin(checkpointer.state.step)
+        ema = [job.ema] if job.ema else []
+        logging = csv_logger, timing, checkpointer, display
+        report = NonFiniteReport(
+            job.folder, job.recipe, job.train, job.val, display.note
         )
-        blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
-        loops = job.laps.time_batches(job.train), job.val, job.plan
         try:
-            learning = job.model, job.optimizer, *loops, watchers, asked
-            fit(*learning, keeper.state, blowups, job.judged, job.ranks)
+            _fit(
+                job, checkpointer.state, (*ema, *logging, *board, *norms), stop, report
+            )
         except NonFiniteError as error:
-            raise _answer(error, job, keeper, blowups, display) from error
-        keeper.save()
+            raise _on_nonfinite(error, job, checkpointer, report, display) from error
+        checkpointer.save()
         unread = job.unread
-        if job.ranks:
-            asked.signal = job.ranks.max_over_ranks(asked.signal, "whether to stop")
-            said = job.ranks.all_gather_object(unread, "what could not be read")
-            unread = list(dict.fromkeys(text for texts in said for text in texts))
-        for one in () if asked() else norms:
-            one.look(keeper.state.step)
+        if job.group:
+            stop.signal = job.group.max_over_ranks(stop.signal, "whether to stop")
+            notes = job.group.all_gather_object(
+                unread, "which images could not be read"
+            )
+            unread = list(dict.fromkeys(text for rank in notes for text in rank))
+        for norm in () if stop() else norms:
+            norm.record(checkpointer.state.step)
         for text in unread:
-            display.note(f"{text}; others of their batches were shown instead")
+            display.note(f"{text}; other images of their batches were used instead")
     job.inexact.extend(unread)
-    if asked():
-        raise _interrupted(job, keeper.state, asked)
-    return Learned(keeper.state.history, timing.seconds, job.laps)
+    if stop():
+        raise _interrupted(job, checkpointer.state, stop)
+    return TrainResult(checkpointer.state.history, timing.seconds, job.laps)
 
 
-def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
-    shown = job.model, job.train.subset, job.val
-    return norms_kept(job.folder, *shown, at.step, wanted=job.recipe.track_norms)
+def _fit(
+    job: TrainJob,
+    state: TrainState,
+    callbacks: Sequence[Callback],
+    stop: StopRequest,
+    on_nonfinite: Callable[[NonFiniteError, TrainState], None],
+) -> None:
+    fit(
+        job.model,
+        job.optimizer,
+        job.laps.time_batches(job.train),
+        job.val,
+        job.fit_config,
+        callbacks,
+        stop,
+        state,
+        on_nonfinite,
+        job.eval_model,
+        job.group,
+    )
 
 
-def _display(job: Job) -> Display:
-    plan, words = job.plan, job.laps.summary
-    return Display(plan.epochs, job.train, job.quiet, plan.balanced, words)
+def _norms(
+    job: TrainJob, state: TrainState
+) -> AbstractContextManager[Sequence[LayerNormsLogger]]:
+    return layer_norms_logger(
+        job.folder,
+        job.model,
+        job.train.subset,
+        job.val,
+        state.step,
+        enabled=job.recipe.track_norms,
+    )
 
 
-def _keeper(
-    job: Job, journal: CSVLogger, timing: TimingLogger, display: Display
+def _display(job: TrainJob) -> ProgressCallback:
+    config = job.fit_config
+    quiet = job.options.quiet
+    return ProgressCallback(
+        config.epochs, job.train, quiet, config.balanced, job.laps.summary
+    )
+
+
+def _checkpointer(
+    job: TrainJob,
+    csv_logger: CSVLogger,
+    timing: TimingLogger,
+    display: ProgressCallback,
 ) -> Checkpointer:
     def facts() -> dict[str, Any]:
         return {
             "saved": now(),
             "seconds": round(timing.seconds, 3),
             "inexact": [*job.inexact, *job.unread],
-            "circumstances": dict(job.facts),
+            "circumstances": dict(job.environment),
         }
 
     parts: dict[str, Stateful] = {"optimizer": OptimizerState(job.optimizer)}
-    if job.average:
-        parts["ema"] = job.average
+    if job.ema:
+        parts["average"] = job.ema
     return Checkpointer(
         job.folder / names.WEIGHTS,
         job.model,
         parts,
-        offsets=journal.offsets,
+        offsets=csv_logger.offsets,
         metadata=facts,
         interval=job.recipe.save_every,
         warn=display.note,
-        eval_model=job.judged,
+        eval_model=job.eval_model,
     )
 
 
-def goes_on_slower(recipe: Recipe, at: TrainState) -> bool:
-    """Say whether a run that blew up begins again from its checkpoint."""
-    return recipe.on_nonfinite == LOWER_LR and at.lr_scale > SMALLEST_BRAKE
+def _restarts_with_lower_lr(recipe: Recipe, state: TrainState) -> bool:
+    return recipe.on_nonfinite == LOWER_LR and state.lr_scale > SMALLEST_LR_SCALE
 
 
-def _answer(
+def _on_nonfinite(
     error: NonFiniteError,
-    job: Job,
-    keeper: Checkpointer,
-    blowups: Blowups,
-    display: Display,
+    job: TrainJob,
+    checkpointer: Checkpointer,
+    report: NonFiniteReport,
+    display: ProgressCallback,
 ) -> Exception:
-    """Return what to raise: the way to go on slower, or the error with the choice."""
-    at = keeper.state
+    """Return what to raise: a restart with a lower rate, or the error with a fix."""
+    state = checkpointer.state
     if job.recipe.on_nonfinite == LOWER_LR:
-        if goes_on_slower(job.recipe, at):
-            blowups.record(error, at)
-            job.inexact.append(f"the rate was halved after step {at.step}")
-            display.note(f"{error.what}; back to the last checkpoint, the rate halved")
-            return _SlowerError(at.lr_scale / 2)
-        error.what = f"{error.what}, also at {at.lr_scale:g} of the planned rate"
+        if _restarts_with_lower_lr(job.recipe, state):
+            report.record(error, state)
+            what = f"the learning rate was halved after step {state.step}"
+            job.inexact.append(what)
+            note = "restarting from the last checkpoint with half the learning rate"
+            display.note(f"{error.what}; {note}")
+            return _LowerLRError(state.lr_scale / 2)
+        error.what = f"{error.what}, also at {state.lr_scale:g} of the learning rate"
     with suppress(NonFiniteError, StorageError):  # the first error is the message
-        keeper.save()
-    return blowups.complete(error, at)
+        checkpointer.save()
+    return report.complete(error, state)
 
 
-def _interrupted(job: Job, at: TrainState, asked: StopRequest) -> InterruptedRunError:
-    total = job.plan.epochs * len(job.train)
-    what = f"stopped on request after step {at.step:,} of {total:,}"
-    where = f"{job.folder}, epoch {at.epoch + 1} of {job.plan.epochs}"
-    fix = f"go on, exactly: striate train --resume {job.folder}"
+def _interrupted(
+    job: TrainJob, state: TrainState, stop: StopRequest
+) -> InterruptedRunError:
+    epochs = job.fit_config.epochs
+    total = epochs * len(job.train)
+    what = f"stopped on request after step {state.step:,} of {total:,}"
+    where = f"{job.folder}, epoch {state.epoch + 1} of {epochs}"
+    fix = f"resume exactly with: striate train --resume {job.folder}"
     error = InterruptedRunError(what, where=where, fix=fix)
-    error.exit_code = asked.exit_code
+    error.exit_code = stop.exit_code
     return error
+
+
+def _finish(
+    run: Run, model: nn.Module, result: TrainResult, group: RankGroup | None
+) -> None:
+    """Evaluate the best weights (the test set once) and write the report."""
+    load_weights(model, run.path / names.BEST)
+    # Not by `run.manifest`, which would keep what is not complete yet.
+    if frozen := read_json(run.path / names.MANIFEST).get("frozen"):
+        check_frozen(model, frozen["sha256"])
+    if group:
+        group.barrier("the other ranks to read the best weights")
+    scores = {}
+    for split in run.splits_to_evaluate:
+        predictions = run.predict_subset(run.data.subset(split), group)
+        predictions.save(run.path / names.predictions_file(split))
+        scores[split] = score_as_dict(predictions.metrics())
+    write_json(run.path / names.SCORES, scores)
+    history, seconds = result.history, result.seconds
+    rate = len(history) * len(run.data.subset("train")) / seconds
+    update_manifest(
+        run.path,
+        finished=now(),
+        seconds=round(seconds, 3),
+        epochs=len(history),
+        images_per_second=round(rate, 1),
+        speed=throughput_facts(result.laps, rate, len(history)),
+        best_epoch=max(epoch.epoch for epoch in history if epoch.best) + 1,
+        weights=hash_file(run.path / names.BEST),
+    )
+    write_report(run)
+    update_manifest(run.path, status="done")
+    if group:
+        group.barrier("the other ranks to see that the run is done")
+
+
+def _train_worker(job: TrainJob, group: RankGroup) -> Run:
+    """Train and evaluate on a rank other than 0, which leaves all writing to rank 0.
+
+    Raises:
+        InterruptedRunError: One of the ranks was stopped.
+        NonFiniteError: A value became NaN or infinite on one of them.
+        RankError: One of them died, hung or failed.
+    """
+    while _run_worker_once(job, group):
+        pass
+    group.barrier("rank 0 to write the best weights")
+    run = Run(job.folder, model=job.model, data=job.data)
+    for split in run.splits_to_evaluate:
+        run.predict_subset(run.data.subset(split), group)
+    group.barrier("rank 0 to write the report")
+    return run
+
+
+def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
+    """Run one session; return whether rank 0 restarts with a lower learning rate."""
+    with (
+        preserve_rng_state(),
+        devices.flush_denormals(),
+        catch_stop_signals() as stop,
+        sync_batch_norm(job.model, job.recipe, group),
+    ):
+        state = share_state(group, job.model, job.optimizer, TrainState(), job.ema)
+        callbacks = (job.ema,) if job.ema else ()
+        try:
+            _fit(job, state, callbacks, stop, _worker_on_nonfinite(job.recipe))
+        except NonFiniteError as error:
+            if _restarts_with_lower_lr(job.recipe, state):
+                return True
+            error.reported_elsewhere = True
+            raise
+        stop.signal = group.max_over_ranks(stop.signal, "whether to stop")
+        group.all_gather_object(job.unread, "which images could not be read")
+    if stop():
+        error_ = InterruptedRunError("stopped on request", where=job.folder)
+        error_.exit_code, error_.reported_elsewhere = stop.exit_code, True
+        raise error_
+    return False
+
+
+def _worker_on_nonfinite(
+    recipe: Recipe,
+) -> Callable[[NonFiniteError, TrainState], None]:
+    """Return the callback that decides as `NonFiniteReport` does on rank 0."""
+
+    def on_nonfinite(error: NonFiniteError, state: TrainState) -> None:
+        if recipe.on_nonfinite != "skip" or state.skipped >= MAX_SKIPPED:
+            raise error
+
+    return on_nonfinite

@@ -1,4 +1,4 @@
-"""Was it worth it? From scratch, the head alone, fine-tuned, on equal images."""
+"""Baselines of a transfer run (`--compare`): from scratch, head only, fine-tuned."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from striate.core import device as devices
 from striate.core.files import write_json
-from striate.finetune.cut_points import ladder
-from striate.finetune.split_model import probe
+from striate.finetune.cut_points import find_cut_points
+from striate.finetune.split_model import probe_batch
 from striate.metrics.significance import mcnemar
 from striate.run import layout as names
-from striate.run.baselines_table import Baseline, summary
+from striate.run.baselines_table import Baseline, baseline_dicts
 from striate.run.pretrained import find_weights
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
@@ -19,91 +19,93 @@ from striate.run.run import Run
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan
 from striate.workflows.train.train import train_recipe
 from striate.workflows.transfer.options import TransferOptions
-from striate.workflows.transfer.plan import way_of
+from striate.workflows.transfer.plan import options_from_trial
 from striate.workflows.transfer.transfer import transfer_recipe
 
-SCRATCH, ALONE, FINE = "from scratch", "head alone", "fine-tuned"
+SCRATCH, HEAD_ONLY, FINE_TUNED = "from scratch", "head only", "fine-tuned"
 
 
-def rivals(
+def run_baselines(
     run: Run,
     recipe: Recipe,
-    wanted: TransferOptions,
+    options: TransferOptions,
     *,
     quiet: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Baseline, ...]:
-    """Do what the run did in the other two ways, and write the comparison down.
+    """Train the two other kinds of model, and write the comparison into the run folder.
 
-    They have the same images in the same parts, the same size and the same settings,
-    compute their own features, and lie in the run's folder.
+    They use the same images in the same splits, at the same size and with the same
+    settings. They compute their own features, so that times can be compared.
 
     Args:
-        run: From `transfer_recipe`, with its data at hand.
-        recipe: That it was given.
-        wanted: Likewise.
+        run: From `transfer_recipe`, with its data in memory.
+        recipe: The recipe of that run.
+        options: The options of that run.
         quiet: Show no progress.
-        tell: Gets a line when one begins.
+        tell: Called with a line when a baseline begins.
 
     Raises:
-        StriateError: One of them does not go, or the disk refused.
+        StriateError: A baseline failed, or a file could not be written.
     """
     facts = run.manifest["transfer"]
-    small = recipe.head_hidden > 0 and wanted.cut is None
-    runs = {ALONE if small or len(facts.get("stages", ())) < 2 else FINE: run}
-    # Without kept features each takes its time; the weights lie where they lay.
+    hidden = recipe.head_hidden > 0 and options.cut is None
+    own = HEAD_ONLY if hidden or len(facts.get("stages", ())) < 2 else FINE_TUNED
+    runs = {own: run}
+    # Without cached features each takes its full time; the weights stay where they are.
     weights = find_weights(str(recipe.pretrained), recipe.cache).path
-    alone = replace(recipe, cache="off", head_hidden=0, pretrained=str(weights))
-    cut = _tuned_cut(run, wanted)
-    if ALONE not in runs:
-        tell(f"rival: {ALONE}")
-        runs[ALONE] = _transferred(
-            run, alone, TransferOptions(head=LOGISTIC), "alone", quiet
-        )
-    if FINE not in runs and cut is not None:
-        tell(f"rival: {FINE} behind {cut.cut}")
-        runs[FINE] = _transferred(run, alone, cut, "tuned", quiet)
-    tell(f"rival: {SCRATCH}")
+    uncached = replace(recipe, cache="off", head_hidden=0, pretrained=str(weights))
+    tuned = _fine_tune_options(run, options)
+    if HEAD_ONLY not in runs:
+        tell(f"baseline: {HEAD_ONLY}")
+        logistic = TransferOptions(head=LOGISTIC)
+        runs[HEAD_ONLY] = _transfer(run, uncached, logistic, "head_only", quiet)
+    if FINE_TUNED not in runs and tuned is not None:
+        tell(f"baseline: {FINE_TUNED} behind {tuned.cut}")
+        runs[FINE_TUNED] = _transfer(run, uncached, tuned, "fine_tuned", quiet)
+    tell(f"baseline: {SCRATCH}")
     fresh = replace(recipe, pretrained=None, freeze=None)
-    out = run.path / names.RIVALS / "scratch"
+    out = run.path / names.BASELINES / "scratch"
     runs[SCRATCH] = train_recipe(fresh, data=run.data, out=out, quiet=quiet)
-    known = [name for name in (SCRATCH, ALONE, FINE) if name in runs]
-    found = tuple(_rival(name, runs[name], runs[ALONE]) for name in known)
-    write_json(run.path / names.RIVALS_FILE, {"rivals": summary(found)})
+    order = [name for name in (SCRATCH, HEAD_ONLY, FINE_TUNED) if name in runs]
+    baselines = tuple(_baseline(name, runs[name], runs[HEAD_ONLY]) for name in order)
+    rows = baseline_dicts(baselines)
+    write_json(run.path / names.BASELINES_FILE, {"baselines": rows})
     write_report(run)
-    return found
+    return baselines
 
 
-def _transferred(
-    run: Run, recipe: Recipe, wanted: TransferOptions, name: str, quiet: bool
+def _transfer(
+    run: Run, recipe: Recipe, options: TransferOptions, name: str, quiet: bool
 ) -> Run:
-    out = run.path / names.RIVALS / name
-    return transfer_recipe(recipe, wanted, data=run.data, out=out, quiet=quiet)
+    out = run.path / names.BASELINES / name
+    return transfer_recipe(recipe, options, data=run.data, out=out, quiet=quiet)
 
 
-def _tuned_cut(run: Run, asked: TransferOptions) -> TransferOptions | None:
-    """Return how to fine-tune: as a plan found best, else behind the middle layer."""
+def _fine_tune_options(run: Run, options: TransferOptions) -> TransferOptions | None:
+    """Return the plan's best fine-tuning; without a plan, from the middle stage."""
     path = run.path / names.PLAN
     if path.is_file():
-        best = TransferPlan.read(path).tuned
-        if best is not None:
-            return way_of(best, replace(asked, cut=None, head=TUNED, views=0))
+        tuned = TransferPlan.read(path).tuned
+        if tuned is not None:
+            free = replace(options, cut=None, head=TUNED, views=0)
+            return options_from_trial(tuned, free)
     size = run.data.in_chans, *run.data.image_size
-    x = probe(size).to(devices.select_device(run.recipe.device))
-    cuts = ladder(run.model.to(x.device), x).cuts
+    x = probe_batch(size).to(devices.select_device(run.recipe.device))
+    cuts = find_cut_points(run.model.to(x.device), x).cuts
     if len(cuts) == 1:
         return None
     return TransferOptions(cut=cuts[(len(cuts) - 1) // 2].name, head=TUNED)
 
 
-def _rival(name: str, run: Run, alone: Run) -> Baseline:
+def _baseline(name: str, run: Run, head_only: Run) -> Baseline:
     split = run.evaluated_split
     score, facts = run.scores[split], run.manifest.get("transfer", {})
-    mine, other = (
+    correct, other = (
         p.predicted == p.truth
-        for p in (run.predictions(split), alone.predictions(split))
+        for p in (run.predictions(split), head_only.predictions(split))
     )
-    chance = mcnemar(int((mine & ~other).sum()), int((other & ~mine).sum()))
+    p = mcnemar(int((correct & ~other).sum()), int((other & ~correct).sum()))
     return Baseline(
         name=name,
         path=str(run.path),
@@ -113,7 +115,7 @@ def _rival(name: str, run: Run, alone: Run) -> Baseline:
         interval=tuple(score["interval"]),
         count=score["count"],
         seconds=run.manifest["seconds"],
-        planning=facts.get("plan", {}).get("seconds", 0.0),
-        kept=facts.get("plan", facts).get("kept", 0),
-        p=None if name == ALONE else chance,
+        plan_seconds=facts.get("plan", {}).get("seconds", 0.0),
+        cached=facts.get("plan", facts).get("cached", 0),
+        p=None if name == HEAD_ONLY else p,
     )

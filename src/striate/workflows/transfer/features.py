@@ -1,4 +1,4 @@
-"""The one pass: every image, and every view asked for, once through the body."""
+"""Features of the frozen backbone: computed once per image, then cached."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.finetune.cut_points import CutPoints
-from striate.finetune.freeze import Frozen
-from striate.finetune.split_model import Cut, probe
+from striate.finetune.freeze import FrozenLayers
+from striate.finetune.split_model import CutPoint, probe_batch
 from striate.run.recipe import Recipe
 
-Body = Cut | CutPoints
-Inputs = Callable[[Tensor], Tensor]  # places in a batch → what the network takes
-BATCH = 32  # images at a time; more gain nothing on a processor
+FeatureSource = CutPoint | CutPoints
+Inputs = Callable[[Tensor], Tensor]  # positions in a batch → inputs of the model
+BATCH = 32  # images at a time; larger batches are not faster on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
-class Featured:
-    """What the body made of all images.
+class BackboneFeatures:
+    """Features of all images.
 
     Args:
-        rows: By part, of the images as they are.
-        views: Of the training split, changed in so many ways.
-        keys: By part, each image's hash.
-        computed: Rows that were computed now; the others were there.
-        seconds: That took.
-        passing: Holds the rows where there is no cache.
+        rows: By split, of the images as they are.
+        views: Of the augmented copies of the training split, one element per copy.
+        keys: By split, each image's hash.
+        computed: Rows that were computed now; the others were in the cache.
+        seconds: Duration of the computation.
+        temporary: Folder of the rows where there is no cache.
     """
 
     rows: Mapping[str, FeatureRows] = field(repr=False)
@@ -54,52 +54,56 @@ class Featured:
     keys: Mapping[str, tuple[str, ...]] = field(repr=False)
     computed: int
     seconds: float
-    passing: TemporaryFolder | None = field(default=None, repr=False)
+    temporary: TemporaryFolder | None = field(default=None, repr=False)
 
     @property
     def width(self) -> int:
-        """Return the numbers of a row."""
+        """Return the number of features per image."""
         return int(torch.Size(self.rows["train"].shape).numel())
 
     @property
     def count(self) -> int:
-        """Return how many rows there are."""
-        every = (*self.rows.values(), *self.views)
-        return sum(len(rows) for rows in every)
+        """Return the number of rows."""
+        return sum(len(rows) for rows in (*self.rows.values(), *self.views))
 
-    def columns(self, some: slice) -> Featured:
-        """Return the same with some of the numbers of each row."""
-        rows = {name: of.columns(some) for name, of in self.rows.items()}
+    @property
+    def cached(self) -> int:
+        """Return the number of rows that were in the cache."""
+        return self.count - self.computed
+
+    def columns(self, columns: slice) -> BackboneFeatures:
+        """Return the same rows with some of their columns."""
+        rows = {split: rows.columns(columns) for split, rows in self.rows.items()}
         return replace(self, rows=rows)
 
 
-def featured(
+def compute_features(
     model: nn.Module,
-    cut: Body,
-    frozen: Frozen,
+    cut: FeatureSource,
+    frozen: FrozenLayers,
     data: ImageData,
     recipe: Recipe,
     views: int = 0,
     tick: Tick | None = None,
     splits: Collection[str] | None = None,
-) -> Featured:
-    """Run what is frozen over every image, but for those whose features are kept.
+) -> BackboneFeatures:
+    """Run the frozen backbone over every image whose features are not cached.
 
     Args:
-        model: Where it computes.
-        cut: How far it runs.
-        frozen: What of it does not change: the key of what is kept.
+        model: On its device.
+        cut: Where the backbone ends.
+        frozen: The backbone's frozen layers: part of the key of the cache.
         data: The images.
-        recipe: Says how views are changed, and where the cache is.
-        views: Of each training image, besides the image itself.
-        tick: Told (done, all).
-        splits: Whose images; all of them where not given.
+        recipe: With the augmentation of views, and the cache folder.
+        views: Augmented copies of each training image, besides the image itself.
+        tick: Called with (done, all).
+        splits: Splits to compute; all of them where not given.
 
     Raises:
-        SettingError: Views are asked for, and nothing is to be changed.
-        StorageError: The disk refused.
+        SettingError: Views are requested without any augmentation.
+        StorageError: A file could not be written.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     _check_views(recipe, views)
     if splits is not None:
         some = {name: data.subsets[name] for name in data.subsets if name in splits}
@@ -108,21 +112,22 @@ def featured(
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(devices.flush_denormals())
-        body = _Body(model, cut, data, recipe)
-        root, passing = _place(recipe, data, body, views)
-        store = FeatureStore(root, body.facts(frozen), body.shape)
-        work = _Pass(body, store, data, recipe, tick, views)
-        keys = {name: work.plain(name) for name in data.subsets}
-        seen = [work.view(number, keys["train"]) for number in range(1, views + 1)]
-        rows = {name: store.rows(of) for name, of in keys.items()}
-        changed = tuple(store.rows(of) for of in seen)
-    return Featured(
+        backbone = _Backbone(model, cut, data, recipe)
+        root, temporary = _cache_root(recipe, data, backbone, views)
+        store = FeatureStore(root, backbone.cache_facts(frozen), backbone.shape)
+        work = _ForwardPass(backbone, store, data, recipe, tick, views)
+        keys = {split: work.images(split) for split in data.subsets}
+        numbers = range(1, views + 1)
+        view_keys = [work.view(number, keys["train"]) for number in numbers]
+        rows = {split: store.rows(of) for split, of in keys.items()}
+        view_rows = tuple(store.rows(of) for of in view_keys)
+    return BackboneFeatures(
         rows=rows,
-        views=changed,
+        views=view_rows,
         keys=keys,
         computed=work.computed,
-        seconds=time.perf_counter() - began,
-        passing=passing,
+        seconds=time.perf_counter() - start,
+        temporary=temporary,
     )
 
 
@@ -130,105 +135,109 @@ def _check_views(recipe: Recipe, views: int) -> None:
     if not views:
         return
     if not recipe.augmentation.is_active:
-        fix = "say what may change: --augment six, or --flip sides"
-        raise SettingError("views would all be alike", where="--views", fix=fix)
+        fix = "choose an augmentation: --augment six, or --flip sides"
+        what = "views without augmentation would all be equal"
+        raise SettingError(what, where="--views", fix=fix)
     if recipe.augmentation.mixes_images:
         fix = "leave --mixup and --cutmix out"
         what = "a view is of one image, and these mix two"
         raise SettingError(what, where="--views", fix=fix)
 
 
-class _Body:
-    """The part of a network that runs once."""
+class _Backbone:
+    """The frozen part of a model, as a function from inputs to features."""
 
     def __init__(
-        self, model: nn.Module, cut: Body, data: ImageData, recipe: Recipe
+        self, model: nn.Module, cut: FeatureSource, data: ImageData, recipe: Recipe
     ) -> None:
         self.device = devices.select_device(recipe.device)
         self.preprocess = data.preprocess
         self._model, self._cut = model, cut
-        x = probe((data.in_chans, *data.image_size))
-        self._answer = self(x.to(self.device))
-        self.shape = tuple(self._answer.shape[1:])
-        self.weight = self._answer[0].numel() * 4
+        x = probe_batch((data.in_chans, *data.image_size))
+        self._output = self(x.to(self.device))
+        self.shape = tuple(self._output.shape[1:])
+        self.row_bytes = self._output[0].numel() * 4
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the features of a batch as the network takes it."""
+        """Return the features of a normalized batch."""
         x = x.contiguous(memory_format=torch.channels_last)
         return self._cut.features(self._model, x).float().cpu()
 
-    def facts(self, frozen: Frozen) -> dict[str, object]:
-        """Return everything that features depend on but the image."""
-        # Equal weights in other code answer otherwise: a probe tells.
-        said = hashlib.sha256(self._answer.contiguous().numpy().tobytes())
+    def cache_facts(self, frozen: FrozenLayers) -> dict[str, object]:
+        """Return everything that features depend on, apart from the image."""
+        # Equal weights in other code give another output: it is part of the key.
+        output = hashlib.sha256(self._output.contiguous().numpy().tobytes())
         return {
             "weights": frozen.sha256,
             "layers": list(frozen.layers),
             "network": hashlib.sha256(str(self._model).encode()).hexdigest(),
             "cut": self._cut.name,
-            "probe": said.hexdigest(),
+            "probe": output.hexdigest(),
             "preprocess": self.preprocess.as_dict(),
             "striate": version("striate"),
         }
 
 
-def _place(
-    recipe: Recipe, data: ImageData, body: _Body, views: int
-) -> tuple[Path, TemporaryFolder | None]:
-    """Return where rows are kept: among the packs, or while this program runs."""
+def _row_count(data: ImageData, views: int) -> int:
     count = sum(len(subset) for subset in data.subsets.values())
-    size = body.weight * (count + views * len(data.subset("train")))
+    return count + views * len(data.subset("train"))
+
+
+def _cache_root(
+    recipe: Recipe, data: ImageData, backbone: _Backbone, views: int
+) -> tuple[Path, TemporaryFolder | None]:
+    """Return the folder of the rows: in the cache, or a temporary one."""
+    size = backbone.row_bytes * _row_count(data, views)
     cache = open_cache(recipe.cache, recipe.cache_gb)
     if cache is None or not cache.fits(size):
-        passing = TemporaryFolder()
-        return passing.path, passing
+        temporary = TemporaryFolder()
+        return temporary.path, temporary
     cache.make_room(size)
     return cache.packs, None
 
 
-class _Pass:
-    """Goes over images, computes what is not kept, and counts."""
+class _ForwardPass:
+    """Goes through the images, computes features that are not cached, and counts."""
 
     def __init__(
         self,
-        body: _Body,
+        backbone: _Backbone,
         store: FeatureStore,
         data: ImageData,
         recipe: Recipe,
         tick: Tick | None,
         views: int,
     ) -> None:
-        self._body, self._store = body, store
+        self._backbone, self._store = backbone, store
         self._data, self._recipe, self._tick = data, recipe, tick
-        self._all = sum(len(subset) for subset in data.subsets.values())
-        self._all += views * len(data.subset("train"))
-        self._done = 0
+        self._total = _row_count(data, views)
+        self._finished = 0
         self.computed = 0
 
-    def plain(self, name: str) -> tuple[str, ...]:
-        """Go over a part as it is; return each image's hash."""
-        subset = self._data.subset(name)
-        found: list[str] = []
+    def images(self, split: str) -> tuple[str, ...]:
+        """Compute the images of a split as they are; return each image's hash."""
+        subset = self._data.subset(split)
+        hashes: list[str] = []
         order = torch.split(torch.arange(len(subset)), BATCH)
         for batch in batch_pixels(subset.pixels, order):
             keys = [content_hash(image.numpy()) for image in batch.pixels]
             self._add(keys, partial(self._normalized, batch.pixels))
-            found += keys
-        return tuple(found)
+            hashes += keys
+        return tuple(hashes)
 
     def _normalized(self, pixels: Tensor, index: Tensor) -> Tensor:
-        return normalize(pixels[index], self._body.preprocess)
+        return normalize(pixels[index], self._backbone.preprocess)
 
-    def view(self, number: int, contents: Sequence[str]) -> tuple[str, ...]:
-        """Go over the training split, every image changed; return the views' names."""
+    def view(self, number: int, hashes: Sequence[str]) -> tuple[str, ...]:
+        """Compute an augmented copy of the training split; return the copies' keys."""
         recipe, subset = self._recipe, self._data.subset("train")
-        keys = list(_view_keys(recipe, number, contents))
+        keys = list(_view_keys(recipe, number, hashes))
         if all(key in self._store for key in keys):
-            self._note(len(keys))
+            self._advance(len(keys))
             return tuple(keys)
         batches = Batches(
             subset=subset,
-            preprocess=self._body.preprocess,
+            preprocess=self._backbone.preprocess,
             batch_size=BATCH,
             shuffle=False,
             augment=recipe.augmentation,
@@ -240,26 +249,26 @@ class _Pass:
         return tuple(keys)
 
     def _add(self, keys: Sequence[str], inputs: Inputs) -> None:
-        """Compute the features that are not kept; copies within a batch once."""
+        """Compute the features that are not cached; copies within a batch once."""
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         new = [i for key, i in first.items() if key not in self._store]
         if new:
             x = inputs(torch.tensor(sorted(new)))
-            rows = self._body(x.to(self._body.device))
+            rows = self._backbone(x.to(self._backbone.device))
             self._store.add([keys[i] for i in sorted(new)], rows)
             self.computed += len(new)
-        self._note(len(keys))
+        self._advance(len(keys))
 
-    def _note(self, count: int) -> None:
-        self._done += count
+    def _advance(self, count: int) -> None:
+        self._finished += count
         if self._tick is not None:
-            self._tick(self._done, self._all)
+            self._tick(self._finished, self._total)
 
 
-def _view_keys(recipe: Recipe, number: int, contents: Sequence[str]) -> Iterator[str]:
-    """Yield what a view is of: an image, the change, and the place it is drawn for."""
-    change = [asdict(recipe.augmentation), recipe.seed, number]
-    text = json.dumps(change, sort_keys=True, default=str).encode()
+def _view_keys(recipe: Recipe, number: int, hashes: Sequence[str]) -> Iterator[str]:
+    """Yield the key of each view: image, augmentation, and position in the split."""
+    augmentation = [asdict(recipe.augmentation), recipe.seed, number]
+    text = json.dumps(augmentation, sort_keys=True, default=str).encode()
     name = hashlib.blake2b(text, digest_size=8).hexdigest()
-    for place, content in enumerate(contents):
-        yield f"{content}-{name}-{place}"
+    for position, content in enumerate(hashes):
+        yield f"{content}-{name}-{position}"

@@ -1,4 +1,4 @@
-"""Heads that learn from features: logistic regression, or a tail by the usual loop."""
+"""Heads on backbone features: logistic regression, or the head trained by the loop."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.loop import Epochs, fit
 from striate.engine.loss import cross_entropy_loss
 from striate.engine.rng import preserve_rng_state
-from striate.finetune.logistic import Cost, Fitted, logistic
+from striate.finetune.batch_norm import adapt_batch_norm
+from striate.finetune.discriminative_lr import TrainableStages
+from striate.finetune.logistic import LogisticFit, LossFunction, fit_logistic
 from striate.finetune.split_model import cut_at
-from striate.finetune.unfreezing import Depth, Thaw, adapt_statistics
-from striate.run.builders import batches_of, cost_of_classes, optimizer_of, plan_of
-from striate.run.progress import Display
+from striate.finetune.unfreezing import GradualUnfreezing
+from striate.run.builders import (
+    class_weighting,
+    recipe_fit_config,
+    recipe_optimizer,
+    split_batches,
+)
+from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
-from striate.run.run import EVALUATION_BATCH, judged_at_once
+from striate.run.run import MAX_EVALUATION_BATCH, evaluation_batch_size
 from striate.run.transfer_plan import LOGISTIC, TUNED
-from striate.workflows.transfer.features import Featured
+from striate.workflows.transfer.features import BackboneFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +45,9 @@ class FeatureBatches:
     """Batches of features, in the order that batches of the images would have.
 
     Args:
-        batches: Of the images; only their order is asked for.
-        rows: The images' features, and those of their views: one an epoch, in turn.
-        device: Where they are wanted.
+        batches: Batches of the images; only their order is used.
+        rows: Features of the images, then those of each view: one per epoch, in turn.
+        device: Device of the batches.
     """
 
     batches: Batches
@@ -59,8 +66,8 @@ class FeatureBatches:
 
 
 @dataclass(frozen=True)
-class _AsOne:
-    """All epochs as a single one: nothing is judged until it ends."""
+class _SingleEpoch:
+    """All epochs as a single one, so that the head is evaluated only at the end."""
 
     batches: FeatureBatches
     epochs: int
@@ -74,217 +81,236 @@ class _AsOne:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadResult:
-    """What a head came to.
+    """History of a head, and its logistic regression.
 
     Args:
         history: Its epochs; logistic regression has one.
-        fitted: Its penalties, where it is logistic.
+        logistic: The fit and its penalties, if the head is logistic.
     """
 
     history: list[EpochResult]
-    fitted: Fitted | None = None
+    logistic: LogisticFit | None = None
 
 
 def fit_head(
-    tail: nn.Sequential,
+    head: nn.Sequential,
     kind: str,
-    found: Featured,
+    features: BackboneFeatures,
     data: ImageData,
     recipe: Recipe,
     quiet: bool = True,
-    depth: Depth | None = None,
-    best: bool = True,
+    stages: TrainableStages | None = None,
+    keep_best: bool = True,
 ) -> HeadResult:
-    """Let a network's tail learn from features, in place.
+    """Fit the head of a split model to features, in place.
 
     Args:
-        tail: What lies behind the cut.
-        kind: Of `HEADS`.
-        found: The features.
+        head: The layers behind the cut point.
+        kind: One of `HEADS`.
+        features: The backbone's features.
         data: Their images.
-        recipe: How to learn.
+        recipe: Settings of the training.
         quiet: Show no progress.
-        depth: How its stages differ; all alike where not given.
-        best: Keep the weights of the epoch that validation likes best. If not, the last
-            epoch's are kept, and only these are judged.
+        stages: Learning rates and unfreezing by stage; equal rates where not given.
+        keep_best: Keep the weights of the epoch with the best validation accuracy. If
+            not, those of the last epoch are kept, and only these are evaluated.
 
     Raises:
-        SettingError: The tail is not of that kind.
+        SettingError: The head is not of that kind.
     """
     if kind == LOGISTIC:
-        return _logistic(tail, found, data, recipe)
+        return _fit_logistic_head(head, features, data, recipe)
     if kind == TUNED:
-        _begin(tail, found, data, recipe)
-    return _trained(tail, found, data, recipe, quiet, depth, best)
+        _fit_classifier_first(head, features, data, recipe)
+    return _train(head, features, data, recipe, quiet, stages, keep_best)
 
 
-def batches(
-    split: str, found: Featured, data: ImageData, recipe: Recipe
+def feature_batches(
+    split: str, features: BackboneFeatures, data: ImageData, recipe: Recipe
 ) -> FeatureBatches:
-    """Return a part's features in batches; to learn from, with their views."""
+    """Return the features of a split in batches; for training, with their views."""
     device = devices.select_device(recipe.device)
-    of = batches_of(split, data, recipe, device)
-    views = found.views if split == "train" else ()
-    rows = (found.rows[split], *views)
-    return FeatureBatches(batches=of, rows=rows, device=device)
+    batches = split_batches(split, data, recipe, device)
+    views = features.views if split == "train" else ()
+    rows = (features.rows[split], *views)
+    return FeatureBatches(batches=batches, rows=rows, device=device)
 
 
-def answers(
-    tail: nn.Module, split: str, found: Featured, data: ImageData, recipe: Recipe
+def evaluate_head(
+    head: nn.Module,
+    split: str,
+    features: BackboneFeatures,
+    data: ImageData,
+    recipe: Recipe,
 ) -> Outputs:
-    """Return what the network says of a part's images, in their order."""
+    """Return the model's outputs for the images of a split, in their order."""
     device = devices.select_device(recipe.device)
-    rows = found.rows[split]
-    order = torch.split(torch.arange(len(rows)), judged_at_once(*data.image_size))
+    rows = features.rows[split]
+    order = torch.split(
+        torch.arange(len(rows)), evaluation_batch_size(*data.image_size)
+    )
     labels = data.subset(split).labels
     pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
-    return evaluate(tail, pairs)
+    return evaluate(head, pairs)
 
 
-def dense_of(tail: nn.Sequential) -> nn.Linear:
-    """Return the dense layer of a tail that is nothing else, dropout aside.
+def linear_layer_of(head: nn.Sequential) -> nn.Linear:
+    """Return the linear layer of a head that has no other layer but dropout.
 
     Raises:
-        SettingError: It is more than that.
+        SettingError: It has other layers.
     """
-    held = [m for m in tail.modules() if not any(m.children())]
-    held = [m for m in held if not isinstance(m, _DropoutNd | nn.Identity)]
-    if len(held) != 1 or not isinstance(held[0], nn.Linear):
-        what = f"behind the cut stand {len(held)} layers, not one dense layer"
-        fix = "leave --cut out, or train what is behind it: --head trained"
+    layers = [m for m in head.modules() if not any(m.children())]
+    layers = [m for m in layers if not isinstance(m, _DropoutNd | nn.Identity)]
+    if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
+        what = f"behind the cut point are {len(layers)} layers, not one linear layer"
+        fix = "leave --cut out, or train these layers: --head trained"
         raise SettingError(what, where="--head logistic", fix=fix)
-    return held[0]
+    return layers[0]
 
 
-def _logistic(
-    tail: nn.Sequential, found: Featured, data: ImageData, recipe: Recipe
+def _fit_logistic_head(
+    head: nn.Sequential, features: BackboneFeatures, data: ImageData, recipe: Recipe
 ) -> HeadResult:
-    dense = dense_of(tail)
-    each = (found.rows["train"], *found.views)
-    x = torch.cat([rows.load() for rows in each])
-    fitted = _put_logistic(dense, x, found, data, recipe)
-    learned, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
-    done = EpochResult(
+    linear = linear_layer_of(head)
+    x = torch.cat([r.load() for r in (features.rows["train"], *features.views)])
+    fitted = _fit_linear(linear, x, features, data, recipe)
+    train, val = (
+        evaluate_head(head, split, features, data, recipe) for split in ("train", "val")
+    )
+    epoch = EpochResult(
         epoch=0,
-        train_loss=learned.loss,
-        val_loss=held.loss,
-        val_accuracy=held.accuracy,
-        val_balanced_accuracy=held.balanced_accuracy,
+        train_loss=train.loss,
+        val_loss=val.loss,
+        val_accuracy=val.accuracy,
+        val_balanced_accuracy=val.balanced_accuracy,
         lr=0.0,
         best=True,
     )
-    return HeadResult(history=[done], fitted=fitted)
+    return HeadResult(history=[epoch], logistic=fitted)
 
 
-def _put_logistic(
-    dense: nn.Linear, x: Tensor, found: Featured, data: ImageData, recipe: Recipe
-) -> Fitted:
-    """Fit a dense layer to features of the training split, and of views behind them."""
+def _fit_linear(
+    linear: nn.Linear,
+    x: Tensor,
+    features: BackboneFeatures,
+    data: ImageData,
+    recipe: Recipe,
+) -> LogisticFit:
+    """Fit a linear layer to features of the training split, followed by its views."""
     subset = data.subset("train")
-    times = len(x) // len(subset)
-    fitted = logistic(
+    copies = len(x) // len(subset)
+    fitted = fit_logistic(
         x,
-        subset.labels.repeat(times),
+        subset.labels.repeat(copies),
         data.num_classes,
-        groups=groups_of(data, found) * times,
-        judged=torch.arange(len(x)) < len(subset),
-        cost=class_cost(data, recipe),
+        groups=image_groups(data, features) * copies,
+        eval_mask=torch.arange(len(x)) < len(subset),
+        loss=logistic_loss(data, recipe),
         seed=recipe.seed,
     )
     with torch.no_grad():
-        dense.weight.copy_(fitted.weight)
-        if dense.bias is not None:
-            dense.bias.copy_(fitted.bias)
+        linear.weight.copy_(fitted.weight)
+        if linear.bias is not None:
+            linear.bias.copy_(fitted.bias)
     return fitted
 
 
-def _begin(
-    tail: nn.Sequential, found: Featured, data: ImageData, recipe: Recipe
+def _fit_classifier_first(
+    head: nn.Sequential, features: BackboneFeatures, data: ImageData, recipe: Recipe
 ) -> None:
-    """Fit the head first, so that what is below does not follow one drawn at random.
+    """Fit the last layer first, so that a random one does not distort those below.
 
-    Kumar et al. 2022, "Fine-tuning can distort pretrained features": the linear probe
-    first, then all.
+    Kumar et al. 2022, "Fine-tuning can distort pretrained features": linear probing
+    first, then fine-tuning of all layers.
     """
     device = devices.select_device(recipe.device)
-    rows = found.rows["train"]
-    even = ceil(len(rows) / EVALUATION_BATCH)  # each batch's statistics count alike
-    order = torch.arange(len(rows)).tensor_split(even)
-    adapt_statistics(tail, (rows[i].to(device) for i in order))
+    rows = features.rows["train"]
+    equal = ceil(len(rows) / MAX_EVALUATION_BATCH)  # equal batches have equal weights
+    order = torch.arange(len(rows)).tensor_split(equal)
+    adapt_batch_norm(head, (rows[i].to(device) for i in order))
     some = rows[torch.arange(min(2, len(rows)))].to(device)
-    inner = cut_at(tail, some)
-    with evaluation_mode(tail), torch.inference_mode():
-        below = [inner.features(tail, rows[i].to(device)).cpu() for i in order]
-    _put_logistic(dense_of(inner.tail), torch.cat(below), found, data, recipe)
+    inner = cut_at(head, some)
+    with evaluation_mode(head), torch.inference_mode():
+        x = [inner.features(head, rows[i].to(device)).cpu() for i in order]
+    _fit_linear(linear_layer_of(inner.head), torch.cat(x), features, data, recipe)
 
 
-def class_cost(data: ImageData, recipe: Recipe) -> Cost:
-    """Return what logits cost a logistic head, uneven classes made up for.
+def logistic_loss(data: ImageData, recipe: Recipe) -> LossFunction:
+    """Return the loss of logistic regression, with the recipe's class weights.
 
-    It is shown every image at once, and none oftener than others: where rare classes
-    are to be sampled oftener, their images count more, which is the same on average.
+    All images are used at once, none more often than others. Where rare classes are to
+    be sampled more often, their images get larger weights, which is equal on average.
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")
-    return cross_entropy_loss(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
+    return cross_entropy_loss(0.0, class_weighting(data, recipe, torch.device("cpu")))
 
 
-def groups_of(data: ImageData, found: Featured) -> list[str]:
-    """Return what must not be parted: an image's group, else the image itself."""
+def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
+    """Return the group of each training image; without one, the image's own hash."""
     rows = {row.path: row for row in data.rows if row.split == "train"}
     names = data.subset("train").paths
     groups = [rows[name].group if name in rows else "" for name in names]
-    contents = found.keys["train"]
-    return [f"g {g}" if g else c for g, c in zip(groups, contents, strict=True)]
+    hashes = features.keys["train"]
+    return [f"g {g}" if g else h for g, h in zip(groups, hashes, strict=True)]
 
 
-class _Best:
-    """Keeps the weights of the best epoch."""
+class _BestWeights:
+    """Callback that keeps a copy of the weights of the best epoch."""
 
-    def __init__(self, tail: nn.Module) -> None:
-        self._tail = tail
-        self.state = _copy(tail)
+    def __init__(self, head: nn.Module) -> None:
+        self._head = head
+        self.state = _copy(head)
 
-    def on_step_end(self, done: StepResult) -> None:
-        """Nothing is judged after a step."""
+    def on_step_end(self, step: StepResult) -> None:
+        """Do nothing: only epochs are evaluated."""
 
-    def on_epoch_end(self, done: EpochResult) -> None:
-        """Keep them if there were none better."""
-        if done.best:
-            self.state = _copy(self._tail)
-
-
-def _copy(tail: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in tail.state_dict().items()}
+    def on_epoch_end(self, epoch: EpochResult) -> None:
+        """Copy the weights if the epoch is the best so far."""
+        if epoch.best:
+            self.state = _copy(self._head)
 
 
-def _trained(
-    tail: nn.Sequential,
-    found: Featured,
+def _copy(head: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in head.state_dict().items()}
+
+
+def _train(
+    head: nn.Sequential,
+    features: BackboneFeatures,
     data: ImageData,
     recipe: Recipe,
     quiet: bool,
-    depth: Depth | None,
-    best: bool,
+    stages: TrainableStages | None,
+    keep_best: bool,
 ) -> HeadResult:
-    device = devices.select_device(recipe.device)
-    plan = plan_of(data, recipe, device)
-    train, val = (batches(split, found, data, recipe) for split in ("train", "val"))
+    config = recipe_fit_config(data, recipe, devices.select_device(recipe.device))
+    train, val = (
+        feature_batches(split, features, data, recipe) for split in ("train", "val")
+    )
     epochs: Epochs = train
-    if not best and not (depth and depth.tuning.unfreeze):  # stages thaw after epochs
-        epochs, plan = _AsOne(train, plan.epochs), replace(plan, epochs=1)
-    kept = _Best(tail)
+    unfreezes = stages is not None and stages.config.unfreeze > 0  # after epochs
+    if not keep_best and not unfreezes:
+        epochs = _SingleEpoch(train, config.epochs)
+        config = replace(config, epochs=1)
+    best = _BestWeights(head)
     with (
         preserve_rng_state(),
         devices.flush_denormals(),
-        Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
+        ProgressCallback(
+            config.epochs, train.batches, quiet, config.balanced
+        ) as display,
     ):
-        whole, scales = (depth.model, depth.scales()) if depth else (tail, None)
-        optimizer = optimizer_of(whole, recipe, scales)  # Muon asks what is inside
-        thaw = [Thaw(depth)] if depth else []
-        history = fit(tail, optimizer, epochs, val, plan, (kept, *thaw, display))
-        for one in thaw:
-            one.end()
-    if best:
-        tail.load_state_dict(kept.state)
+        model, scales = (stages.model, stages.lr_scales()) if stages else (head, None)
+        optimizer = recipe_optimizer(
+            model, recipe, scales
+        )  # Muon needs the whole model
+        unfreezing = [GradualUnfreezing(stages)] if stages else []
+        callbacks: tuple[Callback, ...] = (best, *unfreezing, display)
+        history = fit(head, optimizer, epochs, val, config, callbacks)
+        for callback in unfreezing:
+            callback.end()
+    if keep_best:
+        head.load_state_dict(best.state)
     return HeadResult(history=history)

@@ -1,4 +1,4 @@
-"""What a user asks of `striate transfer`, and the two halves that it comes to."""
+"""Options of `striate transfer`, and the model split and frozen as they say."""
 
 from __future__ import annotations
 
@@ -10,43 +10,42 @@ from striate.core import device as devices
 from striate.core.errors import SettingError
 from striate.core.registry import unknown_name_error
 from striate.data.image_data import ImageData
-from striate.finetune.cut_points import Stage, stages
-from striate.finetune.freeze import Frozen, freeze, frozen, hold_statistics
-from striate.finetune.split_model import BEFORE, Cut, cut_at, probe
-from striate.finetune.unfreezing import (
-    ADAPTING,
-    FROZEN,
-    Depth,
-    Tuning,
-    decay_for,
-    learning,
+from striate.finetune.batch_norm import ADAPTING, FROZEN, freeze_batch_norm_stats
+from striate.finetune.cut_points import Stage, find_stages
+from striate.finetune.discriminative_lr import (
+    FineTuneConfig,
+    TrainableStages,
+    default_lr_decay,
+    stages_behind,
 )
+from striate.finetune.freeze import FrozenLayers, freeze, frozen_layers
+from striate.finetune.split_model import BEFORE, CutPoint, cut_at, probe_batch
 from striate.models.head import last_dense
 from striate.run.recipe import AUTO, Recipe
 from striate.run.transfer_plan import HEADS, LOGISTIC, TRAINED, TUNED
-from striate.workflows.transfer.heads import dense_of
+from striate.workflows.transfer.heads import linear_layer_of
 
-# Largest rates of what was trained before: far below those of networks from scratch.
+# Default learning rates of pretrained layers: far below those of training from scratch.
 TUNED_LR = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 1e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """What is to be reused, and how the rest learns.
+    """What to reuse of a pretrained model, and how to train the rest.
 
     Args:
-        cut: The last layer that stays as it is; by default all but the head. `auto`
-            lets a plan choose it, and all that is not given here.
-        head: `logistic`; `trained` by the recipe's optimizer; `tuned`: first the one,
-            then the other. Logistic where neither it nor a plan says.
-        views: Changed views of each training image to learn from too.
-        lr_decay: Factor on the rate from stage to stage, going down from the head.
-        unfreeze: Epochs until the next stage below learns too; 0 for all at once.
-        batch_norm: Behind the cut: `adapting`, or `frozen`.
+        cut: The last frozen layer; by default all but the classifier is frozen. `auto`
+            lets a plan choose it, with all that is not given here.
+        head: `logistic`: logistic regression; `trained`: with the recipe's optimizer;
+            `tuned`: first the one, then the other. By default logistic, or planned.
+        views: Augmented copies of each training image to train on as well.
+        lr_decay: Factor on the learning rate from stage to stage below the classifier.
+        unfreeze: Epochs until the next stage below is unfrozen; 0 for all at once.
+        batch_norm: Behind the cut point: `adapting`, or `frozen`.
 
     Raises:
-        UnknownNameError: No head or mode is called so.
-        SettingError: A value is out of range, or would do nothing.
+        UnknownNameError: There is no such head or mode.
+        SettingError: A value is out of range, or has no effect.
     """
 
     cut: str | None = None
@@ -62,40 +61,40 @@ class TransferOptions:
         if self.views < 0:
             what = f"views must be at least 0, got {self.views}"
             raise SettingError(what, where="--views")
-        _ = self.tuning(1)
-        if self.planned and self.head == TRAINED:
-            what = "a plan chooses between a logistic head and one that is tuned"
-            raise SettingError(what, where="--head", fix="leave it out, or name a cut")
-        if self.kind == LOGISTIC and not (self.planned and self.head is None):
-            self._check_vain()
+        _ = self.fine_tune_config(1)
+        if self.is_planned and self.head == TRAINED:
+            what = "--cut auto chooses between a logistic head and a tuned head"
+            fix = "leave --head out, or name a layer with --cut"
+            raise SettingError(what, where="--head", fix=fix)
+        if self.head_kind == LOGISTIC and not (self.is_planned and self.head is None):
+            self._check_no_stage_options()
 
-    def _check_vain(self) -> None:
-        """Refuse what a logistic head has no use for."""
-        asked = {
+    def _check_no_stage_options(self) -> None:
+        """Refuse options that have no effect on a logistic head."""
+        requested = {
             "--lr-decay": self.lr_decay is not None,
             "--unfreeze": self.unfreeze > 0,
             "--batch-norm": self.batch_norm is not None,
         }
-        for flag, given in asked.items():
-            if given:
-                what = "logistic regression has no stages that could differ"
-                fix = "--head tuned or --head trained has, with --cut LAYER"
-                raise SettingError(what, where=flag, fix=fix)
+        for flag in (flag for flag, is_set in requested.items() if is_set):
+            what = "a logistic head is a single layer without stages"
+            fix = "use --head tuned or --head trained, with --cut LAYER"
+            raise SettingError(what, where=flag, fix=fix)
 
     @property
-    def planned(self) -> bool:
-        """Say whether a plan chooses."""
+    def is_planned(self) -> bool:
+        """Return whether a plan chooses the cut point: `--cut auto`."""
         return self.cut == AUTO
 
     @property
-    def kind(self) -> str:
-        """Return the head's name."""
+    def head_kind(self) -> str:
+        """Return the kind of head, `logistic` by default."""
         return self.head or LOGISTIC
 
-    def tuning(self, count: int) -> Tuning:
-        """Return how so many stages are to differ."""
-        usual = decay_for(count) if self.kind == TUNED else 1.0
-        return Tuning(
+    def fine_tune_config(self, stages: int) -> FineTuneConfig:
+        """Return how so many stages are trained."""
+        usual = default_lr_decay(stages) if self.head_kind == TUNED else 1.0
+        return FineTuneConfig(
             lr_decay=usual if self.lr_decay is None else self.lr_decay,
             unfreeze=self.unfreeze,
             batch_norm=self.batch_norm or ADAPTING,
@@ -104,88 +103,91 @@ class TransferOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitModel:
-    """A network that is cut: what runs once, and what learns.
+    """A model split into a frozen backbone, which runs once, and a trainable head.
 
     Args:
-        cut: Where.
-        body: What is frozen below it, by which features are kept.
-        frozen: All that is frozen, which must be the same at the end.
-        depth: What learns.
+        cut: The cut point.
+        backbone: The frozen layers before it, which identify cached features.
+        frozen: All frozen layers; they must be the same at the end.
+        stages: The stages that are trained.
     """
 
-    cut: Cut
-    body: Frozen
-    frozen: Frozen
-    depth: Depth = field(repr=False)
+    cut: CutPoint
+    backbone: FrozenLayers
+    frozen: FrozenLayers
+    stages: TrainableStages = field(repr=False)
 
 
-def halve(
-    model: nn.Module, data: ImageData, recipe: Recipe, wanted: TransferOptions
+def split_model(
+    model: nn.Module, data: ImageData, recipe: Recipe, options: TransferOptions
 ) -> tuple[SplitModel, Recipe]:
-    """Cut a network and freeze, in place, all that does not learn.
+    """Split a model and freeze, in place, all that is not trained.
 
     Returns:
-        The halves, and the recipe that says what is frozen.
+        The split model, and the recipe with the frozen layers in it.
 
     Raises:
-        SettingError: It cannot be cut there, or nothing is left to learn.
+        SettingError: It cannot be split there, or no layer is left to train.
     """
     device = devices.select_device(recipe.device)
-    x = probe((data.in_chans, *data.image_size)).to(device)
-    name = wanted.cut
+    x = probe_batch((data.in_chans, *data.image_size)).to(device)
+    name = options.cut
     if name is None and recipe.head_hidden:  # its first layer is new, too
         name = BEFORE + str(last_dense(model)).rpartition(".")[0]
     cut = cut_at(model, x, name)
-    if wanted.kind == LOGISTIC:
-        dense_of(cut.tail)
-    kept = recipe.freeze or ()
-    held = (*cut.body, *kept)
-    parts = learning(model, stages(model, x), cut)
-    body = freeze(model, held)
-    if wanted.kind == TUNED:
-        _check_head_learns(model, parts[-1])
-    parts = tuple(part for part in parts if _learns(model, part))
-    tuning = wanted.tuning(len(parts))
-    if tuning.batch_norm == FROZEN:
-        hold_statistics(cut.tail)
-    depth = Depth(model=model, stages=parts, tuning=tuning, kept=kept)
-    halves = SplitModel(cut=cut, body=body, frozen=frozen(model), depth=depth)
-    return halves, replace(recipe, freeze=held or None)
+    if options.head_kind == LOGISTIC:
+        linear_layer_of(cut.head)
+    user_frozen = recipe.freeze or ()
+    patterns = (*cut.backbone, *user_frozen)
+    stages = stages_behind(model, find_stages(model, x), cut)
+    backbone = freeze(model, patterns)
+    if options.head_kind == TUNED:
+        _check_classifier_trains(model, stages[-1])
+    stages = tuple(stage for stage in stages if _is_trainable(model, stage))
+    config = options.fine_tune_config(len(stages))
+    if config.batch_norm == FROZEN:
+        freeze_batch_norm_stats(cut.head)
+    trainable = TrainableStages(
+        model=model, stages=stages, config=config, always_frozen=user_frozen
+    )
+    frozen = frozen_layers(model)
+    split = SplitModel(cut=cut, backbone=backbone, frozen=frozen, stages=trainable)
+    return split, replace(recipe, freeze=patterns or None)
 
 
-def _learns(model: nn.Module, stage: Stage) -> bool:
+def _is_trainable(model: nn.Module, stage: Stage) -> bool:
     modules = dict(model.named_modules())
-    own = [modules[name].parameters(recurse=False) for name in stage.layers]
-    return any(parameter.requires_grad for mine in own for parameter in mine)
+    layers = [modules[name].parameters(recurse=False) for name in stage.layers]
+    return any(parameter.requires_grad for layer in layers for parameter in layer)
 
 
-def _check_head_learns(model: nn.Module, head: Stage) -> None:
+def _check_classifier_trains(model: nn.Module, classifier: Stage) -> None:
     modules = dict(model.named_modules())
-    for name in head.layers:
-        own = modules[name].parameters(recurse=False)
-        if not all(parameter.requires_grad for parameter in own):
-            what = f"'{name}' is frozen, and a tuned head begins by being fitted"
-            fix = "leave it out of --freeze, or take --head trained"
+    for name in classifier.layers:
+        parameters = modules[name].parameters(recurse=False)
+        if not all(parameter.requires_grad for parameter in parameters):
+            what = f"'{name}' is frozen, but a tuned head starts by fitting it"
+            fix = "leave it out of --freeze, or use --head trained"
             raise SettingError(what, where="--freeze", fix=fix)
 
 
-def headed(recipe: Recipe, wanted: TransferOptions) -> TransferOptions:
-    """Return what is wanted where the head is a small network, which is trained.
+def with_hidden_head(recipe: Recipe, options: TransferOptions) -> TransferOptions:
+    """Return the options for `--head-hidden`, whose head must be `trained`.
 
     Raises:
-        SettingError: It is asked for with a head of another kind.
+        SettingError: Another kind of head is requested.
     """
     if not recipe.head_hidden:
-        return wanted
-    if wanted.planned or wanted.kind == TUNED or wanted.head == LOGISTIC:
-        what = "a head with a hidden layer begins anew, and is trained"
+        return options
+    if options.is_planned or options.head in (TUNED, LOGISTIC):
+        what = "a head with a hidden layer starts from random weights"
         raise SettingError(what, where="--head-hidden", fix="use --head trained")
-    return replace(wanted, head=TRAINED)
+    return replace(options, head=TRAINED)
 
 
-def rated(recipe: Recipe, wanted: TransferOptions) -> Recipe:
-    """Return a recipe whose rate, where none is given, suits trained layers."""
-    tunes = wanted.kind == TUNED or (wanted.planned and wanted.head is None)
-    if recipe.lr is not None or not tunes:
+def with_default_lr(recipe: Recipe, options: TransferOptions) -> Recipe:
+    """Return the recipe; without a learning rate, with one for pretrained layers."""
+    planned = options.is_planned and options.head is None
+    if recipe.lr is not None or not (options.head_kind == TUNED or planned):
         return recipe
     return replace(recipe, lr=TUNED_LR[recipe.optimizer])

@@ -1,8 +1,8 @@
-"""Where to cut, what to let learn, how fast: found out on the training split alone.
+"""Transfer plan for `--cut auto`: which cut point, which head, which learning rates.
 
-One pass sees every cut. A linear head at each says what is known about these images
-there already. It does not say what could be learned; so ways are tried, and one of them
-is proposed.
+Only the training split is used. One pass gives the features at every cut point, and a
+linear probe at each shows how well they classify already. It does not show how well
+fine-tuning works. So a few candidates are trained on a part of the images.
 """
 
 from __future__ import annotations
@@ -16,25 +16,31 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.data.image_data import ImageData
-from striate.finetune.cut_points import ladder
+from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import freeze
-from striate.finetune.linear_probe import Probe, curve
-from striate.finetune.split_model import probe
+from striate.finetune.linear_probe import LinearProbe, probe_learning_curve
+from striate.finetune.split_model import probe_batch
 from striate.metrics.intervals import Z95
 from striate.report.format import percent
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan, TransferTrial
-from striate.workflows.transfer.features import featured
-from striate.workflows.transfer.heads import class_cost, groups_of
+from striate.workflows.transfer.features import compute_features
+from striate.workflows.transfer.heads import image_groups, logistic_loss
 from striate.workflows.transfer.options import TransferOptions
-from striate.workflows.transfer.search import Tell, Ways
-from striate.workflows.transfer.trials import Bench, dealt, some_of
+from striate.workflows.transfer.search import CandidateSearch, Tell
+from striate.workflows.transfer.trials import (
+    TrialRunner,
+    limit_training_images,
+    split_for_trials,
+)
 
 
-def way_of(trial: TransferTrial, asked: TransferOptions) -> TransferOptions:
-    """Return how to do with all images what a trial of a tuned head did."""
+def options_from_trial(
+    trial: TransferTrial, options: TransferOptions
+) -> TransferOptions:
+    """Return the options that repeat a trial of a tuned head with all images."""
     return replace(
-        asked,
+        options,
         cut=trial.cut,
         head=TUNED,
         lr_decay=trial.lr_decay,
@@ -42,110 +48,118 @@ def way_of(trial: TransferTrial, asked: TransferOptions) -> TransferOptions:
     )
 
 
-def propose(
+def plan_transfer(
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
-    asked: TransferOptions,
+    options: TransferOptions,
     tell: Tell,
 ) -> TransferPlan:
-    """Look at every cut, try the likely ways, and choose.
+    """Probe every cut point, try the most promising candidates, and propose one.
 
-    Validation and test images play no part in it.
+    Validation and test images are not used.
 
     Args:
-        model: Where it computes, with its weights; left as it was.
+        model: On its device, with its weights; left as it was.
         data: The images.
-        recipe: How heads learn.
-        asked: What the user wants; the rest is chosen.
-        tell: Gets a line when something is known.
+        recipe: Settings of the heads.
+        options: What the user has chosen; the rest is planned.
+        tell: Called with a line for each result.
 
     Raises:
-        StriateError: The network cannot be cut, the images cannot be parted, all that
-            was asked for diverges, or the disk refused.
+        StriateError: The model cannot be cut, the images cannot be divided, all
+            candidates of the requested kind diverge, or a file could not be written.
     """
-    began = time.perf_counter()
-    few = some_of(data, recipe.seed)
+    start = time.perf_counter()
+    few = limit_training_images(data, recipe.seed)
+    subset = few.subset("train")
     own = copy.deepcopy(model)
-    x = probe((data.in_chans, *data.image_size)).to(
-        devices.select_device(recipe.device)
-    )
-    cuts = ladder(own, x)
-    body = freeze(own, (*cuts.body, *(recipe.freeze or ())))
-    found = featured(own, cuts, body, few, recipe, splits=("train",))
-    passing = time.perf_counter() - began
-    tell(f"{len(few.subset('train')):,} images passed once, {passing:.0f} s")
-    labels, groups = few.subset("train").labels, groups_of(few, found)
-    bench = Bench(
+    x = probe_batch((data.in_chans, *data.image_size))
+    cuts = find_cut_points(own, x.to(devices.select_device(recipe.device)))
+    backbone = freeze(own, (*cuts.backbone, *(recipe.freeze or ())))
+    features = compute_features(own, cuts, backbone, few, recipe, splits=("train",))
+    feature_seconds = time.perf_counter() - start
+    tell(f"features of {len(subset):,} images computed, {feature_seconds:.0f} s")
+    groups = image_groups(few, features)
+    runner = TrialRunner(
         model=model,
         data=few,
         recipe=recipe,
-        found=found,
-        hands=dealt(labels, groups, recipe.seed),
-        ladder=cuts,
-        every=(sum(map(len, data.subsets.values())), len(data.subset("train"))),
+        features=features,
+        trial_split=split_for_trials(subset.labels, groups, recipe.seed),
+        cut_points=cuts,
+        total_images=sum(map(len, data.subsets.values())),
+        train_images=len(data.subset("train")),
     )
-    probes = _probes(bench, tell)
-    ways = Ways(bench=bench, asked=asked, tell=tell)
-    ways.explore(probes)
-    trials, chosen = ways.trials, ways.chosen()
-    judging = len(data.subset("val"))
-    accuracy, half = expected(probes[-1], trials[0], trials[chosen], judging)
+    probes = _probe_cut_points(runner, tell)
+    search = CandidateSearch(runner=runner, options=options, tell=tell)
+    search.run(probes)
+    trials, best = search.trials, search.best_index()
+    val_images = len(data.subset("val"))
+    accuracy, half = expected_accuracy(probes[-1], trials[0], trials[best], val_images)
     return TransferPlan(
         probes=probes,
         trials=tuple(trials),
-        chosen=chosen,
+        best_index=best,
         accuracy=accuracy,
         low=max(0.0, accuracy - half),
         high=min(1.0, accuracy + half),
-        judging=judging,
-        images=len(few.subset("train")),
-        passing=passing,
-        seconds=time.perf_counter() - began,
-        kept=found.count - found.computed,
-        left_out=tuple(ways.left_out),
+        val_images=val_images,
+        images=len(subset),
+        feature_seconds=feature_seconds,
+        seconds=time.perf_counter() - start,
+        cached=features.cached,
+        skipped=tuple(search.skipped),
     )
 
 
-def _probes(bench: Bench, tell: Tell) -> tuple[Probe, ...]:
-    """Fit a linear head at every cut, from ever more images."""
-    subset = bench.data.subset("train")
-    groups = groups_of(bench.data, bench.found)
-    x = bench.found.rows["train"].load()
-    cost, classes = class_cost(bench.data, bench.recipe), bench.data.num_classes
+def _probe_cut_points(runner: TrialRunner, tell: Tell) -> tuple[LinearProbe, ...]:
+    """Fit a linear probe at every cut point, with more and more images."""
+    subset = runner.data.subset("train")
+    groups = image_groups(runner.data, runner.features)
+    x = runner.features.rows["train"].load()
+    loss = logistic_loss(runner.data, runner.recipe)
     probes = []
-    for rung, cut in enumerate(bench.ladder.cuts):
-        mine = x[:, bench.ladder.columns(rung)]
-        points = curve(mine, subset.labels, classes, groups, cost, bench.recipe.seed)
-        probe_ = Probe(cut=cut.name, width=mine.shape[1], count=len(x), points=points)
-        probes.append(probe_)
-        tell(f"linear head behind {cut.name}: {percent(probe_.accuracy)}")
+    for index, cut in enumerate(runner.cut_points.cuts):
+        columns = x[:, runner.cut_points.columns(index)]
+        points = probe_learning_curve(
+            columns,
+            subset.labels,
+            runner.data.num_classes,
+            groups,
+            loss,
+            runner.recipe.seed,
+        )
+        width = columns.shape[1]
+        probe = LinearProbe(cut=cut.name, width=width, count=len(x), points=points)
+        probes.append(probe)
+        tell(f"linear probe behind {cut.name}: accuracy {percent(probe.accuracy)}")
     return tuple(probes)
 
 
-def expected(
-    last: Probe, alone: TransferTrial, chosen: TransferTrial, judging: int
+def expected_accuracy(
+    last: LinearProbe,
+    head_only: TransferTrial,
+    trial: TransferTrial,
+    val_images: int,
 ) -> tuple[float, float]:
-    """Return the accuracy to expect of a way, and half of its 95 % interval.
+    """Return the expected accuracy of a candidate, and half of its 95 % interval.
 
-    The head alone is known best, by all folds of the images; what the way gains on it
-    comes from the images both were tried on. Images scatter in the folds, in that
-    difference, and in the part that will judge.
+    The accuracy of the head alone is known best, from all folds. The gain on it is
+    measured on the images that both trials were evaluated on. The interval covers the
+    sampling error of the folds, of that gain, and of the validation split.
     """
-    pairs = list(zip(chosen.right, alone.right, strict=True))
-    gain = sum(int(mine) - int(other) for mine, other in pairs) / len(pairs)
-    differing = sum(mine != other for mine, other in pairs) / len(pairs) ** 2
+    pairs = list(zip(trial.correct, head_only.correct, strict=True))
+    gain = sum(int(new) - int(old) for new, old in pairs) / len(pairs)
+    differing = sum(new != old for new, old in pairs) / len(pairs) ** 2
     accuracy = min(1.0, max(0.0, last.accuracy + gain))
     share = (accuracy * last.count + 2) / (last.count + 4)
-    spread = share * (1 - share) * (1 / last.count + 1 / max(judging, 1))
-    return accuracy, Z95 * sqrt(spread + differing)
+    variance = share * (1 - share) * (1 / last.count + 1 / max(val_images, 1))
+    return accuracy, Z95 * sqrt(variance + differing)
 
 
-def options_from_plan(
-    proposal: TransferPlan, asked: TransferOptions
-) -> TransferOptions:
-    """Return what was asked for, with all that was left to the plan."""
-    best = proposal.best
-    if best.head == LOGISTIC:
-        return TransferOptions(head=LOGISTIC, views=asked.views)
-    return way_of(best, asked)
+def options_from_plan(plan: TransferPlan, options: TransferOptions) -> TransferOptions:
+    """Return the user's options, completed by what the plan proposes."""
+    if plan.best.head == LOGISTIC:
+        return TransferOptions(head=LOGISTIC, views=options.views)
+    return options_from_trial(plan.best, options)

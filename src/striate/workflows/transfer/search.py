@@ -1,9 +1,9 @@
-"""Which ways a plan tries, and which of them it chooses.
+"""Search of a transfer plan: which candidates are tried, and which one is best.
 
-Tuning is tried from the middle of the network with batch-norm statistics frozen and
-adapting, then from lower cuts as long as it pays, or, where the head alone is better,
-from a higher one: the highest that knows as much as any, for what lies behind it has
-learned too much of other images.
+Fine-tuning is tried from the middle of the model with frozen and with adapting batch
+norm statistics. Lower cut points follow as long as that helps. If the head alone is
+better, a higher one is tried instead: the highest whose features classify as well as
+any, since the layers behind it have specialized in other images.
 """
 
 from __future__ import annotations
@@ -17,154 +17,160 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from striate.core import device as devices
 from striate.core.errors import NonFiniteError
 from striate.core.hooks import evaluation_mode
-from striate.finetune.linear_probe import Probe
-from striate.finetune.split_model import probe
-from striate.finetune.unfreezing import ADAPTING, FROZEN
+from striate.finetune.batch_norm import ADAPTING, FROZEN
+from striate.finetune.linear_probe import LinearProbe
+from striate.finetune.split_model import probe_batch
 from striate.report.format import percent
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferTrial, best_tuned
 from striate.workflows.transfer.options import TransferOptions
-from striate.workflows.transfer.trials import Bench
+from striate.workflows.transfer.trials import TrialRunner
 
 Tell = Callable[[str], None]
-MOST_BYTES = 4e9  # of features at a cut that is tried
+MAX_FEATURE_BYTES = 4e9  # at a cut point that is tried
 
 
 @dataclass(kw_only=True)
-class Ways:
-    """What has been tried so far.
+class CandidateSearch:
+    """Search for the best cut point and head.
 
     Args:
-        bench: The network and its images.
-        asked: What the user wants; the rest is chosen.
-        tell: Gets a line when something is known.
-        trials: The head alone first.
-        left_out: What could not be tried, and why.
+        runner: Trains the candidates.
+        options: What the user has chosen; the rest is searched.
+        tell: Called with a line for each result.
+        trials: Finished trials, the head alone first.
+        skipped: Candidates that could not be tried, with the reason.
     """
 
-    bench: Bench
-    asked: TransferOptions
+    runner: TrialRunner
+    options: TransferOptions
     tell: Tell
     trials: list[TransferTrial] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
-    def explore(self, probes: Sequence[Probe]) -> None:
-        """Try the head alone, tuned ones from the middle, then up or down from there.
+    def run(self, probes: Sequence[LinearProbe]) -> None:
+        """Try the head alone, then fine-tuning from the middle, then up or down.
 
         Raises:
-            NonFiniteError: A tuned head is asked for, and all that was tried diverged.
+            NonFiniteError: A tuned head is requested, and all candidates diverged.
         """
-        alone = self._try(TransferOptions(head=LOGISTIC))
-        high = first_rung(probes)
-        if self.asked.head == LOGISTIC or high < 0:
+        head_only = self._try(TransferOptions(head=LOGISTIC))
+        high = highest_good_cut(probes)
+        if self.options.head == LOGISTIC or high < 0:
             return
-        rung = self.middle()
-        found = [self._tune(rung, mode) for mode in self._modes(rung)]
-        best = min(filter(None, found), key=lambda trial: trial.cost, default=None)
+        middle = self.middle()
+        trials = [self._tune(middle, mode) for mode in self._batch_norm_modes(middle)]
+        best = min(filter(None, trials), key=lambda trial: trial.loss, default=None)
         if best is None:
-            self._check_left(rung)
-        elif not best.behind(alone):
-            self._descend(rung, best)
-        elif high > rung and self._fits(high):
+            self._check_not_all_diverged(middle)
+        elif not best.is_worse_than(head_only):
+            self._descend(middle, best)
+        elif high > middle and self._fits(high):
             self._tune(high, best.batch_norm)
 
-    def _descend(self, rung: int, best: TransferTrial) -> None:
-        for lower in self.lower(rung):
+    def _descend(self, index: int, best: TransferTrial) -> None:
+        for lower in self.lower(index):
             trial = self._tune(lower, best.batch_norm)
-            if trial is None or not best.behind(trial):
+            if trial is None or not best.is_worse_than(trial):
                 return
             best = trial
 
     def middle(self) -> int:
-        """Return the cut at half the depth, or the next whose features can be kept.
+        """Return the cut point at half the depth, or the next whose features fit.
 
-        Never the last; the one before it is tried however large its features are.
+        Never the last; the one before it is tried even if its features are too large.
         """
-        last = len(self.bench.ladder.cuts) - 2
-        rungs = range((last + 1) // 2, last)
-        return next(filter(self._fits, rungs), last)
+        last = len(self.runner.cut_points.cuts) - 2
+        return next(filter(self._fits, range((last + 1) // 2, last)), last)
 
-    def lower(self, rung: int) -> Iterator[int]:
-        """Yield lower cuts, each at half the depth, whose features can be kept."""
-        while rung:
-            rung //= 2
-            if self._fits(rung):
-                yield rung
+    def lower(self, index: int) -> Iterator[int]:
+        """Yield lower cut points, each at half the depth, whose features fit."""
+        while index:
+            index //= 2
+            if self._fits(index):
+                yield index
 
-    def chosen(self) -> int:
-        """Return the number of the best tuned one, or of the head alone if better.
+    def best_index(self) -> int:
+        """Return the number of the best tuned trial, or 0 if the head alone is better.
 
-        Better by a standard error, as the head alone is hardly held back.
+        Better by a standard error, because short trials hold back fine-tuning most.
         """
         best = best_tuned(self.trials)
-        may = self.asked.head is None
-        if best is None or (may and best.behind(self.trials[0])):
+        free = self.options.head is None
+        if best is None or (free and best.is_worse_than(self.trials[0])):
             return 0
         return self.trials.index(best)
 
-    def _modes(self, rung: int) -> list[str]:
-        """Return what batch norms may do: of a few images, statistics are poor."""
-        if self.asked.batch_norm:
-            return [self.asked.batch_norm]
-        tail = self.bench.ladder.cuts[rung].tail
-        norms = any(isinstance(module, _BatchNorm) for module in tail.modules())
+    def _batch_norm_modes(self, index: int) -> list[str]:
+        """Return the batch norm modes to try: few images give poor statistics."""
+        if self.options.batch_norm:
+            return [self.options.batch_norm]
+        head = self.runner.cut_points.cuts[index].head
+        norms = any(isinstance(module, _BatchNorm) for module in head.modules())
         return [FROZEN, ADAPTING] if norms else [ADAPTING]
 
-    def _fits(self, rung: int) -> bool:
-        """Say whether the features of all images behind a cut can be kept."""
-        size = bytes_behind(self.bench, rung)
-        if size > MOST_BYTES:
-            self._leave_out(f"{self._name(rung)} ({size / 1e9:.1f} GB of features)")
-        return size <= MOST_BYTES
+    def _fits(self, index: int) -> bool:
+        """Return whether the features of all images at a cut point can be stored."""
+        size = feature_bytes(self.runner, index)
+        if size > MAX_FEATURE_BYTES:
+            self._skip(f"{self._name(index)} ({size / 1e9:.1f} GB of features)")
+        return size <= MAX_FEATURE_BYTES
 
-    def _tune(self, rung: int, mode: str) -> TransferTrial | None:
-        """Fine-tune behind a cut; nothing comes of it where it diverges."""
-        wanted = replace(self.asked, cut=self._name(rung), head=TUNED, batch_norm=mode)
-        wanted = replace(wanted, views=0, unfreeze=0)
+    def _tune(self, index: int, mode: str) -> TransferTrial | None:
+        """Fine-tune behind a cut point; return None if it diverges."""
+        options = replace(
+            self.options,
+            cut=self._name(index),
+            head=TUNED,
+            batch_norm=mode,
+            views=0,
+            unfreeze=0,
+        )
         try:
-            return self._try(wanted)
+            return self._try(options)
         except NonFiniteError:
-            self._leave_out(f"{wanted.cut}, batch norm {mode} (diverged: lower --lr)")
+            self._skip(f"{options.cut}, batch norm {mode} (diverged: use a lower --lr)")
             return None
 
-    def _try(self, wanted: TransferOptions) -> TransferTrial:
-        trial = self.bench.run(wanted)
+    def _try(self, options: TransferOptions) -> TransferTrial:
+        trial = self.runner.run(options)
         self.trials.append(trial)
-        what = "head alone" if trial.head == LOGISTIC else f"tuned behind {trial.cut}"
+        head_only = trial.head == LOGISTIC
+        name = "head only" if head_only else f"fine-tuned behind {trial.cut}"
         norm = f", batch norm {trial.batch_norm}" if trial.batch_norm else ""
-        came = f"{percent(trial.accuracy)}, cost {trial.cost:.3f}"
-        self.tell(f"{what}{norm}: {came}, {trial.seconds:.0f} s")
+        result = f"accuracy {percent(trial.accuracy)}, loss {trial.loss:.3f}"
+        self.tell(f"{name}{norm}: {result}, {trial.seconds:.0f} s")
         return trial
 
-    def _leave_out(self, what: str) -> None:
-        self.left_out.append(what)
-        self.tell(f"left out: {what}")
+    def _skip(self, text: str) -> None:
+        self.skipped.append(text)
+        self.tell(f"skipped: {text}")
 
-    def _check_left(self, rung: int) -> None:
-        """Refuse to propose the head alone where fine-tuning is asked for."""
-        if self.asked.head == TUNED:
-            what = "every way of fine-tuning that was tried diverged"
-            where = f"behind {self._name(rung)}"
-            raise NonFiniteError(what, where=where, fix="lower --lr")
+    def _check_not_all_diverged(self, index: int) -> None:
+        """Refuse to propose the head alone where fine-tuning is requested."""
+        if self.options.head == TUNED:
+            what = "fine-tuning diverged in every trial"
+            where = f"behind {self._name(index)}"
+            raise NonFiniteError(what, where=where, fix="use a lower --lr")
 
-    def _name(self, rung: int) -> str:
-        return self.bench.ladder.cuts[rung].name
+    def _name(self, index: int) -> str:
+        return self.runner.cut_points.cuts[index].name
 
 
-def first_rung(probes: Sequence[Probe]) -> int:
-    """Return the highest cut that is as good as the best, by one standard error.
+def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
+    """Return the highest cut point within one standard error of the best probe.
 
-    Never the last: that would leave nothing but the head to learn.
+    Never the last: that would leave only the classifier to train.
     """
-    best = max(probes, key=lambda one: one.accuracy)
+    best = max(probes, key=lambda probe: probe.accuracy)
     enough = best.accuracy - best.error
-    good = [i for i, one in enumerate(probes[:-1]) if one.accuracy >= enough]
+    good = [i for i, probe in enumerate(probes[:-1]) if probe.accuracy >= enough]
     return max(good, default=len(probes) - 2)
 
 
-def bytes_behind(bench: Bench, rung: int) -> int:
-    """Return how large the features of all images behind a cut would be."""
-    size = bench.data.in_chans, *bench.data.image_size
-    x = probe(size, 1).to(devices.select_device(bench.recipe.device))
-    with evaluation_mode(bench.model), torch.inference_mode():
-        row = bench.ladder.cuts[rung].features(bench.model, x)
-    return row.numel() * 4 * bench.every[0]
+def feature_bytes(runner: TrialRunner, index: int) -> int:
+    """Return the size of the features of all images at a cut point."""
+    size = runner.data.in_chans, *runner.data.image_size
+    x = probe_batch(size, 1).to(devices.select_device(runner.recipe.device))
+    with evaluation_mode(runner.model), torch.inference_mode():
+        row = runner.cut_points.cuts[index].features(runner.model, x)
+    return row.numel() * 4 * runner.total_images

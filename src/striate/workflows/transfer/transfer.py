@@ -1,4 +1,4 @@
-"""The job of `striate transfer`: what is frozen runs once, and a head learns."""
+"""Transfer learning: the frozen backbone runs once per image, then a head is fitted."""
 
 from __future__ import annotations
 
@@ -20,141 +20,153 @@ from striate.engine.callbacks import EpochResult
 from striate.engine.csv_logger import COLUMNS
 from striate.engine.distributed.rank_info import check_single_process
 from striate.engine.weights_io import save_weights
-from striate.finetune.cut_points import ladder
+from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
-from striate.finetune.split_model import Cut, probe
+from striate.finetune.split_model import BEFORE, CutPoint, probe_batch
 from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
+from striate.run.parse_settings import AUTO_SETTINGS
 from striate.run.predictions import Predictions
-from striate.run.progress import teller
-from striate.run.recipe import AUTO, AUTOMATIC, LOOP_ONLY, Recipe
+from striate.run.progress import line_printer
+from striate.run.recipe import AUTO, TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.report_page import write_report
-from striate.run.run import Run, score_dict
-from striate.run.setup import build, load_recipe, place, resolve, write_inputs
+from striate.run.run import Run, score_as_dict
+from striate.run.setup import (
+    build_model,
+    load_recipe,
+    prepare_model,
+    resolve_recipe,
+    write_run_inputs,
+)
 from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
-from striate.workflows.transfer.features import Featured, featured
-from striate.workflows.transfer.heads import HeadResult, answers, fit_head
+from striate.workflows.transfer.features import BackboneFeatures, compute_features
+from striate.workflows.transfer.heads import HeadResult, evaluate_head, fit_head
 from striate.workflows.transfer.options import (
     SplitModel,
     TransferOptions,
-    halve,
-    headed,
-    rated,
+    split_model,
+    with_default_lr,
+    with_hidden_head,
 )
-from striate.workflows.transfer.plan import options_from_plan, propose
+from striate.workflows.transfer.plan import options_from_plan, plan_transfer
 
-Begun = Callable[[ImageData, Path], None]
-Planned = Callable[[TransferPlan], None]
-PENALTIES = ("penalty", "cost", "accuracy")
-PLANNING = "where to cut, and what learns, is planned on the training split"
-
-
-def _nobody(data: ImageData, folder: Path) -> None:
-    """Tell nobody that a run has begun."""
+OnBegin = Callable[[ImageData, Path], None]
+OnPlan = Callable[[TransferPlan], None]
+PENALTY_COLUMNS = ("penalty", "loss", "accuracy")
+PLANNING_NOTE = "cut point and head are chosen on the training split (--cut auto)"
 
 
-def _untold(proposal: TransferPlan) -> None:
-    """Tell nobody what is planned."""
+def _ignore_begin(data: ImageData, folder: Path) -> None:
+    """Do nothing when a run begins."""
+
+
+def _ignore_plan(plan: TransferPlan) -> None:
+    """Do nothing with a plan."""
 
 
 def transfer_recipe(
     recipe: Recipe,
-    wanted: TransferOptions | None = None,
+    options: TransferOptions | None = None,
     *,
     data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-    begun: Begun = _nobody,
-    planned: Planned = _untold,
+    on_begin: OnBegin = _ignore_begin,
+    on_plan: OnPlan = _ignore_plan,
     quiet: bool = False,
 ) -> Run:
-    """Reuse a trained network: run what is frozen once, let the rest learn from that.
+    """Reuse a pretrained model: compute features once, then train a head on them.
 
     Args:
         recipe: All settings; `pretrained` must be among them.
-        wanted: What is reused.
-        data: The images, where they are read already (`load_recipe`).
-        out: The run folder; `runs/transfer/<data>-<model>` where not given.
-        overwrite: Replace a run folder that is there.
-        begun: Told the data and the run folder before anything is computed.
-        planned: Told what a plan proposes, before it is done.
+        options: What is reused, and how the rest is trained.
+        data: The images, if they are already loaded (`load_recipe`).
+        out: The run folder (default: `runs/transfer/<data>-<model>`).
+        overwrite: Replace an existing run folder.
+        on_begin: Called with the data and the run folder before anything is computed.
+        on_plan: Called with the plan of `cut="auto"` before it is carried out.
         quiet: Show no progress.
 
     Raises:
-        StriateError: The data, the weights, the settings or the disk do not admit it.
+        StriateError: The data, the weights or the settings are invalid, or a file
+            could not be written.
     """
-    wanted = headed(recipe, wanted or TransferOptions())
+    options = with_hidden_head(recipe, options or TransferOptions())
     _check(recipe)
-    recipe = rated(recipe, wanted)
+    recipe = with_default_lr(recipe, options)
     if data is None:
         data = load_recipe(recipe, quiet=quiet)
-    recipe = resolve(recipe, data)
-    model = build(recipe, data)
-    place(model, data, recipe)
-    halves = None if wanted.planned else halve(model, data, recipe, wanted)
+    recipe = resolve_recipe(recipe, data)
+    model = build_model(recipe, data)
+    prepare_model(model, data, recipe)
+    # A wrong --cut or --head fails before the run folder is made.
+    split = None if options.is_planned else split_model(model, data, recipe, options)
     name = f"{data.name}-{recipe.model}"
     with names.new_folder("transfer", name, out, overwrite) as folder:
-        job = _Job(folder, model, data, quiet)
+        job = _TransferJob(folder, model, data, quiet)
         try:
-            if halves is not None:
-                job.write(*halves, wanted)
-                begun(data, folder)
-                return job.run(*halves, wanted)
-            job.record(recipe, [PLANNING])
-            begun(data, folder)
-            proposal = propose(model, data, recipe, wanted, teller(quiet))
-            write_plan(folder, proposal)
-            planned(proposal)
-            wanted = options_from_plan(proposal, wanted)
-            halves = halve(model, data, recipe, wanted)
-            job.write(*halves, wanted)
-            return job.run(*halves, wanted, proposal)
+            if split is not None:
+                job.write_inputs(*split, options)
+                on_begin(data, folder)
+                return job.run(*split, options)
+            job.record(recipe, [PLANNING_NOTE])
+            on_begin(data, folder)
+            plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
+            write_plan(folder, plan)
+            on_plan(plan)
+            options = options_from_plan(plan, options)
+            split = split_model(model, data, recipe, options)
+            job.write_inputs(*split, options)
+            return job.run(*split, options, plan)
         except BaseException as error:
             reason = error.what if isinstance(error, StriateError) else repr(error)
             with suppress(StorageError):
-                said = {"status": "stopped", "reason": reason, "finished": now()}
-                update_manifest(folder, **said)
+                update_manifest(folder, status="stopped", reason=reason, finished=now())
             raise
 
 
 def _check(recipe: Recipe) -> None:
-    """Refuse what would not be transfer, before any image is read."""
+    """Refuse settings that do not fit transfer learning, before any image is read."""
     if recipe.pretrained is None:
-        fix = (
-            "name weights: --pretrained RUN, FILE or a name (striate models --weights)"
-        )
-        what = "there is nothing to reuse without trained weights"
+        what = "transfer learning needs pretrained weights"
+        fix = "--pretrained RUN, FILE or a name (striate models --weights lists them)"
         raise SettingError(what, where="--pretrained", fix=fix)
     if recipe.model == AUTO:
-        fix = "name it: --model mobilenet_v2"
-        raise SettingError("whose weights are they?", where="--model", fix=fix)
+        what = "which model do these weights belong to?"
+        raise SettingError(
+            what, where="--model", fix="for example --model mobilenet_v2"
+        )
     model_entry(recipe.model)
     check_single_process("striate transfer")
-    for name in AUTOMATIC:
+    for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:
-            what = f"{name} is not found out here: a head learns in seconds"
-            raise SettingError(what, where=flag_name(name), fix="name it")
+            what = f"{name} cannot be auto in transfer, where a head trains in seconds"
+            raise SettingError(what, where=flag_name(name), fix="give a number")
     usual = Recipe(data=recipe.data)
-    for name in LOOP_ONLY:
+    for name in TRAINING_LOOP_SETTINGS:
         if getattr(recipe, name) != getattr(usual, name):
-            what = f"{name} would do nothing: what learns from features has none"
+            what = f"{name} has no effect on a head that is trained on features"
             raise SettingError(what, where=flag_name(name), fix="leave it out")
 
 
-def _notes(cut: Cut, recipe: Recipe, wanted: TransferOptions) -> list[str]:
-    """Say what runs once, and what was asked for in vain."""
-    views = f" and {wanted.views} views of each to learn from" if wanted.views else ""
-    notes = [f"every image{views} runs once as far as {cut.name}; the rest learns"]
-    if recipe.augmentation.is_active and not wanted.views:
-        notes.append("nothing is changed for features: --views N shows changed ones")
+def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]:
+    """Return notes on what is frozen, and on settings that have no effect."""
+    frozen = cut.name if cut.name.startswith(BEFORE) else f"up to {cut.name}"
+    views = f" and {options.views} augmented views of it" if options.views else ""
+    notes = [
+        f"the layers {frozen} are frozen: they run once per image{views}; "
+        "only the layers behind are trained"
+    ]
+    if recipe.augmentation.is_active and not options.views:
+        notes.append("augmentation has no effect without --views N")
     return notes
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A run folder that is held, and what goes into it."""
+class _TransferJob:
+    """A transfer run in its locked folder."""
 
     folder: Path
     model: nn.Module = field(repr=False)
@@ -162,53 +174,52 @@ class _Job:
     quiet: bool
 
     def record(self, recipe: Recipe, notes: list[str]) -> None:
-        """Write down what the run starts from."""
-        write_inputs(self.folder, self.model, self.data, recipe, notes)
+        """Write the settings and the data of the run."""
+        write_run_inputs(self.folder, self.model, self.data, recipe, notes)
         update_manifest(self.folder, verb="transfer")
 
-    def write(
-        self, halves: SplitModel, recipe: Recipe, wanted: TransferOptions
+    def write_inputs(
+        self, split: SplitModel, recipe: Recipe, options: TransferOptions
     ) -> None:
-        """Write down what is frozen, and everything else."""
-        self.record(recipe, _notes(halves.cut, recipe, wanted))
+        """Write the settings and the data, with a note on what is frozen."""
+        self.record(recipe, _notes(split.cut, recipe, options))
 
     def run(
         self,
-        halves: SplitModel,
+        split: SplitModel,
         recipe: Recipe,
-        wanted: TransferOptions,
-        proposal: TransferPlan | None = None,
+        options: TransferOptions,
+        plan: TransferPlan | None = None,
     ) -> Run:
-        """Compute features, fit the head, judge and report."""
-        began = time.perf_counter()
+        """Compute features, fit the head, evaluate and write the report."""
+        start = time.perf_counter()
         folder, model, data = self.folder, self.model, self.data
-        cut = halves.cut
-        found = self._features(halves, recipe, wanted, proposal)
-        passed = time.perf_counter()
-        headed = fit_head(
-            cut.tail, wanted.kind, found, data, recipe, self.quiet, halves.depth
-        )
-        seconds = time.perf_counter() - began
-        check_frozen(model, halves.frozen.sha256)
+        features = self._features(split, recipe, options, plan)
+        features_end = time.perf_counter()
+        head, kind, quiet = split.cut.head, options.head_kind, self.quiet
+        result = fit_head(head, kind, features, data, recipe, quiet, split.stages)
+        end = time.perf_counter()
+        check_frozen(model, split.frozen.sha256)
         save_weights(folder / names.BEST, model.state_dict())
-        write_csv(folder / names.RESULTS, COLUMNS, map(_row, headed.history))
-        if headed.fitted:
-            rows = [(t.penalty, t.cost, t.accuracy) for t in headed.fitted.tried]
-            write_csv(folder / names.PENALTIES, PENALTIES, rows)
+        write_csv(folder / names.RESULTS, COLUMNS, map(_row, result.history))
+        if result.logistic:
+            rows = [(r.penalty, r.loss, r.accuracy) for r in result.logistic.results]
+            write_csv(folder / names.PENALTIES, PENALTY_COLUMNS, rows)
         run = Run(folder, model=model.eval(), data=data)
-        _judge(run, cut, found, data, recipe)
-        facts = _facts(wanted, halves, found, headed)
-        facts["seconds"] = {"features": found.seconds, "head": seconds - passed + began}
-        if proposal:
-            facts["plan"] = _kept_promise(proposal, folder)
-            seconds += proposal.seconds
+        _evaluate(run, split.cut, features, data, recipe)
+        facts = _facts(options, split, features, result)
+        facts["seconds"] = {"features": features.seconds, "head": end - features_end}
+        seconds = end - start
+        if plan:
+            facts["plan"] = _plan_facts(plan, folder)
+            seconds += plan.seconds
         update_manifest(
             folder,
             finished=now(),
             seconds=round(seconds, 3),
-            epochs=len(headed.history),
-            images_per_second=round(found.count / seconds, 1),
-            best_epoch=max(done.epoch for done in headed.history if done.best) + 1,
+            epochs=len(result.history),
+            images_per_second=round(features.count / seconds, 1),
+            best_epoch=max(e.epoch for e in result.history if e.best) + 1,
             weights=hash_file(folder / names.BEST),
             transfer=facts,
         )
@@ -219,92 +230,102 @@ class _Job:
 
     def _features(
         self,
-        halves: SplitModel,
+        split: SplitModel,
         recipe: Recipe,
-        wanted: TransferOptions,
-        proposal: TransferPlan | None,
-    ) -> Featured:
-        """Run the body over every image, or go on with the pass of a plan."""
-        tick = None if self.quiet else _tick()
-        how = self.data, recipe
-        if proposal and wanted.kind == LOGISTIC and not wanted.views:
-            size = self.data.in_chans, *self.data.image_size
-            device = next(self.model.parameters()).device
-            cuts = ladder(self.model, probe(size).to(device))
-            if cuts.whole:
-                found = featured(self.model, cuts, halves.body, *how, tick=tick)
-                return found.columns(cuts.columns(-1))
-        return featured(self.model, halves.cut, halves.body, *how, wanted.views, tick)
+        options: TransferOptions,
+        plan: TransferPlan | None,
+    ) -> BackboneFeatures:
+        """Compute the features of all images, or continue those of a plan."""
+        model, data, tick = self.model, self.data, None if self.quiet else _tick()
+        if plan and options.head_kind == LOGISTIC and not options.views:
+            device = next(model.parameters()).device
+            x = probe_batch((data.in_chans, *data.image_size)).to(device)
+            cuts = find_cut_points(model, x)
+            if cuts.last_is_vector:
+                features = compute_features(
+                    model, cuts, split.backbone, data, recipe, tick=tick
+                )
+                return features.columns(cuts.columns(-1))
+        return compute_features(
+            model, split.cut, split.backbone, data, recipe, options.views, tick
+        )
 
 
 def _facts(
-    wanted: TransferOptions, halves: SplitModel, found: Featured, headed: HeadResult
+    options: TransferOptions,
+    split: SplitModel,
+    features: BackboneFeatures,
+    result: HeadResult,
 ) -> dict[str, object]:
-    """Return what a manifest says of how a network was reused."""
-    tuning = halves.depth.tuning
-    learns = {
-        "stages": [stage.name for stage in halves.depth.stages],
-        "lr_decay": tuning.lr_decay,
-        "unfreeze": tuning.unfreeze,
-        "batch_norm": tuning.batch_norm,
+    """Return a manifest's facts on what was reused and how the rest was trained."""
+    config = split.stages.config
+    stages = {
+        "stages": [stage.name for stage in split.stages.stages],
+        "lr_decay": config.lr_decay,
+        "unfreeze": config.unfreeze,
+        "batch_norm": config.batch_norm,
     }
     return {
-        "cut": halves.cut.name,
-        "head": wanted.kind,
-        "views": wanted.views,
-        "width": found.width,
-        "computed": found.computed,
-        "kept": found.count - found.computed,
-        **({"penalty": headed.fitted.penalty} if headed.fitted else learns),
+        "cut": split.cut.name,
+        "head": options.head_kind,
+        "views": options.views,
+        "width": features.width,
+        "computed": features.computed,
+        "cached": features.cached,
+        **({"penalty": result.logistic.penalty} if result.logistic else stages),
     }
 
 
-def _kept_promise(proposal: TransferPlan, folder: Path) -> dict[str, object]:
-    """Return what a plan expected, and what it came to."""
+def _plan_facts(plan: TransferPlan, folder: Path) -> dict[str, object]:
+    """Return what a plan expected, and the accuracy that was reached."""
     return {
-        "expected": proposal.accuracy,
-        "interval": [proposal.low, proposal.high],
-        "came": read_json(folder / names.SCORES)["val"]["accuracy"],
-        "judged": proposal.judging,
-        "seconds": proposal.seconds,
-        "reckoned": proposal.best.whole,
-        "kept": proposal.kept,
+        "expected": plan.accuracy,
+        "interval": [plan.low, plan.high],
+        "accuracy": read_json(folder / names.SCORES)["val"]["accuracy"],
+        "val_images": plan.val_images,
+        "seconds": plan.seconds,
+        "expected_seconds": plan.best.full_seconds,
+        "cached": plan.cached,
     }
 
 
-def _row(done: EpochResult) -> list[str]:
-    """Write an epoch as the journal does."""
-    cells = (getattr(done, name) for name in COLUMNS)
+def _row(epoch: EpochResult) -> list[str]:
+    """Format an epoch as `results.csv` of a training run has it."""
+    cells = (getattr(epoch, name) for name in COLUMNS)
     return [str(v).lower() if isinstance(v, bool) else repr(v) for v in cells]
 
 
-def _judge(
-    run: Run, cut: Cut, found: Featured, data: ImageData, recipe: Recipe
+def _evaluate(
+    run: Run,
+    cut: CutPoint,
+    features: BackboneFeatures,
+    data: ImageData,
+    recipe: Recipe,
 ) -> None:
-    """Judge from the features that are there; a mirror image has none."""
+    """Evaluate on the features; with test-time augmentation, on the images."""
     scores = {}
     for split in run.splits_to_evaluate:
         if recipe.tta == "plain":
-            outputs = answers(cut.tail, split, found, data, recipe)
+            outputs = evaluate_head(cut.head, split, features, data, recipe)
             paths = data.subset(split).paths
             predictions = Predictions.of(paths, outputs, data.labels)
         else:
-            predictions = run.judge(data.subset(split))
+            predictions = run.predict_subset(data.subset(split))
         predictions.save(run.path / names.predictions_file(split))
-        scores[split] = score_dict(predictions.score())
+        scores[split] = score_as_dict(predictions.metrics())
     write_json(run.path / names.SCORES, scores)
 
 
 def _tick() -> Tick | None:
-    """Return what tells on a terminal how far the pass is, drawn over itself."""
+    """Return the progress line of the features, or None if this is no terminal."""
     if not sys.stderr.isatty():
         return None
-    began = time.monotonic()
+    start = time.monotonic()
 
-    def tick(done: int, count: int) -> None:
-        left = (time.monotonic() - began) * (count - done) / max(done, 1)
-        line = f"features: {done:,} of {count:,} images, {left:.0f} s left"
-        end = "\r\x1b[K" if done == count else ""
+    def tick(count: int, total: int) -> None:
+        seconds = (time.monotonic() - start) * (total - count) / max(count, 1)
+        line = f"features: {count:,} of {total:,} images, {seconds:.0f} s left"
+        end = "\r\x1b[K" if count == total else ""
         print(f"\r{line}\x1b[K{end}", end="", file=sys.stderr, flush=True)
 
     return tick

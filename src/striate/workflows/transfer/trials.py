@@ -1,4 +1,4 @@
-"""Ways to reuse a network, tried on a part of the training images."""
+"""Trials of a transfer plan: candidates trained on a part of the training images."""
 
 from __future__ import annotations
 
@@ -18,199 +18,219 @@ from striate.core.hooks import evaluation_mode
 from striate.data.image_data import ImageData
 from striate.engine.evaluate import Outputs
 from striate.finetune.cut_points import CutPoints
-from striate.finetune.freeze import Frozen
-from striate.finetune.linear_probe import turns
-from striate.finetune.split_model import probe
+from striate.finetune.linear_probe import order_in_class
+from striate.finetune.split_model import probe_batch
 from striate.metrics.temperature import apply_temperature, fit_temperature, log_losses
 from striate.run.recipe import Recipe
-from striate.run.transfer_plan import LOGISTIC, STEPS, TransferTrial
-from striate.workflows.transfer.features import Body, Featured, featured
-from striate.workflows.transfer.heads import answers, fit_head
-from striate.workflows.transfer.options import TransferOptions, halve
+from striate.run.transfer_plan import LOGISTIC, MIN_STEPS, TransferTrial
+from striate.workflows.transfer.features import (
+    BackboneFeatures,
+    FeatureSource,
+    compute_features,
+)
+from striate.workflows.transfer.heads import evaluate_head, fit_head
+from striate.workflows.transfer.options import (
+    SplitModel,
+    TransferOptions,
+    split_model,
+)
 
-MOST = 3000  # training images that a plan looks at
-LEARNED = 500  # of them that a trial learns from
-JUDGING = 1000  # others that judge it
-SHARE = 2 / 3  # of the images, at most
-LASTING = 2 / 3  # of the epochs: shorter trials wrong what needs time
-TIMED = 8  # images that a pass is timed with
+MAX_IMAGES = 3000  # training images of a plan
+TRIAL_IMAGES = 500  # of them that a trial is trained on
+EVAL_IMAGES = 1000  # others that it is evaluated on
+MAX_SHARE = 2 / 3  # of the images that a trial is trained on
+EPOCH_SHARE = 2 / 3  # shorter trials are unfair to candidates that train slowly
+TIMED_IMAGES = 8  # images of the batch that is timed
 
 
-def some_of(data: ImageData, seed: int) -> ImageData:
-    """Return data with so few training images that planning stays short.
+def limit_training_images(data: ImageData, seed: int) -> ImageData:
+    """Return data with few enough training images for a short plan.
 
-    Of a class however rare there are two: one to learn from, and one to judge by.
+    Of every class, however rare, at least two groups stay: one to train, one to
+    evaluate.
     """
     subset = data.subset("train")
-    if len(subset) <= MOST:
+    if len(subset) <= MAX_IMAGES:
         return data
-    turn, count = turns(subset.labels, range(len(subset)), seed)
-    index = _where((turn / count <= MOST / len(subset)) | (turn <= 2))
-    return replace(data, subsets={**data.subsets, "train": subset.take(index.tolist())})
+    position, count = order_in_class(subset.labels, range(len(subset)), seed)
+    share = MAX_IMAGES / len(subset)
+    index = _indices((position / count <= share) | (position <= 2))
+    limited = subset.take(index.tolist())
+    return replace(data, subsets={**data.subsets, "train": limited})
 
 
-def dealt(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Tensor]:
-    """Return which training images trials learn from, and which judge them.
+def split_for_trials(
+    y: Tensor, groups: Sequence[Hashable], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Split training images into those that train a trial and those that evaluate it.
 
-    Groups come whole and classes alike. Of each class one group learns at least, and
-    one judges where there is another.
+    Groups stay whole, classes have equal shares. Of each class at least one group
+    trains, and one evaluates if there is another.
 
     Raises:
         DataError: No class has another.
 
     Example:
-        >>> learns, judges = dealt(torch.tensor([0, 0, 0, 1, 1]), "abcde", 0)
-        >>> len(learns), len(judges)
+        >>> y = torch.tensor([0, 0, 0, 1, 1])
+        >>> train, evaluate = split_for_trials(y, "abcde", 0)
+        >>> len(train), len(evaluate)
         (3, 2)
     """
-    turn, count = turns(y, groups, seed)
-    most = min(SHARE, LEARNED / len(y))
-    learns = (turn == 1) | (turn / count <= most)
-    first = (turn == 2) | ((turn - 1) / count <= most)
-    enough = turn / count <= most + JUDGING / len(y)
-    judges = ~learns & (first | enough)
-    if not judges.any():
-        what = "a plan has nothing to judge by: each class is one group of images"
-        fix = "leave --cut auto out, or train on more groups a class"
+    position, count = order_in_class(y, groups, seed)
+    share = min(MAX_SHARE, TRIAL_IMAGES / len(y))
+    train = (position == 1) | (position / count <= share)
+    first = (position == 2) | ((position - 1) / count <= share)
+    enough = position / count <= share + EVAL_IMAGES / len(y)
+    evaluate = ~train & (first | enough)
+    if not evaluate.any():
+        what = "no images are left to evaluate a plan: each class is one group"
+        fix = "leave --cut auto out, or train on more groups per class"
         raise DataError(what, where="the training split", fix=fix)
-    return _where(learns), _where(judges)
+    return _indices(train), _indices(evaluate)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """A network, and training images to try it with.
+class TrialRunner:
+    """A model, and the training images that candidates are tried on.
 
     Args:
-        model: As it came; each trial has a copy of its own.
-        data: `some_of` the images.
-        recipe: How heads learn.
-        found: What stands at every cut, of the training images.
-        hands: Which of these learn in trials and which judge, see `dealt`.
-        ladder: The cuts.
-        every: All images of all parts, and those of the training split.
+        model: The model; each trial has a copy of its own.
+        data: The images, limited by `limit_training_images`.
+        recipe: Settings of the heads.
+        features: Averages at every cut point, of the training images.
+        trial_split: Training images that train and evaluate, by `split_for_trials`.
+        cut_points: All cut points.
+        total_images: Images of all splits, not limited.
+        train_images: Images of the training split, not limited.
     """
 
     model: nn.Module = field(repr=False)
     data: ImageData
     recipe: Recipe
-    found: Featured = field(repr=False)
-    hands: tuple[Tensor, Tensor] = field(repr=False)
-    ladder: CutPoints
-    every: tuple[int, int]
+    features: BackboneFeatures = field(repr=False)
+    trial_split: tuple[Tensor, Tensor] = field(repr=False)
+    cut_points: CutPoints
+    total_images: int
+    train_images: int
 
-    def run(self, wanted: TransferOptions) -> TransferTrial:
-        """Try a way.
+    def run(self, options: TransferOptions) -> TransferTrial:
+        """Train and evaluate a candidate.
 
         Raises:
-            StriateError: It does not go, or the disk refused.
+            StriateError: It diverged, or a file could not be written.
         """
-        began = time.perf_counter()
+        start = time.perf_counter()
         model = copy.deepcopy(self.model)
-        halves, recipe = halve(model, self.data, self.recipe, wanted)
-        found = self._features(model, halves.cut, halves.body, recipe, wanted)
-        found, data = self._parted(found)
-        alone = wanted.kind == LOGISTIC
-        learned = len(data.subset("train"))
-        short, full = (1, 1) if alone else (epochs_of(recipe, learned), recipe.epochs)
-        tail, depth = halves.cut.tail, halves.depth
+        split, recipe = split_model(model, self.data, self.recipe, options)
+        features = self._features(model, split, recipe, options)
+        features, data = self._split(features)
+        head_only = options.head_kind == LOGISTIC
+        images = len(data.subset("train"))
+        short = 1 if head_only else trial_epochs(recipe, images)
+        full = 1 if head_only else recipe.epochs
+        head, stages = split.cut.head, split.stages
         brief = replace(recipe, epochs=short, patience=0)
-        fitting = time.perf_counter()
-        fit_head(tail, wanted.kind, found, data, brief, depth=depth, best=False)
-        fitted = time.perf_counter()
-        said = answers(tail, "val", found, data, brief)
-        judging = time.perf_counter() - fitted
-        learning = max(fitted - fitting - judging, 0.0) / short  # it judged once, too
-        passing = self._passing(model, halves.cut)
-        tuning = depth.tuning
+        fit_start = time.perf_counter()
+        kind = options.head_kind
+        fit_head(head, kind, features, data, brief, stages=stages, keep_best=False)
+        fit_end = time.perf_counter()
+        outputs = evaluate_head(head, "val", features, data, brief)
+        evaluation = time.perf_counter() - fit_end
+        # The fit has evaluated once, too.
+        epoch = max(fit_end - fit_start - evaluation, 0.0) / short
+        config = stages.config
         return TransferTrial(
-            head=wanted.kind,
-            cut=halves.cut.name,
-            stages=tuple(stage.name for stage in depth.stages),
-            batch_norm="" if alone else tuning.batch_norm,
-            lr=0.0 if alone else recipe.rate,
-            lr_decay=1.0 if alone else tuning.lr_decay,
+            head=kind,
+            cut=split.cut.name,
+            stages=tuple(stage.name for stage in stages.stages),
+            batch_norm="" if head_only else config.batch_norm,
+            lr=0.0 if head_only else recipe.max_lr,
+            lr_decay=1.0 if head_only else config.lr_decay,
             epochs=short,
-            steps=0 if alone else short * steps_of(recipe, learned),
-            learned=learned,
-            right=tuple((said.logits.argmax(1) == said.labels).tolist()),
-            costs=tuple(_costs(said).tolist()),
-            seconds=time.perf_counter() - began,
-            whole=passing + full * self._epoch(learning, judging, data),
+            steps=0 if head_only else short * steps_per_epoch(recipe, images),
+            train_images=images,
+            correct=tuple((outputs.logits.argmax(1) == outputs.labels).tolist()),
+            losses=tuple(_losses(outputs).tolist()),
+            seconds=time.perf_counter() - start,
+            full_seconds=self._feature_seconds(model, split.cut)
+            + full * self._epoch_seconds(epoch, evaluation, data),
         )
 
-    def _passing(self, model: nn.Module, cut: Body) -> float:
-        """Return the seconds that images not yet seen take as far as a cut."""
-        left = self.every[0] - len(self.data.subset("train"))
-        return left * seconds_a_image(model, cut, self.data, self.recipe)
+    def _feature_seconds(self, model: nn.Module, cut: FeatureSource) -> float:
+        """Return the expected seconds for the features of all other images."""
+        images = self.total_images - len(self.data.subset("train"))
+        return images * seconds_per_image(model, cut, self.data, self.recipe)
 
-    def _epoch(self, learning: float, judging: float, tried: ImageData) -> float:
-        """Return the seconds of an epoch of all images, from those of a trial's."""
-        judged = len(self.data.subset("val")) / len(tried.subset("val"))
-        return learning * self.every[1] / len(tried.subset("train")) + judging * judged
+    def _epoch_seconds(self, epoch: float, evaluation: float, data: ImageData) -> float:
+        """Return the expected seconds of an epoch with all images."""
+        train = self.train_images / len(data.subset("train"))
+        val = len(self.data.subset("val")) / len(data.subset("val"))
+        return epoch * train + evaluation * val
 
     def _features(
         self,
         model: nn.Module,
-        cut: Body,
-        body: Frozen,
+        split: SplitModel,
         recipe: Recipe,
-        wanted: TransferOptions,
-    ) -> Featured:
-        if wanted.kind == LOGISTIC and self.ladder.whole:
-            return self.found.columns(self.ladder.columns(-1))
-        return featured(model, cut, body, self.data, recipe, splits=("train",))
+        options: TransferOptions,
+    ) -> BackboneFeatures:
+        if options.head_kind == LOGISTIC and self.cut_points.last_is_vector:
+            return self.features.columns(self.cut_points.columns(-1))
+        return compute_features(
+            model, split.cut, split.backbone, self.data, recipe, splits=("train",)
+        )
 
-    def _parted(self, found: Featured) -> tuple[Featured, ImageData]:
-        """Part the training images: some to learn from, others to judge by."""
-        subset = self.data.subset("train")
-        index = dict(zip(("train", "val"), self.hands, strict=True))
-        mine = found.keys["train"]
-        rows = {name: found.rows["train"].take(i) for name, i in index.items()}
-        keys = {name: tuple(mine[k] for k in i.tolist()) for name, i in index.items()}
+    def _split(self, features: BackboneFeatures) -> tuple[BackboneFeatures, ImageData]:
+        """Split the training images: some to train, others in place of validation."""
+        subset, hashes = self.data.subset("train"), features.keys["train"]
+        index = dict(zip(("train", "val"), self.trial_split, strict=True))
+        rows = {name: features.rows["train"].take(i) for name, i in index.items()}
+        keys = {name: tuple(hashes[k] for k in i.tolist()) for name, i in index.items()}
         subsets = {name: subset.take(i.tolist()) for name, i in index.items()}
-        return replace(found, rows=rows, keys=keys), replace(self.data, subsets=subsets)
+        data = replace(self.data, subsets=subsets)
+        return replace(features, rows=rows, keys=keys), data
 
 
-def epochs_of(recipe: Recipe, images: int) -> int:
-    """Return how many epochs a trial takes: two thirds, or what few images need.
+def trial_epochs(recipe: Recipe, images: int) -> int:
+    """Return the epochs of a trial: two thirds, or more if the images are few.
 
     Example:
         >>> recipe = Recipe(data="digits", epochs=12, batch_size=32)
-        >>> epochs_of(recipe, 500), epochs_of(recipe, 40)
+        >>> trial_epochs(recipe, 500), trial_epochs(recipe, 40)
         (8, 12)
     """
-    enough = ceil(STEPS / steps_of(recipe, images))
-    return min(recipe.epochs, max(ceil(recipe.epochs * LASTING), enough))
+    enough = ceil(MIN_STEPS / steps_per_epoch(recipe, images))
+    return min(recipe.epochs, max(ceil(recipe.epochs * EPOCH_SHARE), enough))
 
 
-def steps_of(recipe: Recipe, images: int) -> int:
-    """Return the steps of an epoch."""
+def steps_per_epoch(recipe: Recipe, images: int) -> int:
+    """Return the steps of an epoch with so many images."""
     return ceil(images / int(recipe.batch_size))
 
 
-def _costs(said: Outputs) -> np.ndarray:
-    """Return what each answer costs, were all as sure as they should be.
+def _losses(outputs: Outputs) -> np.ndarray:
+    """Return the loss of each prediction, after temperature scaling.
 
-    Costs tell ways apart that the right answers of a hundred images do not; and how
-    sure a network is grows with the epochs, of which a trial has fewer.
+    Losses tell candidates apart where the accuracy on a hundred images does not. And
+    confidence grows with the epochs, of which a trial has fewer.
     """
-    probs, truth = said.probs.double().numpy(), said.labels.numpy()
+    probs, truth = outputs.probs.double().numpy(), outputs.labels.numpy()
     return log_losses(apply_temperature(probs, fit_temperature(probs, truth)), truth)
 
 
-def _where(mask: Tensor) -> Tensor:
+def _indices(mask: Tensor) -> Tensor:
     return mask.nonzero().flatten()
 
 
-def seconds_a_image(
-    model: nn.Module, body: Body, data: ImageData, recipe: Recipe
+def seconds_per_image(
+    model: nn.Module, cut: FeatureSource, data: ImageData, recipe: Recipe
 ) -> float:
-    """Return what an image takes here as far as a cut, the second batch timed."""
+    """Return the seconds per image up to a cut point; the second batch is timed."""
     device = devices.select_device(recipe.device)
-    x = probe((data.in_chans, *data.image_size), TIMED).to(device)
+    x = probe_batch((data.in_chans, *data.image_size), TIMED_IMAGES).to(device)
     x = x.contiguous(memory_format=torch.channels_last)
     with evaluation_mode(model), torch.inference_mode():
-        body.features(model, x)
-        began = time.perf_counter()
-        body.features(model, x)
-    return (time.perf_counter() - began) / TIMED
+        cut.features(model, x)
+        start = time.perf_counter()
+        cut.features(model, x)
+    return (time.perf_counter() - start) / TIMED_IMAGES

@@ -21,8 +21,12 @@ from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.layers.whiten import whiten_layers
 from striate.report.format import number, percent
-from striate.run.charts import by_depth, course_blocks, sights
-from striate.run.layer_norms import IMAGES
+from striate.run.layer_norm_charts import (
+    chart_by_depth,
+    layer_norms_blocks,
+    snapshot_steps,
+)
+from striate.run.layer_norms import MAX_IMAGES
 from striate.run.run import Run
 from striate.workflows.explain.depth.depth_study import (
     ChainResult,
@@ -43,9 +47,9 @@ def run_snapshots(run: Run) -> list[Snapshot]:
 
     The one at initialization needs a network with a name and random initial weights.
     """
-    if recorded := run.norms:
+    if recorded := run.layer_norms:
         return recorded
-    subset = subsample(run.data.subset("train"), IMAGES)
+    subset = subsample(run.data.subset("train"), MAX_IMAGES)
     loader = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )
@@ -71,13 +75,12 @@ def depth_section(
     study = depth_study(run.data, seed=run.recipe.seed, on_progress=on_progress)
     depth = study.chains[0].design.depth
     lead = (
-        "The gradient of an early layer is a product of one factor per layer. "
-        "First this "
-        f"network, over {IMAGES} training images. Then chains of {depth} layers that "
-        "differ only in activation and shortcuts, without batch norm, each trained on "
-        "these images with its best learning rate."
+        "The gradient of an early layer is a product of one factor per layer. First "
+        f"this network, over {MAX_IMAGES} training images. Then chains of {depth} "
+        "layers that differ only in activation and shortcuts, without batch norm, each "
+        "trained on these images with its best learning rate."
     )
-    blocks = [*course_blocks(snapshots), *study_blocks(study)]
+    blocks = [*layer_norms_blocks(snapshots), *study_blocks(study)]
     data = {
         "layers": [
             {"step": chain.step, "levels": [asdict(level) for level in chain.layers]}
@@ -100,10 +103,10 @@ def study_curves(study: DepthStudy) -> list[Curve]:
     first = {name: chain.snapshots[0].layers for name, chain in chains.items()}
     last = {name: chain.snapshots[-1].layers for name, chain in chains.items()}
     return [
-        by_depth("Chains: gradients at initialization", "gradient", first),
-        by_depth("Chains: gradients after training", "gradient", last),
-        by_depth("Chains: activations at initialization", "activation", first),
-        by_depth("Chains: activations after training", "activation", last),
+        chart_by_depth("Chains: gradients at initialization", "gradient", first),
+        chart_by_depth("Chains: gradients after training", "gradient", last),
+        chart_by_depth("Chains: activations at initialization", "activation", first),
+        chart_by_depth("Chains: activations after training", "activation", last),
         _first_layers(chains),
         _loss_curve(chains),
     ]
@@ -117,7 +120,7 @@ def _first_layers(chains: dict[str, ChainResult]) -> Curve:
         series=tuple(
             Series(
                 name=name,
-                x=sights(chain.snapshots),
+                x=snapshot_steps(chain.snapshots),
                 y=tuple(s.layers[0].gradient for s in chain.snapshots),
             )
             for name, chain in chains.items()

@@ -1,4 +1,4 @@
-"""The images of a run's report: answers by cell, worst errors, filters, maps."""
+"""Images of the report: confusion matrix cells, errors, filters, feature maps."""
 
 from __future__ import annotations
 
@@ -26,82 +26,84 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WRONG_SHOWN = 18
-LAYERS_SHOWN = 12
-PER_CELL = 24  # images held for a cell of wrong answers
-PER_RIGHT_CELL = 6
+MAX_ERRORS = 18
+MAX_LAYERS = 12
+PER_CELL = 24  # images kept for a cell of errors
+PER_CORRECT_CELL = 6
 
 
 def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> PixelRows | None:
-    """Return a part's images, or None where they are gone or no longer these."""
+    """Return the images of a split, or None if changed or unreadable."""
     try:
-        found = run.data.subset(split)
+        subset = run.data.subset(split)
     except StriateError:
         return None
-    return found.pixels if tuple(found.paths) == tuple(paths) else None
+    return subset.pixels if tuple(subset.paths) == tuple(paths) else None
 
 
-def cell_images(
+def confusion_images(
     predictions: Predictions, pixels: PixelRows
 ) -> dict[tuple[int, int], tuple[Image, ...]]:
-    """Hold the costliest images of every cell."""
+    """Return the highest-loss images of every cell of the confusion matrix."""
     cells: dict[tuple[int, int], list[Image]] = {}
-    said = predictions.predicted
-    for i in predictions.most_wrong(len(predictions.paths)):
-        cell = int(predictions.truth[i]), int(said[i])
-        room = PER_RIGHT_CELL if cell[0] == cell[1] else PER_CELL
-        if len(cells.setdefault(cell, [])) < room:
+    predicted = predictions.predicted
+    for i in predictions.highest_losses(len(predictions.paths)):
+        cell = int(predictions.truth[i]), int(predicted[i])
+        most = PER_CORRECT_CELL if cell[0] == cell[1] else PER_CELL
+        if len(cells.setdefault(cell, [])) < most:
             cells[cell].append(_captioned(predictions, pixels, i))
     return {cell: tuple(images) for cell, images in cells.items()}
 
 
 def _captioned(predictions: Predictions, pixels: PixelRows, i: int) -> Image:
     true = predictions.labels[int(predictions.truth[i])]
-    said = predictions.labels[int(predictions.predicted[i])]
-    sure = percent(float(predictions.probs[i].max()))
-    right = true == said
-    caption = f"{said}, {sure}" if right else f"{said}, {sure}; is {true}"
+    predicted = predictions.labels[int(predictions.predicted[i])]
+    prob = percent(float(predictions.probs[i].max()))
+    caption = f"predicted {predicted} ({prob})"
+    caption += "" if predicted == true else f", true {true}"
     return to_image(pixels[i].numpy(), caption, predictions.paths[i])
 
 
-def most_wrong(predictions: Predictions, pixels: PixelRows | None) -> Section:
-    """Return the wrong answers that cost most, worst first."""
+def highest_loss_section(predictions: Predictions, pixels: PixelRows | None) -> Section:
+    """Return the errors with the highest loss, worst first."""
     wrong = [
         i
-        for i in predictions.most_wrong(WRONG_SHOWN)
+        for i in predictions.highest_losses(MAX_ERRORS)
         if predictions.truth[i] != predictions.predicted[i]
     ]
     if not wrong:
-        blocks: tuple[Block, ...] = (Prose(text="No answer is wrong.", tone="good"),)
+        blocks: tuple[Block, ...] = (
+            Prose(text="All predictions are correct.", tone="good"),
+        )
     elif pixels is None:
         text = "\n\n".join(predictions.paths[i] for i in wrong)
         blocks = (Prose(text=text),)
     else:
-        shown = tuple(_captioned(predictions, pixels, i) for i in wrong)
-        blocks = (Images(images=shown, scale=_scale(pixels.shape[1])),)
-    lead = "The answers that cost most: look here for wrong labels first."
-    return Section(title="Most wrong", lead=lead, blocks=blocks)
+        images = tuple(_captioned(predictions, pixels, i) for i in wrong)
+        blocks = (Images(images=images, scale=_scale(pixels.shape[1])),)
+    lead = "Errors with the highest loss. Check these for wrong labels first."
+    return Section(title="Highest-loss errors", lead=lead, blocks=blocks)
 
 
 def _scale(side: int, target: int = 96) -> int:
     return max(1, target // side)
 
 
-def inside(
+def filters_and_maps_sections(
     run: Run, predictions: Predictions, pixels: PixelRows | None
 ) -> Iterable[Section]:
-    """Yield the first filters before and after, and one image's feature maps."""
+    """Yield the first filters before and after training, and feature maps."""
     blocks: list[Block] = _filters(run)
     if blocks:
-        lead = "Nobody designed these filters: they began as noise and were learned."
+        lead = "Filters of the first convolution, before and after training."
         yield Section(title="First filters", lead=lead, blocks=tuple(blocks))
     if pixels is None:
         return
-    chosen = _example(predictions)
-    sheets = _maps(run, pixels[chosen], run.preprocess)
-    shown = _captioned(predictions, pixels, chosen)
-    source = Images(images=(shown,), scale=_scale(pixels.shape[1]))
-    lead = "One image on its way through the network, from edges to evidence."
+    example = _example(predictions)
+    sheets = _maps(run, pixels[example], run.preprocess)
+    image = _captioned(predictions, pixels, example)
+    source = Images(images=(image,), scale=_scale(pixels.shape[1]))
+    lead = "Activations of one test image, layer by layer from input to output."
     yield Section(title="Feature maps", lead=lead, blocks=(source, *sheets))
 
 
@@ -120,40 +122,42 @@ def _filters(run: Run) -> list[Block]:
     ]
     count, _, rows, width = before.shape
     title = f"{name}: {count} filters of {rows}×{width}"
-    note = "Blue is negative, red positive; both versions of a filter share one scale."
-    note = note if before.shape[1] != 3 else "Gray is zero; a pair shares one scale."
+    note = "Blue: negative, red: positive; same color scale before and after."
+    note = (
+        note
+        if before.shape[1] != 3
+        else "Gray: zero; same color scale before and after."
+    )
     return [Images(title=title, note=note, images=tuple(sheets))]
 
 
 def _example(predictions: Predictions) -> int:
-    """Choose the image answered rightly with least doubt, else any."""
-    right = predictions.truth == predictions.predicted
-    order = predictions.most_wrong(len(predictions.paths))
-    return next((i for i in reversed(order) if right[i]), order[0])
+    """Choose the most confident correct prediction, else any image."""
+    correct = predictions.truth == predictions.predicted
+    order = predictions.highest_losses(len(predictions.paths))
+    return next((i for i in reversed(order) if correct[i]), order[0])
 
 
 def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
     device = next(run.model.parameters()).device
     x = normalize(pixels[None].to(device), preprocess)
-    found = feature_maps(run.model, x)
-    maps = [(name, stack) for name, stack in found.items() if min(stack.shape[1:]) > 1]
-    shown: list[Image] = []
-    for name, stack in evenly(maps, LAYERS_SHOWN):
-        count, drawn = len(stack), min(len(stack), MAX_CHANNELS)
-        detail = (
-            f"{drawn} of {count} channels" if drawn < count else f"{count} channels"
-        )
+    all_maps = feature_maps(run.model, x).items()
+    maps = [(name, stack) for name, stack in all_maps if min(stack.shape[1:]) > 1]
+    images: list[Image] = []
+    for name, stack in evenly_spaced(maps, MAX_LAYERS):
+        count, visible = len(stack), min(len(stack), MAX_CHANNELS)
+        channels = f"{visible} of {count}" if visible < count else f"{count}"
         text = f"{name} · {shape_text(tuple(stack.shape))}"
-        shown.append(to_image(map_sheet(stack), text, detail))
-    note = f"{len(shown)} of {len(maps)} layers." if len(shown) < len(maps) else ""
-    return [Images(images=tuple(shown), note=note)] if shown else []
+        images.append(to_image(map_sheet(stack), text, f"{channels} channels"))
+    note = f"{len(images)} of {len(maps)} layers." if len(images) < len(maps) else ""
+    return [Images(images=tuple(images), note=note)] if images else []
 
 
-def evenly(items: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` items, the first and the last among them.
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` evenly spaced items, with the first and the last.
 
     Example:
-        >>> evenly("abcdefg", 3)
+        >>> evenly_spaced("abcdefg", 3)
         ['a', 'd', 'g']
     """
     if len(items) <= count:

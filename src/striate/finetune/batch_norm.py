@@ -1,0 +1,100 @@
+"""Batch norm in fine-tuning: frozen running statistics, or adapted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from striate.core.frozen_mode import freeze_mode, has_frozen_mode
+
+ADAPTING, FROZEN = "adapting", "frozen"
+BATCH_NORM_MODES = (ADAPTING, FROZEN)
+
+
+def freeze_batch_norm_stats(module: nn.Module) -> int:
+    """Freeze the running statistics of all batch norms; their weights still train.
+
+    Args:
+        module: A model, or a part of one; changed in place.
+
+    Returns:
+        The number of batch norms.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(2)
+        >>> freeze_batch_norm_stats(norm), norm.train().training
+        (1, False)
+        >>> norm.weight.requires_grad
+        True
+    """
+    norms = _with_statistics(module)
+    for norm in norms:
+        freeze_mode(norm)
+    return len(norms)
+
+
+def adapt_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Set the running statistics of batch norms to those of new images.
+
+    Done before training: a head that was fitted with the old statistics would get other
+    features as soon as the norms use those of the batch (Li et al. 2016, "Revisiting
+    batch normalization for practical domain adaptation"). Frozen norms stay unchanged.
+
+    Args:
+        module: A model or a part of one; its other layers run in evaluation mode.
+        batches: Its inputs; larger batches give better statistics. Used once. If one
+            fails, everything is restored.
+
+    Returns:
+        The number of adapted norms.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(1)
+        >>> adapt_batch_norm(norm, [torch.full((2, 1, 2, 2), 7.0)])
+        1
+        >>> norm.running_mean.tolist(), norm.training
+        ([7.0], True)
+    """
+    norms = [norm for norm in _with_statistics(module) if not has_frozen_mode(norm)]
+    if not norms:
+        return 0
+    with _adapting(module, norms), torch.no_grad():
+        for x in batches:
+            module(x)
+    return len(norms)
+
+
+def _with_statistics(module: nn.Module) -> list[_BatchNorm]:
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    return [norm for norm in norms if norm.running_mean is not None]
+
+
+@contextmanager
+def _adapting(module: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Let norms take the plain mean over batches; restore modes and momenta.
+
+    If a batch fails, the statistics are restored too: a mean over some is neither.
+    """
+    modes = {inner: inner.training for inner in module.modules()}
+    momenta = {norm: norm.momentum for norm in norms}
+    before = [(b, b.clone()) for norm in norms for b in norm.buffers(recurse=False)]
+    try:
+        module.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over batches
+            norm.training = True
+        yield
+    except BaseException:
+        for buffer, saved in before:
+            buffer.copy_(saved)
+        raise
+    finally:
+        for inner, mode in modes.items():
+            inner.training = mode
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum

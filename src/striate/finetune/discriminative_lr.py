@@ -1,0 +1,114 @@
+"""Discriminative learning rates: the rate falls from stage to stage below the head.
+
+Stages next to the classifier are the most specific to the old images, and may learn
+fastest; those near the cut point fit almost any image (Howard & Ruder 2018,
+"Universal language model fine-tuning for text classification").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from striate.core.errors import SettingError
+from striate.core.registry import unknown_name_error
+from striate.finetune.batch_norm import ADAPTING, BATCH_NORM_MODES
+from striate.finetune.cut_points import Stage
+from striate.finetune.split_model import CutPoint
+
+LOWEST_LR_SCALE = 0.1  # of the classifier's rate, for the stage next to the cut point
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneConfig:
+    """How the stages behind a cut point are trained.
+
+    Args:
+        lr_decay: Factor on the learning rate from a stage to the one below; 1 for none.
+        unfreeze: Epochs until the next stage below is unfrozen; 0 for all at once.
+        batch_norm: `adapting` to the new images, or `frozen` statistics; weights and
+            biases train either way.
+
+    Raises:
+        SettingError: A value is out of range.
+    """
+
+    lr_decay: float = 1.0
+    unfreeze: int = 0
+    batch_norm: str = ADAPTING
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr_decay <= 1:
+            what = f"lr_decay must be above 0 and at most 1, got {self.lr_decay:g}"
+            raise SettingError(what, where="--lr-decay")
+        if self.unfreeze < 0:
+            what = f"unfreeze must be at least 0, got {self.unfreeze}"
+            raise SettingError(what, where="--unfreeze")
+        if self.batch_norm not in BATCH_NORM_MODES:
+            raise unknown_name_error(
+                "batch-norm mode", self.batch_norm, BATCH_NORM_MODES
+            )
+
+
+def default_lr_decay(stages: int) -> float:
+    """Return the decay that gives the lowest of so many stages a tenth of the rate.
+
+    Example:
+        >>> round(default_lr_decay(3), 3), default_lr_decay(1)
+        (0.316, 0.1)
+    """
+    return float(LOWEST_LR_SCALE ** (1 / max(stages - 1, 1)))
+
+
+def stages_behind(
+    model: nn.Module, stages: Sequence[Stage], cut: CutPoint
+) -> tuple[Stage, ...]:
+    """Return the stages behind a cut point; the first of them may be incomplete.
+
+    Example:
+        >>> from striate.finetune.split_model import cut_at, probe_batch
+        >>> from striate.finetune.cut_points import find_stages
+        >>> layers = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 2), nn.Flatten()
+        >>> model = nn.Sequential(*layers, nn.Linear(2, 3))
+        >>> x = probe_batch((1, 4, 4))
+        >>> behind = stages_behind(model, find_stages(model, x), cut_at(model, x, "0"))
+        >>> [stage.layers for stage in behind]
+        [('1',), ('3',)]
+    """
+    modules = dict(model.named_modules())
+    head = {id(module) for module in cut.head.modules()}
+    behind = []
+    for stage in stages:
+        layers = tuple(name for name in stage.layers if id(modules[name]) in head)
+        if layers:
+            behind.append(Stage(name=stage.name, layers=layers))
+    return tuple(behind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainableStages:
+    """A model's stages behind the cut point, and how they are trained.
+
+    Args:
+        model: The whole model.
+        stages: From the cut point to the classifier.
+        config: How they are trained.
+        always_frozen: Patterns of layers that are never unfrozen.
+    """
+
+    model: nn.Module = field(repr=False)
+    stages: tuple[Stage, ...]
+    config: FineTuneConfig
+    always_frozen: tuple[str, ...] = ()
+
+    def lr_scales(self) -> dict[nn.Parameter, float]:
+        """Return each parameter's factor on the learning rate: 1 at the classifier."""
+        modules = dict(self.model.named_modules())
+        scales: dict[nn.Parameter, float] = {}
+        for depth, stage in enumerate(reversed(self.stages)):
+            for name in stage.layers:
+                for parameter in modules[name].parameters(recurse=False):
+                    scales[parameter] = self.config.lr_decay**depth
+        return scales

@@ -1,0 +1,156 @@
+"""Charts and tables of layers by depth, at initialization and through training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from striate.core.findings import Block, Cell, Column, Curve, Series, Table
+from striate.interpret.depth.layer_profile import LayerProfile
+from striate.interpret.depth.snapshots import Snapshot
+from striate.run.report_images import evenly_spaced
+
+MAX_STAGES = 5  # lines of a chart over the layers
+MAX_LAYERS = 6  # lines of a chart over the steps
+QUANTITIES = {
+    "gradient": "gradient of the loss of snapshot image (RMS)",
+    "activation": "output before the activation function (RMS)",
+    "update": "gradient-to-weight ratio (relative step at learning rate 1)",
+}
+
+
+def chart_by_depth(
+    title: str, quantity: str, lines: Mapping[str, Sequence[LayerProfile]]
+) -> Curve:
+    """Return snapshot quantity by layer, with a line per network or stage of training.
+
+    Args:
+        title: Title of the chart.
+        quantity: A key of `QUANTITIES`.
+        lines: The layers of each line, by its name.
+    """
+    return Curve(
+        title=title,
+        x_label="layer with weights, counted from the input",
+        y_label=QUANTITIES[quantity],
+        series=tuple(
+            Series(
+                name=name,
+                x=tuple(float(level.depth) for level in levels),
+                y=tuple(getattr(level, quantity) for level in levels),
+            )
+            for name, levels in lines.items()
+        ),
+        log_y=True,
+    )
+
+
+def snapshots_by_stage(
+    snapshots: Sequence[Snapshot],
+) -> dict[str, tuple[LayerProfile, ...]]:
+    """Return the layers at some stages of training, with the first and the last.
+
+    Example:
+        >>> list(snapshots_by_stage([Snapshot(step=s, layers=()) for s in (0, 1, 8)]))
+        ['at initialization', 'after 1 step', 'after 8 steps']
+    """
+    return {
+        stage_text(snapshot.step): snapshot.layers
+        for snapshot in evenly_spaced(snapshots, MAX_STAGES)
+    }
+
+
+def snapshot_steps(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
+    """Return the step after each snapshot, counted from 1: a log axis has no 0."""
+    return tuple(
+        snapshot.step + 1.0 for snapshot in snapshots if snapshot.step is not None
+    )
+
+
+def stage_text(step: int | None) -> str:
+    """Write when a snapshot was taken.
+
+    Example:
+        >>> stage_text(0), stage_text(1_000), stage_text(None)
+        ('at initialization', 'after 1,000 steps', 'as trained')
+    """
+    if step is None:
+        return "as trained"
+    if not step:
+        return "at initialization"
+    return f"after {step:,} step{'' if step == 1 else 's'}"
+
+
+def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
+    """Return snapshot quantity of some layers over the training steps."""
+    steps = snapshot_steps(snapshots)
+    numbers = evenly_spaced(
+        range(min(len(snapshot.layers) for snapshot in snapshots)), MAX_LAYERS
+    )
+    return Curve(
+        title=f"{quantity.capitalize()} during training",
+        x_label="training step",
+        y_label=QUANTITIES[quantity],
+        series=tuple(
+            Series(
+                name=snapshots[0].layers[i].name,
+                x=steps,
+                y=tuple(
+                    getattr(snapshot.layers[i], quantity) for snapshot in snapshots
+                ),
+            )
+            for i in numbers
+        ),
+        log_x=True,
+        log_y=True,
+    )
+
+
+def layer_charts(snapshots: Sequence[Snapshot]) -> list[Curve]:
+    """Return all charts of the snapshots of snapshot network."""
+    charts = [
+        chart_by_depth(
+            f"{quantity.capitalize()} by layer", quantity, snapshots_by_stage(snapshots)
+        )
+        for quantity in ("gradient", "activation")
+    ]
+    if len(snapshot_steps(snapshots)) == len(snapshots) > 1:
+        charts += [chart_over_steps(snapshots, s) for s in ("gradient", "update")]
+    return charts
+
+
+def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
+    """Return the quantities of each layer in the first and the last snapshot."""
+    first, last = snapshots[0], snapshots[-1]
+    moments = [first] if len(snapshots) == 1 else [first, last]
+    columns = [
+        Column(title="Layer", kind="code", key="layer"),
+        Column(title="Number", kind="integer", key="depth", rank=3),
+    ]
+    for when, rank in zip(("first", "last"), (0, 1), strict=False):
+        stage = stage_text((first if when == "first" else last).step)
+        columns += [
+            Column(
+                title=f"{quantity.capitalize()}, {when}",
+                kind="number",
+                key=f"{quantity}_{when}",
+                hint=f"{QUANTITIES[quantity]}, {stage}",
+                rank=rank + (quantity == "update"),
+            )
+            for quantity in QUANTITIES
+        ]
+        if len(moments) == 1:
+            break
+    rows = tuple(
+        (levels[0].name, levels[0].depth, *_values(levels))
+        for levels in zip(*(snapshot.layers for snapshot in moments), strict=False)
+    )
+    return Table(columns=tuple(columns), rows=rows, title="Norms by layer")
+
+
+def _values(levels: Sequence[LayerProfile]) -> list[Cell]:
+    return [getattr(level, quantity) for level in levels for quantity in QUANTITIES]
+
+
+def layer_norms_blocks(snapshots: Sequence[Snapshot]) -> list[Block]:
+    """Return the charts and the table of the snapshots of snapshot network."""
+    return [*layer_charts(snapshots), layer_norms_table(snapshots)]

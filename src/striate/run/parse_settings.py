@@ -1,0 +1,137 @@
+"""Settings from flags, YAML files and Python: converted, checked, merged."""
+
+from __future__ import annotations
+
+import functools
+import reprlib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal
+
+from striate.core.errors import SettingError
+from striate.core.format import parse_image_size
+from striate.core.registry import unknown_name_error
+from striate.core.settings import flag_name
+from striate.data.augment.augment import RANGES
+from striate.run.recipe import AUTO, Recipe
+
+PER_CHANNEL = ("mean", "std")
+PATTERNS = ("freeze",)
+AUTO_SETTINGS = ("lr", "batch_size")
+SHAPES = {
+    "image_size": "a number of pixels or HEIGHTxWIDTH",
+    "mean": "numbers separated by commas",
+    "std": "numbers separated by commas",
+    "freeze": "names or patterns separated by commas",
+    "sync_batch_norm": "true or false",
+}
+
+
+@functools.cache  # called for every setting of every file and command line
+def setting_types() -> Mapping[str, Any]:
+    """Return the type of each setting, without None and "auto"."""
+    hints = typing.get_type_hints(Recipe)
+    return {spec.name: _without_none(hints[spec.name]) for spec in fields(Recipe)}
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint
+    placeholders = type(None), Literal["auto"]
+    kinds = [kind for kind in typing.get_args(hint) if kind not in placeholders]
+    return kinds[0] if len(kinds) == 1 else kinds
+
+
+def parse_setting(name: str, value: Any) -> Any:
+    """Convert a value from a flag or YAML to the type of its setting.
+
+    Raises:
+        SettingError: It cannot be converted.
+
+    Example:
+        >>> parse_setting("lr", "1e-3"), parse_setting("image_size", "64x48")
+        (0.001, (64, 48))
+    """
+    kind = setting_types()[name]
+    if value == AUTO and name in AUTO_SETTINGS:
+        return AUTO
+    if value is None and Recipe.__dataclass_fields__[name].default is None:
+        return None
+    try:
+        if name == "image_size":
+            return _size(value)
+        if name in PER_CHANNEL:
+            return _per_channel(value)
+        if name in PATTERNS:
+            return _patterns(value)
+        return _exactly(kind, value)
+    except (TypeError, ValueError) as error:
+        expected = SHAPES.get(name) or kind.__name__
+        what = f"{name} must be {expected}, got {reprlib.repr(value)}"
+        raise SettingError(what, where=flag_name(name)) from error
+
+
+def _exactly(kind: Any, value: Any) -> Any:
+    """Convert without loss: int() would silently turn 2.5 into 2."""
+    if kind is bool and value in ("True", "true", "False", "false"):
+        return value.lower() == "true"
+    allowed = (str, int) if kind is int else (str, int, float)
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, allowed):
+        raise ValueError
+    return kind(value)
+
+
+def _per_channel(value: Any) -> tuple[float, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise ValueError
+    return tuple(_exactly(float, number) for number in values)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(text, str) for text in values):
+        raise TypeError
+    parts = [part.strip() for text in values for part in text.split(",")]
+    if not parts or not all(parts):
+        raise ValueError
+    return tuple(dict.fromkeys(parts))
+
+
+def _size(value: Any) -> int | tuple[int, int]:
+    if isinstance(value, str):
+        return parse_image_size(value)
+    if isinstance(value, list | tuple):
+        height, width = value
+        return _exactly(int, height), _exactly(int, width)
+    return int(_exactly(int, value))
+
+
+def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
+    """Build a recipe from several sets of settings; later ones win.
+
+    Raises:
+        UnknownNameError: A setting has no such name; lists the nearest.
+        SettingError: A value is of the wrong kind or out of range.
+
+    Example:
+        >>> make_recipe({"data": "digits", "epochs": 9}, {"epochs": "3"}).epochs
+        3
+    """
+    types = setting_types()
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        if "augment" in layer:  # a preset replaces all ranges set before
+            merged = {key: merged[key] for key in merged if key not in RANGES}
+        for name, value in layer.items():
+            if name not in types:
+                raise unknown_name_error("setting", name, types)
+            merged[name] = parse_setting(name, value)
+    if not merged.get("data"):
+        fix = "give a folder, a CSV, or digits: `striate train digits`"
+        raise SettingError("no data given", where="DATA", fix=fix)
+    return Recipe(**merged)

@@ -1,0 +1,106 @@
+"""False negatives and false positives of an operating point, worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from striate.core.findings import Block, Column, Image, Images, Prose, Section, Table
+from striate.data.cache.pixel_rows import PixelRows
+from striate.interpret.render import to_image
+from striate.report.format import count_text, percent
+from striate.workflows.evaluate.one_vs_rest import OneVsRest
+from striate.workflows.evaluate.result import Misclassified, OperatingPointResult
+
+MAX_IMAGES = 12
+SIDE = 96  # small images are enlarged to about this many pixels
+
+
+def false_negatives(
+    data: OneVsRest, columns: Mapping[str, Sequence[str]]
+) -> tuple[Misclassified, ...]:
+    """Return the images of the class with a probability below 0.5, lowest first.
+
+    The limit is 0.5 and not the threshold: below it the model predicts another class.
+    """
+    rows = np.flatnonzero(data.positive & (data.probs < 0.5))
+    return _misclassified(
+        rows[np.argsort(data.probs[rows], kind="stable")], data, columns
+    )
+
+
+def false_positives(
+    data: OneVsRest, columns: Mapping[str, Sequence[str]]
+) -> tuple[Misclassified, ...]:
+    """Return the other images with a probability of 0.5 or more, highest first."""
+    rows = np.flatnonzero(~data.positive & (data.probs >= 0.5))
+    rows = rows[np.argsort(-data.probs[rows], kind="stable")]
+    return _misclassified(rows, data, columns)
+
+
+def _misclassified(
+    rows: Iterable[int], data: OneVsRest, columns: Mapping[str, Sequence[str]]
+) -> tuple[Misclassified, ...]:
+    return tuple(
+        Misclassified(
+            row=int(i),
+            path=data.paths[i],
+            prob=float(data.probs[i]),
+            cells=tuple((name, cells[i]) for name, cells in columns.items()),
+        )
+        for i in rows
+    )
+
+
+def misclassified_section(
+    result: OperatingPointResult, pixels: PixelRows | None
+) -> Section:
+    """Return the false negatives and false positives with the highest loss."""
+    return Section(
+        title="Misclassified images",
+        lead="Errors at probability 0.5, the most confident first. Check these for "
+        "wrong labels first.",
+        blocks=tuple(_blocks(result, pixels)),
+    )
+
+
+def _blocks(result: OperatingPointResult, pixels: PixelRows | None) -> Iterator[Block]:
+    if pixels is None:
+        text = "The image files could not be read, so only their paths are shown."
+        yield Prose(text=text, tone="warning")
+    target, rest = result.target, result.rest
+    for title, images in (
+        (f"False negatives: {target} predicted as {rest}", result.false_negatives),
+        (f"False positives: {rest} predicted as {target}", result.false_positives),
+    ):
+        if images:
+            heading = f"{title}, {count_text(len(images), 'image')}"
+            yield _gallery(heading, images, target, pixels)
+        else:
+            yield Prose(text=f"{title}: none.", tone="good")
+
+
+def _gallery(
+    title: str, images: Sequence[Misclassified], target: str, pixels: PixelRows | None
+) -> Block:
+    visible = images[:MAX_IMAGES]
+    rest = len(images) - len(visible)
+    note = f"{rest:,} more; see operating_point.json." if rest else ""
+    if pixels is None:
+        columns = (
+            Column(title="image"),
+            Column(title=f"P({target})", kind="percent"),
+        )
+        rows = tuple((image.path, image.prob) for image in visible)
+        return Table(title=title, columns=columns, rows=rows, note=note)
+    tiles = tuple(_tile(image, target, pixels) for image in visible)
+    scale = max(1, SIDE // max(max(tile.width, tile.height) for tile in tiles))
+    return Images(title=title, images=tiles, note=note, scale=scale)
+
+
+def _tile(image: Misclassified, target: str, pixels: PixelRows) -> Image:
+    cells = [f"{name} {cell}" for name, cell in image.cells if cell]
+    detail = " · ".join([*cells, image.path.rsplit("/", 1)[-1]])
+    caption = f"P({target}) {percent(image.prob)}"
+    return to_image(pixels[image.row].numpy(), caption, detail)

@@ -1,0 +1,137 @@
+"""Training job: model, optimizer, data and settings of one run, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import nn
+from torch.optim import Optimizer
+
+from striate.core import device as devices
+from striate.core.malloc import keep_freed_memory
+from striate.data.batches import Batches
+from striate.data.cache.lazy_images import LazyPixels
+from striate.data.image_data import ImageData
+from striate.data.progressive_resize import ProgressiveResize
+from striate.engine.distributed.group import RankGroup
+from striate.engine.ema import EMA
+from striate.engine.loop import FitConfig
+from striate.engine.throughput import ThroughputMeter
+from striate.engine.tta import TTA_MODES
+from striate.run.builders import (
+    recipe_execution,
+    recipe_fit_config,
+    recipe_optimizer,
+    resized_batches,
+    split_batches,
+)
+from striate.run.manifest import result_factors
+from striate.run.recipe import Recipe
+from striate.workflows.train.autotune import make_laps
+from striate.workflows.train.ranks import is_worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """Options that do not change the result of a run.
+
+    Args:
+        quiet: Show no progress.
+        tensorboard: Also write TensorBoard event files.
+    """
+
+    quiet: bool = False
+    tensorboard: bool = False
+
+    def for_rank(self, group: RankGroup | None) -> SessionOptions:
+        """Return the same options, quiet on every rank but rank 0."""
+        return replace(self, quiet=self.quiet or is_worker(group))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """Everything that a training run needs.
+
+    Args:
+        folder: The run folder.
+        recipe: All settings.
+        model: The model that is trained, on its device.
+        optimizer: Over the model's parameters.
+        fit_config: Number of epochs, learning rate and loss.
+        train: Training batches.
+        val: Validation batches.
+        data: All images, for the evaluation after training.
+        environment: Versions, device and settings that decide every bit of a result.
+        inexact: Why the result is not that of an uninterrupted run; can grow.
+        options: Progress display and TensorBoard.
+        group: The processes of a distributed run; None for a single process.
+        laps: Timer of data loading and updates.
+        ema: Moving average of the weights, which is evaluated and saved instead.
+    """
+
+    folder: Path
+    recipe: Recipe
+    model: nn.Module
+    optimizer: Optimizer
+    fit_config: FitConfig
+    train: Batches | ProgressiveResize
+    val: Batches
+    data: ImageData
+    environment: Mapping[str, str]
+    inexact: list[str]
+    options: SessionOptions
+    group: RankGroup | None = None
+    laps: ThroughputMeter = field(default_factory=ThroughputMeter)
+    ema: EMA | None = None
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """Return the model that is evaluated and saved: the EMA where there is one."""
+        return self.ema.model if self.ema else self.model
+
+    @property
+    def unread(self) -> list[str]:
+        """Return a note on training images that could not be read during training."""
+        arrays = self.train.subset.pixels, self.train.subset.larger
+        lazy = [pixels for pixels in arrays if isinstance(pixels, LazyPixels)]
+        lost = dict.fromkeys(skip.path for pixels in lazy for skip in pixels.lost)
+        if not lost:
+            return []
+        first = next(iter(lost))
+        return [f"{len(lost):,} of the images could not be read, first {first}"]
+
+
+def build_job(
+    folder: Path,
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    options: SessionOptions,
+    inexact: Sequence[str] = (),
+    group: RankGroup | None = None,
+) -> TrainJob:
+    """Build optimizer, batches and the other parts of a training job."""
+    device = devices.select_device(recipe.device)
+    keep_freed_memory()
+    fit_config = recipe_fit_config(data, recipe, device)
+    train = split_batches("train", data, recipe, device, group)
+    return TrainJob(
+        folder=folder,
+        recipe=recipe,
+        model=model,
+        optimizer=recipe_optimizer(model, recipe),
+        fit_config=replace(
+            fit_config, tta=TTA_MODES[recipe.tta], execution=recipe_execution(recipe)
+        ),
+        train=resized_batches(train, data, recipe),
+        val=split_batches("val", data, recipe, device, group),
+        data=data,
+        environment=result_factors(recipe, data, device),
+        inexact=list(inexact),
+        options=options,
+        group=group,
+        laps=make_laps(model, data, recipe, options.quiet, group),
+        ema=EMA(model, recipe.ema) if recipe.ema else None,
+    )
