@@ -17,17 +17,17 @@ def advice(network, shape=None):
     if isinstance(network, str) and ">" not in network:
         with init_empty_weights():
             model = create_model(network)
-        found = audit(model, shape or model_entry(network).image.shape)
+        result = audit(model, shape or model_entry(network).image.shape)
     else:
-        found = summary(network, shape).audit
-    return {each.check: each for each in advise(found)}
+        result = summary(network, shape).audit
+    return {each.check: each for each in advise(result)}
 
 
 def parameters(line):
     return summary(line).audit.parameters
 
 
-def test_vggs_head_holds_123_6_of_138_4_million():
+def test_heavy_head_of_vgg16():
     said = advice("vgg16")
     assert list(said) == ["heavy-head", "bottleneck"]
     head = said["heavy-head"]
@@ -37,27 +37,27 @@ def test_vggs_head_holds_123_6_of_138_4_million():
 
 
 @pytest.mark.parametrize(("line", "pooled"), [("dense 10", "gap > dense 10")])
-def test_the_head_after_the_change_is_what_it_would_be(line, pooled):
+def test_heavy_head_advice_matches_the_changed_network(line, pooled):
     start = "28x28x1 > conv 3x3 25 same > pool 2 > conv 3x3 50 same > pool 2 > "
     said = advice(start + line)["heavy-head"]
     assert said.after == parameters(start + pooled)
 
 
-def test_no_head_is_heavy_after_global_average_pooling():
+def test_no_heavy_head_after_global_average_pooling():
     assert advice("resnet50_v1_5") == {}
     assert "heavy-head" not in advice("4x4x1 > conv 3x3 2 > dense 1")
     narrow = "4x4x1 > conv 3x3 100 > dense 1 > dense 1000"  # pooling would not help
     assert "heavy-head" not in advice(narrow)
 
 
-def test_a_bottleneck_takes_the_multiply_adds_to_a_tenth():
+def test_bottleneck_advice_of_inception_5x5():
     said = advice("28x28x192 > conv 5x5 32 same")["bottleneck"]
     assert (said.before, said.after) == (120_422_400, 12_443_648)
     through = summary("28x28x192 > conv 1x1 16 > conv 5x5 32 same")
     assert said.after == through.audit.macs
 
 
-def test_no_bottleneck_where_there_is_one_or_none_is_worth_it():
+def test_no_bottleneck_advice_if_present_or_useless():
     line = "28x28x192 > conv 1x1 16 > relu > conv 5x5 32 same"
     assert "bottleneck" not in advice(line)
     grouped = "28x28x64 > conv 3x3 64 same groups 2"
@@ -67,7 +67,7 @@ def test_no_bottleneck_where_there_is_one_or_none_is_worth_it():
     assert "bottleneck" in advice("9x9x64 > maxpool 3 > conv 3x3 64 same")
 
 
-def test_a_bias_before_batch_norm_learns_nothing():
+def test_redundant_bias_before_batch_norm():
     said = advice("vgg16_bn")["redundant-bias"]
     assert said.before - said.after == 4_224
     assert "features.0, features.3, features.7 and 10 more have a bias" in said.finding
@@ -76,7 +76,7 @@ def test_a_bias_before_batch_norm_learns_nothing():
     assert one.finding.startswith("conv1 has a bias")
 
 
-def test_a_bias_in_front_of_dense_batch_norm_too():
+def test_redundant_bias_before_batch_norm_1d():
     layers = nn.Flatten(), nn.Linear(48, 5), nn.BatchNorm1d(5)
     said = advice(nn.Sequential(*layers), (3, 4, 4))["redundant-bias"]
     assert said.before - said.after == 5
@@ -91,11 +91,11 @@ def test_a_bias_in_front_of_dense_batch_norm_too():
         "8x8x3 > conv 3x3 4",
     ],
 )
-def test_a_bias_that_matters_is_left_alone(line):
+def test_no_advice_on_a_useful_bias(line):
     assert "redundant-bias" not in advice(line)
 
 
-def test_a_small_field_and_what_more_convolutions_see():
+def test_small_receptive_field_advice():
     said = advice("32x32x1 > conv 5x5 4 > pool 2")["small-field"]
     assert (said.before, said.after) == (6, 34)
     grown = "32x32x1 > conv 5x5 4 > pool 2 > 7 * (conv 3x3 4 same)"
@@ -105,20 +105,20 @@ def test_a_small_field_and_what_more_convolutions_see():
     assert "small-field" not in advice("8x8x1 > conv 7x7 2")
 
 
-def test_a_field_far_larger_than_the_image():
+def test_large_receptive_field_advice():
     said = advice("resnet50", (3, 64, 64))["large-field"]
     assert "483×483, the image is 64×64" in said.finding
     assert said.after == 121
     assert "large-field" not in advice("resnet50")
 
 
-def test_bounds_and_uneven_fields_get_no_advice():
+def test_no_advice_on_bounds_and_nonuniform_fields():
     said = advice("16x16x1 > conv 3x3 2 same > upsample 2")
     assert "small-field" not in said
     assert advice("8x8x1 > gap > dense 2") == {}
 
 
-def test_positions_that_no_output_sees():
+def test_unused_pixels_advice():
     said = advice("9x9x3 > pool 2 > conv 3x3 4 same")["unseen-positions"]
     assert said.before == 17
     assert "1 row and 1 column at the bottom or right" in said.finding
@@ -129,7 +129,7 @@ def test_positions_that_no_output_sees():
     assert "unseen-positions" not in advice("lenet5")
 
 
-def test_alexnet_of_224_leaves_a_border():
+def test_unused_pixels_of_alexnet_at_224():
     """The paper's 224 does not give 55 without padding; 227 does."""
     said = advice("224x224x3 > conv 11x11 96 /4 > pool 3 /2")["unseen-positions"]
     assert "5 rows and 5 columns at the bottom or right" in said.finding
@@ -137,7 +137,7 @@ def test_alexnet_of_224_leaves_a_border():
     assert "unseen-positions" not in advice("alexnet")
 
 
-def test_strides_that_drop_positions():
+def test_skipped_positions_advice():
     said = advice("resnet50")["dropped-positions"]
     assert "read 784 of 3,136 positions of layer1.2.relu" in said.finding
     assert "102,760,448 multiply-adds instead of 25,690,112" in said.change
@@ -148,7 +148,7 @@ def test_strides_that_drop_positions():
     assert "dropped-positions" not in advice("cifar_resnet20")
 
 
-def test_a_slice_that_drops_is_not_judged():
+def test_slices_get_no_skipped_positions_advice():
     class Every(nn.Module):
         def forward(self, x):
             return (x * 2)[:, :, ::2]
@@ -158,7 +158,7 @@ def test_a_slice_that_drops_is_not_judged():
 
 # torch warns that it copies the image for an even kernel.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
-def test_an_even_window_has_no_middle():
+def test_even_kernel_advice():
     said = advice("32x32x3 > pool 2 > conv 4x4 8 same")["even-window"]
     assert "(1 pixels of the image)" in said.finding
     assert said.after == parameters("32x32x3 > pool 2 > conv 3x3 8 same")
@@ -169,17 +169,17 @@ def test_an_even_window_has_no_middle():
     assert "even-window" not in advice("16x16x3 > deconv 2x2 4")
 
 
-def test_a_summary_shows_and_tells_it():
-    found = summary("vgg11_bn")
-    assert [a["check"] for a in found.as_dict()["advice"]] == [
+def test_summary_includes_advice():
+    result = summary("vgg11_bn")
+    assert [a["check"] for a in result.as_dict()["advice"]] == [
         "small-field",
         "heavy-head",
         "redundant-bias",
         "bottleneck",
     ]
     layers = "classifier.0, classifier.3 and classifier.6"
-    assert f"→ {layers} hold 123,642,856" in str(found)
+    assert f"→ {layers} hold 123,642,856" in str(result)
 
 
-def test_long_lists_are_cut():
+def test_long_name_lists_are_shortened():
     assert join_names(["a", "a"]) == "a"

@@ -41,8 +41,8 @@ def convolution(side, kernel, stride, before, after, dilation):
 
 def check_convolution(side, kernel, stride, before, after, dilation):
     got = torch_side(lambda: convolution(side, kernel, stride, before, after, dilation))
-    said = ours(lambda: output_side(side, kernel, stride, (before, after), dilation))
-    assert said == got
+    output = ours(lambda: output_side(side, kernel, stride, (before, after), dilation))
+    assert output == got
 
 
 def check_same(side, kernel, dilation):
@@ -52,8 +52,8 @@ def check_same(side, kernel, dilation):
             image, torch.empty(1, 1, kernel), padding="same", dilation=dilation
         )
     )
-    said = ours(lambda: output_side(side, kernel, 1, "same", dilation))
-    assert said == got
+    output = ours(lambda: output_side(side, kernel, 1, "same", dilation))
+    assert output == got
 
 
 def check_pool(side, kernel, stride, pad, dilation, ceil):
@@ -62,8 +62,8 @@ def check_pool(side, kernel, stride, pad, dilation, ceil):
     got = torch_side(
         lambda: F.max_pool2d(image, *geometry, (0, pad), (1, dilation), ceil)
     )
-    said = ours(lambda: pooled_side(side, kernel, stride, pad, dilation, ceil))
-    assert said == got
+    output = ours(lambda: pooled_side(side, kernel, stride, pad, dilation, ceil))
+    assert output == got
 
 
 def check_transposed(side, kernel, stride, pad, dilation, extra):
@@ -71,8 +71,8 @@ def check_transposed(side, kernel, stride, pad, dilation, extra):
     got = torch_side(
         lambda: F.conv_transpose1d(image, weight, None, stride, pad, extra, 1, dilation)
     )
-    said = ours(lambda: transposed_side(side, kernel, stride, pad, dilation, extra))
-    assert said == got
+    output = ours(lambda: transposed_side(side, kernel, stride, pad, dilation, extra))
+    assert output == got
 
 
 CASES = [
@@ -90,7 +90,7 @@ NAMES = ["convolution", "same", "pool", "transposed"]
 # torch warns that it copies the image for an even kernel.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
 @pytest.mark.parametrize(("check", "parts"), CASES, ids=NAMES)
-def test_predicts_torch_or_both_refuse(check, parts):
+def test_output_side_equals_torch(check, parts):
     """500 cases of each of four kinds: 2,000 in the commit tier."""
     repeat(check, parts, 500)
 
@@ -98,7 +98,7 @@ def test_predicts_torch_or_both_refuse(check, parts):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
 @pytest.mark.parametrize(("check", "parts"), CASES, ids=NAMES)
-def test_predicts_torch_or_both_refuse_at_length(check, parts):
+def test_output_side_equals_torch_exhaustive(check, parts):
     """5,000 cases of each of four kinds: 20,000."""
     repeat(check, parts, 5000)
 

@@ -64,17 +64,17 @@ def test_dense_pool_transposed_and_others_on_paper():
 
 
 def test_explain_knows_batches_and_other_ranks():
-    found = audit(nn.Sequential(nn.Flatten(2), nn.Linear(16, 3)), (5, 4, 4))
-    assert explain_layer(found, "1").rows[-1] == ("multiply-adds", "5·16·3", "240")
+    result = audit(nn.Sequential(nn.Flatten(2), nn.Linear(16, 3)), (5, 4, 4))
+    assert explain_layer(result, "1").rows[-1] == ("multiply-adds", "5·16·3", "240")
 
     class Pairs(nn.Module):
         def forward(self, x):
             x = x.flatten(2)
             return x @ x.transpose(1, 2)
 
-    found = audit(Pairs(), (5, 4, 4))
-    name = found.layers[-1].name
-    assert explain_layer(found, name).rows[0] == ("multiply-adds", "5·16·5", "400")
+    result = audit(Pairs(), (5, 4, 4))
+    name = result.layers[-1].name
+    assert explain_layer(result, name).rows[0] == ("multiply-adds", "5·16·5", "400")
     deep = audit(nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv3d(1, 2, 3)), (5, 8, 8))
     assert [row[0] for row in explain_layer(deep, "1").rows[:3]] == [
         "depth",
@@ -88,9 +88,9 @@ def test_an_unknown_layer_lists_the_nearest():
         paper("9x9x1 > conv 3x3 2", "conv")
 
 
-def test_after_an_enlargement_the_field_is_told_exactly():
-    found = audit(*sketch("8x8x1 > conv 3x3 2 > deconv 2x2 2 > conv 3x3 1"))
-    row = layer_table(found).rows
+def test_receptive_field_after_upsampling():
+    result = audit(*sketch("8x8x1 > conv 3x3 2 > deconv 2x2 2 > conv 3x3 1"))
+    row = layer_table(result).rows
     assert [cell[10:12] for cell in row] == [
         ("3×3", "1"),
         ("3×3", "0.5"),
@@ -99,12 +99,12 @@ def test_after_an_enlargement_the_field_is_told_exactly():
     assert "receptive field" not in paper("8x8x1 > deconv 2x2 2", "deconv1")
 
 
-def test_depth_unites_modules():
-    found = audit(create_model("cifar_resnet20"), (3, 32, 32))
-    table = layer_table(found, 1)
-    assert len(table.rows) < len(found.layers)
-    assert sum(row[4] or 0 for row in table.rows) == found.parameters
-    assert sum(row[6] or 0 for row in table.rows) == found.macs
+def test_depth_merges_modules():
+    result = audit(create_model("cifar_resnet20"), (3, 32, 32))
+    table = layer_table(result, 1)
+    assert len(table.rows) < len(result.layers)
+    assert sum(row[4] or 0 for row in table.rows) == result.parameters
+    assert sum(row[6] or 0 for row in table.rows) == result.macs
     kinds = {row[0]: row[1] for row in table.rows}
     assert "Sequential" in kinds.values()
 
@@ -114,12 +114,12 @@ class Cumulates(nn.Module):
         return torch.fft.fft2(x).real.sort(2).values
 
 
-def test_remarks_say_what_is_not_known():
-    found = audit(Cumulates(), (1, 4, 4))
-    text = " ".join(block.text for block in caveats(found))
+def test_caveats():
+    result = audit(Cumulates(), (1, 4, 4))
+    text = " ".join(block.text for block in caveats(result))
     assert "_fft_c2c (ran 1 times)" in text
     assert "are upper bounds (≤)" in text
-    assert layer_table(found).rows[-1][10].startswith("≤")
+    assert layer_table(result).rows[-1][10].startswith("≤")
     real = audit(nn.ReLU(), (1, 4, 4), real=True)
     assert "Training memory is unknown" in caveats(real)[-1].text
     assert len(summary_blocks(real)) == 4
@@ -129,7 +129,7 @@ def test_remarks_say_what_is_not_known():
     assert "…" in caveats(audit(odd, (1, 2, 2)))[0].text
 
 
-def test_comparison_leaves_out_what_is_not_known():
+def test_comparison_skips_unknown_metrics():
     one, two = (audit(nn.ReLU(), (1, 4, 4), real=real) for real in (False, True))
     table = comparison_table(one, two, ("a", "b"))
     assert [row[0] for row in table.rows][-1] == "receptive field"
@@ -137,7 +137,7 @@ def test_comparison_leaves_out_what_is_not_known():
     assert table.rows[0] == ("parameters", "0", "0", None)
 
 
-def test_the_way_out_of_a_misfit():
+def test_suggested_image_sizes():
     flat = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
     assert suggest_size(flat, (3, 99, 99)) == (
         "use an image size from 32 to 35, such as 32 (--image-size 32)"
@@ -148,7 +148,7 @@ def test_the_way_out_of_a_misfit():
     assert "works either" in suggest_size(nn.Conv2d(7, 2, 3), (3, 9, 9))
 
 
-def test_asking_for_a_way_out_ends(monkeypatch):
+def test_size_search_has_a_time_limit(monkeypatch):
     monkeypatch.setattr("striate.audit.valid_sizes.TIME_LIMIT", -1.0)
     assert "works either" in suggest_size(nn.Conv2d(3, 2, 20), (3, 9, 9))
 

@@ -53,9 +53,9 @@ def test_layers_count_as_torch_counts(layer):
 
 def test_attention_counts_its_products():
     """In, pairs twice, out; torch's counter misses the fused operation altogether."""
-    found = audit(Attention(), (8, 10, 10))
-    assert found.macs == 100 * 8 * 24 + 2 * 100 * 100 * 8 + 100 * 8 * 8
-    assert found.layers[-1].receptive_field.box(0, 0) == ((0, 9), (0, 9))
+    result = audit(Attention(), (8, 10, 10))
+    assert result.macs == 100 * 8 * 24 + 2 * 100 * 100 * 8 + 100 * 8 * 8
+    assert result.layers[-1].receptive_field.box(0, 0) == ((0, 9), (0, 9))
 
 
 SKETCHES = {
@@ -74,7 +74,7 @@ SKETCHES = {
 
 
 @pytest.mark.parametrize(("line", "what", "number"), SKETCHES.values(), ids=SKETCHES)
-def test_the_missions_numbers(line, what, number):
+def test_macs_of_published_examples(line, what, number):
     assert getattr(audit(*sketch(line)), what) == number
 
 
@@ -84,9 +84,9 @@ def test_inception_by_branch():
         "28x28x192 > [conv 1x1 64, conv 1x1 96 > conv 3x3 128 same, "
         "conv 1x1 16 > conv 5x5 32 same, pool 3 /1 same > conv 1x1 32]"
     )
-    found = audit(*sketch(line))
+    result = audit(*sketch(line))
     totals = {}
-    for layer in found.layers:
+    for layer in result.layers:
         branch = layer.name.split(".")[1]
         totals[branch] = totals.get(branch, 0) + layer.macs
     assert totals == {
@@ -96,7 +96,7 @@ def test_inception_by_branch():
         "branch4": 4_816_896,
         "(cat)": 0,
     }
-    assert found.layers[-1].output == (256, 28, 28)
+    assert result.layers[-1].output == (256, 28, 28)
 
 
 def test_two_groups_halve_the_weights_and_dilation_sees_more():
@@ -115,26 +115,26 @@ ACTIVATIONS = (
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_count_as_none(name):
+def test_activations_have_no_macs(name):
     make = getattr(nn, name)
     for inplace in {"inplace" in inspect.signature(make).parameters, False}:
         layer = make(inplace=True) if inplace else make()
-        found = audit(nn.Sequential(nn.Conv2d(2, 4, 1), layer), (2, 6, 6))
-        assert found.uncounted_ops == {}
-        assert found.macs == 36 * 8
+        result = audit(nn.Sequential(nn.Conv2d(2, 4, 1), layer), (2, 6, 6))
+        assert result.uncounted_ops == {}
+        assert result.macs == 36 * 8
 
 
-def test_what_has_no_rule_is_listed():
+def test_uncounted_operations_are_listed():
     class Transform(nn.Module):
         def forward(self, x):
             return torch.fft.fft2(x).real
 
-    found = audit(Transform(), (1, 8, 8))
-    assert list(found.uncounted_ops) == ["_fft_c2c"]
-    assert found.macs == 0
+    result = audit(Transform(), (1, 8, 8))
+    assert list(result.uncounted_ops) == ["_fft_c2c"]
+    assert result.macs == 0
 
 
-def test_small_products():
+def test_macs_of_matrix_products():
     aten = torch.ops.aten
     a, b = torch.ones(3, 4), torch.ones(4)
     assert count_macs(aten.mv.default, (a, b), (3,)) == 12

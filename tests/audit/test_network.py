@@ -18,15 +18,17 @@ from striate.models.catalogue import create_model, model_entry
 def test_shapes_and_counts_are_those_of_a_real_run(name):
     model = create_model(name)
     image = model_entry(name).image
-    found = audit(model, image.shape)
+    result = audit(model, image.shape)
     x, shapes = torch.zeros(1, *image.shape), {}
     with torch.no_grad():
         for key, module in model.named_children():
             x = module(x)
             shapes[key] = tuple(x.shape[1:])
-    assert {layer.name: layer.output for layer in found.layers} == shapes
+    assert {layer.name: layer.output for layer in result.layers} == shapes
     total = sum(p.numel() for p in model.parameters())
-    assert sum(layer.parameters for layer in found.layers) == total == found.parameters
+    assert (
+        sum(layer.parameters for layer in result.layers) == total == result.parameters
+    )
 
 
 class Odd(nn.Module):
@@ -55,8 +57,8 @@ class Odd(nn.Module):
 
 
 def test_reuse_functions_and_frozen_layers():
-    found = audit(Odd(), (2, 6, 6))
-    rows = [(x.name, x.parameters, x.trainable, x.macs) for x in found.layers]
+    result = audit(Odd(), (2, 6, 6))
+    rows = [(x.name, x.parameters, x.trainable, x.macs) for x in result.layers]
     conv = 6 * 6 * 2 * 9 * 2
     assert rows == [
         ("twice", 38, 38, conv),
@@ -67,10 +69,10 @@ def test_reuse_functions_and_frozen_layers():
         ("frozen", 4, 0, 4),
         ("(mul)", 0, 0, 0),
     ]
-    assert (found.parameters, found.trainable, found.macs) == (46, 42, 2 * conv + 4)
-    assert layer_table(found).rows[0][-1] == "yes"
-    assert layer_table(found).rows[5][-1] == "no"
-    assert layer_table(found).totals[-1] == "partly"
+    assert (result.parameters, result.trainable, result.macs) == (46, 42, 2 * conv + 4)
+    assert layer_table(result).rows[0][-1] == "yes"
+    assert layer_table(result).rows[5][-1] == "no"
+    assert layer_table(result).totals[-1] == "partly"
 
 
 def state_of(model):
@@ -126,20 +128,20 @@ class Looks(nn.Module):
         return self.last(x) if x.sum() > -1e9 else x
 
 
-def test_looking_at_values_stops_with_a_way_out():
+def test_data_dependent_control_flow():
     with pytest.raises(ForwardError, match="depends on the values") as caught:
         audit(Looks(), (1, 8, 8))
     assert [layer.name for layer in caught.value.audit.layers[:1]] == ["first"]
     assert "--real" in caught.value.fix
-    found = audit(Looks(), (1, 8, 8), real=True)
-    assert [layer.output for layer in found.layers if layer.name == "last"] == [
+    result = audit(Looks(), (1, 8, 8), real=True)
+    assert [layer.output for layer in result.layers if layer.name == "last"] == [
         (2, 4, 4)
     ]
-    assert found.memory is None
-    assert "real=True" in found.memory_error
+    assert result.memory is None
+    assert "real=True" in result.memory_error
 
 
-def test_a_misfit_names_the_layer_and_keeps_what_ran():
+def test_forward_error_names_the_layer_and_keeps_the_audit():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(7, 2))
     with pytest.raises(
         GeometryError, match="does not accept images of 5×5×1"
@@ -170,18 +172,18 @@ class Aside(nn.Module):
         return (out, {"aside": self.aside(x)}) if self.training else out
 
 
-def test_what_does_not_run_is_told():
-    found = audit(Aside(), (1, 2, 2))
-    assert [(x.name, x.parameters) for x in found.unused_layers] == [("aside", 10)]
-    assert [(x.name, x.parameters) for x in found.layers] == [
+def test_unused_layers_are_listed():
+    result = audit(Aside(), (1, 2, 2))
+    assert [(x.name, x.parameters) for x in result.unused_layers] == [("aside", 10)]
+    assert [(x.name, x.parameters) for x in result.layers] == [
         ("head", 10),
         ("(model)", 2),
     ]
     assert (
-        sum(x.parameters for x in (*found.layers, *found.unused_layers))
-        == found.parameters
+        sum(x.parameters for x in (*result.layers, *result.unused_layers))
+        == result.parameters
     )
-    assert found.memory.gradients == 4 * found.parameters
+    assert result.memory.gradients == 4 * result.parameters
 
 
 class NoTraining(nn.Module):
@@ -193,16 +195,16 @@ class NoTraining(nn.Module):
 
 def test_networks_without_weights_outputs_or_training():
     assert audit(nn.ReLU(), (1, 2, 2)).memory.peak == 2 * 128 * 4
-    found = audit(NoTraining(), (1, 2, 2))
-    assert found.memory_error == "only for answers"
-    assert found.layers[0].output is None
+    result = audit(NoTraining(), (1, 2, 2))
+    assert result.memory_error == "only for answers"
+    assert result.layers[0].output is None
 
 
 def test_shared_weights_are_counted_once():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    found = audit(nn.Sequential(nn.Flatten(), model), (1, 2, 2))
-    assert [x.parameters for x in found.layers] == [0, 20, 4]
+    result = audit(nn.Sequential(nn.Flatten(), model), (1, 2, 2))
+    assert [x.parameters for x in result.layers] == [0, 20, 4]
 
 
 def test_another_number_type():
@@ -226,9 +228,9 @@ class Catches(nn.Module):
 
 
 def test_a_forward_that_catches_its_own_error():
-    found = audit(Catches(), (1, 4, 4))
-    assert found.layers[-1].name == "good"
-    assert found.layers[-1].output == (1, 4, 4)
+    result = audit(Catches(), (1, 4, 4))
+    assert result.layers[-1].name == "good"
+    assert result.layers[-1].output == (1, 4, 4)
 
 
 class Asserting(nn.Module):
@@ -239,7 +241,7 @@ class Asserting(nn.Module):
         return torch.relu(x)
 
 
-def test_operations_without_a_result_are_passed_over():
-    found = audit(Asserting(), (1, 4, 4))
-    assert [o.name for layer in found.layers for o in layer.operations] == ["relu"]
-    assert found.memory is not None
+def test_operations_without_outputs_are_ignored():
+    result = audit(Asserting(), (1, 4, 4))
+    assert [o.name for layer in result.layers for o in layer.operations] == ["relu"]
+    assert result.memory is not None

@@ -27,8 +27,8 @@ def contains(outer, inner):
 
 def agree(model, shape, units):
     """Check units of a positive network; return the sight of its output."""
-    found = audit(model, shape)
-    end = found.container_outputs.get("") or found.layers[-1]
+    result = audit(model, shape)
+    end = result.container_outputs.get("") or result.layers[-1]
     out = model(torch.zeros(1, *shape, dtype=torch.double))
     for row, column in units(out.shape[2:]):
         said, real = (
@@ -176,9 +176,9 @@ def test_functions_are_followed_or_bounded(name, function):
         nn.Sequential(nn.Conv2d(4, 4, 1), Apply(function), Apply(lambda x: x * 1))
     )
     every = lambda sides: product(*({0, side // 2, side - 1} for side in sides))  # noqa: E731
-    found = audit(model, (4, 6, 8)).container_outputs[""].receptive_field
+    result = audit(model, (4, 6, 8)).container_outputs[""].receptive_field
     agree_inside(model, (4, 6, 8), every, chance=name in CHANCE)
-    assert len(found.dims) == 4
+    assert len(result.dims) == 4
 
 
 def agree_inside(model, shape, units, chance):
@@ -194,15 +194,15 @@ def agree_inside(model, shape, units, chance):
 
 def varied(model, shape, unit):
     """Unite the boxes of random images, so that chance zeros do not count."""
-    found = []
+    result = []
     for _ in range(3):
         image = torch.rand(1, *shape, dtype=torch.double, requires_grad=True)
         out = model(image)[0, :, unit[0], unit[1]]
         total = (out * torch.rand(out.shape, dtype=out.dtype)).sum()
         if total.requires_grad:
             (gradient,) = torch.autograd.grad(total, image)
-            found.append(gradient[0].abs().sum(0) > 0)
-    reached = torch.stack(found).any(0) if found else torch.zeros(1, 1, dtype=bool)
+            result.append(gradient[0].abs().sum(0) > 0)
+    reached = torch.stack(result).any(0) if result else torch.zeros(1, 1, dtype=bool)
     if not reached.any():
         return None
     return tuple(
@@ -217,7 +217,7 @@ def test_a_unit_of_padding_alone_sees_nothing():
     assert sight.box(1, 1) == ((0, 0), (0, 0))
 
 
-def test_very_many_ways_are_united():
+def test_many_paths_are_merged():
     """Branches that see padding alone are kept apart up to a limit, then bounded."""
     line = nn.Conv2d(1, 1, 1, padding=1)
 

@@ -47,7 +47,7 @@ def last(function, *shape):
     return audit(model, shape).layers[-1].receptive_field
 
 
-def test_a_bias_that_looks_at_the_image_is_bounded():
+def test_image_dependent_bias_gives_a_bound():
     sight = last(lambda x: torch.addmm(x[0, 0, 0], x[0, 0], x[0, 0]), 1, 4, 4)
     assert sight.is_bound
     assert sight.box(0, 0) == ((0, 3), (0, 3))
@@ -86,14 +86,14 @@ def test_a_shuffle_by_hand_is_an_axis_again():
     assert sight.box(1, 0) == ((0, 1), (0, 1))
 
 
-def test_several_ways_are_shown_as_one():
+def test_axes_merge_all_paths():
     """A branch that sees padding alone is kept apart, and united for the table."""
     pads = [(1, 0, 0, 0), (0, 1, 0, 0)]
     model = Apply(lambda x: torch.cat([F.pad(x, pad) for pad in pads], 1))
-    found = audit(model, (1, 4, 4))
-    sight = found.layers[-1].receptive_field
+    result = audit(model, (1, 4, 4))
+    sight = result.layers[-1].receptive_field
     assert len(sight.paths) == 2
-    assert layer_table(found).rows[-1][10] == "1×2"
+    assert layer_table(result).rows[-1][10] == "1×2"
     assert sight.box(0, 1) == ((0, 0), (0, 1))
 
 
@@ -119,10 +119,10 @@ def test_constants_alone_are_no_layer():
     assert [x.name for x in audit(Idles(), (1, 2, 2)).layers] == ["layers.0"]
 
 
-def test_strangers_modules_are_not_followed():
+def test_foreign_hooks_do_not_matter():
     """A module made on the way is none of the network's; its work is still seen."""
-    found = audit(Apply(lambda x: nn.Conv2d(1, 1, 1)(x)), (1, 3, 3))
-    assert [(x.name, x.macs) for x in found.layers] == [("(model)", 9)]
+    result = audit(Apply(lambda x: nn.Conv2d(1, 1, 1)(x)), (1, 3, 3))
+    assert [(x.name, x.macs) for x in result.layers] == [("(model)", 9)]
 
 
 def test_a_network_lent_without_stand_ins_comes_back(monkeypatch):

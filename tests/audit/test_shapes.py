@@ -64,16 +64,16 @@ CASES = {
 }
 
 
-def told(out):
+def result(out):
     parts = out if isinstance(out, tuple | list) else [out]
     return [p if p is None else (tuple(p.shape), p.dtype) for p in parts]
 
 
 @pytest.mark.parametrize(("func", "args"), CASES.values(), ids=CASES)
-def test_answers_as_torch_does(func, args):
-    said = output_of(func, args, {})
-    assert said is not None
-    assert told(said) == told(func(*args))
+def test_shapes_equal_torch(func, args):
+    output = output_of(func, args, {})
+    assert output is not None
+    assert result(output) == result(func(*args))
 
 
 LEFT = {
@@ -102,7 +102,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize(("func", "args"), LEFT.values(), ids=LEFT)
-def test_leaves_to_torch_what_it_does_not_know(func, args):
+def test_unknown_cases_are_left_to_torch(func, args):
     assert output_of(func, args, {}) is None
 
 
@@ -132,7 +132,7 @@ def test_whole_networks_give_the_shapes_of_a_real_run(name):
         if model is None:
             with init_empty_weights():
                 model = create_model(name).eval()
-        note = lambda op, args, out, seen=seen: seen.append((str(op), told(out)[:1]))  # noqa: E731
+        note = lambda op, args, out, seen=seen: seen.append((str(op), result(out)[:1]))  # noqa: E731
         image = torch.zeros(1, *shape, device="cpu" if real else "meta")
         with torch.no_grad(), MetaMode(note, real=real):
             model(image)
@@ -144,19 +144,19 @@ def test_batch_norm_in_evaluation_keeps_no_statistics():
     settings = (*NORM, False, 0.1, 1e-5)
     real = [torch.ones(t.shape) if isinstance(t, torch.Tensor) else t for t in settings]
     out = aten.native_batch_norm.default(torch.ones(X.shape), *real)
-    assert told(output_of(aten.native_batch_norm.default, (X, *settings), {})) == told(
-        out
-    )
+    assert result(
+        output_of(aten.native_batch_norm.default, (X, *settings), {})
+    ) == result(out)
 
 
-def test_constants_become_ghosts_when_they_meet_one():
+def test_constants_become_meta_tensors():
     with MetaMode(lambda op, args, out: None):
         out = torch.cat([X, torch.tensor([1.0]).expand(2, 1, 9, 8)], 1)
         assert torch.zeros(3).is_meta
         assert out.shape == (2, 5, 9, 8)
 
 
-def test_a_blueprint_draws_nothing():
+def test_init_empty_weights_allocates_nothing():
     state = torch.get_rng_state()
     with init_empty_weights():
         layer = nn.Linear(10**6, 10**6)

@@ -31,7 +31,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize(("line", "shape"), GOOD.items())
-def test_gives_the_network_it_says(line, shape):
+def test_sketch_builds_the_network(line, shape):
     """The shape it predicts while reading is the shape of a real run."""
     assert is_sketch(line)
     model, image = sketch(line)
@@ -75,7 +75,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("line", "message"), BAD.items())
-def test_says_what_it_does_not_understand(line, message):
+def test_sketch_errors(line, message):
     with pytest.raises(StriateError) as caught:
         sketch(line)
     assert message in str(caught.value)
@@ -91,7 +91,7 @@ WORDS = st.sampled_from(TEXT.split())
 
 
 @given(st.lists(WORDS, max_size=10))
-def test_any_line_gives_a_network_or_a_message(words):
+def test_any_line_gives_a_network_or_an_error(words):
     """What a person may type never ends in a traceback."""
     try:
         model, shape = sketch("8x8x3 > " + " ".join(words))

@@ -20,8 +20,10 @@ from support.random_networks import Branches, chain
 
 
 def predicted(model, shape):
-    found = audit(model, shape)
-    reading = find_used_positions(o for layer in found.layers for o in layer.operations)
+    result = audit(model, shape)
+    reading = find_used_positions(
+        o for layer in result.layers for o in layer.operations
+    )
     return reading.needed[IMAGE]
 
 
@@ -34,7 +36,7 @@ def measured(model, shape):
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.integers(0, 2**32))
-def test_what_is_said_to_be_unread_has_no_gradient(seed):
+def test_unused_positions_have_zero_gradient(seed):
     draw = random.Random(seed)
     torch.manual_seed(seed)
     model = positive(chain(draw, draw.randint(1, 5)))
@@ -51,7 +53,7 @@ def test_what_is_said_to_be_unread_has_no_gradient(seed):
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.integers(0, 2**32))
-def test_plain_windows_are_followed_exactly(seed):
+def test_used_positions_of_plain_windows_are_exact(seed):
     draw = random.Random(seed)
     layers = []
     for _ in range(draw.randint(1, 3)):
@@ -71,7 +73,7 @@ def test_plain_windows_are_followed_exactly(seed):
     assert count_unused((rows, columns)) == int((~seen).sum())
 
 
-def test_branches_unite_and_views_of_other_sides_read_all():
+def test_used_positions_of_branches_and_views():
     kernels = nn.Conv2d(1, 1, 1, stride=2), nn.Conv2d(1, 1, 1, stride=2)
     joined = Branches([*kernels], add=True)
     rows, _ = predicted(joined, (1, 5, 5))
@@ -92,7 +94,7 @@ class Uneven(nn.Module):
         return torch.cat([self.one(upper), self.one(lower)], 2)
 
 
-def test_parts_of_unequal_sides_count_as_read_whole():
+def test_used_positions_with_different_sizes():
     rows, columns = predicted(Uneven(), (1, 6, 6))
     assert rows.all()
     assert columns.all()

@@ -49,7 +49,7 @@ def photo(tmp_path):
     return path
 
 
-def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
+def test_run_without_images(striate, shared_run):
     before = snapshot(shared_run.path)
     said = striate("explain", shared_run.path)
     assert said.code == 0, said.err
@@ -80,21 +80,19 @@ def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
     assert again.json["folder"] == f"{folder}-2"
 
 
-def test_a_run_shows_its_whole_set_and_what_it_forgives(
-    striate, shared_run, file, photo, tmp_path
-):
+def test_dataset_and_invariance_sections(striate, shared_run, file, photo, tmp_path):
     words = ("--sections", "dataset,invariance", "--method", "gradcam", "--json")
-    found = striate("explain", shared_run.path, *words, "--out", tmp_path / "all").json
-    rows = found["dataset"]["classes"]
+    result = striate("explain", shared_run.path, *words, "--out", tmp_path / "all").json
+    rows = result["dataset"]["classes"]
     judged = len(shared_run.predictions(shared_run.evaluated_split).paths)
     assert (
-        sum(row["images"] for row in rows) + found["dataset"]["empty_heatmaps"]
+        sum(row["images"] for row in rows) + result["dataset"]["empty_heatmaps"]
         == judged
     )
-    moves = {one["transform"]: one for one in found["invariance"]["transforms"]}
+    moves = {one["transform"]: one for one in result["invariance"]["transforms"]}
     assert set(moves) == {"shift", "rotation", "scale", "shear", "color"}
     assert all(one["consistency"][0] == 1 for one in moves.values())
-    pools = found["invariance"]["pools"]
+    pools = result["invariance"]["pools"]
     assert not pools or set(pools) >= {"max", "average", "strided", "blur"}
     page = (tmp_path / "all" / "report.html").read_text()
     for words in (
@@ -133,7 +131,7 @@ def test_a_file_of_your_own_with_images(striate, file, photo, tmp_path):
     assert (keep / "explain.json").read_text() == "{}"
 
 
-def test_one_number_in_the_terminal(striate, file, photo):
+def test_open_one_unit_in_the_terminal(striate, file, photo):
     said = striate("explain", f"{file}:Net", photo, "--open", "second 3,2,2")
     assert said.code == 0, said.err
     assert "second [3, 2, 2]" in said.out
@@ -141,11 +139,11 @@ def test_one_number_in_the_terminal(striate, file, photo):
     assert "bias" in said.out
     assert "second [3, 2, 2]: the sum in numbers" in said.out
     assert "value" in said.out
-    found = striate(
+    result = striate(
         "explain", f"{file}:Net", photo, "--open", "output 2", "--json"
     ).json
-    assert found["worked_example"]["title"].startswith("second [")
-    top = found["tree"][0]
+    assert result["worked_example"]["title"].startswith("second [")
+    top = result["tree"][0]
     assert top["title"] == "output [2]" or top["title"] == "head [2]"
     assert len(top["of"]) >= 4
 
@@ -166,7 +164,7 @@ def test_one_number_in_the_terminal(striate, file, photo):
         (["--image-size", "1"], "does not accept a batch"),
     ],
 )
-def test_mistakes_are_named(striate, file, photo, tmp_path, words, message):
+def test_argument_errors(striate, file, photo, tmp_path, words, message):
     before = snapshot(tmp_path)
     said = striate("explain", f"{file}:Net", photo, *words)
     assert said.code == 2
@@ -178,8 +176,8 @@ def test_mistakes_are_named(striate, file, photo, tmp_path, words, message):
 
 def test_a_unit_on_the_page(striate, file, photo, tmp_path):
     words = ("--unit", "second 3,2,2", "--method", "gradcam", "--json")
-    found = striate("explain", f"{file}:Net", photo, *words, "--out", tmp_path / "one")
-    facts = found.json["unit"]
+    result = striate("explain", f"{file}:Net", photo, *words, "--out", tmp_path / "one")
+    facts = result.json["unit"]
     assert (facts["layer"], facts["unit"]) == ("second", [3, 2, 2])
     assert facts["box"] == [[3, 7], [3, 7]]
     assert (
@@ -206,9 +204,9 @@ def test_images_are_needed_and_must_be_images(
 
 def test_st_explain(shared_run, shared_folder):
     path = next((shared_folder / "across").iterdir())
-    found = st.explain(shared_run, path, target="across", against="down")
-    assert found.target.text == "across rather than down"
-    assert found.heatmap.shape == (8, 8)
+    result = st.explain(shared_run, path, target="across", against="down")
+    assert result.target.text == "across rather than down"
+    assert result.heatmap.shape == (8, 8)
     x = torch.randn(1, 8, 8)
     plain = st.explain(
         shared_run.model, x, target=1, method="layercam", sanity_checks=False

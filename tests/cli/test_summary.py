@@ -240,7 +240,7 @@ def test_mistakes_are_told(striate, file, target, message):
     assert message in said.err
 
 
-def test_a_thing_that_is_no_network(striate, file):
+def test_target_that_is_not_a_network(striate, file):
     file.write_text("def make():\n    return 3\n")
     said = striate("summary", f"{file}:make")
     assert "gave a int, not an nn.Module" in said.err
@@ -276,7 +276,7 @@ def test_a_network_that_fails_at_once_shows_no_table(striate, file):
     assert "ValueError" in said.err
 
 
-def test_a_terminal_gets_what_fits(striate, monkeypatch):
+def test_table_fits_the_terminal(striate, monkeypatch):
     from rich.console import Console
 
     monkeypatch.setattr(Console, "is_terminal", True)
@@ -293,7 +293,7 @@ def test_a_run_folder(striate, shared_run):
     assert real["totals"]["macs"] == data["totals"]["macs"]
 
 
-def test_effective_fields_beside_the_theory(striate, shared_run, tmp_path):
+def test_effective_fields_of_a_run(striate, shared_run, tmp_path):
     said = striate("summary", shared_run.path, "--effective", "digits", "--json").json
     rows = {row["layer"]: row for row in said["effective"]["rows"]}
     assert rows["conv2"]["receptive_field"] == "8×8"
@@ -312,7 +312,7 @@ def test_effective_fields_of_a_module_on_a_batch():
     assert "not trained" not in found.effective.note
 
 
-def test_in_python_any_module():
+def test_summary_of_any_module():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
     found = st.summary(model, (3, 8, 8))
     text = str(found)

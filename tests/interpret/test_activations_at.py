@@ -38,7 +38,7 @@ def test_outputs_are_what_the_layers_gave(kind, channels):
     names = [name for name, _ in model.named_modules() if name]
     heard = {}
     with Unchanged(model):
-        found = activations_at(
+        result = activations_at(
             model, x, [n for n in names if n not in ("pool", "drop")], 2
         )
 
@@ -48,27 +48,27 @@ def test_outputs_are_what_the_layers_gave(kind, channels):
 
         return hook
 
-    for name in found:
+    for name in result:
         model.get_submodule(name).register_forward_hook(hear(name))
     model.eval()(x)
-    assert list(found) == [n for n in names if n in found]
-    for name, out in found.items():
+    assert list(result) == [n for n in names if n in result]
+    for name, out in result.items():
         assert torch.allclose(out, heard[name], atol=1e-6), name
         assert not out.requires_grad
 
 
-def test_a_reused_layer_answers_by_call():
+def test_calls_of_a_reused_layer():
     model = stranger(Reused).eval()
     x = torch.randn(2, 3, 8, 8)
-    found = activations_at(model, x, ["relu", "relu #2", "relu #3", "again #2"])
+    result = activations_at(model, x, ["relu", "relu #2", "relu #3", "again #2"])
     with torch.no_grad():
         one = torch.relu(model.first(x))
         two = torch.relu(model.again(one) + one)
         three = model.again(two)
-    assert torch.allclose(found["relu"], one)
-    assert torch.allclose(found["relu #2"], two)
-    assert torch.allclose(found["again #2"], three)
-    assert torch.allclose(found["relu #3"], torch.relu(three + two))
+    assert torch.allclose(result["relu"], one)
+    assert torch.allclose(result["relu #2"], two)
+    assert torch.allclose(result["again #2"], three)
+    assert torch.allclose(result["relu #3"], torch.relu(three + two))
     with pytest.raises(StriateError, match="relu #4 did not run"):
         activations_at(model, x, "relu #4")
 
@@ -83,7 +83,7 @@ class Counting(nn.Module):
         return x
 
 
-def test_nothing_later_runs():
+def test_later_layers_do_not_run():
     """The one assertion that fails if the early stop is taken out."""
     late = Counting()
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), late)
@@ -95,9 +95,9 @@ def test_nothing_later_runs():
 
 def test_an_in_place_activation_does_not_reach_back():
     model = stranger(InPlace)
-    found = activations_at(model, torch.randn(2, 3, 8, 8), "stem.*")
-    assert found["stem.1"].min() < 0
-    assert torch.equal(found["stem.1"].clamp(min=0), found["stem.2"])
+    result = activations_at(model, torch.randn(2, 3, 8, 8), "stem.*")
+    assert result["stem.1"].min() < 0
+    assert torch.equal(result["stem.1"].clamp(min=0), result["stem.2"])
 
 
 def test_patterns_and_wrong_names():
@@ -160,7 +160,7 @@ class Assigning(Careless):
 
 
 @pytest.mark.parametrize("kind", [Careless, Assigning])
-def test_even_careless_networks_come_back_as_they_were(kind):
+def test_networks_are_restored(kind):
     model = nn.Sequential(kind())
     count = model[0].count
     x = torch.randn(2, 1, 2, 2)
@@ -179,8 +179,8 @@ def test_statistics_are_numpys(kind):
     model = stranger(kind)
     x = torch.randn(5, 3, 12, 12)
     with Unchanged(model):
-        found = activation_statistics(model, x)
-    for one in found:
+        result = activation_statistics(model, x)
+    for one in result:
         values = activations_at(model, x, one.name)[one.name].double()
         assert one.shape == values.shape[1:]
         assert one.mean == pytest.approx(values.mean().item(), rel=1e-5, abs=1e-6)
@@ -199,12 +199,12 @@ def test_statistics_of_large_and_odd_outputs():
     x = torch.randn(4, 3, 200, 200).to(memory_format=torch.channels_last)
     x[:, 1] = -1
     model = nn.Sequential(nn.ReLU(), nn.Flatten(0), nn.Identity())
-    found = {one.name: one for one in activation_statistics(model, x)}
-    assert found["0"].dead_channels == 1
-    assert found["0"].mean == pytest.approx(x.clamp(min=0).mean().item(), rel=1e-5)
-    assert found["1"].dead_channels is None
+    result = {one.name: one for one in activation_statistics(model, x)}
+    assert result["0"].dead_channels == 1
+    assert result["0"].mean == pytest.approx(x.clamp(min=0).mean().item(), rel=1e-5)
+    assert result["1"].dead_channels is None
     half = activation_statistics(nn.Sequential(nn.ReLU()), x.half(), ["0"])[0]
-    assert half.mean == pytest.approx(found["0"].mean, rel=1e-2)
+    assert half.mean == pytest.approx(result["0"].mean, rel=1e-2)
 
 
 def test_folders_go_to_files(tmp_path, shared_run):
@@ -236,8 +236,8 @@ def test_files_are_refused_with_reasons(tmp_path, shared_run):
     with pytest.raises(SettingError, match="must be preprocessed"):
         st.features(shared_run.model, folder, "conv1")
     own = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.2,))
-    found = st.features(shared_run.model, folder, "conv1", preprocess=own)
-    assert found.shapes["conv1"][0] == 2
+    result = st.features(shared_run.model, folder, "conv1", preprocess=own)
+    assert result.shapes["conv1"][0] == 2
     for out, words in (("a.pt", "not '.pt'"), ("a.npy", "holds one layer, got 2")):
         with pytest.raises(SettingError, match=words):
             st.features(shared_run, folder, ["conv1", "relu1"], out=tmp_path / out)

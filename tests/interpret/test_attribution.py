@@ -50,23 +50,23 @@ def test_every_method_on_networks_that_are_not_ours(kind, method, channels):
             attribute(model, x, method=method)
         return
     with Unchanged(model):
-        found = attribute(model, x, method=method, target="cat", labels=NAMES)
-    assert found.heatmap.shape == (16, 16)
-    assert found.target.text == "cat"
-    assert found.heatmap.isfinite().all()
-    assert found.signed or found.heatmap.min() >= 0
-    assert 0 <= found.sanity_checks.deletion <= 1
-    assert -1 <= (found.sanity_checks.shuffled_correlation or 0) <= 1
+        result = attribute(model, x, method=method, target="cat", labels=NAMES)
+    assert result.heatmap.shape == (16, 16)
+    assert result.target.text == "cat"
+    assert result.heatmap.isfinite().all()
+    assert result.signed or result.heatmap.min() >= 0
+    assert 0 <= result.sanity_checks.deletion <= 1
+    assert -1 <= (result.sanity_checks.shuffled_correlation or 0) <= 1
 
 
 # --- against captum ------------------------------------------------------------------
 
 
-def agree(mine, theirs):
+def agree(actual, expected):
     """Within 10⁻⁵, and of small maps within 10⁻⁴ of their largest number."""
-    theirs = theirs.detach()
-    size = float(theirs.abs().max())
-    return float((mine - theirs).abs().max()) <= 1e-5 * min(1.0, 10 * size)
+    expected = expected.detach()
+    size = float(expected.abs().max())
+    return float((actual - expected).abs().max()) <= 1e-5 * min(1.0, 10 * size)
 
 
 LAYERS = [
@@ -81,44 +81,44 @@ LAYERS = [
 @pytest.mark.parametrize(("kind", "layer"), LAYERS)
 def test_grad_cam_is_captums(kind, layer, channels):
     model, x = stranger(kind, channels).eval(), image(channels)
-    mine = [
+    actual = [
         grad_cam_map(
             model, x, layer, AttributionTarget(class_index=i, text=""), "gradcam"
         )
         for i in range(4)
     ]
     peer = attr.LayerGradCam(model, model.get_submodule(layer))
-    for i, one in enumerate(mine):
-        theirs = peer.attribute(x, target=i, relu_attributions=True)[0, 0]
-        assert agree(one, theirs)
-    assert max(one.max() for one in mine) > 0
+    for i, one in enumerate(actual):
+        expected = peer.attribute(x, target=i, relu_attributions=True)[0, 0]
+        assert agree(one, expected)
+    assert max(one.max() for one in actual) > 0
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("kind", STRANGERS)
 def test_integrated_gradients_are_captums(kind, channels):
     model, x = stranger(kind, channels).eval(), image(channels)
-    mine, gap = integrated_gradients(model, x, CAT)
-    theirs, delta = attr.IntegratedGradients(model).attribute(
+    actual, gap = integrated_gradients(model, x, CAT)
+    expected, delta = attr.IntegratedGradients(model).attribute(
         x, target=1, return_convergence_delta=True
     )
-    assert mine.abs().max() > 0
-    assert agree(mine, theirs[0].float())
+    assert actual.abs().max() > 0
+    assert agree(actual, expected[0].float())
     assert gap == pytest.approx(delta.item(), abs=1e-4)
 
 
-def test_one_of_ours_is_captums_too():
+def test_grad_cam_of_cifar_resnet_is_captums():
     """Batch norm, shortcuts, 20 layers; the maps that CAM is about, and lower ones."""
     torch.manual_seed(0)
     model, x = create_model("cifar_resnet20").eval(), image(3, 32)
     for layer in ("layer2", "layer3"):
-        mine = grad_cam_map(model, x, layer, CAT, "gradcam")
+        actual = grad_cam_map(model, x, layer, CAT, "gradcam")
         peer = attr.LayerGradCam(model, model.get_submodule(layer))
-        theirs = peer.attribute(x, target=1, relu_attributions=True)[0, 0]
-        assert agree(mine, theirs)
+        expected = peer.attribute(x, target=1, relu_attributions=True)[0, 0]
+        assert agree(actual, expected)
     shares, _ = integrated_gradients(model, x, CAT)
-    theirs = attr.IntegratedGradients(model).attribute(x, target=1)[0].float()
-    assert agree(shares, theirs)
+    expected = attr.IntegratedGradients(model).attribute(x, target=1)[0].float()
+    assert agree(shares, expected)
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
@@ -127,12 +127,14 @@ def test_one_of_ours_is_captums_too():
 )
 def test_occlusion_is_captums(kind, window):
     model, x = stranger(kind).eval(), image()
-    mine = occlusion(model, x, CAT, OcclusionWindow(window=window[0], stride=window[1]))
-    theirs = attr.Occlusion(model).attribute(
+    actual = occlusion(
+        model, x, CAT, OcclusionWindow(window=window[0], stride=window[1])
+    )
+    expected = attr.Occlusion(model).attribute(
         x, (3, *window[0]), strides=(3, *window[1]), target=1
     )
-    assert mine.abs().max() > 1e-3
-    assert torch.allclose(mine, theirs[0, 0], atol=1e-5)
+    assert actual.abs().max() > 1e-3
+    assert torch.allclose(actual, expected[0, 0], atol=1e-5)
 
 
 # --- on paper ------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def test_cam_is_grad_cam_where_the_network_ends_in_averaging(name):
     assert end.class_maps().shape[:2] == (1, 4)
 
 
-def test_functional_averaging_counts_and_its_absence_is_said():
+def test_cam_with_functional_pooling_and_without_pooling():
     class Mean(nn.Module):
         def __init__(self, *, in_place=False, twice=False):
             super().__init__()
@@ -191,7 +193,7 @@ def test_functional_averaging_counts_and_its_absence_is_said():
     assert torch.allclose(end.class_maps().sum((2, 3)), end.logits, atol=1e-5)
 
 
-def test_weights_of_the_table_on_paper():
+def test_cam_weights_by_hand():
     """Two channels of 1×2; every number below was worked out by hand."""
     a = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])
     g = torch.tensor([[[[2.0, 4.0]], [[-1.0, 0.0]]]])
@@ -229,7 +231,7 @@ def test_contrast_is_the_difference():
         make_target(logits, labels=["cat", "dog"])
 
 
-def test_the_layer_is_chosen_and_said():
+def test_automatic_target_layer():
     x = image()
     assert target_layer(stranger(InPlace), x).call == "body.1"
     assert target_layer(stranger(Reused), x).call == "relu #3"
@@ -320,8 +322,8 @@ def test_it_works_without_gradients_and_in_inference_mode():
         )
     with torch.inference_mode():
         for method in METHODS:
-            found = attribute(model, x, method=method, sanity_checks=False)
-            assert found.heatmap.isfinite().all()
+            result = attribute(model, x, method=method, sanity_checks=False)
+            assert result.heatmap.isfinite().all()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -359,18 +361,18 @@ def test_large_images_go_through_a_few_at_a_time(method, most, monkeypatch):
     monkeypatch.setattr(
         "striate.interpret.attribution.occlusion._partial_scores", lambda *_: None
     )
-    found = attribute(model, x, method=method, sanity_checks=False)
-    assert found.heatmap.shape == (16, 16)
+    result = attribute(model, x, method=method, sanity_checks=False)
+    assert result.heatmap.shape == (16, 16)
     assert widest.most == most
     widest.most = 0
-    deletion_and_insertion(model, x, found.heatmap, CAT)
+    deletion_and_insertion(model, x, result.heatmap, CAT)
     assert widest.most == 2
 
 
 # --- trust ---------------------------------------------------------------------------
 
 
-def test_a_map_that_ignores_the_weights_gets_the_red_stamp(monkeypatch):
+def test_sanity_check_detects_an_edge_detector(monkeypatch):
     """The planted one is an edge detector in the guise of a method."""
 
     model, x = stranger(InPlace), image(3, 32)
@@ -393,7 +395,7 @@ def test_a_map_that_ignores_the_weights_gets_the_red_stamp(monkeypatch):
     assert stamped.sanity_checks.shuffled_correlation == 1
 
 
-def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
+def test_deletion_and_insertion_rank_maps():
     """A detector of one bright spot: the map that marks it wins both ways."""
 
     class Spot(nn.Module):
@@ -408,9 +410,9 @@ def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
     bad = deletion_and_insertion(Spot(), x, -x[0, 0], question)
     assert good[0] < 0.4 < 0.9 < bad[0]
     assert good[1] > 0.9 > 0.7 > bad[1]
-    found = attribute(Spot(), x, method="occlusion", target=0)
-    assert found.sanity_checks.beats_random
-    row, column = divmod(int(found.heatmap.argmax()), 32)
+    result = attribute(Spot(), x, method="occlusion", target=0)
+    assert result.sanity_checks.beats_random
+    row, column = divmod(int(result.heatmap.argmax()), 32)
     assert row <= 5
     assert 1 <= column <= 7
 
@@ -419,5 +421,5 @@ def test_rank_correlation_is_scipys():
     chance = torch.Generator().manual_seed(0)
     a = torch.randint(0, 9, (60,), generator=chance).float()
     b = a + torch.randint(0, 9, (60,), generator=chance)
-    theirs = stats.spearmanr(a.numpy(), b.numpy()).statistic
-    assert rank_correlation(a, b) == pytest.approx(theirs, abs=1e-6)
+    expected = stats.spearmanr(a.numpy(), b.numpy()).statistic
+    assert rank_correlation(a, b) == pytest.approx(expected, abs=1e-6)

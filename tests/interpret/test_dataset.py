@@ -20,7 +20,7 @@ def test_the_mean_map_is_the_mean_of_maps(kind, channels):
     model = stranger(kind, channels)
     x = torch.randn(9, channels, 16, 16, generator=torch.manual_seed(2))
     with Unchanged(model):
-        found = dataset_attribution(model, x.split(4), 4)
+        result = dataset_attribution(model, x.split(4), 4)
     heat = torch.zeros(4, 16, 16, dtype=torch.float64)
     border, count, flat = torch.zeros(4, dtype=torch.float64), torch.zeros(4), 0
     for one in x.split(1):
@@ -34,30 +34,30 @@ def test_the_mean_map_is_the_mean_of_maps(kind, channels):
         border[each.target.class_index] += own[border_mask(16, 16)].sum()
         count[each.target.class_index] += 1
     seen = count > 0
-    assert found.empty == flat
-    assert found.counts.tolist() == count.tolist()
+    assert result.empty == flat
+    assert result.counts.tolist() == count.tolist()
     assert torch.allclose(
-        found.heatmap[seen], (heat / count[:, None, None])[seen], atol=1e-6
+        result.heatmap[seen], (heat / count[:, None, None])[seen], atol=1e-6
     )
-    assert torch.allclose(found.border[seen], (border / count)[seen], atol=1e-6)
-    assert found.border_area == pytest.approx(
+    assert torch.allclose(result.border[seen], (border / count)[seen], atol=1e-6)
+    assert result.border_area == pytest.approx(
         float(border_mask(16, 16).double().mean())
     )
 
 
-def test_a_planted_frame_is_found_on_the_border():
+def test_attribution_on_a_planted_frame():
     """One class is told by a mark in the corner, the other by what is in the middle."""
     model = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     x = torch.zeros(2, 2, 20, 20)
     x[0, 0, 0, 0] = 4.0
     x[1, 1, 8:12, 8:12] = 4.0
-    found = dataset_attribution(model, [x], 2)
-    assert found.border.tolist() == [1.0, 0.0]
-    assert found.background.tolist() == [0.0, 0.0]
-    assert found.background_area.tolist() == [1 - 1 / 400, 1 - 16 / 400]
+    result = dataset_attribution(model, [x], 2)
+    assert result.border.tolist() == [1.0, 0.0]
+    assert result.background.tolist() == [0.0, 0.0]
+    assert result.background_area.tolist() == [1 - 1 / 400, 1 - 16 / 400]
 
 
-def test_what_stands_out_ignores_scale_and_offset():
+def test_foreground_mask_ignores_scale_and_offset():
     x = torch.zeros(1, 1, 9, 9)
     x[0, 0, 4, 3:6] = 1
     want = foreground_mask(x, border_mask(9, 9))
@@ -66,7 +66,7 @@ def test_what_stands_out_ignores_scale_and_offset():
         assert torch.equal(foreground_mask(other, border_mask(9, 9)), want)
 
 
-def test_a_set_needs_images_and_maps():
+def test_dataset_attribution_errors():
     with pytest.raises(DataError, match="no images"):
         dataset_attribution(nn.Flatten(), [], 2)
     with pytest.raises(GeometryError):

@@ -50,39 +50,39 @@ def test_networks_of_others_are_left_alone(kind, training):
     model = stranger(kind)
     x, y = batch(8, 3, 12)
     with Unchanged(model):
-        found = depth_profile(model, x, y, training)
-    assert [level.depth for level in found] == list(range(1, len(found) + 1))
-    assert all(level.gradient > 0 and level.activation > 0 for level in found)
+        result = depth_profile(model, x, y, training)
+    assert [level.depth for level in result] == list(range(1, len(result) + 1))
+    assert all(level.gradient > 0 and level.activation > 0 for level in result)
     if kind is Reused:
-        assert [level.name for level in found] == ["first", "again", "again #2", "fc"]
+        assert [level.name for level in result] == ["first", "again", "again #2", "fc"]
 
 
-def test_numbers_are_autograds():
+def test_profile_equals_autograd():
     """The same network written out by hand, every inner number kept."""
     torch.manual_seed(1)
     model = nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(12, 4)
     )
     x, y = batch()
-    found = depth_profile(model, x, y)
+    result = depth_profile(model, x, y)
     conv = F.conv2d(x, model[0].weight, model[0].bias)
     conv.retain_grad()
     logits = F.linear(conv.relu().flatten(1), model[3].weight, model[3].bias)
     logits.retain_grad()
     F.cross_entropy(logits, y, reduction="sum").backward()
-    for level, inner in zip(found, (conv, logits), strict=True):
+    for level, inner in zip(result, (conv, logits), strict=True):
         size = float(inner.detach().square().mean().sqrt())
         assert level.activation == pytest.approx(size)
         want = float(inner.grad.square().mean().sqrt())
         assert level.gradient == pytest.approx(want, rel=1e-5)
     weight = model[0].weight
     want = float((weight.grad / len(x)).norm() / weight.detach().norm())
-    assert found[0].update == pytest.approx(want, rel=1e-5)
+    assert result[0].update == pytest.approx(want, rel=1e-5)
 
 
-def test_sigmoid_vanishes_tanh_less_relu_stays_and_shortcuts_cure():
+def test_vanishing_gradients_by_activation_and_shortcuts():
     x, y = batch()
-    found = {
+    result = {
         name: gradient_factor(depth_profile(plain(function, shortcut=short), x, y))
         for name, function, short in (
             ("sigmoid", torch.sigmoid, False),
@@ -91,30 +91,30 @@ def test_sigmoid_vanishes_tanh_less_relu_stays_and_shortcuts_cure():
             ("sigmoid, shortcut", torch.sigmoid, True),
         )
     }
-    assert found["sigmoid"] < 0.45  # a slope of a quarter, times weights
-    assert found["sigmoid"] < found["tanh"]
-    assert abs(found["relu"] - 1) < 0.1
-    assert abs(found["sigmoid, shortcut"] - 1) < 0.15
+    assert result["sigmoid"] < 0.45  # a slope of a quarter, times weights
+    assert result["sigmoid"] < result["tanh"]
+    assert abs(result["relu"] - 1) < 0.1
+    assert abs(result["sigmoid, shortcut"] - 1) < 0.15
 
 
 def test_a_frozen_layer_has_no_update_but_a_gradient():
     x, y = batch()
     model = plain(torch.relu, depth=2)
     model[2].dense.weight.requires_grad_(False)
-    found = {level.name: level for level in depth_profile(model, x, y)}
-    assert found["2.dense"].update != found["2.dense"].update
-    assert found["2.dense"].gradient > 0
-    assert found["1"].update > 0
+    result = {level.name: level for level in depth_profile(model, x, y)}
+    assert result["2.dense"].update != result["2.dense"].update
+    assert result["2.dense"].gradient > 0
+    assert result["1"].update > 0
 
 
-def test_rates_need_two_layers():
+def test_gradient_factor_needs_two_layers():
     assert gradient_factor([]) != gradient_factor([])
 
 
 # --- one layer, and more -------------------------------------------------------------
 
 
-def test_linear_layers_collapse_and_bent_ones_do_not():
+def test_only_linear_layers_collapse():
     torch.manual_seed(0)
     chain = [nn.Linear(4, 9), nn.Linear(9, 7, bias=False), nn.Linear(7, 3)]
     x = torch.randn(20, 4)
@@ -129,7 +129,7 @@ def test_linear_layers_collapse_and_bent_ones_do_not():
         collapse_linear([])
 
 
-def test_what_bends_a_boundary():
+def test_accuracy_of_the_four_networks():
     """One layer, three in a row, squares before it, a bend between."""
     points, inner = ring_points(400)
 
@@ -150,11 +150,11 @@ def test_what_bends_a_boundary():
     assert bent > 0.99
 
 
-def test_a_plane_is_red_where_the_inner_ring_is():
+def test_draw_boundary_colors():
     """Squares draw a disc: red within, blue without, the points upon it."""
-    found = fit_networks(300)
+    result = fit_networks(300)
     points, inner = ring_points(300)
-    drawn = draw_boundary(found[2].model, points, inner, side=120).astype(int)
+    drawn = draw_boundary(result[2].model, points, inner, side=120).astype(int)
     middle, corner = drawn[60, 60], drawn[2, 2]
     assert middle[0] > middle[2]
     assert corner[2] > corner[0]
@@ -172,7 +172,7 @@ def test_a_plane_is_red_where_the_inner_ring_is():
     assert one[0, 8].tolist() == [120, 20, 18]
 
 
-def test_a_profile_runs_from_left_to_right():
+def test_probability_profile():
     places, probs = probability_profile(lambda x: x[:, :1], 5)
     assert places == sorted(places)
     assert probs == sorted(probs)

@@ -27,14 +27,14 @@ def ones(count, kernel=3):
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
 def test_a_linear_network_is_a_box_convolved_with_itself(count):
     """n box windows: the derivative is an n-fold box spline, nearly Gaussian."""
-    found = effective_receptive_fields(
+    result = effective_receptive_fields(
         ones(count), torch.rand(3, 1, 31, 31), [str(count - 1)]
     )
     profile = np.ones(1)
     for _ in range(count):
         profile = np.convolve(profile, np.ones(3))
     energy = profile**2 / (profile**2).sum()
-    field = found[str(count - 1)]
+    field = result[str(count - 1)]
     middle = field.energy.sum(0)
     low = field.unit[1]
     np.testing.assert_allclose(middle[low : low + len(energy)], energy, atol=1e-12)
@@ -45,8 +45,8 @@ def test_a_linear_network_is_a_box_convolved_with_itself(count):
 def test_the_fields_grow_slower_than_the_theory():
     """Luo et al. 2016: with the root of the depth, where the theory is linear."""
     model = ones(12)
-    found = effective_receptive_fields(model, torch.rand(1, 1, 40, 40), ["2", "11"])
-    ratio = found["11"].width / found["2"].width
+    result = effective_receptive_fields(model, torch.rand(1, 1, 40, 40), ["2", "11"])
+    ratio = result["11"].width / result["2"].width
     assert 1.5 < ratio < 2.5  # √4, against 25/7 = 3.6 in theory
 
 
@@ -61,9 +61,9 @@ def test_leaves_the_model_alone_and_names_what_it_measures():
     )
     model.train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    found = effective_receptive_fields(model, torch.rand(2, 3, 8, 8), ["0", "2", "3"])
-    assert list(found) == ["0", "2"]
-    assert found["0"].unit == (3, 3)
+    result = effective_receptive_fields(model, torch.rand(2, 3, 8, 8), ["0", "2", "3"])
+    assert list(result) == ["0", "2"]
+    assert result["0"].unit == (3, 3)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -77,16 +77,16 @@ def test_networks_of_others_are_left_alone(kind):
     names = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     x = torch.rand(2, 3, 12, 12)
     with Unchanged(model):
-        found = effective_receptive_fields(model, x, names)
-    assert list(found) == names
-    assert all(field.width > 0 for field in found.values())
+        result = effective_receptive_fields(model, x, names)
+    assert list(result) == names
+    assert all(field.width > 0 for field in result.values())
 
 
 def test_a_unit_that_nothing_moves_has_no_field():
-    found = effective_receptive_fields(
+    result = effective_receptive_fields(
         nn.Sequential(Places()), torch.rand(1, 1, 5, 5), ["0"]
     )
-    assert (found["0"].height, found["0"].width) == (0, 0)
+    assert (result["0"].height, result["0"].width) == (0, 0)
 
 
 def test_frozen_parameters_do_not_matter():
@@ -109,12 +109,12 @@ def test_a_first_layer_may_work_in_place():
 def test_the_callers_mode_does_not_matter(mode):
     model = ones(2)
     with mode():
-        found = effective_receptive_fields(model, torch.rand(2, 1, 9, 9), ["1"])
-    assert found["1"].width == 5
+        result = effective_receptive_fields(model, torch.rand(2, 1, 9, 9), ["1"])
+    assert result["1"].width == 5
 
 
 @pytest.mark.parametrize(
-    ("x", "said"),
+    ("x", "output"),
     [
         (torch.rand(1, 9, 9), "a batch of images has 4 dimensions, got 1×9×9"),
         (
@@ -124,6 +124,6 @@ def test_the_callers_mode_does_not_matter(mode):
         (torch.rand(1, 3, 9, 9), "the network does not accept a batch of 1×3×9×9"),
     ],
 )
-def test_what_is_no_batch_is_refused_in_words(x, said):
-    with pytest.raises(GeometryError, match=said):
+def test_what_is_no_batch_is_refused_in_words(x, output):
+    with pytest.raises(GeometryError, match=output):
         effective_receptive_fields(ones(1), x, ["0"])

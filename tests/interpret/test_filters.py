@@ -19,8 +19,8 @@ from support.foreign_networks import Functional, Reused, stranger
 
 
 def test_every_layer_with_filters_and_no_other():
-    found = layers_with_filters(stranger(Functional))
-    assert {name: tuple(w.shape) for name, w in found.items()} == {
+    result = layers_with_filters(stranger(Functional))
+    assert {name: tuple(w.shape) for name, w in result.items()} == {
         "left": (5, 3, 3, 3),
         "right": (4, 3, 5, 5),
         "top": (10, 9, 3, 3),
@@ -67,7 +67,7 @@ def test_large_layers_show_their_strongest_channels_in_order():
     assert [i for i, color in enumerate(row) if color == red] == [0, 2, COLUMNS - 1]
 
 
-def test_facts_against_counting_by_hand():
+def test_filter_statistics_by_hand():
     weight = torch.randn(7, 3, 5, 3, generator=torch.manual_seed(2))
     weight[4] = 0
     facts = filter_statistics(weight)
@@ -89,7 +89,7 @@ def test_facts_against_counting_by_hand():
     assert facts.max_cosine == pytest.approx(sorted(nearest)[3])
 
 
-def test_facts_of_the_extremes():
+def test_filter_statistics_of_extreme_filters():
     assert filter_statistics(torch.ones(2, 1, 3, 3)).mean_share == 1
     nothing = filter_statistics(torch.zeros(2, 1, 3, 3))
     assert (nothing.max_norm, nothing.mean_share) == (0, 0)

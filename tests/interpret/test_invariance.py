@@ -56,14 +56,14 @@ def test_a_warp_is_scipys(name):
         "scale": (0.25, [[0.8, 0], [0, 0.8]]),
         "shear": (20, [[1, np.tan(angle)], [0, 1]]),
     }[name]
-    found = get_transform(name).copies(x, amount)[0][0, 0].numpy()
+    result = get_transform(name).copies(x, amount)[0][0, 0].numpy()
     (a, b), (c, d) = matrix
     down_first = np.array([[d, c], [b, a]])  # scipy's axes are (down, right)
     middle = np.array([7.0, 11.0])
     offset = middle - down_first @ middle
     want = ndimage.affine_transform(smooth, down_first, offset, order=1, mode="nearest")
-    assert np.abs(found - want).max() < 1e-5
-    assert np.abs(found - smooth).max() > 0.05
+    assert np.abs(result - want).max() < 1e-5
+    assert np.abs(result - smooth).max() > 0.05
 
 
 @pytest.mark.parametrize("move", TRANSFORMS.values(), ids=TRANSFORMS)
@@ -79,7 +79,7 @@ def test_the_first_amount_changes_nothing_and_directions_differ(move):
         assert not any(torch.allclose(copy, other) for other in copies[:i])
 
 
-def test_moves_that_cannot_be():
+def test_invalid_transforms():
     with pytest.raises(UnknownNameError, match="mean rotation"):
         get_transform("rotate")
     for amount in (1.5, 12, -1):
@@ -96,11 +96,11 @@ def test_networks_of_others_are_left_alone_and_agree_with_brute_force(kind):
     layer = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
     data = batches()
     with Unchanged(model):
-        found = invariance_curves(model, data, list(TRANSFORMS.values()), [layer])
+        result = invariance_curves(model, data, list(TRANSFORMS.values()), [layer])
     model.eval()
     x = torch.cat([x for x, _ in data])
     y = torch.cat([y for _, y in data])
-    for one in found:
+    for one in result:
         assert one.images == 10
         assert one.consistency[0] == 1
         assert one.distance[OUTPUT][0] == pytest.approx(0, abs=1e-4)
@@ -124,8 +124,8 @@ def test_distance_one_is_another_image():
     )
     x = torch.randn(6, 1, 4, 4)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
-    found = invariance_curves(model, [(x, torch.zeros(6))], [swap], "0")[0]
-    assert found.distance["0"] == pytest.approx((0, 1), abs=1e-6)
+    result = invariance_curves(model, [(x, torch.zeros(6))], [swap], "0")[0]
+    assert result.distance["0"] == pytest.approx((0, 1), abs=1e-6)
 
 
 def test_how_images_are_batched_does_not_matter():
@@ -143,7 +143,7 @@ def test_how_images_are_batched_does_not_matter():
     assert single.distance[OUTPUT] == expected
 
 
-def test_global_pooling_forgives_shifts_and_a_dense_layer_does_not():
+def test_shift_invariance_of_global_pooling():
     x = torch.zeros(4, 2, 11, 11)
     x[::2, 0, 5, 5] = 3.0
     x[1::2, 1, 5, 5] = 3.0
@@ -174,11 +174,11 @@ def test_curves_need_images():
 # --- one pixel -----------------------------------------------------------------------
 
 
-def test_one_pixel_counts_like_a_person():
+def test_one_pixel_counts_by_hand():
     """Cell by cell, with scipy's filter, on random blots."""
     chance = np.random.default_rng(0)
     images = chance.random((5, 10, 12)) > 0.6
-    found = {one.stage: one for one in one_pixel_shift(torch.tensor(images).float())}
+    result = {one.stage: one for one in one_pixel_shift(torch.tensor(images).float())}
     kernel = np.array([[-1, 0, 1]] * 3)
 
     def maps(ink):
@@ -190,10 +190,10 @@ def test_one_pixel_counts_like_a_person():
         gone = ndimage.shift(ink, (0, 1), order=0, mode="nearest")
         for stage, there in maps(ink).items():
             want = int((there != maps(gone)[stage]).sum())
-            assert int(found[stage].counts[i]) == want
-            assert found[stage].cells == there.size
-    assert found["subsampled"].cells == found["max pool"].cells == 20
-    assert found["image"].share == found["image"].mean / 120
+            assert int(result[stage].counts[i]) == want
+            assert result[stage].cells == there.size
+    assert result["subsampled"].cells == result["max pool"].cells == 20
+    assert result["image"].share == result["image"].mean / 120
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 3, 9), (1, 1, 9, 9)])

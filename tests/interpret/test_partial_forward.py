@@ -14,16 +14,16 @@ from striate.interpret.trace import record_trace
 from striate.models.catalogue import create_model
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
-ASKED = AttributionTarget(class_index=1, text="1")
+TARGET = AttributionTarget(class_index=1, text="1")
 
 
 def both(model, x, cover):
     """The scores of every window, by patches and each whole."""
     boxes = cover.boxes(*x.shape[2:])
     with evaluation_mode(model), torch.no_grad():
-        mine = occlusions._partial_scores(model, x, ASKED, cover, boxes)
-        whole = full_forward_scores(model, x, ASKED, cover, boxes)
-    return None if mine is None else mine[1], whole
+        actual = occlusions._partial_scores(model, x, TARGET, cover, boxes)
+        whole = full_forward_scores(model, x, TARGET, cover, boxes)
+    return None if actual is None else actual[1], whole
 
 
 @pytest.mark.parametrize("size", [(16, 16), (21, 14)])
@@ -32,11 +32,11 @@ def both(model, x, cover):
 def test_networks_that_are_not_ours(kind, channels, size):
     model, x = stranger(kind, channels), torch.randn(1, channels, *size)
     with Unchanged(model):
-        mine, whole = both(
+        actual, whole = both(
             model, x, OcclusionWindow(window=(3, 2), stride=(2, 1), value=0.3)
         )
-    assert mine is not None
-    assert torch.allclose(mine, whole, atol=1e-5)
+    assert actual is not None
+    assert torch.allclose(actual, whole, atol=1e-5)
     assert whole.std() > 1e-4
 
 
@@ -62,11 +62,11 @@ def test_our_networks(name, side, window):
             module.bias.data.normal_(0, 0.1)
     x = torch.randn(1, channels, side, side)
     stride = window if side > 60 else window - 1
-    mine, whole = both(
+    actual, whole = both(
         model, x, OcclusionWindow(window=(window,) * 2, stride=(stride,) * 2)
     )
-    assert mine is not None
-    assert torch.allclose(mine, whole, rtol=1e-4, atol=1e-5)
+    assert actual is not None
+    assert torch.allclose(actual, whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -94,9 +94,9 @@ def test_random_geometry(seed):
     model = nn.Sequential(first, nn.ReLU(), pool, last, nn.Tanh(), *tail)
     x = torch.randn(1, 2, pick(24, 27), pick(22, 31))
     window = pick((1, 1), (3, 4), (6, 2))
-    mine, whole = both(model, x, OcclusionWindow(window=window, stride=window))
-    assert mine is not None
-    assert torch.allclose(mine, whole, atol=1e-5)
+    actual, whole = both(model, x, OcclusionWindow(window=window, stride=window))
+    assert actual is not None
+    assert torch.allclose(actual, whole, atol=1e-5)
 
 
 class PerBatch(nn.Module):
@@ -149,14 +149,14 @@ def test_networks_whose_batches_are_not_images_side_by_side(kind):
     model, x = kind(), torch.randn(1, 3, 9, 9)
     cover = OcclusionWindow(window=(3, 3), stride=(3, 3))
     with torch.no_grad():
-        found = occlusions._partial_scores(model, x, ASKED, cover, cover.boxes(9, 9))
-    assert found is not None
+        result = occlusions._partial_scores(model, x, TARGET, cover, cover.boxes(9, 9))
+    assert result is not None
     covered = []
     for rows, columns in cover.boxes(9, 9):
         image = x.clone()
         image[..., rows, columns] = 0
         covered.append(model(image)[0, 1])
-    assert torch.allclose(found[1], torch.stack(covered), atol=1e-5)
+    assert torch.allclose(result[1], torch.stack(covered), atol=1e-5)
 
 
 class Awkward(nn.Module):
@@ -181,9 +181,9 @@ class Awkward(nn.Module):
 def test_awkward_networks():
     torch.manual_seed(2)
     model, x = Awkward(), torch.randn(1, 3, 12, 12)
-    mine, whole = both(model, x, OcclusionWindow(window=(2, 2), stride=(1, 2)))
-    assert mine is not None
-    assert torch.allclose(mine, whole, atol=1e-5)
+    actual, whole = both(model, x, OcclusionWindow(window=(2, 2), stride=(1, 2)))
+    assert actual is not None
+    assert torch.allclose(actual, whole, atol=1e-5)
 
 
 def test_a_difference_is_noticed(monkeypatch):
@@ -194,8 +194,8 @@ def test_a_difference_is_noticed(monkeypatch):
     )
     model, x = stranger(STRANGERS[2]), torch.randn(1, 3, 16, 16)
     cover = OcclusionWindow(window=(2, 2), stride=(2, 2), value=3.0)
-    mine, whole = both(model, x, cover)
-    assert mine is None
+    actual, whole = both(model, x, cover)
+    assert actual is None
     assert whole.isfinite().all()
 
 

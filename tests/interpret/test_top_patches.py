@@ -22,14 +22,14 @@ def batches(count=11, channels=3, size=5):
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("kind", STRANGERS)
-def test_spots_are_the_best_places(kind, channels):
+def test_top_patches_are_the_maxima(kind, channels):
     model = stranger(kind, channels)
     x, labels, parts = batches(channels=channels)
     calls = [c for c, s in layer_shapes(model, x).items() if len(s) == 3 and s[1] > 1]
     with Unchanged(model):
-        found = channel_preferences(model, parts, calls, 4, count=3)
-    assert [one.call for one in found] == calls
-    for one in found:
+        result = channel_preferences(model, parts, calls, 4, count=3)
+    assert [one.call for one in result] == calls
+    for one in result:
         maps = activations_at(model, x, one.call)[one.call]
         assert len(one.patches) == maps.shape[1]
         for channel, spots in enumerate(one.patches):

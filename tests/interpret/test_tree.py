@@ -21,7 +21,7 @@ def walk(node):
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
-def test_lines_add_up_and_reach_the_image(kind):
+def test_tree_lines_add_up_and_reach_the_image(kind):
     model, x = stranger(kind), torch.randn(1, 3, 12, 12)
     book = UnitArithmetic(model, x)
     tree = arithmetic_tree(book, "output", (2,), labels=["a", "b", "c", "d"])
@@ -37,8 +37,8 @@ def test_lines_add_up_and_reach_the_image(kind):
         if not any(terms):
             continue
         total = sum(
-            number(found[1]) if found else number(child.value)
-            for found, child in zip(terms, node.children, strict=True)
+            number(result[1]) if result else number(child.value)
+            for result, child in zip(terms, node.children, strict=True)
         )
         largest = max(abs(number(child.value)) for child in node.children)
         assert total == pytest.approx(number(node.value), abs=2e-3 * (1 + largest))

@@ -58,7 +58,7 @@ def test_a_convolution_on_paper():
     assert part.contributions.sum() == 30
 
 
-def test_every_kind_of_entry():
+def test_every_kind_of_unit_value():
     model, x = stranger(Functional).eval(), torch.randn(1, 3, 12, 12)
     book = UnitArithmetic(model, x)
     expected = {
@@ -177,7 +177,7 @@ def test_random_units_of_every_network_add_up(name):
     assert pixels_in_field(name, model, x, 32) > 0
 
 
-def test_there_are_units_enough():
+def test_enough_units_are_tested():
     """What the slow test opens, over all our networks: a thousand and more."""
     assert 32 * len(list_models()) >= 1000
 
@@ -311,7 +311,7 @@ def test_pixels_and_biases_add_up_to_a_logit(name):
             assert own == pytest.approx((gradient[index] * bias).sum().item(), rel=1e-6)
 
 
-def test_functions_that_bend_are_named():
+def test_nonlinear_functions_contribute_by_name():
     model, x = stranger(Functional).double().eval(), torch.randn(1, 3, 12, 12).double()
     found = contributions(UnitArithmetic(model, x), "head", (1,))
     assert "silu" in found.steps
@@ -385,7 +385,7 @@ def test_what_is_computed_again_leaves_the_model_alone():
     assert found.total == pytest.approx(found.value, rel=1e-5)
 
 
-def test_a_tape_has_a_bound(monkeypatch):
+def test_trace_has_a_memory_limit(monkeypatch):
     """Counted as numbers are made; a view of numbers that are there is none."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten())
     x = torch.randn(1, 1, 10, 10)

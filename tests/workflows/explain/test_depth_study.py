@@ -35,7 +35,7 @@ def study(data):
     return depth_study(data, depth=12, width=4, steps=12, rates=(0.1,))
 
 
-def test_twins_begin_alike_and_differ_in_the_shortcut():
+def test_twins_share_initial_weights():
     x = torch.randn(3, 2, 9, 7)
     plain, twin = (
         build_chain(ChainDesign(activation="relu", residual=r, depth=6), 2, 5, seed=4)
@@ -54,7 +54,7 @@ def test_twins_begin_alike_and_differ_in_the_shortcut():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_designs_that_cannot_be():
+def test_invalid_chain_designs():
     with pytest.raises(UnknownNameError, match="mean sigmoid"):
         ChainDesign(activation="sigmoi", residual=True)
     for depth, width in ((2, 8), (9, 0)):
@@ -62,17 +62,17 @@ def test_designs_that_cannot_be():
             ChainDesign(activation="tanh", residual=True, depth=depth, width=width)
 
 
-def test_a_sigmoid_vanishes_and_a_shortcut_cures(study):
-    found = {one.design.name: one for one in study.chains}
-    assert list(found)[:2] == ["sigmoid", "sigmoid, shortcuts"]
-    assert found["sigmoid"].factor < 0.45
-    assert found["sigmoid"].first < 1e-4
+def test_sigmoid_gradients_vanish_without_shortcuts(study):
+    result = {one.design.name: one for one in study.chains}
+    assert list(result)[:2] == ["sigmoid", "sigmoid, shortcuts"]
+    assert result["sigmoid"].factor < 0.45
+    assert result["sigmoid"].first < 1e-4
     for name in ("sigmoid", "tanh", "relu"):
-        assert 0.7 < found[f"{name}, shortcuts"].factor < 1.3
+        assert 0.7 < result[f"{name}, shortcuts"].factor < 1.3
     assert [plain.design.residual for plain, _ in study.twins] == [False] * 3
 
 
-def test_every_chain_is_looked_at_from_beginning_to_end(data, study):
+def test_snapshots_from_start_to_end(data, study):
     for one in study.chains:
         assert [s.step for s in one.snapshots] == [0, 1, 2, 3, 4, 6, 8, 12]
         assert len(one.losses) == 12
@@ -85,12 +85,12 @@ def test_every_chain_is_looked_at_from_beginning_to_end(data, study):
     )
 
 
-def test_the_best_rate_is_the_cheapest(data):
+def test_best_rate_has_the_lowest_loss(data):
     design = {"depth": 4, "width": 4, "steps": 10, "activations": ["relu"]}
-    said = []
-    both = depth_study(data, rates=(1e-6, 0.1), on_progress=said.append, **design)
+    output = []
+    both = depth_study(data, rates=(1e-6, 0.1), on_progress=output.append, **design)
     assert [one.lr for one in both.chains] == [0.1, 0.1]
-    assert len(said) == 2
+    assert len(output) == 2
     alone = depth_study(data, rates=(0.1,), **design)
     assert alone.chains[0].losses == both.chains[0].losses
     wild = depth_study(data, rates=(1e30,), **design).chains[0]
@@ -99,7 +99,7 @@ def test_the_best_rate_is_the_cheapest(data):
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"rates": ()}, {"activations": ()}])
-def test_a_study_of_nothing_is_refused(data, wrong):
+def test_depth_study_errors(data, wrong):
     with pytest.raises(SettingError, match="at least one of each"):
         depth_study(data, **wrong)
 
@@ -107,7 +107,7 @@ def test_a_study_of_nothing_is_refused(data, wrong):
 # --- sections ------------------------------------------------------------------------
 
 
-def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
+def test_depth_section_shows_the_study(study, shared_run, monkeypatch):
     monkeypatch.setattr(room, "depth_study", lambda data, **how: study)
     section, data = depth_section(shared_run)
     table = next(b for b in section.blocks if getattr(b, "title", "") == "Chains")
@@ -124,7 +124,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
         assert title in titles
 
 
-def test_costs_are_means_of_steps(study):
+def test_losses_are_smoothed(study):
     charts = {b.title: b for b in study_blocks(study) if isinstance(b, Curve)}
     line = charts["Chains: training loss"].series[0]
     costs = study.chains[0].losses
@@ -143,7 +143,7 @@ def test_a_network_without_a_name_is_shown_as_it_is(data, tmp_path):
     assert len(run_snapshots(again)) == 1
 
 
-def test_why_depth_needs_a_bend(shared_run):
+def test_nonlinearity_section(shared_run):
     section, data = nonlinearity_section(shared_run)
     line, deep, squares, bent = data["networks"]
     assert line["accuracy"] < 0.65
@@ -161,15 +161,15 @@ def test_why_depth_needs_a_bend(shared_run):
 @pytest.mark.slow
 def test_on_digits_shortcuts_carry_gradients_and_let_all_three_learn():
     """The claim of the notes, at 32 layers, on real digits."""
-    found = depth_study(st.load_data("digits"))
-    for plain, twin in found.twins:
+    result = depth_study(st.load_data("digits"))
+    for plain, twin in result.twins:
         assert twin.first > plain.first
         assert abs(twin.factor - 1) < 0.1
         assert twin.first > 1e-3
         assert twin.accuracy > plain.accuracy
-    (sigmoid, cured), _, (relu, twin) = found.twins
+    (sigmoid, cured), _, (relu, twin) = result.twins
     assert sigmoid.first < 1e-15
-    assert sigmoid.accuracy < found.majority_accuracy + 0.1
-    assert cured.accuracy > found.majority_accuracy + 0.2
+    assert sigmoid.accuracy < result.majority_accuracy + 0.1
+    assert cured.accuracy > result.majority_accuracy + 0.2
     assert twin.accuracy > 0.9
     assert twin.accuracy > relu.accuracy + 0.3

@@ -106,7 +106,7 @@ def test_every_part_leaves_the_networks_weights_alone(name, shared_run, monkeypa
 # --- one unit ------------------------------------------------------------------------
 
 
-def test_a_unit_of_ones_choosing(shared_run, tmp_path):
+def test_unit_given_by_the_user(shared_run, tmp_path):
     wish = ExplainOptions(unit=("conv1", (2, 3, 4)), methods=("gradcam",))
     with Unchanged(shared_run.model):
         done = explain_images(own(shared_run), (), wish, tmp_path / "made")
@@ -167,7 +167,7 @@ def test_units_that_are_not_there(shared_run, unit, kind, words):
         explain_findings(own(shared_run), [shown(1, 8)], ExplainOptions(unit=unit))
 
 
-def test_a_number_without_a_place_sees_everything(shared_run):
+def test_unit_without_position(shared_run):
     last = [n for n, m in shared_run.model.named_modules() if isinstance(m, nn.Linear)]
     told = explain_findings(
         own(shared_run), [shown(1, 8)], ExplainOptions(unit=(last[-1], (1,)))
@@ -180,7 +180,7 @@ def test_a_number_without_a_place_sees_everything(shared_run):
 # --- in numbers ----------------------------------------------------------------------
 
 
-def test_numbers_lie_beside_the_images(shared_run, tmp_path):
+def test_maps_and_json_are_written(shared_run, tmp_path):
     wish = ExplainOptions(methods=("occlusion", "layercam"))
     done = explain_images(own(shared_run), (), wish, tmp_path / "made")
     maps = load_file(done.folder / "maps.safetensors")
@@ -191,8 +191,8 @@ def test_numbers_lie_beside_the_images(shared_run, tmp_path):
     with (done.folder / "channels.csv").open() as file:
         rows = list(csv.DictReader(file))
     channels = {(row["layer"], row["channel"]) for row in rows}
-    found = {row["layer"]: row["channels"] for row in done.data["selectivity"]}
-    assert len(channels) == sum(found.values())
+    result = {row["layer"]: row["channels"] for row in done.data["selectivity"]}
+    assert len(channels) == sum(result.values())
     first = rows[0]
     assert first["preferred_class"] in shared_run.labels.names
     assert int(first["top"]) <= int(first["bottom"]) < 8
@@ -204,7 +204,7 @@ def test_numbers_lie_beside_the_images(shared_run, tmp_path):
     assert down == pytest.approx(logit, rel=1e-3, abs=1e-3)
 
 
-def test_what_is_one_step_of_the_ledger_has_a_page():
+def test_page_of_a_module_that_is_one_step():
     """The whole network is; the unit inside it has a field and no sum."""
 
     class Outside(nn.Module):
@@ -240,7 +240,7 @@ def test_a_network_without_maps_has_a_page():
         )
 
 
-def test_a_image_too_large_for_a_ledger_has_a_page(monkeypatch):
+def test_page_without_unit_arithmetic(monkeypatch):
     monkeypatch.setattr("striate.interpret.trace.MAX_BYTES", 1000)
     model = stranger(Functional)
     told = explain_findings(
@@ -257,23 +257,23 @@ def test_a_image_too_large_for_a_ledger_has_a_page(monkeypatch):
     assert "value" not in told.data["unit"]
 
 
-def test_a_red_stamp_stands_on_the_page(monkeypatch):
+def test_unreliable_heatmap_is_marked_on_the_page(monkeypatch):
     """An edge detector in the guise of a method is not to be read as evidence."""
     monkeypatch.setattr(
         "striate.interpret.attribution.attribute.grad_cam_map",
         lambda network, x, *_: x[0].mean(0).abs(),
     )
     model = stranger(Reused)
-    found = answer.explain_image(
+    result = answer.explain_image(
         about(model, 3),
         shown(3),
         ExplainOptions(methods=("gradcam",), against=0, target=1),
     )
-    drawn = next(b for b in found.section.blocks if isinstance(b, Images)).images
+    drawn = next(b for b in result.section.blocks if isinstance(b, Images)).images
     assert drawn[1].detail == "DO NOT TRUST: same heatmap with shuffled weights"
-    bad = [b for b in found.section.blocks if isinstance(b, Prose) and b.tone == "bad"]
+    bad = [b for b in result.section.blocks if isinstance(b, Prose) and b.tone == "bad"]
     assert "is almost the same with shuffled weights" in bad[0].text
-    assert found.facts["attributions"][0]["shuffled_correlation"] == 1
+    assert result.facts["attributions"][0]["shuffled_correlation"] == 1
 
 
 # --- memory --------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_maps_are_streamed(look):
 # --- a whole set ---------------------------------------------------------------------
 
 
-def test_the_surest_mistakes_come_first(tmp_path):
+def test_most_confident_errors_come_first(tmp_path):
     """Every fifth label is wrong, so that there are mistakes to look at."""
     pixels = np.stack([stripes(i % 2, i, 12, 12, 3) for i in range(100)])
     names = [("across", "down")[(i + (i % 5 == 0)) % 2] for i in range(100)]
@@ -327,8 +327,8 @@ def test_the_surest_mistakes_come_first(tmp_path):
     section, facts = dataset_section(run)
     drawn = next(b for b in section.blocks if isinstance(b, Images))
     assert drawn.title == "Most confident errors"
-    found = run.predictions(run.evaluated_split)
-    wrong = int((found.truth != found.predicted).sum())
+    result = run.predictions(run.evaluated_split)
+    wrong = int((result.truth != result.predicted).sum())
     assert len(drawn.images) == min(wrong, 8) > 0
     sure = [float(one.detail.split()[0]) for one in drawn.images]
     assert sure == sorted(sure, reverse=True)
@@ -338,13 +338,13 @@ def test_the_surest_mistakes_come_first(tmp_path):
     }
     assert sum(row["images"] for row in facts["classes"]) + facts[
         "empty_heatmaps"
-    ] == len(found.paths)
+    ] == len(result.paths)
 
 
 # --- nothing in silence --------------------------------------------------------------
 
 
-def test_pools_that_cannot_be_compared_are_named(shared_run, monkeypatch):
+def test_pooling_that_cannot_be_compared(shared_run, monkeypatch):
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 2))
     run = SimpleNamespace(
         model=model,

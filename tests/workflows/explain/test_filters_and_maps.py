@@ -96,7 +96,7 @@ def data():
     return st.load_data(st.from_arrays("bars", bars(60), names))
 
 
-def test_every_image_of_every_part_is_counted(data):
+def test_every_image_of_every_split_is_counted(data):
     counted = count_changes(data)
     assert counted.gray.shape == (60, 28, 28)
     expected = {"short": 12, "middle": 14, "long": 16}  # two sides, a row each
@@ -106,7 +106,7 @@ def test_every_image_of_every_part_is_counted(data):
     assert float(counted.relative_changes("image").abs().max()) == 0
 
 
-def test_the_words_are_the_counts(data):
+def test_one_pixel_text_states_the_counts(data):
     blocks, facts = one_pixel_blocks(data)
     assert facts["images"] == 60
     stages = {row["stage"]: row for row in facts["stages"]}
@@ -142,7 +142,7 @@ def test_an_empty_set_of_images_changes_nothing():
     names = ["a", "b"] * 20
     blank = np.zeros((40, 28, 28), np.uint8)
     blank[:, 0, 0] = range(40)  # or they would be one image
-    found = st.load_data(st.from_arrays("blank", blank, names))
-    blocks, facts = one_pixel_blocks(found)
+    result = st.load_data(st.from_arrays("blank", blank, names))
+    blocks, facts = one_pixel_blocks(result)
     assert facts["stages"][0]["changed"] == 0
     assert next(b for b in blocks if isinstance(b, Curve)).series == ()

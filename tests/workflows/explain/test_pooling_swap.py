@@ -35,7 +35,7 @@ def test_every_kind_keeps_the_size(kind, side, pool):
         assert torch.allclose(other(x), before, atol=1e-6)
 
 
-def test_refitting_learns_what_can_be_told_apart():
+def test_refit_head():
     model = network(nn.MaxPool2d(2))
     x = torch.randn(90, 1, 8, 8)
     y = torch.arange(90) % 3
@@ -57,7 +57,7 @@ def test_auxiliary_heads_and_distances_are_no_dense_head(name, head):
     assert last_dense(create_model(name)) == head
 
 
-def test_a_head_that_is_not_the_end_is_refused():
+def test_refit_needs_the_last_layer():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.AdaptiveAvgPool1d(2))
     with pytest.raises(GeometryError, match="other operations follow"):
         refit_head(model, [(torch.randn(5, 1, 2, 2), torch.zeros(5).long())], "1")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -203,15 +204,8 @@ def _zero_filled(step: TraceStep) -> TraceStep:
     args = tuple(_zeros(arg) for arg in step.args)
     if step.name == "constant_pad_nd":
         args = args[:2]
-    return TraceStep(
-        module=step.module,
-        name=step.name,
-        call=step.call,
-        args=args,
-        kwargs={k: v for k, v in step.kwargs.items() if k != "dtype"},
-        results=step.results,
-        func=step.func,
-    )
+    kwargs = {k: v for k, v in step.kwargs.items() if k != "dtype"}
+    return replace(step, args=args, kwargs=kwargs)
 
 
 def _zeros(arg: Any) -> Any:
@@ -308,18 +302,17 @@ def _by_derivative(
     result_again = _number(result)
     return UnitValue(
         ref=ref, unit=unit, value=value_here, kind=FUNCTION, operation=operation,
-        terms=tuple(terms),
-        result=result_again,
+        terms=tuple(terms), result=result_again,
     )  # fmt: skip
 
 
 def optional_gradients(
-    results: Sequence[Tensor], inputs: Sequence[Tensor], moved: Any = None
+    results: Sequence[Tensor], inputs: Sequence[Tensor], grad_outputs: Any = None
 ) -> Sequence[Tensor | None]:
     """Return gradients; None for inputs that the results do not depend on."""
     if not any(result.requires_grad for result in results):
         return [None] * len(inputs)
-    return torch.autograd.grad(results, inputs, moved, allow_unused=True)
+    return torch.autograd.grad(results, inputs, grad_outputs, allow_unused=True)
 
 
 def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
@@ -332,16 +325,9 @@ def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> Uni
     def single(source: TensorRef) -> Tensor:
         return value(source).reshape(-1)[taken[source][0]].clone()
 
-    numbers = TraceStep(
-        module=step.module,
-        name=step.name,
-        call=step.call,
-        args=tuple(_single(arg, unit) for arg in step.args),
-        kwargs={k: _single(v, unit) for k, v in step.kwargs.items()},
-        results=step.results,
-        func=step.func,
-    )
-    result = float(numbers.recompute(single)[0])
+    args = tuple(_single(arg, unit) for arg in step.args)
+    kwargs = {k: _single(v, unit) for k, v in step.kwargs.items()}
+    result = float(replace(step, args=args, kwargs=kwargs).recompute(single)[0])
     terms = tuple(
         _terms(source, value(source), at, [1.0]) for source, at in taken.items()
     )
