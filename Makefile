@@ -57,8 +57,8 @@ test: lint
 	$(BIN)/coverage report --fail-under=100 --include="*/core/*,*/audit/*,*/engine/weights_io.py"
 
 # The tests that take under a minute together.
-QUICK := $(wildcard tests/core tests/layers tests/report tests/test_house.py \
-	tests/test_setup.py tests/test_tiny.py)
+QUICK := $(wildcard tests/core tests/layers tests/metrics tests/report tests/test_conventions.py \
+	tests/test_setup.py tests/test_end_to_end.py)
 
 quick: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 -q $(QUICK)

@@ -29,6 +29,11 @@ def configure_explain(parser: argparse.ArgumentParser) -> None:
         help="image files, folders or patterns (default for a run: its most confident "
         "correct prediction and its highest-loss error)",
     )
+    _configure_target(parser)
+    _configure_network(parser)
+
+
+def _configure_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         metavar="CLASS",
@@ -75,6 +80,9 @@ def configure_explain(parser: argparse.ArgumentParser) -> None:
         "invariance (transformed images, other pooling), depth (gradients by layer), "
         "nonlinearity (why activations are needed)",
     )
+
+
+def _configure_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="checkpoint of a named network"
     )

@@ -278,7 +278,7 @@ class Recipe:
 
     @property
     def split_config(self) -> SplitConfig:
-        """Return how images without a part are dealt; wrong shares are refused."""
+        """Return how images without a split are divided; wrong shares are refused."""
         return SplitConfig(
             val=self.val_fraction,
             test=self.test_fraction,

@@ -132,7 +132,7 @@ class Run:
 
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """Return the figures of each judged split, as in `scores.json`."""
+        """Return the metrics of each evaluated split, as in `scores.json`."""
         scores: dict[str, dict[str, Any]] = read_json(self.path / names.SCORES)
         return scores
 

@@ -1,14 +1,19 @@
-"""The house is held by machines: sizes, names, tree, exports, flags, imports."""
+"""Conventions of the code: sizes, names, file tree, exports, flags, imports."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from types import ModuleType
 
 import pytest
 
@@ -16,8 +21,9 @@ import striate
 from striate.cli.main import build_parser
 
 ROOT = Path(__file__).parents[1]
-HOUSE = ROOT / "src" / "striate"
-FILES = sorted(HOUSE.rglob("*.py"))
+PACKAGE = ROOT / "src" / "striate"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 BANNED_NAMES = {"utils", "util", "common", "helpers", "misc", "base"}
 
 
@@ -34,7 +40,7 @@ def code_lines(function: ast.FunctionDef) -> int:
     return total - ((first.end_lineno or 0) - first.lineno + 1) * documented
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_file_is_over_400_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
@@ -52,26 +58,131 @@ def test_files_and_functions_are_short():
     assert {name: n for name, n in longest.items() if n > 60} == {}
 
 
-def deeds(function: ast.FunctionDef) -> list[str]:
-    """Return what a function does: without its docstring and its own imports."""
+def statements(function: ast.FunctionDef) -> list[str]:
+    """Return a function's statements without its docstring and its imports."""
     rest = function.body[ast.get_docstring(function) is not None :]
-    return [ast.dump(one) for one in rest if not isinstance(one, ast.ImportFrom)]
+    return [ast.dump(node) for node in rest if not isinstance(node, ast.ImportFrom)]
 
 
-def test_no_function_of_one_name_stands_twice():
+def test_no_function_is_defined_twice():
     """Of two copies only one gets mended; methods may be alike."""
     bodies = {}
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and code_lines(node) > 3:
-                key = node.name, *deeds(node)
-                bodies.setdefault(key, []).append(str(path.relative_to(HOUSE)))
-    assert [(key[0], found) for key, found in bodies.items() if found[1:]] == []
+                key = node.name, *statements(node)
+                bodies.setdefault(key, []).append(str(path.relative_to(PACKAGE)))
+    assert [(key[0], files) for key, files in bodies.items() if files[1:]] == []
 
 
 def test_no_file_hides_behind_a_vague_name():
     assert [path for path in FILES if path.stem in BANNED_NAMES] == []
+
+
+# Pronouns, participles and adjectives say nothing about the thing that they name.
+BANNED_IDENTIFIERS = frozenset(
+    [
+        "found",
+        "one",
+        "said",
+        "told",
+        "seen",
+        "kept",
+        "mine",
+        "theirs",
+        "how",
+        "wish",
+        "held",
+        "judged",
+        "chosen",
+        "wanted",
+        "asked",
+        "learnt",
+        "odds",
+        "whoever",
+        "nought",
+        "alike",
+        "sooner",
+    ]
+)
+# In the first line of a docstring the field has a better word.
+BANNED_WORDS = re.compile(
+    r"\b(pictures?|odds|judge[sd]?|whoever|nought|alike|sooner|learnt|foretells?|dealt|"
+    r"told|said|wish|wished|colou?rs? of|grey|normalis\w+|optimis\w+)\b",
+    re.IGNORECASE,
+)
+LONGEST_SENTENCE = 25  # words
+
+
+def identifiers(path: Path) -> Iterator[str]:
+    """Yield every identifier that a file defines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_identifiers_name_things(folder):
+    banned = {
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in (PACKAGE / folder).rglob("*.py")
+        for name in identifiers(path)
+        if name.strip("_").lower() in BANNED_IDENTIFIERS
+        or "odds" in name.lower().split("_")
+    }
+    assert banned == set()
+
+
+def test_public_names_are_unique():
+    """A name that is searched for is found once."""
+    homes = defaultdict(list)
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                homes[node.name].append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in homes.items() if files[1:]} == {}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_docstrings_begin_with_plain_words(folder):
+    bad = []
+    for path in (PACKAGE / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                continue
+            line = (ast.get_docstring(node) or "").partition("\n")[0]
+            if BANNED_WORDS.search(line) or len(line.split()) > LONGEST_SENTENCE:
+                bad.append(f"{path.relative_to(PACKAGE)}: {line}")
+    assert bad == []
+
+
+VERBS = sorted(
+    path.name
+    for path in (PACKAGE / "workflows").iterdir()
+    if (path / "__init__.py").is_file()
+)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_one_name_everywhere(verb):
+    assert (PACKAGE / "cli" / f"{verb}.py").is_file()
+    assert (ROOT / "docs" / f"{verb}.md").is_file()
+    assert list((ROOT / "tests" / "workflows" / verb).glob("test_*.py"))
+
+
+def test_public_names_survive_the_import_of_every_module():
+    """A subpackage `striate.train` would hide the function `striate.train`."""
+    for module in pkgutil.walk_packages(striate.__path__, "striate."):
+        if not module.name.endswith(("__main__", "sandbox_worker", ".timm")):
+            importlib.import_module(module.name)
+    for name in striate.__all__:
+        assert not isinstance(getattr(striate, name), ModuleType)
 
 
 def test_every_file_says_what_it_is():
@@ -88,7 +199,7 @@ def test_one_foreign_library_one_file():
         "simplejpeg": {"data/decode/jpeg_decoder.py"},
         "matplotlib": {"report/png.py"},
         "yaml": {"run/yaml_io.py"},
-        "safetensors": {"engine/checkpoint.py", "models/weights.py"},
+        "safetensors": {"engine/weights_io.py", "models/weights.py"},
         "scipy": {
             "metrics/significance.py",
             "workflows/data_curve/power_law.py",
@@ -105,7 +216,7 @@ def test_one_foreign_library_one_file():
         for line in path.read_text(encoding="utf-8").splitlines():
             match = re.match(r"\s*(?:from|import) (\w+)", line)
             if match and match[1] in found:
-                found[match[1]].add(str(path.relative_to(HOUSE)))
+                found[match[1]].add(str(path.relative_to(PACKAGE)))
     assert found == homes
 
 
@@ -121,11 +232,11 @@ def test_the_readme_tree_is_the_disk():
             room = words
         names = re.findall(r"[\w/]+\.(?:py|css|js)", line)
         shown |= {room + name for name in names}
-    package = [*HOUSE.rglob("*.py"), *HOUSE.rglob("*.css"), *HOUSE.rglob("*.js")]
+    package = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.css"), *PACKAGE.rglob("*.js")]
     disk = {
-        str(path.relative_to(HOUSE))
+        str(path.relative_to(PACKAGE))
         for path in package
-        if path.name != "__init__.py" and path.parent != HOUSE
+        if path.name != "__init__.py" and path.parent != PACKAGE
     }
     assert shown == disk
 
@@ -257,8 +368,8 @@ def test_flags_are_frozen(verb):
     assert flags - {"-h", "--help"} == expected
 
 
-def test_the_staircase_holds():
-    """One direction of imports, pillars apart, the report knows findings only."""
+def test_import_contracts_hold():
+    """Imports go one way, without cycles; the report imports findings only."""
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
