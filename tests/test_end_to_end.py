@@ -28,7 +28,7 @@ def test_scan_train_predict_report(tmp_path):
     assert labels.count("across") + labels.count("down") >= 36
     assert [skip.reason for skip in answers.skipped] == ["not-an-image"]
     page = write_report(st.load_run(run.path, model=model)).read_text(encoding="utf-8")
-    assert run.path == Path("runs/train/photos-Sequential")
+    assert run.path == Path("runs/train/photos-ImageClassifier")
     assert "broken.png" in page
     assert snapshot(photos) == before
     assert time.process_time() - began < 10

@@ -213,7 +213,7 @@ def test_unusual_file_names(striate, photos, tmp_path):
     assert result.code == 0
     rows = read_csv(tmp_path / "run/split.csv")
     assert {r["path"] for r in rows} >= {f"across/{name}" for name in NAMES}
-    evaluation = striate("evaluate", "run", "--part", "train", "--json")
+    evaluation = striate("evaluate", "run", "--split", "train", "--json")
     assert evaluation.json["count"] > 0
     answers = striate("predict", "run", photos / "across", "--json", "--out", "a.json")
     assert answers.code == 1

@@ -114,7 +114,7 @@ def test_several_processes_are_refused():
     recipe = Recipe(data="digits", track_norms=True)
     check_distributed(recipe, None)
     with pytest.raises(SettingError, match="need a single process, and there are 2"):
-        check_distributed(recipe, SimpleNamespace(world=2))
+        check_distributed(recipe, SimpleNamespace(world_size=2))
 
 
 def test_a_stop_is_not_looked_at(shared_folder):

@@ -19,7 +19,7 @@ def configure_summary(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="network: a name of `striate models`; FILE.py:CLASS (imports your file); "
+        help="network: a name of `striate models`; FILE.py:CLASS (runs your file); "
         "a run folder; or a sketch: '28x28x1 > conv 5x5 8 same > pool 2 > dense 10'",
     )
     parser.add_argument(
@@ -80,6 +80,7 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_summary(options: argparse.Namespace) -> int:
     """Summarize and print; if the network fails, print the layers that ran."""
+    from striate.audit.network import ForwardError
     from striate.workflows.summary.summary import save_csv, save_html, summary_page
 
     try:

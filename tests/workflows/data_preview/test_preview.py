@@ -124,7 +124,7 @@ def test_on_the_command_line(striate, photos):
     ("words", "match"),
     [
         (["--mean", "0.5"], "3 means and 0 deviations for 3 channels"),
-        (["--mean", "a,b", "--std", "1"], "mean must be numbers parted by commas"),
+        (["--mean", "a,b", "--std", "1"], "mean must be numbers separated by commas"),
         (["--normalize", "imagnet"], "did you mean imagenet"),
         (["--std", "0", "--mean", "0"], "deviations above 0"),
         (["--background", "256"], "background must be below 256"),

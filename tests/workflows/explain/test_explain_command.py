@@ -127,7 +127,7 @@ def test_a_file_of_your_own_with_images(striate, file, photo, tmp_path):
     (keep / "explain.json").write_text("{}")
     said = striate("explain", f"{file}:Net", photo, "--out", keep, "--overwrite")
     assert said.code == 2
-    assert "no run folder" in said.err
+    assert "not a run folder" in said.err
     assert (keep / "explain.json").read_text() == "{}"
 
 
@@ -145,7 +145,7 @@ def test_open_one_unit_in_the_terminal(striate, file, photo):
     assert result["worked_example"]["title"].startswith("second [")
     top = result["tree"][0]
     assert top["title"] == "output [2]" or top["title"] == "head [2]"
-    assert len(top["of"]) >= 4
+    assert len(top["children"]) >= 4
 
 
 @pytest.mark.parametrize(

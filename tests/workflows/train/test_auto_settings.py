@@ -173,7 +173,7 @@ def test_an_unresolved_auto_setting_is_an_error():
 @pytest.mark.parametrize("switch", ["dropout", "drop_path"])
 def test_dropout_without_dropout_layers_is_refused(digits, tmp_path, switch):
     recipe = make_recipe({"data": "digits", "model": "tutorial_gray", switch: 0.1})
-    with pytest.raises(SettingError, match="the network has none"):
+    with pytest.raises(SettingError, match="the network has no dropout layer"):
         train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
     assert not (tmp_path / "a").exists()
 

@@ -36,11 +36,11 @@ HALF = BenchmarkResult(
 def benchmarks_run(monkeypatch):
     """Record the benchmarks, each of which returns nchw bf16, also in short runs."""
     asked = []
-    monkeypatch.setattr(autotune_module, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(autotune_module, "why_not_bf16", lambda device: "")
-    monkeypatch.setattr(ways, "why_not_bf16", lambda device: "")
+    monkeypatch.setattr(autotune_module, "MIN_STEPS", 1)
+    monkeypatch.setattr(autotune_module, "bf16_obstacle", lambda device: "")
+    monkeypatch.setattr(ways, "bf16_obstacle", lambda device: "")
     monkeypatch.setattr(
-        autotune_module, "tune", lambda *words: asked.append(words) or HALF
+        autotune_module, "choose_execution", lambda *words: asked.append(words) or HALF
     )
     return asked
 
@@ -100,7 +100,9 @@ def test_a_resumed_run_keeps_its_execution(
             train_recipe(recipe, out=Path("run"), quiet=True)
     before = len(benchmarks_run)
     monkeypatch.setattr(
-        autotune_module, "tune", lambda *words: pytest.fail("measured again")
+        autotune_module,
+        "choose_execution",
+        lambda *words: pytest.fail("measured again"),
     )
     resumed = resume("run", quiet=True)
     assert before == 2
@@ -165,7 +167,9 @@ def test_the_largest_peak_is_kept(tmp_path, monkeypatch):
     cpu, cache = torch.device("cpu"), AutotuneCache(tmp_path / "speed.json")
     found = []
     for measured in (5.0, 3.0, 8.0):
-        monkeypatch.setattr(autotune_module, "peak", lambda *words, now=measured: now)
+        monkeypatch.setattr(
+            autotune_module, "measure_peak_flops", lambda *words, now=measured: now
+        )
         found.append(cache.peak(cpu, "fp32", again=True))
     found.append(AutotuneCache(tmp_path / "speed.json").peak(cpu, "fp32", again=False))
     assert found == [5.0, 5.0, 8.0, 8.0]

@@ -146,14 +146,14 @@ def test_run_folder_that_exists(refused, shared_folder, tmp_path):
     (tmp_path / "kept/diary.txt").write_text("mine")
     message = refused(shared_folder, "--out", "kept")
     assert "the run folder exists already" in message
-    assert "choose another --out, add --overwrite, or go on with --resume" in message
+    assert "choose another --out, add --overwrite, or continue with --resume" in message
 
 
 def test_overwrite_keeps_other_folders(refused, shared_folder, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text('{"name": "a web app"}')
     message = refused(shared_folder, "--out", "site", "--overwrite")
-    assert "this exists and is no run folder" in message
+    assert "this exists and is not a run folder" in message
     assert "only run folders are ever overwritten" in message
 
 
@@ -162,13 +162,13 @@ def test_overwrite_keeps_other_manifests(refused, shared_folder, tmp_path, text)
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text(text, encoding="latin-1")
     message = refused(shared_folder, "--out", "site", "--overwrite")
-    assert "this exists and is no run folder" in message
+    assert "this exists and is not a run folder" in message
 
 
 def test_out_is_a_file(refused, shared_folder, tmp_path):
     (tmp_path / "notes").write_text("mine")
     assert "exists already" in refused(shared_folder, "--out", "notes")
-    assert "no run folder" in refused(shared_folder, "--out", "notes", "--overwrite")
+    assert "not a run folder" in refused(shared_folder, "--out", "notes", "--overwrite")
     below = refused(shared_folder, "--out", "notes/run")
     assert "Not a directory" in below
 

@@ -98,7 +98,7 @@ def dealt_or_refused(root, seed):
 def test_many_classes(monkeypatch):
     """As 10,000 classes go, with the limits drawn in; those themselves run nightly."""
     monkeypatch.setattr(predictions_module, "MAX_PROBABILITY_COLUMNS", 20)
-    monkeypatch.setattr(metrics, "SQUARE", 20)
+    monkeypatch.setattr(metrics, "MAX_MATRIX_CLASSES", 20)
     check_many_classes(60)
 
 
@@ -240,8 +240,8 @@ def test_a_last_batch_of_one_image_joins_the_one_before(size, batch):
     )
     (note,) = run.manifest["notes"]
     assert note == (
-        f"{size} images in steps of {batch} leave one over; it joins the last step, "
-        f"which takes {batch + 1}"
+        f"{size} images in batches of {batch} leave one image; it joins the last "
+        f"batch, which has {batch + 1}"
     )
     assert note in (run.path / "report.html").read_text()
     events = (run.path / "events.jsonl").read_text().splitlines()
@@ -260,7 +260,7 @@ def test_steps_of_one_image(tmp_path):
     assert run.manifest["notes"] == []
     with pytest.raises(SettingError) as caught:
         st.train(Small(norm=True), data, epochs=1, batch_size=1, out="two", quiet=True)
-    assert "batch norm needs two images a step" in str(caught.value)
+    assert "batch norm needs at least two images per batch" in str(caught.value)
     assert "layer 3" in str(caught.value)
     assert "--batch-size 2" in str(caught.value)
     assert not Path("two").exists()
@@ -269,7 +269,7 @@ def test_steps_of_one_image(tmp_path):
 def test_batch_norm_refuses_steps_of_one_image(refused, tmp_path):
     root = write_folder(tmp_path / "photos", count=20, size=(32, 32), channels=3)
     said = refused(root, "--model", "cifar_resnet20", "--batch-size", "1")
-    assert "batch norm needs two images a step" in said
+    assert "batch norm needs at least two images per batch" in said
 
 
 # --- settings that are decided elsewhere

@@ -250,7 +250,7 @@ def test_another_device(striate, shared_folder, monkeypatch):
 
     stopped(shared_folder)
     monkeypatch.setattr(
-        resume_module.devices, "choose", lambda name: torch.device("cuda")
+        resume_module.devices, "select_device", lambda name: torch.device("cuda")
     )
     monkeypatch.setattr(resume_module, "prepare_model", lambda *_: None)
     monkeypatch.setattr(resume_module, "train_in_folder", lambda *_: 1 / 0)
@@ -370,8 +370,8 @@ def test_fixed_settings_cannot_be_edited(shared_folder, was, becomes):
 def test_flags_that_resume_refuses(striate, words):
     said = striate("train", *words, "--resume", "run")
     assert said.code == 2
-    assert "a run that is resumed has its own" in said.err
-    assert "striate train --resume run needs nothing else" in said.err
+    assert "a resumed run keeps its own value of this" in said.err
+    assert "striate train --resume run needs no other flag" in said.err
 
 
 # --- A8: other images

@@ -139,7 +139,7 @@ def test_batch_norm_adapts_on_batches_of_equal_size(striate, words, monkeypatch)
         return 0
 
     monkeypatch.setattr(heads, "adapt_batch_norm", adapt)
-    monkeypatch.setattr(heads, "EVALUATION_BATCH", 9)
+    monkeypatch.setattr(heads, "MAX_EVALUATION_BATCH", 9)
     tuned = *words, "--head", "tuned", "--cut", "block1", "--epochs", "1"
     assert striate(*tuned, "--out", "run").code == 0
     assert sum(sizes) == read_json(Path("run/manifest.json"))["data"]["splits"]["train"]
