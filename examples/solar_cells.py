@@ -1,7 +1,8 @@
-"""Solar cells, from a table of labels to a report (docs/example_solar_cells.md).
+"""Defects in solar cells, from labels to a report (docs/example_solar_cells.md).
 
 The cells are 2,624 electroluminescence images of 300×300 pixels (ELPV, Deitsch et al.
-2019), CC BY-NC-SA and hence not a part of striate. Install them first, then run:
+2019). Their license is CC BY-NC-SA, so striate does not contain them. Install them
+first, then run:
 
     pip install --no-deps elpv-dataset
     python examples/solar_cells.py
@@ -27,50 +28,50 @@ SEED = 0
 Cell = tuple[Path, float, str]
 
 
-def cells() -> list[Cell]:
-    """Return each cell's image, its probability of a defect, and mono or poly."""
+def read_cells() -> list[Cell]:
+    """Return image, probability of a defect, and kind (mono or poly) of each cell."""
     package = importlib.util.find_spec("elpv_dataset")
     if package is None or package.origin is None:
         sys.exit("install the images first: pip install --no-deps elpv-dataset")
     root = Path(package.origin).parent / "data"
     lines = (root / "labels.csv").read_text().splitlines()
     rows = [line.split() for line in lines]
-    return [(root / name, float(probs), kind) for name, probs, kind in rows]
+    return [(root / name, float(prob), kind) for name, prob, kind in rows]
 
 
-def splits(every: Sequence[Cell]) -> list[str]:
-    """Deal a quarter to test and 15 % of the rest to validation, alike in all kinds."""
-    strata = [f"{probs:.2f} {kind}" for _, probs, kind in every]
-    dealt = ["train"] * len(every)
-    left = list(range(len(every)))
+def assign_splits(cells: Sequence[Cell]) -> list[str]:
+    """Split off a quarter as test, then 15 % of the rest as validation, stratified."""
+    strata = [f"{prob:.2f} {kind}" for _, prob, kind in cells]
+    splits = ["train"] * len(cells)
+    rest = list(range(len(cells)))
     for split, share in (("test", 0.25), ("val", 0.15)):
-        left, taken = train_test_split(
-            left, test_size=share, random_state=SEED, stratify=[strata[i] for i in left]
+        rest, selected = train_test_split(
+            rest, test_size=share, random_state=SEED, stratify=[strata[i] for i in rest]
         )
-        for i in taken:
-            dealt[i] = split
-    return dealt
+        for i in selected:
+            splits[i] = split
+    return splits
 
 
-def write_table(every: Sequence[Cell], path: Path) -> None:
-    """Write one row a cell: a defect where the experts gave it one half or more."""
+def write_table(cells: Sequence[Cell], path: Path) -> None:
+    """Write one row per cell; from probability 0.5 on, it is labeled a defect."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for (image, probs, kind), split in zip(every, splits(every), strict=True):
-            label = "defect" if probs >= 0.5 else "sound"
-            writer.writerow((image, label, kind, f"{probs:.2g}", split))
+        for (image, prob, kind), split in zip(cells, assign_splits(cells), strict=True):
+            label = "defect" if prob >= 0.5 else "sound"
+            writer.writerow((image, label, kind, f"{prob:.2g}", split))
 
 
 def striate(*words: str) -> None:
-    """Run a command line as a user would type it."""
+    """Run a striate command, as a user would type it."""
     print("\n$ striate", *words, flush=True)
-    if main(words) == 2:  # 1 is no mistake: something was found
+    if main(words) == 2:  # 1 is not an error: there are findings
         sys.exit(2)
 
 
 if __name__ == "__main__":
-    write_table(cells(), TABLE)
+    write_table(read_cells(), TABLE)
     striate("data", "check", str(TABLE))
     reuse = ("--model", "mobilenet_v2", "--pretrained", "mobilenet_v2")
     size = ("--image-size", "224", "--in-chans", "1")
