@@ -251,7 +251,9 @@ def test_settings_that_do_not_go_with_the_target(striate, shared_run):
     assert "a sketch has its own image" in said.err
     said = striate("summary", shared_run.path, "--num-classes", "9")
     assert "a run has its image" in said.err
-    assert "no image size" in striate("summary", "vgg11", "--image-size", "x").err
+    assert (
+        "is not an image size" in striate("summary", "vgg11", "--image-size", "x").err
+    )
     assert "got 0" in striate("summary", "vgg11", "--batch-size", "0").err
     assert "at least 1" in striate("summary", "vgg11", "--depth", "0").err
 
