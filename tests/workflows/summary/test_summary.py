@@ -200,7 +200,7 @@ def test_a_forward_that_looks_at_values(striate, file):
 def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
     said = striate("summary", f"{file}:Net", "--image-size", "9")
     assert said.code == 2
-    assert "What ran before it stopped" in said.out
+    assert "Layers that ran before the error" in said.out
     assert "body.1" in said.out
     assert "does not accept images of 9×9×1" in said.err
     assert "where: head" in said.err
@@ -243,15 +243,17 @@ def test_mistakes_are_told(striate, file, target, message):
 def test_target_that_is_not_a_network(striate, file):
     file.write_text("def make():\n    return 3\n")
     said = striate("summary", f"{file}:make")
-    assert "gave a int, not an nn.Module" in said.err
+    assert "returned a int, not an nn.Module" in said.err
 
 
 def test_settings_that_do_not_go_with_the_target(striate, shared_run):
     said = striate("summary", "8x8x3 > conv 3x3 2", "--image-size", "9")
-    assert "a sketch holds its image" in said.err
+    assert "a sketch has its own image" in said.err
     said = striate("summary", shared_run.path, "--num-classes", "9")
     assert "a run has its image" in said.err
-    assert "no image size" in striate("summary", "vgg11", "--image-size", "x").err
+    assert (
+        "is not an image size" in striate("summary", "vgg11", "--image-size", "x").err
+    )
     assert "got 0" in striate("summary", "vgg11", "--batch-size", "0").err
     assert "at least 1" in striate("summary", "vgg11", "--depth", "0").err
 

@@ -170,10 +170,16 @@ def test_an_unresolved_auto_setting_is_an_error():
         _ = make_recipe({"data": "digits", "batch_size": "auto"}).images_per_step
 
 
-@pytest.mark.parametrize("switch", ["dropout", "drop_path"])
-def test_dropout_without_dropout_layers_is_refused(digits, tmp_path, switch):
+@pytest.mark.parametrize(
+    ("switch", "message"),
+    [
+        ("dropout", "the network has no dropout layer"),
+        ("drop_path", "drops residual branches, and the network has none"),
+    ],
+)
+def test_a_rate_without_such_layers_is_refused(digits, tmp_path, switch, message):
     recipe = make_recipe({"data": "digits", "model": "tutorial_gray", switch: 0.1})
-    with pytest.raises(SettingError, match="the network has no dropout layer"):
+    with pytest.raises(SettingError, match=message):
         train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
     assert not (tmp_path / "a").exists()
 
