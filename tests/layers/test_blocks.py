@@ -8,7 +8,7 @@ from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.layers.blur import BlurPool
 from striate.layers.depth_pool import DepthMaxPool
 from striate.layers.inception import Inception, InceptionWidths
-from striate.layers.inverted import InvertedResidual
+from striate.layers.inverted_residual import InvertedResidual
 from striate.layers.partial_conv import LENET_C3, PartialConv2d
 from striate.layers.residual import PadShortcut, bottleneck_branch, shortcut
 

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from striate.audit.layer import Layer, shape_text
 from striate.audit.network import Audit
-from striate.audit.rf_tracker import Path, ReceptiveField
+from striate.audit.receptive_field_tracker import Path, ReceptiveField
 from striate.audit.window_args import sides_text
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
 from striate.core.format import format_bytes
@@ -213,7 +213,7 @@ def field_texts(field: ReceptiveField | None) -> Fields:
     """Return receptive field, jump and center as text; `≤` marks an upper bound.
 
     Example:
-        >>> from striate.audit.rf_tracker import input_field
+        >>> from striate.audit.receptive_field_tracker import input_field
         >>> field_texts(input_field((1, 3, 8, 8)))
         ('1×1', '1', '0')
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from striate.audit.rf_tracker import ReceptiveField
+from striate.audit.receptive_field_tracker import ReceptiveField
 from striate.audit.window_args import SlidingWindow
 
 Shape = tuple[int, ...]

@@ -1,103 +1,268 @@
-"""Receptive fields: the table from torch operation to the rule that it follows.
+"""Receptive field along one axis: the arithmetic of kernel, stride, padding, dilation.
 
-The rules are in rf_rules_window (convolution, pooling, resize), rf_rules_reduce (sums,
-norms, matrix products) and rf_rules_views (reshape, pad, concat). The arithmetic of a
-padded, strided or dilated window along one axis is in rf_axis.
-
-An operation without a rule gets an upper bound: each of its units sees at most what any
-input unit sees, and the result is marked as a bound.
+The receptive field of a padded convolution is `slide_window`. Each axis stores two
+results. `low` and `high` are exact: the first and last input position that reach unit
+0, 1, …, with borders and dilation gaps; they equal the box of non-zero input gradients.
+`formula` is the one of textbooks, for an image without border: unit i sees the
+positions i·jump + low … i·jump + high.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from striate.audit import rf_rules_reduce as reduce_rules
-from striate.audit import rf_rules_views as view_rules
-from striate.audit import rf_rules_window as window_rules
-from striate.audit.rf_tracker import (
-    ReceptiveField,
-    UntrackableError,
-    bound_all,
-    elementwise_field,
-)
+Ints = NDArray[np.int64]
+Number = int | Fraction
 
-Shape = Sequence[int]
-Rule = Callable[[ReceptiveField, tuple[Any, ...], Shape], ReceptiveField]
-
-_RULES: dict[str, Rule] = {
-    **window_rules.RULES,
-    **reduce_rules.RULES,
-    **view_rules.RULES,
-}
-_MULTI_OUTPUT_RULES = view_rules.MULTI_OUTPUT_RULES
-_MULTI_INPUT_RULES = {**reduce_rules.MULTI_INPUT_RULES, **view_rules.MULTI_INPUT_RULES}
-_SAME_POSITION_NAMES = """
-    clone copy detach alias contiguous _to_copy to dropout native_dropout lift_fresh
-    bernoulli masked_fill where empty_like zeros_like ones_like
-"""
-_SAME_POSITION = frozenset(_SAME_POSITION_NAMES.split())
+SEES_NOTHING = 1 << 40  # `low` of a unit that sees no input; its `high` is -1
 
 
-def propagate_field(
-    func: Any,
-    args: tuple[Any, ...],
-    sources: Sequence[tuple[int, ReceptiveField]],
-    shape: Shape,
-    output_index: int = 0,
-) -> ReceptiveField:
-    """Return the receptive field of an operation's output.
+@dataclass(frozen=True, eq=False)
+class FieldFormula:
+    """Textbook formula: unit i sees i·jump + low … i·jump + high, without border.
 
-    Args:
-        func: The operation.
-        args: Its arguments.
-        sources: Pairs (index of an input tensor that depends on the image, its
-            receptive field); tensors in lists are counted too.
-        shape: Shape of the output.
-        output_index: Index of the output, for operations with several.
+    After upsampling, neighboring units have fields of different sizes. The formula then
+    covers all of them, jump and center are right, and `uniform` is False.
     """
-    fields = [field for _, field in sources]
-    name = func.overloadpacket.__name__
-    try:
-        if name in _MULTI_INPUT_RULES:
-            return _MULTI_INPUT_RULES[name](sources, args, shape)
-        if sources[0][0] == 0 and len(fields) == 1:
-            if name in _MULTI_OUTPUT_RULES:
-                return _MULTI_OUTPUT_RULES[name](fields[0], args, shape, output_index)
-            if name in _RULES:
-                return _RULES[name](fields[0], args, shape)
-    except UntrackableError:
-        return bound_all(fields, shape)
-    if _element_wise(func, name):
-        return elementwise_field(fields, shape)
-    return bound_all(fields, shape)
+
+    jump: Number
+    low: Number
+    high: Number
+    uniform: bool = True
+
+    @property
+    def size(self) -> Number:
+        """Size of the receptive field, in input positions."""
+        return self.high - self.low + 1
+
+    @property
+    def center(self) -> Number:
+        """Center of the first unit's receptive field."""
+        return as_integer(Fraction(self.low + self.high, 2))
 
 
-_PER_CHANNEL_NAMES = """
-    cat native_batch_norm cudnn_batch_norm _native_batch_norm_legit_no_training
-    _native_batch_norm_legit_functional
-"""
-_PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
-
-
-@cache
-def is_local(func: Any) -> bool:
-    """Return whether each output position depends on the same input position only.
+def as_integer(value: Number) -> Number:
+    """Return a fraction without remainder as an integer.
 
     Example:
-        >>> is_local(torch.ops.aten.relu.default), is_local(torch.ops.aten.mm.default)
-        (True, False)
+        >>> as_integer(Fraction(4, 2)), as_integer(Fraction(1, 2))
+        (2, Fraction(1, 2))
     """
-    name = func.overloadpacket.__name__
-    return name in _PER_CHANNEL or _element_wise(func, name)
+    integer = int(value)
+    return integer if integer == value else value
 
 
-@cache
-def _element_wise(func: Any, name: str) -> bool:
-    if name in _SAME_POSITION or torch.Tag.pointwise in func.tags:
-        return True
-    return name.endswith("_") and name.rstrip("_") in _SAME_POSITION
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """The receptive fields of all units along one axis.
+
+    Args:
+        low: First input position that each unit sees.
+        high: Last one; less than `low` if a unit sees nothing.
+        formula: Textbook formula, if one exists.
+    """
+
+    low: Ints
+    high: Ints
+    formula: FieldFormula | None = None
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether every unit sees some input; one over padding alone does not."""
+        return bool(np.all(self.low <= self.high))
+
+    @property
+    def size(self) -> Number:
+        """Size of the receptive field: by formula, else the largest of all units."""
+        if self.formula is not None and self.formula.uniform:
+            return self.formula.size
+        return max(0, int((self.high - self.low).max()) + 1)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last input position that any unit sees."""
+        return int(self.low.min()), int(self.high.max())
+
+
+def input_axis(side: int) -> Axis:
+    """Return the axis of the input image: each position sees itself.
+
+    Example:
+        >>> slide_window(input_axis(5), 3, outputs=3).high.tolist()
+        [2, 3, 4]
+    """
+    positions = np.arange(side)
+    return Axis(positions, positions, FieldFormula(1, 0, 0))
+
+
+def gather_units(axis: Axis, table: Ints, formula: FieldFormula | None = None) -> Axis:
+    """Let output o see what the inputs `table[o]` see; indices outside are padding."""
+    count = len(axis)
+    if not table.shape[1] or not count:
+        empty = np.full(len(table), SEES_NOTHING)
+        return Axis(empty, np.full(len(table), -1), formula)
+    inside = (table >= 0) & (table < count)
+    at = np.where(inside, table, 0)
+    low = np.where(inside, axis.low[at], SEES_NOTHING).min(axis=1)
+    high = np.where(inside, axis.high[at], -1).max(axis=1)
+    return Axis(low, high, formula)
+
+
+def slide_window(
+    axis: Axis,
+    kernel: int,
+    stride: int = 1,
+    before: int = 0,
+    dilation: int = 1,
+    *,
+    outputs: int,
+) -> Axis:
+    """Convolution or pooling with kernel k, stride s, padding p, dilation d.
+
+    jump' = jump·s, low' = low − p·jump, high' = high + (d·(k − 1) − p)·jump.
+
+    Example:
+        >>> axis = slide_window(input_axis(224), 7, stride=2, before=3, outputs=112)
+        >>> axis.formula.jump, axis.formula.low, axis.formula.high, int(axis.low[0])
+        (2, -3, 3, 0)
+    """
+    if kernel == stride == 1 and not before and outputs == len(axis):
+        return axis
+    starts = np.arange(outputs)[:, None] * stride - before
+    formula = axis.formula
+    if formula is not None:
+        low = formula.low - before * formula.jump
+        high = formula.high + (dilation * (kernel - 1) - before) * formula.jump
+        formula = FieldFormula(
+            as_integer(formula.jump * stride), low, high, formula.uniform
+        )
+    return gather_units(axis, starts + dilation * np.arange(kernel), formula)
+
+
+def transposed_window(
+    axis: Axis, kernel: int, stride: int, before: int, dilation: int, *, outputs: int
+) -> Axis:
+    """Transposed convolution: output o depends on input i where o = i·s − p + d·k.
+
+    Example:
+        >>> transposed_window(input_axis(3), 2, 2, 0, 1, outputs=6).low.tolist()
+        [0, 0, 1, 1, 2, 2]
+    """
+    if kernel == stride == 1 and not before and outputs == len(axis):
+        return axis
+    at = np.arange(outputs)[:, None] + before - dilation * np.arange(kernel)
+    table = np.where(at % stride == 0, at // stride, -1)
+    formula = axis.formula
+    if formula is not None:
+        step = Fraction(formula.jump, stride) if stride > 1 else formula.jump
+        low = formula.low + (before - dilation * (kernel - 1)) * step
+        even = formula.uniform and stride == 1
+        formula = FieldFormula(
+            step, as_integer(low), as_integer(formula.high + before * step), even
+        )
+    return gather_units(axis, table, formula)
+
+
+def repeat_units(axis: Axis, before: int, after: int) -> Axis:
+    """Repeat every unit: position p is unit (p // after) mod n.
+
+    Example:
+        >>> repeat_units(input_axis(2), before=1, after=2).low.tolist()
+        [0, 0, 1, 1]
+    """
+    if before == 1:
+        return transposed_window(axis, after, after, 0, 1, outputs=len(axis) * after)
+    at = np.arange(before * len(axis) * after) // after % len(axis)
+    return Axis(axis.low[at], axis.high[at])
+
+
+def merge_neighbors(axis: Axis, size: int) -> Axis:
+    """Merge each `size` neighboring units into one.
+
+    Example:
+        >>> merge_neighbors(input_axis(4), 2).high.tolist()
+        [1, 3]
+    """
+    outputs = len(axis) // size
+    return slide_window(axis, size, size, outputs=outputs)
+
+
+def take_every(axis: Axis, start: int, step: int, count: int) -> Axis:
+    """Take every `step`-th unit from `start`; a negative start is padding.
+
+    Example:
+        >>> take_every(input_axis(6), 1, 2, 2).low.tolist()
+        [1, 3]
+    """
+    return slide_window(axis, 1, step, -start, outputs=count)
+
+
+def merge_all(axis: Axis) -> Axis:
+    """Merge all units into one, as global pooling does.
+
+    Example:
+        >>> merge_all(input_axis(4)).span
+        (0, 3)
+    """
+    low, high = axis.span if len(axis) else (SEES_NOTHING, -1)
+    return Axis(np.array([low]), np.array([high]))
+
+
+def merge_branches(axes: Sequence[Axis]) -> Axis:
+    """Merge branches: each unit sees what it sees in any branch, as in an addition.
+
+    Example:
+        >>> small, large = slide_window(input_axis(4), 1, outputs=4), input_axis(4)
+        >>> merge_branches([small, large]).formula.size
+        1
+    """
+    first = axes[0]
+    if all(axis is first for axis in axes):
+        return first
+    low, high = first.low, first.high
+    for axis in axes[1:]:
+        low, high = np.minimum(low, axis.low), np.maximum(high, axis.high)
+    return Axis(low, high, _common_formula(axes))
+
+
+def _common_formula(axes: Sequence[Axis]) -> FieldFormula | None:
+    formulas = [axis.formula for axis in axes]
+    if len({len(axis) for axis in axes}) > 1:
+        return None
+    not_none = [formula for formula in formulas if formula is not None]
+    if len(not_none) < len(formulas) or len({formula.jump for formula in not_none}) > 1:
+        return None
+    low, high = min(x.low for x in not_none), max(x.high for x in not_none)
+    return FieldFormula(not_none[0].jump, low, high, all(x.uniform for x in not_none))
+
+
+def repeat_single(axis: Axis, count: int) -> Axis:
+    """Repeat a single unit `count` times.
+
+    Example:
+        >>> repeat_single(merge_all(input_axis(3)), 2).high.tolist()
+        [2, 2]
+    """
+    if len(axis) == count:
+        return axis
+    return Axis(np.repeat(axis.low, count), np.repeat(axis.high, count))
+
+
+def join_end_to_end(axes: Sequence[Axis]) -> Axis:
+    """Concatenate axes, as `torch.cat` does with maps.
+
+    Example:
+        >>> len(join_end_to_end([input_axis(2), input_axis(3)]))
+        5
+    """
+    low = np.concatenate([axis.low for axis in axes])
+    return Axis(low, np.concatenate([axis.high for axis in axes]))

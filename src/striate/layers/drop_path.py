@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import SettingError
-from striate.layers.inverted import InvertedResidual
+from striate.layers.inverted_residual import InvertedResidual
 from striate.layers.residual import Residual
 
 NAME = "drop_path"

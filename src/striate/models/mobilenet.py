@@ -24,7 +24,7 @@ from torch import nn
 
 from striate.core.preprocess import ImageSpec
 from striate.layers.init import he
-from striate.layers.inverted import InvertedResidual, conv_bn_relu6
+from striate.layers.inverted_residual import InvertedResidual, conv_bn_relu6
 from striate.models.catalogue import register_model
 from striate.models.classifier import ImageClassifier
 

@@ -20,7 +20,7 @@ from striate.interpret.activations_at import activations_at
 from striate.interpret.layer_statistics import activation_statistics
 from striate.interpret.top_patches import channel_preferences
 from striate.workflows.explain import attribution as answer
-from striate.workflows.explain.dataset import dataset_section
+from striate.workflows.explain.dataset_heatmaps import dataset_section
 from striate.workflows.explain.depth import findings as depth_page
 from striate.workflows.explain.depth.depth_study import depth_study
 from striate.workflows.explain.explain import explain_images

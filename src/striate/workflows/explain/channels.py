@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.audit.rf_tracker import Box, ReceptiveField
+from striate.audit.receptive_field_tracker import Box, ReceptiveField
 from striate.core.findings import (
     Block,
     Cell,

@@ -29,7 +29,7 @@ from striate.report.records import records, tree_dicts
 from striate.run.run import Run
 from striate.workflows.explain.attribution import SIDE, explain_image
 from striate.workflows.explain.channels import ChannelPatches, find_channel_patches
-from striate.workflows.explain.dataset import dataset_section
+from striate.workflows.explain.dataset_heatmaps import dataset_section
 from striate.workflows.explain.depth.findings import depth_section
 from striate.workflows.explain.depth.nonlinearity import nonlinearity_section
 from striate.workflows.explain.filters_and_maps import layer_sections, map_layers

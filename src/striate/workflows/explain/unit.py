@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from striate.audit.network import Audit, audit
-from striate.audit.rf_tracker import Box, ReceptiveField
+from striate.audit.receptive_field_tracker import Box, ReceptiveField
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section, Table
 from striate.interpret.activations_at import iter_activations

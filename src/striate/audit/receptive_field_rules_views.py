@@ -8,8 +8,8 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from striate.audit.rf_axis import merge_neighbors, repeat_units, take_every
-from striate.audit.rf_tracker import (
+from striate.audit.receptive_field import merge_neighbors, repeat_units, take_every
+from striate.audit.receptive_field_tracker import (
     ReceptiveField,
     bound_all,
     concatenate_fields,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
-from striate.audit.rf_axis import (
+from striate.audit.receptive_field import (
     Axis,
     input_axis,
     join_end_to_end,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from striate.audit.rf_tracker import (
+from striate.audit.receptive_field_tracker import (
     ReceptiveField,
     bound_all,
     elementwise_field,

@@ -8,7 +8,7 @@ from torch import nn
 from striate.audit.findings import layer_table
 from striate.audit.macs import count_macs
 from striate.audit.network import audit
-from striate.audit.rf_axis import (
+from striate.audit.receptive_field import (
     SEES_NOTHING,
     gather_units,
     input_axis,

@@ -10,8 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from striate.audit.rf_axis import Axis, gather_units, slide_window, transposed_window
-from striate.audit.rf_tracker import (
+from striate.audit.receptive_field import (
+    Axis,
+    gather_units,
+    slide_window,
+    transposed_window,
+)
+from striate.audit.receptive_field_tracker import (
     ReceptiveField,
     has_image_axis,
     image_axis,

@@ -21,7 +21,7 @@ from striate.data.batches import Batches
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
 from striate.interpret.attribution.attribute import attribute
-from striate.interpret.attribution.dataset import (
+from striate.interpret.attribution.mean_heatmaps import (
     DatasetAttribution,
     dataset_attribution,
 )

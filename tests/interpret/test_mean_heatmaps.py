@@ -6,7 +6,7 @@ from torch import nn
 
 from striate.core.errors import DataError, GeometryError
 from striate.interpret.attribution.attribute import attribute
-from striate.interpret.attribution.dataset import (
+from striate.interpret.attribution.mean_heatmaps import (
     border_mask,
     dataset_attribution,
     foreground_mask,
