@@ -441,5 +441,5 @@ def test_a_run_of_images_in_memory():
     data = st.load_data(st.from_arrays("toy", pixels, ["ab"[i % 2] for i in range(24)]))
     run = st.train(Mine(), data, epochs=1, out="run", quiet=True)
     again = st.load_run(run.path, model=Mine())
-    with pytest.raises(RunError, match="the run's images came from memory"):
+    with pytest.raises(RunError, match="trained on arrays in memory"):
         again.evaluate()

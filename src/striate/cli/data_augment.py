@@ -28,7 +28,7 @@ def configure_data_augment(parser: argparse.ArgumentParser) -> None:
         "target",
         metavar="DATA|RUN",
         help="data as for `striate train`; or a run folder or run name, to test which "
-        "classes lose accuracy",
+        "classes lose accuracy under augmentation",
     )
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):

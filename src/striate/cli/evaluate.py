@@ -39,7 +39,7 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
         "--recall",
         type=float,
         metavar="SHARE",
-        help="operating point: target recall of the class (default 0.95)",
+        help="with --operating-point: target recall of that class (default 0.95)",
     )
     parser.add_argument(
         "--selective-accuracy",

@@ -91,7 +91,10 @@ def _configure_network(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
     parser.add_argument(
-        "--num-classes", type=int, metavar="N", help="number of outputs"
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="number of classes of a named network (default: its own)",
     )
     parser.add_argument(
         "--seed",

@@ -68,13 +68,16 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
         help="input size in pixels, or HEIGHTxWIDTH (default of the network)",
     )
     parser.add_argument(
-        "--in-chans", type=int, metavar="N", help="input channels (default likewise)"
+        "--in-chans",
+        type=int,
+        metavar="N",
+        help="number of input channels (default: that of the network)",
     )
     parser.add_argument(
         "--num-classes",
         type=int,
         metavar="N",
-        help="number of classes (default likewise)",
+        help="number of classes (default: that of the network)",
     )
 
 

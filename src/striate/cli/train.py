@@ -57,7 +57,7 @@ def add_folder(parser: argparse.ArgumentParser, name: str, default: str) -> None
 def add_settings(
     parser: argparse.ArgumentParser, without: Collection[str] = ()
 ) -> None:
-    """Add the data and a flag for each setting of a recipe, except `without`."""
+    """Add DATA and one flag for each setting that is not listed in `without`."""
     parser.add_argument(
         "data",
         nargs="?",

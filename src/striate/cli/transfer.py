@@ -40,8 +40,9 @@ def configure_transfer(parser: argparse.ArgumentParser) -> None:
         "--lr-decay",
         type=float,
         metavar="F",
-        help="discriminative learning rates: factor from block to block below the head "
-        "(trained: 1; tuned: a tenth of the rate at the cut)",
+        help="discriminative learning rates: factor on the rate for each block farther "
+        "from the head (default with --head trained: 1; with --head tuned: the block "
+        "at the cut point gets a tenth of the rate of the head)",
     )
     parser.add_argument(
         "--unfreeze",
@@ -54,8 +55,8 @@ def configure_transfer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-norm",
         metavar="NAME",
-        help="batch norm statistics behind the cut: adapting, frozen (default "
-        "adapting)",
+        help="running statistics of batch norm in the layers after the cut point: "
+        "adapting (updated) or frozen (default adapting)",
     )
     parser.add_argument(
         "--views",

@@ -116,13 +116,14 @@ def transposed_side(
     """
     _check(kernel, stride, dilation)
     if extra and extra >= max(stride, dilation):
-        what = f"output padding {extra} must be below stride {stride}"
-        raise GeometryError(f"{what} or dilation {dilation}")
+        what = f"output padding {extra} must be smaller than the stride ({stride}) or "
+        raise GeometryError(f"{what}the dilation ({dilation})")
     outputs = (
         (side - 1) * stride - 2 * padding + kernel_extent(kernel, dilation) + extra
     )
     if min(side, outputs) < 1:
-        raise GeometryError(f"padding {padding} leaves nothing of a side of {side}")
+        what = f"padding {padding} removes all of a side of {side}: no output is left"
+        raise GeometryError(what)
     return outputs
 
 

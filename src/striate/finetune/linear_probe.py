@@ -77,7 +77,7 @@ def probe_learning_curve(
     loss: LossFunction = F.cross_entropy,
     seed: int = 0,
 ) -> tuple[ProbePoint, ...]:
-    """Fit a linear head with more and more images; all are evaluated on the same ones.
+    """Fit linear heads on growing subsets; evaluate all heads on the same images.
 
     Args:
         x: (N, width) features of training images.

@@ -173,7 +173,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._frames.append(_Frame(call, module, refs, len(self.trace.steps)))
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
-        """End the call of a module; make it one step if it cannot be traced."""
+        """Record that a module has returned; one that was not traced is one step."""
         frame = self._frames.pop()
         while frame.module is not module:
             frame = self._frames.pop()
@@ -317,7 +317,7 @@ def _untouched_call(module: nn.Module) -> Callable[..., Any]:
 
 
 def _no_call() -> None:
-    raise AssertionError("the image is not computed")
+    raise AssertionError("the input image is not the output of a traced operation")
 
 
 def nested_tensors(values: Any) -> list[Tensor]:

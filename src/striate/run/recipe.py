@@ -216,8 +216,8 @@ class Recipe:
     )
     class_weights: str = _setting(
         "none",
-        "for imbalanced classes: auto adjusts the logits by class frequency, loss "
-        "weights the loss, sampling balances the batches",
+        "for imbalanced classes: auto (logits adjusted by class frequency), loss "
+        "(class-weighted loss) or sampling (class-balanced batches)",
         choices=("none", "auto", "loss", "sampling"),
     )
     seed: int = _setting(

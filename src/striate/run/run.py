@@ -191,7 +191,9 @@ class Run:
         if not origin:
             fix = "pass them: striate.load_run(path, data=...), or resume likewise"
             raise RunError(
-                "the run's images came from memory", where=self.path, fix=fix
+                "the run was trained on arrays in memory, so its images cannot be read",
+                where=self.path,
+                fix=fix,
             )
         rows = read_csv(self.path / names.SPLIT)
         return load_data(

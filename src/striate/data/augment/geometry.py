@@ -1,4 +1,4 @@
-"""All geometric transforms of an image composed into one warp, sampled once.
+"""Geometric transforms of an image as one warp: pixels are interpolated once.
 
 Coordinates are pixels from the image's center, x to the right and y down; a pixel's
 value stands at its middle. The warp gives the source position of every pixel of the

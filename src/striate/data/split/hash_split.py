@@ -20,7 +20,7 @@ SHARE_FLAGS = "--val-fraction, --test-fraction"
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Settings of the split for images without a given one.
+    """How to split the images whose split is not given by the data.
 
     Args:
         val: Fraction of all images for validation.

@@ -123,7 +123,7 @@ def check_has_steps(run: Run) -> None:
 
 
 def check_untrained(run: Run, flaws: list[str]) -> None:
-    """Check that a run without a valid checkpoint has no training to lose.
+    """Refuse to restart a run that was trained but has no valid checkpoint.
 
     Raises:
         RunError: It has, and to start again would lose it; names the flaws.
