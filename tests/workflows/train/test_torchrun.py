@@ -86,7 +86,7 @@ def test_a_restart_with_more_images(striate):
         ("kill", "died"),
         ("stop", "gave no sign of life"),
         ("sleep", "stands still"),
-        ("skip", "the ranks wait for different things"),
+        ("skip", "the ranks are at different steps"),
         ("raise", "a fault of its own"),
     ],
 )
@@ -206,7 +206,7 @@ def test_ten_kills(forks, shared_folder, tmp_path):
     ("fault", "words"),
     [
         ("stop:1:3", "gave no sign of life"),
-        ("skip:1:3", "the ranks wait for different things"),
+        ("skip:1:3", "the ranks are at different steps"),
         ("kill:1:0", "died"),
     ],
 )
