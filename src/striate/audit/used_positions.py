@@ -132,7 +132,7 @@ def _read_positions(
     output_masks: Masks | None,
     cache: _MaskCache,
 ) -> Masks:
-    """Return what an operation reads of an input for the units wanted of it."""
+    """Return the input positions that an operation reads for given output units."""
     shape, output = operation.inputs[input_index], operation.output
     if len(shape) != 4 or len(output) != 4:
         return _all_positions(shape, cache)
