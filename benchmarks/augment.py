@@ -28,7 +28,7 @@ from torch import Tensor
 from lrn import limits
 from record import save
 from striate.core.malloc import keep_freed_memory
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.augment.augment import augmentation
 from striate.data.batches import Batches
 from striate.data.subset import Subset

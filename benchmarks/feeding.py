@@ -24,7 +24,7 @@ from peers_vision import torchvision
 from record import save
 from speeds import speeds
 from striate.core.malloc import keep_freed_memory
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
 from striate.data.subset import Subset

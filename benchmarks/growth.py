@@ -21,10 +21,10 @@ from speeds import speeds
 from striate.audit.network import audit
 from striate.core.device import flush_denormals
 from striate.core.malloc import keep_freed_memory
-from striate.core.preprocess import ImageSpec
-from striate.engine.execution import ExecutionConfig
+from striate.core.preprocess_config import ImageSpec
+from striate.engine.execution_config import ExecutionConfig
 from striate.engine.optim import make_optimizer
-from striate.engine.stepper import Stepper
+from striate.engine.recoverable_step import Stepper
 from striate.models.resnet import ResNetConfig, cifar_resnet
 
 BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least

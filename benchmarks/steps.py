@@ -30,18 +30,18 @@ from speeds import speeds
 from striate.audit.network import audit
 from striate.core.device import flush_denormals
 from striate.core.malloc import keep_freed_memory
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.subset import Subset
-from striate.engine.execution import PRECISIONS, ExecutionConfig
-from striate.engine.loop import FitConfig, fit
+from striate.engine.execution_config import PRECISIONS, ExecutionConfig
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.throughput import ThroughputMeter, measure_peak_flops
+from striate.engine.training_loop import FitConfig, fit
 from striate.models.catalogue import create_model
-from striate.run.builders import recipe_execution
+from striate.run.build_from_recipe import recipe_execution
 from striate.run.recipe import Recipe
 from striate.workflows.train.autotune import autotune
 

@@ -22,7 +22,7 @@ from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.evaluate import operating_point as detect
 from striate.workflows.explain import explain
-from striate.workflows.train import trainer
+from striate.workflows.train import run_job
 from striate.workflows.train.train import train_recipe
 from striate.workflows.transfer import transfer
 from support.forks import Forks
@@ -66,7 +66,7 @@ def _no_charts(request, monkeypatch):
 @pytest.fixture
 def no_report(monkeypatch):
     """Leave a run's report out where a test looks at what it is drawn from."""
-    for room in (trainer, transfer):
+    for room in (run_job, transfer):
         monkeypatch.setattr(room, "write_report", lambda run: None)
 
 

@@ -8,7 +8,7 @@ from striate.audit.comparison import comparison_table
 from striate.audit.findings import caveats, layer_table, summary_blocks
 from striate.audit.layer_arithmetic import explain_layer
 from striate.audit.network import audit
-from striate.audit.sketch import sketch
+from striate.audit.sketch_parser import sketch
 from striate.audit.training_memory import OPTIMIZERS
 from striate.audit.valid_sizes import suggest_size
 from striate.core.errors import UnknownNameError

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from striate.audit.macs import count_macs
 from striate.audit.network import audit
-from striate.audit.sketch import sketch
+from striate.audit.sketch_parser import sketch
 from striate.models.catalogue import create_model, model_entry
 
 

@@ -22,7 +22,7 @@ from striate.core.errors import (
     UnknownNameError,
 )
 from striate.core.hooks import capture_outputs, evaluation_mode
-from striate.core.preprocess import ImageSpec, Preprocess, normalization
+from striate.core.preprocess_config import ImageSpec, Preprocess, normalization
 from striate.core.registry import Registry, closest_names, unknown_name_error
 from striate.core.seeds import derive_seed, numpy_generator, permutation
 

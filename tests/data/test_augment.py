@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import SettingError, UnknownNameError
-from striate.core.preprocess import ImageSpec, Preprocess
+from striate.core.preprocess_config import ImageSpec, Preprocess
 from striate.core.seeds import COLUMNS, derive_seed, uniform
 from striate.data.augment import pipeline
 from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import torch
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data import file_index, scan
 from striate.data.cache import (
     build_pack,
     cache_folder,
+    decode_dataset,
     decoded_images,
     free_memory,
-    materialize,
 )
 from striate.data.cache.cache_folder import Cache, open_cache
 from striate.data.cache.decoded_images import (
@@ -81,7 +81,7 @@ def decoded(monkeypatch):
         return real(payload, sizes)
 
     monkeypatch.setattr(build_pack, "decode_at_sizes", counting)
-    monkeypatch.setattr(materialize, "decode_at_sizes", counting)
+    monkeypatch.setattr(decode_dataset, "decode_at_sizes", counting)
     return calls
 
 
@@ -487,7 +487,7 @@ def test_images_are_decoded_lazily_when_nothing_fits(photos, store, monkeypatch)
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(free_memory, "SHARE", 24 * 16 * 16 * 3 / 1.5 / (1 << 40))
     monkeypatch.setattr(free_memory, "available_bytes", lambda: 1 << 40)
-    monkeypatch.setattr(materialize, "BATCH", 1)
+    monkeypatch.setattr(decode_dataset, "BATCH", 1)
     lazy = load_data(photos, image_size=16, cache="off")
     assert type(lazy.subset("train").pixels).__name__ == "LazyPixels"
     same(plain, lazy)

@@ -342,7 +342,7 @@ def test_duplicates_are_in_one_split(loaded, photos):
 
 def test_a_file_that_is_deleted_between_scan_and_decoding(photos, monkeypatch):
     from striate.data import load
-    from striate.data.cache.materialize import materialize
+    from striate.data.cache.decode_dataset import materialize
 
     def late(source, *words, **options):
         (photos / "across/00.png").unlink()

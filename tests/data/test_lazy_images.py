@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from striate.core.errors import DataError, WorkerError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.batches import Batches
-from striate.data.cache import decode_workers, free_memory, lazy_images, materialize
+from striate.data.cache import decode_dataset, decode_workers, free_memory, lazy_images
 from striate.data.cache.lazy_images import EncodedFiles, LazyPixels
 from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
@@ -321,7 +321,7 @@ def test_a_whole_batch_that_is_lost_stops(photos, monkeypatch):
 def nothing_fits(monkeypatch):
     """Simulate memory for a few 8×8 images, but not for the set."""
     monkeypatch.setattr(free_memory, "available_bytes", lambda: 24 * 8 * 8 * 3)
-    monkeypatch.setattr(materialize, "BATCH", 1)
+    monkeypatch.setattr(decode_dataset, "BATCH", 1)
 
 
 @pytest.mark.parametrize("count", ["0", pytest.param("2", marks=pytest.mark.slow)])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from striate.core.errors import SettingError
-from striate.core.preprocess import ImageSpec, Preprocess
+from striate.core.preprocess_config import ImageSpec, Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.augment.color import ColorMap
 from striate.data.augment.mix import draw_mix_pairs, erase_rectangles, mixed_targets
@@ -24,7 +24,7 @@ from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 from striate.engine.loss import cross_entropy_loss
-from striate.engine.step import train_step
+from striate.engine.train_step import train_step
 
 RGB = Preprocess(
     channels=3,

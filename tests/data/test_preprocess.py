@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from striate.core.errors import DataError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data import channel_stats
 from striate.data.channel_stats import channel_mean_std
 from striate.data.decode import preprocess as preprocess

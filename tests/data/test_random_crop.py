@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from striate.core.preprocess import ImageSpec, Preprocess
+from striate.core.preprocess_config import ImageSpec, Preprocess
 from striate.data.augment import pipeline, random_crop
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.augment.random_crop import (

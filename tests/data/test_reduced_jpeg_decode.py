@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.decode import decode as decoding
 from striate.data.decode import jpeg_decoder
 from striate.data.decode.decode import decode_image, without_pillow_warnings

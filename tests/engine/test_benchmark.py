@@ -9,20 +9,20 @@ from torch import nn
 
 from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import SettingError
-from striate.engine import benchmark, execution
+from striate.engine import benchmark, execution_config
 from striate.engine.benchmark import (
     MIN_STEPS,
     ExecutionChoices,
     choose_execution,
     time_steps,
 )
-from striate.engine.execution import (
+from striate.engine.execution_config import (
     ExecutionConfig,
     Forward,
     bf16_obstacle,
     check_precision,
 )
-from striate.engine.stepper import Stepper
+from striate.engine.recoverable_step import Stepper
 
 CPU = torch.device("cpu")
 ENOUGH = MIN_STEPS
@@ -187,7 +187,7 @@ def test_weights_and_optimizer_stay_in_float32():
 def info(monkeypatch, tmp_path, text):
     path = tmp_path / "cpuinfo"
     path.write_text(text)
-    monkeypatch.setattr(execution, "CPU_INFO", path)
+    monkeypatch.setattr(execution_config, "CPU_INFO", path)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
 
 
@@ -212,7 +212,7 @@ def test_bf16_is_refused_with_the_reason(monkeypatch, tmp_path):
         check_precision("bf16", CPU)
     check_precision("fp32", CPU)
     check_precision("auto", CPU)
-    monkeypatch.setattr(execution, "CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(execution_config, "CPU_INFO", tmp_path / "none")
     assert bf16_obstacle(CPU)
 
 

@@ -12,8 +12,8 @@ from striate.core.errors import NonFiniteError, StorageError, WeightsError
 from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.checkpointer import Checkpointer, checkpoint_state
 from striate.engine.optim import make_optimizer
-from striate.engine.step import train_step
 from striate.engine.train_state import TrainState
+from striate.engine.train_step import train_step
 from striate.engine.weights_io import OptimizerState, read_weights
 from support.power_loss import in_memory
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from striate.core.hooks import trace_modules
 from striate.engine.fused_modules import FusedModules, dropout_factors
-from striate.engine.stepper import Stepper
+from striate.engine.recoverable_step import Stepper
 from striate.models.catalogue import create_model
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

@@ -5,7 +5,7 @@ import sys
 
 LEARN = """
 import sys, torch
-from striate.engine.stepper import Stepper
+from striate.engine.recoverable_step import Stepper
 from striate.engine.optim import OPTIMIZERS, make_optimizer
 for name in OPTIMIZERS:
     model = torch.nn.Linear(3, 2)

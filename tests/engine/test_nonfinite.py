@@ -10,7 +10,6 @@ from torch import nn
 from striate.core.errors import NonFiniteError
 from striate.engine import nonfinite
 from striate.engine import step as step_module
-from striate.engine.loop import FitConfig, fit
 from striate.engine.nonfinite import (
     BufferSnapshot,
     first_bad_layer,
@@ -19,6 +18,7 @@ from striate.engine.nonfinite import (
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.train_state import TrainState
+from striate.engine.training_loop import FitConfig, fit
 from support.small_run import batches, network
 
 KINDS = ("input", "activation", "loss", "gradient")

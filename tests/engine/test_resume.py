@@ -160,7 +160,7 @@ def test_sample_hash_depends_on_the_order(disk_folder, monkeypatch):
 def test_that_bites(disk_folder, uninterrupted, monkeypatch, missing):
     """Each piece of the state, left out, is missed."""
     if missing == "seed_rng":
-        monkeypatch.setattr("striate.engine.stepper.seed_rng", lambda *_: None)
+        monkeypatch.setattr("striate.engine.recoverable_step.seed_rng", lambda *_: None)
     if missing == "optimizer":
         name = "striate.engine.weights_io.OptimizerState.load_state_dict"
         monkeypatch.setattr(name, lambda *_: None)

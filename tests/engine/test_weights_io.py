@@ -12,7 +12,7 @@ from torch import nn
 
 from striate.core.errors import WeightsError
 from striate.engine.optim import make_optimizer
-from striate.engine.step import train_step
+from striate.engine.train_step import train_step
 from striate.engine.weights_io import (
     OptimizerState,
     load_weights,

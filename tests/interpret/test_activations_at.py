@@ -15,7 +15,7 @@ from striate.core.errors import (
     UnknownNameError,
 )
 from striate.core.hooks import evaluation_mode
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.interpret.activations_at import activations_at, match_layers
 from striate.interpret.layer_statistics import activation_statistics
 from striate.workflows.explain.tensor_file import TensorFile

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.layers.blur import BlurPool
-from striate.layers.depth_pool import DepthMaxPool
+from striate.layers.depth_max_pool import DepthMaxPool
 from striate.layers.inception import Inception, InceptionWidths
 from striate.layers.inverted_residual import InvertedResidual
 from striate.layers.partial_conv import LENET_C3, PartialConv2d

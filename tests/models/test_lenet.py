@@ -63,9 +63,9 @@ def test_initial_weights_lie_within_the_papers_bound():
 def test_lenet5_learns_digits():
     """The paper's own net, by the engine alone, on digits enlarged to 32×32."""
     from striate.data.batches import Batches
-    from striate.engine.loop import FitConfig, fit
     from striate.engine.optim import make_optimizer
     from striate.engine.schedule import SCHEDULES
+    from striate.engine.training_loop import FitConfig, fit
 
     data = st.load_data("digits", image_size=32)
     model = create_model("lenet5", num_classes=10, in_chans=1, seed=0)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.layers.lrn import LRN
 from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.googlenet import ROWS

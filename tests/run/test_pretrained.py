@@ -16,7 +16,7 @@ from striate.engine.checkpoint_store import CheckpointStore
 from striate.run.pretrained import find_weights, read_state
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.workflows.train import trainer
+from striate.workflows.train import run_job
 from striate.workflows.train.train import train_recipe
 from support.stopped_runs import ask_before
 
@@ -277,7 +277,7 @@ def test_public_weights_are_listed(striate):
 
 
 def test_a_frozen_run_is_reported(striate, shared_folder, source, monkeypatch):
-    monkeypatch.setattr(trainer, "write_report", write_report)
+    monkeypatch.setattr(run_job, "write_report", write_report)
     words = "train", shared_folder, "--model", "fast_small", "--pretrained", source.path
     said = striate(*words, *BODY, *QUICK, "--out", "run")
     assert said.code == 0, said.err

@@ -26,12 +26,12 @@ from striate.core.files import read_csv, read_json
 from striate.data.decode.preprocess import normalize
 from striate.engine.weights_io import read_weights
 from striate.run import layout as names
-from striate.run.builders import split_batches
+from striate.run.build_from_recipe import split_batches
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.run import Run, evaluation_batch_size
 from striate.workflows.predict.predict import predict, read_input
-from striate.workflows.train import trainer
+from striate.workflows.train import run_job
 from support.images import encoded, pil_image, stripes, write_folder
 
 FILES = {
@@ -408,7 +408,7 @@ def test_a_run_that_blows_up_keeps_its_good_weights(shared_folder, tmp_path):
 
 
 def test_an_unforeseen_error_leaves_a_stopped_run(shared_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "fit_job", lambda *_: 1 / 0)
+    monkeypatch.setattr(run_job, "fit_job", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         quick(shared_folder)
     manifest = read_json(tmp_path / "run/manifest.json")

@@ -103,7 +103,7 @@ def serve(flag: str, said: str) -> None:
     from striate.engine.checkpoint_store import CheckpointStore
     from striate.models import tutorial_nets  # noqa: F401
     from striate.run import manifest
-    from striate.workflows.train import resume, trainer  # noqa: F401
+    from striate.workflows.train import resume, run_job  # noqa: F401
 
     with open(flag, "r+b") as file:
         shared = mmap.mmap(file.fileno(), 1)
@@ -119,7 +119,7 @@ def serve(flag: str, said: str) -> None:
     CheckpointStore.write = write
     # Drawn from what is compared, by a library that takes longer than the run; and
     # what git says, which takes as long.
-    trainer.write_report = lambda run: None
+    run_job.write_report = lambda run: None
     manifest.git_commit = lambda: None
     print("ready", flush=True)
     for line in sys.stdin:

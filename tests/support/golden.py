@@ -32,13 +32,13 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     import torch
 
     from striate.core.device import flush_denormals
-    from striate.core.preprocess import Preprocess
+    from striate.core.preprocess_config import Preprocess
     from striate.core.seeds import numpy_generator
     from striate.data.batches import Batches
     from striate.data.subset import Subset
-    from striate.engine.loop import FitConfig, fit
     from striate.engine.optim import make_optimizer
     from striate.engine.schedule import SCHEDULES
+    from striate.engine.training_loop import FitConfig, fit
     from striate.models.catalogue import create_model
 
     torch.backends.mkldnn.enabled = False

@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.batches import Batches
 from striate.data.subset import Subset
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.checkpointer import Checkpointer, checkpoint_state
 from striate.engine.csv_logger import CSVLogger
 from striate.engine.ema import EMA
-from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.rng import preserve_rng_state
 from striate.engine.schedule import SCHEDULES
+from striate.engine.training_loop import FitConfig, fit
 from striate.engine.weights_io import OptimizerState
 
 PREPROCESS = Preprocess(channels=1, height=4, width=4, mean=(0.5,), std=(0.3,))

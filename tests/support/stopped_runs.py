@@ -11,7 +11,7 @@ from striate.core.errors import InterruptedRunError
 from striate.data.batches import Batches
 from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.workflows.train import trainer
+from striate.workflows.train import run_job
 from striate.workflows.train.train import train_recipe
 from support.images import write_folder
 
@@ -53,5 +53,5 @@ def knows_stripes(root, count, size=(8, 8), channels=1) -> Run:
     data = write_folder(root / "data", names, count, size, channels)
     recipe = Recipe(data=str(data), model="fast_small", epochs=4, batch_size=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "write_report", lambda run: None)
+        patch.setattr(run_job, "write_report", lambda run: None)
         return train_recipe(recipe, out=root / "run", quiet=True)

@@ -31,10 +31,10 @@ from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.distributed.sync_batch_norm import sync_batch_norms
 from striate.engine.ema import EMA
 from striate.engine.evaluate import evaluate
-from striate.engine.execution import ExecutionConfig
+from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.optim import make_optimizer
-from striate.engine.stepper import DEFAULT_EXECUTION, Stepper
+from striate.engine.recoverable_step import DEFAULT_EXECUTION, Stepper
 from striate.engine.tta import TTA_MODES
 from striate.run.parse_settings import make_recipe
 from striate.run.recipe import Recipe

@@ -133,7 +133,7 @@ def run_explain(options: argparse.Namespace) -> int:
 
 def _model(options: argparse.Namespace) -> LoadedModel:
     from striate.cli.summary import image_size_option
-    from striate.run.target import SummaryRequest
+    from striate.run.resolve_model import SummaryRequest
     from striate.workflows.explain.load_model import load_model
 
     summary_request = SummaryRequest(

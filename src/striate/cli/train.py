@@ -168,7 +168,7 @@ def _resume(options: argparse.Namespace) -> int:
             )
 
     from striate.cli.printing import print_end, print_resumed
-    from striate.workflows.train.job import SessionOptions
+    from striate.workflows.train.build_job import SessionOptions
     from striate.workflows.train.resume import resume_run
     from striate.workflows.train.train import summary_json
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.core.seeds import permutation
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.augment.pipeline import AugmentPipeline, Batch
-from striate.data.cache.pixel_rows import batch_pixels, batch_rows, prefetched
+from striate.data.cache.image_rows import batch_pixels, batch_rows, prefetched
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from striate.core.preprocess import Preprocess, normalization
+from striate.core.preprocess_config import Preprocess, normalization
 from striate.data.decode.decode import ImageHeader
 from striate.data.scan import FileScan
 

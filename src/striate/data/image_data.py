@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, SettingError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.channel_stats import channel_mean_std
 from striate.data.sources.source import Skipped
 from striate.data.split.fraction import mark_spare

@@ -11,11 +11,11 @@ from typing import Any
 from striate.core.class_names import ClassNames
 from striate.core.device import paused_gc
 from striate.core.errors import DataError, SettingError
-from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
+from striate.core.preprocess_config import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
+from striate.data.cache.decode_dataset import DecodedSet, materialize
+from striate.data.cache.image_rows import PixelRows, take_rows
 from striate.data.cache.lazy_images import LazyPixels
-from striate.data.cache.materialize import DecodedSet, materialize
-from striate.data.cache.pixel_rows import PixelRows, take_rows
 from striate.data.channel_stats import channel_mean_std
 from striate.data.choose_preprocess import choose_preprocess
 from striate.data.find_source import find_source

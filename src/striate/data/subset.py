@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from striate.data.cache.pixel_rows import PixelRows, gather_rows, take_rows
+from striate.data.cache.image_rows import PixelRows, gather_rows, take_rows
 
 
 @dataclass(frozen=True, kw_only=True)

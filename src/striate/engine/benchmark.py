@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.aux_heads import total_loss
-from striate.engine.execution import ExecutionConfig, Forward
+from striate.engine.execution_config import ExecutionConfig, Forward
 from striate.engine.fused_modules import FusedModules
 from striate.engine.rng import preserve_rng_state
 

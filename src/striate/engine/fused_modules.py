@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
-from striate.engine.execution import match_layout
+from striate.engine.execution_config import match_layout
 
 _BITS = 16  # random bits for each value: the share dropped is exact to 1/131,072
 _LEVELS = 1 << _BITS

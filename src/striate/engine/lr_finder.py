@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.engine.optim import set_lr
+from striate.engine.recoverable_step import Stepper
 from striate.engine.rng import preserve_rng_state
-from striate.engine.stepper import Stepper
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from striate.engine.loop import Batch, Epochs
+from striate.engine.training_loop import Batch, Epochs
 
 SIDE = 1024  # of the matrices whose product gives the peak: 2 GFLOP, fits the cache
 REPEATS = 5

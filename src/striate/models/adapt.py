@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 
 
 def adapted(weight: Tensor, channels: int) -> Tensor:

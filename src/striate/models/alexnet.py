@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.layers.init import he
 from striate.layers.lrn import LRN
 from striate.models.catalogue import register_model

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from striate.core.errors import SettingError
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.core.registry import Registry
 from striate.core.seeds import derive_seed
 from striate.models.timm import build, describe, is_timm

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from striate.core.conv_arithmetic import Window, output_side_through
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 
 HEAD_STARTS = ("avgpool", "flatten")  # first layer behind the feature maps
 

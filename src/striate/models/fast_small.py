@@ -24,7 +24,7 @@ from functools import partial
 from torch import nn
 
 from striate.core.conv_arithmetic import Window, output_side_through
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.layers.whiten import Whiten
 from striate.models.catalogue import register_model
 from striate.models.classifier import ImageClassifier

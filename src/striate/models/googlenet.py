@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from striate.core.aux_heads import HeadOutputs
 from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.errors import GeometryError
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.layers.inception import Inception, InceptionWidths, conv_relu
 from striate.layers.lrn import LRN
 from striate.models.catalogue import register_model

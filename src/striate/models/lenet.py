@@ -16,7 +16,7 @@ from __future__ import annotations
 from torch import nn
 
 from striate.core.conv_arithmetic import Window, output_side_through
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.layers.partial_conv import LENET_C3, PartialConv2d
 from striate.layers.rbf import RBFOutput, class_codes
 from striate.layers.scaled_tanh import ScaledTanh

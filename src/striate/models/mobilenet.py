@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.layers.init import he
 from striate.layers.inverted_residual import InvertedResidual, conv_bn_relu6
 from striate.models.catalogue import register_model

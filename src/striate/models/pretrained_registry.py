@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from striate.core.preprocess import NORMALIZATIONS
+from striate.core.preprocess_config import NORMALIZATIONS
 from striate.core.registry import Registry
 
 _HOST = "https://download.pytorch.org/models/"

@@ -37,7 +37,7 @@ from torch import nn
 
 from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.errors import SettingError
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.layers.blur import BlurPool
 from striate.layers.init import he
 from striate.layers.residual import (

@@ -20,7 +20,7 @@ from striate.core.errors import (
     UnknownNameError,
     WeightsError,
 )
-from striate.core.preprocess import ImageSpec, Preprocess
+from striate.core.preprocess_config import ImageSpec, Preprocess
 from striate.core.registry import closest_names
 
 PREFIX = "timm:"

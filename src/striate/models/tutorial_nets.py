@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.models.catalogue import register_model
 from striate.models.classifier import ImageClassifier, flat_features
 

@@ -20,7 +20,7 @@ from functools import partial
 
 from torch import nn
 
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.layers.init import he
 from striate.models.catalogue import register_model
 from striate.models.classifier import (

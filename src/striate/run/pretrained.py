@@ -11,7 +11,7 @@ from torch import nn
 
 from striate.core.errors import RunError, StorageError, WeightsError
 from striate.core.files import damaged_file_errors, hash_file, read_json
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
 from striate.data.cache.cache_folder import AUTO, open_cache
 from striate.data.image_data import ImageData

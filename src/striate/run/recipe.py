@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from striate.core.errors import SettingError
-from striate.core.preprocess import (
+from striate.core.preprocess_config import (
     JPEG_MODES,
     MAX_WHITE_LEVEL,
     NORMALIZATIONS,

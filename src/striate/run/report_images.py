@@ -10,8 +10,8 @@ from torch import Tensor
 from striate.audit.layer import shape_text
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section
-from striate.core.preprocess import Preprocess
-from striate.data.cache.pixel_rows import PixelRows
+from striate.core.preprocess_config import Preprocess
+from striate.data.cache.image_rows import PixelRows
 from striate.data.decode.preprocess import normalize
 from striate.engine.weights_io import read_weights
 from striate.interpret.feature_maps import MAX_CHANNELS, feature_maps, map_sheet

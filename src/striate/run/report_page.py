@@ -25,14 +25,14 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.data.cache.pixel_rows import PixelRows
+from striate.data.cache.image_rows import PixelRows
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 from striate.report.html import render_page
 from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
 from striate.run.baselines_table import baseline_section
-from striate.run.integrity import CURVE_COLUMNS, check_finished, check_history
+from striate.run.check_run_files import CURVE_COLUMNS, check_finished, check_history
 from striate.run.layer_norm_charts import layer_norms_blocks
 from striate.run.predictions import Predictions
 from striate.run.report_images import (

@@ -13,7 +13,7 @@ from striate.core import device as devices
 from striate.core.class_names import ClassNames
 from striate.core.errors import RunError
 from striate.core.files import read_csv, read_json
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data, load_labeled

@@ -17,7 +17,7 @@ from torch import nn
 from torch.distributed import HashStore
 
 from striate.core.errors import RankError, SettingError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches, rank_slice
 from striate.data.subset import Subset
@@ -26,7 +26,7 @@ from striate.engine.distributed.process import Process
 from striate.engine.distributed.rank_info import RankInfo, threads_per_rank
 from striate.engine.distributed.rendezvous import rendezvous
 from striate.engine.distributed.watchdog import SignOfLife, Watchdog
-from striate.engine.step import train_step
+from striate.engine.train_step import train_step
 from support.torchrun import SUPPORT, run_python
 
 

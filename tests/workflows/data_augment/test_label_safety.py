@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 
 from striate.core.files import read_csv
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.data.augment.augment import Augment
 from striate.data.augment.single_transform import (
     TRANSFORMS,

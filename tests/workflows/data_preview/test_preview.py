@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from striate.core.preprocess import RESIZE_MODES, Preprocess
+from striate.core.preprocess_config import RESIZE_MODES, Preprocess
 from striate.data.decode.preprocess import file_to_input, normalize
+from striate.data.decode.preprocess_rules import preprocess_rules
 from striate.data.decode.resize_effects import resize_effect
-from striate.data.decode.rules import preprocess_rules
 from striate.data.load import load_data
 from striate.data.sources.source import from_arrays
 from striate.workflows.data_preview.findings import preview_page, preview_summary

@@ -15,7 +15,7 @@ import striate as st
 from striate.audit.network import audit
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.core.findings import Images, Prose, Table
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.interpret.activations_at import activations_at
 from striate.interpret.layer_statistics import activation_statistics
 from striate.interpret.top_patches import channel_preferences

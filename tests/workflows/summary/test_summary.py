@@ -14,7 +14,7 @@ from torch import nn
 import striate as st
 from striate.audit.network import ForwardError
 from striate.core.errors import StriateError
-from striate.run.target import SummaryRequest, resolve_target
+from striate.run.resolve_model import SummaryRequest, resolve_target
 
 FILE = """
 import torch

@@ -17,10 +17,10 @@ import striate as st
 from striate.core.errors import DataError, SettingError
 from striate.core.files import read_csv, read_json
 from striate.data.load import load_data
-from striate.engine.loop import FitConfig, fit
+from striate.engine.training_loop import FitConfig, fit
 from striate.metrics import classification as metrics
 from striate.run import predictions as predictions_module
-from striate.run.builders import last_batch_notes
+from striate.run.build_from_recipe import last_batch_notes
 from striate.workflows.train.train import train_recipe
 from support.images import stripes, write_folder
 
@@ -291,7 +291,7 @@ def test_a_run_records_its_split():
 
 def test_train_with_loaded_data(shared_folder):
     recipe = st.Recipe(data=str(shared_folder), epochs=1, seed=2)
-    from striate.run.setup import load_recipe
+    from striate.run.prepare import load_recipe
 
     data = load_recipe(recipe)
     first = train_recipe(recipe, data=data, out=Path("a"), quiet=True)

@@ -10,9 +10,9 @@ from striate.core.files import read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.models.catalogue import create_model
+from striate.run.prepare import check_image_sizes
 from striate.run.recipe import Recipe
-from striate.run.setup import check_image_sizes
-from striate.workflows.train import job
+from striate.workflows.train import build_job
 from striate.workflows.train.autotune import make_laps
 from striate.workflows.train.train import train_recipe
 from support.images import write_folder
@@ -86,7 +86,9 @@ def test_off_is_the_default(photos, monkeypatch):
     plain = {**SETTINGS, "progressive_resize": 1.0}
     del plain["progressive_resize"]
     one = contents(whole(photos, "one", **plain))
-    monkeypatch.setattr(job, "resized_batches", lambda batches, data, recipe: batches)
+    monkeypatch.setattr(
+        build_job, "resized_batches", lambda batches, data, recipe: batches
+    )
     assert contents(whole(photos, "other", progressive_resize=1.0, **plain)) == one
 
 

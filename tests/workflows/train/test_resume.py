@@ -24,7 +24,7 @@ from striate.core.files import read_json
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.run import lock, manifest
 from striate.run.lock import lock_folder
-from striate.workflows.train import trainer
+from striate.workflows.train import run_job
 from support.images import snapshot, write_folder
 from support.stopped_runs import ask_before, stopped, whole
 
@@ -116,7 +116,7 @@ def test_killed_before_the_evaluation(striate, shared_folder, monkeypatch):
     """Training is finished, the evaluation is missing: resume does that."""
     expected = contents(whole(shared_folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "_finish", lambda *_: 1 / 0)
+        patch.setattr(run_job, "_finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             whole(shared_folder, "run")
     assert not Path("run/scores.json").exists()
@@ -137,7 +137,7 @@ def test_resume_from_python(shared_folder):
 
 def test_the_returned_run_is_done(shared_folder, monkeypatch):
     """The report reads the manifest while its status is still running."""
-    monkeypatch.setattr(trainer, "write_report", lambda run: run.manifest["status"])
+    monkeypatch.setattr(run_job, "write_report", lambda run: run.manifest["status"])
     recipe = st.Recipe(data=str(shared_folder), epochs=1, batch_size=8)
     done = st.train_recipe(recipe, out=Path("one"), quiet=True)
     assert done.manifest == read_json(Path("one/manifest.json"))

@@ -12,9 +12,9 @@ import striate as st
 from striate.core.errors import RunError
 from striate.core.files import read_json
 from striate.finetune import logistic
+from striate.run.prepare import build_model, load_recipe, prepare_model, resolve_recipe
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.setup import build_model, load_recipe, prepare_model, resolve_recipe
 from striate.run.transfer_plan import TransferPlan
 from striate.workflows.transfer import baselines
 from striate.workflows.transfer import transfer as transfer_module

@@ -17,9 +17,9 @@ from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
 from striate.data.cache.decoded_images import MARKER
 from striate.data.cache.feature_cache import KEYS, ROWS, FeatureStore
+from striate.run.prepare import load_recipe
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.setup import load_recipe
 from striate.workflows.transfer import heads
 from striate.workflows.transfer import transfer as transfer_module
 from striate.workflows.transfer.options import TransferOptions

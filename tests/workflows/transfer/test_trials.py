@@ -10,8 +10,8 @@ from hypothesis import given
 
 from striate.core.errors import DataError
 from striate.engine.evaluate import Outputs
+from striate.run.prepare import load_recipe
 from striate.run.recipe import Recipe
-from striate.run.setup import load_recipe
 from striate.workflows.transfer import trials
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 
 
 class ColorMap:

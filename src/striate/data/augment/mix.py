@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.core.seeds import numpy_generator, permutation, uniform
 from striate.data.augment.augment import Augment
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import SettingError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.augment.color import ColorMap
 from striate.data.augment.geometry import sampling_field, warp_images
@@ -25,7 +25,7 @@ from striate.data.augment.pixel_shift import ShiftBuffer, shift_whole_pixels
 from striate.data.augment.random_crop import crop_and_resize, crop_windows
 from striate.data.augment.random_params import RandomParams, draw_params
 from striate.data.cache import free_memory as memory
-from striate.data.cache.pixel_rows import IndexedRows, PixelRows, index_rows
+from striate.data.cache.image_rows import IndexedRows, PixelRows, index_rows
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 

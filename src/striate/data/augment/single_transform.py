@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.core.preprocess import ImageSpec
+from striate.core.preprocess_config import ImageSpec
 from striate.core.seeds import uniform
 from striate.data.augment.augment import Augment
 from striate.data.augment.elastic import CONTROL_POINTS

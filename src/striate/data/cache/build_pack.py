@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.cache.cache_folder import Cache
 from striate.data.cache.decoded_images import (
     DecodeErrors,

@@ -26,7 +26,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 
 # Version of the fixed rules from file to pixels; another version makes another pack.
 RULES = 1

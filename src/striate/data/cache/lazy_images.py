@@ -20,7 +20,7 @@ from torch import Tensor
 from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
 from striate.core.malloc import release_freed_memory
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.cache.decode_workers import DecodedBatch, decode_with_workers
 from striate.data.decode.decode import without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from striate.core.preprocess import MAX_WHITE_LEVEL
+from striate.core.preprocess_config import MAX_WHITE_LEVEL
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.file_formats import (
     MAX_FRAMES,

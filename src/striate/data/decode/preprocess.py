@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.errors import DataError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.decode.decode import DecodedImage, decode_image
 from striate.data.decode.jpeg_decoder import jpeg_reduction
 

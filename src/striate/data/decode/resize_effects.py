@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import scaled_sides
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.errors import SettingError
-from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
+from striate.core.preprocess_config import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache import free_memory
 from striate.data.cache.cache_folder import Cache, TemporaryFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.decode.decode import ImageHeader, pixel_hash
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import is_coded_hash

@@ -16,12 +16,12 @@ from striate.engine.gradient_accumulation import (
     possible_micro_batches,
     scaled_backward,
 )
-from striate.engine.step import LOWER_LR, optimizer_step
+from striate.engine.train_step import LOWER_LR, optimizer_step
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
     from striate.engine.distributed.gradients import GradientExchange
-    from striate.engine.execution import Forward
+    from striate.engine.execution_config import Forward
 
 
 class DistributedStep:

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from striate.engine.execution import match_layout
+from striate.engine.execution_config import match_layout
 
 if TYPE_CHECKING:
     from striate.engine.distributed.group import RankGroup

@@ -19,7 +19,7 @@ from striate.core.files import hash_rows, read_csv
 from striate.data.split.split_file import SPARE
 from striate.metrics.classification import ClassificationMetrics
 from striate.run import layout as names
-from striate.run.integrity import check_history
+from striate.run.check_run_files import check_history
 from striate.run.predictions import Predictions
 from striate.run.run import Run
 

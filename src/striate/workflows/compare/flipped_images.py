@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Table
-from striate.data.cache.pixel_rows import PixelRows
+from striate.data.cache.image_rows import PixelRows
 from striate.interpret.render import to_image
 from striate.report.format import count_text, percent
 from striate.run.report_images import subset_pixels

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.findings import Column, Image, Images, Section, Table
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.core.seeds import derive_seed
 from striate.data.augment.augment import Augment
 from striate.data.augment.pipeline import AugmentPipeline, augment_batch

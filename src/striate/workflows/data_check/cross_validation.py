@@ -10,20 +10,20 @@ import torch
 from torch import nn
 
 from striate.core import device as devices
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.core.seeds import derive_seed
 from striate.data.batches import Batches
 from striate.data.channel_stats import channel_mean_std
 from striate.data.subset import Subset
 from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.evaluate import evaluate
-from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
+from striate.engine.training_loop import FitConfig, fit
 from striate.models.catalogue import create_model
+from striate.run.prepare import auto_model
 from striate.run.recipe import Recipe
 from striate.run.run import evaluation_batch_size
-from striate.run.setup import auto_model
 
 Tick = Callable[[int, int], None]
 

@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
+from striate.core.preprocess_config import MAX_WHITE_LEVEL, Preprocess
 from striate.data.check.check import DataCheckResult
 from striate.data.check.label_errors import ConfidentLearning, LabelErrors
 from striate.data.load import load_labeled
 from striate.data.scan import Tick
 from striate.data.sources.source import Source
 from striate.data.split.exact_counts import stratify
+from striate.run.prepare import auto_model
 from striate.run.recipe import Recipe
-from striate.run.setup import auto_model
 from striate.workflows.data_check.as_json import split_groups
 from striate.workflows.data_check.cross_validation import CrossValidation
 

@@ -18,9 +18,9 @@ from striate.data.image_data import ImageData
 from striate.run import layout as names
 from striate.run.lock import LOCK, lock_folder
 from striate.run.manifest import data_hash
+from striate.run.prepare import LOADED_DATA_SETTINGS, load_recipe
 from striate.run.recipe import NO_EFFECT_SETTINGS, Recipe
 from striate.run.run import Run
-from striate.run.setup import LOADED_DATA_SETTINGS, load_recipe
 from striate.workflows.train.train import train, train_recipe
 
 CURVE_FILE = "curve.json"

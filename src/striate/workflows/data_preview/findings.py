@@ -20,10 +20,10 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
+from striate.data.decode.preprocess_rules import preprocess_rules
 from striate.data.decode.resize_effects import ResizeEffect, resize_effect
-from striate.data.decode.rules import preprocess_rules
 from striate.interpret.render import diverging_colors, enlarge, to_image
 from striate.report.format import percent
 from striate.workflows.data_preview.preview import Preview, PreviewImage, denormalize

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.core.preprocess import RESIZE_MODES, Preprocess
+from striate.core.preprocess_config import RESIZE_MODES, Preprocess
 from striate.core.seeds import permutation
 from striate.data.cache.cache_folder import open_cache
 from striate.data.decode.decode import ImageHeader

@@ -8,9 +8,9 @@ from typing import Any
 
 from striate.metrics.selective import SelectiveCounts
 from striate.metrics.threshold import ConfusionCounts
-from striate.workflows.evaluate.evaluation import Calibration, GroupResult
 from striate.workflows.evaluate.result import Misclassified, OperatingPointResult
 from striate.workflows.evaluate.selection import Selection, Threshold
+from striate.workflows.evaluate.threshold_results import Calibration, GroupResult
 
 
 def operating_point_dict(result: OperatingPointResult) -> dict[str, Any]:

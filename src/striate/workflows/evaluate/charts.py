@@ -11,8 +11,8 @@ from striate.metrics.calibration import CalibrationBin
 from striate.metrics.roc import precision_recall_curve
 from striate.metrics.selective import selective_accuracy_curve
 from striate.report.format import percent
-from striate.workflows.evaluate.evaluation import GroupResult
 from striate.workflows.evaluate.result import OperatingPointResult
+from striate.workflows.evaluate.threshold_results import GroupResult
 
 MAX_LINES = 6  # values of a column that one chart can tell apart
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
-from striate.data.cache.pixel_rows import PixelRows
+from striate.data.cache.image_rows import PixelRows
 from striate.metrics.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE
 from striate.report.format import count_text, percent
 from striate.run.run import Run

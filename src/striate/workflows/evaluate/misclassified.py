@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from striate.core.findings import Block, Column, Image, Images, Prose, Section, Table
-from striate.data.cache.pixel_rows import PixelRows
+from striate.data.cache.image_rows import PixelRows
 from striate.interpret.render import to_image
 from striate.report.format import count_text, percent
 from striate.workflows.evaluate.one_vs_rest import OneVsRest

@@ -10,7 +10,7 @@ import numpy as np
 
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown_name_error
-from striate.data.cache.pixel_rows import PixelRows
+from striate.data.cache.image_rows import PixelRows
 from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
 from striate.metrics.temperature import apply_temperature, log_losses

@@ -19,7 +19,6 @@ from striate.report.terminal import blocks_text
 from striate.run import layout as names
 from striate.run.run import Run
 from striate.workflows.evaluate.as_json import operating_point_dict
-from striate.workflows.evaluate.evaluation import Evaluation, evaluate_selection
 from striate.workflows.evaluate.findings import (
     operating_point_blocks,
     operating_point_caveats,
@@ -41,6 +40,7 @@ from striate.workflows.evaluate.selection import (
     check_both_classes,
     select_operating_point,
 )
+from striate.workflows.evaluate.threshold_results import Evaluation, evaluate_selection
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from striate.core.findings import Prose
-from striate.workflows.evaluate.evaluation import Evaluation
 from striate.workflows.evaluate.one_vs_rest import OneVsRest
 from striate.workflows.evaluate.selection import OperatingPointRequest, Selection
+from striate.workflows.evaluate.threshold_results import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from striate.metrics.selective import SelectiveCounts
 from striate.metrics.threshold import ConfusionCounts
 from striate.report.format import percent
 from striate.run.scorecard import GAP, ci_text
-from striate.workflows.evaluate.evaluation import Calibration, GroupResult
 from striate.workflows.evaluate.result import OperatingPointResult
 from striate.workflows.evaluate.selection import Selection, Threshold
+from striate.workflows.evaluate.threshold_results import Calibration, GroupResult
 
 Row = tuple[Cell, ...]
 

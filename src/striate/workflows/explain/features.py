@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError, SettingError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped

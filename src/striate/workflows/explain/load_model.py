@@ -9,10 +9,10 @@ from torch import nn
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.models.weights import load_pretrained
+from striate.run.resolve_model import SummaryRequest, is_run_name, resolve_target
 from striate.run.run import Run
-from striate.run.target import SummaryRequest, is_run_name, resolve_target
 
 # ImageNet statistics, the usual default for three channels.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -27,7 +27,7 @@ from striate.core.device import paused_gc
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Cell, Column, Page, Section, Table
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import normalize
 from striate.data.load import load_data
 from striate.interpret.effective_receptive_field import (
@@ -35,7 +35,12 @@ from striate.interpret.effective_receptive_field import (
     effective_receptive_fields,
 )
 from striate.report.records import column_keys, records, row_dict, table_dict
-from striate.run.target import SummaryRequest, Target, first_channels, resolve_target
+from striate.run.resolve_model import (
+    SummaryRequest,
+    Target,
+    first_channels,
+    resolve_target,
+)
 
 WIDTH = 100  # columns of `print(st.summary(...))`
 

@@ -20,11 +20,15 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.gradient_accumulation import possible_micro_batches
 from striate.engine.loss import cross_entropy_loss
 from striate.engine.lr_finder import LRPoint, lr_range_test, suggest_lr
+from striate.engine.recoverable_step import Stepper
 from striate.engine.rng import preserve_rng_state
-from striate.engine.stepper import Stepper
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.builders import class_weighting, recipe_optimizer, split_batches
+from striate.run.build_from_recipe import (
+    class_weighting,
+    recipe_optimizer,
+    split_batches,
+)
 from striate.run.recipe import AUTO, DEFAULT_LR, Recipe
 from striate.run.report_page import lr_range_chart
 from striate.workflows.train.ranks import is_worker

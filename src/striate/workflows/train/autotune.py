@@ -31,7 +31,7 @@ from striate.engine.benchmark import (
     choose_execution,
 )
 from striate.engine.distributed.group import RankGroup
-from striate.engine.execution import (
+from striate.engine.execution_config import (
     PRECISIONS,
     ExecutionConfig,
     bf16_obstacle,
@@ -39,7 +39,7 @@ from striate.engine.execution import (
 )
 from striate.engine.gradient_accumulation import possible_micro_batches
 from striate.engine.throughput import ThroughputMeter, measure_peak_flops
-from striate.run.builders import epoch_image_sizes, recipe_execution
+from striate.run.build_from_recipe import epoch_image_sizes, recipe_execution
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
 from striate.run.recipe import AUTO, Recipe

@@ -22,18 +22,23 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
-from striate.run.builders import process_notes
+from striate.run.build_from_recipe import process_notes
 from striate.run.lock import lock_folder
 from striate.run.manifest import exactness_text, now, result_factors, update_manifest
 from striate.run.parse_settings import make_recipe
+from striate.run.prepare import (
+    build_model,
+    load_recipe,
+    prepare_model,
+    write_run_inputs,
+)
 from striate.run.pretrained import check_same_weights
 from striate.run.progress import reading_progress
 from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.run.setup import build_model, load_recipe, prepare_model, write_run_inputs
 from striate.run.yaml_io import read_settings, settings_yaml
 from striate.workflows.train.autotune import autotune, save_autotune
-from striate.workflows.train.job import SessionOptions
+from striate.workflows.train.build_job import SessionOptions
 from striate.workflows.train.nonfinite_report import NONFINITE_FILE
 from striate.workflows.train.ranks import (
     check_distributed,
@@ -51,7 +56,7 @@ from striate.workflows.train.resume_diff import (
     data_changes,
     environment_changes,
 )
-from striate.workflows.train.trainer import train_in_folder
+from striate.workflows.train.run_job import train_in_folder
 
 # Folders in which a killed process can leave partly written files.
 FOLDERS = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)

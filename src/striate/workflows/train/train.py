@@ -17,9 +17,7 @@ from striate.engine.tensorboard import check_tensorboard
 from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.parse_settings import make_recipe
-from striate.run.recipe import Recipe
-from striate.run.run import CUSTOM, Run, short_name
-from striate.run.setup import (
+from striate.run.prepare import (
     AUTO,
     LOADED_DATA_SETTINGS,
     build_model,
@@ -28,9 +26,11 @@ from striate.run.setup import (
     resolve_recipe,
     write_run_inputs,
 )
+from striate.run.recipe import Recipe
+from striate.run.run import CUSTOM, Run, short_name
 from striate.workflows.train.auto_settings import resolve_auto_settings
 from striate.workflows.train.autotune import autotune, save_autotune
-from striate.workflows.train.job import SessionOptions
+from striate.workflows.train.build_job import SessionOptions
 from striate.workflows.train.ranks import (
     check_distributed,
     check_same_data,
@@ -45,7 +45,7 @@ from striate.workflows.train.resume import (
     ignore_resume,
     resume_run,
 )
-from striate.workflows.train.trainer import train_in_folder
+from striate.workflows.train.run_job import train_in_folder
 
 OnBegin = Callable[[ImageData, Path], None]
 

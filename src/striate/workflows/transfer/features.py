@@ -21,7 +21,7 @@ from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.cache_folder import TemporaryFolder, open_cache
 from striate.data.cache.feature_cache import FeatureRows, FeatureStore
-from striate.data.cache.pixel_rows import batch_pixels
+from striate.data.cache.image_rows import batch_pixels
 from striate.data.decode.hashing import content_hash
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData

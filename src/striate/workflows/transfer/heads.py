@@ -19,15 +19,15 @@ from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
 from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.engine.evaluate import Outputs, evaluate
-from striate.engine.loop import Epochs, fit
 from striate.engine.loss import cross_entropy_loss
 from striate.engine.rng import preserve_rng_state
+from striate.engine.training_loop import Epochs, fit
 from striate.finetune.batch_norm import adapt_batch_norm
 from striate.finetune.discriminative_lr import TrainableStages
 from striate.finetune.logistic import LogisticFit, LossFunction, fit_logistic
 from striate.finetune.split_model import cut_at
 from striate.finetune.unfreezing import GradualUnfreezing
-from striate.run.builders import (
+from striate.run.build_from_recipe import (
     class_weighting,
     recipe_fit_config,
     recipe_optimizer,

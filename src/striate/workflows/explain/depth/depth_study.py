@@ -16,7 +16,7 @@ from striate.core.errors import NonFiniteError, SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
-from striate.engine.step import train_step
+from striate.engine.train_step import train_step
 from striate.interpret.depth.layer_profile import depth_profile, gradient_factor
 from striate.interpret.depth.snapshots import (
     Snapshot,

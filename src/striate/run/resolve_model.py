@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from striate.audit.meta_mode import init_empty_weights
-from striate.audit.sketch import is_sketch, sketch
+from striate.audit.sketch_parser import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
 from striate.core.files import hash_rows
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
 from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.timm import is_timm

@@ -22,14 +22,14 @@ from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.distributed.gradients import GradientExchange
 from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import Outputs, evaluate
-from striate.engine.execution import ExecutionConfig
+from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_lr
+from striate.engine.recoverable_step import DEFAULT_EXECUTION, Stepper
 from striate.engine.schedule import Schedule
-from striate.engine.step import LOWER_LR
-from striate.engine.stepper import DEFAULT_EXECUTION, Stepper
 from striate.engine.train_state import TrainState
+from striate.engine.train_step import LOWER_LR
 from striate.engine.tta import TTA, no_tta
 
 Batch = tuple[Tensor, Tensor]

@@ -11,11 +11,11 @@ from torch import nn
 from striate.core.errors import NonFiniteError, SettingError, UnknownNameError
 from striate.engine.callbacks import EpochResult
 from striate.engine.evaluate import evaluate
-from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import OPTIMIZERS, make_optimizer, set_lr
 from striate.engine.schedule import END_FACTOR, SCHEDULES, START_FACTOR, WARMUP_FRACTION
 from striate.engine.signals import catch_stop_signals
-from striate.engine.step import train_step
+from striate.engine.train_step import train_step
+from striate.engine.training_loop import FitConfig, fit
 
 
 class Data:

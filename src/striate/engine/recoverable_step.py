@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.engine.distributed.distributed_step import DistributedStep
-from striate.engine.execution import ExecutionConfig, Forward
+from striate.engine.execution_config import ExecutionConfig, Forward
 from striate.engine.fused_modules import FusedModules
 from striate.engine.gradient_accumulation import batch_loss, possible_micro_batches
 from striate.engine.nonfinite import (
@@ -22,7 +22,7 @@ from striate.engine.nonfinite import (
     is_finite,
 )
 from striate.engine.rng import seed_rng
-from striate.engine.step import train_step
+from striate.engine.train_step import train_step
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss

@@ -22,7 +22,7 @@ from striate.data.load import load_data
 from striate.data.progressive_resize import Side
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
-from striate.engine.execution import check_precision
+from striate.engine.execution_config import check_precision
 from striate.engine.weights_io import save_weights
 from striate.finetune.freeze import (
     check_patterns,
@@ -36,7 +36,7 @@ from striate.layers.whiten import num_images_for_fit, whiten_layers
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
-from striate.run.builders import (
+from striate.run.build_from_recipe import (
     check_batch_norm,
     epoch_image_sizes,
     last_batch_notes,

@@ -17,10 +17,10 @@ from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize
 from striate.engine.distributed.group import RankGroup
 from striate.engine.ema import EMA
-from striate.engine.loop import FitConfig
 from striate.engine.throughput import ThroughputMeter
+from striate.engine.training_loop import FitConfig
 from striate.engine.tta import TTA_MODES
-from striate.run.builders import (
+from striate.run.build_from_recipe import (
     recipe_execution,
     recipe_fit_config,
     recipe_optimizer,

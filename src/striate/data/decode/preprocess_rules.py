@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.decode.decode import FORMATS, MAX_PIXELS, MAX_SIDE
 from striate.data.decode.jpeg_decoder import LARGE_JPEG, REDUCED
 

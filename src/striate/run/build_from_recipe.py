@@ -16,11 +16,11 @@ from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize, Side, sides_by_epoch
 from striate.engine.distributed.group import RankGroup
 from striate.engine.distributed.rank_info import RankInfo
-from striate.engine.execution import ExecutionConfig
-from striate.engine.loop import FitConfig
+from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, balanced_class_weights, class_priors
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
+from striate.engine.training_loop import FitConfig
 from striate.run.recipe import AUTO, Recipe
 from striate.run.run import evaluation_batch_size
 

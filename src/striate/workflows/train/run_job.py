@@ -24,12 +24,12 @@ from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.checkpointer import LAST, Checkpointer, Stateful, checkpoint_state
 from striate.engine.csv_logger import CSVLogger, TimingLogger
 from striate.engine.distributed.group import RankGroup
-from striate.engine.loop import fit
 from striate.engine.rng import preserve_rng_state
 from striate.engine.signals import StopRequest, catch_stop_signals
 from striate.engine.tensorboard import tensorboard_loggers
 from striate.engine.throughput import ThroughputMeter
 from striate.engine.train_state import TrainState
+from striate.engine.training_loop import fit
 from striate.engine.weights_io import OptimizerState, load_weights
 from striate.finetune.freeze import check_frozen
 from striate.run import layout as names
@@ -40,7 +40,7 @@ from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.run import Run, score_as_dict
 from striate.workflows.train.autotune import throughput_facts
-from striate.workflows.train.job import SessionOptions, TrainJob, build_job
+from striate.workflows.train.build_job import SessionOptions, TrainJob, build_job
 from striate.workflows.train.nonfinite_report import MAX_SKIPPED, NonFiniteReport
 from striate.workflows.train.ranks import share_state, sync_batch_norm
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.audit.network import audit
-from striate.audit.sketch import is_sketch, sketch
+from striate.audit.sketch_parser import is_sketch, sketch
 from striate.core.errors import GeometryError, StriateError
 
 GOOD = {

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import DataError
-from striate.core.preprocess import Preprocess
+from striate.core.preprocess_config import Preprocess
 from striate.data.cache import free_memory as memory
 from striate.data.cache.build_pack import PackedSet, build_packs
 from striate.data.cache.cache_folder import Cache
+from striate.data.cache.image_rows import PixelRows
 from striate.data.cache.lazy_images import EncodedFiles, LazyPixels
-from striate.data.cache.pixel_rows import PixelRows
 from striate.data.decode.hashing import content_hash
 from striate.data.decode.preprocess import batch_to_input, decode_at_sizes
 from striate.data.scan import FileScan, Tick, read_in_order, with_progress
