@@ -25,16 +25,15 @@ from striate.data.batches import rank_slice
 from striate.data.load import load_data
 from striate.engine.benchmark import BenchmarkResult, ExecutionChoices
 from striate.engine.callbacks import StepResult
-from striate.engine.distributed.gradients import GradientExchange
-from striate.engine.distributed.group import process_group
+from striate.engine.distributed.group import join_process_group
 from striate.engine.distributed.rank_info import RankInfo
-from striate.engine.distributed.sync_batch_norm import sync_batch_norms
 from striate.engine.ema import EMA
+from striate.engine.equal_weights import check_equal_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.optim import make_optimizer
-from striate.engine.recoverable_step import DEFAULT_EXECUTION, Stepper
+from striate.engine.recoverable_step import Stepper
 from striate.engine.tta import TTA_MODES
 from striate.run.parse_settings import make_recipe
 from striate.run.recipe import Recipe
@@ -77,63 +76,45 @@ def data(sizes, soft):
         yield x, y
 
 
-def train_both_ways(
-    group,
-    *,
-    norm,
-    sizes,
-    soft=False,
-    loss_fn=None,
-    micro_batches=1,
-    sync=False,
-    execution=DEFAULT_EXECUTION,
-):
+def step_of(group, model, optimizer, loss_fn, **more):
+    return Stepper(model, optimizer, loss_fn, group=group, **more)
+
+
+def own_share(group, x, y):
+    rows = rank_slice(len(y), group.rank, group.world_size)
+    return x[rows], y[rows]
+
+
+def train_both_ways(group, *, sizes, norm=False, soft=False, loss_fn=None, **more):
     """Train on all ranks and in one process; return both networks and the losses."""
     loss_fn = loss_fn or cross_entropy_loss(0.1)
     distributed, alone = network(norm), network(norm)
     first = make_optimizer(distributed, "sgd", 0.1, 0.9, 0.01)
     second = make_optimizer(alone, "sgd", 0.1, 0.9, 0.01)
-    exchange = GradientExchange(group, distributed, first)
-    step_in_group = Stepper(
-        distributed,
-        first,
-        loss_fn,
-        0,
-        group.rank_info.rank,
-        micro_batches,
-        exchange,
-        execution,
-    )
+    step_in_group = step_of(group, distributed, first, loss_fn, **more)
     step_alone = Stepper(alone, second, loss_fn)
     losses = []
     for step, (x, y) in enumerate(data(sizes, soft)):
-        own_share = rank_slice(len(y), group.rank_info.rank, group.world_size)
-        with sync_batch_norms(distributed, group) if sync else torch.enable_grad():
-            loss = step_in_group(x[own_share], y[own_share], step)
+        loss = step_in_group(*own_share(group, x, y), step)
         losses.append((loss, step_alone(x, y, step)))
         assert step_in_group.images == len(y)
-    exchange.check_equal()
+    check_equal_weights(distributed, group)
     return distributed, alone, losses
 
 
 def ema_both_ways(group, sizes, decay):
     """Return the EMAs of all ranks and of one process."""
-    distributed, alone = network(True), network(True)
+    distributed, alone = network(False), network(False)
     optimizers = [make_optimizer(n, "sgd", 0.1, 0.9, 0.0) for n in (distributed, alone)]
-    exchange = GradientExchange(group, distributed, optimizers[0])
     loss_fn = cross_entropy_loss(0.1)
-    step_in_group = Stepper(
-        distributed, optimizers[0], loss_fn, 0, group.rank_info.rank, 1, exchange
-    )
+    step_in_group = step_of(group, distributed, optimizers[0], loss_fn)
     step_alone = Stepper(alone, optimizers[1], loss_fn)
     emas = EMA(distributed, decay), EMA(alone, decay)
     for step, (x, y) in enumerate(data(sizes, soft=False)):
-        own_share = rank_slice(len(y), group.rank_info.rank, group.world_size)
-        with sync_batch_norms(distributed, group):
-            step_losses = (
-                step_in_group(x[own_share], y[own_share], step),
-                step_alone(x, y, step),
-            )
+        step_losses = (
+            step_in_group(*own_share(group, x, y), step),
+            step_alone(x, y, step),
+        )
         for average, loss in zip(emas, step_losses, strict=True):
             average.on_step_end(StepResult(0, step, step, loss, 0.1, len(y)))
     return emas
@@ -166,14 +147,24 @@ def check_training(group):
 
 
 def check_norm(group):
-    """Synchronized batch norm, also if a rank has no image of the batch."""
-    assert_same(*train_both_ways(group, norm=True, sizes=(8, 7, 5, 3, 2), sync=True))
-    unsynced = train_both_ways(group, norm=True, sizes=(8, 7))
-    assert abs(unsynced[2][-1][0] - unsynced[2][-1][1]) > 1e-6  # each its own share's
-    count = train_both_ways(group, norm=True, sizes=(8, 3, 2))[
-        0
-    ].norm.num_batches_tracked
-    assert int(count) == 3
+    """Running statistics are the mean over the images of all ranks."""
+    model = network(True)
+    optimizer = make_optimizer(model, "sgd", 0.0, 0.0, 0.0)
+    step_in_group = step_of(group, model, optimizer, cross_entropy_loss(0.0))
+    # The third batch is too small for the second rank, which then counts nothing.
+    for step, (x, y) in enumerate(data((8, 5, 1), soft=False)):
+        before = {name: b.clone() for name, b in model.norm.named_buffers()}
+        step_in_group(*own_share(group, x, y), step)
+        expected = torch.zeros(4).double()
+        for rank in range(group.world_size):
+            rows = x[rank_slice(len(y), rank, group.world_size)]
+            if len(rows):
+                mean = model.conv(rows).mean((0, 2, 3)).detach()
+                expected += len(rows) / len(y) * mean
+        mean = 0.9 * before["running_mean"] + 0.1 * expected
+        assert torch.allclose(model.norm.running_mean, mean, atol=1e-12)
+    assert int(model.norm.num_batches_tracked) == 3
+    check_equal_weights(model, group)
 
 
 def check_frozen_norm(group):
@@ -184,88 +175,33 @@ def check_frozen_norm(group):
     freeze_mode(model.norm)
     before = [buffer.clone() for buffer in model.norm.buffers()]
     optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.01)
-    exchange = GradientExchange(group, model, optimizer)
-    loss_fn, rank = cross_entropy_loss(0.0), group.rank_info.rank
-    step_in_group = Stepper(model, optimizer, loss_fn, 0, rank, 1, exchange)
+    step_in_group = step_of(group, model, optimizer, cross_entropy_loss(0.0))
     for step, (x, y) in enumerate(data((7, 5, 3), soft=False)):
-        own_share = rank_slice(len(y), rank, group.world_size)
-        step_in_group(x[own_share].float(), y[own_share], step)
+        step_in_group(*own_share(group, x.float(), y), step)
     assert all(map(torch.equal, before, model.norm.buffers()))
 
 
 def check_micro_batches_of_norm(group):
-    """Synchronized norms work with micro-batches, however few images there are."""
+    """Batch norm works with micro-batches, however few images there are."""
     distributed, _, losses = train_both_ways(
-        group, norm=True, sizes=(8, 3, 2), sync=True, micro_batches=4
+        group, norm=True, sizes=(8, 3, 2), micro_batches=4
     )
     assert all(torch.isfinite(torch.tensor(losses)).flatten())
     assert all(bool(p.isfinite().all()) for p in distributed.parameters())
 
 
-def check_norm_gradients(group):
-    """The gradients of a synchronized norm equal those of autograd."""
-    for layout in (torch.contiguous_format, torch.channels_last):
-        for affine in (True, False):
-            assert_norm_gradients(
-                group, nn.BatchNorm2d(2, affine=affine), (3, 3), layout
-            )
-    assert_norm_gradients(group, nn.BatchNorm1d(2), (), torch.contiguous_format)
-    assert_norm_gradients(group, nn.BatchNorm1d(2), (4,), torch.contiguous_format)
-
-
-def assert_norm_gradients(group, norm, sides, layout):
-    draw = torch.Generator().manual_seed(3)
-    x = torch.randn(5, 2, *sides, generator=draw).double()
-    x = (3 + x * torch.arange(1, 6).view(-1, 1, *[1] * len(sides))).double()
-    x = x.contiguous(memory_format=layout)
-    weights = torch.randn(5, 2, *sides, generator=draw).double()
-    norm.double()
-    if norm.affine:
-        nn.init.normal_(norm.weight, generator=draw)
-    reference = copy.deepcopy(norm)
-    own_share = rank_slice(5, group.rank_info.rank, group.world_size)
-    own_x, all_x = x[own_share].clone().requires_grad_(), x.clone().requires_grad_()
-    with sync_batch_norms(norm, group):
-        (norm(own_x) * weights[own_share]).sum().backward()
-    (reference(all_x) * weights).sum().backward()
-    assert torch.allclose(own_x.grad, all_x.grad[own_share], atol=1e-12)
-    assert torch.allclose(norm.running_mean, reference.running_mean, atol=1e-12)
-    assert torch.allclose(norm.running_var, reference.running_var, atol=1e-12)
-    for distributed, b in zip(norm.parameters(), reference.parameters(), strict=True):
-        group.all_reduce(distributed.grad, "a slope")
-        assert torch.allclose(distributed.grad, b.grad, atol=1e-12)
-    assert "forward" not in vars(norm)
-
-
-def check_norm_of_one_number_a_rank(group):
-    """A rank with one number for each channel has no variance of its own."""
-    norm, reference = nn.BatchNorm1d(3).double(), nn.BatchNorm1d(3).double()
-    x = torch.tensor([[1.0, 2.0, 3.0], [5.0, 2.0, -1.0]]).double()
-    with sync_batch_norms(norm, group):
-        y = norm(x[group.rank_info.rank][None])
-    assert torch.allclose(y[0], reference(x)[group.rank_info.rank])
-
-
-def check_norm_of_half_precision(group):
-    """Statistics are computed in fp32 for maps in half precision."""
-    draw = torch.Generator().manual_seed(4)
-    x = 7 + torch.randn(13, 2, 7, 9, generator=draw)
-    norm, reference = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
-    own_share = rank_slice(13, group.rank_info.rank, group.world_size)
-    with sync_batch_norms(norm, group):
-        y = norm(x[own_share].bfloat16())
-    assert y.dtype == torch.bfloat16
-    assert torch.allclose(y.float(), reference(x)[own_share], atol=0.05)
-    assert torch.allclose(norm.running_var, reference.running_var, rtol=0.01)
-
-
-def check_without_shared_memory(group):
-    """Results are the same by gloo, as between machines."""
-    reducer, group.shared_memory = group.shared_memory, None
-    assert reducer is not None
-    check_norm(group)
-    check_norm_gradients(group)
-    group.shared_memory = reducer
+def check_sync_batch_norm(group):
+    """torch has no synchronized batch norm for the CPU; the layers are put back."""
+    recipe = Recipe(data="digits", sync_batch_norm=True, device="cpu")
+    with pytest.raises(SettingError, match="synchronized batch norm needs GPUs"):
+        ranks_module.check_distributed(recipe, group)
+    model = network(True)
+    norm = model.norm
+    with ranks_module.sync_batch_norm(model, recipe, group):
+        assert isinstance(model.norm, nn.SyncBatchNorm)
+        assert model.norm.weight is norm.weight
+        assert model.norm.running_mean is norm.running_mean
+    assert model.norm is norm
 
 
 def check_evaluation(group):
@@ -276,10 +212,8 @@ def check_evaluation(group):
 
 def assert_evaluated_alike(group, distributed, alone, tta):
     batches = list(data((7, 6, 3, 1), soft=False))
-    rank, world = group.rank_info.rank, group.world_size
-    shares = [rank_slice(len(y), rank, world) for _, y in batches]
-    own_share = [(x[s], y[s]) for (x, y), s in zip(batches, shares, strict=True)]
-    gathered = evaluate(distributed, own_share, TTA_MODES[tta], group)
+    shares = [own_share(group, x, y) for x, y in batches]
+    gathered = evaluate(distributed, shares, TTA_MODES[tta], group)
     step_alone = evaluate(alone, batches, TTA_MODES[tta])
     assert gathered.labels.equal(step_alone.labels)
     assert torch.allclose(gathered.logits, step_alone.logits, atol=1e-6)
@@ -320,20 +254,13 @@ def check_nonfinite(group):
     model = network(True)
     before = copy.deepcopy(model.state_dict())
     optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
-    exchange = GradientExchange(group, model, optimizer)
-    loss_fn = cross_entropy_loss(0.0)
-    step_in_group = Stepper(
-        model, optimizer, loss_fn, 0, group.rank_info.rank, 1, exchange
-    )
+    step_in_group = step_of(group, model, optimizer, cross_entropy_loss(0.0))
     ((x, y),) = data((8,), soft=False)
     x[6] = float("nan")
-    own_share = rank_slice(8, group.rank_info.rank, group.world_size)
-    for sync in (False, True):
-        context = sync_batch_norms(model, group) if sync else torch.enable_grad()
-        with context, pytest.raises(NonFiniteError) as caught:
-            step_in_group(x[own_share], y[own_share], 0)
-        assert caught.value.layer == "the images on rank 1"
-        assert caught.value.rows == (6,)
+    with pytest.raises(NonFiniteError) as caught:
+        step_in_group(*own_share(group, x, y), 0)
+    assert caught.value.layer == "the images on rank 1"
+    assert caught.value.rows == (6,)
     for name, tensor in model.state_dict().items():
         assert tensor.equal(before[name]), name
 
@@ -341,15 +268,22 @@ def check_nonfinite(group):
 def check_unequal_weights(group):
     """Weights that differ by one bit on one rank are detected and named."""
     model = network(False)
-    exchange = GradientExchange(
-        group, model, make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
-    )
-    exchange.check_equal()
+    check_equal_weights(model, group)
     with torch.no_grad():
         if not group.is_main:
             model.last.bias[1] += 1e-12
-    with pytest.raises(RankError, match=r"differ, first last\.bias"):
-        exchange.check_equal()
+    with pytest.raises(RankError, match=r"differ, first in last\.bias"):
+        check_equal_weights(model, group)
+
+
+def check_different_steps(group):
+    """A rank that has skipped a step is named."""
+    model = network(False)
+    optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
+    step_in_group = step_of(group, model, optimizer, cross_entropy_loss(0.0))
+    ((x, y),) = data((8,), soft=False)
+    with pytest.raises(RankError, match="rank 0 at step 8; rank 1 at step 9"):
+        step_in_group(*own_share(group, x, y), 7 + group.rank)
 
 
 def check_execution(group):
@@ -379,22 +313,18 @@ def check_execution(group):
     assert result.milliseconds == {"nhwc fp32": 2000, "nchw fp32": 1000}
     expected = [(16, ExecutionChoices(compiled=True)), (16, ExecutionChoices())]
     assert calls == (expected if group.is_main else [])
-    with pytest.raises(SettingError, match="cannot be compiled"):
-        ranks_module.check_distributed(replace(recipe, compile="on"), group)
 
 
 def check_all_gather_and_broadcast(group):
-    gathered = group.all_gather_object(
-        {"rank": group.rank_info.rank, "é": [1, None]}, "words"
-    )
+    gathered = group.all_gather_object({"rank": group.rank, "é": [1, None]}, "words")
     assert [each["rank"] for each in gathered] == [0, 1]
     payload = b"\x00\xff weights" * 1000
     assert group.broadcast(payload if group.is_main else b"", "bytes") == payload
-    assert group.max_over_ranks(3 + group.rank_info.rank, "numbers") == 4
 
 
 def check_all():
-    with process_group(RankInfo.from_environment(), torch.device("cpu")) as group:
+    cpu = torch.device("cpu")
+    with join_process_group(RankInfo.from_environment(), cpu) as group:
         for name, check in list(globals().items()):
             if name.startswith("check_") and name != "check_all":
                 check(group)

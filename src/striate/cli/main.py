@@ -25,7 +25,7 @@ from striate.cli import (
 from striate.cli.verb import Verb, add_verbs
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import closest_names
-from striate.engine.distributed.rank_info import check_single_process
+from striate.run.single_process import check_single_process
 
 VERBS = {
     "train": Verb(train.configure_train, train.run_train),

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.hooks import evaluation_mode
-from striate.engine.distributed.heartbeat import COMPUTING
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.tta import TTA, no_tta
-
-if TYPE_CHECKING:
-    from striate.engine.distributed.group import RankGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +56,7 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     tta: TTA = no_tta,
-    group: RankGroup | None = None,
+    group: RankGroup = ONE_PROCESS,
 ) -> Outputs:
     """Run the network on every image; its mode is restored afterwards.
 
@@ -72,48 +67,19 @@ def evaluate(
         tta: Test-time augmentation.
         group: The ranks of a distributed run.
     """
-    logits, labels = [], []
-    with evaluation_mode(model), torch.inference_mode(), _computing(group):
+    logits: list[Tensor | None] = []
+    labels: list[Tensor] = []
+    with evaluation_mode(model), torch.inference_mode():
         for x, y in batches:
             labels.append(y.cpu())
-            if len(y) or not group:
-                logits.append(tta(model, x).float().cpu())
-    if group:
-        all_logits, all_labels = _gather(logits, labels, group)
-    else:
-        all_logits, all_labels = torch.cat(logits), torch.cat(labels)
+            logits.append(tta(model, x).float().cpu() if len(y) else None)
+    ranks = group.all_gather_object((logits, labels), "the outputs of all images")
+    # Batch by batch, in the order of the ranks.
+    rank_logits, rank_labels = zip(*ranks, strict=True)
+    parts = [part for batch in zip(*rank_logits, strict=True) for part in batch]
+    all_logits = torch.cat([part for part in parts if part is not None])
+    all_labels = torch.cat(
+        [part for batch in zip(*rank_labels, strict=True) for part in batch]
+    )
     losses = F.cross_entropy(all_logits, all_labels, reduction="none")
     return Outputs(logits=all_logits, labels=all_labels, losses=losses)
-
-
-def _computing(group: RankGroup | None) -> AbstractContextManager[None]:
-    return group.heartbeat.activity(COMPUTING, "evaluating") if group else nullcontext()
-
-
-def _gather(
-    logits: list[Tensor], labels: list[Tensor], group: RankGroup
-) -> tuple[Tensor, Tensor]:
-    """Gather the ranks' outputs, in each batch in the order of the ranks."""
-    sizes_and_classes = [len(y) for y in labels], logits[0].shape[1] if logits else 0
-    gathered = group.all_gather_object(sizes_and_classes, "the number of outputs")
-    sizes = torch.tensor([counts for counts, _ in gathered]).T.reshape(
-        -1
-    )  # batch by batch
-    ends = sizes.cumsum(0)
-    count, classes = int(ends[-1]), max(classes for _, classes in gathered)
-    all_logits = torch.zeros(count, classes)
-    all_labels = torch.zeros(count, dtype=torch.int64)
-    own = slice(group.rank_info.rank, None, group.world_size)
-    rows = torch.cat(
-        [
-            torch.arange(end - size, end)
-            for size, end in zip(sizes[own].tolist(), ends[own].tolist(), strict=True)
-        ]
-    )
-    if logits:
-        all_logits[rows] = torch.cat(logits)
-    all_labels[rows] = torch.cat(labels)
-    # Every row is set on one rank and zero on the others, so the sum is the row.
-    group.all_reduce(all_logits, "the logits")
-    group.all_reduce(all_labels, "the labels")
-    return all_logits, all_labels

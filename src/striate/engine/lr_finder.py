@@ -69,7 +69,7 @@ def lr_range_test(
     mean = weight = 0.0
     with preserve_rng_state():
         train_step = Stepper(
-            candidate, optimizer, loss_fn, seed, micro_batches=micro_batches
+            candidate, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
         )
         for step, (x, y) in enumerate(islice(_endless_batches(batches), steps)):
             lr = MIN_LR * (MAX_LR / MIN_LR) ** (step / (steps - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.engine.distributed.distributed_step import DistributedStep
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.execution_config import ExecutionConfig, Forward
 from striate.engine.fused_modules import FusedModules
 from striate.engine.gradient_accumulation import batch_loss, possible_micro_batches
@@ -26,7 +28,6 @@ from striate.engine.train_step import train_step
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
-    from striate.engine.distributed.gradients import GradientExchange
 
 NOT_REPRODUCED = "and not when the same batch was run again"
 DEFAULT_EXECUTION = ExecutionConfig()
@@ -42,10 +43,10 @@ class Stepper:
         optimizer: Over its parameters.
         loss_fn: As for `train_step`.
         seed: Seed of the run.
-        rank: Rank of this process; each draws other random numbers.
         micro_batches: As for `train_step`; fewer if a batch is too small.
-        exchange: Gradient exchange with the other ranks of a distributed run.
+        group: The ranks of the run; each trains on its share of a batch.
         execution: Execution mode of the network.
+        should_stop: Returns whether this process was asked to stop.
     """
 
     def __init__(
@@ -53,27 +54,33 @@ class Stepper:
         model: nn.Module,
         optimizer: Optimizer,
         loss_fn: Loss = F.cross_entropy,
+        *,
         seed: int = 0,
-        rank: int = 0,
         micro_batches: int = 1,
-        exchange: GradientExchange | None = None,
+        group: RankGroup = ONE_PROCESS,
         execution: ExecutionConfig = DEFAULT_EXECUTION,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.loss_fn = loss_fn
         self.images = 0  # of the last batch, over all ranks
-        self._rng_key = (seed, "layers", rank)
+        self._rng_key = (seed, "layers", group.rank)
         self._micro_batches = micro_batches
-        self._exchange = exchange
         self._buffers = BufferSnapshot(model)
         self._forward = Forward(model, execution)
         self._fused = FusedModules(model, enabled=not execution.compiled)
-        self._distributed = (
-            DistributedStep(exchange, self._forward, optimizer, loss_fn, micro_batches)
-            if exchange
-            else None
-        )
+        self._distributed: DistributedStep | None = None
+        if group.is_distributed:
+            self._distributed = DistributedStep(
+                group,
+                model,
+                optimizer,
+                loss_fn,
+                micro_batches=micro_batches,
+                execution=execution,
+                should_stop=should_stop,
+            )
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
         """Train on the batch of a step and return its mean loss in nats.
@@ -99,6 +106,18 @@ class Stepper:
             self.model.zero_grad()
             raise
 
+    def stop_requests(
+        self, should_stop: Callable[[], bool]
+    ) -> tuple[Callable[[], bool], Callable[[], bool]]:
+        """Return what asks for stop requests: between steps, and in validation.
+
+        All ranks must stop after the same step. So they exchange their requests.
+        """
+        step = self._distributed
+        if step is None:
+            return should_stop, should_stop
+        return lambda: step.stop_requested, step.agree_to_stop
+
     def _step(self, x: Tensor, y: Tensor, step: int) -> float:
         if self._distributed is None:
             self.images = len(y)
@@ -114,11 +133,11 @@ class Stepper:
     def _find_bad_layer_over_ranks(
         self, x: Tensor, y: Tensor, step: int
     ) -> tuple[str, tuple[int, ...]]:
-        if self._exchange is None:
+        if self._distributed is None:
             return self._find_bad_layer(x, y, step)
-        with self._exchange.group.without_exchange():
+        with self._distributed.without_sync():
             bad_layer = self._find_bad_layer(x, y, step) if len(y) else ("", ())
-        return self._exchange.first_bad_layer(*bad_layer)
+        return self._distributed.first_bad_layer(*bad_layer)
 
     def _find_bad_layer(
         self, x: Tensor, y: Tensor, step: int

@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 from striate.core.errors import NonFiniteError
 from striate.core.hooks import evaluation_mode
 from striate.engine.callbacks import Callback, EpochResult
-from striate.engine.distributed.gradients import GradientExchange
-from striate.engine.distributed.group import RankGroup
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
+from striate.engine.equal_weights import check_equal_weights
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, cross_entropy_loss
@@ -93,12 +93,13 @@ def fit(
     train: Epochs,
     val: Epochs,
     config: FitConfig,
+    *,
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
     state: TrainState | None = None,
     on_nonfinite: OnNonFinite = raise_error,
     eval_model: nn.Module | None = None,
-    group: RankGroup | None = None,
+    group: RankGroup = ONE_PROCESS,
 ) -> list[EpochResult]:
     """Train a network in place and return its history.
 
@@ -122,25 +123,22 @@ def fit(
         RankError: Another rank has died, hung or failed.
     """
     state = state or TrainState()
-    group = group if group and group.world_size > 1 else None
     total_steps = config.epochs * len(train)
-    exchange = GradientExchange(group, model, optimizer, should_stop) if group else None
-    stop_now = exchange.stop_agreed if exchange else should_stop
-    stop_validation = exchange.agree_to_stop if exchange else should_stop
     train_step = Stepper(
         model,
         optimizer,
         cross_entropy_loss(config.label_smoothing, config.class_balance),
         seed=config.seed,
-        rank=group.rank_info.rank if group else 0,
         micro_batches=config.micro_batches,
-        exchange=exchange,
+        group=group,
         execution=config.execution,
+        should_stop=should_stop,
     )
+    stop_training, stop_validation = train_step.stop_requests(should_stop)
     with suppress(StoppedError):
         while not state.is_finished(config.epochs, config.patience):
             model.train()
-            for x, y in _until(stop_now, train(state.epoch, state.batch)):
+            for x, y in _until(stop_training, train(state.epoch, state.batch)):
                 progress = state.step / max(total_steps - 1, 1)
                 lr = state.lr_scale * config.lr * config.schedule(progress)
                 set_lr(optimizer, lr)
@@ -153,10 +151,14 @@ def fit(
                 step = state.record_step(loss, lr, train_step.images)
                 for callback in callbacks:
                     callback.on_step_end(step)
-            if exchange:
-                exchange.check_equal()
+            check_equal_weights(model, group)
             outputs = _validate(
-                eval_model or model, val, stop_validation, state, config.tta, group
+                eval_model or model,
+                val,
+                stop=stop_validation,
+                state=state,
+                tta=config.tta,
+                group=group,
             )
             epoch = state.record_epoch(
                 outputs.loss,
@@ -179,10 +181,11 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
 def _validate(
     model: nn.Module,
     val: Epochs,
+    *,
     stop: Callable[[], bool],
     state: TrainState,
     tta: TTA,
-    group: RankGroup | None,
+    group: RankGroup,
 ) -> Outputs:
     outputs = evaluate(model, _until(stop, val(0)), tta, group)
     if math.isfinite(outputs.loss):
@@ -190,10 +193,8 @@ def _validate(
     with evaluation_mode(model):
         layers = (first_bad_layer(model, x)[0] for x, y in val(0) if len(y))
         layer = next(filter(None, layers), "")
-    if group:
-        gathered = group.all_gather_object(layer, "the first bad layer")
-        layer = next(filter(None, gathered), "")
-    layer = layer or LOSS
+    gathered = group.all_gather_object(layer, "the first bad layer")
+    layer = next(filter(None, gathered), LOSS)
     what = f"the validation loss became {outputs.loss}, first in {layer}"
     where = f"epoch {state.epoch + 1}, after step {state.batch}"
     error = NonFiniteError(what, where=where, fix=LOWER_LR)

@@ -14,7 +14,7 @@ from striate.core.errors import SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize, Side, sides_by_epoch
-from striate.engine.distributed.group import RankGroup
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, balanced_class_weights, class_priors
@@ -55,7 +55,7 @@ def split_batches(
     data: ImageData,
     recipe: Recipe,
     device: torch.device,
-    ranks: RankGroup | None = None,
+    group: RankGroup = ONE_PROCESS,
 ) -> Batches:
     """Return a part's batches: shuffled and changed to learn from, else as they are.
 
@@ -83,8 +83,8 @@ def split_batches(
         classes=data.num_classes,
         seed=recipe.seed,
         device=device,
-        rank=ranks.rank_info.rank if ranks else 0,
-        world_size=ranks.world_size if ranks else 1,
+        rank=group.rank,
+        world_size=group.world_size,
     )
 
 

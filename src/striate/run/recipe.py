@@ -93,6 +93,12 @@ class Recipe:
     sync_batch_norm: bool = _setting(
         False, "under torchrun: batch norm statistics over the batch of all processes"
     )
+    rank_timeout: float = _setting(
+        60.0,
+        "under torchrun: seconds until a process that does not answer ends the run",
+        above=0,
+        incidental=True,
+    )
     lr: float | Literal["auto"] | None = _setting(
         None,
         "maximum learning rate; auto: chosen by a range test (default sgd 0.05, others "

@@ -21,7 +21,7 @@ from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import SPARE
 from striate.data.subset import Subset
-from striate.engine.distributed.group import RankGroup
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import TTA_MODES
 from striate.engine.weights_io import load_weights
@@ -242,7 +242,7 @@ class Run:
         return [split for split in ("val", "test") if split in self.data.subsets]
 
     def predict_subset(
-        self, subset: Subset, group: RankGroup | None = None
+        self, subset: Subset, group: RankGroup = ONE_PROCESS
     ) -> Predictions:
         """Predict every image of a subset with the best weights.
 
@@ -257,8 +257,8 @@ class Run:
             ),
             shuffle=False,
             device=device,
-            rank=group.rank_info.rank if group else 0,
-            world_size=group.world_size if group else 1,
+            rank=group.rank,
+            world_size=group.world_size,
         )
         tta = TTA_MODES[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), tta, group)

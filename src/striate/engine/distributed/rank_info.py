@@ -68,32 +68,6 @@ def _number(environment: Mapping[str, str], name: str, default: str = "") -> int
     return int(value)
 
 
-def check_single_process(what: str, rank_info: RankInfo | None = None) -> None:
-    """Raise an error in a distributed run, for commands that run in one process.
-
-    Args:
-        what: The command, as the start of the message.
-        rank_info: This process; None: read from the environment.
-
-    Raises:
-        SettingError: There are several processes; rank 0 prints it for all.
-
-    Example:
-        >>> check_single_process("drawing", RankInfo(world_size=2))
-        Traceback (most recent call last):
-        striate.core.errors.SettingError: drawing is for one process, and there are 2
-          where: torchrun
-          do:    start it without torchrun
-    """
-    rank_info = rank_info or RankInfo.from_environment()
-    if rank_info.world_size <= 1:
-        return
-    what = f"{what} is for one process, and there are {rank_info.world_size}"
-    error = SettingError(what, where="torchrun", fix="start it without torchrun")
-    error.reported_elsewhere = not rank_info.is_main
-    raise error
-
-
 def threads_per_rank(
     rank_info: RankInfo, environment: Mapping[str, str] = os.environ
 ) -> int:

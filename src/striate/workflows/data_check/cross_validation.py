@@ -143,7 +143,7 @@ class CrossValidation:
             label_smoothing=recipe.label_smoothing,
         )
         # The last epoch is used; choosing one on the fold would use its labels.
-        fit(model, optimizer, batches, val_batches, fit_config, (counter,))
+        fit(model, optimizer, batches, val_batches, fit_config, callbacks=(counter,))
 
 
 class _Counter:

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from striate.core.errors import SettingError
-from striate.engine.distributed.rank_info import check_single_process
 from striate.run.recipe import Recipe
 from striate.run.run import Run
+from striate.run.single_process import check_single_process
 from striate.workflows.data_curve.power_law import CurvePoint, PowerLaw, fit_power_law
 from striate.workflows.data_curve.runs import CurvePlan, CurveRun, Make
 

@@ -16,7 +16,7 @@ from striate.core.errors import NonFiniteError, SettingError
 from striate.core.files import write_csv
 from striate.data.cache.free_memory import available_bytes
 from striate.data.image_data import ImageData
-from striate.engine.distributed.group import RankGroup
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.gradient_accumulation import possible_micro_batches
 from striate.engine.loss import cross_entropy_loss
 from striate.engine.lr_finder import LRPoint, lr_range_test, suggest_lr
@@ -31,7 +31,6 @@ from striate.run.build_from_recipe import (
 )
 from striate.run.recipe import AUTO, DEFAULT_LR, Recipe
 from striate.run.report_page import lr_range_chart
-from striate.workflows.train.ranks import is_worker
 
 MEMORY_SHARE = 0.5  # of the free memory; images and the system need the rest
 MIN_STEPS_PER_EPOCH = 32  # with fewer updates, the model learns less
@@ -62,7 +61,10 @@ class AutoSettings:
 
 
 def resolve_auto_settings(
-    recipe: Recipe, model: nn.Module, data: ImageData, group: RankGroup | None = None
+    recipe: Recipe,
+    model: nn.Module,
+    data: ImageData,
+    group: RankGroup = ONE_PROCESS,
 ) -> AutoSettings:
     """Replace `auto` by numbers; the model and the random state stay as they are.
 
@@ -80,12 +82,11 @@ def resolve_auto_settings(
     automatic = AutoSettings(recipe=recipe)
     if AUTO not in (recipe.batch_size, recipe.lr):
         return automatic
-    if not is_worker(group):
-        automatic = _choose(automatic, model, data)
-    if group is None:
-        return automatic
+    with group.rank_first(0, "automatic settings"):
+        if group.is_main:
+            automatic = _choose(automatic, model, data)
     values = {"batch_size": automatic.recipe.batch_size, "lr": automatic.recipe.lr}
-    values = group.all_gather_object(values, "the automatic settings of rank 0")[0]
+    values = group.broadcast(values, "the automatic settings of rank 0")
     return replace(automatic, recipe=replace(recipe, **values))
 
 
@@ -184,7 +185,7 @@ def _step_fits(
     )
     optimizer = recipe_optimizer(copied, recipe)
     stepper = Stepper(
-        copied, optimizer, loss, recipe.seed, micro_batches=recipe.accumulate
+        copied, optimizer, loss, seed=recipe.seed, micro_batches=recipe.accumulate
     )
     batches = split_batches("train", data, recipe, device)
     try:

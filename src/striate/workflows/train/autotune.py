@@ -30,7 +30,7 @@ from striate.engine.benchmark import (
     ExecutionChoices,
     choose_execution,
 )
-from striate.engine.distributed.group import RankGroup
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.execution_config import (
     PRECISIONS,
     ExecutionConfig,
@@ -43,7 +43,7 @@ from striate.run.build_from_recipe import epoch_image_sizes, recipe_execution
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
 from striate.run.recipe import AUTO, Recipe
-from striate.workflows.train.ranks import can_compile, is_worker
+from striate.workflows.train.ranks import can_compile
 
 CACHE_FILE = "speed.json"
 MAX_RESULTS = 500  # in the cache file; then it starts empty again
@@ -79,7 +79,10 @@ class AutotuneResult:
 
 
 def autotune(
-    model: nn.Module, data: ImageData, recipe: Recipe, group: RankGroup | None = None
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    group: RankGroup = ONE_PROCESS,
 ) -> AutotuneResult:
     """Choose the automatic execution settings, and apply the memory layout.
 
@@ -93,14 +96,11 @@ def autotune(
         group: The processes of a distributed run; all of them must call this.
     """
     free = _free_settings(recipe, devices.select_device(recipe.device), group)
-    if group is None or group.is_main:
-        world_size = group.world_size if group else 1
-        benchmark = _benchmark(model, data, recipe, free, world_size)
-    else:
-        benchmark = BenchmarkResult(execution=recipe_execution(recipe))
-    if group:
-        values = group.all_gather_object(asdict(benchmark), "the execution settings")[0]
-        benchmark = _benchmark_result(values)
+    benchmark = None
+    with group.rank_first(0, "the measurement of execution settings"):
+        if group.is_main:
+            benchmark = _benchmark(model, data, recipe, free, group.world_size)
+    benchmark = group.broadcast(benchmark, "the execution settings")
     execution = benchmark.execution
     model.to(memory_format=execution.memory_format)  # type: ignore[call-overload]
     recipe = replace(
@@ -118,7 +118,7 @@ def _benchmark_result(values: dict[str, Any]) -> BenchmarkResult:
 
 
 def _free_settings(
-    recipe: Recipe, device: torch.device, group: RankGroup | None
+    recipe: Recipe, device: torch.device, group: RankGroup
 ) -> ExecutionChoices:
     """Return what is automatic and possible on all ranks, since all must agree."""
     free = ExecutionChoices(
@@ -130,8 +130,6 @@ def _free_settings(
         and can_compile(recipe, group)
         and (device.type == "cuda" or has_compiler()),
     )
-    if group is None:
-        return free
     ranks = group.all_gather_object(
         asdict(free), "which execution settings are possible"
     )
@@ -261,7 +259,7 @@ def make_laps(
     data: ImageData,
     recipe: Recipe,
     quiet: bool,
-    group: RankGroup | None = None,
+    group: RankGroup = ONE_PROCESS,
 ) -> ThroughputMeter:
     """Return the timer of a run, with the model's MACs and the machine's peak FLOP/s.
 
@@ -270,7 +268,7 @@ def make_laps(
     """
     steps = recipe.epochs * len(data.subset("train")) // recipe.images_per_step
     long = steps >= MIN_STEPS
-    if is_worker(group) or not (long or (not quiet and sys.stderr.isatty())):
+    if not group.is_main or not (long or (not quiet and sys.stderr.isatty())):
         return ThroughputMeter()
     device = devices.select_device(recipe.device)
     sides = epoch_image_sizes(data, recipe) or [data.image_size]
@@ -279,9 +277,7 @@ def make_laps(
     except StriateError:  # a model that only runs on real values
         return ThroughputMeter()
     flops = AutotuneCache(_cache_file(recipe)).peak(device, recipe.precision, long)
-    return ThroughputMeter(
-        [macs[side] for side in sides], flops * (group.world_size if group else 1)
-    )
+    return ThroughputMeter([macs[side] for side in sides], flops * group.world_size)
 
 
 def save_autotune(folder: Path, result: AutotuneResult) -> None:

@@ -15,7 +15,7 @@ from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize
-from striate.engine.distributed.group import RankGroup
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.ema import EMA
 from striate.engine.throughput import ThroughputMeter
 from striate.engine.training_loop import FitConfig
@@ -30,7 +30,6 @@ from striate.run.build_from_recipe import (
 from striate.run.manifest import result_factors
 from striate.run.recipe import Recipe
 from striate.workflows.train.autotune import make_laps
-from striate.workflows.train.ranks import is_worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +44,9 @@ class SessionOptions:
     quiet: bool = False
     tensorboard: bool = False
 
-    def for_rank(self, group: RankGroup | None) -> SessionOptions:
+    def for_rank(self, group: RankGroup) -> SessionOptions:
         """Return the same options, quiet on every rank but rank 0."""
-        return replace(self, quiet=self.quiet or is_worker(group))
+        return replace(self, quiet=self.quiet or not group.is_main)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ class TrainJob:
         environment: Versions, device and settings that decide every bit of a result.
         inexact: Why the result is not that of an uninterrupted run; can grow.
         options: Progress display and TensorBoard.
-        group: The processes of a distributed run; None for a single process.
+        group: The ranks of the run.
         laps: Timer of data loading and updates.
         ema: Moving average of the weights, which is evaluated and saved instead.
     """
@@ -82,7 +81,7 @@ class TrainJob:
     environment: Mapping[str, str]
     inexact: list[str]
     options: SessionOptions
-    group: RankGroup | None = None
+    group: RankGroup = ONE_PROCESS
     laps: ThroughputMeter = field(default_factory=ThroughputMeter)
     ema: EMA | None = None
 
@@ -110,7 +109,7 @@ def build_job(
     recipe: Recipe,
     options: SessionOptions,
     inexact: Sequence[str] = (),
-    group: RankGroup | None = None,
+    group: RankGroup = ONE_PROCESS,
 ) -> TrainJob:
     """Build optimizer, batches and the other parts of a training job."""
     device = devices.select_device(recipe.device)

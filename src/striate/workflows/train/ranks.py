@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core import device as devices
 from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
 from striate.engine.checkpointer import LAST
-from striate.engine.distributed.group import RankGroup, process_group
+from striate.engine.distributed.group import (
+    ONE_PROCESS,
+    RankGroup,
+    join_process_group,
+)
 from striate.engine.distributed.rank_info import RankInfo, threads_per_rank
-from striate.engine.distributed.sync_batch_norm import sync_batch_norms
 from striate.engine.ema import EMA
 from striate.engine.train_state import TrainState
 from striate.engine.weights_io import (
@@ -30,57 +35,68 @@ from striate.run.recipe import Recipe
 
 
 @contextmanager
-def join_rank_group(recipe: Recipe) -> Iterator[RankGroup | None]:
-    """Join the processes that torchrun has started; None without torchrun.
+def join_rank_group(recipe: Recipe) -> Iterator[RankGroup]:
+    """Join the processes that torchrun has started; one process is a group of one.
 
     Raises:
-        RankError: Not all ranks process_group, or one died, hung or failed.
+        RankError: A rank did not start, died, was stopped, failed or does not answer,
+            or it runs another version of striate or torch.
         SettingError: There is no such device.
     """
     rank_info = RankInfo.from_environment()
     if not rank_info.launched:
-        yield None
+        yield ONE_PROCESS
         return
     torch.set_num_threads(threads_per_rank(rank_info))
     device = devices.select_device(recipe.device)
     if device.type != "cpu":
         torch.accelerator.set_device_index(rank_info.local_rank)
-    with process_group(rank_info, device) as group:
+    with join_process_group(rank_info, device, recipe.rank_timeout) as group:
+        _check_same_version(group)
         yield group
 
 
-def is_worker(group: RankGroup | None) -> bool:
-    """Return whether this is a rank other than 0, which prints and writes nothing."""
-    return group is not None and not group.is_main
+def _check_same_version(group: RankGroup) -> None:
+    own = f"striate {version('striate')} with torch {torch.__version__}"
+    versions = group.all_gather_object(own, "the versions")
+    for rank, other in enumerate(versions):
+        if other != versions[0]:
+            what = f"rank {rank} runs {other}, and rank 0 runs {versions[0]}"
+            fix = "install the same versions on every machine"
+            raise RankError(what, where=f"rank {group.rank}", fix=fix)
 
 
-def one_rank_at_a_time(group: RankGroup | None) -> AbstractContextManager[None]:
-    """Let the ranks of a machine read in turn, so that later ones use the cache."""
-    return group.local_main_first() if group else nullcontext()
-
-
+@contextmanager
 def sync_batch_norm(
-    model: nn.Module, recipe: Recipe, group: RankGroup | None
-) -> AbstractContextManager[None]:
-    """Synchronize batch norm statistics over the ranks if the recipe says so."""
-    if group is None or not recipe.sync_batch_norm:
-        return nullcontext()
-    return sync_batch_norms(model, group)
+    model: nn.Module, recipe: Recipe, group: RankGroup
+) -> Iterator[None]:
+    """Replace batch norms by SyncBatchNorm if the recipe says so; restore them after.
+
+    Weights and running statistics are shared with the replaced layers.
+    """
+    norms = {}
+    if recipe.sync_batch_norm and group.is_distributed:
+        modules = model.named_modules()
+        norms = {name: m for name, m in modules if isinstance(m, _BatchNorm)}
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for name, norm in norms.items():
+            model.set_submodule(name, norm)
 
 
-def can_compile(recipe: Recipe, group: RankGroup | None) -> bool:
+def can_compile(recipe: Recipe, group: RankGroup) -> bool:
     """Return whether the model can be compiled: not with synchronized batch norm."""
-    return group is None or not recipe.sync_batch_norm
+    return not (group.is_distributed and recipe.sync_batch_norm)
 
 
-def check_same_data(data: ImageData, group: RankGroup | None) -> None:
+def check_same_data(data: ImageData, group: RankGroup) -> None:
     """Check that all ranks have read the same images.
 
     Raises:
         RankError: They have not; names two ranks.
     """
-    if group is None:
-        return
     hashes = group.all_gather_object(data_hash(data), "the hash of the images")
     differing = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
     if differing:
@@ -95,8 +111,7 @@ def share_folder(folder: Path | None, group: RankGroup) -> Path:
     Raises:
         RankError: A rank cannot.
     """
-    payload = str(folder.resolve()).encode() if folder else b""
-    shared = Path(group.broadcast(payload, "the run folder").decode())
+    shared = Path(group.broadcast(str((folder or Path()).resolve()), "the run folder"))
     visible = group.all_gather_object(
         names.is_output_folder(shared), "which ranks see the run folder"
     )
@@ -119,57 +134,52 @@ def share_state(
     Returns:
         The training state of rank 0.
     """
-    if group.world_size == 1:
+    if not group.is_distributed:
         return state
     moments = OptimizerState(optimizer)
-    first = group.is_main
-    payload = tensors_to_bytes(model.state_dict()) if first else b""
-    weights = group.broadcast(payload, "rank 0's weights")
-    payload = tensors_to_bytes(moments.state_dict()) if first else b""
-    optimizer_state = group.broadcast(payload, "rank 0's optimizer")
-    payload = tensors_to_bytes(ema.state_dict()) if ema and first else b""
-    averages = group.broadcast(payload, "rank 0's EMA") if ema else b""
-    states = group.all_gather_object(
-        state.as_dict() if first else None, "rank 0's training state"
-    )
-    if first:
+    tensors = {
+        "weights": tensors_to_bytes(model.state_dict()),
+        "optimizer": tensors_to_bytes(moments.state_dict()),
+        "ema": tensors_to_bytes(ema.state_dict()) if ema else b"",
+    }
+    values = group.broadcast((tensors, state.as_dict()), "the training state of rank 0")
+    if group.is_main:
         return state
-    where = Path("rank 0")
-    assign_weights(model, tensors_from_bytes(weights, where), where)
-    moments.load_state_dict(tensors_from_bytes(optimizer_state, where))
+    tensors, where = values[0], Path("rank 0")
+    assign_weights(model, tensors_from_bytes(tensors["weights"], where), where)
+    moments.load_state_dict(tensors_from_bytes(tensors["optimizer"], where))
     if ema:
-        ema.load_state_dict(tensors_from_bytes(averages, where))
-    return TrainState.from_dict(states[0])
+        ema.load_state_dict(tensors_from_bytes(tensors["ema"], where))
+    return TrainState.from_dict(values[1])
 
 
-def find_earlier_attempt(key: str, group: RankGroup | None) -> tuple[Path | None, bool]:
+def find_earlier_attempt(key: str, group: RankGroup) -> tuple[Path | None, bool]:
     """Return the run folder of an earlier attempt, and whether it has a checkpoint.
 
     torchrun starts the same command again after a fault. What that began is resumed.
     """
-    if group is None:
-        return None, False
     folder = group.store_get(key) if group.is_main else ""
     steps = (Path(folder) / names.WEIGHTS / LAST).glob("step-*")
     attempt = folder, bool(folder) and any(steps)
-    folder, has_checkpoint = group.all_gather_object(
-        attempt, "whether to resume the run"
-    )[0]
+    folder, has_checkpoint = group.broadcast(attempt, "whether to resume the run")
     return (Path(folder) if folder else None), has_checkpoint
 
 
-def check_distributed(recipe: Recipe, group: RankGroup | None) -> None:
+def check_distributed(recipe: Recipe, group: RankGroup) -> None:
     """Refuse settings that several processes cannot follow, such as a tiny batch.
 
     Raises:
         SettingError: The batch size is too small, synchronized batch norm would have
             to be compiled, or norms by layer are requested.
     """
+    if recipe.sync_batch_norm and devices.select_device(recipe.device).type == "cpu":
+        what = "synchronized batch norm needs GPUs: torch has none for the CPU"
+        raise SettingError(what, where="--sync-batch-norm", fix="leave it out")
     if recipe.compile == "on" and not can_compile(recipe, group):
         what = "synchronized batch norm cannot be compiled"
         fix = "use --compile off, or leave out --sync-batch-norm"
         raise SettingError(what, where="--compile", fix=fix)
-    world_size = group.world_size if group else 1
+    world_size = group.world_size
     if recipe.track_norms and world_size > 1:
         what = f"norms by layer need a single process, and there are {world_size}"
         raise SettingError(what, where="--track-norms", fix="leave it out")

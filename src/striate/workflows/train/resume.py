@@ -43,9 +43,7 @@ from striate.workflows.train.nonfinite_report import NONFINITE_FILE
 from striate.workflows.train.ranks import (
     check_distributed,
     check_same_data,
-    is_worker,
     join_rank_group,
-    one_rank_at_a_time,
 )
 from striate.workflows.train.resume_diff import (
     change_settings,
@@ -161,7 +159,7 @@ def resume_run(
     process_group = join_rank_group(recipe) if group is None else nullcontext(group)
     with process_group as group, _locked_by_rank_0(run.path, group):
         options = options.for_rank(group)
-        on_resume = ignore_resume if is_worker(group) else on_resume
+        on_resume = on_resume if group.is_main else ignore_resume
         checkpoint, flaws = CheckpointStore(run.path / names.WEIGHTS / LAST).newest()
         check_distributed(recipe, group)
         if checkpoint is None:
@@ -177,7 +175,7 @@ def resume_run(
             return run
         if data is None:
             margin = crop_margin(recipe.augmentation)
-            with one_rank_at_a_time(group):
+            with group.local_main_first("reading the images"):
                 tick = reading_progress(options.quiet)
                 data = run.read_again(margin=margin, tick=tick)
             run = Run(run.path, model=model, data=data)
@@ -185,7 +183,7 @@ def resume_run(
         model = run.fresh_model() if model is None else model
         prepare_model(model, run.data, recipe)
         inexact: tuple[str, ...] = ()
-        if not is_worker(group):
+        if group.is_main:
             info = _resume_info(run, recipe, checkpoint, state, marks, flaws)
             inexact = info.inexact
             _update_folder(info, recipe != old)
@@ -196,15 +194,14 @@ def resume_run(
 
 
 @contextmanager
-def _locked_by_rank_0(folder: Path, group: RankGroup | None) -> Iterator[None]:
+def _locked_by_rank_0(folder: Path, group: RankGroup) -> Iterator[None]:
     """Lock the run folder against other programs; rank 0 does it for all ranks."""
-    if group is not None and not group.is_main:
-        group.barrier("rank 0 to lock the run folder")
+    if not group.is_main:
+        group.barrier("rank 0 locks the run folder")
         yield
         return
     with lock_folder(folder):
-        if group is not None:
-            group.barrier("the other ranks to know that the run folder is locked")
+        group.barrier("rank 0 locks the run folder")
         yield
 
 
@@ -215,12 +212,12 @@ def _start_again(
     data: ImageData | None,
     on_resume: OnResume,
     options: SessionOptions,
-    group: RankGroup | None,
+    group: RankGroup,
 ) -> Run:
     """Start a run again that was stopped before its first checkpoint."""
     if data is None:
         origin = run.origin or run.data.origin  # or says that they were in memory
-        with one_rank_at_a_time(group):
+        with group.local_main_first("reading the images"):
             data = load_recipe(replace(recipe, data=origin), quiet=options.quiet)
     check_same_data(data, group)
     check_same_weights(recipe, run.manifest)
@@ -228,7 +225,7 @@ def _start_again(
     prepare_model(model, data, recipe)
     tuned = autotune(model, data, recipe, group)
     recipe = tuned.recipe
-    if not is_worker(group):
+    if group.is_main:
         _clear(run.path)
         write_run_inputs(run.path, model, data, recipe)
         save_autotune(run.path, tuned)

@@ -23,7 +23,7 @@ from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.checkpointer import LAST, Checkpointer, Stateful, checkpoint_state
 from striate.engine.csv_logger import CSVLogger, TimingLogger
-from striate.engine.distributed.group import RankGroup
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.rng import preserve_rng_state
 from striate.engine.signals import StopRequest, catch_stop_signals
 from striate.engine.tensorboard import tensorboard_loggers
@@ -73,7 +73,7 @@ def train_in_folder(
     options: SessionOptions,
     checkpoint: Checkpoint | None = None,
     inexact: Sequence[str] = (),
-    group: RankGroup | None = None,
+    group: RankGroup = ONE_PROCESS,
 ) -> Run:
     """Train in a locked run folder, evaluate the best weights, write the report.
 
@@ -94,7 +94,7 @@ def train_in_folder(
     def job_() -> TrainJob:
         return build_job(folder, model, data, recipe, options, inexact, group)
 
-    if group and not group.is_main:
+    if not group.is_main:
         return _train_worker(job_(), group)
     try:
         job = job_()
@@ -153,10 +153,9 @@ def _run_once(
         if checkpoint:
             checkpointer.restore(checkpoint)
         checkpointer.state.lr_scale = min(checkpointer.state.lr_scale, lr_scale)
-        if job.group:
-            share_state(
-                job.group, job.model, job.optimizer, checkpointer.state, job.ema
-            )
+        share_state(
+            job.group, job.model, job.optimizer, checkpointer.state, ema=job.ema
+        )
         checkpointer.save()
         for norm in norms:
             norm.begin(checkpointer.state.step)
@@ -173,12 +172,9 @@ def _run_once(
             raise _on_nonfinite(error, job, checkpointer, report, display) from error
         checkpointer.save()
         unread = job.unread
-        if job.group:
-            stop.signal = job.group.max_over_ranks(stop.signal, "whether to stop")
-            notes = job.group.all_gather_object(
-                unread, "which images could not be read"
-            )
-            unread = list(dict.fromkeys(text for rank in notes for text in rank))
+        stop.signal = max(job.group.all_gather_object(stop.signal, "stop signals"))
+        notes = job.group.all_gather_object(unread, "which images could not be read")
+        unread = list(dict.fromkeys(text for rank in notes for text in rank))
         for norm in () if stop() else norms:
             norm.record(checkpointer.state.step)
         for text in unread:
@@ -202,12 +198,12 @@ def _fit(
         job.laps.time_batches(job.train),
         job.val,
         job.fit_config,
-        callbacks,
-        stop,
-        state,
-        on_nonfinite,
-        job.eval_model,
-        job.group,
+        callbacks=callbacks,
+        should_stop=stop,
+        state=state,
+        on_nonfinite=on_nonfinite,
+        eval_model=job.eval_model,
+        group=job.group,
     )
 
 
@@ -301,16 +297,13 @@ def _interrupted(
     return error
 
 
-def _finish(
-    run: Run, model: nn.Module, result: TrainResult, group: RankGroup | None
-) -> None:
+def _finish(run: Run, model: nn.Module, result: TrainResult, group: RankGroup) -> None:
     """Evaluate the best weights (the test set once) and write the report."""
     load_weights(model, run.path / names.BEST)
     # Not by `run.manifest`, which would keep what is not complete yet.
     if frozen := read_json(run.path / names.MANIFEST).get("frozen"):
         check_frozen(model, frozen["sha256"])
-    if group:
-        group.barrier("the other ranks to read the best weights")
+    group.barrier("the other ranks read the best weights")
     scores = {}
     for split in run.splits_to_evaluate:
         predictions = run.predict_subset(run.data.subset(split), group)
@@ -329,10 +322,9 @@ def _finish(
         best_epoch=max(epoch.epoch for epoch in history if epoch.best) + 1,
         weights=hash_file(run.path / names.BEST),
     )
-    write_report(run)
-    update_manifest(run.path, status="done")
-    if group:
-        group.barrier("the other ranks to see that the run is done")
+    with group.rank_first(0, "the report"):
+        write_report(run)
+        update_manifest(run.path, status="done")
 
 
 def _train_worker(job: TrainJob, group: RankGroup) -> Run:
@@ -345,12 +337,12 @@ def _train_worker(job: TrainJob, group: RankGroup) -> Run:
     """
     while _run_worker_once(job, group):
         pass
-    group.barrier("rank 0 to write the best weights")
+    group.barrier("the other ranks read the best weights")
     run = Run(job.folder, model=job.model, data=job.data)
     for split in run.splits_to_evaluate:
         run.predict_subset(run.data.subset(split), group)
-    group.barrier("rank 0 to write the report")
-    return run
+    with group.rank_first(0, "the report"):
+        return run
 
 
 def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
@@ -361,7 +353,7 @@ def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
         catch_stop_signals() as stop,
         sync_batch_norm(job.model, job.recipe, group),
     ):
-        state = share_state(group, job.model, job.optimizer, TrainState(), job.ema)
+        state = share_state(group, job.model, job.optimizer, TrainState(), ema=job.ema)
         callbacks = (job.ema,) if job.ema else ()
         try:
             _fit(job, state, callbacks, stop, _worker_on_nonfinite(job.recipe))
@@ -370,7 +362,7 @@ def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
                 return True
             error.reported_elsewhere = True
             raise
-        stop.signal = group.max_over_ranks(stop.signal, "whether to stop")
+        stop.signal = max(group.all_gather_object(stop.signal, "stop signals"))
         group.all_gather_object(job.unread, "which images could not be read")
     if stop():
         error_ = InterruptedRunError("stopped on request", where=job.folder)

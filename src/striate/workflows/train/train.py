@@ -35,9 +35,7 @@ from striate.workflows.train.ranks import (
     check_distributed,
     check_same_data,
     find_earlier_attempt,
-    is_worker,
     join_rank_group,
-    one_rank_at_a_time,
     share_folder,
 )
 from striate.workflows.train.resume import (
@@ -163,14 +161,14 @@ def _train_or_resume(
         out, overwrite = earlier or out, overwrite or earlier is not None
         options = options.for_rank(group)
         if data is None:
-            with one_rank_at_a_time(group):
+            with group.local_main_first("reading the images"):
                 data = load_recipe(recipe, quiet=options.quiet)
         if model is None:
             recipe = resolve_recipe(recipe, data)
             model = build_model(recipe, data)
         new = _new_folder(model, data, recipe, out, overwrite, group, key)
         with new as (folder, recipe):
-            if not is_worker(group):
+            if group.is_main:
                 on_begin(data, folder)
             return train_in_folder(folder, model, data, recipe, options, group=group)
 
@@ -182,7 +180,7 @@ def _new_folder(
     recipe: Recipe,
     out: Path | None,
     overwrite: bool,
-    group: RankGroup | None,
+    group: RankGroup,
     key: str,
 ) -> Iterator[tuple[Path, Recipe]]:
     """Resolve automatic settings, then create the run folder and lock it."""
@@ -190,20 +188,18 @@ def _new_folder(
     prepare_model(model, data, recipe)
     automatic = resolve_auto_settings(recipe, model, data, group)
     check_distributed(automatic.recipe, group)
-    if group and not group.is_main:
+    if not group.is_main:
         tuned = autotune(model, data, automatic.recipe, group)
         yield share_folder(None, group), tuned.recipe
         return
     name = f"{data.name}-{short_name(recipe.model)}"
     with names.new_folder("train", name, out, overwrite) as folder:
-        if group:
-            group.store_set(key, str(folder.resolve()))
+        group.store_set(key, str(folder.resolve()))
         tuned = autotune(model, data, automatic.recipe, group)
         write_run_inputs(folder, model, data, tuned.recipe, automatic.notes)
         automatic.save(folder)
         save_autotune(folder, tuned)
-        if group:
-            share_folder(folder, group)
+        share_folder(folder, group)
         yield folder, tuned.recipe
 
 

@@ -308,7 +308,7 @@ def _train(
         )  # Muon needs the whole model
         unfreezing = [GradualUnfreezing(stages)] if stages else []
         callbacks: tuple[Callback, ...] = (best, *unfreezing, display)
-        history = fit(head, optimizer, epochs, val, config, callbacks)
+        history = fit(head, optimizer, epochs, val, config, callbacks=callbacks)
         for callback in unfreezing:
             callback.end()
     if keep_best:

@@ -18,7 +18,6 @@ from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.engine.callbacks import EpochResult
 from striate.engine.csv_logger import COLUMNS
-from striate.engine.distributed.rank_info import check_single_process
 from striate.engine.weights_io import save_weights
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
@@ -39,6 +38,7 @@ from striate.run.progress import line_printer
 from striate.run.recipe import AUTO, TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.report_page import write_report
 from striate.run.run import Run, score_as_dict
+from striate.run.single_process import check_single_process
 from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
 from striate.workflows.transfer.features import BackboneFeatures, compute_features
