@@ -16,12 +16,12 @@ TABLE_FIX = "train on a table that keeps each group in one split: --csv FILE"
 def duplicate_findings(
     duplicates: Duplicates, records: Sequence[Record], splits: Sequence[str]
 ) -> list[Finding]:
-    """Return what is wrong or odd about copies within a part or between labels.
+    """Return findings about duplicates within a split and between labels.
 
     Args:
         duplicates: Exact and near-duplicates.
-        records: The images' records.
-        splits: The part each is in, empty where none is given.
+        records: Records of the images.
+        splits: Split of each image; '' for an image without a split.
     """
     labels = [record.label for record in records]
     findings = [
@@ -56,7 +56,7 @@ def _conflicting_labels(
 def _exact(
     groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> Finding | None:
-    """Return the finding on exact duplicates with one label, in one split."""
+    """Return a finding about exact duplicates with the same label and split."""
     selected = _within(groups, labels, splits)
     if not selected:
         return None

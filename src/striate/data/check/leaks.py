@@ -1,4 +1,4 @@
-"""Leaks: images in two splits, and their effect on the reported accuracy."""
+"""Data leaks: images that are in two splits, and their effect on test accuracy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIX = "remove them from one of the two splits (from train, if test is a publishe
 
 
 def assigned_splits(records: Sequence[Record]) -> list[str]:
-    """Return the split of each image; `train` for images without one in a split set.
+    """Return the split of each image; images without a split count as `train`.
 
     Example:
         >>> assigned_splits([Record(path="a", label="x"), Record(path="b", label="x")])
@@ -33,13 +33,13 @@ def leak_findings(
     splits: Sequence[str],
     points: np.ndarray,
 ) -> list[Finding]:
-    """Return a finding for every pair of splits that share images.
+    """Return one finding for every pair of splits that share images.
 
     Args:
         duplicates: Exact and near-duplicates.
         records: Records of the images.
         splits: Split of each image.
-        points: (N, d) image descriptors, for the estimate.
+        points: (N, d) image descriptors, for the nearest-neighbor estimate.
     """
     positions: dict[str, list[int]] = defaultdict(list)
     for position, split in enumerate(splits):
@@ -61,7 +61,7 @@ def leak_findings(
 def _leaked_images(
     duplicates: Duplicates, splits: Sequence[str], eval_split: str, train_split: str
 ) -> dict[int, list[int]]:
-    """Return the copies in `train_split` of each leaked image of `eval_split`."""
+    """Return, for each leaked image of `eval_split`, its copies in `train_split`."""
     leaked: dict[int, list[int]] = {}
     for family in duplicates.groups:
         matches = [i for i in family if splits[i] == train_split]
@@ -128,7 +128,8 @@ class LeakImpact:
     """Effect of leaked images on the accuracy of a split.
 
     A network that memorizes the copies classifies all `same_label` images correctly and
-    all `other_label` images wrongly. Without memory it would get some of them right.
+    all `other_label` images wrongly. Without memorizing, it would classify some of
+    these images correctly anyway.
 
     Args:
         images: Number of images in the evaluated split.
@@ -145,7 +146,7 @@ class LeakImpact:
 
     @property
     def bound(self) -> float:
-        """Largest possible gain in accuracy: all `same_label` images over all.
+        """Return the largest possible gain in accuracy, as a fraction.
 
         Example:
             >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
@@ -156,7 +157,7 @@ class LeakImpact:
 
     @property
     def estimate(self) -> float:
-        """Gain of a nearest-neighbor classifier.
+        """Return the gain in accuracy of a nearest-neighbor classifier, a fraction.
 
         Example:
             >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
@@ -178,9 +179,9 @@ def leak_impact(
     Args:
         points: (N, d) image descriptors.
         labels: Class of each image.
-        evaluated: Positions of the evaluated split.
-        train: Positions of the training split.
-        duplicates: Training copies of each leaked position.
+        evaluated: Indices of the images in the evaluated split.
+        train: Indices of the images in the training split.
+        duplicates: Indices of the training copies of each leaked image.
     """
     nearest_labels = _nearest_labels(points, labels, train, duplicates)
     same_label = {
@@ -202,7 +203,7 @@ def _nearest_labels(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> dict[int, str]:
-    """Return the label of each leaked image's nearest other training image."""
+    """Return, by leaked image, the label of the nearest training image not a copy."""
     train_points = points[np.asarray(train)]
     row = {position: k for k, position in enumerate(train)}
     nearest_labels: dict[int, str] = {}

@@ -23,7 +23,7 @@ _LOOK = "look at these images and remove those that do not belong to the data se
 
 
 def outlier_findings(images: Sequence[ImageStats]) -> list[Finding]:
-    """Return findings about images that differ from the rest of the data set.
+    """Return findings about images that differ from most images of the data set.
 
     Example:
         >>> gray = dict(height=9, width=9, colored=False, content="", sharpness=0.5)
@@ -63,7 +63,7 @@ def _which(
 
 
 def _dark(images: Sequence[ImageStats]) -> list[int]:
-    """Return dark images, unless many images of the set are dark."""
+    """Return the indices of dark images; none if many images are dark."""
     positions = _which(images, lambda image: image.lightest < DARK)
     return positions if len(positions) <= RARE * len(images) else []
 
@@ -74,7 +74,7 @@ def _bright(images: Sequence[ImageStats]) -> list[int]:
 
 
 def _blurred(images: Sequence[ImageStats]) -> list[int]:
-    """Return images without fine detail, in a set where others have it."""
+    """Return the indices of blurred images, if other images have fine detail."""
     fine = np.array([image.sharpness for image in images]) - RAMP
     limit = min(SOFT, USUAL * float(np.median(fine)))
     positions = np.flatnonzero(fine < limit).tolist()
@@ -99,7 +99,7 @@ def _beyond(values: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _other_color(images: Sequence[ImageStats]) -> list[int]:
-    """Return gray images among color ones, or the reverse, if they are few."""
+    """Return the indices of a few gray images among color images, or the reverse."""
     colored = _which(images, lambda image: image.colored)
     if 0 < len(colored) <= RARE * len(images):
         return colored

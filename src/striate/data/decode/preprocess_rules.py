@@ -1,7 +1,7 @@
-"""Every rule from an image file to the network's input, in words.
+"""Text descriptions of all preprocessing steps, from image file to network input.
 
-A `Preprocess` defines all of them. Its fields hold what can be set; the other rules are
-the same for every run and have a version (`data.cache.decoded_images.RULES`).
+A `Preprocess` defines all steps. Its fields are the settings. The other rules are the
+same for every run and have a version number (`data.cache.decoded_images.RULES`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RESIZES = {
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessRule:
-    """A step, what it does, and the setting that changes it (empty: fixed)."""
+    """Preprocessing step, its description, and its setting ('' if it is fixed)."""
 
     step: str
     action: str
@@ -29,7 +29,7 @@ class PreprocessRule:
 
 
 def preprocess_rules(preprocess: Preprocess) -> tuple[PreprocessRule, ...]:
-    """Return the preprocessing rules of every image, in order.
+    """Return the descriptions of all preprocessing steps, in order.
 
     Example:
         >>> p = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
