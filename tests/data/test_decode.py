@@ -71,7 +71,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("payload", "detail"),
     [
-        (b"\xff", "not of a supported image format"),
+        (b"\xff", "not in a supported image format"),
         (b"just words", "this is a text file"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "this is an SVG drawing"),
         (b"\n <?xml version='1.0'?><svg/>", "this is an XML or SVG file"),
@@ -81,7 +81,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"PK\x03\x04rest", "this is a ZIP archive"),
         (b"{\\rtf1}", "this is an RTF document"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC/AVIF or a video"),
-        (os.urandom(4096), "not of a supported image format"),
+        (os.urandom(4096), "not in a supported image format"),
     ],
 )
 def test_not_an_image_and_what_it_is(payload, detail):

@@ -128,7 +128,7 @@ def test_whole_jpegs_are_not_truncated():
     ("payload", "description"),
     [
         (b"", "text file"),
-        (b"caf\xe9 is latin", "not of a supported image format"),
+        (b"caf\xe9 is latin", "not in a supported image format"),
         (b"\0\0\0\x20ftypavif", "HEIC/AVIF"),
     ],
 )

@@ -43,7 +43,7 @@ def find_source(data: str | Path) -> Source:
         return read_table(path)
     if "idx" in path.name and has_idx(path.parent):
         return read_idx(path.parent)
-    fix = "give a folder of class folders, a .csv, IDX files, or a name: "
+    fix = "use a folder of class folders, a .csv, IDX files, or a named data set: "
     what = f"'{path.name}' is not a supported data layout"
     raise DataError(what, where=path, fix=fix + ", ".join(NAMED))
 

@@ -371,8 +371,8 @@ def load_labeled(
         raise DataError(f"'{source.name}' has no {split} split", where=source.root)
     unknown = sorted({r.label for r in records} - set(labels.names))
     if unknown:
-        what = f"the network was not trained on classes: {', '.join(unknown[:5])}"
-        fix = f"the classes of the network are: {', '.join(labels.names[:20])}"
+        what = f"the network lacks these classes: {', '.join(unknown[:5])}"
+        fix = f"the network has these classes: {', '.join(labels.names[:20])}"
         raise DataError(what, where=source.root, fix=fix)
     source = apply_split(source, {r.path: split or "test" for r in records})
     store = open_cache(cache, cache_gb)

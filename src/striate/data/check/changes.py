@@ -58,8 +58,8 @@ def change_findings(
 
 
 _FIX = {
-    "changed": "find out why they changed; restore them if it was not intended",
-    "removed": "restore them, or run the check again and save the new output",
+    "changed": "find out why the files changed; restore unintended changes",
+    "removed": "restore the files, or run the check again and save the new output",
     "new": "",
 }
 

@@ -222,7 +222,7 @@ def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:
             what=f"{len(skips):,} {noun} cannot be used: {counts}",
             why="These files should be images, but they cannot be decoded or used. "
             "Training leaves them out.",
-            fix="copy them again from the original source, or remove them",
+            fix="copy the files again from the original source, or remove the files",
             files=tuple(skips),
         )
     ]
@@ -250,8 +250,8 @@ def _file_notes(items: Sequence[ImageItem]) -> list[Finding]:
 
 
 def _general_note(note: str) -> str:
-    is_first_of_several = note.startswith("the first of ")
-    return "the first of several in the file counts" if is_first_of_several else note
+    is_first_of_several = note.startswith("only the first of ")
+    return "only the first image of the file is used" if is_first_of_several else note
 
 
 def _own_note(item: ImageItem, note: str) -> str:
@@ -269,8 +269,8 @@ def _not_searched(count: int) -> list[Finding]:
     noun = "image was" if count == 1 else "images were"
     what = f"{count:,} {noun} not searched for near-duplicates"
     why = (
-        f"They are smaller than {MIN_SIDE} pixels or have no contrast, so different "
-        "images look the same."
+        f"These images are smaller than {MIN_SIDE} pixels or have no contrast, so "
+        "different images look the same."
     )
     return [Finding(kind="unsearched", tone="note", what=what, why=why)]
 

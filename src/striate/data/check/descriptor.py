@@ -105,6 +105,9 @@ def describe_thumbnails(thumbs: np.ndarray) -> Descriptors:
 def half_descriptors(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return separate descriptors of the upper and lower half of each thumbnail.
 
+    A watermark usually changes only one of the two halves.
+
+
     Shapes:
         (N, 32, 32) → twice (N, 32)
     """

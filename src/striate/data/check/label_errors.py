@@ -319,9 +319,9 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
     return Finding(
         kind=LABEL_ERROR,
         tone="warning",
-        why=f"{method}. For these images they are confident in another class. Some of "
+        what=f"{len(suspected):,} suspected {noun} in {count:,} labels; estimated "
         f"total: {estimate:,}",
-        why=f"{method}. For these images they are confident in another class. Some of "
+        why=f"{method}. For these images the networks predict another class. Some of "
         "these labels are wrong; others belong to rare or difficult images. If classes "
         "look similar, the estimate is too high.",
         fix="look at each image, and correct the label if it is wrong",
@@ -354,7 +354,7 @@ def _unchecked(label_errors: LabelErrors) -> Finding | None:
         tone="note",
         what=f"the label{'' if single else 's'} of {len(positions):,} "
         f"image{'' if single else 's'} could not be checked",
-        why="The other folds have no image of the class, because it has too few images "
-        "or all are duplicates or in one group.",
+        why="The other folds have no image of the class: the class has too few images, "
+        "or all its images are duplicates or in one group.",
         groups=tuple(ImageGroup(members=(i,)) for i in positions),
     )

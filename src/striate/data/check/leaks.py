@@ -12,11 +12,13 @@ from striate.data.check.duplicates import Duplicates
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import SPLITS, Record
 
-FIX = "remove them from one of the two splits (from train, if test is a published set)"
+FIX = "remove the images from one of the two splits (from train, if test is published)"
 
 
 def assigned_splits(records: Sequence[Record]) -> list[str]:
     """Return the split of each image; images without a split count as `train`.
+
+    If no image has a split, all values are ''.
 
     Example:
         >>> assigned_splits([Record(path="a", label="x"), Record(path="b", label="x")])
@@ -106,8 +108,8 @@ def _leak(
 def _explanation(eval_split: str, impact: LeakImpact) -> str:
     leaked = impact.same_label + impact.other_label
     sentences = [
-        f"They are {leaked / impact.images:.2%} of {eval_split}. A network that "
-        f"memorizes them classifies {impact.same_label:,} correctly in any case. So "
+        f"These are {leaked / impact.images:.2%} of {eval_split}. A network that "
+        f"memorizes the copies classifies {impact.same_label:,} correctly anyway. So "
         f"the reported accuracy is too high by at most {100 * impact.bound:.2f} "
         f"points, or by {impact.bound:.4f} · (1 − a) if a is the accuracy on the other "
         "images.",
@@ -117,8 +119,8 @@ def _explanation(eval_split: str, impact: LeakImpact) -> str:
     ]
     if impact.other_label:
         sentences.append(
-            f"For {impact.other_label:,} the copy has another label; memorizing these "
-            "lowers the accuracy."
+            f"For {impact.other_label:,} images the copy has another label; memorizing "
+            "these copies lowers the accuracy."
         )
     return " ".join(sentences).replace("%", "\u00a0%")
 
@@ -203,7 +205,7 @@ def _nearest_labels(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> dict[int, str]:
-    """Return, by leaked image, the label of the nearest training image not a copy."""
+    """Return the label of the nearest training image (no copies), by leaked image."""
     train_points = points[np.asarray(train)]
     row = {position: k for k, position in enumerate(train)}
     nearest_labels: dict[int, str] = {}

@@ -19,7 +19,7 @@ RAMP = 0.25  # sharpness of a linear ramp: no detail finer than four pixels
 SOFT = 0.01  # sharpness above RAMP below which there is no detail
 USUAL = 0.15  # share of the median sharpness: a soft data set has no outliers
 
-_LOOK = "look at these images and remove those that do not belong to the data set"
+_LOOK = "look at these images, and remove images that do not belong to the data set"
 
 
 def outlier_findings(images: Sequence[ImageStats]) -> list[Finding]:
@@ -133,12 +133,12 @@ def _finding(
 
 
 _WHY = {
-    "blank": "A network cannot learn anything useful from them.",
+    "blank": "A network cannot learn anything useful from a blank image.",
     "dark": "99\u00a0% of the pixels are in the darkest sixth of the gray levels.",
     "bright": "99\u00a0% of the pixels are in the brightest sixth of the gray levels.",
-    "blurred": "They have no detail finer than four pixels, but other images do.",
-    "size": "Resizing distorts, crops or enlarges them more than the others.",
-    "color": "A network can recognize them by color alone.",
+    "blurred": "These images have no detail finer than four pixels; other images do.",
+    "size": "Resizing distorts, crops or enlarges these images more than other images.",
+    "color": "A network can recognize these images by color alone.",
 }
 
 

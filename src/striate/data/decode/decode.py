@@ -258,7 +258,7 @@ def _decode_opened_jpeg(
     coded = decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
     jpeg = jpeg_layout(payload)
     if lacks_jpeg_scans(payload, jpeg):
-        raise UndecodableError("truncated", "the progressive JPEG lacks scans")
+        raise UndecodableError("truncated", "the progressive JPEG lacks some scans")
     if image.mode == "CMYK":  # Pillow handles Adobe's inverted inks
         image.load()
         coded = _to_array(image, background, MAX_WHITE_LEVEL)
@@ -293,12 +293,12 @@ def _frames(payload: bytes, image: Image.Image) -> int:
 def _file_info(image: Image.Image, frames: int) -> ImageFileInfo:
     orientation = _orientation(image)
     conditions = {
-        f"the first of {frames} images": frames > 1,
+        f"only the first of {frames} images is used": frames > 1,
         "the EXIF data is unreadable": orientation == 0,
-        "turned upright by EXIF": 1 < orientation < 9,
-        "transparency laid on white": _is_transparent(image),
-        "16 bits scaled to 8": image.mode.startswith("I;16"),
-        "CMYK turned into RGB": image.mode == "CMYK",
+        "rotated by EXIF orientation": 1 < orientation < 9,
+        "transparent pixels became white": _is_transparent(image),
+        "16-bit values scaled to 8 bits": image.mode.startswith("I;16"),
+        "CMYK converted to RGB": image.mode == "CMYK",
     }
     notes = tuple(note for note, holds in conditions.items() if holds)
     return ImageFileInfo(format=image.format or "", mode=image.mode, notes=notes)

@@ -36,7 +36,7 @@ def non_image_kind(payload: bytes) -> str:
     try:
         payload[:512].decode("utf-8")
     except UnicodeDecodeError:
-        return "the content is not of a supported image format"
+        return "the file is not in a supported image format"
     return "this is a text file"
 
 

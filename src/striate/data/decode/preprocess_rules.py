@@ -15,7 +15,7 @@ from striate.data.decode.jpeg_decoder import LARGE_JPEG, REDUCED
 _RESIZES = {
     "stretch": "the whole image, stretched to the input's shape",
     "crop": "the aspect ratio is kept; a center crop is used",
-    "pad": "aspect ratio and whole image are kept; the rest is background",
+    "pad": "the aspect ratio is kept; the missing area is filled with background",
 }
 
 
@@ -48,10 +48,10 @@ def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
     jpeg = "every pixel is decoded"
     if p.jpeg == "reduced":
         fractions = " or ".join(
-            f"1/{factor} where that leaves {margin} times the input's sides"
+            f"1/{factor} size if this is at least {margin} times the input size"
             for factor, margin in reversed(REDUCED)
         )
-        jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels on decoded at {fractions}"
+        jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels, decoded at {fractions}"
     return (
         PreprocessRule(
             step="format", action=f"recognized by the content: {', '.join(FORMATS)}"
@@ -60,21 +60,21 @@ def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
         PreprocessRule(step="damage", action="a truncated or damaged file is refused"),
         PreprocessRule(
             step="frames",
-            action="of several images in a file the first is used",
+            action="the first image of an animation or a multi-page file is used",
         ),
         PreprocessRule(step="JPEG", action=jpeg, setting="--jpeg"),
         PreprocessRule(
-            step="EXIF", action="the image is rotated as its EXIF orientation says"
+            step="EXIF", action="the image is rotated by its EXIF orientation"
         ),
         PreprocessRule(
             step="16 bits",
             action=f"gray v becomes v·255/{p.white_level:,}; larger values are "
-            "refused; of colors the high byte is used",
+            "refused; colors keep the high byte",
             setting="--white-level",
         ),
         PreprocessRule(
             step="transparency",
-            action=f"laid on gray level {p.background}",
+            action=f"transparent pixels are blended with gray level {p.background}",
             setting="--background",
         ),
     )

@@ -59,8 +59,8 @@ def are_splits(folders: Iterable[str], where: Path | str) -> bool:
     others = sorted(names - SPLIT_ALIASES.keys())
     if "train" in splits and len(splits) > 1 and others:
         # Otherwise `train` and `test` would be learned as two classes.
-        what = f"other folders beside train, val or test: {', '.join(others)}"
-        raise DataError(what, where=where, fix="move them out of this folder")
+        what = f"some folders are not train, val or test: {', '.join(others)}"
+        raise DataError(what, where=where, fix="move these folders to another place")
     return "train" in splits and not others
 
 

@@ -93,6 +93,6 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
     head = 4 + 4 * dimensions
     sides = struct.unpack(f">{dimensions}I", raw[4:head].ljust(head - 4, b"\xff"))
     if len(raw) - head != math.prod(sides):
-        what = f"the header says {math.prod(sides):,} bytes, not {len(raw) - head:,}"
+        what = f"expected {math.prod(sides):,} bytes of data, got {len(raw) - head:,}"
         raise DataError(what, where=path, fix="copy the file again")
     return np.frombuffer(raw, np.uint8, offset=head).reshape(sides)

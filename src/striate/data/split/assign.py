@@ -156,7 +156,7 @@ def _assign_from_earlier(
     ]
     if reassigned:
         notes.append(
-            f"{len(reassigned):,} test images are now in train; assigned again"
+            f"{len(reassigned):,} earlier test images are now in train; assigned again"
         )
     return tuple(notes)
 

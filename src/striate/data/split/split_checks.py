@@ -151,7 +151,7 @@ def _classes_without_images(counts: Mapping[str, Counter[str]]) -> list[str]:
     for split in ("val", "test"):
         missing = _missing_classes(all_counts, counts[split]) if counts[split] else None
         if missing:
-            text = f"{split} has no images of {missing[0]}, which are not evaluated"
+            text = f"{split} has no images of {missing[0]} (not evaluated)"
             sentences.append(f"{text}: {missing[1]}")
     return sentences
 
