@@ -273,7 +273,7 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 def _first_places(images: int, classes: int) -> list[int]:
-    """Divide `images` images among the classes as evenly as possible."""
+    """Divide `images` items among the classes as evenly as possible."""
     return [(images + classes - 1 - c) // classes for c in range(classes)]
 
 

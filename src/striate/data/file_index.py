@@ -32,7 +32,7 @@ _COLUMNS = "name, stamp, sha256, height, width, channels, reason, detail"
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """Stored SHA-256 and image header of a file, or why it has no image header."""
+    """Stored SHA-256 and image header of a file, or why the header is missing."""
 
     sha256: str
     header: tuple[int, int, int] | None
@@ -50,7 +50,7 @@ class FileIndex:
         self._path = path
 
     def lookup(self, stamps: Mapping[bytes, Stamp]) -> dict[bytes, FileFacts]:
-        """Return the stored facts of files whose size and times have not changed."""
+        """Return stored hash and header of files with unchanged size and times."""
         facts: dict[bytes, FileFacts] = {}
         names = list(stamps)
         with suppress(sqlite3.Error), self._open() as database:
@@ -64,7 +64,7 @@ class FileIndex:
         return facts
 
     def update(self, facts: Iterable[tuple[bytes, Stamp, FileFacts]]) -> None:
-        """Store facts about files; files that changed a moment ago are skipped."""
+        """Store hash and header of files; skip files that changed a moment ago."""
         now = time.time_ns()
         rows = [_row(*fact) for fact in facts if fact[1].newest + MIN_AGE < now]
         if not rows:

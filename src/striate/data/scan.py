@@ -116,7 +116,7 @@ def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
 
 
 def check_unchanged(payload: bytes, sha256: str) -> bytes:
-    """Return the bytes of a file, if their SHA-256 is as given.
+    """Return `payload` if its SHA-256 matches; raise an error otherwise.
 
     Raises:
         UndecodableError: The file has changed.

@@ -1,4 +1,4 @@
-"""Random flips: of any two successive epochs, exactly one shows an image flipped."""
+"""Random flips: each image is flipped in exactly one of two successive epochs."""
 
 from __future__ import annotations
 

@@ -62,7 +62,9 @@ def affine_matrices(
 
 @dataclass(frozen=True)
 class SamplingField:
-    """Source coordinates of a warp: across + row · slope + spline, for each pixel row.
+    """Source coordinates of a warp, stored as an affine part and a spline part.
+
+    The coordinates of pixel row r are across + r · slope + spline.
 
     Args:
         across: (N, 1, 2W), x, y, x, y … of the pixel row through the center.

@@ -1,4 +1,4 @@
-"""Decode and resize a data set: cached on disk, in memory, or when needed.
+"""Decode and resize a data set: into the cache, into memory, or when needed.
 
 A data set that fits into the cache is decoded once, and later runs map the cache files
 into memory. A data set that fits only into memory is decoded in every run. For a larger

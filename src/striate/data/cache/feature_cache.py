@@ -77,7 +77,7 @@ class FeatureRows:
 
 
 class FeatureStore:
-    """Disk store for the features of one network, cut point and preprocessing.
+    """Disk store for the features of one network, layer and preprocessing.
 
     Args:
         root: The folder of packs.

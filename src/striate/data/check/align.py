@@ -86,7 +86,7 @@ def align_and_compare(
 def _sample(
     images: np.ndarray, down: np.ndarray, across: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average a window of each image over grid cells; also return a mask of cells.
+    """Average a window of each image over cells; also return a mask of valid cells.
 
     Windows are (start, end), as a fraction of the image height or width.
     """
@@ -99,7 +99,7 @@ def _sample(
 
 
 def _window(size: int, cells: int, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return averaging matrices (P, cells, size), and a mask of the cells inside."""
+    """Return averaging matrices (P, cells, size), and a mask of valid cells."""
     start, end = span[:, :1] * size, span[:, 1:] * size
     edges = start + (end - start) * (np.arange(cells + 1, dtype=np.float32) / cells)
     pixel = np.arange(size, dtype=np.float32)

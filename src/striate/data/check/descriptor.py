@@ -107,7 +107,6 @@ def half_descriptors(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A watermark usually changes only one of the two halves.
 
-
     Shapes:
         (N, 32, 32) → twice (N, 32)
     """
@@ -142,7 +141,7 @@ def flipped_points(points: np.ndarray, axis: int) -> np.ndarray:
 
 
 def tangent_projection(slopes: np.ndarray) -> np.ndarray:
-    """Return matrices M; ‖e‖² − ‖M e‖² is the squared tangent distance.
+    """Return matrices M for the squared tangent distance ‖e‖² − ‖M e‖².
 
     Here e is the difference of two descriptors. Large shifts are penalized: M = L⁻¹ J,
     with L Lᵀ = J Jᵀ + (NOISE/SHARE)².

@@ -16,7 +16,7 @@ TABLE_FIX = "train on a table that keeps each group in one split: --csv FILE"
 def duplicate_findings(
     duplicates: Duplicates, records: Sequence[Record], splits: Sequence[str]
 ) -> list[Finding]:
-    """Return findings about duplicates within a split and between labels.
+    """Return findings about duplicates within a split and conflicting labels.
 
     Args:
         duplicates: Exact and near-duplicates.

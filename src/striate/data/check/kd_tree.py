@@ -133,7 +133,7 @@ def _blocks(
 def _box_distance(
     low: np.ndarray, high: np.ndarray, their_low: np.ndarray, their_high: np.ndarray
 ) -> np.ndarray:
-    """Return the distance from one bounding box to others."""
+    """Return the distances from one bounding box to several others."""
     gap = np.maximum(np.maximum(their_low - high, low - their_high), 0)
     return np.asarray(np.sqrt((gap**2).sum(1)))
 
@@ -187,7 +187,7 @@ class _NearestPairs:
             self.pending = len(self.batches[0])
 
     def result(self) -> PointPairs:
-        """Return the pairs that are among the nearest pairs of one of their points."""
+        """Return pairs in which one point is a nearest neighbor of the other."""
         if not self.batches:
             none = np.empty(0, np.int64)
             return PointPairs(none, none, np.empty(0, np.float32))

@@ -148,7 +148,7 @@ class LeakImpact:
 
     @property
     def bound(self) -> float:
-        """Return the largest possible gain in accuracy, as a fraction.
+        """Return the largest possible accuracy gain from the leak, as a fraction.
 
         Example:
             >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
@@ -159,7 +159,7 @@ class LeakImpact:
 
     @property
     def estimate(self) -> float:
-        """Return the gain in accuracy of a nearest-neighbor classifier, a fraction.
+        """Return the accuracy gain of a nearest-neighbor classifier, as a fraction.
 
         Example:
             >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
@@ -205,7 +205,7 @@ def _nearest_labels(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> dict[int, str]:
-    """Return the label of the nearest training image (no copies), by leaked image."""
+    """Return the nearest training label (without copies) for each leaked image."""
     train_points = points[np.asarray(train)]
     row = {position: k for k, position in enumerate(train)}
     nearest_labels: dict[int, str] = {}

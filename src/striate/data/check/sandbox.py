@@ -231,7 +231,7 @@ class _WorkerPool:
             yield self.finished.pop(next_index)
 
     def start_worker(self) -> None:
-        """Start a worker and wait until it is ready."""
+        """Start a worker, and wait until the worker is ready."""
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             self.program,

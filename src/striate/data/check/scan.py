@@ -39,7 +39,7 @@ class ImageItem:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanResult:
-    """Result of a scan.
+    """Result of the scan of a data source.
 
     Args:
         source: The scanned source.

@@ -39,7 +39,7 @@ def jpeg_reduction(sides: tuple[int, int], scaled: Scaled) -> int:
 
 
 def decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:
-    """Decode a JPEG at the given size, or at the next larger fraction of its size.
+    """Decode a JPEG at the smallest reduced size that covers height and width.
 
     Raises:
         UndecodableError: The file is damaged or truncated.

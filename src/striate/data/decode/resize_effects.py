@@ -1,4 +1,4 @@
-"""Effects of a resize mode: visible share, distortion, border and enlargement."""
+"""Effects of a resize mode: visible fraction, distortion, border and enlargement."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def open_shard_stream(
     background: int,
     white_level: int,
 ) -> ShardStream:
-    """Scan shards, or read their indexes, and split them by image hash.
+    """Scan shards (or read their indexes), and split the images by image hash.
 
     Args:
         names: Shards in order.

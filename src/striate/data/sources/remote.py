@@ -93,7 +93,7 @@ class RemoteFiles:
 
 
 def open_filesystem(address: str) -> tuple[Any, str]:
-    """Return fsspec's file system for an address, and the path in it.
+    """Return the fsspec file system of an address, and the path inside it.
 
     Raises:
         DataError: The scheme is unknown or refused, or a package is missing.
@@ -203,5 +203,5 @@ def _error_text(error: Exception) -> str:
 
 
 def short_key(text: str) -> str:
-    """Return a short hash of an address, valid as a file name everywhere."""
+    """Return a short hash of an address, usable as a file name."""
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()

@@ -1,4 +1,4 @@
-"""Assign every image to train, val or test: given, earlier or new splits."""
+"""Assign every image to train, val or test, by a given, earlier or new split."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SHARE_FLAGS = "--val-fraction, --test-fraction"
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Settings of the split of images without a given split.
+    """Settings for splitting the images that have no given split.
 
     Args:
         val: Fraction of all images for validation.
@@ -92,7 +92,7 @@ def hash_number(seed: int, purpose: str, content: str, group: str | None = None)
 def split_of_number(
     number: int, split_config: SplitConfig, splits: Collection[str]
 ) -> str:
-    """Return the split of a number from `hash_number` with purpose `split`.
+    """Return the split of an image from its number (see `hash_number`).
 
     Low numbers are the test split, high numbers the validation split. So another
     validation fraction does not change the test split, and a smaller fraction is a

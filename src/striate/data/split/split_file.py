@@ -60,7 +60,7 @@ class EarlierSplit:
     contents: Mapping[str, str] = field(repr=False)
 
     def split_of(self, record: Record, content: str) -> str | None:
-        """Return the earlier split of an image, its group or an equal image.
+        """Return the earlier split of an image, found by file, content or group.
 
         A file with changed content is a new image, even with the same name.
         """
@@ -77,7 +77,7 @@ class EarlierSplit:
         return {split for _, split in self.files.values()}
 
     def count_missing(self, records: Sequence[Record], contents: Sequence[str]) -> int:
-        """Return the number of earlier images that no longer exist under any name."""
+        """Return the number of earlier images that no longer exist, even renamed."""
         paths, hashes = {record.path for record in records}, set(contents)
         return sum(
             path not in paths and content not in hashes
