@@ -84,7 +84,7 @@ def test_gif_frames_are_counted(count):
     payload = frames(count)
     assert gif_frames(payload) == count
     _, nature = decode_with_info(payload)
-    several = (f"the first of {count} images",) if count > 1 else ()
+    several = (f"only the first of {count} images is used",) if count > 1 else ()
     assert nature.notes == several
 
 

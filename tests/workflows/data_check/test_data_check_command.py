@@ -204,7 +204,7 @@ def test_every_planted_exact_leak_is_found(findings_of, photos):
     assert findings["leak"]["what"] == "10 images of test are also in train: 10 exact"
     assert findings["leak"]["tone"] == "bad"
     # 10 of 30 test images: at most 33.33 points.
-    assert "They are 33.33\u00a0% of test" in findings["leak"]["why"]
+    assert "These are 33.33\u00a0% of test" in findings["leak"]["why"]
     assert "too high by at most 33.33 points" in findings["leak"]["why"]
     assert "0.3333 · (1 − a)" in findings["leak"]["why"]
 

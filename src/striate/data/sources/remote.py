@@ -134,7 +134,7 @@ def read_remote(address: str) -> Source:
         split = SPLIT_ALIASES[folders[0].lower()] if has_splits else None
         records.append(Record(path=path, label=folders[has_splits], split=split))
     if not records:
-        raise DataError("no class folder has files", where=root, fix=FOLDER_LAYOUT)
+        raise DataError("no class folders with files", where=root, fix=FOLDER_LAYOUT)
     return Source(
         name=root.rpartition("/")[2] or "data",
         records=tuple(records),
