@@ -84,7 +84,7 @@ def test_gif_frames_are_counted(count):
     payload = frames(count)
     assert gif_frames(payload) == count
     _, nature = decode_with_info(payload)
-    several = (f"the first of {count} images",) if count > 1 else ()
+    several = (f"only the first of {count} images is used",) if count > 1 else ()
     assert nature.notes == several
 
 
@@ -128,7 +128,7 @@ def test_whole_jpegs_are_not_truncated():
     ("payload", "description"),
     [
         (b"", "text file"),
-        (b"caf\xe9 is latin", "not of a supported image format"),
+        (b"caf\xe9 is latin", "not in a supported image format"),
         (b"\0\0\0\x20ftypavif", "HEIC/AVIF"),
     ],
 )

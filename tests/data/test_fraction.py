@@ -87,7 +87,7 @@ def test_the_training_split_alone_is_cut():
         small.split_config,
     )
     assert small.preprocess != whole.preprocess
-    with pytest.raises(SettingError, match=r"have 0.1 of the training split"):
+    with pytest.raises(SettingError, match=r"only 0.1 of the training set is loaded"):
         small.with_fraction(0.2)
 
 

@@ -293,7 +293,7 @@ def test_a_deleted_folder_stops_the_run(photos, count):
     next(decoded)
     shutil.rmtree(photos)
     rest = chain(decoded, epochs(1))  # workers may have read the first epoch ahead
-    with pytest.raises(DataError, match="of 24 images cannot be read any more") as e:
+    with pytest.raises(DataError, match="of 24 images can no longer be read") as e:
         list(rest)
     assert "missing (no such file)" in e.value.what
     assert e.value.where.endswith(".jpg")

@@ -216,6 +216,6 @@ def test_splits_beside_classes_are_refused(memory):
     for name in ("train/a/0.png", "test/a/0.png", "extra/a/0.png"):
         memory.pipe(f"/set/{name}", encoded(pil_image(stripes(0, 5))))
     with pytest.raises(
-        DataError, match="other folders beside train, val or test: extra"
+        DataError, match="some folders are not train, val or test: extra"
     ):
         read_remote("memory://set")

@@ -60,9 +60,9 @@ def damage(folder, name, change):
 @pytest.mark.parametrize(
     ("zipped", "change", "message"),
     [
-        (False, lambda b: b[:-7], "the header says 1,200 bytes, not 1,193"),
-        (False, lambda b: b + b"x", "the header says 1,200 bytes, not 1,201"),
-        (False, lambda b: b[:10], "the header says"),
+        (False, lambda b: b[:-7], "expected 1,200 bytes of data, got 1,193"),
+        (False, lambda b: b + b"x", "expected 1,200 bytes of data, got 1,201"),
+        (False, lambda b: b[:10], "bytes of data, got"),
         (False, lambda b: b[:3], "not an IDX file of unsigned bytes in 3 dimensions"),
         (False, lambda b: b"", "not an IDX file"),
         (False, lambda b: b"\0\0\x0d" + b[3:], "not an IDX file"),
@@ -90,7 +90,7 @@ def test_idx_files_that_do_not_match(tmp_path):
     write(folder, "t10k", PIXELS[:, :4], NUMBERS)
     with pytest.raises(DataError, match=r"'test' images are \(4, 5\)|'t10k' images"):
         read_idx(folder)
-    with pytest.raises(DataError, match="label 2, but only 2 classes"):
+    with pytest.raises(DataError, match="found label 2, but there are only 2 classes"):
         read_idx(write(tmp_path / "d"), names=("a", "b"))
     with pytest.raises(DataError, match="the IDX files contain no images"):
         read_idx(write(tmp_path / "e", pixels=PIXELS[:0], numbers=NUMBERS[:0]))
@@ -192,7 +192,7 @@ def test_load_labeled():
     assert skipped == ()
     with pytest.raises(DataError, match="'toy' has no val split"):
         load_labeled(source, data.preprocess, shuffled, "val")
-    with pytest.raises(DataError, match="the network does not know these classes: 2"):
+    with pytest.raises(DataError, match="the network lacks these classes: 2"):
         load_labeled(source, data.preprocess, ClassNames(("0", "1")))
 
 

@@ -61,8 +61,8 @@ def test_warnings_on_missing_small_and_imbalanced_classes():
     found = rows(a_train=200, a_val=20, a_test=30, b_train=30, b_val=3, c_train=9)
     told = split_warnings([*found, *rows(b_test=2)])
     assert told == (
-        "val has no images of 1 of 3 classes and cannot evaluate them: c (9)",
-        "test has no images of 1 of 3 classes and cannot evaluate them: c (9)",
+        "val has no images of 1 of 3 classes (not evaluated): c (9)",
+        "test has no images of 1 of 3 classes (not evaluated): c (9)",
         "1 classes have fewer than 10 training images: c (9)",
         "imbalanced classes (22:1): a has 200 training images, c 9; use the balanced "
         "accuracy, or train with --class-weights auto",
@@ -76,8 +76,7 @@ def test_many_classes_are_named_by_the_first():
     found = rows(**{f"{name}_train": 10 for name in "abcdefgh"}, a_val=1)
     (told,) = split_warnings(found)
     assert told.endswith(
-        "7 of 8 classes and cannot evaluate them: b (10), c (10), "
-        "d (10), e (10), f (10) …"
+        "7 of 8 classes (not evaluated): b (10), c (10), d (10), e (10), f (10) …"
     )
 
 

@@ -135,7 +135,7 @@ def test_given_splits_are_kept(tmp_path):
         tmp_path / "sets/test/across/00.png", tmp_path / "sets/train/across/t.png"
     )
     moved = load_data(tmp_path / "sets", split="split.csv")
-    assert moved.notes[1] == "1 test images are now in train; assigned again"
+    assert moved.notes[1] == "1 earlier test images are now in train; assigned again"
     assert splits(moved)["train/across/t.png"] in ("train", "val")
 
 

@@ -1,1 +1,1 @@
-"""Data sets of images: sources, decoding, splits, caching, augmentation, checks."""
+"""Image data sets: sources, decoding, splits, caching, augmentation and checks."""

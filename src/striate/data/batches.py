@@ -1,4 +1,4 @@
-"""Batches of a subset; their order is a function of the seed and the epoch."""
+"""Data loader: batches of a subset, in an order that depends on seed and epoch."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SHUFFLE_BUFFER = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Data loader: gathers whole batches at once, without worker processes.
+    """Data loader that gathers whole batches at once, without worker processes.
 
-    A call with an epoch yields the batches of that epoch. The order is f(seed, epoch),
-    or that of the subset where `shuffle` is off. With `balanced` every class is shown
-    equally often. A last batch of one image is merged into the one before it, because
-    batch norm has no variance over one image.
+    A call with an epoch yields the batches of that epoch. The order depends only on
+    seed and epoch, or is the subset's order if `shuffle` is False. With `balanced`,
+    every class is shown equally often. A last batch of one image is merged into the
+    batch before, because batch norm has no variance over one image.
 
-    With several processes, each gets its share of every batch. The images of a batch do
-    not depend on the number of processes.
+    With several processes, each process gets a part of every batch. The images of a
+    batch do not depend on the number of processes.
 
     Args:
         subset: Images and labels.
@@ -43,10 +43,10 @@ class Batches:
         shuffle: Draw a new order in each epoch.
         balanced: Draw every class equally often.
         augment: Data augmentation, or the name of a preset.
-        classes: Number of classes; needed where `augment` mixes images.
+        classes: Number of classes; needed for mixup and CutMix.
         seed: Seed of the order and the augmentation.
         device: Device of the tensors.
-        rank: Number of this process.
+        rank: Index of this process.
         world_size: Number of processes.
 
     Example:
@@ -73,9 +73,9 @@ class Batches:
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
 
-        Where `augment` mixes images, targets are (N, classes) float32. The first
-        `start` batches are skipped: their images are neither decoded nor augmented.
-        The share of a process is empty where a batch has too few images.
+        With mixup or CutMix, targets are (N, classes) float32. The first `start`
+        batches are skipped: their images are neither decoded nor augmented. A process
+        gets an empty batch if there are too few images for all processes.
         """
         if self.world_size == 1:
             yield from self._batches_at(epoch, self.indices(epoch, start))
@@ -117,7 +117,7 @@ class Batches:
     def _prefetched_pixels(
         self, views: AugmentPipeline, epoch: int, indices: Iterable[Tensor]
     ) -> Iterator[Batch]:
-        """Yield images to augment and their numbers; crops are cut ahead of time."""
+        """Yield the images to augment and their indices; crops are prefetched."""
         if not views.crops_larger:
             return (
                 (b.pixels, b.index) for b in batch_pixels(views.source_pixels, indices)
@@ -144,13 +144,13 @@ class Batches:
         )
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
-        """Return the image numbers of each batch of an epoch, from batch `start` on."""
+        """Return the image indices of each batch in an epoch, from batch `start`."""
         if self.subset.blocks:
             return islice(cut_batches(self._runs(epoch), self.batch_size), start, None)
         return self._order(epoch)[start:]
 
     def _runs(self, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the numbers of images in blocks, one shuffle buffer at a time."""
+        """Yield the image indices of an epoch, one shuffle buffer at a time."""
         if self.shuffle:
             return shuffled_blocks(self.subset.blocks, self.seed, epoch)
         return (np.arange(*block) for block in self.subset.blocks)
@@ -180,7 +180,7 @@ class Batches:
 
 
 def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
-    """Cut runs of image numbers into batches; a last batch of one joins the one before.
+    """Split image indices into batches; a last single image joins the batch before.
 
     Example:
         >>> runs = iter([np.array([3, 1, 2]), np.array([5, 4])])
@@ -204,12 +204,12 @@ def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
 def shuffled_blocks(
     blocks: Sequence[tuple[int, int]], seed: int, epoch: int
 ) -> Iterator[np.ndarray]:
-    """Yield all numbers: blocks in random order, then shuffled in a buffer.
+    """Shuffle blocks of image indices, and then the indices within a buffer.
 
     Args:
-        blocks: (first, end) of numbers that lie together.
+        blocks: (start, end) indices of each block of neighboring images.
         seed: Seed of the run.
-        epoch: Counted from 0.
+        epoch: Epoch, counted from 0.
 
     Example:
         >>> (run,) = shuffled_blocks([(0, 3), (3, 5)], seed=0, epoch=0)
@@ -239,17 +239,17 @@ def _shuffled(
 
 
 def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Return the image numbers of a balanced epoch, as many as there are images.
+    """Return the image indices of an epoch that shows each class equally often.
 
     The images of each class form an endless sequence of shuffles. Each epoch takes the
-    next part of it, 1/C of the epoch long. Over the epochs, the images of a class are
-    shown equally often, up to one. A large class is spread over several epochs; a small
-    one repeats within an epoch.
+    next part of each sequence, 1/C of the epoch long (C classes). Over the epochs, all
+    images of a class are shown equally often, with a difference of at most one. A large
+    class is spread over several epochs; a small class repeats within an epoch.
 
     Args:
-        labels: (N,) class numbers.
+        labels: (N,) class indices.
         seed: Seed of the run.
-        epoch: Counted from 0.
+        epoch: Epoch, counted from 0.
 
     Example:
         >>> order = balanced_order(np.array([0, 0, 0, 0, 0, 1]), 0, 0)
@@ -273,14 +273,14 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 def _first_places(images: int, classes: int) -> list[int]:
-    """Return how many of the first images belong to each class; they differ by one."""
+    """Divide `images` items among the classes as evenly as possible."""
     return [(images + classes - 1 - c) // classes for c in range(classes)]
 
 
 def _class_order(
     members: np.ndarray, begin: int, end: int, seed: int, label: int
 ) -> np.ndarray:
-    """Return places `begin` to `end` of the endless sequence of a class."""
+    """Return items `begin` to `end` of the endless shuffled sequence of a class."""
     size = len(members)
     rounds = range(begin // size, -(-end // size))
     shuffles = [
@@ -291,10 +291,11 @@ def _class_order(
 
 
 def rank_slice(count: int, rank: int, world_size: int) -> slice:
-    """Return the slice of a batch that a rank gets; shares are as even as possible.
+    """Return the slice of a batch for one rank; slices are as equal as possible.
 
-    No rank gets a single image, over which batch norm has no variance, unless the batch
-    has only one. With fewer than two images per rank, the last ranks get none.
+    No rank gets a single image, because batch norm has no variance over one image,
+    unless the batch has only one. With fewer than two images per rank, the last ranks
+    get none.
 
     Example:
         >>> [rank_slice(64, rank, 3) for rank in range(3)]

@@ -13,10 +13,10 @@ _MAX_DECODED_VALUES = 1 << 25  # of images that must be decoded for it
 
 
 def channel_mean_std(pixels: PixelRows) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of v/255 for each channel.
+    """Return the mean and standard deviation of each channel, pixels scaled to 0–1.
 
-    The result is exact up to 268 million values, or 34 million where images are not in
-    memory. Larger sets are sampled at evenly spaced images.
+    The result is exact up to 268 million values, or 34 million if images are not in
+    memory. Larger sets are estimated from evenly spaced images.
 
     Args:
         pixels: (N, H, W, C), uint8: the training split only.

@@ -1,4 +1,4 @@
-"""Choose the preprocessing from the settings and the images' headers."""
+"""Choose the preprocessing from the user's settings and the image headers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def choose_preprocess(
     normalize: Normalize,
     **rules: Any,
 ) -> Preprocess:
-    """Return the preprocessing; its mean is empty where it must still be measured.
+    """Return the preprocessing settings; `mean` is empty until it is measured.
 
     Args:
-        scan: The images' headers.
-        image_size: A side, (height, width), or None for the size of the images.
-        in_chans: 1 or 3; None takes 1 where every image is gray.
-        normalize: A name, then mean and standard deviation where given.
+        scan: Headers of the images.
+        image_size: One number, (height, width), or None for the size of the images.
+        in_chans: 1 or 3; None uses 1 if every image is gray.
+        normalize: Name of a normalization; mean and standard deviation, if given.
         rules: Further fields of `Preprocess`.
     """
     headers = [header for header in scan.headers if isinstance(header, ImageHeader)]
@@ -56,7 +56,7 @@ def choose_preprocess_for(
     normalize: Normalize,
     **rules: Any,
 ) -> Preprocess:
-    """Return the preprocessing for images of a common shape, None where they differ."""
+    """Return the preprocessing settings; `shape` is None if image sizes differ."""
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
     if shape is not None and max(shape) > LARGEST_NATIVE_SIDE:
@@ -69,11 +69,11 @@ def choose_preprocess_for(
 
 
 def common_shape(headers: Sequence[ImageHeader]) -> tuple[int, int] | None:
-    """Return the (height, width) of all images, or None where they differ."""
+    """Return the common (height, width) of all images, or None if sizes differ."""
     sizes = {(h.height, h.width) for h in headers}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def common_channels(headers: Sequence[ImageHeader]) -> int:
-    """Return 1 where every image is gray, else the largest channel count."""
+    """Return 1 if every image is gray, else the largest channel count."""
     return max(Counter(h.channels for h in headers))

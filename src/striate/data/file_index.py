@@ -1,7 +1,7 @@
-"""Index of files that were read before: hash and image header, by size and times.
+"""Index of files read in earlier runs, so that unchanged files are not read again.
 
-It is one SQLite file in the cache folder; two runs may use it at once. A file with the
-same size, times and inode counts as unchanged and is not read again.
+The index is one SQLite file in the cache folder; two runs may use it at once. A file
+with the same size, times and inode counts as unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COLUMNS = "name, stamp, sha256, height, width, channels, reason, detail"
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """SHA-256 of a file; height, width and channels, or why it has no header."""
+    """Stored SHA-256 and image header of a file, or why the header is missing."""
 
     sha256: str
     header: tuple[int, int, int] | None
@@ -40,7 +40,7 @@ class FileFacts:
 
 
 class FileIndex:
-    """The index of one cache folder; where SQLite fails, it behaves as if empty.
+    """SQLite index of a cache folder; if SQLite fails, the index acts as empty.
 
     Args:
         path: The SQLite file; created at the first update.
@@ -50,7 +50,7 @@ class FileIndex:
         self._path = path
 
     def lookup(self, stamps: Mapping[bytes, Stamp]) -> dict[bytes, FileFacts]:
-        """Return the facts of the files whose stamp has not changed."""
+        """Return stored hash and header of files with unchanged size and times."""
         facts: dict[bytes, FileFacts] = {}
         names = list(stamps)
         with suppress(sqlite3.Error), self._open() as database:
@@ -64,7 +64,7 @@ class FileIndex:
         return facts
 
     def update(self, facts: Iterable[tuple[bytes, Stamp, FileFacts]]) -> None:
-        """Store facts; files that changed a moment ago are left out."""
+        """Store hash and header of files; skip files that changed a moment ago."""
         now = time.time_ns()
         rows = [_row(*fact) for fact in facts if fact[1].newest + MIN_AGE < now]
         if not rows:

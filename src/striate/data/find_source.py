@@ -1,4 +1,4 @@
-"""Find out what DATA is: a name, a folder, a CSV, IDX files, shards or an address."""
+"""Open DATA: a data set name, folder, CSV, IDX files, tar shards or address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from striate.data.sources.table import read_table
 
 
 def find_source(data: str | Path) -> Source:
-    """Return the source for a name or a path; a name takes precedence over a folder.
+    """Open a data set by name or path; a name takes precedence over a folder.
 
     Raises:
         DataError: The path does not exist, or its layout is not supported.
@@ -43,7 +43,7 @@ def find_source(data: str | Path) -> Source:
         return read_table(path)
     if "idx" in path.name and has_idx(path.parent):
         return read_idx(path.parent)
-    fix = "give a folder of class folders, a .csv, IDX files, or a name: "
+    fix = "use a folder of class folders, a .csv, IDX files, or a named data set: "
     what = f"'{path.name}' is not a supported data layout"
     raise DataError(what, where=path, fix=fix + ", ".join(NAMED))
 

@@ -1,4 +1,4 @@
-"""Use a split that was written earlier: the same images in the same splits."""
+"""Apply an earlier split: assign the same images to the same splits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from striate.data.sources.source import Skipped, Source
 
 
 def apply_split(source: Source, split_by_path: Mapping[str, str]) -> Source:
-    """Return the source with these splits; images not in them are ignored.
+    """Return a source with the given splits; images without a split are ignored.
 
     Args:
-        source: The images as they were found.
+        source: Source of all images.
         split_by_path: `train`, `val` or `test` for each path.
     """
     rows = [
@@ -34,7 +34,7 @@ def apply_split(source: Source, split_by_path: Mapping[str, str]) -> Source:
 
 
 def missing_files(source: Source, split_by_path: Mapping[str, str]) -> list[Skipped]:
-    """Return the files that are named in an earlier split and do not exist now."""
+    """Return the files of an earlier split that no longer exist."""
     paths = {record.path for record in source.records}
     detail = "the file existed when the split was made"
     return [

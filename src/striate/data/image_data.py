@@ -1,4 +1,4 @@
-"""A loaded data set: subsets, class names, preprocessing, and every file's fate."""
+"""Loaded data set: subsets, class names, preprocessing, and status of every file."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from striate.data.subset import Subset
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """A loaded data set, with all that is needed to preprocess new images equally.
+    """Loaded data set, with the preprocessing settings for new images.
 
-    Each of the `num_files` files is used, spare (a training image beyond the fraction),
-    quarantined (it should be usable and is not) or ignored (by rule not an image of the
-    set). The four counts always add up.
+    Each of the `num_files` files is used, spare (a training image outside the
+    fraction), quarantined (an image file that cannot be used) or ignored (not an image
+    of the set). The four counts always add up.
 
     Args:
         name: Short name of the set.
-        origin: Where it can be read again: a name or an absolute path; empty for images
-            from memory.
+        origin: Name or absolute path to load the set again; empty for images from
+            memory.
         labels: Class names in output order.
-        preprocess: How images become input.
+        preprocess: Preprocessing of the images.
         subsets: Images by split: `train`, `val`, `test`.
-        rows: One line of `split.csv` for each image.
-        quarantined: Files that should be usable and are not.
-        ignored: Files that by rule are no images of the set.
-        warnings: Sentences that the user should read.
-        notes: Sentences about how the split was made.
-        split_config: How the images were split.
-        earlier_split: The split that was taken over, empty where there is none.
+        rows: Rows of `split.csv`, one for each image.
+        quarantined: Files that should be images but cannot be used.
+        ignored: Files that do not belong to the data set.
+        warnings: Warnings for the user, as sentences.
+        notes: Notes about the split, as sentences.
+        split_config: Settings of the split.
+        earlier_split: Path of the earlier split that was reused; empty if none was.
         measured: Whether mean and standard deviation come from the training split.
     """
 
@@ -77,17 +77,17 @@ class ImageData:
 
     @property
     def num_spare(self) -> int:
-        """Return the number of training images beyond the fraction."""
+        """Return the number of training images outside the fraction."""
         return sum(row.split == SPARE for row in self.rows)
 
     def with_fraction(self, fraction: float) -> ImageData:
-        """Return the data as it would have been loaded with a smaller fraction.
+        """Return the data set as loaded with a smaller fraction of the training images.
 
         Raises:
-            SettingError: The fraction is not above 0, or above the loaded one.
+            SettingError: The fraction is not above 0, or exceeds the loaded fraction.
         """
         if not 0 < fraction <= self.split_config.fraction:
-            have = f"have {self.split_config.fraction:g} of the training split"
+            have = f"only {self.split_config.fraction:g} of the training set is loaded"
             raise SettingError(f"fraction {fraction:g} is not possible: {have}")
         split_config = replace(self.split_config, fraction=fraction)
         rows = mark_spare(self.rows, split_config)
@@ -110,7 +110,7 @@ class ImageData:
         """Return the images of a split.
 
         Raises:
-            DataError: The data has no such split; lists those it has.
+            DataError: The data set has no such split.
         """
         if name not in self.subsets:
             have = ", ".join(self.subsets)

@@ -1,4 +1,4 @@
-"""Load images: find, scan, decode and split them; every file is accounted for."""
+"""Load a data set: find, scan, decode and split the images."""
 
 from __future__ import annotations
 
@@ -70,46 +70,46 @@ def load_data(
     given_hashes: Mapping[str, str] | None = None,
     tick: Tick | None = None,
 ) -> ImageData:
-    """Load images, check them, and split them into train, val and test.
+    """Load images, check the files, and split the images into train, val and test.
 
     Args:
         data: A named data set, a folder, a CSV, IDX files, tar shards, or a `Source`.
-        image_size: Input side or (height, width) in pixels. By default the size of the
-            images where they all share one, else 64.
-        in_chans: 1 (gray) or 3 (RGB); by default 1 where every image is gray.
+        image_size: Input height and width in pixels: one number or (height, width).
+            Default: the size of the images if all have the same size, else 64.
+        in_chans: 1 (gray) or 3 (RGB); default: 1 if every image is gray.
         resize: `stretch`, `crop` or `pad`, see `Preprocess`.
-        background: Gray level (0 to 255) under transparency and padding.
+        background: Gray level (0 to 255) of padding and behind transparent pixels.
         white_level: The 16-bit gray value that becomes 255.
         jpeg: `reduced` or `full`, see `Preprocess`.
         normalize: `data` measures mean and standard deviation on the training split,
-            `imagenet` takes those of pretrained weights, `none` gives v/255.
-        mean: Use this mean instead, one per channel or one for all; with `std`.
+            `imagenet` uses the ImageNet values, `none` only divides by 255.
+        mean: Use this mean instead, one per channel or one for all; needs `std`.
         std: Use this standard deviation instead.
-        val_fraction: Share of the images without a given split that is for validation.
-        test_fraction: Share for testing, where no test split is given.
-        fraction: Train on this share of the training split, the same in every class.
+        val_fraction: Fraction of the images without a given split, for validation.
+        test_fraction: Fraction of the images for testing, if no test split is given.
+        fraction: Train on this fraction of the training split, equal in every class.
         folds: Number of folds for cross-validation.
         fold: The fold to evaluate, counted from 0. It becomes the test split, or the
             validation split where a test split is given.
-        split: A run folder, or a CSV of paths and splits. Its images keep their split;
-            only new images are assigned one.
-        exact: Give each class its exact share of images. Then adding images can move
-            old ones to another split.
+        split: A run folder, or a CSV of paths and splits. Images in it keep their
+            split; only new images are assigned a split.
+        exact: Split each class by exact counts. Adding images can then move old images
+            to another split.
         seed: Random seed of the split.
-        margin: Also keep training images at this multiple of the input size, to cut
-            crops from.
-        workers: Decoding processes, for sets that fit neither the cache nor memory.
+        margin: Also store training images at this multiple of the input size, for
+            random crops.
+        workers: Number of decoding processes, for sets too large for cache and memory.
         cache: `auto`, `off`, or a folder for decoded images.
         cache_gb: Maximum size of the cache, in 10⁹ bytes.
-        preprocess: Use this preprocessing in place of the settings above.
-        given_split: Split by path, from an earlier `split.csv`.
-        given_hashes: SHA-256 by path, from the same file; changed files are
-            quarantined.
-        tick: Called with (done, all) while decoding.
+        preprocess: Use this preprocessing instead of the settings above.
+        given_split: Dictionary from path to split, from an earlier `split.csv`.
+        given_hashes: Dictionary from path to SHA-256, from the same file; changed files
+            are quarantined.
+        tick: Progress callback, called with (done, total) while decoding.
 
     Raises:
-        DataError: The data cannot be trained on; says why and what to do.
-        SettingError: The shares or folds are impossible.
+        DataError: The data cannot be used for training.
+        SettingError: The fractions or folds are not possible.
 
     Example:
         >>> digits = load_data("digits", exact=True)
@@ -130,7 +130,7 @@ def load_data(
 def _load_shards(
     data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
 ) -> ImageData:
-    """Load tar shards like any other set where they fit, else stream them."""
+    """Load tar shards if they fit into the cache or memory, else stream them."""
     shards = open_shards(data, split_config, settings)
     if not shards.fits:
         return shards.streamed(settings["workers"])
@@ -151,7 +151,7 @@ def _load(
     earlier: EarlierSplit | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
-    """Scan, decode, leave out, split: the steps of `load_data` in order."""
+    """Scan, decode, filter and split the images of a source."""
     skipped: list[Skipped] = []
     if (split_by_path := settings["given_split"]) is not None:
         skipped = missing_files(source, split_by_path)
@@ -191,9 +191,9 @@ def _without_conflicts(
     preprocess: Preprocess,
     skipped: list[Skipped],
 ) -> tuple[DecodedSet, list[int]]:
-    """Return the decoded set, and the rows whose image has one label only.
+    """Return the decoded set, and the indices of images without label conflicts.
 
-    The others are appended to `skipped`.
+    Images with conflicting labels are appended to `skipped`.
     """
     _check_any(decoded.index, skipped, source)
     contents = merge_jpeg_hashes(
@@ -219,7 +219,7 @@ def _split_up(
     earlier: EarlierSplit | None,
     workers: int,
 ) -> ImageData:
-    """Assign splits to some rows of the decoded set and return the data."""
+    """Assign splits to the selected images, and return the loaded data set."""
     records = [source.records[decoded.index[k]] for k in rows_kept]
     contents = [decoded.contents[k] for k in rows_kept]
     check_counts(record.label for record in records)
@@ -281,7 +281,7 @@ def _choose(scan: FileScan, settings: Mapping[str, Any]) -> Preprocess:
 
 
 def _origin(data: str | Path | Source) -> str:
-    """Return where the data can be read again: a name, an absolute path, or ''."""
+    """Return a name or absolute path to load the data again; '' for a `Source`."""
     if isinstance(data, Source):
         return ""
     if is_remote(str(data)):
@@ -299,7 +299,7 @@ def _check_any(
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     first = f"; the first: {skipped[0].path} ({skipped[0].detail})" if skipped else ""
     what = f"no usable images among {len(source.records)} files: {counts}{first}"
-    raise DataError(what, where=source.root, fix="give PNG, JPEG or other images")
+    raise DataError(what, where=source.root, fix="use PNG, JPEG or other image files")
 
 
 def _subset(
@@ -349,21 +349,21 @@ def load_labeled(
     cache: str = AUTO,
     cache_gb: float = DEFAULT_GB,
 ) -> tuple[Subset, tuple[Skipped, ...]]:
-    """Load labeled images to evaluate a trained network; classes match by name.
+    """Load labeled images to evaluate a trained network; match classes by name.
 
     Args:
-        data: As for `load_data`.
+        data: Data set, as in `load_data`.
         preprocess: The preprocessing of the network.
         labels: The classes of the network.
-        split: Only images with this given split; None takes all.
-        cache: As for `load_data`.
-        cache_gb: As for `load_data`.
+        split: Load only images of this given split; None loads all images.
+        cache: `auto`, `off`, or a folder for decoded images.
+        cache_gb: Maximum size of the cache, in 10⁹ bytes.
 
     Returns:
         The images, and the files that could not be used.
 
     Raises:
-        DataError: No image is usable, or the network does not know a class.
+        DataError: No image is usable, or the network was not trained on a class.
     """
     source = data if isinstance(data, Source) else find_source(data)
     records = [r for r in source.records if split is None or r.split == split]
@@ -371,8 +371,8 @@ def load_labeled(
         raise DataError(f"'{source.name}' has no {split} split", where=source.root)
     unknown = sorted({r.label for r in records} - set(labels.names))
     if unknown:
-        what = f"the network does not know these classes: {', '.join(unknown[:5])}"
-        fix = f"it knows: {', '.join(labels.names[:20])}"
+        what = f"the network lacks these classes: {', '.join(unknown[:5])}"
+        fix = f"the network has these classes: {', '.join(labels.names[:20])}"
         raise DataError(what, where=source.root, fix=fix)
     source = apply_split(source, {r.path: split or "test" for r in records})
     store = open_cache(cache, cache_gb)

@@ -1,10 +1,11 @@
-"""Progressive resizing: early epochs train on smaller images and so cost less.
+"""Progressive resizing: early epochs train on smaller images, which is faster.
 
-MACs fall with the area. A network that averages over any size learns edges and colors
-from small images as well, and details at the end. Touvron et al. 2019 found that a
-network predicts best near the size it was trained at, hence the last epochs at full
-size. Howard's fast.ai entry to DAWNBench (2018) and EfficientNetV2 (Tan, Le 2021,
-section 4) grow in steps as here.
+The number of multiply-adds (MACs) is proportional to the image area. A network with
+global pooling learns edges and colors from small images as well, and details at the
+end. Touvron et al. 2019 found that a network predicts best near the image size of its
+training; therefore the last epochs use the full size. Howard's fast.ai entry to
+DAWNBench (2018) and EfficientNetV2 (Tan, Le 2021, section 4) also increase the size in
+steps.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ Side = tuple[int, int]
 
 
 def sides_by_epoch(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
-    """Return height and width of the images in each epoch.
+    """Return the image height and width of each epoch.
 
-    Sides grow linearly from `share` of the full ones, in multiples of 16, and are full
-    from 80 % of the epochs on; in the last epoch at any rate.
+    The size grows linearly from `share` of the full size, in multiples of 16. From 80 %
+    of the epochs on, and in the last epoch, the images have full size.
 
     Args:
-        full: Height and width at the end.
-        share: Share of the full sides in the first epoch; 1 does not resize.
+        full: Full height and width.
+        share: Fraction of the full size in the first epoch; 1 does not resize.
         epochs: Number of epochs.
 
     Example:
@@ -51,7 +52,7 @@ def sides_by_epoch(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
 
 
 def _side(full: int, share: float) -> int:
-    """Return a share of a side as a multiple of 16, at most the whole side."""
+    """Return the fraction `share` of `full` as a multiple of 16, at most `full`."""
     if share >= 1:
         return full
     return min(full, max(1, round(full * share / MULTIPLE)) * MULTIPLE)
@@ -59,14 +60,14 @@ def _side(full: int, share: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressiveResize:
-    """Batches whose image size depends on the epoch.
+    """Data loader whose image size depends on the epoch.
 
     The images of a batch and their augmentation do not depend on the size: whole
     batches are resized at the end.
 
     Args:
         batches: Batches at full size.
-        sides: Height and width in each epoch; later epochs use the last.
+        sides: Height and width in each epoch; later epochs use the last size.
     """
 
     batches: Batches
@@ -79,7 +80,7 @@ class ProgressiveResize:
             yield resize_batch(x, size), y
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
-        """Return the image numbers of each batch of an epoch."""
+        """Return the image indices of each batch in an epoch."""
         return self.batches.indices(epoch, start)
 
     def __len__(self) -> int:
@@ -97,7 +98,7 @@ class ProgressiveResize:
 
 
 def resize_batch(x: Tensor, size: Side) -> Tensor:
-    """Resize a batch; each new pixel is the mean of the pixels it covers.
+    """Resize a batch by area averaging.
 
     Shapes:
         (N, C, H, W) → (N, C, height, width); N may be 0

@@ -1,4 +1,4 @@
-"""Read every file of a source once: hash and header, or why it is no usable image."""
+"""Scan of a source: read every file once for its hash and image header."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class FileScan:
     """Header and hash of every file, in the order of the source's records.
 
     Args:
-        headers: Height, width and channels, or why a file cannot be used.
-        hashes: SHA-256 of each file, empty where it could not be read.
-        size: Bytes of all files, as far as known.
+        headers: Height, width and channels, or the reason why a file cannot be used.
+        hashes: SHA-256 of each file; empty if the file could not be read.
+        size: Total size of all files in bytes, as far as known.
     """
 
     headers: tuple[ImageHeader | Skipped, ...] = field(repr=False)
@@ -41,7 +41,7 @@ class FileScan:
 
     @property
     def readable(self) -> list[int]:
-        """Return the positions of files that have an image header."""
+        """Return the indices of files that have an image header."""
         return [
             i
             for i, header in enumerate(self.headers)
@@ -50,20 +50,20 @@ class FileScan:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Return the files that have none."""
+        """Return the files without a readable image header."""
         return [header for header in self.headers if isinstance(header, Skipped)]
 
     def without(self, lost: Mapping[int, Skipped]) -> FileScan:
-        """Return the scan without files that were lost since."""
+        """Return a copy of the scan in which the given files are unusable."""
         headers = (lost.get(i, header) for i, header in enumerate(self.headers))
         return replace(self, headers=tuple(headers))
 
     def check_hashes(self, source: Source, given_hashes: Mapping[str, str]) -> FileScan:
-        """Return the scan without files whose hash differs from an earlier one.
+        """Return the scan without files whose hash differs from `given_hashes`.
 
         Args:
-            source: Where the records come from.
-            given_hashes: SHA-256 by path.
+            source: Source of the scanned records.
+            given_hashes: Dictionary from path to SHA-256.
         """
         changed: dict[int, Skipped] = {}
         for i in self.readable:
@@ -75,21 +75,21 @@ class FileScan:
         return self.without(changed)
 
     def payload(self, source: Source, i: int) -> bytes:
-        """Return the bytes of a file, which must be the scanned ones.
+        """Return the bytes of file i; refuse a file that changed since the scan.
 
         Raises:
-            UndecodableError: It cannot be read, or it has changed since the scan.
+            UndecodableError: The file cannot be read, or has changed since the scan.
         """
         return check_unchanged(source.payload(i), self.hashes[i])
 
     @property
     def is_small(self) -> bool:
-        """Tell whether the set is too small for a cache to save time."""
+        """Return whether the data set is too small to profit from a cache."""
         return self.size < SMALL_SET
 
 
 def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
-    """Read every file; unchanged files are taken from the index instead."""
+    """Scan every file of a source; use the index instead of reading unchanged files."""
     if source.arrays is not None:
         height, width, channels = source.arrays.shape[1:]
         headers = (ImageHeader(height, width, channels),) * len(source.records)
@@ -116,7 +116,7 @@ def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
 
 
 def check_unchanged(payload: bytes, sha256: str) -> bytes:
-    """Return the bytes of a file, which must have this hash.
+    """Return `payload` if its SHA-256 matches; raise an error otherwise.
 
     Raises:
         UndecodableError: The file has changed.
@@ -128,13 +128,13 @@ def check_unchanged(payload: bytes, sha256: str) -> bytes:
 
 
 def _difference(before: str, now: str) -> str:
-    return f"its SHA-256 was {before[:12]}… and is {now[:12]}…"
+    return f"the SHA-256 was {before[:12]}… and is now {now[:12]}…"
 
 
 def with_progress(
     index: Sequence[int], rows: Iterator[T], tick: Tick | None
 ) -> Iterator[tuple[int, T]]:
-    """Yield (position, result) pairs and call `tick` with the progress."""
+    """Yield (index, result) pairs, and call `tick` to report the progress."""
     for count, pair in enumerate(zip(index, rows, strict=True)):
         if tick and count % 64 == 0:
             tick(count, len(index))
@@ -173,7 +173,7 @@ def _new_facts(
 def read_in_order(
     source: Source, index: Sequence[int], read: Callable[[int], T]
 ) -> Iterator[T | Skipped]:
-    """Yield read(i), or why it failed, in order; threads read a few files ahead."""
+    """Yield `read(i)` or the error for each index, in order; threads read ahead."""
 
     def attempt(i: int) -> T | Skipped:
         try:
@@ -212,9 +212,9 @@ def label_conflicts(
     contents: Sequence[str],
     splits: Sequence[str | None],
 ) -> dict[int, Skipped]:
-    """Return positions in `index` of images that also occur with another label.
+    """Return the images in `index` that also occur with a different label.
 
-    Nobody can know which label is right, so all of them are quarantined. Images of a
+    The correct label is unknown, so all of these images are quarantined. Images of a
     given test split stay, because a published test set is never changed.
     """
     labels = [source.records[i].label for i in index]

@@ -17,11 +17,11 @@ class Subset:
 
     Args:
         pixels: (N, H, W, C) uint8 at the input size.
-        labels: (N,) int64 class numbers.
-        paths: Where each image came from, as `split.csv` writes it.
-        larger: The same images at a larger size, to cut crops from.
-        blocks: (first, end) of images that lie together in a shard. Shuffling keeps
-            blocks together. Empty where images can be read in any order.
+        labels: (N,) int64 class indices.
+        paths: Path of each image, as in `split.csv`.
+        larger: The same images at a larger size, for random crops.
+        blocks: (start, end) indices of the images in each shard. Shuffling keeps blocks
+            together.
     """
 
     pixels: PixelRows = field(repr=False)
@@ -38,12 +38,12 @@ class Subset:
         paths: Sequence[str],
         larger: PixelRows | None = None,
     ) -> Subset:
-        """Create a subset from class numbers and paths in plain sequences."""
+        """Create a subset from sequences of class indices and paths."""
         numbers = torch.tensor(labels, dtype=torch.int64)
         return cls(pixels=pixels, labels=numbers, paths=tuple(paths), larger=larger)
 
     def take(self, index: Sequence[int]) -> Subset:
-        """Return a subset of the images at these positions."""
+        """Return a subset of the images at the given indices."""
         larger = (
             None if self.larger is None else take_rows(self.larger, index, max_bytes=0)
         )
@@ -58,7 +58,7 @@ class Subset:
         return len(self.paths)
 
     def gather(self, index: Tensor) -> Tensor:
-        """Return the pixels of some images, (n, H, W, C).
+        """Return the pixels of the images at the given indices, (n, H, W, C).
 
         Whole images are copied at once, where `pixels[index]` would copy byte by byte.
         """

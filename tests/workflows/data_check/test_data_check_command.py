@@ -94,7 +94,7 @@ def test_exit_code_1_with_findings_and_their_fix(striate, photos):
     assert result.code == 1
     assert "1 file cannot be used: 1 truncated" in result.out
     assert "bark/cut.jpg: truncated" in result.out
-    assert "fix: copy them again" in result.out
+    assert "fix: copy the files again" in result.out
     assert "5 images are exact duplicates of other images" in result.out
     assert "cloth/00.png = cloth/copy0.png" in result.out
     assert "… and 2 more" in result.out
@@ -129,7 +129,7 @@ def test_since_needs_an_earlier_check(striate, tmp_path, photos, text):
     (tmp_path / "old.json").write_text(text)
     result = striate("data", "check", photos, "--since", "old.json")
     assert result.code == 2
-    assert "not the JSON of an earlier check" in result.err
+    assert "not the output of `data check --json`" in result.err
 
 
 def test_a_named_set(striate):
@@ -204,7 +204,7 @@ def test_every_planted_exact_leak_is_found(findings_of, photos):
     assert findings["leak"]["what"] == "10 images of test are also in train: 10 exact"
     assert findings["leak"]["tone"] == "bad"
     # 10 of 30 test images: at most 33.33 points.
-    assert "They are 33.33\u00a0% of test" in findings["leak"]["why"]
+    assert "These are 33.33\u00a0% of test" in findings["leak"]["why"]
     assert "too high by at most 33.33 points" in findings["leak"]["why"]
     assert "0.3333 · (1 − a)" in findings["leak"]["why"]
 
@@ -347,7 +347,7 @@ def test_classes_without_training_images(findings_of, photos):
     for k in range(3):
         pil_image(clouds(700 + k, 40)).save(root / f"test/moss/{k}.png")
     findings = findings_of(root)
-    what = "test has 1 class without training images: moss"
+    what = "the test split has 1 class without training images: moss"
     assert findings["unseen-class"]["what"] == what
 
 

@@ -175,7 +175,7 @@ def test_c6_bombs_are_refused_before_they_are_decoded(check_folder, put, photos)
     assert skipped.pop("zero.png") in ("damaged", "not-an-image")
     assert set(skipped.values()) == {"too-large"}
     assert len(skipped) == 7
-    assert "9000×9000 in a file of" in detail(data, "promise.png")
+    assert "9000×9000 pixels in a file of" in detail(data, "promise.png")
     assert "more than 10,000 images" in detail(data, "frames.gif")
     assert grown_by([photos / "across" / name for name in skipped]) < 64 * MEBIBYTE
 
@@ -212,7 +212,9 @@ def test_c7_depths(check_folder, put):
     )
     skipped, data = check_folder()
     assert skipped == {"float.tif": "unsupported", "long.tif": "unsupported"}
-    assert "2 images: 16 bits scaled to 8" in [f["what"] for f in data["findings"]]
+    assert "2 images: 16-bit values scaled to 8 bits" in [
+        f["what"] for f in data["findings"]
+    ]
 
 
 def test_c8_modes(check_folder, put):
@@ -228,8 +230,8 @@ def test_c8_modes(check_folder, put):
     skipped, data = check_folder()
     assert skipped == {}
     texts = [f["what"] for f in data["findings"]]
-    assert "2 images: CMYK turned into RGB" in texts
-    assert "2 images: transparency laid on white" in texts
+    assert "2 images: CMYK converted to RGB" in texts
+    assert "2 images: transparent pixels became white" in texts
 
 
 def test_c9_bad_exif_warns_and_upright_images_say_so(check_folder, put):
@@ -251,7 +253,7 @@ def test_c9_bad_exif_warns_and_upright_images_say_so(check_folder, put):
     texts = {f["kind"]: f for f in data["findings"]}
     assert texts["exif"]["tone"] == "warning"
     assert texts["exif"]["what"] == "2 images: the EXIF data is unreadable"
-    assert texts["rule"]["what"] == "1 image: turned upright by EXIF"
+    assert texts["rule"]["what"] == "1 image: rotated by EXIF orientation"
 
 
 def test_c10_of_several_images_the_first_counts_and_is_listed(check_folder, put):
@@ -262,12 +264,16 @@ def test_c10_of_several_images_the_first_counts_and_is_listed(check_folder, put)
     put(**{"e.jpg": encoded(frames[0], "MPO", **more)})
     skipped, data = check_folder()
     assert skipped == {}
-    several = next(f for f in data["findings"] if "first of several" in f["what"])
+    several = next(
+        f for f in data["findings"] if "first image of the file" in f["what"]
+    )
     assert several["tone"] == "note"
     assert [g["paths"] for g in several["groups"]] == [
         [f"across/{name}"] for name in ("a.gif", "b.webp", "c.png", "d.tif", "e.jpg")
     ]
-    assert {g["note"] for g in several["groups"]} == {"the first of 3 images"}
+    assert {g["note"] for g in several["groups"]} == {
+        "only the first of 3 images is used"
+    }
 
 
 def test_c11_content_decides_not_the_name(check_folder, put):

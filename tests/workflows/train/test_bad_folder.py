@@ -33,7 +33,7 @@ def test_an_unsupported_file(refused, tmp_path):
     (tmp_path / "list.txt").write_text("a.png")
     message = refused("list.txt")
     assert "'list.txt' is not a supported data layout" in message
-    assert "give a folder of class folders, a .csv, IDX files" in message
+    assert "use a folder of class folders, a .csv, IDX files" in message
 
 
 def test_empty_folder(refused, tmp_path):
@@ -101,7 +101,7 @@ def test_a_split_folder_beside_another_folder(refused, tmp_path):
     write_folder(tmp_path / "photos/test", seed=1)
     write_folder(tmp_path / "photos/unsorted", seed=2)
     message = refused("photos")
-    assert "other folders beside train, val or test: unsorted" in message
+    assert "some folders are not train, val or test: unsorted" in message
 
 
 def test_a_class_named_train(striate, tmp_path):

@@ -1,1 +1,1 @@
-"""Data augmentation: random transforms of training images that keep their label."""
+"""Data augmentation: random transforms of training images."""

@@ -1,4 +1,4 @@
-"""Augmentation settings: which random transforms are on, and their ranges.
+"""Settings of data augmentation: the range of each random transform.
 
 The preset `six` has rotation, shear, elastic deformation, horizontal flip, random crop
 and a color shift of each channel. `random_params` draws the parameters of each image,
@@ -22,13 +22,13 @@ MAX_WARP = 0.12
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Range of each random transform; a transform with range 0 is off.
+    """Settings of data augmentation; a transform with range 0 is off.
 
     Every image gets new random parameters in every epoch. All geometric transforms are
-    composed into one warp, and all color changes into one map.
+    composed into one warp, and all color changes into one color map.
 
     Raises:
-        SettingError: A range is out of bounds; the message names it.
+        SettingError: A range is out of bounds; the message names the range.
 
     Example:
         >>> Augment(rotate=15, flip="horizontal").has_geometry
@@ -41,36 +41,36 @@ class Augment:
     """
 
     rotate: float = setting(
-        0.0, "random rotation, up to ± this many degrees", low=0, high=180
+        0.0, "random rotation: maximum angle in degrees", low=0, high=180
     )
     shear: float = setting(
         0.0,
-        "random shear along rows and columns, up to ± this many degrees",
+        "random shear along rows and columns: maximum angle in degrees",
         low=0,
         high=45,
     )
     warp: float = setting(
         0.0,
-        "elastic deformation: control points move up to ± this share of the side",
+        "elastic deformation: maximum shift, as a fraction of the image size",
         low=0,
         high=MAX_WARP,
     )
     flip: str = setting("none", "random flip", choices=FLIPS)
     crop: float = setting(
-        0.0, "random crop: removes up to this share of the side", low=0, high=0.9
+        0.0, "random crop: maximum fraction of each side to remove", low=0, high=0.9
     )
     color: float = setting(
         0.0,
-        "color shift of each channel, up to ± this share of the value range",
+        "color shift of each channel: maximum, as a fraction of the value range",
         low=0,
         high=1,
     )
     scale: float = setting(
-        0.0, "random zoom in or out, by a factor of up to 1 + this", low=0, high=1
+        0.0, "random zoom in or out; 0.2 means a factor of up to 1.2", low=0, high=1
     )
     shift: float = setting(
         0.0,
-        "random translation by whole pixels, up to ± this share of the side",
+        "random shift by whole pixels: maximum, as a fraction of the image size",
         low=0,
         high=0.5,
     )
@@ -81,13 +81,13 @@ class Augment:
         high=1,
     )
     mixup: float = setting(
-        0.0, "mixup: alpha of the Beta distribution of weights", low=0, high=10
+        0.0, "mixup: alpha of the Beta distribution of mixing weights", low=0, high=10
     )
     cutmix: float = setting(
-        0.0, "CutMix: alpha of the Beta distribution of areas", low=0, high=10
+        0.0, "CutMix: alpha of the Beta distribution of pasted areas", low=0, high=10
     )
     border: str = setting(
-        "reflect", "how pixels beyond the image edge are filled", choices=BORDERS
+        "reflect", "fill mode for pixels beyond the image edge", choices=BORDERS
     )
 
     def __post_init__(self) -> None:
@@ -95,29 +95,29 @@ class Augment:
 
     @property
     def interpolates(self) -> bool:
-        """True if any transform needs interpolation between pixels."""
+        """Return True if an active transform interpolates between pixels."""
         ranges = (self.rotate, self.shear, self.warp, self.crop, self.scale)
         return any(ranges)
 
     @property
     def has_geometry(self) -> bool:
-        """True if any geometric transform is on."""
+        """Return True if any geometric transform is on."""
         return self.interpolates or self.shift > 0 or self.flip != "none"
 
     @property
     def only_crops(self) -> bool:
-        """True if random crop is the only transform that interpolates."""
+        """Return True if random crop is the only transform that interpolates."""
         others = (self.rotate, self.shear, self.warp, self.scale)
         return self.crop > 0 and not any(others)
 
     @property
     def mixes_images(self) -> bool:
-        """True if mixup or CutMix is on, so that targets are soft."""
+        """Return True if mixup or CutMix is on, which makes targets soft."""
         return self.mixup > 0 or self.cutmix > 0
 
     @property
     def is_active(self) -> bool:
-        """True if any transform is on."""
+        """Return True if any transform is on."""
         return (
             self.has_geometry or self.mixes_images or self.color > 0 or self.erase > 0
         )
@@ -140,11 +140,11 @@ RANGES = tuple(spec.name for spec in fields(Augment))
 
 
 def augmentation(preset: str = "none", **ranges: float | str | None) -> Augment:
-    """Return the settings of a preset, with some ranges overridden.
+    """Return the augmentation settings of a preset, with some fields overridden.
 
     Args:
         preset: `none`, `flip` or `six`.
-        ranges: Fields of `Augment`; None leaves the preset's.
+        ranges: Fields of `Augment` to override; None keeps the preset's value.
 
     Raises:
         SettingError: There is no such preset, or a range is out of bounds.

@@ -10,10 +10,10 @@ from striate.core.preprocess_config import Preprocess
 
 
 class ColorMap:
-    """Compute (clip(v/255 + shift, 0, 1) − mean)/std for the images of a batch.
+    """Compute (clip(v/255 + shift, 0, 1) − mean)/std for every pixel value v.
 
-    Rows are treated as plain lines of width times channels numbers, because a
-    processor's vectors do not fit into three.
+    Each pixel row is processed as one vector of width · channels numbers, because SIMD
+    instructions are inefficient on vectors of three channels.
 
     Args:
         preprocess: Mean, standard deviation and shape.
@@ -49,7 +49,7 @@ class ColorMap:
         self._back = back.to(device)[:, :, None, None]
 
     def __call__(self, pixels: Tensor, which: slice = slice(None)) -> Tensor:
-        """Return the inputs of some of the batch's images.
+        """Return the normalized network input of the selected images.
 
         Shapes:
             (N, H, W, C) uint8 → (N, C, H, W) float32, channels last
@@ -62,7 +62,7 @@ class ColorMap:
         return out.view(count, height, width, channels).permute(0, 3, 1, 2)
 
     def background(self, which: slice = slice(None)) -> Tensor:
-        """Return the mapped background color, (N or 1, C, 1, 1)."""
+        """Return the shifted, normalized background color, (N or 1, C, 1, 1)."""
         return _some(self._back, which)
 
 

@@ -26,7 +26,7 @@ _BASIS_BITS, _ROW_BITS = 11, 12
 
 @lru_cache(maxsize=32)
 def spline_basis(side: int) -> Tensor:
-    """Return the weight of each control point at each pixel of a side.
+    """Return the B-spline weight of each control point at each pixel of an axis.
 
     Shapes:
         (side, CONTROLS), float64; every row sums to 1 up to rounding
@@ -55,7 +55,7 @@ def spline_basis(side: int) -> Tensor:
 
 
 def spline_rows(control_shifts: np.ndarray, width: int) -> np.ndarray:
-    """Interpolate control shifts along x; a product with `spline_basis` does y.
+    """Interpolate the shifts of the control points along x, by cubic B-splines.
 
     Shapes:
         (N, K, K, 2) → (N, K, width, 2), float32, in the unit of `control_shifts`

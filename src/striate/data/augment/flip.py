@@ -1,4 +1,4 @@
-"""Random flips that show every image both ways in any two successive epochs."""
+"""Random flips: each image is flipped in exactly one of two successive epochs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from striate.core.seeds import numpy_generator
 
 @lru_cache(maxsize=8)
 def first_epoch_flips(count: int, seed: int) -> np.ndarray:
-    """Return one random bit for each image, the same in all epochs; read-only."""
+    """Return a read-only random bit per image: whether epoch 0 flips the image."""
     flips: np.ndarray = numpy_generator(seed, "flip").integers(0, 2, count).astype(bool)
     flips.flags.writeable = False
     return flips
 
 
 def flipped_in_epoch(count: int, epoch: int, seed: int) -> np.ndarray:
-    """Return which of `count` images are flipped in an epoch, as a (count,) mask.
+    """Return a (count,) mask of the images that are flipped in an epoch.
 
-    Half of them, drawn once, in even epochs, and the other half in odd ones: two
-    epochs show every image both ways (Jordan 2024, "94 % on CIFAR-10 in 3.29
-    seconds", section 3.6), where independent draws would repeat half of them.
+    A random half of the images is flipped in even epochs, the other half in odd epochs.
+    So two epochs show both versions of every image (Jordan 2024, "94 % on CIFAR-10 in
+    3.29 seconds", section 3.6). Independent flips would repeat half of the versions.
 
     Example:
         >>> first, second = flipped_in_epoch(6, 0, 0), flipped_in_epoch(6, 1, 0)
@@ -35,7 +35,7 @@ def flipped_in_epoch(count: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def flip_images(pixels: Tensor, which: Tensor, axis: int = 2) -> Tensor:
-    """Flip some images of a batch.
+    """Flip the selected images of a batch.
 
     Args:
         pixels: (N, H, W, C).

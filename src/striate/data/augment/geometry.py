@@ -1,15 +1,15 @@
-"""Geometric transforms of an image as one warp: pixels are interpolated once.
+"""All geometric transforms of an image in one warp, with a single interpolation.
 
-Coordinates are pixels from the image's center, x to the right and y down; a pixel's
-value stands at its middle. The warp gives the source position of every pixel of the
-result:
+Coordinates are pixels from the image's center, x to the right and y down. The value of
+a pixel belongs to the pixel's center. The warp gives the source coordinates of every
+pixel of the result:
 
     source = A · (position + displacement(position)) + t
 
 The order of transforms is: crop, flip, scale, rotation, shear, shift, elastic
-deformation. As one warp the result is sampled once, so that nothing is blurred twice;
-and where a transform looks past the window that an earlier one has cut, it sees the
-image and not a border.
+deformation. One warp samples the image only once, so that nothing is blurred twice. A
+transform after the crop can still use pixels outside the crop window, instead of a
+filled border.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PADDING = {"reflect": "reflection", "edge": "border", "background": "zeros"}
 def affine_matrices(
     params: RandomParams, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the affine matrix A and translation t of every image.
+    """Return the affine matrix A and the translation t of each image.
 
     Shapes:
         (N, 2, 2) and (N, 2), float64
@@ -62,11 +62,13 @@ def affine_matrices(
 
 @dataclass(frozen=True)
 class SamplingField:
-    """Source positions as rows x, y, x, y …: across + row · slope + spline.
+    """Source coordinates of a warp, stored as an affine part and a spline part.
+
+    The coordinates of pixel row r are across + r · slope + spline.
 
     Args:
-        across: (N, 1, 2W), positions of the row through the center.
-        slope: (N, 1, 2W), change from one row to the next.
+        across: (N, 1, 2W), x, y, x, y … of the pixel row through the center.
+        slope: (N, 1, 2W), change of the coordinates from one row to the next.
         spline: (N, K, 2W), to multiply by `spline_basis(H)`; None without deformation.
     """
 
@@ -75,7 +77,7 @@ class SamplingField:
     spline: Tensor | None = field(default=None, repr=False)
 
     def take(self, chunk: slice) -> SamplingField:
-        """Return the field of a slice of the images."""
+        """Return the sampling field of a slice of the images."""
         spline = None if self.spline is None else self.spline[chunk]
         return SamplingField(self.across[chunk], self.slope[chunk], spline)
 
@@ -85,7 +87,7 @@ def sampling_field(
 ) -> SamplingField:
     """Compose all geometric transforms of every image into a sampling field.
 
-    The unit is that of `grid_sample`: −1 and 1 are the outer edges of outer pixels.
+    Coordinates are those of `grid_sample`: −1 and 1 are the edges of the image.
     """
     a, t = affine_matrices(params, height, width)
     halves = np.array([width, height]) / 2
@@ -109,7 +111,7 @@ def sampling_field(
 
 
 def sampling_grid(field: SamplingField, height: int) -> Tensor:
-    """Return the source position of every pixel, in the form of `grid_sample`.
+    """Return the source (x, y) of every output pixel, as `grid_sample` expects.
 
     Shapes:
         (N, height, width, 2): x, y
@@ -131,10 +133,10 @@ def warp_images(
 
     Args:
         images: (N, C, H, W) float32.
-        field: Source positions of as many images.
+        field: Source coordinates of the same N images.
         border: `reflect` mirrors at the outer edge, `edge` repeats the last pixel,
             `background` fills with a color.
-        background: That color, (N or 1, C, 1, 1), where it is needed.
+        background: Fill color for the border mode `background`, (N or 1, C, 1, 1).
 
     Returns:
         The warped images, same shape; not channels last.

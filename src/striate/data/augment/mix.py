@@ -20,13 +20,13 @@ _HEAD = range(4)  # CutMix or mixup, the share, and the position of the pasted r
 
 @dataclass(frozen=True, kw_only=True)
 class MixPairs:
-    """Mixing partner and weights for each image of a batch.
+    """Partner image and mixing weights for each image of a batch.
 
     Args:
         partner: (N,) indices of the other images in the subset.
         target_share: (N,) weight of the image's own target.
-        pixel_share: (N,) weight of its own pixels: `target_share` for mixup, 1 for
-            CutMix.
+        pixel_share: (N,) weight of the image's own pixels: `target_share` for mixup, 1
+            for CutMix.
         pasted: (N, 4) rectangle pasted from the other image: row start and stop, column
             start and stop.
     """
@@ -46,12 +46,13 @@ def draw_mix_pairs(
     seed: int,
     epoch: int,
 ) -> MixPairs:
-    """Draw mixing partners and weights for the images of a batch.
+    """Draw a random partner image and mixing weights for each image of a batch.
 
     Partners are drawn from the whole subset and not from the batch, or the batch size
-    would change the result. Every image is a partner once an epoch. With both mixup
-    (Zhang et al. 2017) and CutMix (Yun et al. 2019) on, each is used with probability
-    1/2.
+    Partners are drawn from the whole subset, not from the batch, so that the result
+    does not depend on the batch size. Every image is a partner once per epoch. If mixup
+    (Zhang et al. 2017) and CutMix (Yun et al. 2019) are both on, each is used with
+    probability 1/2.
     """
     uniform01 = uniform(samples, _HEAD, seed, "mix", epoch)
     cut = np.full(len(samples), augment.cutmix > 0)
@@ -81,7 +82,7 @@ def _partners(count: int, seed: int, epoch: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _quantiles(alpha: float) -> np.ndarray:
-    """Return sorted samples of Beta(a, a), a table for inverse sampling."""
+    """Return sorted samples of Beta(alpha, alpha), for inverse transform sampling."""
     samples = numpy_generator("beta", alpha).beta(alpha, alpha, _QUANTILES)
     return np.sort(samples)
 
@@ -96,7 +97,7 @@ def _beta(alpha: float, uniform01: np.ndarray) -> np.ndarray:
 def _rectangles(
     shape: ImageSpec, area: np.ndarray, uniform01: np.ndarray
 ) -> np.ndarray:
-    """Return rectangles of the image's aspect around random centers, clipped to it."""
+    """Return random rectangles with the image's aspect ratio, clipped to the image."""
     spans = []
     for side, center in (
         (shape.height, uniform01[:, 0]),
@@ -114,7 +115,7 @@ def _rectangles(
 def mixed_targets(
     labels: Tensor, others: Tensor, target_share: np.ndarray, classes: int
 ) -> Tensor:
-    """Return soft targets of mixed images.
+    """Return the soft targets (class probabilities) of mixed images.
 
     Shapes:
         (N,), (N,), (N,) → (N, classes) float32; rows sum to 1
@@ -130,7 +131,7 @@ def mixed_targets(
 
 
 def mix_batches(x: Tensor, other: Tensor, pairs: MixPairs) -> Tensor:
-    """Mix two batches in place of x.
+    """Mix the batch `other` into the batch `x`, in place.
 
     Shapes:
         (N, C, H, W), (N, C, H, W) → (N, C, H, W)
@@ -146,7 +147,7 @@ def mix_batches(x: Tensor, other: Tensor, pairs: MixPairs) -> Tensor:
 
 
 def erase_rectangles(x: Tensor, rectangles: np.ndarray) -> Tensor:
-    """Set rectangles of x to 0, the training mean, in place.
+    """Erase a rectangle of each image: set the pixels to 0, the mean color, in place.
 
     Shapes:
         (N, C, H, W), (N, 4) → (N, C, H, W)
@@ -156,13 +157,13 @@ def erase_rectangles(x: Tensor, rectangles: np.ndarray) -> Tensor:
 
 
 def _lines(x: Tensor) -> Tensor:
-    """Return channels-last images as a view (N, H, W·C)."""
+    """Return channels-last images as a view of shape (N, H, W·C)."""
     count, channels, height, width = x.shape
     return x.permute(0, 2, 3, 1).view(count, height, width * channels)
 
 
 def _inside(rectangles: np.ndarray, x: Tensor) -> Tensor:
-    """Return a mask of `_lines(x)`: true inside each image's rectangle."""
+    """Return a mask for `_lines(x)` that is True inside each image's rectangle."""
     channels, height, width = x.shape[1:]
     rows, columns = np.arange(height), np.repeat(np.arange(width), channels)
     row_start, row_stop, col_start, col_stop = (side[:, None] for side in rectangles.T)

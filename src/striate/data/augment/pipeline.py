@@ -36,12 +36,12 @@ _CHUNK = 1 << 16  # pixels that a thread warps at a time
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentPipeline:
-    """Augmented inputs of a subset, the same for any batch size and order.
+    """Augmentation of a subset, reproducible for any batch size and order.
 
     An input is a function of (seed, epoch, index of the image in the subset).
 
     Raises:
-        SettingError: Images are mixed and `classes` is not given.
+        SettingError: mixup or CutMix is on, and `classes` is 0.
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
@@ -64,15 +64,15 @@ class AugmentPipeline:
 
     def __post_init__(self) -> None:
         if self.augment.mixes_images and self.classes < 1:
-            what = "mixup and CutMix need the number of classes, and it is not set"
+            what = "mixup and CutMix need the number of classes, which is not set"
             raise SettingError(what, where="classes", fix="pass classes=…")
 
     @cached_property
     def shift_buffer(self) -> ShiftBuffer | None:
-        """Return a shift buffer of the subset and its flipped copy, built once.
+        """Return the cached shift buffer of the subset and its flipped copy.
 
-        Gathering, shifting and flipping a batch is then one copy per image. None if
-        other transforms are on, or if it would take too much memory.
+        With the buffer, gathering, shifting and flipping a batch is one copy per image.
+        Return None if other transforms are on, or if the buffer needs too much memory.
         """
         augment, pixels = self.augment, self.subset.pixels
         others = (
@@ -96,7 +96,7 @@ class AugmentPipeline:
         )
 
     def shifted_batches(self, epoch: int) -> Callable[[Tensor], Batch]:
-        """Return a function from indices to a batch, which reads the shift buffer."""
+        """Return a function from image indices to a batch of shifted images."""
         shift_buffer = self.shift_buffer
         assert shift_buffer is not None  # noqa: S101 - asked only where there is one
         count = len(self.subset)
@@ -121,20 +121,20 @@ class AugmentPipeline:
 
     @property
     def source_pixels(self) -> PixelRows:
-        """Return the images to augment: the larger copies, if random crop uses them."""
+        """Return the stored images to augment; random crop uses larger images."""
         larger = self.subset.larger if self.augment.only_crops else None
         return self.subset.pixels if larger is None else larger
 
     @property
     def crops_larger(self) -> bool:
-        """True if crops are cut out of larger images instead of warped."""
+        """Return True if crops are cut from larger stored images, not warped."""
         size = self.preprocess.height, self.preprocess.width
         return self.augment.only_crops and tuple(self.source_pixels.shape[1:3]) != size
 
     def crop_to_input(
         self, source_pixels: IndexedRows, index: Tensor, epoch: int
     ) -> Tensor:
-        """Crop larger images and resize the crops to the input size; flip them too.
+        """Crop larger images, resize the crops to the input size, and flip them.
 
         Images that need no crop are returned unchanged.
         """
@@ -150,7 +150,7 @@ class AugmentPipeline:
     def __call__(
         self, pixels: Tensor, index: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
-        """Return inputs (N, C, H, W) and targets.
+        """Return the augmented inputs (N, C, H, W) and their targets.
 
         Targets are class indices (N,), or soft targets (N, classes) with mixup or
         CutMix.
@@ -158,7 +158,7 @@ class AugmentPipeline:
         Args:
             pixels: (N, H, W, C) uint8 from `crop_to_input`.
             index: (N,) indices in the subset.
-            epoch: From 0.
+            epoch: Epoch, counted from 0.
         """
         labels = self.subset.labels[index]
         x = self._augmented(pixels, index, epoch)
@@ -205,10 +205,10 @@ class AugmentPipeline:
 def augment_batch(
     pixels: Tensor, params: RandomParams, preprocess: Preprocess, augment: Augment
 ) -> Tensor:
-    """Apply random parameters to images and normalize them.
+    """Augment images with the given random parameters, and normalize the result.
 
-    Without interpolation pixels are copied, and without color shift they are normalized
-    as for evaluation: a transform that is off changes no bit.
+    A transform that is off changes no bit of the result. Without interpolation, pixels
+    are copied; without color shift, images are normalized as for evaluation.
 
     Shapes:
         (N, H, W, C) uint8 → (N, C, H, W) float32, channels last
@@ -244,7 +244,7 @@ def _color(pixels: Tensor, params: RandomParams, preprocess: Preprocess) -> Tens
 def _warp_and_color(
     pixels: Tensor, params: RandomParams, preprocess: Preprocess, border: str
 ) -> Tensor:
-    """Color and warp; on a CPU in small chunks, which stay in its cache."""
+    """Shift colors and warp images; on a CPU, in chunks that fit into its cache."""
     count, height, width, channels = pixels.shape
     device = pixels.device
     field = sampling_field(params, height, width, device)

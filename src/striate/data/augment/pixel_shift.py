@@ -1,4 +1,4 @@
-"""Translation by whole pixels, by copying: every value stays exact."""
+"""Translation by whole pixels: pixel values are copied, not interpolated."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from striate.data.augment.flip import flip_images
 def shift_whole_pixels(
     pixels: Tensor, shift: np.ndarray, flips: np.ndarray, border: str, level: int
 ) -> Tensor:
-    """Flip images, then shift them.
+    """Flip images, then translate them by whole pixels.
 
     Args:
         pixels: (N, H, W, C) uint8.
         shift: (N, 2) pixels to the right and down.
         flips: (N, 2) horizontal flip, vertical flip.
         border: Border mode of `warp_images`.
-        level: Background level, 0–255.
+        level: Gray level for the border mode `background`, 0–255.
 
     Example:
         >>> row = torch.tensor([[[[1], [2], [3]]]], dtype=torch.uint8)
@@ -36,24 +36,24 @@ def shift_whole_pixels(
 
 
 def _shifted(pixels: Tensor, shift: np.ndarray, border: str, level: int) -> Tensor:
-    """Return shifted images, through a buffer with borders."""
+    """Return the translated images, using a temporary buffer with padding."""
     right, down = (int(most) for most in np.abs(shift).max(axis=0))
     buffer = ShiftBuffer(pixels, right, down, border, level)
     return buffer.gather(buffer.offsets(np.arange(len(pixels)), shift))
 
 
 class ShiftBuffer:
-    """Images with borders in one flat buffer; a shifted image is a window of it.
+    """Padded images in one flat buffer; a shifted image is a window of the buffer.
 
-    A window is one contiguous stretch of the buffer, in which rows are longer than in
-    the image: whole images are copied, not rows.
+    Each window is contiguous in the buffer (its rows include padding). So each image is
+    copied as a whole, not row by row.
 
     Args:
         pixels: (N, H, W, C) uint8.
         right: Largest horizontal shift in pixels.
         down: Largest vertical shift in pixels.
         border: Border mode of `warp_images`.
-        level: Background level, 0–255.
+        level: Gray level for the border mode `background`, 0–255.
     """
 
     def __init__(
@@ -70,26 +70,26 @@ class ShiftBuffer:
 
     @staticmethod
     def nbytes(pixels: Tensor, right: int, down: int) -> int:
-        """Return the bytes that images and their borders take."""
+        """Return the size of the buffer in bytes: images and padding."""
         count, height, width, channels = pixels.shape
         return count * (height + 2 * down) * (width + 2 * right) * channels
 
     def offsets(self, index: np.ndarray, shift: np.ndarray) -> Tensor:
-        """Return the start offsets of images (n,) shifted by (n, 2)."""
+        """Return the start offsets (n,) of the windows of shifted images."""
         right, down = self._most
         first = index * (self._rows * self._columns)
         first = first + (down - shift[:, 1]) * self._columns + right - shift[:, 0]
         return torch.from_numpy(first)
 
     def gather(self, offsets: Tensor) -> Tensor:
-        """Return the windows that start at these offsets, (n, H, W, C)."""
+        """Return the images (n, H, W, C) whose windows start at the offsets."""
         windows = self._stretches.index_select(0, offsets.to(self._bytes.device))
         wide = windows.view(len(offsets), self._height, self._columns, self._channels)
         return wide[:, :, : self._width]
 
 
 def _bordered(pixels: Tensor, right: int, down: int, border: str, level: int) -> Tensor:
-    """Copy images and their borders into one flat buffer, (bytes,)."""
+    """Copy images and their padding into one flat buffer, (bytes,)."""
     count, height, width, channels = pixels.shape
     rows, columns = height + 2 * down, width + 2 * right
     # The last window may end a little behind the last row.
@@ -104,7 +104,7 @@ def _bordered(pixels: Tensor, right: int, down: int, border: str, level: int) ->
 
 
 def _fill(wide: Tensor, axis: int, more: int, border: str) -> None:
-    """Fill `more` rows or columns at both ends of an axis from the pixels between."""
+    """Pad both ends of an axis with `more` rows or columns, by the border mode."""
     side = wide.shape[axis] - 2 * more
     inner = wide.narrow(axis, more, side)
     for step in range(more):

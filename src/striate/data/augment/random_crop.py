@@ -1,7 +1,7 @@
-"""Random crop with a single resize: windows are cut from larger stored images.
+"""Random crop with a single resize: crops are cut from larger stored images.
 
-Cut from images at the input's own size, a crop would have to be enlarged, and every
-training image would be softer than those in evaluation.
+A crop from an image of the input size would have to be enlarged. Every training image
+would then be more blurred than the images in evaluation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _ALONE = (1 << 15) - 1
 
 
 def crop_margin(augment: Augment) -> float:
-    """Return the size of stored training images, as a multiple of the input size."""
+    """Return the size of the stored images, as a multiple of the input size."""
     return MARGIN if augment.only_crops else 1.0
 
 
 def crop_windows(crop: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return (top, left, height, width) in whole pixels, (n, 4).
+    """Return the crop windows in pixels, (n, 4): top, left, height, width.
 
     Args:
         crop: (n, 3) as in `RandomParams`.
@@ -66,8 +66,8 @@ def crop_and_resize(
         crop_windows: (n, 4) top, left, height, width.
         size: Height and width of the result.
         flips: (n, 2) horizontal flip, vertical flip.
-        rows: (n,) indices of the images; None for all. Images are read in place,
-            because a copy of whole images would be wasted.
+        rows: (n,) indices of the images; None for all. The images are read in place,
+            without a copy.
 
     Shapes:
         (n, *size, C) uint8
@@ -97,7 +97,7 @@ def crop_and_resize(
 
 
 def _resized(window: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Return a window (h, w, C) resized to (*size, C)."""
+    """Resize a window (h, w, C) to (*size, C)."""
     # Contiguous: from a view torch would first make planes, value by value.
     contiguous = torch.from_numpy(np.ascontiguousarray(window))
     if window.shape[:2] == size:
@@ -108,7 +108,7 @@ def _resized(window: np.ndarray, size: tuple[int, int]) -> Tensor:
 
 
 def _write_flipped(image: Tensor, flips: np.ndarray, out: np.ndarray) -> None:
-    """Write an image to its place, flipped, while it is in the processor's cache."""
+    """Flip one image while writing its pixels into the output batch."""
     horizontal, vertical = flips.tolist()
     if vertical:
         out = out[::-1]
@@ -122,7 +122,7 @@ def _write_flipped(image: Tensor, flips: np.ndarray, out: np.ndarray) -> None:
 
 
 def _run_threaded(work: Callable[[range], None], chunks: Sequence[range]) -> None:
-    """Run `work` on all chunks, on threads if there are several."""
+    """Call `work` on every chunk; use threads if there are several chunks."""
     threads = min(torch.get_num_threads(), len(chunks))
     if threads < 2:
         for chunk in chunks:
@@ -134,7 +134,7 @@ def _run_threaded(work: Callable[[range], None], chunks: Sequence[range]) -> Non
 
 @lru_cache(maxsize=1)
 def _thread_pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Return a thread pool that is reused; starting one is slow.
+    """Return a cached thread pool, because starting threads is slow.
 
     Args:
         threads: Number of threads.

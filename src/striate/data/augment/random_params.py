@@ -1,4 +1,4 @@
-"""Random augmentation parameters: a function of (seed, epoch, image) alone."""
+"""Random augmentation parameters, determined by seed, epoch and image index."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _ERASED_AREA, _ERASED_ASPECT = (0.02, 0.25), (0.3, 1 / 0.3)
 
 @dataclass(frozen=True, kw_only=True)
 class RandomParams:
-    """Transform parameters, one entry per image; identity values if a transform is off.
+    """Augmentation parameters of each image; identity values if a transform is off.
 
     Args:
         angle: (N,) degrees, counter-clockwise.
         shear: (N, 2) degrees: rows along x, then columns along y.
         zoom: (N,) factors; above 1 enlarges.
-        crop: (N, 3): crop side as a share of the image side, and position of the
-            window: x from −1 (left) to 1 (right), y from −1 (top) to 1 (bottom).
+        crop: (N, 3): crop size as a fraction of the image size, and position of the
+            crop window: x from −1 (left) to 1 (right), y from −1 (top) to 1 (bottom).
         shift: (N, 2) whole pixels to the right and down.
         flip: (N, 2): horizontal flip, vertical flip.
         control_shifts: (N, K, K, 2) shifts of control points to the right and down, as
-            a share of the sides; None without elastic deformation.
-        color: (N, C) shifts as a share of the value range; None without color shift.
+            a fraction of the image size; None without elastic deformation.
+        color: (N, C) shifts, fraction of the value range; None without color shift.
         erased: (N, 4) row start and stop, column start and stop; None without erasing.
     """
 
@@ -85,7 +85,7 @@ def draw_params(
     seed: int,
     epoch: int,
 ) -> RandomParams:
-    """Draw random parameters for every image of a batch.
+    """Draw random augmentation parameters for every image of a batch.
 
     Args:
         augment: The ranges.
@@ -93,7 +93,7 @@ def draw_params(
         samples: (N,) indices of the images in the subset.
         count: Number of images in the subset.
         seed: Seed of the run.
-        epoch: Epoch, from 0.
+        epoch: Epoch, counted from 0.
     """
     key = (seed, "augment", epoch)
     head = uniform(samples, _HEAD, *key)
@@ -123,7 +123,7 @@ def _crop_windows(limit: float, uniform01: np.ndarray) -> np.ndarray:
 
 
 def _pixel_shifts(limit: float, shape: ImageSpec, uniform01: np.ndarray) -> np.ndarray:
-    """Return whole pixels, uniform over −k to k."""
+    """Return (N, 2) shifts in whole pixels, up to ± `limit` times the image size."""
     largest = np.floor(limit * np.array([shape.width, shape.height]))
     steps: np.ndarray = (np.floor(uniform01 * (2 * largest + 1)) - largest).astype(int)
     return steps
@@ -161,7 +161,7 @@ def _colors(
 def _rectangles(
     probability: float, shape: ImageSpec, uniform01: np.ndarray
 ) -> np.ndarray:
-    """Return row and column limits of rectangles; all 0 where nothing is erased."""
+    """Return the (N, 4) rectangles to erase; all 0 if an image is not erased."""
     low, high = _ERASED_AREA
     area = (low + (high - low) * uniform01[:, 1]) * shape.height * shape.width
     low_aspect, high_aspect = np.log(_ERASED_ASPECT)

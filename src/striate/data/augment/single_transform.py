@@ -1,4 +1,4 @@
-"""One transform at an exact amount, for previews and robustness tests."""
+"""A single augmentation of fixed strength, for previews and robustness tests."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ TRANSFORM_NAMES = {
 
 @dataclass(frozen=True)
 class SingleTransform:
-    """A transform at an amount: degrees, or a share of the side or value range.
+    """A single augmentation transform of fixed strength.
 
     Args:
         name: One of `TRANSFORMS`.
-        amount: The sign is the direction of signed transforms.
+        amount: Degrees, or a fraction of the image size or value range; has a sign.
     """
 
     name: str
@@ -74,14 +74,14 @@ class SingleTransform:
         return str(self).replace("+", "±")
 
     def augment(self, border: str = "reflect") -> Augment:
-        """Return settings with only this transform switched on."""
+        """Return augmentation settings with only this transform switched on."""
         name, _, axis = self.name.partition(" ")
         settings: dict[str, Any] = {name: axis or abs(self.amount)}
         return Augment(**settings, border=border)
 
 
 def range_ends(augment: Augment) -> tuple[SingleTransform, ...]:
-    """Return every transform that is on, at the end of its range.
+    """Return every active transform with its largest amount.
 
     Example:
         >>> [str(end) for end in range_ends(Augment(rotate=15, flip="both"))]
@@ -99,7 +99,7 @@ def range_ends(augment: Augment) -> tuple[SingleTransform, ...]:
 
 
 def random_signs(count: int, transform: SingleTransform, seed: int = 0) -> np.ndarray:
-    """Return random signs, (count, 2K²): one for each parameter of a transform."""
+    """Return random signs (−1 or 1) for the parameters of a transform, (count, 2K²)."""
     columns = range(2 * CONTROL_POINTS**2)
     uniform01 = uniform(np.arange(count), columns, seed, "trial", transform.name)
     return np.where(uniform01 < 0.5, -1.0, 1.0)
@@ -108,7 +108,7 @@ def random_signs(count: int, transform: SingleTransform, seed: int = 0) -> np.nd
 def single_params(
     transform: SingleTransform, shape: ImageSpec, signs: np.ndarray
 ) -> RandomParams:
-    """Return parameters that transform every image by exactly the amount.
+    """Return parameters that apply the transform at its exact amount to all images.
 
     Args:
         transform: The transform and its amount.

@@ -1,1 +1,1 @@
-"""Decoded images and features kept on disk or in memory."""
+"""Caches of decoded images and of features, on disk or in memory."""

@@ -1,4 +1,4 @@
-"""Build the packs (decoded images) of a data set; reuse rows of other packs."""
+"""Build the disk cache (pack) of a data set's decoded images; reuse older packs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRIES = 3  # then files keep changing while they are decoded
 
 @dataclass(frozen=True, kw_only=True)
 class PackedSet:
-    """Packs of one data set, one per size, and files that changed since the scan."""
+    """Cached decoded images of a data set: one pack for each image size."""
 
     packs: tuple[Pack, ...]
     scan: FileScan
@@ -42,10 +42,10 @@ def build_packs(
     cache: Cache,
     tick: Tick | None = None,
 ) -> PackedSet:
-    """Map the packs of a data set into memory; missing ones are built first.
+    """Return the memory-mapped packs of a data set; build missing packs first.
 
     Raises:
-        OSError: The disk failed, or the files keep changing.
+        OSError: Reading or writing failed, or the image files keep changing.
     """
     lost: dict[int, Skipped] = {}
     for _ in range(_TRIES):
@@ -60,7 +60,7 @@ def build_packs(
         cache.make_room(sum(size.nbytes * len(hashes) for size in missing))
         lost |= _build(source, scan, missing, cache, tick)
         scan = scan.without(lost)
-    raise OSError("the images change while they are read")
+    raise OSError("the image files change while they are read")
 
 
 def _build(
@@ -70,7 +70,7 @@ def _build(
     cache: Cache,
     tick: Tick | None,
 ) -> dict[int, Skipped]:
-    """Write a pack for each size; return the files that changed since the scan."""
+    """Write a pack for each image size; return files that changed since the scan."""
     index = scan.readable
     hashes_needed = {scan.hashes[i] for i in index}
     reusable = [ReusableRows(cache.packs, size, hashes_needed) for size in sizes]

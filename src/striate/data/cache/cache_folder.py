@@ -1,4 +1,4 @@
-"""The cache folder: where it is, its size limit, and what is removed first."""
+"""The cache folder: location, size limit, and removal of old entries."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MIN_FREE_DISK = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """A folder of packs and a file index, shared by all runs of a user.
+    """Cache folder of all runs of a user: decoded images (packs) and a file index.
 
     Args:
         folder: The folder.
-        limit: Maximum bytes of packs; the least recently used go first.
+        limit: Maximum bytes of packs; the least recently used are removed first.
     """
 
     folder: Path
@@ -32,16 +32,16 @@ class Cache:
 
     @property
     def packs(self) -> Path:
-        """Return the folder of packs."""
+        """Return the folder that contains the packs."""
         return self.folder / "packs"
 
     @property
     def file_index(self) -> FileIndex:
-        """Return the index of files that were read before."""
+        """Return the index of files that were read in earlier runs."""
         return FileIndex(self.folder / "facts.sqlite")
 
     def fits(self, size: int) -> bool:
-        """Return whether packs of this many bytes fit if others are removed."""
+        """Return whether `size` bytes fit after removing other packs."""
         used = sum(weight for _, weight, _ in list_packs(self.packs))
         return size <= self.limit and size + MIN_FREE_DISK <= used + self._free()
 
@@ -60,7 +60,7 @@ class Cache:
 
 
 def open_cache(where: str = AUTO, gigabytes: float = DEFAULT_GB) -> Cache | None:
-    """Return the cache, created if needed; None where it is off or cannot be used.
+    """Open or create the cache; return None if the cache is off or cannot be used.
 
     Args:
         where: `auto` (`$XDG_CACHE_HOME/striate`, else `~/.cache/striate`), `off`, or a
@@ -85,7 +85,7 @@ def _own_folder() -> Path:
 
 
 class TemporaryFolder:
-    """A folder that is removed with its last reference, or when the program ends.
+    """Temporary folder, removed when the object is deleted or the program ends.
 
     Example:
         >>> folder = TemporaryFolder()

@@ -1,8 +1,9 @@
-"""Make 8-bit images at the input size: mapped from the cache, in memory, or lazily.
+"""Decode and resize a data set: into the cache, into memory, or when needed.
 
-A set that fits the cache is decoded once into packs, which later runs map. A set that
-fits only memory is decoded into memory. Of a larger set just the hashes are computed,
-and every batch decodes its own images (`data.cache.lazy_images`).
+A data set that fits into the cache is decoded once, and later runs map the cache files
+into memory. A data set that fits only into memory is decoded in every run. For a larger
+data set, only hashes are computed, and images are decoded for each batch
+(`data.cache.lazy_images`).
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ BATCH = 32  # images that must fit memory at once to train at all
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedSet:
-    """The usable images of a source, in its order, and the files that are not usable.
+    """Decoded images of a source, in order, and the files that cannot be used.
 
     Args:
-        index: Positions in the source's records.
-        pixels: (N, H, W, C) uint8, once for each size.
-        contents: Hash of each image, before any resizing.
+        index: Index of each image in the source's records.
+        pixels: (N, H, W, C) uint8, one entry for each image size.
+        contents: Content hash of each image, before any resizing.
         skipped: Quarantined files.
     """
 
@@ -53,14 +54,14 @@ def materialize(
     cache: Cache | None = None,
     tick: Tick | None = None,
 ) -> DecodedSet:
-    """Bring every readable image to each of the sizes.
+    """Decode every readable image, and resize it to each of the given sizes.
 
     Args:
         source: The source of the records.
-        scan: What `scan_files` returned.
-        sizes: Preprocessings that differ in height and width only.
-        cache: Folder of packs; None uses no cache.
-        tick: Called with (done, total) from time to time, for a progress bar.
+        scan: Result of `scan_files`.
+        sizes: Preprocessing settings that differ only in height and width.
+        cache: Cache folder; None uses no cache.
+        tick: Progress callback, called with (done, total) from time to time.
     """
     if source.arrays is not None:
         return _from_arrays(source.arrays, scan, sizes)
@@ -108,7 +109,7 @@ def _decode_into_memory(
     sizes: Sequence[Preprocess],
     tick: Tick | None,
 ) -> DecodedSet:
-    """Decode everything into memory."""
+    """Decode all images into memory."""
     index = scan.readable
     pixels_by_size = [
         torch.empty(len(index), *size.shape, dtype=torch.uint8) for size in sizes
@@ -143,7 +144,7 @@ def _lazy(
     cache: Cache | None,
     tick: Tick | None,
 ) -> DecodedSet:
-    """Decode every image once to check it, and keep one pixel of each."""
+    """Decode every image once as a check; decode images again when they are needed."""
     _check_batch(sizes[-1])
     single_points = [sizes[0].at(1, 1)]
     decoded = materialize(source, scan, single_points, cache, tick)

@@ -1,7 +1,7 @@
-"""Worker processes that decode images; they end with their parent.
+"""Worker processes that decode images, and end when the main process ends.
 
-Threads decode as fast, because decoders release the interpreter lock. Processes are for
-untrusted images, which may crash or hang a decoder.
+Threads decode as fast, because decoders release the global interpreter lock (GIL).
+Processes are for untrusted images, which may crash or hang a decoder.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ TIMEOUT = (
 _DIED = "a worker process that decodes images died or was killed"
 _DIED_FIX = (
     "if memory ran out, use fewer --workers; --workers 0 decodes without processes; "
-    "the log of the system names processes that it killed"
+    "the system log lists the processes that the system killed"
 )
-_HUNG_FIX = "run `striate data check` on the images, or leave out the newest"
+_HUNG_FIX = "run `striate data check` on the images, or remove the newest images"
 
 # Plain arrays: tensors would use shared memory, which a killed process leaves behind.
 Sent = tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]
@@ -41,11 +41,11 @@ Sent = tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """A batch of decoded images.
+    """Decoded images of a batch.
 
     Args:
         pixels: (n, H, W, C) uint8.
-        index: (n,) image numbers; a lost image is replaced by another of the batch.
+        index: (n,) image indices; an unreadable image is replaced by another image.
         lost: Files that could not be read.
     """
 
@@ -55,15 +55,15 @@ class DecodedBatch:
 
 
 class BatchDecoder(Protocol):
-    """Decodes the images of a batch by their numbers; sent to every process."""
+    """Interface of objects that decode a batch of images in worker processes."""
 
     @property
     def workers(self) -> int:
-        """Return the number of processes."""
+        """Return the number of worker processes."""
         ...
 
     def decode_batch(self, index: Tensor) -> DecodedBatch:
-        """Decode those images of a batch that can be decoded."""
+        """Decode the images of a batch; replace unreadable images."""
         ...
 
 
@@ -77,16 +77,16 @@ def decode_with_workers(
     timeout: float = TIMEOUT,
     start: str | None = None,
 ) -> Iterator[DecodedBatch]:
-    """Yield batches in order, decoded by `pixels.workers` processes.
+    """Yield decoded batches in order, using `pixels.workers` worker processes.
 
     Args:
-        pixels: Decodes the images.
-        indices: Image numbers of each batch.
-        timeout: Seconds after which a missing batch counts as hung.
-        start: Start method of processes (`fork`, `spawn`, …); None: the default.
+        pixels: Decoder of the images.
+        indices: Image indices of each batch.
+        timeout: Seconds to wait for a batch before raising `WorkerError`.
+        start: Start method of processes (`fork`, `spawn`, …); None: Python's default.
 
     Raises:
-        WorkerError: A process died, or hung.
+        WorkerError: A process died, or a batch took longer than `timeout`.
     """
     context = multiprocessing.get_context(start)
     waiting: deque[Future[Sent]] = deque()
@@ -126,7 +126,7 @@ def _begin(pixels: BatchDecoder) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process with its parent, even where that was killed."""
+    """End this worker process when its parent ends, even if the parent is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -141,7 +141,7 @@ def _decode(index: np.ndarray) -> Sent:
 
 
 def _stop(pool: ProcessPoolExecutor, at_once: bool) -> None:
-    """Stop the processes, after their work or at once."""
+    """Stop the worker processes, at once or after their pending work."""
     # All of them: one that dies at work may hold a lock that the others wait for.
     for process in list((pool._processes or {}).values()) if at_once else ():
         process.kill()

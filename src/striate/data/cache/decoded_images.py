@@ -1,9 +1,9 @@
-"""The cache of decoded images: a file of 8-bit rows, mapped into memory.
+"""Disk cache of decoded images: memory-mapped files (packs) of 8-bit pixels.
 
-The decoded images of a data set are a pack: a folder whose name is a key of the files
-(their SHA-256, in order) and of the preprocessing's geometry. So a changed file or
-setting gives another pack, and runs on the same images share one. A pack is written in
-a temporary folder, its marker last, and then renamed. Rows of an interrupted or an
+The decoded images of a data set form a pack: a folder whose name is a hash of the files
+(their SHA-256, in order) and of the resize settings. So a changed file or setting gives
+another pack, and runs on the same images share one pack. A pack is written to a
+temporary folder, its marker file last, and then renamed. Rows of an interrupted or
 older pack are reused instead of decoded again.
 """
 
@@ -42,14 +42,14 @@ _BUILDING = ".building-"
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """Decoded images of a data set, mapped into memory.
+    """Decoded images of a data set (a pack), mapped into memory.
 
     Args:
         folder: Folder of the pack.
-        pixels: (N, H, W, C) uint8, private pages of the file.
-        sha256: SHA-256 of the file of each row.
-        content: Hash of the image of each row.
-        errors: Reason and detail of files that gave no image, by their SHA-256.
+        pixels: (N, H, W, C) uint8, private memory map of the file.
+        sha256: SHA-256 of the image file of each row.
+        content: Content hash of the image of each row.
+        errors: Reason and detail for each undecodable file, by SHA-256.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Pack:
 
 
 def geometry_key(preprocess: Preprocess) -> str:
-    """Return a key of the geometry: of all settings that decide the 8-bit pixels.
+    """Return a hash of all preprocessing settings that affect the 8-bit pixels.
 
     Example:
         >>> p = Preprocess(channels=1, height=8, width=8)
@@ -72,16 +72,16 @@ def geometry_key(preprocess: Preprocess) -> str:
 
 
 def pack_key(preprocess: Preprocess, hashes: Sequence[str]) -> str:
-    """Return the name of a pack: a key of the geometry and of the files."""
+    """Return the folder name of a pack: a hash of the settings and of the files."""
     digest = xxhash.xxh3_128("\n".join(hashes).encode())
     return f"{geometry_key(preprocess)}-{digest.hexdigest()[:20]}"
 
 
 def open_pack(folder: Path, verify: bool = True) -> Pack | None:
-    """Map a finished pack; return None where there is none or it is damaged.
+    """Map a pack into memory; return None if the pack is missing or damaged.
 
     Args:
-        folder: The pack.
+        folder: Folder of the pack.
         verify: Compare all pixels with the checksum. This also loads the pages that
             training needs next.
     """
@@ -117,7 +117,7 @@ def _map_file(path: Path, shape: tuple[int, ...]) -> Tensor:
 
 
 def pack_checksum(pixels: Tensor) -> str:
-    """Return the checksum of the pixels, as a pack's marker has it."""
+    """Return the checksum of the pixels, in the format of the marker file."""
     return xxhash.xxh3_64_hexdigest(pixels.numpy().reshape(-1).data)
 
 
@@ -126,11 +126,11 @@ def _strings(cells: np.ndarray) -> tuple[str, ...]:
 
 
 class PackBuilder:
-    """Writes a pack row by row; its name does not exist before `finish`.
+    """Writer of a pack, image by image; the pack is invisible until `finish`.
 
     Args:
         root: The folder of packs.
-        preprocess: How the rows are made.
+        preprocess: Preprocessing of the images.
     """
 
     def __init__(self, root: Path, preprocess: Preprocess) -> None:
@@ -155,7 +155,7 @@ class PackBuilder:
         self._count = 0
 
     def add(self, row: Tensor, sha256: str, content: str) -> None:
-        """Append an image."""
+        """Append the pixels and hashes of one image."""
         values = row.contiguous().numpy().reshape(-1).data
         self._pixels.write(values)
         self._digest.update(values)
@@ -165,33 +165,33 @@ class PackBuilder:
             self._flush()
 
     def _flush(self) -> None:
-        """Start to sync the pending rows, after those before them."""
+        """Start writing the pending rows to the disk, in the background."""
         self._wait_for_sync()
         self._pixels.flush()
         self._sync = self._disk.submit(self._sync_rows, self._pending)
         self._pending = []
 
     def _sync_rows(self, rows: list[tuple[str, str]]) -> None:
-        """Sync rows to the disk, then list them: only listed rows are reused."""
+        """Write rows to the disk, then list the rows as complete (reusable)."""
         os.fdatasync(self._pixels.fileno())
         np.array(rows, _ROW).tofile(self._hashes_file)
         self._hashes_file.flush()
 
     def _wait_for_sync(self) -> None:
-        """Wait for the disk.
+        """Wait until the last started write to the disk has finished.
 
         Raises:
-            OSError: The disk failed.
+            OSError: Writing failed.
         """
         if self._sync is not None:
             self._sync.result()
 
     def finish(self, hashes: Sequence[str], errors: DecodeErrors) -> Path:
-        """Write the marker and rename the pack; one of another run is as good.
+        """Write the marker file and rename the pack; keep a valid existing pack.
 
         Args:
             hashes: SHA-256 of every file, decoded or not, in order.
-            errors: Why files gave no image.
+            errors: Reason and detail for each undecodable file, by SHA-256.
         """
         self._flush()
         self._wait_for_sync()
@@ -231,11 +231,11 @@ class PackBuilder:
 
 
 class ReusableRows:
-    """Rows of other packs of one geometry, reused instead of decoded.
+    """Rows of other packs that can be reused instead of decoding the files again.
 
     Args:
         root: The folder of packs.
-        preprocess: The geometry.
+        preprocess: Preprocessing that the other packs must have used.
         needed: SHA-256 of the files to decode.
     """
 
@@ -274,14 +274,14 @@ class ReusableRows:
                 self._rows[name] = pixels, i, content
 
     def get(self, sha256: str) -> tuple[Tensor, str] | None:
-        """Return the pixels and content hash of a file, None where no pack has it."""
+        """Return pixels and content hash of a file, or None if no pack has the file."""
         if sha256 not in self._rows:
             return None
         pixels, i, content = self._rows[sha256]
         return pixels[i], content
 
     def clear(self) -> None:
-        """Remove abandoned builds; their rows are in a finished pack now."""
+        """Remove the folders of interrupted builds, which are no longer needed."""
         for folder in self._abandoned_builds:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -317,13 +317,13 @@ def list_packs(root: Path) -> list[tuple[float, int, Path]]:
 
 
 def remove_pack(folder: Path) -> None:
-    """Remove a pack; runs that have it mapped keep its pages until they end."""
+    """Remove a pack; running programs that mapped the pack can still read it."""
     with suppress(OSError):
         (folder / MARKER).unlink()  # first: a pack that is half removed has no marker
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_pack_marker(folder: Path) -> dict[str, Any]:
-    """Return the marker of a pack from the disk."""
+    """Read the marker file of a pack."""
     marker: dict[str, Any] = json.loads((folder / MARKER).read_bytes())
     return marker

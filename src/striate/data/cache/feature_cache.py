@@ -1,10 +1,10 @@
-"""The cache of features: the outputs of a frozen network, as rows on the disk.
+"""Disk cache of features (outputs of a frozen network), one row per image.
 
-A store is a folder among the packs. Its name is a key of everything that a row depends
-on except the image; a row has the key of its image. Each process appends to a segment
-of its own: first rows, then, once they are on the disk, a key and a checksum for each.
-Rows without a key are ignored. So a killed process loses seconds and leaves nothing to
-repair.
+A store is a folder in the cache. Its name is a hash of everything that a feature
+depends on, except the image. Each row has a key, which identifies the image. Each
+process appends to its own file (segment): first rows; then, once the rows are on the
+disk, a key and a checksum for each row. Rows without a key are ignored. So a killed
+process loses only seconds of work and leaves nothing to repair.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _SECONDS_PER_SYNC = 2.0
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Rows of a store in any order, mapped into memory.
+    """Selected rows of a feature store, mapped into memory.
 
     Args:
         segments: The mapped files.
-        places: (N, 2) segment and row number of each row.
+        places: (N, 2) index of the segment, and of the row in the segment.
         shape: Shape of one row.
     """
 
@@ -53,7 +53,7 @@ class FeatureRows:
         return len(self.places)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Return the rows of an index, (n, …) float32."""
+        """Return the rows at the given indices, (n, …) float32."""
         places = self.places[index.numpy()]
         rows = np.empty((len(places), *self.shape), np.float32)
         for number in np.unique(places[:, 0]):
@@ -62,30 +62,30 @@ class FeatureRows:
         return torch.from_numpy(rows)
 
     def load(self) -> Tensor:
-        """Return all rows, in memory."""
+        """Load all rows into memory as one tensor."""
         return self[torch.arange(len(self))]
 
     def take(self, index: Tensor) -> FeatureRows:
-        """Return some of the rows; they are read when indexed."""
+        """Select rows by index, without reading the rows from the disk."""
         return replace(self, places=self.places[index.numpy()])
 
     def columns(self, columns: slice) -> FeatureRows:
-        """Return some columns; the rows must be vectors."""
+        """Select a range of columns; each row must be a vector."""
         mapped = tuple(segment[:, columns] for segment in self.segments)
         width = len(range(*columns.indices(self.shape[0])))
         return FeatureRows(mapped, self.places, (width,))
 
 
 class FeatureStore:
-    """Features of one network, cut point and preprocessing.
+    """Disk store for the features of one network, layer and preprocessing.
 
     Args:
         root: The folder of packs.
-        facts: Everything that a row depends on except its image.
+        facts: All settings that a feature depends on, except the image.
         shape: Shape of one row.
 
     Raises:
-        StorageError: The disk failed, or the folder belongs to another store.
+        StorageError: Reading or writing failed, or another store uses the folder.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -121,12 +121,12 @@ class FeatureStore:
         if not path.exists():
             write_json(path, marker)
         elif read_json(path) != json.loads(json.dumps(marker)):
-            what = "these features are of another network or preprocessing"
+            what = "the folder has features of another network or preprocessing"
             raise StorageError(what, where=self.folder, fix="remove the folder")
         os.utime(path)  # the least recently used is removed first
 
     def _read_segment(self, keys_file: Path) -> None:
-        """Map the rows of a segment that have a key; others are ignored."""
+        """Map a segment into memory; rows without a key are ignored."""
         rows = keys_file.with_suffix(ROWS)
         try:
             written = keys_file.stat().st_size // _RECORD.itemsize
@@ -143,7 +143,7 @@ class FeatureStore:
             self._row_by_key[record["key"].decode()] = number, i, int(record["check"])
 
     def __contains__(self, key: str) -> bool:
-        """Return whether a row exists and matches its checksum."""
+        """Return whether the row of a key exists and matches its checksum."""
         if self._segment is not None and key in self._segment.keys:
             return True
         if key not in self._row_by_key:
@@ -152,10 +152,10 @@ class FeatureStore:
         return checksum64(self._segments[number][row].tobytes()) == check
 
     def add(self, keys: Sequence[str], rows: Tensor) -> None:
-        """Append rows, (n, …) float32.
+        """Append rows, (n, …) float32, with their keys.
 
         Raises:
-            StorageError: The disk failed.
+            StorageError: Writing failed.
         """
         if self._segment is None:
             self._segment = _Segment(self.folder)
@@ -166,10 +166,10 @@ class FeatureStore:
             )  # the store is in use, even during a long pass
 
     def rows(self, keys: Sequence[str]) -> FeatureRows:
-        """Return the rows of these keys, all of which must exist.
+        """Return the rows of the given keys, all of which must exist.
 
         Raises:
-            StorageError: The disk failed.
+            StorageError: Reading failed, or another process removed some rows.
         """
         if self._segment is not None:
             with storage_errors(self.folder, 0):
@@ -178,14 +178,14 @@ class FeatureStore:
         missing = sum(key not in self._row_by_key for key in keys)
         if missing:
             what = f"another process removed {missing:,} features from the cache"
-            fix = "run it again, with a larger --cache-gb if both must fit"
+            fix = "run the command again; if both runs need the cache, raise --cache-gb"
             raise StorageError(what, where=self.folder, fix=fix)
         places = np.array([self._row_by_key[key][:2] for key in keys], np.int64)
         return FeatureRows(self._segments, places.reshape(-1, 2), self.shape)
 
 
 class _Segment:
-    """The file that one process appends to."""
+    """File of feature rows that a single process writes (segment)."""
 
     def __init__(self, folder: Path) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
@@ -197,7 +197,7 @@ class _Segment:
         self.keys: set[str] = set()
 
     def add(self, keys: Sequence[str], rows: np.ndarray) -> None:
-        """Append rows; sync from time to time."""
+        """Append rows; write pending rows to the disk from time to time."""
         for key, row in zip(keys, rows, strict=True):
             payload = row.tobytes()
             self._rows.write(payload)
@@ -209,7 +209,7 @@ class _Segment:
             self._sync()
 
     def _sync(self) -> None:
-        """Sync the pending rows to the disk, then write their keys."""
+        """Write the pending rows to the disk, and then their keys."""
         _sync_file(self._rows)
         np.array(self._pending, _RECORD).tofile(self._keys)
         _sync_file(self._keys)
@@ -217,7 +217,7 @@ class _Segment:
         self._last_sync = time.monotonic()
 
     def close(self) -> Path:
-        """Close the segment and return the path of its keys."""
+        """Close the segment, and return the path of the file with its keys."""
         self._sync()
         self._rows.close()
         self._keys.close()

@@ -1,4 +1,4 @@
-"""How much memory is available, on this machine and in this container."""
+"""Available memory of the machine and of the container."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def available_bytes() -> int | None:
-    """Return the available bytes, or None where the system does not report them.
+    """Return the available memory in bytes, or None if the system does not report it.
 
     A container may be allowed less memory than the machine has.
     """
@@ -24,7 +24,7 @@ def available_bytes() -> int | None:
 
 
 def _of_system() -> int | None:
-    """Return the available bytes of the machine: free pages and reclaimable caches."""
+    """Return the machine's available bytes: free pages and reclaimable caches."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -38,9 +38,9 @@ def _of_system() -> int | None:
 
 
 def _of_container() -> int | None:
-    """Return the bytes that the control groups of the process leave; None: no limit.
+    """Return the bytes left by the cgroup limits of this process; None without limit.
 
-    Version 2 of cgroups has one tree for all kinds; version 1 has one for memory.
+    Version 2 of cgroups has one tree for all resources; version 1 has one for memory.
     """
     try:
         lines = _OWN.read_text().splitlines()
@@ -67,7 +67,7 @@ def _of_container() -> int | None:
 def _bytes_left(
     root: Path, group_path: str | None, limit_file: str, usage_file: str, cache_key: str
 ) -> list[int]:
-    """Return the bytes left in each group, from that of the process upwards."""
+    """Return the bytes left in the cgroup of this process and in each parent cgroup."""
     group = root / (group_path or "").lstrip("/")
     sizes = []
     for folder in (group, *group.parents):
@@ -84,6 +84,6 @@ def _bytes_left(
 
 
 def fits_in_memory(size: int) -> bool:
-    """Return whether this many bytes may be used."""
+    """Return whether `size` bytes fit into the available memory, with a margin."""
     free = available_bytes()
     return free is None or size <= SHARE * free

@@ -1,4 +1,4 @@
-"""Rows of images, the same interface for pixels in memory, mapped or decoded lazily."""
+"""Common access to images in memory, memory-mapped, or decoded when needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class _End:
-    """Marks the end of an iterator."""
+    """Marker for the end of an iterator."""
 
 
 _END = _End()
@@ -27,7 +27,7 @@ MAX_COPY_BYTES = 1 << 28  # bytes up to which a subset is copied to a tensor of 
 
 @dataclass(frozen=True)
 class IndexedRows:
-    """Rows of a larger tensor in any order, without a copy.
+    """View of selected images of a tensor, in any order, without a copy.
 
     Example:
         >>> held = torch.arange(6).view(6, 1, 1, 1).byte()
@@ -44,11 +44,11 @@ class IndexedRows:
 
     @property
     def shape(self) -> torch.Size:
-        """Number of images, height, width, channels."""
+        """Return the number of images, height, width and channels."""
         return torch.Size((len(self), *self.pixels.shape[1:]))
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        """Return one image (H, W, C), or those of an index (n, H, W, C)."""
+        """Return one image (H, W, C), or several images (n, H, W, C)."""
         if isinstance(index, int):
             return self.pixels[int(self.rows[index])]
         # Indexing with brackets takes ten times longer (docs/notebook/augmentation.md).
@@ -61,12 +61,12 @@ PixelRows = Tensor | IndexedRows | LazyPixels
 def take_rows(
     pixels: PixelRows, index: Sequence[int], max_bytes: int | None = None
 ) -> PixelRows:
-    """Return some of the images, in this order; large results are not copied.
+    """Select images by index, in the given order; large selections are not copied.
 
     Args:
         pixels: All images.
-        index: Numbers of the images to return.
-        max_bytes: Bytes up to which they are copied, `MAX_COPY_BYTES` by default.
+        index: Indices of the images to select.
+        max_bytes: Largest selection to copy, in bytes; default `MAX_COPY_BYTES`.
     """
     if isinstance(pixels, LazyPixels):
         return pixels.take(index)
@@ -88,7 +88,7 @@ def _all_rows(pixels: Tensor) -> Tensor:
 def batch_pixels(
     pixels: PixelRows, indices: Iterable[Tensor]
 ) -> Iterator[DecodedBatch]:
-    """Yield the pixels and image numbers of each batch; lazy ones ahead of time."""
+    """Yield pixels and image indices of each batch; prefetch lazily decoded images."""
     if isinstance(pixels, LazyPixels):
         yield from pixels.batches(indices)
         return
@@ -97,14 +97,14 @@ def batch_pixels(
 
 
 def gather_rows(pixels: PixelRows, index: Tensor) -> Tensor:
-    """Return the images of an index; whole images are copied, not single bytes."""
+    """Copy the images at the given indices into a new tensor."""
     if isinstance(pixels, Tensor):
         return pixels.index_select(0, index)
     return pixels[index]
 
 
 def index_rows(pixels: PixelRows, index: Tensor) -> IndexedRows:
-    """Return the images of an index without a copy; only lazy ones are decoded."""
+    """Select images without a copy; only lazy images are decoded."""
     if isinstance(pixels, LazyPixels):
         pixels, index = pixels[index], torch.arange(len(index))
     if isinstance(pixels, IndexedRows):
@@ -115,7 +115,7 @@ def index_rows(pixels: PixelRows, index: Tensor) -> IndexedRows:
 def batch_rows(
     pixels: PixelRows, indices: Iterable[Tensor]
 ) -> Iterator[tuple[IndexedRows, Tensor]]:
-    """Yield the images of each batch without a copy, and their numbers."""
+    """Yield the images (without a copy) and the image indices of each batch."""
     if isinstance(pixels, LazyPixels):
         for batch in pixels.batches(indices):
             yield IndexedRows(batch.pixels, _all_rows(batch.pixels)), batch.index
@@ -125,7 +125,7 @@ def batch_rows(
 
 
 def prefetched(items: Iterator[T], count: int = 2) -> Iterator[T]:
-    """Yield the items of an iterator; a thread computes them ahead of time.
+    """Prefetch up to `count` items of an iterator on a thread.
 
     Example:
         >>> list(prefetched(iter("abc")))

@@ -1,8 +1,8 @@
 """Images that are decoded when a batch needs them, for sets larger than memory.
 
-A `LazyPixels` takes the place of a tensor (N, H, W, C): it is indexed for rows. Every
-read checks the bytes against the scan. So a file that has changed since, or is missing,
-is never trained on unnoticed.
+`LazyPixels` is indexed like a tensor (N, H, W, C). Each read compares the bytes with
+the hash from the scan. So training never silently uses a file that is missing or has
+changed since the scan.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ TRIM_EVERY = 4  # batches between returns of freed memory; at 64, 30 MiB stayed 
 
 
 class EncodedImages(Protocol):
-    """Encoded images in a fixed order."""
+    """Interface of encoded images (file contents) in a fixed order."""
 
     def __len__(self) -> int: ...
 
     def payload(self, i: int) -> bytes:
-        """Return the bytes of image i.
+        """Return the encoded bytes of image i.
 
         Raises:
-            UndecodableError: It cannot be read, or has changed since the scan.
+            UndecodableError: The file cannot be read, or has changed since the scan.
         """
         ...
 
@@ -57,7 +57,7 @@ class EncodedImages(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedFiles:
-    """Image files with the hashes of the scan."""
+    """Encoded images in files, checked against the hashes of the scan."""
 
     files: Files
     paths: tuple[str, ...] = field(repr=False)
@@ -67,23 +67,23 @@ class EncodedFiles:
         return len(self.paths)
 
     def payload(self, i: int) -> bytes:
-        """Return the bytes of a file, which must be the scanned ones."""
+        """Return the bytes of file i; refuse a file that changed since the scan."""
         return check_unchanged(self.files.read(self.paths[i]), self.hashes[i])
 
     def path(self, i: int) -> str:
-        """Return the path of a file below its source."""
+        """Return the path of file i, relative to its source."""
         return self.paths[i]
 
 
 class LazyPixels:
-    """8-bit images, indexed like a tensor and decoded at each access.
+    """Lazily decoded 8-bit images, indexed like a tensor.
 
     Args:
         originals: The encoded images.
-        preprocess: How they become input.
-        rows: Numbers of the encoded images; None takes all.
-        workers: Decoding processes; 0 decodes on threads of this process.
-        forgiving: Replace a lost image by another of its batch.
+        preprocess: Preprocessing of the images.
+        rows: Indices of the encoded images to use; None uses all.
+        workers: Number of decoding processes; 0 decodes on threads of this process.
+        replace_lost: Replace an unreadable image by another image of its batch.
     """
 
     def __init__(
@@ -106,21 +106,21 @@ class LazyPixels:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Number of images, height, width, channels."""
+        """Return the number of images, height, width and channels."""
         return len(self), *self.preprocess.shape
 
     def take(
         self, index: Sequence[int], *, workers: int = 0, replace_lost: bool = False
     ) -> LazyPixels:
-        """Return some of the images, in this order."""
+        """Select images by index, in the given order."""
         rows = self._rows(torch.as_tensor(index, dtype=torch.int64))
         return LazyPixels(self.originals, self.preprocess, rows, workers, replace_lost)
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        """Return one image (H, W, C), or those of an index (n, H, W, C).
+        """Return one image (H, W, C), or several images (n, H, W, C).
 
         Raises:
-            DataError: An image cannot be read any more.
+            DataError: An image can no longer be read.
         """
         if isinstance(index, int):
             return self[torch.tensor([index])][0]
@@ -129,7 +129,7 @@ class LazyPixels:
         return self._checked(self.decode_batch(index), replace_lost=False).pixels
 
     def decode_batch(self, index: Tensor) -> DecodedBatch:
-        """Decode the images of a batch one after the other; lost ones are listed."""
+        """Decode the images of a batch; replace and list unreadable images."""
         pixels = torch.empty(len(index), *self.preprocess.shape, dtype=torch.uint8)
         positions, lost = [], []
         for place, row in enumerate(self._rows(index).tolist()):
@@ -147,17 +147,17 @@ class LazyPixels:
         return DecodedBatch(pixels[places], index[places], tuple(lost))
 
     def _rows(self, index: Tensor) -> Tensor:
-        """Return numbers of encoded images; negative ones count from the end.
+        """Return indices of encoded images; negative indices count from the end.
 
         Raises:
-            IndexError: There is no such image.
+            IndexError: An index is out of range.
         """
         if self.rows is not None:
             return self.rows[index]
         count = len(self)
         outside = (index < -count) | (index >= count)
         if outside.any():
-            what = f"no image has the number {int(index[outside][0])} of {count:,}"
+            what = f"index {int(index[outside][0])} is out of range: {count:,} images"
             raise IndexError(what)
         return torch.where(index < 0, index + count, index)
 
@@ -167,10 +167,10 @@ class LazyPixels:
         return batch
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[DecodedBatch]:
-        """Yield the batches of an epoch, decoded a few batches ahead.
+        """Yield the decoded batches of an epoch; decode a few batches ahead.
 
         Raises:
-            DataError: An image is lost that may not be replaced, or too many are lost.
+            DataError: An image cannot be read, or too many images were replaced.
             WorkerError: A decoding process died or hung.
         """
         for number, batch in enumerate(self._decoded_ahead(indices), start=1):
@@ -198,10 +198,10 @@ class LazyPixels:
                     future.cancel()
 
     def _record_lost(self, lost: Sequence[Skipped]) -> None:
-        """Record lost files, each once.
+        """Add unreadable files to the list, each file only once.
 
         Raises:
-            DataError: Too many are lost.
+            DataError: Too many files cannot be read.
         """
         paths = {skip.path for skip in self.lost}
         self.lost += [skip for skip in lost if skip.path not in paths]
@@ -210,7 +210,7 @@ class LazyPixels:
 
 
 def _with_replacements(count: int, positions: Sequence[int]) -> Tensor:
-    """Return which image each place shows: its own, or another where it is lost."""
+    """Return batch indices in which unreadable images are replaced by other images."""
     decoded = set(positions)
     next_position = cycle(positions)
     if not positions:
@@ -222,8 +222,8 @@ def _with_replacements(count: int, positions: Sequence[int]) -> Tensor:
 def _lost_error(lost: Sequence[Skipped], count: int) -> DataError:
     first = lost[0]
     what = (
-        f"{len(lost):,} of {count:,} images cannot be read any more, the first: "
+        f"{len(lost):,} of {count:,} images can no longer be read; first error: "
         f"{first.reason} ({first.detail})"
     )
-    fix = "do not change the files during a run; restore them and start it again"
+    fix = "restore the files and start the run again; do not change files during a run"
     return DataError(what, where=first.path, fix=fix)

@@ -1,9 +1,9 @@
-"""Alignment of image pairs, and the difference that remains after it.
+"""Align pairs of images, and measure the difference that remains.
 
 The crop and brightness of the first image are fitted to the second by Gauss-Newton
-steps with robust weights, which ignore what does not fit (a watermark, a changed
-corner). The remaining difference is divided by the detail of the images: it is small
-for a copy, and close to 1 for similar images of different objects.
+steps. Robust weights ignore regions that do not fit (a watermark, a changed corner).
+The remaining difference is divided by the detail of the images: it is small for a copy,
+and close to 1 for similar images of different objects.
 
 Lucas, Kanade: "An iterative image registration technique" (IJCAI 1981); the weights are
 Geman and McClure's (1985).
@@ -27,12 +27,12 @@ MIN_CELLS = 8  # cells with detail that a comparison needs
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of aligned image pairs, as arrays over the pairs.
+    """Differences of image pairs after alignment, one value per pair.
 
     Args:
         residual: Median difference in cells with detail, divided by the contrast.
-        detail: Median difference of the detail, divided by the detail; 9 if too few
-            cells have any.
+        detail: Median difference in fine detail, divided by the detail; 9 if too few
+            cells have detail.
     """
 
     residual: np.ndarray
@@ -40,17 +40,17 @@ class Difference:
 
     @property
     def score(self) -> np.ndarray:
-        """Geometric mean of both, 0 for a perfect copy."""
+        """Return the geometric mean of residual and detail; 0 for a perfect copy."""
         return np.asarray(np.sqrt(self.residual * self.detail))
 
 
 def align_and_compare(
     moving: np.ndarray, fixed: np.ndarray, steps: tuple[int, int] = ROUGH
 ) -> Difference:
-    """Align pairs of gray images and return their differences.
+    """Align pairs of gray images, and return the remaining differences.
 
     Args:
-        moving: Images whose crop is fitted; the larger of each pair.
+        moving: Images to align by fitting a crop; the larger image of each pair.
         fixed: Images to compare with.
         steps: Number of steps on blurred and on sharp images.
 
@@ -86,9 +86,9 @@ def align_and_compare(
 def _sample(
     images: np.ndarray, down: np.ndarray, across: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average a window of each image to cells, and return which cells are inside.
+    """Average a window of each image over cells; also return a mask of valid cells.
 
-    Windows are (start, end) as a share of the side.
+    Windows are (start, end), as a fraction of the image height or width.
     """
     height, width = images.shape[1:]
     row_matrix, rows_inside = _window(height, size[0], down)
@@ -99,7 +99,7 @@ def _sample(
 
 
 def _window(size: int, cells: int, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (P, cells, size) averaging matrices, and which cells are inside."""
+    """Return averaging matrices (P, cells, size), and a mask of valid cells."""
     start, end = span[:, :1] * size, span[:, 1:] * size
     edges = start + (end - start) * (np.arange(cells + 1, dtype=np.float32) / cells)
     pixel = np.arange(size, dtype=np.float32)
@@ -111,7 +111,7 @@ def _window(size: int, cells: int, span: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _step(warped: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return the Gauss-Newton change of (start, end), horizontal then vertical."""
+    """Return one Gauss-Newton update of the window (start, end), for both axes."""
     adjusted, error, weight, scale = _fit_brightness(warped, goal, inside)
     down, across = np.gradient(adjusted, axis=(1, 2))
     rows, columns = (
@@ -137,10 +137,10 @@ def _step(warped: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarra
 def _fit_brightness(
     warped: np.ndarray, goal: np.ndarray, inside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fit brightness and contrast by three rounds of robust weighting.
+    """Fit brightness and contrast by three rounds of reweighted least squares.
 
     Returns:
-        The adjusted images (P, h, w), and flat: error, weights, and the error's scale.
+        The adjusted images (P, h, w); then flattened errors, weights and error scales.
     """
     count = len(warped)
     moving, fixed = warped.reshape(count, -1), goal.reshape(count, -1)
@@ -185,7 +185,7 @@ def _variance(cells: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def _detail(
     moving: np.ndarray, fixed: np.ndarray, valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the share of the detail that differs, and the cells with detail."""
+    """Return the relative difference in fine detail, and which cells have detail."""
     moving_detail, fixed_detail = moving - _smooth(moving), fixed - _smooth(fixed)
     size = np.maximum(np.abs(moving_detail), np.abs(fixed_detail))
     has_detail = valid & (size > DETAIL)
@@ -194,7 +194,7 @@ def _detail(
 
 
 def _median(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Return the median over the selected cells of each image, NaN without any."""
+    """Return each image's median over its selected cells; NaN if there are none."""
     flat = np.where(where, values, np.inf).reshape(len(values), -1)
     flat.sort(axis=1)
     count = where.reshape(len(values), -1).sum(1)
@@ -203,7 +203,7 @@ def _median(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _smooth(cells: np.ndarray) -> np.ndarray:
-    """Average each cell with its eight neighbors, repeating the edge."""
+    """Average each cell with its eight neighbors; edge cells are repeated."""
     padded = np.pad(cells, ((0, 0), (1, 1), (1, 1)), "edge")
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return np.asarray((rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9)

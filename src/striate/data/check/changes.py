@@ -1,4 +1,4 @@
-"""Changes since an earlier check: changed, removed and new files, by their hashes."""
+"""Changes since an earlier data check: changed, removed and new files, by hash."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from striate.data.sources.source import Skipped
 
 
 def read_hashes(path: Path) -> dict[str, str]:
-    """Return hashes by path from the output of `data check --json`.
+    """Read the file hashes, by path, from the output of `data check --json`.
 
     Raises:
         DataError: The file is missing, or not output of `data check --json`.
@@ -27,7 +27,7 @@ def read_hashes(path: Path) -> dict[str, str]:
         raise DataError(what, where=path, fix=fix) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            "not the JSON of an earlier check", where=path, fix=fix
+            "not the output of `data check --json`", where=path, fix=fix
         ) from error
     return {name: value for name, value in hashes.items() if value}
 
@@ -40,7 +40,7 @@ def change_findings(
     Args:
         old: Hash of each file in the earlier check.
         current: Hash of each file now.
-        positions: Position of each usable image by path.
+        positions: Index of each usable image, by path.
     """
     changed = [p for p in current if p in old and old[p] != current[p]]
     removed = [path for path in old if path not in current]
@@ -58,8 +58,8 @@ def change_findings(
 
 
 _FIX = {
-    "changed": "find out why they changed; restore them if it was not intended",
-    "removed": "restore them, or run the check again and save the new output",
+    "changed": "find out why the files changed; restore unintended changes",
+    "removed": "restore the files, or run the check again and save the new output",
     "new": "",
 }
 

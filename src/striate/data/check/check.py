@@ -1,4 +1,4 @@
-"""Check of a data set: one scan of all files, and the findings about them.
+"""Data check: scan all files of a data set once, and report findings.
 
 Nothing is written. Every file is either used, quarantined or ignored.
 """
@@ -46,12 +46,12 @@ class DataCheckResult:
 
     Args:
         source: The checked source.
-        items: The usable images, in the source's order; findings refer to their
-            positions.
+        items: The usable images, in the source's order; findings refer to images by
+            index.
         quarantined: Files that should be images but cannot be used.
         ignored: Files that do not belong to the data set.
         hashes: Hash of each file by path.
-        classes: Each class with its images by part.
+        classes: Number of images by split, for each class.
         duplicates: Exact and near-duplicates.
         findings: All findings, the worst first.
         unsearched: Number of images not searched for near-duplicates.
@@ -76,16 +76,16 @@ class DataCheckResult:
 
     @property
     def ok(self) -> bool:
-        """True if there are no problems and no warnings."""
+        """Return True if the check found no problems and no warnings."""
         return all(finding.tone == "note" for finding in self.findings)
 
     def with_label_errors(self, label_errors: LabelErrors) -> DataCheckResult:
-        """Return the result with findings on label errors added."""
+        """Return a copy of the result with findings on label errors added."""
         findings = worst_first([*label_error_findings(label_errors), *self.findings])
         return replace(self, findings=findings, label_errors=label_errors)
 
     def files(self) -> Iterator[dict[str, Any]]:
-        """Yield every file with its status, as JSON values."""
+        """Yield path, status and details of every file, as JSON-compatible values."""
         for item in self.items:
             yield _file(item)
         for status, skips in (
@@ -110,14 +110,14 @@ def check_dataset(
     workers: int | None = None,
     tick: Tick | None = None,
 ) -> DataCheckResult:
-    """Check the images of a data set, without training networks.
+    """Check the images and labels of a data set, without training a network.
 
     Args:
         data: A data set name, a folder, a CSV, IDX files, tar shards, an address, or a
             source.
-        near: Search for near-duplicates too.
-        since: Hashes of an earlier check, to report changes.
-        workers: Number of decoding processes; default the number of processors.
+        near: Also search for near-duplicates.
+        since: File hashes by path of an earlier check, to report changes.
+        workers: Number of decoding processes; default: number of processors.
         tick: Called with (done, total) while decoding.
 
     Raises:
@@ -166,7 +166,7 @@ def check_dataset(
 
 
 def _open_source(data: str | Path) -> Source:
-    """Return the source of a name or path; shards are listed but not decoded."""
+    """Open a data set by name or path; images in shards are listed, not decoded."""
     if str(data) not in NAMED and is_shards(data):
         from striate.data.shards.listing import list_shards  # which brings torch
 
@@ -176,14 +176,14 @@ def _open_source(data: str | Path) -> Source:
 
 
 def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return findings sorted by tone, otherwise in the same order."""
+    """Sort findings by severity, the worst first; the sort is stable."""
     return tuple(sorted(findings, key=lambda finding: TONES.index(finding.tone)))
 
 
 def _duplicates(
     scan: ScanResult, closeups: CloseupStore, near: bool
 ) -> tuple[Duplicates, int]:
-    """Return all duplicates, and the number of images not searched for them."""
+    """Return all duplicates, and the number of images that were not compared."""
     equal = exact_duplicates([item.stats.content for item in scan.items])
     exact_only = Duplicates(count=len(scan.items), equal=equal)
     if not near:
@@ -222,7 +222,7 @@ def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:
             what=f"{len(skips):,} {noun} cannot be used: {counts}",
             why="These files should be images, but they cannot be decoded or used. "
             "Training leaves them out.",
-            fix="copy them again from the original source, or remove them",
+            fix="copy the files again from the original source, or remove the files",
             files=tuple(skips),
         )
     ]
@@ -250,8 +250,8 @@ def _file_notes(items: Sequence[ImageItem]) -> list[Finding]:
 
 
 def _general_note(note: str) -> str:
-    is_first_of_several = note.startswith("the first of ")
-    return "the first of several in the file counts" if is_first_of_several else note
+    is_first_of_several = note.startswith("only the first of ")
+    return "only the first image of the file is used" if is_first_of_several else note
 
 
 def _own_note(item: ImageItem, note: str) -> str:
@@ -269,8 +269,8 @@ def _not_searched(count: int) -> list[Finding]:
     noun = "image was" if count == 1 else "images were"
     what = f"{count:,} {noun} not searched for near-duplicates"
     why = (
-        f"They are smaller than {MIN_SIDE} pixels or have no contrast, so different "
-        "images look the same."
+        f"These images are smaller than {MIN_SIDE} pixels or have no contrast, so "
+        "different images look the same."
     )
     return [Finding(kind="unsearched", tone="note", what=what, why=why)]
 

@@ -1,4 +1,4 @@
-"""Findings about classes: empty, tiny, missing in training, imbalanced."""
+"""Findings about classes: empty, small, missing in training, imbalanced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES_SHOWN = 5
 def class_counts(
     labels: Sequence[str], splits: Sequence[str], names: Sequence[str]
 ) -> list[tuple[str, dict[str, int]]]:
-    """Return each class with its number of images by split.
+    """Return the number of images per split, for each class.
 
     Example:
         >>> class_counts(["a", "a"], ["train", "test"], ["a", "b"])
@@ -33,11 +33,11 @@ def class_findings(
     positions: dict[str, list[int]],
     ignored: Sequence[Skipped],
 ) -> list[Finding]:
-    """Return findings about the classes.
+    """Return findings about empty, small, imbalanced and missing classes.
 
     Args:
-        counts: Each class with its number of images by split.
-        positions: Positions of the images of each class.
+        counts: Number of images per split, for each class.
+        positions: Indices of the images of each class.
         ignored: Ignored files and folders, including empty class folders.
     """
     findings = [
@@ -96,7 +96,7 @@ def _tiny(
         kind="tiny-class",
         tone="bad" if error else "warning",
         what=f"{_classes(len(tiny))} with fewer than {FEW} training images: {names}",
-        why=error or "Their recall depends on single images.",
+        why=error or "The recall of these classes depends on single images.",
         fix="add images, merge the classes, or remove them",
         groups=tuple(
             ImageGroup(members=tuple(positions[name]), note=name)
@@ -106,7 +106,7 @@ def _tiny(
 
 
 def _training_error(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
-    """Return why training may stop with an error for these class sizes, or "".
+    """Return why small classes may stop training with an error; "" if they do not.
 
     One training image is enough if the validation split is already defined.
     """
@@ -161,7 +161,7 @@ def _missing_in_training(
     return Finding(
         kind="unseen-class",
         tone="bad",
-        what=f"{split} has {_classes(len(missing))} without training images: "
+        what=f"the {split} split has {_classes(len(missing))} without training images: "
         f"{_joined_names(missing)}",
         why="A network cannot predict a class that it has not seen in training.",
         fix="add training images, rename the classes, or remove them",

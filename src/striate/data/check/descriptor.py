@@ -29,11 +29,12 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Descriptors of images, and their derivatives by shift and stretch.
+    """Image descriptors, and their derivatives with respect to shift and stretch.
 
     Args:
         points: (N, 64) descriptors, of length at most one.
-        slopes: (N, 4, 64) derivatives by shift and stretch along both axes, per side.
+        slopes: (N, 4, 64) derivatives by shift and stretch along both axes, in units of
+            the image size.
     """
 
     points: np.ndarray
@@ -44,7 +45,7 @@ class Descriptors:
 
 
 def _operators(rows: slice, cells: int) -> np.ndarray:
-    """Return (3, cells, 32): blurred average, derivatives by shift and stretch."""
+    """Return (3, cells, 32) matrices: blurred average, and its two derivatives."""
     pixel = np.arange(SIDE)
     blur = np.zeros((SIDE, SIDE))
     for offset, weight in ((-1, 0.25), (0, 0.5), (1, 0.25)):
@@ -69,7 +70,7 @@ _BOTTOM = _operators(slice(18, SIDE - MARGIN), GRID // 2)[0]
 
 
 def describe_thumbnails(thumbs: np.ndarray) -> Descriptors:
-    """Return the descriptors of thumbnails and their derivatives.
+    """Return the descriptors of thumbnails, and the derivatives of the descriptors.
 
     Shapes:
         (N, 32, 32) → points (N, 64), slopes (N, 4, 64)
@@ -102,7 +103,9 @@ def describe_thumbnails(thumbs: np.ndarray) -> Descriptors:
 
 
 def half_descriptors(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Describe the upper and the lower half alone: a watermark spares one of them.
+    """Return separate descriptors of the upper and lower half of each thumbnail.
+
+    A watermark usually changes only one of the two halves.
 
     Shapes:
         (N, 32, 32) → twice (N, 32)
@@ -132,16 +135,16 @@ def descriptor_points(thumbs: np.ndarray) -> np.ndarray:
 
 
 def flipped_points(points: np.ndarray, axis: int) -> np.ndarray:
-    """Return descriptors of flipped images: axis 1 top-bottom, 2 left-right."""
+    """Return the descriptors of flipped images; axis 1: top-bottom, 2: left-right."""
     grid = points.reshape(-1, GRID, GRID)
     return np.asarray(np.flip(grid, axis).reshape(len(points), -1))
 
 
 def tangent_projection(slopes: np.ndarray) -> np.ndarray:
-    """Return rows M such that ‖e‖² − ‖M e‖² is the squared tangent distance.
+    """Return matrices M for the squared tangent distance ‖e‖² − ‖M e‖².
 
-    A shift may explain a difference e only at a cost: M = L⁻¹ J, with
-    L Lᵀ = J Jᵀ + (NOISE/SHARE)².
+    Here e is the difference of two descriptors. Large shifts are penalized: M = L⁻¹ J,
+    with L Lᵀ = J Jᵀ + (NOISE/SHARE)².
 
     Shapes:
         (N, 4, d) → (N, 4, d)
@@ -159,10 +162,10 @@ def _penalized_gram(slopes: np.ndarray) -> np.ndarray:
 def aligned_distance(
     moving: np.ndarray, fixed: np.ndarray, steps: int = 2
 ) -> np.ndarray:
-    """Return the distance of pairs of thumbnails after fitting the crop of the first.
+    """Return distances of thumbnail pairs after aligning the first of each pair.
 
-    Newton steps on the tangent distance: each warps the thumbnail by the best crop and
-    compares again, because a single linear step is only approximate.
+    These are Newton steps on the tangent distance. Each step warps the thumbnail by the
+    best crop and compares again, because a single linear step is only approximate.
 
     Args:
         moving: Thumbnails to warp.

@@ -1,4 +1,4 @@
-"""Candidates for near-duplicates: pairs of similar thumbnails, also flipped.
+"""Candidate pairs of near-duplicates: similar thumbnails, including flipped ones.
 
 The nearest descriptors by tangent distance find copies that were cropped, resized,
 compressed or changed in brightness; descriptors of the upper and lower half find copies
@@ -42,15 +42,15 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class CandidatePairs:
-    """Pairs of similar thumbnails.
+    """Pairs of similar thumbnails, as arrays over the pairs.
 
     Args:
-        first: The lower position.
-        second: The higher position.
+        first: Index of the first image; the lower index of the pair.
+        second: Index of the second image.
         flip: Index into FLIPS: flip of the second image.
         distance: Distance of the thumbnails after the crop is fitted.
-        compare: Whether to compare the pair at higher resolution; the other pairs only
-            show how dense the neighborhood is.
+        compare: Whether to compare the pair at higher resolution. The other pairs only
+            show how many images look similar.
     """
 
     first: np.ndarray
@@ -97,7 +97,7 @@ def candidate_pairs(thumbs: np.ndarray) -> CandidatePairs:
 
 
 def _principal(points: np.ndarray) -> np.ndarray:
-    """Return the (64, 32) principal axes of the points."""
+    """Return the first 32 principal axes (PCA) of the descriptors, (64, 32)."""
     sample = points[:: max(1, len(points) // 20_000)]
     centered = sample - sample.mean(0)
     _, vectors = np.linalg.eigh(centered.T @ centered)
@@ -107,7 +107,7 @@ def _principal(points: np.ndarray) -> np.ndarray:
 def _aligned_distances(
     thumbs: np.ndarray, first: np.ndarray, second: np.ndarray, axis: int
 ) -> np.ndarray:
-    """Return the distance of pairs after the crop is fitted, in chunks."""
+    """Return the distances of thumbnail pairs after alignment, in chunks."""
     distances = [np.empty(0, np.float32)]
     for start in range(0, len(first), _CHUNK):
         chunk = slice(start, start + _CHUNK)
@@ -121,7 +121,7 @@ def _aligned_distances(
 def _pair_columns(
     first: np.ndarray, second: np.ndarray, number: int, distance: np.ndarray | None
 ) -> np.ndarray:
-    """Stack pairs as rows low, high, flip, distance, half; halves have no distance."""
+    """Stack pairs as rows: low index, high index, flip, distance, half-image flag."""
     is_half = distance is None
     if distance is None:
         distance = np.full(len(first), RADIUS)
@@ -132,7 +132,7 @@ def _pair_columns(
 
 
 def _merge(rows: np.ndarray, count: int) -> CandidatePairs:
-    """Remove repeated pairs, and mark those to compare at higher resolution."""
+    """Remove repeated pairs, and mark the pairs to compare at higher resolution."""
     order = np.lexsort((rows[3], rows[2], rows[1], rows[0]))
     rows = rows[:, order]
     is_new = np.ones(rows.shape[1], bool)

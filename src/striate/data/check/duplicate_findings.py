@@ -9,19 +9,19 @@ from striate.data.check.duplicates import Duplicates, NearPair
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import Record
 
-KEEP_TOGETHER = "When striate makes the split, it keeps them in one split."
+KEEP_TOGETHER = "Splits made by striate keep all duplicates in one split."
 TABLE_FIX = "train on a table that keeps each group in one split: --csv FILE"
 
 
 def duplicate_findings(
     duplicates: Duplicates, records: Sequence[Record], splits: Sequence[str]
 ) -> list[Finding]:
-    """Return what is wrong or odd about copies within a part or between labels.
+    """Return findings about duplicates within a split and conflicting labels.
 
     Args:
         duplicates: Exact and near-duplicates.
-        records: The images' records.
-        splits: The part each is in, empty where none is given.
+        records: Records of the images.
+        splits: Split of each image; '' for an image without a split.
     """
     labels = [record.label for record in records]
     findings = [
@@ -56,7 +56,7 @@ def _conflicting_labels(
 def _exact(
     groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> Finding | None:
-    """Return the finding on exact duplicates with one label, in one split."""
+    """Return a finding about exact duplicates with the same label and split."""
     selected = _within(groups, labels, splits)
     if not selected:
         return None
@@ -68,7 +68,7 @@ def _exact(
         tone="warning",
         what=f"{extra:,} {images} {verb} of other images of the same class",
         why=f"Each image counts several times in training. {KEEP_TOGETHER}",
-        fix="remove the duplicates, unless you want to give them more weight",
+        fix="remove the duplicates, unless these images should have more weight",
         groups=tuple(ImageGroup(members=tuple(group)) for group in selected),
     )
 
@@ -86,8 +86,8 @@ def _near(
         tone="warning",
         what=f"{images:,} images are near-duplicates, in {len(selected):,} "
         f"group{'' if len(selected) == 1 else 's'}",
-        why="They are edited copies of one image, or several photos of one object. If "
-        "they are in different splits, test results are too good.",
+        why="Near-duplicates are edited copies of one image, or several photos of one "
+        "object. In different splits, near-duplicates make test results too good.",
         fix=TABLE_FIX,
         groups=tuple(
             ImageGroup(members=tuple(group), note=_note(group, notes))

@@ -1,4 +1,4 @@
-"""Duplicates of a data set: exact groups, near-duplicate pairs, and their union.
+"""Duplicates of a data set: exact groups, near-duplicate pairs, combined groups.
 
 `near_duplicates` searches for the pairs; `duplicate_findings` reports them.
 """
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, order=True)
 class NearPair:
-    """A pair of near-duplicate images, by position.
+    """Pair of near-duplicate images.
 
     Args:
-        first: The lower position.
-        second: The higher position.
+        first: Index of the first image; the lower index of the pair.
+        second: Index of the second image.
         flip: Flip of the second image: '', 'left-right' or 'top-bottom'.
-        score: Difference after alignment, 0 for none; see `align`.
+        score: Difference that remains after alignment (see `align`); 0 means identical.
     """
 
     first: int
@@ -28,7 +28,7 @@ class NearPair:
 
 
 def exact_duplicates(contents: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Return groups of two or more positions with equal content hash.
+    """Return groups of two or more indices with equal content hashes.
 
     Example:
         >>> exact_duplicates(["x", "y", "x", "z"])
@@ -43,7 +43,7 @@ def exact_duplicates(contents: Sequence[str]) -> tuple[tuple[int, ...], ...]:
 def connected_components(
     count: int, pairs: Sequence[tuple[int, int]]
 ) -> list[list[int]]:
-    """Return groups of two or more positions that are linked by pairs.
+    """Return the connected components with two or more indices.
 
     Example:
         >>> connected_components(5, [(0, 3), (3, 4)])
@@ -67,13 +67,13 @@ def connected_components(
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Exact and near-duplicates of a data set, by position.
+    """Exact duplicates and near-duplicates of a data set, as image indices.
 
     Args:
         count: Number of images.
-        equal: Groups of positions with equal pixels.
-        near: Near-duplicate pairs; only the first image of each equal group takes
-            part.
+        equal: Groups of indices of images with equal pixels.
+        near: Near-duplicate pairs; only the first image of each equal group is
+            compared.
     """
 
     count: int
@@ -82,20 +82,20 @@ class Duplicates:
 
     @property
     def groups(self) -> list[list[int]]:
-        """Groups of exact and near-duplicates, linked directly or through others."""
+        """Return groups of exact and near-duplicates (connected components)."""
         links = [(group[0], other) for group in self.equal for other in group[1:]]
         links += [(pair.first, pair.second) for pair in self.near]
         return connected_components(self.count, links)
 
     @property
     def near_groups(self) -> list[list[int]]:
-        """Groups with more than one distinct image."""
+        """Return the groups that contain more than one distinct image."""
         distinct = self.representatives
         return [f for f in self.groups if len({distinct[i] for i in f}) > 1]
 
     @property
     def representatives(self) -> list[int]:
-        """For each position the first position with equal pixels."""
+        """Return, for each image, the first index with equal pixels."""
         first = list(range(self.count))
         for group in self.equal:
             for position in group:

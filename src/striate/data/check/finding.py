@@ -1,4 +1,4 @@
-"""Finding of `data check`: what was found, why it matters, the fix, and the images."""
+"""Finding of `data check`: description, reason, fix, and the images concerned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TONES = ("bad", "warning", "note")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageGroup:
-    """Images that belong together in a finding, by position, with a note."""
+    """Group of images in a finding, as image indices, with a note."""
 
     members: tuple[int, ...]
     note: str = ""
@@ -22,9 +22,9 @@ class Finding:
     """One finding about a data set.
 
     Args:
-        kind: A short name for programs: `two-labels`, `leak`, …
-        tone: `bad` makes results wrong, `warning` should be checked, `note` is only
-            information.
+        kind: Short identifier for programs: `two-labels`, `leak`, …
+        tone: Severity. `bad`: results are wrong; `warning`: should be checked; `note`:
+            information only.
         what: The finding in one sentence, with numbers.
         why: What it means for training.
         fix: What to do.

@@ -1,4 +1,4 @@
-"""Small gray versions of an image: a 32×32 thumbnail and a close-up of at most 128."""
+"""Small gray copies of an image: a 32×32 thumbnail, and a close-up of ≤ 128 pixels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601
 
 
 def gray_levels(pixels: np.ndarray) -> np.ndarray:
-    """Return luma as floats, (H, W, C) → (H, W)."""
+    """Convert images to gray levels (luma), (H, W, C) → (H, W) floats."""
     if pixels.shape[-1] == 3:
         return np.asarray(pixels.astype(np.float32) @ _LUMA)
     return np.asarray(pixels.astype(np.float32).mean(-1))
 
 
 def shrink(gray: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize a gray image by area averaging, to 8 bits.
+    """Resize a gray image by area averaging, and round to 8 bits.
 
     Example:
         >>> shrink(np.array([[0.0, 100.0], [200.0, 100.0]]), 1, 2)
@@ -35,7 +35,7 @@ def shrink(gray: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @lru_cache(256)
 def area_matrix(size: int, cells: int) -> np.ndarray:
-    """Return the (parts, size) matrix that averages `size` pixels to `cells`.
+    """Return the (cells, size) matrix that averages `size` pixels to `cells` cells.
 
     Example:
         >>> area_matrix(3, 2).astype(float).round(2).tolist()
@@ -49,12 +49,12 @@ def area_matrix(size: int, cells: int) -> np.ndarray:
 
 
 def closeup(gray: np.ndarray) -> np.ndarray:
-    """Return the image with its longest side at most 128 pixels, 8-bit."""
+    """Shrink a gray image to at most 128 pixels in height and width, 8-bit."""
     ratio = min(1.0, CLOSEUP / max(gray.shape))
     height, width = (max(1, round(n * ratio)) for n in gray.shape)
     return shrink(gray, height, width)
 
 
 def thumbnail(view: np.ndarray) -> np.ndarray:
-    """Return a close-up resized to 32×32, 8-bit."""
+    """Resize a close-up to a thumbnail of 32×32 pixels, 8-bit."""
     return shrink(view.astype(np.float32), THUMB, THUMB)

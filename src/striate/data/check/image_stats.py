@@ -30,8 +30,8 @@ class ImageStats:
         contrast: Standard deviation of the gray levels.
         lightest: 99th percentile of the gray levels.
         darkest: 1st percentile of the gray levels.
-        sharpness: Change from pixel to pixel over the change across four pixels: 0.25
-            or less in a blurred image, 1 in noise.
+        sharpness: Mean change over one pixel, divided by the mean change over four
+            pixels: 0.25 or less in a blurred image, 1 in noise.
     """
 
     height: int
@@ -47,11 +47,11 @@ class ImageStats:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExaminedImage:
-    """A usable image: statistics, small versions, and data of its file.
+    """Result for a usable image: statistics, small copies, and file information.
 
     Args:
         stats: Statistics.
-        view: Gray close-up, at most 128 a side; (H, W, C) for a color preview.
+        view: Gray close-up, at most 128×128; (H, W, C) for a color preview.
         thumb: Gray thumbnail, 32×32.
         nature: File format and notes; None for images from arrays.
         sha256: Hash of the file; empty for images from arrays.
@@ -68,7 +68,7 @@ class ExaminedImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnusableFile:
-    """A file that is not a usable image, and the reason."""
+    """Result for a file that is not a usable image: the reason and a detail."""
 
     reason: str
     detail: str
@@ -77,7 +77,7 @@ class UnusableFile:
 
 
 def examine_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
-    """Hash, strictly decode and measure a file or its bytes."""
+    """Hash and decode an image file (or its bytes), and compute image statistics."""
     try:
         payload = _payload(file)
     except UndecodableError as error:
@@ -96,7 +96,7 @@ def examine_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
 
 
 def preview_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
-    """Return `examine_file` with a color view."""
+    """Examine an image file like `examine_file`, but with a color close-up."""
     result = examine_file(file)
     if isinstance(result, UnusableFile):
         return result
@@ -108,19 +108,19 @@ def _payload(file: Path | bytes) -> bytes:
 
 
 def preview_pixels(pixels: np.ndarray) -> np.ndarray:
-    """Return the image with all channels, its longest side at most 128 pixels."""
+    """Shrink an image to at most 128 pixels in height and width, with all channels."""
     planes = np.moveaxis(pixels.astype(np.float32), -1, 0)
     return np.stack([closeup(plane) for plane in planes], -1)
 
 
 def examine_pixels(pixels: np.ndarray) -> ExaminedImage:
-    """Measure an image in memory, (H, W, C) uint8."""
+    """Compute statistics and small copies of an image in memory, (H, W, C) uint8."""
     stats, view, thumb = measure_image(pixels)
     return ExaminedImage(stats=stats, view=view, thumb=thumb)
 
 
 def measure_image(pixels: np.ndarray) -> tuple[ImageStats, np.ndarray, np.ndarray]:
-    """Return the statistics, close-up and thumbnail of an image.
+    """Return the statistics, the close-up and the thumbnail of an image.
 
     Example:
         >>> stats, _, _ = measure_image(np.full((8, 6, 1), 7, np.uint8))
@@ -148,7 +148,7 @@ def measure_image(pixels: np.ndarray) -> tuple[ImageStats, np.ndarray, np.ndarra
 
 
 def _sharpness(gray: np.ndarray) -> float:
-    """Return the mean change over one pixel divided by that over four pixels."""
+    """Return the mean change over one pixel, divided by that over four pixels."""
     row, col = (max(0, (n - WINDOW) // 2) for n in gray.shape)
     middle = gray[row : row + WINDOW, col : col + WINDOW]
     if min(middle.shape) < 8:
@@ -158,7 +158,7 @@ def _sharpness(gray: np.ndarray) -> float:
 
 
 def _change(gray: np.ndarray, step: int) -> float:
-    """Return the mean absolute difference at this distance, over both axes."""
+    """Return the mean absolute difference of pixels `step` apart, over both axes."""
     across = np.abs(gray[:, step:] - gray[:, :-step])
     down = np.abs(gray[step:] - gray[:-step])
     return float(across.sum() / across.size + down.sum() / down.size)

@@ -22,7 +22,7 @@ Tangents = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class PointPairs:
-    """Pairs of positions with their squared distance, each pair once."""
+    """Pairs of point indices with their squared distances, each pair once."""
 
     first: np.ndarray
     second: np.ndarray
@@ -41,16 +41,16 @@ def pairs_within_radius(
     tangents: Tangents | None = None,
     reach: float | None = None,
 ) -> PointPairs:
-    """Return pairs within `radius` that are among the `keep` closest of either end.
+    """Return point pairs within `radius`, limited to the `keep` nearest of each point.
 
     Args:
         points: (N, d).
         radius: Largest distance.
         keep: Number of nearest pairs to keep for each point.
-        others: (N, d) coordinates of the second point of a pair, for example of flipped
-            images; default `points`.
-        tangents: Directions at the first point that add no distance; default none,
-            which is Euclidean distance.
+        others: (N, d) second points of the pairs, for example the descriptors of
+            flipped images; default `points`.
+        tangents: Directions at the first point that add no distance; by default there
+            are none, and the distance is Euclidean.
         reach: Largest Euclidean distance of a pair; default `radius`.
 
     Example:
@@ -83,7 +83,7 @@ def pairs_within_radius(
 def _augmented_rows(
     first_rows: np.ndarray, second_points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows whose dot products are squared distances: a² − 2ab + b²."""
+    """Return vectors whose dot products are the squared distances a² − 2ab + b²."""
     ones = np.ones((len(first_rows), 1), first_rows.dtype)
     squares = [(x**2).sum(1, keepdims=True) for x in (first_rows, second_points)]
     first_rows = np.concatenate([-2 * first_rows, squares[0], ones], 1)
@@ -94,7 +94,7 @@ def _augmented_rows(
 def _within(
     first_rows: np.ndarray, second_points: np.ndarray, limit: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows, columns and squared distances of pairs within the limit."""
+    """Return the index pairs within a distance limit, and their squared distances."""
     square = (first_rows @ second_points.T).ravel()
     close = np.flatnonzero(square <= limit)
     return close // len(second_points), close % len(second_points), square[close]
@@ -103,7 +103,7 @@ def _within(
 def _blocks(
     points: np.ndarray, others: np.ndarray, reach: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield blocks (rows, columns) that contain every pair within reach once."""
+    """Yield index blocks that together contain every pair within `reach` once."""
     axes = _principal(points)
     flat = points @ axes
     leaves = _leaves(flat, np.arange(len(points)))
@@ -133,13 +133,13 @@ def _blocks(
 def _box_distance(
     low: np.ndarray, high: np.ndarray, their_low: np.ndarray, their_high: np.ndarray
 ) -> np.ndarray:
-    """Return the distance from one bounding box to others."""
+    """Return the distances from one bounding box to several others."""
     gap = np.maximum(np.maximum(their_low - high, low - their_high), 0)
     return np.asarray(np.sqrt((gap**2).sum(1)))
 
 
 def _principal(points: np.ndarray) -> np.ndarray:
-    """Return up to 8 principal axes of the points, (d, ≤ 8)."""
+    """Return up to 8 principal axes (PCA) of the points, (d, ≤ 8)."""
     sample = points[:: max(1, len(points) // 20_000)]
     centered = sample - sample.mean(0)
     _, vectors = np.linalg.eigh(centered.T @ centered)
@@ -164,7 +164,7 @@ def _boxes(flat: np.ndarray, leaves: list[np.ndarray]) -> tuple[np.ndarray, np.n
 
 
 class _NearestPairs:
-    """The nearest pairs of every point so far; others are pruned from time to time."""
+    """Collector of the nearest pairs of every point; pruned from time to time."""
 
     def __init__(self, count: int, radius: float, keep: int) -> None:
         self.keep = keep
@@ -175,7 +175,7 @@ class _NearestPairs:
     def add(
         self, first: np.ndarray, second: np.ndarray, square: np.ndarray, same: bool
     ) -> None:
-        """Add pairs; within one leaf (`same`) each pair comes in both orders."""
+        """Add pairs; `same` means that each pair is given in both orders."""
         limit = np.maximum(self.limits[first], self.limits[second])
         mask = square <= limit
         if same:
@@ -187,7 +187,7 @@ class _NearestPairs:
             self.pending = len(self.batches[0])
 
     def result(self) -> PointPairs:
-        """Return the pairs that are among the nearest of either point."""
+        """Return pairs in which one point is a nearest neighbor of the other."""
         if not self.batches:
             none = np.empty(0, np.int64)
             return PointPairs(none, none, np.empty(0, np.float32))
@@ -200,7 +200,7 @@ class _NearestPairs:
     def _is_among_nearest(
         self, first: np.ndarray, second: np.ndarray, square: np.ndarray
     ) -> np.ndarray:
-        """Return a mask of these pairs, and tighten the limit of each point."""
+        """Return a mask of the pairs to keep, and lower each point's distance limit."""
         ends = np.concatenate([first, second])
         both = np.concatenate([square, square])
         rank = rank_by_distance(ends, both)
@@ -213,7 +213,7 @@ class _NearestPairs:
 
 
 def rank_by_distance(ends: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Rank each distance among those of the same point, from 0 for the smallest.
+    """Rank the distances of each point, from 0 for the smallest distance.
 
     Example:
         >>> rank_by_distance(np.array([7, 7, 2]), np.array([0.5, 0.1, 9.0])).tolist()

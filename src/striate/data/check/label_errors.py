@@ -27,7 +27,7 @@ class LabelConfusion:
     Args:
         label: Index of the given class.
         suggested: Index of the class that the networks predict.
-        suspected_count: Images with this label listed as label errors.
+        suspected_count: Number of images listed as this label error.
         estimate: Estimated number of images with this label error.
     """
 
@@ -42,10 +42,10 @@ class ConfidentLearning:
     """Confident learning on labels and out-of-sample probabilities.
 
     Args:
-        probs: (N, C) probabilities; rows of zeros without a prediction.
+        probs: (N, C) probabilities; all zeros for an image without a prediction.
         labels: (N,) class indices.
-        has_prediction: (N,) true if a network trained on the class predicted the
-            image.
+        has_prediction: (N,) True if the image was predicted by a network that was
+            trained on its class.
 
     Example:
         >>> of_first = np.array([0.9, 0.8, 0.1, 0.2, 0.1])
@@ -72,7 +72,7 @@ class ConfidentLearning:
 
     @cached_property
     def self_confidence(self) -> np.ndarray:
-        """Return the (N,) probability of each image's label."""
+        """Return the predicted probability of each image's label, (N,)."""
         values: np.ndarray = self.probs[np.arange(len(self.labels)), self.labels]
         return values
 
@@ -80,8 +80,8 @@ class ConfidentLearning:
     def thresholds(self) -> np.ndarray:
         """Return the confidence threshold of each class, (C,).
 
-        The mean probability of the class over images with this label (equation 2 of
-        the paper); infinite for a class without predictions.
+        The threshold is the mean probability of the class over images with this label
+        (equation 2 of the paper), or infinite for a class without predictions.
         """
         labels = self.labels[self.has_prediction]
         totals = np.bincount(
@@ -94,9 +94,9 @@ class ConfidentLearning:
 
     @cached_property
     def confident_class(self) -> np.ndarray:
-        """Return the (N,) class whose threshold each image reaches, or `NONE`.
+        """Return the class whose threshold each image reaches, or `NONE`, (N,).
 
-        If several are reached, the most probable one (equation 1).
+        If an image reaches several thresholds, the most probable class (equation 1).
         """
         reached = np.where(self.probs >= self.thresholds, self.probs, NONE)
         best: np.ndarray = reached.argmax(1)
@@ -105,9 +105,9 @@ class ConfidentLearning:
 
     @cached_property
     def suggested(self) -> np.ndarray:
-        """Return the (N,) suggested class of each image, other than its label.
+        """Return the suggested class of each image, never its given label, (N,).
 
-        The confident class if there is one, else the most probable one.
+        It is the confident class if there is one, else the most probable other class.
         """
         others = self.probs.astype(np.float64)
         others[np.arange(len(self.labels)), self.labels] = -np.inf
@@ -140,18 +140,18 @@ class ConfidentLearning:
 
     @cached_property
     def ranking_order(self) -> np.ndarray:
-        """Return all positions, the lowest label quality first, unchecked ones last."""
+        """Return image indices by ascending label quality, unchecked images last."""
         quality = np.where(self.has_prediction, self.label_quality, np.inf)
         positions: np.ndarray = np.argsort(quality, kind="stable")
         return positions
 
     @cached_property
     def suspected(self) -> np.ndarray:
-        """Return the positions of suspected label errors, the lowest quality first.
+        """Return indices of suspected label errors, the lowest label quality first.
 
-        Off-diagonal cells of the confident joint: the networks are confident in another
-        class. If the label is still more probable, the image counts only in the joint,
-        because the suspicion would not be understandable.
+        These images are in off-diagonal cells of the confident joint: the networks are
+        confident in another class. If the given label is still more probable, the image
+        is counted in the joint but not listed, because users would not understand why.
         """
         suggested_probs = self.probs[np.arange(len(self.labels)), self.suggested]
         suspected = self._conflicts & (suggested_probs > self.self_confidence)
@@ -160,7 +160,7 @@ class ConfidentLearning:
 
     @cached_property
     def confusions(self) -> tuple[LabelConfusion, ...]:
-        """Return the off-diagonal cells of the joint, the largest first.
+        """Return the off-diagonal cells of the confident joint, the largest first.
 
         Counts are scaled from confident images to all images of a label (equation 3). A
         label without confident images is assumed to be correct.
@@ -198,7 +198,7 @@ class ConfidentLearning:
 
     @property
     def agreement(self) -> float:
-        """Return the share of images whose most probable class is their label."""
+        """Return the fraction of images whose predicted class equals the label."""
         correct = self.probs.argmax(1) == self.labels
         return (
             float(correct[self.has_prediction].mean())
@@ -212,17 +212,17 @@ LABEL_ERROR = "label-error"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedLabel:
-    """One image in the ranking of labels; values are None without a prediction.
+    """Entry of an image in the label ranking; fields are None without a prediction.
 
     Args:
-        rank: From 1 for the lowest label quality.
-        position: Position in the check.
+        rank: Rank from 1, the lowest label quality.
+        position: Index of the image in the check.
         label: The given label.
         suggested_label: The class that the networks suggest.
         probability: Probability of the suggested label.
         label_probability: Probability of the given label.
         label_quality: `label_probability` divided by its mean over the class.
-        suspected: Whether it is listed as a label error.
+        suspected: Whether the image is listed as a label error.
     """
 
     rank: int
@@ -237,15 +237,15 @@ class RankedLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelErrors:
-    """Result of the label check by cross-validation.
+    """Result of a label check by cross-validation.
 
     Args:
-        analysis: Probabilities and labels, by position in the check.
+        analysis: Probabilities and labels, in the order of the checked images.
         names: Class names by index.
         model: Name of the network.
-        folds: Number of folds; each was predicted by a network trained on the others.
+        folds: Number of cross-validation folds.
         epochs: Training epochs of each network.
-        seconds: Duration.
+        seconds: Duration in seconds.
     """
 
     analysis: ConfidentLearning = field(repr=False)
@@ -261,7 +261,7 @@ class LabelErrors:
         return int((~self.analysis.has_prediction).sum())
 
     def labels_of(self, position: int) -> tuple[str, str, float]:
-        """Return the label, the suggested label and its probability."""
+        """Return an image's label, the suggested label and its probability."""
         analysis = self.analysis
         label, suggested = (
             int(analysis.labels[position]),
@@ -274,7 +274,7 @@ class LabelErrors:
         )
 
     def ranking(self) -> Iterator[RankedLabel]:
-        """Yield every image, the lowest label quality first, unchecked ones last."""
+        """Yield every image by ascending label quality, unchecked images last."""
         analysis = self.analysis
         suspected_set = set(analysis.suspected.tolist())
         for rank, i in enumerate(analysis.ranking_order.tolist(), start=1):
@@ -297,7 +297,7 @@ class LabelErrors:
 
 
 def label_error_findings(label_errors: LabelErrors) -> list[Finding]:
-    """Return findings on suspected label errors and on unchecked labels."""
+    """Return findings about suspected label errors and unchecked labels."""
     return [f for f in (_suspected(label_errors), _unchecked(label_errors)) if f]
 
 
@@ -321,7 +321,7 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
         tone="warning",
         what=f"{len(suspected):,} suspected {noun} in {count:,} labels; estimated "
         f"total: {estimate:,}",
-        why=f"{method}. For these images they are confident in another class. Some of "
+        why=f"{method}. For these images the networks predict another class. Some of "
         "these labels are wrong; others belong to rare or difficult images. If classes "
         "look similar, the estimate is too high.",
         fix="look at each image, and correct the label if it is wrong",
@@ -338,7 +338,7 @@ def _groups(
 
 
 def _note(label_errors: LabelErrors, position: int) -> str:
-    """Return the label and the suggested label, with a probability of 1 to 99 %."""
+    """Return a text with label, suggested label and its probability (1 to 99 %)."""
     label, suggested, prob = label_errors.labels_of(position)
     share = min(max(round(100 * prob), 1), 99)
     return f"label {label}, predicted {suggested}, {share}\u00a0%"
@@ -354,7 +354,7 @@ def _unchecked(label_errors: LabelErrors) -> Finding | None:
         tone="note",
         what=f"the label{'' if single else 's'} of {len(positions):,} "
         f"image{'' if single else 's'} could not be checked",
-        why="The other folds have no image of the class, because it has too few images "
-        "or all are duplicates or in one group.",
+        why="The other folds have no image of the class: the class has too few images, "
+        "or all its images are duplicates or in one group.",
         groups=tuple(ImageGroup(members=(i,)) for i in positions),
     )

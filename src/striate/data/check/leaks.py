@@ -1,4 +1,4 @@
-"""Leaks: images in two splits, and their effect on the reported accuracy."""
+"""Data leaks: images that are in two splits, and their effect on test accuracy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from striate.data.check.duplicates import Duplicates
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import SPLITS, Record
 
-FIX = "remove them from one of the two splits (from train, if test is a published set)"
+FIX = "remove the images from one of the two splits (from train, if test is published)"
 
 
 def assigned_splits(records: Sequence[Record]) -> list[str]:
-    """Return the split of each image; `train` for images without one in a split set.
+    """Return the split of each image; images without a split count as `train`.
+
+    If no image has a split, all values are ''.
 
     Example:
         >>> assigned_splits([Record(path="a", label="x"), Record(path="b", label="x")])
@@ -33,13 +35,13 @@ def leak_findings(
     splits: Sequence[str],
     points: np.ndarray,
 ) -> list[Finding]:
-    """Return a finding for every pair of splits that share images.
+    """Return one finding for every pair of splits that share images.
 
     Args:
         duplicates: Exact and near-duplicates.
         records: Records of the images.
         splits: Split of each image.
-        points: (N, d) image descriptors, for the estimate.
+        points: (N, d) image descriptors, for the nearest-neighbor estimate.
     """
     positions: dict[str, list[int]] = defaultdict(list)
     for position, split in enumerate(splits):
@@ -61,7 +63,7 @@ def leak_findings(
 def _leaked_images(
     duplicates: Duplicates, splits: Sequence[str], eval_split: str, train_split: str
 ) -> dict[int, list[int]]:
-    """Return the copies in `train_split` of each leaked image of `eval_split`."""
+    """Return, for each leaked image of `eval_split`, its copies in `train_split`."""
     leaked: dict[int, list[int]] = {}
     for family in duplicates.groups:
         matches = [i for i in family if splits[i] == train_split]
@@ -106,8 +108,8 @@ def _leak(
 def _explanation(eval_split: str, impact: LeakImpact) -> str:
     leaked = impact.same_label + impact.other_label
     sentences = [
-        f"They are {leaked / impact.images:.2%} of {eval_split}. A network that "
-        f"memorizes them classifies {impact.same_label:,} correctly in any case. So "
+        f"These are {leaked / impact.images:.2%} of {eval_split}. A network that "
+        f"memorizes the copies classifies {impact.same_label:,} correctly anyway. So "
         f"the reported accuracy is too high by at most {100 * impact.bound:.2f} "
         f"points, or by {impact.bound:.4f} · (1 − a) if a is the accuracy on the other "
         "images.",
@@ -117,8 +119,8 @@ def _explanation(eval_split: str, impact: LeakImpact) -> str:
     ]
     if impact.other_label:
         sentences.append(
-            f"For {impact.other_label:,} the copy has another label; memorizing these "
-            "lowers the accuracy."
+            f"For {impact.other_label:,} images the copy has another label; memorizing "
+            "these copies lowers the accuracy."
         )
     return " ".join(sentences).replace("%", "\u00a0%")
 
@@ -128,7 +130,8 @@ class LeakImpact:
     """Effect of leaked images on the accuracy of a split.
 
     A network that memorizes the copies classifies all `same_label` images correctly and
-    all `other_label` images wrongly. Without memory it would get some of them right.
+    all `other_label` images wrongly. Without memorizing, it would classify some of
+    these images correctly anyway.
 
     Args:
         images: Number of images in the evaluated split.
@@ -145,7 +148,7 @@ class LeakImpact:
 
     @property
     def bound(self) -> float:
-        """Largest possible gain in accuracy: all `same_label` images over all.
+        """Return the largest possible accuracy gain from the leak, as a fraction.
 
         Example:
             >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
@@ -156,7 +159,7 @@ class LeakImpact:
 
     @property
     def estimate(self) -> float:
-        """Gain of a nearest-neighbor classifier.
+        """Return the accuracy gain of a nearest-neighbor classifier, as a fraction.
 
         Example:
             >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
@@ -178,9 +181,9 @@ def leak_impact(
     Args:
         points: (N, d) image descriptors.
         labels: Class of each image.
-        evaluated: Positions of the evaluated split.
-        train: Positions of the training split.
-        duplicates: Training copies of each leaked position.
+        evaluated: Indices of the images in the evaluated split.
+        train: Indices of the images in the training split.
+        duplicates: Indices of the training copies of each leaked image.
     """
     nearest_labels = _nearest_labels(points, labels, train, duplicates)
     same_label = {
@@ -202,7 +205,7 @@ def _nearest_labels(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> dict[int, str]:
-    """Return the label of each leaked image's nearest other training image."""
+    """Return the nearest training label (without copies) for each leaked image."""
     train_points = points[np.asarray(train)]
     row = {position: k for k, position in enumerate(train)}
     nearest_labels: dict[int, str] = {}

@@ -1,8 +1,8 @@
-"""Near-duplicate search: which images are edited copies of each other.
+"""Search for near-duplicates: images that are edited copies of each other.
 
-`duplicate_candidates` proposes pairs from thumbnails; here each pair is aligned at
-higher resolution (`align`) and accepted or rejected. The limit depends on the
-neighborhood: if many images look alike, the details must match; if nothing else is
+`duplicate_candidates` proposes pairs from thumbnails. This module aligns each pair at
+higher resolution (`align`), and accepts or rejects the pair. The limit depends on the
+neighborhood: if many images look alike, the details must match; if no other image is
 close, a copy that was compressed or shrunk is accepted too.
 """
 
@@ -44,7 +44,7 @@ def find_near_duplicates(
 
     Args:
         thumbs: Gray thumbnails of all images.
-        closeup: Returns the gray close-up of a position.
+        closeup: Function from an image index to the gray close-up of the image.
         tick: Called with (done, total).
 
     Shapes:
@@ -78,7 +78,7 @@ def find_near_duplicates(
 def _neighbor_distance(
     candidates: CandidatePairs, differences: Difference, count: int
 ) -> np.ndarray:
-    """Return for each pair the distance to the nearest image that is not a copy."""
+    """Return, for each pair, the distance to the nearest image that is not a copy."""
     rejected = (
         ~candidates.compare
         | (differences.score > LOOSE_SCORE)
@@ -93,12 +93,12 @@ def _neighbor_distance(
 def searchable_positions(
     thumbs: np.ndarray, sides: Sequence[int], positions: Collection[int]
 ) -> np.ndarray:
-    """Return positions of images with enough size and contrast to compare.
+    """Return indices of images that are large enough and have enough contrast.
 
     Args:
         thumbs: (N, 32, 32).
-        sides: Shorter side of each image.
-        positions: Positions to select from.
+        sides: Smaller of height and width of each image, in pixels.
+        positions: Indices of the images to select from.
     """
     large_enough = np.array([side >= MIN_SIDE for side in sides], bool)
     selected = np.zeros(len(thumbs), bool)
@@ -115,7 +115,7 @@ def _contrast(thumbs: np.ndarray) -> np.ndarray:
 def _differences(
     candidates: CandidatePairs, closeup: Closeup, tick: Tick | None
 ) -> Difference:
-    """Compare the pairs marked `compare`; the others get 9, which means different."""
+    """Compare the marked pairs; unmarked pairs get the value 9 (different)."""
     residual, detail = np.full(len(candidates), 9.0), np.full(len(candidates), 9.0)
     selected = np.flatnonzero(candidates.compare)
     for start in range(0, len(selected), _CHUNK):
@@ -142,7 +142,7 @@ def _difference(
     flips: np.ndarray,
     limit: np.ndarray,
 ) -> Difference:
-    """Compare pairs of images, in stacks of equal size."""
+    """Compare pairs of images, in batches of equal image size."""
     stacks: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
     first_images: list[np.ndarray] = []
     second_images: list[np.ndarray] = []
@@ -164,7 +164,7 @@ def _difference(
 
 
 def _rough_then_refined(a: np.ndarray, b: np.ndarray, limit: np.ndarray) -> Difference:
-    """Compare with few steps; refine uncertain pairs with more steps, both ways."""
+    """Align pairs with few steps; align uncertain pairs again with more steps."""
     rough = align_and_compare(a, b)
     residual, detail = rough.residual, rough.detail
     uncertain = np.flatnonzero((rough.score > STRICT_SCORE) & (rough.score < limit))

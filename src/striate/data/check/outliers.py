@@ -19,11 +19,11 @@ RAMP = 0.25  # sharpness of a linear ramp: no detail finer than four pixels
 SOFT = 0.01  # sharpness above RAMP below which there is no detail
 USUAL = 0.15  # share of the median sharpness: a soft data set has no outliers
 
-_LOOK = "look at these images and remove those that do not belong to the data set"
+_LOOK = "look at these images, and remove images that do not belong to the data set"
 
 
 def outlier_findings(images: Sequence[ImageStats]) -> list[Finding]:
-    """Return findings about images that differ from the rest of the data set.
+    """Return findings about images that differ from most images of the data set.
 
     Example:
         >>> gray = dict(height=9, width=9, colored=False, content="", sharpness=0.5)
@@ -63,7 +63,7 @@ def _which(
 
 
 def _dark(images: Sequence[ImageStats]) -> list[int]:
-    """Return dark images, unless many images of the set are dark."""
+    """Return the indices of dark images; none if many images are dark."""
     positions = _which(images, lambda image: image.lightest < DARK)
     return positions if len(positions) <= RARE * len(images) else []
 
@@ -74,7 +74,7 @@ def _bright(images: Sequence[ImageStats]) -> list[int]:
 
 
 def _blurred(images: Sequence[ImageStats]) -> list[int]:
-    """Return images without fine detail, in a set where others have it."""
+    """Return the indices of blurred images, if other images have fine detail."""
     fine = np.array([image.sharpness for image in images]) - RAMP
     limit = min(SOFT, USUAL * float(np.median(fine)))
     positions = np.flatnonzero(fine < limit).tolist()
@@ -99,7 +99,7 @@ def _beyond(values: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _other_color(images: Sequence[ImageStats]) -> list[int]:
-    """Return gray images among color ones, or the reverse, if they are few."""
+    """Return the indices of a few gray images among color images, or the reverse."""
     colored = _which(images, lambda image: image.colored)
     if 0 < len(colored) <= RARE * len(images):
         return colored
@@ -133,12 +133,12 @@ def _finding(
 
 
 _WHY = {
-    "blank": "A network cannot learn anything useful from them.",
+    "blank": "A network cannot learn anything useful from a blank image.",
     "dark": "99\u00a0% of the pixels are in the darkest sixth of the gray levels.",
     "bright": "99\u00a0% of the pixels are in the brightest sixth of the gray levels.",
-    "blurred": "They have no detail finer than four pixels, but other images do.",
-    "size": "Resizing distorts, crops or enlarges them more than the others.",
-    "color": "A network can recognize them by color alone.",
+    "blurred": "These images have no detail finer than four pixels; other images do.",
+    "size": "Resizing distorts, crops or enlarges these images more than other images.",
+    "color": "A network can recognize these images by color alone.",
 }
 
 

@@ -1,8 +1,8 @@
 """Prefetching of remote files and shard members on threads, a few files ahead.
 
-Reading is not decoding: it is Python code that has already listed the files, so it
-needs no sandbox. A file that cannot be read, or not in time, becomes a finding like any
-other.
+Reading, unlike decoding, needs no sandbox: the same Python code has already listed the
+files. A file that cannot be read in time becomes a finding, like any other unusable
+file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TIMEOUT = 600.0  # seconds for one file; a whole shard may be downloaded again f
 
 
 class Prefetcher:
-    """Bytes of files by index, in order or repeated; only a few are in memory.
+    """Reader of files by index, which reads a few files ahead of the current one.
 
     Args:
         paths: Arguments for `read`.

@@ -2,8 +2,8 @@
 
 A decoder is C code that reads untrusted files. If a worker process crashes, hangs or
 runs out of memory, the image it was decoding is reported as unusable, and a new worker
-goes on with the next image. Workers read local files themselves; remote files and shard
-members are read here, and their bytes are sent to a worker.
+goes on with the next image. Workers read local files themselves. The main process reads
+remote files and shard members, and sends their bytes to a worker.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def examine_files(
     timeout: float = TIMEOUT,
     max_images: int = MAX_IMAGES,
 ) -> Iterator[Result]:
-    """Decode and measure files in sandboxed workers; yield results in order.
+    """Decode and measure image files in sandboxed workers; yield results in order.
 
     Args:
-        paths: Files.
-        workers: Number of worker processes; default the number of processors.
+        paths: Paths of the image files.
+        workers: Number of worker processes; default: number of processors.
         program: Command that starts a worker.
         timeout: Seconds without a result after which a worker is killed.
-        max_images: Images after which a worker is replaced.
+        max_images: Number of images after which a worker is replaced.
 
     Raises:
         StriateError: A worker process cannot be started.
@@ -83,7 +83,7 @@ def examine_payloads(
     timeout: float = TIMEOUT,
     max_images: int = MAX_IMAGES,
 ) -> Iterator[Result]:
-    """Read remote files here and decode them in workers; yield results in order.
+    """Read remote files in this process, and decode and measure them in workers.
 
     Only a few files are in memory at a time.
 
@@ -112,7 +112,7 @@ def examine_payloads(
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker process with its pending requests and received bytes."""
+    """Worker process with its pending requests and received bytes."""
 
     process: subprocess.Popen[bytes]
     pending: deque[int] = field(default_factory=deque)
@@ -132,9 +132,9 @@ class _Worker:
         )
 
     def send(self) -> bool:
-        """Write as much as the pipe accepts; return True if bytes remain.
+        """Write pending bytes to the worker's pipe; return True if bytes remain.
 
-        Waiting for the pipe would be waiting for a decoder that may hang.
+        The call never waits for the pipe, because the decoder behind it may hang.
         """
         assert self.process.stdin is not None  # noqa: S101 - opened as a pipe
         try:
@@ -149,14 +149,14 @@ class _Worker:
         return False
 
     def readable(self, seconds: float) -> bool:
-        """Return whether output, or the end of it, arrives within some seconds."""
+        """Return whether output, or the end of output, arrives within `seconds`."""
         assert self.process.stdout is not None  # noqa: S101 - opened as a pipe
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             return bool(selector.select(max(0.0, seconds)))
 
     def receive(self) -> bool:
-        """Read output of the worker; return False after its end."""
+        """Read available output of the worker; return False after the end of output."""
         assert self.process.stdout is not None  # noqa: S101 - opened as a pipe
         body = os.read(self.process.stdout.fileno(), 1 << 16)
         self.received += body
@@ -180,7 +180,7 @@ class _Worker:
             yield self.pending.popleft(), unpack_result(text, blob)
 
     def end(self) -> int:
-        """Kill the process if it runs, and return its exit code."""
+        """Kill the worker process if it is running, and return its exit code."""
         with suppress(ProcessLookupError):
             self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -191,7 +191,7 @@ class _Worker:
 
 
 class _WorkerPool:
-    """Workers, the queue of files, and results that wait for earlier ones."""
+    """Pool of workers, with a queue of files and results in input order."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class _WorkerPool:
         self.selector = selectors.DefaultSelector()
 
     def results(self, workers: int | None) -> Iterator[Result]:
-        """Yield all results in order, with at most this many workers."""
+        """Yield all results in order, using at most `workers` processes."""
         # Starting a worker takes as long as decoding a few hundred small images.
         worker_count = min(workers or cpu_count(), 1 + self.count // IMAGES_PER_WORKER)
         try:
@@ -231,7 +231,7 @@ class _WorkerPool:
             yield self.finished.pop(next_index)
 
     def start_worker(self) -> None:
-        """Start a worker and wait until it is ready."""
+        """Start a worker, and wait until the worker is ready."""
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             self.program,
@@ -260,7 +260,7 @@ class _WorkerPool:
         worker.received.clear()
 
     def distribute(self, next_index: int) -> None:
-        """Queue files in each worker, but not too far ahead of the next result."""
+        """Send files to the workers, but not too far ahead of the next result."""
         for worker in self.workers:
             free = min(self.queue_length, self.max_images - worker.completed) - len(
                 worker.pending
@@ -277,7 +277,7 @@ class _WorkerPool:
                 self.send(worker)
 
     def fetch(self, index: int) -> Request | UnusableFile:
-        """Return a request; the time for reading it does not count for the timeout."""
+        """Read the file of a request; reading time does not count for the timeout."""
         start = time.monotonic()
         request = self.request(index)
         elapsed = time.monotonic() - start
@@ -286,7 +286,7 @@ class _WorkerPool:
         return request
 
     def send(self, worker: _Worker) -> None:
-        """Send what the pipe accepts, and register it for the rest."""
+        """Send pending bytes to a worker; watch its pipe if some bytes remain."""
         pipe = worker.process.stdin
         assert pipe is not None  # noqa: S101 - opened as a pipe
         unwritten, registered = worker.send(), pipe in self.selector.get_map()
@@ -296,7 +296,7 @@ class _WorkerPool:
             self.selector.unregister(pipe)
 
     def receive(self) -> None:
-        """Receive results; replace workers that died, hang or have done enough."""
+        """Receive results; replace workers that died, hang or reached `max_images`."""
         for key, _ in self.selector.select(timeout=0.5):
             worker: _Worker = key.data
             if worker not in self.workers:
@@ -311,7 +311,7 @@ class _WorkerPool:
                 self.fail_current(worker, f"no answer within {self.timeout:.0f} s")
 
     def read_worker(self, worker: _Worker) -> None:
-        """Receive results of a worker, and replace it if it ended."""
+        """Receive results of a worker; replace the worker if its process ended."""
         is_alive = worker.receive()
         for index, result in worker.results():
             self.finished[index] = result
@@ -321,7 +321,7 @@ class _WorkerPool:
             self.stop_worker(worker)
 
     def fail_current(self, worker: _Worker, reason: str | None) -> None:
-        """Report the current image as unusable, and queue the others again."""
+        """Report the current image as unusable; queue the other images again."""
         code = self.stop_worker(worker)
         if not worker.pending:
             return

@@ -1,8 +1,8 @@
 """Worker process that decodes images with resource limits; started by `sandbox`.
 
 It reads requests from standard input: a kind, a length, and a path or the bytes of a
-file. It writes lengths, JSON and raw pixels to standard output: nothing that the other
-side executes. Memory and processor time are limited, and it cannot write to any file.
+file. It writes lengths, JSON and raw pixels to standard output; the main process never
+executes them. Memory and processor time are limited, and it cannot write to any file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Examine = Callable[[Path | bytes], ExaminedImage | UnusableFile]
 
 
 def serve(examine: Examine, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Process requests until the input ends."""
+    """Examine the image of each request until the input ends."""
     answers.write(READY)
     answers.flush()
     with without_pillow_warnings():
@@ -96,7 +96,7 @@ def _grant_seconds() -> None:
 
 
 def worker_main(args: Sequence[str]) -> None:
-    """Run the worker: examine images, or with `preview` make color previews."""
+    """Run the worker: examine images; with `preview`, make color previews."""
     confine()
     task = preview_file if args == ["preview"] else examine_file
     serve(task, sys.stdin.buffer, sys.stdout.buffer)

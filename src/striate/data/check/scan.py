@@ -39,14 +39,14 @@ class ImageItem:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanResult:
-    """Result of a scan.
+    """Result of the scan of a data source.
 
     Args:
         source: The scanned source.
         items: The usable images, in the source's order.
         thumbs: (N, 32, 32) gray thumbnails.
         unusable: Files that are not usable images.
-        unusable_hashes: Their file hashes by path.
+        unusable_hashes: File hashes of the unusable files, by path.
     """
 
     source: Source
@@ -57,7 +57,7 @@ class ScanResult:
 
 
 class CloseupStore:
-    """Close-ups of all images in a temporary file; a context manager."""
+    """Context manager that stores the close-ups of all images in a temporary file."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="striate-")  # noqa: SIM115
@@ -87,7 +87,7 @@ class CloseupStore:
         self._file.flush()
 
     def __call__(self, position: int) -> np.ndarray:
-        """Return the close-up of an image."""
+        """Return the close-up of the image at an index."""
         start, (height, width) = self._index[position]
         data = os.pread(self._file.fileno(), height * width, start)
         return np.frombuffer(data, np.uint8).reshape(height, width)
@@ -101,11 +101,11 @@ def scan_source(
     workers: int | None = None,
     program: Sequence[str] = WORKER,
 ) -> ScanResult:
-    """Scan every record of a source.
+    """Decode and measure every image of a source.
 
     Args:
         source: The source.
-        closeups: Receives the close-ups; the caller closes it.
+        closeups: Store for the close-ups; the caller closes the store.
         tick: Called with (done, total).
         workers: Number of decoding processes.
         program: Command that starts a worker.
@@ -158,7 +158,7 @@ def examine_records(
     workers: int | None = None,
     program: Sequence[str] = WORKER,
 ) -> Iterator[ExaminedImage | UnusableFile]:
-    """Yield the examined files of some records, local or remote.
+    """Decode and measure the files of some records; yield results in order.
 
     Args:
         source: A source with files.

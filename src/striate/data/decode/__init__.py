@@ -1,1 +1,1 @@
-"""From the bytes of an image file to the input tensor of a network."""
+"""Decoding and preprocessing of image files into network input."""

@@ -2,8 +2,8 @@
 
 A strict libjpeg-turbo decodes JPEGs (`jpeg_decoder`), because Pillow accepts half a
 JPEG if it has an end marker. Pillow decodes all other formats. EXIF orientation is
-applied. 16-bit gray becomes v·255/white, never clipped. Transparency is laid on
-`background`. Of animations and multi-page files the first image is used.
+applied. 16-bit gray becomes v·255/white, never clipped. Transparent pixels are blended
+with `background`. Animations and multi-page files give their first image.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter, and an error
 
 @contextmanager
 def without_pillow_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings about odd metadata; the images can be used anyway.
+    """Silence Pillow's warnings about unusual metadata; such images can be used.
 
-    Enter it once around all decoding threads: warning filters belong to the process, so
-    threads that set and reset them would undo one another.
+    Enter the context once around all decoding threads: warning filters belong to the
+    process, so threads that set and reset the filters would undo one another.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
@@ -64,7 +64,7 @@ def without_pillow_warnings() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Size as displayed, and channels (1 or 3), as the file's header states them."""
+    """Image size (after EXIF rotation) and channels (1 or 3), from the file header."""
 
     height: int
     width: int
@@ -78,7 +78,7 @@ class ImageFileInfo:
     Args:
         format: JPEG, PNG, …
         mode: Pillow's color mode: L, RGB, P, CMYK, I;16, …
-        notes: Conversions by rule, and oddities of the file.
+        notes: Conversions during decoding, and problems of the file.
     """
 
     format: str
@@ -87,10 +87,10 @@ class ImageFileInfo:
 
 
 def read_header(payload: bytes) -> ImageHeader:
-    """Return size and channels without decoding pixels.
+    """Read image size and channels without decoding the pixels.
 
     Raises:
-        UndecodableError: It is not an image, or it exceeds the size limits.
+        UndecodableError: The file is not an image, or exceeds the size limits.
     """
     image = _open(payload)
     width, height = image.size
@@ -106,9 +106,9 @@ class DecodedImage:
 
     Args:
         pixels: (height, width, 1 or 3) uint8.
-        content: Hash of the image.
-        factor: 2 or 4 where a large JPEG was decoded at a half or a quarter, else 1.
-        sides: Height and width of the whole image as displayed.
+        content: Content hash of the image.
+        factor: 2 or 4 if a large JPEG was decoded at 1/2 or 1/4 of its size, else 1.
+        sides: Height and width at full size, after EXIF rotation.
     """
 
     pixels: np.ndarray
@@ -120,15 +120,15 @@ class DecodedImage:
 def decode(
     payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
 ) -> np.ndarray:
-    """Return 8-bit pixels, (height, width, 1) for gray or (height, width, 3) for RGB.
+    """Decode a file to 8-bit pixels, (height, width, 1) or (height, width, 3).
 
     Args:
-        payload: The whole file.
+        payload: Bytes of the whole file.
         background: Gray level under transparent pixels, 0–255.
         white_level: The 16-bit gray value that becomes 255.
 
     Raises:
-        UndecodableError: The file is damaged, cut short, too large or no image.
+        UndecodableError: The file is damaged, truncated, too large or not an image.
 
     Example:
         >>> from io import BytesIO
@@ -146,17 +146,17 @@ def decode_image(
     white_level: int = MAX_WHITE_LEVEL,
     scaled: Scaled | None = None,
 ) -> DecodedImage:
-    """Decode an image and hash it.
+    """Decode an image file, and compute its content hash.
 
     Args:
-        payload: The whole file.
+        payload: Bytes of the whole file.
         background: Gray level under transparent pixels, 0–255.
         white_level: The 16-bit gray value that becomes 255.
-        scaled: Function from the displayed (height, width) to the sides that the image
-            will be scaled to. A large JPEG may then be decoded at a half or a quarter.
+        scaled: Function from the full (height, width) to the size after resizing. A
+            large JPEG may then be decoded at 1/2 or 1/4 of its size.
 
     Raises:
-        UndecodableError: As for `decode`.
+        UndecodableError: The file is damaged, truncated, too large or not an image.
     """
     return _decode_opened(payload, _open(payload), background, white_level, scaled)
 
@@ -167,7 +167,7 @@ def decode_with_info(
     """Decode an image; also return format, color mode and conversions.
 
     Raises:
-        UndecodableError: As for `decode`.
+        UndecodableError: The file is damaged, truncated, too large or not an image.
     """
     image = _open(payload)
     frames = _frames(payload, image)
@@ -204,7 +204,7 @@ def _decode_opened(
 def pixel_hash(
     payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
 ) -> str:
-    """Return the hash of an image's pixels, all of which are decoded."""
+    """Decode an image file in full, and return the hash of its pixels."""
     return content_hash(decode(payload, background, white_level))
 
 
@@ -218,7 +218,7 @@ def _open(payload: bytes) -> Image.Image:
         raise UndecodableError(error_reason(payload, str(error)), detail) from None
     _check_size(payload, image)
     if image.mode in ("F", "I"):
-        detail = "32-bit values have no declared range; save as 8 or 16 bits"
+        detail = "32-bit pixels are not supported; save the image with 8 or 16 bits"
         raise UndecodableError("unsupported", detail)
     return image
 
@@ -226,7 +226,7 @@ def _open(payload: bytes) -> Image.Image:
 def _unidentified_reason(payload: bytes) -> tuple[str, str]:
     """Return (reason, detail) for a file that Pillow does not recognize."""
     if is_truncated_jpeg(payload):
-        return "truncated", "only the beginning of a JPEG"
+        return "truncated", "the file has only the beginning of a JPEG"
     if payload[12:16] == b"IHDR":
         return png_fault(payload) or ("damaged", "wrong checksum of a PNG chunk")
     return "not-an-image", non_image_kind(payload)
@@ -235,12 +235,12 @@ def _unidentified_reason(payload: bytes) -> tuple[str, str]:
 def _check_size(payload: bytes, image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        limit = f"at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side"
+        limit = f"at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} in height and width"
         raise UndecodableError("too-large", f"{width}×{height}; {limit}")
     if min(width, height) < 1:
         raise UndecodableError("damaged", f"{width}×{height} pixels")
     if width * height > max(LARGE_IMAGE, MAX_PIXELS_PER_BYTE * len(payload)):
-        detail = f"{width}×{height} in a file of {len(payload):,} bytes"
+        detail = f"{width}×{height} pixels in a file of {len(payload):,} bytes"
         raise UndecodableError("too-large", detail)
     if image.format == "GIF" and gif_frames(payload) > MAX_FRAMES:
         detail = f"an animation of more than {MAX_FRAMES:,} images"
@@ -258,7 +258,7 @@ def _decode_opened_jpeg(
     coded = decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
     jpeg = jpeg_layout(payload)
     if lacks_jpeg_scans(payload, jpeg):
-        raise UndecodableError("truncated", "the progressive JPEG lacks scans")
+        raise UndecodableError("truncated", "the progressive JPEG lacks some scans")
     if image.mode == "CMYK":  # Pillow handles Adobe's inverted inks
         image.load()
         coded = _to_array(image, background, MAX_WHITE_LEVEL)
@@ -271,7 +271,7 @@ def _decode_opened_jpeg(
 
 
 def _apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply an EXIF orientation (Exif 2.3, tag 0x0112) without a copy."""
+    """Rotate or flip an image by its EXIF orientation (tag 0x0112), without a copy."""
     across = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
     if orientation in (3, 4, 7, 8):
         across = across[::-1]
@@ -281,7 +281,7 @@ def _apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _frames(payload: bytes, image: Image.Image) -> int:
-    """Return the number of images in the file, 1 where it is unknown."""
+    """Return the number of images in the file; 1 if the number is unknown."""
     if image.format == "GIF":
         return gif_frames(payload)
     try:
@@ -293,19 +293,19 @@ def _frames(payload: bytes, image: Image.Image) -> int:
 def _file_info(image: Image.Image, frames: int) -> ImageFileInfo:
     orientation = _orientation(image)
     conditions = {
-        f"the first of {frames} images": frames > 1,
+        f"only the first of {frames} images is used": frames > 1,
         "the EXIF data is unreadable": orientation == 0,
-        "turned upright by EXIF": 1 < orientation < 9,
-        "transparency laid on white": _is_transparent(image),
-        "16 bits scaled to 8": image.mode.startswith("I;16"),
-        "CMYK turned into RGB": image.mode == "CMYK",
+        "rotated by EXIF orientation": 1 < orientation < 9,
+        "transparent pixels became white": _is_transparent(image),
+        "16-bit values scaled to 8 bits": image.mode.startswith("I;16"),
+        "CMYK converted to RGB": image.mode == "CMYK",
     }
     notes = tuple(note for note, holds in conditions.items() if holds)
     return ImageFileInfo(format=image.format or "", mode=image.mode, notes=notes)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation: 1 where there is none, 0 if it is unreadable."""
+    """Return the EXIF orientation; 1 if it is missing, 0 if it is unreadable."""
     if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "MPO"):
         return 1
     try:
@@ -334,7 +334,7 @@ def _is_transparent(image: Image.Image) -> bool:
 
 def _to_8_bits(wide: np.ndarray, white_level: int) -> np.ndarray:
     if (largest := int(wide.max())) > white_level:
-        detail = f"a value of {largest:,} where white is {white_level:,}"
+        detail = f"the value {largest:,} is above the white level {white_level:,}"
         raise UndecodableError("above-white", detail)
     return ((wide * 255 + white_level // 2) // white_level).astype(np.uint8)[..., None]
 

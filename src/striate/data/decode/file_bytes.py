@@ -1,4 +1,4 @@
-"""Read a file safely; the error for files that are no usable images."""
+"""Safe reading of image files, and the error of unusable files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_BYTES = 1 << 30
 
 
 class UndecodableError(Exception):
-    """A file is not a usable image: a short reason and a detail."""
+    """Error of a file that is not a usable image, with a reason and a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -22,7 +22,7 @@ def read_file(path: Path) -> bytes:
     """Read a regular file; a pipe, socket or device is never opened.
 
     Raises:
-        UndecodableError: Missing, not a regular file, unreadable, empty or too large.
+        UndecodableError: The file is missing, special, unreadable, empty or too large.
     """
     try:
         status = path.stat()

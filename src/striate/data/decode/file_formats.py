@@ -1,4 +1,4 @@
-"""Check the structure of a file before decoding: truncated, damaged, or a bomb."""
+"""Checks of image files before decoding: truncation, damage, decompression bombs."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def non_image_kind(payload: bytes) -> str:
     try:
         payload[:512].decode("utf-8")
     except UnicodeDecodeError:
-        return "the content is not of a supported image format"
+        return "the file is not in a supported image format"
     return "this is a text file"
 
 
 def png_fault(payload: bytes) -> tuple[str, str] | None:
-    """Return (reason, detail) of a damaged or truncated PNG, None where it is intact.
+    """Return (reason, detail) for a damaged or truncated PNG, None for an intact PNG.
 
     Pillow ignores wrong checksums of pixel chunks; other decoders stop there.
     """
@@ -64,7 +64,7 @@ def png_fault(payload: bytes) -> tuple[str, str] | None:
 
 
 def gif_frames(payload: bytes, limit: int = MAX_FRAMES) -> int:
-    """Count the images of a GIF without decoding; stops just above `limit`.
+    """Count the images of a GIF without decoding; stop counting above `limit`.
 
     Images of a truncated or damaged file are counted as far as it can be parsed.
     """
@@ -86,5 +86,5 @@ def gif_frames(payload: bytes, limit: int = MAX_FRAMES) -> int:
 
 
 def _table_bytes(flags: bytes) -> int:
-    """Return the bytes of a GIF color table from its flags."""
+    """Return the size of a GIF color table in bytes, from its flags."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0

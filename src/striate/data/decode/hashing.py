@@ -1,4 +1,4 @@
-"""Hashes of images and of files."""
+"""Hashes of images and of image files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CODED = "j"  # first letter of a hash of coded bytes; no hexadecimal number has
 
 
 def content_hash(pixels: np.ndarray) -> str:
-    """Hash the pixels of an image; file format and metadata do not matter.
+    """Hash the pixels of an image, independent of file format and metadata.
 
     Gray that is stored as three equal channels has the same hash as gray.
 
@@ -35,7 +35,7 @@ def content_hash(pixels: np.ndarray) -> str:
 
 
 def is_gray(pixels: np.ndarray) -> bool:
-    """Return whether all channels are equal; the first row is checked first."""
+    """Return whether all color channels of an image are equal."""
     for rows in (pixels[:1], pixels):
         first = rows[..., :1]
         if not np.array_equal(np.broadcast_to(first, rows.shape), rows):
@@ -44,7 +44,7 @@ def is_gray(pixels: np.ndarray) -> bool:
 
 
 def coded_hash(payload: bytes, layout: JPEGLayout, orientation: int) -> str:
-    """Hash the coded image and the orientation of a JPEG, without metadata."""
+    """Hash the compressed data and EXIF orientation of a JPEG, without metadata."""
     digest = xxhash.xxh3_128(f"jpeg {orientation}".encode())
     for chunk in coded_bytes(payload, layout):
         digest.update(chunk)
@@ -52,7 +52,7 @@ def coded_hash(payload: bytes, layout: JPEGLayout, orientation: int) -> str:
 
 
 def is_coded_hash(content: str) -> bool:
-    """Return whether this is a hash of coded bytes rather than of pixels."""
+    """Return whether a content hash is of compressed JPEG data, not of pixels."""
     return content.startswith(_CODED)
 
 
@@ -62,5 +62,5 @@ def file_hash(payload: bytes) -> str:
 
 
 def checksum64(payload: bytes) -> int:
-    """Return a 64-bit checksum that detects damage, not forgery."""
+    """Return a 64-bit checksum that detects damage (it is not cryptographic)."""
     return xxhash.xxh3_64_intdigest(payload)

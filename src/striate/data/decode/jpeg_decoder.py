@@ -1,6 +1,6 @@
-"""The JPEG decoder: strict libjpeg-turbo, large images at a fraction of their size.
+"""Strict JPEG decoder (libjpeg-turbo), which decodes large images at reduced size.
 
-Pillow accepts half a JPEG if it has an end marker; this decoder does not.
+Pillow accepts a truncated JPEG if it has an end marker; this decoder does not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Scaled = Callable[[int, int], tuple[int, int]]
 
 
 def jpeg_reduction(sides: tuple[int, int], scaled: Scaled) -> int:
-    """Return 4, 2 or 1: how much smaller a large JPEG may be decoded.
+    """Return the factor (1, 2 or 4) by which a large JPEG is reduced in decoding.
 
     Example:
         >>> jpeg_reduction((3000, 4000), lambda height, width: (160, 160))
@@ -39,10 +39,10 @@ def jpeg_reduction(sides: tuple[int, int], scaled: Scaled) -> int:
 
 
 def decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:
-    """Return the pixels of a JPEG at this size or the next fraction above it.
+    """Decode a JPEG at the smallest reduced size that covers height and width.
 
     Raises:
-        UndecodableError: The file is damaged or cut short.
+        UndecodableError: The file is damaged or truncated.
     """
     # Pillow fills what is missing with gray and reports nothing.
     space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
@@ -62,7 +62,7 @@ def decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarra
 
 
 def error_reason(payload: bytes, text: str) -> str:
-    """Return why a file cannot be decoded, from the decoder's message and the file."""
+    """Return why a file cannot be decoded: `truncated`, `damaged` or `too-large`."""
     message = text.lower()
     if "too large" in message:
         return "too-large"

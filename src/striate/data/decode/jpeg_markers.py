@@ -1,4 +1,4 @@
-"""The structure of a JPEG: segments, missing scans, and the bytes of the image.
+"""JPEG file structure: segments, missing scans, and compressed image data.
 
 Marker names and sections are those of ITU-T T.81.
 """
@@ -22,7 +22,7 @@ class JPEGLayout:
 
     Args:
         segments: (marker, start, end) of the body of each segment.
-        end: Position of the end marker; None where the file ends before it.
+        end: Position of the end marker, or None if the file ends before the marker.
     """
 
     segments: tuple[tuple[int, int, int], ...]
@@ -63,8 +63,8 @@ def is_truncated_jpeg(payload: bytes) -> bool:
 def lacks_jpeg_scans(payload: bytes, layout: JPEGLayout) -> bool:
     """Return whether a progressive JPEG ends before its last refinement scan.
 
-    Every scan (T.81, G.1) has the coefficients Ss–Se down to bit Al. A file that ends
-    between two scans decodes without an error to a blurred image.
+    Every scan (T.81, G.1) contains the coefficients Ss–Se down to bit Al. A file that
+    ends between two scans decodes without an error to a blurred image.
     """
     missing: dict[tuple[int, int], int] = {}
     for marker, start, end in layout.segments:
@@ -80,10 +80,11 @@ def lacks_jpeg_scans(payload: bytes, layout: JPEGLayout) -> bool:
 
 
 def coded_bytes(payload: bytes, layout: JPEGLayout) -> Iterator[bytes]:
-    """Yield the bytes that decide the pixels, without metadata and trailing bytes.
+    """Yield the bytes of a JPEG that define its pixels, without metadata.
 
-    Comments and application segments are left out, except Adobe's, which defines how
-    colors are coded. So files that differ only in EXIF, profiles or thumbnails agree.
+    Comments and application segments are left out, except Adobe's, which defines the
+    color coding. So files that differ only in EXIF, profiles or thumbnails give equal
+    bytes.
 
     Example:
         >>> plain = bytes.fromhex("ffd8 ffd9")

@@ -1,4 +1,4 @@
-"""Preprocess decoded images to the network's input; training and inference share it."""
+"""Preprocessing of decoded images to network input, for training and inference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGE = 1 << 15  # values; larger images are normalized one by one
 
 
 def decode_for(payload: bytes, preprocess: Preprocess) -> DecodedImage:
-    """Decode a file at the resolution that this preprocessing needs.
+    """Decode an image file at the resolution that the preprocessing needs.
 
     Raises:
         UndecodableError: The file is not a usable image.
@@ -34,10 +34,10 @@ def decode_for(payload: bytes, preprocess: Preprocess) -> DecodedImage:
 def decode_at_sizes(
     payload: bytes, sizes: Sequence[Preprocess]
 ) -> tuple[tuple[Tensor, ...], str]:
-    """Return a file as 8-bit input at several sizes, and the hash of the image.
+    """Decode a file to 8-bit input at several sizes; also return the content hash.
 
-    Each is bit-identical to the result of `file_to_input`. The file is decoded again
-    only where a size needs a larger fraction of a large JPEG.
+    Each input is bit-identical to the result of `file_to_input`. The file is decoded
+    again only if an input size needs a higher resolution of a large JPEG.
 
     Raises:
         UndecodableError: The file is not a usable image.
@@ -56,7 +56,7 @@ def decode_at_sizes(
 
 
 def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
-    """Return an image file as 8-bit input, (H, W, C).
+    """Decode an image file to 8-bit network input, (H, W, C).
 
     Raises:
         UndecodableError: The file is not a usable image.
@@ -65,15 +65,15 @@ def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
 
 
 def decoded_to_input(decoded: DecodedImage, preprocess: Preprocess) -> Tensor:
-    """Convert a decoded image to input, using the sides of the whole image.
+    """Convert a decoded image to 8-bit network input, based on its full size.
 
-    The sides of a reduced image are rounded; scaling them could be off by one pixel.
+    The size of a reduced JPEG is rounded; a size computed from it could be off by one.
     """
     return _to_input(decoded.pixels[None], preprocess, decoded.sides)[0]
 
 
 def image_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """Convert one image to the channels and size of the input, still 8-bit.
+    """Convert one image to the channels and size of the network input, still 8-bit.
 
     Args:
         pixels: (height, width, channels), uint8.
@@ -91,7 +91,7 @@ def image_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
 
 
 def batch_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """Convert images of one size, (N, H, W, C), to input."""
+    """Convert images of equal size, (N, H, W, C), to 8-bit network input."""
     return _to_input(pixels, preprocess, (pixels.shape[1], pixels.shape[2]))
 
 
@@ -108,7 +108,7 @@ def _to_input(
 
 
 def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Convert gray to RGB or RGB to gray where the network needs it.
+    """Convert gray to RGB or RGB to gray, as the preprocessing requires.
 
     Raises:
         DataError: The channels cannot be converted.
@@ -132,7 +132,7 @@ def _resize(pixels: Tensor, preprocess: Preprocess, sides: tuple[int, int]) -> T
 
 
 def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
-    """Return the sides an image is scaled to, before cutting or padding.
+    """Return the (height, width) after resizing, before cropping or padding.
 
     Example:
         >>> p = Preprocess(channels=3, height=8, width=8, resize="crop")
@@ -156,7 +156,7 @@ def _interpolate(pixels: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _center(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
-    """Crop or pad both sides to (rows, columns) around the center."""
+    """Center-crop or pad images to the given numbers of rows and columns."""
     height, width = pixels.shape[1:3]
     if (height, width) == (rows, columns):
         return pixels
@@ -196,7 +196,7 @@ def normalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
 def _normalize_image_by_image(
     rows: Tensor, mean: Tensor, std: Tensor, ready: Tensor
 ) -> None:
-    """Normalize one image after the other, so that it stays in the processor's cache.
+    """Normalize images one by one, so that each image stays in the CPU cache.
 
     The result is bit-identical. NumPy's loops stay on this thread; torch would start
     its threads at each pass and wait for the last of them.

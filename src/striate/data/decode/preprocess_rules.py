@@ -1,7 +1,7 @@
-"""Every rule from an image file to the network's input, in words.
+"""Text descriptions of all preprocessing steps, from image file to network input.
 
-A `Preprocess` defines all of them. Its fields hold what can be set; the other rules are
-the same for every run and have a version (`data.cache.decoded_images.RULES`).
+A `Preprocess` defines all steps. Its fields are the settings. The other rules are the
+same for every run and have a version number (`data.cache.decoded_images.RULES`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from striate.data.decode.jpeg_decoder import LARGE_JPEG, REDUCED
 _RESIZES = {
     "stretch": "the whole image, stretched to the input's shape",
     "crop": "the aspect ratio is kept; a center crop is used",
-    "pad": "aspect ratio and whole image are kept; the rest is background",
+    "pad": "the aspect ratio is kept; the missing area is filled with background",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessRule:
-    """A step, what it does, and the setting that changes it (empty: fixed)."""
+    """Preprocessing step, its description, and its setting ('' if it is fixed)."""
 
     step: str
     action: str
@@ -29,7 +29,7 @@ class PreprocessRule:
 
 
 def preprocess_rules(preprocess: Preprocess) -> tuple[PreprocessRule, ...]:
-    """Return the preprocessing rules of every image, in order.
+    """Return the descriptions of all preprocessing steps, in order.
 
     Example:
         >>> p = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
@@ -48,10 +48,10 @@ def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
     jpeg = "every pixel is decoded"
     if p.jpeg == "reduced":
         fractions = " or ".join(
-            f"1/{factor} where that leaves {margin} times the input's sides"
+            f"1/{factor} size if this is at least {margin} times the input size"
             for factor, margin in reversed(REDUCED)
         )
-        jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels on decoded at {fractions}"
+        jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels, decoded at {fractions}"
     return (
         PreprocessRule(
             step="format", action=f"recognized by the content: {', '.join(FORMATS)}"
@@ -60,21 +60,21 @@ def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
         PreprocessRule(step="damage", action="a truncated or damaged file is refused"),
         PreprocessRule(
             step="frames",
-            action="of several images in a file the first is used",
+            action="the first image of an animation or a multi-page file is used",
         ),
         PreprocessRule(step="JPEG", action=jpeg, setting="--jpeg"),
         PreprocessRule(
-            step="EXIF", action="the image is rotated as its EXIF orientation says"
+            step="EXIF", action="the image is rotated by its EXIF orientation"
         ),
         PreprocessRule(
             step="16 bits",
             action=f"gray v becomes v·255/{p.white_level:,}; larger values are "
-            "refused; of colors the high byte is used",
+            "refused; colors keep the high byte",
             setting="--white-level",
         ),
         PreprocessRule(
             step="transparency",
-            action=f"laid on gray level {p.background}",
+            action=f"transparent pixels are blended with gray level {p.background}",
             setting="--background",
         ),
     )

@@ -1,4 +1,4 @@
-"""Effects of a resize mode: visible share, distortion, border and enlargement."""
+"""Effects of a resize mode: visible fraction, distortion, border and enlargement."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from striate.data.decode.preprocess import scaled_sides
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeEffect:
-    """What resizing to the input does to an image of some size.
+    """Effect of resizing an image to the input size of the network.
 
     Args:
-        visible: Share of the image that the network sees.
-        distortion: Ratio of the scales of the two sides; 1 is undistorted.
-        border: Share of the input that is background.
-        scale: Input pixels per pixel of the image, of the side with the larger ratio;
+        visible: Fraction of the image area that the network sees.
+        distortion: Ratio of the scales of height and width; 1 is undistorted.
+        border: Fraction of the input that is background.
+        scale: Input size divided by image size, the larger ratio of height and width;
             above 1 the image is enlarged.
     """
 

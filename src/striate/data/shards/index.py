@@ -1,8 +1,8 @@
-"""Index of tar shards: one file of rows per shard, which is never loaded as a whole.
+"""Index of the images in tar shards: one file per shard, read row by row.
 
-Every image is decoded once, to check it and to hash it. The cache keeps the index of a
-shard with the shard's stamp. So an interrupted scan continues where it stopped, and
-only shards that have changed are scanned again.
+Every image is decoded once, to check and hash the image. The cache keeps the index of a
+shard with the shard's size and times. So an interrupted scan continues where it
+stopped, and only shards that have changed are scanned again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _IMAGES_PER_CHUNK = 256  # images decoded at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Facts about a shard; its rows stay on the disk."""
+    """Summary of a scanned shard; the index rows of its images stay on the disk."""
 
     name: str
     count: int
@@ -63,19 +63,19 @@ class Shard:
     skipped: tuple[Skipped, ...] = field(default=(), repr=False)
 
     def rows(self) -> np.ndarray:
-        """Return the rows, mapped; `label` is the number in this shard's labels."""
+        """Return the memory-mapped rows; `label` is an index into `self.labels`."""
         if not self.count:
             return np.empty(0, ROW)
         return np.memmap(self.rows_file, ROW, "r")
 
 
 class LocalShards:
-    """Shards as local files; remote shards are downloaded.
+    """Access to shards as local files; remote shards are downloaded.
 
     Args:
         folder: Folder of downloaded shards.
-        limit: Maximum bytes of downloads; the least recently used go first.
-        owner: Object that removes the folder when it is collected; only referenced.
+        limit: Maximum bytes of downloads; the least recently used are removed first.
+        owner: Object that removes the folder when garbage-collected; kept referenced.
     """
 
     def __init__(self, folder: Path, limit: int, owner: object = None) -> None:
@@ -91,10 +91,10 @@ class LocalShards:
         self.__init__(state["_folder"], state["_limit"])  # type: ignore[misc]
 
     def path(self, name: str) -> Path:
-        """Return a local file with the bytes of a shard.
+        """Return the path of a shard; a remote shard is downloaded first.
 
         Raises:
-            DataError: It cannot be downloaded.
+            DataError: The shard cannot be downloaded.
         """
         if not is_remote(name):
             return Path(name)
@@ -124,7 +124,7 @@ class LocalShards:
 
 
 def shard_stamp(name: str) -> Stamp | None:
-    """Return the stamp of a shard, or None where it is not available."""
+    """Return the size and times of a shard, or None if they are unknown."""
     if is_remote(name):
         return RemoteFiles(name).stamp("")
     return LocalFiles(Path("/")).stamp(os.path.abspath(name).lstrip("/"))  # noqa: PTH100
@@ -137,17 +137,17 @@ def scan_shard(
     background: int,
     white_level: int,
 ) -> Shard:
-    """Scan a shard, or read its index where the shard has not changed.
+    """Scan a shard; read the stored index instead if the shard has not changed.
 
     Args:
-        name: Path or address.
-        folder: Folder of indexes.
-        local_shards: Gives the local file.
-        background: As for `decode_image`.
-        white_level: As for `decode_image`.
+        name: Path or address of the shard.
+        folder: Folder of the index files.
+        local_shards: Provider of local copies of shards.
+        background: Gray level behind transparent pixels, 0–255.
+        white_level: The 16-bit gray value that becomes 255.
 
     Raises:
-        DataError: It is not a tar file, or cannot be read.
+        DataError: The shard is not a tar file, or cannot be read.
     """
     rules = f"{RULES} {background} {white_level}"
     key = short_key(f"{Path(name).resolve() if not is_remote(name) else name}\n{rules}")
@@ -242,13 +242,13 @@ def _scan(
 
 @dataclass(frozen=True)
 class ShardImages:
-    """Encoded images of shards, by the rows of an index file.
+    """Encoded images in shards, located by the rows of an index file.
 
     Args:
-        index: Rows of one split, on the disk.
-        shards: Names of the shards, by the number in a row.
-        local_shards: Gives their local files.
-        owner: Object that removes the index when it is collected; only referenced.
+        index: Index file with the rows of one split.
+        shards: Names of the shards; an index row refers to a shard by number.
+        local_shards: Provider of local copies of shards.
+        owner: Object that removes the index when garbage-collected; kept referenced.
     """
 
     index: Path
@@ -265,7 +265,7 @@ class ShardImages:
         return self.index.stat().st_size // ROW.itemsize
 
     def payload(self, i: int) -> bytes:
-        """Return the bytes of image i, which must be the scanned ones.
+        """Return the bytes of image i; refuse an image that changed since the scan.
 
         Raises:
             UndecodableError: The shard is missing or has changed.
@@ -287,7 +287,7 @@ class ShardImages:
         return payload
 
     def _read_ahead(self, file: int, shard: int) -> None:
-        """Ask the system to read a whole shard, as its images are needed soon.
+        """Ask the operating system to read a whole shard ahead of its images.
 
         On a fast disk this saves a tenth of the time if the shard is not in memory; a
         hard disk would otherwise seek for each image.
@@ -301,12 +301,12 @@ class ShardImages:
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def row(self, i: int) -> Any:
-        """Return row i; the file is opened each time, so that nothing stays mapped."""
+        """Return index row i; the index file is not kept open or mapped."""
         with self.index.open("rb") as file:
             raw = os.pread(file.fileno(), ROW.itemsize, i * ROW.itemsize)
         return np.frombuffer(raw, ROW)[0]
 
     def path(self, i: int) -> str:
-        """Return `shard#offset`, the permanent name of an image."""
+        """Return `shard#offset`, the permanent name of image i."""
         row = self.row(i)
         return f"{self.shards[int(row['shard'])]}#{int(row['offset'])}"

@@ -1,4 +1,4 @@
-"""List the images of shards without decoding, as `data check` needs them.
+"""List the images in tar shards without decoding, for `data check`.
 
 `data check` decodes in processes that may crash. So splits are not assigned by image
 hash here: an image has the split in its shard's name, or none.
@@ -24,11 +24,11 @@ from striate.data.sources.source import Record, Skipped, Source
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """Images in tars by the paths of their records.
+    """Reader of images in tar shards, by record path.
 
     Args:
-        places: Shard and member of each path.
-        local_shards: Gives the local files.
+        places: Shard and tar member of each path.
+        local_shards: Provider of local copies of shards.
     """
 
     places: Mapping[str, tuple[str, TarMember]] = field(repr=False)
@@ -38,7 +38,7 @@ class MemberFiles:
         """Return the bytes of an image.
 
         Raises:
-            UndecodableError: The shard cannot be read, or the image is empty or large.
+            UndecodableError: The shard is unreadable; the image is empty or too large.
         """
         shard, member = self.places[path]
         if not member.size:
@@ -55,19 +55,19 @@ class MemberFiles:
             raise UndecodableError("unreadable", str(error)) from None
 
     def stamp(self, path: str) -> Stamp | None:
-        """Return None: the contents of a tar are always read again."""
+        """Return None, because changes of an image in a tar file cannot be detected."""
         return None
 
     def name(self, path: str) -> bytes:
-        """Return shard and member."""
+        """Return the unique name of an image: its shard and member."""
         return f"shard {path}".encode("utf-8", "surrogateescape")
 
 
 def list_shards(data: str | Path) -> Source:
-    """Return the images of shards as records named `shard/member`.
+    """Return a source of the images in shards, with paths `shard/member`.
 
-    A shard that cannot be read to its end is quarantined; images before the error stay.
-    Remote shards are downloaded, and removed with the source.
+    A shard that cannot be read to its end is quarantined; images before the error are
+    used. Remote shards are downloaded, and removed together with the source.
 
     Raises:
         DataError: There are no shards, or one cannot be downloaded.

@@ -1,4 +1,4 @@
-"""Load tar shards: like any data set where they fit into memory, else streamed."""
+"""Load tar shards into the cache or memory if they fit, else stream them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Shards:
     """Tar shards that were scanned and split, ready to be loaded or streamed.
 
     Args:
-        stream: What is known of their images, on the disk.
-        preprocess: The network's own, or chosen by what the images are.
-        name: Short enough for a run's name.
-        origin: An address, or an absolute path.
-        split_config: How images without a split get one.
+        stream: Index of the shards' images, on the disk.
+        preprocess: Preprocessing of the images, given or chosen from the images.
+        name: Short name of the data set.
+        origin: Address or absolute path of the shards.
+        split_config: Split settings for images without a split.
         fits: Whether the cache or memory can hold all of them.
     """
 
@@ -56,14 +56,14 @@ class Shards:
     fits: bool
 
     def as_source(self) -> Source:
-        """Return the images as records, each with its split."""
+        """Return a source with one record for each image, including its split."""
         return stream_source(self.stream, self.name)
 
     def streamed(self, workers: int) -> ImageData:
-        """Return data whose images are decoded when a batch needs them.
+        """Return a data set whose images are decoded when a batch needs them.
 
         Args:
-            workers: Processes that decode.
+            workers: Number of decoding processes.
         """
         return _streamed(self, workers)
 
@@ -71,15 +71,15 @@ class Shards:
 def open_shards(
     data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
 ) -> Shards:
-    """Scan and split tar shards, by path, pattern or address.
+    """Scan and split tar shards, given by path, pattern or address.
 
     Args:
-        data: As for `load_data`.
-        split_config: How images without a split get one.
-        settings: Of `load_data`.
+        data: Path, pattern or address of the shards.
+        split_config: Split settings for images without a split.
+        settings: Arguments of `load_data`.
 
     Raises:
-        DataError: The shards cannot be trained on; says why.
+        DataError: The shards cannot be used for training.
     """
     _check(split_config, settings)
     store = open_cache(settings["cache"], settings["cache_gb"])
@@ -101,7 +101,7 @@ def open_shards(
 
 
 def shard_source(data: str | Path) -> Source:
-    """Return shards as a source of records, to evaluate or inspect them."""
+    """Return a source of the images in shards, for evaluation or inspection."""
     defaults: dict[str, Any] = {"background": 255, "white_level": MAX_WHITE_LEVEL}
     store = open_cache()
     return stream_source(
@@ -177,21 +177,21 @@ def _streamed(shards: Shards, workers: int) -> ImageData:
 
 
 def _check(split_config: SplitConfig, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that need all images at once."""
+    """Raise an error for settings that shards do not support."""
     for name, is_set in (
         ("fraction", split_config.fraction < 1),
         ("exact", split_config.exact),
         ("split", settings["split"] is not None),
     ):
         if is_set:
-            what = f"shards are split image by image, --{name} is not supported"
+            what = f"--{name} is not supported for shards (images are split one by one)"
             fix = f"leave out --{name}, or use a folder of images"
             raise SettingError(what, where=f"--{name}", fix=fix)
 
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """Reads images of shards by the paths of their records."""
+    """Reader of images in scanned shards, by record path."""
 
     places: Mapping[str, tuple[ShardImages, int]] = field(repr=False)
 
@@ -201,18 +201,18 @@ class ShardFiles:
         return originals.payload(i)
 
     def stamp(self, path: str) -> Stamp:
-        """Return the checksum from the index of the shard."""
+        """Return the checksum and size of an image, from the index of its shard."""
         originals, i = self.places[path]
         row = originals.row(i)
         return Stamp(f"{int(row['check'])}", int(row["size"]))
 
     def name(self, path: str) -> bytes:
-        """Return shard and position."""
+        """Return the unique name of an image: its shard and offset."""
         return f"shard {path}".encode("utf-8", "surrogateescape")
 
 
 def stream_source(stream: ShardStream, name: str) -> Source:
-    """Return the images of a stream as records, each with its split."""
+    """Return a source of the images of a shard stream, with their splits."""
     rows = LazySplitRows(stream)
     places: dict[str, tuple[ShardImages, int]] = {}
     for originals in stream.originals.values():
@@ -234,6 +234,6 @@ def shards_name(data: str | Path) -> str:
 
 
 def shards_origin(data: str | Path) -> str:
-    """Return where shards can be read again: an address, or an absolute path."""
+    """Return the address or the absolute path of the shards."""
     # A pattern with braces is not a path, but os.path accepts it.
     return str(data) if is_remote(data) else os.path.abspath(data)  # noqa: PTH100

@@ -1,6 +1,6 @@
-"""Stream shards that fit neither memory nor the cache; splits are assigned by hash.
+"""Streaming of tar shards that are too large for memory and the cache.
 
-Memory does not grow with the number of images: facts about them stay in index files.
+Memory use does not grow with the number of images: the image index is on the disk.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class ShardStream:
     Args:
         labels: Class names in output order.
         originals: Encoded images by split.
-        numbers: Class numbers by split, mapped from a file.
-        blocks: (first, end) of the images of each shard, by split.
+        numbers: Class indices by split, mapped from a file.
+        blocks: (start, end) image indices of each shard, by split.
         skipped: Files that cannot be used.
-        least: The smallest height and width.
-        most: The largest.
-        channels: 1 where every image is gray.
+        min_sides: Smallest height and smallest width.
+        max_sides: Largest height and largest width.
+        channels: 1 if every image is gray, else the largest channel count.
     """
 
     labels: ClassNames
@@ -67,15 +67,15 @@ def open_shard_stream(
     background: int,
     white_level: int,
 ) -> ShardStream:
-    """Scan shards, or read their indexes, and split them by image hash.
+    """Scan shards (or read their indexes), and split the images by image hash.
 
     Args:
         names: Shards in order.
-        index: Folder of indexes.
-        local_shards: Gives the local files.
+        index: Folder of the index files.
+        local_shards: Provider of local copies of shards.
         split_config: How images without a split in the shard's name get one.
-        background: As for `decode_image`.
-        white_level: As for `decode_image`.
+        background: Gray level behind transparent pixels, 0–255.
+        white_level: The 16-bit gray value that becomes 255.
 
     Raises:
         DataError: A shard cannot be read, or there are fewer than two classes.
@@ -86,7 +86,7 @@ def open_shard_stream(
     ]
     labels = ClassNames.of([label for shard in shards for label in shard.labels])
     if len(labels) < 2:
-        what = f"{len(labels)} classes in {len(names)} shards: at least 2 are needed"
+        what = f"{len(labels)} classes in {len(names)} shards; at least 2 are needed"
         fix = "give each image a .cls or .json file, or put it into a class folder"
         raise DataError(what, where=names[0], fix=fix)
     folder = TemporaryFolder()
@@ -135,7 +135,7 @@ def _map_labels(root: Path, split: str) -> torch.Tensor:
 
 
 def _label_conflicts(shards: Sequence[Shard], labels: ClassNames) -> set[bytes]:
-    """Return the hashes of images with two labels; one bucket of hashes at a time."""
+    """Return the hashes of images that occur with more than one label."""
     conflicts: set[bytes] = set()
     for bucket in range(_BUCKETS):
         digit = ord(f"{bucket:x}")
@@ -169,7 +169,7 @@ def _write_splits(
     split_config: SplitConfig,
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
-    """Write rows and labels of each split; return blocks, classes and skipped files."""
+    """Write index rows and labels of each split; return a summary of the splits."""
     named_splits = [split_of_shard(shard.name) for shard in shards]
     assigned_splits = held_out_splits({split for split in named_splits if split})
     blocks: dict[str, list[tuple[int, int]]] = {}
@@ -216,8 +216,8 @@ def _check_classes(labels: ClassNames, classes: Mapping[str, set[int]]) -> None:
         unknown = sorted(classes[split] - classes["train"])
         if unknown:
             names = ", ".join(repr(labels[i]) for i in unknown[:5])
-            what = f"the {split} split has classes that training has not: {names}"
-            raise DataError(what, fix="add training images of them")
+            what = f"the {split} split has classes without training images: {names}"
+            raise DataError(what, fix="add training images of these classes")
 
 
 def _conflicts(name: str, rows: np.ndarray) -> Iterator[Skipped]:
@@ -242,7 +242,7 @@ def _assign_splits(
 
 
 class LazyPaths(Sequence[str]):
-    """Paths of images in shards, read when indexed."""
+    """Sequence of the paths of images in shards, read from the index when accessed."""
 
     def __init__(self, originals: ShardImages) -> None:
         self._originals = originals
@@ -262,7 +262,7 @@ class LazyPaths(Sequence[str]):
 
 
 class LazySplitRows(Sequence[SplitRow]):
-    """The lines of `split.csv`, read when indexed."""
+    """Rows of `split.csv` for images in shards, read from the index when accessed."""
 
     def __init__(self, stream: ShardStream) -> None:
         self._stream = stream
@@ -304,7 +304,7 @@ class LazySplitRows(Sequence[SplitRow]):
 
 
 def _from_front(index: int, length: int) -> int:
-    """Return an index counted from the front; negative ones count from the end.
+    """Convert a negative index, which counts from the end, to a non-negative index.
 
     Raises:
         IndexError: The index is out of range.

@@ -1,4 +1,4 @@
-"""Tar shards: the files of a sample share a name (the layout of WebDataset).
+"""Tar shards in the WebDataset layout: the files of a sample share a base name.
 
 A sample is an image with a class file (`000.jpg`, and `000.cls` or `000.json` with
 `label`), or an image in a class folder (`cat/000.jpg`). Tars are read in place; nothing
@@ -37,7 +37,7 @@ class TarMember:
 
 
 def is_shards(data: str | Path) -> bool:
-    """Return whether DATA is tar shards: a pattern, a file, or a folder of them.
+    """Return whether DATA is a pattern, a file or a folder of tar shards.
 
     Example:
         >>> is_shards("photos-{000..099}.tar"), is_shards("photos")
@@ -84,14 +84,14 @@ def _expanded(text: str) -> Iterator[str]:
     first, last = match.groups()
     count = int(last) - int(first) + 1
     if not 0 < count <= MOST_SHARDS:
-        raise DataError(f"{match[0]} stands for {max(count, 0):,} shards", where=text)
+        raise DataError(f"{match[0]} expands to {max(count, 0):,} shards", where=text)
     for number in range(int(first), int(last) + 1):
         name = f"{number:0{len(first)}d}"
         yield from _expanded(text[: match.start()] + name + text[match.end() :])
 
 
 def split_of_shard(shard: str) -> str | None:
-    """Return the split in a shard's name, None where there is none.
+    """Return the split that a shard's file name contains, or None.
 
     Example:
         >>> split_of_shard("photos-train-000.tar"), split_of_shard("trains-000.tar")
@@ -106,7 +106,7 @@ def tar_members(path: Path, skipped: list[Skipped]) -> Iterator[TarMember]:
     """Yield the images of a shard; other files are appended to `skipped`.
 
     Raises:
-        DataError: It is not a tar file, or it is truncated or damaged.
+        DataError: The file is not a tar file, or is truncated or damaged.
     """
     try:
         with tarfile.open(path, "r:") as tar:
@@ -115,7 +115,7 @@ def tar_members(path: Path, skipped: list[Skipped]) -> Iterator[TarMember]:
     except (tarfile.TarError, EOFError, OSError) as error:
         what = f"the shard cannot be read: {error}"
         raise DataError(
-            what, where=path, fix="copy it again, or create it again"
+            what, where=path, fix="copy or create the shard again"
         ) from error
 
 
@@ -147,10 +147,10 @@ def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[TarMember
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Refuse a damaged header, which tarfile takes as the end of the archive.
+    """Raise an error for a damaged header, which tarfile takes as the archive's end.
 
     Raises:
-        ReadError: The last member is followed by other bytes than an end.
+        ReadError: The bytes after the last member are not an end-of-archive block.
     """
     file, place = tar.fileobj, tar.offset
     assert file is not None  # noqa: S101 - it is open
@@ -169,7 +169,7 @@ def _complete_sample(
     folder = stem.rpartition("/")[0].rpartition("/")[2]
     label = labels.pop(stem, "") or folder
     if not label:
-        detail = "no .cls or .json beside it, and no class folder"
+        detail = "no .cls or .json file of the same name, and no class folder"
         skipped.append(Skipped(path=info.name, reason="no-label", detail=detail))
         return
     yield TarMember(info.name, label, info.offset_data, info.size)

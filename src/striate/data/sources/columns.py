@@ -1,4 +1,4 @@
-"""Read additional columns of a CSV of images, which the network does not use."""
+"""Read additional columns of a CSV data set, which training does not use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from striate.data.sources.table import read_rows
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the cells of some columns, by the image path in the CSV and by column.
+    """Return the values of some CSV columns, by image path and column name.
 
-    Of repeated rows the first is used.
+    If a path is repeated, its first row is used.
 
     Raises:
-        DataError: The file cannot be read, or lacks a column; lists its columns.
+        DataError: The file cannot be read, or a column is missing.
     """
     header, rows = read_rows(path)
     for name in columns:

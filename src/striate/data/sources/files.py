@@ -1,4 +1,4 @@
-"""Read the files of a source, and detect changes without reading them again."""
+"""Read image files, and detect changed files without reading them again."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ class Stamp:
 
 
 class Files(Protocol):
-    """Reads image files by the paths of their records."""
+    """Interface for reading image files by the paths of their records."""
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file.
 
         Raises:
-            UndecodableError: It cannot be read; says why.
+            UndecodableError: The file cannot be read.
         """
         ...
 
     def stamp(self, path: str) -> Stamp | None:
-        """Return the stamp of a file, or None where it is not available."""
+        """Return the stamp (size and times) of a file, or None if it is unknown."""
         ...
 
     def name(self, path: str) -> bytes:
-        """Return the full name of a file, the same in every run."""
+        """Return the full name of a file, which is the same in every run."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Files in a folder of this machine."""
+    """Reader of local files in a folder."""
 
     root: Path
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of a regular file; pipes and devices are never opened."""
+        """Return the bytes of a regular file; never open a pipe or a device."""
         return read_file(self.root / path)
 
     def stamp(self, path: str) -> Stamp | None:
-        """Return size, both times and the inode, one of which changes with every edit.
+        """Return the size, times and inode of a file, which detect every change.
 
         Programs cannot set the time of change (ctime). So edits by a tool that restores
         the time of modification are detected, too.
@@ -69,7 +69,7 @@ class LocalFiles:
         return Stamp(text, status.st_size, max(times))
 
     def name(self, path: str) -> bytes:
-        """Return the absolute path."""
+        """Return the absolute path of a file."""
         return os.fsencode(f"{self._absolute}/{path}")
 
     @cached_property

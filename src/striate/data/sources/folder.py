@@ -1,4 +1,4 @@
-"""Read a folder of class folders, or of train/val/test folders of class folders."""
+"""Read an image folder: class folders, optionally inside train, val and test."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 # Files that operating systems leave behind; never classes or images.
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 
-FOLDER_LAYOUT = "lay images out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
+FOLDER_LAYOUT = "use the layout FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
 
 
 def read_folder(root: Path) -> Source:
-    """List every file below `root`, as a record or as ignored with a reason.
+    """Return a source of the images below `root`; list all other files as ignored.
 
     Raises:
         DataError: There are no class folders, or they are empty.
@@ -45,10 +45,10 @@ def read_folder(root: Path) -> Source:
 
 
 def are_splits(folders: Iterable[str], where: Path | str) -> bool:
-    """Return whether folders with these names are splits; otherwise they are classes.
+    """Return True if the folder names are splits (`train`, …), False for classes.
 
     Raises:
-        DataError: Some are splits and some are not.
+        DataError: Some folders are splits and some are not.
 
     Example:
         >>> are_splits(["train", "valid"], "set"), are_splits(["cat", "dog"], "set")
@@ -59,8 +59,8 @@ def are_splits(folders: Iterable[str], where: Path | str) -> bool:
     others = sorted(names - SPLIT_ALIASES.keys())
     if "train" in splits and len(splits) > 1 and others:
         # Otherwise `train` and `test` would be learned as two classes.
-        what = f"other folders beside train, val or test: {', '.join(others)}"
-        raise DataError(what, where=where, fix="move them out of this folder")
+        what = f"some folders are not train, val or test: {', '.join(others)}"
+        raise DataError(what, where=where, fix="move these folders to another place")
     return "train" in splits and not others
 
 
@@ -92,7 +92,7 @@ def _class_records(
 
 
 def _subfolders(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
-    """Return the class folders of a folder; files beside them are ignored."""
+    """Return the class folders of a folder; files outside class folders are ignored."""
     class_folders = []
     for path in _entries(folder, root, ignored):
         if path.is_dir():
@@ -105,7 +105,7 @@ def _subfolders(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
 def _files(
     folder: Path, root: Path, ignored: list[Skipped], ancestors: set[tuple[int, int]]
 ) -> Iterator[Path]:
-    """Yield the files at any depth; `ancestors` detects loops of symbolic links."""
+    """Yield all files below a folder; `ancestors` detects loops of symbolic links."""
     if (key := _identity(folder)) in ancestors:
         ignored.append(_skip(folder, root, "link-loop"))
         return

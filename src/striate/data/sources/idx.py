@@ -1,4 +1,4 @@
-"""IDX files: the format of MNIST and its successors (LeCun, 1998)."""
+"""IDX files: the file format of MNIST and Fashion-MNIST (LeCun, 1998)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def has_idx(folder: Path) -> bool:
 
 
 def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
-    """Read train (and t10k, test, val) images and labels, gzipped or not.
+    """Read the images and labels of all splits from IDX files, gzipped or not.
 
     Args:
         folder: Folder of `train-images-idx3-ubyte[.gz]` and the other files.
-        names: Class names by number; by default the numbers themselves.
+        names: Class names by index; default: the numbers themselves.
 
     Raises:
         DataError: A file is missing or damaged, or images and labels do not match.
@@ -57,7 +57,7 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         raise DataError("the IDX files contain no images", where=folder)
     classes = names or tuple(str(n) for n in range(int(numbers.max()) + 1))
     if numbers.max() >= len(classes):
-        what = f"label {numbers.max()}, but only {len(classes)} classes"
+        what = f"found label {numbers.max()}, but there are only {len(classes)} classes"
         raise DataError(what, where=folder, fix="copy the files again")
     return from_arrays(
         folder.resolve().name,
@@ -93,6 +93,6 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
     head = 4 + 4 * dimensions
     sides = struct.unpack(f">{dimensions}I", raw[4:head].ljust(head - 4, b"\xff"))
     if len(raw) - head != math.prod(sides):
-        what = f"the header says {math.prod(sides):,} bytes, not {len(raw) - head:,}"
+        what = f"expected {math.prod(sides):,} bytes of data, got {len(raw) - head:,}"
         raise DataError(what, where=path, fix="copy the file again")
     return np.frombuffer(raw, np.uint8, offset=head).reshape(sides)

@@ -1,4 +1,4 @@
-"""Named data sets: bundled with a library, or installed by the system."""
+"""Named data sets, which a library or a system package provides."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def digits() -> Source:
 
 @NAMED.add("fashion-mnist")
 def fashion_mnist() -> Source:
-    """Return Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 gray images, 28×28.
+    """Return Fashion-MNIST: 60,000 training and 10,000 test images, 28×28, gray.
 
     Raises:
-        DataError: It is not installed; says how to get it.
+        DataError: The data set is not installed.
     """
     places = [folder / "fashion-mnist" for folder in _data_folders()]
     for place in places:

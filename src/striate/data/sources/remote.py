@@ -46,7 +46,7 @@ def is_remote(data: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class RemoteFiles:
-    """Files below an address."""
+    """Reader of remote files below an address."""
 
     root: str
 
@@ -58,7 +58,7 @@ class RemoteFiles:
         """Return the bytes of a file.
 
         Raises:
-            UndecodableError: It is missing, empty, too large or cannot be read.
+            UndecodableError: The file is missing, empty, too large or cannot be read.
         """
         filesystem, root = self._filesystem
         try:
@@ -74,9 +74,9 @@ class RemoteFiles:
         return payload
 
     def stamp(self, path: str) -> Stamp | None:
-        """Return the size and the values that change with a file, such as the ETag.
+        """Return the size and version information of a file, such as its ETag.
 
-        Where only the size is known, there is no stamp: the file is read again.
+        Return None if only the size is known; the file is then read again.
         """
         filesystem, root = self._filesystem
         try:
@@ -93,10 +93,10 @@ class RemoteFiles:
 
 
 def open_filesystem(address: str) -> tuple[Any, str]:
-    """Return fsspec's file system for an address, and the path in it.
+    """Return the fsspec file system of an address, and the path inside it.
 
     Raises:
-        DataError: The scheme is unknown or refused, or needs a package.
+        DataError: The scheme is unknown or refused, or a package is missing.
     """
     scheme = address.partition("://")[0]
     if "::" in address or scheme in _REFUSED:
@@ -114,7 +114,7 @@ def read_remote(address: str) -> Source:
     """Return the source of a remote folder of class folders, or of a remote CSV.
 
     Raises:
-        DataError: It does not exist or has no class folders.
+        DataError: The address does not exist or has no class folders.
     """
     root = address.rstrip("/")
     if root.lower().endswith(".csv"):
@@ -157,7 +157,7 @@ def list_remote_files(address: str) -> list[str]:
     """Return the relative paths of all files below an address, sorted.
 
     Raises:
-        DataError: It cannot be listed.
+        DataError: The address cannot be listed.
     """
     filesystem, root = open_filesystem(address)
     try:
@@ -180,10 +180,10 @@ def _table(address: str) -> Source:
 
 
 def download_file(address: str, target: Path) -> None:
-    """Download a file; `target` is complete or does not exist.
+    """Download a file to `target`; never leave an incomplete file.
 
     Raises:
-        DataError: It cannot be downloaded.
+        DataError: The file cannot be downloaded.
     """
     filesystem, path = open_filesystem(address)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -203,5 +203,5 @@ def _error_text(error: Exception) -> str:
 
 
 def short_key(text: str) -> str:
-    """Return a short hash of an address, valid as a file name everywhere."""
+    """Return a short hash of an address, usable as a file name."""
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()

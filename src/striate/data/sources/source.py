@@ -25,7 +25,7 @@ SPLIT_ALIASES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One image: path and class, split and group where given.
+    """Record of an image: path, class, and optional split and group.
 
     `path` is relative to the source's root, or `set/number` for sets of arrays.
     """
@@ -38,7 +38,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A file that is not used: path, short reason and detail."""
+    """File that is not used: path, short reason and detail."""
 
     path: str
     reason: str
@@ -47,18 +47,18 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Images before decoding: records in a fixed order.
+    """Data set before decoding: records of images in a fixed order.
 
     Args:
         name: Short name of the set.
         records: One per image.
         labels: Class names in output order.
         root: Folder that the records' paths are relative to; None for arrays.
-        files: Reads the files, where they are not plain files below `root`.
+        files: Reader of the files; None for local files below `root`.
         arrays: Pixels (N, height, width, channels), row i for records[i], or None.
-        ignored: Files that by rule are no images of the set.
-        quarantined: Files that should be usable and are not.
-        warnings: Sentences that the user should read.
+        ignored: Files that do not belong to the data set.
+        quarantined: Files that should be images but cannot be used.
+        warnings: Warnings for the user, as sentences.
     """
 
     name: str
@@ -104,7 +104,7 @@ def from_arrays(
         images: 8-bit pixels, (N, height, width) or (N, height, width, channels).
         labels: A class name for each image.
         classes: Classes in output order; sorted names by default.
-        splits: `train`, `val` or `test` for each image, where the set is split.
+        splits: `train`, `val` or `test` for each image, if the set has splits.
 
     Example:
         >>> gray = np.zeros((2, 4, 4), np.uint8)

@@ -15,14 +15,13 @@ OPTIONAL = ("split", "group")
 
 
 def read_table(path: Path) -> Source:
-    """Read records from a CSV; its paths are relative to its folder.
+    """Read records from a CSV; image paths are relative to the CSV's folder.
 
     A repeated row is ignored and listed. An image with two labels, splits or groups is
-    quarantined, because nobody can know which one is right. A warning lists unknown
-    columns.
+    quarantined, because the correct value is unknown. A warning lists unknown columns.
 
     Raises:
-        DataError: It is not UTF-8, lacks a column or rows, or has an unknown split.
+        DataError: The file is not UTF-8, lacks a column or rows, or has a bad split.
     """
     header, rows = read_rows(path)
     warnings = _check_columns(header, path)
@@ -54,7 +53,7 @@ def read_table(path: Path) -> Source:
 
 
 def _conflict(first: Record, other: Record, line: int) -> Skipped | None:
-    """Return the conflict of two rows of one image, None where they agree."""
+    """Return the conflict between two rows of an image, or None if the rows agree."""
     for key, word in (("label", "labeled"), ("split", "split"), ("group", "group")):
         before, now = getattr(first, key) or "", getattr(other, key) or ""
         if before != now:
@@ -64,10 +63,10 @@ def _conflict(first: Record, other: Record, line: int) -> Skipped | None:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the columns of a CSV, and its rows, each with the number of its last line.
+    """Return the columns of a CSV, and its rows with their line numbers.
 
     Raises:
-        DataError: It cannot be read, or is not a CSV in UTF-8.
+        DataError: The file cannot be read, or is not a CSV in UTF-8.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -1,1 +1,1 @@
-"""Division into train, validation and test."""
+"""Splits of a data set into train, validation and test."""

@@ -1,4 +1,4 @@
-"""Assign every image to train, val or test: as given, as earlier, or new."""
+"""Assign every image to train, val or test, by a given, earlier or new split."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Assignment:
 
     Args:
         results: A row for each record in order, or `Skipped` if it is left out.
-        held_out: Splits taken from the training images.
-        notes: Sentences on the use of an earlier split.
+        held_out: Splits that were taken from the training images.
+        notes: Notes about the use of an earlier split, as sentences.
     """
 
     results: tuple[SplitRow | Skipped, ...]
@@ -28,7 +28,7 @@ class Assignment:
 
     @property
     def positions(self) -> list[int]:
-        """Return the positions of the assigned images."""
+        """Return the indices of the assigned images."""
         return [i for i, row in enumerate(self.results) if isinstance(row, SplitRow)]
 
     @property
@@ -38,7 +38,7 @@ class Assignment:
 
     @property
     def left_out(self) -> list[Skipped]:
-        """Return the images left out."""
+        """Return the images that are left out."""
         return [row for row in self.results if isinstance(row, Skipped)]
 
 
@@ -48,7 +48,7 @@ def assign_splits(
     split_config: SplitConfig,
     earlier: EarlierSplit | None = None,
 ) -> Assignment:
-    """Keep given splits, reuse earlier ones, and assign the other images.
+    """Keep given splits, reuse earlier splits, and assign the remaining images.
 
     Without given splits, all images are assigned. Otherwise `val` is taken from the
     training images if it is missing, and `test` too if both are missing. If only some
@@ -133,7 +133,7 @@ def _assign_from_earlier(
     split_config: SplitConfig,
     held_out: Sequence[str],
 ) -> tuple[str, ...]:
-    """Assign earlier splits to old images and new ones to the rest; return notes."""
+    """Assign old images to their earlier split, and split new images; return notes."""
     allowed = {"train", *held_out}
     previous = {i: earlier.split_of(records[i], contents[i]) for i in pool}
     reassigned = [i for i, split in previous.items() if split and split not in allowed]
@@ -156,7 +156,7 @@ def _assign_from_earlier(
     ]
     if reassigned:
         notes.append(
-            f"{len(reassigned):,} test images are now in train; assigned again"
+            f"{len(reassigned):,} earlier test images are now in train; assigned again"
         )
     return tuple(notes)
 

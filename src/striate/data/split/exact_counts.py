@@ -22,13 +22,13 @@ def exact_split(
     split_config: SplitConfig,
     splits: Sequence[str],
 ) -> list[str]:
-    """Assign every image to a split, by shares or by folds, with exact counts.
+    """Assign every image to a split, by fractions or by folds, with exact counts.
 
     Args:
         labels: Class of each image.
         contents: Content hash of each image.
         groups: Group of each image (a patient, a camera), or None.
-        split_config: Shares or folds, and the seed.
+        split_config: Fractions or folds, and the random seed.
         splits: Splits to create besides `train`: val, test, or both.
 
     Returns:
@@ -77,7 +77,7 @@ def stratify(
     shares: Mapping[str, float],
     seed: int,
 ) -> list[str]:
-    """Assign every image to a split so that each class has the given shares.
+    """Assign every image to a split so that each class has the given fractions.
 
     Images of equal content, or of one group, get the same split. Within a class the
     counts are exact to the image, as far as groups allow; a class that is too small
@@ -88,7 +88,7 @@ def stratify(
         labels: Class of each image.
         contents: Content hash of each image.
         groups: Group of each image, or None.
-        shares: Share of each split; the sum is 1.
+        shares: Fraction of each split; the sum is 1.
         seed: Random seed.
 
     Example:
@@ -126,7 +126,7 @@ def stratify(
 def quotas(count: int, shares: Mapping[str, float]) -> dict[str, float]:
     """Return the number of images of a class for each split.
 
-    At least one, if there is a training split; folds have no such rule.
+    A small class gives one image to each split in order. Folds have no such rule.
 
     Example:
         >>> quotas(2, {"train": 0.6, "val": 0.15, "test": 0.25})
@@ -168,7 +168,7 @@ def _assignment_order(
 def indivisible_groups(
     contents: Sequence[str], groups: Sequence[str | None]
 ) -> list[list[int]]:
-    """Return groups of images that must stay together, by union-find.
+    """Return groups of images that must be in the same split, by union-find.
 
     Example:
         >>> indivisible_groups(["x", "y", "x", "z"], [None, "g", "g", None])

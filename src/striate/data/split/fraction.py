@@ -1,4 +1,4 @@
-"""Fraction of the training images: stratified and nested."""
+"""Stratified fraction of the training images; smaller fractions are subsets."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def fraction_mask(
     fraction: float,
     seed: int,
 ) -> list[bool]:
-    """Return a mask of the images in a fraction.
+    """Return a mask that selects a fraction of the images in every class.
 
-    Each class is sorted by a hash of content (or group) and seed, and the fraction is
-    its beginning, at least one image. So counts are exact, a smaller fraction is a
-    subset of a larger one, and new files never change the order of old images. Images
-    of one group are adjacent, so at most one group per class is divided.
+    Each class is sorted by a hash of content (or group) and seed. The fraction is the
+    beginning of this order, at least one image. So counts are exact, a smaller fraction
+    is a subset of a larger fraction, and new files never change the order of old
+    images. Images of one group are adjacent, so at most one group per class is divided.
 
     Example:
         >>> hashes = [f"{i}" for i in range(8)]

@@ -20,11 +20,11 @@ SHARE_FLAGS = "--val-fraction, --test-fraction"
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """How to split the images whose split is not given by the data.
+    """Settings for splitting the images that have no given split.
 
     Args:
         val: Fraction of all images for validation.
-        test: Fraction of all images for the test; 1/folds with folds.
+        test: Fraction of all images for the test; 1/folds with cross-validation.
         fraction: Fraction of the training images to use, see `fraction`.
         seed: Random seed.
         folds: Number of cross-validation folds, each of which is the test split once.
@@ -78,13 +78,13 @@ class SplitConfig:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Return the shares of train, val and test."""
+        """Return the fractions of train, val and test."""
         test = 1 / self.folds if self.folds else self.test
         return {"train": 1 - self.val - test, "val": self.val, "test": test}
 
 
 def hash_number(seed: int, purpose: str, content: str, group: str | None = None) -> int:
-    """Return a random number, 0 … SPAN-1, for an image or its whole group."""
+    """Return a reproducible random integer below SPAN for an image or its group."""
     key = ("group", group) if group else ("content", content)
     return derive_seed(seed, purpose, *key)
 
@@ -92,16 +92,16 @@ def hash_number(seed: int, purpose: str, content: str, group: str | None = None)
 def split_of_number(
     number: int, split_config: SplitConfig, splits: Collection[str]
 ) -> str:
-    """Return the split of a number from `hash_number` with purpose `split`.
+    """Return the split of an image from its number (see `hash_number`).
 
-    The test split is the low end and validation the high end. So another validation
-    share does not change the test split, and a smaller share is a subset of a larger
-    one. With folds the numbers are rotated, so that fold i is at the low end; it
-    becomes the test split, or validation if the test split is given.
+    Low numbers are the test split, high numbers the validation split. So another
+    validation fraction does not change the test split, and a smaller fraction is a
+    subset of a larger fraction. With folds, the numbers are rotated so that fold i has
+    the low numbers; fold i is the test split, or validation if the test split is given.
 
     Args:
         number: From `hash_number`.
-        split_config: Shares or folds.
+        split_config: Fractions or folds.
         splits: Splits to create besides `train`: val, test, or both.
 
     Example:
@@ -127,7 +127,7 @@ def split_of_number(
 
 
 def _fold_edges(split_config: SplitConfig) -> tuple[int, int]:
-    """Return the start and end of a fold; integers, so folds cannot overlap."""
+    """Return the start and end of a fold, as integers so that folds cannot overlap."""
     if split_config.folds is None or split_config.fold is None:
         return 0, 0
     return split_config.fold * SPAN // split_config.folds, (

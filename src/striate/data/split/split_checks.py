@@ -22,7 +22,7 @@ EXACT_FIX = (
 
 
 def check_counts(labels: Iterable[str]) -> None:
-    """Refuse data that cannot be split.
+    """Raise an error if there are too few classes or images to split.
 
     Raises:
         DataError: There is only one class, or a class has a single image.
@@ -48,9 +48,9 @@ def check_classes(
     """Return the classes that have training images, in output order.
 
     Args:
-        rows: The split.
+        rows: Rows of `split.csv`.
         labels: All classes.
-        held_out: Splits taken from the training images.
+        held_out: Splits that were taken from the training images.
 
     Raises:
         DataError: A split is empty, or has classes without training images.
@@ -84,7 +84,7 @@ def _by_split(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
 def _missing_classes(
     classes: Mapping[str, int], present: Mapping[str, int]
 ) -> tuple[str, str] | None:
-    """Return the number and names of missing classes, with their image counts."""
+    """Return number and names of the missing classes, or None if none is missing."""
     missing = sorted(classes.keys() - present.keys())
     if not missing:
         return None
@@ -96,7 +96,7 @@ def _missing_classes(
 def split_warnings(
     rows: Sequence[SplitRow], left_out: Sequence[Skipped] = ()
 ) -> tuple[str, ...]:
-    """Return warnings on leaks between splits and on small classes."""
+    """Return warnings about leaks between splits, small classes and imbalance."""
     counts = _by_split(rows)
     return (
         *_leaks(rows),
@@ -145,13 +145,13 @@ def _left_out(duplicates: Sequence[Skipped]) -> list[str]:
 
 
 def _classes_without_images(counts: Mapping[str, Counter[str]]) -> list[str]:
-    """Return warnings on classes without images in val or test."""
+    """Return warnings about classes without images in val or test."""
     all_counts = sum(counts.values(), Counter[str]())
     sentences = []
     for split in ("val", "test"):
         missing = _missing_classes(all_counts, counts[split]) if counts[split] else None
         if missing:
-            text = f"{split} has no images of {missing[0]} and cannot evaluate them"
+            text = f"{split} has no images of {missing[0]} (not evaluated)"
             sentences.append(f"{text}: {missing[1]}")
     return sentences
 
@@ -174,5 +174,5 @@ def _imbalance(train: Counter[str]) -> list[str]:
 
 
 def split_order(splits: set[str]) -> list[str]:
-    """Return the splits in the order train, val, test."""
+    """Sort splits in the order train, val, test."""
     return [split for split in SPLITS if split in splits]

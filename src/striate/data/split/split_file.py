@@ -1,4 +1,4 @@
-"""Split file `split.csv`: write a split, and read it to keep images in their split."""
+"""Read and write the split file `split.csv`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLIT_COLUMNS = ("path", "label", "split", "group", "content", "sha256")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRow:
-    """A row of `split.csv`: an image, its split, and its hashes.
+    """Row of `split.csv`: an image, its split, and its hashes.
 
     The split is train, val, test, or spare for a training image outside the fraction.
     `content` is a hash of the pixels, `sha256` of the file (empty without a file).
@@ -45,10 +45,10 @@ def write_split(path: Path, rows: Sequence[SplitRow]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierSplit:
-    """An earlier split, by file, by group and by content.
+    """Earlier split, as lookup tables by file, group and content hash.
 
     Args:
-        origin: The file it was read from.
+        origin: File that the split was read from.
         files: Path → (content hash or '', split).
         groups: Group → split, for groups in a single split.
         contents: Content hash → split, the most protected one if there are several.
@@ -60,7 +60,7 @@ class EarlierSplit:
     contents: Mapping[str, str] = field(repr=False)
 
     def split_of(self, record: Record, content: str) -> str | None:
-        """Return the earlier split of an image, its group or an equal image.
+        """Return the earlier split of an image, found by file, content or group.
 
         A file with changed content is a new image, even with the same name.
         """
@@ -77,7 +77,7 @@ class EarlierSplit:
         return {split for _, split in self.files.values()}
 
     def count_missing(self, records: Sequence[Record], contents: Sequence[str]) -> int:
-        """Return the number of earlier images that no longer exist under any name."""
+        """Return the number of earlier images that no longer exist, even renamed."""
         paths, hashes = {record.path for record in records}, set(contents)
         return sum(
             path not in paths and content not in hashes
