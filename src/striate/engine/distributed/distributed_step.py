@@ -141,7 +141,8 @@ class DistributedStep:
             world_size, 2, dtype=torch.float64
         )  # images and step of each rank
         rows[self._group.rank] = torch.tensor([images, step + 1])
-        head = torch.tensor([0.0 if failed else loss, failed, self._should_stop()])
+        numbers = 0.0 if failed else loss, failed, self._should_stop()
+        head = torch.tensor(numbers, dtype=torch.float64)
         parts = [head, rows.flatten(), *(t.detach() * images for t in statistics)]
         flat = [part.to(self._device, torch.float64).reshape(-1) for part in parts]
         message = torch.cat(flat)
