@@ -1,4 +1,4 @@
-"""A run in a comparison: its predictions, and the identity of each image."""
+"""Runs in a comparison: predictions, and a key that identifies each image."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _SPLIT_COLUMNS = ("path", "label", "split", "content")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedRun:
-    """A finished run, and its predictions of a split.
+    """A finished run with its predictions for one split.
 
     Args:
         run: The run folder.
         split: `test` or `val`.
-        predictions: Its predictions, with the classes in the order of the first run.
-        keys: Identity of each image, independent of its path.
+        predictions: Predictions, with the classes in the order of the first run.
+        keys: Key that identifies each image, independent of the image path.
         split_counts: Number of images of each split.
         data_hash: Hash of all usable images and their labels, independent of the split.
     """
@@ -51,33 +51,33 @@ class EvaluatedRun:
 
     @property
     def name(self) -> str:
-        """Return the folder's name."""
+        """Return the name of the run folder."""
         return self.run.path.name
 
     @property
     def seed(self) -> int:
-        """Return the seed of its training."""
+        """Return the random seed of the training."""
         return self.run.recipe.seed
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Return the run's manifest."""
+        """Return the manifest of the run."""
         return self.run.manifest
 
     @cached_property
     def score(self) -> ClassificationMetrics:
-        """Return the metrics over all its images."""
+        """Return the metrics over all images of the split."""
         return self.predictions.metrics()
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Return which predictions are correct, (N,) bool."""
+        """Return whether each prediction is correct, (N,) bool."""
         correct: np.ndarray = self.predictions.predicted == self.predictions.truth
         return correct
 
     @cached_property
     def macs(self) -> int | None:
-        """Return the MACs (multiply-adds) per image, None if unknown."""
+        """Return the MACs (multiply-adds) per image; None if unknown."""
         try:
             with init_empty_weights():
                 model = self.run.fresh_model()
@@ -89,15 +89,15 @@ class EvaluatedRun:
 def evaluated_runs(
     runs: Sequence[Run | str | Path], split: str | None
 ) -> list[EvaluatedRun]:
-    """Open runs and read their predictions of one split.
+    """Open runs and read their predictions for one split.
 
     Args:
         runs: Runs, folders, or names below `runs/train`.
         split: `test` or `val`. Default: test if all runs evaluated it, else val.
 
     Raises:
-        SettingError: Fewer than two runs, or one run twice.
-        RunError: A run is missing or unfinished, or the runs have other classes.
+        SettingError: Fewer than two runs are given, or a run is given twice.
+        RunError: A run is missing or unfinished, or the runs have different classes.
     """
     if len(runs) < 2:
         fix = "name two or more run folders"
@@ -118,7 +118,7 @@ def _check_distinct(runs: Sequence[Run]) -> None:
 
 
 def _common_split(runs: Sequence[Run], split: str | None) -> str:
-    """Return the split that all runs evaluated."""
+    """Return the split that was evaluated in all runs: test, else val."""
     lacking = {name: [r for r in runs if not _has(r, name)] for name in SPLITS}
     for name in (split,) if split else SPLITS:
         if not lacking[name]:
@@ -187,7 +187,7 @@ def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
 
 
 def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
-    """Reorder the classes as in `labels`."""
+    """Return predictions with the classes in the order of `labels`."""
     if predictions.labels == labels:
         return predictions
     columns = [predictions.labels.index(name) for name in labels.names]
@@ -202,7 +202,7 @@ def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
 def _keys(
     predictions: Predictions, rows: Sequence[dict[str, str]], path: Path
 ) -> tuple[ImageKey, ...]:
-    """Identify each image by content and label; copies are numbered in order.
+    """Return a key for each image: content hash, label, and a number for duplicates.
 
     Copies give a network the same input, so it does not matter which copy of one run is
     paired with which of another.

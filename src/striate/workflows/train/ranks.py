@@ -1,4 +1,4 @@
-"""Distributed training: join the rank group, share rank 0's state, check settings."""
+"""Distributed training: join the processes, share the state of rank 0, run checks."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from striate.run.recipe import Recipe
 
 @contextmanager
 def join_rank_group(recipe: Recipe) -> Iterator[RankGroup | None]:
-    """Join the processes that torchrun has started; None without torchrun.
+    """Join the processes that torchrun has started; yield None without torchrun.
 
     Raises:
-        RankError: Not all ranks process_group, or one died, hung or failed.
-        SettingError: There is no such device.
+        RankError: A rank is missing, died, hung or failed.
+        SettingError: The device does not exist.
     """
     rank_info = RankInfo.from_environment()
     if not rank_info.launched:
@@ -50,26 +50,26 @@ def join_rank_group(recipe: Recipe) -> Iterator[RankGroup | None]:
 
 
 def is_worker(group: RankGroup | None) -> bool:
-    """Return whether this is a rank other than 0, which prints and writes nothing."""
+    """Return whether this process is not rank 0; only rank 0 prints and writes files."""
     return group is not None and not group.is_main
 
 
 def one_rank_at_a_time(group: RankGroup | None) -> AbstractContextManager[None]:
-    """Let the ranks of a machine read in turn, so that later ones use the cache."""
+    """Make the other ranks of a machine wait until the first has filled the cache."""
     return group.local_main_first() if group else nullcontext()
 
 
 def sync_batch_norm(
     model: nn.Module, recipe: Recipe, group: RankGroup | None
 ) -> AbstractContextManager[None]:
-    """Synchronize batch norm statistics over the ranks if the recipe says so."""
+    """Synchronize batch norm statistics over ranks if `sync_batch_norm` is set."""
     if group is None or not recipe.sync_batch_norm:
         return nullcontext()
     return sync_batch_norms(model, group)
 
 
 def can_compile(recipe: Recipe, group: RankGroup | None) -> bool:
-    """Return whether the model can be compiled: not with synchronized batch norm."""
+    """Return whether the model can be compiled; not with synchronized batch norm."""
     return group is None or not recipe.sync_batch_norm
 
 
@@ -77,7 +77,7 @@ def check_same_data(data: ImageData, group: RankGroup | None) -> None:
     """Check that all ranks have read the same images.
 
     Raises:
-        RankError: They have not; names two ranks.
+        RankError: A rank has read different images; the message names this rank.
     """
     if group is None:
         return
@@ -90,10 +90,10 @@ def check_same_data(data: ImageData, group: RankGroup | None) -> None:
 
 
 def share_folder(folder: Path | None, group: RankGroup) -> Path:
-    """Return rank 0's run folder, which every rank must be able to read.
+    """Return the run folder of rank 0, and check that every rank can read the folder.
 
     Raises:
-        RankError: A rank cannot.
+        RankError: A rank cannot read the folder.
     """
     payload = str(folder.resolve()).encode() if folder else b""
     shared = Path(group.broadcast(payload, "the run folder").decode())
@@ -114,7 +114,7 @@ def share_state(
     state: TrainState,
     ema: EMA | None = None,
 ) -> TrainState:
-    """Give every rank the weights, optimizer state, EMA and training state of rank 0.
+    """Broadcast weights, optimizer state, EMA and training state from rank 0.
 
     Returns:
         The training state of rank 0.
@@ -143,9 +143,9 @@ def share_state(
 
 
 def find_earlier_attempt(key: str, group: RankGroup | None) -> tuple[Path | None, bool]:
-    """Return the run folder of an earlier attempt, and whether it has a checkpoint.
+    """Return the run folder of an earlier attempt, and whether a checkpoint exists.
 
-    torchrun starts the same command again after a fault. What that began is resumed.
+    After a failure, torchrun starts the same command again, and the run is resumed.
     """
     if group is None:
         return None, False
@@ -159,7 +159,7 @@ def find_earlier_attempt(key: str, group: RankGroup | None) -> tuple[Path | None
 
 
 def check_distributed(recipe: Recipe, group: RankGroup | None) -> None:
-    """Refuse settings that several processes cannot follow, such as a tiny batch.
+    """Raise an error if settings do not work with the number of processes.
 
     Raises:
         SettingError: The batch size is too small, synchronized batch norm would have

@@ -1,4 +1,4 @@
-"""What changed since a run was stopped, and whether it can still be resumed."""
+"""Check of changed settings, data and machine before a run is resumed."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ FIXED = tuple(
 
 
 def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return a run's settings with the user's changes.
+    """Return the settings of a run with the changes of the user.
 
     Raises:
-        SettingError: A setting cannot change within a run.
+        SettingError: A changed setting must stay the same during a run.
     """
     new = make_recipe(recipe.as_dict(), settings).resolved()
     for name in AUTO_SETTINGS:
@@ -59,10 +59,10 @@ def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> None:
-    """Compare the settings in `args.yaml` with those of the checkpoint.
+    """Check that fixed settings in `args.yaml` are as in the checkpoint.
 
     Raises:
-        SettingError: A fixed setting was edited; names the setting and the file.
+        SettingError: A fixed setting was edited; the message names setting and file.
     """
     before, settings = checkpoint.metadata["circumstances"], recipe.as_dict()
     for name in FIXED:
@@ -75,7 +75,7 @@ def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -
 
 
 def _equal_as_text(text: str, value: Any) -> bool:
-    """Return whether a setting is the value that was stored as text.
+    """Return whether a setting equals a value that was stored as text.
 
     Example:
         >>> _equal_as_text("adamw", "adamw"), _equal_as_text("0", 0.0)
@@ -100,7 +100,7 @@ def check_extends_run(
     """Check that changed settings make a finished run longer.
 
     Raises:
-        SettingError: They do not, so they would have no effect.
+        SettingError: The changed settings have no effect on a finished run.
     """
     if new == old.resolved():
         return
@@ -114,7 +114,7 @@ def check_has_steps(run: Run) -> None:
     """Check that a run was trained step by step, so that it can be resumed.
 
     Raises:
-        RunError: `striate transfer` has made it.
+        RunError: The run was created by `striate transfer`.
     """
     if run.manifest.get("verb") == "transfer":
         what = "this run was made by striate transfer, which has no steps to resume"
@@ -123,10 +123,10 @@ def check_has_steps(run: Run) -> None:
 
 
 def check_untrained(run: Run, flaws: list[str]) -> None:
-    """Refuse to restart a run that was trained but has no valid checkpoint.
+    """Raise an error if a run was trained but has no valid checkpoint.
 
     Raises:
-        RunError: It has, and to start again would lose it; names the flaws.
+        RunError: Training again would delete results; the message lists the damage.
     """
     if flaws:
         what = "\n  ".join(["no checkpoint is valid:", *flaws])
@@ -143,7 +143,7 @@ def check_untrained(run: Run, flaws: list[str]) -> None:
 def environment_changes(
     before: Mapping[str, str], after: Mapping[str, str]
 ) -> list[str]:
-    """Return what changed between two environments, by name.
+    """Return the differences between two environments, one line per name.
 
     Example:
         >>> environment_changes({"torch": "2.13", "threads": "1"}, {"torch": "2.13"})
@@ -166,16 +166,16 @@ class DataChanges:
 
     @property
     def harmless(self) -> bool:
-        """Return whether the run's own images are unchanged; it uses no added ones."""
+        """Return whether no image of the run was removed or changed."""
         return not self.removed and not self.changed
 
     @property
     def summary(self) -> str:
-        """Return the counts as text."""
+        """Return the numbers of removed and changed images as text."""
         return f"{len(self.removed)} removed and {len(self.changed)} changed"
 
     def notes(self) -> list[str]:
-        """Return a line for each kind of change, with its first images."""
+        """Return one line per kind of change, with the first image paths."""
         kinds = {
             "added since the run began, not used": self.added,
             "removed or no longer usable": self.removed,
@@ -198,10 +198,10 @@ def _first_of(paths: Sequence[str]) -> str:
 
 
 def data_changes(run: Run) -> DataChanges:
-    """Compare a run's images in `split.csv` with the files of today.
+    """Compare the images in `split.csv` of a run with the current image files.
 
     Raises:
-        RunError: A class was added or removed: the model's outputs would not fit.
+        RunError: A class was added or removed, so the model has too few or many outputs.
     """
     data = run.data
     _check_classes(run, data)
