@@ -50,7 +50,7 @@ def join_rank_group(recipe: Recipe) -> Iterator[RankGroup | None]:
 
 
 def is_worker(group: RankGroup | None) -> bool:
-    """Return whether this process is not rank 0; only rank 0 prints and writes files."""
+    """Return whether this process is not rank 0, which prints and writes the files."""
     return group is not None and not group.is_main
 
 

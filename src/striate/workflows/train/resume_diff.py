@@ -201,7 +201,7 @@ def data_changes(run: Run) -> DataChanges:
     """Compare the images in `split.csv` of a run with the current image files.
 
     Raises:
-        RunError: A class was added or removed, so the model has too few or many outputs.
+        RunError: A class was added or removed, so the model outputs do not match.
     """
     data = run.data
     _check_classes(run, data)

@@ -1,4 +1,4 @@
-"""Options of `striate transfer`, and the model split and frozen as they say."""
+"""Options of `striate transfer`, and the split of a model into backbone and head."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ TUNED_LR = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 1e-3}
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """What to reuse of a pretrained model, and how to train the rest.
+    """Options of `striate transfer`: cut point, kind of head, and fine-tuning.
 
     Args:
-        cut: The last frozen layer; by default all but the classifier is frozen. `auto`
-            lets a plan choose it, with all that is not given here.
-        head: `logistic`: logistic regression; `trained`: with the recipe's optimizer;
-            `tuned`: first the one, then the other. By default logistic, or planned.
-        views: Augmented copies of each training image to train on as well.
-        lr_decay: Factor on the learning rate from stage to stage below the classifier.
-        unfreeze: Epochs until the next stage below is unfrozen; 0 for all at once.
-        batch_norm: Behind the cut point: `adapting`, or `frozen`.
+        cut: Name of the last frozen layer; default: all but the classifier. `auto`
+            chooses cut point, head and learning rates by short trials.
+        head: `logistic`: logistic regression; `trained`: the optimizer of the recipe;
+            `tuned`: logistic regression, then training. Default: `logistic`.
+        views: Number of augmented copies of each training image; default 0.
+        lr_decay: Factor of the learning rate from each stage to the stage before.
+        unfreeze: Epochs until the stage before is unfrozen; 0: all stages at once.
+        batch_norm: Batch norm statistics after the cut point: `adapting` or `frozen`.
 
     Raises:
-        UnknownNameError: There is no such head or mode.
+        UnknownNameError: The kind of head or the batch norm mode does not exist.
         SettingError: A value is out of range, or has no effect.
     """
 
@@ -70,7 +70,7 @@ class TransferOptions:
             self._check_no_stage_options()
 
     def _check_no_stage_options(self) -> None:
-        """Refuse options that have no effect on a logistic head."""
+        """Raise an error for options that have no effect on a logistic head."""
         requested = {
             "--lr-decay": self.lr_decay is not None,
             "--unfreeze": self.unfreeze > 0,
@@ -83,16 +83,16 @@ class TransferOptions:
 
     @property
     def is_planned(self) -> bool:
-        """Return whether a plan chooses the cut point: `--cut auto`."""
+        """Return whether the cut point is chosen automatically: `--cut auto`."""
         return self.cut == AUTO
 
     @property
     def head_kind(self) -> str:
-        """Return the kind of head, `logistic` by default."""
+        """Return the kind of head; `logistic` by default."""
         return self.head or LOGISTIC
 
     def fine_tune_config(self, stages: int) -> FineTuneConfig:
-        """Return how so many stages are trained."""
+        """Return the fine-tuning settings for a number of stages."""
         usual = default_lr_decay(stages) if self.head_kind == TUNED else 1.0
         return FineTuneConfig(
             lr_decay=usual if self.lr_decay is None else self.lr_decay,
@@ -103,13 +103,13 @@ class TransferOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitModel:
-    """A model split into a frozen backbone, which runs once, and a trainable head.
+    """A model split into a frozen backbone and a trainable head.
 
     Args:
         cut: The cut point.
-        backbone: The frozen layers before it, which identify cached features.
-        frozen: All frozen layers; they must be the same at the end.
-        stages: The stages that are trained.
+        backbone: The frozen layers before the cut point.
+        frozen: All frozen layers; they must not change during training.
+        stages: The stages to train, with their learning rates.
     """
 
     cut: CutPoint
@@ -121,13 +121,13 @@ class SplitModel:
 def split_model(
     model: nn.Module, data: ImageData, recipe: Recipe, options: TransferOptions
 ) -> tuple[SplitModel, Recipe]:
-    """Split a model and freeze, in place, all that is not trained.
+    """Split a model, and freeze all layers that are not trained, in place.
 
     Returns:
-        The split model, and the recipe with the frozen layers in it.
+        The split model, and the recipe with the names of frozen layers.
 
     Raises:
-        SettingError: It cannot be split there, or no layer is left to train.
+        SettingError: The cut point is not possible, or no layer is left to train.
     """
     device = devices.select_device(recipe.device)
     x = probe_batch((data.in_chans, *data.image_size)).to(device)
@@ -172,7 +172,7 @@ def _check_classifier_trains(model: nn.Module, classifier: Stage) -> None:
 
 
 def with_hidden_head(recipe: Recipe, options: TransferOptions) -> TransferOptions:
-    """Return the options for `--head-hidden`, whose head must be `trained`.
+    """Return the options with `head="trained"`, if the recipe has `--head-hidden`.
 
     Raises:
         SettingError: Another kind of head is requested.
@@ -186,7 +186,7 @@ def with_hidden_head(recipe: Recipe, options: TransferOptions) -> TransferOption
 
 
 def with_default_lr(recipe: Recipe, options: TransferOptions) -> Recipe:
-    """Return the recipe; without a learning rate, with one for pretrained layers."""
+    """Return the recipe, with a default learning rate for pretrained layers."""
     planned = options.is_planned and options.head is None
     if recipe.lr is not None or not (options.head_kind == TUNED or planned):
         return recipe
