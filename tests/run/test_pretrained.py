@@ -233,7 +233,7 @@ def test_patterns_that_freeze_nothing(refused, shared_folder):
 
 def test_a_network_that_is_an_object_loads_its_own(shared_folder):
     data = st.load_data(shared_folder)
-    with pytest.raises(SettingError, match="an object, which already has its weights"):
+    with pytest.raises(SettingError, match="cannot be used with a model object"):
         st.train(nn.Identity(), data, pretrained="x")
 
 

@@ -157,12 +157,12 @@ def test_a_folder_with_other_contents_or_settings_is_refused(made, photos, tmp_p
     options = {"fractions": FRACTIONS, "make": small}
     with pytest.raises(RunError) as caught:
         learning_curve(other, seeds=3, out=curve.path, **options)
-    assert "the learning curve has other settings: epochs, lr, seeds" in str(
+    assert "learning curve has different settings: epochs, lr, seeds" in str(
         caught.value
     )
     (tmp_path / "mine").mkdir()
     for overwrite in (False, True):
-        with pytest.raises(RunError, match="this exists and is not a learning curve"):
+        with pytest.raises(RunError, match="exists and is not a learning curve"):
             learning_curve(
                 recipe, out=tmp_path / "mine", overwrite=overwrite, **options
             )

@@ -57,7 +57,7 @@ def test_stop_reports_layer_images_and_next_commands(
         "striate: the training loss became nan, first in the images\n"
         f"  images: {bad}\n"
         "  where: epoch 2, step 2; details in run/nonfinite.json\n"
-        "  do:    the last valid state is saved; resume from it with one of\n"
+        "  do:    the last valid state is saved; resume with one of these commands\n"
         "         striate train --resume run --on-nonfinite skip\n"
         "         striate train --resume run --on-nonfinite lower-lr\n"
         "         striate train --resume run --lr 0.0015\n"

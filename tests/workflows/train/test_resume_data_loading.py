@@ -212,10 +212,8 @@ def test_unreadable_images_make_the_run_inexact(lazily, tmp_path, capsys):
         ask_before(6, patch)
         with pytest.raises(InterruptedRunError):
             whole(photos, out="run", cache="off")
-    reason = f"1 of the images could not be read, first {gone}"
-    assert f"{reason}; other images of their batches were used instead" in (
-        capsys.readouterr().err
-    )
+    reason = f"unreadable training images: 1 (first: {gone})"
+    assert f"{reason}; replaced by other images" in (capsys.readouterr().err)
     infos = []
     st.resume("run", on_resume=infos.append, quiet=True)
     assert infos[0].exact == f"no ({reason})"

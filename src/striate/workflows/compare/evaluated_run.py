@@ -100,8 +100,8 @@ def evaluated_runs(
         RunError: A run is missing or unfinished, or the runs have different classes.
     """
     if len(runs) < 2:
-        fix = "name two or more run folders"
-        raise SettingError(f"compare needs two runs, got {len(runs)}", fix=fix)
+        fix = "give at least two run folders"
+        raise SettingError(f"compare needs at least two runs, got {len(runs)}", fix=fix)
     opened = [run if isinstance(run, Run) else Run(run) for run in runs]
     _check_distinct(opened)
     common_split = _common_split(opened, split)
@@ -114,7 +114,9 @@ def _check_distinct(runs: Sequence[Run]) -> None:
     count = Counter(run.path.resolve() for run in runs)
     twice = [str(run.path) for run in runs if count[run.path.resolve()] > 1]
     if twice:
-        raise SettingError("a run is given twice", where=twice[0], fix="name it once")
+        raise SettingError(
+            "a run is given twice", where=twice[0], fix="give each run only once"
+        )
 
 
 def _common_split(runs: Sequence[Run], split: str | None) -> str:
@@ -129,7 +131,7 @@ def _common_split(runs: Sequence[Run], split: str | None) -> str:
     rest = len(missing) - MAX_LISTED
     more = f"\n  … and {rest} more" if rest > 0 else ""
     what = (
-        f"{len(missing)} of {len(runs)} runs have no predictions of the {name} split:"
+        f"{len(missing)} of {len(runs)} runs have no predictions for the {name} split:"
     )
     fix = "leave them out, or finish their training"
     raise RunError(f"{what}{lines}{more}", fix=fix)
@@ -142,10 +144,10 @@ def _has(run: Run, split: str) -> bool:
 def _reason(run: Run) -> str:
     status = run.manifest.get("status", "unknown")
     if status == "stopped":
-        return f"it stopped ({run.manifest.get('reason', 'unknown reason')})"
+        return f"training stopped ({run.manifest.get('reason', 'unknown reason')})"
     if status == "running":
-        return "it is still running, or was killed"
-    return "it has no such split, or the file was deleted"
+        return "training is still running, or was killed"
+    return "this split does not exist, or its predictions file was deleted"
 
 
 def _check_classes(runs: Sequence[Run]) -> None:
@@ -172,8 +174,8 @@ def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
     path = run.path / names.SPLIT
     rows = read_csv(path)
     if not rows or any(rows[0].get(name) is None for name in _SPLIT_COLUMNS):
-        what = "split.csv has no rows, or lacks a column of its images"
-        raise RunError(what, where=path, fix="restore the run from a copy")
+        what = "split.csv has no rows, or a required column is missing"
+        raise RunError(what, where=path, fix="restore the run folder from a backup")
     return EvaluatedRun(
         run=run,
         split=split,
@@ -213,7 +215,7 @@ def _keys(
     for image_path, true in zip(predictions.paths, predictions.truth, strict=True):
         if image_path not in contents:
             what = f"an evaluated image is not in split.csv: {image_path}"
-            raise RunError(what, where=path, fix="restore the run from a copy")
+            raise RunError(what, where=path, fix="restore the run folder from a backup")
         same = contents[image_path], predictions.labels[int(true)]
         keys.append((*same, copies[same]))
         copies[same] += 1

@@ -75,7 +75,7 @@ def save_ranking(result: DataCheckResult, path: Path) -> None:
         SettingError: The labels were not checked.
     """
     if result.label_errors is None:
-        what = "a ranking needs checked labels"
+        what = "--ranking needs the results of the label check"
         raise SettingError(what, where="--ranking", fix="add --labels")
     rows = []
     for row in result.label_errors.ranking():
@@ -114,10 +114,10 @@ def save_training_table(result: DataCheckResult, path: Path) -> None:
         location = (
             "are in arrays, not files"
             if result.source.files is None
-            else "are in shards or at an address, and a table can only name local files"
+            else "are in shards or at a URL, but a CSV can only list local files"
         )
         what = f"the images of '{result.source.name}' {location}"
-        raise SettingError(what, where="--csv", fix="leave --csv out")
+        raise SettingError(what, where="--csv", fix="remove --csv")
     groups = enumerate(split_groups(result))
     group_names = {i: f"duplicates-{k}" for k, members in groups for i in members}
     columns = ("image_path", "label", "split", "group")

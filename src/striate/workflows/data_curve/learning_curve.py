@@ -120,14 +120,12 @@ def _check_fractions(
         or sorted_fractions[-1] > 1
     ):
         text = ", ".join(f"{fraction:g}" for fraction in fractions)
-        what = f"a learning curve needs three fractions above 0 and up to 1, got {text}"
+        what = f"a learning curve needs at least three fractions in (0, 1], got {text}"
         raise SettingError(what, where="--fractions", fix="for example 0.1,0.3,1")
     if seeds < 2:
-        what = (
-            f"a learning curve needs two or more seeds for its intervals, got {seeds}"
-        )
+        what = f"a learning curve needs at least two seeds, got {seeds}"
         raise SettingError(what, where="--seeds")
     if recipe.fraction != 1:
-        fix = "use --fractions; the curve ends at the largest one"
+        fix = "use --fractions: the largest is the last point of the curve"
         raise SettingError("a learning curve cannot use --fraction", fix=fix)
     return tuple(sorted_fractions)

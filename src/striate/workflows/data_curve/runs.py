@@ -81,13 +81,15 @@ class CurvePlan:
         if not (out / CURVE_FILE).is_file():
             fix = "choose another --out; only learning curves are overwritten"
             raise RunError(
-                "this exists and is not a learning curve", where=out, fix=fix
+                "the output folder exists and is not a learning curve",
+                where=out,
+                fix=fix,
             )
         if overwrite:
             _clear_curve(out)
             return self._create(out)
         if changed := self._changed_settings(out):
-            what = f"the learning curve has other settings: {', '.join(changed)}"
+            what = f"the learning curve has different settings: {', '.join(changed)}"
             fix = "choose another --out, or add --overwrite"
             raise RunError(what, where=out, fix=fix)
         return out
@@ -195,7 +197,7 @@ class _Images:
             self._data.with_fraction(fraction)
         ):
             fix = "start again: choose another --out, or add --overwrite"
-            what = "the images have changed since this run of the curve"
+            what = "the images have changed since this run was trained"
             raise RunError(what, where=run.path, fix=fix)
 
 

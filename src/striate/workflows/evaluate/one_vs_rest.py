@@ -118,8 +118,8 @@ def validation_predictions(run: Run) -> Predictions:
     if _has_all_probs(run, "val"):
         return run.predictions("val")
     if "val" not in run.data.subsets:
-        what = "the run has no validation split; only validation may choose a threshold"
-        fix = "train again with --val-fraction 0.15, or with rows of 'val' in the CSV"
+        what = "the run has no validation split, which is needed to choose a threshold"
+        fix = "train again with --val-fraction 0.15, or with split 'val' in the CSV"
         raise DataError(what, where=run.path, fix=fix)
     return run.predict_subset(run.data.subset("val"))
 
@@ -135,7 +135,9 @@ def split_to_evaluate(run: Run, data: str | None, split: str | None) -> Evaluate
         return _other_images(run, data, split)
     if split not in (None, "test"):
         use = "for choosing the threshold" if split == "val" else "for training"
-        what = f"the {split} split was used {use}, so it cannot evaluate the result"
+        what = (
+            f"the {split} split was used {use}: results on this split would be too good"
+        )
         fix = "use --split test, or other images with --data"
         raise SettingError(what, where="--split", fix=fix)
     saved = _has_all_probs(run, "test")

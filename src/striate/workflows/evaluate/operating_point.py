@@ -208,7 +208,7 @@ def _column_values(
         return {}
     if evaluated.csv is None:
         what = f"no CSV lists the images of '{evaluated.split}'"
-        fix = "leave --by out, or give a CSV image_path,label,… with --data"
+        fix = "remove --by, or give a CSV with columns image_path,label,… to --data"
         raise DataError(what, where=f"--by {','.join(columns)}", fix=fix)
     rows = read_columns(evaluated.csv, columns)
     paths = evaluated.predictions.paths

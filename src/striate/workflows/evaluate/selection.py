@@ -58,14 +58,14 @@ class OperatingPointRequest:
         twice = [name for name in self.by if self.by.count(name) > 1]
         if twice:
             what = f"column '{twice[0]}' is named twice"
-            raise SettingError(what, where="--by", fix="name it once")
+            raise SettingError(what, where="--by", fix="give each column only once")
 
 
 def _check_share(name: str, value: float, low: float) -> None:
     if not low < value <= 1:
         what = f"{name} must be above {low:g} and at most 1, got {value:g}"
         where = f"--{name.replace('_', '-')}"
-        raise SettingError(what, where=where, fix="give a share, such as 0.95")
+        raise SettingError(what, where=where, fix="give a fraction, such as 0.95")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ def check_both_classes(data: OneVsRest, target: str) -> None:
     if 0 < data.positives < data.count:
         return
     has = f"only '{target}'" if data.positives else f"no '{target}'"
-    what = f"the {data.split} split has {has} among its {data.count:,} images"
+    what = f"the {data.split} split ({data.count:,} images) has {has} images"
     fix = "split again (another --seed, a larger fraction), or add images"
     raise DataError(what, fix=fix)
 

@@ -98,7 +98,7 @@ def explain(
             raise SettingError(
                 what,
                 where=x,
-                fix="pass a tensor, or a run, which knows its preprocessing",
+                fix="pass a preprocessed tensor; or a run, which has its preprocessing",
             )
         loaded = LoadedModel(name="", model=model, preprocess=network.preprocess)
         x = read_images(loaded, [x])[0].x

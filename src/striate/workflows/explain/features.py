@@ -173,5 +173,5 @@ class _Reader:
         """Raise an error if no file could be read."""
         if self.skipped and not self.paths:
             first = self.skipped[0]
-            what = f"none of {self._files} files is a readable image; the first: "
+            what = f"none of {self._files} files is a readable image; first error: "
             raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)

@@ -109,7 +109,9 @@ def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) 
     """Check the options before the long computation starts."""
     if options.sections and loaded.run is None:
         what = f"{', '.join(options.sections)}: these sections need a dataset"
-        raise SettingError(what, where=loaded.name, fix="explain a run, which has one")
+        raise SettingError(
+            what, where=loaded.name, fix="explain a run, which has a dataset"
+        )
     if options.unit is not None:
         layer, unit = options.unit
         shapes = layer_shapes(loaded.model, first.x)

@@ -48,14 +48,16 @@ def read_images(
     paths = [path for item in inputs for path in expand_inputs(item)]
     if len(paths) > MOST:
         what = f"{len(paths)} images; the maximum per page is {MOST}"
-        raise DataError(what, fix="use fewer images, or several pages")
+        raise DataError(
+            what, fix="use fewer images, or run striate explain several times"
+        )
     images = []
     for path in paths:
         try:
             pixels = file_to_input(read_file(path), loaded.preprocess)
         except UndecodableError as error:
             what = f"not a readable image: {error.reason} ({error.detail})"
-            raise DataError(what, where=path, fix="leave it out") from error
+            raise DataError(what, where=path, fix="remove this file") from error
         images.append(_explained(loaded, str(path), pixels))
     return images
 

@@ -57,7 +57,11 @@ def load_model(
     if is_run_name(name):
         if weights is not None or options != SummaryRequest():
             what = "a run already has weights, image size, channels and classes"
-            raise SettingError(what, where=name, fix="remove these options")
+            raise SettingError(
+                what,
+                where=name,
+                fix="remove --weights and the image size, channel and class options",
+            )
         run = Run(name)
         return LoadedModel(
             name=run.path.name,

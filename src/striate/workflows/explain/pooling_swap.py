@@ -63,8 +63,8 @@ class ReplacedPool(nn.Module):
         height, width = self.original(x).shape[2:]
         pooled = POOLS[self.kind](x, self.step)[:, :, :height, :width]
         if pooled.shape[2:] != (height, width):
-            what = f"{self.kind} pooling returns {tuple(pooled.shape[2:])} here, "
-            raise GeometryError(f"{what}the network requires {(height, width)}")
+            what = f"{self.kind} pooling returns size {tuple(pooled.shape[2:])}, but "
+            raise GeometryError(f"{what}the network requires size {(height, width)}")
         return pooled
 
 
@@ -116,7 +116,7 @@ def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     setattr(parent, key, layer)
     rows, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
     if rows.shape[1] != layer.in_features:
-        what = f"other operations follow {name}, the last linear layer"
+        what = f"other operations follow the last linear layer, {name}"
         raise GeometryError(
             what, fix="other pooling cannot be compared for this network"
         )

@@ -99,7 +99,7 @@ class TensorFile:
             kind = str(array.dtype), array.shape[1:]
             if self._kinds.setdefault(name, kind) != kind:
                 what = f"the shape of {name} changed from {self._kinds[name]} to {kind}"
-                raise SettingError(what, where=name, fix="use images of one size")
+                raise SettingError(what, where=name, fix="use images of equal size")
             self._rows[name] += len(array)
             with storage_errors(self._path, array.nbytes):
                 self._parts[name].write(array.data)

@@ -101,7 +101,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
             ]
     if not predictions:
         first = skipped[0]
-        what = f"none of {len(skipped)} files is a usable image; the first: "
+        what = f"none of {len(skipped)} files is a usable image; first error: "
         raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)
     return PredictResult(predictions=tuple(predictions), skipped=tuple(skipped))
 
@@ -122,7 +122,7 @@ def expand_inputs(item: str | Path) -> list[Path]:
         matches = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
         files = [p for p in map(Path, matches) if p.is_file()]
     if not files:
-        fix = "give an image, a folder of images, or a pattern in quotes"
+        fix = "give an image file, a folder, or a glob pattern in quotes"
         raise DataError("no such file", where=item, fix=fix)
     return files
 

@@ -144,7 +144,7 @@ def _largest_batch_size(
         if small and _step_fits(replace(recipe, batch_size=size), model, data, device):
             break
         if size <= MIN_BATCH_SIZE:
-            what = f"not even a batch of {size} images fits into memory"
+            what = f"a batch of {size} images does not fit into memory"
             fix = "use a smaller --image-size or a smaller model"
             raise SettingError(what, where="--batch-size auto", fix=fix)
         size //= 2

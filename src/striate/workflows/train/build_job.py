@@ -100,7 +100,7 @@ class TrainJob:
         if not lost:
             return []
         first = next(iter(lost))
-        return [f"{len(lost):,} of the images could not be read, first {first}"]
+        return [f"unreadable training images: {len(lost):,} (first: {first})"]
 
 
 def build_job(

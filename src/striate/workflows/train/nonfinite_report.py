@@ -93,7 +93,7 @@ class NonFiniteReport:
             error.what = f"{error.what}\n  {_image_list(images)}"
         resume = f"striate train --resume {self._path.parent}"
         commands = (
-            "the last valid state is saved; resume from it with one of",
+            "the last valid state is saved; resume with one of these commands",
             f"{resume} --on-nonfinite skip",
             f"{resume} --on-nonfinite lower-lr",
             f"{resume} --lr {self._lr / 2:g}",

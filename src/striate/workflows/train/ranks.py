@@ -84,8 +84,8 @@ def check_same_data(data: ImageData, group: RankGroup | None) -> None:
     hashes = group.all_gather_object(data_hash(data), "the hash of the images")
     differing = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
     if differing:
-        what = f"rank {differing[0]} has read other images than rank 0"
-        fix = "give every machine the same files under the same path"
+        what = f"rank {differing[0]} has read different images than rank 0"
+        fix = "put the same files at the same path on every machine"
         raise RankError(what, where=data.origin or data.name, fix=fix)
 
 
@@ -101,8 +101,8 @@ def share_folder(folder: Path | None, group: RankGroup) -> Path:
         names.is_output_folder(shared), "which ranks see the run folder"
     )
     if not all(visible):
-        what = f"rank {visible.index(False)} does not see the run folder"
-        fix = "use a folder that every machine sees: --out on a shared file system"
+        what = f"rank {visible.index(False)} cannot read the run folder"
+        fix = "use --out with a folder on a shared file system"
         raise RankError(what, where=shared, fix=fix)
     return folder or shared
 
@@ -167,17 +167,17 @@ def check_distributed(recipe: Recipe, group: RankGroup | None) -> None:
     """
     if recipe.compile == "on" and not can_compile(recipe, group):
         what = "synchronized batch norm cannot be compiled"
-        fix = "use --compile off, or leave out --sync-batch-norm"
+        fix = "use --compile off, or remove --sync-batch-norm"
         raise SettingError(what, where="--compile", fix=fix)
     world_size = group.world_size if group else 1
     if recipe.track_norms and world_size > 1:
-        what = f"norms by layer need a single process, and there are {world_size}"
-        raise SettingError(what, where="--track-norms", fix="leave it out")
+        what = f"norms by layer need a single process, got {world_size} processes"
+        raise SettingError(what, where="--track-norms", fix="remove --track-norms")
     needed = 2 * world_size if world_size > 1 else 1
     images = recipe.images_per_step
     if images < needed * recipe.accumulate and recipe.accumulate > 1:
         what = f"{recipe.batch_size} images per step are too few for "
-        what += f"{recipe.accumulate} micro-batches of {needed}"
+        what += f"{recipe.accumulate} micro-batches of {needed} images"
         fix = f"use --batch-size {needed * recipe.accumulate} or more"
         raise SettingError(what, where="--accumulate", fix=fix)
     if images < needed:

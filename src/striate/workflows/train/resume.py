@@ -237,7 +237,9 @@ def _start_again(
         recipe=recipe,
         data=data,
         state=TrainState(),
-        notes=("the run was stopped before its first checkpoint; it starts again",),
+        notes=(
+            "the run was stopped before its first checkpoint; training starts again",
+        ),
     )
     on_resume(info)
     return train_in_folder(run.path, model, data, recipe, options, group=group)
@@ -276,7 +278,7 @@ def _resume_info(
     inexact = [*checkpoint.metadata["inexact"], *environment_changes(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
     if device.type != "cpu":
-        inexact.append(f"{device.type} adds numbers in an order that varies")
+        inexact.append(f"floating-point sums on {device.type} are not deterministic")
     return ResumeInfo(
         folder=run.path,
         recipe=recipe,

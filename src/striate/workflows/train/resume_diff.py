@@ -47,13 +47,13 @@ def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     for name in AUTO_SETTINGS:
         if getattr(new, name) == AUTO:
             fix = f"give a number; this run uses {getattr(recipe, name)}"
-            what = f"{name} can be chosen automatically only before a run begins"
+            what = f"{name} can be chosen automatically only at the start of a run"
             raise SettingError(what, where=flag_name(name), fix=fix)
     for name in FIXED:
         before, after = getattr(recipe, name), getattr(new, name)
         if before != after:
-            what = f"{name} was {before} and cannot become {after} in the same run"
-            fix = "leave it out, or train a new run without --resume"
+            what = f"{name} cannot change from {before} to {after} in the same run"
+            fix = "remove the setting, or train a new run without --resume"
             raise SettingError(what, where=flag_name(name), fix=fix)
     return new
 
@@ -69,8 +69,8 @@ def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -
         # Older versions stored fewer settings; the images' folder is none of them.
         if name in before and not _equal_as_text(before[name], settings[name]):
             old, new = before[name], settings[name]
-            what = f"{name} was {old} and cannot become {new} in the same run"
-            fix = "put it back as it was, or train a new run without --resume"
+            what = f"{name} cannot change from {old} to {new} in the same run"
+            fix = f"restore {name}: {old}, or train a new run without --resume"
             raise SettingError(what, where=f"{folder / names.ARGS}, {name}", fix=fix)
 
 
@@ -107,7 +107,7 @@ def check_extends_run(
     flags = ", ".join(flag_name(name) for name in settings)
     what = f"the run is finished after {state.epoch} epochs; {flags} has no effect"
     fix = f"add --epochs N with N above {state.epoch} (or a longer --patience)"
-    raise SettingError(what, where=folder, fix=f"{fix}, or leave it out")
+    raise SettingError(what, where=folder, fix=f"{fix}, or remove {flags}")
 
 
 def check_has_steps(run: Run) -> None:
@@ -117,8 +117,8 @@ def check_has_steps(run: Run) -> None:
         RunError: The run was created by `striate transfer`.
     """
     if run.manifest.get("verb") == "transfer":
-        what = "this run was made by striate transfer, which has no steps to resume"
-        fix = "run striate transfer again: its features are cached, it takes seconds"
+        what = "runs of striate transfer cannot be resumed"
+        fix = "run striate transfer again: cached features make it fast"
         raise RunError(what, where=run.path, fix=fix)
 
 
@@ -133,10 +133,10 @@ def check_untrained(run: Run, flaws: list[str]) -> None:
     elif run.manifest.get("status") == "done":
         # To start again removes the best weights. A run that was killed before its
         # first checkpoint starts again, and gives the same result.
-        what = f"no checkpoint is in {names.WEIGHTS}/{LAST}, but the run is finished"
+        what = f"the run is finished, but has no checkpoint in {names.WEIGHTS}/{LAST}"
     else:
         return
-    fix = f"restore one from a copy, or start again: --out {run.path} --overwrite"
+    fix = f"restore a checkpoint, or train again: --out {run.path} --overwrite"
     raise RunError(what, where=run.path, fix=fix)
 
 
@@ -231,5 +231,5 @@ def _check_classes(run: Run, data: ImageData) -> None:
         return
     before, after = ", ".join(run.labels.names), ", ".join(data.labels.names)
     what = f"the classes were {before}; now they are {after}"
-    fix = "put the images back as they were, or train a new run"
+    fix = "restore the images, or train a new run"
     raise RunError(what, where=data.origin or data.name, fix=fix)

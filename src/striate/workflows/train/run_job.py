@@ -182,7 +182,7 @@ def _run_once(
         for norm in () if stop() else norms:
             norm.record(checkpointer.state.step)
         for text in unread:
-            display.note(f"{text}; other images of their batches were used instead")
+            display.note(f"{text}; replaced by other images")
     job.inexact.extend(unread)
     if stop():
         raise _interrupted(job, checkpointer.state, stop)
@@ -282,7 +282,9 @@ def _on_nonfinite(
             note = "restarting from the last checkpoint with half the learning rate"
             display.note(f"{error.what}; {note}")
             return _LowerLRError(state.lr_scale / 2)
-        error.what = f"{error.what}, also at {state.lr_scale:g} of the learning rate"
+        error.what = (
+            f"{error.what} (also with {state.lr_scale:g} times the learning rate)"
+        )
     with suppress(NonFiniteError, StorageError):  # the first error is the message
         checkpointer.save()
     return report.complete(error, state)

@@ -116,16 +116,16 @@ def train(
             written.
     """
     if settings.get("pretrained") is not None:
-        what = "this model is an object, which already has its weights"
-        fix = "load them into it first: striate.load_pretrained(model, path)"
+        what = "pretrained cannot be used with a model object"
+        fix = "load the weights first: striate.load_pretrained(model, path)"
         raise SettingError(what, where="pretrained", fix=fix)
     if settings.get("head_hidden"):
-        what = "this model is an object, which already has its head"
-        fix = "add the layer to it first: striate.models.head.deepen"
+        what = "head_hidden cannot be used with a model object"
+        fix = "add the hidden layer first: striate.models.head.deepen"
         raise SettingError(what, where="head_hidden", fix=fix)
     if fixed := LOADED_DATA_SETTINGS & settings.keys():
-        what = f"{', '.join(sorted(fixed))} is decided when images are loaded"
-        raise SettingError(what, where="train", fix="pass it to load_data instead")
+        what = f"{', '.join(sorted(fixed))} must be set when images are loaded"
+        raise SettingError(what, where="train", fix="pass the setting to load_data")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     origin = {"data": data.origin or data.name, "model": name}
     recipe = resolve_recipe(make_recipe(settings, origin), data)

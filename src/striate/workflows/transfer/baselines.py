@@ -61,7 +61,7 @@ def run_baselines(
         logistic = TransferOptions(head=LOGISTIC)
         runs[HEAD_ONLY] = _transfer(run, uncached, logistic, "head_only", quiet)
     if FINE_TUNED not in runs and tuned is not None:
-        tell(f"baseline: {FINE_TUNED} behind {tuned.cut}")
+        tell(f"baseline: {FINE_TUNED} after {tuned.cut}")
         runs[FINE_TUNED] = _transfer(run, uncached, tuned, "fine_tuned", quiet)
     tell(f"baseline: {SCRATCH}")
     fresh = replace(recipe, pretrained=None, freeze=None)

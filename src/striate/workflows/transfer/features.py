@@ -136,11 +136,11 @@ def _check_views(recipe: Recipe, views: int) -> None:
         return
     if not recipe.augmentation.is_active:
         fix = "choose an augmentation: --augment six, or --flip sides"
-        what = "views without augmentation would all be equal"
+        what = "augmented views without augmentation would be identical"
         raise SettingError(what, where="--views", fix=fix)
     if recipe.augmentation.mixes_images:
-        fix = "leave --mixup and --cutmix out"
-        what = "a view is of one image, and these mix two"
+        fix = "remove --mixup and --cutmix"
+        what = "augmented views cannot be combined with mixup or cutmix"
         raise SettingError(what, where="--views", fix=fix)
 
 

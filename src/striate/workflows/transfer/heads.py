@@ -164,8 +164,8 @@ def linear_layer_of(head: nn.Sequential) -> nn.Linear:
     layers = [m for m in head.modules() if not any(m.children())]
     layers = [m for m in layers if not isinstance(m, _DropoutNd | nn.Identity)]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
-        what = f"behind the cut point are {len(layers)} layers, not one linear layer"
-        fix = "leave --cut out, or train these layers: --head trained"
+        what = f"a logistic head needs one linear layer, got {len(layers)} layers"
+        fix = "remove --cut, or train all these layers with --head trained"
         raise SettingError(what, where="--head logistic", fix=fix)
     return layers[0]
 

@@ -63,8 +63,8 @@ class TransferOptions:
             raise SettingError(what, where="--views")
         _ = self.fine_tune_config(1)
         if self.is_planned and self.head == TRAINED:
-            what = "--cut auto chooses between a logistic head and a tuned head"
-            fix = "leave --head out, or name a layer with --cut"
+            what = "--cut auto allows only a logistic or a tuned head"
+            fix = "remove --head, or give a layer with --cut"
             raise SettingError(what, where="--head", fix=fix)
         if self.head_kind == LOGISTIC and not (self.is_planned and self.head is None):
             self._check_no_stage_options()
@@ -77,7 +77,7 @@ class TransferOptions:
             "--batch-norm": self.batch_norm is not None,
         }
         for flag in (flag for flag, is_set in requested.items() if is_set):
-            what = "a logistic head is a single layer without stages"
+            what = f"{flag} has no effect on a logistic head, a single layer"
             fix = "use --head tuned or --head trained, with --cut LAYER"
             raise SettingError(what, where=flag, fix=fix)
 
@@ -166,8 +166,8 @@ def _check_classifier_trains(model: nn.Module, classifier: Stage) -> None:
     for name in classifier.layers:
         parameters = modules[name].parameters(recurse=False)
         if not all(parameter.requires_grad for parameter in parameters):
-            what = f"'{name}' is frozen, but a tuned head starts by fitting it"
-            fix = "leave it out of --freeze, or use --head trained"
+            what = f"'{name}' is frozen, but a tuned head must train this layer"
+            fix = "remove the layer from --freeze, or use --head trained"
             raise SettingError(what, where="--freeze", fix=fix)
 
 
@@ -180,7 +180,7 @@ def with_hidden_head(recipe: Recipe, options: TransferOptions) -> TransferOption
     if not recipe.head_hidden:
         return options
     if options.is_planned or options.head in (TUNED, LOGISTIC):
-        what = "a head with a hidden layer starts from random weights"
+        what = "a head with a hidden layer cannot be fitted by logistic regression"
         raise SettingError(what, where="--head-hidden", fix="use --head trained")
     return replace(options, head=TRAINED)
 

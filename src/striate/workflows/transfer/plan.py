@@ -133,7 +133,7 @@ def _probe_cut_points(runner: TrialRunner, tell: Tell) -> tuple[LinearProbe, ...
         width = columns.shape[1]
         probe = LinearProbe(cut=cut.name, width=width, count=len(x), points=points)
         probes.append(probe)
-        tell(f"linear probe behind {cut.name}: accuracy {percent(probe.accuracy)}")
+        tell(f"linear probe after {cut.name}: accuracy {percent(probe.accuracy)}")
     return tuple(probes)
 
 

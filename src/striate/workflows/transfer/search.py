@@ -3,7 +3,7 @@
 Fine-tuning is tried from the middle of the model with frozen and with adapting batch
 norm statistics. Lower cut points follow as long as that helps. If the head alone is
 better, a higher one is tried instead: the highest whose features classify as well as
-any, since the layers behind it have specialized in other images.
+any, since the later layers have specialized in other images.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class CandidateSearch:
         trial = self.runner.run(options)
         self.trials.append(trial)
         head_only = trial.head == LOGISTIC
-        name = "head only" if head_only else f"fine-tuned behind {trial.cut}"
+        name = "head only" if head_only else f"fine-tuned after {trial.cut}"
         norm = f", batch norm {trial.batch_norm}" if trial.batch_norm else ""
         result = f"accuracy {percent(trial.accuracy)}, loss {trial.loss:.3f}"
         self.tell(f"{name}{norm}: {result}, {trial.seconds:.0f} s")
@@ -149,7 +149,7 @@ class CandidateSearch:
         """Raise an error if a tuned head is requested and all trials diverged."""
         if self.options.head == TUNED:
             what = "fine-tuning diverged in every trial"
-            where = f"behind {self._name(index)}"
+            where = f"after {self._name(index)}"
             raise NonFiniteError(what, where=where, fix="use a lower --lr")
 
     def _name(self, index: int) -> str:

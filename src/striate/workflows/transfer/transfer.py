@@ -142,13 +142,13 @@ def _check(recipe: Recipe) -> None:
     check_single_process("striate transfer")
     for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:
-            what = f"{name} cannot be auto in transfer, where a head trains in seconds"
+            what = f"{name} cannot be auto in transfer learning"
             raise SettingError(what, where=flag_name(name), fix="give a number")
     usual = Recipe(data=recipe.data)
     for name in TRAINING_LOOP_SETTINGS:
         if getattr(recipe, name) != getattr(usual, name):
             what = f"{name} has no effect on a head that is trained on features"
-            raise SettingError(what, where=flag_name(name), fix="leave it out")
+            raise SettingError(what, where=flag_name(name), fix="remove the setting")
 
 
 def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]:
@@ -157,7 +157,7 @@ def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]
     views = f" and {options.views} augmented views of it" if options.views else ""
     notes = [
         f"the layers {frozen} are frozen: they run once per image{views}; "
-        "only the layers behind are trained"
+        "only the later layers are trained"
     ]
     if recipe.augmentation.is_active and not options.views:
         notes.append("augmentation has no effect without --views N")

@@ -83,8 +83,8 @@ def split_for_trials(
     enough = position / count <= share + EVAL_IMAGES / len(y)
     evaluate = ~train & (first | enough)
     if not evaluate.any():
-        what = "no images are left to evaluate a plan: each class is one group"
-        fix = "leave --cut auto out, or train on more groups per class"
+        what = "no images are left to evaluate trials: each class has only one group"
+        fix = "remove --cut auto, or use more groups per class"
         raise DataError(what, where="the training split", fix=fix)
     return _indices(train), _indices(evaluate)
 

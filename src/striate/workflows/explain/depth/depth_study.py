@@ -127,7 +127,7 @@ def depth_study(
         SettingError: There are no steps, rates or activations.
     """
     if steps < 1 or not rates or not activations:
-        what = f"{steps} steps, {len(rates)} rates, {len(activations)} activations"
+        what = f"got {steps} steps, {len(rates)} rates, {len(activations)} activations"
         raise SettingError(what, where="depth_study", fix="use at least one of each")
     images = _Images(data, seed)
     designs = [
