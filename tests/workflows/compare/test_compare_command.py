@@ -103,7 +103,7 @@ def test_a_stopped_run(striate, runs):
     said = striate("compare", *runs)
     assert said.code == 2
     assert "training stopped (the loss became NaN)" in said.err
-    assert "leave them out, or finish their training" in said.err
+    assert "remove these runs, or finish their training" in said.err
 
 
 def test_other_classes(striate, runs, tmp_path):

@@ -17,7 +17,7 @@ from striate.workflows.compare.significance import pairwise_tests
 
 
 class Comparison(ComparisonResult):
-    """Comparison of runs, as fields and as a printable report."""
+    """Result of comparing runs, with fields and a printable report."""
 
     @property
     def blocks(self) -> list[Block]:
@@ -38,7 +38,7 @@ class Comparison(ComparisonResult):
 
 
 def compare(*runs: Run | str | Path, split: str | None = None) -> Comparison:
-    """Compare runs and test their difference in accuracy on the images they share.
+    """Compare runs, and test the difference in accuracy on their common images.
 
     Each other run is compared with the first run. Single runs are tested on the same
     images: McNemar's exact test, with Tango's interval of the difference. Runs that

@@ -32,7 +32,7 @@ def points_text(share: float) -> str:
 
 
 def signed_text(value: float, digits: int) -> str:
-    """Format a number with its sign; zero has no sign.
+    """Format a number with `+` or `−`; zero has no sign.
 
     Example:
         >>> signed_text(0.25, 3), signed_text(-2.0, 1), signed_text(-0.0001, 2)
@@ -71,7 +71,7 @@ def p_text(p: float | None) -> str:
 
 
 def p_equals(p: float | None) -> str:
-    """Format a p-value with its relation sign, to be written after `p`.
+    """Format a p-value with `=` or `<`, to be written after the letter p.
 
     Example:
         >>> p_equals(0.34), p_equals(1e-9)

@@ -175,7 +175,7 @@ def class_difference_table(test: PairwiseTest) -> Table | None:
 
 
 def _classes(test: PairwiseTest) -> list[tuple[str, PairedCounts]]:
-    """Return the 2×2 table of each class, summed over all pairs of runs."""
+    """Return counts of correct and wrong predictions by class, over all run pairs."""
     sums: dict[str, PairedCounts] = {}
     for pairing in test.pairings:
         for name, paired in pairing.classes:

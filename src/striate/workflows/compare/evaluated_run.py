@@ -120,7 +120,7 @@ def _check_distinct(runs: Sequence[Run]) -> None:
 
 
 def _common_split(runs: Sequence[Run], split: str | None) -> str:
-    """Return the split that was evaluated in all runs: test, else val."""
+    """Return the requested split, or by default a split that all runs evaluated."""
     lacking = {name: [r for r in runs if not _has(r, name)] for name in SPLITS}
     for name in (split,) if split else SPLITS:
         if not lacking[name]:
@@ -133,7 +133,7 @@ def _common_split(runs: Sequence[Run], split: str | None) -> str:
     what = (
         f"{len(missing)} of {len(runs)} runs have no predictions for the {name} split:"
     )
-    fix = "leave them out, or finish their training"
+    fix = "remove these runs, or finish their training"
     raise RunError(f"{what}{lines}{more}", fix=fix)
 
 

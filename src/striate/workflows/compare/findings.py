@@ -166,7 +166,7 @@ def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
 
 
 def _series(group: RunGroup, key: str) -> Series:
-    """Return the curve of a group, up to the last epoch that all runs reached."""
+    """Return the mean curve of a group, over the epochs that all runs completed."""
     lines = [[row[key] for row in run.run.history] for run in group.runs]
     epochs = list(zip(*lines, strict=False))
 

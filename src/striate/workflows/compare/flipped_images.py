@@ -47,7 +47,7 @@ def _columns(test: PairwiseTest) -> tuple[Column, ...]:
 def _by_direction(
     images: Sequence[FlippedImage],
 ) -> tuple[list[FlippedImage], list[FlippedImage]]:
-    """Split images into newly correct and newly wrong in the second group."""
+    """Return the images that the second group classifies better, and worse."""
     return [i for i in images if i.gained], [i for i in images if not i.gained]
 
 
@@ -65,7 +65,7 @@ def _prediction_text(image: FlippedImage, side: int) -> str:
 
 
 def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
-    """Yield a gallery of newly correct images, and a gallery of newly wrong images."""
+    """Yield two galleries: images classified better, or worse, by the second group."""
     images = flipped_images(test.pairings)
     if not images:
         yield Prose(text="No image flipped.")

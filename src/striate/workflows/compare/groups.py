@@ -100,7 +100,7 @@ def group_letter(number: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingDifference:
-    """A setting, or an item of the environment, that differs between groups."""
+    """A setting or environment value (such as a version) that differs by group."""
 
     name: str
     values: tuple[str, ...]
@@ -108,7 +108,7 @@ class SettingDifference:
 
 
 def setting_differences(groups: Sequence[RunGroup]) -> tuple[SettingDifference, ...]:
-    """Return the settings and environment items that differ between groups."""
+    """Return the settings and environment values that differ between groups."""
     differences = [_values(groups, name, _settings) for name in _setting_names(groups)]
     environments = [_environment(run) for group in groups for run in group.runs]
     names = dict.fromkeys(name for each in environments for name in each)

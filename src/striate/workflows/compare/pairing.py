@@ -46,7 +46,7 @@ class Pairing:
 
     @cached_property
     def correct(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return whether each run is correct on each image, (N,) bool per run."""
+        """Return whether each run classifies each image correctly, (N,) bool each."""
         return self.first.correct[self.rows[0]], self.second.correct[self.rows[1]]
 
     @cached_property
@@ -135,7 +135,7 @@ Occurrences = Sequence[tuple[Pairing, int]]  # of one image: a pairing and its r
 
 
 def flipped_images(pairings: Sequence[Pairing]) -> tuple[FlippedImage, ...]:
-    """Return images that only one of two runs classifies correctly, clearest first.
+    """Return images with different correctness, the largest difference first.
 
     Args:
         pairings: Pairings of the same two groups: one pairing, or one per seed.

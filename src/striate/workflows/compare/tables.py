@@ -42,7 +42,7 @@ def _name_or_path(group: RunGroup, groups: Sequence[RunGroup]) -> str:
 def setting_differences_table(
     differences: Sequence[SettingDifference], groups: Sequence[RunGroup]
 ) -> Table:
-    """Return the table of settings and environment items that differ."""
+    """Return the table of settings and environment values that differ."""
     letters = tuple(Column(title=group.letter) for group in groups)
     rows = tuple((each.name, *each.values) for each in differences)
     return Table(
@@ -55,7 +55,7 @@ def setting_differences_table(
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric of a run, with functions that format its values.
+    """A metric of a run, with functions that format the values.
 
     Args:
         title: Name of the metric in the table.

@@ -63,7 +63,7 @@ def preview_augment(
     overwrite: bool = False,
     tick: Tick = lambda count, total: None,
 ) -> AugmentPreview:
-    """Write a preview of augmentation; for a run, also a label safety report.
+    """Write an augmentation preview; for a run, also test if labels stay correct.
 
     Args:
         target: Data as for `train`, or a run: its folder, name or `Run` object.
@@ -134,7 +134,7 @@ def _of_run(run: Run, settings: Mapping[str, Any]) -> Recipe:
 
 
 def _images(sections: list[Section]) -> Images:
-    """Return the preview images, grids of single transforms first."""
+    """Return all grid images; the grids of single transforms come first."""
     sheets = augment_grid.section_images(list(reversed(sections)))
     return Images(title="Augmentation", images=tuple(sheets))
 

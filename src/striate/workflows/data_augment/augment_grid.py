@@ -56,7 +56,7 @@ def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Secti
 
 
 def _one_per_class(subset: Subset) -> Tensor:
-    """Return the image indices of one image per class, for evenly spaced classes."""
+    """Return the index of one image per class, for some evenly spaced classes."""
     first = {int(label): i for i, label in reversed(list(enumerate(subset.labels)))}
     positions = evenly_spaced([first[label] for label in sorted(first)], COMBINED_COUNT)
     return torch.tensor(positions)

@@ -97,7 +97,7 @@ class TransformedAccuracy:
         )
 
     def mistaken_for(self, k: int) -> tuple[int, float] | None:
-        """Return the class for which class k is mostly mistaken, and the share."""
+        """Return the wrong class predicted most often for class k, with its share."""
         other, predicted_share, other_share = self.errors(k)
         mistaken = (
             predicted_share > MIN_SHARE
@@ -108,7 +108,7 @@ class TransformedAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class UnsafeLabel:
-    """A class that loses accuracy significantly at the end of a transform's range.
+    """A class that loses accuracy significantly at the maximum of a transform range.
 
     Args:
         transform: The transform and its amount.
@@ -136,7 +136,7 @@ class UnsafeLabel:
 
     @property
     def mistaken(self) -> bool:
-        """Whether the newly wrong images are mistaken for one other class."""
+        """Return whether most new errors of the class are the same wrong class."""
         return (
             self.predicted_share > MIN_SHARE
             and self.other_share <= MAX_OTHER_SHARE * self.predicted_share

@@ -141,7 +141,7 @@ def _unsafe_table(safety: LabelSafety) -> Table:
 
 
 def mistaken_table(safety: LabelSafety) -> Table:
-    """Return a table of classes mistaken for one other class, with the amount."""
+    """Return a table of classes mistaken for another class, by transform amount."""
     rows: list[tuple[Cell, ...]] = []
     for name, curve in safety.curves.items():
         for k in _classes(curve[0]):
@@ -194,7 +194,7 @@ def _all_safe(safety: LabelSafety) -> str:
 
 
 def range_end_table(safety: LabelSafety) -> Table:
-    """Return a table of the accuracy at the end of each transform's range."""
+    """Return a table of the accuracy at the maximum of each transform range."""
     rows = []
     for name, curve in safety.curves.items():
         unsafe_here = _end(safety, name)
@@ -227,7 +227,7 @@ def range_end_table(safety: LabelSafety) -> Table:
 
 
 def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
-    """Return the result at the end of the range of a transform."""
+    """Return the result at the maximum of the requested range of a transform."""
     amount = safety.ends[name]
     (unsafe_here,) = [
         point for point in safety.curves[name] if point.transform.amount == amount

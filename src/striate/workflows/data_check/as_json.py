@@ -41,7 +41,7 @@ def as_dict(result: DataCheckResult) -> dict[str, Any]:
 def _with_label_errors(
     data: dict[str, Any], label_errors: LabelErrors
 ) -> dict[str, Any]:
-    """Add the results of the label check, in total and for each used file."""
+    """Add the results of the label check to the dict, in total and by file."""
     analysis, names = label_errors.analysis, label_errors.names
     for row in label_errors.ranking():
         values = {name: getattr(row, name) for name in RANKING_COLUMNS}

@@ -1,4 +1,4 @@
-"""Function behind `data check`: check the images and, optionally, the labels."""
+"""Function of `data check`: check the images and, optionally, the labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_data(
     workers: int | None = None,
     tick: Tick | None = None,
 ) -> DataCheckResult:
-    """Check a data set before training, without writing anything.
+    """Check a data set before training, without writing files.
 
     Args:
         data: A data set name, a folder, a CSV, IDX files, tar shards, an address, or a

@@ -310,7 +310,7 @@ def _class_section(result: DataCheckResult, thumbnails: Thumbnails) -> Section:
 
 
 def class_count_table(result: DataCheckResult) -> Table:
-    """Return a table of the number of images per class and, if given, split."""
+    """Return a table of the number of images per class (and per split, if given)."""
     splits = [p for p in SPLITS if any(p in by_split for _, by_split in result.classes)]
     total = len(result.items) or 1
     columns = (

@@ -110,7 +110,7 @@ def training_recipe(result: DataCheckResult) -> Recipe:
 
 
 def choose_input(result: DataCheckResult) -> Preprocess:
-    """Return the preprocessing to a small input size within the range `SIDES`."""
+    """Return preprocessing settings with a small input size, in the range `SIDES`."""
     stats = [item.stats for item in result.items]
     sizes = {(s.height, s.width) for s in stats}
     size = sizes.pop() if len(sizes) == 1 else (SIDES[1], SIDES[1])

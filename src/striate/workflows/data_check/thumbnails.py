@@ -24,7 +24,7 @@ Thumbnails = Mapping[int, np.ndarray]
 
 
 def load_previews(result: DataCheckResult, positions: Sequence[int]) -> Thumbnails:
-    """Load thumbnails, (H, W, 3) pixels by image index; skip files that are gone."""
+    """Load thumbnails, (H, W, 3) pixels by image index; skip missing files."""
     source = result.source
     if source.arrays is not None:
         row_of = {record.path: row for row, record in enumerate(source.records)}

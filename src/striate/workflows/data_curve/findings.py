@@ -39,7 +39,7 @@ METRIC_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"
 
 @dataclass(frozen=True, kw_only=True)
 class GoalEstimate:
-    """Number of training images for a target accuracy; None if above the limit."""
+    """Estimated number of training images for a target accuracy, with an interval."""
 
     goal: float
     images: int | None
@@ -129,7 +129,7 @@ def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
 
 
 def measured_table(curve: LearningCurve) -> Table:
-    """Return a table of the measured mean and standard deviation of every fraction."""
+    """Return a table of mean accuracy and standard deviation at every fraction."""
     columns = (
         Column(title="fraction", key="fraction"),
         Column(title="images", kind="integer", hint="training images, mean over seeds"),
@@ -162,7 +162,7 @@ def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
 
 
 def forecast_table(curve: LearningCurve) -> Table:
-    """Return the table of forecasts."""
+    """Return a table of forecast accuracies for larger training sets."""
     rows = tuple(
         (
             f"× {times}",

@@ -47,7 +47,7 @@ class LearningCurve:
 
     @cached_property
     def fractions(self) -> tuple[float, ...]:
-        """Return the fractions, the smallest first."""
+        """Return the fractions of training images, the smallest first."""
         return tuple(sorted({run.fraction for run in self.runs}))
 
     @cached_property
@@ -84,7 +84,7 @@ def learning_curve(
     overwrite: bool = False,
     log: Callable[[str], None] = lambda line: None,
 ) -> LearningCurve:
-    """Train at increasing fractions of the training images, and return the curve.
+    """Train with increasing fractions of the training images; return a learning curve.
 
     Args:
         recipe: Training settings. Seeds count up from `recipe.seed`; a seed changes the
@@ -121,7 +121,9 @@ def _check_fractions(
     ):
         text = ", ".join(f"{fraction:g}" for fraction in fractions)
         what = f"a learning curve needs at least three fractions in (0, 1], got {text}"
-        raise SettingError(what, where="--fractions", fix="for example 0.1,0.3,1")
+        raise SettingError(
+            what, where="--fractions", fix="give, for example, 0.1,0.3,1"
+        )
     if seeds < 2:
         what = f"a learning curve needs at least two seeds, got {seeds}"
         raise SettingError(what, where="--seeds")

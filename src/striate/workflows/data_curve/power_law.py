@@ -88,7 +88,7 @@ class PowerLaw:
         return float(self.floor + self.gain * images**-self.exponent)
 
     def forecast(self, images: float) -> Forecast:
-        """Return the forecast for a number of training images.
+        """Return the forecast error for a number of training images.
 
         The interval contains the error of every law that fits the points (profile
         likelihood, with Student's t for the few degrees of freedom of the seeds), and
@@ -161,7 +161,7 @@ def fit_power_law(points: Sequence[CurvePoint]) -> PowerLaw:
 
 
 def _noise(points: Sequence[CurvePoint]) -> float:
-    """Return the ratio of variance over seeds to binomial variance, over all points.
+    """Return the ratio of variance over seeds to binomial variance, for all points.
 
     The few seeds of one point give a bad estimate of the variance; its ratio to the
     binomial variance is similar at all points, so they are pooled.
@@ -219,7 +219,7 @@ def _profile(
     images: float,
     candidates: np.ndarray,
 ) -> np.ndarray:
-    """Return the smallest χ² of laws with each candidate error at `images`.
+    """Return the χ² of the best power law through each candidate error at `images`.
 
     With a given error y there, the law is y + gain·r, r = n⁻ᶜ − images⁻ᶜ, and for
     each exponent the best gain has a closed form.

@@ -47,7 +47,7 @@ class CurveRun:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePlan:
-    """Settings of a learning curve, with the method that trains its runs.
+    """Settings of a learning curve; `run_all` trains the runs.
 
     Args:
         recipe: Settings of every run, except seed, fraction and epochs.
@@ -173,7 +173,7 @@ class CurvePlan:
         return train(self.make(data), data, out=out, quiet=True, **settings), True
 
     def epochs(self, fraction: float) -> int:
-        """Return the number of epochs for a fraction."""
+        """Return the number of epochs for a fraction of the training images."""
         return round(self.recipe.epochs * min(1 / fraction, MAX_EPOCH_FACTOR))
 
 

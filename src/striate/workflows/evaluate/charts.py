@@ -71,7 +71,7 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
 
 
 def review_chart(result: OperatingPointResult) -> Curve:
-    """Return a chart of automatic accuracy by share of images in manual review."""
+    """Return a chart of accuracy of automatic decisions by share of manual review."""
     reaches, accuracies = selective_accuracy_curve(
         result.data.probs, result.data.positive
     )
@@ -100,7 +100,7 @@ def review_chart(result: OperatingPointResult) -> Curve:
 def distribution_chart(
     result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
 ) -> Curve:
-    """Return a chart of the cumulative distributions of probabilities by CSV value."""
+    """Return a chart of cumulative probability distributions, a curve per CSV value."""
     return Curve(
         title=f"Cumulative distribution by {column}",
         x_label=f"predicted probability of {result.target}",

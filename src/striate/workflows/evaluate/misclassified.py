@@ -33,7 +33,7 @@ def false_negatives(
 def false_positives(
     data: OneVsRest, columns: Mapping[str, Sequence[str]]
 ) -> tuple[Misclassified, ...]:
-    """Return images of other classes with a probability from 0.5, the highest first."""
+    """Return images of other classes with a probability ≥ 0.5, the highest first."""
     rows = np.flatnonzero(~data.positive & (data.probs >= 0.5))
     rows = rows[np.argsort(-data.probs[rows], kind="stable")]
     return _misclassified(rows, data, columns)

@@ -150,7 +150,7 @@ def operating_point(
     data: str | Path | None = None,
     split: str | None = None,
 ) -> OperatingPoint:
-    """Choose a decision threshold for one class against the rest, and evaluate it.
+    """Choose and evaluate a decision threshold for one class against the rest.
 
     Temperature, threshold and review band are chosen on the validation split. The test
     split, or other labeled images, are used for evaluation only.

@@ -18,7 +18,7 @@ Row = tuple[Cell, ...]
 
 
 def ratio_text(count: int, total: int) -> str:
-    """Format a count and a total.
+    """Format a count and a total, such as `9 of 1,000`.
 
     Example:
         >>> ratio_text(9, 1000)

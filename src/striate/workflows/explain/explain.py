@@ -98,7 +98,7 @@ def explain(
             raise SettingError(
                 what,
                 where=x,
-                fix="pass a preprocessed tensor; or a run, which has its preprocessing",
+                fix="pass a preprocessed tensor, or a run (with its preprocessing)",
             )
         loaded = LoadedModel(name="", model=model, preprocess=network.preprocess)
         x = read_images(loaded, [x])[0].x
@@ -122,7 +122,7 @@ def explain_images(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Explanation:
-    """Explain images and write the report folder.
+    """Explain the predictions for images, and write the report folder.
 
     Without images, a run explains its most confident correct prediction and its
     highest-loss error.

@@ -42,7 +42,7 @@ class LoadedModel:
 def load_model(
     name: str, options: SummaryRequest | None = None, weights: Path | None = None
 ) -> LoadedModel:
-    """Load a network from a run, a model name, a Python file or a sketch.
+    """Load a network from a run, model name, Python file or text sketch of layers.
 
     Args:
         name: A run folder or its name, a name of `striate models`, `file.py:Class`,

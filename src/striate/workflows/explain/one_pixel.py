@@ -1,4 +1,4 @@
-"""Experiment: how many pixels and cells change if an image is shifted by one pixel."""
+"""Experiment: number of values changed by shifting an image by one pixel."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _STEPS = 41  # points of a distribution
 
 @dataclass(frozen=True, kw_only=True)
 class OnePixelCounts:
-    """Number of cells that a one-pixel shift changes, for each image of a dataset.
+    """Number of values that a one-pixel shift changes, for each image of a dataset.
 
     Args:
         gray: (N, 28, 28) gray images with values from 0 to 1.
@@ -64,14 +64,14 @@ class OnePixelCounts:
         return next(stage for stage in self.stages if stage.stage == name)
 
     def relative_changes(self, name: str) -> Tensor:
-        """Return the relative change of the count from input to a stage, by image."""
+        """Return the relative change in the count from input to a stage, by image."""
         first = self.stage(INPUT).counts.double()
         nonempty = first > 0  # an empty image does not change at all
         return self.stage(name).counts.double()[nonempty] / first[nonempty] - 1
 
 
 def count_changes(data: ImageData) -> OnePixelCounts:
-    """Count changed cells over all images of a gray dataset."""
+    """Count the values changed by a one-pixel shift, over a gray dataset."""
     subsets = [subsample(subset, MOST) for subset in data.subsets.values()]
     gray = torch.cat(
         [
@@ -191,7 +191,7 @@ def _table(stages: Sequence[ChangedCells]) -> Table:
 
 
 def _curve(counts: OnePixelCounts) -> Curve:
-    """Return a chart of the cumulative distribution of the relative count change."""
+    """Return a chart of the cumulative distribution of the change in the count."""
     series = []
     for name in (POOLED, SUBSAMPLED):
         changes = counts.relative_changes(name).sort().values

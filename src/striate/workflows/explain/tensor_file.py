@@ -64,7 +64,7 @@ class TensorFile:
             what = f"output must be .safetensors or .npy, not '{path.suffix}'"
             raise SettingError(what, where=path, fix="change the file name")
         if path.suffix == ".npy" and len(names) > 1:
-            what = f"a .npy file holds one layer, got {len(names)}"
+            what = f"a .npy file has only one layer, got {len(names)} layers"
             raise SettingError(what, where=path, fix="use .safetensors")
         self._path = path
         self._names = tuple(names)

@@ -1,4 +1,4 @@
-"""Report section on one unit: receptive field, effective field, contributions."""
+"""Report section on one unit (neuron): receptive field and contributions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _UnitFacts:
 def strongest_unit(
     loaded: LoadedModel, image: ExplainedImage, layer: str | None
 ) -> Unit:
-    """Return the unit with the largest activation in a layer."""
+    """Return the unit (channel, row, column) with the largest activation in a layer."""
     where = target_layer(loaded.model, image.x, layer or "auto")
     maps = next(iter_activations(loaded.model, [image.x], [where.call]))[where.call][0]
     flat = int(maps.argmax())
@@ -83,7 +83,7 @@ def unit_section(
     unit: Unit,
     patch_blocks: Sequence[Block] = (),
 ) -> tuple[Section, dict[str, Any]]:
-    """Return the report section on one unit.
+    """Return the report section on one unit (neuron).
 
     Args:
         loaded: The network.

@@ -225,7 +225,7 @@ def _measured(target: Target, result: Audit, effective: str | Tensor) -> Table:
 def summary_page(
     first: Summary, second: Summary | None = None, layer: str | None = None
 ) -> Page:
-    """Return the report page of one summary, or of two side by side."""
+    """Return the report page of one network summary, or of two side by side."""
     sections = []
     if second is not None:
         sections.append(
@@ -307,7 +307,7 @@ def effective_field_images(
 def effective_field_table(
     model: nn.Module, audit: Audit, x: Tensor, trained: bool
 ) -> Table:
-    """Return a table of receptive and effective fields of layers with large kernels.
+    """Return a table of receptive and effective fields by layer, without 1×1 kernels.
 
     Args:
         model: The network, with weights.

@@ -50,12 +50,12 @@ def join_rank_group(recipe: Recipe) -> Iterator[RankGroup | None]:
 
 
 def is_worker(group: RankGroup | None) -> bool:
-    """Return whether this process is not rank 0, which prints and writes the files."""
+    """Return whether this process is a worker; only rank 0 prints and writes files."""
     return group is not None and not group.is_main
 
 
 def one_rank_at_a_time(group: RankGroup | None) -> AbstractContextManager[None]:
-    """Make the other ranks of a machine wait until the first has filled the cache."""
+    """Let one rank of each machine fill the cache before the others read images."""
     return group.local_main_first() if group else nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""Resume a stopped or killed run from the last checkpoint, if possible exactly."""
+"""Resume a stopped or killed run from the last checkpoint, exactly if possible."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class ResumeInfo:
 
     @property
     def exact(self) -> str:
-        """Return `yes`, or `no` with the reasons."""
+        """Return whether the result will be exact: `yes`, or `no` with reasons."""
         return exactness_text(self.inexact)
 
 

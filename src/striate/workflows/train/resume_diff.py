@@ -38,7 +38,7 @@ FIXED = tuple(
 
 
 def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return the settings of a run with the changes of the user.
+    """Return the settings of a run, updated with the changes of the user.
 
     Raises:
         SettingError: A changed setting must stay the same during a run.
@@ -59,7 +59,7 @@ def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> None:
-    """Check that fixed settings in `args.yaml` are as in the checkpoint.
+    """Check that fixed settings in `args.yaml` equal those in the checkpoint.
 
     Raises:
         SettingError: A fixed setting was edited; the message names setting and file.

@@ -58,7 +58,7 @@ class TrainResult:
 
 
 class _LowerLRError(Exception):
-    """Request to restart from the last checkpoint with a lower learning rate."""
+    """Signal to restart from the last checkpoint with a lower learning rate."""
 
     def __init__(self, lr_scale: float) -> None:
         super().__init__(lr_scale)

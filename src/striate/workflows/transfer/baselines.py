@@ -33,7 +33,7 @@ def run_baselines(
     quiet: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Baseline, ...]:
-    """Train two baselines for a transfer run, and write the comparison to its folder.
+    """Train two baselines for a transfer run; write a comparison to the run folder.
 
     The baselines use the same images, splits, image size and
     settings. No cached features are shared, so that times can be compared.

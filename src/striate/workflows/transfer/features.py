@@ -72,7 +72,7 @@ class BackboneFeatures:
         return self.count - self.computed
 
     def columns(self, columns: slice) -> BackboneFeatures:
-        """Return the features reduced to some columns."""
+        """Return the features with only the given columns."""
         rows = {split: rows.columns(columns) for split, rows in self.rows.items()}
         return replace(self, rows=rows)
 
@@ -164,7 +164,7 @@ class _Backbone:
         return self._cut.features(self._model, x).float().cpu()
 
     def cache_facts(self, frozen: FrozenLayers) -> dict[str, object]:
-        """Return all facts on which features depend, except the image."""
+        """Return all settings on which features depend, except the image."""
         # Equal weights in other code give another output: it is part of the key.
         output = hashlib.sha256(self._output.contiguous().numpy().tobytes())
         return {

@@ -1,4 +1,4 @@
-"""Heads on backbone features, fitted by logistic regression or trained by SGD steps."""
+"""Heads on backbone features: logistic regression, or training with an optimizer."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def fit_head(
 def feature_batches(
     split: str, features: BackboneFeatures, data: ImageData, recipe: Recipe
 ) -> FeatureBatches:
-    """Return batches of features of a split; the train split includes its views."""
+    """Return batches of features of a split; for train, with augmented views."""
     device = devices.select_device(recipe.device)
     batches = split_batches(split, data, recipe, device)
     views = features.views if split == "train" else ()
@@ -156,7 +156,7 @@ def evaluate_head(
 
 
 def linear_layer_of(head: nn.Sequential) -> nn.Linear:
-    """Return the linear layer of a head that has only this layer and dropout.
+    """Return the linear layer of a head that has no other layer except dropout.
 
     Raises:
         SettingError: The head has other layers.
@@ -198,7 +198,7 @@ def _fit_linear(
     data: ImageData,
     recipe: Recipe,
 ) -> LogisticFit:
-    """Fit a linear layer to features of training images, followed by their views."""
+    """Fit a linear layer to features of training images and their augmented views."""
     subset = data.subset("train")
     copies = len(x) // len(subset)
     fitted = fit_logistic(
@@ -249,7 +249,7 @@ def logistic_loss(data: ImageData, recipe: Recipe) -> LossFunction:
 
 
 def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
-    """Return the group of each training image, or the image hash if there is none."""
+    """Return the group of each training image; without groups, the image hash."""
     rows = {row.path: row for row in data.rows if row.split == "train"}
     names = data.subset("train").paths
     groups = [rows[name].group if name in rows else "" for name in names]

@@ -131,12 +131,12 @@ def _check(recipe: Recipe) -> None:
     """Raise an error for settings that cannot be used in transfer learning."""
     if recipe.pretrained is None:
         what = "transfer learning needs pretrained weights"
-        fix = "--pretrained RUN, FILE or a name (striate models --weights lists them)"
+        fix = "add --pretrained RUN, FILE or a name from striate models --weights"
         raise SettingError(what, where="--pretrained", fix=fix)
     if recipe.model == AUTO:
         what = "which model do these weights belong to?"
         raise SettingError(
-            what, where="--model", fix="for example --model mobilenet_v2"
+            what, where="--model", fix="add --model, for example --model mobilenet_v2"
         )
     model_entry(recipe.model)
     check_single_process("striate transfer")

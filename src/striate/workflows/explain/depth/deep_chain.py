@@ -101,7 +101,7 @@ class ChainLayer(nn.Module):
 def build_chain(
     design: ChainDesign, in_chans: int, classes: int, seed: int = 0
 ) -> nn.Sequential:
-    """Build a chain; plain and residual chains of a seed start with equal weights.
+    """Build a chain; plain and residual chains with the same seed have equal weights.
 
     Shapes:
         (N, in_chans, H, W) → (N, classes)

@@ -66,12 +66,12 @@ class ChainResult:
 
     @property
     def first(self) -> float:
-        """Return the gradient ratio of first to last layer, at initialization."""
+        """Return the gradient of the first over the last layer, at initialization."""
         return first_to_last_gradient(self.snapshots[0].layers)
 
     @property
     def end(self) -> float:
-        """Return the gradient ratio of first to last layer, after training."""
+        """Return the gradient of the first over the last layer, after training."""
         return first_to_last_gradient(self.snapshots[-1].layers)
 
 
@@ -128,7 +128,7 @@ def depth_study(
     """
     if steps < 1 or not rates or not activations:
         what = f"got {steps} steps, {len(rates)} rates, {len(activations)} activations"
-        raise SettingError(what, where="depth_study", fix="use at least one of each")
+        raise SettingError(what, where="depth_study", fix="give at least one of each")
     images = _Images(data, seed)
     designs = [
         ChainDesign(activation=name, residual=residual, depth=depth, width=width)
