@@ -26,7 +26,7 @@ from striate.workflows.data_curve.findings import (
 )
 from striate.workflows.data_curve.learning_curve import LearningCurve, learning_curve
 from striate.workflows.data_curve.runs import CurvePlan, CurveRun
-from striate.workflows.train import trainer as room
+from striate.workflows.train import run_job
 from support.images import pil_image, snapshot, stripes, write_folder
 
 FAST = {"epochs": 1, "batch_size": 16, "test_fraction": 0.3, "val_fraction": 0.2}
@@ -48,7 +48,7 @@ def photos(tmp_path_factory):
 def _without_reports():
     """Each run's own report is tested elsewhere, and takes longest of all here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "write_report", lambda run: None)
+        patch.setattr(run_job, "write_report", lambda run: None)
         yield
 
 

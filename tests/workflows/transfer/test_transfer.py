@@ -163,7 +163,7 @@ def test_training_images_of_one_group(striate, source, shared_folder):
         assert said.code == 2
         message = "all training images are of one group"
         if "auto" in head:
-            message = "no images are left to evaluate a plan"
+            message = "no images are left to evaluate trials"
         assert message in said.err.replace("\n", " ")
     said = striate(*words, "--head", "trained", "--out", "trained")
     assert said.code == 0, said.err
@@ -284,7 +284,7 @@ def test_invalid_flags_are_refused(striate, words, source):
     assert "ema has no effect" in striate(*words, "--config", "loop.yaml").err
     assert striate(*words, "--out", "run").code == 0
     said = striate("train", "--resume", "run")
-    assert "no steps to resume" in said.err
+    assert "cannot be resumed" in said.err
     assert read_json(Path("run/manifest.json"))["status"] == "done"
 
 
@@ -435,5 +435,5 @@ def test_a_hidden_layer_in_ordinary_training(striate, shared_folder):
 
 
 def test_head_hidden_is_refused_for_a_module():
-    with pytest.raises(SettingError, match="already has its head"):
+    with pytest.raises(SettingError, match="cannot be used with a model object"):
         st.train(torch.nn.Flatten(), st.load_data("digits"), head_hidden=4)

@@ -1,7 +1,7 @@
 """Label safety: per-class accuracy of a trained network on transformed images.
 
-An augmentation teaches that a transformed image keeps its label. Where that is wrong (a
-mirrored 2, a 6 turned upside down) it teaches an error. No rule knows such cases, but
+Augmentation assumes that a transformed image keeps the label of the original. If the
+label changes (a mirrored 2, a 6 turned upside down), the network learns an error. No rule knows such cases, but
 the errors of a trained network on new images show where to look.
 """
 

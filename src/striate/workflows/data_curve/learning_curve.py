@@ -121,9 +121,7 @@ def _check_fractions(
     ):
         text = ", ".join(f"{fraction:g}" for fraction in fractions)
         what = f"a learning curve needs at least three fractions in (0, 1], got {text}"
-        raise SettingError(
-            what, where="--fractions", fix="give, for example, 0.1,0.3,1"
-        )
+        raise SettingError(what, where="--fractions", fix="use, for example, 0.1,0.3,1")
     if seeds < 2:
         what = f"a learning curve needs at least two seeds, got {seeds}"
         raise SettingError(what, where="--seeds")

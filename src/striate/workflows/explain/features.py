@@ -63,7 +63,7 @@ def features(
     """Return the activations of layers, selected by dotted name or pattern.
 
     The network runs in evaluation mode, up to the last of these layers, and is not
-    modified. Memory holds one batch, and the results if no file is given.
+    modified. Only one batch is in memory, and the results if no file is given.
 
     Args:
         network: Any module, or a run.

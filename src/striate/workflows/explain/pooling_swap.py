@@ -99,7 +99,7 @@ def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
 def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     """Refit the last linear layer of a network by logistic regression.
 
-    Memory holds one batch, and one feature row per image.
+    One batch, and one feature row per image, are in memory.
 
     Args:
         model: The model; only the last linear layer is changed.

@@ -35,8 +35,8 @@ def run_baselines(
 ) -> tuple[Baseline, ...]:
     """Train two baselines for a transfer run; write a comparison to the run folder.
 
-    The baselines use the same images, splits, image size and
-    settings. No cached features are shared, so that times can be compared.
+    The baselines use the same images, splits, image size and settings. No cached
+    features are shared, so that times can be compared.
 
     Args:
         run: The run from `transfer_recipe`, with the data in memory.

@@ -108,7 +108,7 @@ def fit_head(
     Args:
         head: The layers after the cut point.
         kind: One of `HEADS`.
-        features: The backbone's features.
+        features: Backbone features of all images.
         data: The images of the features.
         recipe: Settings of the training.
         quiet: Show no progress.
@@ -240,8 +240,8 @@ def _fit_classifier_first(
 def logistic_loss(data: ImageData, recipe: Recipe) -> LossFunction:
     """Return the loss of logistic regression, with the class weights of the recipe.
 
-    Every image is used exactly once per step. So sampling rare classes more often
-    is replaced by class weights in the loss, which is equal on average.
+    Every image is used exactly once per step. So class weights in the loss replace
+    sampling of rare classes; the average effect is equal.
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")

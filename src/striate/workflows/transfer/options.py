@@ -37,10 +37,11 @@ class TransferOptions:
         cut: Name of the last frozen layer; default: all but the classifier. `auto`
             chooses cut point, head and learning rates by short trials.
         head: `logistic`: logistic regression; `trained`: the optimizer of the recipe;
-            `tuned`: logistic regression, then training. Default: `logistic`.
+            `tuned`: first logistic regression, then training. Default: `logistic`, or
+            chosen by `cut="auto"`.
         views: Number of augmented copies of each training image; default 0.
-        lr_decay: Factor of the learning rate from each stage to the stage before.
-        unfreeze: Epochs until the stage before is unfrozen; 0: all stages at once.
+        lr_decay: Learning rate factor from each stage to the earlier stage.
+        unfreeze: Epochs until the next earlier stage is unfrozen; 0: all at once.
         batch_norm: Batch norm statistics after the cut point: `adapting` or `frozen`.
 
     Raises:

@@ -145,7 +145,7 @@ def expected_accuracy(
 ) -> tuple[float, float]:
     """Return the expected accuracy of a candidate, and half of the 95 % interval.
 
-    The accuracy of the head alone is known best, from all folds. The gain on it is
+    The accuracy of the head alone is measured on all folds. The gain of a candidate is
     measured on the images that both trials were evaluated on. The interval covers the
     sampling error of the folds, of that gain, and of the validation split.
     """

@@ -1,8 +1,8 @@
 """Search for the best cut point and head by short trials, for a transfer plan.
 
 Fine-tuning is tried from the middle of the model with frozen and with adapting batch
-norm statistics. Lower cut points follow as long as that helps. If the head alone is
-better, a higher one is tried instead: the highest whose features classify as well as
+norm statistics. Earlier cut points follow while accuracy improves. If head only is
+better, a later cut point is tried instead: the last whose features classify as well as
 any, since the later layers have specialized in other images.
 """
 

@@ -117,7 +117,7 @@ class TrialRunner:
         """Train and evaluate one candidate.
 
         Raises:
-            StriateError: It diverged, or a file could not be written.
+            StriateError: Training diverged, or a file could not be written.
         """
         start = time.perf_counter()
         model = copy.deepcopy(self.model)
