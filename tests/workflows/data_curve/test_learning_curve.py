@@ -216,12 +216,12 @@ def test_settings_that_no_result_depends_on_split_no_curves(photos):
         (
             {},
             {"fractions": (0.5, 1)},
-            "three fractions above 0 and up to 1, got 0.5, 1",
+            "at least three fractions in (0, 1], got 0.5, 1",
         ),
         ({}, {"fractions": (0.5, 1, 0.5)}, "three fractions"),
         ({}, {"fractions": (0, 0.5, 1)}, "three fractions"),
         ({}, {"fractions": (0.1, 0.5, 2)}, "three fractions"),
-        ({}, {"seeds": 1}, "two or more seeds for its intervals, got 1"),
+        ({}, {"seeds": 1}, "at least two seeds, got 1"),
         ({"fraction": 0.5}, {}, "a learning curve cannot use --fraction"),
     ],
 )
@@ -394,7 +394,7 @@ def test_from_the_command_line(striate, photos):
         (("--fractions", "a,b"), "'a,b' is not a list of fractions"),
         (("--goal", "99"), "the goal is an accuracy between 0 and 1, got 99"),
         (("--fraction", "0.5"), "unrecognized arguments: --fraction"),
-        (("--seeds", "1"), "two or more seeds"),
+        (("--seeds", "1"), "at least two seeds"),
     ],
 )
 def test_wrong_arguments(striate, words, message):

@@ -1,8 +1,8 @@
 """Label safety: per-class accuracy of a trained network on transformed images.
 
 Augmentation assumes that a transformed image keeps the label of the original. If the
-label changes (a mirrored 2, a 6 turned upside down), the network learns an error. No rule knows such cases, but
-the errors of a trained network on new images show where to look.
+label changes (a mirrored 2, a 6 turned upside down), the network learns an error. The
+errors of a trained network on new images show such cases.
 """
 
 from __future__ import annotations
