@@ -351,7 +351,9 @@ def test_fixed_settings_cannot_be_edited(shared_folder, was, becomes):
     (run / "args.yaml").write_text(text.replace(f"\n{was}", f"\n{becomes}"))
     before = snapshot(run)
     name, value = becomes.split(": ")
-    with pytest.raises(SettingError, match=f"{name} was .* become {value} in") as said:
+    with pytest.raises(
+        SettingError, match=f"{name} cannot change .* to {value} in"
+    ) as said:
         st.resume("run", quiet=True)
     assert "args.yaml" in str(said.value)
     assert snapshot(run) == before
@@ -469,7 +471,7 @@ def test_no_valid_checkpoint(striate, shared_folder):
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
     assert "no checkpoint is valid:\n  step-00000006-epoch-0001: state.json" in said.err
-    assert "start again: --out run --overwrite" in said.err
+    assert "train again: --out run --overwrite" in said.err
     assert snapshot(run) == before
 
 
@@ -534,7 +536,7 @@ def test_a_trained_run_is_never_cleared(striate, shared_folder, gone):
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
     assert "the run is finished, but has no checkpoint in weights/last" in said.err
-    assert "start again: --out run --overwrite" in said.err
+    assert "train again: --out run --overwrite" in said.err
     assert snapshot(run) == before
 
 
