@@ -238,7 +238,7 @@ def test_files_are_refused_with_reasons(tmp_path, shared_run):
     own = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.2,))
     result = st.features(shared_run.model, folder, "conv1", preprocess=own)
     assert result.shapes["conv1"][0] == 2
-    for out, words in (("a.pt", "not '.pt'"), ("a.npy", "holds one layer, got 2")):
+    for out, words in (("a.pt", "not '.pt'"), ("a.npy", "has only one layer, got 2")):
         with pytest.raises(SettingError, match=words):
             st.features(shared_run, folder, ["conv1", "relu1"], out=tmp_path / out)
     with pytest.raises(SettingError, match="batch_size"):

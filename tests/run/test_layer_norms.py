@@ -113,7 +113,7 @@ def test_nothing_is_read_where_nothing_is_wanted(tmp_path):
 def test_several_processes_are_refused():
     recipe = Recipe(data="digits", track_norms=True)
     check_distributed(recipe, None)
-    with pytest.raises(SettingError, match="need a single process, and there are 2"):
+    with pytest.raises(SettingError, match="need a single process, got 2"):
         check_distributed(recipe, SimpleNamespace(world_size=2))
 
 

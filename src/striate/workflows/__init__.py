@@ -1,1 +1,1 @@
-"""What a user can do: one folder for each verb of the command line."""
+"""Workflows: one folder for each command of the command line."""

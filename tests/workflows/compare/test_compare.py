@@ -437,19 +437,19 @@ def test_splits_are_never_mixed(tmp_path):
     one = made_run(tmp_path / "one", mask(10, [0]), split="val")
     two = made_run(tmp_path / "two", mask(10, [1]))
     with pytest.raises(
-        RunError, match="1 of 2 runs have no predictions of the test split"
+        RunError, match="1 of 2 runs have no predictions for the test split"
     ):
         st.compare(one, two)
-    with pytest.raises(RunError, match="no predictions of the val split") as caught:
+    with pytest.raises(RunError, match="no predictions for the val split") as caught:
         st.compare(one, two, split="val")
-    assert "it has no such split, or the file was deleted" in caught.value.what
+    assert "this split does not exist, or its predictions file" in caught.value.what
 
 
 # --- what cannot be compared
 
 
 def test_fewer_than_two(two):
-    with pytest.raises(SettingError, match="needs two runs, got 1"):
+    with pytest.raises(SettingError, match="needs at least two runs, got 1"):
         st.compare(two[0])
 
 
@@ -477,8 +477,8 @@ def test_runs_without_predictions_are_named_with_the_reason(tmp_path, two):
     (running / "manifest.json").write_text(text)
     with pytest.raises(RunError) as caught:
         st.compare(*two, stopped, running)
-    assert f"{stopped}: it stopped (the loss became NaN)" in caught.value.what
-    assert f"{running}: it is still running, or was killed" in caught.value.what
+    assert f"{stopped}: training stopped (the loss became NaN)" in caught.value.what
+    assert f"{running}: training is still running, or was killed" in caught.value.what
     assert "2 of 4 runs" in caught.value.what
 
 

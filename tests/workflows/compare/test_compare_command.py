@@ -89,7 +89,7 @@ def test_too_few(striate, runs, given):
 
 
 def test_one_run_is_refused(striate, runs):
-    assert "needs two runs, got 1" in striate("compare", "first").err
+    assert "needs at least two runs, got 1" in striate("compare", "first").err
 
 
 def test_a_misspelt_run(striate, runs):
@@ -102,8 +102,8 @@ def test_a_stopped_run(striate, runs):
     stop(runs[1], "the loss became NaN")
     said = striate("compare", *runs)
     assert said.code == 2
-    assert "it stopped (the loss became NaN)" in said.err
-    assert "leave them out, or finish their training" in said.err
+    assert "training stopped (the loss became NaN)" in said.err
+    assert "remove these runs, or finish their training" in said.err
 
 
 def test_other_classes(striate, runs, tmp_path):

@@ -213,7 +213,7 @@ def test_a_table_cannot_name_them(striate, tmp_path, elsewhere, place):
     data, _ = elsewhere(place)
     result = striate("data", "check", data, "--near", "off", "--csv", "a.csv")
     assert result.code == 2
-    assert "are in shards or at an address" in result.err
+    assert "are in shards or at a URL" in result.err
     assert not (tmp_path / "a.csv").exists()
 
 

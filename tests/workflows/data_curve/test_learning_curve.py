@@ -26,7 +26,7 @@ from striate.workflows.data_curve.findings import (
 )
 from striate.workflows.data_curve.learning_curve import LearningCurve, learning_curve
 from striate.workflows.data_curve.runs import CurvePlan, CurveRun
-from striate.workflows.train import trainer as room
+from striate.workflows.train import run_job
 from support.images import pil_image, snapshot, stripes, write_folder
 
 FAST = {"epochs": 1, "batch_size": 16, "test_fraction": 0.3, "val_fraction": 0.2}
@@ -48,7 +48,7 @@ def photos(tmp_path_factory):
 def _without_reports():
     """Each run's own report is tested elsewhere, and takes longest of all here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "write_report", lambda run: None)
+        patch.setattr(run_job, "write_report", lambda run: None)
         yield
 
 
@@ -157,12 +157,12 @@ def test_a_folder_with_other_contents_or_settings_is_refused(made, photos, tmp_p
     options = {"fractions": FRACTIONS, "make": small}
     with pytest.raises(RunError) as caught:
         learning_curve(other, seeds=3, out=curve.path, **options)
-    assert "the learning curve has other settings: epochs, lr, seeds" in str(
+    assert "learning curve has different settings: epochs, lr, seeds" in str(
         caught.value
     )
     (tmp_path / "mine").mkdir()
     for overwrite in (False, True):
-        with pytest.raises(RunError, match="this exists and is not a learning curve"):
+        with pytest.raises(RunError, match="exists and is not a learning curve"):
             learning_curve(
                 recipe, out=tmp_path / "mine", overwrite=overwrite, **options
             )
@@ -216,12 +216,12 @@ def test_settings_that_no_result_depends_on_split_no_curves(photos):
         (
             {},
             {"fractions": (0.5, 1)},
-            "three fractions above 0 and up to 1, got 0.5, 1",
+            "at least three fractions in (0, 1], got 0.5, 1",
         ),
         ({}, {"fractions": (0.5, 1, 0.5)}, "three fractions"),
         ({}, {"fractions": (0, 0.5, 1)}, "three fractions"),
         ({}, {"fractions": (0.1, 0.5, 2)}, "three fractions"),
-        ({}, {"seeds": 1}, "two or more seeds for its intervals, got 1"),
+        ({}, {"seeds": 1}, "at least two seeds, got 1"),
         ({"fraction": 0.5}, {}, "a learning curve cannot use --fraction"),
     ],
 )
@@ -394,7 +394,7 @@ def test_from_the_command_line(striate, photos):
         (("--fractions", "a,b"), "'a,b' is not a list of fractions"),
         (("--goal", "99"), "the goal is an accuracy between 0 and 1, got 99"),
         (("--fraction", "0.5"), "unrecognized arguments: --fraction"),
-        (("--seeds", "1"), "two or more seeds"),
+        (("--seeds", "1"), "at least two seeds"),
     ],
 )
 def test_wrong_arguments(striate, words, message):

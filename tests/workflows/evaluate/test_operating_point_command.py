@@ -72,7 +72,7 @@ def test_other_images_with_a_bad_one(striate, run_path, shared_folder, tmp_path)
         (("--overwrite",), "add --operating-point CLASS"),
         (("--operating-point", "acros"), "did you mean across"),
         (("--operating-point", "across", "--split", "val"), "use --split test"),
-        (("--operating-point", "across", "--by", "kind"), "leave --by out"),
+        (("--operating-point", "across", "--by", "kind"), "remove --by"),
         (("--operating-point", "across", "--recall", "95"), "at most 1"),
     ],
 )

@@ -64,7 +64,9 @@ def test_an_automatic_learning_rate_equals_a_given_one(digits, tmp_path):
 def test_auto_is_refused_on_resume(digits, tmp_path):
     recipe = Recipe(data="digits", epochs=1)
     train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
-    with pytest.raises(SettingError, match="chosen automatically only before a run"):
+    with pytest.raises(
+        SettingError, match="chosen automatically only at the start of a run"
+    ):
         resume(tmp_path / "a", lr="auto", epochs=2, quiet=True)
 
 

@@ -278,7 +278,9 @@ def test_batch_norm_refuses_steps_of_one_image(refused, tmp_path):
 @pytest.mark.parametrize("name", ["fraction", "split", "val_fraction", "image_size"])
 def test_train_refuses_data_settings(name):
     data = load_data(uneven(20, 20))
-    with pytest.raises(SettingError, match=f"{name} is decided when images are loaded"):
+    with pytest.raises(
+        SettingError, match=f"{name} must be set when images are loaded"
+    ):
         st.train(Small(), data, epochs=1, **{name: 1})
 
 

@@ -57,7 +57,7 @@ def test_stop_reports_layer_images_and_next_commands(
         "striate: the training loss became nan, first in the images\n"
         f"  images: {bad}\n"
         "  where: epoch 2, step 2; details in run/nonfinite.json\n"
-        "  do:    the last valid state is saved; resume from it with one of\n"
+        "  do:    the last valid state is saved; resume with one of these commands\n"
         "         striate train --resume run --on-nonfinite skip\n"
         "         striate train --resume run --on-nonfinite lower-lr\n"
         "         striate train --resume run --lr 0.0015\n"
@@ -142,7 +142,7 @@ def test_lower_lr_stops_at_the_smallest_rate(striate, shared_folder):
         "train", *words, *hot, "--on-nonfinite", "lower-lr", "--out", "other"
     )
     assert said.code == 1
-    assert "at 0.015625 of the learning rate" in said.err
+    assert "with 0.015625 times the learning rate" in said.err
     assert (
         said.err.count(
             "restarting from the last checkpoint with half the learning rate"
@@ -171,7 +171,7 @@ def test_lower_lr_finishes_the_run(striate, shared_folder, monkeypatch):
 def poison_at_full_rate(patch):
     """Blow up at the sixth step, but only if the rate is the planned one."""
     from striate.core.errors import NonFiniteError
-    from striate.engine import stepper as engine
+    from striate.engine import recoverable_step as engine
 
     real, met = engine.train_step, []
 
@@ -219,7 +219,7 @@ def test_infinite_weights_are_not_saved(striate, shared_folder, monkeypatch):
     """The last update made the weights infinite: no checkpoint has them."""
     import torch
 
-    from striate.engine import stepper as engine
+    from striate.engine import recoverable_step as engine
 
     real, met = engine.train_step, []
 

@@ -15,8 +15,8 @@ from striate.core.errors import InterruptedRunError
 from striate.core.files import read_csv, read_json
 from striate.data.augment.pipeline import AugmentPipeline
 from striate.data.batches import Batches
+from striate.data.cache import decode_dataset
 from striate.data.cache import free_memory as memory
-from striate.data.cache import materialize as develop
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.shards import load as shards
 from striate.engine.checkpoint_store import CheckpointStore
@@ -47,7 +47,7 @@ def lazily(monkeypatch):
 
 def hold_nothing(patch):
     patch.setattr(memory, "fits_in_memory", lambda size: size < 2_000)
-    patch.setattr(develop, "_check_batch", lambda size: None)
+    patch.setattr(decode_dataset, "_check_batch", lambda size: None)
 
 
 @pytest.fixture
@@ -212,10 +212,8 @@ def test_unreadable_images_make_the_run_inexact(lazily, tmp_path, capsys):
         ask_before(6, patch)
         with pytest.raises(InterruptedRunError):
             whole(photos, out="run", cache="off")
-    reason = f"1 of the images could not be read, first {gone}"
-    assert f"{reason}; other images of their batches were used instead" in (
-        capsys.readouterr().err
-    )
+    reason = f"unreadable training images: 1 (first: {gone})"
+    assert f"{reason}; replaced by other images" in (capsys.readouterr().err)
     infos = []
     st.resume("run", on_resume=infos.append, quiet=True)
     assert infos[0].exact == f"no ({reason})"

@@ -118,7 +118,7 @@ def test_a_requested_tuned_head_must_not_diverge_in_every_trial():
     search, _ = make_search("abcdefgh", run, head="tuned")
     with pytest.raises(NonFiniteError, match="diverged in every trial") as error:
         search.run(EVEN)
-    assert error.value.where == "behind e"
+    assert error.value.where == "after e"
     assert error.value.fix == "use a lower --lr"
 
 

@@ -1,4 +1,4 @@
-"""A comparison as JSON values."""
+"""Conversion of a comparison to a JSON-serializable dict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from striate.workflows.compare.significance import PairwiseTest
 
 
 def comparison_dict(result: ComparisonResult) -> dict[str, Any]:
-    """Return a comparison as JSON values."""
+    """Return a comparison as a JSON-serializable dict."""
     return {
         "split": result.split,
         "groups": [_group(group) for group in result.groups],

@@ -1,4 +1,4 @@
-"""Compare runs side by side, and test their difference on the same images."""
+"""Compare runs, and test their difference in accuracy on the same images."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from striate.workflows.compare.significance import pairwise_tests
 
 
 class Comparison(ComparisonResult):
-    """A comparison of runs: print it, or read its fields."""
+    """Result of comparing runs, with fields and a printable report."""
 
     @property
     def blocks(self) -> list[Block]:
-        """Everything that fits a terminal, as findings."""
+        """Return the blocks of the terminal report."""
         return comparison_blocks(self)
 
     @property
     def page(self) -> Page:
-        """The whole report, with the flipped images."""
+        """Return the full HTML report, with images."""
         return comparison_page(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
+        """Return the comparison as a JSON-serializable dict."""
         return comparison_dict(self)
 
     def __str__(self) -> str:
@@ -38,20 +38,20 @@ class Comparison(ComparisonResult):
 
 
 def compare(*runs: Run | str | Path, split: str | None = None) -> Comparison:
-    """Compare runs and test their difference in accuracy on the images they share.
+    """Compare runs, and test the difference in accuracy on their common images.
 
-    The others are compared with the first run. Single runs are tested on the same
+    Each other run is compared with the first run. Single runs are tested on the same
     images: McNemar's exact test, with Tango's interval of the difference. Runs that
     differ only in their seed form one group, and the groups are tested over seeds.
-    With several differences, p-values are corrected (Holm).
+    With several tests, the p-values are corrected (Holm).
 
     Args:
         runs: `Run`s, folders, or names below `runs/train`.
         split: `test` or `val`. Default: test if all runs evaluated it, else val.
 
     Raises:
-        SettingError: Fewer than two runs, or one run twice.
-        RunError: A run is missing or unfinished, or the runs have other classes.
+        SettingError: Fewer than two runs are given, or a run is given twice.
+        RunError: A run is missing or unfinished, or the runs have different classes.
     """
     evaluated = evaluated_runs(runs, split)
     groups = group_runs(evaluated)

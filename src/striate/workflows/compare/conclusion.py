@@ -22,7 +22,7 @@ MAX_SENTENCES = 2  # tests with a paragraph each; of more, only a summary
 
 
 def points_text(share: float) -> str:
-    """Write a difference of shares in percentage points, with its sign.
+    """Format a difference of two fractions in percentage points, with sign.
 
     Example:
         >>> points_text(0.0123), points_text(-0.004), points_text(0.0)
@@ -32,7 +32,7 @@ def points_text(share: float) -> str:
 
 
 def signed_text(value: float, digits: int) -> str:
-    """Write a number with its sign, zero without.
+    """Format a number with `+` or `−`; zero has no sign.
 
     Example:
         >>> signed_text(0.25, 3), signed_text(-2.0, 1), signed_text(-0.0001, 2)
@@ -45,7 +45,7 @@ def signed_text(value: float, digits: int) -> str:
 
 
 def points_interval(interval: Interval | None) -> str:
-    """Write an interval in percentage points.
+    """Format an interval in percentage points.
 
     Example:
         >>> points_interval((-0.004, 0.022)), points_interval(None)
@@ -57,7 +57,7 @@ def points_interval(interval: Interval | None) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Write a p-value with its significant digits.
+    """Format a p-value with two significant digits.
 
     Example:
         >>> p_text(0.3438), p_text(0.0123), p_text(2e-9), p_text(None)
@@ -71,7 +71,7 @@ def p_text(p: float | None) -> str:
 
 
 def p_equals(p: float | None) -> str:
-    """Write a p-value as it follows the letter p.
+    """Format a p-value with `=` or `<`, to be written after the letter p.
 
     Example:
         >>> p_equals(0.34), p_equals(1e-9)
@@ -82,7 +82,7 @@ def p_equals(p: float | None) -> str:
 
 
 def comparison_conclusions(tests: Sequence[PairwiseTest]) -> Iterator[Prose]:
-    """Yield the result of each test; of many tests, a summary."""
+    """Yield the result of each test, or a summary if there are many tests."""
     count = sum(test.p is not None for test in tests)
     if len(tests) <= MAX_SENTENCES:
         yield from (pairwise_conclusion(test, count) for test in tests)
@@ -106,11 +106,11 @@ def _outcome(test: PairwiseTest, reference: str) -> str:
 
 
 def pairwise_conclusion(test: PairwiseTest, count: int) -> Prose:
-    """Return the result of a test in a few sentences.
+    """Describe the result of a test in a few sentences.
 
     Args:
-        test: The groups and their difference.
-        count: Number of p-values for which they are corrected.
+        test: The test, with its two groups.
+        count: Number of tests for which the p-value is corrected.
     """
     sentences = {
         MCNEMAR: _over_images,
@@ -183,7 +183,7 @@ def _decision(test: PairwiseTest, count: int) -> Iterator[str]:
 
 
 def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
-    """Yield the limits of the results, the most important first."""
+    """Yield the limitations of the comparison, the most important first."""
     groups, tests = result.groups, result.tests
     texts = [*_validation(result.split), *_unpaired_images(tests), *_data(groups)]
     texts += [*_duplicates(groups), *_machines(groups)]
@@ -211,7 +211,7 @@ def _validation(split: str) -> Iterator[str]:
 
 
 def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:
-    """Say how many images were left out because they have no partner."""
+    """Yield the number of images that only one of the two runs evaluated."""
     for test in tests:
         for pairing in test.pairings:
             only_a, only_b = pairing.left_out

@@ -1,4 +1,4 @@
-"""Tables of the differences between groups: accuracy, other metrics, classes."""
+"""Tables of differences between groups: accuracy, other metrics, recall by class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_CLASSES = 30
 
 
 def difference_table(tests: Sequence[PairwiseTest]) -> Table:
-    """Return each group's accuracy against the first's, with interval and test."""
+    """Return the table of accuracy differences from the first group, with p-values."""
     first = tests[0].first.letter
     over_images = all(test.method == MCNEMAR for test in tests)
     several = sum(test.p is not None for test in tests) > 1
@@ -83,7 +83,7 @@ def _difference_row(
 
 
 def _accuracies(test: PairwiseTest) -> tuple[float, float]:
-    """Return the two accuracies whose difference is tested."""
+    """Return the accuracies of the two groups that are tested."""
     if test.method == WELCH or not test.pairings:
         groups = test.first, test.second
         shares = [group.values(lambda run: run.score.accuracy) for group in groups]
@@ -110,7 +110,7 @@ METHODS = {
 
 
 def other_metrics_table(tests: Sequence[PairwiseTest]) -> Table | None:
-    """Return the differences in balanced accuracy and loss, which are not tested."""
+    """Return the table of differences in balanced accuracy and loss."""
     rows: list[tuple[Cell, ...]] = []
     for test in tests:
         effects = _other_differences(test)
@@ -153,9 +153,9 @@ def _other_differences(
 
 
 def class_difference_table(test: PairwiseTest) -> Table | None:
-    """Return the recall of each class in both groups; of many, the most changed.
+    """Return the table of recall by class in both groups of a test.
 
-    Over several seeds the predictions are added up. They then contain the same images
+    With several seeds, the counts are summed over the seeds. The same images then count
     more than once, so no class is tested.
     """
     classes = _classes(test)
@@ -175,7 +175,7 @@ def class_difference_table(test: PairwiseTest) -> Table | None:
 
 
 def _classes(test: PairwiseTest) -> list[tuple[str, PairedCounts]]:
-    """Add up the counts of each class over the pairings."""
+    """Return counts of correct and wrong predictions by class, over all run pairs."""
     sums: dict[str, PairedCounts] = {}
     for pairing in test.pairings:
         for name, paired in pairing.classes:
@@ -184,7 +184,7 @@ def _classes(test: PairwiseTest) -> list[tuple[str, PairedCounts]]:
 
 
 def _most_changed(classes: Sequence[PairedCounts]) -> list[int]:
-    """Return all classes in order, or the most changed of many."""
+    """Return all class indices, or only the most changed if there are many."""
     order = list(range(len(classes)))
     if len(classes) <= MAX_CLASSES:
         return order

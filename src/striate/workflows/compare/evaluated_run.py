@@ -1,4 +1,4 @@
-"""A run in a comparison: its predictions, and the identity of each image."""
+"""Runs in a comparison: predictions, and a key that identifies each image."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _SPLIT_COLUMNS = ("path", "label", "split", "content")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedRun:
-    """A finished run, and its predictions of a split.
+    """A finished run with its predictions for one split.
 
     Args:
         run: The run folder.
         split: `test` or `val`.
-        predictions: Its predictions, with the classes in the order of the first run.
-        keys: Identity of each image, independent of its path.
+        predictions: Predictions, with the classes in the order of the first run.
+        keys: Key that identifies each image, independent of the image path.
         split_counts: Number of images of each split.
         data_hash: Hash of all usable images and their labels, independent of the split.
     """
@@ -51,33 +51,33 @@ class EvaluatedRun:
 
     @property
     def name(self) -> str:
-        """Return the folder's name."""
+        """Return the name of the run folder."""
         return self.run.path.name
 
     @property
     def seed(self) -> int:
-        """Return the seed of its training."""
+        """Return the random seed of the training."""
         return self.run.recipe.seed
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Return the run's manifest."""
+        """Return the manifest of the run."""
         return self.run.manifest
 
     @cached_property
     def score(self) -> ClassificationMetrics:
-        """Return the metrics over all its images."""
+        """Return the metrics over all images of the split."""
         return self.predictions.metrics()
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Return which predictions are correct, (N,) bool."""
+        """Return whether each prediction is correct, (N,) bool."""
         correct: np.ndarray = self.predictions.predicted == self.predictions.truth
         return correct
 
     @cached_property
     def macs(self) -> int | None:
-        """Return the MACs (multiply-adds) per image, None if unknown."""
+        """Return the MACs (multiply-adds) per image; None if unknown."""
         try:
             with init_empty_weights():
                 model = self.run.fresh_model()
@@ -89,19 +89,19 @@ class EvaluatedRun:
 def evaluated_runs(
     runs: Sequence[Run | str | Path], split: str | None
 ) -> list[EvaluatedRun]:
-    """Open runs and read their predictions of one split.
+    """Open runs and read their predictions for one split.
 
     Args:
         runs: Runs, folders, or names below `runs/train`.
         split: `test` or `val`. Default: test if all runs evaluated it, else val.
 
     Raises:
-        SettingError: Fewer than two runs, or one run twice.
-        RunError: A run is missing or unfinished, or the runs have other classes.
+        SettingError: Fewer than two runs are given, or a run is given twice.
+        RunError: A run is missing or unfinished, or the runs have different classes.
     """
     if len(runs) < 2:
-        fix = "name two or more run folders"
-        raise SettingError(f"compare needs two runs, got {len(runs)}", fix=fix)
+        fix = "give at least two run folders"
+        raise SettingError(f"compare needs at least two runs, got {len(runs)}", fix=fix)
     opened = [run if isinstance(run, Run) else Run(run) for run in runs]
     _check_distinct(opened)
     common_split = _common_split(opened, split)
@@ -114,11 +114,13 @@ def _check_distinct(runs: Sequence[Run]) -> None:
     count = Counter(run.path.resolve() for run in runs)
     twice = [str(run.path) for run in runs if count[run.path.resolve()] > 1]
     if twice:
-        raise SettingError("a run is given twice", where=twice[0], fix="name it once")
+        raise SettingError(
+            "a run is given twice", where=twice[0], fix="give each run only once"
+        )
 
 
 def _common_split(runs: Sequence[Run], split: str | None) -> str:
-    """Return the split that all runs evaluated."""
+    """Return the requested split, or by default a split that all runs evaluated."""
     lacking = {name: [r for r in runs if not _has(r, name)] for name in SPLITS}
     for name in (split,) if split else SPLITS:
         if not lacking[name]:
@@ -129,9 +131,9 @@ def _common_split(runs: Sequence[Run], split: str | None) -> str:
     rest = len(missing) - MAX_LISTED
     more = f"\n  … and {rest} more" if rest > 0 else ""
     what = (
-        f"{len(missing)} of {len(runs)} runs have no predictions of the {name} split:"
+        f"{len(missing)} of {len(runs)} runs have no predictions for the {name} split:"
     )
-    fix = "leave them out, or finish their training"
+    fix = "remove these runs, or finish their training"
     raise RunError(f"{what}{lines}{more}", fix=fix)
 
 
@@ -142,10 +144,10 @@ def _has(run: Run, split: str) -> bool:
 def _reason(run: Run) -> str:
     status = run.manifest.get("status", "unknown")
     if status == "stopped":
-        return f"it stopped ({run.manifest.get('reason', 'unknown reason')})"
+        return f"training stopped ({run.manifest.get('reason', 'unknown reason')})"
     if status == "running":
-        return "it is still running, or was killed"
-    return "it has no such split, or the file was deleted"
+        return "training is still running, or was killed"
+    return "this split does not exist, or its predictions file was deleted"
 
 
 def _check_classes(runs: Sequence[Run]) -> None:
@@ -172,8 +174,8 @@ def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
     path = run.path / names.SPLIT
     rows = read_csv(path)
     if not rows or any(rows[0].get(name) is None for name in _SPLIT_COLUMNS):
-        what = "split.csv has no rows, or lacks a column of its images"
-        raise RunError(what, where=path, fix="restore the run from a copy")
+        what = "split.csv has no rows, or a required column is missing"
+        raise RunError(what, where=path, fix="restore the run folder from a backup")
     return EvaluatedRun(
         run=run,
         split=split,
@@ -187,7 +189,7 @@ def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
 
 
 def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
-    """Reorder the classes as in `labels`."""
+    """Return predictions with the classes in the order of `labels`."""
     if predictions.labels == labels:
         return predictions
     columns = [predictions.labels.index(name) for name in labels.names]
@@ -202,7 +204,7 @@ def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
 def _keys(
     predictions: Predictions, rows: Sequence[dict[str, str]], path: Path
 ) -> tuple[ImageKey, ...]:
-    """Identify each image by content and label; copies are numbered in order.
+    """Return a key for each image: content hash, label, and a number for duplicates.
 
     Copies give a network the same input, so it does not matter which copy of one run is
     paired with which of another.
@@ -213,7 +215,7 @@ def _keys(
     for image_path, true in zip(predictions.paths, predictions.truth, strict=True):
         if image_path not in contents:
             what = f"an evaluated image is not in split.csv: {image_path}"
-            raise RunError(what, where=path, fix="restore the run from a copy")
+            raise RunError(what, where=path, fix="restore the run folder from a backup")
         same = contents[image_path], predictions.labels[int(true)]
         keys.append((*same, copies[same]))
         copies[same] += 1

@@ -1,4 +1,4 @@
-"""The report of a comparison: the page starts, the terminal ends with the result."""
+"""Report of a comparison, as an HTML page and for the terminal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CHARTS = (
 
 
 def comparison_blocks(result: ComparisonResult) -> list[Block]:
-    """Return the findings for a terminal: no images, the conclusion last."""
+    """Return the blocks of the terminal report; the conclusion comes last."""
     few = len(result.tests) <= MAX_SENTENCES
     blocks: list[Block | None] = [
         runs_table(result.groups),
@@ -70,7 +70,7 @@ def _conclusions_and_caveats(result: ComparisonResult) -> Iterator[Prose]:
 
 
 def comparison_page(result: ComparisonResult) -> Page:
-    """Return the whole report, the conclusion first."""
+    """Return the HTML report; the conclusion comes first."""
     groups, tests = result.groups, result.tests
     differences = setting_differences_table(result.setting_differences, groups)
     results = [
@@ -149,7 +149,7 @@ def _flipped_section(test: PairwiseTest) -> Section:
 
 
 def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
-    """Return the learning curves of all groups; seeds as a mean with a band."""
+    """Return charts of the training history of all groups, averaged over seeds."""
     several_seeds = any(len(group.runs) > 1 for group in groups)
     note = "Mean over the seeds. Shaded: minimum to maximum." * several_seeds
     return tuple(
@@ -166,7 +166,7 @@ def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
 
 
 def _series(group: RunGroup, key: str) -> Series:
-    """Return a group's curve, over the epochs that all its runs reached."""
+    """Return the mean curve of a group, over the epochs that all runs completed."""
     lines = [[row[key] for row in run.run.history] for run in group.runs]
     epochs = list(zip(*lines, strict=False))
 

@@ -1,4 +1,4 @@
-"""The images that flipped, as galleries for a page and as a table for a terminal."""
+"""Images that only one of two runs classifies correctly, as galleries and a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDE = 96  # small images are enlarged to about this many pixels
 
 
 def flipped_table(test: PairwiseTest) -> Table | None:
-    """Return the clearest flips as rows."""
+    """Return a table of images that only one of the two groups classifies correctly."""
     images = flipped_images(test.pairings)
     if not images:
         return None
@@ -47,7 +47,7 @@ def _columns(test: PairwiseTest) -> tuple[Column, ...]:
 def _by_direction(
     images: Sequence[FlippedImage],
 ) -> tuple[list[FlippedImage], list[FlippedImage]]:
-    """Return the images gained and the images lost by the second."""
+    """Return the images that the second group classifies better, and worse."""
     return [i for i in images if i.gained], [i for i in images if not i.gained]
 
 
@@ -65,7 +65,7 @@ def _prediction_text(image: FlippedImage, side: int) -> str:
 
 
 def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
-    """Yield a gallery of the images gained by the second, and one of those lost."""
+    """Yield two galleries: images classified better, or worse, by the second group."""
     images = flipped_images(test.pairings)
     if not images:
         yield Prose(text="No image flipped.")
@@ -86,7 +86,7 @@ def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
 
 
 def _contingency_table(test: PairwiseTest) -> Table:
-    """Return correct and wrong predictions of both runs as a 2×2 table."""
+    """Return a 2×2 table of correct and wrong predictions of both runs."""
     paired = test.pairings[0].paired
     a, b = test.first.letter, test.second.letter
     columns = (

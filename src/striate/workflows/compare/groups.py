@@ -1,4 +1,4 @@
-"""Groups of runs to compare: single runs, or one setting with several seeds."""
+"""Groups of runs to compare: runs with equal settings and different seeds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from striate.workflows.compare.evaluated_run import EvaluatedRun
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunGroup:
-    """One run, or runs that differ only in their seed.
+    """Group of runs that differ only in the seed, or a single run.
 
     Args:
-        letter: Its name in tables and captions.
+        letter: Name of the group in tables and captions.
         runs: The runs, by seed.
-        duplicates: Runs left out: `runs` has one with the same settings and seed.
+        duplicates: Ignored runs, with the settings and seed of a run in `runs`.
     """
 
     letter: str
@@ -27,22 +27,22 @@ class RunGroup:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Return the seeds."""
+        """Return the seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
     @property
     def name(self) -> str:
-        """Return the folder's name, or the names of the first and the last."""
+        """Return the folder name of the run, or of the first and the last run."""
         first, last = self.runs[0].name, self.runs[-1].name
         return first if len(self.runs) == 1 else f"{first} … {last}"
 
     def values(self, metric: Callable[[EvaluatedRun], float | None]) -> list[float]:
-        """Return a metric of each run that has it."""
+        """Return the values of a metric, without runs that lack the metric."""
         return [value for run in self.runs if (value := metric(run)) is not None]
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and the sample standard deviation, None for one value.
+    """Return the mean and the sample standard deviation (None for a single value).
 
     Example:
         >>> mean_and_std([1.0, 3.0]), mean_and_std([2.0])
@@ -52,9 +52,9 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def group_runs(runs: Sequence[EvaluatedRun]) -> tuple[RunGroup, ...]:
-    """Group runs with the same settings, if there are several settings.
+    """Group runs that have the same settings.
 
-    Runs that differ only in their seeds stay single: then the seeds are compared.
+    If all runs have the same settings, each run is a group, to compare the seeds.
     """
     by_settings: dict[tuple[Any, ...], list[EvaluatedRun]] = {}
     for run in runs:
@@ -66,7 +66,7 @@ def group_runs(runs: Sequence[EvaluatedRun]) -> tuple[RunGroup, ...]:
 
 
 def _settings_key(run: EvaluatedRun) -> tuple[Any, ...]:
-    """Return everything that makes two runs repetitions of one another.
+    """Return a key that is equal for two runs with the same settings and data.
 
     A model given as an object is identified by its class and its size; data by its
     images and labels, not by its path.
@@ -88,7 +88,7 @@ def _group(letter: str, runs: Sequence[EvaluatedRun]) -> RunGroup:
 
 
 def group_letter(number: int) -> str:
-    """Name the groups A, B, … Z, AA, AB and so on.
+    """Return the letter of a group by its index: A, B, …, Z, AA, AB, ….
 
     Example:
         >>> group_letter(0), group_letter(25), group_letter(26)
@@ -100,7 +100,7 @@ def group_letter(number: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingDifference:
-    """A setting (or part of the environment) that differs between the groups."""
+    """A setting or environment value (such as a version) that differs by group."""
 
     name: str
     values: tuple[str, ...]
@@ -108,7 +108,7 @@ class SettingDifference:
 
 
 def setting_differences(groups: Sequence[RunGroup]) -> tuple[SettingDifference, ...]:
-    """Return what differs between the groups: settings first, then environment."""
+    """Return the settings and environment values that differ between groups."""
     differences = [_values(groups, name, _settings) for name in _setting_names(groups)]
     environments = [_environment(run) for group in groups for run in group.runs]
     names = dict.fromkeys(name for each in environments for name in each)

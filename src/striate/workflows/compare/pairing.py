@@ -1,4 +1,4 @@
-"""Pair two runs on their common images, and find the images that flipped."""
+"""Pairs of runs on common images, and images that only one run predicts correctly."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from striate.workflows.compare.evaluated_run import EvaluatedRun, ImageKey
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairing:
-    """Two runs, and the positions of the images that both evaluated.
+    """Pair of runs, with the indices of the images that both runs evaluated.
 
     Args:
         first: The reference run.
         second: The run compared with it.
-        rows: Positions of the common images in the first's and second's predictions.
-        relabeled: Images left out because the runs have different labels for them.
+        rows: Indices of the common images in the predictions of each run.
+        relabeled: Number of images left out because the two runs disagree on labels.
     """
 
     first: EvaluatedRun
@@ -41,12 +41,12 @@ class Pairing:
 
     @property
     def left_out(self) -> tuple[int, int]:
-        """Return how many images only the first, and only the second evaluated."""
+        """Return the numbers of images that only one of the two runs evaluated."""
         return len(self.first.keys) - self.count, len(self.second.keys) - self.count
 
     @cached_property
     def correct(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return which common images each classifies correctly, (N,) bool."""
+        """Return whether each run classifies each image correctly, (N,) bool each."""
         return self.first.correct[self.rows[0]], self.second.correct[self.rows[1]]
 
     @cached_property
@@ -56,7 +56,7 @@ class Pairing:
 
     @cached_property
     def classes(self) -> tuple[tuple[str, PairedCounts], ...]:
-        """Return the 2×2 table of each class that occurs."""
+        """Return a 2×2 table of correct and wrong predictions for each class."""
         truth = self.first.predictions.truth[self.rows[0]]
         first, second = self.correct
         return tuple(
@@ -67,17 +67,17 @@ class Pairing:
 
     @cached_property
     def balanced(self) -> tuple[float, Interval]:
-        """Return the difference in balanced accuracy and its 95 % interval."""
+        """Return the difference in balanced accuracy, with its 95 % interval."""
         return balanced_accuracy_difference([paired for _, paired in self.classes])
 
     @cached_property
     def loss(self) -> tuple[float, Interval | None]:
-        """Return the difference in mean cross-entropy and its 95 % interval."""
+        """Return the difference in mean cross-entropy, with its 95 % interval."""
         return mean_difference(self.loss_differences)
 
     @cached_property
     def loss_differences(self) -> np.ndarray:
-        """Return the loss of the second minus the first for each image, (N,)."""
+        """Return the loss difference of each image, second run minus first, (N,)."""
         first, second = self.first.predictions, self.second.predictions
         rows = self.rows
         differences: np.ndarray = second.losses[rows[1]] - first.losses[rows[0]]
@@ -85,7 +85,7 @@ class Pairing:
 
 
 def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
-    """Find the images that two runs both evaluated with the same label."""
+    """Pair two runs on the images that both runs evaluated with the same label."""
     positions = {key: i for i, key in enumerate(second.keys)}
     common = [
         (i, positions[key]) for i, key in enumerate(first.keys) if key in positions
@@ -103,17 +103,17 @@ def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
 
 @dataclass(frozen=True, kw_only=True)
 class FlippedImage:
-    """An image that one side classifies correctly more often than the other.
+    """An image that one group of runs classifies correctly more often than the other.
 
     Args:
-        path: Its file.
-        label: Its true class.
-        predicted: Class predicted by the first and the second (most often, over seeds).
-        confidence: Their mean probabilities of that class.
-        correct: How often each is correct, out of `pairs`.
-        pairs: Pairs of runs that evaluated it; 1 if two runs are compared.
-        loss_difference: Mean loss of the second minus the first.
-        source: A run that evaluated it, and the position there.
+        path: Path of the image file.
+        label: True class.
+        predicted: Class predicted most often by the first and by the second group.
+        confidence: Mean probability of that class in each group.
+        correct: Number of correct predictions of each group, out of `pairs`.
+        pairs: Number of pairs of runs that evaluated the image.
+        loss_difference: Mean loss of the second group minus the first.
+        source: A run that evaluated the image, and the index of the image in that run.
     """
 
     path: str
@@ -127,7 +127,7 @@ class FlippedImage:
 
     @property
     def gained(self) -> bool:
-        """Tell whether the second is correct more often."""
+        """Return whether the second group is correct more often."""
         return self.correct[1] > self.correct[0]
 
 
@@ -135,10 +135,10 @@ Occurrences = Sequence[tuple[Pairing, int]]  # of one image: a pairing and its r
 
 
 def flipped_images(pairings: Sequence[Pairing]) -> tuple[FlippedImage, ...]:
-    """Return the images that only one side classifies correctly, clearest first.
+    """Return images with different correctness, the largest difference first.
 
     Args:
-        pairings: The same two sides, once, or once per seed.
+        pairings: Pairings of the same two groups: one pairing, or one per seed.
     """
     by_image: dict[ImageKey, list[tuple[Pairing, int]]] = {}
     for pairing in pairings:
@@ -177,7 +177,7 @@ def _flipped(occurrences: Occurrences) -> FlippedImage:
 
 
 def _larger_input(*sources: tuple[EvaluatedRun, int]) -> tuple[EvaluatedRun, int]:
-    """Return the run with the larger input image, the first if equal."""
+    """Return the run with the larger input size; the first run if they are equal."""
     specs = [run.run.preprocess.spec for run, _ in sources]
     return sources[int(np.argmax([spec.height * spec.width for spec in specs]))]
 
@@ -187,7 +187,7 @@ def _times_correct(occurrences: Occurrences, side: int) -> int:
 
 
 def _prediction(occurrences: Occurrences, side: int) -> tuple[str, float]:
-    """Return a side's most frequent prediction and its mean probability."""
+    """Return the most frequent prediction of a group, and its mean probability."""
     rows = []
     for pairing, k in occurrences:
         run = (pairing.first, pairing.second)[side]

@@ -1,4 +1,4 @@
-"""Facts of a comparison, before rendering."""
+"""Data of a comparison report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from striate.workflows.compare.significance import PairwiseTest
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ComparisonResult:
-    """Runs side by side, and the tests of their differences.
+    """Groups of compared runs, and tests of their differences.
 
     Args:
         split: `test` or `val`.
-        groups: A run each, or a setting with one run per seed.
-        tests: Every other group against the first.
+        groups: Groups of runs: each a single run, or one run per seed.
+        tests: Tests of every other group against the first group.
         setting_differences: Settings and environment that differ between the groups.
     """
 
@@ -26,5 +26,5 @@ class ComparisonResult:
     setting_differences: tuple[SettingDifference, ...]
 
     def flipped_images(self, test: int = 0) -> tuple[FlippedImage, ...]:
-        """Return the images that only one side of a test classifies correctly."""
+        """Return the images that only one group of a test classifies correctly."""
         return flipped_images(self.tests[test].pairings)

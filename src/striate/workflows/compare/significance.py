@@ -21,7 +21,7 @@ MCNEMAR, PAIRED_T, WELCH, NO_TEST = "mcnemar", "paired_t", "welch", "none"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairwiseTest:
-    """The difference in accuracy between two groups, and its test.
+    """Difference in accuracy between two groups, with a significance test.
 
     Args:
         first: The reference group.
@@ -50,12 +50,12 @@ class PairwiseTest:
 
     @property
     def letters(self) -> str:
-        """Return both letters, as in `B − A`."""
+        """Return the letters of both groups, such as `B − A`."""
         return f"{self.second.letter} − {self.first.letter}"
 
 
 def pairwise_tests(groups: Sequence[RunGroup]) -> tuple[PairwiseTest, ...]:
-    """Test every group against the first, with Holm's correction of the p-values."""
+    """Test every group against the first group, with Holm-corrected p-values."""
     tests = [_test(groups[0], group) for group in groups[1:]]
     tested = [i for i, test in enumerate(tests) if test.p is not None]
     corrected = holm_correction([tests[i].p or 0.0 for i in tested])
@@ -129,7 +129,7 @@ def _pairings_by_seed(first: RunGroup, second: RunGroup) -> tuple[Pairing, ...]:
 
 
 def _overlap(group: RunGroup) -> float:
-    """Return test images per training image if the seeds evaluate different images."""
+    """Return test images per training image; 0 if the seeds share the test images."""
     if len({frozenset(run.keys) for run in group.runs}) == 1:
         return 0.0
     return max(_test_train_ratio(run) for run in group.runs)

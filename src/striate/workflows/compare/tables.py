@@ -19,7 +19,7 @@ MAX_COLUMNS = 4  # groups side by side; more stand in rows
 
 
 def runs_table(groups: Sequence[RunGroup]) -> Table:
-    """Return the run, or the runs, of each letter."""
+    """Return the table of groups: letter and names of the runs."""
     several_seeds = any(len(group.runs) > 1 for group in groups)
     columns = [Column(title="", kind="code"), Column(title="run")]
     rows: list[tuple[Cell, ...]] = []
@@ -32,7 +32,7 @@ def runs_table(groups: Sequence[RunGroup]) -> Table:
 
 
 def _name_or_path(group: RunGroup, groups: Sequence[RunGroup]) -> str:
-    """Return the folder's name, or its path if another folder has the same name."""
+    """Return the folder name, or the path if another folder has the same name."""
     names = [other.name for other in groups]
     if len(group.runs) == 1 and names.count(group.name) > 1:
         return str(group.runs[0].run.path)
@@ -42,7 +42,7 @@ def _name_or_path(group: RunGroup, groups: Sequence[RunGroup]) -> str:
 def setting_differences_table(
     differences: Sequence[SettingDifference], groups: Sequence[RunGroup]
 ) -> Table:
-    """Return the settings and the environment that differ, and no others."""
+    """Return the table of settings and environment values that differ."""
     letters = tuple(Column(title=group.letter) for group in groups)
     rows = tuple((each.name, *each.values) for each in differences)
     return Table(
@@ -55,13 +55,13 @@ def setting_differences_table(
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric of a run, and how it is written.
+    """A metric of a run, with functions that format the values.
 
     Args:
-        title: Its name in the table.
-        read: Returns it for a run; None if unknown.
-        write: Writes the value of one run.
-        write_mean: Writes mean and standard deviation over seeds.
+        title: Name of the metric in the table.
+        read: Function from a run to the value; None if unknown.
+        write: Function that formats the value of one run.
+        write_mean: Function that formats mean and standard deviation over seeds.
     """
 
     title: str
@@ -70,7 +70,7 @@ class Metric:
     write_mean: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
 
     def text(self, group: RunGroup) -> str:
-        """Write the value of the run, or mean ± standard deviation over seeds."""
+        """Format the value of the run, or mean ± standard deviation over seeds."""
         values = group.values(self.read)
         if not values:
             return "–"
@@ -123,7 +123,7 @@ METRICS = (
 
 
 def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
-    """Return the metrics of each group, with intervals or standard deviations."""
+    """Return the table of metrics, with intervals or standard deviations."""
     lines = [(m.title, [m.text(group) for group in groups]) for m in METRICS]
     if all(len(group.runs) == 1 for group in groups):
         lines.insert(1, ("95 % interval", [_interval(group) for group in groups]))
@@ -147,7 +147,7 @@ def _lay_out(
     lines: Sequence[tuple[str, list[str]]],
     note: str,
 ) -> Table:
-    """Lay out a few groups in columns, more in rows."""
+    """Return a table with groups as columns, or as rows if there are many."""
     if len(letters) <= MAX_COLUMNS:
         heads = [Column(title=letter, kind="number") for letter in letters]
         rows: list[tuple[Cell, ...]] = [(name, *cells) for name, cells in lines]

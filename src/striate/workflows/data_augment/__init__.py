@@ -1,1 +1,1 @@
-"""`striate data augment`: augmented images, and labels that they put at risk."""
+"""`striate data augment`: preview augmentation, and test if labels stay correct."""

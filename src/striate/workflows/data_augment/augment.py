@@ -1,4 +1,4 @@
-"""`data augment`: a folder with augmented images and, for a run, warnings."""
+"""`data augment`: write a preview of augmented images and a label safety report."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentPreview:
-    """Result of `data augment`: the folder and what was measured.
+    """Result of `data augment`: the output folder and the label safety results.
 
     Args:
-        folder: Has `report.html`, `preview.png` and, for a run, `amounts.csv`.
-        augment: The ranges that were previewed.
-        safety: Robustness of the run's predictions; None for plain data.
+        folder: Output folder: `report.html`, `preview.png`, for a run `amounts.csv`.
+        augment: The augmentation settings that were previewed.
+        safety: Accuracy of a run on transformed images; None for plain data.
     """
 
     folder: Path
@@ -63,14 +63,14 @@ def preview_augment(
     overwrite: bool = False,
     tick: Tick = lambda count, total: None,
 ) -> AugmentPreview:
-    """Write a preview of augmentation; for a run, also test whether labels survive.
+    """Write an augmentation preview; for a run, also test if labels stay correct.
 
     Args:
-        target: Data as for `train`; a run folder, its name, or the run itself.
-        settings: Recipe settings, on top of `six` or of the run's own.
-        out: The folder to write; default `runs/augment/<data>`.
-        overwrite: Replace an existing folder of this kind.
-        tick: Called with (done, total) during predictions.
+        target: Data as for `train`, or a run: its folder, name or `Run` object.
+        settings: Recipe settings that override `augment="six"` or the run's settings.
+        out: The output folder; default `runs/augment/<data>`.
+        overwrite: Replace an existing output folder of `data augment`.
+        tick: Called with the numbers (done, total) during prediction.
 
     Raises:
         StriateError: The data or the settings are not valid.
@@ -90,7 +90,7 @@ def preview_augment(
 def _write(
     folder: Path, run: Run | None, data: ImageData, recipe: Recipe, tick: Tick
 ) -> AugmentPreview:
-    """Write the previews and, for a run, the label safety report."""
+    """Write the preview images and, for a run, the label safety report."""
     augment = recipe.augmentation
     manifest = first_manifest(folder.name, data, recipe)
     write_json(folder / names.MANIFEST, {**manifest, "augment": asdict(augment)})
@@ -107,7 +107,7 @@ def _write(
 
 
 def _run(target: str) -> Run | None:
-    """Return the run with this path or name, if there is one."""
+    """Return the run with this path or name; None if there is no such run."""
     for folder in (Path(target), Path("runs/train") / target):
         if names.is_output_folder(folder):
             return Run(folder)
@@ -127,14 +127,14 @@ def _load(recipe: Recipe) -> ImageData:
 
 
 def _of_run(run: Run, settings: Mapping[str, Any]) -> Recipe:
-    """Return the run's recipe with other ranges; `six` if it had no augmentation."""
+    """Return the recipe of a run, with changed augmentation settings."""
     own = run.recipe.as_dict()
     default = {} if run.recipe.augmentation.is_active else {"augment": "six"}
     return make_recipe(own, default, settings)
 
 
 def _images(sections: list[Section]) -> Images:
-    """Return all images, single transforms first: their grids are small."""
+    """Return all grid images; the grids of single transforms come first."""
     sheets = augment_grid.section_images(list(reversed(sections)))
     return Images(title="Augmentation", images=tuple(sheets))
 

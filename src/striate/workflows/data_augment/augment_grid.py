@@ -1,4 +1,4 @@
-"""Image grids of augmentation: all transforms combined, and each alone."""
+"""Image grids of augmented images: all transforms combined, and each alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MIN_HEIGHT, MAX_HEIGHT = 48, 112  # display height in pixels
 
 
 def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
-    """Return grids of all transforms combined and of each alone, and the ranges."""
+    """Return report sections with the image grids and a table of the ranges."""
     subset = data.subset("train")
     index = _one_per_class(subset)
     return [
@@ -56,7 +56,7 @@ def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Secti
 
 
 def _one_per_class(subset: Subset) -> Tensor:
-    """Return the index of one image per class, for evenly spaced classes."""
+    """Return the index of one image per class, for some evenly spaced classes."""
     first = {int(label): i for i, label in reversed(list(enumerate(subset.labels)))}
     positions = evenly_spaced([first[label] for label in sorted(first)], COMBINED_COUNT)
     return torch.tensor(positions)
@@ -65,7 +65,7 @@ def _one_per_class(subset: Subset) -> Tensor:
 def combined_grid(
     data: ImageData, augment: Augment, index: Tensor, seed: int
 ) -> Images:
-    """Return a grid: one row per image, the first epochs from left to right."""
+    """Return a grid of augmented images: one row per image, one column per epoch."""
     subset, p = data.subset("train"), data.preprocess
     pixels = subset.gather(index)
     pipeline = AugmentPipeline(
@@ -87,7 +87,7 @@ def combined_grid(
 
 
 def single_grids(data: ImageData, augment: Augment, index: Tensor) -> Images:
-    """Return a grid for each transform that is on."""
+    """Return a grid for each transform that is enabled."""
     pixels = data.subset("train").gather(index)
     images = [
         _amounts_grid(range_end, pixels, data.preprocess, augment.border)
@@ -99,7 +99,7 @@ def single_grids(data: ImageData, augment: Augment, index: Tensor) -> Images:
 def _amounts_grid(
     range_end: SingleTransform, pixels: Tensor, preprocess: Preprocess, border: str
 ) -> Image:
-    """Return a grid of one transform at several amounts up to its range end."""
+    """Return a grid of one transform: one row per image, one column per amount."""
     steps = [
         SingleTransform(range_end.name, range_end.amount * step)
         for step in _steps(range_end)
@@ -131,7 +131,7 @@ def _steps(range_end: SingleTransform) -> Sequence[float]:
 
 
 def to_pixels(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """Undo the normalization: return 8-bit pixels, (N, H, W, C)."""
+    """Denormalize inputs to 8-bit pixels, (N, C, H, W) → (N, H, W, C)."""
     mean = torch.tensor(preprocess.mean).view(1, -1, 1, 1)
     std = torch.tensor(preprocess.std).view(1, -1, 1, 1)
     values = (255 * (x.cpu() * std + mean)).round_().clamp_(0, 255)
@@ -139,7 +139,7 @@ def to_pixels(x: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def _grid_image(columns: Sequence[Tensor], caption: str, detail: str) -> Image:
-    """Return a grid image: one row per image, one column per batch."""
+    """Join batches to a grid image: one row per image, one column per batch."""
     cells_by_column = [
         [_display_size(pixels) for pixels in column] for column in columns
     ]
@@ -152,7 +152,7 @@ def _grid_image(columns: Sequence[Tensor], caption: str, detail: str) -> Image:
 
 
 def _display_size(pixels: Tensor) -> np.ndarray:
-    """Shrink a large image, or enlarge a small one by whole factors, for display."""
+    """Resize an image for display; small images are enlarged by an integer factor."""
     height, width, channels = pixels.shape
     if height > MAX_HEIGHT:
         planes = pixels.permute(2, 0, 1)[None].float()
@@ -166,7 +166,7 @@ def _display_size(pixels: Tensor) -> np.ndarray:
 
 
 def range_table(augment: Augment) -> Table:
-    """Return a table of every setting and its value, `off` for 0."""
+    """Return a table of all augmentation settings and their values."""
     rows = tuple(_row(name, value) for name, value in asdict(augment).items())
     columns = (
         Column(title="Setting", kind="code"),
@@ -183,7 +183,7 @@ def _row(name: str, value: float | str) -> tuple[str, str, str]:
 
 
 def section_images(sections: Sequence[Section]) -> Iterator[Image]:
-    """Yield all images of some sections."""
+    """Yield all images in a list of report sections."""
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Images):

@@ -1,8 +1,8 @@
 """Label safety: per-class accuracy of a trained network on transformed images.
 
-An augmentation teaches that a transformed image keeps its label. Where that is wrong (a
-mirrored 2, a 6 turned upside down) it teaches an error. No rule knows such cases, but
-the errors of a trained network on new images show where to look.
+Augmentation assumes that a transformed image keeps the label of the original. If the
+label changes (a mirrored 2, a 6 turned upside down), the network learns an error. The
+errors of a trained network on new images show such cases.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ MIN_SHARE, MAX_OTHER_SHARE = 0.5, 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class TransformedAccuracy:
-    """Predictions for images transformed by one amount, compared with the originals.
+    """Predictions for images with one transform, compared with the original images.
 
     Args:
         transform: The transform and its amount.
-        counts: (classes, classes) images by true and predicted class.
-        lost: (classes,) images correct before the transform and wrong after it.
-        gained: (classes,) images wrong before the transform and correct after it.
-        lost_counts: (classes, classes) the lost images by true and predicted class.
+        counts: (classes, classes) confusion matrix, rows: true class.
+        lost: (classes,) number of images that the transform makes wrong.
+        gained: (classes,) number of images that the transform makes correct.
+        lost_counts: (classes, classes) confusion matrix of the lost images.
     """
 
     transform: SingleTransform
@@ -68,16 +68,16 @@ class TransformedAccuracy:
 
     @property
     def correct(self) -> np.ndarray:
-        """Return correct predictions by class."""
+        """Return the number of correct predictions of each class, (classes,)."""
         return self.counts.diagonal()
 
     @property
     def accuracy(self) -> float:
-        """Return the accuracy over all classes."""
+        """Return the accuracy over all images."""
         return float(self.correct.sum() / self.counts.sum())
 
     def errors(self, k: int) -> tuple[int, float, float]:
-        """Return the most frequent error of class k.
+        """Return the most frequent wrong prediction for class k.
 
         Returns:
             The predicted class, the share of class k predicted as it, and the share of
@@ -97,7 +97,7 @@ class TransformedAccuracy:
         )
 
     def mistaken_for(self, k: int) -> tuple[int, float] | None:
-        """Return the class that most of class k is mistaken for, and the share."""
+        """Return the wrong class predicted most often for class k, with its share."""
         other, predicted_share, other_share = self.errors(k)
         mistaken = (
             predicted_share > MIN_SHARE
@@ -108,7 +108,7 @@ class TransformedAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class UnsafeLabel:
-    """A class with a significant loss of accuracy at the end of a range.
+    """A class that loses accuracy significantly at the maximum of a transform range.
 
     Args:
         transform: The transform and its amount.
@@ -116,10 +116,10 @@ class UnsafeLabel:
         before: Accuracy of the class on original images.
         after: Accuracy of the class on transformed images.
         interval: Wilson's 95 % interval of `after`.
-        count: Number of its images.
-        p_value: Exact McNemar test, Holm-adjusted.
-        predicted: Most frequent prediction for its lost images.
-        predicted_share: Share of the lost images with that prediction.
+        count: Number of images of the class.
+        p_value: p-value of McNemar's exact test, Holm-corrected.
+        predicted: Most frequent prediction for the images that become wrong.
+        predicted_share: Share of these images with that prediction.
         other_share: Share of the remaining classes' images with that prediction.
     """
 
@@ -136,7 +136,7 @@ class UnsafeLabel:
 
     @property
     def mistaken(self) -> bool:
-        """True if the lost images are mistaken for one other class."""
+        """Return whether most new errors of the class are the same wrong class."""
         return (
             self.predicted_share > MIN_SHARE
             and self.other_share <= MAX_OTHER_SHARE * self.predicted_share
@@ -145,14 +145,14 @@ class UnsafeLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSafety:
-    """Accuracy against transform amount, per class, on images not used for training.
+    """Accuracy by transform amount and class, on images not used for training.
 
     Args:
         split: Split that was evaluated.
         labels: Class names.
-        curves: By transform name, from amount 0 up.
-        ends: By transform name, the end of the requested range.
-        unsafe: Classes with a significant loss, the worst first.
+        curves: Results by transform name, for increasing amounts from 0.
+        ends: End of the requested range, by transform name.
+        unsafe: Classes with a significant loss of accuracy, the largest loss first.
     """
 
     split: str
@@ -174,16 +174,16 @@ def measure_label_safety(
     split: str = "val",
     tick: Callable[[int, int], None] = lambda count, total: None,
 ) -> LabelSafety:
-    """Evaluate a run's network on images transformed by increasing amounts.
+    """Evaluate the network of a run on images transformed by increasing amounts.
 
     Every transform is measured alone, in random directions, on the validation split:
     the test split is only for the final evaluation.
 
     Args:
         run: A finished run.
-        augment: Transforms that are on, and their ranges.
+        augment: The enabled transforms and their ranges.
         split: Split of the run to evaluate on.
-        tick: Called with (done, total) after every amount.
+        tick: Called with the numbers (done, total) after every amount.
     """
     images = run.data.subset(split)
     ends = range_ends(augment)
@@ -275,7 +275,7 @@ def unsafe_labels(
     ends: Iterable[SingleTransform],
     labels: Sequence[str],
 ) -> tuple[UnsafeLabel, ...]:
-    """Test every class at the end of every range (McNemar, exact), Holm-adjusted."""
+    """Return classes with a significant accuracy loss (McNemar's test with Holm)."""
     cases = []
     for range_end in ends:
         (points,) = [

@@ -50,7 +50,7 @@ AXES = {
 
 
 def label_safety_sections(safety: LabelSafety) -> list[Section]:
-    """Return sections with the warnings and the accuracy curves."""
+    """Return the report sections with the warnings and the accuracy curves."""
     split = "validation" if safety.split == "val" else safety.split
     lead = (
         f"The network was evaluated on {safety.images:,} images of the {split} split, "
@@ -74,7 +74,7 @@ def label_safety_sections(safety: LabelSafety) -> list[Section]:
 
 
 def label_safety_summary(safety: LabelSafety) -> list[Block]:
-    """Return warnings, the tables of unsafe classes, and the range ends."""
+    """Return warnings, a table of unsafe classes, and a table of accuracies."""
     blocks: list[Block] = [Prose(text=_all_safe(safety), tone="good")]
     if safety.unsafe:
         changes = dict.fromkeys(label.transform.name for label in safety.unsafe)
@@ -85,7 +85,7 @@ def label_safety_summary(safety: LabelSafety) -> list[Block]:
 
 
 def _warning(safety: LabelSafety, name: str) -> Prose:
-    """Return a warning: how many classes lose accuracy, and the worst one."""
+    """Return a warning with the number of unsafe classes and the largest loss."""
     unsafe_here = [d for d in safety.unsafe if d.transform.name == name]
     worst = unsafe_here[0]
     classes = "class loses" if len(unsafe_here) == 1 else "classes lose"
@@ -107,7 +107,7 @@ def _title(transform: SingleTransform) -> str:
 
 
 def _unsafe_table(safety: LabelSafety) -> Table:
-    """Return one row per class that loses accuracy, the worst first."""
+    """Return a table of classes that lose accuracy, the largest loss first."""
     rows = tuple(
         (
             _title(d.transform),
@@ -141,7 +141,7 @@ def _unsafe_table(safety: LabelSafety) -> Table:
 
 
 def mistaken_table(safety: LabelSafety) -> Table:
-    """Return the amount at which most of a class is mistaken for another class."""
+    """Return a table of classes mistaken for another class, by transform amount."""
     rows: list[tuple[Cell, ...]] = []
     for name, curve in safety.curves.items():
         for k in _classes(curve[0]):
@@ -174,7 +174,7 @@ def mistaken_table(safety: LabelSafety) -> Table:
 
 
 def unsafe_label_dict(label: UnsafeLabel) -> dict[str, object]:
-    """Return an unsafe class as JSON values."""
+    """Return an unsafe class as a JSON-serializable dict."""
     fields = asdict(label)
     transform = fields.pop("transform")
     names = {"transform": transform["name"], "amount": transform["amount"]}
@@ -182,7 +182,7 @@ def unsafe_label_dict(label: UnsafeLabel) -> dict[str, object]:
 
 
 def _all_safe(safety: LabelSafety) -> str:
-    """Return the sentence for no significant loss, with the smallest detectable one."""
+    """Return a sentence on the smallest accuracy loss that could be detected."""
     first = next(iter(safety.curves.values()))[0]
     tests = len(safety.curves) * len(_classes(first))
     # The rarest outcome, every changed prediction a loss, has probability 2^-losses.
@@ -194,7 +194,7 @@ def _all_safe(safety: LabelSafety) -> str:
 
 
 def range_end_table(safety: LabelSafety) -> Table:
-    """Return one row per transform: accuracy at the end of its range."""
+    """Return a table of the accuracy at the maximum of each transform range."""
     rows = []
     for name, curve in safety.curves.items():
         unsafe_here = _end(safety, name)
@@ -227,7 +227,7 @@ def range_end_table(safety: LabelSafety) -> Table:
 
 
 def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
-    """Return the measurement at the range end, which need not be the last."""
+    """Return the result at the maximum of the requested range of a transform."""
     amount = safety.ends[name]
     (unsafe_here,) = [
         point for point in safety.curves[name] if point.transform.amount == amount
@@ -236,7 +236,7 @@ def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
 
 
 def _by_loss(before: TransformedAccuracy, after: TransformedAccuracy) -> list[int]:
-    """Return classes that have images, the largest loss first."""
+    """Return class indices sorted by accuracy loss, the largest loss first."""
     loss = (before.correct - after.correct) / np.maximum(before.counts.sum(1), 1)
     return sorted(_classes(before), key=lambda k: -loss[k])
 
@@ -283,7 +283,7 @@ def _accuracy_series(
 
 
 def amount_rows(safety: LabelSafety) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of `amounts.csv`: one per transform, amount and class."""
+    """Yield the rows of `amounts.csv`, one row per transform, amount and class."""
     for name, curve in safety.curves.items():
         for point in curve:
             for k in _classes(point):

@@ -1,4 +1,4 @@
-"""Output files of `data check`: JSON, the label ranking, and a table for training."""
+"""Output files of `data check`: JSON, CSV of label quality, CSV for training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RANKING_COLUMNS = (
 
 
 def as_dict(result: DataCheckResult) -> dict[str, Any]:
-    """Return the result with every file, as JSON values."""
+    """Return a data check result as a JSON-serializable dict."""
     data: dict[str, Any] = {
         "data": result.source.name,
         "file_count": result.file_count,
@@ -41,7 +41,7 @@ def as_dict(result: DataCheckResult) -> dict[str, Any]:
 def _with_label_errors(
     data: dict[str, Any], label_errors: LabelErrors
 ) -> dict[str, Any]:
-    """Add the label check, and its values for each used file."""
+    """Add the results of the label check to the dict, in total and by file."""
     analysis, names = label_errors.analysis, label_errors.names
     for row in label_errors.ranking():
         values = {name: getattr(row, name) for name in RANKING_COLUMNS}
@@ -69,13 +69,13 @@ def _with_label_errors(
 
 
 def save_ranking(result: DataCheckResult, path: Path) -> None:
-    """Write a CSV of every used image, the lowest label quality first.
+    """Write a CSV of all used images, sorted by label quality, lowest first.
 
     Raises:
         SettingError: The labels were not checked.
     """
     if result.label_errors is None:
-        what = "a ranking needs checked labels"
+        what = "--ranking needs the results of the label check"
         raise SettingError(what, where="--ranking", fix="add --labels")
     rows = []
     for row in result.label_errors.ranking():
@@ -105,7 +105,7 @@ def _finding_dict(result: DataCheckResult, finding: Finding) -> dict[str, Any]:
 
 
 def save_training_table(result: DataCheckResult, path: Path) -> None:
-    """Write a CSV for training, in which duplicates share a group.
+    """Write a training CSV in which duplicate images have the same group.
 
     Raises:
         SettingError: The images are not local files.
@@ -114,10 +114,10 @@ def save_training_table(result: DataCheckResult, path: Path) -> None:
         location = (
             "are in arrays, not files"
             if result.source.files is None
-            else "are in shards or at an address, and a table can only name local files"
+            else "are in shards or at a URL, but a CSV can only list local files"
         )
         what = f"the images of '{result.source.name}' {location}"
-        raise SettingError(what, where="--csv", fix="leave --csv out")
+        raise SettingError(what, where="--csv", fix="remove --csv")
     groups = enumerate(split_groups(result))
     group_names = {i: f"duplicates-{k}" for k, members in groups for i in members}
     columns = ("image_path", "label", "split", "group")
@@ -131,7 +131,7 @@ def save_training_table(result: DataCheckResult, path: Path) -> None:
 
 
 def split_groups(result: DataCheckResult) -> list[list[int]]:
-    """Return groups of images that must stay in one split: duplicates and groups."""
+    """Return groups of images that must stay in one split, as lists of indices."""
     links = [(g[0], other) for g in result.duplicates.groups for other in g[1:]]
     first_of_group: dict[str, int] = {}
     for position, item in enumerate(result.items):

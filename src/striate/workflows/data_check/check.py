@@ -1,4 +1,4 @@
-"""`data check` as one function: check the images and, optionally, the labels."""
+"""Function of `data check`: check the images and, optionally, the labels."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def check_data(
     workers: int | None = None,
     tick: Tick | None = None,
 ) -> DataCheckResult:
-    """Check a data set before training, without writing anything.
+    """Check a data set before training, without writing files.
 
     Args:
         data: A data set name, a folder, a CSV, IDX files, tar shards, an address, or a
             source.
-        near: Search for near-duplicates too.
-        labels: Search for label errors too, by cross-validation of small networks; the
+        near: Also search for near-duplicates.
+        labels: Also search for label errors, by cross-validation of small networks; the
             ranking of all images is `label_errors.ranking()`.
-        since: Hashes of an earlier check, to report changes.
-        workers: Number of decoding processes; default the number of processors.
-        tick: Called with (done, total) while decoding, and again while training.
+        since: File hashes of an earlier check, to report changed files.
+        workers: Number of decoding processes; default: number of CPU cores.
+        tick: Called with the numbers (done, total) while decoding, then in training.
 
     Raises:
         DataError: There is no such data set, or its layout is not supported.

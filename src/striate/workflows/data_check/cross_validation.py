@@ -1,4 +1,4 @@
-"""Cross-validation: every image is predicted by a network not trained on it."""
+"""Cross-validation: predict every image by a network not trained on that image."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class FoldPrediction:
-    """Predictions of one network for the fold that it was not trained on.
+    """Predictions of one network for its held-out fold.
 
     Args:
-        rows: (n,) rows of the subset.
-        probs: (n, C) probabilities.
-        trained_classes: (C,) true if it was trained on an image of the class.
+        rows: (n,) indices of the images in the subset.
+        probs: (n, classes) predicted probabilities.
+        trained_classes: (classes,) whether the training folds contain the class.
     """
 
     rows: np.ndarray = field(repr=False)
@@ -45,7 +45,7 @@ class FoldPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """Images, and the settings to train networks on them.
+    """Cross-validation of a network on a set of images.
 
     Args:
         subset: All images.
@@ -60,11 +60,11 @@ class CrossValidation:
     recipe: Recipe
 
     def predictions(self, folds: np.ndarray, tick: Tick) -> Iterator[FoldPrediction]:
-        """Yield the predictions for each fold; the same seed gives the same result.
+        """Train one network per fold, and yield the predictions for each fold.
 
         Args:
-            folds: (N,) fold of each row of the subset.
-            tick: Called with (done, total), in training images.
+            folds: (N,) fold number of each image of the subset.
+            tick: Called with (done, total), in numbers of training images.
         """
         numbers = np.unique(folds)
         total = (len(numbers) - 1) * len(folds) * self.recipe.epochs
@@ -147,13 +147,13 @@ class CrossValidation:
 
 
 class _Counter:
-    """A callback that counts training images over all networks."""
+    """Callback that counts the processed training images over all networks."""
 
     def __init__(self, tick: Tick, total: int) -> None:
         self._tick, self._total, self._count = tick, total, 0
 
     def on_step_end(self, event: StepResult, /) -> None:
-        """Count the images of a step."""
+        """Add the images of a training step to the count."""
         self._count += event.images
         self._tick(self._count, self._total)
 

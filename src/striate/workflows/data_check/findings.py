@@ -81,7 +81,7 @@ TITLES = {
 
 
 def data_check_page(result: DataCheckResult) -> Page:
-    """Return the page: a summary, each finding with its images, the classes."""
+    """Return the HTML report: summary, findings with images, and classes."""
     positions = _example_positions(result)
     for finding in result.findings:
         for group in _shown_groups(finding):
@@ -103,7 +103,7 @@ def data_check_page(result: DataCheckResult) -> Page:
 
 
 def save_data_check_page(result: DataCheckResult, path: Path) -> None:
-    """Write the page as one offline file."""
+    """Write the report as a single HTML file."""
     write_text(path, render_page(data_check_page(result)))
 
 
@@ -139,7 +139,7 @@ def _summary(result: DataCheckResult) -> Section:
 
 
 def _image_kinds(result: DataCheckResult) -> str:
-    """Return a line on the sizes, color modes and formats of the images."""
+    """Return one line of text on the sizes, color modes and formats of the images."""
     items = result.items
     sizes = Counter(f"{i.stats.height}×{i.stats.width}" for i in items)
     formats = Counter(i.nature.format for i in items if i.nature)
@@ -152,7 +152,7 @@ def _image_kinds(result: DataCheckResult) -> str:
 
 
 def _most_common(counts: Counter[str], several: str) -> str:
-    """Return the only value, or the most common of several.
+    """Return the most common values with their counts as text.
 
     Example:
         >>> _most_common(Counter({"PNG": 9, "JPEG": 1}), "formats")
@@ -174,7 +174,7 @@ def _split_sizes(result: DataCheckResult) -> str:
 
 
 def findings_table(result: DataCheckResult) -> list[Block]:
-    """Return a table with one sentence per finding."""
+    """Return a table of all findings, with one sentence per finding."""
     ok = [Prose(text="No problems found.", tone="good")] if result.ok else []
     if not result.findings:
         return [*ok]
@@ -189,7 +189,7 @@ def _tone(finding: Finding) -> str:
 
 
 def data_check_blocks(result: DataCheckResult) -> list[Block]:
-    """Return the findings for the terminal, each with its fix and first files."""
+    """Return the blocks of the terminal report: findings, fixes and example files."""
     if not result.findings:
         return findings_table(result)
     folder = common_folder(result)
@@ -214,7 +214,7 @@ def data_check_blocks(result: DataCheckResult) -> list[Block]:
 
 
 def _names(result: DataCheckResult, finding: Finding, folder: str) -> list[str]:
-    """Return the names of the first groups or files, one per line."""
+    """Return the paths of the first groups or files as text, one per line."""
     groups = [
         _group_line(result, group, folder)
         for group in finding.groups[:NAMES_IN_TERMINAL]
@@ -284,7 +284,7 @@ def _shown_groups(finding: Finding) -> Sequence[ImageGroup]:
 
 
 def _example_positions(result: DataCheckResult) -> set[int]:
-    """Return the positions of a few images of every class."""
+    """Return the indices of a few example images of every class."""
     return {i for positions in _examples_by_class(result).values() for i in positions}
 
 
@@ -310,7 +310,7 @@ def _class_section(result: DataCheckResult, thumbnails: Thumbnails) -> Section:
 
 
 def class_count_table(result: DataCheckResult) -> Table:
-    """Return a table of images per class, by split if the data set has splits."""
+    """Return a table of the number of images per class (and per split, if given)."""
     splits = [p for p in SPLITS if any(p in by_split for _, by_split in result.classes)]
     total = len(result.items) or 1
     columns = (
@@ -341,7 +341,7 @@ def _ignored_section(result: DataCheckResult) -> list[Section]:
 
 
 def skipped_table(skips: Sequence[Skipped]) -> Table:
-    """Return a table of files that are not used, with the reasons."""
+    """Return a table of the files that are not used, with the reason for each."""
     rows = skips[:FILES_SHOWN]
     rest = len(skips) - len(rows)
     return Table(

@@ -38,7 +38,7 @@ def suspect_table(result: DataCheckResult, count: int, folder: str = "") -> list
 
 
 def confusion_table(label_errors: LabelErrors, count: int = PAIRS_SHOWN) -> list[Block]:
-    """Return a table of confused pairs of classes, with estimated counts."""
+    """Return a table of confused class pairs, with estimated label error counts."""
     cells = label_errors.analysis.confusions
     if not cells:
         return []
@@ -70,7 +70,7 @@ def confusion_table(label_errors: LabelErrors, count: int = PAIRS_SHOWN) -> list
 
 
 def method_note(label_errors: LabelErrors) -> Prose:
-    """Return a note on the method and its cost."""
+    """Return a note on the method of the label check and its duration."""
     text = (
         f"Method: {label_errors.folds}-fold cross-validation of the network "
         f"{label_errors.model}, {count_text(label_errors.epochs, 'epoch')} each, "

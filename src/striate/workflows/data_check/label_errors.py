@@ -1,4 +1,4 @@
-"""Search for label errors: cross-validation and confident learning.
+"""Search for label errors by cross-validation and confident learning.
 
 Each fold is predicted by a network trained on the other folds, so that no label is
 memorized. Duplicates and given groups are in one fold for the same reason.
@@ -35,21 +35,21 @@ SIDES = (
 
 
 def _no_progress(count: int, total: int) -> None:
-    """Ignore the progress."""
+    """Ignore progress updates."""
 
 
 def find_label_errors(
     result: DataCheckResult, *, recipe: Recipe | None = None, tick: Tick | None = None
 ) -> DataCheckResult:
-    """Return a check result with suspected label errors among the findings.
+    """Search for label errors, and add them to the findings of a data check.
 
     Nothing is written. Existing splits are ignored: labels of the test split are
     checked like all others.
 
     Args:
         result: Result of a data check.
-        recipe: Training settings; default from the size of the data set.
-        tick: Called with (done, total), in training images.
+        recipe: Training settings; the default depends on the size of the data set.
+        tick: Called with (done, total), in numbers of training images.
 
     Raises:
         NonFiniteError: The loss of a network became NaN or infinite.
@@ -97,7 +97,7 @@ def find_label_errors(
 
 
 def training_recipe(result: DataCheckResult) -> Recipe:
-    """Return the training settings: fewer epochs for a large data set.
+    """Return the training settings; large data sets have fewer epochs.
 
     Example:
         >>> from striate.data.check.check import check_dataset
@@ -110,7 +110,7 @@ def training_recipe(result: DataCheckResult) -> Recipe:
 
 
 def choose_input(result: DataCheckResult) -> Preprocess:
-    """Return the preprocessing: the size of the images, within `SIDES`."""
+    """Return preprocessing settings with a small input size, in the range `SIDES`."""
     stats = [item.stats for item in result.items]
     sizes = {(s.height, s.width) for s in stats}
     size = sizes.pop() if len(sizes) == 1 else (SIDES[1], SIDES[1])
@@ -129,7 +129,7 @@ def choose_input(result: DataCheckResult) -> Preprocess:
 
 
 def usable_source(result: DataCheckResult) -> Source:
-    """Return the source without unusable images."""
+    """Return the data source without unusable images."""
     source = result.source
     used = {item.record.path for item in result.items}
     rows = [i for i, record in enumerate(source.records) if record.path in used]
@@ -141,7 +141,7 @@ def usable_source(result: DataCheckResult) -> Source:
 
 
 def label_error_folds(result: DataCheckResult, seed: int) -> np.ndarray:
-    """Return the stratified fold of each position, (N,); groups stay together."""
+    """Return stratified fold numbers, (N,); images of a group are in one fold."""
     groups = enumerate(split_groups(result))
     group_names = {i: f"group {k}" for k, members in groups for i in members}
     folds = stratify(

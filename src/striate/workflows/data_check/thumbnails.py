@@ -24,7 +24,7 @@ Thumbnails = Mapping[int, np.ndarray]
 
 
 def load_previews(result: DataCheckResult, positions: Sequence[int]) -> Thumbnails:
-    """Return (H, W, 3) pixels by position, without files removed in the meantime."""
+    """Load thumbnails, (H, W, 3) pixels by image index; skip missing files."""
     source = result.source
     if source.arrays is not None:
         row_of = {record.path: row for row, record in enumerate(source.records)}
@@ -50,9 +50,9 @@ def _to_rgb(pixels: np.ndarray) -> np.ndarray:
 
 
 def common_folder(result: DataCheckResult) -> str:
-    """Return the common folder of all image paths, so that it need not be repeated.
+    """Return the common parent folder of all image paths.
 
-    Empty if there is none.
+    The result is empty if the paths have no common folder.
     """
     folders = {tuple(item.record.path.split("/")[:-1]) for item in result.items}
     # Not `os.path.commonpath`, which takes a slash out of an address.
@@ -69,14 +69,14 @@ def group_gallery(
     folder: str,
     side: int = DISPLAY_SIDE,
 ) -> Images | None:
-    """Return a gallery with one image per group, its members side by side.
+    """Return a gallery with one image per group: the thumbnails side by side.
 
     Args:
         result: Result of a data check.
         groups: Groups in display order.
         thumbnails: Pixels from `load_previews`.
         note: Text below the gallery.
-        folder: Common folder, not shown in names.
+        folder: Common parent folder, which is left out of the displayed paths.
         side: Display size of small images in pixels.
     """
     members_by_group = [
@@ -123,7 +123,7 @@ def _group_image(
 
 
 def _pad(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pad an image with transparent pixels, right and below."""
+    """Pad an image with transparent pixels on the right and at the bottom."""
     canvas = np.zeros((height, width, 4), np.uint8)
     rows, columns = pixels.shape[:2]
     canvas[:rows, :columns, :3] = pixels
@@ -144,7 +144,7 @@ def _detail(result: DataCheckResult, group: ImageGroup, members: Sequence[int]) 
 def class_gallery(
     thumbnails: Thumbnails, members: Sequence[int], title: str
 ) -> Images | None:
-    """Return examples of a class, without captions."""
+    """Return a gallery of example images of a class, without captions."""
     loaded = [i for i in members if i in thumbnails]
     if not loaded:
         return None

@@ -1,1 +1,1 @@
-"""`striate data curve`: accuracy against the number of training images."""
+"""`striate data curve`: accuracy by number of training images."""

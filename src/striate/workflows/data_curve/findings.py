@@ -1,4 +1,4 @@
-"""Report of `data curve`: measured points, forecast, backtest, and charts."""
+"""Report of `data curve`: measured accuracies, forecast, backtest and charts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ METRIC_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"
 
 @dataclass(frozen=True, kw_only=True)
 class GoalEstimate:
-    """Number of training images for a goal; None for more than `MAX_FACTOR` times."""
+    """Estimated number of training images for a target accuracy, with an interval."""
 
     goal: float
     images: int | None
@@ -48,12 +48,12 @@ class GoalEstimate:
 
 
 def forecasts(curve: LearningCurve) -> list[Forecast]:
-    """Return the forecasts for more training images."""
+    """Return forecasts of the error for larger numbers of training images."""
     return [curve.law.forecast(n * curve.points[-1].images) for n in FORECAST_FACTORS]
 
 
 def images_for_goal(curve: LearningCurve, goal: float) -> GoalEstimate:
-    """Return the number of images to reach `goal`, with its 95 % interval."""
+    """Estimate the number of images to reach accuracy `goal`, with a 95 % interval."""
     reached: dict[str, int | None] = {"low": None, "error": None, "high": None}
     images = curve.points[0].images
     while None in reached.values() and images <= MAX_FACTOR * curve.points[-1].images:
@@ -68,7 +68,7 @@ def images_for_goal(curve: LearningCurve, goal: float) -> GoalEstimate:
 
 
 def conclusion(curve: LearningCurve) -> Prose:
-    """Return the conclusion: do twice as many images help, or is it unclear?"""
+    """Return a sentence on whether twice as many images would help."""
     last, forecast = curve.points[-1], forecasts(curve)[0]
     now, metric = 1 - last.mean, METRIC_NAMES[curve.metric]
     text = (
@@ -84,7 +84,7 @@ def conclusion(curve: LearningCurve) -> Prose:
 
 
 def law_text(curve: LearningCurve) -> Prose:
-    """Return a sentence on the fitted law."""
+    """Return a sentence on the fitted power law."""
     law = curve.law
     floor = f"{law.floor:.4f} + " if law.floor > 5e-5 else ""
     text = (
@@ -96,7 +96,7 @@ def law_text(curve: LearningCurve) -> Prose:
 
 
 def backtest(curve: LearningCurve) -> Prose | None:
-    """Return a test of the forecast: predict the largest fraction from the others."""
+    """Describe the backtest: the largest fraction predicted from smaller fractions."""
     if curve.backtest_law is None:
         return None
     last = curve.points[-1]
@@ -115,7 +115,7 @@ def backtest(curve: LearningCurve) -> Prose | None:
 
 
 def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
-    """Return a sentence on the number of images for a goal."""
+    """Return a sentence on the number of images for a target accuracy."""
     goal = f"{percent(estimate.goal, 2)} {METRIC_NAMES[metric]}"
     if estimate.low is None:
         text = f"not reached with {MAX_FACTOR:,} times as many images"
@@ -129,7 +129,7 @@ def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
 
 
 def measured_table(curve: LearningCurve) -> Table:
-    """Return the measured table: mean and standard deviation of every fraction."""
+    """Return a table of mean accuracy and standard deviation at every fraction."""
     columns = (
         Column(title="fraction", key="fraction"),
         Column(title="images", kind="integer", hint="training images, mean over seeds"),
@@ -162,7 +162,7 @@ def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
 
 
 def forecast_table(curve: LearningCurve) -> Table:
-    """Return the forecast table."""
+    """Return a table of forecast accuracies for larger training sets."""
     rows = tuple(
         (
             f"× {times}",
@@ -184,7 +184,7 @@ def forecast_table(curve: LearningCurve) -> Table:
 
 
 def curve_charts(curve: LearningCurve) -> tuple[Curve, Curve]:
-    """Return the charts: error on log-log axes, and accuracy."""
+    """Return two charts: error on log-log axes, and accuracy."""
     measured = _measured_series(curve.points)
     law = _forecast_series(curve)
     mark = (curve.points[-1].images, "now")
@@ -254,7 +254,7 @@ def _complement(series: Series) -> Series:
 
 
 def curve_blocks(curve: LearningCurve, goal: float | None = None) -> list[Block]:
-    """Return the main tables and sentences."""
+    """Return the blocks of the terminal report."""
     blocks: list[Block] = [
         measured_table(curve),
         forecast_table(curve),
@@ -268,7 +268,7 @@ def curve_blocks(curve: LearningCurve, goal: float | None = None) -> list[Block]
 
 
 def curve_dict(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
-    """Return the curve and its forecasts as JSON values."""
+    """Return the curve and its forecasts as a JSON-serializable dict."""
     law = curve.law
     backtest_law = curve.backtest_law
     forecast = backtest_law.forecast(curve.points[-1].images) if backtest_law else None

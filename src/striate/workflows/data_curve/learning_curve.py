@@ -1,4 +1,4 @@
-"""Learning curve: accuracy of one recipe at increasing training set sizes."""
+"""Learning curve: accuracy at increasing training set sizes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SEEDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """A finished learning curve.
+    """Result of a learning curve: one run per fraction and seed.
 
     Args:
         path: Folder of the curve.
         recipe: Training settings.
-        split: Evaluated split: test, or val without a test split.
-        runs: One run per fraction and seed, small fractions first.
+        split: Evaluated split: test, or val if there is no test split.
+        runs: One run per fraction and seed, the smallest fraction first.
     """
 
     path: Path
@@ -36,23 +36,23 @@ class LearningCurve:
 
     @property
     def model(self) -> str:
-        """Return the name of the network, resolved if it was `auto`."""
+        """Return the name of the network, with `auto` resolved."""
         return Run(self.runs[0].path).recipe.model
 
     @property
     def metric(self) -> str:
-        """Return the metric: balanced accuracy if classes are weighted."""
+        """Return the metric: accuracy, or balanced accuracy with class weights."""
         is_weighted = self.recipe.class_weights != "none"
         return "balanced_accuracy" if is_weighted else "accuracy"
 
     @cached_property
     def fractions(self) -> tuple[float, ...]:
-        """Return the fractions, the smallest first."""
+        """Return the fractions of training images, the smallest first."""
         return tuple(sorted({run.fraction for run in self.runs}))
 
     @cached_property
     def points(self) -> tuple[CurvePoint, ...]:
-        """Return the measured point of each fraction, over its seeds."""
+        """Return the measured errors of each fraction, over all seeds."""
         return tuple(self._point(fraction) for fraction in self.fractions)
 
     def _point(self, fraction: float) -> CurvePoint:
@@ -65,12 +65,12 @@ class LearningCurve:
 
     @cached_property
     def law(self) -> PowerLaw:
-        """Return the law fitted to all points."""
+        """Return the power law fitted to all points."""
         return fit_power_law(self.points)
 
     @cached_property
     def backtest_law(self) -> PowerLaw | None:
-        """Return the law fitted without the largest fraction, to test the forecast."""
+        """Return the power law fitted without the largest fraction (backtest)."""
         return fit_power_law(self.points[:-1]) if len(self.points) > 3 else None
 
 
@@ -84,18 +84,18 @@ def learning_curve(
     overwrite: bool = False,
     log: Callable[[str], None] = lambda line: None,
 ) -> LearningCurve:
-    """Train at increasing fractions of the training images, and return the curve.
+    """Train with increasing fractions of the training images; return a learning curve.
 
     Args:
-        recipe: Training settings. Seeds count up from its own; a seed changes the
+        recipe: Training settings. Seeds count up from `recipe.seed`; a seed changes the
             split, the fraction and the initial weights.
         fractions: Fractions of the training split, at least three.
         seeds: Number of runs at each fraction, at least two.
-        make: Function from data to a network; default the recipe's model.
+        make: Function from data to a network; default: the model of the recipe.
         out: Folder; default `runs/curve/<data>-<model>`. A curve with the same settings
             is continued.
-        overwrite: Start again in `out`.
-        log: Called with a line after each run.
+        overwrite: Delete an earlier curve in `out`.
+        log: Called with a line of text after each run.
 
     Raises:
         SettingError: Too few fractions or seeds, an invalid fraction, or several
@@ -120,14 +120,12 @@ def _check_fractions(
         or sorted_fractions[-1] > 1
     ):
         text = ", ".join(f"{fraction:g}" for fraction in fractions)
-        what = f"a learning curve needs three fractions above 0 and up to 1, got {text}"
-        raise SettingError(what, where="--fractions", fix="for example 0.1,0.3,1")
+        what = f"a learning curve needs at least three fractions in (0, 1], got {text}"
+        raise SettingError(what, where="--fractions", fix="use, for example, 0.1,0.3,1")
     if seeds < 2:
-        what = (
-            f"a learning curve needs two or more seeds for its intervals, got {seeds}"
-        )
+        what = f"a learning curve needs at least two seeds, got {seeds}"
         raise SettingError(what, where="--seeds")
     if recipe.fraction != 1:
-        fix = "use --fractions; the curve ends at the largest one"
+        fix = "use --fractions: the largest is the last point of the curve"
         raise SettingError("a learning curve cannot use --fraction", fix=fix)
     return tuple(sorted_fractions)

@@ -1,4 +1,4 @@
-"""Power law of error against training set size, with forecast intervals.
+"""Power law of the error as a function of training set size, with forecasts.
 
 Over orders of magnitude the error of a network is close to a + b·n⁻ᶜ in the number n of
 training images (Hestness et al. 2017, "Deep learning scaling is predictable,
@@ -24,7 +24,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """Errors measured with one number of training images.
+    """Measured errors at one training set size.
 
     Args:
         images: Number of training images.
@@ -55,7 +55,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Expected mean error of as many runs, with its 95 % interval."""
+    """Forecast of the mean error at a training set size, with a 95 % interval."""
 
     images: float
     error: float
@@ -65,15 +65,15 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True)
 class PowerLaw:
-    """The fitted law a + b·n⁻ᶜ, and the data for its intervals.
+    """Fitted power law error = a + b·n⁻ᶜ, with forecast intervals.
 
     Args:
-        floor: a, the error in the limit of infinitely many images.
+        floor: Coefficient a: the error in the limit of infinitely many images.
         gain: b.
-        exponent: c.
-        points: The points of the fit.
+        exponent: Exponent c.
+        points: The measured points to which the law is fitted.
         noise: Variance over seeds, divided by the binomial variance.
-        misfit: χ² of the fit, in variances of the points' means.
+        misfit: χ² of the fit.
     """
 
     floor: float
@@ -84,11 +84,11 @@ class PowerLaw:
     misfit: float
 
     def error(self, images: float) -> float:
-        """Return the law's error at a number of images."""
+        """Return the error of the fitted law at a number of training images."""
         return float(self.floor + self.gain * images**-self.exponent)
 
     def forecast(self, images: float) -> Forecast:
-        """Return the forecast for a number of training images.
+        """Return the forecast error for a number of training images.
 
         The interval contains the error of every law that fits the points (profile
         likelihood, with Student's t for the few degrees of freedom of the seeds), and
@@ -121,7 +121,7 @@ class PowerLaw:
         return float(student.ppf((1 + LEVEL) / 2, max(dof, 1)))
 
     def _inflation(self) -> float:
-        """Return the factor that widens intervals if the best law fits badly."""
+        """Return the factor that widens the intervals if the law fits badly."""
         return max(1.0, self.misfit / max(1, len(self.points) - 3))
 
     def _mean_variance(self, error: float) -> float:
@@ -133,7 +133,7 @@ class PowerLaw:
 
 
 def fit_power_law(points: Sequence[CurvePoint]) -> PowerLaw:
-    """Fit the law a + b·n⁻ᶜ to at least three points.
+    """Fit the power law error = a + b·n⁻ᶜ to at least three points.
 
     Example:
         >>> def measured(n):
@@ -161,7 +161,7 @@ def fit_power_law(points: Sequence[CurvePoint]) -> PowerLaw:
 
 
 def _noise(points: Sequence[CurvePoint]) -> float:
-    """Return the variance over seeds divided by the binomial one, pooled over points.
+    """Return the ratio of variance over seeds to binomial variance, for all points.
 
     The few seeds of one point give a bad estimate of the variance; its ratio to the
     binomial variance is similar at all points, so they are pooled.
@@ -180,7 +180,7 @@ def _variances(points: Sequence[CurvePoint], noise: float) -> np.ndarray:
 
 
 def _powers(points: Sequence[CurvePoint]) -> np.ndarray:
-    """Return n⁻ᶜ, (exponents, points)."""
+    """Return n⁻ᶜ for each exponent and each point, (exponents, points)."""
     n = np.array([point.images for point in points])
     return n ** -EXPONENTS[:, None]
 
@@ -188,7 +188,7 @@ def _powers(points: Sequence[CurvePoint]) -> np.ndarray:
 def _floors_and_gains(
     points: Sequence[CurvePoint], variances: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the best floor and gain, neither negative, for every exponent."""
+    """Return the best non-negative coefficients a and b for every exponent."""
     powers, means = _powers(points), np.array([point.mean for point in points])
     weights = 1 / variances
     total, x, y = weights.sum(), powers @ weights, means @ weights
@@ -219,7 +219,7 @@ def _profile(
     images: float,
     candidates: np.ndarray,
 ) -> np.ndarray:
-    """Return the smallest misfit of a law through each candidate error at `images`.
+    """Return the χ² of the best power law through each candidate error at `images`.
 
     With a given error y there, the law is y + gain·r, r = n⁻ᶜ − images⁻ᶜ, and for
     each exponent the best gain has a closed form.

@@ -1,4 +1,4 @@
-"""Runs of a learning curve: trained once, stored as run folders, and reused."""
+"""Runs of a learning curve, stored as run folders and reused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CurveRun:
-    """One run of a learning curve: its size and its accuracy."""
+    """One run of a learning curve, with its training set size and accuracy."""
 
     fraction: float
     seed: int
@@ -47,13 +47,13 @@ class CurveRun:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePlan:
-    """Settings of a learning curve, and the training of its runs.
+    """Settings of a learning curve; `run_all` trains the runs.
 
     Args:
         recipe: Settings of every run, except seed, fraction and epochs.
         fractions: Fractions in increasing order.
-        seeds: Number of seeds, counted from the recipe's own.
-        make: Function from data to a network; None for the recipe's model.
+        seeds: Number of seeds, counted up from the seed of the recipe.
+        make: Function from data to a network; None for the model of the recipe.
     """
 
     recipe: Recipe
@@ -63,12 +63,12 @@ class CurvePlan:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Return all settings, to save them."""
+        """Return all settings of the curve as a JSON-serializable dict."""
         settings = self.recipe.resolved().as_dict()
         return {**settings, "fractions": list(self.fractions), "seeds": self.seeds}
 
     def folder(self, out: Path | None, overwrite: bool) -> Path:
-        """Return the folder of the curve with this plan, or a new one.
+        """Return the folder of an earlier curve with equal settings, or a new folder.
 
         Raises:
             RunError: `out` is not a curve, has other settings, or is in use by another
@@ -81,13 +81,15 @@ class CurvePlan:
         if not (out / CURVE_FILE).is_file():
             fix = "choose another --out; only learning curves are overwritten"
             raise RunError(
-                "this exists and is not a learning curve", where=out, fix=fix
+                "the output folder exists and is not a learning curve",
+                where=out,
+                fix=fix,
             )
         if overwrite:
             _clear_curve(out)
             return self._create(out)
         if changed := self._changed_settings(out):
-            what = f"the learning curve has other settings: {', '.join(changed)}"
+            what = f"the learning curve has different settings: {', '.join(changed)}"
             fix = "choose another --out, or add --overwrite"
             raise RunError(what, where=out, fix=fix)
         return out
@@ -118,11 +120,11 @@ class CurvePlan:
         return [name for name, value in binding.items() if saved.get(name) != value]
 
     def run_all(self, curve_folder: Path, log: Log) -> tuple[list[CurveRun], str]:
-        """Train the missing runs; return all runs and the evaluated split.
+        """Train the runs that are missing; return all runs and the evaluated split.
 
         Raises:
-            InterruptedRunError: The user stopped it; the same command continues it.
-            RunError: Another process uses the curve, or a run of it.
+            InterruptedRunError: The user stopped training; the same command continues.
+            RunError: Another process uses the curve or one of its runs.
         """
         with lock_folder(curve_folder):
             return self._run_all(curve_folder, log)
@@ -150,7 +152,7 @@ class CurvePlan:
     def _run(
         self, curve_folder: Path, images: _Images, fraction: float
     ) -> tuple[Run, bool]:
-        """Return the run of a fraction and seed, and whether it is new."""
+        """Return the run of a fraction and seed, and whether it was trained now."""
         recipe = replace(images.recipe, epochs=self.epochs(fraction))
         if (
             recipe.precision == "auto"
@@ -171,12 +173,12 @@ class CurvePlan:
         return train(self.make(data), data, out=out, quiet=True, **settings), True
 
     def epochs(self, fraction: float) -> int:
-        """Return the number of epochs for a fraction."""
+        """Return the number of epochs for a fraction of the training images."""
         return round(self.recipe.epochs * min(1 / fraction, MAX_EPOCH_FACTOR))
 
 
 class _Images:
-    """The images of one seed, loaded when first needed."""
+    """Images split with one seed, loaded on first use."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -188,14 +190,14 @@ class _Images:
         return self._data.with_fraction(fraction)
 
     def check(self, run: Run, fraction: float) -> None:
-        """Raise an error if a finished run used other images."""
+        """Raise an error if a finished run was trained on different images."""
         if self._data is None:
             return
         if run.manifest["data"]["hash"] != data_hash(
             self._data.with_fraction(fraction)
         ):
             fix = "start again: choose another --out, or add --overwrite"
-            what = "the images have changed since this run of the curve"
+            what = "the images have changed since this run was trained"
             raise RunError(what, where=run.path, fix=fix)
 
 
@@ -208,7 +210,7 @@ def _finished(out: Path) -> Run | None:
 
 
 def _clear_run(out: Path) -> None:
-    """Empty the folder of an interrupted run; raise an error if it is in use."""
+    """Delete the files of an interrupted run; raise an error if the run is in use."""
     if not out.is_dir():
         return
     # The curve is locked, but its run may be in use by `striate train --resume`.
@@ -217,7 +219,7 @@ def _clear_run(out: Path) -> None:
 
 
 def _clear_curve(out: Path) -> None:
-    """Empty the folder of a curve, unless it or a run of it is in use."""
+    """Delete the files of a learning curve; raise an error if the curve is in use."""
     with lock_folder(out), ExitStack() as runs, storage_errors(out, 0):
         for lock in out.glob(f"*/{LOCK}"):
             runs.enter_context(lock_folder(lock.parent))

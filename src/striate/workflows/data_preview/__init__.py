@@ -1,1 +1,1 @@
-"""`striate data preview`: images exactly as the network will see them."""
+"""`striate data preview`: images exactly as the network receives them."""

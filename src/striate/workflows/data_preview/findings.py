@@ -1,4 +1,4 @@
-"""Report of `data preview`: the HTML page, and a summary for the terminal."""
+"""Report of `data preview`, as an HTML page and as a summary for the terminal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VALUE_RANGE = 2.5  # displayed range in standard deviations, in both directions
 
 
 def preview_page(result: Preview) -> Page:
-    """Return the preview as a page."""
+    """Return the HTML report of a preview."""
     p = result.preprocess
     return Page(
         title=f"{result.data.name} · network input",
@@ -67,7 +67,7 @@ def preview_page(result: Preview) -> Page:
 
 
 def preview_summary(result: Preview) -> list[Block]:
-    """Return the summary for the terminal: sizes and effects of the resize modes."""
+    """Return the terminal report: image sizes, and effects of each resize mode."""
     sizes = result.sizes
     count = sum(sizes.values())
     smallest, largest = min(sizes, key=_area), max(sizes, key=_area)
@@ -178,7 +178,7 @@ def _effect_text(effect: ResizeEffect) -> str:
 
 
 def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
-    """Shrink a large image, or enlarge a small one by whole factors, for display."""
+    """Resize an image for display; small images are enlarged by an integer factor."""
     height, width, channels = pixels.shape
     longest = max(height, width)
     if longest > SIDE:
@@ -218,7 +218,7 @@ def _input_stats_table(result: Preview) -> Table:
 
 
 def _input_images(result: Preview) -> Images:
-    """Return normalized inputs and denormalized images, side by side."""
+    """Return a gallery of normalized inputs beside their denormalized images."""
     p = result.preprocess
     images = []
     for image in result.images[:3]:
@@ -240,7 +240,7 @@ def _input_to_image(x: Tensor) -> np.ndarray:
 
 
 def rule_table(result: Preview) -> Table:
-    """Return a table of all preprocessing steps, with their settings."""
+    """Return a table of all preprocessing steps with their settings."""
     columns = (
         Column(title="step"),
         Column(title="what happens"),

@@ -1,4 +1,4 @@
-"""Preview of the network input of a data set: images, resize modes, statistics."""
+"""Preview of the network input: images, resize modes and channel statistics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IMAGES_SHOWN = 6
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewImage:
-    """An image of the data set: original, and as 8-bit input in every resize mode."""
+    """An image of the data set, as original and as 8-bit input in every resize mode."""
 
     path: str
     label: str
@@ -49,9 +49,9 @@ class ResizeSummary:
     """Effect of a resize mode on all images of a data set.
 
     Args:
-        visible: Mean and minimum share of an image that is visible.
-        distortion: Mean and maximum distortion of the aspect ratio; 1 is none.
-        border: Mean and maximum share of the input that is border.
+        visible: Mean and minimum share of an image that is left after cropping.
+        distortion: Mean and maximum distortion of the aspect ratio; 1: no distortion.
+        border: Mean and maximum share of the input that is padding.
         enlarged: Share of images that are smaller than the input.
     """
 
@@ -63,7 +63,7 @@ class ResizeSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class InputStats:
-    """Statistics of an input channel after normalization, over the images shown."""
+    """Statistics of a normalized input channel over the displayed images."""
 
     channel: str
     mean: float
@@ -78,10 +78,10 @@ class Preview:
 
     Args:
         data: The data set as training loads it.
-        images: The images shown.
+        images: The displayed images.
         sizes: Number of images by (height, width).
-        effects: Effect of each resize mode.
-        input_stats: Statistics by channel, for the selected mode.
+        effects: Effect of each resize mode, by name.
+        input_stats: Statistics of each channel, for the selected resize mode.
         recovers_pixels: True if denormalizing gives the exact 8-bit pixels.
     """
 
@@ -94,11 +94,11 @@ class Preview:
 
     @property
     def preprocess(self) -> Preprocess:
-        """Return the preprocessing that training would use."""
+        """Return the preprocessing that is used in training."""
         return self.data.preprocess
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the preview as a JSON-serializable dict."""
         return {
             "data": self.data.name,
             "images": sum(self.sizes.values()),
@@ -118,10 +118,10 @@ def preview(
     seed: int = 0,
     **settings: Any,
 ) -> Preview:
-    """Load images as the network input, in every resize mode.
+    """Load images as network inputs, in every resize mode.
 
     Args:
-        data: As for `load_data`.
+        data: Data set, as for `load_data`.
         count: Number of images: the widest, tallest, largest and smallest, then others.
         seed: Random seed for the other images and for the split.
         settings: Arguments of `load_data`: `image_size`, `resize`, `background`,
@@ -169,7 +169,7 @@ def _sides(scan: FileScan, i: int) -> tuple[int, int]:
 def _choose_images(
     scan: FileScan, index: Sequence[int], count: int, seed: int
 ) -> list[int]:
-    """Return the images of extreme sizes, then random ones."""
+    """Return image indices: the images of extreme sizes first, then random images."""
     sides = {i: _sides(scan, i) for i in index}
     extremes = [
         max(index, key=lambda i: sides[i][1] / sides[i][0]),
@@ -248,7 +248,7 @@ def _input_stats(
 
 
 def denormalize(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """Undo the normalization: return the 8-bit images of a network input.
+    """Denormalize network inputs to 8-bit images.
 
     Shapes:
         (N, C, H, W) → (N, H, W, C) uint8

@@ -1,1 +1,1 @@
-"""`striate data split`: divide images into train, validation and test."""
+"""`striate data split`: divide images into training, validation and test splits."""

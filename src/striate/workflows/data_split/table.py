@@ -1,4 +1,4 @@
-"""Table of a split: number of images per class in train, val and test."""
+"""Table of the number of images per class in the train, val and test splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROWS_SHOWN = 20  # if there are more classes, the smallest are shown
 
 
 def split_counts(data: ImageData) -> dict[str, dict[str, int]]:
-    """Return the number of images by class and split, classes in output order."""
+    """Return the number of images by class and split; classes are in output order."""
     counts = Counter((row.label, row.split) for row in data.rows)
     splits = split_order(set(data.subsets))
     return {
@@ -22,7 +22,7 @@ def split_counts(data: ImageData) -> dict[str, dict[str, int]]:
 
 
 def split_table(data: ImageData) -> Table:
-    """Return a table of images per class and split, of at most `ROWS_SHOWN` classes."""
+    """Return a table of images per class and split, limited to `ROWS_SHOWN` rows."""
     splits = split_order(set(data.subsets))
     counts = split_counts(data)
     names, title = list(counts), ""

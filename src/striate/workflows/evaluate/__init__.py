@@ -1,1 +1,1 @@
-"""`striate evaluate`: accuracy, and a decision threshold for one class."""
+"""`striate evaluate`: accuracy of a run, and a decision threshold for one class."""

@@ -1,4 +1,4 @@
-"""An operating point as JSON values."""
+"""Conversion of an operating point to a JSON-serializable dict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from striate.workflows.evaluate.threshold_results import Calibration, GroupResul
 
 
 def operating_point_dict(result: OperatingPointResult) -> dict[str, Any]:
-    """Return an operating point as JSON values."""
+    """Return an operating point as a JSON-serializable dict."""
     evaluation, overall = result.evaluation, result.evaluation.overall
     value, interval = evaluation.average_precision
     return {

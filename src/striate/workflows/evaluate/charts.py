@@ -1,4 +1,4 @@
-"""Charts of an operating point: calibration, precision-recall, review, distribution."""
+"""Charts of an operating point, such as calibration and precision-recall curves."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _bins(name: str, bins: Sequence[CalibrationBin], band: bool = False) -> Seri
 
 
 def precision_recall_chart(result: OperatingPointResult) -> Curve:
-    """Return the precision-recall curve with the chosen threshold."""
+    """Return the precision-recall curve, with the chosen threshold marked."""
     curve = precision_recall_curve(result.data.probs, result.data.positive)
     threshold = result.selection.threshold
     counts = next(n for each, n in result.evaluation.thresholds if each is threshold)
@@ -71,7 +71,7 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
 
 
 def review_chart(result: OperatingPointResult) -> Curve:
-    """Return accuracy without review against the share of manual review."""
+    """Return a chart of accuracy of automatic decisions by share of manual review."""
     reaches, accuracies = selective_accuracy_curve(
         result.data.probs, result.data.positive
     )
@@ -100,7 +100,7 @@ def review_chart(result: OperatingPointResult) -> Curve:
 def distribution_chart(
     result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
 ) -> Curve:
-    """Return the cumulative distribution of the probabilities, by column value."""
+    """Return a chart of cumulative probability distributions, a curve per CSV value."""
     return Curve(
         title=f"Cumulative distribution by {column}",
         x_label=f"predicted probability of {result.target}",

@@ -1,4 +1,4 @@
-"""The report about an operating point, for the terminal and as a page."""
+"""Report on an operating point, for the terminal and as an HTML page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FEW = 59  # with fewer, even 100 % correct does not show 95 % with 95 % confiden
 
 
 def operating_point_blocks(result: OperatingPointResult) -> list[Block]:
-    """Return the findings for a terminal: no charts or images, the summary last."""
+    """Return the blocks of the terminal report; the conclusions come last."""
     blocks: list[Block | None] = [
         selection_table(result.selection, result.target),
         threshold_table(result),
@@ -55,7 +55,7 @@ def operating_point_blocks(result: OperatingPointResult) -> list[Block]:
 def operating_point_page(
     result: OperatingPointResult, pixels: PixelRows | None
 ) -> Page:
-    """Return the whole report."""
+    """Return the full HTML report."""
     summary: tuple[Block, ...] = (
         operating_point_figures(result),
         *conclusions(result),
@@ -81,7 +81,7 @@ def operating_point_page(
 
 
 def operating_point_figures(result: OperatingPointResult) -> Figures:
-    """Return the headline numbers."""
+    """Return the key figures, such as recall and precision."""
     overall, counts = result.evaluation.overall, result.evaluation.overall.counts
     precision, interval = result.evaluation.average_precision
     shares = (
@@ -138,7 +138,7 @@ def _share_figure(
 
 
 def conclusions(result: OperatingPointResult) -> Iterator[Prose]:
-    """Yield the result of the threshold, the temperature and the band in sentences."""
+    """Yield sentences on the threshold, the temperature and the review band."""
     yield _threshold_conclusion(result)
     yield _temperature_conclusion(result)
     yield _band_conclusion(result)
@@ -250,7 +250,7 @@ def _group_sections(result: OperatingPointResult) -> Iterator[Section]:
 def operating_point_caveats(
     run: Run, selection: Selection, request: OperatingPointRequest, split: str
 ) -> Iterator[Prose]:
-    """Yield the limits of the results, the most important first."""
+    """Yield the limitations of the results, the most important first."""
     texts = (
         *_too_few_images(selection, request.target),
         *_temperature_limits(selection),

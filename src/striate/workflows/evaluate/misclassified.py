@@ -1,4 +1,4 @@
-"""False negatives and false positives of an operating point, worst first."""
+"""False negatives and false positives of one class, the highest loss first."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SIDE = 96  # small images are enlarged to about this many pixels
 def false_negatives(
     data: OneVsRest, columns: Mapping[str, Sequence[str]]
 ) -> tuple[Misclassified, ...]:
-    """Return the images of the class with a probability below 0.5, lowest first.
+    """Return images of the class with a probability below 0.5, the lowest first.
 
-    The limit is 0.5 and not the threshold: below it the model predicts another class.
+    The limit is 0.5 and not the threshold: below 0.5 the model is wrong.
     """
     rows = np.flatnonzero(data.positive & (data.probs < 0.5))
     return _misclassified(
@@ -33,7 +33,7 @@ def false_negatives(
 def false_positives(
     data: OneVsRest, columns: Mapping[str, Sequence[str]]
 ) -> tuple[Misclassified, ...]:
-    """Return the other images with a probability of 0.5 or more, highest first."""
+    """Return images of other classes with a probability ≥ 0.5, the highest first."""
     rows = np.flatnonzero(~data.positive & (data.probs >= 0.5))
     rows = rows[np.argsort(-data.probs[rows], kind="stable")]
     return _misclassified(rows, data, columns)
@@ -56,7 +56,7 @@ def _misclassified(
 def misclassified_section(
     result: OperatingPointResult, pixels: PixelRows | None
 ) -> Section:
-    """Return the false negatives and false positives with the highest loss."""
+    """Return the report section with the highest-loss false negatives and positives."""
     return Section(
         title="Misclassified images",
         lead="Errors at probability 0.5, the most confident first. Check these for "

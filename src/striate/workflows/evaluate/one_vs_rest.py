@@ -1,4 +1,4 @@
-"""Truth and probabilities of a split, for one class against the rest."""
+"""Labels and probabilities of a split, for one class against all others."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from striate.run.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedSplit:
-    """The predictions of a split, and where its images and its CSV are.
+    """An evaluated split: predictions, images, and the CSV that lists the images.
 
     Args:
-        split: Its name.
+        split: Name of the split.
         predictions: The model's predictions.
         csv: The CSV that lists the images; None if there is none.
         skipped: Files that could not be used.
-        pixels: Returns the images, or None if they cannot be read.
+        pixels: Function that returns the images; None if no image can be read.
     """
 
     split: str
@@ -41,17 +41,17 @@ class EvaluatedSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class OneVsRest:
-    """A split seen as a binary problem: one class against the rest.
+    """A split as a binary classification problem: one class against all others.
 
     Args:
         split: Name of the split.
         paths: Path of each image.
-        positive: (N,) whether the image is of the class.
-        uncalibrated: (N,) the model's probability of the class.
-        probs: (N,) the same after temperature scaling.
-        all_uncalibrated: (N, classes) the model's probabilities.
-        all_probs: (N, classes) the same after temperature scaling.
-        truth: (N,) class numbers.
+        positive: (N,) whether the image belongs to the class.
+        uncalibrated: (N,) probability of the class before temperature scaling.
+        probs: (N,) probability of the class after temperature scaling.
+        all_uncalibrated: (N, classes) probabilities before temperature scaling.
+        all_probs: (N, classes) probabilities after temperature scaling.
+        truth: (N,) index of the true class.
     """
 
     split: str
@@ -70,12 +70,12 @@ class OneVsRest:
 
     @property
     def positives(self) -> int:
-        """Return the number of images of the class."""
+        """Return the number of positive images, which belong to the class."""
         return int(self.positive.sum())
 
     @property
     def log_losses(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return each image's cross-entropy before and after scaling, (N,) each."""
+        """Return cross-entropies before and after temperature scaling, (N,) each."""
         before = log_losses(self.all_uncalibrated, self.truth)
         return before, log_losses(self.all_probs, self.truth)
 
@@ -83,7 +83,7 @@ class OneVsRest:
 def one_vs_rest(
     split: str, predictions: Predictions, class_index: int, temperature: float
 ) -> OneVsRest:
-    """Return a split for one class against the rest, temperature-scaled."""
+    """Return a split as a binary problem, with temperature-scaled probabilities."""
     uncalibrated = predictions.probs.astype(float)
     probs = apply_temperature(uncalibrated, temperature)
     return OneVsRest(
@@ -102,7 +102,7 @@ def class_index_of(run: Run, target: str) -> int:
     """Return the output index of a class.
 
     Raises:
-        UnknownNameError: There is no such class; lists the nearest.
+        UnknownNameError: The class does not exist; the message lists similar names.
     """
     if target not in run.labels.names:
         raise unknown_name_error("class", target, run.labels.names)
@@ -113,19 +113,19 @@ def validation_predictions(run: Run) -> Predictions:
     """Return the predictions of the validation split.
 
     Raises:
-        DataError: The run has none.
+        DataError: The run has no validation split.
     """
     if _has_all_probs(run, "val"):
         return run.predictions("val")
     if "val" not in run.data.subsets:
-        what = "the run has no validation split; only validation may choose a threshold"
-        fix = "train again with --val-fraction 0.15, or with rows of 'val' in the CSV"
+        what = "the run has no validation split, which is needed to choose a threshold"
+        fix = "train again with --val-fraction 0.15, or with split 'val' in the CSV"
         raise DataError(what, where=run.path, fix=fix)
     return run.predict_subset(run.data.subset("val"))
 
 
 def split_to_evaluate(run: Run, data: str | None, split: str | None) -> EvaluatedSplit:
-    """Return the evaluated split: the run's test split, or other images.
+    """Return the split to evaluate: the test split of the run, or other images.
 
     Raises:
         SettingError: The split was used for training or for choosing the threshold.
@@ -135,7 +135,9 @@ def split_to_evaluate(run: Run, data: str | None, split: str | None) -> Evaluate
         return _other_images(run, data, split)
     if split not in (None, "test"):
         use = "for choosing the threshold" if split == "val" else "for training"
-        what = f"the {split} split was used {use}, so it cannot evaluate the result"
+        what = (
+            f"the {split} split was used {use}: results on this split would be too good"
+        )
         fix = "use --split test, or other images with --data"
         raise SettingError(what, where="--split", fix=fix)
     saved = _has_all_probs(run, "test")
@@ -157,7 +159,7 @@ def split_to_evaluate(run: Run, data: str | None, split: str | None) -> Evaluate
 
 
 def _has_all_probs(run: Run, split: str) -> bool:
-    """Tell whether the run saved the probabilities of all classes."""
+    """Return whether the saved predictions have the probabilities of all classes."""
     path = run.path / names.predictions_file(split)
     return path.is_file() and len(run.labels) <= MAX_PROBABILITY_COLUMNS
 

@@ -45,13 +45,13 @@ from striate.workflows.evaluate.threshold_results import Evaluation, evaluate_se
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OperatingPoint:
-    """A decision threshold for one class, evaluated: print it, read it or save it.
+    """Result of choosing and evaluating a decision threshold for one class.
 
     Args:
         run: The evaluated run.
         request: Class and targets.
         split: Name of the evaluated split.
-        selection: What was chosen on validation.
+        selection: Temperature, thresholds and review band, chosen on validation.
         evaluation: Results on the evaluated split.
         skipped: Files that could not be used.
     """
@@ -68,15 +68,15 @@ class OperatingPoint:
 
     @property
     def threshold(self) -> float:
-        """Predict the class from this probability on, after temperature scaling.
+        """Return the threshold of the temperature-scaled probability.
 
-        With two classes, `selection.threshold.uncalibrated` is the same before scaling.
+        With two classes, `selection.threshold.uncalibrated` applies before scaling.
         """
         return self.selection.threshold.probability
 
     @property
     def temperature(self) -> float:
-        """The number that divides the logits."""
+        """Return the temperature by which the logits are divided."""
         return self.selection.temperature
 
     @cached_property
@@ -101,16 +101,16 @@ class OperatingPoint:
 
     @property
     def blocks(self) -> list[Block]:
-        """Everything that fits a terminal, as findings."""
+        """Return the blocks of the terminal report."""
         return operating_point_blocks(self._result)
 
     @property
     def page(self) -> Page:
-        """The whole report, with charts and misclassified images."""
+        """Return the full HTML report, with charts and misclassified images."""
         return operating_point_page(self._result, self._evaluated_split.pixels())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
+        """Return the results as a JSON-serializable dict."""
         return {"run": str(self.run.path), **operating_point_dict(self._result)}
 
     def save(self, out: str | Path | None = None, overwrite: bool = False) -> Path:
@@ -122,7 +122,7 @@ class OperatingPoint:
             overwrite: Replace an earlier result in `out`.
 
         Raises:
-            RunError: `out` exists and `overwrite` is off, or striate did not write it.
+            RunError: `out` exists, and `overwrite` is off or striate did not write it.
             StorageError: Writing failed.
         """
         page, name = self.page, self.run.path.name
@@ -150,19 +150,19 @@ def operating_point(
     data: str | Path | None = None,
     split: str | None = None,
 ) -> OperatingPoint:
-    """Choose a decision threshold for one class against the rest, and evaluate it.
+    """Choose and evaluate a decision threshold for one class against the rest.
 
-    The validation split chooses temperature, threshold and review band. The test split,
-    or other labeled images, evaluates them once.
+    Temperature, threshold and review band are chosen on the validation split. The test
+    split, or other labeled images, are used for evaluation only.
 
     Args:
         run: A finished run.
         target: The positive class.
         recall: Target recall of this class.
         selective_accuracy: Target accuracy of the predictions outside the review band.
-        by: CSV columns; all results are also given for each of their values.
+        by: CSV columns; results are also computed for each value of each column.
         data: Other labeled images to evaluate. Default: the run's test split.
-        split: With `data`: evaluate only this split of it.
+        split: Evaluate only this split of `data`.
 
     Returns:
         The results; print them, or `.save()` the report.
@@ -203,12 +203,12 @@ def operating_point(
 def _column_values(
     evaluated: EvaluatedSplit, columns: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Return the CSV values of the evaluated images, by column."""
+    """Return the values of the evaluated images in each CSV column."""
     if not columns:
         return {}
     if evaluated.csv is None:
         what = f"no CSV lists the images of '{evaluated.split}'"
-        fix = "leave --by out, or give a CSV image_path,label,… with --data"
+        fix = "remove --by, or give a CSV with columns image_path,label,… to --data"
         raise DataError(what, where=f"--by {','.join(columns)}", fix=fix)
     rows = read_columns(evaluated.csv, columns)
     paths = evaluated.predictions.paths

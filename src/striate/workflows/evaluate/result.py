@@ -1,4 +1,4 @@
-"""Everything that the report about an operating point needs, in one value."""
+"""Data of the report on an operating point."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Misclassified:
     """An image that is a false negative or a false positive at probability 0.5.
 
     Args:
-        row: Its position in the evaluated split.
-        path: Its file.
+        row: Index of the image in the evaluated split.
+        path: Path of the image file.
         prob: Predicted probability of the class.
-        cells: Its values in the requested CSV columns, as (column, value).
+        cells: Values in the requested CSV columns, as (column, value).
     """
 
     row: int
@@ -30,17 +30,17 @@ class Misclassified:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPointResult:
-    """Facts of the report, before rendering.
+    """Data of the report on an operating point.
 
     Args:
         run: Name of the run.
         request: Class, target recall and target accuracy.
         split: Name of the evaluated split.
         other_classes: All classes but the requested one.
-        selection: What was chosen on validation.
+        selection: Temperature, thresholds and review band, chosen on validation.
         evaluation: Results on the evaluated split.
-        data: Truth and probabilities of the evaluated split.
-        caveats: Limits of the results, the most important first.
+        data: Labels and probabilities of the evaluated split.
+        caveats: Limitations of the results, the most important first.
         false_negatives: Images of the class with a probability below 0.5, worst first.
         false_positives: Other images with a probability of 0.5 or more, worst first.
     """
@@ -58,11 +58,11 @@ class OperatingPointResult:
 
     @property
     def target(self) -> str:
-        """Return the requested class."""
+        """Return the name of the requested (positive) class."""
         return self.request.target
 
     @property
     def rest(self) -> str:
-        """Return the name of the negative class: the other class, or `not <target>`."""
+        """Return the name of the other class; `not <target>` if there are several."""
         others = self.other_classes
         return others[0] if len(others) == 1 else f"not {self.target}"

@@ -1,4 +1,4 @@
-"""Chosen on validation: the temperature, the thresholds and the review band."""
+"""Choice of temperature, thresholds and review band on the validation split."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ HALF, TARGET, GUARANTEED = "half", "target", "guaranteed"
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPointRequest:
-    """The class, and the targets for its threshold and its review band.
+    """Request for an operating point: the class, target recall and target accuracy.
 
     Args:
         target: The positive class.
         recall: Target recall of this class.
         selective_accuracy: Target accuracy of the predictions outside the review band.
-        by: CSV columns; all results are also given for each of their values.
+        by: CSV columns; results are also computed for each value of each column.
 
     Raises:
-        SettingError: A share is out of range, or a column is named twice.
+        SettingError: A target is out of range, or a column is named twice.
 
     Example:
         >>> OperatingPointRequest(target="defect", recall=0.9).selective_accuracy
@@ -58,26 +58,26 @@ class OperatingPointRequest:
         twice = [name for name in self.by if self.by.count(name) > 1]
         if twice:
             what = f"column '{twice[0]}' is named twice"
-            raise SettingError(what, where="--by", fix="name it once")
+            raise SettingError(what, where="--by", fix="give each column only once")
 
 
 def _check_share(name: str, value: float, low: float) -> None:
     if not low < value <= 1:
         what = f"{name} must be above {low:g} and at most 1, got {value:g}"
         where = f"--{name.replace('_', '-')}"
-        raise SettingError(what, where=where, fix="give a share, such as 0.95")
+        raise SettingError(what, where=where, fix="give a fraction, such as 0.95")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """A decision threshold and its result on validation.
+    """A decision threshold, with its result on the validation split.
 
     Args:
         key: `half`, `target` (reaches the recall on validation) or `guaranteed`
             (reaches it on new images with 95 % confidence).
-        name: Its name on screen.
-        probability: Predict the class from this calibrated probability on.
-        uncalibrated: The same before temperature scaling; None with over two classes.
+        name: Displayed name.
+        probability: Threshold of the temperature-scaled probability of the class.
+        uncalibrated: Threshold before temperature scaling; None for over two classes.
         counts: Confusion counts on validation.
         expected_recall: 95 % range of the recall on new images; None for `half`.
     """
@@ -92,10 +92,10 @@ class Threshold:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Everything that was chosen on validation.
+    """Temperature, thresholds and review band chosen on the validation split.
 
     Args:
-        temperature: Divides the logits.
+        temperature: Divisor of the logits.
         thresholds: Decision thresholds; the first is 0.5.
         band: Probabilities sent to manual review; None if no band reaches the target.
         selective: Result of the band on validation.
@@ -112,17 +112,17 @@ class Selection:
 
     @property
     def threshold(self) -> Threshold:
-        """Return the threshold for the target recall."""
+        """Return the threshold that reaches the target recall on validation."""
         return next(each for each in self.thresholds if each.key == TARGET)
 
 
 def select_operating_point(
     predictions: Predictions, class_index: int, request: OperatingPointRequest
 ) -> Selection:
-    """Choose temperature, thresholds and review band on validation.
+    """Choose temperature, thresholds and review band on the validation split.
 
     Raises:
-        DataError: Validation lacks the class, or has no other.
+        DataError: The validation split has images of one class only.
     """
     temperature = fit_temperature(predictions.probs, predictions.truth)
     data = one_vs_rest("validation", predictions, class_index, temperature)
@@ -139,15 +139,15 @@ def select_operating_point(
 
 
 def check_both_classes(data: OneVsRest, target: str) -> None:
-    """Check that a split has images of the class, and others.
+    """Check that a split has images of the class and of other classes.
 
     Raises:
-        DataError: It has not.
+        DataError: One of the two is missing.
     """
     if 0 < data.positives < data.count:
         return
     has = f"only '{target}'" if data.positives else f"no '{target}'"
-    what = f"the {data.split} split has {has} among its {data.count:,} images"
+    what = f"the {data.split} split ({data.count:,} images) has {has} images"
     fix = "split again (another --seed, a larger fraction), or add images"
     raise DataError(what, fix=fix)
 
@@ -177,7 +177,7 @@ def _thresholds(
 def _threshold(
     key: str, name: str, rank: int | None, data: OneVsRest, temperature: float
 ) -> Threshold:
-    """Return the threshold that finds the `rank` most probable images of the class."""
+    """Return the highest threshold with at least `rank` true positives."""
     probability = threshold_at(data.probs, data.positive, rank) if rank else 0.5
     binary = data.all_probs.shape[1] == 2
     return Threshold(
@@ -193,7 +193,7 @@ def _threshold(
 
 
 def uncalibrate(prob: float, temperature: float) -> float:
-    """Undo temperature scaling of a probability, for two classes.
+    """Return a probability before temperature scaling, for two classes.
 
     Example:
         >>> round(uncalibrate(2 / 3, 2.0), 3)

@@ -1,4 +1,4 @@
-"""Tables of an operating point: every share with its interval and its count."""
+"""Tables of an operating point, with 95 % intervals and counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = tuple[Cell, ...]
 
 
 def ratio_text(count: int, total: int) -> str:
-    """Write a count out of a total.
+    """Format a count and a total, such as `9 of 1,000`.
 
     Example:
         >>> ratio_text(9, 1000)
@@ -28,7 +28,7 @@ def ratio_text(count: int, total: int) -> str:
 
 
 def selection_table(selection: Selection, target: str) -> Table:
-    """Return the thresholds chosen on validation, and the recall to expect."""
+    """Return the table of thresholds chosen on validation, with expected recall."""
     columns = (
         Column(title="threshold", key="name"),
         Column(
@@ -77,7 +77,7 @@ def _threshold(threshold: Threshold) -> Row:
 
 
 def threshold_table(result: OperatingPointResult) -> Table:
-    """Return recall, precision and specificity of each threshold."""
+    """Return a table of recall, precision and specificity of each threshold."""
     columns = (Column(title="threshold", key="name"), *_share_columns(result))
     rows = tuple(
         (threshold.name, *_recall(n), *_precision(n), *_specificity(n))
@@ -128,7 +128,7 @@ def _specificity(n: ConfusionCounts) -> Row:
 
 
 def calibration_table(result: OperatingPointResult) -> Table:
-    """Return calibration before and after temperature scaling."""
+    """Return a table of calibration before and after temperature scaling."""
     columns = (
         Column(title="probabilities", key="name"),
         Column(title="log loss", kind="number", hint="cross-entropy; lower is better"),
@@ -194,7 +194,7 @@ def _log_loss_change(result: OperatingPointResult) -> str:
 
 
 def band_table(result: OperatingPointResult) -> Table | None:
-    """Return the results of the review band on both splits."""
+    """Return a table of the review band's results on validation and on test images."""
     validation = result.selection.selective
     evaluated = result.evaluation.overall.selective
     if evaluated is None or validation is None:
@@ -243,7 +243,7 @@ def _selective(selective: SelectiveCounts) -> Row:
 def group_table(
     result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
 ) -> Table:
-    """Return the result of the threshold for each value of a column."""
+    """Return a table of the threshold's results for each value of a CSV column."""
     columns = (
         Column(title=column, key="value"),
         Column(title="n", kind="integer", hint="images", key="count"),
@@ -259,7 +259,7 @@ def group_table(
 
 
 def _without_empty_columns(table: Table) -> Table:
-    """Drop columns without any value."""
+    """Return a table without columns that have no values."""
     cells = list(zip(*table.rows, strict=True))
     filled = [
         i for i, column in enumerate(cells) if any(c not in (None, "") for c in column)
@@ -293,7 +293,7 @@ def _auc_interval(interval: tuple[float, float]) -> str:
 def distribution_table(
     result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
 ) -> Table:
-    """Return the distribution of the probabilities for each value of a column."""
+    """Return a table of the distribution of probabilities by value of a CSV column."""
     target, rest = result.target, result.rest
     columns = (
         Column(title=column, key="value"),

@@ -1,4 +1,4 @@
-"""Results of the chosen thresholds and review band on the evaluated split."""
+"""Results of the thresholds and the review band on the evaluated split."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ OTHERS, EMPTY = "(all others)", "(none)"
 
 @dataclass(frozen=True, kw_only=True)
 class GroupResult:
-    """Results on the images that share one value of a CSV column.
+    """Results on the images with the same value in a CSV column.
 
     Args:
-        value: The shared value.
+        value: The value in the column.
         counts: Confusion counts at the threshold for the target recall.
         selective: Result of the review band; None without a band.
         roc_auc: ROC-AUC and its interval; None if only one class is present.
@@ -82,7 +82,7 @@ class Evaluation:
         uncalibrated: Calibration before temperature scaling.
         calibrated: Calibration after temperature scaling.
         log_loss_change: Log loss after minus before temperature scaling, per image.
-        by: Results by column and value.
+        by: Results by CSV column and value.
     """
 
     thresholds: tuple[tuple[Threshold, ConfusionCounts], ...]
@@ -97,12 +97,12 @@ class Evaluation:
 def evaluate_selection(
     data: OneVsRest, selection: Selection, columns: Mapping[str, Sequence[str]]
 ) -> Evaluation:
-    """Evaluate what was chosen on validation.
+    """Evaluate the thresholds and the review band that were chosen on validation.
 
     Args:
         data: The evaluated split.
-        selection: What was chosen.
-        columns: CSV columns: one value per image.
+        selection: Temperature, thresholds and review band, chosen on validation.
+        columns: Values of each CSV column, one per image.
     """
     before, after = data.log_losses
     precision = precision_recall_curve(data.probs, data.positive).average_precision
@@ -126,7 +126,7 @@ def evaluate_selection(
 
 
 def _as_share_interval(value: float, count: int) -> Interval:
-    """Return Wilson's interval as if the value were a share of so many images."""
+    """Return the Wilson interval of a value, treated as a share of `count` images."""
     return wilson_interval(value * count, count)
 
 
@@ -157,7 +157,7 @@ def _groups(
 
 
 def _sort_key(value: str) -> tuple[bool, float, str]:
-    """Sort numbers first, by value, then words."""
+    """Return a sort key that orders numbers by value, before other text."""
     try:
         return False, float(value), value
     except ValueError:

@@ -1,1 +1,1 @@
-"""`striate explain`: heatmaps, filters, feature maps, channels, unit arithmetic."""
+"""`striate explain`: heatmaps, filters, feature maps, and how a score is computed."""

@@ -1,4 +1,4 @@
-"""Section of one image: predictions, heatmaps, and their sanity checks."""
+"""Report section of one image: predictions, heatmaps, and sanity checks."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ CHECK_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ImageExplanation:
-    """The explanation of one image.
+    """Explanation of one image, as report section and data.
 
     Args:
         section: Section of the report page.
-        facts: The same as JSON values.
-        maps: Heatmap of each method, at the image's size.
+        facts: Content of the section as a JSON-serializable dict.
+        maps: Heatmap of each method, (1, H, W), at the size of the image.
     """
 
     section: Section
@@ -106,7 +106,7 @@ class ImageExplanation:
 def explain_image(
     loaded: LoadedModel, image: ExplainedImage, options: ExplainOptions
 ) -> ImageExplanation:
-    """Predict one image, and compute the heatmap of every method."""
+    """Predict the class of one image, and compute a heatmap with each method."""
     labels = loaded.labels.names if loaded.labels else None
     with evaluation_mode(loaded.model), torch.no_grad():
         probs = logits_of(forward(loaded.model, image.x)).softmax(1)[0]
@@ -187,7 +187,7 @@ def _against(
     options: ExplainOptions,
     ranked: Sequence[int],
 ) -> Attribution | None:
-    """Compare the target with `against`, the label, or the second-best class."""
+    """Return the heatmap of the target class against a second class."""
     against: int | str | None = options.against
     if against is None:
         own = _target_index(loaded, options, ranked)
@@ -249,7 +249,7 @@ def _detail(each: Attribution) -> str:
 
 
 def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
-    """Return the table of sanity checks, and a warning for each failed check."""
+    """Return a table of sanity checks, and a warning for each failed check."""
     rows = tuple(_row(each) for each in attributions)
     layers = dict.fromkeys(
         f"Target layer {each.layer.call}: {each.layer.reason}."

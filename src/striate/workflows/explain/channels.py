@@ -1,4 +1,4 @@
-"""Section on channels: top-activating patches and class selectivity."""
+"""Report section on channels: top-activating patches and class selectivity."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ BoxOf = Callable[[int, int], Box]
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPatches:
-    """Top patches of the channels of all layers, over some of a run's images.
+    """Image patches with the highest activation of each channel, for all layers.
 
     Args:
         name: Name of the split.
-        subset: The images.
+        subset: The images that were searched.
         labels: Class names.
         layers: One item per layer, in forward order.
-        boxes: Functions from a unit of a layer to its box on the image.
+        boxes: For each layer, a function from (row, column) to the receptive field.
     """
 
     name: str
@@ -69,7 +69,7 @@ class ChannelPatches:
     boxes: Mapping[str, BoxOf]
 
     def row(self, layer: ChannelPreferences, channel: int) -> Image | None:
-        """Draw the top patches of a channel side by side; None if it is dead."""
+        """Draw the top patches of a channel; return None if the channel is dead."""
         top_patches = [patch for patch in layer.patches[channel] if patch.value > 0]
         if not top_patches:
             return None
@@ -80,13 +80,13 @@ class ChannelPatches:
         return to_image(pixels, f"channel {channel}", self.text(layer, channel))
 
     def text(self, layer: ChannelPreferences, channel: int) -> str:
-        """Return selectivity and preferred class of a channel in words."""
+        """Return selectivity and preferred class of a channel as text."""
         share = float(layer.selectivity[channel])
         preferred = self.labels[layer.preferred_classes[channel]]
         return f"selectivity {share:.2f}, preferred class {preferred}"
 
     def channel(self, call: str, number: int) -> list[Block]:
-        """Return the top patches of one channel and its mean activation by class."""
+        """Return the top patches and the mean activation by class of one channel."""
         layer = next((each for each in self.layers if each.call == call), None)
         if layer is None:
             return []
@@ -131,7 +131,7 @@ class ChannelPatches:
     def _selectivity(
         self, layer: ChannelPreferences, channel: int
     ) -> tuple[Cell, Cell]:
-        """Return selectivity and preferred class; None for dead channels."""
+        """Return selectivity and preferred class of a channel; None if it is dead."""
         share = float(layer.selectivity[channel])
         if share != share:
             return None, None
@@ -141,7 +141,7 @@ class ChannelPatches:
 def find_channel_patches(
     loaded: LoadedModel, calls: Sequence[str]
 ) -> ChannelPatches | None:
-    """Find the top patches of each channel in a run's images; None without a run."""
+    """Find the top-activating patches of each channel; return None without a run."""
     run = loaded.run
     if run is None or not calls:
         return None
@@ -167,14 +167,14 @@ def find_channel_patches(
 
 
 def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:
-    """Return a function from unit to receptive field; the whole image if unknown."""
+    """Return a function from a unit (row, column) to its receptive field."""
     if field is None:
         return lambda row, column: whole_image
     return lambda row, column: field.box(row, column) or whole_image
 
 
 def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, Cell]]]:
-    """Return the section with top patches and selectivity of the channels."""
+    """Return the report section with top patches and selectivity of the channels."""
     table = _numbers(patches.layers, patches.labels)
     blocks: list[Block] = [_curve(patches.layers), table]
     blocks += [
@@ -244,7 +244,7 @@ def _row(layer: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> Images:
-    """Draw a row of patches for each of the most selective channels."""
+    """Draw the top patches of the most selective channels, one row per channel."""
     order = layer.selectivity.nan_to_num(-1).argsort(descending=True).tolist()
     images = [patches.row(layer, channel) for channel in order[:CHANNELS]]
     return Images(title=layer.call, images=tuple(row for row in images if row))
@@ -253,7 +253,7 @@ def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> Images:
 def _crops(
     subset: Subset, top_patches: Sequence[TopPatch], box: BoxOf
 ) -> list[np.ndarray]:
-    """Crop patches of one size; parts outside of the image are gray."""
+    """Crop image patches to equal size; parts outside of the image are gray."""
     boxes = [box(patch.row, patch.column) for patch in top_patches]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]
     layers = []

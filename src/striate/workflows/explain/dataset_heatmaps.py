@@ -1,4 +1,4 @@
-"""Section on a dataset: mean heatmap by class, confident errors, shortcuts."""
+"""Report section on a dataset: mean heatmap by class, most confident errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FEW = 5  # images of a class: no warning for fewer
 
 
 def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
-    """Return the section on confident errors, mean heatmaps and border attribution."""
+    """Return the report section on confident errors and mean heatmaps by class."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOST)
     size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
     batches = Batches(
@@ -108,7 +108,7 @@ def _color(pixels: np.ndarray) -> np.ndarray:
 
 
 def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
-    """Draw the mean heatmap of each class over its mean image."""
+    """Draw the mean heatmap of each predicted class over the mean image."""
     order = [int(i) for i in result.counts.argsort(descending=True, stable=True)]
     classes = sorted(i for i in order[:CLASSES] if result.counts[i])
     images = []

@@ -32,12 +32,12 @@ MAPS, CHANNELS = "maps.safetensors", "channels.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """A finished explanation.
+    """Result of `striate explain`: output folder, report page and data.
 
     Args:
         folder: Output folder.
         page: The report page.
-        data: The same as JSON values.
+        data: Content of the report as a JSON-serializable dict.
     """
 
     folder: Path
@@ -70,8 +70,8 @@ def explain(
         target: Class name or index; the predicted class if None.
         against: A second class, to explain the difference of the two scores.
         layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
-        labels: Class names in output order; a run has its own.
-        sanity_checks: Run the sanity checks: about 100 forward passes.
+        labels: Class names in output order; not needed for a run.
+        sanity_checks: Whether to run the sanity checks: about 100 forward passes.
 
     Returns:
         The map in `.heatmap`, its `.layer`, and its `.sanity_checks`.
@@ -98,7 +98,7 @@ def explain(
             raise SettingError(
                 what,
                 where=x,
-                fix="pass a tensor, or a run, which knows its preprocessing",
+                fix="pass a preprocessed tensor, or a run (with its preprocessing)",
             )
         loaded = LoadedModel(name="", model=model, preprocess=network.preprocess)
         x = read_images(loaded, [x])[0].x
@@ -122,7 +122,7 @@ def explain_images(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Explanation:
-    """Explain images and write the report folder.
+    """Explain the predictions for images, and write the report folder.
 
     Without images, a run explains its most confident correct prediction and its
     highest-loss error.
@@ -156,7 +156,7 @@ def explain_images(
 
 
 def _curves(page: Page) -> list[tuple[str, Curve]]:
-    """Return every chart of a page with its file name."""
+    """Return all charts of a report page, by file name."""
     items = [
         block
         for section in page.sections
@@ -173,7 +173,7 @@ def _slug(words: str) -> str:
 
 
 def _images(page: Page) -> list[tuple[str, Image]]:
-    """Return every image of a page with its file name."""
+    """Return all images of a report page, by file name."""
     items: list[tuple[str, Image]] = []
     for number, section in enumerate(page.sections, 1):
         for block in section.blocks:

@@ -1,4 +1,4 @@
-"""`st.features`: activations for tensors, files or folders, in memory or in a file."""
+"""`st.features`: activations of layers for tensors, image files or folders."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Images = Tensor | str | Path | Sequence[str | Path]
 
 
 class Features(dict[str, Tensor]):
-    """Activations by layer, one row per image; empty if written to a file.
+    """Activations by layer, one row per image.
 
     Args:
-        outputs: Activations by layer.
+        outputs: Activations by layer; empty if written to a file.
         paths: Image file of each row; empty for tensors.
         skipped: Files that could not be read, with the reason.
-        shapes: Shape of each layer's output, rows first.
+        shapes: Shape of the activations of each layer, (rows, …).
     """
 
     def __init__(
@@ -60,21 +60,21 @@ def features(
     batch_size: int = 64,
     out: str | Path | None = None,
 ) -> Features:
-    """Return the activations at layers, by dotted name or pattern.
+    """Return the activations of layers, selected by dotted name or pattern.
 
     The network runs in evaluation mode, up to the last of these layers, and is not
-    modified. Memory holds one batch, and the results if no file is given.
+    modified. Only one batch is in memory, and the results if no file is given.
 
     Args:
         network: Any module, or a run.
         x: Preprocessed images, (N, C, H, W); or files, folders and patterns, which are
             preprocessed as for the run or by `preprocess`.
-        names: `layer3.2.conv2`, `layer*.relu`, or a later call of a reused module,
-            `relu #2`.
+        names: Layer names, such as `layer3.2.conv2`, `layer*.relu`, or `relu #2` for
+            the second call of a reused module.
         preprocess: Preprocessing of files, for a plain module.
-        batch_size: Images per batch, at most; fewer if larger than 158×158.
-        out: A `.safetensors`, or for a single layer a `.npy`, to write to as the
-            batches come; a `.csv` of the same name holds one path a row.
+        batch_size: Maximum images per batch; fewer for images above 158×158 pixels.
+        out: Output file, `.safetensors`, or `.npy` for a single layer, written batch by
+            batch; a `.csv` of the same name lists the image path of each row.
 
     Raises:
         UnknownNameError: No layer has this name; the message lists the names.
@@ -120,7 +120,7 @@ def _write(
 
 
 class _Reader:
-    """Reads batches from tensors or files; records paths and skipped files."""
+    """Reader of image batches from tensors or files; lists paths and skipped files."""
 
     def __init__(
         self,
@@ -173,5 +173,5 @@ class _Reader:
         """Raise an error if no file could be read."""
         if self.skipped and not self.paths:
             first = self.skipped[0]
-            what = f"none of {self._files} files is a readable image; the first: "
+            what = f"none of {self._files} files is a readable image; first error: "
             raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)

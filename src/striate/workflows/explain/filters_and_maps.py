@@ -1,4 +1,4 @@
-"""Sections on layers: filters, feature maps, and activation statistics."""
+"""Report sections on layers: filters, feature maps, and activation statistics."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def filters_and_maps_section(
     Args:
         model: Any network; not modified.
         x: The image whose maps are drawn, (1, C, H, W).
-        calls: Layers with feature maps, in the order they run.
+        calls: Layers with feature maps, in forward order.
     """
     filters = layers_with_filters(model)
     drawn_layers = _layers_to_draw(calls, filters)
@@ -89,7 +89,7 @@ def _lead(drawn_layers: Sequence[str], calls: Sequence[str]) -> str:
 
 
 def _layers_to_draw(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
-    """Return all layers; in a deep network an even choice of those with filters."""
+    """Return the layers to draw: all, or evenly spaced layers of a deep network."""
     if len(calls) <= MOST:
         return list(calls)
     weighted = [call for call in calls if module_name(call) in filters]
@@ -97,7 +97,7 @@ def _layers_to_draw(calls: Sequence[str], filters: dict[str, Tensor]) -> list[st
 
 
 def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]:
-    """Draw feature maps during the forward pass; memory holds one layer."""
+    """Draw the feature maps of each layer during the forward pass."""
     names = set(calls)
     images: dict[str, Image] = {}
 
@@ -190,7 +190,7 @@ def layer_sections(
     calls: Sequence[str],
     channel_patches: ChannelPatches | None,
 ) -> tuple[list[Section], dict[str, Any]]:
-    """Return the sections on filters, channels, and activation statistics."""
+    """Return the report sections on filters, channels, and activation statistics."""
     filters_section = filters_and_maps_section(loaded.model, image.x, calls)
     sections = [filters_section]
     data: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The page of `explain`: heatmaps, unit arithmetic, one unit, layers, extras."""
+"""Report page of `explain`: heatmaps, computation of scores, layers, extra sections."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from striate.workflows.explain.unit import strongest_unit, unit_section
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainFindings:
-    """The content of an explanation, before it is written.
+    """Content of an explanation, before writing it to files.
 
     Args:
         page: The report page.
-        data: The same as JSON values.
-        maps: Heatmaps by image and method, (1, H, W).
-        channel_patches: Top patches of all channels, if there is a dataset.
+        data: Content of the report as a JSON-serializable dict.
+        maps: Heatmaps, (1, H, W), by image and method.
+        channel_patches: Top-activating patches of all channels; None without a run.
     """
 
     page: Page
@@ -60,7 +60,7 @@ class ExplainFindings:
 def explain_findings(
     loaded: LoadedModel, images: Sequence[ExplainedImage], options: ExplainOptions
 ) -> ExplainFindings:
-    """Compute all sections of the page for some images.
+    """Compute all sections of the report page for some images.
 
     Raises:
         UnknownNameError: Unknown layer, method, class or section.
@@ -109,7 +109,9 @@ def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) 
     """Check the options before the long computation starts."""
     if options.sections and loaded.run is None:
         what = f"{', '.join(options.sections)}: these sections need a dataset"
-        raise SettingError(what, where=loaded.name, fix="explain a run, which has one")
+        raise SettingError(
+            what, where=loaded.name, fix="explain a run, which has a dataset"
+        )
     if options.unit is not None:
         layer, unit = options.unit
         shapes = layer_shapes(loaded.model, first.x)
@@ -134,7 +136,7 @@ def _patches(
 def _arithmetic(
     loaded: LoadedModel, image: ExplainedImage
 ) -> tuple[UnitArithmetic | None, str]:
-    """Return the traced computation of an image, or the reason why it failed."""
+    """Trace the computation of an image; return the trace, or an error message."""
     try:
         return UnitArithmetic(loaded.model, image.x), ""
     except GeometryError as error:
@@ -153,7 +155,7 @@ EXTRA_SECTIONS: dict[str, ExtraSection] = {
 def _extra_sections(
     loaded: LoadedModel, options: ExplainOptions
 ) -> tuple[list[Section], dict[str, Any]]:
-    """Return the sections given by `--sections`; they need a run."""
+    """Return the extra sections that are requested with `--sections`."""
     sections: list[Section] = []
     data: dict[str, Any] = {}
     if loaded.run is None:
@@ -171,7 +173,7 @@ def _arithmetic_section(
     class_index: int,
     error: str,
 ) -> tuple[Section, dict[str, Any] | None]:
-    """Return the section on how the logit of the class is computed."""
+    """Return the report section on how the logit of the class is computed."""
     lead = (
         "The logit of the explained class as a sum. Open a line to see the values "
         "that it "

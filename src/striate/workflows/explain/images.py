@@ -1,4 +1,4 @@
-"""The images to explain: read from files, or chosen from a run's predictions."""
+"""Images to explain, read from files or chosen from the predictions of a run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ExplainedImage:
 
     Args:
         name: File name.
-        pixels: (H, W, C), uint8, at the network's size.
+        pixels: (H, W, C), uint8, at the input size of the network.
         x: Preprocessed image, (1, C, H, W).
-        truth: True class; None if unknown.
+        truth: Name of the true class; None if unknown.
     """
 
     name: str
@@ -48,14 +48,16 @@ def read_images(
     paths = [path for item in inputs for path in expand_inputs(item)]
     if len(paths) > MOST:
         what = f"{len(paths)} images; the maximum per page is {MOST}"
-        raise DataError(what, fix="use fewer images, or several pages")
+        raise DataError(
+            what, fix="use fewer images, or run striate explain several times"
+        )
     images = []
     for path in paths:
         try:
             pixels = file_to_input(read_file(path), loaded.preprocess)
         except UndecodableError as error:
             what = f"not a readable image: {error.reason} ({error.detail})"
-            raise DataError(what, where=path, fix="leave it out") from error
+            raise DataError(what, where=path, fix="remove this file") from error
         images.append(_explained(loaded, str(path), pixels))
     return images
 
@@ -75,7 +77,7 @@ def subsample(subset: Subset, limit: int) -> Subset:
 
 
 def run_images(loaded: LoadedModel) -> list[ExplainedImage]:
-    """Return a run's most confident correct prediction and its highest-loss error.
+    """Return two images of a run: most confident correct, and highest-loss error.
 
     Raises:
         SettingError: The network does not belong to a run.

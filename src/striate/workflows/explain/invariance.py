@@ -1,4 +1,4 @@
-"""Section on invariance: predictions and features under image transforms."""
+"""Report section on invariance: predictions and features under image transforms."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
-    """Measure a run's network on transformed images, and with other pooling layers."""
+    """Evaluate a run on transformed images, and with other pooling layers."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOVED)
     batches = list(_batches(run, subset))
     shapes = layer_shapes(run.model, batches[0][0])
@@ -121,7 +121,7 @@ def _accuracy_curve(curves: InvarianceCurve) -> Curve:
 
 
 def _confidence(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
-    """Return each share with half the width of its 95 % confidence interval.
+    """Return each share, with half the width of the 95 % confidence interval.
 
     The copies of one image are not independent, so each image counts once.
     """
@@ -143,7 +143,7 @@ def _distance_curve(curves: InvarianceCurve) -> Curve:
 def _pools(
     run: Run, batches: list[Batch]
 ) -> tuple[dict[str, InvarianceCurve], list[str]]:
-    """Return invariance to shifts for each kind of pooling, and skipped kinds."""
+    """Return the invariance to shifts for each kind of pooling, and skipped kinds."""
     name = last_dense(run.model)
     if name is None:
         return {}, ["other pooling: there is no last linear layer to refit"]

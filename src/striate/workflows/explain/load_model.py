@@ -1,4 +1,4 @@
-"""Load the network to explain, with weights, preprocessing and class names."""
+"""Loading of the network to explain, with weights, preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LoadedModel:
         model: The model with its weights.
         preprocess: Preprocessing of image files.
         labels: Class names; None if unknown.
-        run: The run that it comes from, if any.
+        run: The run from which the network was loaded; None if loaded otherwise.
         remarks: Notes on what was assumed.
     """
 
@@ -42,12 +42,12 @@ class LoadedModel:
 def load_model(
     name: str, options: SummaryRequest | None = None, weights: Path | None = None
 ) -> LoadedModel:
-    """Load a network by run, name, file or sketch.
+    """Load a network from a run, model name, Python file or text sketch of layers.
 
     Args:
         name: A run folder or its name, a name of `striate models`, `file.py:Class`,
-            or a sketch.
-        options: Image size, channels and classes, if it is not a run.
+            or a sketch (a layer list as text).
+        options: Image size, channels and classes; not for a run.
         weights: Checkpoint file for a named network.
 
     Raises:
@@ -57,7 +57,11 @@ def load_model(
     if is_run_name(name):
         if weights is not None or options != SummaryRequest():
             what = "a run already has weights, image size, channels and classes"
-            raise SettingError(what, where=name, fix="remove these options")
+            raise SettingError(
+                what,
+                where=name,
+                fix="remove --weights and the image size, channel and class options",
+            )
         run = Run(name)
         return LoadedModel(
             name=run.path.name,

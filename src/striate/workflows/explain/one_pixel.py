@@ -1,4 +1,4 @@
-"""The one-pixel shift of the study notes, over a dataset: counts, and one example."""
+"""Experiment: number of values changed by shifting an image by one pixel."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _STEPS = 41  # points of a distribution
 
 @dataclass(frozen=True, kw_only=True)
 class OnePixelCounts:
-    """Counts of changed cells over a dataset.
+    """Number of values that a one-pixel shift changes, for each image of a dataset.
 
     Args:
-        gray: (N, 28, 28), from 0 to 1.
-        labels: (N,).
-        stages: One item per stage.
+        gray: (N, 28, 28) gray images with values from 0 to 1.
+        labels: (N,) class indices.
+        stages: Counts after each stage, such as input, filter and pooling.
     """
 
     gray: Tensor
@@ -60,18 +60,18 @@ class OnePixelCounts:
     stages: tuple[ChangedCells, ...]
 
     def stage(self, name: str) -> ChangedCells:
-        """Return a stage by name."""
+        """Return the counts of a stage by name."""
         return next(stage for stage in self.stages if stage.stage == name)
 
     def relative_changes(self, name: str) -> Tensor:
-        """Return the relative change of each image's count, from input to a stage."""
+        """Return the relative change in the count from input to a stage, by image."""
         first = self.stage(INPUT).counts.double()
         nonempty = first > 0  # an empty image does not change at all
         return self.stage(name).counts.double()[nonempty] / first[nonempty] - 1
 
 
 def count_changes(data: ImageData) -> OnePixelCounts:
-    """Count over all splits of a gray dataset (nothing is trained here)."""
+    """Count the values changed by a one-pixel shift, over a gray dataset."""
     subsets = [subsample(subset, MOST) for subset in data.subsets.values()]
     gray = torch.cat(
         [
@@ -84,7 +84,7 @@ def count_changes(data: ImageData) -> OnePixelCounts:
 
 
 def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
-    """Return text, example, tables and distribution of the experiment."""
+    """Run the experiment; return text, example, tables and charts of the results."""
     counts = count_changes(data)
     table = _table(counts.stages)
     blocks: list[Block] = [_text(counts), _example(counts), table, _curve(counts)]
@@ -125,7 +125,7 @@ def _text(counts: OnePixelCounts) -> Prose:
 
 
 def _example(counts: OnePixelCounts) -> Images:
-    """Draw the image whose count is closest to the notes', stage by stage."""
+    """Draw the example image at each stage, before and after the shift."""
     at_input = counts.stage(INPUT).counts
     example = int((at_input - NOTES[0]).abs().argmin())
     original, shifted = shift_stages(counts.gray[example : example + 1])
@@ -191,7 +191,7 @@ def _table(stages: Sequence[ChangedCells]) -> Table:
 
 
 def _curve(counts: OnePixelCounts) -> Curve:
-    """Return the cumulative distribution of the relative change of the count."""
+    """Return a chart of the cumulative distribution of the change in the count."""
     series = []
     for name in (POOLED, SUBSAMPLED):
         changes = counts.relative_changes(name).sort().values

@@ -1,4 +1,4 @@
-"""Options of `striate explain`: target class, methods, layer, unit, extra sections."""
+"""Options of `striate explain`, such as target class, methods and layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def no_progress(line: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions:
-    """Options of an explanation.
+    """Options of `striate explain`.
 
     Args:
         target: Class name or index; the predicted class if None.
@@ -38,7 +38,7 @@ class ExplainOptions:
         on_progress: Called with a line of text during long computations.
 
     Raises:
-        UnknownNameError: Unknown name of a section.
+        UnknownNameError: The name of a section is unknown.
     """
 
     target: ClassRef | None = None

@@ -1,4 +1,4 @@
-"""Replace the pooling layers of a trained network and refit its last linear layer.
+"""Replacement of the pooling layers of a trained network, with a refitted head.
 
 The trained convolutions are kept. The last layer is refitted in the same way for each
 kind of pooling, the original one included.
@@ -44,7 +44,7 @@ POOLS: dict[str, Pool] = {
 
 
 class ReplacedPool(nn.Module):
-    """Pooling of another kind, with the output size of the layer that it replaces.
+    """Pooling layer with the output size of the pooling layer that it replaces.
 
     Example:
         >>> pool = ReplacedPool("average", nn.MaxPool2d(2))
@@ -59,12 +59,12 @@ class ReplacedPool(nn.Module):
         self.step = _step(original)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool, and crop to the size of the original layer."""
+        """Apply the pooling, and crop to the output size of the original layer."""
         height, width = self.original(x).shape[2:]
         pooled = POOLS[self.kind](x, self.step)[:, :, :height, :width]
         if pooled.shape[2:] != (height, width):
-            what = f"{self.kind} pooling returns {tuple(pooled.shape[2:])} here, "
-            raise GeometryError(f"{what}the network requires {(height, width)}")
+            what = f"{self.kind} pooling returns size {tuple(pooled.shape[2:])}, but "
+            raise GeometryError(f"{what}the network requires size {(height, width)}")
         return pooled
 
 
@@ -74,11 +74,11 @@ def _step(pool: nn.MaxPool2d | nn.AvgPool2d) -> int:
 
 
 def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
-    """Return a copy of a network with other strided pooling layers, and their number.
+    """Copy a network with replaced strided pooling layers; also return their number.
 
     Args:
         model: Any network whose pooling layers are modules.
-        kind: A name of `POOLS`.
+        kind: Kind of the new pooling: a name of `POOLS`.
 
     Example:
         >>> model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten())
@@ -97,14 +97,14 @@ def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
 
 
 def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
-    """Refit the last linear layer on its inputs by logistic regression.
+    """Refit the last linear layer of a network by logistic regression.
 
-    Memory holds one batch, and one feature row per image.
+    One batch, and one feature row per image, are in memory.
 
     Args:
-        model: The model; only this layer is changed.
+        model: The model; only the last linear layer is changed.
         batches: (input, label) batches of the training split.
-        name: Name of the layer, from `last_dense`; its output must be the logits.
+        name: Name of the last linear layer (`last_dense`), which returns the logits.
     """
     parent = model.get_submodule(name.rpartition(".")[0])
     key = name.rpartition(".")[2]
@@ -116,7 +116,7 @@ def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     setattr(parent, key, layer)
     rows, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
     if rows.shape[1] != layer.in_features:
-        what = f"other operations follow {name}, the last linear layer"
+        what = f"other operations follow the last linear layer, {name}"
         raise GeometryError(
             what, fix="other pooling cannot be compared for this network"
         )

@@ -1,4 +1,4 @@
-"""Write tensors row by row to a .safetensors or .npy file, in bounded memory.
+"""Writer of tensors, batch by batch, to a .safetensors or .npy file.
 
 Both formats start with a header of shapes, which are known only at the end. So values
 go to one temporary file per tensor; header and temporary files are then joined to the
@@ -38,14 +38,14 @@ _WORDS = {
 
 
 class TensorFile:
-    """A file of tensors written by rows; it appears only after `finish`.
+    """Writer of a tensor file, batch by batch; `finish` creates the file.
 
     Args:
         path: Output file, `.safetensors`, or `.npy` for one tensor.
         names: Names of the tensors.
 
     Raises:
-        SettingError: Another file type, or several tensors for one `.npy`.
+        SettingError: The file type is unknown, or a `.npy` is given several tensors.
 
     Example:
         >>> import tempfile, torch
@@ -64,7 +64,7 @@ class TensorFile:
             what = f"output must be .safetensors or .npy, not '{path.suffix}'"
             raise SettingError(what, where=path, fix="change the file name")
         if path.suffix == ".npy" and len(names) > 1:
-            what = f"a .npy file holds one layer, got {len(names)}"
+            what = f"a .npy file has only one layer, got {len(names)} layers"
             raise SettingError(what, where=path, fix="use .safetensors")
         self._path = path
         self._names = tuple(names)
@@ -93,19 +93,19 @@ class TensorFile:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, rows: Mapping[str, Tensor]) -> None:
-        """Append a batch to every tensor."""
+        """Append a batch of rows to each tensor."""
         for name in self._names:
             array = np.ascontiguousarray(rows[name].numpy())
             kind = str(array.dtype), array.shape[1:]
             if self._kinds.setdefault(name, kind) != kind:
                 what = f"the shape of {name} changed from {self._kinds[name]} to {kind}"
-                raise SettingError(what, where=name, fix="use images of one size")
+                raise SettingError(what, where=name, fix="use images of equal size")
             self._rows[name] += len(array)
             with storage_errors(self._path, array.nbytes):
                 self._parts[name].write(array.data)
 
     def finish(self, paths: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
-        """Write the final file, and a .csv with the path of each row."""
+        """Write the final file, and a .csv with the image path of each row."""
         shapes = {n: (self._rows[n], *self._kinds[n][1]) for n in self._names}
         whole = self._folder / "whole"
         size = sum(part.tell() for part in self._parts.values())

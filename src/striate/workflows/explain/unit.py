@@ -1,4 +1,4 @@
-"""Section on one unit: receptive field, effective field, and how it is computed."""
+"""Report section on one unit (neuron): receptive field and contributions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIDE = 196  # minimum height of a drawn image, in pixels
 
 @dataclass(frozen=True, kw_only=True)
 class _UnitFacts:
-    """What is shown about a unit."""
+    """Data of the report section on a unit."""
 
     layer: str
     unit: tuple[int, ...]
@@ -49,7 +49,7 @@ class _UnitFacts:
 def strongest_unit(
     loaded: LoadedModel, image: ExplainedImage, layer: str | None
 ) -> Unit:
-    """Return the unit of a layer with the largest activation."""
+    """Return the unit (channel, row, column) with the largest activation in a layer."""
     where = target_layer(loaded.model, image.x, layer or "auto")
     maps = next(iter_activations(loaded.model, [image.x], [where.call]))[where.call][0]
     flat = int(maps.argmax())
@@ -57,7 +57,7 @@ def strongest_unit(
 
 
 def receptive_fields(loaded: LoadedModel) -> dict[str, ReceptiveField]:
-    """Return the receptive field of each layer; empty if it cannot be computed."""
+    """Return the receptive fields by layer; empty if they cannot be computed."""
     spec = loaded.preprocess.spec
     try:
         result: Audit = audit(loaded.model, spec.shape)
@@ -83,14 +83,14 @@ def unit_section(
     unit: Unit,
     patch_blocks: Sequence[Block] = (),
 ) -> tuple[Section, dict[str, Any]]:
-    """Return the section on one unit.
+    """Return the report section on one unit (neuron).
 
     Args:
         loaded: The network.
         image: The image.
-        arithmetic: Traced computation of the image; None if it failed.
-        unit: Layer call and (channel, row, column).
-        patch_blocks: Top patches of its channel, if known.
+        arithmetic: Traced computation of the image; None if tracing failed.
+        unit: The layer call, and (channel, row, column).
+        patch_blocks: Report blocks with the top patches of the channel, if known.
     """
     layer, position_of = unit
     if arithmetic is not None and layer not in arithmetic.names:

@@ -1,4 +1,4 @@
-"""Predict the classes of new images, preprocessed exactly as in training."""
+"""Prediction of classes for new images, preprocessed exactly as in training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from striate.run.run import Run, evaluation_batch_size
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The predicted class of an image, and the probability of every class by name."""
+    """Prediction for one image: class, and probability of every class by name."""
 
     path: str
     label: str
@@ -32,7 +32,7 @@ class Prediction:
     probs: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the prediction as a JSON-serializable dict."""
         return {
             "path": self.path,
             "label": self.label,
@@ -43,13 +43,13 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictResult:
-    """Predictions, and the files that could not be read, with the reason."""
+    """Predictions, and skipped files with the reason why each could not be read."""
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[Skipped, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return predictions and skipped files as a JSON-serializable dict."""
         return {
             "predictions": [prediction.as_dict() for prediction in self.predictions],
             "skipped": [
@@ -73,11 +73,11 @@ class PredictResult:
 
 
 def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
-    """Predict files, folders (with subfolders) and glob patterns.
+    """Predict the classes of image files, of folders (recursively) and glob patterns.
 
     Args:
         run: A finished run.
-        inputs: Paths or patterns; of a folder, every file is tried.
+        inputs: Paths or glob patterns; in a folder, every file is tried.
 
     Raises:
         DataError: An input matches no file, or no file is a usable image.
@@ -101,7 +101,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
             ]
     if not predictions:
         first = skipped[0]
-        what = f"none of {len(skipped)} files is a usable image; the first: "
+        what = f"none of {len(skipped)} files is a usable image; first error: "
         raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)
     return PredictResult(predictions=tuple(predictions), skipped=tuple(skipped))
 
@@ -110,7 +110,7 @@ def expand_inputs(item: str | Path) -> list[Path]:
     """Return the files of a path, folder or glob pattern.
 
     Raises:
-        DataError: It matches no file.
+        DataError: No file matches.
     """
     path = Path(item)
     if path.is_dir():
@@ -122,7 +122,7 @@ def expand_inputs(item: str | Path) -> list[Path]:
         matches = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
         files = [p for p in map(Path, matches) if p.is_file()]
     if not files:
-        fix = "give an image, a folder of images, or a pattern in quotes"
+        fix = "give an image file, a folder, or a glob pattern in quotes"
         raise DataError("no such file", where=item, fix=fix)
     return files
 
@@ -147,7 +147,7 @@ def _read(
 
 
 def read_input(path: Path, run: Run) -> Tensor:
-    """Return a file as the 8-bit input (H, W, C) of a run's model.
+    """Read an image file as 8-bit pixels (H, W, C) at the input size of a run.
 
     Raises:
         UndecodableError: The file is not a usable image.

@@ -47,12 +47,12 @@ WIDTH = 100  # columns of `print(st.summary(...))`
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The summary of a network; print it, or read its attributes.
+    """Summary of a network, as attributes and as a printable report.
 
     Args:
         name: Name of the network.
-        audit: All values: `.audit.layers`, `.audit.macs`, …
-        depth: Module depth of the table; all levels if None.
+        audit: All results, such as `.audit.layers` and `.audit.macs`.
+        depth: Maximum module depth in the table; None for all levels.
         effective: Table of effective receptive fields, if measured.
     """
 
@@ -63,17 +63,17 @@ class Summary:
 
     @property
     def table(self) -> Table:
-        """The table of layers."""
+        """Return the table of layers."""
         return layer_table(self.audit, self.depth)
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """Advice on the design, with the numbers after each change."""
+        """Return advice on the architecture, with numbers for each proposed change."""
         return advise(self.audit)
 
     @property
     def blocks(self) -> list[Block]:
-        """All blocks of the report."""
+        """Return all blocks of the report."""
         result = summary_blocks(self.audit, self.depth)
         # Before the last block, which explains the conventions.
         measured = [self.effective] if self.effective is not None else []
@@ -86,19 +86,19 @@ class Summary:
 
     @property
     def image(self) -> str:
-        """The image size as text."""
+        """Return the image size as text."""
         return shape_text(self.audit.shape)
 
     def explain(self, layer: str) -> Table:
-        """Return the calculation of a layer's output size, parameters and MACs.
+        """Explain how output size, parameters and MACs of a layer are computed.
 
         Raises:
-            UnknownNameError: No layer has this name; lists similar names.
+            UnknownNameError: No layer has this name; the message lists similar names.
         """
         return explain_layer(self.audit, layer)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all values as JSON."""
+        """Return the summary as a JSON-serializable dict."""
         table = self.table
         memory = memory_table(self.audit)
         totals = {k: v for k, v in row_dict(table, table.totals or ()).items() if v}
@@ -149,19 +149,19 @@ def summary(
 ) -> Summary:
     """Return shapes, parameters, MACs, memory and receptive fields of a network.
 
-    Nothing is computed and no weights are allocated. A module is not modified, its
-    mode, buffers and random state included.
+    No image is computed and no weights are allocated. A module is not modified: its
+    mode, buffers and the random state stay the same.
 
     Args:
         network: Any `nn.Module`, or a name, `file.py:Class`, run folder or sketch.
         shape: (channels, height, width) of one image; for a module.
         batch_size: Images per training step, for the memory estimate.
         depth: Show modules only down to this depth.
-        real: Run one image of zeros with real values, for data-dependent models.
+        real: Run a forward pass with an image of zeros, for data-dependent models.
         image_size: Image side, or (height, width), if `network` is a string.
         in_chans: Image channels, if `network` is a string.
         num_classes: Number of outputs, if `network` is a string.
-        effective: Measure effective receptive fields on these images: anything
+        effective: Images on which to measure effective receptive fields: anything
             `load_data` accepts, or a preprocessed batch (N, C, H, W). This runs the
             network with its weights.
 
@@ -225,7 +225,7 @@ def _measured(target: Target, result: Audit, effective: str | Tensor) -> Table:
 def summary_page(
     first: Summary, second: Summary | None = None, layer: str | None = None
 ) -> Page:
-    """Return the report page of one summary, or of two side by side."""
+    """Return the report page of one network summary, or of two side by side."""
     sections = []
     if second is not None:
         sections.append(
@@ -247,19 +247,19 @@ def summary_page(
 
 
 def compare_summaries(first: Summary, second: Summary) -> Table:
-    """Return the totals of two networks, and their ratio."""
+    """Return a table of the totals of two networks, with their ratios."""
     return comparison_table(first.audit, second.audit, (first.name, second.name))
 
 
 def save_html(page: Page, path: Path) -> None:
-    """Write a page as one HTML file that works offline."""
+    """Write a report page as a single HTML file that works offline."""
     from striate.report.html import render_page
 
     write_text(path, render_page(page))
 
 
 def save_csv(table: Table, path: Path) -> None:
-    """Write the rows of a table as CSV, with its keys as header."""
+    """Write a table as CSV; the column keys are the header."""
     write_csv(path, column_keys(table), table.rows)
 
 
@@ -287,7 +287,7 @@ EFFECTIVE_COLUMNS = (
 def effective_field_images(
     data: str, shape: tuple[int, int, int], preprocess: Preprocess | None
 ) -> Tensor:
-    """Return some preprocessed validation images.
+    """Return preprocessed validation images, to measure effective receptive fields.
 
     Args:
         data: Source, as for `load_data`.
@@ -307,13 +307,13 @@ def effective_field_images(
 def effective_field_table(
     model: nn.Module, audit: Audit, x: Tensor, trained: bool
 ) -> Table:
-    """Return receptive and effective field of every layer with a kernel above 1×1.
+    """Return a table of receptive and effective fields by layer, without 1×1 kernels.
 
     Args:
         model: The network, with weights.
         audit: Audit of the same network.
         x: Images, (N, C, H, W).
-        trained: Whether the weights are trained; if not, the table has a note.
+        trained: Whether the weights are trained; a note is added if not.
     """
     layers = {x.name: x for x in audit.layers if _looks_around(x)}
     result = effective_receptive_fields(model, x, list(layers))

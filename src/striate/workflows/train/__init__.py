@@ -1,1 +1,1 @@
-"""`striate train`: images and a network in, a run folder out."""
+"""`striate train`: train a network on images, and write a run folder."""

@@ -1,4 +1,4 @@
-"""Automatic settings, chosen when a run begins: `--batch-size auto`, `--lr auto`."""
+"""Automatic settings of a run: `--batch-size auto` and `--lr auto`."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ MIN_BATCH_SIZE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class AutoSettings:
-    """Settings that were chosen automatically.
+    """Recipe with automatically chosen settings.
 
     Args:
-        recipe: With numbers in place of `auto`.
-        notes: How they were chosen.
-        lr_range: The learning rate range test, if it ran.
+        recipe: The recipe, with numbers in place of `auto`.
+        notes: Text on how each setting was chosen.
+        lr_range: Points of the learning rate range test; empty if the test did not run.
     """
 
     recipe: Recipe
@@ -52,7 +52,7 @@ class AutoSettings:
     lr_range: tuple[LRPoint, ...] = field(default=(), repr=False)
 
     def save(self, folder: Path) -> None:
-        """Write the range test into a run folder, as CSV and as a chart."""
+        """Write the learning rate range test into a run folder, as CSV and chart."""
         if self.lr_range:
             rows = [(step.lr, step.loss) for step in self.lr_range]
             write_csv(folder / names.LR_RANGE, ("lr", "loss"), rows)
@@ -66,13 +66,13 @@ def resolve_auto_settings(
     data: ImageData,
     group: RankGroup = ONE_PROCESS,
 ) -> AutoSettings:
-    """Replace `auto` by numbers; the model and the random state stay as they are.
+    """Replace `auto` settings by numbers; model and random state are not changed.
 
     The batch size comes first, since the learning rate depends on it.
 
     Args:
         recipe: All settings.
-        model: On its device, before training.
+        model: The model on the training device, before training.
         data: The images.
         group: The processes of a distributed run; rank 0 chooses for all.
 
@@ -132,7 +132,7 @@ def _with_learning_rate(
 def _largest_batch_size(
     recipe: Recipe, model: nn.Module, data: ImageData
 ) -> tuple[int, str]:
-    """Return the batch size and the reason: predicted from shapes, then tried."""
+    """Return the largest batch size that fits into memory, and a note on the choice."""
     device = devices.select_device(recipe.device)
     largest = max(len(data.subset("train")) // MIN_STEPS_PER_EPOCH, MIN_BATCH_SIZE)
     size = 1 << (largest.bit_length() - 1)
@@ -145,7 +145,7 @@ def _largest_batch_size(
         if small and _step_fits(replace(recipe, batch_size=size), model, data, device):
             break
         if size <= MIN_BATCH_SIZE:
-            what = f"not even a batch of {size} images fits into memory"
+            what = f"a batch of {size} images does not fit into memory"
             fix = "use a smaller --image-size or a smaller model"
             raise SettingError(what, where="--batch-size auto", fix=fix)
         size //= 2
@@ -165,7 +165,7 @@ def _free_bytes(device: torch.device) -> int | None:
 
 
 def _peak_bytes(model: nn.Module, data: ImageData, size: int) -> int | None:
-    """Return the peak memory of a step; None if the model needs real values to run."""
+    """Return the peak memory of a step in bytes; None if it cannot be computed."""
     shape = (data.in_chans, *data.image_size)
     try:
         memory = audit(model, shape, batch_size=size).memory
@@ -177,7 +177,7 @@ def _peak_bytes(model: nn.Module, data: ImageData, size: int) -> int | None:
 def _step_fits(
     recipe: Recipe, model: nn.Module, data: ImageData, device: torch.device
 ) -> bool:
-    """Run one step on a copy; return False if it runs out of memory."""
+    """Return whether a training step, run on a copy of the model, fits into memory."""
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
     loss = cross_entropy_loss(

@@ -1,6 +1,6 @@
-"""Autotuning of memory layout, compilation and precision: measured once, then cached.
+"""Autotuning of memory layout, compilation and precision, with cached measurements.
 
-Also what the speed of a run is compared with: the model's FLOPs and the machine's peak.
+This module also measures the peak FLOP/s of the machine, for the MFU of a run.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ MAX_RESULTS = 500  # in the cache file; then it starts empty again
 
 @dataclass(frozen=True)
 class AutotuneResult:
-    """The fastest execution settings, and what was measured.
+    """Fastest execution settings, with the measured times.
 
     Args:
-        recipe: With layout, compilation and precision set.
-        benchmark: The measurement, from now or from the cache.
+        recipe: The recipe, with layout, compilation and precision set.
+        benchmark: The measured times, new or from the cache.
     """
 
     recipe: Recipe
@@ -63,7 +63,7 @@ class AutotuneResult:
 
     @property
     def notes(self) -> list[str]:
-        """Return a note if the execution is not the default."""
+        """Return a note if the execution settings are not the default."""
         execution = self.benchmark.execution
         if not self.benchmark.seconds or execution == ExecutionConfig():
             return []
@@ -73,7 +73,7 @@ class AutotuneResult:
 
     @property
     def milliseconds(self) -> dict[str, float]:
-        """Return the milliseconds per step of each execution that was measured."""
+        """Return the milliseconds per step of each measured configuration."""
         seconds = self.benchmark.seconds
         return {execution: round(1e3 * s, 2) for execution, s in seconds.items()}
 
@@ -84,13 +84,13 @@ def autotune(
     recipe: Recipe,
     group: RankGroup = ONE_PROCESS,
 ) -> AutotuneResult:
-    """Choose the automatic execution settings, and apply the memory layout.
+    """Choose `auto` execution settings by measurement, and apply the memory layout.
 
     A run of fewer than 1,000 steps is too short for a measurement to pay off. In a
     distributed run, rank 0 measures for all ranks.
 
     Args:
-        model: On its device.
+        model: The model on the training device.
         data: The images; only their size and number are used.
         recipe: All settings.
         group: The processes of a distributed run; all of them must call this.
@@ -120,7 +120,7 @@ def _benchmark_result(values: dict[str, Any]) -> BenchmarkResult:
 def _free_settings(
     recipe: Recipe, device: torch.device, group: RankGroup
 ) -> ExecutionChoices:
-    """Return what is automatic and possible on all ranks, since all must agree."""
+    """Return the execution settings to choose: `auto`, and available on all ranks."""
     free = ExecutionChoices(
         layout=recipe.layout == AUTO,
         bf16=recipe.precision == AUTO and not bf16_obstacle(device),
@@ -145,7 +145,7 @@ def _benchmark(
     free: ExecutionChoices,
     world_size: int,
 ) -> BenchmarkResult:
-    """Return the fastest execution for as many images as a process runs at once."""
+    """Return the fastest execution settings for the batch size of one process."""
     start = recipe_execution(recipe)
     count = len(data.subset("train"))
     steps = recipe.epochs * -(-count // recipe.images_per_step)
@@ -164,7 +164,7 @@ def _benchmark(
 def _random_batch(
     size: int, data: ImageData, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return a batch of noise in the shape of the run's batches."""
+    """Return a random batch of images and labels, to measure the speed."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(size, data.in_chans, *data.image_size, generator=generator)
     y = torch.arange(size) % data.num_classes
@@ -174,7 +174,7 @@ def _random_batch(
 def _cache_key(
     model: nn.Module, x: Tensor, execution: ExecutionConfig, free: ExecutionChoices
 ) -> str:
-    """Return a hash of everything that the speed depends on."""
+    """Return a hash of all settings and versions on which the speed depends."""
     facts = {
         **devices.compute_environment(x.device),
         "torch": torch.__version__,
@@ -194,10 +194,10 @@ def _cache_file(recipe: Recipe) -> Path | None:
 
 
 class AutotuneCache:
-    """Measurements on this machine, in a file; a damaged file counts as empty.
+    """Cache file of speed measurements on this machine.
 
     Args:
-        path: A JSON file in the cache folder; None stores nothing.
+        path: A JSON file in the cache folder; None disables the cache.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -210,7 +210,7 @@ class AutotuneCache:
     def benchmark(
         self, key: str, measure: Callable[[], BenchmarkResult]
     ) -> BenchmarkResult:
-        """Return the result under a key; measure it if it is not in the cache."""
+        """Return the cached result for a key; measure and store it if missing."""
         with suppress(KeyError, TypeError):
             return _benchmark_result(self._sections["choices"][key])
         result = measure()
@@ -225,12 +225,12 @@ class AutotuneCache:
         return result
 
     def peak(self, device: torch.device, precision: str, again: bool) -> float:
-        """Return the largest FLOP/s that was ever measured on this machine.
+        """Return the peak FLOP/s: the largest value ever measured on this machine.
 
         Args:
             device: The device.
             precision: The data type of the matrix product.
-            again: Measure even if cached: other programs may have slowed it down.
+            again: Measure again, even if a value is cached; keep the larger value.
         """
         name = " ".join([*devices.compute_environment(device).values(), precision])
         peaks = self._section("peaks")
@@ -261,10 +261,10 @@ def make_laps(
     quiet: bool,
     group: RankGroup = ONE_PROCESS,
 ) -> ThroughputMeter:
-    """Return the timer of a run, with the model's MACs and the machine's peak FLOP/s.
+    """Return the throughput meter of a run, with MACs of the model and peak FLOP/s.
 
-    To find these takes a moment. Short runs without a display are spared it, and so are
-    all ranks but 0, whose peak is taken for that of each.
+    Measuring the peak takes a few seconds. So short runs without a progress display
+    skip the measurement, and only rank 0 measures, for all ranks.
     """
     steps = recipe.epochs * len(data.subset("train")) // recipe.images_per_step
     long = steps >= MIN_STEPS
@@ -281,7 +281,7 @@ def make_laps(
 
 
 def save_autotune(folder: Path, result: AutotuneResult) -> None:
-    """Write what was measured into a run's manifest, with a note on the choice."""
+    """Write the measured times and a note on the choice to the manifest of a run."""
     if result.benchmark.seconds:
         notes = [*read_json(folder / MANIFEST)["notes"], *result.notes]
         update_manifest(folder, notes=notes, tuning=result.milliseconds)
@@ -290,7 +290,7 @@ def save_autotune(folder: Path, result: AutotuneResult) -> None:
 def throughput_facts(
     laps: ThroughputMeter, rate: float, epochs: int
 ) -> dict[str, float]:
-    """Return a manifest's figures on speed: shares of the time, and the MFU."""
+    """Return throughput values for the manifest: shares of the time, and the MFU."""
     facts = {
         name: round(rank_slice, 3) for name, rank_slice in laps.time_shares().items()
     }

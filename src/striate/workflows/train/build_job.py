@@ -1,4 +1,4 @@
-"""Training job: model, optimizer, data and settings of one run, put together."""
+"""Training job: model, optimizer, data and settings of one run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from striate.workflows.train.autotune import make_laps
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """Options that do not change the result of a run.
+    """Options of a training run that do not change the result.
 
     Args:
         quiet: Show no progress.
@@ -51,23 +51,23 @@ class SessionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """Everything that a training run needs.
+    """Model, optimizer, data and settings of a training run.
 
     Args:
         folder: The run folder.
         recipe: All settings.
-        model: The model that is trained, on its device.
-        optimizer: Over the model's parameters.
+        model: The model to train, on the training device.
+        optimizer: Optimizer of the model's parameters.
         fit_config: Number of epochs, learning rate and loss.
         train: Training batches.
         val: Validation batches.
         data: All images, for the evaluation after training.
-        environment: Versions, device and settings that decide every bit of a result.
-        inexact: Why the result is not that of an uninterrupted run; can grow.
+        environment: Versions, device and settings on which exact results depend.
+        inexact: Reasons why the result differs from an uninterrupted run.
         options: Progress display and TensorBoard.
         group: The ranks of the run.
         laps: Timer of data loading and updates.
-        ema: Moving average of the weights, which is evaluated and saved instead.
+        ema: Moving average of the weights; evaluated and saved in place of the model.
     """
 
     folder: Path
@@ -87,19 +87,19 @@ class TrainJob:
 
     @property
     def eval_model(self) -> nn.Module:
-        """Return the model that is evaluated and saved: the EMA where there is one."""
+        """Return the model to evaluate and save: the EMA model if there is one."""
         return self.ema.model if self.ema else self.model
 
     @property
     def unread(self) -> list[str]:
-        """Return a note on training images that could not be read during training."""
+        """Return a note on images that could not be read during training."""
         arrays = self.train.subset.pixels, self.train.subset.larger
         lazy = [pixels for pixels in arrays if isinstance(pixels, LazyPixels)]
         lost = dict.fromkeys(skip.path for pixels in lazy for skip in pixels.lost)
         if not lost:
             return []
         first = next(iter(lost))
-        return [f"{len(lost):,} of the images could not be read, first {first}"]
+        return [f"unreadable training images: {len(lost):,} (first: {first})"]
 
 
 def build_job(
@@ -111,7 +111,7 @@ def build_job(
     inexact: Sequence[str] = (),
     group: RankGroup = ONE_PROCESS,
 ) -> TrainJob:
-    """Build optimizer, batches and the other parts of a training job."""
+    """Build a training job: optimizer, batches, learning rate schedule and loss."""
     device = devices.select_device(recipe.device)
     keep_freed_memory()
     fit_config = recipe_fit_config(data, recipe, device)

@@ -1,4 +1,4 @@
-"""Report of a NaN or infinite value: which layer, which images, and what to do."""
+"""Report on NaN or infinite values: the layer, the images, and what to do."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class NonFiniteReport:
     """Callback that reports NaN or infinite values and follows `on_nonfinite`.
 
     Args:
-        folder: The run folder; `nonfinite.json` in it lists every case.
-        recipe: Its `on_nonfinite` says what to do.
+        folder: The run folder, with all reports in `nonfinite.json`.
+        recipe: The recipe, whose `on_nonfinite` is `stop`, `skip` or `lower-lr`.
         train: Training batches.
         val: Validation batches.
         tell: Called with a message for each skipped batch.
@@ -44,10 +44,11 @@ class NonFiniteReport:
         self._tell = tell
 
     def __call__(self, error: NonFiniteError, state: TrainState) -> None:
-        """Skip the training batch if `on_nonfinite` is `skip`.
+        """Skip the training batch if `on_nonfinite` is `skip`, else raise the error.
 
         Raises:
-            NonFiniteError: It is not, or too many batches in a row were skipped.
+            NonFiniteError: `on_nonfinite` is not `skip`, or too many consecutive
+                batches were skipped.
         """
         if self._action != "skip":
             raise error
@@ -59,7 +60,7 @@ class NonFiniteReport:
         self._tell(f"skipped {error.where}: {error.what}; {_image_list(images)}")
 
     def record(self, error: NonFiniteError, state: TrainState) -> list[str]:
-        """Write a case to `nonfinite.json`; return the paths of its images."""
+        """Add an error to `nonfinite.json`; return the paths of the images."""
         images = self._images(error, state)
         case = {
             "epoch": state.epoch + 1,
@@ -86,13 +87,13 @@ class NonFiniteReport:
         return [self._train.subset.paths[row] for row in rows]
 
     def complete(self, error: NonFiniteError, state: TrainState) -> NonFiniteError:
-        """Return the error with the images and the possible next commands."""
+        """Return the error with image paths, and with commands to resume the run."""
         images = self.record(error, state)
         if images:
             error.what = f"{error.what}\n  {_image_list(images)}"
         resume = f"striate train --resume {self._path.parent}"
         commands = (
-            "the last valid state is saved; resume from it with one of",
+            "the last valid state is saved; resume with one of these commands",
             f"{resume} --on-nonfinite skip",
             f"{resume} --on-nonfinite lower-lr",
             f"{resume} --lr {self._lr / 2:g}",

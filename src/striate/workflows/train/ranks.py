@@ -1,4 +1,4 @@
-"""Distributed training: join the rank group, share rank 0's state, check settings."""
+"""Distributed training: join the processes, share the state of rank 0, run checks."""
 
 from __future__ import annotations
 
@@ -95,29 +95,29 @@ def check_same_data(data: ImageData, group: RankGroup) -> None:
     """Check that all ranks have read the same images.
 
     Raises:
-        RankError: They have not; names two ranks.
+        RankError: A rank has read different images; the message names this rank.
     """
     hashes = group.all_gather_object(data_hash(data), "the hash of the images")
     differing = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
     if differing:
-        what = f"rank {differing[0]} has read other images than rank 0"
-        fix = "give every machine the same files under the same path"
+        what = f"rank {differing[0]} has read different images than rank 0"
+        fix = "put the same files at the same path on every machine"
         raise RankError(what, where=data.origin or data.name, fix=fix)
 
 
 def share_folder(folder: Path | None, group: RankGroup) -> Path:
-    """Return rank 0's run folder, which every rank must be able to read.
+    """Return the run folder of rank 0, and check that every rank can read the folder.
 
     Raises:
-        RankError: A rank cannot.
+        RankError: A rank cannot read the folder.
     """
     shared = Path(group.broadcast(str((folder or Path()).resolve()), "the run folder"))
     visible = group.all_gather_object(
         names.is_output_folder(shared), "which ranks see the run folder"
     )
     if not all(visible):
-        what = f"rank {visible.index(False)} does not see the run folder"
-        fix = "use a folder that every machine sees: --out on a shared file system"
+        what = f"rank {visible.index(False)} cannot read the run folder"
+        fix = "use --out with a folder on a shared file system"
         raise RankError(what, where=shared, fix=fix)
     return folder or shared
 
@@ -129,7 +129,7 @@ def share_state(
     state: TrainState,
     ema: EMA | None = None,
 ) -> TrainState:
-    """Give every rank the weights, optimizer state, EMA and training state of rank 0.
+    """Broadcast weights, optimizer state, EMA and training state from rank 0.
 
     Returns:
         The training state of rank 0.
@@ -156,7 +156,7 @@ def share_state(
 def find_earlier_attempt(key: str, group: RankGroup) -> tuple[Path | None, bool]:
     """Return the run folder of an earlier attempt, and whether it has a checkpoint.
 
-    torchrun starts the same command again after a fault. What that began is resumed.
+    After a failure, torchrun starts the same command again, and the run is resumed.
     """
     folder = group.store_get(key) if group.is_main else ""
     steps = (Path(folder) / names.WEIGHTS / LAST).glob("step-*")
@@ -177,17 +177,17 @@ def check_distributed(recipe: Recipe, group: RankGroup) -> None:
         raise SettingError(what, where="--sync-batch-norm", fix="leave it out")
     if recipe.compile == "on" and not can_compile(recipe, group):
         what = "synchronized batch norm cannot be compiled"
-        fix = "use --compile off, or leave out --sync-batch-norm"
+        fix = "use --compile off, or remove --sync-batch-norm"
         raise SettingError(what, where="--compile", fix=fix)
     world_size = group.world_size
     if recipe.track_norms and world_size > 1:
-        what = f"norms by layer need a single process, and there are {world_size}"
-        raise SettingError(what, where="--track-norms", fix="leave it out")
+        what = f"norms by layer need a single process, got {world_size} processes"
+        raise SettingError(what, where="--track-norms", fix="remove --track-norms")
     needed = 2 * world_size if world_size > 1 else 1
     images = recipe.images_per_step
     if images < needed * recipe.accumulate and recipe.accumulate > 1:
         what = f"{recipe.batch_size} images per step are too few for "
-        what += f"{recipe.accumulate} micro-batches of {needed}"
+        what += f"{recipe.accumulate} micro-batches of {needed} images"
         fix = f"use --batch-size {needed * recipe.accumulate} or more"
         raise SettingError(what, where="--accumulate", fix=fix)
     if images < needed:

@@ -1,4 +1,4 @@
-"""Resume a stopped or killed run from its checkpoint, and say whether that is exact."""
+"""Resume a stopped or killed run from the last checkpoint, exactly if possible."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ END_OF_RUN_KEYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeInfo:
-    """Where a run is resumed, and whether the result will be exact.
+    """Resume point of a run, with reasons why the result may be inexact.
 
     Args:
         folder: The run folder.
         recipe: All settings.
-        data: The images; None where the run is already finished.
+        data: The images; None if the run is already finished.
         state: The training state of the checkpoint.
-        inexact: Why the result will differ from that of an uninterrupted run; empty
-            if it will be bit-identical.
+        inexact: Reasons why the result will differ from an uninterrupted run; empty
+            if the result will be bit-identical.
         notes: Further notes for the user.
     """
 
@@ -94,7 +94,7 @@ class ResumeInfo:
 
     @property
     def exact(self) -> str:
-        """Return `yes`, or `no` with the reasons."""
+        """Return whether the result will be exact: `yes`, or `no` with reasons."""
         return exactness_text(self.inexact)
 
 
@@ -115,18 +115,18 @@ def resume(
     tensorboard: bool = False,
     **settings: Any,
 ) -> Run:
-    """Resume a run from its newest valid checkpoint, and finish it.
+    """Resume a run from the newest valid checkpoint, and train to the end.
 
     Args:
         path: The run folder, or its name below `runs/train`.
         model: The model, if it was passed to `train` as an object.
-        data: The images, if they came from memory.
+        data: The images, if they were passed to `train` from memory.
         on_resume: Called with the `ResumeInfo` before training continues.
         quiet: Show no progress.
         tensorboard: Also write TensorBoard event files, as `train` does.
         settings: Changed settings, such as `epochs=20`. They are written to
             `args.yaml`, and make the run inexact if a result depends on them. For a
-            finished run they must make it longer.
+            finished run, the settings must make training longer.
 
     Raises:
         StriateError: There is no checkpoint, the data or the settings do not fit, or
@@ -148,7 +148,7 @@ def resume_run(
     options: SessionOptions | None = None,
     group: RankGroup | None = None,
 ) -> Run:
-    """Do what `resume` does; settings are a mapping, so that none hides an argument."""
+    """Resume a run, with changed settings as a mapping; see `resume`."""
     options = options or SessionOptions()
     if options.tensorboard:
         check_tensorboard()
@@ -214,7 +214,7 @@ def _start_again(
     options: SessionOptions,
     group: RankGroup,
 ) -> Run:
-    """Start a run again that was stopped before its first checkpoint."""
+    """Start training again, for a run that stopped before the first checkpoint."""
     if data is None:
         origin = run.origin or run.data.origin  # or says that they were in memory
         with group.local_main_first("reading the images"):
@@ -234,14 +234,16 @@ def _start_again(
         recipe=recipe,
         data=data,
         state=TrainState(),
-        notes=("the run was stopped before its first checkpoint; it starts again",),
+        notes=(
+            "the run was stopped before its first checkpoint; training starts again",
+        ),
     )
     on_resume(info)
     return train_in_folder(run.path, model, data, recipe, options, group=group)
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a run has written that starts again; the user's files stay."""
+    """Remove the output files of a run before it starts again; keep other files."""
     _remove_evaluation(folder)
     for name in EARLY_FILES:
         path = folder / name
@@ -251,7 +253,7 @@ def _clear(folder: Path) -> None:
 
 
 def _remove_partial_files(folder: Path) -> None:
-    """Remove partly written files that a killed process has left."""
+    """Remove partly written files of a killed process."""
     for name in FOLDERS:
         remove_leftovers(folder / name)
 
@@ -264,7 +266,7 @@ def _resume_info(
     marks: Mapping[str, Any],
     flaws: list[str],
 ) -> ResumeInfo:
-    """Compare data, settings and machine with those of the checkpoint."""
+    """Compare data, settings and machine with the values in the checkpoint."""
     changes = data_changes(run)
     device = devices.select_device(recipe.device)
     before = checkpoint.metadata["circumstances"]
@@ -273,7 +275,7 @@ def _resume_info(
     inexact = [*checkpoint.metadata["inexact"], *environment_changes(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
     if device.type != "cpu":
-        inexact.append(f"{device.type} adds numbers in an order that varies")
+        inexact.append(f"floating-point sums on {device.type} are not deterministic")
     return ResumeInfo(
         folder=run.path,
         recipe=recipe,
@@ -289,7 +291,7 @@ def _resume_info(
 
 
 def _update_folder(info: ResumeInfo, settings_changed: bool) -> None:
-    """Update settings and manifest; remove the results of the earlier end."""
+    """Update settings and manifest; remove the evaluation results."""
     _remove_partial_files(info.folder)
     if settings_changed:
         write_text(info.folder / names.ARGS, settings_yaml(info.recipe))
@@ -306,7 +308,7 @@ def _update_folder(info: ResumeInfo, settings_changed: bool) -> None:
 
 
 def _remove_evaluation(folder: Path) -> None:
-    """Remove the evaluation of best weights that may not stay the best."""
+    """Remove the evaluation results, as the best weights may change."""
     # After the manifest, which by now no longer says that the run is done.
     for path in (
         *folder.glob(names.predictions_file("*")),

@@ -1,4 +1,4 @@
-"""What changed since a run was stopped, and whether it can still be resumed."""
+"""Check of changed settings, data and machine before a run is resumed."""
 
 from __future__ import annotations
 
@@ -38,44 +38,44 @@ FIXED = tuple(
 
 
 def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return a run's settings with the user's changes.
+    """Return the settings of a run, updated with the changes of the user.
 
     Raises:
-        SettingError: A setting cannot change within a run.
+        SettingError: A changed setting must stay the same during a run.
     """
     new = make_recipe(recipe.as_dict(), settings).resolved()
     for name in AUTO_SETTINGS:
         if getattr(new, name) == AUTO:
             fix = f"give a number; this run uses {getattr(recipe, name)}"
-            what = f"{name} can be chosen automatically only before a run begins"
+            what = f"{name} can be chosen automatically only at the start of a run"
             raise SettingError(what, where=flag_name(name), fix=fix)
     for name in FIXED:
         before, after = getattr(recipe, name), getattr(new, name)
         if before != after:
-            what = f"{name} was {before} and cannot become {after} in the same run"
-            fix = "leave it out, or train a new run without --resume"
+            what = f"{name} cannot change from {before} to {after} in the same run"
+            fix = "remove the setting, or train a new run without --resume"
             raise SettingError(what, where=flag_name(name), fix=fix)
     return new
 
 
 def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> None:
-    """Compare the settings in `args.yaml` with those of the checkpoint.
+    """Check that fixed settings in `args.yaml` equal those in the checkpoint.
 
     Raises:
-        SettingError: A fixed setting was edited; names the setting and the file.
+        SettingError: A fixed setting was edited; the message names setting and file.
     """
     before, settings = checkpoint.metadata["circumstances"], recipe.as_dict()
     for name in FIXED:
         # Older versions stored fewer settings; the images' folder is none of them.
         if name in before and not _equal_as_text(before[name], settings[name]):
             old, new = before[name], settings[name]
-            what = f"{name} was {old} and cannot become {new} in the same run"
-            fix = "put it back as it was, or train a new run without --resume"
+            what = f"{name} cannot change from {old} to {new} in the same run"
+            fix = f"restore {name}: {old}, or train a new run without --resume"
             raise SettingError(what, where=f"{folder / names.ARGS}, {name}", fix=fix)
 
 
 def _equal_as_text(text: str, value: Any) -> bool:
-    """Return whether a setting is the value that was stored as text.
+    """Return whether a setting equals a value that was stored as text.
 
     Example:
         >>> _equal_as_text("adamw", "adamw"), _equal_as_text("0", 0.0)
@@ -100,50 +100,50 @@ def check_extends_run(
     """Check that changed settings make a finished run longer.
 
     Raises:
-        SettingError: They do not, so they would have no effect.
+        SettingError: The changed settings have no effect on a finished run.
     """
     if new == old.resolved():
         return
     flags = ", ".join(flag_name(name) for name in settings)
     what = f"the run is finished after {state.epoch} epochs; {flags} has no effect"
     fix = f"add --epochs N with N above {state.epoch} (or a longer --patience)"
-    raise SettingError(what, where=folder, fix=f"{fix}, or leave it out")
+    raise SettingError(what, where=folder, fix=f"{fix}, or remove {flags}")
 
 
 def check_has_steps(run: Run) -> None:
     """Check that a run was trained step by step, so that it can be resumed.
 
     Raises:
-        RunError: `striate transfer` has made it.
+        RunError: The run was created by `striate transfer`.
     """
     if run.manifest.get("verb") == "transfer":
-        what = "this run was made by striate transfer, which has no steps to resume"
-        fix = "run striate transfer again: its features are cached, it takes seconds"
+        what = "runs of striate transfer cannot be resumed"
+        fix = "run striate transfer again: cached features make it fast"
         raise RunError(what, where=run.path, fix=fix)
 
 
 def check_untrained(run: Run, flaws: list[str]) -> None:
-    """Refuse to restart a run that was trained but has no valid checkpoint.
+    """Raise an error if a run was trained but has no valid checkpoint.
 
     Raises:
-        RunError: It has, and to start again would lose it; names the flaws.
+        RunError: Training again would delete results; the message lists the damage.
     """
     if flaws:
         what = "\n  ".join(["no checkpoint is valid:", *flaws])
     elif run.manifest.get("status") == "done":
         # To start again removes the best weights. A run that was killed before its
         # first checkpoint starts again, and gives the same result.
-        what = f"no checkpoint is in {names.WEIGHTS}/{LAST}, but the run is finished"
+        what = f"the run is finished, but has no checkpoint in {names.WEIGHTS}/{LAST}"
     else:
         return
-    fix = f"restore one from a copy, or start again: --out {run.path} --overwrite"
+    fix = f"restore a checkpoint, or train again: --out {run.path} --overwrite"
     raise RunError(what, where=run.path, fix=fix)
 
 
 def environment_changes(
     before: Mapping[str, str], after: Mapping[str, str]
 ) -> list[str]:
-    """Return what changed between two environments, by name.
+    """Return the differences between two environments, one line per name.
 
     Example:
         >>> environment_changes({"torch": "2.13", "threads": "1"}, {"torch": "2.13"})
@@ -166,16 +166,16 @@ class DataChanges:
 
     @property
     def harmless(self) -> bool:
-        """Return whether the run's own images are unchanged; it uses no added ones."""
+        """Return whether no image of the run was removed or changed."""
         return not self.removed and not self.changed
 
     @property
     def summary(self) -> str:
-        """Return the counts as text."""
+        """Return the numbers of removed and changed images as text."""
         return f"{len(self.removed)} removed and {len(self.changed)} changed"
 
     def notes(self) -> list[str]:
-        """Return a line for each kind of change, with its first images."""
+        """Return one line per kind of change, with the first image paths."""
         kinds = {
             "added since the run began, not used": self.added,
             "removed or no longer usable": self.removed,
@@ -198,10 +198,10 @@ def _first_of(paths: Sequence[str]) -> str:
 
 
 def data_changes(run: Run) -> DataChanges:
-    """Compare a run's images in `split.csv` with the files of today.
+    """Compare the images in `split.csv` of a run with the current image files.
 
     Raises:
-        RunError: A class was added or removed: the model's outputs would not fit.
+        RunError: A class was added or removed, so the model outputs do not match.
     """
     data = run.data
     _check_classes(run, data)
@@ -231,5 +231,5 @@ def _check_classes(run: Run, data: ImageData) -> None:
         return
     before, after = ", ".join(run.labels.names), ", ".join(data.labels.names)
     what = f"the classes were {before}; now they are {after}"
-    fix = "put the images back as they were, or train a new run"
+    fix = "restore the images, or train a new run"
     raise RunError(what, where=data.origin or data.name, fix=fix)

@@ -1,4 +1,4 @@
-"""Train a job to its end: sessions from checkpoints, evaluation, report."""
+"""Training of a job to the end, evaluation of the best weights, and report."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TrainResult:
 
 
 class _LowerLRError(Exception):
-    """Restart from the last checkpoint with a lower learning rate."""
+    """Signal to restart from the last checkpoint with a lower learning rate."""
 
     def __init__(self, lr_scale: float) -> None:
         super().__init__(lr_scale)
@@ -79,16 +79,16 @@ def train_in_folder(
 
     Args:
         folder: The run folder, which this process has locked.
-        model: The model, on its device.
+        model: The model, on the training device.
         data: All images.
         recipe: All settings.
         options: Progress display and TensorBoard.
-        checkpoint: Continue from here; start new where not given.
-        inexact: Why the result is not that of an uninterrupted run.
+        checkpoint: Checkpoint to continue from; None for a new run.
+        inexact: Reasons why the result differs from an uninterrupted run.
         group: The processes of a distributed run.
 
     Raises:
-        StriateError: The run was stopped, diverged, or could not be written.
+        StriateError: The run was stopped or diverged, or a file could not be written.
     """
 
     def job_() -> TrainJob:
@@ -112,10 +112,10 @@ def train_in_folder(
 
 
 def fit_job(job: TrainJob, checkpoint: Checkpoint | None = None) -> TrainResult:
-    """Train to the end, from a checkpoint where one is given.
+    """Train to the end, starting from a checkpoint if given.
 
     Raises:
-        InterruptedRunError: The user stopped the run; its state is saved.
+        InterruptedRunError: The user stopped the run; the training state is saved.
         NonFiniteError: A value became NaN or infinite, and `on_nonfinite` is `stop`
             or did not help.
         StorageError: A file could not be written.
@@ -133,7 +133,7 @@ def fit_job(job: TrainJob, checkpoint: Checkpoint | None = None) -> TrainResult:
 def _run_once(
     job: TrainJob, checkpoint: Checkpoint | None, lr_scale: float
 ) -> TrainResult:
-    """Run one session: until training ends, stops, or restarts more slowly."""
+    """Train until the end, a stop request, or a restart with lower learning rate."""
     state, marks = checkpoint_state(checkpoint) if checkpoint else (TrainState(), None)
     before = float(checkpoint.metadata["seconds"]) if checkpoint else 0.0
     tensorboard = job.folder / names.TENSORBOARD
@@ -178,7 +178,7 @@ def _run_once(
         for norm in () if stop() else norms:
             norm.record(checkpointer.state.step)
         for text in unread:
-            display.note(f"{text}; other images of their batches were used instead")
+            display.note(f"{text}; replaced by other images")
     job.inexact.extend(unread)
     if stop():
         raise _interrupted(job, checkpointer.state, stop)
@@ -268,7 +268,7 @@ def _on_nonfinite(
     report: NonFiniteReport,
     display: ProgressCallback,
 ) -> Exception:
-    """Return what to raise: a restart with a lower rate, or the error with a fix."""
+    """Return the exception to raise: restart request, or error with a fix."""
     state = checkpointer.state
     if job.recipe.on_nonfinite == LOWER_LR:
         if _restarts_with_lower_lr(job.recipe, state):
@@ -278,7 +278,9 @@ def _on_nonfinite(
             note = "restarting from the last checkpoint with half the learning rate"
             display.note(f"{error.what}; {note}")
             return _LowerLRError(state.lr_scale / 2)
-        error.what = f"{error.what}, also at {state.lr_scale:g} of the learning rate"
+        error.what = (
+            f"{error.what} (also with {state.lr_scale:g} times the learning rate)"
+        )
     with suppress(NonFiniteError, StorageError):  # the first error is the message
         checkpointer.save()
     return report.complete(error, state)
@@ -328,12 +330,12 @@ def _finish(run: Run, model: nn.Module, result: TrainResult, group: RankGroup) -
 
 
 def _train_worker(job: TrainJob, group: RankGroup) -> Run:
-    """Train and evaluate on a rank other than 0, which leaves all writing to rank 0.
+    """Train and evaluate on a rank other than 0, without writing files.
 
     Raises:
         InterruptedRunError: One of the ranks was stopped.
-        NonFiniteError: A value became NaN or infinite on one of them.
-        RankError: One of them died, hung or failed.
+        NonFiniteError: A value became NaN or infinite on one of the ranks.
+        RankError: One of the ranks died, hung or failed.
     """
     while _run_worker_once(job, group):
         pass
@@ -346,7 +348,7 @@ def _train_worker(job: TrainJob, group: RankGroup) -> Run:
 
 
 def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
-    """Run one session; return whether rank 0 restarts with a lower learning rate."""
+    """Train on a worker rank; return whether to restart with lower learning rate."""
     with (
         preserve_rng_state(),
         devices.flush_denormals(),
@@ -374,7 +376,7 @@ def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
 def _worker_on_nonfinite(
     recipe: Recipe,
 ) -> Callable[[NonFiniteError, TrainState], None]:
-    """Return the callback that decides as `NonFiniteReport` does on rank 0."""
+    """Return the callback for NaN or infinite values on a worker rank."""
 
     def on_nonfinite(error: NonFiniteError, state: TrainState) -> None:
         if recipe.on_nonfinite != "skip" or state.skipped >= MAX_SKIPPED:

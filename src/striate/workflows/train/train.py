@@ -1,4 +1,4 @@
-"""Train a new run: images and a model in, a run folder out."""
+"""Train a model on images as a new run, and write the run folder."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def train_recipe(
     quiet: bool = False,
     tensorboard: bool = False,
 ) -> Run:
-    """Do everything a recipe says: read the data, build the model, train, evaluate.
+    """Read the data, build the model, train and evaluate, as set in a recipe.
 
     Args:
         recipe: All settings.
@@ -71,7 +71,7 @@ def train_recipe(
         out: The run folder (default: `runs/train/<data>-<model>`).
         overwrite: Replace an existing run folder.
         on_begin: Called with the data and the run folder before training begins.
-        on_resume: Called instead where torchrun restarts the run.
+        on_resume: Called in place of `on_begin` if torchrun restarts the run.
         quiet: Show no progress.
         tensorboard: Also write TensorBoard event files.
 
@@ -97,33 +97,33 @@ def train(
     tensorboard: bool = False,
     **settings: Any,
 ) -> Run:
-    """Train any model on loaded data; the settings are those of `Recipe`.
+    """Train any model on loaded data, with the settings of `Recipe`.
 
     Args:
         model: Any module from (N, C, H, W) to (N, classes); trained in place, and
-            left with the best weights.
-        data: From `load_data`.
+            returned with the best weights.
+        data: The images, from `load_data`.
         out: The run folder (default: `runs/train/<data>-<class>`).
         overwrite: Replace an existing run folder.
         quiet: Show no progress.
         tensorboard: Also write TensorBoard event files.
-        settings: For example `epochs=10, lr=0.01`.
+        settings: Settings of `Recipe`, for example `epochs=10, lr=0.01`.
 
     Raises:
         StriateError: The settings or the model are invalid, or a file could not be
             written.
     """
     if settings.get("pretrained") is not None:
-        what = "this model is an object, which already has its weights"
-        fix = "load them into it first: striate.load_pretrained(model, path)"
+        what = "pretrained cannot be used with a model object"
+        fix = "load the weights first: striate.load_pretrained(model, path)"
         raise SettingError(what, where="pretrained", fix=fix)
     if settings.get("head_hidden"):
-        what = "this model is an object, which already has its head"
-        fix = "add the layer to it first: striate.models.head.deepen"
+        what = "head_hidden cannot be used with a model object"
+        fix = "add the hidden layer first: striate.models.head.deepen"
         raise SettingError(what, where="head_hidden", fix=fix)
     if fixed := LOADED_DATA_SETTINGS & settings.keys():
-        what = f"{', '.join(sorted(fixed))} is decided when images are loaded"
-        raise SettingError(what, where="train", fix="pass it to load_data instead")
+        what = f"{', '.join(sorted(fixed))} must be set when images are loaded"
+        raise SettingError(what, where="train", fix="pass the setting to load_data")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     origin = {"data": data.origin or data.name, "model": name}
     recipe = resolve_recipe(make_recipe(settings, origin), data)
@@ -142,7 +142,7 @@ def _train_or_resume(
     on_begin: OnBegin = _ignore_begin,
     on_resume: OnResume = ignore_resume,
 ) -> Run:
-    """Train a new run, or resume it where torchrun restarts the command."""
+    """Train a new run, or resume the run if torchrun restarts the command."""
     if options.tensorboard:
         check_tensorboard()
     key = f"{out}|{recipe.data}|{recipe.model}"
@@ -183,7 +183,7 @@ def _new_folder(
     group: RankGroup,
     key: str,
 ) -> Iterator[tuple[Path, Recipe]]:
-    """Resolve automatic settings, then create the run folder and lock it."""
+    """Resolve automatic settings, then create and lock the run folder."""
     check_same_data(data, group)
     prepare_model(model, data, recipe)
     automatic = resolve_auto_settings(recipe, model, data, group)
@@ -204,7 +204,7 @@ def _new_folder(
 
 
 def summary_json(run: Run, **extra: Any) -> str:
-    """Return what `striate train --json` prints."""
+    """Return the summary of a run as JSON text, for `striate train --json`."""
     scores = run.scores.get("test", run.scores["val"])
     figures = {key: scores[key] for key in ("accuracy", "interval", "count", "loss")}
     fields = {

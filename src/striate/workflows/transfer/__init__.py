@@ -1,1 +1,1 @@
-"""`striate transfer`: reuse a trained network as a frozen backbone with a new head."""
+"""`striate transfer`: train a new head on the frozen backbone of a trained network."""

@@ -1,4 +1,4 @@
-"""Baselines of a transfer run (`--compare`): from scratch, head only, fine-tuned."""
+"""Baselines of a transfer run (`--compare`): from scratch, head only or fine-tuned."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def run_baselines(
     quiet: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Baseline, ...]:
-    """Train the two other kinds of model, and write the comparison into the run folder.
+    """Train two baselines for a transfer run; write a comparison to the run folder.
 
-    They use the same images in the same splits, at the same size and with the same
-    settings. They compute their own features, so that times can be compared.
+    The baselines use the same images, splits, image size and settings. No cached
+    features are shared, so that times can be compared.
 
     Args:
-        run: From `transfer_recipe`, with its data in memory.
+        run: The run from `transfer_recipe`, with the data in memory.
         recipe: The recipe of that run.
         options: The options of that run.
         quiet: Show no progress.
-        tell: Called with a line when a baseline begins.
+        tell: Called with a line of text when a baseline begins.
 
     Raises:
         StriateError: A baseline failed, or a file could not be written.
@@ -61,7 +61,7 @@ def run_baselines(
         logistic = TransferOptions(head=LOGISTIC)
         runs[HEAD_ONLY] = _transfer(run, uncached, logistic, "head_only", quiet)
     if FINE_TUNED not in runs and tuned is not None:
-        tell(f"baseline: {FINE_TUNED} behind {tuned.cut}")
+        tell(f"baseline: {FINE_TUNED} after {tuned.cut}")
         runs[FINE_TUNED] = _transfer(run, uncached, tuned, "fine_tuned", quiet)
     tell(f"baseline: {SCRATCH}")
     fresh = replace(recipe, pretrained=None, freeze=None)
@@ -83,7 +83,7 @@ def _transfer(
 
 
 def _fine_tune_options(run: Run, options: TransferOptions) -> TransferOptions | None:
-    """Return the plan's best fine-tuning; without a plan, from the middle stage."""
+    """Return the options of the fine-tuned baseline: best of the plan, or a default."""
     path = run.path / names.PLAN
     if path.is_file():
         tuned = TransferPlan.read(path).tuned

@@ -1,4 +1,4 @@
-"""Features of the frozen backbone: computed once per image, then cached."""
+"""Features of the frozen backbone, computed once per image and then cached."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ BATCH = 32  # images at a time; larger batches are not faster on a CPU
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFeatures:
-    """Features of all images.
+    """Backbone features of all images.
 
     Args:
-        rows: By split, of the images as they are.
-        views: Of the augmented copies of the training split, one element per copy.
-        keys: By split, each image's hash.
-        computed: Rows that were computed now; the others were in the cache.
-        seconds: Duration of the computation.
-        temporary: Folder of the rows where there is no cache.
+        rows: Features of the images without augmentation, by split.
+        views: Features of augmented training images, one item per augmented copy.
+        keys: Hash of each image, by split.
+        computed: Number of newly computed rows; the other rows were cached.
+        seconds: Duration of the computation in seconds.
+        temporary: Temporary folder of the features, if there is no cache.
     """
 
     rows: Mapping[str, FeatureRows] = field(repr=False)
@@ -63,16 +63,16 @@ class BackboneFeatures:
 
     @property
     def count(self) -> int:
-        """Return the number of rows."""
+        """Return the number of feature rows."""
         return sum(len(rows) for rows in (*self.rows.values(), *self.views))
 
     @property
     def cached(self) -> int:
-        """Return the number of rows that were in the cache."""
+        """Return the number of feature rows that were in the cache."""
         return self.count - self.computed
 
     def columns(self, columns: slice) -> BackboneFeatures:
-        """Return the same rows with some of their columns."""
+        """Return the features with only the given columns."""
         rows = {split: rows.columns(columns) for split, rows in self.rows.items()}
         return replace(self, rows=rows)
 
@@ -87,17 +87,17 @@ def compute_features(
     tick: Tick | None = None,
     splits: Collection[str] | None = None,
 ) -> BackboneFeatures:
-    """Run the frozen backbone over every image whose features are not cached.
+    """Compute the backbone features of every image whose features are not cached.
 
     Args:
-        model: On its device.
-        cut: Where the backbone ends.
-        frozen: The backbone's frozen layers: part of the key of the cache.
+        model: The model on the training device.
+        cut: The cut point, where the backbone ends.
+        frozen: The frozen layers of the backbone, which are part of the cache key.
         data: The images.
-        recipe: With the augmentation of views, and the cache folder.
+        recipe: Recipe with the augmentation of views, and the cache folder.
         views: Augmented copies of each training image, besides the image itself.
-        tick: Called with (done, all).
-        splits: Splits to compute; all of them where not given.
+        tick: Called with the numbers of images (done, total).
+        splits: Names of the splits to compute; default: all splits.
 
     Raises:
         SettingError: Views are requested without any augmentation.
@@ -136,16 +136,16 @@ def _check_views(recipe: Recipe, views: int) -> None:
         return
     if not recipe.augmentation.is_active:
         fix = "choose an augmentation: --augment six, or --flip sides"
-        what = "views without augmentation would all be equal"
+        what = "augmented views without augmentation would be identical"
         raise SettingError(what, where="--views", fix=fix)
     if recipe.augmentation.mixes_images:
-        fix = "leave --mixup and --cutmix out"
-        what = "a view is of one image, and these mix two"
+        fix = "remove --mixup and --cutmix"
+        what = "augmented views cannot be combined with mixup or cutmix"
         raise SettingError(what, where="--views", fix=fix)
 
 
 class _Backbone:
-    """The frozen part of a model, as a function from inputs to features."""
+    """Frozen part of a model, as a function from inputs to features."""
 
     def __init__(
         self, model: nn.Module, cut: FeatureSource, data: ImageData, recipe: Recipe
@@ -164,7 +164,7 @@ class _Backbone:
         return self._cut.features(self._model, x).float().cpu()
 
     def cache_facts(self, frozen: FrozenLayers) -> dict[str, object]:
-        """Return everything that features depend on, apart from the image."""
+        """Return all settings on which features depend, except the image."""
         # Equal weights in other code give another output: it is part of the key.
         output = hashlib.sha256(self._output.contiguous().numpy().tobytes())
         return {
@@ -186,7 +186,7 @@ def _row_count(data: ImageData, views: int) -> int:
 def _cache_root(
     recipe: Recipe, data: ImageData, backbone: _Backbone, views: int
 ) -> tuple[Path, TemporaryFolder | None]:
-    """Return the folder of the rows: in the cache, or a temporary one."""
+    """Return the folder for the features: in the cache, or a temporary folder."""
     size = backbone.row_bytes * _row_count(data, views)
     cache = open_cache(recipe.cache, recipe.cache_gb)
     if cache is None or not cache.fits(size):
@@ -197,7 +197,7 @@ def _cache_root(
 
 
 class _ForwardPass:
-    """Goes through the images, computes features that are not cached, and counts."""
+    """Computation of features that are not cached, with a count of finished images."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class _ForwardPass:
         self.computed = 0
 
     def images(self, split: str) -> tuple[str, ...]:
-        """Compute the images of a split as they are; return each image's hash."""
+        """Compute the features of a split without augmentation; return image hashes."""
         subset = self._data.subset(split)
         hashes: list[str] = []
         order = torch.split(torch.arange(len(subset)), BATCH)
@@ -229,7 +229,7 @@ class _ForwardPass:
         return normalize(pixels[index], self._backbone.preprocess)
 
     def view(self, number: int, hashes: Sequence[str]) -> tuple[str, ...]:
-        """Compute an augmented copy of the training split; return the copies' keys."""
+        """Compute the features of an augmented training split; return cache keys."""
         recipe, subset = self._recipe, self._data.subset("train")
         keys = list(_view_keys(recipe, number, hashes))
         if all(key in self._store for key in keys):
@@ -249,7 +249,7 @@ class _ForwardPass:
         return tuple(keys)
 
     def _add(self, keys: Sequence[str], inputs: Inputs) -> None:
-        """Compute the features that are not cached; copies within a batch once."""
+        """Compute the features of a batch that are not cached, duplicates only once."""
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         new = [i for key, i in first.items() if key not in self._store]
         if new:
@@ -266,7 +266,7 @@ class _ForwardPass:
 
 
 def _view_keys(recipe: Recipe, number: int, hashes: Sequence[str]) -> Iterator[str]:
-    """Yield the key of each view: image, augmentation, and position in the split."""
+    """Yield the cache key of each augmented image (view)."""
     augmentation = [asdict(recipe.augmentation), recipe.seed, number]
     text = json.dumps(augmentation, sort_keys=True, default=str).encode()
     name = hashlib.blake2b(text, digest_size=8).hexdigest()

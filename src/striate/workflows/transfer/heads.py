@@ -1,4 +1,4 @@
-"""Heads on backbone features: logistic regression, or the head trained by the loop."""
+"""Heads on backbone features: logistic regression, or training with an optimizer."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ from striate.workflows.transfer.features import BackboneFeatures
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureBatches:
-    """Batches of features, in the order that batches of the images would have.
+    """Batches of features, in the order of the batches of images.
 
     Args:
         batches: Batches of the images; only their order is used.
-        rows: Features of the images, then those of each view: one per epoch, in turn.
+        rows: Features of the original images and of each augmented view; each epoch
+            uses the next item.
         device: Device of the batches.
     """
 
@@ -55,7 +56,7 @@ class FeatureBatches:
     device: torch.device
 
     def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (features, labels) of an epoch, the first `start` batches left out."""
+        """Yield (features, labels) of an epoch, without the first `start` batches."""
         rows = self.rows[epoch % len(self.rows)]
         for index in self.batches.indices(epoch, start):
             labels = self.batches.subset.labels[index]
@@ -67,7 +68,7 @@ class FeatureBatches:
 
 @dataclass(frozen=True)
 class _SingleEpoch:
-    """All epochs as a single one, so that the head is evaluated only at the end."""
+    """All epochs joined to one epoch, so that the head is evaluated only at the end."""
 
     batches: FeatureBatches
     epochs: int
@@ -81,11 +82,11 @@ class _SingleEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadResult:
-    """History of a head, and its logistic regression.
+    """Training history of a head, or the fit of its logistic regression.
 
     Args:
-        history: Its epochs; logistic regression has one.
-        logistic: The fit and its penalties, if the head is logistic.
+        history: Results of each epoch; logistic regression has one epoch.
+        logistic: The fit with its regularization strengths, if the head is logistic.
     """
 
     history: list[EpochResult]
@@ -102,21 +103,21 @@ def fit_head(
     stages: TrainableStages | None = None,
     keep_best: bool = True,
 ) -> HeadResult:
-    """Fit the head of a split model to features, in place.
+    """Fit the head of a split model to backbone features, in place.
 
     Args:
-        head: The layers behind the cut point.
+        head: The layers after the cut point.
         kind: One of `HEADS`.
-        features: The backbone's features.
-        data: Their images.
+        features: Backbone features of all images.
+        data: The images of the features.
         recipe: Settings of the training.
         quiet: Show no progress.
-        stages: Learning rates and unfreezing by stage; equal rates where not given.
+        stages: Learning rates and unfreezing by stage; None for equal learning rates.
         keep_best: Keep the weights of the epoch with the best validation accuracy. If
-            not, those of the last epoch are kept, and only these are evaluated.
+            False, keep and evaluate only the weights of the last epoch.
 
     Raises:
-        SettingError: The head is not of that kind.
+        SettingError: A logistic head is requested, but the head has several layers.
     """
     if kind == LOGISTIC:
         return _fit_logistic_head(head, features, data, recipe)
@@ -128,7 +129,7 @@ def fit_head(
 def feature_batches(
     split: str, features: BackboneFeatures, data: ImageData, recipe: Recipe
 ) -> FeatureBatches:
-    """Return the features of a split in batches; for training, with their views."""
+    """Return batches of features of a split; for train, with augmented views."""
     device = devices.select_device(recipe.device)
     batches = split_batches(split, data, recipe, device)
     views = features.views if split == "train" else ()
@@ -143,7 +144,7 @@ def evaluate_head(
     data: ImageData,
     recipe: Recipe,
 ) -> Outputs:
-    """Return the model's outputs for the images of a split, in their order."""
+    """Return the outputs of the head for the images of a split, in image order."""
     device = devices.select_device(recipe.device)
     rows = features.rows[split]
     order = torch.split(
@@ -155,16 +156,16 @@ def evaluate_head(
 
 
 def linear_layer_of(head: nn.Sequential) -> nn.Linear:
-    """Return the linear layer of a head that has no other layer but dropout.
+    """Return the linear layer of a head that has no other layer except dropout.
 
     Raises:
-        SettingError: It has other layers.
+        SettingError: The head has other layers.
     """
     layers = [m for m in head.modules() if not any(m.children())]
     layers = [m for m in layers if not isinstance(m, _DropoutNd | nn.Identity)]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
-        what = f"behind the cut point are {len(layers)} layers, not one linear layer"
-        fix = "leave --cut out, or train these layers: --head trained"
+        what = f"a logistic head needs one linear layer, got {len(layers)} layers"
+        fix = "remove --cut, or train all these layers with --head trained"
         raise SettingError(what, where="--head logistic", fix=fix)
     return layers[0]
 
@@ -197,7 +198,7 @@ def _fit_linear(
     data: ImageData,
     recipe: Recipe,
 ) -> LogisticFit:
-    """Fit a linear layer to features of the training split, followed by its views."""
+    """Fit a linear layer to features of training images and their augmented views."""
     subset = data.subset("train")
     copies = len(x) // len(subset)
     fitted = fit_logistic(
@@ -219,10 +220,10 @@ def _fit_linear(
 def _fit_classifier_first(
     head: nn.Sequential, features: BackboneFeatures, data: ImageData, recipe: Recipe
 ) -> None:
-    """Fit the last layer first, so that a random one does not distort those below.
+    """Fit the last layer before fine-tuning the other layers of the head.
 
     Kumar et al. 2022, "Fine-tuning can distort pretrained features": linear probing
-    first, then fine-tuning of all layers.
+    first, then fine-tuning of all layers. Random last weights would distort the others.
     """
     device = devices.select_device(recipe.device)
     rows = features.rows["train"]
@@ -237,10 +238,10 @@ def _fit_classifier_first(
 
 
 def logistic_loss(data: ImageData, recipe: Recipe) -> LossFunction:
-    """Return the loss of logistic regression, with the recipe's class weights.
+    """Return the loss of logistic regression, with the class weights of the recipe.
 
-    All images are used at once, none more often than others. Where rare classes are to
-    be sampled more often, their images get larger weights, which is equal on average.
+    Every image is used exactly once per step. So class weights in the loss replace
+    sampling of rare classes; the average effect is equal.
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")
@@ -248,7 +249,7 @@ def logistic_loss(data: ImageData, recipe: Recipe) -> LossFunction:
 
 
 def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
-    """Return the group of each training image; without one, the image's own hash."""
+    """Return the group of each training image; without groups, the image hash."""
     rows = {row.path: row for row in data.rows if row.split == "train"}
     names = data.subset("train").paths
     groups = [rows[name].group if name in rows else "" for name in names]
@@ -267,7 +268,7 @@ class _BestWeights:
         """Do nothing: only epochs are evaluated."""
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Copy the weights if the epoch is the best so far."""
+        """Copy the weights if this epoch is the best so far."""
         if epoch.best:
             self.state = _copy(self._head)
 

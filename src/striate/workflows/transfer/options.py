@@ -1,4 +1,4 @@
-"""Options of `striate transfer`, and the model split and frozen as they say."""
+"""Options of `striate transfer`, and the split of a model into backbone and head."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ TUNED_LR = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 1e-3}
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """What to reuse of a pretrained model, and how to train the rest.
+    """Options of `striate transfer`: cut point, kind of head, and fine-tuning.
 
     Args:
-        cut: The last frozen layer; by default all but the classifier is frozen. `auto`
-            lets a plan choose it, with all that is not given here.
-        head: `logistic`: logistic regression; `trained`: with the recipe's optimizer;
-            `tuned`: first the one, then the other. By default logistic, or planned.
-        views: Augmented copies of each training image to train on as well.
-        lr_decay: Factor on the learning rate from stage to stage below the classifier.
-        unfreeze: Epochs until the next stage below is unfrozen; 0 for all at once.
-        batch_norm: Behind the cut point: `adapting`, or `frozen`.
+        cut: Name of the last frozen layer; default: all but the classifier. `auto`
+            chooses cut point, head and learning rates by short trials.
+        head: `logistic`: logistic regression; `trained`: the optimizer of the recipe;
+            `tuned`: first logistic regression, then training. Default: `logistic`, or
+            chosen by `cut="auto"`.
+        views: Number of augmented copies of each training image; default 0.
+        lr_decay: Learning rate factor from each stage to the earlier stage.
+        unfreeze: Epochs until the next earlier stage is unfrozen; 0: all at once.
+        batch_norm: Batch norm statistics after the cut point: `adapting` or `frozen`.
 
     Raises:
-        UnknownNameError: There is no such head or mode.
+        UnknownNameError: The kind of head or the batch norm mode does not exist.
         SettingError: A value is out of range, or has no effect.
     """
 
@@ -63,36 +64,36 @@ class TransferOptions:
             raise SettingError(what, where="--views")
         _ = self.fine_tune_config(1)
         if self.is_planned and self.head == TRAINED:
-            what = "--cut auto chooses between a logistic head and a tuned head"
-            fix = "leave --head out, or name a layer with --cut"
+            what = "--cut auto allows only a logistic or a tuned head"
+            fix = "remove --head, or give a layer with --cut"
             raise SettingError(what, where="--head", fix=fix)
         if self.head_kind == LOGISTIC and not (self.is_planned and self.head is None):
             self._check_no_stage_options()
 
     def _check_no_stage_options(self) -> None:
-        """Refuse options that have no effect on a logistic head."""
+        """Raise an error for options that have no effect on a logistic head."""
         requested = {
             "--lr-decay": self.lr_decay is not None,
             "--unfreeze": self.unfreeze > 0,
             "--batch-norm": self.batch_norm is not None,
         }
         for flag in (flag for flag, is_set in requested.items() if is_set):
-            what = "a logistic head is a single layer without stages"
+            what = f"{flag} has no effect on a logistic head, a single layer"
             fix = "use --head tuned or --head trained, with --cut LAYER"
             raise SettingError(what, where=flag, fix=fix)
 
     @property
     def is_planned(self) -> bool:
-        """Return whether a plan chooses the cut point: `--cut auto`."""
+        """Return whether the cut point is chosen automatically: `--cut auto`."""
         return self.cut == AUTO
 
     @property
     def head_kind(self) -> str:
-        """Return the kind of head, `logistic` by default."""
+        """Return the kind of head; `logistic` by default."""
         return self.head or LOGISTIC
 
     def fine_tune_config(self, stages: int) -> FineTuneConfig:
-        """Return how so many stages are trained."""
+        """Return the fine-tuning settings for a number of stages."""
         usual = default_lr_decay(stages) if self.head_kind == TUNED else 1.0
         return FineTuneConfig(
             lr_decay=usual if self.lr_decay is None else self.lr_decay,
@@ -103,13 +104,13 @@ class TransferOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitModel:
-    """A model split into a frozen backbone, which runs once, and a trainable head.
+    """A model split into a frozen backbone and a trainable head.
 
     Args:
         cut: The cut point.
-        backbone: The frozen layers before it, which identify cached features.
-        frozen: All frozen layers; they must be the same at the end.
-        stages: The stages that are trained.
+        backbone: The frozen layers before the cut point.
+        frozen: All frozen layers; they must not change during training.
+        stages: The stages to train, with their learning rates.
     """
 
     cut: CutPoint
@@ -121,13 +122,13 @@ class SplitModel:
 def split_model(
     model: nn.Module, data: ImageData, recipe: Recipe, options: TransferOptions
 ) -> tuple[SplitModel, Recipe]:
-    """Split a model and freeze, in place, all that is not trained.
+    """Split a model, and freeze all layers that are not trained, in place.
 
     Returns:
-        The split model, and the recipe with the frozen layers in it.
+        The split model, and the recipe with the names of frozen layers.
 
     Raises:
-        SettingError: It cannot be split there, or no layer is left to train.
+        SettingError: The cut point is not possible, or no layer is left to train.
     """
     device = devices.select_device(recipe.device)
     x = probe_batch((data.in_chans, *data.image_size)).to(device)
@@ -166,13 +167,13 @@ def _check_classifier_trains(model: nn.Module, classifier: Stage) -> None:
     for name in classifier.layers:
         parameters = modules[name].parameters(recurse=False)
         if not all(parameter.requires_grad for parameter in parameters):
-            what = f"'{name}' is frozen, but a tuned head starts by fitting it"
-            fix = "leave it out of --freeze, or use --head trained"
+            what = f"'{name}' is frozen, but a tuned head must train this layer"
+            fix = "remove the layer from --freeze, or use --head trained"
             raise SettingError(what, where="--freeze", fix=fix)
 
 
 def with_hidden_head(recipe: Recipe, options: TransferOptions) -> TransferOptions:
-    """Return the options for `--head-hidden`, whose head must be `trained`.
+    """Return the options with `head="trained"`, if the recipe has `--head-hidden`.
 
     Raises:
         SettingError: Another kind of head is requested.
@@ -180,13 +181,13 @@ def with_hidden_head(recipe: Recipe, options: TransferOptions) -> TransferOption
     if not recipe.head_hidden:
         return options
     if options.is_planned or options.head in (TUNED, LOGISTIC):
-        what = "a head with a hidden layer starts from random weights"
+        what = "a head with a hidden layer cannot be fitted by logistic regression"
         raise SettingError(what, where="--head-hidden", fix="use --head trained")
     return replace(options, head=TRAINED)
 
 
 def with_default_lr(recipe: Recipe, options: TransferOptions) -> Recipe:
-    """Return the recipe; without a learning rate, with one for pretrained layers."""
+    """Return the recipe, with a default learning rate for pretrained layers."""
     planned = options.is_planned and options.head is None
     if recipe.lr is not None or not (options.head_kind == TUNED or planned):
         return recipe

@@ -1,4 +1,4 @@
-"""Transfer plan for `--cut auto`: which cut point, which head, which learning rates.
+"""Transfer plan for `--cut auto`: choice of cut point, head and learning rates.
 
 Only the training split is used. One pass gives the features at every cut point, and a
 linear probe at each shows how well they classify already. It does not show how well
@@ -38,7 +38,7 @@ from striate.workflows.transfer.trials import (
 def options_from_trial(
     trial: TransferTrial, options: TransferOptions
 ) -> TransferOptions:
-    """Return the options that repeat a trial of a tuned head with all images."""
+    """Return the transfer options of a trial, to train with all images."""
     return replace(
         options,
         cut=trial.cut,
@@ -55,16 +55,16 @@ def plan_transfer(
     options: TransferOptions,
     tell: Tell,
 ) -> TransferPlan:
-    """Probe every cut point, try the most promising candidates, and propose one.
+    """Compare cut points by linear probes and short trials, and propose the best.
 
     Validation and test images are not used.
 
     Args:
-        model: On its device, with its weights; left as it was.
+        model: The pretrained model on the training device; not modified.
         data: The images.
         recipe: Settings of the heads.
-        options: What the user has chosen; the rest is planned.
-        tell: Called with a line for each result.
+        options: Options chosen by the user; the plan chooses the other options.
+        tell: Called with a line of text for each result.
 
     Raises:
         StriateError: The model cannot be cut, the images cannot be divided, all
@@ -114,7 +114,7 @@ def plan_transfer(
 
 
 def _probe_cut_points(runner: TrialRunner, tell: Tell) -> tuple[LinearProbe, ...]:
-    """Fit a linear probe at every cut point, with more and more images."""
+    """Fit a linear probe to the features at every cut point."""
     subset = runner.data.subset("train")
     groups = image_groups(runner.data, runner.features)
     x = runner.features.rows["train"].load()
@@ -133,7 +133,7 @@ def _probe_cut_points(runner: TrialRunner, tell: Tell) -> tuple[LinearProbe, ...
         width = columns.shape[1]
         probe = LinearProbe(cut=cut.name, width=width, count=len(x), points=points)
         probes.append(probe)
-        tell(f"linear probe behind {cut.name}: accuracy {percent(probe.accuracy)}")
+        tell(f"linear probe after {cut.name}: accuracy {percent(probe.accuracy)}")
     return tuple(probes)
 
 
@@ -143,9 +143,9 @@ def expected_accuracy(
     trial: TransferTrial,
     val_images: int,
 ) -> tuple[float, float]:
-    """Return the expected accuracy of a candidate, and half of its 95 % interval.
+    """Return the expected accuracy of a candidate, and half of the 95 % interval.
 
-    The accuracy of the head alone is known best, from all folds. The gain on it is
+    The accuracy of the head alone is measured on all folds. The gain of a candidate is
     measured on the images that both trials were evaluated on. The interval covers the
     sampling error of the folds, of that gain, and of the validation split.
     """
@@ -159,7 +159,7 @@ def expected_accuracy(
 
 
 def options_from_plan(plan: TransferPlan, options: TransferOptions) -> TransferOptions:
-    """Return the user's options, completed by what the plan proposes."""
+    """Return the options of the user, completed by the options of the plan."""
     if plan.best.head == LOGISTIC:
         return TransferOptions(head=LOGISTIC, views=options.views)
     return options_from_trial(plan.best, options)

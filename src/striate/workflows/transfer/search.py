@@ -1,9 +1,9 @@
-"""Search of a transfer plan: which candidates are tried, and which one is best.
+"""Search for the best cut point and head by short trials, for a transfer plan.
 
 Fine-tuning is tried from the middle of the model with frozen and with adapting batch
-norm statistics. Lower cut points follow as long as that helps. If the head alone is
-better, a higher one is tried instead: the highest whose features classify as well as
-any, since the layers behind it have specialized in other images.
+norm statistics. Earlier cut points follow while accuracy improves. If head only is
+better, a later cut point is tried instead: the last whose features classify as well as
+any, since the later layers have specialized in other images.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class CandidateSearch:
 
     Args:
         runner: Trains the candidates.
-        options: What the user has chosen; the rest is searched.
-        tell: Called with a line for each result.
-        trials: Finished trials, the head alone first.
+        options: Options chosen by the user; the search chooses the other options.
+        tell: Called with a line of text for each result.
+        trials: Finished trials; the first trains only the head.
         skipped: Candidates that could not be tried, with the reason.
     """
 
@@ -48,7 +48,7 @@ class CandidateSearch:
     skipped: list[str] = field(default_factory=list)
 
     def run(self, probes: Sequence[LinearProbe]) -> None:
-        """Try the head alone, then fine-tuning from the middle, then up or down.
+        """Run the trials: head only, then fine-tuning after several cut points.
 
         Raises:
             NonFiniteError: A tuned head is requested, and all candidates diverged.
@@ -75,24 +75,24 @@ class CandidateSearch:
             best = trial
 
     def middle(self) -> int:
-        """Return the cut point at half the depth, or the next whose features fit.
+        """Return the index of the cut point at half the depth of the model.
 
-        Never the last; the one before it is tried even if its features are too large.
+        If the features there are too large to store, a later cut point is returned.
         """
         last = len(self.runner.cut_points.cuts) - 2
         return next(filter(self._fits, range((last + 1) // 2, last)), last)
 
     def lower(self, index: int) -> Iterator[int]:
-        """Yield lower cut points, each at half the depth, whose features fit."""
+        """Yield the indices of earlier cut points, each at half the depth."""
         while index:
             index //= 2
             if self._fits(index):
                 yield index
 
     def best_index(self) -> int:
-        """Return the number of the best tuned trial, or 0 if the head alone is better.
+        """Return the index of the best trial; 0 is the trial that trains only the head.
 
-        Better by a standard error, because short trials hold back fine-tuning most.
+        Head only must be better by a standard error, as short trials favor it.
         """
         best = best_tuned(self.trials)
         free = self.options.head is None
@@ -101,7 +101,7 @@ class CandidateSearch:
         return self.trials.index(best)
 
     def _batch_norm_modes(self, index: int) -> list[str]:
-        """Return the batch norm modes to try: few images give poor statistics."""
+        """Return the batch norm modes to try at a cut point."""
         if self.options.batch_norm:
             return [self.options.batch_norm]
         head = self.runner.cut_points.cuts[index].head
@@ -116,7 +116,7 @@ class CandidateSearch:
         return size <= MAX_FEATURE_BYTES
 
     def _tune(self, index: int, mode: str) -> TransferTrial | None:
-        """Fine-tune behind a cut point; return None if it diverges."""
+        """Fine-tune the layers after a cut point; return None if training diverges."""
         options = replace(
             self.options,
             cut=self._name(index),
@@ -135,7 +135,7 @@ class CandidateSearch:
         trial = self.runner.run(options)
         self.trials.append(trial)
         head_only = trial.head == LOGISTIC
-        name = "head only" if head_only else f"fine-tuned behind {trial.cut}"
+        name = "head only" if head_only else f"fine-tuned after {trial.cut}"
         norm = f", batch norm {trial.batch_norm}" if trial.batch_norm else ""
         result = f"accuracy {percent(trial.accuracy)}, loss {trial.loss:.3f}"
         self.tell(f"{name}{norm}: {result}, {trial.seconds:.0f} s")
@@ -146,10 +146,10 @@ class CandidateSearch:
         self.tell(f"skipped: {text}")
 
     def _check_not_all_diverged(self, index: int) -> None:
-        """Refuse to propose the head alone where fine-tuning is requested."""
+        """Raise an error if a tuned head is requested and all trials diverged."""
         if self.options.head == TUNED:
             what = "fine-tuning diverged in every trial"
-            where = f"behind {self._name(index)}"
+            where = f"after {self._name(index)}"
             raise NonFiniteError(what, where=where, fix="use a lower --lr")
 
     def _name(self, index: int) -> str:
@@ -157,9 +157,9 @@ class CandidateSearch:
 
 
 def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
-    """Return the highest cut point within one standard error of the best probe.
+    """Return the last cut point with a probe within one standard error of the best.
 
-    Never the last: that would leave only the classifier to train.
+    The very last cut point is excluded, as it leaves only the classifier to train.
     """
     best = max(probes, key=lambda probe: probe.accuracy)
     enough = best.accuracy - best.error
@@ -168,7 +168,7 @@ def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
 
 
 def feature_bytes(runner: TrialRunner, index: int) -> int:
-    """Return the size of the features of all images at a cut point."""
+    """Return the size in bytes of the features of all images at a cut point."""
     size = runner.data.in_chans, *runner.data.image_size
     x = probe_batch(size, 1).to(devices.select_device(runner.recipe.device))
     with evaluation_mode(runner.model), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Transfer learning: the frozen backbone runs once per image, then a head is fitted."""
+"""Transfer learning: compute features with a frozen backbone, then fit a head."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _ignore_begin(data: ImageData, folder: Path) -> None:
 
 
 def _ignore_plan(plan: TransferPlan) -> None:
-    """Do nothing with a plan."""
+    """Ignore a transfer plan."""
 
 
 def transfer_recipe(
@@ -77,16 +77,16 @@ def transfer_recipe(
     on_plan: OnPlan = _ignore_plan,
     quiet: bool = False,
 ) -> Run:
-    """Reuse a pretrained model: compute features once, then train a head on them.
+    """Transfer a pretrained model: compute backbone features, then train a head.
 
     Args:
         recipe: All settings; `pretrained` must be among them.
-        options: What is reused, and how the rest is trained.
+        options: Cut point, kind of head, and fine-tuning options.
         data: The images, if they are already loaded (`load_recipe`).
         out: The run folder (default: `runs/transfer/<data>-<model>`).
         overwrite: Replace an existing run folder.
         on_begin: Called with the data and the run folder before anything is computed.
-        on_plan: Called with the plan of `cut="auto"` before it is carried out.
+        on_plan: Called with the plan of `cut="auto"` before training.
         quiet: Show no progress.
 
     Raises:
@@ -128,36 +128,36 @@ def transfer_recipe(
 
 
 def _check(recipe: Recipe) -> None:
-    """Refuse settings that do not fit transfer learning, before any image is read."""
+    """Raise an error for settings that cannot be used in transfer learning."""
     if recipe.pretrained is None:
         what = "transfer learning needs pretrained weights"
-        fix = "--pretrained RUN, FILE or a name (striate models --weights lists them)"
+        fix = "add --pretrained RUN, FILE or a name from striate models --weights"
         raise SettingError(what, where="--pretrained", fix=fix)
     if recipe.model == AUTO:
         what = "which model do these weights belong to?"
         raise SettingError(
-            what, where="--model", fix="for example --model mobilenet_v2"
+            what, where="--model", fix="add --model, for example --model mobilenet_v2"
         )
     model_entry(recipe.model)
     check_single_process("striate transfer")
     for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:
-            what = f"{name} cannot be auto in transfer, where a head trains in seconds"
+            what = f"{name} cannot be auto in transfer learning"
             raise SettingError(what, where=flag_name(name), fix="give a number")
     usual = Recipe(data=recipe.data)
     for name in TRAINING_LOOP_SETTINGS:
         if getattr(recipe, name) != getattr(usual, name):
             what = f"{name} has no effect on a head that is trained on features"
-            raise SettingError(what, where=flag_name(name), fix="leave it out")
+            raise SettingError(what, where=flag_name(name), fix="remove the setting")
 
 
 def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]:
-    """Return notes on what is frozen, and on settings that have no effect."""
+    """Return notes on frozen layers, and on settings that have no effect."""
     frozen = cut.name if cut.name.startswith(BEFORE) else f"up to {cut.name}"
     views = f" and {options.views} augmented views of it" if options.views else ""
     notes = [
         f"the layers {frozen} are frozen: they run once per image{views}; "
-        "only the layers behind are trained"
+        "only the later layers are trained"
     ]
     if recipe.augmentation.is_active and not options.views:
         notes.append("augmentation has no effect without --views N")
@@ -166,7 +166,7 @@ def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]
 
 @dataclass(frozen=True)
 class _TransferJob:
-    """A transfer run in its locked folder."""
+    """Training of a transfer run in its locked run folder."""
 
     folder: Path
     model: nn.Module = field(repr=False)
@@ -174,14 +174,14 @@ class _TransferJob:
     quiet: bool
 
     def record(self, recipe: Recipe, notes: list[str]) -> None:
-        """Write the settings and the data of the run."""
+        """Write the settings, the data list and notes to the run folder."""
         write_run_inputs(self.folder, self.model, self.data, recipe, notes)
         update_manifest(self.folder, verb="transfer")
 
     def write_inputs(
         self, split: SplitModel, recipe: Recipe, options: TransferOptions
     ) -> None:
-        """Write the settings and the data, with a note on what is frozen."""
+        """Write the settings and the data list, with a note on the frozen layers."""
         self.record(recipe, _notes(split.cut, recipe, options))
 
     def run(
@@ -235,7 +235,7 @@ class _TransferJob:
         options: TransferOptions,
         plan: TransferPlan | None,
     ) -> BackboneFeatures:
-        """Compute the features of all images, or continue those of a plan."""
+        """Compute the features of all images, or reuse the features of a plan."""
         model, data, tick = self.model, self.data, None if self.quiet else _tick()
         if plan and options.head_kind == LOGISTIC and not options.views:
             device = next(model.parameters()).device
@@ -257,7 +257,7 @@ def _facts(
     features: BackboneFeatures,
     result: HeadResult,
 ) -> dict[str, object]:
-    """Return a manifest's facts on what was reused and how the rest was trained."""
+    """Return the manifest values on cut point, head, features and training."""
     config = split.stages.config
     stages = {
         "stages": [stage.name for stage in split.stages.stages],
@@ -277,7 +277,7 @@ def _facts(
 
 
 def _plan_facts(plan: TransferPlan, folder: Path) -> dict[str, object]:
-    """Return what a plan expected, and the accuracy that was reached."""
+    """Return the manifest values on expected and reached accuracy of a plan."""
     return {
         "expected": plan.accuracy,
         "interval": [plan.low, plan.high],
@@ -290,7 +290,7 @@ def _plan_facts(plan: TransferPlan, folder: Path) -> dict[str, object]:
 
 
 def _row(epoch: EpochResult) -> list[str]:
-    """Format an epoch as `results.csv` of a training run has it."""
+    """Return the values of an epoch as a row of `results.csv`."""
     cells = (getattr(epoch, name) for name in COLUMNS)
     return [str(v).lower() if isinstance(v, bool) else repr(v) for v in cells]
 
@@ -302,7 +302,7 @@ def _evaluate(
     data: ImageData,
     recipe: Recipe,
 ) -> None:
-    """Evaluate on the features; with test-time augmentation, on the images."""
+    """Evaluate a run on cached features, or on images for test-time augmentation."""
     scores = {}
     for split in run.splits_to_evaluate:
         if recipe.tta == "plain":
@@ -317,7 +317,7 @@ def _evaluate(
 
 
 def _tick() -> Tick | None:
-    """Return the progress line of the features, or None if this is no terminal."""
+    """Return a callback that shows progress; None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return None
     start = time.monotonic()

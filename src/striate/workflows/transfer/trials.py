@@ -1,4 +1,4 @@
-"""Trials of a transfer plan: candidates trained on a part of the training images."""
+"""Trials of a transfer plan: candidates trained on a subset of training images."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ TIMED_IMAGES = 8  # images of the batch that is timed
 
 
 def limit_training_images(data: ImageData, seed: int) -> ImageData:
-    """Return data with few enough training images for a short plan.
+    """Limit the number of training images, so that trials are short.
 
-    Of every class, however rare, at least two groups stay: one to train, one to
-    evaluate.
+    At least two groups of every class are kept, if available: one group to train, one
+    group to evaluate.
     """
     subset = data.subset("train")
     if len(subset) <= MAX_IMAGES:
@@ -62,13 +62,13 @@ def limit_training_images(data: ImageData, seed: int) -> ImageData:
 def split_for_trials(
     y: Tensor, groups: Sequence[Hashable], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Split training images into those that train a trial and those that evaluate it.
+    """Split the training images of a trial: indices to train, indices to evaluate.
 
-    Groups stay whole, classes have equal shares. Of each class at least one group
-    trains, and one evaluates if there is another.
+    The split is stratified and keeps groups together. Each class has a group of train
+    images, and one group of evaluation images if there are two groups.
 
     Raises:
-        DataError: No class has another.
+        DataError: No class has two groups.
 
     Example:
         >>> y = torch.tensor([0, 0, 0, 1, 1])
@@ -83,25 +83,25 @@ def split_for_trials(
     enough = position / count <= share + EVAL_IMAGES / len(y)
     evaluate = ~train & (first | enough)
     if not evaluate.any():
-        what = "no images are left to evaluate a plan: each class is one group"
-        fix = "leave --cut auto out, or train on more groups per class"
+        what = "no images are left to evaluate trials: each class has only one group"
+        fix = "remove --cut auto, or use more groups per class"
         raise DataError(what, where="the training split", fix=fix)
     return _indices(train), _indices(evaluate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRunner:
-    """A model, and the training images that candidates are tried on.
+    """Runner of trials: a model, and training images for the candidates.
 
     Args:
-        model: The model; each trial has a copy of its own.
+        model: The model; each trial trains a copy.
         data: The images, limited by `limit_training_images`.
         recipe: Settings of the heads.
-        features: Averages at every cut point, of the training images.
-        trial_split: Training images that train and evaluate, by `split_for_trials`.
+        features: Spatial averages of the features at every cut point.
+        trial_split: Indices to train and to evaluate, from `split_for_trials`.
         cut_points: All cut points.
-        total_images: Images of all splits, not limited.
-        train_images: Images of the training split, not limited.
+        total_images: Number of images in all splits, before the limit.
+        train_images: Number of images in the training split, before the limit.
     """
 
     model: nn.Module = field(repr=False)
@@ -114,10 +114,10 @@ class TrialRunner:
     train_images: int
 
     def run(self, options: TransferOptions) -> TransferTrial:
-        """Train and evaluate a candidate.
+        """Train and evaluate one candidate.
 
         Raises:
-            StriateError: It diverged, or a file could not be written.
+            StriateError: Training diverged, or a file could not be written.
         """
         start = time.perf_counter()
         model = copy.deepcopy(self.model)
@@ -157,12 +157,12 @@ class TrialRunner:
         )
 
     def _feature_seconds(self, model: nn.Module, cut: FeatureSource) -> float:
-        """Return the expected seconds for the features of all other images."""
+        """Estimate the seconds to compute the features of all images not in trials."""
         images = self.total_images - len(self.data.subset("train"))
         return images * seconds_per_image(model, cut, self.data, self.recipe)
 
     def _epoch_seconds(self, epoch: float, evaluation: float, data: ImageData) -> float:
-        """Return the expected seconds of an epoch with all images."""
+        """Estimate the seconds of an epoch with all images."""
         train = self.train_images / len(data.subset("train"))
         val = len(self.data.subset("val")) / len(data.subset("val"))
         return epoch * train + evaluation * val
@@ -181,7 +181,7 @@ class TrialRunner:
         )
 
     def _split(self, features: BackboneFeatures) -> tuple[BackboneFeatures, ImageData]:
-        """Split the training images: some to train, others in place of validation."""
+        """Return features and data of a trial, with `train` and `val` splits."""
         subset, hashes = self.data.subset("train"), features.keys["train"]
         index = dict(zip(("train", "val"), self.trial_split, strict=True))
         rows = {name: features.rows["train"].take(i) for name, i in index.items()}
@@ -192,7 +192,7 @@ class TrialRunner:
 
 
 def trial_epochs(recipe: Recipe, images: int) -> int:
-    """Return the epochs of a trial: two thirds, or more if the images are few.
+    """Return the number of epochs of a trial: two thirds, or more with few images.
 
     Example:
         >>> recipe = Recipe(data="digits", epochs=12, batch_size=32)
@@ -204,15 +204,15 @@ def trial_epochs(recipe: Recipe, images: int) -> int:
 
 
 def steps_per_epoch(recipe: Recipe, images: int) -> int:
-    """Return the steps of an epoch with so many images."""
+    """Return the number of steps per epoch for a number of images."""
     return ceil(images / int(recipe.batch_size))
 
 
 def _losses(outputs: Outputs) -> np.ndarray:
-    """Return the loss of each prediction, after temperature scaling.
+    """Return the cross-entropy of each prediction after temperature scaling, (N,).
 
-    Losses tell candidates apart where the accuracy on a hundred images does not. And
-    confidence grows with the epochs, of which a trial has fewer.
+    The loss separates candidates better than accuracy on a hundred images. Temperature
+    scaling corrects for the low confidence after few epochs.
     """
     probs, truth = outputs.probs.double().numpy(), outputs.labels.numpy()
     return log_losses(apply_temperature(probs, fit_temperature(probs, truth)), truth)
@@ -225,7 +225,7 @@ def _indices(mask: Tensor) -> Tensor:
 def seconds_per_image(
     model: nn.Module, cut: FeatureSource, data: ImageData, recipe: Recipe
 ) -> float:
-    """Return the seconds per image up to a cut point; the second batch is timed."""
+    """Measure the seconds per image of the forward pass up to a cut point."""
     device = devices.select_device(recipe.device)
     x = probe_batch((data.in_chans, *data.image_size), TIMED_IMAGES).to(device)
     x = x.contiguous(memory_format=torch.channels_last)

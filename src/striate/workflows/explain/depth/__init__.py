@@ -1,1 +1,1 @@
-"""Activations and gradients by depth, in a run and in deep chains for comparison."""
+"""Activations and gradients by depth, in a run and in deep networks."""

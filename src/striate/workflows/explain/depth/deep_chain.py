@@ -1,4 +1,4 @@
-"""A deep plain chain of convolutions and its residual twin, with shortcuts.
+"""Deep chain of convolutions, plain or residual (with shortcut connections).
 
 | layer    | plain          | residual              |
 |----------|----------------|-----------------------|
@@ -39,16 +39,16 @@ _ENDS = 2  # stem and head
 
 @dataclass(frozen=True, kw_only=True)
 class ChainDesign:
-    """Configuration of a chain.
+    """Configuration of a deep chain of convolutions.
 
     Args:
         activation: A name of `ACTIVATIONS`.
-        residual: Whether it has shortcuts.
-        depth: Number of layers with weights, stem and head included.
-        width: Channels of every convolution.
+        residual: Whether the chain has shortcut connections.
+        depth: Number of layers with weights, including stem and head.
+        width: Number of channels of every convolution.
 
     Raises:
-        UnknownNameError: Unknown activation; the message lists them.
+        UnknownNameError: The activation is unknown; the message lists all names.
         SettingError: There are fewer than 3 layers.
     """
 
@@ -61,22 +61,24 @@ class ChainDesign:
         if self.activation not in ACTIVATIONS:
             raise unknown_name_error("activation", self.activation, ACTIVATIONS)
         if self.depth <= _ENDS or self.width < 1:
-            what = f"a chain with {self.depth} layers and width {self.width}"
+            what = (
+                f"cannot build a chain with {self.depth} layers and width {self.width}"
+            )
             raise SettingError(
                 what, where="depth", fix="use at least 3 layers and width 1"
             )
 
     @property
     def name(self) -> str:
-        """Return the name for legends."""
+        """Return the name of the chain for legends."""
         return f"{self.activation}, shortcuts" if self.residual else self.activation
 
 
 class ChainLayer(nn.Module):
-    """One layer of a chain: conv(a(x)), or x + share · conv(a(x)).
+    """Layer of a chain with activation a: conv(a(x)), or x + share · conv(a(x)).
 
     Args:
-        width: Input and output channels.
+        width: Number of input and output channels.
         activation: A name of `ACTIVATIONS`.
         share: Factor of the branch in the sum; 0 means no shortcut.
 
@@ -91,7 +93,7 @@ class ChainLayer(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return conv(a(x)), added to x if there is a shortcut."""
+        """Return conv(a(x)), added to x if the layer has a shortcut."""
         out: Tensor = self.conv(self.act(x))
         return x + self.share * out if self.share else out
 
@@ -99,7 +101,7 @@ class ChainLayer(nn.Module):
 def build_chain(
     design: ChainDesign, in_chans: int, classes: int, seed: int = 0
 ) -> nn.Sequential:
-    """Build a chain; both twins of a seed start with the same weights.
+    """Build a chain; plain and residual chains with the same seed have equal weights.
 
     Shapes:
         (N, in_chans, H, W) → (N, classes)

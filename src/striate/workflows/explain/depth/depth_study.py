@@ -1,4 +1,4 @@
-"""Train plain and residual chains with three activations; measure their gradients."""
+"""Comparison of gradients in plain and residual chains with three activations."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ OnProgress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ChainResult:
-    """Results of one chain.
+    """Training results of one chain.
 
     Args:
         design: Configuration of the chain.
         lr: Best learning rate.
-        snapshots: Layer profiles from initialization on.
-        losses: Cross-entropy of every step.
+        snapshots: Layer statistics at initialization and during training.
+        losses: Training loss (cross-entropy) of every step.
         accuracy: Final validation accuracy.
     """
 
@@ -61,17 +61,17 @@ class ChainResult:
 
     @property
     def factor(self) -> float:
-        """Return the gradient factor per layer, at initialization."""
+        """Return the change of the gradient per layer (factor), at initialization."""
         return gradient_factor(self.snapshots[0].layers)
 
     @property
     def first(self) -> float:
-        """Return the gradient of first over last layer, at initialization."""
+        """Return the gradient of the first over the last layer, at initialization."""
         return first_to_last_gradient(self.snapshots[0].layers)
 
     @property
     def end(self) -> float:
-        """Return the gradient of first over last layer, after training."""
+        """Return the gradient of the first over the last layer, after training."""
         return first_to_last_gradient(self.snapshots[-1].layers)
 
 
@@ -91,7 +91,7 @@ class DepthStudy:
 
     @property
     def twins(self) -> list[tuple[ChainResult, ChainResult]]:
-        """Return pairs of plain and residual chain, by activation."""
+        """Return the pair of plain and residual chain for each activation."""
         return list(zip(self.chains[::2], self.chains[1::2], strict=True))
 
 
@@ -106,7 +106,7 @@ def depth_study(
     seed: int = 0,
     on_progress: OnProgress = lambda line: None,
 ) -> DepthStudy:
-    """Train plain and residual chains of each activation; measure their layers.
+    """Train plain and residual chains, and measure gradients by layer.
 
     The twins of an activation start with the same weights and see the same batches.
     Each chain is trained by SGD with momentum at the learning rate with the lowest
@@ -114,7 +114,7 @@ def depth_study(
     measured in float64, to avoid underflow.
 
     Args:
-        data: Dataset; images larger than 16×16 are averaged down.
+        data: Dataset; images larger than 16×16 are average-pooled to 16×16.
         depth: Number of layers with weights.
         width: Number of channels.
         steps: Training steps for each learning rate.
@@ -127,8 +127,8 @@ def depth_study(
         SettingError: There are no steps, rates or activations.
     """
     if steps < 1 or not rates or not activations:
-        what = f"{steps} steps, {len(rates)} rates, {len(activations)} activations"
-        raise SettingError(what, where="depth_study", fix="use at least one of each")
+        what = f"got {steps} steps, {len(rates)} rates, {len(activations)} activations"
+        raise SettingError(what, where="depth_study", fix="give at least one of each")
     images = _Images(data, seed)
     designs = [
         ChainDesign(activation=name, residual=residual, depth=depth, width=width)
@@ -149,7 +149,7 @@ def depth_study(
 
 
 class _Images:
-    """Training and validation images, downsized, in memory."""
+    """Downsized training and validation images, held in memory."""
 
     def __init__(self, data: ImageData, seed: int) -> None:
         self.channels, self.classes = data.in_chans, data.num_classes
@@ -168,7 +168,7 @@ class _Images:
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
     def batches(self) -> Iterator[Batch]:
-        """Yield batches endlessly; the order depends only on the seed."""
+        """Yield training batches without end, in an order that depends on the seed."""
         for epoch in count():
             draw = torch.Generator().manual_seed(1000 * self._seed + epoch)
             order = torch.randperm(len(self._y), generator=draw)
@@ -189,7 +189,7 @@ def _small(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class _RateTrial:
-    """One chain at one learning rate, with checkpoints for the snapshots."""
+    """Training of one chain at one learning rate, with checkpoints."""
 
     lr: float
     losses: tuple[float, ...]
@@ -203,7 +203,7 @@ def _best(
     rates: Sequence[float],
     seed: int,
 ) -> ChainResult:
-    """Train at each learning rate; return the result with the lowest final loss."""
+    """Train a chain at each learning rate; return the result with the lowest loss."""
     model = build_chain(design, images.channels, images.classes, seed)
     initial = _weights(model)
     trials = []

@@ -1,4 +1,4 @@
-"""Section on depth: gradients by layer, of the run and of chains for comparison."""
+"""Report section on depth: gradients by layer, in a run and in deep chains."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ VANISHING = (
 
 
 def run_snapshots(run: Run) -> list[Snapshot]:
-    """Return a run's recorded snapshots; else one at initialization and one now.
+    """Return layer statistics of a run, at initialization and during or after training.
 
-    The one at initialization needs a network with a name and random initial weights.
+    Recorded statistics are preferred. Else the initial weights are created again, if
+    the network has a name and random initial weights.
     """
     if recorded := run.layer_norms:
         return recorded
@@ -70,7 +71,7 @@ def run_snapshots(run: Run) -> list[Snapshot]:
 def depth_section(
     run: Run, on_progress: OnProgress = no_progress
 ) -> tuple[Section, dict[str, Any]]:
-    """Return the section on gradients by layer, in the run and in deep chains."""
+    """Return the report section on gradients by layer, in a run and in deep chains."""
     snapshots = run_snapshots(run)
     study = depth_study(run.data, seed=run.recipe.seed, on_progress=on_progress)
     depth = study.chains[0].design.depth
@@ -93,12 +94,12 @@ def depth_section(
 
 
 def study_blocks(study: DepthStudy) -> list[Block]:
-    """Return the text, table and charts of a study."""
+    """Return the text, table and charts of a depth study."""
     return [*_text(study), _table(study), *study_curves(study)]
 
 
 def study_curves(study: DepthStudy) -> list[Curve]:
-    """Return the charts of a study: at initialization, after training, and between."""
+    """Return the charts of a depth study: activations, gradients and training loss."""
     chains = {chain.design.name: chain for chain in study.chains}
     first = {name: chain.snapshots[0].layers for name, chain in chains.items()}
     last = {name: chain.snapshots[-1].layers for name, chain in chains.items()}
@@ -189,7 +190,7 @@ def _table(study: DepthStudy) -> Table:
 
 
 def _text(study: DepthStudy) -> list[Block]:
-    """Return one sentence per activation on depth and shortcuts."""
+    """Return one sentence per activation on the effect of depth and shortcuts."""
     blocks: list[Block] = []
     for plain, twin in study.twins:
         vanishes = plain.first < VANISHING

@@ -1,4 +1,4 @@
-"""Section on nonlinearity: decision boundaries of four networks, with numbers."""
+"""Report section on nonlinearity: decision boundaries of four small networks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POINTS = 400
 
 
 def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
-    """Return the section on why networks need nonlinear activations.
+    """Return the report section on why networks need nonlinear activations.
 
     Only the seed of the run is used; the points are random.
     """
