@@ -453,7 +453,7 @@ def test_user_files_are_unchanged(photos, store):
 
 
 def test_rows_of_large_splits_are_mapped_not_copied(photos, store, monkeypatch):
-    from striate.data.cache import pixel_rows as rows
+    from striate.data.cache import image_rows as rows
 
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(rows, "MAX_COPY_BYTES", 0)
