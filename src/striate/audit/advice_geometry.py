@@ -1,4 +1,4 @@
-"""Advice on geometry: receptive fields, skipped positions, even kernels."""
+"""Advice on geometry: receptive fields, unused positions, even kernel sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SKIPPED = 0.05  # share of a map's positions; odd sides always lose a row or
 
 
 def receptive_field_size(context: DesignContext) -> Iterator[Advice]:
-    """Compare the receptive field of the last feature map with the image."""
+    """Compare the receptive field of the last feature map with the image size."""
     last = last_feature_map(context.audit)
     if last is None or last.receptive_field is None or last.receptive_field.is_bound:
         return
@@ -117,13 +117,13 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
 
 
 def _has_gaps(mask: Mask) -> bool:
-    """Return whether unread positions lie between read ones."""
+    """Return whether some unused positions lie between used positions."""
     used = mask.nonzero()[0]
     return len(used) > 0 and not mask[: used[-1]].all()
 
 
 def skipped_positions(context: DesignContext) -> Iterator[Advice]:
-    """Find feature maps with positions that strides skip."""
+    """Find feature maps in which strided windows skip some positions."""
     for number, masks in context.usage.read.items():
         count, size = count_unused(masks), len(masks[0]) * len(masks[1])
         if number == IMAGE or count <= MAX_SKIPPED * size:
@@ -144,7 +144,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
 
 
 def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
-    """Return in words how to read every position, and at which cost."""
+    """Return advice on how to use every position, with the MACs or output size."""
     window, name = operation.window, context.layer_of[operation.number].name
     assert window is not None  # noqa: S101 - checked before
     if window.pooling:
@@ -167,7 +167,7 @@ def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
 
 
 def even_kernels(context: DesignContext) -> Iterator[Advice]:
-    """Find `same` convolutions with an even kernel, which has no center."""
+    """Find `same` convolutions with an even kernel size, which shifts the output."""
     for layer, operation in context.operations:
         if not _is_even_same_convolution(context, operation):
             continue

@@ -1,4 +1,4 @@
-"""A layer as it ran, and its operations."""
+"""Data types for the layers and torch operations of one forward pass."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One call of a module, or what a container computes between its children.
+    """One call of a module, or the operations that a container itself runs.
 
     Args:
         name: Dotted name in the model. Operations outside of leaf modules stand in
@@ -72,12 +72,12 @@ class Layer:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds for one image, of the operations that have a rule."""
+        """Multiply-adds (MACs) for one image; operations without a rule count 0."""
         return sum(operation.macs or 0 for operation in self.operations)
 
     @property
     def window(self) -> SlidingWindow | None:
-        """The sliding window, if the layer has exactly one."""
+        """The kernel, stride and padding; None unless there is exactly one window."""
         windows = [o.window for o in self.operations if o.window is not None]
         return windows[0] if len(windows) == 1 else None
 
@@ -121,7 +121,7 @@ _DATA_MOVEMENT |= {"view", "unsqueeze", "squeeze", "split", "fill", "to"}
 
 
 def functional_kind(operations: Sequence[Operation]) -> str:
-    """Return the names of operations outside of modules, such as `add, relu`.
+    """Join the names of operations outside of modules, such as `add, relu`.
 
     Example:
         >>> shapes = {"inputs": (), "output": (1, 8), "macs": 0}

@@ -25,7 +25,7 @@ SEES_NOTHING = 1 << 40  # `low` of a unit that sees no input; its `high` is -1
 
 @dataclass(frozen=True, eq=False)
 class FieldFormula:
-    """Textbook formula: unit i sees i·jump + low … i·jump + high, without border.
+    """Receptive field without border: unit i uses i·jump + low … i·jump + high.
 
     After upsampling, neighboring units have fields of different sizes. The formula then
     covers all of them, jump and center are right, and `uniform` is False.
@@ -38,7 +38,7 @@ class FieldFormula:
 
     @property
     def size(self) -> Number:
-        """Size of the receptive field, in input positions."""
+        """Size of the receptive field, in input pixels."""
         return self.high - self.low + 1
 
     @property
@@ -48,7 +48,7 @@ class FieldFormula:
 
 
 def as_integer(value: Number) -> Number:
-    """Return a fraction without remainder as an integer.
+    """Convert a fraction to an integer if its value is whole.
 
     Example:
         >>> as_integer(Fraction(4, 2)), as_integer(Fraction(1, 2))
@@ -77,24 +77,24 @@ class Axis:
 
     @cached_property
     def full(self) -> bool:
-        """Whether every unit sees some input; one over padding alone does not."""
+        """Whether every unit depends on some input, not on padding alone."""
         return bool(np.all(self.low <= self.high))
 
     @property
     def size(self) -> Number:
-        """Size of the receptive field: by formula, else the largest of all units."""
+        """Receptive field size by formula, or else the largest size of any unit."""
         if self.formula is not None and self.formula.uniform:
             return self.formula.size
         return max(0, int((self.high - self.low).max()) + 1)
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last input position that any unit sees."""
+        """First and last input position that any unit depends on."""
         return int(self.low.min()), int(self.high.max())
 
 
 def input_axis(side: int) -> Axis:
-    """Return the axis of the input image: each position sees itself.
+    """Return the axis of the input image, where each pixel depends only on itself.
 
     Example:
         >>> slide_window(input_axis(5), 3, outputs=3).high.tolist()
@@ -105,7 +105,7 @@ def input_axis(side: int) -> Axis:
 
 
 def gather_units(axis: Axis, table: Ints, formula: FieldFormula | None = None) -> Axis:
-    """Let output o see what the inputs `table[o]` see; indices outside are padding."""
+    """Merge the input units `table[o]` into unit o; indices outside are padding."""
     count = len(axis)
     if not table.shape[1] or not count:
         empty = np.full(len(table), SEES_NOTHING)
@@ -126,7 +126,7 @@ def slide_window(
     *,
     outputs: int,
 ) -> Axis:
-    """Convolution or pooling with kernel k, stride s, padding p, dilation d.
+    """Return the axis after a window with kernel k, stride s, padding p, dilation d.
 
     jump' = jump·s, low' = low − p·jump, high' = high + (d·(k − 1) − p)·jump.
 
@@ -151,7 +151,7 @@ def slide_window(
 def transposed_window(
     axis: Axis, kernel: int, stride: int, before: int, dilation: int, *, outputs: int
 ) -> Axis:
-    """Transposed convolution: output o depends on input i where o = i·s − p + d·k.
+    """Return the axis after a transposed convolution: output i·s − p + d·k uses i.
 
     Example:
         >>> transposed_window(input_axis(3), 2, 2, 0, 1, outputs=6).low.tolist()
@@ -173,7 +173,7 @@ def transposed_window(
 
 
 def repeat_units(axis: Axis, before: int, after: int) -> Axis:
-    """Repeat every unit: position p is unit (p // after) mod n.
+    """Repeat every unit: output p is input unit (p // after) mod n.
 
     Example:
         >>> repeat_units(input_axis(2), before=1, after=2).low.tolist()
@@ -186,7 +186,7 @@ def repeat_units(axis: Axis, before: int, after: int) -> Axis:
 
 
 def merge_neighbors(axis: Axis, size: int) -> Axis:
-    """Merge each `size` neighboring units into one.
+    """Merge every `size` neighboring units into one unit.
 
     Example:
         >>> merge_neighbors(input_axis(4), 2).high.tolist()
@@ -197,7 +197,7 @@ def merge_neighbors(axis: Axis, size: int) -> Axis:
 
 
 def take_every(axis: Axis, start: int, step: int, count: int) -> Axis:
-    """Take every `step`-th unit from `start`; a negative start is padding.
+    """Select every `step`-th unit from `start` on; a negative start adds padding.
 
     Example:
         >>> take_every(input_axis(6), 1, 2, 2).low.tolist()
@@ -218,7 +218,7 @@ def merge_all(axis: Axis) -> Axis:
 
 
 def merge_branches(axes: Sequence[Axis]) -> Axis:
-    """Merge branches: each unit sees what it sees in any branch, as in an addition.
+    """Merge branches, as an addition does: each unit gets the union of its fields.
 
     Example:
         >>> small, large = slide_window(input_axis(4), 1, outputs=4), input_axis(4)
@@ -258,7 +258,7 @@ def repeat_single(axis: Axis, count: int) -> Axis:
 
 
 def join_end_to_end(axes: Sequence[Axis]) -> Axis:
-    """Concatenate axes, as `torch.cat` does with maps.
+    """Concatenate axes, as `torch.cat` does with feature maps.
 
     Example:
         >>> len(join_end_to_end([input_axis(2), input_axis(3)]))

@@ -1,4 +1,4 @@
-"""Records a forward pass: every torch operation, with the layer it belongs to."""
+"""Record every torch operation of a forward pass, with its layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SILENT = {"detach", "lift_fresh", "alias"}
 
 
 class LayerRecord:
-    """One row of the summary while the network runs."""
+    """Mutable record of one row of the summary during the forward pass."""
 
     __slots__ = (
         "activation",
@@ -47,7 +47,7 @@ class LayerRecord:
 
 
 class ModuleRecord:
-    """One call of a module: the row it writes to, and its number of rows."""
+    """Record of one running module call: its current row and its number of rows."""
 
     __slots__ = ("_shape", "call", "is_row", "module", "name", "row", "rows")
 
@@ -72,7 +72,7 @@ class ModuleRecord:
 
 
 class Recorder:
-    """Records a pass as rows, in the order they run.
+    """Recorder of a forward pass: one row per layer call, in execution order.
 
     A module without children, or with parameters of its own, is one row. Operations
     that a container runs between its children are a row too, so that each operation
@@ -117,7 +117,7 @@ class Recorder:
         return list(self._unused.values())
 
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
-        """Start the call of a module."""
+        """Record the start of a module call."""
         self._calls[name] = self._calls.get(name, 0) + 1
         frame = ModuleRecord(name, module, self._calls[name], inputs)
         self._stack.append(frame)
@@ -125,7 +125,7 @@ class Recorder:
             self._begin(frame)
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
-        """End the call of a module, and of children that did not end."""
+        """Record the end of a module call and of its unfinished child calls."""
         frame = self._stack.pop()
         while frame.module is not module:
             frame = self._stack.pop()
@@ -151,7 +151,7 @@ class Recorder:
         return row
 
     def drop_unfinished(self) -> None:
-        """Remove the rows that did not finish because of an error."""
+        """Remove the rows that an error left unfinished."""
         for row in [r for r in self.rows if r.module is not None and r.output is None]:
             self.rows.remove(row)
             self._unused.update((id(weight), weight) for weight in row.weights)
@@ -251,7 +251,7 @@ class Recorder:
 
 
 def _is_view_write(tensor: Tensor, args: tuple[Any, ...]) -> bool:
-    """Return whether an operation writes into a view, which changes its base too."""
+    """Return whether an operation writes into a view and so changes the view's base."""
     return bool(args) and tensor is args[0] and tensor._base is not None
 
 
@@ -280,7 +280,7 @@ def field_of(tensor: Tensor, overwritten: dict[int, Tensor]) -> ReceptiveField |
 def layers_of(
     rows: Sequence[LayerRecord], saved: Mapping[Any, int] | None = None
 ) -> tuple[Layer, ...]:
-    """Return recorded rows as layers, without rows that do not depend on the image.
+    """Convert recorded rows to layers; skip rows that do not depend on the image.
 
     Args:
         rows: Rows in the order they ran.

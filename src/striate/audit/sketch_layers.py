@@ -1,4 +1,4 @@
-"""The layers of a sketch: each word with its settings becomes a torch module."""
+"""Build the torch modules of one layer of a sketch (a network in one line)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FLAGS = ("same", "valid", "depthwise", "nobias", "ceil")
 
 @dataclass
 class LayerOptions:
-    """The settings after a layer's name: kernel, number of outputs, options, flags."""
+    """Settings of a layer in a sketch: kernel, number of outputs, options, flags."""
 
     kernel: tuple[int, int] | None = None
     count: int | None = None
@@ -39,7 +39,7 @@ class LayerOptions:
     flags: set[str] = field(default_factory=set)
 
     def window(self) -> tuple[int, int]:
-        """Return the kernel size; one number means a square.
+        """Return the kernel size; a single number means a square kernel.
 
         Raises:
             SettingError: Both forms are given.
@@ -54,7 +54,7 @@ class LayerOptions:
         return self.kernel
 
     def written(self) -> dict[str, str]:
-        """Return the settings as written, by option.
+        """Return the given settings as text, by option name.
 
         Example:
             >>> read_options(["5x5", "32", "same", "/2"]).written()
@@ -67,7 +67,7 @@ class LayerOptions:
         return {**kernel, **count, **named, **flags}
 
     def required_count(self, word: str) -> int:
-        """Return the number of outputs, which this layer requires."""
+        """Return the number of outputs; raise an error if it is missing."""
         if self.count is None:
             what = f"{word} needs the number of outputs"
             raise SettingError(what, where="sketch", fix=f"write: {word} … 32")
@@ -253,7 +253,7 @@ _CONVOLUTION = "kernel", "count", *_PADDING, "stride", "dilation", "groups"
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """How to build a layer, and which settings it accepts.
+    """Specification of a layer type: its builder and its allowed settings.
 
     Args:
         make: Builds it from the settings and the input shape.

@@ -23,7 +23,7 @@ OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """Bytes of one training step, once the optimizer state exists (second step on).
+    """Memory of one training step in bytes, including the optimizer state.
 
     Args:
         batch_size: Images per step.
@@ -107,7 +107,7 @@ def _forward(
     saved: dict[Any, int],
     counted: set[int],
 ) -> Tensor | None:
-    """Return the sum of all differentiable outputs; fill `saved` by layer."""
+    """Run a forward pass; return the sum of all outputs, add saved bytes to `saved`."""
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -1,4 +1,4 @@
-"""Activations at any layers, by dotted name or pattern; stops after the last one."""
+"""Activations of any layers, by dotted name or pattern."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PIXELS = 32 * 224 * 224  # pixels of all images in one batch, at most
 
 
 def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
-    """Return the layer calls that match names or patterns, in order of definition.
+    """Return the layer calls that match names or patterns, in definition order.
 
     `*` in a pattern matches dots too. The first call of a module has the module's name,
     a second call is `name #2`.
@@ -49,7 +49,7 @@ def _matches(key: str, name: str) -> bool:
 
 
 def module_name(call: str) -> str:
-    """Return the module name of a call.
+    """Return the module name of a layer call, without ` #2`.
 
     Example:
         >>> module_name("relu #2")
@@ -59,7 +59,7 @@ def module_name(call: str) -> str:
 
 
 def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
-    """Run one batch until all calls have run; return their outputs.
+    """Run one batch until all given layer calls have run; return their outputs.
 
     Later layers are not computed. The caller protects the model (`evaluation_mode`) and
     sets the gradient mode.
@@ -95,7 +95,7 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
 
 
 def forward(model: nn.Module, x: Tensor) -> object:
-    """Run a network on a copy of the input: its first layer may work in place.
+    """Run a network on a copy of the input, which an in-place layer may change.
 
     Raises:
         GeometryError: The network rejects the images.
@@ -109,7 +109,7 @@ def forward(model: nn.Module, x: Tensor) -> object:
 
 
 def run_model(model: nn.Module, x: Tensor) -> object:
-    """Run a network; if it fails, raise an error with the shape of the input.
+    """Run a network; an error from the network names the input shape.
 
     Raises:
         GeometryError: The network rejects the images.
@@ -127,7 +127,7 @@ def run_model(model: nn.Module, x: Tensor) -> object:
 def activations_at(
     model: nn.Module, x: Tensor, names: str | Sequence[str], batch_size: int = 64
 ) -> dict[str, Tensor]:
-    """Return the activations at layers, by dotted name or pattern.
+    """Return the activations of layers, by dotted name or pattern.
 
     The network runs in evaluation mode, without gradients, up to the last of these
     layers. It is not modified.
@@ -162,7 +162,7 @@ def activations_at(
 def iter_activations(
     model: nn.Module, batches: Iterable[Tensor], calls: Sequence[str]
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the outputs of calls, batch by batch."""
+    """Yield the outputs of layer calls, batch by batch."""
     for batch in batches:
         with evaluation_mode(model), torch.no_grad():
             outputs = run_until(model, batch, calls)
@@ -170,7 +170,7 @@ def iter_activations(
 
 
 def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) -> int:
-    """Return how many images to run at once, so that memory stays bounded.
+    """Return a batch size that limits the memory of a forward pass.
 
     Args:
         height: Height of the images.
@@ -186,7 +186,7 @@ def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) 
 
 
 def check_image_batch(x: Tensor) -> None:
-    """Check that a tensor is a batch of images.
+    """Raise an error unless a tensor is a batch of images.
 
     Raises:
         GeometryError: It does not have four dimensions, is empty, or has integers.

@@ -25,7 +25,7 @@ MAX_BYTES = 2 * 10**9  # bytes of all tensors in a trace
 
 @dataclass(frozen=True)
 class TensorRef:
-    """An output of a step: the number of the step, and the index of the output."""
+    """Reference to an output tensor by step number and output index."""
 
     step: int
     index: int = 0
@@ -33,7 +33,7 @@ class TensorRef:
 
 @dataclass(eq=False)
 class TraceStep:
-    """One operation on tensors that depend on the image.
+    """Record of one operation on tensors that depend on the image.
 
     Args:
         module: Call of the module it ran in; empty for the model's own forward.
@@ -56,12 +56,12 @@ class TraceStep:
 
     @cached_property
     def refs(self) -> list[TensorRef]:
-        """Return the inputs that depend on the image, in order."""
+        """References to all inputs that depend on the image, in order."""
         inputs = iter_nested((self.args, self.kwargs))
         return [item for item in inputs if isinstance(item, TensorRef)]
 
     def recompute(self, value: Callable[[TensorRef], Tensor]) -> list[Tensor]:
-        """Compute it with other inputs."""
+        """Compute the step again with other input tensors."""
 
         def fill(item: Any) -> Any:
             return value(item) if isinstance(item, TensorRef) else item
@@ -83,7 +83,7 @@ class _Frame:
 
 @dataclass(eq=False)
 class Trace:
-    """The steps of one image's forward pass.
+    """Trace of a forward pass: the recorded steps, in execution order.
 
     Args:
         steps: Steps in the order they ran; the first is the image.
@@ -101,7 +101,7 @@ class Trace:
 
 
 def record_trace(model: nn.Module, x: Tensor) -> Trace:
-    """Run images and record every step; memory holds the outputs of all steps.
+    """Run images and record every step; the outputs of all steps stay in memory.
 
     Args:
         model: Any network; not modified.
@@ -142,7 +142,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
 
 
 class _TooLarge(BaseException):
-    """The trace is too large; a network's own `except Exception` cannot catch it."""
+    """Signal that a trace is too large; `except Exception` does not catch it."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -307,7 +307,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _untouched_call(module: nn.Module) -> Callable[..., Any]:
-    """Return a function that runs a module as recorded, without side effects."""
+    """Return a function that runs a module in eval mode, without side effects."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with evaluation_mode(module):
@@ -321,7 +321,7 @@ def _no_call() -> None:
 
 
 def nested_tensors(values: Any) -> list[Tensor]:
-    """Return the tensors in nested containers, in order.
+    """Return all tensors of nested containers, in order.
 
     Example:
         >>> len(nested_tensors((torch.zeros(1), [torch.zeros(2), 3])))
@@ -331,7 +331,7 @@ def nested_tensors(values: Any) -> list[Tensor]:
 
 
 def iter_nested(values: Any) -> Iterator[Any]:
-    """Yield the items of nested containers, in order.
+    """Yield all items of nested containers, in order.
 
     Example:
         >>> list(iter_nested((1, [2, {"a": 3}])))
@@ -347,7 +347,7 @@ def iter_nested(values: Any) -> Iterator[Any]:
 
 
 def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
-    """Return nested containers with a function applied to every item.
+    """Apply a function to every item of nested containers.
 
     Example:
         >>> map_nested(str, (1, [2, {"a": 3}]))
@@ -365,7 +365,7 @@ def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
 
 
 def is_in_place(func: Any) -> bool:
-    """Return whether an operation works in place.
+    """Return whether a torch operation works in place.
 
     Example:
         >>> aten = torch.ops.aten

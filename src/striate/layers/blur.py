@@ -1,4 +1,4 @@
-"""BlurPool: low-pass before subsampling, against aliasing (Zhang 2019, section 3)."""
+"""BlurPool: low-pass filter before subsampling, to avoid aliasing (Zhang 2019)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from striate.core.errors import GeometryError, SettingError
 
 
 class BlurPool(nn.Module):
-    """Filter with fixed binomial weights, then keep every `stride`-th position.
+    """Filter each channel with binomial weights, then subsample by `stride`.
 
     Max pooling with stride 2 becomes `MaxPool2d(2, stride=1)` then `BlurPool`, a
     convolution with stride 2 one with stride 1, its ReLU, then `BlurPool`.
@@ -53,7 +53,7 @@ class BlurPool(nn.Module):
         self.padding = (before, kernel_size - 1 - before) * 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """Blur and subsample."""
+        """Filter and subsample the input."""
         channels, margin = self.weight.shape[0], max(self.padding)
         if x.shape[1] != channels:
             raise GeometryError(f"blur got {x.shape[1]} channels, needs {channels}")
@@ -65,6 +65,6 @@ class BlurPool(nn.Module):
         return F.conv2d(padded, self.weight, stride=self.stride, groups=channels)
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings shown in a printed model."""
         channels, _, side, _ = self.weight.shape
         return f"{channels}, kernel_size={side}, stride={self.stride}"

@@ -1,4 +1,4 @@
-"""Depthwise max pooling: the window runs over channels, not over the image.
+"""Max pooling over windows of channels instead of image positions.
 
 It is TensorFlow's `ksize=(1, 1, 1, 3)`: the largest activation of each group of maps.
 Maps that detect one thing in several poses become invariant to the pose.
@@ -39,7 +39,7 @@ class DepthMaxPool(nn.Module):
         self.stride = stride or window
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool over channels."""
+        """Compute the maximum over each window of channels."""
         channels = x.shape[1]
         if channels < self.window:
             what = f"depthwise pool got {channels} channels, needs {self.window}"
@@ -58,5 +58,5 @@ class DepthMaxPool(nn.Module):
         return output_side(channels, self.window, self.stride)
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings shown in a printed model."""
         return f"{self.window}, stride={self.stride}"

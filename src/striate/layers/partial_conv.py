@@ -1,4 +1,4 @@
-"""Convolution over subsets of the input maps: partial connections of LeNet-5 (II.B)."""
+"""Convolution with partial connections: each LeNet-5 map reads some input maps."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ class PartialConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights uniformly within ±2.4/fan_in (the paper, appendix A)."""
+        """Initialize weights uniformly within ±2.4/fan_in (LeNet-5, appendix A)."""
         bound = 2.4 / torch.tensor(self.fan_in).view(-1, 1, 1)
         with torch.no_grad():
             self.weight.uniform_(-1, 1).mul_(bound)
             self.bias.zero_()
 
     def dense_weight(self) -> Tensor:
-        """Return the equivalent full kernel, zero where nothing is connected."""
+        """Return the equivalent dense kernel, with zeros for missing connections."""
         side = self.kernel_size
         full = self.weight.new_zeros(self.out_channels * self.in_channels, side, side)
         full = full.index_copy(0, self.index, self.weight)
         return full.view(self.out_channels, self.in_channels, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve each output map over its own input maps."""
+        """Convolve each output map over the connected input maps."""
         if x.shape[1] != self.in_channels:
             what = (
                 f"partial convolution got {x.shape[1]} maps, needs {self.in_channels}"
@@ -84,7 +84,7 @@ class PartialConv2d(nn.Module):
         return F.conv2d(x, self.dense_weight(), self.bias)
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings shown in a printed model."""
         connections = len(self.index)
         shape = f"{self.in_channels}, {self.out_channels}"
         return f"{shape}, kernel_size={self.kernel_size}, connections={connections}"

@@ -1,4 +1,4 @@
-"""Residual blocks: relu(F(x) + shortcut(x)) (He, Zhang, Ren, Sun 2015, section 3).
+"""Residual blocks: relu(F(x) + shortcut(x)) (He et al. 2015, section 3).
 
 Where a block changes the side or the channels, its shortcut must too (section 3.3):
 
@@ -30,7 +30,7 @@ _AFTER_BRANCH = ("downsample", "relu")
 
 
 class Residual(nn.Module):
-    """relu(branch(x) + downsample(x)): the branch learns only what must change.
+    """Residual block: relu(branch(x) + downsample(x)).
 
     Args:
         branch: The layers of F by name, in order; the last one has no activation.
@@ -54,7 +54,7 @@ class Residual(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the branch's output to the shortcut's."""
+        """Add the outputs of branch and shortcut, then apply ReLU."""
         y = x
         for name, layer in self.named_children():
             if name not in _AFTER_BRANCH:
@@ -64,7 +64,7 @@ class Residual(nn.Module):
 
 
 class PadShortcut(nn.Module):
-    """Shortcut A: every `stride`-th position, new channels zero; no parameters.
+    """Shortcut A: subsample by `stride` and add zero channels; no parameters.
 
     Args:
         channels: Channels of x.
@@ -93,19 +93,19 @@ class PadShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Subsample and pad."""
+        """Subsample the input and add zero channels."""
         subsampled = x[:, :, :: self.stride, :: self.stride]
         return F.pad(subsampled, (0, 0, 0, 0, 0, self.added))
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings shown in a printed model."""
         return f"added={self.added}, stride={self.stride}"
 
 
 def shortcut(
     option: str, channels: int, out_channels: int, stride: int, blur: int = 0
 ) -> nn.Module:
-    """Return the shortcut of an option of the table above.
+    """Return the shortcut layer of option A, B or C in the table above.
 
     Args:
         option: A, B or C.
@@ -138,7 +138,7 @@ def shortcut(
 def _subsampling(
     channels: int, stride: int, blur: int
 ) -> tuple[int, dict[str, nn.Module]]:
-    """Return the stride of a convolution, and the blur that subsamples instead."""
+    """Return the stride of a convolution, and the blur layer that replaces it."""
     if not blur or stride == 1:
         return stride, {}
     return 1, {"blur": BlurPool(channels, blur, stride)}
@@ -147,7 +147,7 @@ def _subsampling(
 def basic_branch(
     channels: int, width: int, stride: int, blur: int = 0
 ) -> dict[str, nn.Module]:
-    """Return two 3×3 convolutions, the first with the stride (figure 5, left).
+    """Return the branch of two 3×3 convolutions, the first with stride (figure 5).
 
     Args:
         channels: Channels of x.
@@ -176,7 +176,7 @@ def basic_branch(
 def bottleneck_branch(
     channels: int, width: int, stride: int, stride_in: str = "1x1", blur: int = 0
 ) -> dict[str, nn.Module]:
-    """Return 1×1 down, 3×3, 1×1 up to four times the width (figure 5, right).
+    """Return the branch 1×1 (reduce), 3×3, 1×1 (expand to 4 × width) (figure 5).
 
     Args:
         channels: Channels of x.

@@ -1,4 +1,4 @@
-"""Adapt the weights of the first convolution to another number of input channels."""
+"""Adapt pretrained weights to another number of input channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from striate.core.preprocess_config import Preprocess
 
 
 def adapted(weight: Tensor, channels: int) -> Tensor:
-    """Return the weights of a convolution for another number of input channels.
+    """Return convolution weights for another number of input channels.
 
     One channel gets the sum over the old ones: a gray image gives the output of the
     same image in equal channels. k channels get the c old ones in turn, times c/k:
@@ -33,7 +33,7 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 
 
 def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return means or standard deviations for another number of channels.
+    """Return per-channel means or standard deviations for other input channels.
 
     The rule is that of `adapted`.
 
@@ -51,7 +51,7 @@ def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float,
 
 
 def adaptation_text(old_channels: int, channels: int) -> str:
-    """Describe what `adapted` does; empty if the channels are the same.
+    """Describe the channel adaptation in words; empty if there is none.
 
     Example:
         >>> adaptation_text(3, 1)
@@ -71,7 +71,7 @@ def adaptation_text(old_channels: int, channels: int) -> str:
 def first_kernel(
     state: Mapping[str, Tensor], target: Mapping[str, Tensor]
 ) -> tuple[str, int] | None:
-    """Return name and channels of a file's first convolution, if its channels differ.
+    """Return (name, channels) of a file's first convolution if its channels differ.
 
     Only the number of input channels of the network's first kernel may differ.
     """
@@ -87,6 +87,6 @@ def first_kernel(
 def fitted(
     preprocess: Preprocess, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return a preprocessing's mean and standard deviation for other channels."""
+    """Return the mean and the std of a preprocessing for other input channels."""
     mean = adapted_statistics(preprocess.mean, channels)
     return mean, adapted_statistics(preprocess.std, channels)

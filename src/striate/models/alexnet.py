@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky, Sutskever, Hinton 2012, section 3.5 and figure 2).
+"""AlexNet (Krizhevsky et al. 2012, section 3.5 and figure 2).
 
 | layer | side at 227 | maps | kernel | reads      | then                       |
 |-------|-------------|------|--------|------------|----------------------------|
@@ -73,7 +73,7 @@ def _paper(image: ImageSpec, num_classes: int, groups: int) -> ImageClassifier:
 
 
 def _initialize(model: nn.Module) -> None:
-    """Draw weights from N(0, 0.01²); some biases are 1 so that ReLUs start active."""
+    """Draw weights from N(0, 0.01²); set biases to 0 or 1 as in section 5."""
     layers = (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
     for number, layer in enumerate(layers, start=1):
         nn.init.normal_(layer.weight, std=STD)

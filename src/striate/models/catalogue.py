@@ -1,4 +1,4 @@
-"""The catalogue of networks: names, the papers' inputs and classes, builders."""
+"""Catalogue of networks: names, default input sizes and classes, builders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FAMILIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """An entry of the catalogue: a builder and the paper's own input and classes."""
+    """Catalogue entry of a network: builder, default input and number of classes."""
 
     name: str
     build: Builder
@@ -82,14 +82,14 @@ def model_entries() -> list[ModelEntry]:
 
 
 def _age(entry: ModelEntry) -> int:
-    """Return the rank of a network's family in history; families of users are last."""
+    """Return a sort key: the age of a network's family, with user families last."""
     build = entry.build.func if isinstance(entry.build, partial) else entry.build
     family = build.__module__.rpartition(".")[2]
     return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Return the entry of a name, for a name of timm one made from timm's own facts.
+    """Return the catalogue entry of a name; for `timm:` names build it from timm.
 
     Raises:
         UnknownNameError: No network has this name; lists the nearest.
@@ -116,7 +116,7 @@ def create_model(
     image_size: int | tuple[int, int] | None = None,
     seed: int | None = None,
 ) -> nn.Module:
-    """Build a network as a plain `nn.Module`.
+    """Build a network by name, as an `nn.Module`.
 
     Args:
         name: A name of `striate models`, or `timm:` and a name of timm.

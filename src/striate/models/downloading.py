@@ -1,4 +1,4 @@
-"""Download public weights: use a local copy if there is one, verify by hash."""
+"""Download pretrained weights once, and verify them by SHA-256."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTIAL = ".part"  # suffix of unfinished downloads
 
 
 def local_file(public: PretrainedFile, folder: Path | None) -> Path:
-    """Return the local file of public weights; download it if necessary.
+    """Return the local path of pretrained weights; download them if necessary.
 
     Args:
         public: The weights.
@@ -43,7 +43,7 @@ def local_file(public: PretrainedFile, folder: Path | None) -> Path:
 
 
 def location(public: PretrainedFile, folder: Path | None) -> str:
-    """Name the place of public weights: a package, the cache, or not downloaded."""
+    """Describe where pretrained weights are: package, cache or not downloaded."""
     if _packaged(public) is not None:
         return f"package {public.package}"
     if folder is not None and (folder / public.file).is_file():
@@ -52,7 +52,7 @@ def location(public: PretrainedFile, folder: Path | None) -> str:
 
 
 def download(public: PretrainedFile, path: Path) -> Path:
-    """Download weights to a path; an interrupted download is continued.
+    """Download pretrained weights to a path; continue an interrupted download.
 
     Raises:
         WeightsError: The publisher cannot be reached, or the hash is wrong.
@@ -67,7 +67,7 @@ def download(public: PretrainedFile, path: Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process downloads into a folder; the system ends the lock.
+    """Hold a lock on a folder in this context, so that only one process downloads.
 
     On a file system without locks two downloads at once spoil each other; their hashes
     show it.
@@ -132,7 +132,7 @@ def _is_right(path: Path, sha256: str) -> bool:
 
 
 def _missing(public: PretrainedFile, part: Path) -> Iterator[bytes]:
-    """Yield the missing bytes of a file; an unusable part is downloaded again."""
+    """Yield the missing bytes of a file; restart if its first part is not usable."""
     start = part.stat().st_size if part.is_file() else 0
     headers = {"Range": f"bytes={start}-"} if start else {}
     request = urllib.request.Request(public.url, headers=headers)  # noqa: S310 - fixed

@@ -1,4 +1,4 @@
-"""Networks of our own that train fast on small images; no paper describes them.
+"""Our own networks for fast training on small images; there is no paper.
 
 | name              | at 28×28×1, layer by layer                             | MACs   |
 |-------------------|--------------------------------------------------------|--------|
@@ -34,7 +34,7 @@ SMALL = ImageSpec(channels=1, height=28, width=28)
 
 @dataclass(frozen=True, kw_only=True)
 class FastSmallConfig:
-    """The differences between these networks.
+    """Configuration of a `fast_small` network.
 
     Args:
         whitened: Filters of the whitening layer, in pairs.
@@ -66,7 +66,7 @@ CONFIGS = {
 def fast_small(
     image: ImageSpec, num_classes: int, *, config: FastSmallConfig
 ) -> ImageClassifier:
-    """Build a network of any configuration.
+    """Build a `fast_small` network from a configuration.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
@@ -101,7 +101,7 @@ def fast_small(
 
 
 def _block(channels: int, width: int, stride: int, pooled: bool) -> nn.Sequential:
-    """Return a 3×3 convolution, a max pool if `pooled`, batch norm and ReLU."""
+    """Return 3×3 convolution, max pool (if `pooled`), batch norm and ReLU."""
     layers: dict[str, nn.Module] = {
         "conv": nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
     }

@@ -70,7 +70,7 @@ AUX_WEIGHT = 0.3  # section 5
 
 @dataclass(frozen=True, kw_only=True)
 class GoogLeNetConfig:
-    """The differences between the paper's network and the batch-norm variant.
+    """Configuration of GoogLeNet: the paper's network or the batch-norm variant.
 
     Args:
         norm: Batch norm after every convolution, instead of two LRNs.
@@ -88,7 +88,7 @@ class GoogLeNetConfig:
 
 
 class GoogLeNet(ClassifierMethods):
-    """The main path in order, then auxiliary heads.
+    """GoogLeNet: feature layers and classifier, with optional auxiliary heads.
 
     Args:
         features: Layers up to the last feature maps, by name.
@@ -132,12 +132,12 @@ class GoogLeNet(ClassifierMethods):
         return x
 
     def forward_head(self, x: Tensor) -> Tensor:
-        """Return class scores of the last feature maps."""
+        """Compute the logits from the last feature maps."""
         scores: Tensor = self.fc(self.dropout(self.flatten(self.avgpool(x))))
         return scores
 
     def forward(self, x: Tensor) -> Tensor | HeadOutputs:
-        """Return logits; in training those of auxiliary heads too."""
+        """Return logits; in training mode also those of the auxiliary heads."""
         auxiliary = []
         for name, layer in self._main_path():
             x = layer(x)
@@ -152,7 +152,7 @@ class GoogLeNet(ClassifierMethods):
 def googlenet(
     image: ImageSpec, num_classes: int, *, config: GoogLeNetConfig
 ) -> GoogLeNet:
-    """Build a GoogLeNet of a configuration.
+    """Build a GoogLeNet from a configuration.
 
     Shapes:
         (N, C, H, W) → (N, num_classes); in training with heads, `HeadOutputs`
@@ -244,7 +244,7 @@ def _aux_positions(image: ImageSpec, config: GoogLeNetConfig) -> int:
 
 
 def _initialize(model: nn.Module) -> None:
-    """Draw Glorot's weights, biases 0.2: the settings of Caffe's published model."""
+    """Initialize weights by Glorot, biases to 0.2, as in Caffe's published model."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

@@ -1,4 +1,4 @@
-"""The head of a network: its last dense layer, or two dense layers instead."""
+"""Replace the head of a network: one dense layer becomes two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AUXILIARY = r"aux\d*\."  # names of the tensors of auxiliary heads
 
 
 def last_dense(model: nn.Module) -> str | None:
-    """Return the name of the dense layer at a network's end, or None.
+    """Return the name of the last layer if it is dense, else None.
 
     It is the last layer with tensors in the order of definition, without auxiliary
     heads (`aux1`, `aux2`); None if that is not dense, as in the paper's LeNet-5.
@@ -31,7 +31,7 @@ def last_dense(model: nn.Module) -> str | None:
 
 
 def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
-    """Replace the last dense layer, in place, by new ones: dense, ReLU, dense.
+    """Replace the last dense layer, in place, by new layers: dense, ReLU, dense.
 
     Args:
         model: Any network whose last dense layer returns the class scores.

@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998): the paper's, and today's version.
+"""LeNet-5 (LeCun et al. 1998), as in the paper and in a modern version.
 
 | layer | maps   | kernel | parameters | note                              |
 |-------|--------|--------|------------|-----------------------------------|
@@ -34,7 +34,7 @@ CODE_FEATURES = 7 * 12  # the class codes are drawings of 7×12 pixels
 
 
 class LeNet5(ImageClassifier):
-    """LeNet-5 of the paper, whose classifier compares with a fixed code per class."""
+    """LeNet-5 of the paper, whose classifier compares features with class codes."""
 
     def _new_classifier(self, features: int, num_classes: int) -> nn.Module:
         if num_classes == 0:
@@ -86,7 +86,7 @@ def lenet5(image: ImageSpec, num_classes: int) -> LeNet5:
 
 
 def _initialize(model: nn.Sequential) -> None:
-    """Draw weights uniformly within ±2.4/fan_in (the paper, appendix A)."""
+    """Initialize weights uniformly within ±2.4/fan_in (the paper, appendix A)."""
     for layer in model:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             bound = 2.4 / layer.weight[0].numel()

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler, Howard, Zhu, Zhmoginov, Chen 2018, table 2).
+"""MobileNetV2 (Sandler et al. 2018, table 2).
 
 A 3×3/2 to 32 channels, seven groups of inverted residuals, a 1×1 to 1280, the global
 mean, one dense layer. In each group only the first block has the stride. Names are

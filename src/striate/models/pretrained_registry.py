@@ -1,4 +1,4 @@
-"""Public weights: publisher, license, preprocessing and hash of each file."""
+"""Registry of pretrained weights: URL, license, preprocessing and SHA-256."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LICENSE = "BSD-3-Clause; trained on ImageNet-1k (terms of its images apply)"
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedFile:
-    """A public file of weights.
+    """Published file of pretrained weights.
 
     Args:
         network: Name of the network in the catalogue.
@@ -49,7 +49,7 @@ class PretrainedFile:
 
     @property
     def known(self) -> bool:
-        """Tell whether the whole hash is known, so that the pickle may be opened."""
+        """Whether the full SHA-256 is known, so that the pickle may be opened."""
         return len(self.sha256) == 64
 
 
@@ -103,7 +103,7 @@ _register()
 
 
 def known_by(sha256: str) -> PretrainedFile | None:
-    """Return the public weights whose hash this is, as far as it is known, or None.
+    """Return the published weights whose known hash digits match, or None.
 
     This is enough to name a file, not to open a pickle: that takes the whole hash.
 
@@ -116,7 +116,7 @@ def known_by(sha256: str) -> PretrainedFile | None:
 
 
 def by_hash(sha256: str) -> PretrainedFile | None:
-    """Return the public weights with this whole hash, or None.
+    """Return the published weights with this full SHA-256, or None.
 
     Example:
         >>> print(by_hash("0" * 64))

@@ -1,4 +1,4 @@
-"""ResNet and plain networks (He, Zhang, Ren, Sun 2015, tables 1 and 6).
+"""ResNet and plain networks (He et al. 2015, tables 1 and 6).
 
 | layer  | side at 224 | 18     | 34     | 50      | 101     | 152     | width      |
 |--------|-------------|--------|--------|---------|---------|---------|------------|
@@ -66,7 +66,7 @@ TRIANGLE = 3  # side of the blur filter: Tri-3 of Zhang's table 2, and timm's
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    """The differences between residual networks.
+    """Configuration of a residual or plain network.
 
     Args:
         blocks: Blocks of each stage; widths double from stage to stage.
@@ -98,7 +98,7 @@ class ResNetConfig:
 
 
 def stages(channels: int, config: ResNetConfig) -> dict[str, nn.Module]:
-    """Return layer1, layer2, … of a configuration, for `channels` coming in."""
+    """Return the stages layer1, layer2, … of a network with `channels` inputs."""
     layers: dict[str, nn.Module] = {}
     for i, count in enumerate(config.blocks):
         width = config.width * 2**i
@@ -145,7 +145,7 @@ def _assemble(
 
 
 def _max_pool(config: ResNetConfig) -> dict[str, nn.Module]:
-    """Return the stem's max pool, with stride 1 and a blur if it is anti-aliased."""
+    """Return the first max pool; anti-aliased: stride 1, then a blur."""
     if not config.blur:
         return {"maxpool": nn.MaxPool2d(3, 2, padding=1)}
     # The author's code pools 2×2, timm's 3×3 as ResNet does.
@@ -154,7 +154,7 @@ def _max_pool(config: ResNetConfig) -> dict[str, nn.Module]:
 
 
 def _check_size(image: ImageSpec, config: ResNetConfig) -> None:
-    """Refuse images that are too small for a blur to mirror their border."""
+    """Raise an error if images are too small for the mirrored border of a blur."""
     if not config.blur:
         return
     margin = config.blur // 2
@@ -173,7 +173,7 @@ def _check_size(image: ImageSpec, config: ResNetConfig) -> None:
 def resnet(
     image: ImageSpec, num_classes: int, *, config: ResNetConfig
 ) -> ImageClassifier:
-    """Build an ImageNet residual (or plain) network of any configuration.
+    """Build a residual or plain network for ImageNet from a configuration.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
@@ -199,7 +199,7 @@ def resnet(
 def cifar_resnet(
     image: ImageSpec, num_classes: int, *, config: ResNetConfig
 ) -> ImageClassifier:
-    """Build a residual (or plain) network for small images (section 4.2).
+    """Build a residual or plain network for small images (section 4.2).
 
     Shapes:
         (N, C, H, W) → (N, num_classes)

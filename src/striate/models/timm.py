@@ -31,7 +31,7 @@ _MODES = {"center": "crop", "squash": "squash", "border": "pad"}
 
 @dataclass(frozen=True, kw_only=True)
 class TimmDescription:
-    """timm's facts about a network and the weights that it is for.
+    """Description of a timm network: input, classes, preprocessing, license.
 
     Args:
         name: Name with the tag of the weights, if there is one.
@@ -55,12 +55,12 @@ class TimmDescription:
 
     @property
     def summary(self) -> str:
-        """Return one line about the network."""
+        """Return a one-line summary: timm version and license of the weights."""
         return f"timm {version('timm')}, weights {self.license}"
 
 
 def is_timm(name: str) -> bool:
-    """Tell whether a name is a network of timm.
+    """Return whether a name has the prefix `timm:`.
 
     Example:
         >>> is_timm("timm:resnet18"), is_timm("resnet18")
@@ -70,7 +70,7 @@ def is_timm(name: str) -> bool:
 
 
 def describe(name: str) -> TimmDescription:
-    """Return timm's facts about a network.
+    """Return timm's description of a network and its pretrained weights.
 
     Raises:
         SettingError: timm is not installed; says what to install.
@@ -104,7 +104,7 @@ def describe(name: str) -> TimmDescription:
 
 
 def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
-    """Build a network of timm with new weights.
+    """Build a timm network with random initial weights.
 
     Raises:
         GeometryError: timm refuses the image size.
@@ -124,7 +124,7 @@ def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
 
 
 def fetch(name: str) -> dict[str, Tensor]:
-    """Return a network's published weights, which timm downloads or has cached.
+    """Return a network's pretrained weights from timm's cache or download.
 
     Raises:
         WeightsError: timm could not load them.
@@ -143,7 +143,7 @@ def fetch(name: str) -> dict[str, Tensor]:
 
 
 def classifiers_of(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of a timm network's classifiers; empty for other networks.
+    """Return the classifier layers' names in a timm network; empty for others.
 
     Example:
         >>> classifiers_of(nn.Linear(2, 2))
@@ -155,7 +155,7 @@ def classifiers_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def packages_of(name: str) -> tuple[str, ...]:
-    """Return the other packages on whose version a network depends.
+    """Return the packages whose versions affect a network: timm or none.
 
     Example:
         >>> packages_of("timm:resnet18"), packages_of("resnet18")
@@ -165,7 +165,7 @@ def packages_of(name: str) -> tuple[str, ...]:
 
 
 def _config(name: str) -> tuple[str, Any]:
-    """Return a network's full name in timm, and timm's configuration of it."""
+    """Return a network's full name in timm, and its pretrained configuration."""
     if find_spec("timm") is None:
         what = f"{name} is a network of the package timm, which is not installed"
         raise SettingError(what, where="--model", fix="pip install 'striate[timm]'")

@@ -1,4 +1,4 @@
-"""Two networks from study notes on CNNs: one for gray images, one for color.
+"""Two small tutorial networks, one for gray images and one for color images.
 
 Gray, 28×28×1 in:  conv 25 · pool · conv 50 · pool · 2450 · dense
 Color, 32×32×3 in: conv 36 · conv 72 · conv 144, each with pool and dropout,

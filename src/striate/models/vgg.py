@@ -1,4 +1,4 @@
-"""VGG (Simonyan and Zisserman 2014, table 1): 3×3 convolutions only, five blocks.
+"""VGG (Simonyan and Zisserman 2014, table 1): five blocks of 3×3 convolutions.
 
 | block | side at 224 | channels | 11 (A) | 13 (B) | 16 (D) | 19 (E) |
 |-------|-------------|----------|--------|--------|--------|--------|
@@ -43,7 +43,7 @@ IMAGE = ImageSpec(channels=3, height=224, width=224)
 def vgg(
     image: ImageSpec, num_classes: int, *, depth: int = 16, norm: bool = False
 ) -> ImageClassifier:
-    """Build a VGG of 11, 13, 16 or 19 layers with weights.
+    """Build a VGG with 11, 13, 16 or 19 layers with weights.
 
     Args:
         image: The input.

@@ -1,4 +1,4 @@
-"""Load a file of weights into a network: all of it or nothing."""
+"""Load weight files into a network, either completely or not at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ State = dict[str, Tensor]
 def load_pretrained(
     model: nn.Module, path: str | Path, *, trust: bool = False, head: bool = True
 ) -> None:
-    """Copy a file of weights into a network, all of it or nothing.
+    """Load a file of weights into a network, either completely or not at all.
 
     Networks of the catalogue have torchvision's names, networks of timm have timm's. If
     the network has another number of input channels, the first convolution is adapted
@@ -64,7 +64,7 @@ def put_pretrained(
     head: bool = True,
     same_network: bool = False,
 ) -> None:
-    """Copy the tensors of a file into a network, as `load_pretrained` does.
+    """Load the tensors of a weight file into a network; see `load_pretrained`.
 
     Args:
         model: A network of the catalogue.
@@ -91,7 +91,7 @@ def put_pretrained(
 
 
 def read(path: Path, *, trust: bool = False) -> State:
-    """Return the tensors of a weights file by name.
+    """Return the tensors of a weight file by name.
 
     The file's content decides on its format, not its name. A pickle is opened only if
     it is a public file with a known hash (`models.pretrained_registry`), or if the
@@ -154,7 +154,7 @@ def _read_pickle(path: Path, trust: bool) -> State:
 
 
 def _completed(state: State, target: State, renewed: str) -> State:
-    """Drop tensors that the network lacks for good reason, add those a file may lack.
+    """Drop and add the tensors that may differ between a file and the network.
 
     Args:
         state: The file's tensors.
@@ -175,7 +175,7 @@ def _completed(state: State, target: State, renewed: str) -> State:
 
 
 def _with_channels(state: State, target: State) -> State:
-    """Return the tensors with the first convolution made for the network's channels."""
+    """Return the tensors, the first convolution adapted to the network's channels."""
     first = first_kernel(state, target)
     if first is None:
         return state

@@ -1,4 +1,4 @@
-"""Mean Grad-CAM maps over a dataset, by predicted class; share on border, background.
+"""Mean Grad-CAM map per predicted class, with its share on border and background.
 
 Each image's map, for its predicted class, is scaled to sum to one, so that all images
 have equal weight.
@@ -25,7 +25,7 @@ _CONTRAST = 0.25  # share of an image's value range: larger differences are fore
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedClass(AttributionTarget):
-    """The score of each image's predicted class."""
+    """Attribution target: the score of each image's own predicted class."""
 
     class_index: int = -1
     text: str = "the predicted class"
@@ -37,7 +37,7 @@ class PredictedClass(AttributionTarget):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetAttribution:
-    """Attribution by predicted class.
+    """Mean attribution over a dataset, by predicted class.
 
     Args:
         layer: The target layer.
@@ -153,7 +153,7 @@ class _Sums:
 
 
 def border_mask(height: int, width: int) -> Tensor:
-    """Return the mask of border pixels: a tenth of each side, at least one pixel.
+    """Return a mask of the border: a tenth of each side, at least one pixel.
 
     Example:
         >>> int(border_mask(10, 10).sum())
@@ -169,7 +169,7 @@ def border_mask(height: int, width: int) -> Tensor:
 
 
 def foreground_mask(x: Tensor, border: Tensor) -> Tensor:
-    """Return the mask of pixels whose color differs from the median border color.
+    """Return a mask of the pixels that differ from the median border color.
 
     A rough estimate of the object, good for objects on a plain background.
 

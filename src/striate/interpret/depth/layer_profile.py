@@ -1,4 +1,4 @@
-"""Size of activations and gradients by layer: vanishing and exploding gradients.
+"""Size of activations and gradients by layer, to find vanishing gradients.
 
 A gradient that passed L layers is a product of L Jacobians (Glorot and Bengio 2010,
 section 4.2.1). If each is smaller than one, the first layers do not learn.
@@ -22,7 +22,7 @@ from striate.interpret.attribution.target import logits_of
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
-    """Activation, gradient and update size of one layer with weights, for one batch.
+    """Activation, gradient and update size of one layer with weights, for a batch.
 
     Args:
         name: Name of the call, such as `conv1` or `again #2`.
@@ -43,7 +43,7 @@ class LayerProfile:
 def depth_profile(
     model: nn.Module, x: Tensor, labels: Tensor, training: bool = False
 ) -> list[LayerProfile]:
-    """Measure activations and gradients at every layer with weights, for one batch.
+    """Measure activations and gradients of every layer with weights, for one batch.
 
     `.grad` is not changed. Gradients also pass through frozen layers.
 
@@ -117,7 +117,7 @@ def depth_profile(
 
 
 def _loss(output: object, labels: Tensor) -> Tensor:
-    """Return the mean loss; in training mode it includes auxiliary heads."""
+    """Return the mean loss of a batch; training mode adds the auxiliary heads' loss."""
     if not isinstance(output, HeadOutputs):
         output = logits_of(output)
     top = output.logits if isinstance(output, HeadOutputs) else output
@@ -141,7 +141,7 @@ def _relative_norm(gradient: Tensor | None, weight: Tensor) -> float:
 
 
 def gradient_factor(layers: Sequence[LayerProfile]) -> float:
-    """Return the factor of the gradient per layer of distance from the loss.
+    """Return the mean factor by which the gradient changes per layer.
 
     It is the slope of a line fitted to log gradient against depth: 0.5 means half the
     gradient per layer, 1 means that all layers get equal gradients.

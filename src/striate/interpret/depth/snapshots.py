@@ -1,4 +1,4 @@
-"""Layer profiles during training, and the schedule of steps at which to take them."""
+"""Layer profiles during training, and the schedule of their steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Snapshot:
 
 
 def is_snapshot_step(step: int) -> bool:
-    """Return whether to take a snapshot after a step: less and less often.
+    """Return whether to take a snapshot after a step; the interval grows.
 
     At powers of two and halfway between them: 41 times in a run of a million steps.
 
