@@ -1,7 +1,7 @@
 """Data types for advice on a network's design, shared by all checks.
 
-Each piece of advice is a fact with its numbers, and the numbers after the change. It
-is about geometry and cost only. Whether accuracy improves, only training can tell.
+Each piece of advice gives a number before and after the proposed change. The advice is
+about geometry, parameters and MACs only. Only training shows whether accuracy improves.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Advice:
 
     Args:
         check: Name of the check, such as `redundant-bias`.
-        layer: Name of the layer as in the table; `image` for the input.
+        layer: Name of the layer in the summary table; `image` for the input.
         finding: The problem, with its numbers.
-        change: The proposed change, with the numbers after it.
+        change: The proposed change, with the numbers after the change.
         before: The number before the change.
         after: The same number after the change.
         unit: Unit of that number.

@@ -68,7 +68,7 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
     after = total - dense_parameters + (channels + 1) * classes
     if after >= total:
         return
-    verb = "hold" if len(dense) > 1 else "holds"
+    verb = "contain" if len(dense) > 1 else "contains"
     yield Advice(
         check="heavy-head",
         layer=dense[0].name,
@@ -92,8 +92,8 @@ def _is_dense(layer: Layer) -> bool:
 def bottlenecks(context: DesignContext) -> Iterator[Advice]:
     """Find convolutions that need fewer MACs with a 1×1 bottleneck before them.
 
-    The 1×1 convolution reduces to a quarter of the channels that come in, at most to
-    half of those that go out (He et al. 2016, figure 5; Szegedy et al. 2015, figure 2).
+    The 1×1 convolution has C_in/4 output channels, but not more than C_out/2
+    (He et al. 2016, figure 5; Szegedy et al. 2015, figure 2).
     """
     total = context.audit.macs
     wide = []
@@ -116,8 +116,8 @@ def bottlenecks(context: DesignContext) -> Iterator[Advice]:
         finding=f"{join_names([name for name, _, _ in wide])} {verb} {share:.0f} % "
         "of the "
         f"computation: {part:,} of {total:,} multiply-adds.",
-        change="A 1×1 convolution before each, to a quarter of the channels, would "
-        f"reduce the network to {after:,} multiply-adds "
+        change="A 1×1 convolution before each layer, with a quarter of the channels, "
+        f"would reduce the network to {after:,} multiply-adds "
         f"({100 * after / before:.1f} %).",
         before=before,
         after=after,

@@ -27,7 +27,7 @@ class Operation:
         number: Position in the order of all operations.
         producers: Pairs (index of an input that depends on the image, number of the
             operation that produced it); −1 is the image itself.
-        local: Each output position depends on the same input position only.
+        local: Whether each output position depends only on the same input position.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Layer:
     """One call of a module, or the operations that a container itself runs.
 
     Args:
-        name: Dotted name in the model. Operations outside of leaf modules stand in
-            parentheses; ` #2` marks a second call.
+        name: Dotted name in the model; in parentheses for operations outside of leaf
+            modules; with ` #2` for a second call.
         kind: Class of the module, or names of the operations.
         output: Shape of one image's output, without the batch.
         parameters: Number of parameters first used here, trainable or not.
-        trainable: Number of trainable ones.
+        trainable: Number of trainable parameters among `parameters`.
         operations: The operations, in order.
         activation: Bytes of the output; 0 for views and in-place operations.
         saved: Bytes per image that autograd saves for the backward pass.

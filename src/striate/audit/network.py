@@ -40,7 +40,7 @@ class Audit:
         weights: Bytes of parameters and buffers.
         peak: Peak bytes of the activations of one image in evaluation mode.
         memory: Memory of a training step; None if it could not be measured.
-        memory_error: The reason why it could not be measured.
+        memory_error: The reason why the training step could not be measured.
         real: Whether one image was computed with real values.
         container_outputs: Last output of each container module, by name.
     """
@@ -81,7 +81,7 @@ class ForwardError(GeometryError):
         where: Name of the layer.
         fix: What to do.
         audit: The layers that ran.
-        data_dependent: It failed because its control flow depends on values.
+        data_dependent: Whether the control flow depends on tensor values.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ def audit(
         model: Any network.
         shape: (channels, height, width) of one image.
         batch_size: Images per training step, for the memory estimate.
-        optimizer: Optimizer of that step: `sgd`, `adam` or `adamw`.
+        optimizer: Optimizer of the training step: `sgd`, `adam` or `adamw`.
         real: Compute one image of zeros with real values, for data-dependent control
             flow; the training step is then not measured.
 
     Raises:
         ForwardError: The network rejects images of this shape, or its control flow
-            depends on values; holds the layers that ran.
+            depends on values; `audit` contains the layers that ran.
 
     Example:
         >>> result = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
@@ -310,7 +310,7 @@ def _forward_error(
         word in str(error) for word in _DATA_DEPENDENT
     )
     if data_dependent:
-        what = f"control flow depends on the values of tensors: {first_line(error)}"
+        what = f"control flow depends on tensor values: {first_line(error)}"
         fix = "add --real (real=True): run one image of zeros with real values"
     else:
         size = shape_text(result.shape)

@@ -1,9 +1,9 @@
 """Receptive field along one axis: the arithmetic of kernel, stride, padding, dilation.
 
 The receptive field of a padded convolution is `slide_window`. Each axis stores two
-results. `low` and `high` are exact: the first and last input position that reach unit
-0, 1, …, with borders and dilation gaps; they equal the box of non-zero input gradients.
-`formula` is the one of textbooks, for an image without border: unit i sees the
+results. `low` and `high` are exact, borders and dilation gaps included: the first and last input
+position that unit 0, 1, … depends on (the box of non-zero input gradients).
+`formula` is the textbook formula for an image without border: unit i depends on the
 positions i·jump + low … i·jump + high.
 """
 
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Number = int | Fraction
 
-SEES_NOTHING = 1 << 40  # `low` of a unit that sees no input; its `high` is -1
+SEES_NOTHING = 1 << 40  # `low` of a unit that depends on no input; its `high` is -1
 
 
 @dataclass(frozen=True, eq=False)
 class FieldFormula:
     """Receptive field without border: unit i uses i·jump + low … i·jump + high.
 
-    After upsampling, neighboring units have fields of different sizes. The formula then
-    covers all of them, jump and center are right, and `uniform` is False.
+    After upsampling, neighboring units have fields of different sizes. The size is then
+    an upper bound, jump and center are exact, and `uniform` is False.
     """
 
     jump: Number
@@ -63,8 +63,8 @@ class Axis:
     """The receptive fields of all units along one axis.
 
     Args:
-        low: First input position that each unit sees.
-        high: Last one; less than `low` if a unit sees nothing.
+        low: First input position that each unit depends on.
+        high: Last such position; less than `low` if a unit depends on no position.
         formula: Textbook formula, if one exists.
     """
 

@@ -4,8 +4,8 @@ The rules are in the files receptive_field_rules_window (convolution, pooling, r
 …_reduce (sums, norms, matrix products) and …_views (reshape, pad, concat). The
 arithmetic of a padded, strided or dilated window is in receptive_field.py.
 
-An operation without a rule gets an upper bound: each of its units sees at most what any
-input unit sees, and the result is marked as a bound.
+An operation without a rule gets an upper bound: the receptive field of each unit is the
+union of all input fields, and the result is marked as a bound.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class ReceptiveField:
 
     Args:
         paths: Row axis and column axis, for each path through the network that is
-            tracked separately: a branch that sees only padding along one axis sees
-            nothing. An axis that no dimension of the tensor contains has one unit.
+            tracked separately: a branch that reads only padding along one axis has an
+            empty field. An axis that no dimension of the tensor contains has one unit.
         dims: The atoms of each dimension of the tensor.
         is_bound: The fields are upper bounds: some operation has no exact rule.
     """
@@ -154,7 +154,7 @@ def map_dim(
 def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
     """Merge the atoms of a dimension into its only image axis.
 
-    A pixel shuffle needs it: rows of H units and r repeats become one axis of H·r.
+    Used for pixel shuffle: an axis of H units with r repeats becomes one axis of H·r.
     """
     atoms = field.dims[dim]
     axis_atoms = [i for i, (axis_index, _) in enumerate(atoms) if axis_index != PLAIN]
@@ -351,7 +351,7 @@ def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | N
 def _lone_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
     """Restore an image axis of size one that a reshape removed.
 
-    Padding matters here too: a window outside of the map sees nothing.
+    The padding of such an axis matters: a window outside of the map has an empty field.
     """
     axis_index, count = dim - 2, len(field.dims)
     if axis_index < 0 or count != 4 or field.sides[axis_index] > 1:

@@ -74,15 +74,15 @@ class ModuleRecord:
 class Recorder:
     """Recorder of a forward pass: one row per layer call, in execution order.
 
-    A module without children, or with parameters of its own, is one row. Operations
-    that a container runs between its children are a row too, so that each operation
+    A module without children, or with its own parameters, is one row. The operations
+    that a container runs between its children are also one row. So each operation
     belongs to exactly one row.
 
     Args:
         model: The network.
         weights: Its parameters.
         buffers: Its buffers.
-        memory_only: Only count live memory and know the current row.
+        memory_only: Measure only memory and the current row, without operations.
     """
 
     def __init__(

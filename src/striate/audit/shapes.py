@@ -1,8 +1,8 @@
 """Fast rules for the output shapes of the most common torch operations.
 
-torch's own rules for the meta device import some 800 modules on first use (1.5 s) and
-take 0.1 to 5 ms a call. These take microseconds. Unknown operations and unusual memory
-layouts are left to torch. The tests compare every rule with torch.
+torch's own rules for the meta device import about 800 modules on first use (1.5 s) and
+take 0.1 to 5 ms per call; these rules take microseconds. torch computes all other
+operations and memory layouts. The tests compare every rule with torch.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class LayerOptions:
         """Return the kernel size; a single number means a square kernel.
 
         Raises:
-            SettingError: Both forms are given.
+            SettingError: The kernel size is given twice, as `3x3` and as a number.
         """
         if self.kernel is None:
             side = self.count or 2
@@ -256,8 +256,8 @@ class LayerSpec:
     """Specification of a layer type: its builder and its allowed settings.
 
     Args:
-        make: Builds it from the settings and the input shape.
-        settings: Allowed settings; any other is an error.
+        make: Function that builds the layer from its settings and the input shape.
+        settings: Allowed settings; any other setting is an error.
     """
 
     make: Callable[[LayerOptions, Shape], BuiltLayers]
@@ -289,7 +289,7 @@ def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
     """Build the modules of one layer of a sketch.
 
     Raises:
-        SettingError: A setting is unknown or not allowed here; lists the allowed ones.
+        SettingError: A setting is unknown or not allowed; the message lists all allowed.
         GeometryError: The layer does not fit its input.
     """
     layer, options = LAYERS[word], read_options(words)

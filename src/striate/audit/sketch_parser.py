@@ -48,7 +48,7 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
     tokens = [s.replace("→", ">").replace("|", ">") for s in TOKEN.findall(rest)]
     parser = _Parser(tokens)
     if min(height, width, channels) < 1:
-        what = f"sides and channels must be at least 1, got {size.strip()}"
+        what = f"height, width and channels must be at least 1, got {size.strip()}"
         raise SettingError(what, where="sketch")
     model, _ = parser.chain((channels, height, width))
     if parser.tokens:

@@ -60,7 +60,7 @@ def measure_training_step(
 ) -> tuple[TrainingMemory, dict[Any, int]]:
     """Run one training step on the meta device; return its memory and saved bytes.
 
-    The loss is the sum of the outputs; a real loss adds a few values per class.
+    The loss is the sum of the outputs; a real loss would add a few values per class.
 
     Args:
         model: The network, with weights on the meta device, in training mode.

@@ -1,8 +1,8 @@
 """Find the positions of the image and of each feature map that the output uses.
 
 Rows and columns are tracked separately, from the last operation back to the image. A
-window reads `i·s − p + k·d`, an element-wise operation its own position, and an unknown
-operation reads everything. A position reported as unused is therefore certainly unused.
+window reads positions `i·s − p + k·d`, an element-wise operation reads the position of
+its output, an unknown operation reads all. So positions reported as unused are unused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UsedPositions:
     Args:
         read: Positions that any later operation reads.
         needed: Positions that the output of the network depends on.
-        users: The operations that read it.
+        users: The operations that read the output of each operation.
     """
 
     read: dict[int, Masks] = field(default_factory=dict)

@@ -19,8 +19,8 @@ MAX_PIXELS = 32 * 224 * 224  # pixels of all images in one batch, at most
 def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
     """Return the layer calls that match names or patterns, in definition order.
 
-    `*` in a pattern matches dots too. The first call of a module has the module's name,
-    a second call is `name #2`.
+    `*` in a pattern also matches dots. The first call of a module has the module's name,
+    the second call has the name `name #2`.
 
     Raises:
         UnknownNameError: No module matches; the message lists the names.
@@ -74,7 +74,7 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
             return
         if not isinstance(output, Tensor):
             what = f"the output of {call} is a {type(output).__name__}, not a tensor"
-            raise StriateError(what, where=call, fix="use a module inside it")
+            raise StriateError(what, where=call, fix="use one of its submodules")
         # A copy: an in-place activation after the layer would change it.
         outputs[call] = output.detach().clone()
         if len(outputs) == len(pending):
@@ -143,7 +143,7 @@ def activations_at(
         (N, C, H, W) → for each layer (N, …)
 
     Raises:
-        UnknownNameError: No layer has this name; lists the right ones.
+        UnknownNameError: No layer has this name; the message lists similar names.
         GeometryError: The network rejects the images.
 
     Example:
@@ -189,10 +189,10 @@ def check_image_batch(x: Tensor) -> None:
     """Raise an error unless a tensor is a batch of images.
 
     Raises:
-        GeometryError: It does not have four dimensions, is empty, or has integers.
+        GeometryError: The tensor has not four dimensions, is empty or of integer type.
     """
     shape = "×".join(map(str, x.shape)) or "a scalar"
-    fix = "use (images, channels, height, width); for one image x[None]"
+    fix = "use the shape (images, channels, height, width); for one image x[None]"
     if x.ndim != 4 or not x.numel():
         raise GeometryError(f"a batch of images has 4 dimensions, got {shape}", fix=fix)
     if not x.is_floating_point():

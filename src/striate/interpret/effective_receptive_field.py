@@ -54,9 +54,9 @@ def effective_receptive_fields(
 ) -> dict[str, EffectiveField]:
     """Measure the effective receptive field of each layer's center unit.
 
-    For every image the unit's channels are summed with random signs, so that they do
-    not cancel. The squared gradient by each pixel is averaged over images and input
-    channels.
+    For every image, the unit's channels are summed with random signs, so that the
+    channels do not cancel. The squared gradient with respect to each pixel is averaged
+    over images and input channels.
 
     Args:
         model: Any network; not modified, gradients included.
@@ -142,7 +142,7 @@ def unit_effective_field(
 def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
     """Protect the model in this context; yield the images with gradients enabled.
 
-    Run the network on a copy of them: its first layer may work in place.
+    Run the network on a copy of these images: its first layer may work in place.
 
     Raises:
         GeometryError: The tensor is not a batch of images.

@@ -24,7 +24,7 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
         x: One preprocessed image, (1, C, H, W).
 
     Returns:
-        Dotted name → (channels, height, width); of a reused layer the last output.
+        Dotted name → (channels, height, width); the last output of a reused layer.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())

@@ -62,8 +62,8 @@ class FilterStatistics:
         dead: Filters with a norm below a thousandth of the largest.
         mean_share: Share of the squared weights in the kernels' means (DC share): 0 for
             edge detectors, 1 for kernels that only average.
-        max_cosine: Largest |cosine| of a filter with another one, median over filters:
-            1 if every filter has a duplicate.
+        max_cosine: Largest |cosine| of a filter with another filter, median over
+            filters: 1 if every filter has a duplicate.
     """
 
     count: int
@@ -116,7 +116,7 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
     channels with the largest weights, in order. Each filter has its own color scale.
 
     Returns:
-        The image, (H, W, 4) uint8, and a text on which filters it shows.
+        The image, (H, W, 4) uint8, and a text that describes the filters in the image.
 
     Example:
         >>> sheet, words = kernel_sheet(torch.randn(40, 50, 3, 3))

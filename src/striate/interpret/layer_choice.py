@@ -28,7 +28,7 @@ class TargetLayer:
     Args:
         call: Name of the call, such as `conv5.1.relu`, or `relu #2`.
         shape: (channels, height, width).
-        reason: Why it was chosen, in words.
+        reason: The reason of the choice, in words.
     """
 
     call: str
@@ -89,7 +89,7 @@ def _is_map(shape: tuple[int, ...]) -> bool:
 def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
     """Return the layer with a given name, or the last one with maps of 4×4 or more.
 
-    If no map is that large, it is the last layer with height and width.
+    If no map is that large, the last layer with height and width is returned.
 
     Raises:
         UnknownNameError: No layer has this name; the message lists the names.

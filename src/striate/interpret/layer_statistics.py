@@ -1,6 +1,6 @@
 """Activation statistics of every layer: mean, std, range, zeros, dead channels.
 
-Computed during the forward pass; no activations are stored.
+The statistics are computed during the forward pass; no activations are stored.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def activation_statistics(
 ) -> list[ActivationStatistics]:
     """Return the activation statistics of every leaf module, in execution order.
 
-    It takes little longer than the forward pass (benchmarks/capture.py): each output is
-    read while it is still in the processor's cache, and is not stored.
+    This takes little longer than the forward pass (benchmarks/capture.py): each output
+    is read while it is still in the processor's cache, and is not stored.
 
     Args:
         model: Any network; not modified.
@@ -117,8 +117,8 @@ def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
 class _Measurement:
     """Sums over one layer output, from which statistics are computed later.
 
-    Between two layers every line of Python is slow, because the activations have
-    replaced it in the processor's cache.
+    Python code between two layers is slow, because the activations have replaced the
+    interpreter's data in the processor's cache.
 
     Args:
         shape: Shape of the whole output.

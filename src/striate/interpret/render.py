@@ -132,8 +132,8 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
 def to_image(pixels: np.ndarray, caption: str = "", detail: str = "") -> Image:
     """Encode 8-bit pixels with shape (H, W, channels) as a PNG with a caption.
 
-    One channel is gray, 3 RGB, 4 RGB with transparency; of other counts the mean over
-    channels is shown.
+    1 channel is gray, 3 are RGB, 4 are RGBA; for other numbers of channels, the image
+    shows the mean over channels.
     """
     if pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)

@@ -43,7 +43,7 @@ class ChannelPreferences:
         by_class: (classes, channels): mean positive activation over a class's images
             and positions.
         selectivity: (channels,): 0 if all classes have the same mean, 1 if only one
-            class activates it; nan for dead channels (Morcos et al. 2018).
+            class activates the channel; nan for dead channels (Morcos et al. 2018).
     """
 
     call: str
@@ -67,7 +67,7 @@ def channel_preferences(
 ) -> list[ChannelPreferences]:
     """Find top patches and selectivity of every channel in one pass over a dataset.
 
-    Memory holds the output of one layer for one batch, and `count` patches and
+    In memory are the output of one layer for one batch, and `count` patches and
     `classes` means per channel.
 
     Args:

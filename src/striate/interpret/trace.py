@@ -1,7 +1,7 @@
 """Trace of a forward pass: every torch operation with its inputs and outputs.
 
-Only operations that depend on the image are steps. If a network writes into parts of
-tensors, so that earlier values are lost, the module that does so becomes one step.
+Only operations that depend on the image are steps. If a module overwrites parts of
+tensors, so that earlier values are lost, the whole module becomes one step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TraceStep:
         module: Call of the module it ran in; empty for the model's own forward.
         name: Name in torch; the class of a module that is one step; `image` for the
             first step.
-        call: Function that computes it again.
+        call: Function that computes the step again.
         args: Arguments, with a `TensorRef` for each tensor that depends on the image.
         kwargs: Keyword arguments, in the same form.
         results: Output tensors.
@@ -108,8 +108,8 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
         x: Preprocessed images, (N, C, H, W).
 
     Raises:
-        GeometryError: The network rejects them, cannot be traced, or the outputs take
-            more than `MAX_BYTES`.
+        GeometryError: The network rejects the images, cannot be traced, or the outputs
+            take more than `MAX_BYTES`.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
@@ -178,7 +178,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         while frame.module is not module:
             frame = self._frames.pop()
         results = nested_tensors(output)
-        # It may return a tensor that was written to, whose traced values are old.
+        # The module may return an overwritten tensor, whose traced values are old.
         stale = any(id(result) in self._stale for result in results)
         if (frame.broken or stale) and results:
             self._merge_module(frame, results)
@@ -298,7 +298,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._lost or not results or id(results[0]) not in self._refs:
             what = "the operations of this network cannot be traced"
             fix = (
-                "it writes into parts of tensors in its own forward; move that "
+                "its own forward() overwrites parts of tensors; move these operations "
                 "to a submodule"
             )
             raise GeometryError(what, fix=fix)

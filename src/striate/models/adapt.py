@@ -13,9 +13,9 @@ from striate.core.preprocess_config import Preprocess
 def adapted(weight: Tensor, channels: int) -> Tensor:
     """Return convolution weights for another number of input channels.
 
-    One channel gets the sum over the old ones: a gray image gives the output of the
-    same image in equal channels. k channels get the c old ones in turn, times c/k:
-    inputs of equal statistics give outputs of equal size.
+    For 1 channel, the weights are summed over the old channels: a gray image then gives
+    the same output as this image repeated in all channels. For k channels, the c old
+    channels are repeated in order, times c/k, which keeps the size of the outputs.
 
     Shapes:
         (filters, c, h, w) → (filters, channels, h, w)
@@ -35,7 +35,7 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Return per-channel means or standard deviations for other input channels.
 
-    The rule is that of `adapted`.
+    The channels are averaged or repeated as in `adapted`.
 
     Example:
         >>> adapted_statistics((0.485, 0.456, 0.406), 1)
@@ -64,8 +64,8 @@ def adaptation_text(old_channels: int, channels: int) -> str:
             f"the first convolution sums its weights over {old_channels} channels for "
             "gray images"
         )
-    text = f"the first convolution takes the weights of {old_channels} channels in turn"
-    return f"{text} for {channels}, times {old_channels}/{channels}"
+    text = f"the first convolution repeats the weights of {old_channels} channels"
+    return f"{text} for {channels} channels, times {old_channels}/{channels}"
 
 
 def first_kernel(

@@ -18,8 +18,7 @@ class ClassifierMethods(nn.Module):
 
     Attributes:
         classifiers: Dotted names of the layers that return class scores, with the
-            number of their input features. The network's own comes first, auxiliary
-            ones follow.
+            number of their input features; auxiliary classifiers come last.
     """
 
     classifiers: dict[str, int]
@@ -38,7 +37,7 @@ class ClassifierMethods(nn.Module):
 
         Args:
             num_classes: Outputs of the new classifier; with 0 the network returns the
-                features that the classifier reads.
+                input features of the classifier.
         """
         like = next(self.parameters())
         for name, features in self.classifiers.items():
@@ -57,7 +56,7 @@ class ImageClassifier(ClassifierMethods, nn.Sequential):
     """Chain of layers from images to logits, with timm's classifier methods.
 
     The feature maps end before the layer `avgpool` or `flatten`. The classifier is the
-    last layer, or the last layer of that if it is a sequence.
+    last layer; if the last layer is a sequence, its last layer.
 
     Args:
         layers: The layers by name, in order.
@@ -112,7 +111,7 @@ def features_and_classifier(
     """Return AlexNet or VGG as a network with torchvision's layer names.
 
     torchvision averages the last maps to the size that the classifier expects. Here the
-    classifier is made for the image size, so there is nothing to average.
+    classifier is built for the image size, so no average pooling is necessary.
     """
     return ImageClassifier(
         {
@@ -132,10 +131,10 @@ def flat_features(
     Args:
         layers: Names and layers, in order; only convolutions and max pools count.
         image: The network's input.
-        prefix: Put before the names in error messages.
+        prefix: Text before the layer names in error messages.
 
     Raises:
-        GeometryError: The image is smaller than the windows need.
+        GeometryError: The image is too small for the convolutions and pools.
 
     Example:
         >>> layers = nn.Sequential(nn.Conv2d(1, 5, 3), nn.MaxPool2d(2))

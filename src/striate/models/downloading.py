@@ -34,7 +34,7 @@ def local_file(public: PretrainedFile, folder: Path | None) -> Path:
     if (path := _packaged(public)) is not None:
         return path
     if folder is None:
-        what = f"{public.file} is not on this machine, and there is no cache"
+        what = f"{public.file} is not on this machine, and there is no cache folder"
         raise WeightsError(what, where=public.url, fix=_by_hand(public))
     path = folder / public.file
     if path.is_file() and _is_right(path, public.sha256):
@@ -69,8 +69,8 @@ def download(public: PretrainedFile, path: Path) -> Path:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a lock on a folder in this context, so that only one process downloads.
 
-    On a file system without locks two downloads at once spoil each other; their hashes
-    show it.
+    On a file system without locks, two simultaneous downloads damage each other's file;
+    the hash check then reports an error.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -6,13 +6,13 @@
 | `fast_small_wide` | whiten 5×5/2, 32 → 64, pool → 128, pool → 128          | 8.7 M  |
 | `fast_small_large`| whiten 5×5/2, 32 → 64, 64, pool → 128, 128, pool → 256 | 24.5 M |
 
-and a dense layer. Both ideas are of the speed records on CIFAR-10 (Page 2019; Jordan
-2024): a first layer that whitens patches, so that learning begins at once, and few,
-large steps of width. Their images at full resolution are not taken over: on a CPU the
-MACs of the first layers are the whole time, so the whitening layer already halves the
-side. Every other convolution is 3×3, with a max pool where the table says so, then
-batch norm and ReLU: on a quarter of the positions. Measured in
-docs/notebook/accuracy-recipes.md.
+then a dense layer. Two ideas come from the speed records on CIFAR-10 (Page 2019; Jordan
+2024): a first layer that whitens patches, so that training progresses from the first
+step, and few layers with quickly growing width. Unlike there, the whitening layer has
+stride 2, because on a CPU the MACs of the first layers take most of the time. Every
+other convolution is 3×3, followed by a max pool if in the table, batch norm and ReLU.
+The order saves time: after the pool, batch norm and ReLU have a quarter of the values.
+Measurements: docs/notebook/accuracy-recipes.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FastSmallConfig:
         whitened: Filters of the whitening layer, in pairs.
         widths: Filters of the convolutions behind it.
         strides: Strides of those convolutions.
-        pooled: Numbers of those convolutions, from 1, that a 2×2 max pool follows.
+        pooled: Numbers, from 1, of the convolutions with a 2×2 max pool after them.
     """
 
     whitened: int

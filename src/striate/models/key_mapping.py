@@ -1,7 +1,7 @@
 """Names in weight files that differ from the names in a network's state_dict.
 
-Networks of the catalogue have torchvision's names, so no names are mapped. Training
-programs put prefixes before them, and GoogLeNet's files may hold auxiliary heads.
+Networks of the catalogue have torchvision's names, so no names are mapped. But training
+programs add prefixes to names, and GoogLeNet's files may contain auxiliary heads.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def classifier_pattern(model: nn.Module) -> str:
 def has_stride_in_1x1(model: nn.Module) -> bool:
     """Return whether bottlenecks have the stride in the first 1×1, as in the paper.
 
-    Public weights were trained with the stride in the 3×3, with the same names and
-    shapes.
+    Public weights have the same names and shapes, but were trained with the stride in
+    the 3×3 convolution.
     """
     blocks = (m for m in model.modules() if isinstance(m, Residual))
     bottlenecks = (block for block in blocks if hasattr(block, "conv3"))

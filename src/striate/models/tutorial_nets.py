@@ -50,7 +50,7 @@ def tutorial_gray(image: ImageSpec, num_classes: int) -> ImageClassifier:
 def tutorial_color(image: ImageSpec, num_classes: int) -> ImageClassifier:
     """Build the tutorial network for color images: three convolutions, dropout.
 
-    The third convolution is `same`, as the shapes of the notes say.
+    The third convolution has `same` padding, as the shapes in the notes require.
 
     Shapes:
         32×32×3 → 32×32×36 → 16×16×72 → 8×8×144 → 4×4×144 = 2304 → 576 → 10

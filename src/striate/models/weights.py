@@ -23,7 +23,7 @@ from striate.models.key_mapping import (
 from striate.models.pretrained_registry import by_hash
 
 LISTED = 5
-LARGEST = 1e18  # beyond it a square overflows float32: no trained weight is so large
+LARGEST = 1e18  # the square of a larger number overflows float32: no trained weight is so large
 
 # Keys under which training programs save a state_dict.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -37,20 +37,20 @@ def load_pretrained(
 ) -> None:
     """Load a file of weights into a network, either completely or not at all.
 
-    Networks of the catalogue have torchvision's names, networks of timm have timm's. If
-    the network has another number of input channels, the first convolution is adapted
+    Networks of the catalogue have torchvision's layer names, networks of timm have
+    timm's. For another number of input channels, the first convolution is adapted
     (`models.adapt`). Floating-point tensors are converted to the network's dtype.
 
     Args:
         model: A network of the catalogue.
         path: A `.safetensors` file, or a pickle (`.pth`); see `read`.
-        trust: Read a pickle whose hash is not known.
-        head: With False the classifiers keep their initial weights, so that another
-            number of classes fits.
+        trust: Whether to read a pickle whose hash is not known.
+        head: If False, the classifiers keep their initial weights, so that another
+            number of classes is possible.
 
     Raises:
         WeightsError: The file is not readable or not trusted; tensors are missing,
-            left over, of another shape (the first five are listed) or not finite.
+            unknown, of another shape (the message lists five) or not finite.
     """
     path = Path(path)
     put_pretrained(model, read(path, trust=trust), path, head=head)
@@ -71,10 +71,10 @@ def put_pretrained(
         tensors: The file's tensors by name.
         path: The file, for messages.
         head: As for `load_pretrained`.
-        same_network: The file is known to hold weights of the same network.
+        same_network: Whether the weights are known to be of the same network.
 
     Raises:
-        WeightsError: As `load_pretrained`, for a file that could be read.
+        WeightsError: Tensors are missing, unknown, of another shape or not finite.
     """
     if not same_network and has_stride_in_1x1(model):
         what = "nothing tells whether these weights were trained with this stride"
@@ -93,9 +93,9 @@ def put_pretrained(
 def read(path: Path, *, trust: bool = False) -> State:
     """Return the tensors of a weight file by name.
 
-    The file's content decides on its format, not its name. A pickle is opened only if
-    it is a public file with a known hash (`models.pretrained_registry`), or if the
-    caller trusts it, and then for tensors alone.
+    The format is detected from the file's content, not from its name. A pickle is only
+    opened if its hash is known (`models.pretrained_registry`), or if the caller trusts
+    the file; then only tensors are read.
 
     Raises:
         WeightsError: The file is missing, damaged, of another kind, or a pickle that
@@ -222,7 +222,7 @@ def _check_values(state: State, path: Path) -> None:
         if not value.is_floating_point():
             continue  # a wrong dtype is reported with the other differences
         if not bool((value.float().abs() <= LARGEST).all()):
-            what = f"{name} holds NaN, infinite or absurdly large numbers"
+            what = f"{name} holds NaN, infinite or extremely large numbers"
             raise WeightsError(f"{what}; nothing was loaded", where=path)
         if name.endswith("running_var") and bool((value < 0).any()):
             what = f"{name} is below 0, but a variance cannot be; nothing was loaded"

@@ -1,8 +1,8 @@
 """Contributions of all pixels and of all layers' biases to the value of one unit.
 
-Let a be the inputs of a step, y its output and g = ∂unit/∂y. The step adds g·(y − J·a):
-this is its bias if the step is piecewise linear, as convolutions, batch norm, ReLU and
-pooling are. All contributions add up to the value of the unit:
+Let a be the inputs of a step, y its output, J = ∂y/∂a and g = ∂unit/∂y. The step adds
+g·(y − J·a). For a piecewise linear step (convolution, batch norm, ReLU, pooling), this
+is the contribution of its bias. All contributions add up to the value of the unit:
 
     unit = Σ pixels g·x + Σ steps g·(y − J·a)
 """
@@ -31,7 +31,7 @@ class Contributions:
         value: The value as torch computed it.
         pixels: (C, H, W): contribution of each input value.
         steps: Contribution of each step by name: biases, and the nonlinear part of
-            smooth functions such as tanh; `rounding` is the rest.
+            smooth functions such as tanh; `rounding` is the float32 rounding error.
     """
 
     value: float

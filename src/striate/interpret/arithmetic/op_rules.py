@@ -1,8 +1,7 @@
 """Table of rules that split an output value of a torch operation into its terms.
 
-A rule returns the terms of a sum, or the inputs of a function. An operation without a
-rule is recomputed as a whole; its value is a function of the inputs with a nonzero
-gradient.
+A rule returns the terms of a sum, or the inputs of a function. For an operation without
+a rule, the value is recomputed, and the terms are all inputs with a nonzero gradient.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ class UnitArithmetic:
         x: One preprocessed image, (1, C, H, W).
 
     Raises:
-        GeometryError: The network rejects the image, or writes into parts of tensors
-            outside of submodules, so that values are lost.
+        GeometryError: The network rejects the image, or overwrites parts of tensors
+            in its own forward method, so that values are lost.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ class UnitArithmetic:
         """Return the tensor of a name, such as `conv1` or `@12` (output of step 12).
 
         Raises:
-            UnknownNameError: No call has this name; the message lists the names.
+            UnknownNameError: No layer call has this name; the message lists all names.
         """
         if name == OUTPUT:
             return self.trace.output

@@ -66,7 +66,7 @@ class UnitValue:
     def scale(self) -> float:
         """Sum of the terms' magnitudes, the reference for rounding errors.
 
-        Higham 2002, section 4.2: a sum with cancellation cannot be more exact.
+        With cancellation, no sum is more exact (Higham 2002, section 4.2).
         """
         sizes = [float(np.abs(term.contributions).sum()) for term in self.terms]
         return max(abs(self.value), abs(self.constant) + sum(sizes))

@@ -81,12 +81,12 @@ def attribute(
         against: A second class, to explain the difference of the two scores.
         layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
         labels: Class names in output order.
-        sanity_checks: Run the sanity checks: about 100 forward passes.
+        sanity_checks: Whether to run the sanity checks (about 100 forward passes).
         seed: Random seed of the sanity checks.
 
     Raises:
         UnknownNameError: Unknown method, layer or class; the message lists the names.
-        GeometryError: The layer has no feature maps, or the image does not fit.
+        GeometryError: The layer has no feature maps, or the network rejects the image.
 
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from striate.interpret.trace import TensorRef, Trace, TraceStep, nested_tensors
 
-# These treat each image of a batch separately, and no argument is the batch size.
+# These process each image of a batch separately, and no argument is the batch size.
 _BATCH_SAFE = frozenset(
     (
         "convolution",
@@ -40,7 +40,7 @@ def run_batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[
         (changes, 1, …) → (changes, 1, …)
 
     Raises:
-        NotBatchableError: torch cannot run it for several changes.
+        NotBatchableError: torch cannot run this step for several changes at once.
 
     Example:
         >>> from striate.interpret.trace import record_trace

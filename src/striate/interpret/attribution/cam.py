@@ -58,7 +58,7 @@ class GapHead:
 def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
     """Run a batch and find the feature maps before global average pooling by value.
 
-    The network qualifies if the last linear layer takes the means of the last feature
+    The network is supported if the last linear layer takes the means of the last feature
     maps and returns the logits, or if the means are the logits. The means may come from
     a module or from `x.mean((2, 3))`.
 
@@ -88,7 +88,7 @@ def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
 class _Recorder:
     """Recorder of the last feature maps and of the last linear layer's output.
 
-    It runs for every layer of every image, so call names are built at the end.
+    The hook runs for every layer of every image, so call names are built at the end.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class _Recorder:
         """Return the pooling head, after a numerical check of its logits.
 
         Raises:
-            GeometryError: The values do not agree.
+            GeometryError: The network does not end in global average pooling.
         """
         if self._maps is None:
             raise _no_gap_head("no layer has feature maps")

@@ -46,7 +46,7 @@ def extract_patches(
     Args:
         base: (1, channels, height, width).
         tops: First row of the patches of each row of the grid; may be outside the map.
-        lefts: First column of the patches of each column of the grid; the same.
+        lefts: First column of the patches of each column of the grid, likewise.
         size: Height and width of a patch.
         empty: Value outside of the map.
 
@@ -76,7 +76,7 @@ def extract_patches(
 def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -> None:
     """Paste each changed box into the patch at the same grid position, in place.
 
-    Parts outside of a patch are dropped.
+    Parts of a box outside of its patch are dropped.
 
     Args:
         patches: Patches from `extract_patches`.
@@ -150,7 +150,7 @@ def _overlaps(
 ) -> list[tuple[slice, slice, slice]]:
     """Group neighboring boxes that have the same position in their patches.
 
-    Each run has the slice of the patch that the box covers, and the slice of the box.
+    Each result is (slice of the grid, slice of the patch, slice of the box).
 
     Example:
         >>> _overlaps([3, 5, 6], [2, 4, 6], length=2, patch_length=3)[0]

@@ -6,7 +6,7 @@ A map is relu(Σₖ wₖ·Aₖ) over the layer's channels k; the methods differ 
 |-----------|--------------------------------------------------|---------------------|
 | gradcam   | mean over ij of gₖ                               | Selvaraju 2017      |
 | gradcam++ | Σ α·relu(gₖ), α = g²/(2g² + ΣA·g³)               | Chattopadhay 2018   |
-| layercam  | relu(gₖ) at each position for itself             | Jiang 2021          |
+| layercam  | relu(gₖ) at position ij                          | Jiang 2021          |
 | scorecam  | softmax over k of the score of x masked by Aₖ    | Wang 2020           |
 
 A are the activations, g is the gradient of the score with respect to A.
@@ -51,8 +51,8 @@ def layer_gradients(
 ) -> LayerGradients:
     """Return activations and gradients of one layer for a batch.
 
-    Gradients are not computed below the layer, `.grad` of parameters stays unchanged,
-    and frozen parameters do not matter.
+    Gradients are not computed for earlier layers. `.grad` of parameters is not changed.
+    The parameters may be frozen.
 
     Raises:
         GeometryError: The score does not depend on the layer.

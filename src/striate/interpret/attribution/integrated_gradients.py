@@ -24,8 +24,8 @@ def integrated_gradients(
 ) -> tuple[Tensor, float]:
     """Return the attribution of every input value, and the convergence error.
 
-    (x − b)·∫ ∂score/∂x on the straight path from the baseline b to x, by Gauss–Legendre
-    quadrature. The exact attributions add up to score(x) − score(b).
+    Attributions are (x − b)·∫ ∂score/∂x on the straight path from the baseline b to x,
+    by Gauss–Legendre quadrature. Exact attributions add up to score(x) − score(b).
 
     Args:
         model: Any network; not modified.

@@ -1,7 +1,7 @@
 """Mean Grad-CAM map per predicted class, with its share on border and background.
 
-Each image's map, for its predicted class, is scaled to sum to one, so that all images
-have equal weight.
+The map of each image explains its predicted class. Each map is scaled to the sum one,
+so that all images have equal weight.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class DatasetAttribution:
         counts: (classes,): images predicted as this class, with a nonzero map.
         heatmap: (classes, H, W): mean map of each class; the sum is one.
         border: (classes,): mean share of the attribution on the image border.
-        background: (classes,): mean share on the background, the pixels with about
-            the color of the image border.
+        background: (classes,): mean share of the attribution on the background, the
+            pixels with about the color of the image border.
         border_area: Share of the image area that is border.
         background_area: (classes,): share of the image area that is background.
         empty: Number of images with an all-zero map.
@@ -171,7 +171,7 @@ def border_mask(height: int, width: int) -> Tensor:
 def foreground_mask(x: Tensor, border: Tensor) -> Tensor:
     """Return a mask of the pixels that differ from the median border color.
 
-    A rough estimate of the object, good for objects on a plain background.
+    The mask is a rough estimate of the object, useful on a plain background.
 
     Shapes:
         (N, C, H, W) and (H, W) → (N, H, W)

@@ -1,6 +1,6 @@
 """Occlusion maps: the drop of a class score when a window of the image is covered.
 
-Zeiler and Fergus 2014, section 3.2.
+Method: Zeiler and Fergus 2014, section 3.2.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def occlusion(
         model: Any network; not modified.
         x: One preprocessed image, (1, C, H, W).
         target: The class score to explain.
-        window: Occlusion windows; a default for the image size if None.
+        window: Occlusion window; if None, the default for the image size.
 
     Shapes:
         (1, C, H, W) → (H, W)
@@ -149,7 +149,7 @@ def _partial_scores(
 ) -> tuple[Tensor, Tensor] | None:
     """Return the scores of the image and of all windows, by partial forward passes.
 
-    None if the result differs from a full forward pass.
+    Return None if the result differs from a full forward pass.
     """
     try:
         trace = record_trace(model, x)

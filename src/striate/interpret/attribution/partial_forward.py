@@ -1,10 +1,10 @@
 """Partial forward passes: recompute only the changed region of each feature map.
 
-An occluded window changes a box of every feature map; the rest equals the map of the
-original image. Boxes of many windows pass through a layer as one batch of patches: the
-input region of each box is cut from the known map, the changed box is pasted into it,
-and the layer runs without padding. If the boxes cover most of a map, or an operation
-mixes positions, the full maps are built and run as a batch.
+An occluded window changes a box of every feature map; outside of the box, the map is
+that of the original image. Boxes of many windows pass through a layer as one batch of
+patches: each patch is cut from the original map, the changed box is pasted into the
+patch, and the layer runs without padding. If the boxes cover most of a map, or if an
+operation mixes positions, the full maps are built and run as a batch.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ Change = ChangedBoxes | Tensor
 class PartialForward:
     """Partial forward passes for many changes of one traced image.
 
-    Each change is computed as if it were alone, even if the network mixes the images of
-    a batch.
+    Each change is computed separately, even if the network mixes the images of a batch.
 
     Args:
         trace: Trace of the image.
@@ -49,7 +48,7 @@ class PartialForward:
         """Return the network's output for every change, shape (changes, …).
 
         Raises:
-            NotSideBySideError: A step cannot be run for many changes at a time.
+            NotBatchableError: A step cannot be run for many changes at once.
         """
         count = len(changed.values)
         state: dict[TensorRef, Change] = {TensorRef(0): changed}

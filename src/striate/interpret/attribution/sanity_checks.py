@@ -30,7 +30,8 @@ class SanityChecks:
     Args:
         deletion: Mean probability as the most important pixels are removed first;
             lower is better.
-        insertion: Mean probability as they are inserted first; higher is better.
+        insertion: Mean probability as the most important pixels are inserted first;
+            higher is better.
         random_deletion: Deletion with the pixels in random order.
         random_insertion: Insertion with the pixels in random order.
         shuffled_correlation: Mean rank correlation with the maps of the network with
@@ -96,7 +97,7 @@ def deletion_and_insertion(
     """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018).
 
     Deletion sets the most important pixels to zero, the mean color of a normalized
-    dataset; insertion copies them into a blurred image.
+    dataset; insertion copies the most important pixels into a blurred image.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
@@ -144,7 +145,7 @@ def shuffled_weights_correlation(
     """Return the mean rank correlation with maps of weight-shuffled networks.
 
     The values of every parameter are shuffled, in all layers at once; batch-norm
-    statistics stay. A constant map counts as correlation 0.
+    statistics are not changed. A constant map counts as correlation 0.
     """
     if float(heatmap.max()) == float(heatmap.min()):
         return None

@@ -98,7 +98,7 @@ def logits_of(output: object) -> Tensor:
     """Return a network's output as logits, after a check of its shape.
 
     Raises:
-        GeometryError: It does not have the shape (images, classes).
+        GeometryError: The output does not have the shape (images, classes).
     """
     if isinstance(output, Tensor) and output.ndim == 2:
         return output
@@ -106,4 +106,4 @@ def logits_of(output: object) -> Tensor:
     if isinstance(output, Tensor):
         got = "×".join(map(str, output.shape)) or "a scalar"
     what = f"a classifier with output (images, classes) is required, got {got}"
-    raise GeometryError(what, fix="use a classifier, or the submodule that is one")
+    raise GeometryError(what, fix="use a classifier, or the submodule that returns logits")

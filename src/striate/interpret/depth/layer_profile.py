@@ -27,10 +27,10 @@ class LayerProfile:
     Args:
         name: Name of the call, such as `conv1` or `again #2`.
         depth: Number of the layer, 1 at the input.
-        activation: Root mean square of its output.
-        gradient: Root mean square of the gradient of one image's loss by the output.
+        activation: Root mean square (RMS) of the layer's output.
+        gradient: RMS of the gradient of one image's loss with respect to the output.
         update: Norm of the weight's gradient divided by the norm of the weight: the
-            relative change by a step with learning rate 1; nan if it is frozen.
+            relative change by a step with learning rate 1; nan for frozen weights.
     """
 
     name: str
@@ -143,8 +143,8 @@ def _relative_norm(gradient: Tensor | None, weight: Tensor) -> float:
 def gradient_factor(layers: Sequence[LayerProfile]) -> float:
     """Return the mean factor by which the gradient changes per layer.
 
-    It is the slope of a line fitted to log gradient against depth: 0.5 means half the
-    gradient per layer, 1 means that all layers get equal gradients.
+    A line is fitted to log gradient against depth. A factor of 0.5 means half the
+    gradient per layer; 1 means that all layers have equal gradients.
 
     Example:
         >>> layers = [

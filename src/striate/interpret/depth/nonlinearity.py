@@ -1,9 +1,9 @@
 """Why networks need nonlinear activations: four networks fitted to two rings.
 
 All networks have one logistic output; the decision boundary is at probability 0.5. One
-linear layer has a straight boundary. So have three linear layers, as they collapse to
-one: W₂(W₁x + b₁) + b₂ = (W₂W₁)x + (W₂b₁ + b₂). One linear layer on squared coordinates,
-or two with a ReLU between them, have a closed boundary.
+linear layer has a straight boundary. Three linear layers also have a straight boundary,
+as they are equal to one layer: W₂(W₁x + b₁) + b₂ = (W₂W₁)x + (W₂b₁ + b₂). One linear
+layer on squared coordinates, or two layers with a ReLU, have a closed boundary.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class FittedNetwork:
         name: Description of the network.
         model: (N, 2) → (N, 1), logits.
         accuracy: Accuracy on the training points.
-        collapse_error: Largest difference between its logits and those of the single
-            linear layer that it collapses to; None if it does not collapse.
+        collapse_error: Largest difference between the logits of the network and of the
+            equal single linear layer; None if the network is not linear.
     """
 
     name: str
@@ -128,7 +128,7 @@ def draw_boundary(
 ) -> np.ndarray:
     """Draw the predicted probability over the plane, together with the points.
 
-    Red is predicted as inner ring, blue as outer ring, pale is the boundary.
+    Red: predicted as inner ring. Blue: predicted as outer ring. Pale: the boundary.
 
     Shapes:
         points: (N, 2); inner: (N,) → (side, side, 3), uint8
@@ -230,7 +230,7 @@ def polynomial_features(points: Tensor, degree: int) -> Tensor:
 def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return points of two rings, and a mask of the inner ring (half of the points).
 
-    No straight line separates them.
+    No straight line separates the two rings.
 
     Example:
         >>> points, inner = ring_points(100)

@@ -25,7 +25,7 @@ class Snapshot:
 def is_snapshot_step(step: int) -> bool:
     """Return whether to take a snapshot after a step; the interval grows.
 
-    At powers of two and halfway between them: 41 times in a run of a million steps.
+    Snapshots are at powers of two and halfway between: 41 in a million steps.
 
     Example:
         >>> [step for step in range(70) if is_snapshot_step(step)]

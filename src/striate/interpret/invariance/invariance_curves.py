@@ -32,10 +32,11 @@ class InvarianceCurve:
         unit: Unit of the amounts.
         amounts: Strengths of the transform.
         accuracy: Share of transformed images predicted correctly, by amount.
-        consistency: Share with the same prediction as the original (Zhang 2019).
+        consistency: Share of transformed images with the same prediction as the
+            original image, by amount (Zhang 2019).
         distance: For each layer, and `output` for the logits, the mean distance between
             the features of transformed and original image, divided by the mean distance
-            of two images: 0 is invariant, 1 is as far as another image.
+            of two different images: 0 is invariant, 1 is as far as another image.
         images: Number of images; each is transformed once per direction.
     """
 
@@ -57,9 +58,9 @@ def invariance_curves(
 ) -> list[InvarianceCurve]:
     """Measure how predictions and features change when images are transformed.
 
-    Features are compared position by position, so a map that is only shifted counts as
-    changed: this measures invariance, not equivariance. Memory holds the features of
-    one batch.
+    Features are compared position by position, so a shifted feature map counts as
+    changed: the curves measure invariance, not equivariance. Only the features of one
+    batch are in memory.
 
     Args:
         model: Any classifier; not modified.

@@ -83,7 +83,7 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
         images: (N, H, W)
 
     Raises:
-        GeometryError: Not three dimensions, or too small for a 3×3 filter and a pool.
+        GeometryError: The shape has not three dimensions, or the side is below 4.
 
     Example:
         >>> bar = torch.zeros(1, 8, 8)

@@ -1,6 +1,6 @@
 """Image transforms of a given strength: shift, rotation, scale, shear, color.
 
-All but the shift use bilinear sampling. New pixels at the border repeat the border.
+All transforms except the shift use bilinear sampling. New pixels repeat the border.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Transform:
     """Transform of an image batch with adjustable strength; labels stay valid.
 
     Args:
-        name: Such as `rotation`.
+        name: Name of the transform, such as `rotation`.
         unit: Unit of the amount, in words.
         amounts: Default amounts; the first is the identity.
         copies: (N, C, H, W) and an amount → one transformed batch per direction.
