@@ -36,7 +36,7 @@ def test_shortcut_a_keeps_every_other_position_and_pads_with_zeros():
     y = PadShortcut(3, 5, 2)(x)
     assert torch.equal(y[:, :3], x[:, :, ::2, ::2])
     assert not y[:, 3:].any()
-    with pytest.raises(GeometryError, match="cannot shrink to 2"):
+    with pytest.raises(GeometryError, match="cannot reduce 3 channels to 2"):
         PadShortcut(3, 2, 1)
 
 
@@ -105,7 +105,7 @@ def test_blur_leaves_a_constant_and_softens_a_shift():
 
 
 def test_blur_refuses_what_it_cannot_mirror():
-    with pytest.raises(GeometryError, match="got 2×5, needs sides of at least 3"):
+    with pytest.raises(GeometryError, match="got 2×5, needs height and width ≥ 3"):
         BlurPool(1, 5)(torch.zeros(1, 1, 2, 5))
     with pytest.raises(GeometryError, match="got 2 channels, needs 1"):
         BlurPool(1)(torch.zeros(1, 2, 5, 5))

@@ -14,7 +14,9 @@ from striate.audit.used_positions import Mask, count_unused
 MIN_COVERAGE = (
     0.5  # share of the image area: a receptive field below this share is too small
 )
-MAX_RATIO = 4.0  # times the image side: a receptive field above this size is mostly padding
+MAX_RATIO = (
+    4.0  # times the image side: a receptive field above this size is mostly padding
+)
 MAX_SKIPPED = 0.05  # share of a map's positions; odd sides always lose a row or two
 
 
@@ -67,8 +69,8 @@ def _large_field(
         layer=last.name,
         finding=f"{what}: {padding:.1f} % of the field is padding. "
         f"{enough.name} (layer {depth} of {len(layers)}) already covers the image.",
-        change=f"Use fewer layers, or images with a side of {side} pixels, which fill a "
-        "quarter of the field. The effective field is smaller: see --effective.",
+        change=f"Use fewer layers, or images with a side of {side} pixels, which fill "
+        "a quarter of the field. The effective field is smaller: see --effective.",
         before=sides[0],
         after=side,
         unit="positions",

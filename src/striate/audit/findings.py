@@ -320,7 +320,9 @@ def memory_table(audit: Audit) -> Table | None:
     )
     totals = ("peak memory", memory.peak, "largest total at one time")
     title = f"Memory of one training step, batch size {memory.batch_size}"
-    note = "The peak is not the sum: some tensors are temporary, others exist one by one."
+    note = (
+        "The peak is not the sum: some tensors are temporary, others exist one by one."
+    )
     return Table(
         columns=columns, rows=tuple(rows), totals=totals, title=title, note=note
     )

@@ -1,8 +1,8 @@
 """Receptive field along one axis: the arithmetic of kernel, stride, padding, dilation.
 
 The receptive field of a padded convolution is `slide_window`. Each axis stores two
-results. `low` and `high` are exact, borders and dilation gaps included: the first and last input
-position that unit 0, 1, … depends on (the box of non-zero input gradients).
+results. `low` and `high` are the exact first and last input position that unit 0, 1, …
+depends on, borders and dilation gaps included (the box of non-zero input gradients).
 `formula` is the textbook formula for an image without border: unit i depends on the
 positions i·jump + low … i·jump + high.
 """

@@ -289,7 +289,7 @@ def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
     """Build the modules of one layer of a sketch.
 
     Raises:
-        SettingError: A setting is unknown or not allowed; the message lists all allowed.
+        SettingError: A setting is unknown or not allowed; the message lists valid ones.
         GeometryError: The layer does not fit its input.
     """
     layer, options = LAYERS[word], read_options(words)

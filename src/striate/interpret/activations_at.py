@@ -19,8 +19,8 @@ MAX_PIXELS = 32 * 224 * 224  # pixels of all images in one batch, at most
 def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
     """Return the layer calls that match names or patterns, in definition order.
 
-    `*` in a pattern also matches dots. The first call of a module has the module's name,
-    the second call has the name `name #2`.
+    `*` in a pattern also matches dots. The first call of a module has the name of the
+    module, the second call has the name `name #2`.
 
     Raises:
         UnknownNameError: No module matches; the message lists the names.

@@ -1,7 +1,7 @@
 """Max pooling over windows of channels instead of image positions.
 
-It is TensorFlow's `ksize=(1, 1, 1, 3)`: the largest activation of each group of maps.
-Maps that detect one thing in several poses become invariant to the pose.
+In TensorFlow this is `ksize=(1, 1, 1, 3)`: the largest activation of each group of
+maps. Groups of maps that detect one object in several poses become pose invariant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class DepthMaxPool(nn.Module):
 
     Args:
         window: Channels in a window.
-        stride: Channels between windows; by default the window.
+        stride: Channels from one window to the next; by default `window`.
 
     Shapes:
         (N, C, H, W) → (N, ⌊(C − window)/stride⌋ + 1, H, W)
@@ -42,7 +42,7 @@ class DepthMaxPool(nn.Module):
         """Compute the maximum over each window of channels."""
         channels = x.shape[1]
         if channels < self.window:
-            what = f"depthwise pool got {channels} channels, needs {self.window}"
+            what = f"DepthMaxPool got {channels} channels, needs at least {self.window}"
             raise GeometryError(what)
         # The first maximum of a window takes the whole gradient, as in max pooling.
         pooled = F.max_pool3d(x.unsqueeze(1), (self.window, 1, 1), (self.stride, 1, 1))

@@ -15,11 +15,11 @@ NAME = "drop_path"
 class DropPath(nn.Module):
     """Drop the whole residual branch of random images during training.
 
-    Branches that stay are divided by 1 − rate: the mean stays the same, and evaluation
-    needs no factor.
+    Branches that are not dropped are divided by 1 − rate. So the mean is unchanged, and
+    evaluation needs no factor.
 
     Args:
-        rate: The probability, in [0, 1).
+        rate: The drop probability, in [0, 1).
 
     Shapes:
         (N, …) → (N, …)
@@ -53,8 +53,8 @@ class DropPath(nn.Module):
 def set_drop_path(model: nn.Module, rate: float) -> None:
     """Add stochastic depth to a network, with rates that grow with depth.
 
-    Block l of L gets l/L times the rate (section 3). Nothing gets weights or another
-    name: one layer is added at the end of each branch; a second call replaces it.
+    Block l of L gets l/L times the rate (section 3). One layer without weights is added
+    at the end of each branch, so names stay valid; a second call replaces these layers.
 
     Args:
         model: A network with `Residual` or `InvertedResidual` blocks.
@@ -73,7 +73,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
     """
     branches = [b for m in model.modules() if (b := _branch(m)) is not None]
     if not branches:
-        what = "drop_path drops residual branches, and the network has none"
+        what = "drop_path drops residual branches, but the network has none"
         fix = "use a residual network such as cifar_resnet20, or --dropout"
         raise SettingError(what, where="--drop-path", fix=fix)
     for i, branch in enumerate(branches, start=1):

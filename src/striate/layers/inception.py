@@ -57,14 +57,14 @@ def conv_relu(
 class Inception(nn.Module):
     """Inception module: parallel 1×1, 3×3, 5×5 and pooling branches, concatenated.
 
-    A 1×1 goes before each larger window, and after the pool, to keep channels few:
-    28×28×192 → 5×5×32 costs 120,422,400 MACs, by way of 16 channels 12,443,648.
+    A 1×1 convolution before each larger kernel and after the pool reduces the channels.
+    A 5×5×32 on 28×28×192 has 120,422,400 MACs; after a 1×1×16, both have 12,443,648.
 
     Args:
-        channels: Channels of x.
+        channels: Number of input channels.
         widths: The row of table 1.
-        kernel: Side of the "5×5" window; 3 in the public weights.
-        norm: Batch norm after every convolution.
+        kernel: Side of the "5×5" kernel; 3 in the public weights.
+        norm: Whether batch norm follows every convolution.
 
     Shapes:
         (N, C, H, W) → (N, widths.total, H, W)

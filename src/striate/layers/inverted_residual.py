@@ -28,14 +28,15 @@ def conv_bn_relu6(
 class InvertedResidual(nn.Module):
     """Inverted residual: 1×1 expansion, 3×3 depthwise, linear 1×1, shortcut.
 
-    The shortcut joins the thin ends, hence "inverted"; the last 1×1 is linear, because
-    a ReLU on few channels loses what it cuts (section 3.2). Factor 1 has no 1×1 up.
+    The shortcut connects the ends with few channels, hence "inverted". The last 1×1 is
+    linear, because a ReLU on few channels loses information (section 3.2). Factor 1 has
+    no expansion.
 
     Args:
-        channels: Channels of x.
+        channels: Number of input channels.
         out_channels: Channels of the output.
         stride: Stride of the depthwise convolution.
-        expand: Factor t of the first 1×1.
+        expand: Expansion factor t of the first 1×1.
 
     Shapes:
         (N, C, H, W) → (N, C_out, ⌈H/s⌉, ⌈W/s⌉)

@@ -2,9 +2,9 @@
 
     y_i = x_i · d_i^−β,   d_i = k + α · Σ x_j²  over the n channels around i
 
-The sum is the paper's; torch's own layer divides α by n. Backward, with the window
-reversed: dx_j = g_j · d_j^−β − 2αβ · x_j · Σ_i g_i x_i d_i^(−β−1). Only x
-is saved for it, d is computed again: cheaper than reading it back from memory.
+The sum is as in the paper; torch's own layer divides α by n. Backward, with the window
+reversed: dx_j = g_j · d_j^−β − 2αβ · x_j · Σ_i g_i x_i d_i^(−β−1). Only x is saved for
+the backward pass; d is computed again, which is faster than reading d from memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import SettingError
 
-# The computation runs in chunks of so many values, so that some twenty elementwise
+# The computation runs in chunks of this many values, so that about twenty elementwise
 # steps find their operands in the processor's cache. With smaller chunks threads wait
 # for each other more often than they work; larger ones do not fit the cache.
 CHUNK = 1 << 20
@@ -30,7 +30,7 @@ class LRN(nn.Module):
     """Divide each value by a power of the sum of squares over neighboring channels.
 
     Args:
-        size: n, the channels summed: ⌊n/2⌋ before, the rest from i on.
+        size: n, the number of channels in the sum, ⌊n/2⌋ of them before channel i.
         alpha: α, not divided by n.
         beta: β.
         k: k.
@@ -194,9 +194,9 @@ def _chunks(x: Tensor) -> Iterator[Tensor]:
 class _ChannelSums:
     """Sums over neighboring channels, computed by shifted additions on flat memory.
 
-    The buffer holds `size` − 1 channels of zeros beside those of a chunk. With them a
-    shift by one channel is one offset for the whole buffer; values in this margin are
-    cut off at the end.
+    The buffer has a margin of `size` − 1 channels of zeros beside the channels of a
+    chunk. So a shift by one channel is one offset for the whole buffer; the values in
+    the margin are removed at the end.
     """
 
     def __init__(self, size: int, before: int) -> None:

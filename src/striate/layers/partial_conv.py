@@ -20,19 +20,19 @@ LENET_C3 = (
 class PartialConv2d(nn.Module):
     """Convolution in which each output map reads only some of the input maps.
 
-    Only existing connections hold weights, so the parameter count is the paper's:
-    Σ over maps of (f·f·inputs + 1). The forward pass scatters them into one dense
-    kernel, which any convolution routine runs at full speed.
+    Only existing connections have weights, so the parameter count is as in the paper:
+    Σ over maps of (f·f·inputs + 1). The forward pass copies the weights into one dense
+    kernel, so that torch's fast convolution can be used.
 
     Args:
-        table: The input maps of each output map.
+        table: Indices of the input maps that each output map reads.
         kernel_size: Kernel side.
 
     Shapes:
         (N, C_in, H, W) → (N, len(table), H − f + 1, W − f + 1)
 
     Raises:
-        GeometryError: The input has another number of maps than the table.
+        GeometryError: The input has a wrong number of maps.
 
     Example:
         >>> layer = PartialConv2d(LENET_C3, kernel_size=5)
@@ -77,9 +77,7 @@ class PartialConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each output map over the connected input maps."""
         if x.shape[1] != self.in_channels:
-            what = (
-                f"partial convolution got {x.shape[1]} maps, needs {self.in_channels}"
-            )
+            what = f"PartialConv2d got {x.shape[1]} channels, not {self.in_channels}"
             raise GeometryError(what)
         return F.conv2d(x, self.dense_weight(), self.bias)
 

@@ -58,9 +58,9 @@ def class_codes(num_classes: int, features: int) -> Tensor:
 class RBFOutput(nn.Module):
     """RBF output layer: logits are minus the squared distances to fixed class codes.
 
-    y_i = Σ_j (x_j − w_ij)² is the paper's penalty, smallest for the right class. As
+    The paper's penalty y_i = Σ_j (x_j − w_ij)² is smallest for the right class. With
     logits −y, softmax cross-entropy is y_right + log Σ exp(−y_i): the paper's
-    discriminative criterion (eq. 9) without its constant rubbish class.
+    discriminative criterion (eq. 9) without the constant for garbage images.
 
     Args:
         codes: One row of ±1 per class; a buffer, not trained (as in the paper).

@@ -1,16 +1,16 @@
 """Residual blocks: relu(F(x) + shortcut(x)) (He et al. 2015, section 3).
 
-Where a block changes the side or the channels, its shortcut must too (section 3.3):
+If a block changes the image size or the channels, so must its shortcut (section 3.3):
 
 | option | unchanged shape | changed shape                              |
 |--------|-----------------|--------------------------------------------|
-| A      | identity        | every other position, new channels zero    |
+| A      | identity        | subsampling, new channels zero             |
 | B      | identity        | 1×1 convolution with the stride            |
 | C      | 1×1 convolution | 1×1 convolution with the stride            |
 
 With anti-aliasing (Zhang 2019, section 3.3) a strided layer becomes three: the layer
 with stride 1, its ReLU, then `BlurPool`. A blur has no weights, so the names of the
-weights stay those of torchvision.
+weights are still those of torchvision.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class PadShortcut(nn.Module):
     Args:
         channels: Channels of x.
         out_channels: Channels of the output; at least as many.
-        stride: Step between the positions that stay.
+        stride: Subsampling factor, for rows and for columns.
 
     Shapes:
         (N, C, H, W) → (N, C_out, ⌈H/s⌉, ⌈W/s⌉)
@@ -86,8 +86,8 @@ class PadShortcut(nn.Module):
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         if out_channels < channels:
-            what = f"shortcut A got {channels} channels, cannot shrink to "
-            fix = "use shortcut B, which projects"
+            what = f"shortcut A cannot reduce {channels} channels to "
+            fix = "use shortcut B, a 1×1 convolution"
             raise GeometryError(f"{what}{out_channels}", fix=fix)
         self.added = out_channels - channels
         self.stride = stride
@@ -183,14 +183,14 @@ def bottleneck_branch(
         width: Channels of the 3×3.
         stride: Stride of the block.
         stride_in: Which convolution has the stride: the first `1x1` as in the paper,
-            or the `3x3`, which skips no position (known as ResNet v1.5).
+            or the `3x3`, which skips no position (called ResNet v1.5).
         blur: Side of the blur filter that subsamples instead; 0 for none.
 
     Shapes:
         (N, channels, H, W) → (N, 4·width, ⌈H/s⌉, ⌈W/s⌉)
 
     Raises:
-        UnknownNameError: `stride_in` is neither.
+        UnknownNameError: `stride_in` is neither `1x1` nor `3x3`.
     """
     if stride_in not in ("1x1", "3x3"):
         raise unknown_name_error("place of the stride", stride_in, ("1x1", "3x3"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPSILON = 5e-4  # of the largest variance; limits the gain of rare directions
+EPSILON = 5e-4  # share of the largest variance; limits the gain of rare directions
 PATCHES = 200_000  # enough for a covariance matrix of 75 × 75
 MAX_IMAGES = 3000  # enough to contain every kind of patch
 MAX_VALUES = 4_000_000  # values of these images in memory, 16 MB
@@ -17,16 +17,16 @@ MAX_VALUES = 4_000_000  # values of these images in memory, 16 MB
 class Whiten(nn.Module):
     """Convolution with whitening filters of patches and their negatives, then ReLU.
 
-    Each filter is an eigenvector of the covariance of k×k patches over the root of
-    its variance: the outputs are uncorrelated and of equal variance, so that the next
+    Each filter is an eigenvector of the covariance of k×k patches, divided by the root
+    of its eigenvalue. So the outputs are uncorrelated with equal variance, and the next
     layer learns from the first step on (Coates & Ng 2012, section 3.2; Page 2019;
-    Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.1). The negatives are
-    there because the ReLU would lose them. Filters are not trained, biases are. Before
+    Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.1). ReLU removes negative
+    outputs, which the negated filters preserve. Only the biases are trained. Before
     `fit` the filters are random and orthogonal.
 
     Args:
         channels: Channels of an image.
-        width: Number of filters; even, half of them are negatives of the others.
+        width: Number of filters, even: one half are the negatives of the other half.
         kernel_size: Side k of the patches.
         stride: Stride of the convolution.
 
@@ -64,7 +64,7 @@ class Whiten(nn.Module):
     def fit(self, images: Tensor) -> None:
         """Compute the filters from images with the network's preprocessing.
 
-        Nothing is random: the patches are evenly spaced over all there are.
+        The result is not random: the patches are evenly spaced over all images.
 
         Args:
             images: Normalized images, (N, C, H, W); for their number see

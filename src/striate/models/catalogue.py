@@ -184,8 +184,7 @@ def _image(
     height, width = image_size or (paper.height, paper.width)
     channels = paper.channels if in_chans is None else in_chans
     if min(channels, height, width) < 1:
-        shape = f"{height}×{width}×{channels}"
-        what = f"height, width and channels must be at least 1, got {shape}"
+        what = f"size and channels must be at least 1, got {height}×{width}×{channels}"
         raise SettingError(what, where="image_size and in_chans")
     return ImageSpec(channels=channels, height=height, width=width)
 

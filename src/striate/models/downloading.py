@@ -94,7 +94,7 @@ def _downloaded(public: PretrainedFile, path: Path) -> Path:
         partial = part.is_file() and part.stat().st_size > 0
         if not partial:
             part.unlink(missing_ok=True)
-        again = "run it again to continue the download, or " if partial else ""
+        again = "run the command again to continue the download, or " if partial else ""
         fix = f"{again}{_by_hand(public)}"
         raise WeightsError(what, where=public.url, fix=fix) from error
     if not _is_right(part, public.sha256):
@@ -110,7 +110,7 @@ def _downloaded(public: PretrainedFile, path: Path) -> Path:
 
 
 def _by_hand(public: PretrainedFile) -> str:
-    return f"get {public.file} elsewhere and give its path: --pretrained PATH"
+    return f"download {public.file} by hand and use --pretrained PATH"
 
 
 def _packaged(public: PretrainedFile) -> Path | None:
@@ -154,7 +154,7 @@ def _read(answer: HTTPResponse) -> Iterator[bytes]:
         expected = None if expected is None else expected - len(payload)
         yield payload
     if expected:
-        raise HTTPException(f"the connection broke off, {expected:,} bytes are missing")
+        raise HTTPException(f"the connection broke off: {expected:,} bytes are missing")
 
 
 def _append(path: Path, payload: bytes) -> None:

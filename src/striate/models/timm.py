@@ -95,8 +95,8 @@ def describe(name: str) -> TimmDescription:
         image=image,
         classes=config.num_classes or CLASSES,
         preprocess=preprocess,
-        remark=f"preprocessing of {full} as in timm, with one difference: timm's images "
-        f"are resized {config.interpolation} and {crop}, ours bilinear and not cropped",
+        remark=f"preprocessing as for {full} in timm, except for resizing: in timm "
+        f"{config.interpolation} and {crop}, here bilinear and not cropped",
         license=config.license or "without a license in timm",
         url=config.hf_hub_id or config.url or "",
         fixed_size=config.fixed_input_size,
@@ -111,7 +111,7 @@ def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
     """
     about = describe(name)
     settings: dict[str, Any] = {"num_classes": classes, "in_chans": image.channels}
-    if about.fixed_size:  # the others take any size, and no such setting
+    if about.fixed_size:  # other networks accept any size and have no such argument
         settings["img_size"] = (image.height, image.width)
     import timm
 
@@ -119,7 +119,7 @@ def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
         model: nn.Module = timm.create_model(name.removeprefix(PREFIX), **settings)
     except Exception as error:  # its code may raise anything
         what = f"timm cannot build {about.name} for images of {image}: {_line(error)}"
-        raise GeometryError(what, fix=f"it was made for {about.image}") from error
+        raise GeometryError(what, fix=f"use the image size {about.image}") from error
     return model
 
 
@@ -136,7 +136,7 @@ def fetch(name: str) -> dict[str, Tensor]:
         model = timm.create_model(name.removeprefix(PREFIX), pretrained=True)
     except Exception as error:  # errors of the network, the disk, timm itself
         what = f"timm could not fetch the weights of {about.name}: {_line(error)}"
-        fix = f"get them from {about.url} elsewhere and give the file: --pretrained"
+        fix = f"download them by hand from {about.url} and use --pretrained PATH"
         raise WeightsError(what, where="--pretrained", fix=fix) from error
     state: dict[str, Tensor] = model.state_dict()
     return state

@@ -23,7 +23,7 @@ from striate.models.key_mapping import (
 from striate.models.pretrained_registry import by_hash
 
 LISTED = 5
-LARGEST = 1e18  # the square of a larger number overflows float32: no trained weight is so large
+LARGEST = 1e18  # the square of a larger number overflows float32
 
 # Keys under which training programs save a state_dict.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -77,9 +77,9 @@ def put_pretrained(
         WeightsError: Tensors are missing, unknown, of another shape or not finite.
     """
     if not same_network and has_stride_in_1x1(model):
-        what = "nothing tells whether these weights were trained with this stride"
-        fix = "public weights have the stride in the 3×3: build resnet…_v1_5; "
-        fix += "for weights of your own use model.load_state_dict"
+        what = "it is unknown whether these weights were trained with this stride"
+        fix = "public weights have the stride in the 3×3: use resnet…_v1_5; "
+        fix += "load your own weights with model.load_state_dict"
         raise WeightsError(what, where=path, fix=fix)
     state, target = without_prefixes(tensors), model.state_dict()
     _check_values(state, path)
@@ -127,15 +127,15 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_pickle(path: Path, trust: bool) -> State:
     if not trust and by_hash(digest := hash_file(path)) is None:
-        what = f"a pickle can run code, and this one is not known (sha256 {digest})"
-        fix = "use .safetensors, or --trust if you know where the file is from"
+        what = f"a pickle can run code, and this hash is not known: sha256 {digest}"
+        fix = "use a .safetensors file, or --trust if you trust the file's source"
         raise WeightsError(what, where=path, fix=fix)
     try:
         # The one pickle that striate reads: known or trusted, and tensors only.
         state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # a malicious file may raise anything
         # Torch's own message advises to run the code in the file.
-        what = "the pickle does not hold tensors alone, or is damaged; no code ran"
+        what = "the pickle is damaged or has other objects than tensors; no code ran"
         raise WeightsError(what, where=path, fix=_AS_STATE) from error
     for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -143,13 +143,13 @@ def _read_pickle(path: Path, trust: bool) -> State:
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         what = "the pickle is not a state_dict, which maps names to tensors"
         if isinstance(state, dict):
-            what += f"; it holds {', '.join(map(str, list(state)[:LISTED]))}"
+            what += f"; its keys are {', '.join(map(str, list(state)[:LISTED]))}"
         raise WeightsError(what, where=path, fix=_AS_STATE)
     odd = [n for n, t in state.items() if t.layout != torch.strided or t.is_quantized]
     odd += [n for n, t in state.items() if t.is_meta]
     if odd:
-        what = f"{odd[0]} is sparse, quantized or without values, not a plain tensor"
-        raise WeightsError(what, where=path, fix="save it as plain numbers")
+        what = f"{odd[0]} is sparse, quantized or without values, not a dense tensor"
+        raise WeightsError(what, where=path, fix="save it as a dense tensor")
     return {str(name): value for name, value in state.items()}
 
 
@@ -195,11 +195,11 @@ def _compare(state: State, target: State, path: Path, classifiers: str) -> None:
     rest = len(differences) - LISTED
     more = f"\n    and {rest} more" if rest > 0 else ""
     what = f"the weights do not fit:\n    {listed}{more}\n    nothing was loaded"
-    fix = "build the network they were made for, with its classes, channels and size"
+    fix = "build the network of these weights, with equal classes, channels and size"
     if all(re.match(rf"{classifiers}|{AUXILIARY}", line) for line in differences):
-        fix = "build it with their number of classes, or load with head=False"
+        fix = "build the network with the file's classes, or load with head=False"
     if all(re.match(AUXILIARY, line) for line in differences):
-        fix = "build the network they were made for: it differs in auxiliary heads"
+        fix = "build the variant of the network with the same auxiliary heads"
     raise WeightsError(what, where=path, fix=fix)
 
 
@@ -208,13 +208,13 @@ def _difference(name: str, state: State, target: Tensor) -> str:
         return f"{name} is missing"
     tensor = state[name]
     if tensor.shape != target.shape:
-        return f"{name} is {_sides(tensor)}, the network's is {_sides(target)}"
+        return f"{name} is {_sides(tensor)}, in the network {_sides(target)}"
     dtype = dtype_mismatch(tensor.dtype, target.dtype, convert=True)
     return f"{name} {dtype}" if dtype else ""
 
 
 def _sides(value: Tensor) -> str:
-    return "×".join(map(str, value.shape)) or "one number"
+    return "×".join(map(str, value.shape)) or "a scalar"
 
 
 def _check_values(state: State, path: Path) -> None:
@@ -225,5 +225,5 @@ def _check_values(state: State, path: Path) -> None:
             what = f"{name} holds NaN, infinite or extremely large numbers"
             raise WeightsError(f"{what}; nothing was loaded", where=path)
         if name.endswith("running_var") and bool((value < 0).any()):
-            what = f"{name} is below 0, but a variance cannot be; nothing was loaded"
+            what = f"{name} is negative, but it is a variance; nothing was loaded"
             raise WeightsError(what, where=path)

@@ -58,9 +58,9 @@ class GapHead:
 def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
     """Run a batch and find the feature maps before global average pooling by value.
 
-    The network is supported if the last linear layer takes the means of the last feature
-    maps and returns the logits, or if the means are the logits. The means may come from
-    a module or from `x.mean((2, 3))`.
+    The network is supported if the last linear layer takes the means of the last
+    feature maps and returns the logits, or if the means are the logits. A module or
+    `x.mean((2, 3))` may compute the means.
 
     Raises:
         GeometryError: The network does not end in global average pooling.

@@ -106,4 +106,6 @@ def logits_of(output: object) -> Tensor:
     if isinstance(output, Tensor):
         got = "×".join(map(str, output.shape)) or "a scalar"
     what = f"a classifier with output (images, classes) is required, got {got}"
-    raise GeometryError(what, fix="use a classifier, or the submodule that returns logits")
+    raise GeometryError(
+        what, fix="use a classifier, or the submodule that returns logits"
+    )
