@@ -62,7 +62,7 @@ class DesignContext:
         )
 
     def name_of(self, number: int) -> str:
-        """Return the layer name of an operation, by number; or `the image`."""
+        """Return the layer name of an operation number; for the image, `the image`."""
         return self.layer_of[number].name if number in self.layer_of else "the image"
 
 
@@ -82,7 +82,7 @@ def design_context(audit: Audit) -> DesignContext:
 
 
 def join_names(names: Sequence[str], most: int = 3) -> str:
-    """Join names into one text; count the names after the first `most`.
+    """Join names to a text like `a and b`; count the names after the first `most`.
 
     Example:
         >>> join_names(["a"]), join_names(["a", "b"]), join_names(list("abcde"))

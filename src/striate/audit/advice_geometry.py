@@ -146,7 +146,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
 
 
 def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
-    """Return advice on how to use every position, with the MACs or output size."""
+    """Return advice on how to use all positions of a feature map, with the cost."""
     window, name = operation.window, context.layer_of[operation.number].name
     assert window is not None  # noqa: S101 - checked before
     if window.pooling:

@@ -44,7 +44,7 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One call of a module, or the operations that a container itself runs.
+    """Layer of the summary: one module call, or a container's own operations.
 
     Args:
         name: Dotted name in the model; in parentheses for operations outside of leaf
@@ -77,7 +77,7 @@ class Layer:
 
     @property
     def window(self) -> SlidingWindow | None:
-        """The kernel, stride and padding; None unless there is exactly one window."""
+        """Kernel, stride and padding; None unless the layer has exactly one window."""
         windows = [o.window for o in self.operations if o.window is not None]
         return windows[0] if len(windows) == 1 else None
 

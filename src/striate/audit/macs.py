@@ -41,7 +41,7 @@ def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int 
 
 
 def _convolution(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """MACs: outputs × kernel size × C_in/groups; inputs × … if transposed."""
+    """MACs of a convolution: outputs (transposed: inputs) × kernel × C_in/groups."""
     x, weight, transposed = args[0], args[1], args[6]
     positions = x.numel() if transposed else prod(shape)
     return int(positions * prod(weight.shape[1:]))

@@ -284,7 +284,7 @@ _MATMUL = re.compile(r"got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]")
 
 
 def _linear_mismatch(error: Exception) -> str:
-    """Return the reason if a linear layer got a wrong number of features, else ""."""
+    """Describe a linear layer's wrong number of input features; else return ""."""
     sides = _MATMUL.search(str(error))
     if sides is None:
         return ""

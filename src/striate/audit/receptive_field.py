@@ -25,7 +25,7 @@ SEES_NOTHING = 1 << 40  # `low` of a unit that depends on no input; its `high` i
 
 @dataclass(frozen=True, eq=False)
 class FieldFormula:
-    """Receptive field without border: unit i uses i·jump + low … i·jump + high.
+    """Formula of a receptive field: unit i uses inputs i·jump + low … i·jump + high.
 
     After upsampling, neighboring units have fields of different sizes. The size is then
     an upper bound, jump and center are exact, and `uniform` is False.
@@ -82,7 +82,7 @@ class Axis:
 
     @property
     def size(self) -> Number:
-        """Receptive field size by formula, or else the largest size of any unit."""
+        """Receptive field size by the formula; without a formula, the maximum."""
         if self.formula is not None and self.formula.uniform:
             return self.formula.size
         return max(0, int((self.high - self.low).max()) + 1)
@@ -105,7 +105,7 @@ def input_axis(side: int) -> Axis:
 
 
 def gather_units(axis: Axis, table: Ints, formula: FieldFormula | None = None) -> Axis:
-    """Merge the input units `table[o]` into unit o; indices outside are padding."""
+    """Merge input units `table[o]` into output unit o; invalid indices are padding."""
     count = len(axis)
     if not table.shape[1] or not count:
         empty = np.full(len(table), SEES_NOTHING)
@@ -126,7 +126,7 @@ def slide_window(
     *,
     outputs: int,
 ) -> Axis:
-    """Return the axis after a window with kernel k, stride s, padding p, dilation d.
+    """Apply a window of kernel k, stride s, padding p and dilation d to an axis.
 
     jump' = jump·s, low' = low − p·jump, high' = high + (d·(k − 1) − p)·jump.
 
@@ -151,7 +151,7 @@ def slide_window(
 def transposed_window(
     axis: Axis, kernel: int, stride: int, before: int, dilation: int, *, outputs: int
 ) -> Axis:
-    """Return the axis after a transposed convolution: output i·s − p + d·k uses i.
+    """Apply a transposed convolution: output i·s − p + d·k depends on input i.
 
     Example:
         >>> transposed_window(input_axis(3), 2, 2, 0, 1, outputs=6).low.tolist()
@@ -197,7 +197,7 @@ def merge_neighbors(axis: Axis, size: int) -> Axis:
 
 
 def take_every(axis: Axis, start: int, step: int, count: int) -> Axis:
-    """Select every `step`-th unit from `start` on; a negative start adds padding.
+    """Select every `step`-th unit, from `start` on; a negative `start` adds padding.
 
     Example:
         >>> take_every(input_axis(6), 1, 2, 2).low.tolist()
@@ -218,7 +218,7 @@ def merge_all(axis: Axis) -> Axis:
 
 
 def merge_branches(axes: Sequence[Axis]) -> Axis:
-    """Merge branches, as an addition does: each unit gets the union of its fields.
+    """Merge branches, as an addition does: each unit gets the union of the fields.
 
     Example:
         >>> small, large = slide_window(input_axis(4), 1, outputs=4), input_axis(4)

@@ -79,7 +79,7 @@ def _cached_slide(
     outputs: int,
     axis: Axis,
 ) -> Axis:
-    """Return the axis after a window, cached because rows often equal columns."""
+    """Apply a window to an axis; cached, because rows and columns are often equal."""
     key = (id(axis), settings)
     if key not in cache:
         cache[key] = step(axis, *settings, outputs=outputs)
@@ -96,7 +96,7 @@ def _pool(func: Any) -> Rule:
 
 
 def _resample(table: Callable[..., Any]) -> Rule:
-    """Return the rule of a resize; `table` returns the inputs of every output."""
+    """Return the rule of a resize; `table` returns each output's input positions."""
 
     def rule(
         field: ReceptiveField, args: tuple[Any, ...], shape: Shape
@@ -116,7 +116,7 @@ def _resample(table: Callable[..., Any]) -> Rule:
 
 
 def _adaptive(inputs: int, outputs: int, *_: Any) -> Any:
-    """Inputs of adaptive pooling: cell i averages ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
+    """Return the inputs of adaptive pooling cells: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
     i = np.arange(outputs)
     first, last = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
     at = first[:, None] + np.arange(int((last - first).max()))
@@ -128,7 +128,7 @@ def _nearest(inputs: int, outputs: int, *_: Any) -> Any:
 
 
 def _bilinear(inputs: int, outputs: int, corners: bool = False, *_: Any) -> Any:
-    """Inputs of bilinear resizing: the one or two nearest to (i + ½)·n/m − ½."""
+    """Return the inputs of bilinear resizing: the two nearest to (i + ½)·n/m − ½."""
     if corners:
         parts = max(outputs - 1, 1)
         at = np.arange(outputs) * (inputs - 1)

@@ -55,7 +55,7 @@ class ReceptiveField:
         return tuple(merge_branches(axes) for axes in zip(*self.paths, strict=True))
 
     def axis_of(self, dim: int) -> int | None:
-        """Return the image axis of a dimension; None if it is plain or mixed."""
+        """Return the image axis of a dimension; None for any other dimension."""
         atoms = self.dims[dim]
         return atoms[0][0] if len(atoms) == 1 and atoms[0][0] != PLAIN else None
 
@@ -126,7 +126,7 @@ def plain_dim(size: int) -> Dim:
 def map_axis(
     field: ReceptiveField, axis_index: int, change: Callable[[Axis], Axis]
 ) -> ReceptiveField:
-    """Apply a function to one image axis of a receptive field, on every path."""
+    """Apply a function to one image axis, on every path through the network."""
     paths = []
     for path in field.paths:
         axes = list(path)
@@ -136,7 +136,7 @@ def map_axis(
 
 
 def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
-    """Return a copy of a receptive field with new atoms for one dimension."""
+    """Return a copy of a receptive field with new atoms (factors) of one dimension."""
     if field.dims[dim] == atoms:
         return field
     dims = (*field.dims[:dim], atoms, *field.dims[dim + 1 :])
@@ -152,7 +152,7 @@ def map_dim(
 
 
 def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
-    """Merge the atoms of a dimension into its only image axis.
+    """Merge the atoms (factors) of a dimension into its only image axis.
 
     Used for pixel shuffle: an axis of H units with r repeats becomes one axis of H·r.
     """
@@ -169,7 +169,7 @@ def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
 
 
 def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
-    """Merge the fields of all units along `dims`, which become plain dimensions."""
+    """Merge the fields of all units along `dims`, which lose their image axes."""
     for dim in dims:
         for axis_index, _ in field.dims[dim]:
             if axis_index != PLAIN:
@@ -182,7 +182,7 @@ def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
 def reduce_dims(
     field: ReceptiveField, dims: Sequence[int], keep: bool
 ) -> ReceptiveField:
-    """Reduce dimensions (sum, mean, max); they are removed or get size one.
+    """Return the field after a reduction (sum, mean, max) over dimensions.
 
     Example:
         >>> reduce_dims(input_field((1, 3, 8, 6)), [2, 3], keep=False).sides
@@ -257,7 +257,7 @@ def elementwise_field(
 
 
 def _merged(fields: Sequence[ReceptiveField], dims: tuple[Dim, ...]) -> ReceptiveField:
-    """Merge paths, except paths with units that depend only on padding."""
+    """Merge paths, except paths in which some unit depends only on padding."""
     is_bound = any(field.is_bound for field in fields)
     paths = list(dict.fromkeys(path for field in fields for path in field.paths))
     full = [path for path in paths if all(axis.full for axis in path)]
@@ -338,7 +338,7 @@ class UntrackableError(Exception):
 
 
 def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
-    """Merge the atoms of a dimension; return its image axis, None if it is plain."""
+    """Merge a dimension's atoms (factors); return its image axis, or None."""
     if not has_image_axis(field, dim):
         return _lone_axis(field, dim)
     field = merge_atoms(field, dim)

@@ -164,7 +164,7 @@ class Recorder:
         return frame.row
 
     def record_operation(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
-        """Record one operation."""
+        """Record one torch operation in the current row."""
         if self._memory_only:
             self._record_memory(func, args, out)
             return
@@ -267,7 +267,7 @@ def producer_of(tensor: Tensor) -> int:
 
 
 def field_of(tensor: Tensor, overwritten: dict[int, Tensor]) -> ReceptiveField | None:
-    """Return a tensor's receptive field; None if it does not depend on the image."""
+    """Return a tensor's receptive field; None if the image has no effect on it."""
     field: ReceptiveField | None = getattr(tensor, _FIELD, None)
     if overwritten:
         writer = overwritten.get(tensor.untyped_storage()._cdata)

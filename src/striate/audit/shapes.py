@@ -25,7 +25,7 @@ _RESHAPING = {"resize_", "set_", "t_", "transpose_", "squeeze_", "unsqueeze_"}
 
 
 def output_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the output of an operation as meta tensors; None if torch must compute it.
+    """Return the output of an operation as meta tensors; None if there is no rule.
 
     Example:
         >>> image = torch.empty(1, 3, 8, 8, device="meta")

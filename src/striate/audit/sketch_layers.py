@@ -67,7 +67,7 @@ class LayerOptions:
         return {**kernel, **count, **named, **flags}
 
     def required_count(self, word: str) -> int:
-        """Return the number of outputs; raise an error if it is missing."""
+        """Return the number of outputs; raise an error if the number is missing."""
         if self.count is None:
             what = f"{word} needs the number of outputs"
             raise SettingError(what, where="sketch", fix=f"write: {word} … 32")

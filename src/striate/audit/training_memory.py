@@ -107,7 +107,7 @@ def _forward(
     saved: dict[Any, int],
     counted: set[int],
 ) -> Tensor | None:
-    """Run a forward pass; return the sum of all outputs, add saved bytes to `saved`."""
+    """Run a forward pass, fill `saved` by layer, and return the sum of all outputs."""
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -156,7 +156,7 @@ def _fits(masks: Masks, output: tuple[int, ...]) -> bool:
 def window_positions(
     window: SlidingWindow, axis: int, side: int, output_masks: Mask
 ) -> Mask:
-    """Return the mask of the input positions that windows read, along one axis.
+    """Return a mask of the input positions that sliding windows read, by axis.
 
     Example:
         >>> two = (2, 2)

@@ -48,7 +48,7 @@ class SlidingWindow:
 
 
 def sides_text(sides: tuple[object, ...]) -> str:
-    """Format one number if both axes agree, else one per axis.
+    """Format one number if both axes are equal, else both numbers.
 
     Example:
         >>> sides_text((2, 2)), sides_text((2, 1))
@@ -58,7 +58,7 @@ def sides_text(sides: tuple[object, ...]) -> str:
 
 
 def window_of(func: Any, args: tuple[Any, ...]) -> SlidingWindow | None:
-    """Return the sliding window of an operation; None if it has none."""
+    """Return the sliding window of an operation; None if there is no window."""
     reader = _READERS.get(func)
     return None if reader is None else reader(*args)
 

@@ -95,7 +95,7 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
 
 
 def forward(model: nn.Module, x: Tensor) -> object:
-    """Run a network on a copy of the input, which an in-place layer may change.
+    """Run a network on a copy of the input, as its first layer may work in place.
 
     Raises:
         GeometryError: The network rejects the images.
@@ -109,7 +109,7 @@ def forward(model: nn.Module, x: Tensor) -> object:
 
 
 def run_model(model: nn.Module, x: Tensor) -> object:
-    """Run a network; an error from the network names the input shape.
+    """Run a network; if it fails, raise an error that names the input shape.
 
     Raises:
         GeometryError: The network rejects the images.

@@ -140,7 +140,7 @@ def unit_effective_field(
 
 @contextmanager
 def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Protect the model in this context; yield the images with gradients enabled.
+    """Yield images with gradients enabled; protect the model inside the context.
 
     Run the network on a copy of these images: its first layer may work in place.
 

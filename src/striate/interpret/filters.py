@@ -146,7 +146,7 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
 
 
 def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarray]:
-    """Draw each filter: three channels as RGB, other numbers channel by channel.
+    """Draw each filter: as RGB for three channels, otherwise channel by channel.
 
     Args:
         weight: (filters, channels, height, width).

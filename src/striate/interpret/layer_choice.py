@@ -37,7 +37,7 @@ class TargetLayer:
 
 
 def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the output shape of every module call, in the order in which they end.
+    """Return the output shape of every module call, in the order of their ends.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
@@ -87,7 +87,7 @@ def _is_map(shape: tuple[int, ...]) -> bool:
 
 
 def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
-    """Return the layer with a given name, or the last one with maps of 4×4 or more.
+    """Return the named layer, or the last layer with maps of at least 4×4 cells.
 
     If no map is that large, the last layer with height and width is returned.
 

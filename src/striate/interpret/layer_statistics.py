@@ -162,7 +162,7 @@ class _Unchanged:
         self._measured: dict[int, tuple[ref[Tensor], int, _Measurement]] = {}
 
     def get(self, tensor: Tensor) -> _Measurement | None:
-        """Return a tensor's measurement; None if the tensor was changed since."""
+        """Return a tensor's measurement; None if the tensor has been changed."""
         reference, version, measurements = self._measured.get(
             id(tensor), (None, -1, None)
         )

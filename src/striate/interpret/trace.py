@@ -142,7 +142,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
 
 
 class _TooLarge(BaseException):
-    """Signal that a trace is too large; `except Exception` does not catch it."""
+    """Signal that a trace is too large; not caught by `except Exception`."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -165,7 +165,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # --- modules ---
 
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
-        """Start the call of a module."""
+        """Record the start of a module call."""
         self._calls[name] = self._calls.get(name, 0) + 1
         call = call_name(name, self._calls[name]) if name else ""
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -173,7 +173,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._frames.append(_Frame(call, module, refs, len(self.trace.steps)))
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
-        """Record that a module has returned; one that was not traced is one step."""
+        """Record the end of a module call; untraceable modules become one step."""
         frame = self._frames.pop()
         while frame.module is not module:
             frame = self._frames.pop()
@@ -257,7 +257,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise _TooLarge
 
     def _before_write(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Copy values before they are overwritten; mark their views as outdated."""
+        """Copy tensors before a write; mark views of these tensors as outdated."""
         arguments = zip(func._schema.arguments, args, strict=False)
         written = [
             value

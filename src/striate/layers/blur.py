@@ -65,6 +65,6 @@ class BlurPool(nn.Module):
         return F.conv2d(padded, self.weight, stride=self.stride, groups=channels)
 
     def extra_repr(self) -> str:
-        """Return the settings shown in a printed model."""
+        """Return the settings as text, for a printed model."""
         channels, _, side, _ = self.weight.shape
         return f"{channels}, kernel_size={side}, stride={self.stride}"

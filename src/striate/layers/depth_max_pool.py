@@ -58,5 +58,5 @@ class DepthMaxPool(nn.Module):
         return output_side(channels, self.window, self.stride)
 
     def extra_repr(self) -> str:
-        """Return the settings shown in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"{self.window}, stride={self.stride}"

@@ -38,7 +38,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """In training, set the branch of random images to zero."""
+        """In training mode, set the branch of random images to zero."""
         if not self.training or self.rate == 0:
             return x
         stays = torch.rand(x.shape[:1], device=x.device) >= self.rate
@@ -46,12 +46,12 @@ class DropPath(nn.Module):
         return x * factors.view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
-        """Return the settings shown in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"rate={self.rate:g}"
 
 
 def set_drop_path(model: nn.Module, rate: float) -> None:
-    """Add stochastic depth to a network, with rates that grow with depth.
+    """Add stochastic depth to a network; the drop probability grows with depth.
 
     Block l of L gets l/L times the rate (section 3). One layer without weights is added
     at the end of each branch, so names stay valid; a second call replaces these layers.

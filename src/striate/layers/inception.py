@@ -98,6 +98,6 @@ class Inception(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the branches and concatenate their outputs in the table's order."""
+        """Run all branches and concatenate the outputs along channels."""
         branches = (self.branch1, self.branch2, self.branch3, self.branch4)
         return torch.cat([branch(x) for branch in branches], dim=1)

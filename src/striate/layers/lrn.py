@@ -64,7 +64,7 @@ class LRN(nn.Module):
         return lrn(x, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
-        """Return the settings shown in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
@@ -80,7 +80,7 @@ def lrn(
 
 
 def plain(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """Compute LRN with plain torch operations, on any device, with any derivative.
+    """Compute LRN by torch operations, on any device and for any derivative order.
 
     Example:
         >>> x = torch.rand(2, 7, 3, 3)
@@ -96,7 +96,7 @@ def plain(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
 
 
 def _power(d: Tensor, beta: float) -> Tensor:
-    """Compute d^−β; for the paper's β = ¾ with two square roots, faster than `pow`."""
+    """Compute d^−β; β = ¾ needs only two square roots, much faster than `pow`."""
     if beta == 0.75:
         root = d.rsqrt()
         return root * root.sqrt()

@@ -1,4 +1,4 @@
-"""Convolution with partial connections: each LeNet-5 map reads some input maps."""
+"""Convolution with partial connections between input and output maps (LeNet-5)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class PartialConv2d(nn.Module):
         return F.conv2d(x, self.dense_weight(), self.bias)
 
     def extra_repr(self) -> str:
-        """Return the settings shown in a printed model."""
+        """Return the settings as text, for a printed model."""
         connections = len(self.index)
         shape = f"{self.in_channels}, {self.out_channels}"
         return f"{shape}, kernel_size={self.kernel_size}, connections={connections}"

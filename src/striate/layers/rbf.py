@@ -89,5 +89,5 @@ class RBFOutput(nn.Module):
         return 2 * cross - squares
 
     def extra_repr(self) -> str:
-        """Return the settings shown in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"{self.in_features}, {self.out_features}"

@@ -98,14 +98,14 @@ class PadShortcut(nn.Module):
         return F.pad(subsampled, (0, 0, 0, 0, 0, self.added))
 
     def extra_repr(self) -> str:
-        """Return the settings shown in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"added={self.added}, stride={self.stride}"
 
 
 def shortcut(
     option: str, channels: int, out_channels: int, stride: int, blur: int = 0
 ) -> nn.Module:
-    """Return the shortcut layer of option A, B or C in the table above.
+    """Return the shortcut layer of option A, B or C.
 
     Args:
         option: A, B or C.
@@ -176,7 +176,7 @@ def basic_branch(
 def bottleneck_branch(
     channels: int, width: int, stride: int, stride_in: str = "1x1", blur: int = 0
 ) -> dict[str, nn.Module]:
-    """Return the branch 1×1 (reduce), 3×3, 1×1 (expand to 4 × width) (figure 5).
+    """Return the bottleneck branch: 1×1, 3×3, and 1×1 to 4 × width (figure 5).
 
     Args:
         channels: Channels of x.

@@ -39,5 +39,5 @@ class Subsample2d(nn.Module):
         return mean * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
-        """Return the settings shown in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"{self.weight.numel()}, kernel_size={self.kernel_size}"

@@ -51,7 +51,7 @@ def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float,
 
 
 def adaptation_text(old_channels: int, channels: int) -> str:
-    """Describe the channel adaptation in words; empty if there is none.
+    """Describe a change of the input channels; empty if the channels are equal.
 
     Example:
         >>> adaptation_text(3, 1)
@@ -71,7 +71,7 @@ def adaptation_text(old_channels: int, channels: int) -> str:
 def first_kernel(
     state: Mapping[str, Tensor], target: Mapping[str, Tensor]
 ) -> tuple[str, int] | None:
-    """Return (name, channels) of a file's first convolution if its channels differ.
+    """Return (name, channels) of a file's first convolution if the channels differ.
 
     Only the number of input channels of the network's first kernel may differ.
     """
@@ -87,6 +87,6 @@ def first_kernel(
 def fitted(
     preprocess: Preprocess, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and the std of a preprocessing for other input channels."""
+    """Return a preprocessing's mean and std for another number of channels."""
     mean = adapted_statistics(preprocess.mean, channels)
     return mean, adapted_statistics(preprocess.std, channels)

@@ -82,14 +82,14 @@ def model_entries() -> list[ModelEntry]:
 
 
 def _age(entry: ModelEntry) -> int:
-    """Return a sort key: the age of a network's family, with user families last."""
+    """Return a sort key by the age of a network's family; user families come last."""
     build = entry.build.func if isinstance(entry.build, partial) else entry.build
     family = build.__module__.rpartition(".")[2]
     return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Return the catalogue entry of a name; for `timm:` names build it from timm.
+    """Return a network's catalogue entry; for `timm:` names, create it from timm.
 
     Raises:
         UnknownNameError: No network has this name; the message lists similar names.

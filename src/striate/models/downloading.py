@@ -132,7 +132,7 @@ def _is_right(path: Path, sha256: str) -> bool:
 
 
 def _missing(public: PretrainedFile, part: Path) -> Iterator[bytes]:
-    """Yield the missing bytes of a file; restart if its first part is not usable."""
+    """Yield the missing bytes of a download; restart if the partial file is damaged."""
     start = part.stat().st_size if part.is_file() else 0
     headers = {"Range": f"bytes={start}-"} if start else {}
     request = urllib.request.Request(public.url, headers=headers)  # noqa: S310 - fixed

@@ -136,7 +136,7 @@ class GoogLeNet(ClassifierMethods):
         return scores
 
     def forward(self, x: Tensor) -> Tensor | HeadOutputs:
-        """Return logits; in training mode also those of the auxiliary heads."""
+        """Return logits; in training mode also the logits of the auxiliary heads."""
         auxiliary = []
         for name, layer in self._main_path():
             x = layer(x)

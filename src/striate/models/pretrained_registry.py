@@ -103,7 +103,7 @@ _register()
 
 
 def known_by(sha256: str) -> PretrainedFile | None:
-    """Return the published weights whose known hash digits match, or None.
+    """Return the published weights with this SHA-256 (or its first digits), or None.
 
     Some hashes have eight digits only: enough to name a file, not to trust a pickle.
 
@@ -116,7 +116,7 @@ def known_by(sha256: str) -> PretrainedFile | None:
 
 
 def by_hash(sha256: str) -> PretrainedFile | None:
-    """Return the published weights with this full SHA-256, or None.
+    """Return the published weights with exactly this SHA-256, or None.
 
     Example:
         >>> print(by_hash("0" * 64))

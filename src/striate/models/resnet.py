@@ -145,7 +145,7 @@ def _assemble(
 
 
 def _max_pool(config: ResNetConfig) -> dict[str, nn.Module]:
-    """Return the first max pool; anti-aliased: stride 1, then a blur."""
+    """Return the stem's max pool; if anti-aliased, with stride 1 and a blur."""
     if not config.blur:
         return {"maxpool": nn.MaxPool2d(3, 2, padding=1)}
     # The author's code has a 2×2 max pool, timm's code 3×3 as in ResNet.

@@ -154,7 +154,7 @@ def _read_pickle(path: Path, trust: bool) -> State:
 
 
 def _completed(state: State, target: State, renewed: str) -> State:
-    """Drop and add the tensors that may differ between a file and the network.
+    """Drop extra tensors and add missing tensors that may differ from the network.
 
     Args:
         state: The file's tensors.
@@ -175,7 +175,7 @@ def _completed(state: State, target: State, renewed: str) -> State:
 
 
 def _with_channels(state: State, target: State) -> State:
-    """Return the tensors, the first convolution adapted to the network's channels."""
+    """Return the tensors with the first convolution adapted to the input channels."""
     first = first_kernel(state, target)
     if first is None:
         return state

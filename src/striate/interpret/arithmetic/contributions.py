@@ -94,7 +94,7 @@ def _backward_step(
     upstream: dict[TensorRef, Tensor],
     gradients: dict[TensorRef, Tensor],
 ) -> tuple[float, float]:
-    """Backpropagate through one step; return its contribution and the terms' size."""
+    """Backpropagate through one step; return its contribution and a magnitude."""
     sources = list(dict.fromkeys(step.refs))
     inputs = {
         s: arithmetic.trace.value(s).detach().clone().requires_grad_() for s in sources

@@ -240,7 +240,7 @@ def _broadcast_term(
 
 
 def _narrowed(unit: Unit, shape: Sequence[int]) -> Unit:
-    """Convert the unit's index to an index in a tensor before broadcasting.
+    """Convert a unit's index to the index in a tensor before broadcasting.
 
     Example:
         >>> _narrowed((0, 3, 5, 2), (4, 1, 1))
@@ -257,7 +257,7 @@ def _at(term: Any, unit: Unit) -> float:
 
 
 def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Rule of x·c and x/c with a constant c; otherwise an element-wise function."""
+    """Rule of x·c and x/c with a constant c."""
     a, b = step.args[:2]
     if isinstance(a, TensorRef) == isinstance(b, TensorRef):
         return _pointwise(step, ref, unit, value)
@@ -343,7 +343,7 @@ def _single(arg: Any, unit: Unit) -> Any:
 
 
 def _function(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Rule of any other operation: recompute, and list inputs with a gradient."""
+    """Rule of any other operation: the terms are all inputs with a gradient."""
     return _by_derivative(step, ref, unit, value, _display_name(step.name), FUNCTION)
 
 

@@ -1,4 +1,4 @@
-"""Tree of a unit's arithmetic, from the unit down to pixels, largest terms first."""
+"""Tree of a unit's arithmetic, from the unit to the pixels, largest terms first."""
 
 from __future__ import annotations
 

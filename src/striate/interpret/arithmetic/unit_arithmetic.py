@@ -87,7 +87,7 @@ class UnitArithmetic:
         return f"{step.module}.({what})" if step.module else what
 
     def open(self, name: str | TensorRef, unit: Sequence[int]) -> UnitValue:
-        """Return the value of one unit and its terms.
+        """Return the value of one unit, with its terms.
 
         Args:
             name: A layer call, `output`, `@` and the number of a step, or a tensor.

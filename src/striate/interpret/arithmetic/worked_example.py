@@ -15,7 +15,7 @@ CONVOLUTION = "convolution"
 def nearest_convolution(
     arithmetic: UnitArithmetic, entry: UnitValue
 ) -> UnitValue | None:
-    """Return the nearest convolution value below the largest terms, or None.
+    """Follow the largest terms to the nearest convolution and return its value.
 
     Example:
         >>> import torch

@@ -23,7 +23,7 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another or
 
 @dataclass(frozen=True, kw_only=True)
 class GapHead:
-    """Inputs of CAM: the maps before global average pooling, and the linear layer.
+    """Parts of a CAM: feature maps before global average pooling, linear layer.
 
     Args:
         call: Name of the layer that returned the maps.
@@ -56,7 +56,7 @@ class GapHead:
 
 
 def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
-    """Run a batch and find the feature maps before global average pooling by value.
+    """Find the feature maps before global average pooling, by their values.
 
     The network is supported if the last linear layer takes the means of the last
     feature maps and returns the logits, or if the means are the logits. A module or
@@ -112,7 +112,7 @@ class _Recorder:
             self._dense = module, output
 
     def gap_head(self, logits: Tensor) -> GapHead:
-        """Return the pooling head, after a numerical check of its logits.
+        """Return the pooled maps and the linear layer, after a check of the logits.
 
         Raises:
             GeometryError: The network does not end in global average pooling.

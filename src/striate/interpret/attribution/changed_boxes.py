@@ -128,7 +128,7 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
 
 
 def _equal_steps(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Group starts with equal steps; yield (slice of the grid, slice of the map).
+    """Group starts with equal steps into pairs (slice of the grid, slice of the map).
 
     Example:
         >>> list(_equal_steps([0, 0, 2, 4]))

@@ -33,7 +33,7 @@ MASKS_AT_ONCE = 32  # masked images per batch, at most
 
 @dataclass(frozen=True, kw_only=True)
 class LayerGradients:
-    """Activations of a layer, and the gradients of the class score there.
+    """Activations of a layer, with the gradients of the class score.
 
     Args:
         activations: (N, channels, height, width).

@@ -1,4 +1,4 @@
-"""Mean Grad-CAM map per predicted class, with its share on border and background.
+"""Mean Grad-CAM map per predicted class; shares on image border and background.
 
 The map of each image explains its predicted class. Each map is scaled to the sum one,
 so that all images have equal weight.
@@ -37,7 +37,7 @@ class PredictedClass(AttributionTarget):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetAttribution:
-    """Mean attribution over a dataset, by predicted class.
+    """Mean attribution maps over a dataset, by predicted class.
 
     Args:
         layer: The target layer.

@@ -193,7 +193,7 @@ def _recomputed(
 
 
 def _batched(spans: Spans, most: int) -> Iterator[Spans]:
-    """Split spans into groups of at most `most` spans."""
+    """Split index ranges into groups of at most `most` ranges."""
     return (spans[i : i + most] for i in range(0, len(spans), most))
 
 
@@ -217,7 +217,7 @@ def _occluded_boxes(
 
 
 def _aligned_starts(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
-    """Return starts of ranges of equal length, and each span's mask in its range."""
+    """Return the starts of ranges of equal length, with a mask for each range."""
     starts = [min(span.start, room - length) for span in spans]
     gaps = [span.start - at for span, at in zip(spans, starts, strict=True)]
     return starts, torch.arange(length) >= torch.tensor(gaps)[:, None]
@@ -265,7 +265,7 @@ def average_over_windows(
 
 
 def _span_mask(span: slice, side: int) -> Tensor:
-    """Return a mask: 1 inside a span, 0 elsewhere."""
+    """Return a mask that is 1 inside an index range and 0 elsewhere."""
     mask = torch.zeros(side)
     mask[span] = 1
     return mask

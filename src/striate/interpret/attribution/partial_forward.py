@@ -153,7 +153,7 @@ def _pointwise(
 
 
 def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
-    """Return starts and a common length of ranges that contain all given spans."""
+    """Return starts and one length of ranges that contain all given ranges."""
     firsts = [min(at) for at in zip(*(starts for starts, _ in spans), strict=True)]
     ends = zip(*([s + n for s in starts] for starts, n in spans), strict=True)
     length = max(max(e) - f for f, e in zip(firsts, ends, strict=True))
@@ -220,7 +220,7 @@ def _affected_outputs(
     padding: int,
     dilation: int,
 ) -> tuple[Ints, int]:
-    """Return the first affected output of each span, and the common length.
+    """Return starts and one length of the output ranges that a change affects.
 
     Example:
         >>> _affected_outputs([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)

@@ -47,7 +47,7 @@ class SanityChecks:
 
     @property
     def ignores_weights(self) -> bool:
-        """Whether the map is nearly the same with shuffled weights (unreliable)."""
+        """Whether the map hardly depends on the weights, and so is unreliable."""
         return (
             self.shuffled_correlation is not None
             and self.shuffled_correlation > MAX_CORRELATION
@@ -55,7 +55,7 @@ class SanityChecks:
 
     @property
     def beats_random(self) -> bool:
-        """Whether the map beats a random pixel order in deletion or insertion."""
+        """Whether deletion or insertion is better than with random pixel order."""
         deletes = self.deletion < self.random_deletion
         return deletes or self.insertion > self.random_insertion
 
@@ -124,7 +124,7 @@ def deletion_and_insertion(
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the image averaged over cells: at most 8×8 cells, at least 4×4 pixels."""
+    """Return the image blurred to cells: at most 8×8 cells of at least 4×4 pixels."""
     height, width = x.shape[2:]
     cells = min(_BLUR, max(height, width) // 4) / max(height, width)
     size = (max(1, round(cells * height)), max(1, round(cells * width)))

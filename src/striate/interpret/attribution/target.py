@@ -95,7 +95,7 @@ def _labels(count: int, labels: ClassNames | Sequence[str] | None) -> ClassNames
 
 
 def logits_of(output: object) -> Tensor:
-    """Return a network's output as logits, after a check of its shape.
+    """Return a network's output as logits, after a check of the shape.
 
     Raises:
         GeometryError: The output does not have the shape (images, classes).

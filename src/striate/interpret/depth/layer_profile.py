@@ -117,7 +117,7 @@ def depth_profile(
 
 
 def _loss(output: object, labels: Tensor) -> Tensor:
-    """Return the mean loss of a batch; training mode adds the auxiliary heads' loss."""
+    """Return the mean loss of a batch, including auxiliary heads in training mode."""
     if not isinstance(output, HeadOutputs):
         output = logits_of(output)
     top = output.logits if isinstance(output, HeadOutputs) else output
@@ -125,7 +125,7 @@ def _loss(output: object, labels: Tensor) -> Tensor:
 
 
 def _weight(module: nn.Module) -> nn.Parameter | None:
-    """Return a layer's weight; None for layers that only scale (batch norm)."""
+    """Return a layer's weight matrix or kernel; None for other layers (batch norm)."""
     weight = module._parameters.get("weight")
     return weight if weight is not None and weight.ndim > 1 else None
 

@@ -1,4 +1,4 @@
-"""Layer profiles during training, and the schedule of their steps."""
+"""Layer profiles during training, and the steps at which to take them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Snapshot:
 
 
 def is_snapshot_step(step: int) -> bool:
-    """Return whether to take a snapshot after a step; the interval grows.
+    """Return whether to take a snapshot after a step, at growing intervals.
 
     Snapshots are at powers of two and halfway between: 41 in a million steps.
 
@@ -39,7 +39,7 @@ def _is_power(number: int) -> bool:
 
 
 def first_to_last_gradient(layers: Sequence[LayerProfile]) -> float:
-    """Return the gradient of the first layer divided by that of the last layer.
+    """Return the ratio of the first layer's gradient to the last layer's gradient.
 
     Example:
         >>> def level(depth, gradient):

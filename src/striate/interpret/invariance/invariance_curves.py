@@ -127,7 +127,7 @@ def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Ten
 
 
 class _NeighborDistances:
-    """Sum of the distances between consecutive images, closed to a circle."""
+    """Sum of the distances between consecutive images, including last to first."""
 
     def __init__(self) -> None:
         self._ends: tuple[Tensor, Tensor] | None = None

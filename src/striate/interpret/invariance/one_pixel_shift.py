@@ -107,7 +107,7 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
 
 
 def shift_stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the maps of original and shifted images, by stage.
+    """Return original and shifted images as pairs, by stage (image, edges, pooled).
 
     Shapes:
         (N, H, W) → each (N, height, width)
