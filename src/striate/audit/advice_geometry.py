@@ -180,7 +180,7 @@ def even_kernels(context: DesignContext) -> Iterator[Advice]:
             check="even-window",
             layer=layer.name,
             finding=f"{layer.name} is a `same` convolution with an even kernel, "
-            f"{side}×{side}: its output is shifted by half a position{_jump(layer)}.",
+            f"{side}×{side}: the output is shifted by half a position{_jump(layer)}.",
             change=f"A {side - 1}×{side - 1} kernel is centered, with {fewer:,} "
             "parameters "
             f"instead of {layer.parameters:,}.",

@@ -131,7 +131,7 @@ def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     if channels % groups or out_channels % groups:
         what = f"{groups} groups do not divide {channels} → {out_channels} channels"
         raise GeometryError(
-            what, where="sketch", fix="use a number of groups that divides both"
+            what, where="sketch", fix="use a number of groups that divides both numbers"
         )
     pads = [
         _padding(options, side, f, stride, dilation)
@@ -300,7 +300,7 @@ def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
         example = {"kernel": "5x5", "count": "32"}
         allowed = ", ".join(example.get(name, name) for name in layer.settings)
         what = f"{word} does not accept '{unsupported[0]}'"
-        fix = f"it accepts: {allowed}" if allowed else "it has no settings"
+        fix = f"allowed settings: {allowed}" if allowed else "remove all settings"
         raise SettingError(what, where="sketch", fix=fix)
     for exclusive in _EXCLUSIVE:
         both = [written[name] for name in exclusive if name in written]

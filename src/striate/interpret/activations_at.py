@@ -90,7 +90,7 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
     missing = next(call for call in calls if call not in outputs)
     what = f"{missing} did not run on this image"
     raise StriateError(
-        what, where=missing, fix=f"these ran: {', '.join(outputs) or 'none'}"
+        what, where=missing, fix=f"layers that ran: {', '.join(outputs) or 'none'}"
     )
 
 
@@ -120,7 +120,7 @@ def run_model(model: nn.Module, x: Tensor) -> object:
         shape = "×".join(map(str, x.shape))
         reason = str(error).strip().partition("\n")[0]
         what = f"the network does not accept a batch of {shape}: {reason}"
-        fix = "use the shape (images, channels, height, width) it was built for"
+        fix = "use images of the shape that the network was built for"
         raise GeometryError(what, fix=fix) from error
 
 

@@ -154,14 +154,14 @@ def _read_pickle(path: Path, trust: bool) -> State:
 
 
 def _completed(state: State, target: State, renewed: str) -> State:
-    """Drop extra tensors and add missing tensors that may differ from the network.
+    """Drop and add tensors that may be different in a file and in the network.
 
     Args:
         state: The file's tensors.
-        target: The network's own.
+        target: The network's tensors.
         renewed: Pattern of the tensors that keep their initial values.
     """
-    # The file's classifier may have layers that the network's has not.
+    # The file's classifier may have more layers than the network's classifier.
     spare = rf"{AUXILIARY}|{renewed}"
     completed = {
         n: v for n, v in state.items() if n in target or not re.match(spare, n)

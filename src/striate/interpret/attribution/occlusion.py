@@ -63,7 +63,7 @@ class OcclusionWindow:
 
     @classmethod
     def of(cls, height: int, width: int) -> OcclusionWindow:
-        """Return the default window: 1/7 of the image side; the stride is half of it.
+        """Return the default window: 1/7 of each side, with strides half as large.
 
         Example:
             >>> OcclusionWindow.of(28, 28)
