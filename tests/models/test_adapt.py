@@ -50,7 +50,7 @@ def test_statistics_follow_the_same_rule():
     assert adapted_statistics((0.1, 0.2, 0.3), 5) == (0.1, 0.2, 0.3, 0.1, 0.2)
     assert adapted_statistics((), 3) == ()
     assert adaptation_text(3, 3) == ""
-    assert "in turn for 4, times 3/4" in adaptation_text(3, 4)
+    assert "for 4 channels, times 3/4" in adaptation_text(3, 4)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
