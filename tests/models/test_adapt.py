@@ -154,7 +154,7 @@ def test_a_download_that_broke_off_goes_on_where_it_was(public, tmp_path):
         ) as told:
             download(weights, tmp_path / "a.pth")
         assert not (tmp_path / "a.pth").exists()
-        assert "run it again to continue the download" in told.value.fix
+        assert "run the command again to continue the download" in told.value.fix
         assert (tmp_path / f"a.pth{PARTIAL}").stat().st_size == len(PAYLOAD) // 2
         assert download(weights, tmp_path / "a.pth").read_bytes() == PAYLOAD
         assert server.asked == ["", f"bytes={len(PAYLOAD) // 2}-"]
@@ -216,7 +216,7 @@ def test_offline_the_way_out_is_a_path(public, tmp_path):
         weights = public(server, PAYLOAD)
     with pytest.raises(WeightsError, match="could not be downloaded") as caught:
         download(weights, tmp_path / "a.pth")
-    assert caught.value.fix.startswith("get a.pth elsewhere")
+    assert caught.value.fix.startswith("download a.pth by hand")
     assert "--pretrained PATH" in caught.value.fix
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(WeightsError, match="no cache"):
