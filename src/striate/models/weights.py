@@ -78,7 +78,7 @@ def put_pretrained(
     """
     if not same_network and has_stride_in_1x1(model):
         what = "it is unknown whether these weights were trained with this stride"
-        fix = "public weights have the stride in the 3×3: use resnet…_v1_5; "
+        fix = "public weights have the stride in the 3×3: build resnet…_v1_5; "
         fix += "load your own weights with model.load_state_dict"
         raise WeightsError(what, where=path, fix=fix)
     state, target = without_prefixes(tensors), model.state_dict()
