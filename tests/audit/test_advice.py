@@ -178,7 +178,7 @@ def test_summary_includes_advice():
         "bottleneck",
     ]
     layers = "classifier.0, classifier.3 and classifier.6"
-    assert f"→ {layers} hold 123,642,856" in str(result)
+    assert f"→ {layers} contain 123,642,856" in str(result)
 
 
 def test_long_name_lists_are_shortened():

@@ -27,7 +27,7 @@ def test_depth_pool_sends_ties_to_the_first():
 
 
 def test_depth_pool_names_the_channels_it_needs():
-    with pytest.raises(GeometryError, match="got 2 channels, needs 3"):
+    with pytest.raises(GeometryError, match="got 2 channels, needs at least 3"):
         DepthMaxPool(3)(torch.zeros(1, 2, 4, 4))
 
 
@@ -36,7 +36,7 @@ def test_shortcut_a_keeps_every_other_position_and_pads_with_zeros():
     y = PadShortcut(3, 5, 2)(x)
     assert torch.equal(y[:, :3], x[:, :, ::2, ::2])
     assert not y[:, 3:].any()
-    with pytest.raises(GeometryError, match="cannot shrink to 2"):
+    with pytest.raises(GeometryError, match="cannot reduce 3 channels to 2"):
         PadShortcut(3, 2, 1)
 
 
@@ -105,9 +105,9 @@ def test_blur_leaves_a_constant_and_softens_a_shift():
 
 
 def test_blur_refuses_what_it_cannot_mirror():
-    with pytest.raises(GeometryError, match="got 2×5, needs sides of at least 3"):
+    with pytest.raises(GeometryError, match="got 2×5, needs height and width ≥ 3"):
         BlurPool(1, 5)(torch.zeros(1, 1, 2, 5))
-    with pytest.raises(GeometryError, match="got 2 channels, needs 1"):
+    with pytest.raises(GeometryError, match="got 2 channels, not 1"):
         BlurPool(1)(torch.zeros(1, 2, 5, 5))
     with pytest.raises(SettingError, match="BlurPool"):
         BlurPool(1, 0)
@@ -118,5 +118,5 @@ def test_partial_connections_are_a_dense_kernel_with_holes():
     full = layer.dense_weight()
     connected = full.abs().sum((2, 3)) > 0
     assert connected.sum() == sum(map(len, LENET_C3)) == 60
-    with pytest.raises(GeometryError, match="got 5 maps, needs 6"):
+    with pytest.raises(GeometryError, match="got 5 channels, not 6"):
         layer(torch.zeros(1, 5, 14, 14))

@@ -50,7 +50,7 @@ def test_statistics_follow_the_same_rule():
     assert adapted_statistics((0.1, 0.2, 0.3), 5) == (0.1, 0.2, 0.3, 0.1, 0.2)
     assert adapted_statistics((), 3) == ()
     assert adaptation_text(3, 3) == ""
-    assert "in turn for 4, times 3/4" in adaptation_text(3, 4)
+    assert "for 4 channels, times 3/4" in adaptation_text(3, 4)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -154,7 +154,7 @@ def test_a_download_that_broke_off_goes_on_where_it_was(public, tmp_path):
         ) as told:
             download(weights, tmp_path / "a.pth")
         assert not (tmp_path / "a.pth").exists()
-        assert "run it again to continue the download" in told.value.fix
+        assert "run the command again to continue the download" in told.value.fix
         assert (tmp_path / f"a.pth{PARTIAL}").stat().st_size == len(PAYLOAD) // 2
         assert download(weights, tmp_path / "a.pth").read_bytes() == PAYLOAD
         assert server.asked == ["", f"bytes={len(PAYLOAD) // 2}-"]
@@ -216,7 +216,7 @@ def test_offline_the_way_out_is_a_path(public, tmp_path):
         weights = public(server, PAYLOAD)
     with pytest.raises(WeightsError, match="could not be downloaded") as caught:
         download(weights, tmp_path / "a.pth")
-    assert caught.value.fix.startswith("get a.pth elsewhere")
+    assert caught.value.fix.startswith("download a.pth by hand")
     assert "--pretrained PATH" in caught.value.fix
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(WeightsError, match="no cache"):

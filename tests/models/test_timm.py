@@ -110,7 +110,7 @@ def test_a_network_for_one_size_is_built_for_it(timm, monkeypatch):
     monkeypatch.setattr(timm, "create_model", create)
     with pytest.raises(GeometryError, match=r"96×97×3: \(96, 97\) is odd") as caught:
         made("test_vit", (96, 97))
-    assert caught.value.fix == "it was made for 160×160×3"
+    assert caught.value.fix == "use the image size 160×160×3"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -207,7 +207,7 @@ def test_features_are_kept_and_a_head_learns(timm, striate, colours, weights):
     preprocess = run.preprocess  # timm's own, but for the size that was given
     assert preprocess.mean == (0.485, 0.456, 0.406)
     assert (preprocess.height, preprocess.resize) == (64, "crop")
-    (note,) = [n for n in run.manifest["notes"] if "timm says of" in n]
+    (note,) = [n for n in run.manifest["notes"] if "except for resizing" in n]
     assert "bicubic and the middle 95.0% kept, here bilinear" in note
     before, after = load_file(path), run.model.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in after if n[:3] != "fc.")

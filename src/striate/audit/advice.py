@@ -1,7 +1,7 @@
-"""Advice on a network's design: the data types that all checks share.
+"""Data types for advice on a network's design, shared by all checks.
 
-Each piece of advice is a fact with its numbers, and the numbers after the change. It
-is about geometry and cost only. Whether accuracy improves, only training can tell.
+Each piece of advice gives a number before and after the proposed change. The advice is
+about geometry, parameters and MACs only. Only training shows whether accuracy improves.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Advice:
 
     Args:
         check: Name of the check, such as `redundant-bias`.
-        layer: Name of the layer as in the table; `image` for the input.
+        layer: Name of the layer in the summary table; `image` for the input.
         finding: The problem, with its numbers.
-        change: The proposed change, with the numbers after it.
+        change: The proposed change, with the numbers after the change.
         before: The number before the change.
         after: The same number after the change.
         unit: Unit of that number.
@@ -39,13 +39,13 @@ class Advice:
 
     @property
     def prose(self) -> Prose:
-        """The advice as a paragraph of the report."""
+        """The problem and the proposed change as one paragraph."""
         return Prose(text=f"{self.finding} {self.change}", tone="advice")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DesignContext:
-    """A network as the checks see it: its layers, and which operation reads what."""
+    """Input of the advice checks: the layers, and the data flow between operations."""
 
     audit: Audit
     usage: UsedPositions
@@ -54,7 +54,7 @@ class DesignContext:
 
     @property
     def operations(self) -> Iterator[tuple[Layer, Operation]]:
-        """Every operation with its layer, in the order they ran."""
+        """Pairs (layer, operation), in the order in which the operations ran."""
         return (
             (layer, operation)
             for layer in self.audit.layers
@@ -62,7 +62,7 @@ class DesignContext:
         )
 
     def name_of(self, number: int) -> str:
-        """Return the name of the layer that an operation belongs to, or `the image`."""
+        """Return the layer name of an operation number; for the image, `the image`."""
         return self.layer_of[number].name if number in self.layer_of else "the image"
 
 
@@ -70,7 +70,7 @@ Check = Callable[[DesignContext], Iterator[Advice]]
 
 
 def design_context(audit: Audit) -> DesignContext:
-    """Return the input of the checks for a network."""
+    """Return the `DesignContext` of a network, the input of every advice check."""
     operations = [(o, layer) for layer in audit.layers for o in layer.operations]
     operations.sort(key=lambda pair: pair[0].number)
     return DesignContext(
@@ -82,7 +82,7 @@ def design_context(audit: Audit) -> DesignContext:
 
 
 def join_names(names: Sequence[str], most: int = 3) -> str:
-    """Join names to a list in words, and count the names left out.
+    """Join names to a text like `a and b`; count the names after the first `most`.
 
     Example:
         >>> join_names(["a"]), join_names(["a", "b"]), join_names(list("abcde"))

@@ -1,4 +1,4 @@
-"""Advice on parameters and MACs: redundant biases, a heavy head, bottlenecks."""
+"""Advice on parameters and MACs: useless biases, large dense heads, bottlenecks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_LAYER_SHARE = 0.05  # share of all MACs: smaller layers get no bottleneck
 
 
 def redundant_bias(context: DesignContext) -> Iterator[Advice]:
-    """Find biases that the batch norm after them cancels."""
+    """Find layers whose bias has no effect because a batch norm follows."""
     wide = [
         (layer, operation.output[1])
         for layer, operation in context.operations
@@ -53,7 +53,7 @@ def _into_batch_norm(context: DesignContext, operation: Operation) -> bool:
 
 
 def heavy_head(context: DesignContext) -> Iterator[Advice]:
-    """Find dense layers with most of the parameters, after a feature map."""
+    """Find dense layers after a feature map that contain most of the parameters."""
     last = last_feature_map(context.audit)
     if last is None or last.output is None:
         return
@@ -68,7 +68,7 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
     after = total - dense_parameters + (channels + 1) * classes
     if after >= total:
         return
-    verb = "hold" if len(dense) > 1 else "holds"
+    verb = "contain" if len(dense) > 1 else "contains"
     yield Advice(
         check="heavy-head",
         layer=dense[0].name,
@@ -90,10 +90,10 @@ def _is_dense(layer: Layer) -> bool:
 
 
 def bottlenecks(context: DesignContext) -> Iterator[Advice]:
-    """Find wide convolutions that a 1×1 bottleneck before them would make cheaper.
+    """Find convolutions that need fewer MACs with a 1×1 bottleneck before them.
 
-    The 1×1 convolution reduces to a quarter of the channels that come in, at most to
-    half of those that go out (He et al. 2016, figure 5; Szegedy et al. 2015, figure 2).
+    The 1×1 convolution has C_in/4 output channels, but not more than C_out/2
+    (He et al. 2016, figure 5; Szegedy et al. 2015, figure 2).
     """
     total = context.audit.macs
     wide = []
@@ -116,8 +116,8 @@ def bottlenecks(context: DesignContext) -> Iterator[Advice]:
         finding=f"{join_names([name for name, _, _ in wide])} {verb} {share:.0f} % "
         "of the "
         f"computation: {part:,} of {total:,} multiply-adds.",
-        change="A 1×1 convolution before each, to a quarter of the channels, would "
-        f"reduce the network to {after:,} multiply-adds "
+        change="A 1×1 convolution before each layer, with a quarter of the channels, "
+        f"would reduce the network to {after:,} multiply-adds "
         f"({100 * after / before:.1f} %).",
         before=before,
         after=after,
@@ -134,7 +134,7 @@ def _is_wide(context: DesignContext, operation: Operation) -> bool:
 
 
 def _follows_bottleneck(context: DesignContext, operation: Operation) -> bool:
-    """Return whether a 1×1 convolution with fewer outputs comes before a window."""
+    """Return whether a 1×1 convolution that reduces channels precedes an operation."""
     previous = context.operations_by_number.get(operation.producers[0][1])
     while previous is not None and previous.local and len(previous.producers) == 1:
         previous = context.operations_by_number.get(previous.producers[0][1])
@@ -150,7 +150,7 @@ def _bottleneck_width(operation: Operation) -> int:
 
 
 def _bottleneck_macs(operation: Operation) -> int:
-    """Return the multiply-adds with a 1×1 convolution before the window."""
+    """Return the MACs of a convolution with an added 1×1 bottleneck before it."""
     window, width = operation.window, _bottleneck_width(operation)
     assert window is not None  # noqa: S101 - checked before
     channels, places = operation.inputs[0][1], prod(operation.inputs[0][2:])

@@ -1,4 +1,4 @@
-"""Advice on geometry: receptive fields, skipped positions, even kernels."""
+"""Advice on geometry: receptive fields, unused positions, even kernel sizes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from striate.audit.recorder import IMAGE
 from striate.audit.used_positions import Mask, count_unused
 
 MIN_COVERAGE = (
-    0.5  # share of the image's area: below it, the receptive field is too small
+    0.5  # share of the image area: a receptive field below this share is too small
 )
-MAX_RATIO = 4.0  # times the image's side: above it, the field is mostly padding
+MAX_RATIO = (
+    4.0  # times the image side: a receptive field above this size is mostly padding
+)
 MAX_SKIPPED = 0.05  # share of a map's positions; odd sides always lose a row or two
 
 
 def receptive_field_size(context: DesignContext) -> Iterator[Advice]:
-    """Compare the receptive field of the last feature map with the image."""
+    """Compare the receptive field of the last feature map with the image size."""
     last = last_feature_map(context.audit)
     if last is None or last.receptive_field is None or last.receptive_field.is_bound:
         return
@@ -42,9 +44,9 @@ def receptive_field_size(context: DesignContext) -> Iterator[Advice]:
             check="small-field",
             layer=last.name,
             finding=f"{what}, {share:.1f} % of the image ({image}).",
-            change=f"{more} more 3×3 {word} there would make it "
-            f"{larger[0]}×{larger[1]}. "
-            "Each downsampling (stride 2) before them halves that number.",
+            change=f"{more} more 3×3 {word} after {last.name} would enlarge the field "
+            f"to {larger[0]}×{larger[1]}. "
+            f"Each downsampling (stride 2) before the new {word} halves their number.",
             before=field[0],
             after=larger[0],
             unit="positions",
@@ -65,10 +67,10 @@ def _large_field(
     yield Advice(
         check="large-field",
         layer=last.name,
-        finding=f"{what}: {padding:.1f} % of it is padding. "
+        finding=f"{what}: {padding:.1f} % of the field is padding. "
         f"{enough.name} (layer {depth} of {len(layers)}) already covers the image.",
-        change=f"Images with a side of {side} would fill a quarter of it; or use fewer "
-        "layers. The effective field is smaller: --effective measures it.",
+        change=f"Use fewer layers, or images with a side of {side} pixels, which fill "
+        "a quarter of the field. The effective field is smaller: see --effective.",
         before=sides[0],
         after=side,
         unit="positions",
@@ -92,7 +94,7 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
         [context.layer_of[o.number].name for o in context.usage.users[IMAGE]]
     )
     change = (
-        f"In {users}, use a kernel at least as large as the stride to read them all."
+        f"In {users}, use a kernel at least as large as the stride to use all pixels."
         if inner
         else f"Images cropped to {rows}×{columns} give the same output."
     )
@@ -107,7 +109,7 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
     yield Advice(
         check="unseen-positions",
         layer="image",
-        finding=f"{count:,} of the image's {height * width:,} pixels do not reach the "
+        finding=f"{count:,} of the image's {height * width:,} pixels do not affect the "
         f"output: {places}{where}.",
         change=change,
         before=count,
@@ -117,13 +119,13 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
 
 
 def _has_gaps(mask: Mask) -> bool:
-    """Return whether unread positions lie between read ones."""
+    """Return whether some unused positions lie between used positions."""
     used = mask.nonzero()[0]
     return len(used) > 0 and not mask[: used[-1]].all()
 
 
 def skipped_positions(context: DesignContext) -> Iterator[Advice]:
-    """Find feature maps with positions that strides skip."""
+    """Find feature maps in which strided windows skip some positions."""
     for number, masks in context.usage.read.items():
         count, size = count_unused(masks), len(masks[0]) * len(masks[1])
         if number == IMAGE or count <= MAX_SKIPPED * size:
@@ -135,7 +137,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
             check="dropped-positions",
             layer=context.layer_of[users[0].number].name,
             finding=f"{names} ({sliding[0].window}) read {size - count:,} of {size:,} "
-            f"positions of {context.name_of(number)}; the rest is never read.",
+            f"positions of {context.name_of(number)}; the other positions are unused.",
             change=_fix_for_skipped(context, min(sliding, key=lambda o: o.macs or 0)),
             before=count,
             after=0,
@@ -144,7 +146,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
 
 
 def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
-    """Return in words how to read every position, and at which cost."""
+    """Return advice on how to use all positions of a feature map, with the cost."""
     window, name = operation.window, context.layer_of[operation.number].name
     assert window is not None  # noqa: S101 - checked before
     if window.pooling:
@@ -156,18 +158,18 @@ def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
             strict=True,
         )
         height, width = (ceil((n + 2 * p - f) / s) + 1 for n, f, s, p in sides)
-        return f"With ceil_mode=True it reads them all; its output is {height}×{width}."
+        return f"With ceil_mode=True {name} reads all: its output is {height}×{width}."
     macs = operation.macs or 0
     times = window.stride[0] * window.stride[1]
     return (
         f"Move the stride from {name} to the next convolution with a larger kernel: "
-        f"{name} then reads them all, with {times * macs:,} multiply-adds instead of "
-        f"{macs:,}."
+        f"{name} then reads all positions, with {times * macs:,} multiply-adds instead "
+        f"of {macs:,}."
     )
 
 
 def even_kernels(context: DesignContext) -> Iterator[Advice]:
-    """Find `same` convolutions with an even kernel, which has no center."""
+    """Find `same` convolutions with an even kernel size, which shifts the output."""
     for layer, operation in context.operations:
         if not _is_even_same_convolution(context, operation):
             continue
@@ -178,7 +180,7 @@ def even_kernels(context: DesignContext) -> Iterator[Advice]:
             check="even-window",
             layer=layer.name,
             finding=f"{layer.name} is a `same` convolution with an even kernel, "
-            f"{side}×{side}: its output is shifted by half a position{_jump(layer)}.",
+            f"{side}×{side}: the output is shifted by half a position{_jump(layer)}.",
             change=f"A {side - 1}×{side - 1} kernel is centered, with {fewer:,} "
             "parameters "
             f"instead of {layer.parameters:,}.",

@@ -1,4 +1,4 @@
-"""All advice on a network: runs every check, the most important first."""
+"""Run all advice checks on a network, the most important check first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHECKS = (*advice_geometry.CHECKS, *advice_cost.CHECKS)
 
 
 def advise(audit: Audit) -> tuple[Advice, ...]:
-    """Return the advice of every check on a network's geometry and cost.
+    """Return the advice of all checks on a network's geometry, parameters and MACs.
 
     Example:
         >>> from torch import nn

@@ -1,4 +1,4 @@
-"""Two networks side by side: parameters, MACs, memory, and their ratio."""
+"""Compare two networks: parameters, MACs, memory, receptive field, and ratios."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METRICS: tuple[tuple[str, Metric, Callable[[int], str]], ...] = (
 
 
 def comparison_table(first: Audit, second: Audit, names: tuple[str, str]) -> Table:
-    """Return the totals of two networks, and the second divided by the first.
+    """Return a table of the totals of two networks, with the ratio second / first.
 
     Example:
         >>> from torch import nn

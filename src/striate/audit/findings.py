@@ -1,4 +1,4 @@
-"""The tables of `summary`: headline numbers, layers, training memory, caveats."""
+"""Tables of `striate summary`: key figures, layers, training memory, notes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ COLUMNS = (
 
 
 def layer_table(audit: Audit, depth: int | None = None, title: str = "") -> Table:
-    """Return the table of layers, with a row of totals.
+    """Return the table of a network's layers, with a row of totals.
 
     Args:
         audit: The network.
@@ -166,7 +166,7 @@ def _totals(audit: Audit, count: int) -> tuple[Cell, ...]:
 
 
 def collapse_modules(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
-    """Merge consecutive layers that belong to the same module at a depth."""
+    """Merge consecutive layers that belong to the same module at a given depth."""
     collapsed = []
     for name, group in groupby(layers, key=lambda x: _prefix(x.name, depth)):
         members = list(group)
@@ -200,7 +200,7 @@ def _prefix(name: str, depth: int) -> str:
 def _cached_texts(
     field: ReceptiveField | None, cache: dict[tuple[Path, bool], Fields]
 ) -> Fields:
-    """Return the texts of a receptive field, computed once for equal fields."""
+    """Return the texts of a receptive field, cached for equal receptive fields."""
     if field is None:
         return field_texts(None)
     key = (field.axes, field.is_bound)
@@ -210,7 +210,7 @@ def _cached_texts(
 
 
 def field_texts(field: ReceptiveField | None) -> Fields:
-    """Return receptive field, jump and center as text; `≤` marks an upper bound.
+    """Return a receptive field's size, jump and center as text; `≤`: upper bound.
 
     Example:
         >>> from striate.audit.receptive_field_tracker import input_field
@@ -236,7 +236,7 @@ def _number(value: int | Fraction) -> str:
 
 
 def headline_figures(audit: Audit) -> Figures:
-    """Return the headline numbers of a network."""
+    """Return a network's key figures: parameters, MACs, memory, receptive field."""
     blocks = [
         Figure(
             label="parameters",
@@ -298,7 +298,7 @@ def last_feature_map(audit: Audit) -> Layer | None:
 
 
 def memory_table(audit: Audit) -> Table | None:
-    """Return the memory of a training step by kind; None if it is unknown."""
+    """Return the memory table of a training step; None if it was not measured."""
     memory = audit.memory
     if memory is None:
         return None
@@ -320,14 +320,16 @@ def memory_table(audit: Audit) -> Table | None:
     )
     totals = ("peak memory", memory.peak, "largest total at one time")
     title = f"Memory of one training step, batch size {memory.batch_size}"
-    note = "The peak is not the sum: not all exist at once, and there are temporaries."
+    note = (
+        "The peak is not the sum: some tensors are temporary, others exist one by one."
+    )
     return Table(
         columns=columns, rows=tuple(rows), totals=totals, title=title, note=note
     )
 
 
 def caveats(audit: Audit) -> list[Prose]:
-    """Return notes on operations not counted, layers not run and unknown values."""
+    """Return notes on uncounted operations, unused layers and approximate values."""
     blocks = []
     for name, times in audit.uncounted_ops.items():
         text = (
@@ -362,7 +364,7 @@ CONVENTIONS = (
 
 
 def summary_blocks(audit: Audit, depth: int | None = None) -> list[Block]:
-    """Return all blocks of a summary, in order."""
+    """Return all tables and notes of `striate summary`, in display order."""
     memory = memory_table(audit)
     blocks: list[Block] = [headline_figures(audit), layer_table(audit, depth)]
     if memory is not None:

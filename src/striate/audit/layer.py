@@ -1,4 +1,4 @@
-"""A layer as it ran, and its operations."""
+"""Data types for the layers and torch operations of one forward pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Operation:
         number: Position in the order of all operations.
         producers: Pairs (index of an input that depends on the image, number of the
             operation that produced it); −1 is the image itself.
-        local: Each output position depends on the same input position only.
+        local: Whether each output position depends only on the same input position.
     """
 
     name: str
@@ -44,15 +44,15 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One call of a module, or what a container computes between its children.
+    """Layer of the summary: one module call, or a container's own operations.
 
     Args:
-        name: Dotted name in the model. Operations outside of leaf modules stand in
-            parentheses; ` #2` marks a second call.
+        name: Dotted name in the model; in parentheses for operations outside of leaf
+            modules; with ` #2` for a second call.
         kind: Class of the module, or names of the operations.
         output: Shape of one image's output, without the batch.
         parameters: Number of parameters first used here, trainable or not.
-        trainable: Number of trainable ones.
+        trainable: Number of trainable parameters among `parameters`.
         operations: The operations, in order.
         activation: Bytes of the output; 0 for views and in-place operations.
         saved: Bytes per image that autograd saves for the backward pass.
@@ -72,12 +72,12 @@ class Layer:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds for one image, of the operations that have a rule."""
+        """Multiply-adds (MACs) for one image; operations without a rule count 0."""
         return sum(operation.macs or 0 for operation in self.operations)
 
     @property
     def window(self) -> SlidingWindow | None:
-        """The sliding window, if the layer has exactly one."""
+        """Kernel, stride and padding; None unless the layer has exactly one window."""
         windows = [o.window for o in self.operations if o.window is not None]
         return windows[0] if len(windows) == 1 else None
 
@@ -121,7 +121,7 @@ _DATA_MOVEMENT |= {"view", "unsqueeze", "squeeze", "split", "fill", "to"}
 
 
 def functional_kind(operations: Sequence[Operation]) -> str:
-    """Return the names of operations outside of modules, such as `add, relu`.
+    """Join the names of operations outside of modules, such as `add, relu`.
 
     Example:
         >>> shapes = {"inputs": (), "output": (1, 8), "macs": 0}

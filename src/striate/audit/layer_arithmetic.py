@@ -1,4 +1,4 @@
-"""The formulas of one layer with its numbers: output size, parameters, MACs."""
+"""Formulas of one layer with numbers: output size, parameters, MACs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AXES = ("height", "width", "depth")
 
 
 def explain_layer(audit: Audit, name: str) -> Table:
-    """Return the calculation of a layer's output size, parameters and MACs.
+    """Return a table that computes a layer's output size, parameters and MACs.
 
     Args:
         audit: The network.
@@ -119,7 +119,7 @@ def _convolution(
 
 
 def _matmul(operation: Operation, layer: Layer) -> Iterator[Line]:
-    """Return the calculation of a matrix product; the last two inputs are matrices."""
+    """Return the formulas of a matrix product; the last two inputs are the matrices."""
     left_shape, right_shape = [shape for shape in operation.inputs if len(shape) > 1][
         -2:
     ]
@@ -134,7 +134,7 @@ def _matmul(operation: Operation, layer: Layer) -> Iterator[Line]:
 
 
 def _other_operation(operation: Operation) -> Iterator[Line]:
-    """Return the calculation of operations without MACs: concat, flatten, norms."""
+    """Return the formulas of operations without MACs: concat, flatten, norms."""
     if not operation.inputs:
         return
     inputs = operation.inputs[0]
@@ -152,7 +152,7 @@ def _other_operation(operation: Operation) -> Iterator[Line]:
 
 
 def _receptive_field(operation: Operation, window: SlidingWindow) -> Iterator[Line]:
-    """Return how the window enlarges the receptive field, along the height."""
+    """Return the formulas of the output's receptive field along the height."""
     field_in, field_out = operation.input_field, operation.receptive_field
     if field_in is None or field_out is None or window.transposed:
         return

@@ -1,4 +1,4 @@
-"""Live memory of a pass: bytes of all tensors alive now, and their peak."""
+"""Memory of a forward pass: bytes of all existing tensors, now and at the peak."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class LiveMemory:
-    """Counts the bytes of each storage from its creation to its release.
+    """Counter of the bytes of all existing tensor storages, now and at the peak.
 
     Example:
         >>> import torch
@@ -28,7 +28,7 @@ class LiveMemory:
         self._storages: dict[int, object] = {}
 
     def ignore(self, tensor: Tensor) -> None:
-        """Do not count a storage that existed before, such as a weight's."""
+        """Exclude an existing storage, such as a weight's, from the count."""
         storage = tensor.untyped_storage()
         self._track(storage._cdata, storage, 0)
 

@@ -20,7 +20,7 @@ Rule = Callable[[tuple[Any, ...], tuple[int, ...]], int]
 
 
 def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | None:
-    """Return the multiply-adds of one operation; None if no rule exists.
+    """Return the MACs (multiply-adds) of one operation; None if there is no rule.
 
     Args:
         func: The operation.
@@ -41,14 +41,14 @@ def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int 
 
 
 def _convolution(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Output values × kernel size × C_in/groups; transposed: input values instead."""
+    """MACs of a convolution: outputs (transposed: inputs) × kernel × C_in/groups."""
     x, weight, transposed = args[0], args[1], args[6]
     positions = x.numel() if transposed else prod(shape)
     return int(positions * prod(weight.shape[1:]))
 
 
 def _matmul(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """(n×k)·(k×m) takes n·k·m; the matrices are the last two tensors."""
+    """MACs of the product of the last two tensors: (n×k)·(k×m) takes n·k·m."""
     factor = [arg for arg in args if isinstance(arg, Tensor)][-2]
     return int(prod(shape) * factor.shape[-1])
 
@@ -58,14 +58,14 @@ def _matrix_vector(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
 
 
 def _attention(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Queries × keys, then attention weights × values."""
+    """MACs of attention: queries × keys, then attention weights × values."""
     query, key, value = args[:3]
     pairs = prod(query.shape[:-1]) * key.shape[-2]
     return int(pairs * (query.shape[-1] + value.shape[-1]))
 
 
 def _distances(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Each distance sums one squared difference per vector element."""
+    """MACs of pairwise distances: one per vector element and pair of vectors."""
     return int(prod(shape) * args[0].shape[-1])
 
 

@@ -1,4 +1,4 @@
-"""Run a network on torch's meta device: shapes only, no values, nothing allocated.
+"""Run a network on torch's meta device: shapes only, no values, no memory.
 
 Every torch operation passes through the dispatch mode, whether a module or a function
 called it. Tensors that the forward pass creates are moved to the meta device, and so
@@ -42,7 +42,7 @@ _FACTORIES = {
 
 
 class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Dispatch mode that runs operations on shapes only and reports each of them.
+    """Dispatch mode that computes only shapes and reports every torch operation.
 
     Args:
         on_operation: Called with the operation, its arguments and its output.
@@ -88,7 +88,7 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def init_empty_weights() -> Iterator[None]:
-    """Build a network on the meta device: its weights are not allocated or drawn.
+    """Build networks in this context without allocating or initializing weights.
 
     Example:
         >>> with init_empty_weights():
@@ -140,7 +140,7 @@ _TENSORS = {Tensor, nn.Parameter}
 
 
 def tensors_in(values: Any) -> list[Tensor]:
-    """Return the tensors in nested arguments or results.
+    """Return all tensors in nested lists, tuples or dicts.
 
     Example:
         >>> len(tensors_in((torch.ones(1), [torch.ones(1), None], 3)))
@@ -165,5 +165,5 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 def _is_int_list(values: Any) -> bool:
-    """Return whether a list holds integers, such as a stride."""
+    """Return whether a value is a list of integers, such as a stride."""
     return values.__class__ is list and len(values) > 0 and values[0].__class__ is int

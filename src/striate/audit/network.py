@@ -1,4 +1,4 @@
-"""Layers, parameters, MACs and memory of a network, without running it."""
+"""Audit a network from shapes alone: layers, parameters, MACs and memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The layers of a network in the order they run, and its totals.
+    """Result of `audit`: the layers of a network in execution order, and totals.
 
     Args:
         shape: (channels, height, width) of one image.
@@ -40,7 +40,7 @@ class Audit:
         weights: Bytes of parameters and buffers.
         peak: Peak bytes of the activations of one image in evaluation mode.
         memory: Memory of a training step; None if it could not be measured.
-        memory_error: The reason why it could not be measured.
+        memory_error: The reason why the training step could not be measured.
         real: Whether one image was computed with real values.
         container_outputs: Last output of each container module, by name.
     """
@@ -59,12 +59,12 @@ class Audit:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds for one image."""
+        """Multiply-adds (MACs) for one image."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def uncounted_ops(self) -> dict[str, int]:
-        """Operations without a rule for multiply-adds, and how often each ran."""
+        """Operations without a MAC rule, with the number of times each ran."""
         result: dict[str, int] = {}
         for layer in self.layers:
             for operation in layer.operations:
@@ -74,14 +74,14 @@ class Audit:
 
 
 class ForwardError(GeometryError):
-    """The forward pass failed; `audit` holds the layers that ran before.
+    """Error of a failed forward pass; `audit` contains the layers that ran before.
 
     Args:
         what: What happened.
         where: Name of the layer.
         fix: What to do.
         audit: The layers that ran.
-        data_dependent: It failed because its control flow depends on values.
+        data_dependent: Whether the control flow depends on tensor values.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ def audit(
         model: Any network.
         shape: (channels, height, width) of one image.
         batch_size: Images per training step, for the memory estimate.
-        optimizer: Optimizer of that step: `sgd`, `adam` or `adamw`.
+        optimizer: Optimizer of the training step: `sgd`, `adam` or `adamw`.
         real: Compute one image of zeros with real values, for data-dependent control
             flow; the training step is then not measured.
 
     Raises:
         ForwardError: The network rejects images of this shape, or its control flow
-            depends on values; holds the layers that ran.
+            depends on values; `audit` contains the layers that ran.
 
     Example:
         >>> result = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
@@ -166,7 +166,7 @@ def audit(
 
 
 def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    """Set training mode; modules that the user set to eval mode stay in it."""
+    """Set training mode, except for modules that the user had set to eval mode."""
     for module, mode in modes:
         module.training = mode
     if not model.training:
@@ -174,7 +174,7 @@ def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> 
 
 
 def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> Tensor:
-    """Return images of zeros in the dtype of the network."""
+    """Return a batch of zero images in the network's dtype."""
     types = (w.dtype for w in weights if w.is_floating_point())
     return torch.zeros(count, *shape, dtype=next(types, torch.float32), device=device)
 
@@ -197,7 +197,7 @@ def _lazy(model: nn.Module) -> GeometryError:
 def _evaluate(
     model: nn.Module, image: Tensor, recorder: Recorder, real: bool
 ) -> Exception | None:
-    """Run one image in evaluation mode; return the error, if any."""
+    """Run one image of zeros in eval mode; return the error if the pass fails."""
     model.eval()
     recorder.live_memory.enter(image)
     set_field(image, input_field(image.shape))
@@ -212,7 +212,7 @@ def _evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Evaluation:
-    """The result of the evaluation pass, before the training step is added."""
+    """Result of the forward pass in eval mode, without the training step."""
 
     model: nn.Module
     weights: Sequence[Tensor]
@@ -270,7 +270,7 @@ def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
 
 
 def first_line(error: Exception) -> str:
-    r"""Return the first line of an error's message, or its class name.
+    r"""Return the first line of an error's message; its class name if it is empty.
 
     Example:
         >>> first_line(ValueError("too small\nby far")), first_line(KeyError())
@@ -284,7 +284,7 @@ _MATMUL = re.compile(r"got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]")
 
 
 def _linear_mismatch(error: Exception) -> str:
-    """Return the message for a linear layer with the wrong number of inputs."""
+    """Describe a linear layer's wrong number of input features; else return ""."""
     sides = _MATMUL.search(str(error))
     if sides is None:
         return ""
@@ -310,7 +310,7 @@ def _forward_error(
         word in str(error) for word in _DATA_DEPENDENT
     )
     if data_dependent:
-        what = f"control flow depends on the values of tensors: {first_line(error)}"
+        what = f"control flow depends on tensor values: {first_line(error)}"
         fix = "add --real (real=True): run one image of zeros with real values"
     else:
         size = shape_text(result.shape)

@@ -1,9 +1,9 @@
 """Receptive field along one axis: the arithmetic of kernel, stride, padding, dilation.
 
 The receptive field of a padded convolution is `slide_window`. Each axis stores two
-results. `low` and `high` are exact: the first and last input position that reach unit
-0, 1, …, with borders and dilation gaps; they equal the box of non-zero input gradients.
-`formula` is the one of textbooks, for an image without border: unit i sees the
+results. `low` and `high` are the exact first and last input position that unit 0, 1, …
+depends on, borders and dilation gaps included (the box of non-zero input gradients).
+`formula` is the textbook formula for an image without border: unit i depends on the
 positions i·jump + low … i·jump + high.
 """
 
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Number = int | Fraction
 
-SEES_NOTHING = 1 << 40  # `low` of a unit that sees no input; its `high` is -1
+SEES_NOTHING = 1 << 40  # `low` of a unit that depends on no input; its `high` is -1
 
 
 @dataclass(frozen=True, eq=False)
 class FieldFormula:
-    """Textbook formula: unit i sees i·jump + low … i·jump + high, without border.
+    """Formula of a receptive field: unit i uses inputs i·jump + low … i·jump + high.
 
-    After upsampling, neighboring units have fields of different sizes. The formula then
-    covers all of them, jump and center are right, and `uniform` is False.
+    After upsampling, neighboring units have fields of different sizes. The size is then
+    an upper bound, jump and center are exact, and `uniform` is False.
     """
 
     jump: Number
@@ -38,7 +38,7 @@ class FieldFormula:
 
     @property
     def size(self) -> Number:
-        """Size of the receptive field, in input positions."""
+        """Size of the receptive field, in input pixels."""
         return self.high - self.low + 1
 
     @property
@@ -48,7 +48,7 @@ class FieldFormula:
 
 
 def as_integer(value: Number) -> Number:
-    """Return a fraction without remainder as an integer.
+    """Convert a fraction to an integer if its value is whole.
 
     Example:
         >>> as_integer(Fraction(4, 2)), as_integer(Fraction(1, 2))
@@ -63,8 +63,8 @@ class Axis:
     """The receptive fields of all units along one axis.
 
     Args:
-        low: First input position that each unit sees.
-        high: Last one; less than `low` if a unit sees nothing.
+        low: First input position that each unit depends on.
+        high: Last such position; less than `low` if a unit depends on no position.
         formula: Textbook formula, if one exists.
     """
 
@@ -77,24 +77,24 @@ class Axis:
 
     @cached_property
     def full(self) -> bool:
-        """Whether every unit sees some input; one over padding alone does not."""
+        """Whether every unit depends on some input, not on padding alone."""
         return bool(np.all(self.low <= self.high))
 
     @property
     def size(self) -> Number:
-        """Size of the receptive field: by formula, else the largest of all units."""
+        """Receptive field size by the formula; without a formula, the maximum."""
         if self.formula is not None and self.formula.uniform:
             return self.formula.size
         return max(0, int((self.high - self.low).max()) + 1)
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last input position that any unit sees."""
+        """First and last input position that any unit depends on."""
         return int(self.low.min()), int(self.high.max())
 
 
 def input_axis(side: int) -> Axis:
-    """Return the axis of the input image: each position sees itself.
+    """Return the axis of the input image, where each pixel depends only on itself.
 
     Example:
         >>> slide_window(input_axis(5), 3, outputs=3).high.tolist()
@@ -105,7 +105,7 @@ def input_axis(side: int) -> Axis:
 
 
 def gather_units(axis: Axis, table: Ints, formula: FieldFormula | None = None) -> Axis:
-    """Let output o see what the inputs `table[o]` see; indices outside are padding."""
+    """Merge input units `table[o]` into output unit o; invalid indices are padding."""
     count = len(axis)
     if not table.shape[1] or not count:
         empty = np.full(len(table), SEES_NOTHING)
@@ -126,7 +126,7 @@ def slide_window(
     *,
     outputs: int,
 ) -> Axis:
-    """Convolution or pooling with kernel k, stride s, padding p, dilation d.
+    """Apply a window of kernel k, stride s, padding p and dilation d to an axis.
 
     jump' = jump·s, low' = low − p·jump, high' = high + (d·(k − 1) − p)·jump.
 
@@ -151,7 +151,7 @@ def slide_window(
 def transposed_window(
     axis: Axis, kernel: int, stride: int, before: int, dilation: int, *, outputs: int
 ) -> Axis:
-    """Transposed convolution: output o depends on input i where o = i·s − p + d·k.
+    """Apply a transposed convolution: output i·s − p + d·k depends on input i.
 
     Example:
         >>> transposed_window(input_axis(3), 2, 2, 0, 1, outputs=6).low.tolist()
@@ -173,7 +173,7 @@ def transposed_window(
 
 
 def repeat_units(axis: Axis, before: int, after: int) -> Axis:
-    """Repeat every unit: position p is unit (p // after) mod n.
+    """Repeat every unit: output p is input unit (p // after) mod n.
 
     Example:
         >>> repeat_units(input_axis(2), before=1, after=2).low.tolist()
@@ -186,7 +186,7 @@ def repeat_units(axis: Axis, before: int, after: int) -> Axis:
 
 
 def merge_neighbors(axis: Axis, size: int) -> Axis:
-    """Merge each `size` neighboring units into one.
+    """Merge every `size` neighboring units into one unit.
 
     Example:
         >>> merge_neighbors(input_axis(4), 2).high.tolist()
@@ -197,7 +197,7 @@ def merge_neighbors(axis: Axis, size: int) -> Axis:
 
 
 def take_every(axis: Axis, start: int, step: int, count: int) -> Axis:
-    """Take every `step`-th unit from `start`; a negative start is padding.
+    """Select every `step`-th unit, from `start` on; a negative `start` adds padding.
 
     Example:
         >>> take_every(input_axis(6), 1, 2, 2).low.tolist()
@@ -218,7 +218,7 @@ def merge_all(axis: Axis) -> Axis:
 
 
 def merge_branches(axes: Sequence[Axis]) -> Axis:
-    """Merge branches: each unit sees what it sees in any branch, as in an addition.
+    """Merge branches, as an addition does: each unit gets the union of the fields.
 
     Example:
         >>> small, large = slide_window(input_axis(4), 1, outputs=4), input_axis(4)
@@ -258,7 +258,7 @@ def repeat_single(axis: Axis, count: int) -> Axis:
 
 
 def join_end_to_end(axes: Sequence[Axis]) -> Axis:
-    """Concatenate axes, as `torch.cat` does with maps.
+    """Concatenate axes, as `torch.cat` does with feature maps.
 
     Example:
         >>> len(join_end_to_end([input_axis(2), input_axis(3)]))

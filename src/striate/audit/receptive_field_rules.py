@@ -1,11 +1,11 @@
-"""Receptive fields: the table from torch operation to the rule that it follows.
+"""Table of the receptive-field rule of every torch operation.
 
 The rules are in the files receptive_field_rules_window (convolution, pooling, resize),
 …_reduce (sums, norms, matrix products) and …_views (reshape, pad, concat). The
 arithmetic of a padded, strided or dilated window is in receptive_field.py.
 
-An operation without a rule gets an upper bound: each of its units sees at most what any
-input unit sees, and the result is marked as a bound.
+An operation without a rule gets an upper bound: the receptive field of each unit is the
+union of all input fields, and the result is marked as a bound.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ _PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
 
 @cache
 def is_local(func: Any) -> bool:
-    """Return whether each output position depends on the same input position only.
+    """Return whether each output position depends only on the same input position.
 
     Example:
         >>> is_local(torch.ops.aten.relu.default), is_local(torch.ops.aten.mm.default)

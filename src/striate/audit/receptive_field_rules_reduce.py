@@ -57,7 +57,7 @@ def _batch_norm(
 
 
 def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
-    """Matrix product: merge the units along the summed dimension."""
+    """Rule of a matrix product: merge the units along the summed dimension."""
     matrices = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)][-2:]
     fields = [field for _, field in sources]
     if len(fields) > 1 or sources[0][0] not in matrices:
@@ -69,7 +69,7 @@ def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveFiel
 
 
 def _both(fields: Sequence[ReceptiveField], shape: Shape) -> ReceptiveField:
-    """Product of two tensors that depend on the image (attention): an upper bound."""
+    """Rule of a product of two image-dependent tensors (attention): an upper bound."""
     count = len(shape)
     if any(
         len(field.dims) != count for field in fields

@@ -102,7 +102,7 @@ def _unbind(
 def _pixel_shuffle(
     field: ReceptiveField, args: tuple[Any, ...], shape: Shape
 ) -> ReceptiveField:
-    """Pixel shuffle by r: every unit is repeated r times along rows and columns."""
+    """Rule of pixel shuffle by r: repeat every unit r times along rows and columns."""
     times = args[1]
     field = mix_dims(field, [1])
     for dim in (2, 3):
@@ -118,7 +118,7 @@ def _pixel_shuffle(
 def _pixel_unshuffle(
     field: ReceptiveField, args: tuple[Any, ...], shape: Shape
 ) -> ReceptiveField:
-    """Pixel unshuffle by r: each unit merges r rows and r columns."""
+    """Rule of pixel unshuffle by r: merge r rows and r columns into each unit."""
     times = args[1]
     for dim in (2, 3):
         field, axis_index = image_axis(field, dim)

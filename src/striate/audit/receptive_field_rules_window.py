@@ -35,7 +35,7 @@ aten = torch.ops.aten
 def _convolution(
     field: ReceptiveField, args: tuple[Any, ...], shape: Shape
 ) -> ReceptiveField:
-    """Slide over the spatial dimensions and mix all channels."""
+    """Rule of a convolution: slide over rows and columns, and mix all channels."""
     sliding: Any = window_of(aten.convolution.default, args)
     if sliding.pointwise and _upright(field):
         return set_dim(field, 1, plain_dim(shape[1]))
@@ -47,7 +47,7 @@ def _convolution(
 
 
 def _upright(field: ReceptiveField) -> bool:
-    """Return whether a map has the dimensions batch, channels, rows, columns."""
+    """Return whether the dimensions are batch, channels, rows, columns."""
     rows, columns = field.dims[-2:]
     has_axes = len(rows) == len(columns) == 1 and not has_image_axis(field, 1)
     return has_axes and (rows[0][0], columns[0][0]) == (0, 1)
@@ -79,7 +79,7 @@ def _cached_slide(
     outputs: int,
     axis: Axis,
 ) -> Axis:
-    """Compute an axis once: rows and columns are usually the same."""
+    """Apply a window to an axis; cached, because rows and columns are often equal."""
     key = (id(axis), settings)
     if key not in cache:
         cache[key] = step(axis, *settings, outputs=outputs)
@@ -96,7 +96,7 @@ def _pool(func: Any) -> Rule:
 
 
 def _resample(table: Callable[..., Any]) -> Rule:
-    """Return the rule of a resize whose sources are `table(inputs, outputs, …)`."""
+    """Return the rule of a resize; `table` returns each output's input positions."""
 
     def rule(
         field: ReceptiveField, args: tuple[Any, ...], shape: Shape
@@ -116,7 +116,7 @@ def _resample(table: Callable[..., Any]) -> Rule:
 
 
 def _adaptive(inputs: int, outputs: int, *_: Any) -> Any:
-    """Cell i averages ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
+    """Return the inputs of adaptive pooling cells: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
     i = np.arange(outputs)
     first, last = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
     at = first[:, None] + np.arange(int((last - first).max()))
@@ -128,7 +128,7 @@ def _nearest(inputs: int, outputs: int, *_: Any) -> Any:
 
 
 def _bilinear(inputs: int, outputs: int, corners: bool = False, *_: Any) -> Any:
-    """Source (i + ½)·n/m − ½ reads the two nearest positions, or one if exact."""
+    """Return the inputs of bilinear resizing: the two nearest to (i + ½)·n/m − ½."""
     if corners:
         parts = max(outputs - 1, 1)
         at = np.arange(outputs) * (inputs - 1)

@@ -1,4 +1,4 @@
-"""The receptive field of a tensor, tracked through reshapes, branches and products.
+"""Receptive field of a tensor, tracked through reshapes, branches and products.
 
 Each dimension of a tensor consists of *atoms*, slowest first: an axis of the image (0
 rows, 1 columns) or a plain size (-1). A flattened map has one dimension of three atoms,
@@ -37,8 +37,8 @@ class ReceptiveField:
 
     Args:
         paths: Row axis and column axis, for each path through the network that is
-            tracked separately: a branch that sees only padding along one axis sees
-            nothing. An axis that no dimension of the tensor contains has one unit.
+            tracked separately: a branch that reads only padding along one axis has an
+            empty field. An axis that no dimension of the tensor contains has one unit.
         dims: The atoms of each dimension of the tensor.
         is_bound: The fields are upper bounds: some operation has no exact rule.
     """
@@ -55,7 +55,7 @@ class ReceptiveField:
         return tuple(merge_branches(axes) for axes in zip(*self.paths, strict=True))
 
     def axis_of(self, dim: int) -> int | None:
-        """Return the image axis of a dimension; None if it is plain or mixed."""
+        """Return the image axis of a dimension; None for any other dimension."""
         atoms = self.dims[dim]
         return atoms[0][0] if len(atoms) == 1 and atoms[0][0] != PLAIN else None
 
@@ -65,7 +65,7 @@ class ReceptiveField:
         return tuple(len(axis) for axis in self.paths[0])
 
     def box(self, *unit: int) -> Box | None:
-        """Return first and last row, and column, of a unit's field; None if empty.
+        """Return first and last row and column of a unit's field; None if empty.
 
         Args:
             unit: Index along the tensor's last dimensions, such as row and column.
@@ -84,7 +84,7 @@ class ReceptiveField:
         )
 
     def _positions(self, unit: tuple[int, ...]) -> dict[int, int]:
-        """Return the position on each image axis of an index into the tensor."""
+        """Convert an index into the tensor to the position on each image axis."""
         positions = {}
         for dim, at in zip(self.dims[-len(unit) :], unit, strict=True):
             for axis_index, size in reversed(dim):
@@ -101,7 +101,7 @@ def _box(path: Path, positions: dict[int, int]) -> Box | None:
 
 
 def input_field(shape: Sequence[int]) -> ReceptiveField:
-    """Return the receptive field of the input: each pixel sees itself.
+    """Return the receptive field of the input: each pixel depends only on itself.
 
     Example:
         >>> input_field((1, 3, 8, 6)).sides
@@ -119,14 +119,14 @@ def input_field(shape: Sequence[int]) -> ReceptiveField:
 
 
 def plain_dim(size: int) -> Dim:
-    """Return a dimension that is not spatial."""
+    """Return a dimension that is not an axis of the image."""
     return ((PLAIN, size),)
 
 
 def map_axis(
     field: ReceptiveField, axis_index: int, change: Callable[[Axis], Axis]
 ) -> ReceptiveField:
-    """Return the field with a function applied to one axis, on every path."""
+    """Apply a function to one image axis, on every path through the network."""
     paths = []
     for path in field.paths:
         axes = list(path)
@@ -136,7 +136,7 @@ def map_axis(
 
 
 def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
-    """Return the field with other atoms for one dimension."""
+    """Return a copy of a receptive field with new atoms (factors) of one dimension."""
     if field.dims[dim] == atoms:
         return field
     dims = (*field.dims[:dim], atoms, *field.dims[dim + 1 :])
@@ -146,15 +146,15 @@ def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
 def map_dim(
     field: ReceptiveField, dim: int, axis_index: int, change: Callable[[Axis], Axis]
 ) -> ReceptiveField:
-    """Return the field with a function applied to the axis of one dimension."""
+    """Apply a function to the image axis of one dimension of a receptive field."""
     changed = map_axis(field, axis_index, change)
     return set_dim(changed, dim, ((axis_index, len(changed.paths[0][axis_index])),))
 
 
 def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
-    """Merge the atoms of a dimension that has one image axis into that axis.
+    """Merge the atoms (factors) of a dimension into its only image axis.
 
-    A pixel shuffle needs it: rows of H units and r repeats become one axis of H·r.
+    Used for pixel shuffle: an axis of H units with r repeats becomes one axis of H·r.
     """
     atoms = field.dims[dim]
     axis_atoms = [i for i, (axis_index, _) in enumerate(atoms) if axis_index != PLAIN]
@@ -169,7 +169,7 @@ def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
 
 
 def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
-    """Let every unit see what any unit along `dims` sees: the dims become plain."""
+    """Merge the fields of all units along `dims`, which lose their image axes."""
     for dim in dims:
         for axis_index, _ in field.dims[dim]:
             if axis_index != PLAIN:
@@ -182,7 +182,7 @@ def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
 def reduce_dims(
     field: ReceptiveField, dims: Sequence[int], keep: bool
 ) -> ReceptiveField:
-    """Reduce along dimensions (sum, mean, max), which are removed or have size one.
+    """Return the field after a reduction (sum, mean, max) over dimensions.
 
     Example:
         >>> reduce_dims(input_field((1, 3, 8, 6)), [2, 3], keep=False).sides
@@ -201,14 +201,14 @@ def reduce_dims(
 
 
 def bound_all(fields: Sequence[ReceptiveField], shape: Sequence[int]) -> ReceptiveField:
-    """Return an upper bound: every unit sees at most what any input unit sees."""
+    """Return an upper bound: every unit gets the union of all input fields."""
     every = [[merge_all(axis) for axis in path] for s in fields for path in s.paths]
     path = tuple(merge_branches(axes) for axes in zip(*every, strict=True))
     return ReceptiveField((path,), tuple(plain_dim(n) for n in shape), is_bound=True)
 
 
 def reshape_field(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField:
-    """Reshape: the same units, in order, with other dimensions.
+    """Return the receptive field after a reshape, which keeps the order of units.
 
     Example:
         >>> flat = reshape_field(input_field((1, 3, 8, 6)), (1, 144))
@@ -245,7 +245,7 @@ def reshape_field(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField
 def elementwise_field(
     fields: Sequence[ReceptiveField], shape: Sequence[int]
 ) -> ReceptiveField:
-    """Element-wise operation of several tensors, with broadcasting."""
+    """Return the receptive field of an element-wise operation with broadcasting."""
     first = fields[0]
     if all(s is first for s in fields) and _size(first.dims) == tuple(shape):
         return first
@@ -257,7 +257,7 @@ def elementwise_field(
 
 
 def _merged(fields: Sequence[ReceptiveField], dims: tuple[Dim, ...]) -> ReceptiveField:
-    """Merge paths; those with units that see nothing stay separate."""
+    """Merge paths, except paths in which some unit depends only on padding."""
     is_bound = any(field.is_bound for field in fields)
     paths = list(dict.fromkeys(path for field in fields for path in field.paths))
     full = [path for path in paths if all(axis.full for axis in path)]
@@ -290,7 +290,7 @@ def _expanded(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField:
 
 
 def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
-    """Return the dimensions that all tensors agree on; None if they differ."""
+    """Return the dimensions that all tensors share; None if they differ."""
     dims = []
     for same in zip(*every, strict=True):
         axis_dims = {
@@ -308,7 +308,7 @@ def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
 def concatenate_fields(
     fields: Sequence[ReceptiveField], dim: int, shape: Sequence[int]
 ) -> ReceptiveField:
-    """Concatenation: along channels (branches) or along an image axis.
+    """Return the field of a concatenation along channels or along an image axis.
 
     Example:
         >>> image = input_field((1, 3, 8, 6))
@@ -334,11 +334,11 @@ def concatenate_fields(
 
 
 class UntrackableError(Exception):
-    """The positions of units cannot be tracked through an operation."""
+    """Error of an operation through which unit positions cannot be tracked."""
 
 
 def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
-    """Return the image axis of a dimension, atoms merged; None if it is plain."""
+    """Merge a dimension's atoms (factors); return its image axis, or None."""
     if not has_image_axis(field, dim):
         return _lone_axis(field, dim)
     field = merge_atoms(field, dim)
@@ -349,9 +349,9 @@ def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | N
 
 
 def _lone_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
-    """Restore the axis of a map with one row or column, which a reshape dropped.
+    """Restore an image axis of size one that a reshape removed.
 
-    Padding matters here too: a window outside of the map sees nothing.
+    The padding of such an axis matters: a window outside of the map has an empty field.
     """
     axis_index, count = dim - 2, len(field.dims)
     if axis_index < 0 or count != 4 or field.sides[axis_index] > 1:

@@ -1,4 +1,4 @@
-"""Records a forward pass: every torch operation, with the layer it belongs to."""
+"""Record every torch operation of a forward pass, with its layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SILENT = {"detach", "lift_fresh", "alias"}
 
 
 class LayerRecord:
-    """One row of the summary while the network runs."""
+    """Mutable record of one row of the summary during the forward pass."""
 
     __slots__ = (
         "activation",
@@ -47,7 +47,7 @@ class LayerRecord:
 
 
 class ModuleRecord:
-    """One call of a module: the row it writes to, and its number of rows."""
+    """Record of one running module call: its current row and its number of rows."""
 
     __slots__ = ("_shape", "call", "is_row", "module", "name", "row", "rows")
 
@@ -72,17 +72,17 @@ class ModuleRecord:
 
 
 class Recorder:
-    """Records a pass as rows, in the order they run.
+    """Recorder of a forward pass: one row per layer call, in execution order.
 
-    A module without children, or with parameters of its own, is one row. Operations
-    that a container runs between its children are a row too, so that each operation
+    A module without children, or with its own parameters, is one row. The operations
+    that a container runs between its children are also one row. So each operation
     belongs to exactly one row.
 
     Args:
         model: The network.
         weights: Its parameters.
         buffers: Its buffers.
-        memory_only: Only count live memory and know the current row.
+        memory_only: Measure only memory and the current row, without operations.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Recorder:
         return list(self._unused.values())
 
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
-        """Start the call of a module."""
+        """Record the start of a module call."""
         self._calls[name] = self._calls.get(name, 0) + 1
         frame = ModuleRecord(name, module, self._calls[name], inputs)
         self._stack.append(frame)
@@ -125,7 +125,7 @@ class Recorder:
             self._begin(frame)
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
-        """End the call of a module, and of children that did not end."""
+        """Record the end of a module call and of its unfinished child calls."""
         frame = self._stack.pop()
         while frame.module is not module:
             frame = self._stack.pop()
@@ -151,7 +151,7 @@ class Recorder:
         return row
 
     def drop_unfinished(self) -> None:
-        """Remove the rows that did not finish because of an error."""
+        """Remove the rows that an error left unfinished."""
         for row in [r for r in self.rows if r.module is not None and r.output is None]:
             self.rows.remove(row)
             self._unused.update((id(weight), weight) for weight in row.weights)
@@ -164,7 +164,7 @@ class Recorder:
         return frame.row
 
     def record_operation(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
-        """Record one operation."""
+        """Record one torch operation in the current row."""
         if self._memory_only:
             self._record_memory(func, args, out)
             return
@@ -251,7 +251,7 @@ class Recorder:
 
 
 def _is_view_write(tensor: Tensor, args: tuple[Any, ...]) -> bool:
-    """Return whether an operation writes into a view, which changes its base too."""
+    """Return whether an operation writes into a view and so changes the view's base."""
     return bool(args) and tensor is args[0] and tensor._base is not None
 
 
@@ -267,7 +267,7 @@ def producer_of(tensor: Tensor) -> int:
 
 
 def field_of(tensor: Tensor, overwritten: dict[int, Tensor]) -> ReceptiveField | None:
-    """Return a tensor's receptive field; None if it does not depend on the image."""
+    """Return a tensor's receptive field; None if the image has no effect on it."""
     field: ReceptiveField | None = getattr(tensor, _FIELD, None)
     if overwritten:
         writer = overwritten.get(tensor.untyped_storage()._cdata)
@@ -280,7 +280,7 @@ def field_of(tensor: Tensor, overwritten: dict[int, Tensor]) -> ReceptiveField |
 def layers_of(
     rows: Sequence[LayerRecord], saved: Mapping[Any, int] | None = None
 ) -> tuple[Layer, ...]:
-    """Return recorded rows as layers, without rows that do not depend on the image.
+    """Convert recorded rows to layers; skip rows that do not depend on the image.
 
     Args:
         rows: Rows in the order they ran.

@@ -1,8 +1,8 @@
-"""Output shapes of the most common torch operations, faster than torch computes them.
+"""Fast rules for the output shapes of the most common torch operations.
 
-torch's own rules for the meta device import some 800 modules on first use (1.5 s) and
-take 0.1 to 5 ms a call. These take microseconds. Unknown operations and unusual memory
-layouts are left to torch. The tests compare every rule with torch.
+torch's own rules for the meta device import about 800 modules on first use (1.5 s) and
+take 0.1 to 5 ms per call; these rules take microseconds. torch computes all other
+operations and memory layouts. The tests compare every rule with torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RESHAPING = {"resize_", "set_", "t_", "transpose_", "squeeze_", "unsqueeze_"}
 
 
 def output_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the output of an operation as meta tensors; None if torch must compute it.
+    """Return the output of an operation as meta tensors; None if there is no rule.
 
     Example:
         >>> image = torch.empty(1, 3, 8, 8, device="meta")
@@ -176,7 +176,7 @@ def _pool(
 
 
 def per_side(value: Any) -> tuple[int, int]:
-    """Return a setting as one value per axis.
+    """Expand a setting to two values, one for height and one for width.
 
     Example:
         >>> per_side([3]), per_side([3, 5]), per_side(2)

@@ -1,4 +1,4 @@
-"""The layers of a sketch: each word with its settings becomes a torch module."""
+"""Build the torch modules of one layer of a sketch (a network in one line)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FLAGS = ("same", "valid", "depthwise", "nobias", "ceil")
 
 @dataclass
 class LayerOptions:
-    """The settings after a layer's name: kernel, number of outputs, options, flags."""
+    """Settings of a layer in a sketch: kernel, number of outputs, options, flags."""
 
     kernel: tuple[int, int] | None = None
     count: int | None = None
@@ -39,10 +39,10 @@ class LayerOptions:
     flags: set[str] = field(default_factory=set)
 
     def window(self) -> tuple[int, int]:
-        """Return the kernel size; one number means a square.
+        """Return the kernel size; a single number means a square kernel.
 
         Raises:
-            SettingError: Both forms are given.
+            SettingError: The kernel size is given twice, as `3x3` and as a number.
         """
         if self.kernel is None:
             side = self.count or 2
@@ -54,7 +54,7 @@ class LayerOptions:
         return self.kernel
 
     def written(self) -> dict[str, str]:
-        """Return the settings as written, by option.
+        """Return the given settings as text, by option name.
 
         Example:
             >>> read_options(["5x5", "32", "same", "/2"]).written()
@@ -67,7 +67,7 @@ class LayerOptions:
         return {**kernel, **count, **named, **flags}
 
     def required_count(self, word: str) -> int:
-        """Return the number of outputs, which this layer requires."""
+        """Return the number of outputs; raise an error if the number is missing."""
         if self.count is None:
             what = f"{word} needs the number of outputs"
             raise SettingError(what, where="sketch", fix=f"write: {word} … 32")
@@ -131,7 +131,7 @@ def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     if channels % groups or out_channels % groups:
         what = f"{groups} groups do not divide {channels} → {out_channels} channels"
         raise GeometryError(
-            what, where="sketch", fix="use a number of groups that divides both"
+            what, where="sketch", fix="use a number of groups that divides both numbers"
         )
     pads = [
         _padding(options, side, f, stride, dilation)
@@ -253,11 +253,11 @@ _CONVOLUTION = "kernel", "count", *_PADDING, "stride", "dilation", "groups"
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """How to build a layer, and which settings it accepts.
+    """Specification of a layer type: its builder and its allowed settings.
 
     Args:
-        make: Builds it from the settings and the input shape.
-        settings: Allowed settings; any other is an error.
+        make: Function that builds the layer from its settings and the input shape.
+        settings: Allowed settings; any other setting is an error.
     """
 
     make: Callable[[LayerOptions, Shape], BuiltLayers]
@@ -289,7 +289,7 @@ def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
     """Build the modules of one layer of a sketch.
 
     Raises:
-        SettingError: A setting is unknown or not allowed here; lists the allowed ones.
+        SettingError: A setting is unknown or not allowed; the message lists valid ones.
         GeometryError: The layer does not fit its input.
     """
     layer, options = LAYERS[word], read_options(words)
@@ -300,7 +300,7 @@ def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
         example = {"kernel": "5x5", "count": "32"}
         allowed = ", ".join(example.get(name, name) for name in layer.settings)
         what = f"{word} does not accept '{unsupported[0]}'"
-        fix = f"it accepts: {allowed}" if allowed else "it has no settings"
+        fix = f"allowed settings: {allowed}" if allowed else "remove all settings"
         raise SettingError(what, where="sketch", fix=fix)
     for exclusive in _EXCLUSIVE:
         both = [written[name] for name in exclusive if name in written]

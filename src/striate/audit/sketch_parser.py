@@ -48,7 +48,7 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
     tokens = [s.replace("→", ">").replace("|", ">") for s in TOKEN.findall(rest)]
     parser = _Parser(tokens)
     if min(height, width, channels) < 1:
-        what = f"sides and channels must be at least 1, got {size.strip()}"
+        what = f"height, width and channels must be at least 1, got {size.strip()}"
         raise SettingError(what, where="sketch")
     model, _ = parser.chain((channels, height, width))
     if parser.tokens:
@@ -66,7 +66,7 @@ def _syntax_error(word: str, expected: str) -> SettingError:
 
 
 class _Parser:
-    """Parses tokens from left to right and tracks the shape after each layer."""
+    """Parser of a sketch's tokens that tracks the output shape of each layer."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self.tokens = list(tokens)
@@ -145,7 +145,7 @@ def _text(shape: Shape) -> str:
 
 
 class Concatenate(nn.Module):
-    """Runs branches on one input and concatenates their channels."""
+    """Module that runs branches on the same input and concatenates their channels."""
 
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Concatenate(nn.Module):
 
 
 class Add(nn.Module):
-    """Runs branches on one input and adds their outputs."""
+    """Module that runs branches on the same input and adds their outputs."""
 
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """Bytes of one training step, once the optimizer state exists (second step on).
+    """Memory of one training step in bytes, including the optimizer state.
 
     Args:
         batch_size: Images per step.
@@ -60,7 +60,7 @@ def measure_training_step(
 ) -> tuple[TrainingMemory, dict[Any, int]]:
     """Run one training step on the meta device; return its memory and saved bytes.
 
-    The loss is the sum of the outputs; a real loss adds a few values per class.
+    The loss is the sum of the outputs; a real loss would add a few values per class.
 
     Args:
         model: The network, with weights on the meta device, in training mode.
@@ -107,7 +107,7 @@ def _forward(
     saved: dict[Any, int],
     counted: set[int],
 ) -> Tensor | None:
-    """Return the sum of all differentiable outputs; fill `saved` by layer."""
+    """Run a forward pass, fill `saved` by layer, and return the sum of all outputs."""
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -1,8 +1,8 @@
-"""Which positions of each feature map, and of the image, the output depends on.
+"""Find the positions of the image and of each feature map that the output uses.
 
 Rows and columns are tracked separately, from the last operation back to the image. A
-window reads `i·s − p + k·d`, an element-wise operation its own position, and an unknown
-operation reads everything. A position reported as unused is therefore certainly unused.
+window reads positions `i·s − p + k·d`, an element-wise operation reads the position of
+its output, an unknown operation reads all. So positions reported as unused are unused.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Masks = tuple[Mask, Mask]  # rows, columns
 
 @dataclass(frozen=True)
 class UsedPositions:
-    """Used positions of each operation's output, by number; −1 is the image.
+    """Used positions by number of the operation; number −1 is the image.
 
     Args:
         read: Positions that any later operation reads.
         needed: Positions that the output of the network depends on.
-        users: The operations that read it.
+        users: The operations that read the output of each operation.
     """
 
     read: dict[int, Masks] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def find_used_positions(operations: Iterable[Operation]) -> UsedPositions:
 
 
 class _MaskCache:
-    """Stores each mask once: most maps of a network are read in the same way.
+    """Cache that stores equal masks only once.
 
     Equal masks are the same object, so results computed from them can be reused.
     """
@@ -132,7 +132,7 @@ def _read_positions(
     output_masks: Masks | None,
     cache: _MaskCache,
 ) -> Masks:
-    """Return the input positions that an operation reads for given output units."""
+    """Return the input positions that an operation reads for given output positions."""
     shape, output = operation.inputs[input_index], operation.output
     if len(shape) != 4 or len(output) != 4:
         return _all_positions(shape, cache)
@@ -156,7 +156,7 @@ def _fits(masks: Masks, output: tuple[int, ...]) -> bool:
 def window_positions(
     window: SlidingWindow, axis: int, side: int, output_masks: Mask
 ) -> Mask:
-    """Return which of `side` positions the windows of some outputs read, on one axis.
+    """Return a mask of the input positions that sliding windows read, by axis.
 
     Example:
         >>> two = (2, 2)
@@ -176,7 +176,7 @@ def window_positions(
 
 
 def count_unused(masks: Masks) -> int:
-    """Return the number of unused positions, rows × columns.
+    """Count the unused positions of a feature map from its row and column masks.
 
     Example:
         >>> count_unused((np.array([True, False]), np.array([True, True, False])))

@@ -1,4 +1,4 @@
-"""Find image sizes and channels that a network accepts, by trying them on shapes."""
+"""Find the image sizes and channels that a network accepts, by trial on shapes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIME_LIMIT = 2.0  # seconds of trying
 
 
 def suggest_size(model: nn.Module, shape: Shape) -> str:
-    """Return a size or number of channels that works instead of a rejected one.
+    """Suggest an image size or a number of channels that the network accepts.
 
     Example:
         >>> flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
@@ -54,7 +54,7 @@ def _accepts(model: nn.Module, channels: int, deadline: float, side: int) -> boo
 
 
 def channels_text(channels: int) -> str:
-    """Return a number of channels in words.
+    """Format a number of channels, such as `3 channels`.
 
     Example:
         >>> channels_text(1), channels_text(3)
@@ -73,7 +73,7 @@ def _candidates(start: int) -> Iterator[int]:
 
 
 def _sides(side: int, accepts: Callable[[int], bool]) -> str:
-    """Return the range of accepted sizes around one that works, as advice."""
+    """Return advice with the range of accepted image sizes around a valid size."""
     low = _last_accepted(side, -1, accepts)
     high = _last_accepted(side, 1, accepts)
     if low == high:
@@ -83,7 +83,7 @@ def _sides(side: int, accepts: Callable[[int], bool]) -> str:
 
 
 def _last_accepted(start: int, sign: int, accepts: Callable[[int], bool]) -> int:
-    """Return the last accepted size in one direction, by doubling the step."""
+    """Find the last accepted image size in one direction, with doubling steps."""
     accepted, step = start, 1
     while (
         step <= 4 * start

@@ -1,4 +1,4 @@
-"""Kernel, stride, padding, dilation of a convolution or pooling, from its arguments."""
+"""Read kernel, stride, padding and dilation from an operation's arguments."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class SlidingWindow:
 
     @cached_property
     def pointwise(self) -> bool:
-        """Whether it is a 1×1 window with stride 1 and no padding."""
+        """Whether the window is 1×1 with stride 1 and no padding."""
         ones = {*self.kernel, *self.stride}
         return ones == {1} and not any(self.padding)
 
     def __str__(self) -> str:
-        """Format as 11×11/4 (stride), 3×3 d2 (dilation), 5×5 g2 (groups).
+        """Format the window: 11×11/4 (stride), 3×3 d2 (dilation), 5×5 g2 (groups).
 
         Example:
             >>> one = (1, 1)
@@ -48,7 +48,7 @@ class SlidingWindow:
 
 
 def sides_text(sides: tuple[object, ...]) -> str:
-    """Format one number if both axes agree, else one per axis.
+    """Format one number if both axes are equal, else both numbers.
 
     Example:
         >>> sides_text((2, 2)), sides_text((2, 1))
@@ -58,7 +58,7 @@ def sides_text(sides: tuple[object, ...]) -> str:
 
 
 def window_of(func: Any, args: tuple[Any, ...]) -> SlidingWindow | None:
-    """Return the sliding window of an operation; None if it has none."""
+    """Return the sliding window of an operation; None if there is no window."""
     reader = _READERS.get(func)
     return None if reader is None else reader(*args)
 
@@ -89,7 +89,7 @@ def _shared(
     transposed: bool = False,
     pooling: bool = False,
 ) -> SlidingWindow:
-    """Return the same window object for equal numbers."""
+    """Return a cached window, so that equal numbers give the same object."""
     return SlidingWindow(
         kernel=kernel,
         stride=stride,
@@ -102,7 +102,7 @@ def _shared(
 
 
 def per_axis(value: Any, count: int) -> Sides:
-    """Return a setting as one number per axis.
+    """Expand a setting to one number per axis.
 
     Example:
         >>> per_axis([3], 2), per_axis((3, 5), 2), per_axis(2, 3)

@@ -1,4 +1,4 @@
-"""Activations at any layers, by dotted name or pattern; stops after the last one."""
+"""Activations of any layers, by dotted name or pattern."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_PIXELS = 32 * 224 * 224  # pixels of all images in one batch, at most
 
 
 def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
-    """Return the layer calls that match names or patterns, in order of definition.
+    """Return the layer calls that match names or patterns, in definition order.
 
-    `*` in a pattern matches dots too. The first call of a module has the module's name,
-    a second call is `name #2`.
+    `*` in a pattern also matches dots. The first call of a module has the name of the
+    module, the second call has the name `name #2`.
 
     Raises:
         UnknownNameError: No module matches; the message lists the names.
@@ -49,7 +49,7 @@ def _matches(key: str, name: str) -> bool:
 
 
 def module_name(call: str) -> str:
-    """Return the module name of a call.
+    """Return the module name of a layer call, without ` #2`.
 
     Example:
         >>> module_name("relu #2")
@@ -59,7 +59,7 @@ def module_name(call: str) -> str:
 
 
 def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
-    """Run one batch until all calls have run; return their outputs.
+    """Run one batch until all given layer calls have run; return their outputs.
 
     Later layers are not computed. The caller protects the model (`evaluation_mode`) and
     sets the gradient mode.
@@ -74,7 +74,7 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
             return
         if not isinstance(output, Tensor):
             what = f"the output of {call} is a {type(output).__name__}, not a tensor"
-            raise StriateError(what, where=call, fix="use a module inside it")
+            raise StriateError(what, where=call, fix="use one of its submodules")
         # A copy: an in-place activation after the layer would change it.
         outputs[call] = output.detach().clone()
         if len(outputs) == len(pending):
@@ -90,12 +90,12 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
     missing = next(call for call in calls if call not in outputs)
     what = f"{missing} did not run on this image"
     raise StriateError(
-        what, where=missing, fix=f"these ran: {', '.join(outputs) or 'none'}"
+        what, where=missing, fix=f"layers that ran: {', '.join(outputs) or 'none'}"
     )
 
 
 def forward(model: nn.Module, x: Tensor) -> object:
-    """Run a network on a copy of the input: its first layer may work in place.
+    """Run a network on a copy of the input, as its first layer may work in place.
 
     Raises:
         GeometryError: The network rejects the images.
@@ -109,7 +109,7 @@ def forward(model: nn.Module, x: Tensor) -> object:
 
 
 def run_model(model: nn.Module, x: Tensor) -> object:
-    """Run a network; if it fails, raise an error with the shape of the input.
+    """Run a network; if it fails, raise an error that names the input shape.
 
     Raises:
         GeometryError: The network rejects the images.
@@ -120,14 +120,14 @@ def run_model(model: nn.Module, x: Tensor) -> object:
         shape = "×".join(map(str, x.shape))
         reason = str(error).strip().partition("\n")[0]
         what = f"the network does not accept a batch of {shape}: {reason}"
-        fix = "use the shape (images, channels, height, width) it was built for"
+        fix = "use images of the shape that the network was built for"
         raise GeometryError(what, fix=fix) from error
 
 
 def activations_at(
     model: nn.Module, x: Tensor, names: str | Sequence[str], batch_size: int = 64
 ) -> dict[str, Tensor]:
-    """Return the activations at layers, by dotted name or pattern.
+    """Return the activations of layers, by dotted name or pattern.
 
     The network runs in evaluation mode, without gradients, up to the last of these
     layers. It is not modified.
@@ -143,7 +143,7 @@ def activations_at(
         (N, C, H, W) → for each layer (N, …)
 
     Raises:
-        UnknownNameError: No layer has this name; lists the right ones.
+        UnknownNameError: No layer has this name; the message lists similar names.
         GeometryError: The network rejects the images.
 
     Example:
@@ -162,7 +162,7 @@ def activations_at(
 def iter_activations(
     model: nn.Module, batches: Iterable[Tensor], calls: Sequence[str]
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the outputs of calls, batch by batch."""
+    """Yield the outputs of layer calls, batch by batch."""
     for batch in batches:
         with evaluation_mode(model), torch.no_grad():
             outputs = run_until(model, batch, calls)
@@ -170,7 +170,7 @@ def iter_activations(
 
 
 def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) -> int:
-    """Return how many images to run at once, so that memory stays bounded.
+    """Return a batch size that limits the memory of a forward pass.
 
     Args:
         height: Height of the images.
@@ -186,13 +186,13 @@ def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) 
 
 
 def check_image_batch(x: Tensor) -> None:
-    """Check that a tensor is a batch of images.
+    """Raise an error unless a tensor is a batch of images.
 
     Raises:
-        GeometryError: It does not have four dimensions, is empty, or has integers.
+        GeometryError: The tensor has not four dimensions, is empty or of integer type.
     """
     shape = "×".join(map(str, x.shape)) or "a scalar"
-    fix = "use (images, channels, height, width); for one image x[None]"
+    fix = "use the shape (images, channels, height, width); for one image x[None]"
     if x.ndim != 4 or not x.numel():
         raise GeometryError(f"a batch of images has 4 dimensions, got {shape}", fix=fix)
     if not x.is_floating_point():

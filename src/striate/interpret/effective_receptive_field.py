@@ -1,4 +1,4 @@
-"""Effective receptive field: the pixels that really influence a unit, by gradients.
+"""Effective receptive field: each pixel's influence on a unit, by gradients.
 
 The theoretical receptive field says which pixels can reach a unit. Their influence
 falls off like a Gaussian, so most of it comes from a much smaller area (Luo et al.
@@ -34,7 +34,7 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveField:
-    """The influence of each pixel on a unit, averaged over images.
+    """Influence of each pixel on a unit, averaged over images.
 
     Args:
         unit: Row and column of the unit in its map.
@@ -52,11 +52,11 @@ class EffectiveField:
 def effective_receptive_fields(
     model: nn.Module, x: Tensor, names: Sequence[str]
 ) -> dict[str, EffectiveField]:
-    """Measure the effective receptive field of the center unit of layers.
+    """Measure the effective receptive field of each layer's center unit.
 
-    For every image the unit's channels are summed with random signs, so that they do
-    not cancel. The squared gradient by each pixel is averaged over images and input
-    channels.
+    For every image, the unit's channels are summed with random signs, so that the
+    channels do not cancel. The squared gradient with respect to each pixel is averaged
+    over images and input channels.
 
     Args:
         model: Any network; not modified, gradients included.
@@ -98,7 +98,7 @@ def effective_receptive_fields(
 def unit_effective_field(
     model: nn.Module, x: Tensor, call: str, unit: tuple[int, int, int]
 ) -> EffectiveField:
-    """Measure the effective receptive field of one unit; later layers do not run.
+    """Measure the effective receptive field of one unit, without later layers.
 
     Args:
         model: Any network; not modified.
@@ -140,9 +140,9 @@ def unit_effective_field(
 
 @contextmanager
 def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Protect the model; yield images that require gradients, in any caller's mode.
+    """Yield images with gradients enabled; protect the model inside the context.
 
-    Run the network on a copy of them: its first layer may work in place.
+    Run the network on a copy of these images: its first layer may work in place.
 
     Raises:
         GeometryError: The tensor is not a batch of images.
@@ -179,7 +179,7 @@ def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
 
 
 def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> int:
-    """Return the length of the shortest span with a given share of the energy.
+    """Return the length of the shortest span that contains a share of the energy.
 
     Example:
         >>> shortest_span(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))

@@ -17,14 +17,14 @@ MAX_PIXELS = 64  # maximum height: sixteen maps fill the width of a page
 
 
 def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return every layer output with height and width, in the order they run.
+    """Return every layer output with height and width, in execution order.
 
     Args:
         model: Any network; not modified.
         x: One preprocessed image, (1, C, H, W).
 
     Returns:
-        Dotted name → (channels, height, width); of a reused layer the last output.
+        Dotted name → (channels, height, width); the last output of a reused layer.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
@@ -48,7 +48,7 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def map_sheet(maps: Tensor, columns: int = 16) -> np.ndarray:
-    """Draw the first channels of a layer side by side, each scaled to its own range."""
+    """Draw a layer's first channels side by side, each with its own color scale."""
     if max(maps.shape[1:]) > MAX_PIXELS:
         ratio = MAX_PIXELS / max(maps.shape[1:])
         height, width = (max(1, round(side * ratio)) for side in maps.shape[1:])

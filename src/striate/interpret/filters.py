@@ -17,7 +17,7 @@ _DEAD = 1e-3  # share of the largest norm: a filter below it is dead
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d] | None:
-    """Return name and module of the first convolution, in order of definition.
+    """Return the first convolution as (name, module), in definition order.
 
     Example:
         >>> first_convolution(nn.Sequential(nn.ReLU(), nn.Conv2d(1, 2, 3)))[0]
@@ -30,7 +30,7 @@ def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d] | None:
 
 
 def layers_with_filters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the filters of every layer by name, in order of definition.
+    """Return the filters of every convolution by layer name, in definition order.
 
     Filters are weights with four dimensions, (filters, channels, height, width). Those
     of a transposed convolution are transposed to this order.
@@ -62,8 +62,8 @@ class FilterStatistics:
         dead: Filters with a norm below a thousandth of the largest.
         mean_share: Share of the squared weights in the kernels' means (DC share): 0 for
             edge detectors, 1 for kernels that only average.
-        max_cosine: Largest |cosine| of a filter with another one, median over filters:
-            1 if every filter has a duplicate.
+        max_cosine: Largest |cosine| of a filter with another filter, median over
+            filters: 1 if every filter has a duplicate.
     """
 
     count: int
@@ -110,13 +110,13 @@ def filter_statistics(weight: Tensor) -> FilterStatistics:
 
 
 def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
-    """Draw the filters of a later layer: one row per filter, one column per channel.
+    """Draw a later layer's filters: one row per filter, one column per channel.
 
     Rows are the first filters, which make the first feature maps. Columns are the input
     channels with the largest weights, in order. Each filter has its own color scale.
 
     Returns:
-        The image, (H, W, 4) uint8, and a text on which filters it shows.
+        The image, (H, W, 4) uint8, and a text that describes the filters in the image.
 
     Example:
         >>> sheet, words = kernel_sheet(torch.randn(40, 50, 3, 3))
@@ -146,7 +146,7 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
 
 
 def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarray]:
-    """Draw each filter: three channels as RGB, others channel by channel.
+    """Draw each filter: as RGB for three channels, otherwise channel by channel.
 
     Args:
         weight: (filters, channels, height, width).
@@ -164,7 +164,7 @@ def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarra
 
 
 def filter_limits(*weights: Tensor) -> Tensor:
-    """Return the largest magnitude of each filter over several versions of it."""
+    """Return each filter's largest magnitude over several versions of the weights."""
     stacked = torch.stack([w.detach().float().cpu() for w in weights])
     return stacked.abs().amax(dim=(0, 2, 3, 4))
 

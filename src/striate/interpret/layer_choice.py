@@ -1,4 +1,4 @@
-"""Choose the target layer of CAM methods; output shapes of all layers; unit checks."""
+"""Choose the target layer of CAM methods, list output shapes, check unit indices."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MIN_SIDE = 4  # smallest map, 4×4 cells, that is chosen automatically
 
 @dataclass(frozen=True, kw_only=True)
 class TargetLayer:
-    """The layer whose maps are used, its output shape, and why it was chosen.
+    """Target layer of a CAM method, with output shape and reason of the choice.
 
     Args:
         call: Name of the call, such as `conv5.1.relu`, or `relu #2`.
         shape: (channels, height, width).
-        reason: Why it was chosen, in words.
+        reason: The reason of the choice, in words.
     """
 
     call: str
@@ -37,7 +37,7 @@ class TargetLayer:
 
 
 def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the output shape of every call of every module, in the order they end.
+    """Return the output shape of every module call, in the order of their ends.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
@@ -50,7 +50,7 @@ def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
 def _run_once(
     model: nn.Module, x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
-    """Return the shapes of all calls, and the last call with a map of 4×4 or more."""
+    """Return the shapes of all calls, and the last call with a map of at least 4×4."""
     check_image_batch(x)
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
@@ -87,9 +87,9 @@ def _is_map(shape: tuple[int, ...]) -> bool:
 
 
 def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
-    """Return the target layer: by name, or the last one with maps of 4×4 cells or more.
+    """Return the named layer, or the last layer with maps of at least 4×4 cells.
 
-    If no map is that large, it is the last layer with height and width.
+    If no map is that large, the last layer with height and width is returned.
 
     Raises:
         UnknownNameError: No layer has this name; the message lists the names.
@@ -125,7 +125,7 @@ def check_unit(
     shapes: Mapping[str, tuple[int, ...]],
     model: nn.Module,
 ) -> None:
-    """Check that a unit exists.
+    """Raise an error if a layer has no unit with this index.
 
     Args:
         call: Layer name.

@@ -1,6 +1,6 @@
 """Activation statistics of every layer: mean, std, range, zeros, dead channels.
 
-Computed during the forward pass; no activations are stored.
+The statistics are computed during the forward pass; no activations are stored.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class ActivationStatistics:
 def activation_statistics(
     model: nn.Module, x: Tensor, names: Sequence[str] | None = None
 ) -> list[ActivationStatistics]:
-    """Return the activation statistics of every leaf module, in the order they run.
+    """Return the activation statistics of every leaf module, in execution order.
 
-    It takes little longer than the forward pass (benchmarks/capture.py): each output is
-    read while it is still in the processor's cache, and is not stored.
+    This takes little longer than the forward pass (benchmarks/capture.py): each output
+    is read while it is still in the processor's cache, and is not stored.
 
     Args:
         model: Any network; not modified.
@@ -115,10 +115,10 @@ def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True)
 class _Measurement:
-    """Sums measured on an output; the statistics are computed after the pass.
+    """Sums over one layer output, from which statistics are computed later.
 
-    Between two layers every line of Python is slow, because the activations have
-    replaced it in the processor's cache.
+    Python code between two layers is slow, because the activations have replaced the
+    interpreter's data in the processor's cache.
 
     Args:
         shape: Shape of the whole output.
@@ -137,7 +137,7 @@ class _Measurement:
     nonzero: int
 
     def statistics(self, call: str, kind: str) -> ActivationStatistics:
-        """Return the statistics of a call."""
+        """Return the activation statistics of a layer call."""
         sums = torch.cat(self.sums)
         count = self.shape.numel()
         mean = sums.sum(dtype=torch.float64).item() / count
@@ -156,13 +156,13 @@ class _Measurement:
 
 
 class _Unchanged:
-    """Measurements of live tensors, for layers that return their input unchanged."""
+    """Cache of measurements for layers that return their input unchanged."""
 
     def __init__(self) -> None:
         self._measured: dict[int, tuple[ref[Tensor], int, _Measurement]] = {}
 
     def get(self, tensor: Tensor) -> _Measurement | None:
-        """Return the measurement, if the tensor was not written to since."""
+        """Return a tensor's measurement; None if the tensor has been changed."""
         reference, version, measurements = self._measured.get(
             id(tensor), (None, -1, None)
         )
@@ -174,7 +174,7 @@ class _Unchanged:
         return measurements if same else None
 
     def put(self, tensor: Tensor, measurements: _Measurement) -> None:
-        """Store a measurement without a reference to the tensor."""
+        """Store a tensor's measurement without a reference to the tensor."""
         self._measured[id(tensor)] = ref(tensor), tensor._version, measurements
 
 
@@ -196,14 +196,14 @@ def _measure(output: Tensor) -> _Measurement:
 
 
 def _planes(output: Tensor) -> Tensor:
-    """Return one row per image and channel; a view if possible."""
+    """Return a matrix with one row per image and channel, as a view if possible."""
     rows = output.shape[0] * (output.shape[1] if output.ndim > 1 else 1)
     planes = output.reshape(rows, -1).contiguous()
     return planes if planes.dtype in (torch.float32, torch.float64) else planes.float()
 
 
 def _nonzero(flat: Tensor, flags: Tensor) -> int:
-    """Count with boolean flags: torch.count_nonzero takes thirty times as long."""
+    """Count nonzero values, thirty times faster than torch.count_nonzero."""
     flags.copy_(flat)
     if flags.is_cpu:
         return int(np.count_nonzero(flags.numpy()))

@@ -25,7 +25,7 @@ _SEQUENTIAL = (
 
 
 def diverging_colors(values: np.ndarray, limit: float) -> np.ndarray:
-    """Color signed values: −limit blue, 0 pale gray, +limit red.
+    """Convert signed values to colors: −limit blue, 0 pale gray, +limit red.
 
     Shapes:
         (H, W) → (H, W, 3) uint8
@@ -39,7 +39,7 @@ def diverging_colors(values: np.ndarray, limit: float) -> np.ndarray:
 
 
 def sequential_colors(values: np.ndarray) -> np.ndarray:
-    """Color values from the array's minimum (dark) to its maximum (light)."""
+    """Convert values to colors, from the minimum (dark) to the maximum (light)."""
     low, high = float(values.min()), float(values.max())
     return _ramp((values - low) / ((high - low) or 1.0), _SEQUENTIAL)
 
@@ -80,7 +80,7 @@ def overlay_heatmap(
 
 
 def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """Draw a box into an image: ((first row, last row), (first column, last column)).
+    """Draw a box in an image: ((first row, last row), (first column, last column)).
 
     Example:
         >>> draw_box(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
@@ -94,7 +94,7 @@ def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray
 
 
 def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Repeat pixels until the image is at least `side` pixels high.
+    """Enlarge an image by whole factors to at least `side` pixels in height.
 
     Example:
         >>> enlarge(np.zeros((3, 2, 3), np.uint8), 6).shape
@@ -105,7 +105,7 @@ def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
-    """Arrange images of equal size in a grid; the gaps are transparent.
+    """Arrange images of equal size in a grid with transparent gaps.
 
     Example:
         >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, columns=2).shape
@@ -130,10 +130,10 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
 
 
 def to_image(pixels: np.ndarray, caption: str = "", detail: str = "") -> Image:
-    """Encode 8-bit pixels, (H, W, channels), as a PNG with a caption.
+    """Encode 8-bit pixels with shape (H, W, channels) as a PNG with a caption.
 
-    One channel is gray, 3 RGB, 4 RGB with transparency; of other counts the mean over
-    channels is shown.
+    1 channel is gray, 3 are RGB, 4 are RGBA; for other numbers of channels, the image
+    shows the mean over channels.
     """
     if pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Top-activating patches of every channel, and its class selectivity."""
+"""Image patches with the highest activation of each channel; class selectivity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TopPatch:
-    """A position in an image with a high activation of a channel.
+    """Image and position at which a channel has a high activation.
 
     Args:
         image: Index of the image in the data.
@@ -34,7 +34,7 @@ class TopPatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPreferences:
-    """Top patches, class means and selectivity of a layer's channels, over a dataset.
+    """Top patches, class means and class selectivity of a layer's channels.
 
     Args:
         call: Layer name.
@@ -43,7 +43,7 @@ class ChannelPreferences:
         by_class: (classes, channels): mean positive activation over a class's images
             and positions.
         selectivity: (channels,): 0 if all classes have the same mean, 1 if only one
-            class activates it; nan for dead channels (Morcos et al. 2018).
+            class activates the channel; nan for dead channels (Morcos et al. 2018).
     """
 
     call: str
@@ -53,7 +53,7 @@ class ChannelPreferences:
 
     @property
     def preferred_classes(self) -> list[int]:
-        """Return the class with the highest mean activation of each channel."""
+        """Return each channel's class with the highest mean activation."""
         values_best: list[int] = self.by_class.argmax(0).tolist()
         return values_best
 
@@ -65,9 +65,9 @@ def channel_preferences(
     classes: int,
     count: int = 9,
 ) -> list[ChannelPreferences]:
-    """Find top patches and selectivity of every channel, in one pass over the data.
+    """Find top patches and selectivity of every channel in one pass over a dataset.
 
-    Memory holds the output of one layer for one batch, and `count` patches and
+    In memory are the output of one layer for one batch, and `count` patches and
     `classes` means per channel.
 
     Args:
@@ -161,7 +161,7 @@ class _Table:
 
 
 def selectivity(by_class: Tensor) -> Tensor:
-    """Return (max − mean of other classes)/(max + mean of other classes), by channel.
+    """Return (max − mean of other classes)/(max + mean of other classes) per channel.
 
     Example:
         >>> selectivity(torch.tensor([[3.0, 1.0], [1.0, 1.0], [1.0, 1.0]])).tolist()

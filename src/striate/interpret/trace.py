@@ -1,7 +1,7 @@
 """Trace of a forward pass: every torch operation with its inputs and outputs.
 
-Only operations that depend on the image are steps. If a network writes into parts of
-tensors, so that earlier values are lost, the module that does so becomes one step.
+Only operations that depend on the image are steps. If a module overwrites parts of
+tensors, so that earlier values are lost, the whole module becomes one step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BYTES = 2 * 10**9  # bytes of all tensors in a trace
 
 @dataclass(frozen=True)
 class TensorRef:
-    """An output of a step: the number of the step, and the index of the output."""
+    """Reference to an output tensor by step number and output index."""
 
     step: int
     index: int = 0
@@ -33,13 +33,13 @@ class TensorRef:
 
 @dataclass(eq=False)
 class TraceStep:
-    """One operation on tensors that depend on the image.
+    """Record of one operation on tensors that depend on the image.
 
     Args:
         module: Call of the module it ran in; empty for the model's own forward.
         name: Name in torch; the class of a module that is one step; `image` for the
             first step.
-        call: Function that computes it again.
+        call: Function that computes the step again.
         args: Arguments, with a `TensorRef` for each tensor that depends on the image.
         kwargs: Keyword arguments, in the same form.
         results: Output tensors.
@@ -56,12 +56,12 @@ class TraceStep:
 
     @cached_property
     def refs(self) -> list[TensorRef]:
-        """Return the inputs that depend on the image, in order."""
+        """References to all inputs that depend on the image, in order."""
         inputs = iter_nested((self.args, self.kwargs))
         return [item for item in inputs if isinstance(item, TensorRef)]
 
     def recompute(self, value: Callable[[TensorRef], Tensor]) -> list[Tensor]:
-        """Compute it with other inputs."""
+        """Compute the step again with other input tensors."""
 
         def fill(item: Any) -> Any:
             return value(item) if isinstance(item, TensorRef) else item
@@ -83,7 +83,7 @@ class _Frame:
 
 @dataclass(eq=False)
 class Trace:
-    """The steps of one image's forward pass.
+    """Trace of a forward pass: the recorded steps, in execution order.
 
     Args:
         steps: Steps in the order they ran; the first is the image.
@@ -101,15 +101,15 @@ class Trace:
 
 
 def record_trace(model: nn.Module, x: Tensor) -> Trace:
-    """Run images and record every step; memory holds the outputs of all steps.
+    """Run images and record every step; the outputs of all steps stay in memory.
 
     Args:
         model: Any network; not modified.
         x: Preprocessed images, (N, C, H, W).
 
     Raises:
-        GeometryError: The network rejects them, cannot be traced, or the outputs take
-            more than `MAX_BYTES`.
+        GeometryError: The network rejects the images, cannot be traced, or the outputs
+            take more than `MAX_BYTES`.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
@@ -142,7 +142,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
 
 
 class _TooLarge(BaseException):
-    """The trace is too large; a network's own `except Exception` cannot catch it."""
+    """Signal that a trace is too large; not caught by `except Exception`."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -165,7 +165,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # --- modules ---
 
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
-        """Start the call of a module."""
+        """Record the start of a module call."""
         self._calls[name] = self._calls.get(name, 0) + 1
         call = call_name(name, self._calls[name]) if name else ""
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -173,12 +173,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._frames.append(_Frame(call, module, refs, len(self.trace.steps)))
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
-        """Record that a module has returned; one that was not traced is one step."""
+        """Record the end of a module call; untraceable modules become one step."""
         frame = self._frames.pop()
         while frame.module is not module:
             frame = self._frames.pop()
         results = nested_tensors(output)
-        # It may return a tensor that was written to, whose traced values are old.
+        # The module may return an overwritten tensor, whose traced values are old.
         stale = any(id(result) in self._stale for result in results)
         if (frame.broken or stale) and results:
             self._merge_module(frame, results)
@@ -257,7 +257,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise _TooLarge
 
     def _before_write(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Copy values before they are overwritten; mark their views as outdated."""
+        """Copy tensors before a write; mark views of these tensors as outdated."""
         arguments = zip(func._schema.arguments, args, strict=False)
         written = [
             value
@@ -298,7 +298,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._lost or not results or id(results[0]) not in self._refs:
             what = "the operations of this network cannot be traced"
             fix = (
-                "it writes into parts of tensors in its own forward; move that "
+                "its own forward() overwrites parts of tensors; move these operations "
                 "to a submodule"
             )
             raise GeometryError(what, fix=fix)
@@ -307,7 +307,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _untouched_call(module: nn.Module) -> Callable[..., Any]:
-    """Return a function that runs a module as recorded, without side effects."""
+    """Return a function that runs a module in eval mode, without side effects."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with evaluation_mode(module):
@@ -321,7 +321,7 @@ def _no_call() -> None:
 
 
 def nested_tensors(values: Any) -> list[Tensor]:
-    """Return the tensors in nested containers, in order.
+    """Return all tensors of nested containers, in order.
 
     Example:
         >>> len(nested_tensors((torch.zeros(1), [torch.zeros(2), 3])))
@@ -331,7 +331,7 @@ def nested_tensors(values: Any) -> list[Tensor]:
 
 
 def iter_nested(values: Any) -> Iterator[Any]:
-    """Yield the items of nested containers, in order.
+    """Yield all items of nested containers, in order.
 
     Example:
         >>> list(iter_nested((1, [2, {"a": 3}])))
@@ -347,7 +347,7 @@ def iter_nested(values: Any) -> Iterator[Any]:
 
 
 def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
-    """Return nested containers with a function applied to every item.
+    """Apply a function to every item of nested containers.
 
     Example:
         >>> map_nested(str, (1, [2, {"a": 3}]))
@@ -365,7 +365,7 @@ def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
 
 
 def is_in_place(func: Any) -> bool:
-    """Return whether an operation works in place.
+    """Return whether a torch operation works in place.
 
     Example:
         >>> aten = torch.ops.aten

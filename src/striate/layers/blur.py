@@ -1,4 +1,4 @@
-"""BlurPool: low-pass before subsampling, against aliasing (Zhang 2019, section 3)."""
+"""BlurPool: low-pass filter before subsampling, to avoid aliasing (Zhang 2019)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from striate.core.errors import GeometryError, SettingError
 
 
 class BlurPool(nn.Module):
-    """Filter with fixed binomial weights, then keep every `stride`-th position.
+    """Filter each channel with binomial weights, then subsample by `stride`.
 
-    Max pooling with stride 2 becomes `MaxPool2d(2, stride=1)` then `BlurPool`, a
-    convolution with stride 2 one with stride 1, its ReLU, then `BlurPool`.
+    Replace max pooling with stride 2 by `MaxPool2d(2, stride=1)` and `BlurPool`.
+    Replace a convolution with stride 2 by stride 1, ReLU and `BlurPool`.
 
     Args:
-        channels: Number of channels; each is filtered by itself.
-        kernel_size: Side f of the filter, row f − 1 of Pascal's triangle.
-        stride: Step between the positions that stay.
+        channels: Number of channels; each channel is filtered separately.
+        kernel_size: Side f of the filter; weights are row f − 1 of Pascal's triangle.
+        stride: Subsampling factor, for rows and for columns.
 
     Shapes:
         (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉), with mirrored borders
@@ -53,18 +53,18 @@ class BlurPool(nn.Module):
         self.padding = (before, kernel_size - 1 - before) * 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """Blur and subsample."""
+        """Filter and subsample the input."""
         channels, margin = self.weight.shape[0], max(self.padding)
         if x.shape[1] != channels:
-            raise GeometryError(f"blur got {x.shape[1]} channels, needs {channels}")
+            raise GeometryError(f"BlurPool got {x.shape[1]} channels, not {channels}")
         if min(x.shape[-2:]) <= margin:
             got = f"{x.shape[-2]}×{x.shape[-1]}"
-            what = f"blur got {got}, needs sides of at least {margin + 1}"
+            what = f"BlurPool got {got}, needs height and width ≥ {margin + 1}"
             raise GeometryError(what)
         padded = F.pad(x, self.padding, mode="reflect")
         return F.conv2d(padded, self.weight, stride=self.stride, groups=channels)
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings as text, for a printed model."""
         channels, _, side, _ = self.weight.shape
         return f"{channels}, kernel_size={side}, stride={self.stride}"

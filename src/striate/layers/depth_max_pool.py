@@ -1,7 +1,7 @@
-"""Depthwise max pooling: the window runs over channels, not over the image.
+"""Max pooling over windows of channels instead of image positions.
 
-It is TensorFlow's `ksize=(1, 1, 1, 3)`: the largest activation of each group of maps.
-Maps that detect one thing in several poses become invariant to the pose.
+In TensorFlow this is `ksize=(1, 1, 1, 3)`: the largest activation of each group of
+maps. Groups of maps that detect one object in several poses become pose invariant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class DepthMaxPool(nn.Module):
 
     Args:
         window: Channels in a window.
-        stride: Channels between windows; by default the window.
+        stride: Channels from one window to the next; by default `window`.
 
     Shapes:
         (N, C, H, W) → (N, ⌊(C − window)/stride⌋ + 1, H, W)
@@ -39,10 +39,10 @@ class DepthMaxPool(nn.Module):
         self.stride = stride or window
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool over channels."""
+        """Compute the maximum over each window of channels."""
         channels = x.shape[1]
         if channels < self.window:
-            what = f"depthwise pool got {channels} channels, needs {self.window}"
+            what = f"DepthMaxPool got {channels} channels, needs at least {self.window}"
             raise GeometryError(what)
         # The first maximum of a window takes the whole gradient, as in max pooling.
         pooled = F.max_pool3d(x.unsqueeze(1), (self.window, 1, 1), (self.stride, 1, 1))
@@ -58,5 +58,5 @@ class DepthMaxPool(nn.Module):
         return output_side(channels, self.window, self.stride)
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"{self.window}, stride={self.stride}"

@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang, Sun, Liu, Sedra & Weinberger 2016)."""
+"""Stochastic depth, also called drop path (Huang et al. 2016)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NAME = "drop_path"
 
 
 class DropPath(nn.Module):
-    """Drop an image's whole branch with a probability, while training.
+    """Drop the whole residual branch of random images during training.
 
-    Branches that stay are divided by 1 − rate: the mean stays the same, and evaluation
-    needs no factor.
+    Branches that are not dropped are divided by 1 − rate. So the mean is unchanged, and
+    evaluation needs no factor.
 
     Args:
-        rate: The probability, in [0, 1).
+        rate: The drop probability, in [0, 1).
 
     Shapes:
         (N, …) → (N, …)
@@ -38,7 +38,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Draw once per image."""
+        """In training mode, set the branch of random images to zero."""
         if not self.training or self.rate == 0:
             return x
         stays = torch.rand(x.shape[:1], device=x.device) >= self.rate
@@ -46,15 +46,15 @@ class DropPath(nn.Module):
         return x * factors.view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"rate={self.rate:g}"
 
 
 def set_drop_path(model: nn.Module, rate: float) -> None:
-    """Let the residual branches of a network drop out, later ones more often.
+    """Add stochastic depth to a network; the drop probability grows with depth.
 
-    Block l of L gets l/L times the rate (section 3). Nothing gets weights or another
-    name: one layer is added at the end of each branch; a second call replaces it.
+    Block l of L gets l/L times the rate (section 3). One layer without weights is added
+    at the end of each branch, so names stay valid; a second call replaces these layers.
 
     Args:
         model: A network with `Residual` or `InvertedResidual` blocks.
@@ -73,7 +73,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
     """
     branches = [b for m in model.modules() if (b := _branch(m)) is not None]
     if not branches:
-        what = "drop_path drops residual branches, and the network has none"
+        what = "drop_path drops residual branches, but the network has none"
         fix = "use a residual network such as cifar_resnet20, or --dropout"
         raise SettingError(what, where="--drop-path", fix=fix)
     for i, branch in enumerate(branches, start=1):
@@ -81,7 +81,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
 
 
 def _branch(module: nn.Module) -> nn.Module | None:
-    """Return the module whose last layer ends a residual branch."""
+    """Return the module whose last layer is the end of a residual branch."""
     if isinstance(module, InvertedResidual):
         return module.conv if module.use_shortcut else None
     return module if isinstance(module, Residual) else None

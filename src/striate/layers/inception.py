@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class InceptionWidths:
-    """A module's row of the paper's table 1: channels, in the table's order.
+    """Channels of one Inception module: a row of the paper's table 1.
 
     Example:
         >>> InceptionWidths(64, 96, 128, 16, 32, 32).total
@@ -27,7 +27,7 @@ class InceptionWidths:
 
     @property
     def total(self) -> int:
-        """Channels after concatenation."""
+        """Number of channels after concatenation."""
         return self.ch1x1 + self.ch3x3 + self.ch5x5 + self.pool_proj
 
 
@@ -38,7 +38,7 @@ def conv_relu(
     stride: int = 1,
     norm: bool = False,
 ) -> nn.Sequential:
-    """Return convolution, batch norm with `norm`, ReLU; padding (f − 1)/2.
+    """Return convolution, batch norm (if `norm`) and ReLU, with padding (f − 1)/2.
 
     With batch norm the convolution has no bias, and ε is 10⁻³, as in the public
     weights.
@@ -55,16 +55,16 @@ def conv_relu(
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1×1, 3×3, 5×5 and a pool, concatenated.
+    """Inception module: parallel 1×1, 3×3, 5×5 and pooling branches, concatenated.
 
-    A 1×1 goes before each larger window, and after the pool, to keep channels few:
-    28×28×192 → 5×5×32 costs 120,422,400 MACs, by way of 16 channels 12,443,648.
+    A 1×1 convolution before each larger kernel and after the pool reduces the channels.
+    A 5×5×32 on 28×28×192 has 120,422,400 MACs; after a 1×1×16, both have 12,443,648.
 
     Args:
-        channels: Channels of x.
+        channels: Number of input channels.
         widths: The row of table 1.
-        kernel: Side of the "5×5" window; 3 in the public weights.
-        norm: Batch norm after every convolution.
+        kernel: Side of the "5×5" kernel; 3 in the public weights.
+        norm: Whether batch norm follows every convolution.
 
     Shapes:
         (N, C, H, W) → (N, widths.total, H, W)
@@ -98,6 +98,6 @@ class Inception(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the branches and stack their channels in the table's order."""
+        """Run all branches and concatenate the outputs along channels."""
         branches = (self.branch1, self.branch2, self.branch3, self.branch4)
         return torch.cat([branch(x) for branch in branches], dim=1)

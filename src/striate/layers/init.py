@@ -1,4 +1,4 @@
-"""Initial weights for networks with ReLU (He, Zhang, Ren, Sun 2015, section 2.2)."""
+"""Initial weights for networks with ReLU (He et al. 2015, section 2.2)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ DENSE_STD = 0.01  # VGG, section 3.1; ResNet's and MobileNetV2's authors too
 
 
 def he(model: nn.Module) -> None:
-    """Draw every convolution from N(0, 2/fan_out), every dense layer from N(0, 10⁻⁴).
+    """Initialize convolutions from N(0, 2/fan_out), dense layers from N(0, 10⁻⁴).
 
-    fan_out = f·f·C_out keeps the gradients' size from layer to layer, which is the
-    choice of ResNet's own code. Biases become zero; batch norms keep gain 1, shift 0.
+    fan_out = f·f·C_out keeps the size of the gradients equal across layers, as in the
+    authors' code of ResNet. Biases become zero; batch norms keep weight 1, bias 0.
 
     Example:
         >>> conv = nn.Conv2d(64, 32, 3)

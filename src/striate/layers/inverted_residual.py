@@ -1,4 +1,4 @@
-"""Inverted residual (Sandler, Howard, Zhu, Zhmoginov, Chen 2018, section 3.4)."""
+"""Inverted residual block of MobileNetV2 (Sandler et al. 2018, section 3.4)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def conv_bn_relu6(
     channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Return convolution, batch norm and ReLU6; padding (f − 1)/2.
+    """Return convolution, batch norm and ReLU6, with padding (f − 1)/2.
 
     Shapes:
         (N, channels, H, W) → (N, out_channels, ⌈H/s⌉, ⌈W/s⌉)
@@ -26,16 +26,17 @@ def conv_bn_relu6(
 
 
 class InvertedResidual(nn.Module):
-    """1×1 up, 3×3 depthwise, 1×1 down without activation; plus x if shapes agree.
+    """Inverted residual: 1×1 expansion, 3×3 depthwise, linear 1×1, shortcut.
 
-    The shortcut joins the thin ends, hence "inverted"; the last 1×1 is linear, because
-    a ReLU on few channels loses what it cuts (section 3.2). Factor 1 has no 1×1 up.
+    The shortcut connects the ends with few channels, hence "inverted". The last 1×1 is
+    linear, because a ReLU on few channels loses information (section 3.2). Factor 1 has
+    no expansion.
 
     Args:
-        channels: Channels of x.
+        channels: Number of input channels.
         out_channels: Channels of the output.
         stride: Stride of the depthwise convolution.
-        expand: Factor t of the first 1×1.
+        expand: Expansion factor t of the first 1×1.
 
     Shapes:
         (N, C, H, W) → (N, C_out, ⌈H/s⌉, ⌈W/s⌉)
@@ -60,6 +61,6 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Widen, filter each channel, narrow; add x if it fits."""
+        """Run the block; add x if input and output have the same shape."""
         out: Tensor = self.conv(x)
         return x + out if self.use_shortcut else out

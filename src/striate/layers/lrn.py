@@ -2,9 +2,9 @@
 
     y_i = x_i · d_i^−β,   d_i = k + α · Σ x_j²  over the n channels around i
 
-The sum is the paper's; torch's own layer divides α by n. Backward, with the window
-reversed: dx_j = g_j · d_j^−β − 2αβ · x_j · Σ_i g_i x_i d_i^(−β−1). Only x
-is saved for it, d is computed again: cheaper than reading it back from memory.
+The sum is as in the paper; torch's own layer divides α by n. Backward, with the window
+reversed: dx_j = g_j · d_j^−β − 2αβ · x_j · Σ_i g_i x_i d_i^(−β−1). Only x is saved for
+the backward pass; d is computed again, which is faster than reading d from memory.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch.nn import functional as F
 
 from striate.core.errors import SettingError
 
-# The computation runs in chunks of so many values, so that some twenty elementwise
+# The computation runs in chunks of this many values, so that about twenty elementwise
 # steps find their operands in the processor's cache. With smaller chunks threads wait
 # for each other more often than they work; larger ones do not fit the cache.
 CHUNK = 1 << 20
 
 
 class LRN(nn.Module):
-    """Divide each value by a power of the squares in the channels around it.
+    """Divide each value by a power of the sum of squares over neighboring channels.
 
     Args:
-        size: n, the channels summed: ⌊n/2⌋ before, the rest from i on.
+        size: n, the number of channels in the sum, ⌊n/2⌋ of them before channel i.
         alpha: α, not divided by n.
         beta: β.
         k: k.
@@ -60,18 +60,18 @@ class LRN(nn.Module):
         self.k = k
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize across channels."""
+        """Normalize each value across channels."""
         return lrn(x, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
 def lrn(
     x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> Tensor:
-    """Return the local response normalization of x; see `LRN`."""
+    """Return the local response normalization of x (see `LRN`)."""
     # Compilers and exporters fuse the plain formula by themselves.
     if torch.compiler.is_compiling():
         return plain(x, size, alpha, beta, k)
@@ -80,7 +80,7 @@ def lrn(
 
 
 def plain(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """Compute the formula by torch's operators: any device, any order of derivative.
+    """Compute LRN by torch operations, on any device and for any derivative order.
 
     Example:
         >>> x = torch.rand(2, 7, 3, 3)
@@ -96,7 +96,7 @@ def plain(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
 
 
 def _power(d: Tensor, beta: float) -> Tensor:
-    """Return d^−β; for the paper's ¾ by two roots, many times faster than `pow`."""
+    """Compute d^−β; β = ¾ needs only two square roots, much faster than `pow`."""
     if beta == 0.75:
         root = d.rsqrt()
         return root * root.sqrt()
@@ -104,7 +104,7 @@ def _power(d: Tensor, beta: float) -> Tensor:
 
 
 class _LRN(Function):
-    """The formula with its backward pass; on a CPU in chunks that fit its cache."""
+    """LRN with its own backward pass, on a CPU in chunks that fit the cache."""
 
     @staticmethod
     def forward(x: Tensor, *settings: Any) -> Tensor:
@@ -176,7 +176,7 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _chunks(x: Tensor) -> Iterator[Tensor]:
-    """Yield views (outer, C, inner) of x in memory's order, about CHUNK values each.
+    """Yield views (outer, C, inner) of x in memory order, each of about CHUNK values.
 
     Channels-last memory is (N·H·W, C, 1) in this view, channels-first (N, C, H·W).
     """
@@ -192,11 +192,11 @@ def _chunks(x: Tensor) -> Iterator[Tensor]:
 
 
 class _ChannelSums:
-    """Sums over the channels around each one: shifted additions on flat memory.
+    """Sums over neighboring channels, computed by shifted additions on flat memory.
 
-    The buffer holds `size` − 1 channels of zeros beside those of a chunk. With them a
-    shift by one channel is one offset for the whole buffer; values in this margin are
-    cut off at the end.
+    The buffer has a margin of `size` − 1 channels of zeros beside the channels of a
+    chunk. So a shift by one channel is one offset for the whole buffer; the values in
+    the margin are removed at the end.
     """
 
     def __init__(self, size: int, before: int) -> None:
@@ -207,7 +207,7 @@ class _ChannelSums:
         self.channels = 0
 
     def inside(self, chunk: Tensor) -> Tensor:
-        """Return the buffer for values of the shape of `chunk`, between zeros."""
+        """Return the part of the buffer for `chunk`, between margins of zeros."""
         outer, self.channels, inner = chunk.shape
         shape = (outer, self.channels + self.size - 1, inner)
         if self.buffer.shape != shape:
@@ -217,7 +217,7 @@ class _ChannelSums:
         return self.buffer.narrow(1, self.before, self.channels)
 
     def total(self) -> Tensor:
-        """Return the sums; the values in the margin are finite but meaningless."""
+        """Return the channel sums; ignore the values in the margin."""
         flat, sums = self.buffer.view(-1), self.sums.view(-1)
         step = self.buffer.shape[2]
         length = flat.numel() - (self.size - 1) * step
@@ -230,12 +230,12 @@ class _ChannelSums:
         return self.sums
 
     def power(self, beta: float) -> Tensor:
-        """Return the sums to the power −β; the sums stay as they are."""
+        """Return the channel sums to the power −β; the sums are not changed."""
         if beta != 0.75:
             return torch.pow(self.sums, -beta, out=self.powers)
         torch.rsqrt(self.sums, out=self.powers)
         return self.powers.mul_(torch.sqrt(self.powers, out=self.roots))
 
     def cut(self, sums: Tensor) -> Tensor:
-        """Return `sums` without the margin."""
+        """Return `sums` without the margin of the buffer."""
         return sums.narrow(1, 0, self.channels)

@@ -1,4 +1,4 @@
-"""Convolution over subsets of the input maps: partial connections of LeNet-5 (II.B)."""
+"""Convolution with partial connections between input and output maps (LeNet-5)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ LENET_C3 = (
 class PartialConv2d(nn.Module):
     """Convolution in which each output map reads only some of the input maps.
 
-    Only existing connections hold weights, so the parameter count is the paper's:
-    Σ over maps of (f·f·inputs + 1). The forward pass scatters them into one dense
-    kernel, which any convolution routine runs at full speed.
+    Only existing connections have weights, so the parameter count is as in the paper:
+    Σ over maps of (f·f·inputs + 1). The forward pass copies the weights into one dense
+    kernel, so that torch's fast convolution can be used.
 
     Args:
-        table: The input maps of each output map.
+        table: Indices of the input maps that each output map reads.
         kernel_size: Kernel side.
 
     Shapes:
         (N, C_in, H, W) → (N, len(table), H − f + 1, W − f + 1)
 
     Raises:
-        GeometryError: The input has another number of maps than the table.
+        GeometryError: The input has a wrong number of maps.
 
     Example:
         >>> layer = PartialConv2d(LENET_C3, kernel_size=5)
@@ -61,30 +61,28 @@ class PartialConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights uniformly within ±2.4/fan_in (the paper, appendix A)."""
+        """Initialize weights uniformly within ±2.4/fan_in (LeNet-5, appendix A)."""
         bound = 2.4 / torch.tensor(self.fan_in).view(-1, 1, 1)
         with torch.no_grad():
             self.weight.uniform_(-1, 1).mul_(bound)
             self.bias.zero_()
 
     def dense_weight(self) -> Tensor:
-        """Return the equivalent full kernel, zero where nothing is connected."""
+        """Return the equivalent dense kernel, with zeros for missing connections."""
         side = self.kernel_size
         full = self.weight.new_zeros(self.out_channels * self.in_channels, side, side)
         full = full.index_copy(0, self.index, self.weight)
         return full.view(self.out_channels, self.in_channels, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve each output map over its own input maps."""
+        """Convolve each output map over the connected input maps."""
         if x.shape[1] != self.in_channels:
-            what = (
-                f"partial convolution got {x.shape[1]} maps, needs {self.in_channels}"
-            )
+            what = f"PartialConv2d got {x.shape[1]} channels, not {self.in_channels}"
             raise GeometryError(what)
         return F.conv2d(x, self.dense_weight(), self.bias)
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings as text, for a printed model."""
         connections = len(self.index)
         shape = f"{self.in_channels}, {self.out_channels}"
         return f"{shape}, kernel_size={self.kernel_size}, connections={connections}"

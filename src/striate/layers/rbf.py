@@ -1,4 +1,4 @@
-"""Euclidean radial-basis output units of LeNet-5 (1998, II.B, eq. 7)."""
+"""Euclidean radial basis function (RBF) output of LeNet-5 (1998, II.B, eq. 7)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DIGITS = """
 
 
 def digit_codes() -> Tensor:
-    """Return the ten 7×12 drawings as rows of ±1, shape (10, 84).
+    """Return target codes of ten digits: 7×12 drawings as rows of ±1, shape (10, 84).
 
     Example:
         >>> digit_codes().shape
@@ -36,14 +36,14 @@ def digit_codes() -> Tensor:
 
 
 def random_codes(classes: int, features: int, seed: int = 0) -> Tensor:
-    """Return ±1 codes drawn with equal probability: the paper's other choice."""
+    """Return random target codes of ±1, the alternative in the paper."""
     draw = torch.Generator().manual_seed(seed)
     bits = torch.randint(0, 2, (classes, features), generator=draw)
     return bits.float() * 2 - 1
 
 
 def class_codes(num_classes: int, features: int) -> Tensor:
-    """Return codes for classes: the drawn digits for ten, otherwise random ones.
+    """Return target codes: the drawn digits for ten classes, otherwise random codes.
 
     Example:
         >>> class_codes(3, 84).shape
@@ -56,11 +56,11 @@ def class_codes(num_classes: int, features: int) -> Tensor:
 
 
 class RBFOutput(nn.Module):
-    """Minus the squared distance to each class's fixed code, as logits.
+    """RBF output layer: logits are minus the squared distances to fixed class codes.
 
-    y_i = Σ_j (x_j − w_ij)² is the paper's penalty, smallest for the right class. As
+    The paper's penalty y_i = Σ_j (x_j − w_ij)² is smallest for the right class. With
     logits −y, softmax cross-entropy is y_right + log Σ exp(−y_i): the paper's
-    discriminative criterion (eq. 9) without its constant rubbish class.
+    discriminative criterion (eq. 9) without the constant for garbage images.
 
     Args:
         codes: One row of ±1 per class; a buffer, not trained (as in the paper).
@@ -82,12 +82,12 @@ class RBFOutput(nn.Module):
         self.out_features, self.in_features = codes.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return −‖x − code‖² for every class."""
+        """Return the logit −‖x − code‖² of every class."""
         # Expanded, so that the (N, classes, features) difference is never stored.
         cross = x @ self.codes.T
         squares = x.square().sum(1, keepdim=True) + self.codes.square().sum(1)
         return 2 * cross - squares
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"{self.in_features}, {self.out_features}"

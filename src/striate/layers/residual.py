@@ -1,16 +1,16 @@
-"""Residual blocks: relu(F(x) + shortcut(x)) (He, Zhang, Ren, Sun 2015, section 3).
+"""Residual blocks: relu(F(x) + shortcut(x)) (He et al. 2015, section 3).
 
-Where a block changes the side or the channels, its shortcut must too (section 3.3):
+If a block changes the image size or the channels, so must its shortcut (section 3.3):
 
 | option | unchanged shape | changed shape                              |
 |--------|-----------------|--------------------------------------------|
-| A      | identity        | every other position, new channels zero    |
+| A      | identity        | subsampling, new channels zero             |
 | B      | identity        | 1×1 convolution with the stride            |
 | C      | 1×1 convolution | 1×1 convolution with the stride            |
 
 With anti-aliasing (Zhang 2019, section 3.3) a strided layer becomes three: the layer
 with stride 1, its ReLU, then `BlurPool`. A blur has no weights, so the names of the
-weights stay those of torchvision.
+weights are still those of torchvision.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _AFTER_BRANCH = ("downsample", "relu")
 
 
 class Residual(nn.Module):
-    """relu(branch(x) + downsample(x)): the branch learns only what must change.
+    """Residual block: relu(branch(x) + downsample(x)).
 
     Args:
         branch: The layers of F by name, in order; the last one has no activation.
@@ -54,7 +54,7 @@ class Residual(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the branch's output to the shortcut's."""
+        """Add the outputs of branch and shortcut, then apply ReLU."""
         y = x
         for name, layer in self.named_children():
             if name not in _AFTER_BRANCH:
@@ -64,12 +64,12 @@ class Residual(nn.Module):
 
 
 class PadShortcut(nn.Module):
-    """Shortcut A: every `stride`-th position, new channels zero; no parameters.
+    """Shortcut A: subsample by `stride` and add zero channels; no parameters.
 
     Args:
         channels: Channels of x.
         out_channels: Channels of the output; at least as many.
-        stride: Step between the positions that stay.
+        stride: Subsampling factor, for rows and for columns.
 
     Shapes:
         (N, C, H, W) → (N, C_out, ⌈H/s⌉, ⌈W/s⌉)
@@ -86,26 +86,26 @@ class PadShortcut(nn.Module):
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         if out_channels < channels:
-            what = f"shortcut A got {channels} channels, cannot shrink to "
-            fix = "use shortcut B, which projects"
+            what = f"shortcut A cannot reduce {channels} channels to "
+            fix = "use shortcut B, a 1×1 convolution"
             raise GeometryError(f"{what}{out_channels}", fix=fix)
         self.added = out_channels - channels
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Subsample and pad."""
+        """Subsample the input and add zero channels."""
         subsampled = x[:, :, :: self.stride, :: self.stride]
         return F.pad(subsampled, (0, 0, 0, 0, 0, self.added))
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"added={self.added}, stride={self.stride}"
 
 
 def shortcut(
     option: str, channels: int, out_channels: int, stride: int, blur: int = 0
 ) -> nn.Module:
-    """Return the shortcut of an option of the table above.
+    """Return the shortcut layer of option A, B or C.
 
     Args:
         option: A, B or C.
@@ -138,7 +138,7 @@ def shortcut(
 def _subsampling(
     channels: int, stride: int, blur: int
 ) -> tuple[int, dict[str, nn.Module]]:
-    """Return the stride of a convolution, and the blur that subsamples instead."""
+    """Return the stride of a convolution, and the blur layer that replaces it."""
     if not blur or stride == 1:
         return stride, {}
     return 1, {"blur": BlurPool(channels, blur, stride)}
@@ -147,7 +147,7 @@ def _subsampling(
 def basic_branch(
     channels: int, width: int, stride: int, blur: int = 0
 ) -> dict[str, nn.Module]:
-    """Return two 3×3 convolutions, the first with the stride (figure 5, left).
+    """Return the branch of two 3×3 convolutions, the first with stride (figure 5).
 
     Args:
         channels: Channels of x.
@@ -176,21 +176,21 @@ def basic_branch(
 def bottleneck_branch(
     channels: int, width: int, stride: int, stride_in: str = "1x1", blur: int = 0
 ) -> dict[str, nn.Module]:
-    """Return 1×1 down, 3×3, 1×1 up to four times the width (figure 5, right).
+    """Return the bottleneck branch: 1×1, 3×3, and 1×1 to 4 × width (figure 5).
 
     Args:
         channels: Channels of x.
         width: Channels of the 3×3.
         stride: Stride of the block.
         stride_in: Which convolution has the stride: the first `1x1` as in the paper,
-            or the `3x3`, which skips no position (known as ResNet v1.5).
+            or the `3x3`, which skips no position (called ResNet v1.5).
         blur: Side of the blur filter that subsamples instead; 0 for none.
 
     Shapes:
         (N, channels, H, W) → (N, 4·width, ⌈H/s⌉, ⌈W/s⌉)
 
     Raises:
-        UnknownNameError: `stride_in` is neither.
+        UnknownNameError: `stride_in` is neither `1x1` nor `3x3`.
     """
     if stride_in not in ("1x1", "3x3"):
         raise unknown_name_error("place of the stride", stride_in, ("1x1", "3x3"))

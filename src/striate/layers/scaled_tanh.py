@@ -1,4 +1,4 @@
-"""The scaled hyperbolic tangent of LeNet-5 (1998, appendix A)."""
+"""Scaled hyperbolic tangent, the activation of LeNet-5 (1998, appendix A)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SLOPE = 2 / 3
 
 
 class ScaledTanh(nn.Module):
-    """f(a) = 1.7159 · tanh(2a/3).
+    """Activation f(a) = 1.7159 · tanh(2a/3).
 
     Example:
         >>> round(ScaledTanh()(torch.tensor(1.0)).item(), 3)

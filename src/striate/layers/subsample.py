@@ -1,4 +1,4 @@
-"""Trainable subsampling of LeNet-5: a gain and a bias per map (1998, II.B)."""
+"""Trainable subsampling of LeNet-5, with a gain and a bias per map (1998, II.B)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Subsample2d(nn.Module):
-    """Sum of each window, times a trained gain, plus a trained bias.
+    """Sum each window, then multiply by a trainable gain and add a trainable bias.
 
     The windows do not overlap; rows and columns after the last window are dropped.
 
@@ -39,5 +39,5 @@ class Subsample2d(nn.Module):
         return mean * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
-        """Describe the layer in a printed model."""
+        """Return the settings as text, for a printed model."""
         return f"{self.weight.numel()}, kernel_size={self.kernel_size}"

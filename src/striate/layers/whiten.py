@@ -1,4 +1,4 @@
-"""Whitening layer: a first convolution whose filters are computed, not trained."""
+"""Whitening layer: a first convolution with filters that are computed, not trained."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPSILON = 5e-4  # of the largest variance; limits the gain of rare directions
+EPSILON = 5e-4  # share of the largest variance; limits the gain of rare directions
 PATCHES = 200_000  # enough for a covariance matrix of 75 × 75
 MAX_IMAGES = 3000  # enough to contain every kind of patch
 MAX_VALUES = 4_000_000  # values of these images in memory, 16 MB
 
 
 class Whiten(nn.Module):
-    """Convolution with the leading eigenvectors of patches, and their negatives; ReLU.
+    """Convolution with whitening filters of patches and their negatives, then ReLU.
 
-    Each filter is an eigenvector of the covariance of k×k patches over the root of
-    its variance: the outputs are uncorrelated and of equal variance, so that the next
+    Each filter is an eigenvector of the covariance of k×k patches, divided by the root
+    of its eigenvalue. So the outputs are uncorrelated with equal variance, and the next
     layer learns from the first step on (Coates & Ng 2012, section 3.2; Page 2019;
-    Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.1). The negatives are
-    there because the ReLU would lose them. Filters are not trained, biases are. Before
+    Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.1). ReLU removes negative
+    outputs, which the negated filters preserve. Only the biases are trained. Before
     `fit` the filters are random and orthogonal.
 
     Args:
         channels: Channels of an image.
-        width: Number of filters; even, half of them are negatives of the others.
+        width: Number of filters, even: one half are the negatives of the other half.
         kernel_size: Side k of the patches.
         stride: Stride of the convolution.
 
@@ -56,15 +56,15 @@ class Whiten(nn.Module):
             self._set_filters(nn.init.orthogonal_(filters))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, then ReLU."""
+        """Apply the convolution, then ReLU."""
         out: Tensor = self.relu(self.conv(x))
         return out
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Compute the filters from images, preprocessed as for the network.
+        """Compute the filters from images with the network's preprocessing.
 
-        Nothing is random: the patches are evenly spaced over all there are.
+        The result is not random: the patches are evenly spaced over all images.
 
         Args:
             images: Normalized images, (N, C, H, W); for their number see
@@ -85,7 +85,7 @@ class Whiten(nn.Module):
 
     @torch.no_grad()
     def _set_filters(self, filters: Tensor) -> None:
-        """Set the convolution's weights to filters and then their negatives."""
+        """Set the convolution's weights to the filters and their negatives."""
         weight = self.conv.weight
         both = torch.zeros(weight.shape[0], weight[0].numel())
         count = len(filters)
@@ -94,7 +94,7 @@ class Whiten(nn.Module):
 
 
 def num_images_for_fit(channels: int, height: int, width: int) -> int:
-    """Return the number of images that `fit` needs: fewer if they are large.
+    """Return the number of images that `fit` needs; large images need fewer.
 
     Example:
         >>> num_images_for_fit(1, 28, 28), num_images_for_fit(3, 224, 224)
@@ -104,7 +104,7 @@ def num_images_for_fit(channels: int, height: int, width: int) -> int:
 
 
 def whiten_layers(model: nn.Module) -> list[Whiten]:
-    """Return the layers of a network that must be fitted to images before training.
+    """Return the whitening layers of a network; call `fit` on each before training.
 
     Example:
         >>> len(whiten_layers(nn.Sequential(Whiten(1, 4), nn.ReLU())))

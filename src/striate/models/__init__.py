@@ -1,1 +1,1 @@
-"""Networks, one family per file; `catalogue` builds them by name."""
+"""Network architectures, one family per file; `catalogue` builds them by name."""

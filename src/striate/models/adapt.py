@@ -1,4 +1,4 @@
-"""Adapt the weights of the first convolution to another number of input channels."""
+"""Adapt pretrained weights to another number of input channels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from striate.core.preprocess_config import Preprocess
 
 
 def adapted(weight: Tensor, channels: int) -> Tensor:
-    """Return the weights of a convolution for another number of input channels.
+    """Return convolution weights for another number of input channels.
 
-    One channel gets the sum over the old ones: a gray image gives the output of the
-    same image in equal channels. k channels get the c old ones in turn, times c/k:
-    inputs of equal statistics give outputs of equal size.
+    For 1 channel, the weights are summed over the old channels: a gray image then gives
+    the same output as this image repeated in all channels. For k channels, the c old
+    channels are repeated in order, times c/k, which keeps the size of the outputs.
 
     Shapes:
         (filters, c, h, w) → (filters, channels, h, w)
@@ -33,9 +33,9 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 
 
 def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return means or standard deviations for another number of channels.
+    """Return per-channel means or standard deviations for other input channels.
 
-    The rule is that of `adapted`.
+    The channels are averaged or repeated as in `adapted`.
 
     Example:
         >>> adapted_statistics((0.485, 0.456, 0.406), 1)
@@ -51,7 +51,7 @@ def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float,
 
 
 def adaptation_text(old_channels: int, channels: int) -> str:
-    """Describe what `adapted` does; empty if the channels are the same.
+    """Describe a change of the input channels; empty if the channels are equal.
 
     Example:
         >>> adaptation_text(3, 1)
@@ -64,14 +64,14 @@ def adaptation_text(old_channels: int, channels: int) -> str:
             f"the first convolution sums its weights over {old_channels} channels for "
             "gray images"
         )
-    text = f"the first convolution takes the weights of {old_channels} channels in turn"
-    return f"{text} for {channels}, times {old_channels}/{channels}"
+    text = f"the first convolution repeats the weights of {old_channels} channels"
+    return f"{text} for {channels} channels, times {old_channels}/{channels}"
 
 
 def first_kernel(
     state: Mapping[str, Tensor], target: Mapping[str, Tensor]
 ) -> tuple[str, int] | None:
-    """Return name and channels of a file's first convolution, if its channels differ.
+    """Return (name, channels) of a file's first convolution if the channels differ.
 
     Only the number of input channels of the network's first kernel may differ.
     """
@@ -87,6 +87,6 @@ def first_kernel(
 def fitted(
     preprocess: Preprocess, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return a preprocessing's mean and standard deviation for other channels."""
+    """Return a preprocessing's mean and std for another number of channels."""
     mean = adapted_statistics(preprocess.mean, channels)
     return mean, adapted_statistics(preprocess.std, channels)

@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky, Sutskever, Hinton 2012, section 3.5 and figure 2).
+"""AlexNet (Krizhevsky et al. 2012, section 3.5 and figure 2).
 
 | layer | side at 227 | maps | kernel | reads      | then                       |
 |-------|-------------|------|--------|------------|----------------------------|
@@ -10,14 +10,14 @@
 | fc6   |             | 4096 | dense  | 6·6·256    | ReLU, dropout ½            |
 | fc7   |             | 4096 | dense  | all        | ReLU, dropout ½            |
 
-"Its half": the paper's two processors, two groups here. The paper says 224, from
-which 11×11/4 makes 54; its 55 needs 227, or 224 with padding 2, as in the one tower.
-The dense part is made for the image size: weights of another size do not fit it.
+"Its half": the paper uses two GPUs, this file two groups. The paper gives image size
+224, for which conv1 has 54×54 outputs; its 55×55 needs 227, or 224 with padding 2.
+The dense layers are built for the image size: weights of another size do not fit.
 
-The one tower ("One weird trick", Krizhevsky 2014, section 5) has 64, 192, 384, 256 and
-256 maps, no groups, no LRN, dropout before each 4096. It is torchvision's `alexnet`,
-whose weights load by the same names. The paper's network has no such twin: it has the
-same `features` and `classifier`, with two LRNs counted among the layers.
+`alexnet_one_tower` ("One weird trick", Krizhevsky 2014, section 5) has 64, 192, 384,
+256 and 256 maps, no groups, no LRN, dropout before each 4096. Its layer names are those
+of torchvision's `alexnet`, whose weights can be loaded. The paper's network also has
+`features` and `classifier`, but two LRN layers more, and no public weights.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _paper(image: ImageSpec, num_classes: int, groups: int) -> ImageClassifier:
 
 
 def _initialize(model: nn.Module) -> None:
-    """Draw weights from N(0, 0.01²); some biases are 1 so that ReLUs start active."""
+    """Draw weights from N(0, 0.01²); set biases to 0 or 1 as in section 5."""
     layers = (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
     for number, layer in enumerate(layers, start=1):
         nn.init.normal_(layer.weight, std=STD)
@@ -91,7 +91,7 @@ def alexnet(image: ImageSpec, num_classes: int) -> ImageClassifier:
         (N, C, H, W) → (N, num_classes)
 
     Raises:
-        GeometryError: The image is smaller than the windows need.
+        GeometryError: The image is too small for the convolutions and pools.
 
     Example:
         >>> import torch
@@ -110,7 +110,7 @@ def alexnet(image: ImageSpec, num_classes: int) -> ImageClassifier:
     classes=1000,
 )
 def alexnet_ungrouped(image: ImageSpec, num_classes: int) -> ImageClassifier:
-    """Build AlexNet without groups, as for one processor: every map reads all others.
+    """Build AlexNet without groups: every convolution reads all input maps.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
@@ -127,7 +127,7 @@ def alexnet_ungrouped(image: ImageSpec, num_classes: int) -> ImageClassifier:
     classes=1000,
 )
 def alexnet_one_tower(image: ImageSpec, num_classes: int) -> ImageClassifier:
-    """Build the AlexNet of 2014, with public weights: one tower, no LRN.
+    """Build torchvision's AlexNet of 2014: no groups, no LRN, public weights.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)

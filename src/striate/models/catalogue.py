@@ -1,4 +1,4 @@
-"""The catalogue of networks: names, the papers' inputs and classes, builders."""
+"""Catalogue of networks: names, default input sizes and classes, builders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FAMILIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """An entry of the catalogue: a builder and the paper's own input and classes."""
+    """Catalogue entry of a network: builder, default input and number of classes."""
 
     name: str
     build: Builder
@@ -45,10 +45,10 @@ def register_model(
     """Return a decorator that adds a builder to the catalogue.
 
     Args:
-        name: The name that users type.
+        name: The name for `create_model` and --model.
         image: The paper's input, which is the default.
         classes: The paper's number of classes, which is the default.
-        summary: One line about the network; by default the first of the builder's
+        summary: One line about the network; by default the first line of the builder's
             docstring.
     """
 
@@ -82,17 +82,17 @@ def model_entries() -> list[ModelEntry]:
 
 
 def _age(entry: ModelEntry) -> int:
-    """Return the rank of a network's family in history; families of users are last."""
+    """Return a sort key by the age of a network's family; user families come last."""
     build = entry.build.func if isinstance(entry.build, partial) else entry.build
     family = build.__module__.rpartition(".")[2]
     return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Return the entry of a name, for a name of timm one made from timm's own facts.
+    """Return a network's catalogue entry; for `timm:` names, create it from timm.
 
     Raises:
-        UnknownNameError: No network has this name; lists the nearest.
+        UnknownNameError: No network has this name; the message lists similar names.
         SettingError: The network is timm's, and timm is not installed.
     """
     if is_timm(name):
@@ -116,20 +116,20 @@ def create_model(
     image_size: int | tuple[int, int] | None = None,
     seed: int | None = None,
 ) -> nn.Module:
-    """Build a network as a plain `nn.Module`.
+    """Build a network by name, as an `nn.Module`.
 
     Args:
-        name: A name of `striate models`, or `timm:` and a name of timm.
-        num_classes: Outputs; by default as in the paper.
+        name: A name from `striate models`, or `timm:` and a name from timm.
+        num_classes: Number of outputs; by default as in the paper.
         in_chans: Input channels; by default as in the paper.
         image_size: A side, or (height, width), in pixels; by default as in the paper.
-        seed: Random seed of the initial weights; torch's random state stays untouched.
-            Without one, torch's own random state is used.
+        seed: Random seed of the initial weights; torch's random state is not changed.
+            If None, torch's own random state is used.
 
     Raises:
         UnknownNameError: No network has this name.
         SettingError: The network is timm's, and timm is not installed.
-        GeometryError: The image size does not fit; names the layer and both sizes.
+        GeometryError: The image size does not fit; the message names layer and sizes.
 
     Example:
         >>> create_model("tutorial_gray", num_classes=3, image_size=8).fc
@@ -151,8 +151,8 @@ def create_model(
 def catalogue_rows(timm_name: str = "") -> list[dict[str, str | int]]:
     """Return name, input, classes, parameters and summary of every network.
 
-    With a name of timm, the row of that network alone: timm has many. Networks are
-    built on torch's meta device: counting needs no weights.
+    For a name from timm, return the row of that network only. Networks are built on
+    torch's meta device, because counting parameters needs no weights.
 
     Example:
         >>> rows = {row["name"]: row for row in catalogue_rows()}
@@ -184,7 +184,7 @@ def _image(
     height, width = image_size or (paper.height, paper.width)
     channels = paper.channels if in_chans is None else in_chans
     if min(channels, height, width) < 1:
-        what = f"channels and sides must be at least 1, got {height}×{width}×{channels}"
+        what = f"size and channels must be at least 1, got {height}×{width}×{channels}"
         raise SettingError(what, where="image_size and in_chans")
     return ImageSpec(channels=channels, height=height, width=width)
 

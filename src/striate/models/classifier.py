@@ -1,4 +1,4 @@
-"""Networks for classification with the methods of timm's networks."""
+"""Classification networks with timm's methods, such as `reset_classifier`."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ HEAD_STARTS = ("avgpool", "flatten")  # first layer behind the feature maps
 
 
 class ClassifierMethods(nn.Module):
-    """`get_classifier` and `reset_classifier`, as in timm.
+    """Mixin with timm's methods `get_classifier` and `reset_classifier`.
 
     Attributes:
         classifiers: Dotted names of the layers that return class scores, with the
-            number of their input features. The network's own comes first, auxiliary
-            ones follow.
+            number of their input features; auxiliary classifiers come last.
     """
 
     classifiers: dict[str, int]
 
     @property
     def num_features(self) -> int:
-        """Return the number of features that the classifier reads."""
+        """Number of input features of the classifier."""
         return next(iter(self.classifiers.values()))
 
     def get_classifier(self) -> nn.Module:
-        """Return the layer that returns class scores."""
+        """Return the layer that computes the logits."""
         return self.get_submodule(next(iter(self.classifiers)))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier, auxiliary ones too, by new layers.
+        """Replace the classifier and the auxiliary classifiers by new layers.
 
         Args:
             num_classes: Outputs of the new classifier; with 0 the network returns the
-                features that the classifier reads.
+                input features of the classifier.
         """
         like = next(self.parameters())
         for name, features in self.classifiers.items():
@@ -54,10 +53,10 @@ class ClassifierMethods(nn.Module):
 
 
 class ImageClassifier(ClassifierMethods, nn.Sequential):
-    """A chain of layers from images to class scores, with timm's methods.
+    """Chain of layers from images to logits, with timm's classifier methods.
 
     The feature maps end before the layer `avgpool` or `flatten`. The classifier is the
-    last layer, or the last layer of that if it is a sequence.
+    last layer; if the last layer is a sequence, its last layer.
 
     Args:
         layers: The layers by name, in order.
@@ -90,7 +89,7 @@ class ImageClassifier(ClassifierMethods, nn.Sequential):
         return x
 
     def forward_head(self, x: Tensor) -> Tensor:
-        """Return class scores of the last feature maps."""
+        """Compute the logits from the last feature maps."""
         names = list(self._modules)
         start = min(names.index(name) for name in HEAD_STARTS if name in names)
         for layer in list(self)[start:]:
@@ -109,10 +108,10 @@ def _last_layer(model: nn.Module) -> tuple[str, nn.Module]:
 def features_and_classifier(
     features: nn.Sequential, classifier: nn.Sequential
 ) -> ImageClassifier:
-    """Return the network of AlexNet and VGG, with the names of torchvision.
+    """Return AlexNet or VGG as a network with torchvision's layer names.
 
     torchvision averages the last maps to the size that the classifier expects. Here the
-    classifier is made for the image size, so there is nothing to average.
+    classifier is built for the image size, so no average pooling is necessary.
     """
     return ImageClassifier(
         {
@@ -127,15 +126,15 @@ def features_and_classifier(
 def flat_features(
     layers: Iterable[tuple[str, nn.Module]], image: ImageSpec, prefix: str = ""
 ) -> int:
-    """Return the numbers of an image's last maps: channels × height × width.
+    """Return the number of features after flattening the last feature maps.
 
     Args:
         layers: Names and layers, in order; only convolutions and max pools count.
         image: The network's input.
-        prefix: Put before the names in error messages.
+        prefix: Text before the layer names in error messages.
 
     Raises:
-        GeometryError: The image is smaller than the windows need.
+        GeometryError: The image is too small for the convolutions and pools.
 
     Example:
         >>> layers = nn.Sequential(nn.Conv2d(1, 5, 3), nn.MaxPool2d(2))

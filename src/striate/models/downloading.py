@@ -1,4 +1,4 @@
-"""Download public weights: use a local copy if there is one, verify by hash."""
+"""Download pretrained weights once, and verify them by SHA-256."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTIAL = ".part"  # suffix of unfinished downloads
 
 
 def local_file(public: PretrainedFile, folder: Path | None) -> Path:
-    """Return the local file of public weights; download it if necessary.
+    """Return the local path of pretrained weights; download them if necessary.
 
     Args:
         public: The weights.
@@ -34,7 +34,7 @@ def local_file(public: PretrainedFile, folder: Path | None) -> Path:
     if (path := _packaged(public)) is not None:
         return path
     if folder is None:
-        what = f"{public.file} is not on this machine, and there is no cache"
+        what = f"{public.file} is not on this machine, and there is no cache folder"
         raise WeightsError(what, where=public.url, fix=_by_hand(public))
     path = folder / public.file
     if path.is_file() and _is_right(path, public.sha256):
@@ -43,7 +43,7 @@ def local_file(public: PretrainedFile, folder: Path | None) -> Path:
 
 
 def location(public: PretrainedFile, folder: Path | None) -> str:
-    """Name the place of public weights: a package, the cache, or not downloaded."""
+    """Describe where pretrained weights are: package, cache or not downloaded."""
     if _packaged(public) is not None:
         return f"package {public.package}"
     if folder is not None and (folder / public.file).is_file():
@@ -52,7 +52,7 @@ def location(public: PretrainedFile, folder: Path | None) -> str:
 
 
 def download(public: PretrainedFile, path: Path) -> Path:
-    """Download weights to a path; an interrupted download is continued.
+    """Download pretrained weights to a path; continue an interrupted download.
 
     Raises:
         WeightsError: The publisher cannot be reached, or the hash is wrong.
@@ -67,10 +67,10 @@ def download(public: PretrainedFile, path: Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process downloads into a folder; the system ends the lock.
+    """Hold a lock on a folder in this context, so that only one process downloads.
 
-    On a file system without locks two downloads at once spoil each other; their hashes
-    show it.
+    On a file system without locks, two simultaneous downloads damage each other's file;
+    the hash check then reports an error.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -94,7 +94,7 @@ def _downloaded(public: PretrainedFile, path: Path) -> Path:
         partial = part.is_file() and part.stat().st_size > 0
         if not partial:
             part.unlink(missing_ok=True)
-        again = "run it again to continue the download, or " if partial else ""
+        again = "run the command again to continue the download, or " if partial else ""
         fix = f"{again}{_by_hand(public)}"
         raise WeightsError(what, where=public.url, fix=fix) from error
     if not _is_right(part, public.sha256):
@@ -110,7 +110,7 @@ def _downloaded(public: PretrainedFile, path: Path) -> Path:
 
 
 def _by_hand(public: PretrainedFile) -> str:
-    return f"get {public.file} elsewhere and give its path: --pretrained PATH"
+    return f"download {public.file} by hand and use --pretrained PATH"
 
 
 def _packaged(public: PretrainedFile) -> Path | None:
@@ -132,7 +132,7 @@ def _is_right(path: Path, sha256: str) -> bool:
 
 
 def _missing(public: PretrainedFile, part: Path) -> Iterator[bytes]:
-    """Yield the missing bytes of a file; an unusable part is downloaded again."""
+    """Yield the missing bytes of a download; restart if the partial file is damaged."""
     start = part.stat().st_size if part.is_file() else 0
     headers = {"Range": f"bytes={start}-"} if start else {}
     request = urllib.request.Request(public.url, headers=headers)  # noqa: S310 - fixed
@@ -154,7 +154,7 @@ def _read(answer: HTTPResponse) -> Iterator[bytes]:
         expected = None if expected is None else expected - len(payload)
         yield payload
     if expected:
-        raise HTTPException(f"the connection broke off, {expected:,} bytes are missing")
+        raise HTTPException(f"the connection broke off: {expected:,} bytes are missing")
 
 
 def _append(path: Path, payload: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Networks of our own that train fast on small images; no paper describes them.
+"""Our own networks for fast training on small images; there is no paper.
 
 | name              | at 28×28×1, layer by layer                             | MACs   |
 |-------------------|--------------------------------------------------------|--------|
@@ -6,13 +6,13 @@
 | `fast_small_wide` | whiten 5×5/2, 32 → 64, pool → 128, pool → 128          | 8.7 M  |
 | `fast_small_large`| whiten 5×5/2, 32 → 64, 64, pool → 128, 128, pool → 256 | 24.5 M |
 
-and a dense layer. Both ideas are of the speed records on CIFAR-10 (Page 2019; Jordan
-2024): a first layer that whitens patches, so that learning begins at once, and few,
-large steps of width. Their images at full resolution are not taken over: on a CPU the
-MACs of the first layers are the whole time, so the whitening layer already halves the
-side. Every other convolution is 3×3, with a max pool where the table says so, then
-batch norm and ReLU: on a quarter of the positions. Measured in
-docs/notebook/accuracy-recipes.md.
+then a dense layer. Two ideas come from the speed records on CIFAR-10 (Page 2019; Jordan
+2024): a first layer that whitens patches, so that training progresses from the first
+step, and few layers with quickly growing width. Unlike there, the whitening layer has
+stride 2, because on a CPU the MACs of the first layers take most of the time. Every
+other convolution is 3×3, followed by a max pool if in the table, batch norm and ReLU.
+The order saves time: after the pool, batch norm and ReLU have a quarter of the values.
+Measurements: docs/notebook/accuracy-recipes.md.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SMALL = ImageSpec(channels=1, height=28, width=28)
 
 @dataclass(frozen=True, kw_only=True)
 class FastSmallConfig:
-    """The differences between these networks.
+    """Configuration of a `fast_small` network.
 
     Args:
         whitened: Filters of the whitening layer, in pairs.
         widths: Filters of the convolutions behind it.
         strides: Strides of those convolutions.
-        pooled: Numbers of those convolutions, from 1, that a 2×2 max pool follows.
+        pooled: Numbers, from 1, of the convolutions with a 2×2 max pool after them.
     """
 
     whitened: int
@@ -66,7 +66,7 @@ CONFIGS = {
 def fast_small(
     image: ImageSpec, num_classes: int, *, config: FastSmallConfig
 ) -> ImageClassifier:
-    """Build a network of any configuration.
+    """Build a `fast_small` network from a configuration.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
@@ -101,7 +101,7 @@ def fast_small(
 
 
 def _block(channels: int, width: int, stride: int, pooled: bool) -> nn.Sequential:
-    """Return a 3×3 convolution, a max pool if `pooled`, batch norm and ReLU."""
+    """Return 3×3 convolution, max pool (if `pooled`), batch norm and ReLU."""
     layers: dict[str, nn.Module] = {
         "conv": nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
     }

@@ -19,18 +19,17 @@
 | 5a    | 7           | 256 | 160        | 320 | 32         | 128 | 128  | 832   |
 | 5b    | 7           | 384 | 192        | 384 | 48         | 128 | 128  | 1024  |
 
-then the global mean, dropout, dense. Pools (`maxpool1` to `maxpool4`) are 3×3/2,
-rounded up. LRN (figure 3; its constants are AlexNet's, the paper gives none) is after
-maxpool1 and before maxpool2. The auxiliary heads `aux1` and `aux2` read 4a and 4d: mean
-5×5/3, 1×1 to 128, dense 1024, dropout 0.7, dense. Names are torchvision's.
+then global average pooling, dropout, dense. Pools (`maxpool1` to `maxpool4`) are 3×3/2
+with sizes rounded up. LRN is after maxpool1 and before maxpool2 (figure 3), with the
+constants of AlexNet, as the paper gives none. The auxiliary heads `aux1` and `aux2`
+read 4a and 4d: average pooling 5×5/3, 1×1 to 128, dense 1024, dropout 0.7, dense.
+Layer names are those of torchvision. In training mode, a network with auxiliary heads
+returns `core.aux_heads.HeadOutputs`; `core.aux_heads.total_loss(loss, output, target)`
+is its loss. In evaluation mode it returns logits only and does not run the heads.
 
-In training the network with heads returns `core.aux_heads.HeadOutputs`, whose loss is
-`core.aux_heads.total_loss(loss, output, target)`; in evaluation, as every network,
-logits alone, without computing the heads. `…_no_aux` always returns logits.
-
-`googlenet_bn` is the variant whose weights are public (torchvision): batch norm for
-LRN, 3×3 where the table has 5×5, maxpool4 2×2, a mean to 4×4 before auxiliary heads,
-dropout 0.2. Those weights were trained on images with mean 0.5, deviation 0.5.
+`googlenet_bn` is the variant with public weights (torchvision): batch norm instead of
+LRN, 3×3 instead of 5×5, maxpool4 2×2, average pooling to 4×4 before auxiliary heads,
+dropout 0.2. These weights were trained on images normalized with mean 0.5 and std 0.5.
 """
 
 from __future__ import annotations
@@ -70,14 +69,14 @@ AUX_WEIGHT = 0.3  # section 5
 
 @dataclass(frozen=True, kw_only=True)
 class GoogLeNetConfig:
-    """The differences between the paper's network and the batch-norm variant.
+    """Configuration of GoogLeNet: the paper's network or the batch-norm variant.
 
     Args:
         norm: Batch norm after every convolution, instead of two LRNs.
-        kernel5: Side of the modules' largest window.
-        last_pool: Side of maxpool4's window.
-        dropout: Before the last dense layer.
-        aux: With auxiliary heads.
+        kernel5: Kernel size of the "5×5" convolutions.
+        last_pool: Kernel size of maxpool4.
+        dropout: Dropout probability before the last dense layer.
+        aux: Whether the network has auxiliary heads.
     """
 
     norm: bool = False
@@ -88,13 +87,13 @@ class GoogLeNetConfig:
 
 
 class GoogLeNet(ClassifierMethods):
-    """The main path in order, then auxiliary heads.
+    """GoogLeNet: feature layers and classifier, with optional auxiliary heads.
 
     Args:
         features: Layers up to the last feature maps, by name.
-        aux: Auxiliary heads by name; empty for a network without.
-        dropout: Before the last dense layer.
-        num_classes: Outputs.
+        aux: Auxiliary heads by name; empty for a network without auxiliary heads.
+        dropout: Dropout probability before the last dense layer.
+        num_classes: Number of outputs.
 
     Shapes:
         (N, C, H, W) → (N, classes), or `HeadOutputs` in training with auxiliary heads
@@ -132,12 +131,12 @@ class GoogLeNet(ClassifierMethods):
         return x
 
     def forward_head(self, x: Tensor) -> Tensor:
-        """Return class scores of the last feature maps."""
+        """Compute the logits from the last feature maps."""
         scores: Tensor = self.fc(self.dropout(self.flatten(self.avgpool(x))))
         return scores
 
     def forward(self, x: Tensor) -> Tensor | HeadOutputs:
-        """Return logits; in training those of auxiliary heads too."""
+        """Return logits; in training mode also the logits of the auxiliary heads."""
         auxiliary = []
         for name, layer in self._main_path():
             x = layer(x)
@@ -152,13 +151,13 @@ class GoogLeNet(ClassifierMethods):
 def googlenet(
     image: ImageSpec, num_classes: int, *, config: GoogLeNetConfig
 ) -> GoogLeNet:
-    """Build a GoogLeNet of a configuration.
+    """Build a GoogLeNet from a configuration.
 
     Shapes:
         (N, C, H, W) → (N, num_classes); in training with heads, `HeadOutputs`
 
     Raises:
-        GeometryError: The image is smaller than the windows need.
+        GeometryError: The image is too small for the convolutions and pools.
 
     Example:
         >>> net = googlenet(IMAGE, 10, config=GoogLeNetConfig(aux=False))
@@ -244,7 +243,7 @@ def _aux_positions(image: ImageSpec, config: GoogLeNetConfig) -> int:
 
 
 def _initialize(model: nn.Module) -> None:
-    """Draw Glorot's weights, biases 0.2: the settings of Caffe's published model."""
+    """Initialize weights by Glorot, biases to 0.2, as in Caffe's published model."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -266,5 +265,5 @@ _register(
     "GoogLeNet without auxiliary heads",
     GoogLeNetConfig(aux=False),
 )
-_register("googlenet_bn", "GoogLeNet with batch norm, its weights public", _BN())
+_register("googlenet_bn", "GoogLeNet with batch norm and public weights", _BN())
 _register("googlenet_bn_no_aux", "GoogLeNet with batch norm, one head", _BN(aux=False))

@@ -1,4 +1,4 @@
-"""The head of a network: its last dense layer, or two dense layers instead."""
+"""Replace the head of a network: one dense layer becomes two."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ AUXILIARY = r"aux\d*\."  # names of the tensors of auxiliary heads
 
 
 def last_dense(model: nn.Module) -> str | None:
-    """Return the name of the dense layer at a network's end, or None.
+    """Return the name of the last layer if it is dense, else None.
 
-    It is the last layer with tensors in the order of definition, without auxiliary
-    heads (`aux1`, `aux2`); None if that is not dense, as in the paper's LeNet-5.
+    The last layer is the last one with tensors in definition order, without auxiliary
+    heads (`aux1`, `aux2`). In the paper's LeNet-5, this layer is not dense.
 
     Example:
         >>> last_dense(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
@@ -31,7 +31,7 @@ def last_dense(model: nn.Module) -> str | None:
 
 
 def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
-    """Replace the last dense layer, in place, by new ones: dense, ReLU, dense.
+    """Replace the last dense layer, in place, by new layers: dense, ReLU, dense.
 
     Args:
         model: Any network whose last dense layer returns the class scores.
@@ -50,7 +50,7 @@ def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
     name = last_dense(model)
     old = model.get_submodule(name) if name else None
     if name is None or not isinstance(old, nn.Linear):
-        what = "a hidden layer needs a dense layer at the end, and there is none"
+        what = "a hidden layer needs a network whose last layer is dense"
         raise SettingError(what, where="--head-hidden", fix="leave --head-hidden out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "hidden"))

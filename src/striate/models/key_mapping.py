@@ -1,7 +1,7 @@
-"""Names of tensors in files of weights: what still differs from a network's own names.
+"""Names in weight files that differ from the names in a network's state_dict.
 
-Networks of the catalogue have torchvision's names, so no names are mapped. Training
-programs put prefixes before them, and GoogLeNet's files may hold auxiliary heads.
+Networks of the catalogue have torchvision's names, so no names are mapped. But training
+programs add prefixes to names, and GoogLeNet's files may contain auxiliary heads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.com
 
 
 def without_prefixes(state: dict[str, T]) -> dict[str, T]:
-    """Return tensors without the prefixes that wrapped networks give their names.
+    """Remove the name prefixes of DistributedDataParallel and torch.compile.
 
     Example:
         >>> without_prefixes({"module._orig_mod.fc.weight": 1})
@@ -35,7 +35,7 @@ def without_prefixes(state: dict[str, T]) -> dict[str, T]:
 
 
 def classifier_pattern(model: nn.Module) -> str:
-    r"""Return a pattern for the tensors whose shape depends on the number of classes.
+    r"""Return a regex for tensors whose shape depends on the number of classes.
 
     Example:
         >>> classifier_pattern(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 2)))
@@ -50,10 +50,10 @@ def classifier_pattern(model: nn.Module) -> str:
 
 
 def has_stride_in_1x1(model: nn.Module) -> bool:
-    """Tell whether bottlenecks have the stride in the first 1×1, as in the paper.
+    """Return whether bottlenecks have the stride in the first 1×1, as in the paper.
 
-    Public weights were trained with the stride in the 3×3, with the same names and
-    shapes.
+    Public weights have the same names and shapes, but were trained with the stride in
+    the 3×3 convolution.
     """
     blocks = (m for m in model.modules() if isinstance(m, Residual))
     bottlenecks = (block for block in blocks if hasattr(block, "conv3"))

@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998): the paper's, and today's version.
+"""LeNet-5 (LeCun et al. 1998), as in the paper and in a modern version.
 
 | layer | maps   | kernel | parameters | note                              |
 |-------|--------|--------|------------|-----------------------------------|
@@ -34,7 +34,7 @@ CODE_FEATURES = 7 * 12  # the class codes are drawings of 7×12 pixels
 
 
 class LeNet5(ImageClassifier):
-    """LeNet-5 of the paper, whose classifier compares with a fixed code per class."""
+    """LeNet-5 of the paper, whose classifier compares features with class codes."""
 
     def _new_classifier(self, features: int, num_classes: int) -> nn.Module:
         if num_classes == 0:
@@ -44,10 +44,10 @@ class LeNet5(ImageClassifier):
 
 @register_model("lenet5", image=ImageSpec(channels=1, height=32, width=32), classes=10)
 def lenet5(image: ImageSpec, num_classes: int) -> LeNet5:
-    """Build the paper's LeNet-5: trainable subsampling, partial C3, RBF output.
+    """Build the paper's LeNet-5: trainable pooling, partial connections, RBF output.
 
-    The paper's input is 32×32×1; on other sizes C5 still covers the whole of S4.
-    Ten classes get the codes drawn as digits, any other number random ±1 codes.
+    The paper's input is 32×32×1; for other sizes, the kernel of C5 has the size of S4.
+    Ten classes have the digit drawings as codes, other numbers of classes random codes.
     Layers have the paper's names.
 
     Shapes:
@@ -86,7 +86,7 @@ def lenet5(image: ImageSpec, num_classes: int) -> LeNet5:
 
 
 def _initialize(model: nn.Sequential) -> None:
-    """Draw weights uniformly within ±2.4/fan_in (the paper, appendix A)."""
+    """Initialize weights uniformly within ±2.4/fan_in (the paper, appendix A)."""
     for layer in model:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             bound = 2.4 / layer.weight[0].numel()
@@ -98,7 +98,7 @@ def _initialize(model: nn.Sequential) -> None:
     "lenet5_modern", image=ImageSpec(channels=1, height=28, width=28), classes=10
 )
 def lenet5_modern(image: ImageSpec, num_classes: int) -> ImageClassifier:
-    """Build today's LeNet-5: ReLU, max pooling, full connections.
+    """Build a modern LeNet-5: ReLU, max pooling, full connections.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)

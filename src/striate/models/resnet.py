@@ -1,4 +1,4 @@
-"""ResNet and plain networks (He, Zhang, Ren, Sun 2015, tables 1 and 6).
+"""ResNet and plain networks (He et al. 2015, tables 1 and 6).
 
 | layer  | side at 224 | 18     | 34     | 50      | 101     | 152     | width      |
 |--------|-------------|--------|--------|---------|---------|---------|------------|
@@ -8,23 +8,23 @@
 | layer3 | 14          | 2      | 6      | 6       | 23      | 36      | 256 (×4)   |
 | layer4 | 7           | 2      | 3      | 3       | 3       | 3       | 512 (×4)   |
 
-then the global mean and one dense layer. Blocks are two 3×3 for 18 and 34, bottlenecks
-(×4) from 50 on. On CIFAR, depth 6n + 2: a 3×3, then three stages of n blocks with 16,
-32 and 64 channels. Padding keeps every side above 0: any image from 1×1 on works. In
-training, a batch of one image whose last maps are 1×1 gives batch norm nothing to
-average: torch refuses it.
+then global average pooling and a dense layer. Blocks are two 3×3 convolutions for 18
+and 34 layers, bottlenecks (×4) from 50 on. CIFAR networks of depth 6n + 2 have a 3×3,
+then three stages of n blocks with 16, 32 and 64 channels. Because of padding, images of
+any size from 1×1 on work. In training mode, torch raises an error for a single image
+with 1×1 last maps: batch norm needs more than one value.
 
 Layers have torchvision's names: `layer1` is the paper's conv2_x. `resnet50` has the
-stride in the first 1×1 as in the paper, `resnet50_v1_5` in the 3×3: that is the variant
-of torchvision and timm, whose weights are public. 18 and 34 have no 1×1.
+stride in the first 1×1 as in the paper, `resnet50_v1_5` in the 3×3 as in torchvision
+and timm, which publish weights. Blocks of 18 and 34 layers have no 1×1.
 
-Anti-aliased (Zhang 2019, "Making Convolutional Networks Shift-Invariant Again"): the
-max pool and every 3×3 that halves the side run with stride 1, then ReLU, and a blur
-subsamples instead. `resnetblur18` and `50` are timm's, whose shortcuts still take every
-other position; `antialiased_resnet18` and `50` are the author's own, with blurred
-shortcuts and a 2×2 max pool. conv1 keeps its stride in both. At 224×224 the 3×3s at
-full side cost 29 % more MACs in 18 layers and 26 % in 50. `antialiased_resnet18_slim`
-has half the width and a quarter of the MACs: for CPUs.
+Anti-aliased networks (Zhang 2019, "Making Convolutional Networks Shift-Invariant
+Again") replace the stride of the max pool and of the 3×3 convolutions by stride 1 and a
+blur layer after the ReLU. `resnetblur18` and `50` are timm's, whose shortcuts have the
+stride without a blur; `antialiased_resnet18` and `50` are the author's, with blurred
+shortcuts and a 2×2 max pool. conv1 has stride 2 in both. At 224×224 the stride 1 needs
+29 % more MACs with 18 layers and 26 % with 50. `antialiased_resnet18_slim` has half the
+width and a quarter of the MACs, for CPUs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ TRIANGLE = 3  # side of the blur filter: Tri-3 of Zhang's table 2, and timm's
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    """The differences between residual networks.
+    """Configuration of a residual or plain network.
 
     Args:
         blocks: Blocks of each stage; widths double from stage to stage.
@@ -74,9 +74,9 @@ class ResNetConfig:
         stride_in: Which convolution of a bottleneck has the stride, `1x1` or `3x3`;
             empty for blocks of two 3×3.
         shortcut: A, B or C of `layers.residual`; empty for a plain network.
-        blur: Side of the blur filter that replaces every stride but the first layer's;
-            0 for none.
-        blurred_shortcut: Blur the shortcuts too, as in the author's own code.
+        blur: Kernel size of the blur filter that replaces every stride except in the
+            first layer; 0 for none.
+        blurred_shortcut: Whether shortcuts are blurred, as in the author's code.
     """
 
     blocks: tuple[int, ...]
@@ -98,7 +98,7 @@ class ResNetConfig:
 
 
 def stages(channels: int, config: ResNetConfig) -> dict[str, nn.Module]:
-    """Return layer1, layer2, … of a configuration, for `channels` coming in."""
+    """Return the stages layer1, layer2, … of a network with `channels` inputs."""
     layers: dict[str, nn.Module] = {}
     for i, count in enumerate(config.blocks):
         width = config.width * 2**i
@@ -145,16 +145,16 @@ def _assemble(
 
 
 def _max_pool(config: ResNetConfig) -> dict[str, nn.Module]:
-    """Return the stem's max pool, with stride 1 and a blur if it is anti-aliased."""
+    """Return the stem's max pool; if anti-aliased, with stride 1 and a blur."""
     if not config.blur:
         return {"maxpool": nn.MaxPool2d(3, 2, padding=1)}
-    # The author's code pools 2×2, timm's 3×3 as ResNet does.
+    # The author's code has a 2×2 max pool, timm's code 3×3 as in ResNet.
     pool = nn.MaxPool2d(2, 1) if config.blurred_shortcut else nn.MaxPool2d(3, 1, 1)
     return {"maxpool": pool, "blur": BlurPool(config.width, config.blur)}
 
 
 def _check_size(image: ImageSpec, config: ResNetConfig) -> None:
-    """Refuse images that are too small for a blur to mirror their border."""
+    """Raise an error if images are too small for the mirrored border of a blur."""
     if not config.blur:
         return
     margin = config.blur // 2
@@ -173,7 +173,7 @@ def _check_size(image: ImageSpec, config: ResNetConfig) -> None:
 def resnet(
     image: ImageSpec, num_classes: int, *, config: ResNetConfig
 ) -> ImageClassifier:
-    """Build an ImageNet residual (or plain) network of any configuration.
+    """Build a residual or plain network for ImageNet from a configuration.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
@@ -199,7 +199,7 @@ def resnet(
 def cifar_resnet(
     image: ImageSpec, num_classes: int, *, config: ResNetConfig
 ) -> ImageClassifier:
-    """Build a residual (or plain) network for small images (section 4.2).
+    """Build a residual or plain network for small images (section 4.2).
 
     Shapes:
         (N, C, H, W) → (N, num_classes)

@@ -1,8 +1,8 @@
 """Networks of the timm package by name: `timm:resnet18`, `timm:resnet18.a1_in1k`.
 
-timm is an optional dependency. Only names of its own list are accepted, although timm
-itself takes addresses and folders too. A tag behind a dot selects the weights that the
-network is for; without a tag these are timm's default weights.
+timm is an optional dependency. Only names from timm's own list are accepted, although
+timm also accepts URLs and folders. A tag after a dot selects the pretrained weights;
+without a tag, timm's default weights are selected.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _MODES = {"center": "crop", "squash": "squash", "border": "pad"}
 
 @dataclass(frozen=True, kw_only=True)
 class TimmDescription:
-    """timm's facts about a network and the weights that it is for.
+    """Description of a timm network: input, classes, preprocessing, license.
 
     Args:
         name: Name with the tag of the weights, if there is one.
         image: Input of the network.
         classes: Number of outputs.
-        preprocess: timm's preprocessing, as far as striate has the same.
+        preprocess: timm's preprocessing, as far as striate supports it.
         remark: The difference from timm's preprocessing, in words.
         license: License of the weights.
         url: Where the weights are published.
-        fixed_size: The network is built for one image size.
+        fixed_size: Whether the network is built for one image size only.
     """
 
     name: str
@@ -55,12 +55,12 @@ class TimmDescription:
 
     @property
     def summary(self) -> str:
-        """Return one line about the network."""
+        """Return a one-line summary: timm version and license of the weights."""
         return f"timm {version('timm')}, weights {self.license}"
 
 
 def is_timm(name: str) -> bool:
-    """Tell whether a name is a network of timm.
+    """Return whether a name has the prefix `timm:`.
 
     Example:
         >>> is_timm("timm:resnet18"), is_timm("resnet18")
@@ -70,12 +70,12 @@ def is_timm(name: str) -> bool:
 
 
 def describe(name: str) -> TimmDescription:
-    """Return timm's facts about a network.
+    """Return timm's description of a network and its pretrained weights.
 
     Raises:
-        SettingError: timm is not installed; says what to install.
-        UnknownNameError: timm has no such network, or no such weights of it; lists
-            the nearest.
+        SettingError: timm is not installed; the message gives the pip command.
+        UnknownNameError: timm has no network or no weights of this name; the message
+            lists similar names.
     """
     full, config = _config(name)
     channels, height, width = config.input_size
@@ -89,29 +89,29 @@ def describe(name: str) -> TimmDescription:
         std=tuple(config.std),
     )
     cropped = config.crop_pct < 1
-    crop = f"the middle {config.crop_pct:.1%} kept" if cropped else "kept whole"
+    crop = f"cropped to the central {config.crop_pct:.1%}" if cropped else "not cropped"
     return TimmDescription(
         name=full,
         image=image,
         classes=config.num_classes or CLASSES,
         preprocess=preprocess,
-        remark=f"images are made as timm says of {full}, but for this: there they "
-        f"are scaled {config.interpolation} and {crop}, here bilinear and kept whole",
-        license=config.license or "without a license that timm knows",
+        remark=f"preprocessing as for {full} in timm, except for resizing: in timm "
+        f"{config.interpolation} and {crop}, here bilinear and not cropped",
+        license=config.license or "without a license in timm",
         url=config.hf_hub_id or config.url or "",
         fixed_size=config.fixed_input_size,
     )
 
 
 def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
-    """Build a network of timm with new weights.
+    """Build a timm network with random initial weights.
 
     Raises:
-        GeometryError: timm refuses the image size.
+        GeometryError: timm rejects the image size.
     """
     about = describe(name)
     settings: dict[str, Any] = {"num_classes": classes, "in_chans": image.channels}
-    if about.fixed_size:  # the others take any size, and no such setting
+    if about.fixed_size:  # other networks accept any size and have no such argument
         settings["img_size"] = (image.height, image.width)
     import timm
 
@@ -119,15 +119,15 @@ def build(name: str, image: ImageSpec, classes: int) -> nn.Module:
         model: nn.Module = timm.create_model(name.removeprefix(PREFIX), **settings)
     except Exception as error:  # its code may raise anything
         what = f"timm cannot build {about.name} for images of {image}: {_line(error)}"
-        raise GeometryError(what, fix=f"it was made for {about.image}") from error
+        raise GeometryError(what, fix=f"use the image size {about.image}") from error
     return model
 
 
 def fetch(name: str) -> dict[str, Tensor]:
-    """Return a network's published weights, which timm downloads or has cached.
+    """Return a network's pretrained weights from timm's cache or download.
 
     Raises:
-        WeightsError: timm could not load them.
+        WeightsError: timm could not load the weights.
     """
     about = describe(name)
     import timm
@@ -136,14 +136,14 @@ def fetch(name: str) -> dict[str, Tensor]:
         model = timm.create_model(name.removeprefix(PREFIX), pretrained=True)
     except Exception as error:  # errors of the network, the disk, timm itself
         what = f"timm could not fetch the weights of {about.name}: {_line(error)}"
-        fix = f"get them from {about.url} elsewhere and give the file: --pretrained"
+        fix = f"download them by hand from {about.url} and use --pretrained PATH"
         raise WeightsError(what, where="--pretrained", fix=fix) from error
     state: dict[str, Tensor] = model.state_dict()
     return state
 
 
 def classifiers_of(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of a timm network's classifiers; empty for other networks.
+    """Return the classifier layers' names in a timm network; empty for others.
 
     Example:
         >>> classifiers_of(nn.Linear(2, 2))
@@ -155,7 +155,7 @@ def classifiers_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def packages_of(name: str) -> tuple[str, ...]:
-    """Return the other packages on whose version a network depends.
+    """Return the packages whose versions affect a network: timm or none.
 
     Example:
         >>> packages_of("timm:resnet18"), packages_of("resnet18")
@@ -165,7 +165,7 @@ def packages_of(name: str) -> tuple[str, ...]:
 
 
 def _config(name: str) -> tuple[str, Any]:
-    """Return a network's full name in timm, and timm's configuration of it."""
+    """Return a network's full name in timm, and its pretrained configuration."""
     if find_spec("timm") is None:
         what = f"{name} is a network of the package timm, which is not installed"
         raise SettingError(what, where="--model", fix="pip install 'striate[timm]'")

@@ -1,4 +1,4 @@
-"""Two networks from study notes on CNNs: one for gray images, one for color.
+"""Two small tutorial networks, one for gray images and one for color images.
 
 Gray, 28×28×1 in:  conv 25 · pool · conv 50 · pool · 2450 · dense
 Color, 32×32×3 in: conv 36 · conv 72 · conv 144, each with pool and dropout,
@@ -50,7 +50,7 @@ def tutorial_gray(image: ImageSpec, num_classes: int) -> ImageClassifier:
 def tutorial_color(image: ImageSpec, num_classes: int) -> ImageClassifier:
     """Build the tutorial network for color images: three convolutions, dropout.
 
-    The third convolution is `same`, as the shapes of the notes say.
+    The third convolution has `same` padding, as the shapes in the notes require.
 
     Shapes:
         32×32×3 → 32×32×36 → 16×16×72 → 8×8×144 → 4×4×144 = 2304 → 576 → 10

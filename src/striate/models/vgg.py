@@ -1,4 +1,4 @@
-"""VGG (Simonyan and Zisserman 2014, table 1): 3×3 convolutions only, five blocks.
+"""VGG (Simonyan and Zisserman 2014, table 1): five blocks of 3×3 convolutions.
 
 | block | side at 224 | channels | 11 (A) | 13 (B) | 16 (D) | 19 (E) |
 |-------|-------------|----------|--------|--------|--------|--------|
@@ -8,10 +8,10 @@
 | 4     | 28 → 14     | 512      | 2      | 2      | 3      | 4      |
 | 5     | 14 → 7      | 512      | 2      | 2      | 3      | 4      |
 
-a 2×2 pool after each block, then 7·7·512 = 25,088 → 4096 → 4096 → classes. The dense
-part is made for the image size, as in the paper: weights of another size do not fit.
-First weights are He's; the paper pre-trained its shallow net to start the deep ones.
-Names are torchvision's, whose weights load without a name map.
+A 2×2 pool follows each block, then 7·7·512 = 25,088 → 4096 → 4096 → classes. The dense
+layers are built for the image size, as in the paper: weights of another size do not
+fit. Weights are initialized by He; the paper initialized deep networks from a trained
+shallow network. Layer names are those of torchvision, whose weights can be loaded.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ IMAGE = ImageSpec(channels=3, height=224, width=224)
 def vgg(
     image: ImageSpec, num_classes: int, *, depth: int = 16, norm: bool = False
 ) -> ImageClassifier:
-    """Build a VGG of 11, 13, 16 or 19 layers with weights.
+    """Build a VGG with 11, 13, 16 or 19 layers with weights.
 
     Args:
         image: The input.
         num_classes: Outputs.
-        depth: A column of the table.
-        norm: Batch norm between each convolution and its ReLU.
+        depth: Number of layers with weights, a column of the table.
+        norm: Whether batch norm follows each convolution.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
@@ -91,7 +91,7 @@ def _features(channels: int, counts: tuple[int, ...], norm: bool) -> list[nn.Mod
 
 
 for _depth in CONVOLUTIONS:
-    for _norm, _suffix, _line in ((False, "", ""), (True, "_bn", ", batch-normed")):
+    for _norm, _suffix, _line in ((False, "", ""), (True, "_bn", ", with batch norm")):
         register_model(
             f"vgg{_depth}{_suffix}",
             image=IMAGE,

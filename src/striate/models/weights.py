@@ -1,4 +1,4 @@
-"""Load a file of weights into a network: all of it or nothing."""
+"""Load weight files into a network, either completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from striate.models.key_mapping import (
 from striate.models.pretrained_registry import by_hash
 
 LISTED = 5
-LARGEST = 1e18  # beyond it a square overflows float32: no trained weight is so large
+LARGEST = 1e18  # the square of a larger number overflows float32
 
 # Keys under which training programs save a state_dict.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -35,22 +35,22 @@ State = dict[str, Tensor]
 def load_pretrained(
     model: nn.Module, path: str | Path, *, trust: bool = False, head: bool = True
 ) -> None:
-    """Copy a file of weights into a network, all of it or nothing.
+    """Load a file of weights into a network, either completely or not at all.
 
-    Networks of the catalogue have torchvision's names, networks of timm have timm's. If
-    the network has another number of input channels, the first convolution is adapted
+    Networks of the catalogue have torchvision's layer names, networks of timm have
+    timm's. For another number of input channels, the first convolution is adapted
     (`models.adapt`). Floating-point tensors are converted to the network's dtype.
 
     Args:
         model: A network of the catalogue.
         path: A `.safetensors` file, or a pickle (`.pth`); see `read`.
-        trust: Read a pickle whose hash is not known.
-        head: With False the classifiers keep their initial weights, so that another
-            number of classes fits.
+        trust: Whether to read a pickle whose hash is not known.
+        head: If False, the classifiers keep their initial weights, so that another
+            number of classes is possible.
 
     Raises:
         WeightsError: The file is not readable or not trusted; tensors are missing,
-            left over, of another shape (the first five are listed) or not finite.
+            unknown, of another shape (the message lists five) or not finite.
     """
     path = Path(path)
     put_pretrained(model, read(path, trust=trust), path, head=head)
@@ -64,22 +64,22 @@ def put_pretrained(
     head: bool = True,
     same_network: bool = False,
 ) -> None:
-    """Copy the tensors of a file into a network, as `load_pretrained` does.
+    """Load the tensors of a weight file into a network; see `load_pretrained`.
 
     Args:
         model: A network of the catalogue.
         tensors: The file's tensors by name.
         path: The file, for messages.
         head: As for `load_pretrained`.
-        same_network: The file is known to hold weights of the same network.
+        same_network: Whether the weights are known to be of the same network.
 
     Raises:
-        WeightsError: As `load_pretrained`, for a file that could be read.
+        WeightsError: Tensors are missing, unknown, of another shape or not finite.
     """
     if not same_network and has_stride_in_1x1(model):
-        what = "nothing tells whether these weights were trained with this stride"
+        what = "it is unknown whether these weights were trained with this stride"
         fix = "public weights have the stride in the 3×3: build resnet…_v1_5; "
-        fix += "for weights of your own use model.load_state_dict"
+        fix += "load your own weights with model.load_state_dict"
         raise WeightsError(what, where=path, fix=fix)
     state, target = without_prefixes(tensors), model.state_dict()
     _check_values(state, path)
@@ -91,11 +91,11 @@ def put_pretrained(
 
 
 def read(path: Path, *, trust: bool = False) -> State:
-    """Return the tensors of a weights file by name.
+    """Return the tensors of a weight file by name.
 
-    The file's content decides on its format, not its name. A pickle is opened only if
-    it is a public file with a known hash (`models.pretrained_registry`), or if the
-    caller trusts it, and then for tensors alone.
+    The format is detected from the file's content, not from its name. A pickle is only
+    opened if its hash is known (`models.pretrained_registry`), or if the caller trusts
+    the file; then only tensors are read.
 
     Raises:
         WeightsError: The file is missing, damaged, of another kind, or a pickle that
@@ -127,15 +127,15 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_pickle(path: Path, trust: bool) -> State:
     if not trust and by_hash(digest := hash_file(path)) is None:
-        what = f"a pickle can run code, and this one is not known (sha256 {digest})"
-        fix = "use .safetensors, or --trust if you know where the file is from"
+        what = f"a pickle can run code, and this hash is not known: sha256 {digest}"
+        fix = "use a .safetensors file, or --trust if you trust the file's source"
         raise WeightsError(what, where=path, fix=fix)
     try:
         # The one pickle that striate reads: known or trusted, and tensors only.
         state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # a malicious file may raise anything
         # Torch's own message advises to run the code in the file.
-        what = "the pickle does not hold tensors alone, or is damaged; no code ran"
+        what = "the pickle is damaged or has other objects than tensors; no code ran"
         raise WeightsError(what, where=path, fix=_AS_STATE) from error
     for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -143,25 +143,25 @@ def _read_pickle(path: Path, trust: bool) -> State:
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         what = "the pickle is not a state_dict, which maps names to tensors"
         if isinstance(state, dict):
-            what += f"; it holds {', '.join(map(str, list(state)[:LISTED]))}"
+            what += f"; its keys are {', '.join(map(str, list(state)[:LISTED]))}"
         raise WeightsError(what, where=path, fix=_AS_STATE)
     odd = [n for n, t in state.items() if t.layout != torch.strided or t.is_quantized]
     odd += [n for n, t in state.items() if t.is_meta]
     if odd:
-        what = f"{odd[0]} is sparse, quantized or without values, not a plain tensor"
-        raise WeightsError(what, where=path, fix="save it as plain numbers")
+        what = f"{odd[0]} is sparse, quantized or without values, not a dense tensor"
+        raise WeightsError(what, where=path, fix="save it as a dense tensor")
     return {str(name): value for name, value in state.items()}
 
 
 def _completed(state: State, target: State, renewed: str) -> State:
-    """Drop tensors that the network lacks for good reason, add those a file may lack.
+    """Drop and add tensors that may be different in a file and in the network.
 
     Args:
         state: The file's tensors.
-        target: The network's own.
+        target: The network's tensors.
         renewed: Pattern of the tensors that keep their initial values.
     """
-    # The file's classifier may have layers that the network's has not.
+    # The file's classifier may have more layers than the network's classifier.
     spare = rf"{AUXILIARY}|{renewed}"
     completed = {
         n: v for n, v in state.items() if n in target or not re.match(spare, n)
@@ -175,7 +175,7 @@ def _completed(state: State, target: State, renewed: str) -> State:
 
 
 def _with_channels(state: State, target: State) -> State:
-    """Return the tensors with the first convolution made for the network's channels."""
+    """Return the tensors with the first convolution adapted to the input channels."""
     first = first_kernel(state, target)
     if first is None:
         return state
@@ -195,11 +195,11 @@ def _compare(state: State, target: State, path: Path, classifiers: str) -> None:
     rest = len(differences) - LISTED
     more = f"\n    and {rest} more" if rest > 0 else ""
     what = f"the weights do not fit:\n    {listed}{more}\n    nothing was loaded"
-    fix = "build the network they were made for, with its classes, channels and size"
+    fix = "build the network of these weights, with equal classes, channels and size"
     if all(re.match(rf"{classifiers}|{AUXILIARY}", line) for line in differences):
-        fix = "build it with their number of classes, or load with head=False"
+        fix = "build the network with the file's classes, or load with head=False"
     if all(re.match(AUXILIARY, line) for line in differences):
-        fix = "build the network they were made for: it differs in auxiliary heads"
+        fix = "build the variant of the network with the same auxiliary heads"
     raise WeightsError(what, where=path, fix=fix)
 
 
@@ -208,13 +208,13 @@ def _difference(name: str, state: State, target: Tensor) -> str:
         return f"{name} is missing"
     tensor = state[name]
     if tensor.shape != target.shape:
-        return f"{name} is {_sides(tensor)}, the network's is {_sides(target)}"
+        return f"{name} is {_sides(tensor)}, in the network {_sides(target)}"
     dtype = dtype_mismatch(tensor.dtype, target.dtype, convert=True)
     return f"{name} {dtype}" if dtype else ""
 
 
 def _sides(value: Tensor) -> str:
-    return "×".join(map(str, value.shape)) or "one number"
+    return "×".join(map(str, value.shape)) or "a scalar"
 
 
 def _check_values(state: State, path: Path) -> None:
@@ -222,8 +222,8 @@ def _check_values(state: State, path: Path) -> None:
         if not value.is_floating_point():
             continue  # a wrong dtype is reported with the other differences
         if not bool((value.float().abs() <= LARGEST).all()):
-            what = f"{name} holds NaN, infinite or absurdly large numbers"
+            what = f"{name} holds NaN, infinite or extremely large numbers"
             raise WeightsError(f"{what}; nothing was loaded", where=path)
         if name.endswith("running_var") and bool((value < 0).any()):
-            what = f"{name} is below 0, but a variance cannot be; nothing was loaded"
+            what = f"{name} is negative, but it is a variance; nothing was loaded"
             raise WeightsError(what, where=path)

@@ -176,7 +176,7 @@ def test_an_unresolved_auto_setting_is_an_error():
     ("switch", "message"),
     [
         ("dropout", "the network has no dropout layer"),
-        ("drop_path", "drops residual branches, and the network has none"),
+        ("drop_path", "drops residual branches, but the network has none"),
     ],
 )
 def test_a_rate_without_such_layers_is_refused(digits, tmp_path, switch, message):

@@ -1,1 +1,1 @@
-"""Unit arithmetic: the terms that add up to one value of a network."""
+"""Unit arithmetic: the terms whose sum is one value in a network."""

@@ -1,8 +1,8 @@
-"""Contributions of every pixel and of every layer's biases to one unit's value.
+"""Contributions of all pixels and of all layers' biases to the value of one unit.
 
-Let a be the inputs of a step, y its output and g = ∂unit/∂y. The step adds g·(y − J·a):
-this is its bias if the step is piecewise linear, as convolutions, batch norm, ReLU and
-pooling are. All contributions add up to the value of the unit:
+Let a be the inputs of a step, y its output, J = ∂y/∂a and g = ∂unit/∂y. The step adds
+g·(y − J·a). For a piecewise linear step (convolution, batch norm, ReLU, pooling), this
+is the contribution of its bias. All contributions add up to the value of the unit:
 
     unit = Σ pixels g·x + Σ steps g·(y − J·a)
 """
@@ -25,13 +25,13 @@ _ROUNDING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Contributions:
-    """The contributions of pixels and biases to one value.
+    """Contributions of pixels and biases to the value of one unit.
 
     Args:
         value: The value as torch computed it.
         pixels: (C, H, W): contribution of each input value.
         steps: Contribution of each step by name: biases, and the nonlinear part of
-            smooth functions such as tanh; `rounding` is the rest.
+            smooth functions such as tanh; `rounding` is the float32 rounding error.
     """
 
     value: float
@@ -47,7 +47,7 @@ class Contributions:
 def contributions(
     arithmetic: UnitArithmetic, name: str, unit: tuple[int, ...]
 ) -> Contributions:
-    """Compute the contributions of pixels and biases to one unit.
+    """Compute the contributions of all pixels and biases to the value of one unit.
 
     The backward pass recomputes the traced steps one by one, so the model is not
     needed. Memory holds the gradients of all steps.
@@ -94,7 +94,7 @@ def _backward_step(
     upstream: dict[TensorRef, Tensor],
     gradients: dict[TensorRef, Tensor],
 ) -> tuple[float, float]:
-    """Backpropagate through one step; return its contribution and its terms' size."""
+    """Backpropagate through one step; return its contribution and a magnitude."""
     sources = list(dict.fromkeys(step.refs))
     inputs = {
         s: arithmetic.trace.value(s).detach().clone().requires_grad_() for s in sources

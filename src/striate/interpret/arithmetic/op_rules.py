@@ -1,8 +1,7 @@
-"""How one output value of each torch operation is computed: a table of rules.
+"""Table of rules that split an output value of a torch operation into its terms.
 
-A rule returns the terms of a sum, or the inputs of a function. An operation without a
-rule is recomputed as a whole; its value is a function of the inputs with a nonzero
-gradient.
+A rule returns the terms of a sum, or the inputs of a function. For an operation without
+a rule, the value is recomputed, and the terms are all inputs with a nonzero gradient.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def _value_at(step: TraceStep, ref: TensorRef, unit: Unit) -> float:
 def _convolution(
     step: TraceStep, ref: TensorRef, unit: Unit, value: Value
 ) -> UnitValue:
-    """Σ over the group's channels and the window: x·w, and the bias."""
+    """Rule of a convolution: Σ x·w over the group's channels and the window, + bias."""
     source, weight, bias, stride, padding, dilation, transposed, _, groups = step.args
     x = value(source)
     n, channel, *positions = unit
@@ -101,7 +100,7 @@ def _taps(
     dilation: int,
     transposed: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the input positions inside the image, and the kernel cells at them."""
+    """Return a window's input positions inside the image, and their kernel cells."""
     taps = np.arange(size)
     if transposed:
         positions = at + padding - dilation * taps
@@ -115,7 +114,7 @@ def _taps(
 
 
 def _linear(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Σ x·w + bias, of `addmm` and `mm` with constant weights."""
+    """Rule of `addmm` and `mm` with constant weights: Σ x·w + bias."""
     offset = len(step.args) - 2
     x, weight = step.args[offset], step.args[offset + 1]
     if not isinstance(x, TensorRef) or isinstance(weight, TensorRef):
@@ -136,7 +135,7 @@ def _linear(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitVa
 
 
 def _batch_norm(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """x·γ/√(σ² + ε) + (β − μ·γ/√(σ² + ε)) with the running μ and σ²."""
+    """Rule of batch norm (running μ, σ²): x·γ/√(σ² + ε) + (β − μ·γ/√(σ² + ε))."""
     source, weight, bias, mean, variance, training, _, epsilon = step.args
     if training or isinstance(mean, TensorRef) or mean is None:
         return _function(step, ref, unit, value)
@@ -157,7 +156,7 @@ def _flat(unit: Unit, tensor: Tensor) -> list[int]:
 
 
 def _max_pool(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """The maximum of a window; torch returns its index."""
+    """Rule of max pooling: the maximum of a window, at the index torch returns."""
     x = value(step.args[0])
     depth = 3 if "3d" in step.name else 2
     inner = math.prod(x.shape[-depth:])
@@ -172,7 +171,7 @@ def _max_pool(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> Unit
 
 
 def _copy(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Find the source of a copied value: run the operation on indices, not values."""
+    """Rule of a copied value: run the operation on indices to find the source."""
     starts: dict[TensorRef, int] = {}
     total = 1  # zero marks padding
 
@@ -200,7 +199,7 @@ def _copy(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValu
 
 
 def _zero_filled(step: TraceStep) -> TraceStep:
-    """Return the step with zero padding and zero constants."""
+    """Return a copy of a step with zero padding and zero constants."""
     args = tuple(_zeros(arg) for arg in step.args)
     if step.name == "constant_pad_nd":
         args = args[:2]
@@ -217,7 +216,7 @@ def _zeros(arg: Any) -> Any:
 
 
 def _add(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Sum a + α·b, with broadcasting; either may be a constant."""
+    """Rule of a sum: a + α·b with broadcasting; a or b may be a constant."""
     alpha = float(step.kwargs.get("alpha", 1))
     factors = {"sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
     terms: list[InputTerms] = []
@@ -241,7 +240,7 @@ def _broadcast_term(
 
 
 def _narrowed(unit: Unit, shape: Sequence[int]) -> Unit:
-    """Return the index in a tensor before broadcasting to the unit's shape.
+    """Convert a unit's index to the index in a tensor before broadcasting.
 
     Example:
         >>> _narrowed((0, 3, 5, 2), (4, 1, 1))
@@ -258,7 +257,7 @@ def _at(term: Any, unit: Unit) -> float:
 
 
 def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """x·c or x/c with a constant; a product of two inputs is a function of both."""
+    """Rule of x·c and x/c with a constant c."""
     a, b = step.args[:2]
     if isinstance(a, TensorRef) == isinstance(b, TensorRef):
         return _pointwise(step, ref, unit, value)
@@ -273,7 +272,7 @@ def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitVal
 
 
 def _weighted(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """A linear operation: the weights are its gradient; there is no constant."""
+    """Rule of a linear operation without constant: the gradients are the weights."""
     return _by_derivative(step, ref, unit, value, _display_name(step.name))
 
 
@@ -309,14 +308,14 @@ def _by_derivative(
 def optional_gradients(
     results: Sequence[Tensor], inputs: Sequence[Tensor], grad_outputs: Any = None
 ) -> Sequence[Tensor | None]:
-    """Return gradients; None for inputs that the results do not depend on."""
+    """Return gradients; None for inputs that have no effect on the results."""
     if not any(result.requires_grad for result in results):
         return [None] * len(inputs)
     return torch.autograd.grad(results, inputs, grad_outputs, allow_unused=True)
 
 
 def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """An element-wise function, recomputed from its input values."""
+    """Rule of an element-wise function: recompute the result from the input values."""
     taken = {
         source: _flat(_narrowed(unit, value(source).shape), value(source))
         for source in dict.fromkeys(step.refs)
@@ -344,7 +343,7 @@ def _single(arg: Any, unit: Unit) -> Any:
 
 
 def _function(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """An operation without a rule: recompute it, list the inputs it depends on."""
+    """Rule of any other operation: the terms are all inputs with a gradient."""
     return _by_derivative(step, ref, unit, value, _display_name(step.name), FUNCTION)
 
 
@@ -381,7 +380,7 @@ RULES: dict[str, Rule] = {
 
 
 def unit_value(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Return how one value of one step is computed."""
+    """Split one output value of a step into its terms."""
     name = step.name.rstrip("_") if is_in_place(step.func) else step.name
     rule = RULES.get(name) if step.func is not None else None
     if rule is not None:

@@ -1,4 +1,4 @@
-"""A unit's arithmetic as a tree: the largest terms first, down to the pixels."""
+"""Tree of a unit's arithmetic, from the unit to the pixels, largest terms first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINES = 160  # lines of a tree, at most
 
 @dataclass
 class _Line:
-    """A value before it becomes a node of the tree."""
+    """Unit value with its text in the tree, before it becomes a node."""
 
     entry: UnitValue
     term: str
@@ -40,7 +40,7 @@ def arithmetic_tree(
     labels: Sequence[str] = (),
     lines: int = LINES,
 ) -> Tree:
-    """Expand a value into its terms, the largest first, down to the pixels.
+    """Expand a unit's value into a tree of terms, down to the pixels.
 
     Args:
         arithmetic: The traced image.
@@ -101,7 +101,7 @@ def _terms(arithmetic: UnitArithmetic, line: _Line) -> list[_Line]:
 
 
 def _skip_copies(arithmetic: UnitArithmetic, entry: UnitValue) -> UnitValue:
-    """Skip steps that only copy a value: views, copies, flattening."""
+    """Skip steps that only copy a value, such as views and flattening."""
     while entry.kind == COPY and [terms.weights.tolist() for terms in entry.terms] == [
         [1.0]
     ]:
@@ -148,7 +148,7 @@ def _description(entry: UnitValue) -> str:
 
 
 def _remaining_terms(entry: UnitValue, line: _Line) -> list[Node]:
-    """Return the rest of a sum: the sum of the other terms, and the constant."""
+    """Return lines for the sum of the terms left out and for the constant."""
     count_shown = len(line.children)
     products = np.concatenate(
         [terms.contributions for terms in entry.terms] or [np.zeros(0)]

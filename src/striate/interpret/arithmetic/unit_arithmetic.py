@@ -1,4 +1,4 @@
-"""Unit arithmetic: how any value in a network is computed, down to the pixels."""
+"""Unit arithmetic: split any value in a network into terms, down to the pixels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ INPUT = "image"
 
 
 class UnitArithmetic:
-    """The traced computation of one image; returns the terms of any unit.
+    """Traced forward pass of one image that splits any unit's value into terms.
 
     Args:
         model: Any network; not modified.
         x: One preprocessed image, (1, C, H, W).
 
     Raises:
-        GeometryError: The network rejects the image, or writes into parts of tensors
-            outside of submodules, so that values are lost.
+        GeometryError: The network rejects the image, or overwrites parts of tensors
+            in its own forward method, so that values are lost.
 
     Example:
         >>> import torch
@@ -45,14 +45,14 @@ class UnitArithmetic:
 
     @property
     def names(self) -> list[str]:
-        """Return the names for `open`: `image`, every layer call, and `output`."""
+        """Return all names that `open` accepts: `image`, layer calls and `output`."""
         return [INPUT, *self.trace.module_outputs, OUTPUT]
 
     def find(self, name: str) -> TensorRef:
-        """Return the tensor with a name; `@12` is the output of step 12.
+        """Return the tensor of a name, such as `conv1` or `@12` (output of step 12).
 
         Raises:
-            UnknownNameError: No call has this name; the message lists the names.
+            UnknownNameError: No layer call has this name; the message lists all names.
         """
         if name == OUTPUT:
             return self.trace.output
@@ -66,11 +66,11 @@ class UnitArithmetic:
         raise unknown_name_error("layer", name, self.names)
 
     def shape(self, ref: TensorRef) -> tuple[int, ...]:
-        """Return a tensor's shape, without the batch."""
+        """Return a tensor's shape without the batch dimension."""
         return tuple(self.trace.value(ref).shape[1:])
 
     def name(self, ref: TensorRef) -> str:
-        """Return the name of a tensor: its layer call, or module and operation.
+        """Return a tensor's name: its layer call, or its module and operation.
 
         Example:
             >>> import torch
@@ -87,7 +87,7 @@ class UnitArithmetic:
         return f"{step.module}.({what})" if step.module else what
 
     def open(self, name: str | TensorRef, unit: Sequence[int]) -> UnitValue:
-        """Return how one value is computed.
+        """Return the value of one unit, with its terms.
 
         Args:
             name: A layer call, `output`, `@` and the number of a step, or a tensor.
@@ -117,14 +117,14 @@ class UnitArithmetic:
         return unit_value(step, ref, position, self.trace.value)
 
     def follow(self, entry: UnitValue, term: int, number: int) -> UnitValue:
-        """Return how one input value of a unit is computed."""
+        """Return the value and the terms of one input of a unit."""
         source = entry.terms[term]
         shape = tuple(self.trace.value(source.ref).shape)
         position = np.unravel_index(int(source.positions[number]), shape)
         return self._unit(source.ref, tuple(int(i) for i in position))
 
     def largest(self, entry: UnitValue, count: int = 1) -> list[tuple[int, int]]:
-        """Return (input tensor, index) of the terms with the largest magnitude.
+        """Return the terms with the largest magnitude, as (input tensor, index).
 
         Example:
             >>> import torch

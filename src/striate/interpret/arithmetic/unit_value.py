@@ -1,4 +1,4 @@
-"""The value of one unit, and the terms that add up to it."""
+"""Data types for the value of one unit and the terms whose sum is that value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUM, COPY, MAXIMUM, FUNCTION, IMAGE = "sum", "copy", "maximum", "function", "ima
 
 @dataclass(frozen=True, kw_only=True)
 class InputTerms:
-    """The values of one input tensor that a unit is computed from.
+    """Values and weights of the inputs of a unit, all from one tensor.
 
     Args:
         ref: The tensor.
@@ -33,13 +33,13 @@ class InputTerms:
 
     @property
     def contributions(self) -> Floats:
-        """The products value × weight."""
+        """Products value × weight, one per term."""
         return self.values * self.weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitValue:
-    """How one unit's value is computed.
+    """Value of one unit, with the operation and the terms that produce it.
 
     Args:
         ref: The tensor of the unit.
@@ -64,16 +64,16 @@ class UnitValue:
 
     @property
     def scale(self) -> float:
-        """Sum of the terms' magnitudes, which rounding errors are relative to.
+        """Sum of the terms' magnitudes, the reference for rounding errors.
 
-        Higham 2002, section 4.2: a sum with cancellation cannot be more exact.
+        With cancellation, no sum is more exact (Higham 2002, section 4.2).
         """
         sizes = [float(np.abs(term.contributions).sum()) for term in self.terms]
         return max(abs(self.value), abs(self.constant) + sum(sizes))
 
     @property
     def error(self) -> float:
-        """Difference between result and torch's value, relative to `scale`."""
+        """Difference between the result and torch's value, relative to `scale`."""
         return abs(self.result - self.value) / (self.scale or 1.0)
 
 
@@ -86,7 +86,7 @@ def weighted_sum(
     constant: float = 0.0,
     kind: str = SUM,
 ) -> UnitValue:
-    """Build a unit value whose result is the weighted sum of its parts.
+    """Build a unit value that is a weighted sum of terms and a constant.
 
     Example:
         >>> values, weights = np.array([3.0]), np.array([2.0])

@@ -1,4 +1,4 @@
-"""One output value of a convolution, worked out: window × filter, and the sum."""
+"""Worked example of one output value of a convolution: window × filter and sum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONVOLUTION = "convolution"
 def nearest_convolution(
     arithmetic: UnitArithmetic, entry: UnitValue
 ) -> UnitValue | None:
-    """Follow the largest terms down to the nearest convolution; None if there is none.
+    """Follow the largest terms to the nearest convolution and return its value.
 
     Example:
         >>> import torch
@@ -35,7 +35,7 @@ def nearest_convolution(
 
 
 def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None:
-    """Return the sum of a convolution as a table, one row of the window per line.
+    """Return the sum of a convolution as a table with one row per row of the window.
 
     Padding cells of the window are zero and left out.
 

@@ -1,4 +1,4 @@
-"""Compute an attribution map: one function for all methods, with sanity checks."""
+"""Compute attribution maps with any method, including sanity checks."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def attribute(
     sanity_checks: bool = True,
     seed: int = 0,
 ) -> Attribution:
-    """Compute which pixels of an image support a class.
+    """Compute an attribution map: the pixels of an image that support a class.
 
     Args:
         model: Any classifier, in any mode, frozen or not; not modified.
@@ -81,12 +81,12 @@ def attribute(
         against: A second class, to explain the difference of the two scores.
         layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
         labels: Class names in output order.
-        sanity_checks: Run the sanity checks: about 100 forward passes.
+        sanity_checks: Whether to run the sanity checks (about 100 forward passes).
         seed: Random seed of the sanity checks.
 
     Raises:
         UnknownNameError: Unknown method, layer or class; the message lists the names.
-        GeometryError: The layer has no feature maps, or the image does not fit.
+        GeometryError: The layer has no feature maps, or the network rejects the image.
 
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
@@ -140,7 +140,7 @@ def _method(
     layer: str,
     notes: list[str],
 ) -> tuple[TargetLayer | None, Method]:
-    """Return the target layer, and the method as a function of a network."""
+    """Return the target layer, and a function that computes the map of a network."""
     if method == "occlusion":
         return None, lambda network: occlusion(network, x, target)
     if method == "integrated_gradients":

@@ -1,4 +1,4 @@
-"""Run one traced step for many changed inputs at once, each computed separately."""
+"""Run one traced step for many changed inputs at once, each change separately."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from striate.interpret.trace import TensorRef, Trace, TraceStep, nested_tensors
 
-# These treat each image of a batch separately, and no argument is the batch size.
+# These process each image of a batch separately, and no argument is the batch size.
 _BATCH_SAFE = frozenset(
     (
         "convolution",
@@ -25,11 +25,11 @@ StackedChanges = Mapping[TensorRef, Tensor]
 
 
 class NotBatchableError(Exception):
-    """The operation cannot be run for many changes at once."""
+    """Error of an operation that cannot be run for many changes at once."""
 
 
 def run_batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
-    """Run a step for every change.
+    """Run a traced step for many changed inputs at once.
 
     Args:
         trace: Trace of one image; unchanged tensors are read from it.
@@ -40,7 +40,7 @@ def run_batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[
         (changes, 1, …) → (changes, 1, …)
 
     Raises:
-        NotBatchableError: torch cannot run it for several changes.
+        NotBatchableError: torch cannot run this step for several changes at once.
 
     Example:
         >>> from striate.interpret.trace import record_trace
@@ -58,7 +58,7 @@ def run_batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[
 
 
 def _works_on_batches(step: TraceStep, inputs: list[Tensor]) -> bool:
-    """Return whether a step treats each image of a batch separately."""
+    """Return whether a step processes each image of a batch separately."""
     if step.func is None or step.name in _RESHAPES:
         return True
     name, axes = step.name.rstrip("_"), step.results[0].ndim
@@ -83,7 +83,7 @@ def _works_on_batches(step: TraceStep, inputs: list[Tensor]) -> bool:
 
 
 def _batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
-    """Run the changes as a batch."""
+    """Run a step with the changes stacked along the batch dimension."""
     count = len(next(iter(changed.values())))
 
     def value(ref: TensorRef) -> Tensor:
@@ -101,7 +101,7 @@ def _batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Ten
 
 
 def _by_vmap(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
-    """Run the changes with torch.vmap, which supports most operations."""
+    """Run a step for all changes with torch.vmap, which supports most operations."""
 
     def recompute(*values: Tensor) -> tuple[Tensor, ...]:
         values_by_ref = dict(zip(changed, values, strict=True))

@@ -1,4 +1,4 @@
-"""CAM: exact class activation maps of networks that end in global average pooling.
+"""CAM: exact class activation maps for networks with global average pooling.
 
 The map of class c is M_c(i, j) = Σₖ w_ck·A_k(i, j) / (height·width), with the last
 activations A and the weights w of the linear layer after the pooling (Zhou et al. 2016,
@@ -23,7 +23,7 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another or
 
 @dataclass(frozen=True, kw_only=True)
 class GapHead:
-    """The feature maps before global average pooling, and the linear layer after it.
+    """Parts of a CAM: feature maps before global average pooling, linear layer.
 
     Args:
         call: Name of the layer that returned the maps.
@@ -40,7 +40,7 @@ class GapHead:
     logits: Tensor
 
     def class_maps(self, classes: Tensor | None = None) -> Tensor:
-        """Return the CAMs: the contribution of each cell to the logit of a class.
+        """Return the CAMs: contributions of all map cells to the logits of classes.
 
         The sum over a class's map, plus its bias, is its logit.
 
@@ -56,11 +56,11 @@ class GapHead:
 
 
 def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
-    """Run a batch; find the pooled feature maps by their values, not by layer names.
+    """Find the feature maps before global average pooling, by their values.
 
-    The network qualifies if the last linear layer takes the means of the last feature
-    maps and returns the logits, or if the means are the logits. The means may come from
-    a module or from `x.mean((2, 3))`.
+    The network is supported if the last linear layer takes the means of the last
+    feature maps and returns the logits, or if the means are the logits. A module or
+    `x.mean((2, 3))` may compute the means.
 
     Raises:
         GeometryError: The network does not end in global average pooling.
@@ -86,9 +86,9 @@ def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
 
 
 class _Recorder:
-    """Records the last feature maps and the last linear layer's output.
+    """Recorder of the last feature maps and of the last linear layer's output.
 
-    It runs for every layer of every image, so call names are built at the end.
+    The hook runs for every layer of every image, so call names are built at the end.
     """
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class _Recorder:
         self._dense: tuple[nn.Linear, Tensor] | None = None
 
     def record(self, name: str, module: nn.Module, output: object) -> None:
-        """Record one call."""
+        """Record the output of one layer call."""
         self._order.append(name)
         if not name or not isinstance(output, Tensor):
             return
@@ -112,10 +112,10 @@ class _Recorder:
             self._dense = module, output
 
     def gap_head(self, logits: Tensor) -> GapHead:
-        """Return the head, after a check that the values agree.
+        """Return the pooled maps and the linear layer, after a check of the logits.
 
         Raises:
-            GeometryError: The values do not agree.
+            GeometryError: The network does not end in global average pooling.
         """
         if self._maps is None:
             raise _no_gap_head("no layer has feature maps")
@@ -150,7 +150,7 @@ def _no_gap_head(reason: str) -> GeometryError:
 
 
 def cam_map(model: nn.Module, x: Tensor, target: AttributionTarget) -> Tensor:
-    """Return the CAM of one image for a class, or the difference of two classes.
+    """Return the CAM of one image for a class, or for the difference of two classes.
 
     Shapes:
         (1, C, H, W) → (h, w)

@@ -1,4 +1,4 @@
-"""Changed boxes of a feature map on a grid: cut patches, paste boxes, full maps."""
+"""Grid of changed boxes in a feature map: cut patches, paste boxes, build full maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sides = tuple[int, int]
 
 @dataclass(eq=False)
 class ChangedBoxes:
-    """Changed boxes of one feature map, all of one size, on a grid.
+    """Changed boxes of one feature map, all of the same size, on a grid.
 
     Args:
         values: (changes, channels, rows, columns), row by row of the grid.
@@ -33,7 +33,7 @@ class ChangedBoxes:
 
     @property
     def grid(self) -> Tensor:
-        """The values as (rows of the grid, its columns, channels, rows, columns)."""
+        """Values with shape (grid rows, grid columns, channels, rows, columns)."""
         grid = len(self.tops), len(self.lefts)
         return self.values.view(*grid, *self.values.shape[1:])
 
@@ -41,12 +41,12 @@ class ChangedBoxes:
 def extract_patches(
     base: Tensor, tops: Ints, lefts: Ints, size: Sides, empty: float = 0.0
 ) -> Tensor:
-    """Cut one patch from a map for every position of a grid.
+    """Cut one patch from a feature map at every position of a grid.
 
     Args:
         base: (1, channels, height, width).
         tops: First row of the patches of each row of the grid; may be outside the map.
-        lefts: First column of the patches of each column of the grid; the same.
+        lefts: First column of the patches of each column of the grid, likewise.
         size: Height and width of a patch.
         empty: Value outside of the map.
 
@@ -74,9 +74,9 @@ def extract_patches(
 
 
 def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -> None:
-    """Paste changed boxes into patches of the same changes, in place.
+    """Paste each changed box into the patch at the same grid position, in place.
 
-    Parts outside of a patch are dropped.
+    Parts of a box outside of its patch are dropped.
 
     Args:
         patches: Patches from `extract_patches`.
@@ -101,7 +101,7 @@ def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -
 
 
 def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
-    """Return the full map of every change: the original map with its box pasted in.
+    """Return one full feature map per change: the original with one box replaced.
 
     Shapes:
         (1, channels, height, width) → (changes, channels, height, width)
@@ -128,7 +128,7 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
 
 
 def _equal_steps(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Split starts into runs with equal steps: (range in the grid, range in the map).
+    """Group starts with equal steps into pairs (slice of the grid, slice of the map).
 
     Example:
         >>> list(_equal_steps([0, 0, 2, 4]))
@@ -148,9 +148,9 @@ def _equal_steps(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 def _overlaps(
     boxes: Sequence[int], patches: Sequence[int], length: int, patch_length: int
 ) -> list[tuple[slice, slice, slice]]:
-    """Return runs of the grid whose boxes have the same position in their patches.
+    """Group neighboring boxes that have the same position in their patches.
 
-    Each run has the slice of the patch that the box covers, and the slice of the box.
+    Each result is (slice of the grid, slice of the patch, slice of the box).
 
     Example:
         >>> _overlaps([3, 5, 6], [2, 4, 6], length=2, patch_length=3)[0]

@@ -1,4 +1,4 @@
-"""Grad-CAM, Grad-CAM++, LayerCAM and Score-CAM (CAM itself is in cam.py).
+"""Grad-CAM, Grad-CAM++, LayerCAM and Score-CAM (for CAM see cam.py).
 
 A map is relu(Σₖ wₖ·Aₖ) over the layer's channels k; the methods differ only in w.
 
@@ -6,7 +6,7 @@ A map is relu(Σₖ wₖ·Aₖ) over the layer's channels k; the methods differ 
 |-----------|--------------------------------------------------|---------------------|
 | gradcam   | mean over ij of gₖ                               | Selvaraju 2017      |
 | gradcam++ | Σ α·relu(gₖ), α = g²/(2g² + ΣA·g³)               | Chattopadhay 2018   |
-| layercam  | relu(gₖ) at each position for itself             | Jiang 2021          |
+| layercam  | relu(gₖ) at position ij                          | Jiang 2021          |
 | scorecam  | softmax over k of the score of x masked by Aₖ    | Wang 2020           |
 
 A are the activations, g is the gradient of the score with respect to A.
@@ -33,7 +33,7 @@ MASKS_AT_ONCE = 32  # masked images per batch, at most
 
 @dataclass(frozen=True, kw_only=True)
 class LayerGradients:
-    """Activations of a layer, and gradients of the score with respect to them.
+    """Activations of a layer, with the gradients of the class score.
 
     Args:
         activations: (N, channels, height, width).
@@ -49,10 +49,10 @@ class LayerGradients:
 def layer_gradients(
     model: nn.Module, x: Tensor, call: str, target: AttributionTarget
 ) -> LayerGradients:
-    """Run a batch forward, and backward to one layer.
+    """Return activations and gradients of one layer for a batch.
 
-    Gradients are not computed below the layer, `.grad` of parameters stays unchanged,
-    and frozen parameters do not matter.
+    Gradients are not computed for earlier layers. `.grad` of parameters is not changed.
+    The parameters may be frozen.
 
     Raises:
         GeometryError: The score does not depend on the layer.
@@ -103,7 +103,7 @@ def _gradcam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
 
 
 def _gradcam_plus(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    """Weight positions by α (equation 19); where α is 0/0, the gradient is zero."""
+    """Compute Grad-CAM++ weights (equation 19); α is 0 if its denominator is 0."""
     square = gradients**2
     total = activations.sum((2, 3), keepdim=True)
     denominator = 2 * square + total * square * gradients
@@ -118,7 +118,7 @@ def _layercam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
 
 
 def _scorecam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    """Score the image masked by each channel's activation, scaled to 0…1."""
+    """Compute Score-CAM weights: the score of the image masked by each channel."""
     low = activations.amin((2, 3), keepdim=True)
     span = activations.amax((2, 3), keepdim=True) - low
     masks = (activations - low) / torch.where(span > 0, span, 1)
@@ -137,7 +137,7 @@ METHODS: dict[str, ChannelWeights] = {
 def grad_cam_map(
     model: nn.Module, x: Tensor, call: str, target: AttributionTarget, method: str
 ) -> Tensor:
-    """Return the map of one image at the resolution of the layer.
+    """Return the attribution map of one image, at the resolution of the layer.
 
     Args:
         model: Any network; not modified.

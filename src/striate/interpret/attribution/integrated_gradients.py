@@ -22,10 +22,10 @@ def integrated_gradients(
     baseline: Tensor | float = 0.0,
     steps: int = STEPS,
 ) -> tuple[Tensor, float]:
-    """Return the attribution of each input value, and the convergence error.
+    """Return every input value's attribution, and the convergence error.
 
-    (x − b)·∫ ∂score/∂x on the straight path from the baseline b to x, by Gauss–Legendre
-    quadrature. The exact attributions add up to score(x) − score(b).
+    Attributions are (x − b)·∫ ∂score/∂x on the straight path from the baseline b to x,
+    by Gauss–Legendre quadrature. Exact attributions add up to score(x) − score(b).
 
     Args:
         model: Any network; not modified.

@@ -1,7 +1,7 @@
-"""Mean Grad-CAM maps over a dataset, by predicted class; share on border, background.
+"""Mean Grad-CAM map per predicted class; shares on image border and background.
 
-Each image's map, for its predicted class, is scaled to sum to one, so that all images
-have equal weight.
+The map of each image explains its predicted class. Each map is scaled to the sum one,
+so that all images have equal weight.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONTRAST = 0.25  # share of an image's value range: larger differences are fore
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedClass(AttributionTarget):
-    """The score of each image's predicted class."""
+    """Attribution target: the score of each image's own predicted class."""
 
     class_index: int = -1
     text: str = "the predicted class"
@@ -37,15 +37,15 @@ class PredictedClass(AttributionTarget):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetAttribution:
-    """Attribution by predicted class.
+    """Mean attribution maps over a dataset, by predicted class.
 
     Args:
         layer: The target layer.
         counts: (classes,): images predicted as this class, with a nonzero map.
         heatmap: (classes, H, W): mean map of each class; the sum is one.
         border: (classes,): mean share of the attribution on the image border.
-        background: (classes,): mean share on the background, the pixels with about
-            the color of the image border.
+        background: (classes,): mean share of the attribution on the background, the
+            pixels with about the color of the image border.
         border_area: Share of the image area that is border.
         background_area: (classes,): share of the image area that is background.
         empty: Number of images with an all-zero map.
@@ -153,7 +153,7 @@ class _Sums:
 
 
 def border_mask(height: int, width: int) -> Tensor:
-    """Return the mask of border pixels: a tenth of each side, at least one pixel.
+    """Return a mask of the border: a tenth of each side, at least one pixel.
 
     Example:
         >>> int(border_mask(10, 10).sum())
@@ -169,9 +169,9 @@ def border_mask(height: int, width: int) -> Tensor:
 
 
 def foreground_mask(x: Tensor, border: Tensor) -> Tensor:
-    """Return the mask of pixels whose color differs from the median border color.
+    """Return a mask of the pixels that differ from the median border color.
 
-    A rough estimate of the object, good for objects on a plain background.
+    The mask is a rough estimate of the object, useful on a plain background.
 
     Shapes:
         (N, C, H, W) and (H, W) → (N, H, W)

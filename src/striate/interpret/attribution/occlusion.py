@@ -1,6 +1,6 @@
-"""Occlusion: how much the score drops when a window of the image is covered.
+"""Occlusion maps: the drop of a class score when a window of the image is covered.
 
-Zeiler and Fergus 2014, section 3.2.
+Method: Zeiler and Fergus 2014, section 3.2.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Spans = list[slice]
 
 @dataclass(frozen=True, kw_only=True)
 class OcclusionWindow:
-    """Size, stride and value of the occlusion window.
+    """Size, stride and fill value of the occlusion window.
 
     The last window of a row or column ends at the image border.
 
@@ -63,7 +63,7 @@ class OcclusionWindow:
 
     @classmethod
     def of(cls, height: int, width: int) -> OcclusionWindow:
-        """Return the default: a seventh of the image side, stride half a window.
+        """Return the default window: 1/7 of each side, with strides half as large.
 
         Example:
             >>> OcclusionWindow.of(28, 28)
@@ -73,7 +73,7 @@ class OcclusionWindow:
         return cls(window=window, stride=(-(-window[0] // 2), -(-window[1] // 2)))
 
     def boxes(self, height: int, width: int) -> list[Box]:
-        """Return all window positions, row by row.
+        """Return (rows, columns) of all windows, row by row.
 
         Example:
             >>> len(OcclusionWindow.of(28, 28).boxes(28, 28))
@@ -104,7 +104,7 @@ def occlusion(
     target: AttributionTarget,
     window: OcclusionWindow | None = None,
 ) -> Tensor:
-    """Return for every pixel the mean drop of the score over the windows that cover it.
+    """Return each pixel's mean score drop over all windows that cover the pixel.
 
     Only the part of each layer that a window changes is recomputed
     (`partial_forward`). One window is checked against a full forward pass.
@@ -113,7 +113,7 @@ def occlusion(
         model: Any network; not modified.
         x: One preprocessed image, (1, C, H, W).
         target: The class score to explain.
-        window: Occlusion windows; a default for the image size if None.
+        window: Occlusion window; if None, the default for the image size.
 
     Shapes:
         (1, C, H, W) → (H, W)
@@ -147,9 +147,9 @@ def _partial_scores(
     window: OcclusionWindow,
     boxes: list[Box],
 ) -> tuple[Tensor, Tensor] | None:
-    """Return the score of the image and of every window, by partial forward passes.
+    """Return the scores of the image and of all windows, by partial forward passes.
 
-    None if the result differs from a full forward pass.
+    Return None if the result differs from a full forward pass.
     """
     try:
         trace = record_trace(model, x)
@@ -169,7 +169,7 @@ def _partial_scores(
 def _recomputed(
     trace: Trace, x: Tensor, target: AttributionTarget, window: OcclusionWindow
 ) -> Tensor:
-    """Return the score of every window, by partial forward passes."""
+    """Return the scores of all windows, by partial forward passes."""
     down, across = window.axes(x.shape[2], x.shape[3])
     largest = max(result.nbytes for step in trace.steps for result in step.results)
     most = max(1, min(MAX_CHANGES, MAX_BYTES // largest))
@@ -193,14 +193,14 @@ def _recomputed(
 
 
 def _batched(spans: Spans, most: int) -> Iterator[Spans]:
-    """Yield groups of at most `most` spans."""
+    """Split index ranges into groups of at most `most` ranges."""
     return (spans[i : i + most] for i in range(0, len(spans), most))
 
 
 def _occluded_boxes(
     x: Tensor, rows: Spans, columns: Spans, window: OcclusionWindow
 ) -> ChangedBoxes:
-    """Return occluded windows as boxes of one size; short windows are padded."""
+    """Return covered windows as boxes of equal size; short windows are padded."""
     height, width = x.shape[2:]
     rows_at_once, columns_at_once = (
         min(window.window[0], height),
@@ -217,7 +217,7 @@ def _occluded_boxes(
 
 
 def _aligned_starts(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
-    """Return starts of ranges of one length, and the mask of each span in its range."""
+    """Return the starts of ranges of equal length, with a mask for each range."""
     starts = [min(span.start, room - length) for span in spans]
     gaps = [span.start - at for span, at in zip(spans, starts, strict=True)]
     return starts, torch.arange(length) >= torch.tensor(gaps)[:, None]
@@ -230,7 +230,7 @@ def full_forward_scores(
     window: OcclusionWindow,
     boxes: list[Box],
 ) -> Tensor:
-    """Return the scores of occluded images, by full forward passes."""
+    """Return the scores of the covered images, by full forward passes."""
     scores = []
     most = images_at_once(x.shape[2], x.shape[3], AT_ONCE)
     for start in range(0, len(boxes), most):
@@ -245,7 +245,7 @@ def full_forward_scores(
 def average_over_windows(
     drops: Tensor, window: OcclusionWindow, height: int, width: int
 ) -> Tensor:
-    """Return the mean drop over the windows that cover each pixel.
+    """Return each pixel's mean score drop over the windows that cover the pixel.
 
     Shapes:
         (windows,) → (height, width)
@@ -265,7 +265,7 @@ def average_over_windows(
 
 
 def _span_mask(span: slice, side: int) -> Tensor:
-    """Return a mask: 1 inside a span, 0 elsewhere."""
+    """Return a mask that is 1 inside an index range and 0 elsewhere."""
     mask = torch.zeros(side)
     mask[span] = 1
     return mask

@@ -1,10 +1,10 @@
-"""Partial forward passes: recompute only the part of each layer that a change affects.
+"""Partial forward passes: recompute only the changed region of each feature map.
 
-An occluded window changes a box of every feature map; the rest equals the map of the
-original image. Boxes of many windows pass through a layer as one batch of patches: the
-input region of each box is cut from the known map, the changed box is pasted into it,
-and the layer runs without padding. If the boxes cover most of a map, or an operation
-mixes positions, the full maps are built and run as a batch.
+An occluded window changes a box of every feature map; outside of the box, the map is
+that of the original image. Boxes of many windows pass through a layer as one batch of
+patches: each patch is cut from the original map, the changed box is pasted into the
+patch, and the layer runs without padding. If the boxes cover most of a map, or if an
+operation mixes positions, the full maps are built and run as a batch.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ Change = ChangedBoxes | Tensor
 
 
 class PartialForward:
-    """Runs changes of one image through its traced steps.
+    """Partial forward passes for many changes of one traced image.
 
-    Each change is computed as if it were alone, even if the network mixes the images of
-    a batch.
+    Each change is computed separately, even if the network mixes the images of a batch.
 
     Args:
         trace: Trace of the image.
@@ -46,10 +45,10 @@ class PartialForward:
         self._trace = trace
 
     def run(self, changed: ChangedBoxes) -> Tensor:
-        """Return the output of the network for every change, (changes, …).
+        """Return the network's output for every change, shape (changes, …).
 
         Raises:
-            NotSideBySideError: A step cannot be run for many changes at a time.
+            NotBatchableError: A step cannot be run for many changes at once.
         """
         count = len(changed.values)
         state: dict[TensorRef, Change] = {TensorRef(0): changed}
@@ -87,7 +86,7 @@ class PartialForward:
             state[TensorRef(number, part)] = result
 
     def _stacked(self, ref: TensorRef, state: dict[TensorRef, Change]) -> Tensor:
-        """Return the full maps of a tensor for every change."""
+        """Return the full feature maps of all changes, stacked along a new axis."""
         change = state[ref]
         if isinstance(change, ChangedBoxes):
             change = full_maps(self._trace.value(ref), change).unsqueeze(1)
@@ -101,7 +100,7 @@ Rule = Callable[[Trace, TraceStep, dict[TensorRef, Change]], ChangedBoxes | None
 
 
 def _rule(step: TraceStep) -> Rule | None:
-    """Return the rule of a step for boxes; None if it mixes positions."""
+    """Return the partial-forward rule of a step; None if the step mixes positions."""
     if step.func is None or len(step.results[0].shape) != 4:
         return None
     name = step.name.rstrip("_") if is_in_place(step.func) else step.name
@@ -127,7 +126,7 @@ def _is_uniform(step: TraceStep) -> bool:
 def _pointwise(
     trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
 ) -> ChangedBoxes | None:
-    """Run an element-wise step on the smallest box that contains every input's box."""
+    """Run an element-wise step on the smallest box that contains all changed boxes."""
     height, width = step.results[0].shape[2:]
     changed_inputs = [state[ref] for ref in step.refs if ref in state]
     boxes = [change for change in changed_inputs if isinstance(change, ChangedBoxes)]
@@ -154,7 +153,7 @@ def _pointwise(
 
 
 def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
-    """Return starts and one length that contain every span, inside a side."""
+    """Return starts and one length of ranges that contain all given ranges."""
     firsts = [min(at) for at in zip(*(starts for starts, _ in spans), strict=True)]
     ends = zip(*([s + n for s in starts] for starts, n in spans), strict=True)
     length = max(max(e) - f for f, e in zip(firsts, ends, strict=True))
@@ -167,7 +166,7 @@ _SLIDING = ("convolution", "max_pool2d_with_indices", "avg_pool2d")
 def _sliding_window(
     trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
 ) -> ChangedBoxes | None:
-    """Run a convolution or pooling on patches with the inputs of changed outputs."""
+    """Run a convolution or pooling on patches around the changed boxes."""
     geometry = _geometry(step)
     change = state.get(step.args[0])
     if geometry is None or not isinstance(change, ChangedBoxes):
@@ -190,7 +189,7 @@ def _sliding_window(
 
 
 def _geometry(step: TraceStep) -> tuple[Sides, Sides, Sides, Sides] | None:
-    """Return kernel, stride, padding, dilation; None if they are not sufficient."""
+    """Return kernel, stride, padding, dilation; None if the step needs a full pass."""
     args = step.args
     if step.name == "convolution":
         if args[6] or any(isinstance(a, TensorRef) for a in args[1:3]):
@@ -221,7 +220,7 @@ def _affected_outputs(
     padding: int,
     dilation: int,
 ) -> tuple[Ints, int]:
-    """Return the outputs whose window overlaps a span of inputs, one length for all.
+    """Return starts and one length of the output ranges that a change affects.
 
     Example:
         >>> _affected_outputs([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)

@@ -25,12 +25,13 @@ AttributionMethod = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class SanityChecks:
-    """Results of the sanity checks of one map.
+    """Results of the sanity checks of one attribution map.
 
     Args:
         deletion: Mean probability as the most important pixels are removed first;
             lower is better.
-        insertion: Mean probability as they are inserted first; higher is better.
+        insertion: Mean probability as the most important pixels are inserted first;
+            higher is better.
         random_deletion: Deletion with the pixels in random order.
         random_insertion: Insertion with the pixels in random order.
         shuffled_correlation: Mean rank correlation with the maps of the network with
@@ -46,7 +47,7 @@ class SanityChecks:
 
     @property
     def ignores_weights(self) -> bool:
-        """Whether the map hardly depends on the weights: do not trust it."""
+        """Whether the map hardly depends on the weights, and so is unreliable."""
         return (
             self.shuffled_correlation is not None
             and self.shuffled_correlation > MAX_CORRELATION
@@ -54,7 +55,7 @@ class SanityChecks:
 
     @property
     def beats_random(self) -> bool:
-        """Whether the map beats a random pixel order, in deletion or insertion."""
+        """Whether deletion or insertion is better than with random pixel order."""
         deletes = self.deletion < self.random_deletion
         return deletes or self.insertion > self.random_insertion
 
@@ -96,7 +97,7 @@ def deletion_and_insertion(
     """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018).
 
     Deletion sets the most important pixels to zero, the mean color of a normalized
-    dataset; insertion copies them into a blurred image.
+    dataset; insertion copies the most important pixels into a blurred image.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
@@ -123,7 +124,7 @@ def deletion_and_insertion(
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the image blurred to at most 8×8 cells of 4×4 pixels or more."""
+    """Return the image blurred to cells: at most 8×8 cells of at least 4×4 pixels."""
     height, width = x.shape[2:]
     cells = min(_BLUR, max(height, width) // 4) / max(height, width)
     size = (max(1, round(cells * height)), max(1, round(cells * width)))
@@ -141,10 +142,10 @@ def _area(model: nn.Module, images: Tensor, target: AttributionTarget) -> float:
 def shuffled_weights_correlation(
     model: nn.Module, heatmap: Tensor, method: AttributionMethod, seed: int = 0
 ) -> float | None:
-    """Return the mean rank correlation with the maps of networks with shuffled weights.
+    """Return the mean rank correlation with maps of weight-shuffled networks.
 
     The values of every parameter are shuffled, in all layers at once; batch-norm
-    statistics stay. A constant map counts as correlation 0.
+    statistics are not changed. A constant map counts as correlation 0.
     """
     if float(heatmap.max()) == float(heatmap.min()):
         return None
@@ -181,7 +182,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Return ranks; equal values get their mean rank."""
+    """Return the ranks of values; equal values get their mean rank."""
     _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
     last = count.cumsum(0).double()
     ranks: Tensor = (last - (count.double() - 1) / 2)[place]

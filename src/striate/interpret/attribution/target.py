@@ -1,4 +1,4 @@
-"""Target of an attribution: the score of a class, or of one class against another."""
+"""Target of an attribution: a class score, or the difference of two class scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AttributionTarget:
     text: str
 
     def score(self, logits: Tensor) -> Tensor:
-        """Return the score of each image.
+        """Return the target score of each image.
 
         Shapes:
             (N, classes) → (N,)
@@ -40,7 +40,7 @@ class AttributionTarget:
         )
 
     def probability(self, logits: Tensor) -> Tensor:
-        """Return the probability of the class (among the two, with `against`)."""
+        """Return the class probability; with `against`, among these two classes."""
         if self.against_index is None:
             return logits.softmax(1)[:, self.class_index]
         return logits[:, [self.class_index, self.against_index]].softmax(1)[:, 0]
@@ -52,7 +52,7 @@ def make_target(
     against: ClassRef | None = None,
     labels: ClassNames | Sequence[str] | None = None,
 ) -> AttributionTarget:
-    """Return the target for a network's output and class names.
+    """Return the attribution target for classes given by name or index.
 
     Args:
         logits: Output of the network, (1, classes).
@@ -95,10 +95,10 @@ def _labels(count: int, labels: ClassNames | Sequence[str] | None) -> ClassNames
 
 
 def logits_of(output: object) -> Tensor:
-    """Return a network's output as class scores.
+    """Return a network's output as logits, after a check of the shape.
 
     Raises:
-        GeometryError: It does not have the shape (images, classes).
+        GeometryError: The output does not have the shape (images, classes).
     """
     if isinstance(output, Tensor) and output.ndim == 2:
         return output
@@ -106,4 +106,6 @@ def logits_of(output: object) -> Tensor:
     if isinstance(output, Tensor):
         got = "×".join(map(str, output.shape)) or "a scalar"
     what = f"a classifier with output (images, classes) is required, got {got}"
-    raise GeometryError(what, fix="use a classifier, or the submodule that is one")
+    raise GeometryError(
+        what, fix="use a classifier, or the submodule that returns logits"
+    )

@@ -1,4 +1,4 @@
-"""Size of activations and gradients by layer: vanishing and exploding gradients.
+"""Size of activations and gradients by layer, to find vanishing gradients.
 
 A gradient that passed L layers is a product of L Jacobians (Glorot and Bengio 2010,
 section 4.2.1). If each is smaller than one, the first layers do not learn.
@@ -22,15 +22,15 @@ from striate.interpret.attribution.target import logits_of
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
-    """Activation, gradient and update size of one layer with weights, for one batch.
+    """Activation, gradient and update size of one layer with weights, for a batch.
 
     Args:
         name: Name of the call, such as `conv1` or `again #2`.
         depth: Number of the layer, 1 at the input.
-        activation: Root mean square of its output.
-        gradient: Root mean square of the gradient of one image's loss by the output.
+        activation: Root mean square (RMS) of the layer's output.
+        gradient: RMS of the gradient of one image's loss with respect to the output.
         update: Norm of the weight's gradient divided by the norm of the weight: the
-            relative change by a step with learning rate 1; nan if it is frozen.
+            relative change by a step with learning rate 1; nan for frozen weights.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LayerProfile:
 def depth_profile(
     model: nn.Module, x: Tensor, labels: Tensor, training: bool = False
 ) -> list[LayerProfile]:
-    """Measure activations and gradients at every layer with weights, for one batch.
+    """Measure activations and gradients of every layer with weights, for one batch.
 
     `.grad` is not changed. Gradients also pass through frozen layers.
 
@@ -117,7 +117,7 @@ def depth_profile(
 
 
 def _loss(output: object, labels: Tensor) -> Tensor:
-    """Return the mean loss; in training mode it includes auxiliary heads."""
+    """Return the mean loss of a batch, including auxiliary heads in training mode."""
     if not isinstance(output, HeadOutputs):
         output = logits_of(output)
     top = output.logits if isinstance(output, HeadOutputs) else output
@@ -125,7 +125,7 @@ def _loss(output: object, labels: Tensor) -> Tensor:
 
 
 def _weight(module: nn.Module) -> nn.Parameter | None:
-    """Return a layer's weight; None for layers that only scale (batch norm)."""
+    """Return a layer's weight matrix or kernel; None for other layers (batch norm)."""
     weight = module._parameters.get("weight")
     return weight if weight is not None and weight.ndim > 1 else None
 
@@ -141,10 +141,10 @@ def _relative_norm(gradient: Tensor | None, weight: Tensor) -> float:
 
 
 def gradient_factor(layers: Sequence[LayerProfile]) -> float:
-    """Return the factor of the gradient per layer of distance from the loss.
+    """Return the mean factor by which the gradient changes per layer.
 
-    It is the slope of a line fitted to log gradient against depth: 0.5 means half the
-    gradient per layer, 1 means that all layers get equal gradients.
+    A line is fitted to log gradient against depth. A factor of 0.5 means half the
+    gradient per layer; 1 means that all layers have equal gradients.
 
     Example:
         >>> layers = [

@@ -1,9 +1,9 @@
-"""Why networks need nonlinear activations: four networks on points in two rings.
+"""Why networks need nonlinear activations: four networks fitted to two rings.
 
 All networks have one logistic output; the decision boundary is at probability 0.5. One
-linear layer has a straight boundary. So have three linear layers, as they collapse to
-one: W₂(W₁x + b₁) + b₂ = (W₂W₁)x + (W₂b₁ + b₂). One linear layer on squared coordinates,
-or two with a ReLU between them, have a closed boundary.
+linear layer has a straight boundary. Three linear layers also have a straight boundary,
+as they are equal to one layer: W₂(W₁x + b₁) + b₂ = (W₂W₁)x + (W₂b₁ + b₂). One linear
+layer on squared coordinates, or two layers with a ReLU, have a closed boundary.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _INNER, _OUTER = (120, 20, 18), (14, 40, 84)
 
 
 class PolynomialFeatures(nn.Module):
-    """Polynomial features of two coordinates.
+    """Module that computes polynomial features of two coordinates.
 
     Args:
         degree: Highest degree.
@@ -44,20 +44,20 @@ class PolynomialFeatures(nn.Module):
         self.degree = degree
 
     def forward(self, points: Tensor) -> Tensor:
-        """Return the features."""
+        """Return the polynomial features of each point."""
         return polynomial_features(points, self.degree)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedNetwork:
-    """A fitted network.
+    """Network fitted to the two rings, with its accuracy.
 
     Args:
         name: Description of the network.
         model: (N, 2) → (N, 1), logits.
         accuracy: Accuracy on the training points.
-        collapse_error: Largest difference between its logits and those of the single
-            linear layer that it collapses to; None if it does not collapse.
+        collapse_error: Largest difference between the logits of the network and of the
+            equal single linear layer; None if the network is not linear.
     """
 
     name: str
@@ -126,9 +126,9 @@ def _collapse_error(model: nn.Module, points: Tensor) -> float | None:
 def draw_boundary(
     model: nn.Module, points: Tensor, inner: Tensor, side: int = SIDE
 ) -> np.ndarray:
-    """Draw the predicted probability over the plane, with the points.
+    """Draw the predicted probability over the plane, together with the points.
 
-    Red is predicted as inner ring, blue as outer ring, pale is the boundary.
+    Red: predicted as inner ring. Blue: predicted as outer ring. Pale: the boundary.
 
     Shapes:
         points: (N, 2); inner: (N,) → (side, side, 3), uint8
@@ -153,7 +153,7 @@ def draw_boundary(
 def probability_profile(
     model: nn.Module, count: int = 81
 ) -> tuple[list[float], list[float]]:
-    """Return the probability along a horizontal line through the center.
+    """Return positions and probabilities along the horizontal line at the center.
 
     Example:
         >>> positions, probs = probability_profile(nn.Linear(2, 1), 3)
@@ -170,7 +170,7 @@ _STEPS = 200
 
 
 def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
-    """Return the single linear layer that equals a sequence of linear layers.
+    """Return the single linear layer that is equal to a chain of linear layers.
 
     Raises:
         GeometryError: There are no layers, or one is not linear.
@@ -209,7 +209,7 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
 
 
 def polynomial_features(points: Tensor, degree: int) -> Tensor:
-    """Return all monomials of two coordinates up to a degree, without the constant.
+    """Return all monomials of two coordinates up to a degree, except the constant.
 
     Shapes:
         (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
@@ -228,9 +228,9 @@ def polynomial_features(points: Tensor, degree: int) -> Tensor:
 
 
 def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return points of two rings, and whether each is in the inner one (half of them).
+    """Return points of two rings, and a mask of the inner ring (half of the points).
 
-    No straight line separates them.
+    No straight line separates the two rings.
 
     Example:
         >>> points, inner = ring_points(100)

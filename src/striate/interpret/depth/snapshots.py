@@ -1,4 +1,4 @@
-"""Layer profiles during training, and the schedule of steps at which to take them."""
+"""Layer profiles during training, and the steps at which to take them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Snapshot:
 
 
 def is_snapshot_step(step: int) -> bool:
-    """Return whether to take a snapshot after a step: less and less often.
+    """Return whether to take a snapshot after a step, at growing intervals.
 
-    At powers of two and halfway between them: 41 times in a run of a million steps.
+    Snapshots are at powers of two and halfway between: 41 in a million steps.
 
     Example:
         >>> [step for step in range(70) if is_snapshot_step(step)]
@@ -39,7 +39,7 @@ def _is_power(number: int) -> bool:
 
 
 def first_to_last_gradient(layers: Sequence[LayerProfile]) -> float:
-    """Return the gradient of the first layer divided by that of the last layer.
+    """Return the ratio of the first layer's gradient to the last layer's gradient.
 
     Example:
         >>> def level(depth, gradient):

@@ -1,4 +1,4 @@
-"""Invariance curves: accuracy, consistency, feature distance by transform strength."""
+"""Invariance curves: accuracy, consistency and feature distance by strength."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ OUTPUT = "output"
 
 @dataclass(frozen=True, kw_only=True)
 class InvarianceCurve:
-    """Accuracy, consistency and feature distance of transformed images, by strength.
+    """Accuracy, consistency and feature distance for one transform, by strength.
 
     Args:
         transform: Name of the transform.
         unit: Unit of the amounts.
         amounts: Strengths of the transform.
         accuracy: Share of transformed images predicted correctly, by amount.
-        consistency: Share with the same prediction as the original (Zhang 2019).
+        consistency: Share of transformed images with the same prediction as the
+            original image, by amount (Zhang 2019).
         distance: For each layer, and `output` for the logits, the mean distance between
             the features of transformed and original image, divided by the mean distance
-            of two images: 0 is invariant, 1 is as far as another image.
+            of two different images: 0 is invariant, 1 is as far as another image.
         images: Number of images; each is transformed once per direction.
     """
 
@@ -57,9 +58,9 @@ def invariance_curves(
 ) -> list[InvarianceCurve]:
     """Measure how predictions and features change when images are transformed.
 
-    Features are compared position by position, so a map that is only shifted counts as
-    changed: this measures invariance, not equivariance. Memory holds the features of
-    one batch.
+    Features are compared position by position, so a shifted feature map counts as
+    changed: the curves measure invariance, not equivariance. Only the features of one
+    batch are in memory.
 
     Args:
         model: Any classifier; not modified.
@@ -110,7 +111,7 @@ def invariance_curves(
 
 
 def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
-    """Return the features of layers, and the logits, one row per image."""
+    """Return the features of the layers and the logits, one row per image."""
     outputs: dict[str, Tensor] = {}
 
     def note(call: str, output: object) -> None:
@@ -126,14 +127,14 @@ def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Ten
 
 
 class _NeighborDistances:
-    """Sum of the distances between consecutive images, the last to the first too."""
+    """Sum of the distances between consecutive images, including last to first."""
 
     def __init__(self) -> None:
         self._ends: tuple[Tensor, Tensor] | None = None
         self._sum = 0.0
 
     def add(self, values: Tensor) -> None:
-        """Add a batch, one row per image."""
+        """Add the features of a batch, one row per image."""
         first, last = self._ends or (values[:1], values[:1])
         before = torch.cat([last, values[:-1]])
         self._sum += float((values - before).norm(dim=1).sum())
@@ -141,7 +142,7 @@ class _NeighborDistances:
 
     @property
     def total(self) -> float:
-        """Return the sum over the closed circle: one distance per image."""
+        """Return the sum of all distances, one distance per image."""
         if self._ends is None:
             return 0.0
         first, last = self._ends
@@ -149,7 +150,7 @@ class _NeighborDistances:
 
 
 class _Tally:
-    """Sums over the transformed copies for one amount."""
+    """Running sums over the transformed images of one strength."""
 
     def __init__(self) -> None:
         self.count = self.correct = self.unchanged = 0
@@ -158,7 +159,7 @@ class _Tally:
     def add(
         self, original: dict[str, Tensor], changed: dict[str, Tensor], labels: Tensor
     ) -> None:
-        """Add one transformed copy of a batch."""
+        """Add one transformed batch."""
         predicted = changed[OUTPUT].argmax(1)
         self.count += len(predicted)
         self.correct += int((predicted.cpu() == labels.cpu()).sum())

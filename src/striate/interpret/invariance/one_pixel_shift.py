@@ -1,4 +1,4 @@
-"""One-pixel shift: how many pixels change, and how many cells of pooled edge maps.
+"""Count the values that a one-pixel shift changes: pixels, edge map, pooled map.
 
 The study notes count 38 changed pixels in one 28×28 digit, and 12 changed cells after a
 vertical-edge filter and 2×2 max pooling: 68 % fewer. A pooled map has only a quarter of
@@ -25,7 +25,7 @@ INPUT, POOLED, SUBSAMPLED = "image", "max pool", "subsampled"
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedCells:
-    """Number of cells that change when images shift one pixel to the right.
+    """Number of map cells that change when images shift one pixel to the right.
 
     Args:
         stage: Name of the compared map.
@@ -44,12 +44,12 @@ class ChangedCells:
 
     @property
     def std(self) -> float:
-        """Standard deviation over images."""
+        """Standard deviation of the number of changed cells, over images."""
         return float(self.counts.double().std(correction=0))
 
     @property
     def share(self) -> float:
-        """Mean share of all cells."""
+        """Mean share of changed cells."""
         return self.mean / self.cells
 
 
@@ -72,7 +72,7 @@ def resize_gray(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
 
 
 def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
-    """Count the cells that a one-pixel shift changes: input, edge map, pooled map.
+    """Count the changes after a one-pixel shift in images, edge maps, pooled maps.
 
     Images are binarized at half their range. A cell has changed if its value differs.
 
@@ -83,7 +83,7 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
         images: (N, H, W)
 
     Raises:
-        GeometryError: Not three dimensions, or too small for a 3×3 filter and a pool.
+        GeometryError: The shape has not three dimensions, or the side is below 4.
 
     Example:
         >>> bar = torch.zeros(1, 8, 8)
@@ -107,7 +107,7 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
 
 
 def shift_stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the maps of the original and of the shifted images, by stage.
+    """Return original and shifted images as pairs, by stage (image, edges, pooled).
 
     Shapes:
         (N, H, W) → each (N, height, width)

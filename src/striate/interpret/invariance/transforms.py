@@ -1,6 +1,6 @@
 """Image transforms of a given strength: shift, rotation, scale, shear, color.
 
-All but the shift use bilinear sampling. New pixels at the border repeat the border.
+All transforms except the shift use bilinear sampling. New pixels repeat the border.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Transform:
-    """A transform of a batch with adjustable strength, which keeps the labels.
+    """Transform of an image batch with adjustable strength; labels stay valid.
 
     Args:
-        name: Such as `rotation`.
+        name: Name of the transform, such as `rotation`.
         unit: Unit of the amount, in words.
         amounts: Default amounts; the first is the identity.
         copies: (N, C, H, W) and an amount → one transformed batch per direction.
@@ -37,7 +37,7 @@ class Transform:
 
 
 def shift_pixels(x: Tensor, down: int, right: int) -> Tensor:
-    """Shift by whole pixels.
+    """Shift images by whole pixels.
 
     Example:
         >>> shift_pixels(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 0, 1).tolist()
@@ -49,7 +49,7 @@ def shift_pixels(x: Tensor, down: int, right: int) -> Tensor:
 
 
 def warp_affine(x: Tensor, matrix: Matrix) -> Tensor:
-    """Affine warp about the center: `matrix` maps output (x, y) to input (x, y).
+    """Warp images about the center: `matrix` maps output (x, y) to input (x, y).
 
     Example:
         >>> x = torch.arange(4.0).view(1, 1, 2, 2)
@@ -95,7 +95,7 @@ def _shears(x: Tensor, amount: float) -> list[Tensor]:
 
 
 def _colors(x: Tensor, amount: float) -> list[Tensor]:
-    """Brighten and darken each channel separately."""
+    """Return copies of the images, each with one channel made brighter or darker."""
     copies = []
     for channel in range(x.shape[1]):
         for sign in (1, -1):
