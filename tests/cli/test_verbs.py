@@ -38,7 +38,7 @@ def test_help_of_every_verb_needs_no_torch():
 def test_without_a_verb_the_help_is_shown(striate):
     said = striate()
     assert said.code == 2
-    assert "VERB" in said.out
+    assert "COMMAND" in said.out
 
 
 def test_version(striate):

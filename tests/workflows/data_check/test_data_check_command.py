@@ -98,7 +98,7 @@ def test_exit_code_1_with_findings_and_their_fix(striate, photos):
     assert "5 images are exact duplicates of other images" in result.out
     assert "cloth/00.png = cloth/copy0.png" in result.out
     assert "… and 2 more" in result.out
-    assert "--html FILE shows the images" in result.out
+    assert "--html FILE writes a report with images" in result.out
 
 
 @pytest.mark.parametrize(

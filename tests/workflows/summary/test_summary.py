@@ -155,7 +155,7 @@ def test_a_file_is_run(striate, file):
     assert len(data["layers"]) == 5
     said = striate("summary", f"{file}:make(8)", "--image-size", "8", "--in-chans", "1")
     assert "130" in said.out
-    assert "runs your file" in _help()
+    assert "executes the file" in _help()
 
 
 def _help():

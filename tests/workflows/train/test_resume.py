@@ -370,8 +370,8 @@ def test_fixed_settings_cannot_be_edited(shared_folder, was, becomes):
 def test_flags_that_resume_refuses(striate, words):
     said = striate("train", *words, "--resume", "run")
     assert said.code == 2
-    assert "a resumed run keeps its own value of this" in said.err
-    assert "striate train --resume run needs no other flag" in said.err
+    assert "--resume uses the value stored in the run" in said.err
+    assert "leave out this flag: striate train --resume run" in said.err
 
 
 # --- A8: other images

@@ -41,53 +41,71 @@ class Augment:
     """
 
     rotate: float = setting(
-        0.0, "random rotation, up to ± this many degrees", low=0, high=180
+        0.0,
+        "random rotation: maximum angle in degrees, in both directions",
+        low=0,
+        high=180,
     )
     shear: float = setting(
         0.0,
-        "random shear along rows and columns, up to ± this many degrees",
+        "random shear along rows and columns: maximum angle in degrees",
         low=0,
         high=45,
     )
     warp: float = setting(
         0.0,
-        "elastic deformation: control points move up to ± this share of the side",
+        "elastic deformation: maximum shift of a grid point, as a fraction of the side",
         low=0,
         high=MAX_WARP,
     )
-    flip: str = setting("none", "random flip", choices=FLIPS)
+    flip: str = setting("none", "direction of the random flip", choices=FLIPS)
     crop: float = setting(
-        0.0, "random crop: removes up to this share of the side", low=0, high=0.9
+        0.0,
+        "random crop: maximum fraction of the image side that is removed",
+        low=0,
+        high=0.9,
     )
     color: float = setting(
         0.0,
-        "color shift of each channel, up to ± this share of the value range",
+        "random color shift of each channel: maximum, as a fraction of the value range",
         low=0,
         high=1,
     )
     scale: float = setting(
-        0.0, "random zoom in or out, by a factor of up to 1 + this", low=0, high=1
+        0.0,
+        "random zoom in or out: maximum factor minus 1; 0.2: by a factor of up to 1.2",
+        low=0,
+        high=1,
     )
     shift: float = setting(
         0.0,
-        "random translation by whole pixels, up to ± this share of the side",
+        "random translation by whole pixels: maximum, as a fraction of the side",
         low=0,
         high=0.5,
     )
     erase: float = setting(
         0.0,
-        "random erasing: probability that a rectangle is set to the mean color",
+        "random erasing: probability that a rectangle of the image gets the mean color",
         low=0,
         high=1,
     )
     mixup: float = setting(
-        0.0, "mixup: alpha of the Beta distribution of weights", low=0, high=10
+        0.0,
+        "mixup: alpha of the Beta distribution of the mixing weights; 0: off",
+        low=0,
+        high=10,
     )
     cutmix: float = setting(
-        0.0, "CutMix: alpha of the Beta distribution of areas", low=0, high=10
+        0.0,
+        "CutMix: alpha of the Beta distribution of the pasted areas; 0: off",
+        low=0,
+        high=10,
     )
     border: str = setting(
-        "reflect", "how pixels beyond the image edge are filled", choices=BORDERS
+        "reflect",
+        "fill of pixels beyond the image edge: reflect (mirror the image), edge "
+        "(repeat the edge pixel) or background; default reflect",
+        choices=BORDERS,
     )
 
     def __post_init__(self) -> None:
