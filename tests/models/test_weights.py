@@ -127,7 +127,7 @@ def test_the_first_five_differences_are_listed(tmp_path):
     error = refused(tiny(seed=1), path, "do not fit")
     assert error.what.splitlines()[1:] == [
         "    conv1.weight is 16×3×5×5, the network's is 16×3×3×3",
-        "    bn1.weight holds torch.int64, the network torch.float32",
+        "    bn1.weight has dtype torch.int64, expected torch.float32",
         "    bn1.bias is missing",
         "    bn1.running_mean is missing",
         "    bn1.running_var is missing",
@@ -152,7 +152,7 @@ def test_truths_are_no_counters(tmp_path):
     state["bn1.num_batches_tracked"] = torch.tensor(True)
     save_file(state, tmp_path / "wrong.safetensors")
     error = refused(tiny(seed=1), tmp_path / "wrong.safetensors", "do not fit")
-    assert "holds torch.bool, the network torch.int64" in error.what
+    assert "has dtype torch.bool, expected torch.int64" in error.what
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])

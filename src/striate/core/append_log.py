@@ -57,7 +57,7 @@ class AppendLog:
         self._buffer.append(line)
 
     def flush(self) -> None:
-        """Write the buffered lines to the file, so that they survive a killed process."""
+        """Write the buffered lines to the file, where they survive a killed process."""
         payload = "".join(f"{line}\n" for line in self._buffer).encode()
         self._buffer.clear()
         with storage_errors(self.path, len(payload)):

@@ -233,7 +233,7 @@ def output_side_through(side: int, windows: Sequence[Window]) -> int:
             needed = smallest_side(windows)
             what = f"layer {window.name}: {error.what}"
             fix = f"use images of at least {needed}×{needed} (--image-size {needed})"
-            image = f"image size {side}×{side}"
+            image = f"image height or width {side}"
             raise GeometryError(f"{what} ({image})", fix=fix) from error
     return got
 

@@ -18,10 +18,10 @@ def dtype_mismatch(
 
     Example:
         >>> dtype_mismatch(torch.int64, torch.float32)
-        'is torch.int64, but the network needs torch.float32'
+        'has dtype torch.int64, expected torch.float32'
         >>> dtype_mismatch(torch.float16, torch.float32, convert=True)
         ''
     """
     floats = convert and actual.is_floating_point and expected.is_floating_point
     fits = actual == expected or floats
-    return "" if fits else f"is {actual}, but the network needs {expected}"
+    return "" if fits else f"has dtype {actual}, expected {expected}"

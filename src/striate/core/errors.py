@@ -38,7 +38,7 @@ class StriateError(Exception):
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, str | None]:
-        """Return the error type and the parts of the message as a dict, for `--json`."""
+        """Return the error type and the message parts as a dict, for `--json`."""
         kind = type(self).__name__
         return {"error": kind, "what": self.what, "where": self.where, "do": self.fix}
 
@@ -74,8 +74,8 @@ class StorageError(StriateError):
 class NonFiniteError(StriateError):
     """Error of a NaN or infinite loss or gradient; the weights are unchanged.
 
-    `layer` is the first layer with a NaN or infinite value. `rows` are the indices of the
-    affected images, if known: in the batch for `train`, else in the `split`.
+    `layer` is the first layer with a NaN or infinite value. `rows` are the indices of
+    the affected images, if known: in the batch for `train`, else in the `split`.
     """
 
     exit_code = 1

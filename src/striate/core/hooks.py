@@ -148,8 +148,8 @@ def intercept_outputs(
 ) -> Iterator[None]:
     """Context manager: pass each output of the named modules to `visit`.
 
-    `visit(name, output)` gets the module name for the first call, and `name #2`, `name #3`
-    … for later calls. A tensor that `visit` returns replaces the output.
+    `visit(name, output)` gets the module name for the first call, and `name #2`,
+    `name #3` … for later calls. A tensor that `visit` returns replaces the output.
 
     Raises:
         UnknownNameError: The model has no such module; the message lists similar names.
