@@ -287,7 +287,7 @@ def test_a_module_that_does_not_fit(shared_folder):
     assert "build the model with num_classes=2" in str(c.value)
     narrow = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     narrow.train()
-    with pytest.raises(GeometryError, match="cannot take images of 8×8×1") as caught:
+    with pytest.raises(GeometryError, match="fails on images of 8×8×1") as caught:
         st.train(narrow, data, quiet=True)
     assert "change --image-size or --in-chans" in str(caught.value)
     assert narrow.training
@@ -302,7 +302,7 @@ def test_a_run_without_a_test_split(tmp_path):
     assert "predictions_test.csv" not in files_of(run.path)
     assert run.evaluated_split == "val"
     assert set(run.scores) == {"val"}
-    assert "they are optimistic" in (run.path / names.REPORT).read_text()
+    assert "validation results are optimistic" in (run.path / names.REPORT).read_text()
 
 
 # --- the images have moved

@@ -1,4 +1,4 @@
-"""Show augmented images; for a run, also find augmentations that change labels."""
+"""Show augmented images; for a run, test which classes lose accuracy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def configure_data_augment(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
             add_setting(parser, _here(field), kinds[field.name])
-    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default runs/augment/DATA)",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder given by --out"
     )

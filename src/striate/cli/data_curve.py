@@ -1,4 +1,4 @@
-"""Learning curve: train on growing fractions; predict the accuracy of more data."""
+"""Learning curve: train on growing fractions; predict accuracy with more images."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def configure_data_split(parser: argparse.ArgumentParser) -> None:
         "--exact",
         action="store_true",
         help="stratify exactly: split each class by exact image counts; small classes "
-        "get at least one image per split if possible (default: approximate)",
+        "get at least one image per split if possible (default: approximate fractions)",
     )
     parser.add_argument(
         "--val-fraction",

@@ -32,8 +32,9 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--operating-point",
         metavar="CLASS",
-        help="choose decision threshold, temperature and review band for this class on "
-        "the validation split, evaluate them on the test split, write a report",
+        help="choose decision threshold, temperature and review band (probabilities to "
+        "review by hand) for this class on the validation split; evaluate them on the "
+        "test split; write a report",
     )
     parser.add_argument(
         "--recall",

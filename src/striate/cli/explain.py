@@ -64,7 +64,8 @@ def _configure_target(parser: argparse.ArgumentParser) -> None:
         "--unit",
         metavar="UNIT",
         help="unit (one output value of a layer) whose arithmetic the report shows, as "
-        "'LAYER CHANNEL,ROW,COLUMN' (default: the largest of the target layer)",
+        "'LAYER CHANNEL,ROW,COLUMN' (default: the largest value in the target "
+        "layer)",
     )
     parser.add_argument(
         "--open",
@@ -86,9 +87,16 @@ def _configure_network(parser: argparse.ArgumentParser) -> None:
         "--weights", type=Path, metavar="FILE", help="weights file of TARGET"
     )
     parser.add_argument(
-        "--image-size", metavar="SIZE", help="input size in pixels, or HEIGHTxWIDTH"
+        "--image-size",
+        metavar="SIZE",
+        help="input size in pixels, or HEIGHTxWIDTH (default: that of the network)",
     )
-    parser.add_argument("--in-chans", type=int, metavar="N", help="input channels")
+    parser.add_argument(
+        "--in-chans",
+        type=int,
+        metavar="N",
+        help="number of input channels (default: that of the network)",
+    )
     parser.add_argument(
         "--num-classes",
         type=int,
@@ -102,7 +110,12 @@ def _configure_network(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="random seed of the sanity checks (default 0)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default runs/explain/NAME)",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder given by --out"
     )

@@ -29,7 +29,7 @@ def configure_summary(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         metavar="LAYER",
-        help="show how the MACs, parameters and memory of this layer are computed",
+        help="show how each number in the table row of this layer is computed",
     )
     parser.add_argument(
         "--depth",

@@ -71,7 +71,7 @@ def configure_transfer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="also train baselines: from scratch, and head only or fine-tuned",
+        help="also train baselines for comparison: from scratch, head only, fine-tuned",
     )
     add_folder(parser, "run folder", "runs/transfer/DATA-MODEL")
 

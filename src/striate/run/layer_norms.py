@@ -1,4 +1,4 @@
-"""`norms.csv`: norms of activations and gradients by layer during training."""
+"""Record activation and gradient norms of each layer in `norms.csv`."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def layer_norms_logger(
     start_step: int,
     enabled: bool,
 ) -> Iterator[Sequence[LayerNormsLogger]]:
-    """Context manager: a list with the layer-norm callback, or an empty list.
+    """Context manager that yields the layer-norm callbacks: one, or none.
 
     Args:
         folder: The run folder.

@@ -80,8 +80,7 @@ class Recipe:
     )
     trust: bool = _setting(
         False,
-        "load a .pth file although its hash is not that of a known file; only its "
-        "tensors are loaded, no code is run",
+        "load a .pth file of unknown origin; only tensors are loaded, no code is run",
         incidental=True,
     )
     epochs: int = _setting(30, "number of training epochs", low=1)
@@ -204,7 +203,7 @@ class Recipe:
     )
     white_level: int | None = _setting(
         None,
-        "for 16-bit images: pixel value that is shown as white (default: as the "
+        "for 16-bit images: pixel value that is mapped to white (default: as the "
         "pretrained weights expect, else 65535)",
         low=255,
         below=MAX_WHITE_LEVEL + 1,

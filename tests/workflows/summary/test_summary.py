@@ -248,9 +248,9 @@ def test_target_that_is_not_a_network(striate, file):
 
 def test_settings_that_do_not_go_with_the_target(striate, shared_run):
     said = striate("summary", "8x8x3 > conv 3x3 2", "--image-size", "9")
-    assert "a sketch has its own image" in said.err
+    assert "do not apply to a sketch" in said.err
     said = striate("summary", shared_run.path, "--num-classes", "9")
-    assert "a run has its image" in said.err
+    assert "do not apply to a run" in said.err
     assert (
         "is not an image size" in striate("summary", "vgg11", "--image-size", "x").err
     )
