@@ -229,7 +229,7 @@ def _colors(matrix: Matrix) -> list[list[tuple[float, float, float]]]:
 def _color(
     count: int, right: bool, total: int, most: int
 ) -> tuple[float, float, float]:
-    """Return the RGB color of a cell: by recall if correct, by count for errors."""
+    """Return the RGB cell color: by recall if correct, by count for errors."""
     if not count:
         return (0.957, 0.957, 0.945)
     full = (0.561, 0.753, 0.871) if right else (0.949, 0.561, 0.384)
