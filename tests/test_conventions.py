@@ -269,7 +269,7 @@ def test_exported_names_are_frozen_and_real():
     ]
     for name in striate.__all__:
         assert callable(getattr(striate, name))
-    with pytest.raises(AttributeError, match="it has: ImageData"):
+    with pytest.raises(AttributeError, match="public names: ImageData"):
         _ = striate.nothing
     assert dir(striate) == striate.__all__
 

@@ -1,4 +1,4 @@
-"""striate: the workbench for convolutional networks.
+"""striate: design, train, inspect and evaluate convolutional networks.
 
 ```python
 import striate as st
@@ -8,7 +8,7 @@ model = st.create_model("tutorial_gray", num_classes=10, in_chans=1, image_size=
 run = st.train(model, data, epochs=10)
 ```
 
-Importing this imports no torch; each name brings what it needs when first used.
+Importing striate does not import torch; each public name is imported on first use.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"striate has no '{name}'; it has: {', '.join(__all__)}")
+        raise AttributeError(
+            f"striate has no attribute '{name}'; public names: {', '.join(__all__)}"
+        )
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

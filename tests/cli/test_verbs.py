@@ -38,7 +38,7 @@ def test_help_of_every_verb_needs_no_torch():
 def test_without_a_verb_the_help_is_shown(striate):
     said = striate()
     assert said.code == 2
-    assert "VERB" in said.out
+    assert "COMMAND" in said.out
 
 
 def test_version(striate):
@@ -58,17 +58,17 @@ def test_version(striate):
         (["train", "digits", "--model", "lenet"], ["did you mean lenet5"]),
         (["train", "digits", "--optimizer", "adamz"], ["did you mean adam"]),
         (["train", "digits", "--preset", "fashion"], ["no preset is called 'fashion'"]),
-        (["train", "digits", "--config", "no.yaml"], ["cannot read the settings"]),
+        (["train", "digits", "--config", "no.yaml"], ["settings file cannot be read"]),
         (["train", "digits", "--device", "tpu"], ["device 'tpu' cannot be used"]),
-        (["train"], ["no data given", "striate train digits"]),
+        (["train"], ["no data set is given", "striate train digits"]),
         (
             ["train", "digits", "--val-fraction", "0.9"],
             ["no images are left for training"],
         ),
-        (["evaluate", "nowhere"], ["there is no run folder"]),
+        (["evaluate", "nowhere"], ["the run folder does not exist"]),
         (["evaluate"], ["RUN"]),
-        (["predict", "nowhere", "x.png"], ["there is no run folder"]),
-        (["report", "nowhere"], ["there is no run folder"]),
+        (["predict", "nowhere", "x.png"], ["the run folder does not exist"]),
+        (["report", "nowhere"], ["the run folder does not exist"]),
         (
             ["models", "lenett"],
             ["no network is called 'lenett'", "did you mean lenet5"],
@@ -271,7 +271,11 @@ def test_a_report_of_damaged_files_names_them(striate, shared_run, tmp_path):
         "results.csv": header(tmp_path / "run/results.csv"),
         "predictions_test.csv": header(tmp_path / "run/predictions_test.csv"),
     }
-    messages = ("lacks: finished", "lacks a complete row per epoch", "no image of the")
+    messages = (
+        "keys are missing",
+        "a row or a column is missing",
+        "has no predictions",
+    )
     for (name, text), message in zip(lacking.items(), messages, strict=True):
         path = tmp_path / "run" / name
         kept = path.read_bytes()

@@ -59,7 +59,7 @@ def test_closest_names_ignore_case_and_hyphens():
 def test_registry():
     table: Registry[int] = Registry("shape")
     table.add("square")(4)
-    with pytest.raises(ValueError, match="two shapes are called 'square'"):
+    with pytest.raises(ValueError, match="shape 'square' is registered twice"):
         table.add("square")(5)
     with pytest.raises(UnknownNameError, match="did you mean square"):
         table["sqare"]
@@ -90,7 +90,7 @@ def test_preprocess_refuses():
     with pytest.raises(SettingError, match="must be at least 1, got 0×8×1"):
         Preprocess(channels=1, height=0, width=8)
     for fields in ({"channels": 1}, {"channels": 1, "height": 8, "width": 8, "x": 1}):
-        with pytest.raises(SettingError, match="unknown or missing field"):
+        with pytest.raises(SettingError, match="unknown or missing key"):
             Preprocess.from_dict(fields)
 
 
@@ -132,7 +132,7 @@ def test_preprocess_round_trip(height, width, resize, background, stats):
     [
         ({"background": 256}, "background must be 0–255, got 256"),
         ({"white_level": 254}, "white_level must be 255–65535, got 254"),
-        ({"height": 0}, "channels and sides must be at least 1"),
+        ({"height": 0}, "channels, height and width must be at least 1"),
     ],
 )
 def test_preprocess_refuses_invalid_sizes_and_levels(setting, said):
@@ -196,12 +196,12 @@ def test_seeds_are_frozen():
 
 
 def test_output_side_through_refuses_windows_that_do_not_fit():
-    with pytest.raises(GeometryError, match=r"a window of 5 does not fit a side of 2 "):
+    with pytest.raises(GeometryError, match=r"size 5 does not fit an input of size 2 "):
         output_side(2, 5, padding=(1, 1))
     with pytest.raises(GeometryError, match="padding cannot be 'full'"):
         padding_amounts("full", 8, 3)
     windows = [Window(name="conv", kernel=5), Window(name="pool", kernel=2, stride=2)]
-    with pytest.raises(GeometryError, match="pool got a side of 1") as caught:
+    with pytest.raises(GeometryError, match="layer pool: a window of size 2") as caught:
         output_side_through(5, windows)
     assert "at least 6×6 (--image-size 6)" in str(caught.value)
     assert output_side_through(6, windows) == 1

@@ -321,7 +321,7 @@ def test_streamed_images_cannot_be_oversampled(striate, folder, streamed):
     pattern = f"{folder}/p-{{000..003}}.tar"
     result = striate("train", pattern, "--class-weights", "sampling", "--epochs", "1")
     assert result.code == 2
-    assert "streamed images are read in a fixed order" in result.err
+    assert "the images are streamed in order" in result.err
     assert "use --class-weights auto or loss" in result.err
 
 

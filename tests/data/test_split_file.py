@@ -192,7 +192,7 @@ def test_a_missing_split_file(striate, refused, photos, tmp_path):
     (tmp_path / "bad.csv").write_bytes(b'path,split\n"' + b"x" * 200_000)
     with pytest.raises(DataError, match="not a split file: field larger"):
         read_split("bad.csv")
-    assert "there is no run folder" in refused(photos, "--split", "nowhere")
+    assert "the run folder does not exist" in refused(photos, "--split", "nowhere")
     assert "line 3" in refused(
         photos, "--split", save_lines(tmp_path, "a,train", "b,x")
     )

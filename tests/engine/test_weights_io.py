@@ -92,9 +92,9 @@ def test_other_dtypes_are_refused(tmp_path):
     save_weights(tmp_path / "a", tensors)
     lines = refusal(net(), tmp_path / "a").splitlines()[1:]
     assert set(lines) == {
-        "  0.weight: holds torch.int64, the network torch.float32",
-        "  0.bias: holds torch.float64, the network torch.float32",
-        "  1.bias: holds torch.bool, the network torch.float32",
+        "  0.weight: has dtype torch.int64, expected torch.float32",
+        "  0.bias: has dtype torch.float64, expected torch.float32",
+        "  1.bias: has dtype torch.bool, expected torch.float32",
     }
 
 

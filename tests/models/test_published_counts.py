@@ -137,7 +137,7 @@ def test_the_smallest_picture_goes_through_and_none_smaller(name):
     assert shapes(model, image)[""] == (3,)
     with pytest.raises(GeometryError, match=layer) as caught:
         on_meta(name, image_size=(side, side - 1))
-    assert f"an image side of {side - 1}" in caught.value.what
+    assert f"image height or width {side - 1}" in caught.value.what
     assert f"at least {side}×{side}" in caught.value.fix
 
 

@@ -152,7 +152,7 @@ def test_truths_are_no_counters(tmp_path):
     state["bn1.num_batches_tracked"] = torch.tensor(True)
     save_file(state, tmp_path / "wrong.safetensors")
     error = refused(tiny(seed=1), tmp_path / "wrong.safetensors", "do not fit")
-    assert "holds torch.bool, the network torch.int64" in error.what
+    assert "has dtype torch.bool, expected torch.int64" in error.what
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])

@@ -38,7 +38,7 @@ def test_photographs_take_a_folder_and_flags(striate, shared_folder, tmp_path):
 def test_photographs_without_a_folder(striate):
     said = striate("train", "--preset", "photographs")
     assert said.code == 2
-    assert "no data given" in said.err
+    assert "no data set is given" in said.err
 
 
 def test_given_data_wins_over_the_preset(shared_folder):

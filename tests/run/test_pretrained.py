@@ -91,7 +91,7 @@ def test_the_head_is_loaded_if_the_classes_are_the_same(striate, source):
     after = load_file("again/weights/best.safetensors")
     before = load_file(source.path / "weights/best.safetensors")
     assert torch.equal(after["fc.weight"], before["fc.weight"])
-    assert "the head is loaded too: the classes are the same" in said.out
+    assert "the head is loaded too, because the classes are equal" in said.out
 
 
 def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, source):
@@ -221,7 +221,7 @@ def test_a_name_too_long_for_any_file(refused, shared_folder):
 
 def test_words_that_mean_no_weights(refused, shared_folder):
     said = refused(shared_folder, "--pretrained", "mobilnet_v2")
-    assert "there are no weights 'mobilnet_v2'" in said
+    assert "no pretrained weights are called 'mobilnet_v2'" in said
     assert "did you mean mobilenet_v2" in said
 
 

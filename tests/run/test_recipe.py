@@ -141,7 +141,7 @@ def test_a_recipe_of_odd_bytes(tmp_path):
         ({"resize": "strech"}, "no resize is called 'strech'"),
         ({"epoch": 3}, "no setting is called 'epoch'"),
         ({"__class__": 3}, "no setting is called '__class__'"),
-        ({"data": ""}, "no data given"),
+        ({"data": ""}, "no data set is given"),
     ],
 )
 def test_wrong_settings(settings, message):
@@ -183,19 +183,19 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs: 3\nlr: 1\nepochs: 4\n", "'epochs' is set twice"),
-        ("batch-size: 3\nbatch_size: 4\n", "'batch_size' is set twice"),
-        ("data: !!python/object/apply:os.mkdir [exploded]\n", "not plain YAML"),
-        ("data: !!python/name:os.mkdir\n", "not plain YAML"),
-        ("data: !mine 3\n", "not plain YAML"),
-        ("a: [1, 2\n", "not plain YAML"),
-        ("[" * 700, "not plain YAML"),
-        ("- digits\n", "the file has no `name: value` lines"),
-        ("", "the file has no `name: value` lines"),
-        ("? [a, b]\n: 1\n", "not plain YAML"),
+        ("epochs: 3\nlr: 1\nepochs: 4\n", "'epochs' is given twice"),
+        ("batch-size: 3\nbatch_size: 4\n", "'batch_size' is given twice"),
+        ("data: !!python/object/apply:os.mkdir [exploded]\n", "not valid YAML"),
+        ("data: !!python/name:os.mkdir\n", "not valid YAML"),
+        ("data: !mine 3\n", "not valid YAML"),
+        ("a: [1, 2\n", "not valid YAML"),
+        ("[" * 700, "not valid YAML"),
+        ("- digits\n", "the settings file has no `name: value` lines"),
+        ("", "the settings file has no `name: value` lines"),
+        ("? [a, b]\n: 1\n", "not valid YAML"),
         ("x: &x {a: 1}\n<<: *x\n", "aliases"),
         (LAUGHS, "aliases"),
-        ("data: caf\xe9", "not plain YAML"),
+        ("data: caf\xe9", "not valid YAML"),
     ],
 )
 def test_strict_yaml(tmp_path, text, message):
@@ -208,7 +208,9 @@ def test_strict_yaml(tmp_path, text, message):
 
 
 def test_missing_settings(tmp_path):
-    with pytest.raises(SettingError, match="cannot read the settings: No such file"):
+    with pytest.raises(
+        SettingError, match="settings file cannot be read: No such file"
+    ):
         read_settings(tmp_path / "none.yaml")
 
 

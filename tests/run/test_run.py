@@ -271,7 +271,7 @@ def test_a_plain_module_goes_in_and_comes_out(shared_folder):
     assert "first_layer_initial" not in str(files_of(run.path))
     again = st.load_run(run.path, model=Mine())
     assert again.evaluate().accuracy == run.scores["test"]["accuracy"]
-    with pytest.raises(RunError, match="the run's model was the object") as caught:
+    with pytest.raises(RunError, match="the model is a Python object") as caught:
         st.load_run(run.path).model  # noqa: B018 - asking is what fails
     assert "striate.load_run(path, model=...)" in str(caught.value)
     with pytest.raises(WeightsError, match=r"dense\.bias: shape 2, the network has 3"):
@@ -281,13 +281,13 @@ def test_a_plain_module_goes_in_and_comes_out(shared_folder):
 def test_a_module_that_does_not_fit(shared_folder):
     data = st.load_data(shared_folder)
     with pytest.raises(
-        SettingError, match=r"outputs \(5,\), the data has 2 classes"
+        SettingError, match=r"model output \(5,\) does not match 2 classes"
     ) as c:
         st.train(Mine(5), data, quiet=True)
-    assert "build it with num_classes=2" in str(c.value)
+    assert "build the model with num_classes=2" in str(c.value)
     narrow = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     narrow.train()
-    with pytest.raises(GeometryError, match="cannot take images of 8×8×1") as caught:
+    with pytest.raises(GeometryError, match="fails on images of 8×8×1") as caught:
         st.train(narrow, data, quiet=True)
     assert "change --image-size or --in-chans" in str(caught.value)
     assert narrow.training
@@ -302,7 +302,7 @@ def test_a_run_without_a_test_split(tmp_path):
     assert "predictions_test.csv" not in files_of(run.path)
     assert run.evaluated_split == "val"
     assert set(run.scores) == {"val"}
-    assert "they are optimistic" in (run.path / names.REPORT).read_text()
+    assert "validation results are optimistic" in (run.path / names.REPORT).read_text()
 
 
 # --- the images have moved
@@ -332,7 +332,7 @@ def test_report_from_another_folder(tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_none():
-    with pytest.raises(RunError, match="there is no run folder"):
+    with pytest.raises(RunError, match="the run folder does not exist"):
         Run("nowhere")
 
 

@@ -1,1 +1,1 @@
-"""The command line: one file a verb, which parses, calls and prints."""
+"""Command line: one module per command; it parses flags and prints the result."""

@@ -8,29 +8,30 @@ from pathlib import Path
 
 
 def configure_compare(parser: argparse.ArgumentParser) -> None:
-    """Add the runs, the split, and the report file."""
+    """Add the arguments of `striate compare`."""
     parser.add_argument(
         "run_folders",
         nargs="+",
         metavar="RUN",
-        help="two or more run folders, or their names; all others are compared with "
-        "the first",
+        help="run folder, or its name below runs/train or runs/transfer; give at "
+        "least two; the first is the reference",
     )
     parser.add_argument(
         "--split",
         choices=("test", "val"),
-        help="compare on this split (default test if all runs evaluated it, else val)",
+        help="split to compare on (default: test if all runs evaluated it, else val)",
     )
     parser.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="also write a report that shows the flipped images",
+        help="also write an HTML report with the images that only one run predicted "
+        "correctly",
     )
 
 
 def run_compare(options: argparse.Namespace) -> int:
-    """Compare and print."""
+    """Compare the runs and print the result."""
     from striate.cli.printing import wide_console
     from striate.report.terminal import print_blocks
     from striate.workflows.compare.compare import compare

@@ -23,14 +23,14 @@ SUBVERBS = {
 
 
 def configure_data(parser: argparse.ArgumentParser) -> None:
-    """Add the subverbs, each with its own flags."""
+    """Add the subcommands of `striate data`, each with its own flags."""
     subparsers = parser.add_subparsers(
-        dest="subverb", metavar="WHAT", required=True, parser_class=type(parser)
+        dest="subverb", metavar="SUBCOMMAND", required=True, parser_class=type(parser)
     )
-    # SUPPRESS: `data --json check` must not be undone by the subverb's default.
+    # SUPPRESS: the subcommand's default must not undo `data --json check`.
     add_verbs(subparsers, SUBVERBS, default=argparse.SUPPRESS)
 
 
 def run_data(options: argparse.Namespace) -> int:
-    """Run the subverb."""
+    """Run the chosen subcommand and return its exit code."""
     return SUBVERBS[options.subverb].run(options)

@@ -1,4 +1,4 @@
-"""Show augmented images; for a run, find labels that do not survive."""
+"""Show augmented images; for a run, test which classes lose accuracy."""
 
 from __future__ import annotations
 
@@ -23,25 +23,30 @@ SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
 
 
 def configure_data_augment(parser: argparse.ArgumentParser) -> None:
-    """Add what to look at, the ranges, and the folder."""
+    """Add the arguments of `striate data augment`."""
     parser.add_argument(
         "target",
         metavar="DATA|RUN",
-        help="data as for `striate train`; or a run folder or run name, to test which "
-        "classes lose accuracy under augmentation",
+        help="labeled images, as for `striate train`; or a run (folder or name), to "
+        "test which classes lose accuracy under augmentation",
     )
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
             add_setting(parser, _here(field), kinds[field.name])
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the folder in --out"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default runs/augment/DATA)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the folder given by --out"
     )
 
 
 def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
-    """Return a setting as it is here: `six` by default, or nothing would be shown."""
+    """Return a setting, with `six` as the default of --augment in this command."""
     if field.name == "augment":
         field = copy.copy(field)
         field.default = "six"
@@ -49,7 +54,7 @@ def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
 
 
 def run_data_augment(options: argparse.Namespace) -> int:
-    """Write the preview and print it; exit code 1 if a class loses accuracy."""
+    """Write and print the preview; return 1 if a class loses accuracy."""
     from striate.workflows.data_augment.augment import preview_augment
 
     settings = {
@@ -72,7 +77,7 @@ def run_data_augment(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show progress on stderr, only in a terminal."""
+    """Yield a callback that shows progress on stderr, if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 

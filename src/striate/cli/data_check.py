@@ -14,55 +14,56 @@ CLASSES_SHOWN = 12
 
 
 def configure_data_check(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
+    """Add the arguments of `striate data check`."""
     parser.add_argument(
         "data",
         metavar="PATH",
-        help="a folder, a CSV, IDX files, tar shards, an address, or a data set name",
+        help="images: a folder, a CSV file, IDX files, tar shards, a URL, or the name "
+        "of a data set such as digits",
     )
     parser.add_argument(
         "--near",
         choices=("on", "off"),
         default="on",
-        help="search for near-duplicates (default on)",
+        help="search for near-duplicate images (default on)",
     )
     parser.add_argument(
         "--labels",
         action="store_true",
-        help="find label errors by cross-validation of small networks",
+        help="search for label errors by cross-validation with small networks",
     )
     parser.add_argument(
         "--ranking",
         type=Path,
         metavar="FILE",
-        help="with --labels: write a CSV of all images, likely label errors first",
+        help="with --labels: write a CSV of all images, likeliest label errors first",
     )
     parser.add_argument(
         "--since",
         type=Path,
         metavar="FILE",
-        help="report changes since an earlier check (its --json output)",
+        help="list changes since an earlier check; FILE: JSON output of that check",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write an HTML page with the images"
+        "--html", type=Path, metavar="FILE", help="write an HTML report with images"
     )
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="write a CSV for training, with duplicates in one group",
+        help="write a CSV for `striate train` that keeps duplicates in the same split",
     )
     parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="number of decoding processes (default: processors)",
+        help="number of processes that decode images (default: number of CPU cores)",
     )
-    parser.add_argument("--quiet", action="store_true", help="do not show progress")
+    parser.add_argument("--quiet", action="store_true", help="do not print progress")
 
 
 def run_data_check(options: argparse.Namespace) -> int:
-    """Check and print; exit code 1 for problems or warnings."""
+    """Check the data and print the findings; return 1 for problems or warnings."""
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes
     from striate.data.check.check import check_dataset
@@ -75,10 +76,10 @@ def run_data_check(options: argparse.Namespace) -> int:
     from striate.workflows.data_check.findings import save_data_check_page
 
     if options.workers is not None and options.workers < 1:
-        what = f"at least one process is needed, got {options.workers}"
+        what = f"the number of processes must be at least 1, got {options.workers}"
         raise SettingError(what, where="--workers")
     if options.ranking and not options.labels:
-        what = "a ranking needs checked labels"
+        what = "--ranking requires --labels"
         raise SettingError(what, where="--ranking", fix="add --labels")
     old_hashes = read_hashes(options.since) if options.since else None
     with progress_bar("checking images", quiet=options.quiet or options.json) as tick:
@@ -131,7 +132,7 @@ def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     if options.html:
         out.print(f"page    {options.html}", markup=False)
     elif not result.ok:
-        out.print("--html FILE shows the images", style="dim")
+        out.print("--html FILE writes a report with images", style="dim")
     if options.csv:
         out.print(f"table   {options.csv}", markup=False)
     if options.ranking:

@@ -1,4 +1,4 @@
-"""Learning curve: train on growing fractions and predict the gain of more images."""
+"""Learning curve: train on growing fractions; predict accuracy with more images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.core.errors import SettingError
 
-# The curve sets fractions and seeds itself, and trains from random weights.
+# The command sets fractions and seeds itself, and trains from random weights.
 WITHOUT = (
     *("fraction", "folds", "fold", "pretrained", "freeze", "trust"),
     "track_norms",
@@ -16,37 +16,37 @@ WITHOUT = (
 
 
 def configure_data_curve(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the curve and the settings of training."""
+    """Add the arguments of `striate data curve`, training settings included."""
     parser.usage = "striate data curve [DATA] [settings]"
     add_settings(parser, without=WITHOUT)
     parser.add_argument(
         "--fractions",
         metavar="F,F,…",
-        help="fractions of the training split, at least three "
-        "(0.0625,0.125,0.25,0.5,1)",
+        help="at least three fractions of the training split, comma-separated "
+        "(default 0.0625,0.125,0.25,0.5,1)",
     )
     parser.add_argument(
         "--seeds",
         type=int,
         metavar="N",
         default=3,
-        help="runs (seeds) per fraction (default 3)",
+        help="number of training runs per fraction, with different seeds (default 3)",
     )
     parser.add_argument(
         "--goal",
         type=float,
         metavar="F",
-        help="predict how many images reach this accuracy (0-1)",
+        help="target accuracy, 0-1: predict how many training images it needs",
     )
-    add_folder(parser, "folder of the curve", "runs/curve/DATA-MODEL")
+    add_folder(parser, "output folder", "runs/curve/DATA-MODEL")
 
 
 def run_data_curve(options: argparse.Namespace) -> int:
-    """Train the missing runs and print the curve."""
+    """Train the runs that are missing and print the learning curve."""
     recipe = read_recipe(options)
     fractions = _fractions(options.fractions)
     if options.goal is not None and not 0 < options.goal < 1:
-        what = f"the goal is an accuracy between 0 and 1, got {options.goal:g}"
+        what = f"the target accuracy must be between 0 and 1, got {options.goal:g}"
         raise SettingError(what, where="--goal", fix="write 0.99 for 99 %")
 
     from striate.cli.printing import console

@@ -11,7 +11,7 @@ from striate.cli.train import add_setting
 from striate.run.parse_settings import parse_setting, setting_types
 from striate.run.recipe import AUTO, Recipe
 
-# The settings of a run that decide what becomes of an image.
+# The settings of a run that affect preprocessing.
 SETTINGS = (
     *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
     *("normalize", "mean", "std", "seed", "cache", "cache_gb"),
@@ -19,8 +19,8 @@ SETTINGS = (
 
 
 def configure_data_preview(parser: argparse.ArgumentParser) -> None:
-    """Add the data, the preprocessing settings, and the output file."""
-    parser.add_argument("data", metavar="DATA", help="data as for `striate train`")
+    """Add the arguments of `striate data preview`."""
+    parser.add_argument("data", metavar="DATA", help="images, as for `striate train`")
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
@@ -37,12 +37,12 @@ def configure_data_preview(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("preview.html"),
         metavar="FILE",
-        help="HTML page to write (default preview.html)",
+        help="HTML file to write (default preview.html)",
     )
 
 
 def run_data_preview(options: argparse.Namespace) -> int:
-    """Write the page and print its summary."""
+    """Write the HTML page and print a summary."""
     options_ = vars(options)
     settings = {
         name: parse_setting(name, options_[name])

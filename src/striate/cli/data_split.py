@@ -1,4 +1,4 @@
-"""Split images into train, val and test; --out writes a CSV that training reuses."""
+"""Split images into train, val and test; --out writes a CSV for `striate train`."""
 
 from __future__ import annotations
 
@@ -15,51 +15,66 @@ if TYPE_CHECKING:
 
 
 def configure_data_split(parser: argparse.ArgumentParser) -> None:
-    """Add the data, the fractions, and the file."""
+    """Add the arguments of `striate data split`."""
     shares = SplitConfig()
     parser.add_argument("data", metavar="DATA", help="images, as for `striate train`")
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="stratify exactly: the fractions hold for every class to the image; small "
-        "classes get an image in each split first",
+        help="stratify exactly: split each class by exact image counts; small classes "
+        "get at least one image per split if possible (default: approximate fractions)",
     )
     parser.add_argument(
         "--val-fraction",
         type=float,
         metavar="F",
         default=shares.val,
-        help="validation fraction (default 0.15)",
+        help="fraction of the images for the validation split (default 0.15)",
     )
     parser.add_argument(
         "--test-fraction",
         type=float,
         metavar="F",
         default=shares.test,
-        help="test fraction (default 0.25)",
+        help="fraction of the images for the test split (default 0.25)",
     )
     parser.add_argument(
-        "--folds", type=int, metavar="N", help="number of cross-validation folds"
+        "--folds",
+        type=int,
+        metavar="N",
+        help="number of cross-validation folds; needs --fold",
     )
     parser.add_argument(
-        "--fold", type=int, metavar="N", help="fold to evaluate, from 0"
+        "--fold",
+        type=int,
+        metavar="N",
+        help="index of the fold to use as the test split, from 0; needs --folds",
     )
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help="run folder or CSV whose images keep their split",
+        help="earlier split to keep: run folder, or CSV with columns path and split",
     )
     parser.add_argument(
-        "--seed", type=int, metavar="N", default=0, help="random seed (default 0)"
+        "--seed",
+        type=int,
+        metavar="N",
+        default=0,
+        help="random seed of the split (default 0)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="CSV to write")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the file in --out"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="CSV file to write (default: print only)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the file given by --out"
     )
 
 
 def run_data_split(options: argparse.Namespace) -> int:
-    """Split, print the counts, and write the CSV if requested."""
+    """Split the images, print the counts, and write the CSV if --out is given."""
     if options.out and options.out.exists() and not options.overwrite:
         fix = "choose another --out, or add --overwrite"
         raise RunError("the file exists already", where=options.out, fix=fix)

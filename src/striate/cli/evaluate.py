@@ -17,57 +17,59 @@ OPERATING_POINT_FLAGS = ("recall", "selective_accuracy", "by", "out", "overwrite
 
 
 def configure_evaluate(parser: argparse.ArgumentParser) -> None:
-    """Add the run, the images, and the flags of the operating point."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder, or its name")
+    """Add the arguments of `striate evaluate`."""
+    parser.add_argument("run_folder", metavar="RUN", help="run folder or its name")
     parser.add_argument(
         "--split",
         choices=("train", "val", "test"),
-        help="evaluate this split (default test, or val if there is no test split)",
+        help="split to evaluate (default: test, or val if there is no test split)",
     )
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="evaluate other labeled images: a folder or CSV with the same classes",
+        help="evaluate other labeled images: a folder or CSV with the same class names",
     )
     parser.add_argument(
         "--operating-point",
         metavar="CLASS",
-        help="choose a decision threshold, a temperature and a review band for this "
-        "class on validation, evaluate them on test, and write a report",
+        help="choose decision threshold, temperature and review band (probabilities to "
+        "review by hand) for this class on the validation split; evaluate them on the "
+        "test split; write a report",
     )
     parser.add_argument(
         "--recall",
         type=float,
-        metavar="SHARE",
-        help="with --operating-point: target recall of that class (default 0.95)",
+        metavar="F",
+        help="operating point: target recall of CLASS, 0-1 (default 0.95)",
     )
     parser.add_argument(
         "--selective-accuracy",
         type=float,
-        metavar="SHARE",
+        metavar="F",
         help="operating point: target accuracy of the predictions outside the review "
-        "band (default 0.98)",
+        "band, 0-1 (default 0.98)",
     )
     parser.add_argument(
         "--by",
         metavar="COLUMN,…",
-        help="operating point: also give results for each value of these CSV columns",
+        help="operating point: also evaluate each value of these columns of the CSV, "
+        "comma-separated",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="operating point: report folder (default runs/evaluate/RUN)",
+        help="operating point: output folder (default runs/evaluate/RUN)",
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="operating point: replace the folder in --out",
+        help="operating point: replace the folder given by --out",
     )
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Evaluate and print; the exit code is 1 if files could not be used."""
+    """Evaluate a run and print metrics; return 1 if files could not be used."""
     from striate.run.run import Run
 
     _check_flags(options)
@@ -78,7 +80,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _check_flags(options: argparse.Namespace) -> None:
-    """Refuse flags of the operating point without `--operating-point`."""
+    """Raise an error for flags that have no effect without `--operating-point`."""
     for name in OPERATING_POINT_FLAGS:
         value = getattr(options, name)
         if value not in (None, False) and options.operating_point is None:

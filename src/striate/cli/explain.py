@@ -1,4 +1,4 @@
-"""Explain predictions: heatmaps, layers, channels, and the arithmetic of units."""
+"""Explain predictions: heatmaps, feature maps, and the arithmetic of units."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def configure_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "network",
         metavar="TARGET",
-        help="a run folder or its name; a name of `striate models` with --weights; or "
-        "FILE.py:CLASS, which runs your file",
+        help="run folder or its name; or a name listed by `striate models`, with "
+        "--weights; or FILE.py:CLASS (executes the file)",
     )
     parser.add_argument(
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="image files, folders or patterns (default for a run: its most confident "
-        "correct prediction and its highest-loss error)",
+        help="image file, folder, or quoted pattern such as 'photos/*.jpg' (default "
+        "for a run: the most confident correct prediction and the highest-loss error)",
     )
     _configure_target(parser)
     _configure_network(parser)
@@ -37,19 +37,19 @@ def _configure_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         metavar="CLASS",
-        help="class to explain: a name, or #3 for the fourth output (default: the "
-        "predicted class)",
+        help="class to explain: its name, or #INDEX from 0 (default: the predicted "
+        "class)",
     )
     parser.add_argument(
         "--against",
         metavar="CLASS",
-        help="second class: explain the difference of the two scores",
+        help="second class: explain the score of --target minus that of this class",
     )
     parser.add_argument(
         "--method",
         default="auto,occlusion,integrated_gradients",
         metavar="NAMES",
-        help="heatmap methods, with commas: auto (cam or gradcam), cam, gradcam, "
+        help="heatmap methods, comma-separated: auto (cam or gradcam), cam, gradcam, "
         "gradcam++, layercam, scorecam, occlusion, integrated_gradients (default "
         "auto,occlusion,integrated_gradients)",
     )
@@ -57,44 +57,51 @@ def _configure_target(parser: argparse.ArgumentParser) -> None:
         "--layer",
         default="auto",
         metavar="NAME",
-        help="target layer of the CAM methods (default: the last layer with maps "
-        "of 4×4 or more)",
+        help="target layer of the CAM methods (default: the last layer whose feature "
+        "maps are at least 4×4)",
     )
     parser.add_argument(
         "--unit",
         metavar="UNIT",
-        help="unit to show on the page, LAYER CHANNEL,ROW,COLUMN: 'conv2 3,10,12' "
-        "(default: the strongest unit of the target layer)",
+        help="unit (one output value of a layer) whose arithmetic the report shows, as "
+        "'LAYER CHANNEL,ROW,COLUMN' (default: the largest value in the target "
+        "layer)",
     )
     parser.add_argument(
         "--open",
         metavar="UNIT",
-        help="print how the value of one unit is computed, and exit: 'conv2 3,10,12' "
-        "or 'output 7'",
+        help="only print how the value of one unit is computed: 'conv2 3,10,12' (layer "
+        "channel,row,column) or 'output 7' (logit of class 7)",
     )
     parser.add_argument(
         "--sections",
         metavar="NAMES",
-        help="extra sections for a run, with commas: dataset (heatmaps over the "
-        "dataset), "
-        "invariance (transformed images, other pooling), depth (gradients by layer), "
-        "nonlinearity (why activations are needed)",
+        help="extra report sections for a run, comma-separated: dataset (heatmaps of "
+        "many images), invariance (robustness to transforms), depth (gradient norms by "
+        "layer), nonlinearity (why activation functions are needed)",
     )
 
 
 def _configure_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="checkpoint of a named network"
+        "--weights", type=Path, metavar="FILE", help="weights file of TARGET"
     )
     parser.add_argument(
-        "--image-size", metavar="SIZE", help="image side, or HEIGHTxWIDTH"
+        "--image-size",
+        metavar="SIZE",
+        help="input size in pixels, or HEIGHTxWIDTH (default: that of the network)",
     )
-    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
+    parser.add_argument(
+        "--in-chans",
+        type=int,
+        metavar="N",
+        help="number of input channels (default: that of the network)",
+    )
     parser.add_argument(
         "--num-classes",
         type=int,
         metavar="N",
-        help="number of classes of a named network (default: its own)",
+        help="number of classes (default: that of the network)",
     )
     parser.add_argument(
         "--seed",
@@ -103,14 +110,19 @@ def _configure_network(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="random seed of the sanity checks (default 0)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an existing output folder"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default runs/explain/NAME)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the folder given by --out"
     )
 
 
 def run_explain(options: argparse.Namespace) -> int:
-    """Write the explanation page, or print the arithmetic of one unit."""
+    """Write the explanation report, or print the arithmetic of one unit."""
     from striate.workflows.explain.explain import explain_images
 
     # Output of a user's file must not end up in the JSON.
@@ -164,7 +176,7 @@ def _tell(line: str) -> None:
 
 
 def _class(word: str | None) -> str | int | None:
-    """Return a class name, or an index for `#3` (the fourth output)."""
+    """Return the class name, or the class index if the text is `#INDEX`."""
     if word is not None and word.startswith("#") and word[1:].isdecimal():
         return int(word[1:])
     return word

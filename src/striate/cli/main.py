@@ -1,4 +1,4 @@
-"""Command line entry point: parse the verb, run it, print errors as messages."""
+"""Command-line entry point: parse arguments, run the command, print errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DISTRIBUTED_VERBS = ("train",)  # under torchrun, each process does its share
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that suggests the nearest flags for an unknown one."""
+    """Argument parser that suggests similar flags for an unknown flag."""
 
     def error(self, message: str) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _VerbParser(_Parser):
-    """Parser of one verb, which reports unknown flags with its own `--help`."""
+    """Parser of one command; its errors name the `--help` of that command."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Any = None, namespace: Any = None
@@ -70,21 +70,25 @@ class _VerbParser(_Parser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs."""
+    """Return the argument parser with all commands."""
     # No abbreviated flags: scripts would rely on --ep as a short form of --epochs.
     parser = _Parser(
         prog="striate",
         description="Design, train, inspect and evaluate convolutional networks.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_VerbParser)
+    parser.add_argument(
+        "--version", action="store_true", help="print the version and exit"
+    )
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="COMMAND", parser_class=_VerbParser
+    )
     add_verbs(verbs, VERBS)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code.
+    """Run striate with command-line arguments and return its exit code.
 
     0: success, 1: problems in the data, 2: usage error, 130: stopped by Ctrl-C.
     """
@@ -109,14 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """Discard all further output, including what Python flushes at exit."""
+    """Discard all further output, including the output that Python flushes at exit."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     for handle in (1, 2):
         os.dup2(devnull, handle)
 
 
 def _replace_unencodable() -> None:
-    """Print `?` for characters such as `×` on a terminal without UTF-8."""
+    """Replace characters such as `×` by `?` on terminals without UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""List the networks with input size and parameters, or the public weights."""
+"""List the networks with input size and parameter count, or pretrained weights."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def configure_models(parser: argparse.ArgumentParser) -> None:
-    """Add the filter and the list of weights."""
+    """Add the arguments of `striate models`."""
     parser.add_argument(
-        "pattern", nargs="?", default="", help="show only names that contain this"
+        "pattern", nargs="?", default="", help="show only names that contain this text"
     )
     parser.add_argument(
         "--weights",
         action="store_true",
-        help="list public pretrained weights instead: license, hash, location",
+        help="list pretrained weights instead, with license, hash and location",
     )
 
 
 def run_models(options: argparse.Namespace) -> int:
-    """Print one line per network, or per set of weights."""
+    """Print one line per network, or one line per weights file."""
     from striate.cli.printing import wide_console
     from striate.core.registry import unknown_name_error
     from striate.models.catalogue import catalogue_rows

@@ -1,4 +1,4 @@
-"""Predict the classes of new images: files, folders or patterns."""
+"""Predict the classes of new images with a trained model."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
 
 
 def configure_predict(parser: argparse.ArgumentParser) -> None:
-    """Add the run, the images, and the output file."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder, or its name")
+    """Add the arguments of `striate predict`."""
+    parser.add_argument("run_folder", metavar="RUN", help="run folder or its name")
     parser.add_argument(
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="image file, folder, or 'pattern' in quotes",
+        help="image file, folder, or quoted pattern such as 'photos/*.jpg'",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="output file: .csv or .json; with --layers .safetensors, or .npy for one "
-        "layer",
+        help="output file: .csv or .json; with --layers: .safetensors, or .npy for one "
+        "layer (default: print only)",
     )
     parser.add_argument(
         "--layers",
         metavar="NAMES",
-        help="write the outputs of these layers (features) instead of classes: names "
-        "or 'patterns', separated by commas",
+        help="write the outputs (features) of these layers instead of classes; "
+        "comma-separated names or patterns such as 'layer*'",
     )
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    """Predict and print; the exit code is 1 if files could not be used."""
+    """Predict and print the classes; return 1 if files could not be used."""
     if options.layers:
         return _write_features(options)
     from striate.cli.printing import print_predictions
@@ -54,7 +54,7 @@ def run_predict(options: argparse.Namespace) -> int:
 
 
 def _write_features(options: argparse.Namespace) -> int:
-    """Write the outputs of layers to a file, batch by batch."""
+    """Write the layer outputs (features) of the images to a file."""
     from striate.cli.printing import print_features
     from striate.core.errors import SettingError
     from striate.run.run import Run

@@ -1,4 +1,4 @@
-"""Print the results of the verbs."""
+"""Functions that print the results of the commands in the terminal."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ PIPE_WIDTH = 180  # columns of a file or pipe
 
 
 def console() -> Console:
-    """Return the console for results: stdout, with colors only in a terminal."""
+    """Return a rich console that prints to stdout, with colors only in a terminal."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
 def wide_console() -> Console:
-    """Return the console for tables, which is wide in a file or pipe."""
+    """Return a console for tables: 180 columns wide if stdout is not a terminal."""
     out = console()
     if not out.is_terminal:
         out.width = PIPE_WIDTH
@@ -49,7 +49,7 @@ def wide_console() -> Console:
 
 
 def print_data(data: ImageData, folder: Path) -> None:
-    """Print the run folder, the data, and all notes and warnings."""
+    """Print the run folder, a data summary, notes and warnings."""
     console().print(f"run     {folder}", markup=False)
     print_set(data)
     manifest = read_json(folder / names.MANIFEST)
@@ -60,7 +60,7 @@ def print_data(data: ImageData, folder: Path) -> None:
 
 
 def print_set(data: ImageData) -> None:
-    """Print the data: splits, classes, unusable files, warnings."""
+    """Print a data summary: splits, classes, unusable files, warnings."""
     out = console()
     splits = " · ".join(
         f"{name} {len(subset):,}" for name, subset in data.subsets.items()
@@ -80,7 +80,7 @@ def print_set(data: ImageData) -> None:
 
 
 def print_resumed(info: ResumeInfo) -> None:
-    """Print where a run resumes, whether that is exact, and what is not used."""
+    """Print the step where a run resumes, and whether the result is reproducible."""
     out = console()
     state, recipe = info.state, info.recipe
     if info.data is None:
@@ -102,7 +102,7 @@ def _listed(labels: ClassNames) -> str:
 
 
 def print_score(split: str, score: ClassificationMetrics) -> None:
-    """Print accuracy, loss and calibration, and the metrics of each class."""
+    """Print accuracy, loss, calibration error, and the metrics of each class."""
     from striate.report.terminal import print_blocks
     from striate.run.scorecard import per_class_table, score_figures
 
@@ -116,7 +116,7 @@ def print_score(split: str, score: ClassificationMetrics) -> None:
 
 
 def print_end(run: Run) -> None:
-    """Print the scores of a run, its folder and report, and what to do next."""
+    """Print the metrics of a run, the paths of its files, and the next commands."""
     out = console()
     print_score(run.evaluated_split, run.predictions(run.evaluated_split).metrics())
     if "frozen" in run.manifest:
@@ -136,7 +136,7 @@ def print_end(run: Run) -> None:
 
 
 def print_plan(plan: TransferPlan) -> None:
-    """Print the probes and trials of a plan, and what it proposes."""
+    """Print the linear probes, the trials and the proposal of a transfer plan."""
     from striate.report.terminal import print_blocks
     from striate.run.transfer_plan_findings import plan_findings
 
@@ -144,7 +144,7 @@ def print_plan(plan: TransferPlan) -> None:
 
 
 def print_transfer(run: Run) -> None:
-    """Print how many features were computed, and how the head was trained."""
+    """Print the number of features, the head, and the training time."""
     facts, out = run.manifest["transfer"], console()
     seconds = facts["seconds"]
     images = f"{facts['computed']:,} images computed, {facts['cached']:,} from cache"
@@ -152,7 +152,7 @@ def print_transfer(run: Run) -> None:
     out.print(f"features  {images}; {width}; {seconds['features']:.1f} s", markup=False)
     head = facts["head"]
     if "penalty" in facts:
-        head += f", penalty {facts['penalty']:.2g} (chosen by cross-validation)"
+        head += f", L2 penalty {facts['penalty']:.2g} (chosen by cross-validation)"
     out.print(f"head      {head}, {seconds['head']:.1f} s", markup=False)
     if "plan" in facts:
         plan = facts["plan"]
@@ -164,12 +164,12 @@ def print_transfer(run: Run) -> None:
 
 
 def _program() -> str:
-    """Return the command to type: `striate` if the shell finds it, else its path."""
+    """Return the command that starts striate: `striate` if on PATH, else its path."""
     return "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
 
 
 def print_predictions(result: PredictResult) -> None:
-    """List predictions, and every file that could not be read."""
+    """Print the predictions, and every file that could not be read."""
     out = console()
     for item in result.predictions[:MAX_PREDICTIONS]:
         out.print(
@@ -182,14 +182,14 @@ def print_predictions(result: PredictResult) -> None:
 
 
 def print_skipped(skipped: Sequence[Skipped]) -> None:
-    """Print every file that could not be used, with the reason."""
+    """Print each file that could not be used, and the reason."""
     for skip in skipped:
         text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
         console().print(text, style="yellow", markup=False)
 
 
 def print_features(features: Features, path: Path) -> None:
-    """Print the shape of each layer's output, and the files that were not used."""
+    """Print the output shape of each layer, and the files that were not used."""
     out = console()
     for name, shape in features.shapes.items():
         sides = "×".join(map(str, shape[1:])) or "1"
@@ -199,7 +199,7 @@ def print_features(features: Features, path: Path) -> None:
 
 
 def print_explanation(explanation: Explanation, notes: tuple[str, ...]) -> None:
-    """Print the prediction and the sanity checks of each image."""
+    """Print the prediction and the heatmap sanity checks of each image."""
     from striate.core.findings import Figures, Prose, Table
     from striate.report.terminal import print_blocks
 

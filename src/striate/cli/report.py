@@ -1,4 +1,4 @@
-"""Write the report of a run again."""
+"""Write the HTML report of a finished run again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 
 
 def configure_report(parser: argparse.ArgumentParser) -> None:
-    """Add the run."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder, or its name")
+    """Add the arguments of `striate report`."""
+    parser.add_argument("run_folder", metavar="RUN", help="run folder or its name")
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Write the report and print its path."""
+    """Write the HTML report of a run and print its path."""
     from striate.run.report_page import write_report
     from striate.run.run import Run
 

@@ -15,26 +15,27 @@ if TYPE_CHECKING:
 
 
 def configure_summary(parser: argparse.ArgumentParser) -> None:
-    """Add the network, its input, and the outputs."""
+    """Add the arguments of `striate summary`."""
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="network: a name of `striate models`; FILE.py:CLASS (runs your file); "
-        "a run folder; or a sketch: '28x28x1 > conv 5x5 8 same > pool 2 > dense 10'",
+        help="network: a name listed by `striate models`; FILE.py:CLASS (executes the "
+        "file); a run folder; or a sketch such as '28x28x1 > conv 5x5 8 same > pool 2 "
+        "> dense 10'",
     )
     parser.add_argument(
-        "--against", metavar="OTHER", help="second TARGET, shown side by side"
+        "--against", metavar="OTHER", help="second TARGET to compare with, side by side"
     )
     parser.add_argument(
         "--explain",
         metavar="LAYER",
-        help="show how the numbers of this layer are computed",
+        help="show how each number in the table row of this layer is computed",
     )
     parser.add_argument(
         "--depth",
         type=int,
         metavar="N",
-        help="show modules only down to this depth (default all)",
+        help="maximum depth of nested modules to show (default: all)",
     )
     add_input_flags(parser)
     parser.add_argument(
@@ -42,30 +43,35 @@ def configure_summary(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=32,
         metavar="N",
-        help="images per training step, for the memory (default 32)",
+        help="batch size used to estimate training memory (default 32)",
     )
     parser.add_argument(
         "--real",
         action="store_true",
-        help="run one real forward pass (for data-dependent models)",
+        help="run one real forward pass, for models that depend on tensor values",
     )
     parser.add_argument(
         "--effective",
         metavar="DATA",
-        help="measure effective receptive fields on some of these images",
+        help="measure effective receptive fields on images of this data set",
     )
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write the layer table"
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write the layer table to this CSV file",
     )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write an HTML report"
+    )
 
 
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a network's input and output."""
+    """Add the flags --image-size, --in-chans and --num-classes."""
     parser.add_argument(
         "--image-size",
         metavar="SIZE",
-        help="input size in pixels, or HEIGHTxWIDTH (default of the network)",
+        help="input size in pixels, or HEIGHTxWIDTH (default: that of the network)",
     )
     parser.add_argument(
         "--in-chans",
@@ -82,7 +88,7 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_summary(options: argparse.Namespace) -> int:
-    """Summarize and print; if the network fails, print the layers that ran."""
+    """Print a network summary; after an error, print the layers that ran before it."""
     from striate.audit.network import ForwardError
     from striate.workflows.summary.summary import save_csv, save_html, summary_page
 
@@ -123,7 +129,7 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
 
 
 def image_size_option(text: str | None) -> int | tuple[int, int] | None:
-    """Parse `N` or `HEIGHTxWIDTH` from the command line."""
+    """Parse the value of --image-size: `N` or `HEIGHTxWIDTH`."""
     from striate.core.errors import SettingError
     from striate.core.format import parse_image_size
 

@@ -33,37 +33,41 @@ GROUPS = {
 
 
 def configure_train(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of a run, and the flags of its folder."""
+    """Add the flags of `striate train`: run settings and output folder."""
     parser.usage = "striate train [DATA] [settings]"
     add_settings(parser)
     add_folder(parser, "run folder", "runs/train/DATA-MODEL")
     parser.add_argument(
-        "--resume", metavar="RUN", help="continue a stopped run; needs no other flag"
+        "--resume",
+        metavar="RUN",
+        help="continue this interrupted run (folder or name); needs no other flag",
     )
     parser.add_argument(
-        "--tensorboard", action="store_true", help="also write TensorBoard event files"
+        "--tensorboard",
+        action="store_true",
+        help="also write TensorBoard event files into the run folder",
     )
 
 
 def add_folder(parser: argparse.ArgumentParser, name: str, default: str) -> None:
-    """Add the flags of a verb that writes a folder and shows progress."""
+    """Add the flags --out, --overwrite and --quiet."""
     text = f"{name} to write (default {default})"
     parser.add_argument("--out", type=Path, metavar="DIR", help=text)
-    text = f"replace the {name} in --out"
+    text = f"replace the {name} given by --out if it exists"
     parser.add_argument("--overwrite", action="store_true", help=text)
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--quiet", action="store_true", help="do not print progress")
 
 
 def add_settings(
     parser: argparse.ArgumentParser, without: Collection[str] = ()
 ) -> None:
-    """Add DATA and one flag for each setting that is not listed in `without`."""
+    """Add DATA, --preset, --config and a flag for each setting not in `without`."""
     parser.add_argument(
         "data",
         nargs="?",
         metavar="DATA",
-        help="images: a folder with one folder per class, a CSV, IDX files, tar "
-        "shards, or a name: digits, fashion-mnist",
+        help="labeled images: a folder with one subfolder per class, a CSV file, a "
+        "folder of IDX files, tar shards, or a data set name: digits, fashion-mnist",
     )
     kinds = setting_types()
     group: argparse._ActionsContainer = parser
@@ -75,17 +79,21 @@ def add_settings(
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help=f"named settings to start from: {', '.join(PRESETS)}",
+        help="named set of settings; --config and flags override them: "
+        f"{', '.join(PRESETS)}",
     )
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file with settings; flags win"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with settings; flags override them",
     )
 
 
 def add_setting(
     parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind: Any
 ) -> None:
-    """Add the flag of a setting, with its help, choices and default."""
+    """Add the flag of one setting, with help text, choices and default value."""
     flag = f"--{field.name.replace('_', '-')}"
     if kind is bool:
         text, default = field.metadata["help"], argparse.SUPPRESS
@@ -105,7 +113,7 @@ def add_setting(
 
 
 def run_train(options: argparse.Namespace) -> int:
-    """Train and print the result."""
+    """Train a model, or resume a run, and print the result."""
     if options.resume:
         return _resume(options)
     recipe = read_recipe(options)
@@ -142,7 +150,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
-    """Return the settings: flags win over --config, which wins over --preset."""
+    """Return the settings: flags override --config, which overrides --preset."""
     preset = PRESETS[options.preset].settings if options.preset else {}
     config = read_settings(options.config) if options.config else {}
     return make_recipe(preset, config, _flags(options))
@@ -158,13 +166,13 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    """Resume a run; print the step, and whether the result will be exact."""
+    """Resume a run; print the step and whether the result will be reproducible."""
     for name in ("data", "preset", "config", "out", "overwrite"):
         if getattr(options, name):
-            fix = f"striate train --resume {options.resume} needs no other flag"
+            fix = f"leave out this flag: striate train --resume {options.resume}"
             flag = "DATA" if name == "data" else f"--{name}"
             raise SettingError(
-                "a resumed run keeps its own value of this", where=flag, fix=fix
+                "--resume uses the value stored in the run", where=flag, fix=fix
             )
 
     from striate.cli.printing import print_end, print_resumed

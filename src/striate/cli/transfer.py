@@ -19,63 +19,65 @@ if TYPE_CHECKING:
 
 
 def configure_transfer(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of a head, the transfer options, and the run folder's flags."""
+    """Add the arguments of `striate transfer`, training settings included."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
     mixing = "mixup", "cutmix"  # features are computed per image
     add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
     parser.add_argument(
         "--cut",
         metavar="LAYER",
-        help="last frozen layer; auto: choose it, the head and the learning rates from "
-        "trials (default: all layers but the classifier are frozen)",
+        help="cut point: name of the last frozen layer; auto: choose cut point, head "
+        "and learning rates by short trials (default: freeze all layers except the "
+        "classifier)",
     )
     parser.add_argument(
         "--head",
         metavar="NAME",
-        help="logistic: logistic regression, penalty by cross-validation; trained: all "
-        "layers behind the cut, with --optimizer; tuned: first logistic, then trained "
-        "(logistic)",
+        help="training method: logistic: logistic regression on the features, with "
+        "cross-validated regularization; trained: train all layers after the cut "
+        "point; tuned: first logistic, then trained, with a default --lr of 0.01 for "
+        "sgd, else 0.001 (default logistic; with --cut auto: chosen by trials)",
     )
     parser.add_argument(
         "--lr-decay",
         type=float,
         metavar="F",
-        help="discriminative learning rates: factor on the rate for each block farther "
-        "from the head (default with --head trained: 1; with --head tuned: the block "
-        "at the cut point gets a tenth of the rate of the head)",
+        help="discriminative learning rates: learning-rate factor from each block to "
+        "the block before it (default with --head trained: 1; with --head tuned: the "
+        "block next to the cut point gets 1/10 of the learning rate of the head)",
     )
     parser.add_argument(
         "--unfreeze",
         type=int,
         default=0,
         metavar="N",
-        help="gradual unfreezing: one more block below the head every N epochs; 0: all "
-        "at once (default 0)",
+        help="gradual unfreezing: every N epochs, unfreeze the next block before the "
+        "head; 0: train all blocks from the start (default 0)",
     )
     parser.add_argument(
         "--batch-norm",
         metavar="NAME",
-        help="running statistics of batch norm in the layers after the cut point: "
-        "adapting (updated) or frozen (default adapting)",
+        help="batch norm running statistics after the cut point: adapting (updated in "
+        "training) or frozen (default adapting)",
     )
     parser.add_argument(
         "--views",
         type=int,
         default=0,
         metavar="N",
-        help="augmented copies of each image to train on as well, see --augment "
+        help="number of augmented copies of each training image to add, see --augment "
         "(default 0)",
     )
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="also train baselines: from scratch, and head only or fine-tuned",
+        help="also train baselines for comparison: from scratch, head only, fine-tuned",
     )
     add_folder(parser, "run folder", "runs/transfer/DATA-MODEL")
 
 
 def run_transfer(options: argparse.Namespace) -> int:
-    """Train the head and print the result."""
+    """Train the head on the frozen backbone and print the result."""
     recipe = read_recipe(options)
 
     from striate.cli.printing import print_data, print_end, print_plan, print_transfer
@@ -120,7 +122,7 @@ def _compare(
     transfer: TransferOptions,
     options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """Train the baselines too; print the comparison and return it."""
+    """Train the baselines, print the comparison, and return its rows."""
     from striate.cli.printing import wide_console
     from striate.report.terminal import print_blocks
     from striate.run.baselines_table import baseline_dicts, baseline_table

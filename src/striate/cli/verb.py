@@ -1,4 +1,4 @@
-"""A verb of the command line: the functions that add its flags and run it."""
+"""Commands of the command line: functions that add the flags and run the command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb; the first line of its module's docstring is its help.
+    """A command such as `train`; its help text is the first line of its module.
 
     Args:
         configure: Adds the arguments to a parser.
@@ -23,17 +23,26 @@ class Verb:
 
     @property
     def help(self) -> str:
-        """Return one sentence on what the verb does."""
+        """Return the help text: the first docstring line of the command's module."""
         return (sys.modules[self.configure.__module__].__doc__ or "").splitlines()[0]
 
 
 def add_verbs(subparsers: Any, verbs: Mapping[str, Verb], **json: Any) -> None:
-    """Add a parser for each verb; every verb has `--json`, with the options `json`."""
+    """Add a parser for each command; each gets the flag `--json`.
+
+    Args:
+        subparsers: Result of `ArgumentParser.add_subparsers`.
+        verbs: Commands by name.
+        json: Extra arguments of `add_argument` for the flag `--json`.
+    """
     for name, verb in verbs.items():
         parser = subparsers.add_parser(
             name, help=verb.help, description=verb.help, allow_abbrev=False
         )
         parser.add_argument(
-            "--json", action="store_true", help="print JSON to stdout", **json
+            "--json",
+            action="store_true",
+            help="print the result as JSON to stdout",
+            **json,
         )
         verb.configure(parser)

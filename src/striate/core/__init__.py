@@ -1,1 +1,1 @@
-"""Errors, findings, hooks, atomic files, seeds and preprocessing, for all packages."""
+"""Shared modules: errors, findings, hooks, atomic files, seeds, preprocessing."""

@@ -14,14 +14,15 @@ CHUNK = 1 << 20
 
 
 class AppendLog:
-    r"""Appends lines to a file; `offset` syncs it and returns length and hash.
+    r"""Append-only text file whose length and hash can be saved and checked later.
 
     Args:
         path: The file; created if it does not exist.
-        offset: A result of `offset` to truncate the file to; None starts empty.
+        offset: Saved result of `offset`; the file is truncated to this length. None
+            truncates the file to zero bytes.
 
     Raises:
-        StorageError: The disk refused.
+        StorageError: The file could not be written.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -52,11 +53,11 @@ class AppendLog:
                 raise
 
     def append(self, line: str) -> None:
-        """Add a line, without its newline, to the buffer."""
+        """Add a line, given without newline, to the write buffer."""
         self._buffer.append(line)
 
     def flush(self) -> None:
-        """Write the buffer to the file; from then on it survives a killed process."""
+        """Write the buffered lines to the file, where they survive a killed process."""
         payload = "".join(f"{line}\n" for line in self._buffer).encode()
         self._buffer.clear()
         with storage_errors(self.path, len(payload)):
@@ -80,7 +81,7 @@ class AppendLog:
 
 
 def prefix_matches(path: Path, offset: Mapping[str, Any]) -> bool:
-    """Return whether a file still begins with the bytes that an offset describes."""
+    """Return whether the start of a file has the length and hash of an offset."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -97,7 +98,7 @@ def _length(offset: Mapping[str, Any] | None) -> int:
 
 
 def _digest(handle: int, size: int) -> tuple[Any, int]:
-    """Read up to `size` bytes; return their digest and their number."""
+    """Read up to `size` bytes; return the SHA-256 object and the number of bytes."""
     digest, length = hashlib.sha256(), 0
     while chunk := os.read(handle, min(CHUNK, size - length)):
         digest.update(chunk)

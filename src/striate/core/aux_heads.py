@@ -1,4 +1,4 @@
-"""Auxiliary heads: the output of a network that has them, and the summed loss."""
+"""Auxiliary heads: output of a network with auxiliary heads, and its total loss."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class HeadOutputs(NamedTuple):
     """Logits of the main head and of the auxiliary heads.
 
     Args:
-        logits: Of the main head.
-        auxiliary: Of the auxiliary heads, earliest first.
-        weight: Factor on each auxiliary loss.
+        logits: Logits of the main head.
+        auxiliary: Logits of the auxiliary heads, from the input to the output.
+        weight: Factor that each auxiliary loss is multiplied by.
     """
 
     logits: Tensor
@@ -26,10 +26,10 @@ class HeadOutputs(NamedTuple):
 
 
 def total_loss(loss: Loss, output: Tensor | HeadOutputs, target: Tensor) -> Tensor:
-    """Return the loss of a network's training output, auxiliary heads included.
+    """Return the loss of a network output, including the losses of auxiliary heads.
 
-    A plain tensor gives `loss(output, target)`; auxiliary heads add their weighted
-    losses, as GoogLeNet's do (Szegedy et al. 2014, section 5).
+    For a plain tensor this is `loss(output, target)`. The weighted losses of auxiliary
+    heads are added, as in GoogLeNet (Szegedy et al. 2014, section 5).
 
     Example:
         >>> import torch

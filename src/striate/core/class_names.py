@@ -11,7 +11,7 @@ from striate.core.registry import unknown_name_error
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Class names in the order of a network's outputs, with look-up by name.
+    """Class names in the order of a network's outputs, and index look-up by name.
 
     Example:
         >>> classes = ClassNames(("cat", "dog"))
@@ -27,7 +27,7 @@ class ClassNames:
 
     @classmethod
     def of(cls, labels: Sequence[str]) -> ClassNames:
-        """Collect the distinct labels; numeric names are sorted as numbers.
+        """Return the sorted distinct labels; numeric labels are sorted as numbers.
 
         Example:
             >>> ClassNames.of(["10", "9", "9"]).names
@@ -39,10 +39,10 @@ class ClassNames:
         return cls(tuple(sorted(names, key=lambda n: (int(n) if numeric else 0, n))))
 
     def index(self, name: str | int) -> int:
-        """Return the output index of a class; an index is returned as it is.
+        """Return the output index of a class name; a valid index is returned unchanged.
 
         Raises:
-            UnknownNameError: No class has this name; lists the closest.
+            UnknownNameError: No class has this name; the message lists similar names.
         """
         if isinstance(name, int):
             if not 0 <= name < len(self.names):

@@ -1,7 +1,7 @@
 """Convolution arithmetic: output size, padding and parameter count, without torch.
 
-`n` input side, `f` kernel side, `p` padding (before, after), `s` stride,
-`d` dilation, `g` groups; 1 MAC is one multiply-add, 2 FLOPs.
+Symbols: `n` input size, `f` kernel size, `p` padding (before, after), `s` stride, `d`
+dilation, `g` groups. 1 MAC is one multiply-add, which counts as 2 FLOPs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Padding = int | str | tuple[int, int]
 
 
 def kernel_extent(kernel: int, dilation: int = 1) -> int:
-    """Return how many input positions a kernel spans: d·(f − 1) + 1.
+    """Return the effective kernel size of a dilated kernel: d·(f − 1) + 1.
 
     Example:
         >>> kernel_extent(3), kernel_extent(3, dilation=2)
@@ -32,23 +32,23 @@ def output_side(
     dilation: int = 1,
     ceil: bool = False,
 ) -> int:
-    """Return one side of a convolution's or pooling's output.
+    """Return the output size of a convolution or pooling along one dimension.
 
-    ⌊(n + p_before + p_after − d·(f − 1) − 1)/s⌋ + 1; with d = 1 and p on both sides
-    the familiar ⌊(n + 2p − f)/s⌋ + 1.
+    The size is ⌊(n + p_before + p_after − d·(f − 1) − 1)/s⌋ + 1. With d = 1 and equal
+    padding p on both ends, this is ⌊(n + 2p − f)/s⌋ + 1.
 
     Args:
-        side: Input positions along this side.
-        kernel: Kernel positions along this side.
+        side: Input size (height or width).
+        kernel: Kernel size.
         stride: Step between windows.
-        padding: An amount on both ends, a (before, after) pair, `valid` (none) or
-            `same` (as many outputs as ⌈n/s⌉).
-        dilation: Step between kernel positions.
-        ceil: Round up, as some poolings do: a last window may hang over the end,
-            if it begins inside.
+        padding: One number for both ends, a pair (before, after), `valid` (no padding),
+            or `same` (output size ⌈n/s⌉).
+        dilation: Step between kernel elements.
+        ceil: Round the output size up, as `ceil_mode` in torch does: a last window may
+            exceed the input if it starts inside.
 
     Raises:
-        GeometryError: The window does not fit even once.
+        GeometryError: The window is larger than the padded input.
 
     Example:
         >>> output_side(224, 7, stride=2, padding=3)
@@ -66,7 +66,7 @@ def output_side(
     if ceil and (padded - span) % stride and outputs * stride < side + before:
         outputs += 1
     if outputs < 1:
-        what = f"a window of {span} does not fit a side of {side}"
+        what = f"a window of size {span} does not fit an input of size {side}"
         raise GeometryError(f"{what} with padding {before}+{after}")
     return outputs
 
@@ -79,11 +79,11 @@ def pooled_side(
     dilation: int = 1,
     ceil: bool = False,
 ) -> int:
-    """Return one side of a pooling's output; windows of padding alone are refused.
+    """Return the output size of a pooling along one dimension; check its padding.
 
     Raises:
-        GeometryError: The window does not fit, or the padding is over half of the
-            kernel, so that a window could lie in the padding alone.
+        GeometryError: The window does not fit, or the padding is larger than half of
+            the kernel size, so that a window could contain only padding.
 
     Example:
         >>> pooled_side(112, 3, stride=2, ceil=True)
@@ -91,7 +91,7 @@ def pooled_side(
     """
     _check(kernel, stride, dilation)
     if padding > kernel // 2:
-        raise GeometryError(f"padding {padding} is over half of a window of {kernel}")
+        raise GeometryError(f"padding {padding} is over half of the kernel ({kernel})")
     return output_side(side, kernel, stride, padding, dilation, ceil)
 
 
@@ -103,12 +103,14 @@ def transposed_side(
     dilation: int = 1,
     extra: int = 0,
 ) -> int:
-    """Return one side of a transposed convolution's output.
+    """Return the output size of a transposed convolution along one dimension.
 
-    (n − 1)·s − 2p + d·(f − 1) + 1 + extra: the side whose convolution gives n.
+    The size is (n − 1)·s − 2p + d·(f − 1) + 1 + extra; a convolution with the same
+    settings maps this size to n. `extra` is `output_padding` in torch.
 
     Raises:
-        GeometryError: Nothing is left, or `extra` reaches the stride or dilation.
+        GeometryError: The output size is below 1, or `extra` is not smaller than the
+            stride or the dilation.
 
     Example:
         >>> transposed_side(14, 2, stride=2), transposed_side(7, 3, 2, 1, extra=1)
@@ -122,7 +124,7 @@ def transposed_side(
         (side - 1) * stride - 2 * padding + kernel_extent(kernel, dilation) + extra
     )
     if min(side, outputs) < 1:
-        what = f"padding {padding} removes all of a side of {side}: no output is left"
+        what = f"padding {padding} leaves no output for an input of size {side}"
         raise GeometryError(what)
     return outputs
 
@@ -136,10 +138,10 @@ def _check(kernel: int, stride: int, dilation: int) -> None:
 def padding_amounts(
     padding: Padding, side: int, kernel: int, stride: int = 1, dilation: int = 1
 ) -> tuple[int, int]:
-    """Return padding as (before, after), whatever form it was given in.
+    """Return the padding as a pair (before, after).
 
-    `same` at stride 1 pads d·(f − 1) in all, the odd one after, so an odd kernel
-    gets p = (f − 1)/2 on each end.
+    `same` at stride 1 pads d·(f − 1) in total; if this is odd, the end gets one more.
+    A kernel of odd size f without dilation gets p = (f − 1)/2 on each end.
 
     Example:
         >>> padding_amounts("same", 28, 3), padding_amounts("same", 28, 5)
@@ -166,9 +168,9 @@ def conv_parameters(
     groups: int = 1,
     bias: bool = True,
 ) -> int:
-    """Return a convolution's parameters: (f·f·C_in/g + 1)·C_out.
+    """Return the parameter count of a convolution: (f·f·C_in/g + 1)·C_out.
 
-    They do not depend on the image's size.
+    The count does not depend on the image size.
 
     Example:
         >>> conv_parameters((3, 3), 3, 2), conv_parameters((3, 3), 1, 10)
@@ -179,7 +181,7 @@ def conv_parameters(
 
 
 def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
-    """Return a dense layer's parameters: (inputs + 1)·outputs.
+    """Return the parameter count of a dense (linear) layer: (inputs + 1)·outputs.
 
     Example:
         >>> dense_parameters(1000 * 1000, 100, bias=False)
@@ -190,7 +192,7 @@ def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A sliding window of a network, with the layer's name for error messages.
+    """Settings of a convolution or pooling layer along one dimension, with its name.
 
     Example:
         >>> Window(name="conv1", kernel=5).output(28)
@@ -205,18 +207,18 @@ class Window:
     ceil: bool = False
 
     def output(self, side: int) -> int:
-        """Return this window's output side for an input side."""
+        """Return the output size of this layer for an input size."""
         return output_side(
             side, self.kernel, self.stride, self.padding, self.dilation, self.ceil
         )
 
 
 def output_side_through(side: int, windows: Sequence[Window]) -> int:
-    """Return one output side after a sequence of windows.
+    """Return the output size of a sequence of layers along one dimension.
 
     Raises:
-        GeometryError: A window does not fit; names the layer, the size it got, the
-            size it needs, and the smallest image that goes through.
+        GeometryError: A window does not fit; the message names the layer, its input
+            size, and the smallest image size that all layers accept.
 
     Example:
         >>> pool = Window(name="pool", kernel=2, stride=2)
@@ -229,15 +231,15 @@ def output_side_through(side: int, windows: Sequence[Window]) -> int:
             got = window.output(got)
         except GeometryError as error:
             needed = smallest_side(windows)
-            what = f"{window.name} got a side of {got}: {error.what}"
+            what = f"layer {window.name}: {error.what}"
             fix = f"use images of at least {needed}×{needed} (--image-size {needed})"
-            got_text = f"an image side of {side}"
-            raise GeometryError(f"{what}; from {got_text}", fix=fix) from error
+            image = f"image height or width {side}"
+            raise GeometryError(f"{what} ({image})", fix=fix) from error
     return got
 
 
 def smallest_side(windows: Sequence[Window]) -> int:
-    """Return the smallest input side that passes every window.
+    """Return the smallest input size that all layers accept.
 
     Example:
         >>> pool = Window(name="pool", kernel=2)

@@ -17,7 +17,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """Return the device of this name; `auto` is the first accelerator, else the CPU.
+    """Return a torch device by name; `auto` is the first accelerator, else the CPU.
 
     Raises:
         SettingError: The device does not exist on this machine.
@@ -45,10 +45,10 @@ def _first_accelerator() -> torch.device | None:
 
 
 def compute_environment(device: torch.device) -> dict[str, str]:
-    """Return the properties of a machine that decide the last bits of a result.
+    """Return the machine properties that change floating-point results.
 
-    Other threads add in another order, other instructions round at other places, and
-    libraries choose their kernels by the processor's name.
+    The number of threads changes the order of additions, instruction sets round
+    differently, and libraries choose kernels by processor model.
 
     Example:
         >>> sorted(compute_environment(torch.device("cpu")))
@@ -75,9 +75,9 @@ def _processor(device: torch.device) -> str:
 
 @contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Context manager: treat denormals as zero, which speeds a CPU 5 to 10 times.
+    """Context manager: treat denormal numbers as zero, 5 to 10 times faster on CPUs.
 
-    The setting belongs to the thread and is restored afterwards.
+    The setting applies to the current thread and is restored at the end.
 
     Example:
         >>> with flush_denormals():
@@ -99,10 +99,10 @@ def _flushes() -> bool:
 
 @contextmanager
 def paused_gc() -> Iterator[None]:
-    """Context manager: no garbage collection while many small objects are created.
+    """Context manager: pause Python's garbage collector.
 
-    Python's collector walks over every object of the process each time some thousands
-    are new, and a process with torch in it has half a million.
+    The collector visits all objects of the process after every few thousand new ones.
+    A process that has imported torch has half a million objects.
 
     Example:
         >>> with paused_gc():

@@ -1,4 +1,4 @@
-"""Dtype checks: may a tensor of one dtype be loaded into another."""
+"""Check whether a tensor can be loaded into a parameter of another dtype."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 def dtype_mismatch(
     actual: torch.dtype, expected: torch.dtype, *, convert: bool = False
 ) -> str:
-    """Return why a dtype does not fit, or an empty string if it does.
+    """Return why a stored dtype cannot be loaded, or an empty string if it can.
 
     Args:
-        actual: Dtype in the file.
-        expected: Dtype in the network.
+        actual: Dtype of the tensor in the file.
+        expected: Dtype of the tensor in the network.
         convert: Accept floating-point numbers of any width. Integers and booleans are
             never converted.
 
     Example:
         >>> dtype_mismatch(torch.int64, torch.float32)
-        'holds torch.int64, the network torch.float32'
+        'has dtype torch.int64, expected torch.float32'
         >>> dtype_mismatch(torch.float16, torch.float32, convert=True)
         ''
     """
     floats = convert and actual.is_floating_point and expected.is_floating_point
     fits = actual == expected or floats
-    return "" if fits else f"holds {actual}, the network {expected}"
+    return "" if fits else f"has dtype {actual}, expected {expected}"

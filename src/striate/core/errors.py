@@ -1,14 +1,14 @@
-"""The exceptions of striate: each says what happened, where, and what to do."""
+"""Exceptions of striate; each message has a cause, a location and a remedy."""
 
 from __future__ import annotations
 
 
 class StriateError(Exception):
-    """An error that the user can fix; shown as a message, never as a traceback.
+    """Base class of errors that the user can fix; printed without a traceback.
 
     Args:
-        what: What happened, with both values where two disagree.
-        where: The file, layer or setting it happened at.
+        what: What happened; if two values disagree, both values.
+        where: The file, layer or setting that caused the error.
         fix: What to do next.
 
     Example:
@@ -19,7 +19,7 @@ class StriateError(Exception):
     """
 
     exit_code = 2
-    reported_elsewhere = False  # another process of the same run prints it
+    reported_elsewhere = False  # True: another process of the run prints the message
 
     def __init__(
         self, what: str, *, where: object | None = None, fix: str | None = None
@@ -38,44 +38,44 @@ class StriateError(Exception):
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, str | None]:
-        """Return the message's parts, for `--json`."""
+        """Return the error type and the message parts as a dict, for `--json`."""
         kind = type(self).__name__
         return {"error": kind, "what": self.what, "where": self.where, "do": self.fix}
 
 
 class SettingError(StriateError):
-    """A setting has an invalid value."""
+    """Error of an invalid setting."""
 
 
 class UnknownNameError(SettingError):
-    """A name that is in no registry; the message lists the nearest ones."""
+    """Error of an unknown name; the message lists similar names."""
 
 
 class DataError(StriateError):
-    """The images, or the layout of their folders, cannot be used."""
+    """Error of image files, or of their folder layout, that cannot be used."""
 
 
 class GeometryError(StriateError):
-    """An image's size or channels do not fit a network."""
+    """Error of an image size or channel count that does not fit the network."""
 
 
 class WeightsError(StriateError):
-    """Stored weights do not belong to the network they are loaded into."""
+    """Error of stored weights that do not fit the network."""
 
 
 class RunError(StriateError):
-    """A run folder is missing or incomplete, or already exists."""
+    """Error of a run folder that is missing, incomplete, or exists already."""
 
 
 class StorageError(StriateError):
-    """A write to the disk failed; earlier files are intact."""
+    """Error of a failed write to the disk; existing files are unchanged."""
 
 
 class NonFiniteError(StriateError):
-    """A loss or gradient became NaN or infinite; the weights are unchanged.
+    """Error of a NaN or infinite loss or gradient; the weights are unchanged.
 
-    `layer` is the first layer with such a value. `rows` are the positions of the bad
-    images, if known: in the batch, or in the whole `split` if it is not `train`.
+    `layer` is the first layer with a NaN or infinite value. `rows` are the indices of
+    the affected images, if known: in the batch for `train`, else in the `split`.
     """
 
     exit_code = 1
@@ -85,18 +85,18 @@ class NonFiniteError(StriateError):
 
 
 class InterruptedRunError(StriateError):
-    """The user stopped the run; its state so far is saved."""
+    """Error of a run that the user stopped; its last state is saved."""
 
     exit_code = 130
 
 
 class WorkerError(StriateError):
-    """A worker process died or hung; the command can be started again."""
+    """Error of a worker process that died or hung; run the command again."""
 
     exit_code = 1
 
 
 class RankError(StriateError):
-    """A rank of a distributed run died, hung or failed; the others have stopped."""
+    """Error of a failed or hung rank in a distributed run; all ranks have stopped."""
 
     exit_code = 1

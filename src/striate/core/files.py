@@ -28,7 +28,7 @@ _REFUSALS = {
 
 @contextmanager
 def storage_errors(path: Path, size: int) -> Iterator[None]:
-    """Context manager: turn an OSError into a StorageError with the free space."""
+    """Context manager: convert OSError to StorageError, with the free disk space."""
     try:
         yield
     except OSError as error:
@@ -47,10 +47,10 @@ def _free_bytes(folder: Path) -> str:
 
 
 def write_bytes(path: Path, payload: bytes) -> None:
-    """Write a file atomically: no reader ever sees half of it.
+    """Write a file atomically, so that no reader sees a partial file.
 
     Raises:
-        StorageError: The write failed; the old file, if any, is intact.
+        StorageError: The write failed; an existing file is unchanged.
     """
     with storage_errors(path, len(payload)):
         make_folder(path.parent)
@@ -66,7 +66,7 @@ def write_bytes(path: Path, payload: bytes) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return an unused hidden name in the same folder, for an incomplete file."""
+    """Return a random hidden path in the same folder, for a temporary file."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
@@ -81,14 +81,14 @@ def create_file(path: Path, payload: bytes) -> None:
 
 
 def write_all(handle: int, payload: bytes) -> None:
-    """Write every byte; one system call may write fewer."""
+    """Write all bytes, with several system calls if necessary."""
     rest = memoryview(payload)
     while rest:
         rest = rest[os.write(handle, rest) :]
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents, and sync them to the disk."""
+    """Create a folder and its parent folders, and sync them to the disk."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -98,7 +98,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder's list of names to the disk; a rename is stored there."""
+    """Sync a folder to the disk, so that renames in the folder are permanent."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -107,12 +107,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically; undecodable file names keep their bytes."""
+    """Write a UTF-8 text file atomically; surrogate-escaped bytes are kept."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, with keys in the order given."""
+    """Write an indented JSON file atomically; the key order is kept."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     # Bytes of undecodable names become JSON's own \udcff, which reads back the same.
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
@@ -121,7 +121,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_csv(
     path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Write a CSV with a header row atomically."""
+    """Write a CSV file with a header row atomically."""
     sheet = io.StringIO(newline="")
     writer = csv.writer(sheet, lineterminator="\n")
     quoting = csv.writer(sheet, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -133,10 +133,10 @@ def write_csv(
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; an error names the file and what to do.
+    """Read a JSON file.
 
     Raises:
-        RunError: The file is missing or is not JSON.
+        RunError: The file is missing, unreadable, or not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -145,7 +145,7 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
     except OSError as error:
         what = f"{path.name} cannot be read: {error.strerror}"
-        raise RunError(what, where=path, fix="check who may read it") from error
+        raise RunError(what, where=path, fix="check its permissions") from error
     except ValueError as error:
         fix = "restore it from a copy, or train again"
         what = f"{path.name} is not JSON: {error}"
@@ -154,7 +154,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def damaged_file_errors(path: Path) -> Iterator[None]:
-    """Context manager: turn a parsing error into a RunError that names the file.
+    """Context manager: convert a parsing error to a RunError that names the file.
 
     Raises:
         RunError: A key is missing or a value has another type.
@@ -176,7 +176,7 @@ def damaged_file_errors(path: Path) -> Iterator[None]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV with a header row; return a mapping for each row.
+    """Read a CSV file with a header row; return one dict per row.
 
     Raises:
         RunError: The file is missing.
@@ -190,13 +190,13 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 hash of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_rows(rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> str:
-    """Return the SHA-256 of rows in their order."""
+    """Return the SHA-256 hash of a sequence of rows in hexadecimal."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(repr(row).encode("utf-8", "surrogateescape") + b"\n")

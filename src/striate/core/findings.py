@@ -1,4 +1,4 @@
-"""Blocks of a report (text, tables, charts, images) as data, without formatting.
+"""Blocks of a report (text, tables, charts, images) as plain dataclasses.
 
 An analysis returns these blocks; `report` renders them as HTML or for a terminal.
 """
@@ -13,7 +13,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, kw_only=True)
 class Prose:
-    """A paragraph. Blank lines separate paragraphs; there is no other markup."""
+    """Paragraphs of plain text, separated by blank lines."""
 
     text: str
     tone: str = "plain"  # plain | good | warning | bad | advice
@@ -21,7 +21,7 @@ class Prose:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A headline number with label and detail, such as `98.9 %` test accuracy."""
+    """A headline number with a label and a detail, such as a test accuracy."""
 
     label: str
     value: str
@@ -37,18 +37,19 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A table's column. `kind` fixes alignment and format.
+    """A column of a table; `kind` determines alignment and number format.
 
     Kinds: text, integer (1,792), number (0.0312), bytes (1.2 MB), ratio (10.33 %),
-    share (0–1 shown as percent with a bar), percent (without), code (names and
-    formulas).
+    percent (10.3 %), share (percent with a bar), code (names and formulas). Values of
+    ratio, percent and share are fractions 0–1.
 
     Args:
-        title: Heading for people.
-        kind: As above.
+        title: Heading.
+        kind: One of the kinds above.
         hint: Explanation of the column.
         key: Name in JSON and CSV.
-        rank: 0 is always shown; on a narrow screen the highest ranks are hidden first.
+        rank: 0: always shown; columns of the highest rank are hidden first on narrow
+            screens.
     """
 
     title: str
@@ -60,7 +61,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows under columns; `totals` is an extra last row; None is an empty cell."""
+    """A table; `totals` is an extra last row, and None is an empty cell."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -71,7 +72,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line of a chart; `low` and `high` draw a band where given."""
+    """One line of a chart; `low` and `high` are the limits of an optional band."""
 
     name: str
     x: tuple[float, ...]
@@ -82,7 +83,7 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A chart of lines over one axis; `mark` is a labeled vertical line."""
+    """A line chart; `mark` is the x value and the label of a vertical line."""
 
     title: str
     x_label: str
@@ -97,7 +98,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An encoded image: PNG bytes, its size in pixels, and what it shows."""
+    """A PNG image with its size in pixels, a caption and a detail text."""
 
     png: bytes = field(repr=False)
     width: int
@@ -108,7 +109,7 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """A gallery. `scale` enlarges small images by whole pixels (28×28 at 3)."""
+    """A gallery of images; `scale` is an integer zoom factor for small images."""
 
     images: tuple[Image, ...]
     title: str = ""
@@ -118,10 +119,10 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """A confusion matrix: rows are the truth, columns the prediction.
+    """A confusion matrix: rows are true classes, columns are predicted classes.
 
-    `images[(row, column)]` are examples of that cell; `counts` stay exact where
-    fewer images than counted are held.
+    `images[(row, column)]` are example images of that cell. There may be fewer example
+    images than the number in `counts`.
     """
 
     labels: tuple[str, ...]
@@ -133,14 +134,14 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A line of a tree, which can be expanded.
+    """A node of a tree: one line of text and its child nodes.
 
     Args:
         title: Label.
         value: Formatted number.
         detail: How the number was computed.
-        children: Lines inside it.
-        opened: Expanded at first.
+        children: Child nodes.
+        opened: Whether the children are visible at first.
     """
 
     title: str
@@ -152,7 +153,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """A tree of lines that can be expanded."""
+    """A tree whose nodes can be expanded and collapsed."""
 
     nodes: tuple[Node, ...]
     title: str = ""
@@ -164,7 +165,7 @@ Block = Prose | Figures | Table | Curve | Images | Matrix | Tree
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and the blocks below it."""
+    """A section of a report: a heading and its blocks."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -173,7 +174,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A whole report: title and sections in order."""
+    """A complete report: title, sections and footer."""
 
     title: str
     sections: tuple[Section, ...]

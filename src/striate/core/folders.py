@@ -1,4 +1,4 @@
-"""Atomic folder writes (temporary folder, fsync, rename), and removal of leftovers."""
+"""Atomic folder writes (temporary folder, fsync, rename), and clean-up."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def write_folder(path: Path, files: Iterable[tuple[str, bytes]], size: int) -> None:
-    """Write a folder of files atomically: whole or not at all, even at a power cut.
+    """Write a folder of files atomically: after a crash it is complete or absent.
 
     Args:
         path: The folder, which must not exist.
-        files: Names and contents; only one at a time is in memory.
-        size: Approximate total bytes, for the message on a full disk.
+        files: File names and contents, read one at a time.
+        size: Approximate total size in bytes, for the error message of a full disk.
 
     Raises:
-        StorageError: The write failed; earlier files are intact.
+        StorageError: The write failed; existing files are unchanged.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -54,7 +54,7 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]], size: int) -> N
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder of files: rename it atomically, then delete its contents."""
+    """Delete a folder of files: first rename it atomically, then delete the files."""
     temporary = temporary_name(path)
     try:
         path.rename(temporary)
@@ -65,7 +65,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_leftovers(root: Path) -> None:
-    """Delete the temporary files and folders that killed processes left behind."""
+    """Delete temporary files and folders of killed processes."""
     for entry in root.glob(".*"):
         if _LEFTOVER.fullmatch(entry.name):
             with suppress(OSError):

@@ -6,7 +6,7 @@ import re
 
 
 def format_bytes(count: int) -> str:
-    """Format a number of bytes; 1 MB is 10⁶ bytes.
+    """Format a number of bytes with a decimal unit; 1 MB is 10⁶ bytes.
 
     Example:
         >>> format_bytes(553430176), format_bytes(2340000000), format_bytes(640)
@@ -19,10 +19,10 @@ def format_bytes(count: int) -> str:
 
 
 def parse_image_size(text: str) -> int | tuple[int, int]:
-    """Parse an image size: one side, or height and width.
+    """Parse an image size such as `64` (square) or `64x48` (height x width).
 
     Raises:
-        ValueError: The text is neither.
+        ValueError: The text is not an image size.
 
     Example:
         >>> [parse_image_size(text) for text in ("64", "64x48", "64X48", "64×48")]

@@ -1,4 +1,4 @@
-"""Modules that stay in evaluation mode although the network trains."""
+"""Keep modules in evaluation mode while the network trains."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import nn
 
 
 def freeze_mode(module: nn.Module) -> None:
-    """Keep a module in evaluation mode whatever `model.train()` says.
+    """Keep a module in evaluation mode, even after `model.train()`.
 
-    Its children follow `train()` as usual. A copy keeps the frozen mode.
+    Child modules follow `train()` as usual. A copy of the module also stays frozen.
 
     Example:
         >>> outer = nn.Sequential(nn.Dropout())
@@ -24,7 +24,7 @@ def freeze_mode(module: nn.Module) -> None:
 
 
 def has_frozen_mode(module: nn.Module) -> bool:
-    """Return whether the mode of a module is frozen.
+    """Return whether `freeze_mode` was applied to a module.
 
     Example:
         >>> has_frozen_mode(nn.BatchNorm2d(2))
@@ -34,7 +34,7 @@ def has_frozen_mode(module: nn.Module) -> bool:
 
 
 def unfreeze_mode(module: nn.Module, training: bool) -> None:
-    """Let a module follow `train()` again; does nothing if its mode is not frozen.
+    """Undo `freeze_mode`, so that the module follows `train()` again.
 
     Example:
         >>> norm = nn.BatchNorm2d(2)

@@ -1,4 +1,4 @@
-"""Forward hooks: read or replace a model's inner outputs, then restore the model."""
+"""Forward hooks that read or replace module outputs and restore the model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Visit = Callable[[str, object], Tensor | None]
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Context manager: evaluation mode; modes, buffers and RNG state are restored.
+    """Context manager: evaluation mode; restore modes, buffers and RNG states at exit.
 
     Example:
         >>> model = nn.Dropout()
@@ -42,7 +42,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     saved = [_save_buffers(module) for module, _ in modes if module._buffers]
     with _rng_state_restored():
         try:
-            if any(mode for _, mode in modes):  # setting what is set takes 7 µs each
+            if any(mode for _, mode in modes):  # `eval()` takes 7 µs per module
                 model.eval()
             yield model
         finally:
@@ -54,7 +54,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def _rng_state_restored() -> Iterator[None]:
-    """Restore the RNG states of torch, NumPy and Python afterwards."""
+    """Context manager: restore the RNG states of torch, NumPy and Python at exit."""
     state = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     try:
         yield
@@ -64,8 +64,8 @@ def _rng_state_restored() -> Iterator[None]:
         torch.set_rng_state(state[2])
 
 
-# A module's dict of buffers, its entries before, and copies of those with data.
-# (`model.buffers()` makes a name for each, which takes longer than the copies.)
+# The buffer dict of a module, a copy of the dict, and copies of the tensors in it.
+# (`model.buffers()` builds a name per buffer, which takes longer than the copies.)
 _Table = dict[str, Tensor | None]
 _SavedBuffers = tuple[_Table, _Table, dict[str, Tensor]]
 
@@ -77,7 +77,7 @@ def _save_buffers(module: nn.Module) -> _SavedBuffers:
 
 
 def _restore_buffers(saved: Sequence[_SavedBuffers]) -> None:
-    """Undo changes to buffers, which some networks make even in evaluation mode."""
+    """Restore saved buffers; some networks change buffers even in evaluation mode."""
     with torch.no_grad():
         for table, before, copies in saved:
             if list(map(id, table.values())) != list(map(id, before.values())):
@@ -94,10 +94,10 @@ def _restore_buffers(saved: Sequence[_SavedBuffers]) -> None:
 def capture_outputs(
     model: nn.Module, names: Sequence[str], sink: Sink
 ) -> Iterator[None]:
-    """Context manager: pass every output of the named modules to `sink`, in order.
+    """Context manager: pass each output of the named modules to `sink`, in call order.
 
     Raises:
-        UnknownNameError: The model has no module of that name; lists the nearest.
+        UnknownNameError: The model has no such module; the message lists similar names.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -115,7 +115,7 @@ def capture_outputs(
 def _forward_hooks(
     model: nn.Module, names: Sequence[str], hook: Callable[[str], Callable[..., Any]]
 ) -> Iterator[None]:
-    """Register a forward hook on each named module; remove all of them at the end."""
+    """Context manager: forward hooks on the named modules, removed at exit."""
     modules = dict(model.named_modules())
     with ExitStack() as stack:
         for name in names:
@@ -139,20 +139,20 @@ def _sink_hook(name: str, sink: Sink) -> Callable[..., None]:
 
 
 class StopForward(BaseException):
-    """Raised in a hook to end the forward pass; no `except Exception` catches it."""
+    """Exception for hooks that end the forward pass early (a BaseException)."""
 
 
 @contextmanager
 def intercept_outputs(
     model: nn.Module, names: Sequence[str], visit: Visit
 ) -> Iterator[None]:
-    """Context manager: pass every output of the named modules to `visit`.
+    """Context manager: pass each output of the named modules to `visit`.
 
-    A module's first call has its name, later calls are `name #2`, `name #3` …. A
-    tensor that `visit` returns replaces the output.
+    `visit(name, output)` gets the module name for the first call, and `name #2`,
+    `name #3` … for later calls. A tensor that `visit` returns replaces the output.
 
     Raises:
-        UnknownNameError: The model has no module of that name; lists the nearest.
+        UnknownNameError: The model has no such module; the message lists similar names.
 
     Example:
         >>> relu = nn.ReLU()
@@ -167,7 +167,7 @@ def intercept_outputs(
 
 
 def call_name(name: str, number: int) -> str:
-    """Return the name of a module's n-th call.
+    """Return the name of the n-th call of a module, counted from 1.
 
     Example:
         >>> call_name("relu", 1), call_name("relu", 2)
@@ -188,7 +188,7 @@ def _visit_hook(name: str, visit: Visit) -> Callable[..., Any]:
 
 
 def leaf_module_names(model: nn.Module) -> list[str]:
-    """Return the dotted names of the modules without children.
+    """Return the dotted names of all modules without child modules.
 
     Example:
         >>> leaf_module_names(nn.Sequential(nn.Flatten(), nn.Sequential(nn.ReLU())))
@@ -201,14 +201,14 @@ def leaf_module_names(model: nn.Module) -> list[str]:
 def trace_modules(
     model: nn.Module, *, enter: Enter | None = None, leave: Leave | None = None
 ) -> Iterator[None]:
-    """Context manager: call `enter` and `leave` around the forward of every module.
+    """Context manager: call `enter` before and `leave` after each module's forward.
 
-    The hooks are torch's global ones, so the model itself is not changed.
+    These are global hooks of torch, so the model itself is not changed.
 
     Args:
         model: Any network.
-        enter: Called with name, module and inputs before a module runs.
-        leave: Called with name, module and output afterwards.
+        enter: Called with (name, module, inputs) before a module runs.
+        leave: Called with (name, module, output) after a module has run.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
@@ -244,10 +244,10 @@ def trace_modules(
 def model_restored(
     model: nn.Module, replace_tensor: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[nn.Module]:
-    """Context manager: every change to the model is undone afterwards.
+    """Context manager: undo every change to the model at exit.
 
-    Modes, attributes, tensors, children and RNG states are restored. The values in
-    tensors are protected only if `replace_tensor` is given.
+    Modes, attributes, tensors, child modules and RNG states are restored. In-place
+    changes of tensor values are undone only if `replace_tensor` is given.
 
     Args:
         model: Any network.
@@ -306,7 +306,7 @@ def _replace_tensors(
 
 
 def parameters_and_buffers(model: nn.Module) -> tuple[list[nn.Parameter], list[Tensor]]:
-    """Return the parameters and the buffers of a model, each tensor once.
+    """Return the parameters and the buffers of a model, without duplicates.
 
     Example:
         >>> parameters, buffers = parameters_and_buffers(nn.BatchNorm2d(3))

@@ -1,7 +1,7 @@
-"""Memory that tensors free: reused for the next tensors, or returned to the system.
+"""Settings of glibc's malloc: reuse freed memory, or return it to the system.
 
-What glibc does by itself suits neither. It returns every large block at first; then it
-raises its threshold to the largest that was freed, and keeps holes
+By default, glibc at first returns every large freed block. Later it raises its
+threshold to the largest freed block and keeps unused gaps in the heap
 (docs/notebook/data-loading.md). On other C libraries both functions do nothing.
 """
 
@@ -11,17 +11,17 @@ import ctypes
 from collections.abc import Callable
 from threading import Event
 
-# M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h: from what size on a block is
-# mapped by itself, and how much free memory at the heap's end is given back.
+# M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h: the smallest block that gets its
+# own memory mapping, and the free memory at the end of the heap before it is returned.
 _OPTIONS = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 _reuse = Event()
 
 
 def keep_freed_memory() -> None:
-    """Reuse memory that tensors free for the next tensors, from now on.
+    """Keep freed tensor memory in the process, to reuse it for the next tensors.
 
-    The system would hand it back zeroed, page by page, a moment later: a fifth of a
-    training step on small networks.
+    Memory returned to the system must be requested again and zeroed page by page, which
+    takes a fifth of a training step on small networks.
     """
     _reuse.set()
     tune = _c_function("mallopt")
@@ -30,10 +30,10 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Return freed memory to the system, unless `keep_freed_memory` was called.
+    """Return freed tensor memory to the system, unless `keep_freed_memory` was called.
 
-    Batches of a long epoch leave holes in the heap, a few more with every thousand.
-    After every fourth batch it costs nothing that could be measured.
+    In a long epoch, batches leave unused gaps in the heap, more with every thousand
+    batches. A call after every fourth batch takes no measurable time.
     """
     if not _reuse.is_set():
         _c_function("malloc_trim")(0)
@@ -48,4 +48,4 @@ def _c_function(name: str) -> Callable[..., object]:
 
 
 def _no_op(*_: int) -> None:
-    """Do nothing, in place of a function that this C library lacks."""
+    """Do nothing; replaces a function that the C library does not have."""

@@ -14,9 +14,9 @@ RESIZE_MODES = ("stretch", "crop", "pad")
 JPEG_MODES = ("full", "reduced")
 MAX_WHITE_LEVEL = 65_535
 
-# Mean and deviation of v/255 by name; `data` measures them on the training split. Those
-# of ImageNet are the ones public weights were trained with (He et al. 2015); its gray
-# ones are the means over the three channels, as the field uses them.
+# Mean and std of v/255 by name; `data` measures them on the training split. Public
+# weights were trained with the ImageNet values (He et al. 2015). For gray images, the
+# usual values are the means over the three channels.
 NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
     "data": None,
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -45,31 +45,31 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width: the order of tensors."""
+        """Return (channels, height, width), the order of tensors."""
         return self.channels, self.height, self.width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """All steps from an image file to the network's input.
+    """Preprocessing of an image file to a network input.
 
-    Training, evaluation and prediction share one instance, which makes their input
-    tensors identical to the bit. In order: EXIF orientation; conversion to `channels`
-    (1 gray, 3 RGB); transparency over `background`; 16-bit gray as
-    v·255/`white_level`; `resize`; then (v/255 − mean)/std for each channel.
+    Training, evaluation and prediction use the same instance, so their input tensors
+    are bitwise identical. Steps in order: EXIF orientation; conversion to `channels`;
+    alpha blending with `background`; scaling of 16-bit gray values to
+    v·255/`white_level`; `resize`; normalization (v/255 − mean)/std per channel.
 
     Args:
         channels: 1 for gray, 3 for RGB; data given as arrays may have any number.
-        height: Rows of the network's input.
-        width: Columns of the network's input.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
         resize: `stretch` ignores the aspect ratio, `crop` keeps it and crops the
             longer side, `pad` keeps it and adds background.
-        background: Gray level 0–255 under transparency and padding.
-        white_level: 16-bit value that becomes 255; an image above it is refused.
-        jpeg: `full` decodes every pixel; `reduced` may decode a large JPEG at a half,
-            quarter or eighth, as long as that leaves twice the input's sides.
-        mean: Of v/255 for each channel, measured on the training split or given.
-        std: Standard deviation of v/255, likewise.
+        background: Gray level 0–255 of transparent pixels and padding.
+        white_level: 16-bit value that is mapped to 255; larger values are an error.
+        jpeg: `full` decodes at full size; `reduced` may decode a large JPEG at 1/2, 1/4
+            or 1/8 of its size, but at least at twice the input size.
+        mean: Mean of v/255 per channel, measured on the training split or given.
+        std: Standard deviation of v/255 per channel, measured or given.
     """
 
     channels: int
@@ -90,7 +90,7 @@ class Preprocess:
             if value not in choices:
                 raise unknown_name_error(kind, value, choices)
         if min(self.channels, self.height, self.width) < 1:
-            what = f"channels and sides must be at least 1, got {self.spec}"
+            what = f"channels, height and width must be at least 1, got {self.spec}"
             raise SettingError(what, where="preprocess")
         for name, level, low, high in (
             ("background", self.background, 0, 255),
@@ -103,23 +103,23 @@ class Preprocess:
 
     @property
     def spec(self) -> ImageSpec:
-        """Shape of every image after preprocessing."""
+        """Return the image shape after preprocessing."""
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
 
     @property
     def geometry(self) -> dict[str, Any]:
-        """The fields that decide the 8-bit pixels: all but mean and std."""
+        """Return the fields that affect the 8-bit pixels: all except mean and std."""
         fields = self.as_dict()
         return {key: fields[key] for key in fields if key not in ("mean", "std")}
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width, channels: the order of 8-bit pixels."""
+        """Return (height, width, channels), the order of 8-bit pixel arrays."""
         return self.height, self.width, self.channels
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one 8-bit image."""
+        """Return the size of one 8-bit image in bytes."""
         return self.height * self.width * self.channels
 
     def at(self, height: int, width: int) -> Preprocess:
@@ -127,7 +127,7 @@ class Preprocess:
         return replace(self, height=height, width=width)
 
     def enlarged(self, margin: float) -> Preprocess:
-        """Return a copy with sides `margin` times as long, as random crops need.
+        """Return a copy with height and width multiplied by `margin`, for random crops.
 
         Example:
             >>> Preprocess(channels=3, height=160, width=120).enlarged(1.25).spec
@@ -136,12 +136,12 @@ class Preprocess:
         return self.at(round(self.height * margin), round(self.width * margin))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values, in order."""
+        """Return all fields as JSON values."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Preprocess:
-        """Read what `as_dict` wrote.
+        """Create an instance from the result of `as_dict`.
 
         Example:
             >>> p = Preprocess(channels=1, height=8, width=8, mean=(0.3,), std=(0.4,))
@@ -152,7 +152,7 @@ class Preprocess:
         try:
             return cls(**{**fields, **tuples})
         except TypeError as error:
-            what = f"unknown or missing field: {error}"
+            what = f"unknown or missing key: {error}"
             raise SettingError(what, where="preprocess.json") from error
 
 
@@ -162,23 +162,23 @@ def _check_normalization(
     if not mean and not std:
         return  # not measured yet
     if not len(mean) == len(std) == channels:
-        what = f"{len(mean)} means and {len(std)} deviations for {channels} channels"
-        fix = "give both, one value for each channel"
+        what = f"{len(mean)} means and {len(std)} stds for {channels} channels"
+        fix = "give mean and std, each with one value per channel"
         raise SettingError(what, where="preprocess", fix=fix)
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        what = f"means must be finite and deviations above 0, got {mean} and {std}"
+        what = f"mean must be finite and std above 0, got {mean} and {std}"
         raise SettingError(what, where="preprocess")
 
 
 def normalization(
     name: str, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std for a name or for given values; empty: to be measured.
+    """Return (mean, std) by name or from given values; empty if to be measured.
 
     A single value applies to every channel.
 
     Raises:
-        SettingError: Only one of the two is given, or they do not fit the channels.
+        SettingError: Only mean or only std is given, or the channel count differs.
 
     Example:
         >>> normalization("none", None, None, 3)

@@ -1,4 +1,4 @@
-"""Registries from names to objects, and the error for an unknown name."""
+"""Registry of objects by name, and the error for an unknown name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 from striate.core.errors import UnknownNameError
 
 T = TypeVar("T")
-LONG_LIST = 60  # names; of a longer list only the first are shown
+LONG_LIST = 60  # names; of a longer list, only the first LIST_LIMIT are shown
 LIST_LIMIT = 12
 
 
 def closest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
-    """Return the choices closest to a misspelled name, best first.
+    """Return the choices most similar to a misspelled name, best match first.
 
     Example:
         >>> closest_names("lenet", ["lenet5", "tutorial_gray"])
@@ -30,9 +30,9 @@ def closest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str
 def unknown_name_error(
     kind: str, name: str, choices: Iterable[str], where: str | None = None
 ) -> UnknownNameError:
-    """Return the error for an unknown name: the closest choices, then all.
+    """Return the error for an unknown name, with similar names and valid choices.
 
-    Of a long list, such as a deep network's layers, only the first are shown.
+    If there are more than `LONG_LIST` choices, only the first are listed.
     """
     names = list(dict.fromkeys(choices))
     close = closest_names(name, sorted(names))
@@ -44,10 +44,10 @@ def unknown_name_error(
 
 
 class Registry(Generic[T]):
-    """A mapping from names to objects, filled by a decorator.
+    """A mapping from names to objects; the decorator `add` registers an object.
 
     Args:
-        kind: What the names name, for messages ("network", "schedule").
+        kind: Noun for error messages, such as "network" or "schedule".
 
     Example:
         >>> shapes: Registry[int] = Registry("shape")
@@ -65,7 +65,7 @@ class Registry(Generic[T]):
 
         def enter(entry: T) -> T:
             if name in self._entries:
-                raise ValueError(f"two {self.kind}s are called '{name}'")
+                raise ValueError(f"{self.kind} '{name}' is registered twice")
             self._entries[name] = entry
             return entry
 

@@ -1,7 +1,7 @@
-"""Stateless random numbers: every draw is a function of (seed, purpose, epoch, …).
+"""Stateless random numbers: each is a function of a key (seed, purpose, epoch, …).
 
-A draw does not depend on earlier draws, so that workers, batch size and resuming
-cannot change it.
+A random number does not depend on earlier ones, so workers, batch size and resuming
+do not change it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MIX = (
     (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
     (np.uint64(27), np.uint64(0x94D049BB133111EB)),
 )
-COLUMNS = 1024  # most draws of one sample
+COLUMNS = 1024  # maximum number of random numbers per sample
 
 
 def derive_seed(*parts: object) -> int:
@@ -34,12 +34,12 @@ def derive_seed(*parts: object) -> int:
 
 
 def numpy_generator(*parts: object) -> np.random.Generator:
-    """Return a NumPy generator seeded by the parts of a key."""
+    """Return a NumPy random generator seeded with the parts of a key."""
     return np.random.Generator(np.random.PCG64(derive_seed(*parts)))
 
 
 def permutation(count: int, *parts: object) -> np.ndarray:
-    """Return a random permutation of range(count), a function of the key.
+    """Return a random permutation of range(count) that depends only on the key.
 
     Example:
         >>> sorted(permutation(4, 0, "order", 0).tolist())
@@ -49,16 +49,16 @@ def permutation(count: int, *parts: object) -> np.ndarray:
 
 
 def uniform(samples: np.ndarray, columns: range, *parts: object) -> np.ndarray:
-    """Return uniform numbers in [0, 1), each a function of key, sample and column.
+    """Return uniform random numbers in [0, 1) for each sample index and column.
 
-    Entry (i, k) is the number at place `samples[i] * COLUMNS + columns[k]` of the
-    SplitMix64 sequence that starts at `derive_seed(*parts)`. A sample's draws
-    therefore do not depend on the other samples in its batch.
+    Entry (i, k) is element `samples[i] * COLUMNS + columns[k]` of the SplitMix64
+    sequence with seed `derive_seed(*parts)`. The numbers of a sample therefore do not
+    depend on the other samples of the batch.
 
     Args:
-        samples: (N,) numbers of the samples, from 0.
-        columns: Numbers of a sample's draws, below `COLUMNS`.
-        parts: The key: seed, purpose, epoch.
+        samples: (N,) sample indices.
+        columns: Indices of the random numbers of a sample, below `COLUMNS`.
+        parts: The key, for example seed, purpose and epoch.
 
     Shapes:
         (N,) → (N, len(columns)), float64
@@ -76,5 +76,5 @@ def uniform(samples: np.ndarray, columns: range, *parts: object) -> np.ndarray:
     for shift, factor in _MIX:
         bits = (bits ^ (bits >> shift)) * factor
     bits ^= bits >> np.uint64(31)
-    # 53 bits are what a float64 in [0, 1) holds evenly.
+    # A float64 in [0, 1) has 53 random bits.
     return (bits >> np.uint64(11)) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Dataclass fields with help text and bounds, and the check of their values."""
+"""Dataclass fields with help text and valid ranges, and the check of values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def setting(default: Any, words: str, **rules: Any) -> Any:
-    """Return a dataclass field with help text and rules.
+    """Return a dataclass field with a default, a help text and a valid range.
 
     Args:
         default: Default value.
@@ -27,11 +27,11 @@ def setting(default: Any, words: str, **rules: Any) -> Any:
 
 
 def check_settings(settings: DataclassInstance) -> None:
-    """Check every field of a settings object against its rules; None is always valid.
+    """Check the value of every field of a settings object; None is always valid.
 
     Raises:
         SettingError: A value is out of range; the message names the setting.
-        UnknownNameError: A value is not among the choices; lists the closest.
+        UnknownNameError: A value is not among the choices; the message lists them.
     """
     for spec in fields(settings):
         value = getattr(settings, spec.name)
@@ -40,7 +40,7 @@ def check_settings(settings: DataclassInstance) -> None:
 
 
 def flag_name(name: str) -> str:
-    """Return a setting's flag on the command line.
+    """Return the command-line flag of a setting.
 
     Example:
         >>> flag_name("batch_size")
@@ -58,7 +58,7 @@ def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
             _check(name, item, rules)
     if not isinstance(value, int | float):
         return
-    # Written so that NaN, which compares false with everything, is refused too.
+    # Written so that NaN, for which every comparison is false, is an error too.
     if "low" in rules and not value >= rules["low"]:
         what = f"{name} must be at least {rules['low']}, got {value}"
         raise SettingError(what, where=flag_name(name))

@@ -1,1 +1,1 @@
-"""Rendering of findings: HTML, terminal, SVG, PNG."""
+"""Render report blocks (findings) as HTML, terminal text, SVG or PNG."""

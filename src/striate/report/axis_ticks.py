@@ -1,4 +1,4 @@
-"""Axes of charts: range, tick positions and tick labels."""
+"""Chart axes: range, tick positions and tick labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = 1e300
 
 @dataclass(frozen=True, kw_only=True)
 class ChartAxis:
-    """One axis: its two ends, its ticks, and whether it is logarithmic.
+    """A chart axis: limits, tick positions, and linear or logarithmic scale.
 
     Example:
         >>> axis = fit_axis([0.0, 7.0])
@@ -29,7 +29,7 @@ class ChartAxis:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Return the position of a value between the ends, 0 to 1."""
+        """Return the relative position of a value between the axis limits, 0 to 1."""
         low, high, x = self.low, self.high, value
         if self.log:
             low, high, x = math.log10(low), math.log10(high), math.log10(value)
@@ -37,7 +37,7 @@ class ChartAxis:
 
 
 def is_drawable(value: float, log: bool = False) -> bool:
-    """Tell whether a value can be drawn on an axis.
+    """Return whether a value can be drawn on a linear or logarithmic axis.
 
     Example:
         >>> is_drawable(0.0), is_drawable(0.0, log=True), is_drawable(float("nan"))
@@ -49,7 +49,7 @@ def is_drawable(value: float, log: bool = False) -> bool:
 def fit_axis(
     values: Iterable[float], *, log: bool = False, tight: bool = False
 ) -> ChartAxis:
-    """Return an axis for these values; with `tight` it ends at the data, not at a tick.
+    """Return an axis for values; limits are ticks, or with `tight` the data range.
 
     Example:
         >>> fit_axis([0.003, 40.0], log=True).ticks
@@ -90,9 +90,10 @@ def _widen(low: float, high: float) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, *, least: float = 0.0) -> tuple[float, ...]:
-    """Return round values from at or below `low` to at or above `high`.
+    """Return round tick values that cover the range from `low` to `high`.
 
-    About five steps of 1, 2 or 5 times a power of ten, and at least `least`.
+    There are about five steps. The step is 1, 2 or 5 times a power of ten, and at least
+    `least`.
 
     Example:
         >>> ticks(0.83, 0.991)
@@ -109,7 +110,7 @@ def ticks(low: float, high: float, *, least: float = 0.0) -> tuple[float, ...]:
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
-    """Return at most eight powers of ten around a positive range.
+    """Return tick values of a log axis: at most eight, covering a positive range.
 
     Example:
         >>> log_ticks(0.2, 0.7)
@@ -135,9 +136,9 @@ def _around(marks: Sequence[float], low: float, high: float) -> tuple[float, ...
 
 
 def error_shade(count: int, most: int) -> float:
-    """Return the color strength of a cell with so many errors, 0 to 1.
+    """Return the color intensity (0 to 1) of a confusion matrix cell with errors.
 
-    It is logarithmic, so that one error is visible beside a hundred.
+    The scale is logarithmic, so that one error is visible next to a hundred.
 
     Example:
         >>> error_shade(100, 100), round(error_shade(1, 100), 2)
@@ -147,7 +148,7 @@ def error_shade(count: int, most: int) -> float:
 
 
 def tick_text(value: float, marks: Sequence[float], percent: bool = False) -> str:
-    """Write a tick with as many digits as its neighbors need.
+    """Format a tick label with enough digits to distinguish it from its neighbors.
 
     Example:
         >>> [tick_text(v, (0.0, 0.25, 0.5)) for v in (0.0, 0.25)]

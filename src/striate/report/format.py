@@ -1,4 +1,4 @@
-"""Write numbers and names: the same on a page, in a terminal and in a PNG."""
+"""Format numbers and names, for HTML, terminal and PNG output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RIGHT_TO_LEFT = {"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "PD
 
 
 def printable(text: str) -> str:
-    r"""Replace unprintable characters; line breaks and tabs stay.
+    r"""Replace unprintable characters by `�`, except for line breaks and tabs.
 
     Example:
         >>> printable("caf\udce9 \x1b[31m")
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Return text in one line of printable characters, for headings and tooltips.
+    r"""Return the text as one line of printable characters, for headings and tooltips.
 
     Example:
         >>> one_line("two\n  lines")
@@ -39,7 +39,7 @@ def one_line(text: str) -> str:
 
 
 def isolate(text: str) -> str:
-    """Isolate a right-to-left name, so that the text around it keeps its order.
+    """Wrap right-to-left text in Unicode isolates; other text is returned unchanged.
 
     Example:
         >>> isolate("seven"), len(isolate("שבע"))
@@ -51,7 +51,7 @@ def isolate(text: str) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """Cut a name to `most` characters, the last of which is then an ellipsis.
+    """Shorten a text to `most` characters, with an ellipsis at the end.
 
     Example:
         >>> shorten("golden retriever", 8)
@@ -61,7 +61,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number to four significant digits, with a true minus sign.
+    """Format a number with four significant digits and a typographic minus sign.
 
     Example:
         >>> number(0.03121), number(-12345.6), number(4.2e-9), number(2.0)
@@ -79,7 +79,7 @@ def number(value: float) -> str:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """Write a share (0 to 1) as a percentage.
+    """Format a fraction (0 to 1) as a percentage.
 
     Example:
         >>> percent(0.9887), percent(1.0), percent(float("nan"))
@@ -91,7 +91,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def value_text(value: float, share: bool) -> str:
-    """Write a value of a chart.
+    """Format a chart value as a number or a percentage.
 
     Example:
         >>> value_text(0.98765, share=True), value_text(0.98765, share=False)
@@ -101,7 +101,7 @@ def value_text(value: float, share: bool) -> str:
 
 
 def cell_text(cell: Cell, kind: str) -> str:
-    """Write a cell of a table in the format of its column.
+    """Format a table cell according to the kind of its column.
 
     Example:
         >>> cell_text(1792, "integer"), cell_text(0.25, "share"), cell_text(None, "")
@@ -121,7 +121,7 @@ def cell_text(cell: Cell, kind: str) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """Write a count with its noun in singular or plural.
+    """Format a count with a noun in singular or plural.
 
     Example:
         >>> count_text(1, "image"), count_text(2000, "image")

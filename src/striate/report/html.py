@@ -1,8 +1,8 @@
 """Render a report as one HTML file that works offline.
 
-Nothing is loaded from a network: style, script and images are inline, and the content
-security policy forbids the rest. It allows our script by its hash, so no other script
-can run. Without JavaScript everything works but dialogs in old browsers.
+Style, script and images are inline, and the content security policy forbids loading
+anything else. The policy allows only our script, by its hash. Without JavaScript, only
+the dialogs in old browsers do not work.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TONES = {"good": "Good", "warning": "Warning", "bad": "Problem", "advice": "Advi
 
 
 def render_page(page: Page) -> str:
-    """Return a whole report as one self-contained HTML file.
+    """Return a report as one self-contained HTML document.
 
     Example:
         >>> section = Section(title="A", blocks=(Prose(text="All <well>."),))
@@ -96,7 +96,7 @@ def _body(page: Page, images: PageImages) -> Html:
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:
-    """Return ids made of the titles; a number distinguishes equal titles."""
+    """Return a unique element id for each section: its number and its title."""
     slugs = [re.sub(r"[^a-z0-9]+", "-", s.title.lower()).strip("-") for s in sections]
     return [f"{number}-{slug}".strip("-") for number, slug in enumerate(slugs, 1)]
 
@@ -118,7 +118,7 @@ def _section(section: Section, anchor: str, images: PageImages) -> Html:
 
 
 def _blocks(blocks: Sequence[Block], images: PageImages, anchor: str) -> Iterator[Html]:
-    """Render blocks; neighboring charts share a row on wide pages."""
+    """Render blocks as HTML; on wide pages, adjacent charts share a row."""
     numbered = enumerate(blocks, 1)
     for charts, group in groupby(numbered, key=lambda pair: isinstance(pair[1], Curve)):
         html = [_block(block, images, f"{anchor}-{number}") for number, block in group]

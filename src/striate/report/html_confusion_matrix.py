@@ -1,4 +1,4 @@
-"""A confusion matrix as an HTML table whose cells open their images."""
+"""Render a confusion matrix as an HTML table; a click on a cell shows its images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Position = tuple[int, int]  # row (true class), column (predicted class)
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixCell:
-    """A cell that is not zero.
+    """A cell of the confusion matrix with a count above 0.
 
     Args:
-        position: Row and column.
+        position: Row and column index.
         count: Number of images.
-        dialog: Element id of its dialog.
-        label: Its text for screen readers.
+        dialog: HTML element id of the dialog with the images.
+        label: Text for screen readers.
     """
 
     position: Position
@@ -40,12 +40,12 @@ class MatrixCell:
 
 
 def matrix_html(matrix: Matrix, page_images: PageImages, key: str) -> Html:
-    """Return the matrix, its frequent errors and one dialog per cell.
+    """Return the HTML of a matrix, its most frequent errors and one dialog per cell.
 
     Args:
         matrix: The confusion matrix.
-        page_images: The page's images.
-        key: A prefix that makes the element ids unique on the page.
+        page_images: Images of the page; the example images are added.
+        key: Prefix that makes the element ids unique on the page.
 
     Example:
         >>> truth = Matrix(labels=("a", "b"), counts=((3, 1), (0, 4)))
@@ -91,8 +91,8 @@ def _label(matrix: Matrix, index: int) -> str:
 
 def _instruction(matrix: Matrix) -> str:
     if any(matrix.images.values()):
-        return "Click a cell to see its images. Rows: true class. Columns: predicted."
-    return "Point at a cell to see its classes. Rows: true class. Columns: predicted."
+        return "Click a cell to see its images. Rows: true class; columns: predicted."
+    return "Point at a cell to see its classes. Rows: true class; columns: predicted."
 
 
 def _caption(matrix: Matrix) -> Html:
@@ -208,13 +208,13 @@ def _dialog(cell: MatrixCell, matrix: Matrix, page_images: PageImages) -> Html:
 
 def _count_note(visible: int, count: int) -> str:
     if visible == 0:
-        return f"{count_text(count, 'image')}; not included in this report."
+        return f"{count_text(count, 'image')}, not included in this report."
     if visible < count:
         return f"{visible:,} of {count_text(count, 'image')}"
     return count_text(count, "image")
 
 
 def _scale(images: tuple[Image, ...]) -> int:
-    """Return the integer factor that enlarges small images to about 96 pixels."""
+    """Return the integer zoom factor that enlarges small images to about 96 pixels."""
     side = max(max(image.width, image.height) for image in images)
     return max(1, 96 // max(1, side))

@@ -1,7 +1,7 @@
-"""Images of a page: each is stored once, however often it is shown.
+"""Images of an HTML page; an image shown several times is stored once.
 
-An image is the background of a `<span role="img">`. Its bytes are in one rule of the
-style sheet, which any number of spans share, without JavaScript.
+An image is the background of a `<span role="img">`. The image bytes are in one rule of
+the style sheet, which several spans can share, without JavaScript.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from striate.core.findings import Image
 from striate.report.format import one_line
 from striate.report.markup import Html, bdi, join, tag
 
-# Up to this size, enlarged images show their pixels; larger ones are smoothed.
+# Up to this size in pixels, images are enlarged without smoothing.
 MAX_CRISP = 128
 
 
 class PageImages:
-    """Collects the images of a page, and writes each into the style sheet once.
+    """Collect the images of a page, and store each image once in the style sheet.
 
     Example:
         >>> images = PageImages()
@@ -32,7 +32,7 @@ class PageImages:
         self._rules: dict[bytes, tuple[str, bytes]] = {}
 
     def image_html(self, image: Image, scale: int = 1) -> Html:
-        """Return an image as an element, enlarged by an integer factor."""
+        """Return an HTML element that shows an image enlarged by an integer factor."""
         new_class = f"p{len(self._rules)}"
         key = hashlib.sha256(image.png).digest()
         css_class, _ = self._rules.setdefault(key, (new_class, image.png))
@@ -47,7 +47,7 @@ class PageImages:
         )
 
     def gallery(self, images: Sequence[Image], scale: int = 1) -> Html:
-        """Return images side by side, with their captions below."""
+        """Return an HTML list of images side by side, with captions below."""
         bare = not any(image.caption or image.detail for image in images)
         tiles = join(self._tile(image, scale) for image in images)
         return tag("ul", tiles, class_="gallery bare" if bare else "gallery")
@@ -61,7 +61,7 @@ class PageImages:
         return tag("li", *parts)
 
     def css(self) -> str:
-        """Return one rule per image."""
+        """Return the style sheet: one CSS rule per image."""
         return "".join(_rule(*rule) for rule in self._rules.values())
 
 

@@ -1,4 +1,4 @@
-"""A table as HTML, with bars in share columns and hints below."""
+"""Render a table as HTML, with bars in share columns and column hints below."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from striate.report.markup import Html, bdi, escape, join, tag
 
 
 def table_html(table: Table) -> Html:
-    """Return a table in a box that scrolls, with its hints and note below.
+    """Return the HTML of a table in a scrollable box, with hints and note below.
 
     Example:
         >>> macs = Column(title="share", kind="share", hint="of all multiply-adds")
@@ -60,7 +60,7 @@ def _bar(share: float) -> Html:
 
 
 def _hints(columns: tuple[Column, ...]) -> Html:
-    """Return the hints as a list: tooltips do not exist on touch screens and paper."""
+    """Return the column hints as a list, because touch screens have no tooltips."""
     hinted = [column for column in columns if column.hint]
     if not hinted:
         return Html("")

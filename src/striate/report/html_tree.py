@@ -1,4 +1,4 @@
-"""A tree as HTML: nested lines that open."""
+"""Render a tree as HTML: nested `<details>` elements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from striate.report.markup import Html, bdi, escape, tag
 
 
 def tree_html(tree: Tree) -> Html:
-    """Return a tree as nested `details`, which need no script.
+    """Return the HTML of a tree as nested `<details>` elements, without JavaScript.
 
     Example:
         >>> tree_html(Tree(nodes=(Node(title="a", value="2"),)))[:26]

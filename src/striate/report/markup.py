@@ -1,7 +1,7 @@
-"""HTML elements, with text escaped in one place.
+"""Build HTML elements with escaped text.
 
-`Html` is a type of its own, so that mypy refuses a plain string instead of markup: a
-forgotten escape is a type error.
+`Html` is a separate type. mypy reports a plain string in place of `Html`, so a missing
+escape is a type error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _VOID = {"meta", "br", "col", "link", "hr"}
 
 
 def escape(text: str) -> Html:
-    """Escape text, so that a page shows exactly that text.
+    """Escape text for HTML and replace unprintable characters.
 
     Example:
         >>> escape("<b>7 & 'up'</b>")
@@ -29,7 +29,7 @@ def escape(text: str) -> Html:
 
 
 def bdi(text: str) -> Html:
-    """Return a name in a `<bdi>` element, which isolates its writing direction.
+    """Return a name in a `<bdi>` element, which isolates its text direction.
 
     Example:
         >>> bdi("שבע")
@@ -39,9 +39,9 @@ def bdi(text: str) -> Html:
 
 
 def tag(element: str, *children: Html, **attributes: Value) -> Html:
-    """Return an element; attributes are escaped, None and False are left out.
+    """Return an HTML element with escaped attributes, without those None or False.
 
-    `class_` stands for class, and an underscore in a name for a hyphen.
+    `class_` gives the attribute `class`, and underscores in names become hyphens.
 
     Example:
         >>> tag("td", escape("a<b"), class_="n", data_x='"', hidden=True, title=None)
@@ -62,7 +62,7 @@ def _attribute(key: str, value: Value) -> str:
 
 
 def join(parts: Iterable[Html]) -> Html:
-    """Concatenate markup.
+    """Concatenate HTML parts.
 
     Example:
         >>> join([escape("a"), tag("br"), escape("b")])
@@ -72,7 +72,7 @@ def join(parts: Iterable[Html]) -> Html:
 
 
 def paragraphs(text: str) -> Html:
-    r"""Return text as paragraphs, separated by blank lines.
+    r"""Return a text as `<p>` elements, split at blank lines.
 
     Example:
         >>> paragraphs("one\n\ntwo")

@@ -1,6 +1,6 @@
-"""Charts as PNG files, drawn with matplotlib without its global state.
+"""Draw charts as PNG files with matplotlib, without using `pyplot`.
 
-Importing matplotlib takes a second, so it happens only when a file is drawn.
+Importing matplotlib takes a second, so it is imported only when a file is drawn.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 DPI = 200  # twice the usual 100: sharp on dense screens and in print
 INK, SOFT, RULE = "#1d2125", "#596068", "#e3e3de"
 HUES = ("#1f5f8b", "#c4582a", "#3a7d55", "#84509c", "#8f6b0a", "#b03a67")  # page.css
-# Galleries, in inches: an image's pixel, row width, gap, two lines of caption.
+# Gallery sizes in inches: image pixel, row width, gap, two caption lines.
 _PIXEL, _ROW_WIDTH, _GAP, _CAPTION = 1 / 144, 10.0, 0.2, 0.36
 MAX_WITH_COUNTS = 30  # classes up to which the cells show their counts
 
 
 def save_curve(curve: Curve, path: Path) -> None:
-    """Draw a chart into a PNG file, written atomically.
+    """Draw a line chart and write a PNG file atomically.
 
     Example:
         >>> import tempfile
@@ -61,7 +61,7 @@ def save_curve(curve: Curve, path: Path) -> None:
 
 
 def save_matrix(matrix: Matrix, path: Path) -> None:
-    """Draw a confusion matrix into a PNG file, written atomically.
+    """Draw a confusion matrix and write a PNG file atomically.
 
     Example:
         >>> import tempfile
@@ -84,7 +84,7 @@ def save_matrix(matrix: Matrix, path: Path) -> None:
 
 
 def save_images(images: Images, path: Path) -> None:
-    """Draw a gallery into a PNG file, with the captions above the images.
+    """Draw a gallery with captions above the images, and write a PNG file.
 
     Example:
         >>> import tempfile
@@ -114,7 +114,7 @@ def save_images(images: Images, path: Path) -> None:
 
 
 def _flow(images: Images) -> tuple[list[tuple[float, float]], float, float]:
-    """Place images in rows; return left and top of each, and the sides, in inches."""
+    """Place images in rows; return (left, top) positions, width, height in inches."""
     most = max([_ROW_WIDTH, *(p.width * _PIXEL for p in images.images)])
     x, top, row = _GAP, 3 * _GAP, 0.0
     places, widest = [], 3.0
@@ -168,7 +168,7 @@ def _band(axes: Axes, series: Series, hue: str, curve: Curve) -> None:
 
 
 def _frame(axes: Axes, curve: Curve) -> None:
-    """Set the same axes as in the chart of the page."""
+    """Set the same axis limits, ticks and labels as in the HTML chart."""
     bands = [band for s in curve.series for band in (s.low, s.high) if band]
     heights = [y for s in curve.series for y in s.y] + [y for b in bands for y in b]
     across = fit_axis(
@@ -211,7 +211,7 @@ def _mark(axes: Axes, x: float, words: str) -> None:
 
 
 def _bytes(colors: list[list[tuple[float, float, float]]]) -> NDArray[np.uint8]:
-    """Return colors as bytes, which matplotlib draws three times faster."""
+    """Convert colors to bytes, which matplotlib draws three times faster."""
     levels: NDArray[np.uint8] = np.rint(255 * np.asarray(colors)).astype(np.uint8)
     return levels
 
@@ -229,7 +229,7 @@ def _colors(matrix: Matrix) -> list[list[tuple[float, float, float]]]:
 def _color(
     count: int, right: bool, total: int, most: int
 ) -> tuple[float, float, float]:
-    """Return the page's cell color: correct predictions by share, errors by count."""
+    """Return the RGB cell color: by recall if correct, by count for errors."""
     if not count:
         return (0.957, 0.957, 0.945)
     full = (0.561, 0.753, 0.871) if right else (0.949, 0.561, 0.384)
@@ -271,7 +271,7 @@ def _digits(axes: Axes, matrix: Matrix) -> None:
 
 
 def _plain(text: str) -> str:
-    """Escape dollar signs, which would start a formula."""
+    """Escape dollar signs, which matplotlib would interpret as math text."""
     return one_line(text).replace("$", r"\$")
 
 

@@ -1,6 +1,6 @@
-"""Progress of training: a bar in a terminal, plain lines in a log file.
+"""Training progress: a progress bar in a terminal, plain lines in a log file.
 
-It is written to stderr, so that stdout has only the result of a command.
+Progress goes to stderr, so that stdout has only the result of a command.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ SHARES = ("val_accuracy", "val_balanced_accuracy")
 
 
 class TrainingProgress:
-    """Shows the progress of a training; use it as a context manager.
+    """Context manager that shows the progress of a training run.
 
     Args:
-        stream: Output stream (stderr).
+        stream: Output stream (default stderr).
         quiet: Print nothing.
-        clock: Returns monotonic seconds; tests pass their own.
-        speed: Text to add for a rate in images per second; '' for nothing.
+        clock: Function that returns monotonic time in seconds.
+        speed: Function from images per second to an additional text.
 
     Example:
         >>> with TrainingProgress(stream=sys.stdout) as progress:
@@ -83,9 +83,9 @@ class TrainingProgress:
         self.close()
 
     def start(self, epochs: int, steps: int, images: int) -> None:
-        """Start a training with so many epochs, and steps and images per epoch.
+        """Start the progress, given epochs, steps per epoch and images per epoch.
 
-        Called again, it starts another training with a new bar.
+        A second call starts a new bar.
         """
         self.close()
         self._epochs, self._steps, self._epoch = epochs, steps, 0
@@ -98,13 +98,13 @@ class TrainingProgress:
             self._bar.start()
 
     def step(self, epoch: int, step: int, loss: float, images_done: int) -> None:
-        """Show a step; draws at most ten times a second.
+        """Update the bar after a training step, at most ten times per second.
 
         Args:
-            epoch: Epoch, from 1.
-            step: Steps of this epoch so far.
-            loss: Loss of this step.
-            images_done: Images so far, in this epoch or since the start.
+            epoch: Epoch number, from 1.
+            step: Number of finished steps in this epoch.
+            loss: Loss of the step.
+            images_done: Number of processed images, in this epoch or since the start.
         """
         if self._bar is None:
             return
@@ -127,9 +127,9 @@ class TrainingProgress:
         return " · ".join(parts)
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """Print the line of a finished epoch, marked if `row["best"]`.
+        """Print the metrics of a finished epoch, with a mark if `row["best"]`.
 
-        Its number is `row["epoch"]`, from 1.
+        The epoch number is `row["epoch"]`, from 1.
         """
         self._epoch = int(row.get("epoch", self._epoch + 1))
         if self._quiet:
@@ -139,7 +139,7 @@ class TrainingProgress:
         self._print("  ".join([*parts, "best"] if row.get("best") else parts))
 
     def note(self, line: str) -> None:
-        """Print a line that is also shown with quiet."""
+        """Print a line, even if `quiet` is set."""
         self._print(line)
 
     def _print(self, line: str) -> None:
@@ -149,14 +149,14 @@ class TrainingProgress:
             self._bar.console.print(line, markup=False, highlight=False)
 
     def close(self) -> None:
-        """Remove the bar; the lines of the epochs stay."""
+        """Remove the progress bar; printed lines remain."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 class Throughput:
-    """Steps and images per second, smoothed over about the last ten seconds.
+    """Steps and images per second, smoothed over about ten seconds.
 
     Example:
         >>> rate = Throughput()
@@ -172,7 +172,7 @@ class Throughput:
         self._last: tuple[float, int, int] | None = None
 
     def update(self, now: float, steps: int, images: int) -> None:
-        """Add the counts at a time; smaller counts than before start again."""
+        """Update the rates with total counts; a smaller count means a restart."""
         last, self._last = self._last, (now, steps, images)
         if last is None or now <= last[0]:
             return
@@ -187,7 +187,7 @@ class Throughput:
 
 
 def remaining_text(seconds: float) -> str:
-    """Write the remaining time in whole seconds or minutes.
+    """Format the remaining time in seconds, minutes or hours.
 
     Example:
         >>> remaining_text(7.2), remaining_text(192), remaining_text(7_320)
@@ -213,7 +213,7 @@ def _interactive(stream: TextIO) -> bool:
 
 
 def _bar(stream: TextIO) -> Bar:
-    """Return a bar without a thread: only steps draw it."""
+    """Return a progress bar that is redrawn only by `update`, without a thread."""
     text = TextColumn("{task.fields[text]}", markup=False)
     console = Console(file=stream, force_terminal=True)
     return Bar(
@@ -231,7 +231,7 @@ def _bar(stream: TextIO) -> Bar:
 def progress_bar(
     description: str, *, quiet: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of (done, total) that updates a progress bar on stderr.
+    """Context manager: a function of (done, total) that updates a bar on stderr.
 
     Example:
         >>> with progress_bar("looking", quiet=True) as tick:

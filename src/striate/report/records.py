@@ -1,4 +1,4 @@
-"""Tables and trees as plain values, for JSON and CSV."""
+"""Convert tables and trees to plain values, for JSON and CSV."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from striate.core.findings import Cell, Column, Node, Table, Tree
 
 
 def records(table: Table) -> list[dict[str, Cell]]:
-    """Return the rows of a table as dicts, by column key.
+    """Return the rows of a table as dicts with column keys.
 
     Example:
         >>> columns = (Column(title="Param #", key="parameters", kind="integer"),)
@@ -21,12 +21,12 @@ def records(table: Table) -> list[dict[str, Cell]]:
 
 
 def row_dict(table: Table, row: Iterable[Cell]) -> dict[str, Cell]:
-    """Return one row as a dict."""
+    """Return one row of a table as a dict with column keys."""
     return dict(zip(column_keys(table), row, strict=False))
 
 
 def column_keys(table: Table) -> list[str]:
-    """Return the keys of the columns."""
+    """Return the column keys of a table; the default key is the title."""
     return [_key(column) for column in table.columns]
 
 
@@ -36,7 +36,7 @@ def _key(column: Column) -> str:
 
 
 def table_dict(table: Table) -> dict[str, Any]:
-    """Return a table as JSON values: title, rows, and totals if it has them.
+    """Return a table as JSON values: title, rows, and totals if present.
 
     Example:
         >>> table_dict(Table(columns=(Column(title="Output"),), rows=(("a",),)))
@@ -49,7 +49,7 @@ def table_dict(table: Table) -> dict[str, Any]:
 
 
 def tree_dicts(tree: Tree) -> list[dict[str, Any]]:
-    """Return a tree as nested dicts.
+    """Return the nodes of a tree as nested dicts.
 
     Example:
         >>> tree_dicts(Tree(nodes=(Node(title="a", value="2"),)))

@@ -1,7 +1,7 @@
-"""A chart as inline SVG that adapts to the theme and the width of the page.
+"""Draw a chart as inline SVG that adapts to color theme and width of the page.
 
-The drawing is stretched to its box, while lines keep their thickness and text its size:
-paths are in an inner viewport of 1000×1000, text is placed in percent.
+The drawing is stretched to its box, but line widths and font sizes do not change: paths
+are in an inner viewport of 1000×1000, and text positions are in percent.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ COLORS = 6  # as in page.css; more series repeat them with dashes
 def svg_chart(chart: Curve) -> str:
     """Return a chart as one `<svg>` element, with colors from page.css.
 
-    Values that cannot be drawn (NaN, infinity, zero on a log axis) are gaps; the
-    description counts them.
+    Values that cannot be drawn (NaN, infinity, zero on a log axis) are gaps. Their
+    number is in the `<desc>` element.
 
     Example:
         >>> loss = Series(name="train", x=(1, 2, 3), y=(0.9, 0.4, 0.3))
@@ -52,7 +52,7 @@ def svg_chart(chart: Curve) -> str:
 
 
 def svg_legend(curve: Curve) -> str:
-    """Return the legend: color, name and last value of each series.
+    """Return the legend of a chart: color, name and last value of each series.
 
     Example:
         >>> flat = Series(name="a<b", x=(1,), y=(0.5,))
@@ -130,7 +130,7 @@ def _hundred(scale: ChartAxis, value: float, flip: bool = False) -> str:
 
 
 def _dots(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
-    """Return single values as dots, because they draw no line."""
+    """Return isolated points as dots, because a line needs two points."""
     alone = [
         run[0]
         for run in line_segments(series.x, series.y, up.log, across.log)
@@ -209,7 +209,7 @@ def _sentence(series: Series, curve: Curve) -> str:
 
 
 def _readings(curve: Curve, across: ChartAxis) -> str:
-    """Return for each series the position, x and y of its points, for the pointer."""
+    """Return the points of each series as JSON, for the values shown on hover."""
     lines = [
         downsample(drawable_points(s, curve.log_y, curve.log_x), 300)
         for s in curve.series
@@ -225,7 +225,7 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-MOST_POINTS = 600  # about one a pixel; more would only make the file larger
+MOST_POINTS = 600  # about one per pixel
 
 
 Point = tuple[float, float]
@@ -239,7 +239,7 @@ def drawable_points(
     Args:
         series: A line.
         log: Whether the y axis is logarithmic.
-        log_x: Whether the x axis is.
+        log_x: Whether the x axis is logarithmic.
 
     Example:
         >>> drawable_points(Series(name="", x=(1, 2), y=(float("inf"), 0.5)))
@@ -256,7 +256,7 @@ def drawable_points(
 def line_segments(
     xs: Sequence[float], ys: Sequence[float], log: bool, log_x: bool = False
 ) -> Iterator[list[Point]]:
-    """Yield the parts of a line between values that cannot be drawn.
+    """Yield the segments of a line, split at values that cannot be drawn.
 
     Example:
         >>> list(line_segments([1, 2, 3], [5.0, float("nan"), 7.0], log=False))
@@ -274,7 +274,7 @@ def line_segments(
 
 
 def downsample(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """Reduce points to the lowest and highest of each bucket, which keeps spikes.
+    """Reduce points to the minimum and maximum of each bucket, so spikes remain.
 
     Example:
         >>> few = downsample([(i, float(i == 4321)) for i in range(10_000)], most=100)

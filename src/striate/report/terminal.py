@@ -1,4 +1,4 @@
-"""Print findings in a terminal with rich; names are never parsed as markup."""
+"""Print report blocks (findings) in a terminal with rich."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _SHARE = Style(color="cyan")
 
 
 def print_blocks(blocks: Iterable[Block], console: Console) -> None:
-    """Print blocks.
+    """Print report blocks to a rich console; text is not parsed as markup.
 
     Example:
         >>> console = Console(width=60)
@@ -59,14 +59,14 @@ def print_blocks(blocks: Iterable[Block], console: Console) -> None:
         <BLANKLINE>
     """
     for block in blocks:
-        # Paths and tables must not be wrapped, sentences must.
+        # Sentences are wrapped; paths and tables are not.
         soft = False if isinstance(block, Prose) else None
         console.print(_block(block, console.width), soft_wrap=soft)
         console.print()
 
 
 def blocks_text(blocks: Iterable[Block], width: int = 100) -> str:
-    """Return blocks as plain text, as `print` shows a result."""
+    """Return report blocks as plain text, `width` columns wide."""
     file = io.StringIO()
     print_blocks(
         blocks, Console(file=file, width=width, highlight=False, color_system=None)
@@ -116,7 +116,7 @@ def _framed(title: str, body: RenderableType, note: str) -> Group:
     parts: list[RenderableType] = [Text(one_line(title), "bold")] if title else []
     parts.append(body)
     if note.strip():
-        # Notes are wrapped, also where tables and paths are not.
+        # Notes are wrapped, even if tables and paths are not.
         note = printable(note.strip())
         parts.append(Text(note, "dim", no_wrap=False, overflow="fold"))
     return Group(*parts)
@@ -134,7 +134,7 @@ def _table(table: Table, width: int) -> Group:
 
 
 def _grid(table: Table, visible: Sequence[int]) -> Grid:
-    """Return a table wider than the terminal, whose cells rich wraps."""
+    """Return a rich table with wrapped cells, for tables wider than the terminal."""
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for i in visible:
         title = Text(one_line(table.columns[i].title))
@@ -148,7 +148,7 @@ def _grid(table: Table, visible: Sequence[int]) -> Grid:
 
 
 def _texts(table: Table, i: int) -> list[str]:
-    """Return the texts of a column, with the totals last."""
+    """Return the formatted cells of a column; the totals cell is last."""
     kind = table.columns[i].kind
     rows = [*table.rows, *([table.totals] if table.totals is not None else [])]
     cells = [row[i] if i < len(row) else None for row in rows]
@@ -170,7 +170,7 @@ PaddedCell = tuple[str, str, str]  # text before the bar, the bar, text after it
 
 
 def _pad(table: Table, i: int, width: int, texts: Sequence[str]) -> list[PaddedCell]:
-    """Pad a column's title and cells to its width."""
+    """Pad the title and the cells of a column to the column width."""
     column = table.columns[i]
     rows = [(), *table.rows, *([table.totals] if table.totals is not None else [])]
     bars = [""] * len(rows)
@@ -185,7 +185,7 @@ def _pad(table: Table, i: int, width: int, texts: Sequence[str]) -> list[PaddedC
 
 
 def _bar(cell: Cell) -> str:
-    """Return the bar of a share; empty without a number."""
+    """Return the bar of a share cell; empty if the cell is not a number."""
     if not isinstance(cell, int | float):
         return ""
     filled = round(BAR_WIDTH * min(1.0, max(0.0, cell))) if is_drawable(cell) else 0
@@ -194,7 +194,7 @@ def _bar(cell: Cell) -> str:
 
 @dataclass(frozen=True)
 class _Lines:
-    """A table that fits the terminal, line by line: 50 times faster than rich's."""
+    """A table that fits the terminal, printed 50 times faster than a rich table."""
 
     rows: Sequence[Sequence[PaddedCell]]
     styles: Sequence[Style]
@@ -202,7 +202,7 @@ class _Lines:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[Segment]:
-        """Yield the segments of each row."""
+        """Yield the rich segments of each row."""
         for cells, style in zip(self.rows, self.styles, strict=True):
             run = ""
             for before, bar, after in cells:
@@ -234,7 +234,7 @@ def _numeric(table: Table, i: int) -> bool:
 
 
 def _visible_columns(table: Table, widths: Sequence[int], width: int) -> list[int]:
-    """Return the columns that fit; the highest ranks are hidden first."""
+    """Return the indices of the columns that fit; hide the highest ranks first."""
     visible = list(range(len(widths)))
     while sum(widths[i] for i in visible) > width:
         last = max(visible, key=lambda i: table.columns[i].rank)
@@ -285,7 +285,7 @@ def _ends(series: Series, share: bool) -> str:
 
 
 def sparkline(series: Series, room: int = SPARKLINE_WIDTH, *, log: bool = False) -> str:
-    """Draw a line in block characters; a space is a value that cannot be drawn.
+    """Draw a series as block characters; values that cannot be drawn are spaces.
 
     Example:
         >>> sparkline(Series(name="", x=(1, 2, 3), y=(0.0, 0.5, 1.0)))
@@ -349,7 +349,7 @@ def _count(count: int, right: bool) -> Text:
 
 
 def _errors(matrix: Matrix) -> RenderableType:
-    """Return the total and the most frequent errors of a matrix that is too wide."""
+    """Return accuracy and most frequent errors, for a matrix that is too wide."""
     total = sum(map(sum, matrix.counts))
     right = sum(row[i] for i, row in enumerate(matrix.counts))
     share = percent(right / total) if total else "none"
@@ -368,7 +368,7 @@ def _errors(matrix: Matrix) -> RenderableType:
 
 
 def rich_tree(tree: Tree) -> Outline:
-    """Return a tree for a terminal, whole."""
+    """Return a rich tree with all nodes expanded."""
     root = Outline("", hide_root=True, guide_style="dim")
     for node in tree.nodes:
         _grow(root, node)

@@ -1,1 +1,1 @@
-"""One run: its settings, folder, record and report page."""
+"""Training runs: settings, run folder, manifest and report page."""

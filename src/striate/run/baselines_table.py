@@ -1,4 +1,4 @@
-"""Table of a transfer run and its baselines: accuracy, interval and time of each."""
+"""Table that compares a transfer run with baselines: accuracy, interval, time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from striate.run.scorecard import ci_text
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """One of the compared runs, and its result.
+    """Result of one of the compared runs.
 
     Args:
         name: `from scratch`, `head only` or `fine-tuned`.
-        path: Its run folder.
+        path: Run folder.
         cut: The last frozen layer; empty if no layer is frozen.
-        split: The split that it was evaluated on.
-        accuracy: On that split.
-        interval: Wilson's 95 % interval.
-        count: Images evaluated.
-        seconds: Features and training, without evaluation and report.
-        plan_seconds: The plan's share of these.
-        cached: Features that were in the cache, and took no time.
-        p: McNemar's p-value against the head alone; None for the head alone.
+        split: The evaluated split.
+        accuracy: Accuracy on that split.
+        interval: Wilson 95 % interval of the accuracy.
+        count: Number of evaluated images.
+        seconds: Time of feature extraction and training.
+        plan_seconds: Time of the transfer plan, included in `seconds`.
+        cached: Number of images whose features were already in the cache.
+        p: p-value of McNemar's test against `head only`; None for `head only`.
     """
 
     name: str
@@ -45,22 +45,24 @@ class Baseline:
 
 
 def baseline_table(baselines: Sequence[Baseline]) -> Table:
-    """Return the comparison as a table."""
+    """Return the comparison with baselines as a table."""
     columns = (
         Column(title="method"),
         Column(title="frozen up to", kind="code", key="cut"),
         Column(title="accuracy", kind="ratio"),
         Column(title="95 % interval", key="interval"),
-        Column(title="n", kind="integer", hint="images evaluated", key="count"),
+        Column(
+            title="n", kind="integer", hint="number of evaluated images", key="count"
+        ),
         Column(
             title="seconds", kind="number", hint="features and training", key="seconds"
         ),
-        Column(title="p", kind="number", hint="McNemar's test against the head alone"),
+        Column(title="p", kind="number", hint="McNemar's test against 'head only'"),
     )
     split = baselines[0].split
     notes = [
         f"Accuracy on the {split} split. All use the same images and settings. "
-        "p: probability of such a difference from the head alone by chance."
+        "p: p-value of McNemar's test against 'head only'."
     ]
     notes += [_time_note(b) for b in baselines if b.cached or b.plan_seconds]
     return Table(
@@ -84,20 +86,20 @@ def _row(baseline: Baseline) -> tuple[Cell, ...]:
 
 
 def _time_note(baseline: Baseline) -> str:
-    """Return what a baseline's time includes, and what it does not."""
-    plan = f"{baseline.plan_seconds:.0f} s of the time are the plan's"
+    """Return a note on the plan time and the cached features of a baseline."""
+    plan = f"the time includes {baseline.plan_seconds:.0f} s of the transfer plan"
     cached = f"{baseline.cached:,} features were already in the cache"
     parts = [plan] * (baseline.plan_seconds > 0) + [cached] * (baseline.cached > 0)
     return f"{baseline.name.capitalize()}: {', '.join(parts)}."
 
 
 def baseline_dicts(baselines: Sequence[Baseline]) -> list[dict[str, Any]]:
-    """Return the comparison as JSON values."""
+    """Return the comparison with baselines as JSON values."""
     return [asdict(baseline) for baseline in baselines]
 
 
 def baseline_section(folder: Path) -> tuple[Section, ...]:
-    """Return the report's comparison with baselines; empty without `--compare`."""
+    """Return the baselines section of the report; empty without `--compare`."""
     path = folder / names.BASELINES_FILE
     if not path.is_file():
         return ()

@@ -1,4 +1,4 @@
-"""Batches, optimizer, fit and execution settings of a recipe."""
+"""Build batches, optimizer, training and execution settings from a recipe."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from striate.run.run import evaluation_batch_size
 
 
 def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
-    """Refuse a batch size of 1 for a network with batch norm.
+    """Raise an error for a batch size of 1 if the network has batch norm.
 
-    A last batch of one image joins the batch before it, so only the setting matters.
+    A last batch of one image is merged into the batch before it, so only the batch size
+    matters.
 
     Raises:
-        SettingError: A batch norm would get one image; names the layer.
+        SettingError: A batch norm layer would get one image; names the layer.
     """
     norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
     if recipe.batch_size != 1 or not norms:
@@ -42,12 +43,12 @@ def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
 
 
 def last_batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
-    """Return a note if the last batch would have one image."""
+    """Return a note if the last batch of an epoch would have only one image."""
     count, size = len(data.subset("train")), recipe.images_per_step
     if size == 1 or count % size != 1:
         return ()
     remainder = f"{count:,} images in batches of {size} leave one image"
-    return (f"{remainder}; it joins the last batch, which has {size + 1}",)
+    return (f"{remainder}; the last batch gets this image too ({size + 1} images)",)
 
 
 def split_batches(
@@ -57,17 +58,19 @@ def split_batches(
     device: torch.device,
     group: RankGroup = ONE_PROCESS,
 ) -> Batches:
-    """Return a part's batches: shuffled and changed to learn from, else as they are.
+    """Return the batches of a split; training batches are shuffled and augmented.
 
-    Of each batch a process gets its share, where several learn together.
+    In distributed training, each process gets its share of every batch.
 
     Raises:
-        SettingError: Balanced sampling of streamed images, which is not possible.
+        SettingError: Class-balanced sampling is not possible with streamed images.
     """
     training = split == "train"
     balanced = training and recipe.class_weights == "sampling"
     if balanced and data.subset(split).blocks:
-        what = "streamed images are read in a fixed order, so they cannot be sampled"
+        what = (
+            "class-balanced sampling is not possible: the images are streamed in order"
+        )
         fix = "use --class-weights auto or loss"
         raise SettingError(what, where="--class-weights sampling", fix=fix)
     size = (
@@ -89,10 +92,10 @@ def split_batches(
 
 
 def epoch_image_sizes(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
-    """Return height and width of the training images in each epoch, if they grow.
+    """Return the (height, width) of each epoch; empty without progressive resizing.
 
     Raises:
-        SettingError: The images are too small to start smaller.
+        SettingError: The images are too small for progressive resizing.
     """
     full = data.image_size
     if recipe.progressive_resize == 1:
@@ -100,20 +103,20 @@ def epoch_image_sizes(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
     sides = sides_by_epoch(full, recipe.progressive_resize, recipe.epochs)
     if recipe.epochs > 1 and sides[0] == full:
         size, start = f"{full[0]}×{full[1]}", recipe.progressive_resize
-        what = f"images of {size} are too small to start at {start:g} of their size"
-        fix = "leave it out; sizes are multiples of 16"
+        what = f"images of {size} are too small to start at {start:g} of the size"
+        fix = "leave out --progressive-resize; image sizes are multiples of 16"
         raise SettingError(what, where="--progressive-resize", fix=fix)
     return sides
 
 
 def progressive_resize_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
-    """Return a note on the image size in each epoch."""
+    """Return a note on the image size of each epoch; empty without resizing."""
     sides = epoch_image_sizes(data, recipe)
     return (f"progressive resizing: {image_sizes_text(sides)}",) if sides else ()
 
 
 def image_sizes_text(sides: Sequence[Side]) -> str:
-    """Write each image size with its epochs, counted from 1.
+    """Return a text that lists each image size with its epochs, counted from 1.
 
     Example:
         >>> image_sizes_text([(16, 16), (16, 16), (28, 28)])
@@ -131,7 +134,7 @@ def image_sizes_text(sides: Sequence[Side]) -> str:
 def resized_batches(
     batches: Batches, data: ImageData, recipe: Recipe
 ) -> Batches | ProgressiveResize:
-    """Return the training batches, resized as the recipe says."""
+    """Return the training batches, with progressive resizing if the recipe has it."""
     sides = epoch_image_sizes(data, recipe)
     return ProgressiveResize(batches=batches, sides=sides) if sides else batches
 
@@ -139,12 +142,12 @@ def resized_batches(
 def recipe_optimizer(
     model: nn.Module, recipe: Recipe, scales: Mapping[nn.Parameter, float] | None = None
 ) -> Optimizer:
-    """Return the optimizer that a recipe names.
+    """Create the optimizer of a recipe.
 
     Args:
         model: The network.
-        recipe: Settings; the learning rate must have been decided.
-        scales: Learning-rate factors by parameter, if they differ.
+        recipe: Settings; the learning rate must be a number, not `auto`.
+        scales: Learning-rate factor of each parameter; None: 1 for all.
     """
     settings = recipe.optimizer, recipe.max_lr, recipe.momentum, recipe.weight_decay
     return make_optimizer(model, *settings, scales)
@@ -153,7 +156,7 @@ def recipe_optimizer(
 def recipe_fit_config(
     data: ImageData, recipe: Recipe, device: torch.device
 ) -> FitConfig:
-    """Return epochs, learning rate, schedule and loss of a recipe."""
+    """Return the training-loop settings of a recipe: epochs, lr, schedule, loss."""
     return FitConfig(
         epochs=recipe.epochs,
         lr=recipe.max_lr,
@@ -170,7 +173,7 @@ def recipe_fit_config(
 def class_weighting(
     data: ImageData, recipe: Recipe, device: torch.device
 ) -> ClassBalance | None:
-    """Return the class weighting of the loss, if the recipe has one."""
+    """Return the class weights or priors for the loss, or None."""
     counts = data.subset("train").labels.bincount(minlength=data.num_classes)
     if recipe.class_weights == "auto":
         return ClassBalance(prior=class_priors(counts).to(device))
@@ -180,7 +183,7 @@ def class_weighting(
 
 
 def recipe_execution(recipe: Recipe) -> ExecutionConfig:
-    """Return layout, precision and compile; `auto` becomes the default.
+    """Return layout, precision and compile settings; `auto` gives the default.
 
     Example:
         >>> print(recipe_execution(Recipe(data="digits", layout="nchw")))
@@ -195,7 +198,7 @@ def recipe_execution(recipe: Recipe) -> ExecutionConfig:
 
 
 def process_notes(recipe: Recipe) -> tuple[str, ...]:
-    """Return a note on the number of processes and threads."""
+    """Return a note on processes and threads of distributed training, else empty."""
     rank_info = RankInfo.from_environment()
     if rank_info.world_size == 1:
         return ()
@@ -203,5 +206,5 @@ def process_notes(recipe: Recipe) -> tuple[str, ...]:
     text = "1 thread" if threads == 1 else f"{threads} threads"
     world_size, batch_size = rank_info.world_size, recipe.batch_size
     share = f"{world_size} processes of {text} share each batch of {batch_size}"
-    norms = "whole batch" if recipe.sync_batch_norm else "share of its process"
+    norms = "whole batch" if recipe.sync_batch_norm else "images of its process"
     return (f"{share} images; batch norm uses the {norms}",)

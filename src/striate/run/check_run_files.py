@@ -1,4 +1,4 @@
-"""Check that the files of a run are complete; users may have damaged them."""
+"""Check that the files of a run folder are complete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
     except (TypeError, ValueError):
         complete = False
     if not complete:
-        what = f"{names.RESULTS} is damaged: it lacks a complete row per epoch"
+        what = f"{names.RESULTS} is damaged: a row or a column is missing"
         fix = "restore it from a copy, or train again"
         raise RunError(what, where=run.path / names.RESULTS, fix=fix)
 
@@ -42,11 +42,11 @@ def check_finished(run: Run) -> None:
     """Check that the manifest has all keys of a finished run.
 
     Raises:
-        RunError: Keys are missing; names them.
+        RunError: Keys are missing; the message lists the keys.
     """
     missing = [name for name in _FINISHED_KEYS if name not in run.manifest]
     if missing:
-        what = f"{names.MANIFEST} lacks: {', '.join(missing)}"
+        what = f"keys are missing in {names.MANIFEST}: {', '.join(missing)}"
         fix = f"finish the run: striate train --resume {run.path}"
         fix += "; if it is finished, restore the file from a copy, or train again"
         raise RunError(what, where=run.path / names.MANIFEST, fix=fix)

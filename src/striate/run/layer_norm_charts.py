@@ -1,4 +1,4 @@
-"""Charts and tables of layers by depth, at initialization and through training."""
+"""Charts and tables of layer norms by depth, at initialization and in training."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from striate.interpret.depth.layer_profile import LayerProfile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.run.report_images import evenly_spaced
 
-MAX_STAGES = 5  # lines of a chart over the layers
-MAX_LAYERS = 6  # lines of a chart over the steps
+MAX_STAGES = 5  # lines of a chart by layer
+MAX_LAYERS = 6  # lines of a chart by step
 QUANTITIES = {
-    "gradient": "gradient of the loss of snapshot image (RMS)",
+    "gradient": "gradient of the loss per image (RMS)",
     "activation": "output before the activation function (RMS)",
-    "update": "gradient-to-weight ratio (relative step at learning rate 1)",
+    "update": "gradient-to-weight ratio (relative SGD step at learning rate 1)",
 }
 
 
 def chart_by_depth(
     title: str, quantity: str, lines: Mapping[str, Sequence[LayerProfile]]
 ) -> Curve:
-    """Return snapshot quantity by layer, with a line per network or stage of training.
+    """Return the chart of a quantity by layer, one line per network or snapshot.
 
     Args:
         title: Title of the chart.
         quantity: A key of `QUANTITIES`.
-        lines: The layers of each line, by its name.
+        lines: The layer profiles of each line, by line name.
     """
     return Curve(
         title=title,
@@ -47,7 +47,7 @@ def chart_by_depth(
 def snapshots_by_stage(
     snapshots: Sequence[Snapshot],
 ) -> dict[str, tuple[LayerProfile, ...]]:
-    """Return the layers at some stages of training, with the first and the last.
+    """Return the layer profiles of up to five snapshots, by training stage.
 
     Example:
         >>> list(snapshots_by_stage([Snapshot(step=s, layers=()) for s in (0, 1, 8)]))
@@ -60,14 +60,14 @@ def snapshots_by_stage(
 
 
 def snapshot_steps(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
-    """Return the step after each snapshot, counted from 1: a log axis has no 0."""
+    """Return the step of each snapshot plus 1, because a log axis has no 0."""
     return tuple(
         snapshot.step + 1.0 for snapshot in snapshots if snapshot.step is not None
     )
 
 
 def stage_text(step: int | None) -> str:
-    """Write when a snapshot was taken.
+    """Return the training stage of a snapshot as text.
 
     Example:
         >>> stage_text(0), stage_text(1_000), stage_text(None)
@@ -81,7 +81,7 @@ def stage_text(step: int | None) -> str:
 
 
 def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
-    """Return snapshot quantity of some layers over the training steps."""
+    """Return the chart of a quantity by training step, one line per layer."""
     steps = snapshot_steps(snapshots)
     numbers = evenly_spaced(
         range(min(len(snapshot.layers) for snapshot in snapshots)), MAX_LAYERS
@@ -106,7 +106,7 @@ def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
 
 
 def layer_charts(snapshots: Sequence[Snapshot]) -> list[Curve]:
-    """Return all charts of the snapshots of snapshot network."""
+    """Return all layer-norm charts of the snapshots of one network."""
     charts = [
         chart_by_depth(
             f"{quantity.capitalize()} by layer", quantity, snapshots_by_stage(snapshots)
@@ -119,7 +119,7 @@ def layer_charts(snapshots: Sequence[Snapshot]) -> list[Curve]:
 
 
 def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
-    """Return the quantities of each layer in the first and the last snapshot."""
+    """Return the table of layer norms in the first and the last snapshot."""
     first, last = snapshots[0], snapshots[-1]
     moments = [first] if len(snapshots) == 1 else [first, last]
     columns = [
@@ -152,5 +152,5 @@ def _values(levels: Sequence[LayerProfile]) -> list[Cell]:
 
 
 def layer_norms_blocks(snapshots: Sequence[Snapshot]) -> list[Block]:
-    """Return the charts and the table of the snapshots of snapshot network."""
+    """Return the charts and the table of layer norms of one network."""
     return [*layer_charts(snapshots), layer_norms_table(snapshots)]

@@ -1,4 +1,4 @@
-"""`norms.csv`: norms of activations and gradients by layer during training."""
+"""Record activation and gradient norms of each layer in `norms.csv`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, is_snapshot_step
 from striate.run import layout as names
 
-MAX_IMAGES = 64  # the same ones each time
+MAX_IMAGES = 64  # the same images for every snapshot
 COLUMNS = ("step", "depth", "layer", "activation", "gradient", "update")
 
 Batch = tuple[Tensor, Tensor]
@@ -29,15 +29,15 @@ Batch = tuple[Tensor, Tensor]
 class LayerNormsLogger:
     """Callback that records layer norms for some images during training.
 
-    It runs a fixed batch in training mode, without augmentation and without learning,
-    and restores the network, its gradients and every random state: the training gives
-    the same bytes with and without it.
+    The callback runs a fixed batch in training mode, without augmentation and optimizer
+    step. It then restores the network, the gradients and all RNG states, so
+    the training result is bitwise the same with and without this callback.
 
     Args:
         folder: The run folder.
         model: The network in training.
         batch: The fixed images and their classes.
-        start_step: Step at which a resumed run continues; later rows are dropped.
+        start_step: Step at which a resumed run continues; later rows are deleted.
 
     Raises:
         StorageError: The file cannot be written.
@@ -56,20 +56,20 @@ class LayerNormsLogger:
             self._rows.append(",".join(COLUMNS))
 
     def begin(self, step: int) -> None:
-        """Record before the first step of a session, if one is is_snapshot_step."""
+        """Record the layer norms before a step, if the step is a snapshot step."""
         if is_snapshot_step(step):
             self.record(step)
 
     def on_step_end(self, event: StepResult, /) -> None:
-        """Record, if one is is_snapshot_step."""
+        """Record the layer norms after a step, if the next step is a snapshot step."""
         self.begin(event.step + 1)
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
-        """Write the new rows."""
+        """Write the new rows to the file."""
         self._rows.flush()
 
     def record(self, step: int) -> None:
-        """Measure the layers after so many steps, unless they are recorded already."""
+        """Record the layer norms of a step, unless the step is already recorded."""
         if step in self._recorded:
             return
         self._recorded.add(step)
@@ -83,7 +83,7 @@ class LayerNormsLogger:
 
 
 def _rows_up_to(path: Path, step: int) -> list[bytes]:
-    """Return the header and the rows up to a step, unchanged."""
+    """Return the header and the rows up to a step from an existing file."""
     if not path.is_file():
         return []
     header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
@@ -113,15 +113,15 @@ def layer_norms_logger(
     start_step: int,
     enabled: bool,
 ) -> Iterator[Sequence[LayerNormsLogger]]:
-    """Yield the callback that records layer norms, or none.
+    """Context manager that yields the layer-norm callbacks: one, or none.
 
     Args:
         folder: The run folder.
         model: The network in training.
-        subset: The training images, of which some are used.
-        eval_batches: Batches of the evaluation, whose preprocessing is used.
+        subset: The training images; up to 64 of these images are used.
+        eval_batches: Evaluation batches, which define the preprocessing.
         start_step: Step at which a resumed run continues.
-        enabled: Record at all.
+        enabled: Whether to record layer norms.
     """
     if not enabled:
         yield ()
@@ -147,7 +147,7 @@ def _batch(subset: Subset, eval_batches: Batches) -> Batch:
 
 
 def read_layer_norms(path: Path) -> list[Snapshot]:
-    """Read the `norms.csv` of a run; empty if there is none.
+    """Read the layer norms from `norms.csv` of a run; empty if there is no such file.
 
     Args:
         path: The run folder.

@@ -1,4 +1,4 @@
-"""The run folder: its path, the names of its files, and how it is created."""
+"""Run folders: file names, creation, look-up by name, and deletion."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ WEIGHTS = "weights"
 BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
-CONFUSION = "confusion.png"  # in it
+CONFUSION = "confusion.png"  # in PLOTS
 EXPLANATION = "explain.json"
 OPERATING_POINT = "operating_point.json"
 TENSORBOARD = "tensorboard"
-# Files that identify a folder written by striate, with a key in each.
+# Files that identify a folder written by striate, and a key that each file has.
 _MARKERS = {MANIFEST: "versions", EXPLANATION: "made_by", OPERATING_POINT: "made_by"}
-PARTIAL_FILES = (f".{MANIFEST}.",)  # left by a run that was killed at its very start
+PARTIAL_FILES = (f".{MANIFEST}.",)  # left by a run that was killed at the start
 
 
 def predictions_file(split: str) -> str:
-    """Return the name of a part's predictions.
+    """Return the file name of the predictions of a split.
 
     Example:
         >>> predictions_file("val")
@@ -54,14 +54,14 @@ def predictions_file(split: str) -> str:
 def new_folder(
     verb: str, name: str, out: Path | None, overwrite: bool
 ) -> Iterator[Path]:
-    """Create an empty run folder, and lock it while the run is active.
+    """Context manager: create an empty run folder and lock the folder.
 
-    Without `out` it is `runs/<verb>/<name>`, or `<name>-2`, `-3` … if that exists. With
-    `out` it is exactly that folder; an existing one needs `overwrite`.
+    Without `out`, the folder is `runs/<verb>/<name>`; if that exists, `<name>-2`,
+    `<name>-3` …. An existing folder `out` is replaced only with `overwrite`.
 
     Raises:
-        RunError: `out` exists and `overwrite` is off, is not a run folder, or is in
-            use by another process.
+        RunError: `out` exists and `overwrite` is off; or `out` is not a run folder, or
+            another process uses the folder.
         StorageError: The folder cannot be written.
     """
     if out is None:
@@ -100,14 +100,16 @@ def _check_out(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         fix = "choose another --out, add --overwrite, or continue with --resume"
-        raise RunError("the run folder exists already", where=out, fix=fix)
+        raise RunError("the output folder exists already", where=out, fix=fix)
     if not is_output_folder(out):
-        fix = "choose another --out; only run folders are ever overwritten"
-        raise RunError("this exists and is not a run folder", where=out, fix=fix)
+        fix = "choose another --out; --overwrite replaces only run folders"
+        raise RunError(
+            "the output folder exists and is not a run folder", where=out, fix=fix
+        )
 
 
 def _is_new(folder: Path) -> bool:
-    """Tell whether a folder is empty, or a run was killed before its first file."""
+    """Return whether a folder is empty except for files of a killed start."""
     ignored = (*PARTIAL_FILES, LOCK)
     return folder.is_dir() and all(
         entry.name.startswith(ignored) for entry in folder.iterdir()
@@ -115,8 +117,8 @@ def _is_new(folder: Path) -> bool:
 
 
 def clear_folder(folder: Path) -> None:
-    """Empty a locked run folder."""
-    # The markers go last, so that an interrupted run can still be overwritten.
+    """Delete the contents of a locked run folder, except for the lock file."""
+    # The marker files are deleted last, so that a later run can still overwrite.
     entries = sorted(folder.iterdir(), key=lambda entry: entry.name in _MARKERS)
     for entry in entries:
         if entry.name != LOCK:
@@ -124,7 +126,7 @@ def clear_folder(folder: Path) -> None:
 
 
 def remove_path(path: Path) -> None:
-    """Delete a file, a folder with its contents, or a link; a missing path is fine."""
+    """Delete a file, a link, or a folder with its contents, if the path exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -132,8 +134,8 @@ def remove_path(path: Path) -> None:
 
 
 def is_output_folder(folder: Path) -> bool:
-    """Tell whether striate wrote a folder."""
-    # Web projects have a manifest.json too, which must not be deleted.
+    """Return whether a folder was written by striate."""
+    # Web projects also have a manifest.json, and must not be deleted.
     for name, key in _MARKERS.items():
         try:
             if "striate" in read_json(folder / name)[key]:
@@ -144,7 +146,7 @@ def is_output_folder(folder: Path) -> bool:
 
 
 def safe_name(name: str) -> str:
-    """Return a name that is valid in every file system.
+    """Return a folder name that is valid in every file system.
 
     Example:
         >>> safe_name("my photos/2024")
@@ -154,10 +156,10 @@ def safe_name(name: str) -> str:
 
 
 def find_split(run_or_csv: str | Path) -> Path:
-    """Return the CSV of an earlier split: of a run, or the given file.
+    """Return the split CSV of a run folder, or the given CSV path.
 
     Raises:
-        RunError: It is neither a file nor a run.
+        RunError: The argument is neither a CSV path nor a run.
     """
     path = Path(run_or_csv)
     if path.suffix.lower() == ".csv" or (path / SPLIT).is_file():
@@ -166,10 +168,10 @@ def find_split(run_or_csv: str | Path) -> Path:
 
 
 def find_run(path: str | Path) -> Path:
-    """Return a run folder from its path, or from its name below `runs/`.
+    """Find a run folder by its path or by its name below `runs/`.
 
     Raises:
-        RunError: There is no such run; lists the nearest names.
+        RunError: There is no such run; the message lists similar names.
     """
     parents = (Path(), Path("runs/train"), Path("runs/transfer"))
     for candidate in (parent / path for parent in parents):
@@ -179,4 +181,4 @@ def find_run(path: str | Path) -> Path:
     close = closest_names(Path(path).name, existing)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give the folder that `striate train` printed"
-    raise RunError("there is no run folder", where=path, fix=fix)
+    raise RunError("the run folder does not exist", where=path, fix=fix)

@@ -1,4 +1,4 @@
-"""Lock of a run folder: one process at a time writes into it."""
+"""Lock of a run folder, so that only one process at a time writes into the folder."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from striate.core.errors import RunError
 from striate.core.files import storage_errors, write_all
 
 LOCK = ".lock"
-# Some network file systems have no locks; there the process named in the file counts.
+# Some network file systems have no locks; then the process ID in the file is checked.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock a run folder; the system releases the lock however the process ends.
+    """Context manager: lock a run folder; a killed process releases the lock too.
 
-    It is a kernel lock on an open file: the file of a killed process locks nothing and
-    is reused. The file names the process and its machine, for the error message.
+    The lock is a kernel lock on an open file, so the lock file of a killed process does
+    not block other processes. The file contains process ID and host name.
 
     Raises:
-        RunError: Another process has locked it; names process and machine.
+        RunError: Another process has locked the folder; names process and host.
         StorageError: The folder cannot be written.
 
     Example:
@@ -80,13 +80,13 @@ def _lock(handle: int, path: Path) -> None:
 def _in_use(path: Path, owner: tuple[int, str]) -> RunError:
     pid, host = owner
     who = f"process {pid} on {host}" if pid else "another process"
-    fix = "wait for it, stop it, or choose another --out"
+    fix = "wait until that process ends, stop it, or choose another --out"
     what = f"the run folder is in use by {who}"
     return RunError(what, where=path.parent, fix=fix)
 
 
 def _is_same_file(handle: int, path: Path) -> bool:
-    """Tell whether the path still is the open file: the last owner deletes it."""
+    """Return whether the open file is still at `path`; its last owner deletes it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -98,7 +98,7 @@ def _owner_json() -> str:
 
 
 def _owner(path: Path) -> tuple[int, str]:
-    """Return process and machine, or 0 and '' if the file does not name them yet."""
+    """Return process ID and host from the lock file, or 0 and '' if it has none yet."""
     try:
         owner = json.loads(path.read_bytes())
         return int(owner["pid"]), str(owner["host"])

@@ -1,4 +1,4 @@
-"""The manifest of a run: versions, commit, seed, data, and how it ended."""
+"""Manifest of a run: versions, git commit, seed, data set, and final status."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from striate.run.layout import MANIFEST
 from striate.run.recipe import NO_EFFECT_SETTINGS, Recipe
 
 COMPUTING = ("striate", "torch", "numpy", "pillow", "simplejpeg")
-# Settings that change no result; `images` in `result_factors` covers the data.
+# Settings that change no result; `result_factors` has the data hash as `images`.
 NO_EFFECT_ON_RESULT = {"data", *NO_EFFECT_SETTINGS}
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 
 def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]:
-    """Return the manifest of a run that is about to start."""
+    """Return the manifest of a run before training."""
     packages = (*PACKAGES, *packages_of(recipe.model))
     return {
         "name": name,
@@ -61,9 +61,9 @@ def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]
 def result_factors(
     recipe: Recipe, data: ImageData, device: torch.device
 ) -> dict[str, str]:
-    """Return everything that the bits of a run's result depend on, by name.
+    """Return all factors of bitwise reproducibility: versions, machine, settings.
 
-    Two runs with equal factors give identical bytes.
+    Two runs with equal factors give bitwise identical results.
     """
     settings = {
         k: str(v) for k, v in recipe.as_dict().items() if k not in NO_EFFECT_ON_RESULT
@@ -85,7 +85,7 @@ def _order(data: ImageData) -> str:
 
 
 def exactness_text(inexact: Sequence[str]) -> str:
-    """Say whether a resumed run is exact: `yes`, or `no` with the reasons.
+    """Return `yes` if a resumed run is reproducible, else `no` with the reasons.
 
     Example:
         >>> exactness_text([]), exactness_text(["threads: 1, now 2"])
@@ -95,26 +95,26 @@ def exactness_text(inexact: Sequence[str]) -> str:
 
 
 def data_hash(data: ImageData) -> str:
-    """Return one hash over path, label, part and content of all used images."""
+    """Return one hash of path, label, split and content of all used images."""
     return hash_rows((r.path, r.label, r.split, r.content) for r in data.rows)
 
 
 def update_manifest(
     folder: Path, *, without: Collection[str] = (), **changes: Any
 ) -> None:
-    """Update values of a run's manifest atomically; delete the keys in `without`."""
+    """Update a manifest file atomically; delete the keys in `without`."""
     path = folder / MANIFEST
     before = {k: v for k, v in read_json(path).items() if k not in without}
     write_json(path, {**before, **changes})
 
 
 def now() -> str:
-    """Return the current time in ISO 8601, UTC, to the second."""
+    """Return the current UTC time in ISO 8601 format, in whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def git_commit() -> str | None:
-    """Return the git commit of the current folder, with `+` if files are changed."""
+    """Return the git commit of the current folder, plus `+` if files are modified."""
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+" if _git("status", "--porcelain", "-uno") else "")

@@ -1,4 +1,4 @@
-"""Settings from flags, YAML files and Python: converted, checked, merged."""
+"""Convert, check and merge settings from flags, YAML files and Python."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ PATTERNS = ("freeze",)
 AUTO_SETTINGS = ("lr", "batch_size")
 SHAPES = {
     "image_size": "a number of pixels or HEIGHTxWIDTH",
-    "mean": "numbers separated by commas",
-    "std": "numbers separated by commas",
-    "freeze": "names or patterns separated by commas",
+    "mean": "comma-separated numbers",
+    "std": "comma-separated numbers",
+    "freeze": "comma-separated names or patterns",
     "sync_batch_norm": "true or false",
 }
 
 
-@functools.cache  # called for every setting of every file and command line
+@functools.cache  # called once per setting
 def setting_types() -> Mapping[str, Any]:
-    """Return the type of each setting, without None and "auto"."""
+    """Return the type of each setting by name, without None and "auto"."""
     hints = typing.get_type_hints(Recipe)
     return {spec.name: _without_none(hints[spec.name]) for spec in fields(Recipe)}
 
@@ -45,10 +45,10 @@ def _without_none(hint: Any) -> Any:
 
 
 def parse_setting(name: str, value: Any) -> Any:
-    """Convert a value from a flag or YAML to the type of its setting.
+    """Convert a value from a flag or a YAML file to the type of the setting.
 
     Raises:
-        SettingError: It cannot be converted.
+        SettingError: The value cannot be converted.
 
     Example:
         >>> parse_setting("lr", "1e-3"), parse_setting("image_size", "64x48")
@@ -74,7 +74,7 @@ def parse_setting(name: str, value: Any) -> Any:
 
 
 def _exactly(kind: Any, value: Any) -> Any:
-    """Convert without loss: int() would silently turn 2.5 into 2."""
+    """Convert a value without loss; int() would silently convert 2.5 to 2."""
     if kind is bool and value in ("True", "true", "False", "false"):
         return value.lower() == "true"
     allowed = (str, int) if kind is int else (str, int, float)
@@ -112,11 +112,11 @@ def _size(value: Any) -> int | tuple[int, int]:
 
 
 def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
-    """Build a recipe from several sets of settings; later ones win.
+    """Create a recipe from several dicts of settings; later dicts override earlier.
 
     Raises:
-        UnknownNameError: A setting has no such name; lists the nearest.
-        SettingError: A value is of the wrong kind or out of range.
+        UnknownNameError: There is no such setting; the message lists similar names.
+        SettingError: A value has the wrong type or is out of range.
 
     Example:
         >>> make_recipe({"data": "digits", "epochs": 9}, {"epochs": "3"}).epochs
@@ -125,13 +125,13 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
     types = setting_types()
     merged: dict[str, Any] = {}
     for layer in layers:
-        if "augment" in layer:  # a preset replaces all ranges set before
+        if "augment" in layer:  # a preset replaces all earlier augmentation values
             merged = {key: merged[key] for key in merged if key not in RANGES}
         for name, value in layer.items():
             if name not in types:
                 raise unknown_name_error("setting", name, types)
             merged[name] = parse_setting(name, value)
     if not merged.get("data"):
-        fix = "give a folder, a CSV, or digits: `striate train digits`"
-        raise SettingError("no data given", where="DATA", fix=fix)
+        fix = "give a folder, a CSV file, or a data set name: `striate train digits`"
+        raise SettingError("no data set is given", where="DATA", fix=fix)
     return Recipe(**merged)

@@ -16,22 +16,20 @@ from striate.engine.evaluate import Outputs
 from striate.metrics.classification import ClassificationMetrics, classification_metrics
 
 _PREFIX = "p_"
-MAX_PROBABILITY_COLUMNS = (
-    1000  # classes from which a column each would be larger than the images
-)
-TOP_K = 10  # probabilities saved with more classes
+MAX_PROBABILITY_COLUMNS = 1000  # with more classes, only the top k are saved
+TOP_K = 10  # probabilities per image saved with more classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Probabilities, truth and losses of a part, in its order.
+    """Predicted probabilities, true classes and losses of the images of a split.
 
     Args:
         paths: Path of each image.
-        truth: (N,) class numbers.
-        probs: (N, classes).
+        truth: (N,) true class indices.
+        probs: (N, classes) predicted probabilities.
         losses: (N,) cross-entropy losses.
-        labels: Class names by number.
+        labels: Class names in output order.
     """
 
     paths: tuple[str, ...]
@@ -44,7 +42,7 @@ class Predictions:
     def of(
         cls, paths: Sequence[str], outputs: Outputs, labels: ClassNames
     ) -> Predictions:
-        """Return the predictions of a network's outputs for the images at `paths`."""
+        """Create predictions from network outputs for the images at `paths`."""
         probs = outputs.probs
         return cls(
             paths=tuple(paths),
@@ -58,25 +56,25 @@ class Predictions:
 
     @property
     def predicted(self) -> np.ndarray:
-        """Return the (N,) most probable classes."""
+        """Return the (N,) predicted class indices (highest probability)."""
         most: np.ndarray = self.probs.argmax(1)
         return most
 
     def metrics(self) -> ClassificationMetrics:
-        """Return accuracy, loss, calibration and the metrics of each class."""
+        """Return accuracy, loss, calibration error and per-class metrics."""
         return classification_metrics(
             self.probs, self.truth, self.losses, self.labels.names
         )
 
     def highest_losses(self, count: int) -> list[int]:
-        """Return the positions of the largest losses, largest first."""
+        """Return the indices of the `count` largest losses, largest first."""
         return [int(i) for i in np.argsort(-self.losses, kind="stable")[:count]]
 
     def save(self, path: Path) -> None:
-        """Write path, label, prediction, probabilities and loss.
+        """Write a CSV with path, label, prediction, probabilities and loss.
 
-        There is one probability column per class. With more classes than
-        `MAX_PROBABILITY_COLUMNS`, one column holds the `TOP_K` classes as JSON.
+        There is one probability column per class. With more than
+        `MAX_PROBABILITY_COLUMNS` classes, one column has the top `TOP_K` as JSON.
         """
         names = self.labels.names
         many = len(names) > MAX_PROBABILITY_COLUMNS
@@ -97,7 +95,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, labels: ClassNames) -> Predictions:
-        """Read a file written by `save`; probabilities that are not in it are 0.
+        """Read a CSV written by `save`; probabilities that were not saved are 0.
 
         Raises:
             RunError: The file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Prepare a run: load its images, build and check its model, write its inputs."""
+"""Prepare a run: load the images, build and check the model, write input files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ DATA_SETTINGS = (
     *("normalize", "mean", "std", "val_fraction", "test_fraction", "fraction"),
     *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
 )
-# Settings without effect on data that is loaded already, as in `striate.train`.
+# Settings that have no effect if the data is already loaded, as in `striate.train`.
 LOADED_DATA_SETTINGS = {*DATA_SETTINGS, "split"} - {
     "seed",
     "cache",
@@ -74,7 +74,7 @@ LOADED_DATA_SETTINGS = {*DATA_SETTINGS, "split"} - {
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
-    """Load the images of a recipe and split them; show progress unless quiet.
+    """Load and split the images of a recipe; show progress unless `quiet`.
 
     Raises:
         StriateError: The data cannot be loaded with these settings.
@@ -91,12 +91,12 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
 
 
 def auto_model(in_chans: int) -> str:
-    """Return the network that `--model auto` stands for."""
+    """Return the network name for `--model auto`, by number of input channels."""
     return "tutorial_gray" if in_chans == 1 else "tutorial_color"
 
 
 def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
-    """Replace `auto` by the values in use, for `args.yaml`."""
+    """Return the recipe with `auto` replaced by the values in use."""
     model = recipe.model
     if model == AUTO:
         model = auto_model(data.in_chans)
@@ -120,10 +120,10 @@ def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
-    """Build the network of a recipe, before training.
+    """Build the network of a recipe and load its pretrained weights.
 
     Raises:
-        WeightsError: The pretrained weights do not fit.
+        WeightsError: The pretrained weights do not fit the network.
     """
     model = create_model(
         recipe.model,
@@ -140,12 +140,12 @@ def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
 
 
 def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
-    """Move the model to its device, apply the settings, and try one image.
+    """Apply the recipe to a model, move the model to its device, and test the model.
 
     Raises:
-        GeometryError: The model cannot take the images.
-        SettingError: The model has another number of outputs, needs larger batches, or
-            the device or the precision is not available.
+        GeometryError: The image size or the channels do not fit the model.
+        SettingError: The number of outputs is not the number of classes, the batch size
+            is too small, or the device or the precision is not available.
     """
     device = devices.select_device(recipe.device)
     regularize(model, recipe)
@@ -164,9 +164,9 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
 
 
 def frozen_record(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    """Return the manifest entry of frozen layers; empty without any.
+    """Return the manifest entry of frozen layers; empty if no layer is frozen.
 
-    Filters that a network computes instead of learning do not count.
+    Fixed filters that are computed instead of trained do not count as frozen.
     """
     if recipe.freeze is None and not recipe.model.startswith(CUSTOM):
         return {}
@@ -176,7 +176,7 @@ def frozen_record(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
 
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
-    """Compute the filters of whitening layers from training images."""
+    """Compute the filters of whitening layers from a batch of training images."""
     layers = whiten_layers(model)
     if not layers:
         return
@@ -192,7 +192,7 @@ def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
 
 
 def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:
-    """Try one image, so that an error comes before any file is written."""
+    """Run one image, so that errors occur before any file is written."""
     channels, (height, width) = data.in_chans, data.image_size
     probe = torch.zeros(1, channels, height, width, device=device)
     training = model.training
@@ -202,13 +202,14 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
             shape = tuple(model(probe).shape)
     except RuntimeError as error:
         size = f"{height}×{width}×{channels}"
-        what = f"the network cannot take images of {size}: {str(error).splitlines()[0]}"
+        what = f"the network fails on images of {size}: {str(error).splitlines()[0]}"
         raise GeometryError(what, fix="change --image-size or --in-chans") from error
     finally:
         model.train(training)
     if shape != (1, data.num_classes):
-        what = f"the model outputs {shape[1:]}, the data has {data.num_classes} classes"
-        raise SettingError(what, fix=f"build it with num_classes={data.num_classes}")
+        what = f"model output {shape[1:]} does not match {data.num_classes} classes"
+        fix = f"build the model with num_classes={data.num_classes}"
+        raise SettingError(what, fix=fix)
 
 
 def write_run_inputs(
@@ -218,7 +219,7 @@ def write_run_inputs(
     recipe: Recipe,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write manifest, settings, classes, preprocessing and split before training."""
+    """Write the files of a run that exist before training, such as the manifest."""
     manifest = first_manifest(folder.name, data, recipe)
     manifest["notes"] = [*data.notes, *last_batch_notes(data, recipe), *notes]
     manifest["notes"] += pretrained_notes(recipe, data)
@@ -248,10 +249,10 @@ def _write_skipped(
 
 
 def regularize(model: nn.Module, recipe: Recipe) -> None:
-    """Set the dropout and the stochastic depth of a network.
+    """Set the dropout and stochastic-depth probabilities of a network.
 
     Raises:
-        SettingError: The network has no such layer.
+        SettingError: The network has no dropout layer or no residual block.
     """
     if recipe.dropout is not None:
         set_dropout(model, recipe.dropout)
@@ -260,10 +261,10 @@ def regularize(model: nn.Module, recipe: Recipe) -> None:
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
-    """Set the rate of all dropout layers of a network.
+    """Set the dropout probability of all dropout layers of a network.
 
     Raises:
-        SettingError: The network has none.
+        SettingError: The network has no dropout layer.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
@@ -273,8 +274,8 @@ def set_dropout(model: nn.Module, rate: float) -> None:
     """
     layers = [m for m in model.modules() if isinstance(m, _DropoutNd)]
     if not layers:
-        what = "the network has no dropout layer whose rate --dropout could set"
-        fix = "use a network with some (tutorial_color, vgg16), or --drop-path"
+        what = "the network has no dropout layer"
+        fix = "use a network with dropout (tutorial_color, vgg16), or --drop-path"
         raise SettingError(what, where="--dropout", fix=fix)
     for layer in layers:
         layer.p = rate
@@ -283,12 +284,12 @@ def set_dropout(model: nn.Module, rate: float) -> None:
 def check_image_sizes(
     model: nn.Module, channels: int, sides: Sequence[Side], device: torch.device
 ) -> None:
-    """Check that a network can train on images of each size; it stays unchanged.
+    """Check that a network can train on images of each size; restore the network.
 
-    It is run in training mode, because only there auxiliary heads are active.
+    The check runs in training mode, because auxiliary heads are active only there.
 
     Raises:
-        GeometryError: The network cannot take a size; names the layer.
+        GeometryError: The network fails on a size; the message names the layer.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
@@ -298,7 +299,7 @@ def check_image_sizes(
         ...
         striate.core.errors.GeometryError: the network cannot train on 4×4 images ...
     """
-    active: list[str] = []  # modules entered and not yet left
+    active: list[str] = []  # modules whose forward is running
 
     def enter(name: str, module: nn.Module, inputs: object) -> None:
         active.append(name or type(module).__name__)
@@ -322,14 +323,14 @@ def check_image_sizes(
 def _refusal(
     error: Exception, height: int, width: int, active: Sequence[str]
 ) -> GeometryError:
-    """Return the error; the layer is the last one that was entered."""
+    """Return the error for an image size, with the layer that was running."""
     reason = str(error).splitlines()[0]
     size = f"{height}×{width}"
     what = (
         f"the network cannot train on {size} images of --progressive-resize: {reason}"
     )
     fix = (
-        "leave --progressive-resize out, start at a larger fraction, or use a network "
+        "leave out --progressive-resize, use a larger fraction, or use a network "
         "with global average pooling: resnet18, antialiased_resnet18, mobilenet_v2"
     )
     return GeometryError(what, where=f"layer {active[-1]}", fix=fix)

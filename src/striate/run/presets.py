@@ -1,4 +1,4 @@
-"""Presets: named settings, each with its measured result."""
+"""Presets: named sets of training settings, each with its measured result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from striate.core.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Settings with a name, and the result measured with them."""
+    """Training settings of a preset, and the result that they reached."""
 
     claim: str
     settings: dict[str, Any]

@@ -1,4 +1,4 @@
-"""`--pretrained`: find the weights, read their preprocessing, load them."""
+"""Pretrained weights (`--pretrained`): find, read and load a weights file."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as saf
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """A file of weights, and what is known about it.
+    """A weights file with its hash, origin, preprocessing and classes.
 
     Args:
         path: The file.
         sha256: Hash of the file.
-        origin: Its description for the user.
-        preprocess: Preprocessing of its training, if known.
-        classes: Classes of its outputs, if known.
-        linear_head: Whether its head is one linear layer.
-        network: Name of its network in striate, if known.
-        preprocess_note: Difference between its preprocessing and that of striate.
+        origin: Description of the source, for messages.
+        preprocess: Preprocessing that the weights were trained with, if known.
+        classes: Class names of the outputs, if known.
+        linear_head: Whether the classifier head is one linear layer.
+        network: Name of the network in striate, if known.
+        preprocess_note: How the original preprocessing differs from striate's.
     """
 
     path: Path
@@ -55,19 +55,19 @@ class WeightsFile:
 
 
 def find_weights(word: str | Path, cache: str = AUTO) -> WeightsFile:
-    """Return the weights of a file, a run, a public name, or timm.
+    """Find a weights file by path, run folder, public name, or timm name.
 
     Args:
         word: The value of `--pretrained`.
-        cache: The cache folder, see `open_cache`, for downloads.
+        cache: The cache folder for downloads, see `open_cache`.
 
     Raises:
-        WeightsError: It is none of these, or a download has the wrong hash.
+        WeightsError: There are no such weights, or a download has the wrong hash.
     """
     try:
         return _find(word, cache)
     except OSError as error:
-        what = f"these weights cannot be read: {error.strerror or error}"
+        what = f"the weights file cannot be read: {error.strerror or error}"
         fix = "check the path and its permissions"
         raise WeightsError(what, where=error.filename or word, fix=fix) from error
 
@@ -87,9 +87,11 @@ def _find(word: str | Path, cache: str) -> WeightsFile:
         return _of_public(PRETRAINED[str(word)], cache)
     close = closest_names(str(word), list(PRETRAINED))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    fix = f"{hint}give a run folder, a .safetensors or .pth, or a name that `striate "
-    fix += "models --weights` lists"
-    raise WeightsError(f"there are no weights '{word}'", where="--pretrained", fix=fix)
+    fix = f"{hint}give a run folder, a .safetensors or .pth file, or a name listed by "
+    fix += "`striate models --weights`"
+    raise WeightsError(
+        f"no pretrained weights are called '{word}'", where="--pretrained", fix=fix
+    )
 
 
 def _of_file(path: Path) -> WeightsFile:
@@ -105,8 +107,8 @@ def _of_file(path: Path) -> WeightsFile:
 def _of_run(folder: Path) -> WeightsFile:
     path = folder / names.BEST
     if not path.is_file():
-        fix = f"finish it first: striate train --resume {folder}"
-        raise WeightsError("this run has no weights yet", where=folder, fix=fix)
+        fix = f"finish the run first: striate train --resume {folder}"
+        raise WeightsError("the run has no weights yet", where=folder, fix=fix)
     images, classes = folder / names.PREPROCESS, folder / names.CLASSES
     with damaged_file_errors(images):
         preprocess = Preprocess.from_dict(read_json(images))
@@ -134,7 +136,7 @@ def _of_timm(name: str, cache: str) -> WeightsFile:
     about, store = describe(name), open_cache(cache)
     if store is None:
         what = f"the weights of {about.name} cannot be stored: the cache is off"
-        fix = "leave --cache off out, or give a file: --pretrained PATH"
+        fix = "leave out --cache off, or give a file: --pretrained PATH"
         raise WeightsError(what, where="--pretrained", fix=fix)
     path = store.folder / WEIGHTS_FOLDER / f"timm-{about.name}.safetensors"
     if not path.is_file():
@@ -168,10 +170,10 @@ def _described(public: PretrainedFile, path: Path, sha256: str) -> WeightsFile:
 def read_state(
     weights: WeightsFile, *, trust: bool = False, cache: str = AUTO
 ) -> State:
-    """Return the tensors of a file; a pickle is cached as safetensors.
+    """Return the tensors of a weights file; pickles are also cached as safetensors.
 
     Raises:
-        WeightsError: The file is damaged, or a pickle that is not known or trusted.
+        WeightsError: The file is damaged, or an unknown pickle without `trust`.
     """
     store = open_cache(cache)
     if weights.path.suffix == ".safetensors" or store is None:
@@ -187,10 +189,10 @@ def read_state(
 
 
 def preprocess_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the preprocessing settings: as given, else as the weights expect.
+    """Return the preprocessing settings: given values, else those of the weights.
 
     Raises:
-        WeightsError: There are no such weights.
+        WeightsError: The pretrained weights do not exist.
     """
     own = _own(recipe)
     normalize = "data" if recipe.normalize == AUTO else recipe.normalize
@@ -208,7 +210,7 @@ def preprocess_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def with_weights_statistics(data: ImageData, recipe: Recipe) -> ImageData:
-    """Return data with the mean and std that the weights expect."""
+    """Return the data with the mean and std that the pretrained weights expect."""
     own = _own(recipe)
     if own is None or not _takes_statistics(recipe, own):
         return data
@@ -227,10 +229,11 @@ def _takes_statistics(recipe: Recipe, own: Preprocess | None) -> bool:
 
 
 def load_recipe_weights(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
-    """Load a recipe's weights into a network; the head only if the classes are equal.
+    """Load pretrained weights into a network; the head only if the classes are equal.
 
     Raises:
-        WeightsError: They are of another network, damaged, not finite or not trusted.
+        WeightsError: The weights are of another network, damaged, not finite, or an
+            unknown pickle without `--trust`.
     """
     weights = _weights_of(recipe)
     _check_network(weights, recipe)
@@ -241,10 +244,10 @@ def load_recipe_weights(recipe: Recipe, model: nn.Module, data: ImageData) -> No
 
 
 def _check_network(weights: WeightsFile, recipe: Recipe) -> None:
-    """Refuse weights of another network, even if names and shapes are the same.
+    """Raise an error for weights of another network with equal names and shapes.
 
-    This happens for list_models with and without shortcuts, with other strides, or with
-    blur pooling. Auxiliary heads may be missing.
+    Networks with and without shortcuts, with other strides, or with blur pooling have
+    equal tensor names and shapes. Auxiliary heads may be missing.
     """
     pair = (weights.network, recipe.model)
     source, target = (name.replace("_no_aux", "") for name in pair)
@@ -256,7 +259,7 @@ def _check_network(weights: WeightsFile, recipe: Recipe) -> None:
 
 
 def _weights_of(recipe: Recipe) -> WeightsFile:
-    """Return a recipe's weights; for timm models with timm's preprocessing."""
+    """Return the weights file of a recipe; timm models get timm's preprocessing."""
     weights = find_weights(str(recipe.pretrained), recipe.cache)
     if weights.preprocess is None and is_timm(recipe.model):
         about = describe(recipe.model)
@@ -272,7 +275,7 @@ def _keeps_head(weights: WeightsFile, recipe: Recipe, data: ImageData) -> bool:
 
 
 def pretrained_record(recipe: Recipe, data: ImageData) -> dict[str, Any]:
-    """Return the manifest entry of the pretrained weights; empty without."""
+    """Return the manifest entry of the pretrained weights; empty if there are none."""
     if recipe.pretrained is None:
         return {}
     weights = _weights_of(recipe)
@@ -291,25 +294,25 @@ def pretrained_notes(recipe: Recipe, data: ImageData) -> list[str]:
     if recipe.pretrained is None:
         return []
     weights = _weights_of(recipe)
-    head = "is loaded too: the classes are the same"
+    head = "is loaded too, because the classes are equal"
     if not _keeps_head(weights, recipe, data):
-        head = f"is new, for {data.num_classes} classes"
+        head = f"is initialized randomly, for {data.num_classes} classes"
     notes = [f"pretrained weights: {weights.origin}; the head {head}"]
     if weights.preprocess is None:
         return [
             *notes,
-            "the preprocessing of these weights is unknown: check --image-size and "
-            "--normalize (imagenet for most public weights)",
+            "the preprocessing of the pretrained weights is unknown: check "
+            "--image-size and --normalize (imagenet for most public weights)",
         ]
     changed = adaptation_text(weights.preprocess.channels, data.in_chans)
     return [*notes, *filter(None, [changed, weights.preprocess_note])]
 
 
 def check_same_weights(recipe: Recipe, manifest: dict[str, Any]) -> None:
-    """Refuse to resume a run with other pretrained weights.
+    """Raise an error if the pretrained weights changed since the run started.
 
     Raises:
-        WeightsError: The file has changed.
+        WeightsError: The weights file has changed.
     """
     if recipe.pretrained is None or "pretrained" not in manifest:
         return
@@ -323,7 +326,7 @@ def check_same_weights(recipe: Recipe, manifest: dict[str, Any]) -> None:
 
 
 def weights_rows(cache: str = AUTO) -> list[dict[str, str | int]]:
-    """Return name, file, classes, location, license and hash of all public weights."""
+    """Return the table rows of `striate models --weights`."""
     store = open_cache(cache)
     folder = store.folder / WEIGHTS_FOLDER if store else None
     return [

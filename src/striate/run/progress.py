@@ -1,4 +1,4 @@
-"""Callback that shows training progress on stderr."""
+"""Progress of reading and training, printed to stderr."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from striate.data.scan import Tick
 from striate.engine.callbacks import EpochResult, StepResult
 from striate.report.progress import TrainingProgress
 
-DELAY = 1.0  # seconds before the progress of reading is shown
+DELAY = 1.0  # seconds until the reading progress is shown
 
 
 def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
-    """Return a callback that shows on a terminal how many images are read.
+    """Return a callback that shows the number of read images; None if not a terminal.
 
-    The line overwrites itself, and disappears after the last image.
+    The callback overwrites one line and clears the line after the last image.
     """
     out = sys.stderr if stream is None else stream
     if quiet or not out.isatty():
@@ -40,7 +40,7 @@ def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
 
 
 def line_printer(quiet: bool) -> Callable[[str], None]:
-    """Return a function that prints a line on stderr, or nothing if quiet."""
+    """Return a function that prints a line to stderr, or does nothing if `quiet`."""
 
     def print_line(line: str) -> None:
         if not quiet:
@@ -50,16 +50,16 @@ def line_printer(quiet: bool) -> Callable[[str], None]:
 
 
 class ProgressCallback:
-    """Callback of the training loop that draws progress on stderr.
+    """Training-loop callback that shows the progress on stderr.
 
-    If the terminal is closed, the run continues without it.
+    If stderr is closed, the run continues without progress output.
 
     Args:
         epochs: Maximum number of epochs.
         batches: Batches of the training split.
         quiet: Show nothing.
-        balanced: Show the balanced accuracy too, which then selects the best epoch.
-        speed: Text to add for a rate in images per second.
+        balanced: Also show the balanced accuracy, which then selects the best epoch.
+        speed: Function from images per second to an additional text.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class ProgressCallback:
         self._connected = True
 
     def on_step_end(self, event: StepResult, /) -> None:
-        """Move the bar."""
+        """Update the progress bar after a training step."""
         self._images += event.images
         values = event.epoch + 1, event.batch + 1, event.loss, self._images
         self._draw(lambda: self._progress.step(*values))
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
-        """Print the epoch's line."""
+        """Print losses and accuracies of a finished epoch."""
         columns = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
         row = {name: getattr(event, name) for name in columns}
         row = {"epoch": event.epoch + 1, **row}

@@ -1,4 +1,4 @@
-"""Images of the report: confusion matrix cells, errors, filters, feature maps."""
+"""Images of the run report: confusion matrix, errors, filters, feature maps."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 MAX_ERRORS = 18
 MAX_LAYERS = 12
-PER_CELL = 24  # images kept for a cell of errors
+PER_CELL = 24  # maximum number of images per off-diagonal cell (errors)
 PER_CORRECT_CELL = 6
 
 
 def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> PixelRows | None:
-    """Return the images of a split, or None if changed or unreadable."""
+    """Return the images of a split, or None if the files changed or are unreadable."""
     try:
         subset = run.data.subset(split)
     except StriateError:
@@ -44,7 +44,7 @@ def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> PixelRows | Non
 def confusion_images(
     predictions: Predictions, pixels: PixelRows
 ) -> dict[tuple[int, int], tuple[Image, ...]]:
-    """Return the highest-loss images of every cell of the confusion matrix."""
+    """Return the images with the highest loss for each cell of the confusion matrix."""
     cells: dict[tuple[int, int], list[Image]] = {}
     predicted = predictions.predicted
     for i in predictions.highest_losses(len(predictions.paths)):
@@ -65,7 +65,7 @@ def _captioned(predictions: Predictions, pixels: PixelRows, i: int) -> Image:
 
 
 def highest_loss_section(predictions: Predictions, pixels: PixelRows | None) -> Section:
-    """Return the errors with the highest loss, worst first."""
+    """Return the report section of misclassified images with the highest loss."""
     wrong = [
         i
         for i in predictions.highest_losses(MAX_ERRORS)
@@ -92,7 +92,7 @@ def _scale(side: int, target: int = 96) -> int:
 def filters_and_maps_sections(
     run: Run, predictions: Predictions, pixels: PixelRows | None
 ) -> Iterable[Section]:
-    """Yield the first filters before and after training, and feature maps."""
+    """Yield report sections: filters of the first convolution, and feature maps."""
     blocks: list[Block] = _filters(run)
     if blocks:
         lead = "Filters of the first convolution, before and after training."
@@ -132,7 +132,7 @@ def _filters(run: Run) -> list[Block]:
 
 
 def _example(predictions: Predictions) -> int:
-    """Choose the most confident correct prediction, else any image."""
+    """Return the index of the most confident correct prediction, else of any image."""
     correct = predictions.truth == predictions.predicted
     order = predictions.highest_losses(len(predictions.paths))
     return next((i for i in reversed(order) if correct[i]), order[0])
@@ -154,7 +154,7 @@ def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` evenly spaced items, with the first and the last.
+    """Return at most `count` evenly spaced items, including the first and the last.
 
     Example:
         >>> evenly_spaced("abcdefg", 3)

@@ -1,4 +1,4 @@
-"""The report of a run: `report.html` and `plots/`."""
+"""Write the report of a run: `report.html` and `plots/`."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ CHART_COLUMNS = CURVE_COLUMNS | {"epoch", "val_balanced_accuracy", "best"}
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` and `plots/` into a run folder, from its files.
+    """Write `report.html` and `plots/` into a run folder.
 
-    The images are read again if necessary. If they cannot be read, the report says so
-    and shows the rest.
+    The images are read again if necessary. If the images cannot be read, the report has
+    a warning and no images.
 
     Raises:
-        RunError: A file of the run is missing or damaged, or the run has not ended.
+        RunError: A file of the run is missing or damaged, or the run is not finished.
     """
     check_finished(run)
     predictions = run.predictions(run.evaluated_split)
@@ -144,14 +144,14 @@ def _notes(run: Run, score: ClassificationMetrics) -> list[Block]:
     )
     if split != "test":
         text = (
-            "There is no test split. These are validation results, and validation "
-            f"chose the weights ({epoch}), so they are optimistic."
+            "There is no test split. These validation results are optimistic, because "
+            f"the weights with the best validation {metric} were used ({epoch})."
         )
     if (run.path / names.PENALTIES).is_file():
         text = (
-            "The head is a logistic regression on features of a frozen network. Its "
-            "penalty was chosen by cross-validation on the training split. It was "
-            f"evaluated once on the {split} split."
+            "The head is a logistic regression on features of a frozen network. The L2 "
+            "penalty was chosen by cross-validation on the training split. The head "
+            f"was evaluated once on the {split} split."
         )
     ece = f" Expected calibration error (ECE): {percent(score.ece)}."
     notes: list[Block] = [Prose(text=text + ece)]
@@ -161,7 +161,7 @@ def _notes(run: Run, score: ClassificationMetrics) -> list[Block]:
 
 
 def duration_text(seconds: float) -> str:
-    """Write a duration.
+    """Format a duration in seconds, minutes or hours.
 
     Example:
         >>> duration_text(7.3), duration_text(90), duration_text(4000)
@@ -176,7 +176,7 @@ def duration_text(seconds: float) -> str:
 
 
 def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
-    """Return loss and accuracy by epoch, with the best epoch marked."""
+    """Return the charts of loss and accuracy by epoch, with the best epoch marked."""
     epochs = tuple(row["epoch"] + 1 for row in history)
     best = max(row["epoch"] + 1 for row in history if row["best"])
     mark = (best, f"best: {best:.0f}")
@@ -209,7 +209,7 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
 
 
 def _learning(run: Run) -> tuple[Curve, ...]:
-    """Return the learning curves, and the learning-rate range test if there was one."""
+    """Return the charts of losses and accuracies, and of the range test if one ran."""
     path = run.path / names.LR_RANGE
     if (run.path / names.PENALTIES).is_file():
         return (penalty_chart(run),)
@@ -222,7 +222,7 @@ def _learning(run: Run) -> tuple[Curve, ...]:
 
 
 def _norms(run: Run) -> list[Section]:
-    """Return the layer norms during training, if the run recorded them."""
+    """Return the report section on layer norms; empty if none were recorded."""
     snapshots = run.layer_norms
     if not snapshots:
         return []
@@ -238,7 +238,7 @@ def _norms(run: Run) -> list[Section]:
 
 
 def penalty_chart(run: Run) -> Curve:
-    """Return the loss of a logistic head by its penalty, the chosen one marked."""
+    """Return the chart of cross-validation loss by L2 penalty of the logistic head."""
     rows = read_csv(run.path / names.PENALTIES)
     penalties = tuple(float(row["penalty"]) for row in rows)
     losses = tuple(float(row["loss"]) for row in rows)
@@ -250,7 +250,7 @@ def penalty_chart(run: Run) -> Curve:
         series=(Series(name="cross-validation", x=penalties, y=losses),),
         log_x=True,
         mark=(penalty, f"chosen: {penalty:.2g}"),
-        note="Five folds of the training split; validation and test played no part.",
+        note="Five-fold cross-validation on the training split only.",
     )
 
 
@@ -289,7 +289,7 @@ def _data(run: Run) -> Section:
         totals=("used", facts["used"]),
     )
     spare = facts.get("spare", 0)
-    beyond = f"{spare:,} left out by --fraction, " if spare else ""
+    beyond = f"{spare:,} not used because of --fraction, " if spare else ""
     account = (
         f"{facts['seen']:,} files: {facts['used']:,} used, {beyond}"
         f"{facts['quarantined']:,} quarantined, {facts['ignored']:,} ignored."
@@ -341,14 +341,14 @@ def _settings(run: Run) -> Section:
 
 
 def setting_text(value: object) -> str:
-    """Write the value of a setting: empty for None, 28×28 for a size."""
+    """Format the value of a setting: empty for None, `28×28` for a size."""
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return "" if value is None else str(value)
 
 
 def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> Curve:
-    """Return the chart of a learning-rate range test, the chosen rate marked."""
+    """Return the chart of a learning-rate range test, with the chosen rate marked."""
     rates, losses = zip(*rows, strict=True)
     return Curve(
         title="Learning-rate range test",
@@ -357,5 +357,5 @@ def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> Curve:
         series=(Series(name="loss", x=rates, y=losses),),
         log_x=True,
         mark=(lr, f"chosen: {lr:g}"),
-        note="One training step per rate, on a copy of the network.",
+        note="One training step per learning rate, on a copy of the network.",
     )

@@ -1,4 +1,4 @@
-"""Resolve TARGET to a network: a model name, FILE.py:CLASS, a run, or a sketch."""
+"""Build the network of TARGET: a model name, FILE.py:CLASS, a run, or a sketch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from striate.run.layout import MANIFEST
 from striate.run.run import Run
 
 Shape = tuple[int, int, int]
-DEFAULT_SIZE = 224  # input of a class in a file
+DEFAULT_SIZE = 224  # default input size of FILE.py:CLASS
 FILE = ".py:"
 MODULE_PREFIX = "_striate_target_"
 
@@ -36,11 +36,11 @@ class Target:
     """A network with its name and its input shape.
 
     Args:
-        name: Its name on screen.
+        name: Display name.
         model: The network.
-        shape: Channels, height and width of its input.
-        preprocess: Preprocessing of its training, if known.
-        trained: Whether the weights are trained.
+        shape: Input shape (channels, height, width).
+        preprocess: Preprocessing that the network was trained with, if known.
+        trained: Whether the network has trained weights.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryRequest:
-    """Image size, channels and classes given by the user; None if not given."""
+    """Image size, input channels and class count requested by the user, or None."""
 
     image_size: int | tuple[int, int] | None = None
     in_chans: int | None = None
@@ -62,17 +62,17 @@ class SummaryRequest:
 def resolve_target(
     target: str, request: SummaryRequest, *, real: bool = False
 ) -> Target:
-    """Return the network of a TARGET on the command line.
+    """Build the network of a TARGET given on the command line.
 
     Args:
         target: A name of `striate models`, `file.py:Class`, a run folder or its name,
             or a sketch.
-        request: Image size, channels and classes.
-        real: Create the weights, for a network that must be run.
+        request: Image size, channels and classes requested by the user.
+        real: Allocate the weights, so that the network can run.
 
     Raises:
-        SettingError: It is none of these; names the nearest.
-        GeometryError: The network cannot be built for this image.
+        SettingError: The target is invalid; the message lists similar names.
+        GeometryError: The network cannot be built for this image size.
     """
     if is_sketch(target):
         return _sketched(target, request, real)
@@ -84,7 +84,7 @@ def resolve_target(
 
 
 def is_run_name(target: str) -> bool:
-    """Tell whether a target is a run folder, or its name below `runs/`."""
+    """Return whether a target is a run folder or the name of a run below `runs/`."""
     parents = (Path(), Path("runs/train"), Path("runs/transfer"))
     return any((parent / target / MANIFEST).is_file() for parent in parents)
 
@@ -92,15 +92,15 @@ def is_run_name(target: str) -> bool:
 def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Module:
     if real:
         return build()
-    # timm reads weights while it builds a model, so blueprint mode does not work.
+    # timm reads weight values while it builds a model, which needs the meta device.
     with torch.device("meta") if is_timm(name) else init_empty_weights():
         return build()
 
 
 def _sketched(target: str, request: SummaryRequest, real: bool) -> Target:
     if request != SummaryRequest():
-        what = "a sketch has its own image size and classes"
-        raise SettingError(what, where=target, fix="change them in the sketch")
+        what = "--image-size, --in-chans and --num-classes do not apply to a sketch"
+        raise SettingError(what, where=target, fix="change the sketch instead")
     shapes: list[Shape] = []
 
     def build() -> nn.Module:
@@ -130,7 +130,7 @@ def _unknown_target(target: str) -> SettingError:
     forms = "a name of `striate models`, file.py:Class, a run folder, or a sketch"
     example = "such as '28x28x1 > conv 3x3 8'"
     return SettingError(
-        f"there is no network '{target}'", fix=f"{hint}give {forms} {example}"
+        f"no network is called '{target}'", fix=f"{hint}give {forms} {example}"
     )
 
 
@@ -144,8 +144,8 @@ def _sides(
 
 def _from_run(target: str, request: SummaryRequest, real: bool) -> Target:
     if request != SummaryRequest():
-        what = "a run has its image size, channels and classes already"
-        raise SettingError(what, where=target, fix="leave those flags out")
+        what = "--image-size, --in-chans and --num-classes do not apply to a run"
+        raise SettingError(what, where=target, fix="leave out these flags")
     run = Run(target)
     model = run.model if real else _built(run.fresh_model, real, run.recipe.model)
     preprocess = run.preprocess
@@ -172,7 +172,7 @@ def _from_file(target: str, request: SummaryRequest, real: bool) -> Target:
     if not isinstance(model, nn.Module):
         what = f"{expression} returned a {type(model).__name__}, not an nn.Module"
         raise SettingError(
-            what, where=path, fix="name a class or a function that returns a network"
+            what, where=path, fix="give a class or a function that returns a network"
         )
     height, width = _sides(request.image_size, (DEFAULT_SIZE, DEFAULT_SIZE))
     channels = request.in_chans or first_channels(model)
@@ -180,7 +180,7 @@ def _from_file(target: str, request: SummaryRequest, real: bool) -> Target:
 
 
 def _build_without_weights(build: Callable[[], Any]) -> Any:
-    """Build without weights; with them if the constructor reads values."""
+    """Build a network without weights, if its constructor does not read values."""
     try:
         with init_empty_weights():
             return build()
@@ -199,13 +199,13 @@ def _builder(path: Path, expression: str, request: SummaryRequest) -> Callable[[
             args = [ast.literal_eval(arg) for arg in call.args]
             kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
     except (SyntaxError, ValueError) as error:
-        what = f"'{expression}' is not a class"
-        fix = "write file.py:Class or file.py:Class(depth=3), with plain values"
+        what = f"'{expression}' is not the name or the call of a class"
+        fix = "write file.py:Class or file.py:Class(depth=3) with literal values"
         raise SettingError(what, where=path, fix=fix) from error
     make = _load(path, name.id)
     if not callable(make):
         what = f"'{expression}' is a {type(make).__name__}, which is not callable"
-        raise SettingError(what, where=path, fix="name a class or a function")
+        raise SettingError(what, where=path, fix="give a class or a function")
     settings = {k: v for k, v in vars(request).items() if v is not None}
     parameters = inspect.signature(make).parameters
     accepted = {k: v for k, v in settings.items() if k in parameters}
@@ -214,16 +214,16 @@ def _builder(path: Path, expression: str, request: SummaryRequest) -> Callable[[
 
 def _load(path: Path, name: str) -> Any:
     if not path.is_file():
-        raise SettingError("no such file", where=path, fix="give its path, then :Class")
-    # An unusual name, which hides no module that the file itself imports.
+        raise SettingError("the file does not exist", where=path, fix="check the path")
+    # An unusual module name, so that it does not shadow an import of the file.
     module_name = f"{MODULE_PREFIX}{path.stem}_{hash_rows([str(path.resolve())])[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None  # noqa: S101 - the name ends in .py
     assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
-    # It stays there: dataclasses, type hints and pickles look a class's module up,
-    # while the file runs and whenever its network is built or copied.
+    # The module stays in sys.modules: dataclasses, type hints and pickles look up the
+    # module of a class while the file runs and when the network is built or copied.
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
@@ -234,9 +234,9 @@ def _load(path: Path, name: str) -> Any:
         sys.path.pop(0)
     if not hasattr(module, name):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
-        what = f"the file has no '{name}'"
+        what = f"the file does not define '{name}'"
         raise SettingError(
-            what, where=path, fix=f"it has: {', '.join(sorted(classes))}"
+            what, where=path, fix=f"its classes: {', '.join(sorted(classes))}"
         )
     return getattr(module, name)
 
@@ -248,13 +248,13 @@ def _user_code_error(path: Path, error: Exception) -> SettingError:
         if Path(trace.tb_frame.f_code.co_filename).name == path.name:
             line = trace.tb_lineno
         trace = trace.tb_next
-    what = f"the code of this file failed: {type(error).__name__}: {error}"
+    what = f"the code of the file failed: {type(error).__name__}: {error}"
     where = f"{path}, line {line}" if line else path
-    return SettingError(what, where=where, fix="correct the file")
+    return SettingError(what, where=where, fix="correct the code")
 
 
 def first_channels(model: nn.Module) -> int:
-    """Return the input channels of the first convolution; 3 without one.
+    """Return the input channels of the first convolution; 3 if there is none.
 
     Example:
         >>> first_channels(nn.Sequential(nn.Conv2d(1, 6, 5)))

@@ -1,4 +1,4 @@
-"""`Run`: a finished run, read from its folder."""
+"""Class `Run`: settings, model, data and metrics of a run folder."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ from striate.run.predictions import Predictions
 from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 
-CUSTOM = "custom:"  # prefix of a model given as an object, not by name
+CUSTOM = "custom:"  # name prefix of a model that was given as a Python object
 MAX_EVALUATION_BATCH = 256  # for small images
 
 
 def evaluation_batch_size(height: int, width: int) -> int:
-    """Return the batch size of the evaluation for an image size.
+    """Return the evaluation batch size for an image size.
 
-    Evaluation keeps the feature maps of one or two layers, training those of all: 32
-    images of 224×224 take 0.5 to 1.3 times the memory of a training step with 8.
+    Evaluation keeps the feature maps of one or two layers, training those of all.
+    Evaluating 32 images of 224×224 takes 0.5 to 1.3 times the memory of a training step
+    with 8 images.
 
     Example:
         >>> evaluation_batch_size(28, 28), evaluation_batch_size(224, 224)
@@ -57,7 +58,7 @@ def evaluation_batch_size(height: int, width: int) -> int:
 
 
 def short_name(model: str) -> str:
-    """Return a network's name for a folder: a class without its module.
+    """Return a short network name for folders: a class name without its module.
 
     Example:
         >>> short_name("custom:mine.nets.Small"), short_name("timm:resnet18.a1_in1k")
@@ -71,12 +72,12 @@ class Run:
     """A run folder as an object; files are read on first use.
 
     Args:
-        path: The folder, or its name below `runs/train`, else `runs/transfer`.
-        model: The network, for runs whose model was given as an object.
-        data: The data, if it is loaded; else it is read again when needed.
+        path: The folder, or its name below `runs/train` or `runs/transfer`.
+        model: The network, if the run was trained with a Python object as model.
+        data: The data set, if it is in memory (default: read again when needed).
 
     Raises:
-        RunError: There is no run folder.
+        RunError: The run folder does not exist.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Run:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Return the content of `manifest.json`: versions, data, status."""
+        """Return the content of `manifest.json`: versions, data set, status."""
         manifest: dict[str, Any] = read_json(self.path / names.MANIFEST)
         return manifest
 
@@ -106,17 +107,17 @@ class Run:
 
     @cached_property
     def labels(self) -> ClassNames:
-        """Return the class names in output order."""
+        """Return the class names in the order of the network outputs."""
         return ClassNames(tuple(read_json(self.path / names.CLASSES)))
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        """Return the preprocessing of every image."""
+        """Return the preprocessing of the images."""
         return Preprocess.from_dict(read_json(self.path / names.PREPROCESS))
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
-        """Return one row per epoch, as in `results.csv`."""
+        """Return one dict per epoch, as in `results.csv`."""
         return [
             {
                 key: float(value == "true" if key == "best" else value)
@@ -127,7 +128,7 @@ class Run:
 
     @property
     def layer_norms(self) -> list[Snapshot]:
-        """Return the layer norms during training; empty if not recorded."""
+        """Return the layer norms recorded in training; empty if there are none."""
         return read_layer_norms(self.path)
 
     @cached_property
@@ -144,15 +145,17 @@ class Run:
         return model.eval()
 
     def fresh_model(self) -> nn.Module:
-        """Return the network as it was before training.
+        """Return the network of this run without its trained weights.
 
         Raises:
-            RunError: It was given as an object, and has no name.
+            RunError: The network was given as a Python object, so it has no name.
         """
         name = self.recipe.model
         if name.startswith(CUSTOM):
-            what = f"the run's model was the object {name.removeprefix(CUSTOM)}"
-            fix = "pass it: striate.load_run(path, model=...), or resume likewise"
+            what = f"the model is a Python object ({name.removeprefix(CUSTOM)})"
+            fix = (
+                "give the model: striate.load_run(path, model=...) or resume(model=...)"
+            )
             raise RunError(what, where=self.path, fix=fix)
         model = create_model(
             name,
@@ -169,27 +172,27 @@ class Run:
 
     @property
     def origin(self) -> str:
-        """Return the source of the images; empty if they were in memory."""
+        """Return the path or name of the data set; empty for arrays in memory."""
         return str(self.manifest["data"]["source"])
 
     @cached_property
     def data(self) -> ImageData:
-        """Return the run's images with its split; reads them again if necessary."""
+        """Return the images of the run with their split, read again if necessary."""
         return self._data or self.read_again()
 
     def read_again(self, margin: float = 1.0, tick: Tick | None = None) -> ImageData:
-        """Read the run's images again, with its split and its preprocessing.
+        """Read the images again, with the split and the preprocessing of the run.
 
         Args:
-            margin: As for `load_data`; training needs it for random crops.
+            margin: As for `load_data`; above 1 for random crops in training.
             tick: Called with (done, total) while decoding.
 
         Raises:
-            RunError: They came from memory.
+            RunError: The run was trained on arrays in memory.
         """
         origin = self.origin
         if not origin:
-            fix = "pass them: striate.load_run(path, data=...), or resume likewise"
+            fix = "give the data: striate.load_run(path, data=...) or resume(data=...)"
             raise RunError(
                 "the run was trained on arrays in memory, so its images cannot be read",
                 where=self.path,
@@ -208,7 +211,7 @@ class Run:
             workers=self.recipe.workers,
             margin=margin,
             tick=tick,
-            # Shards are split anew, by content: with the same settings to the same.
+            # Shards are split again by content; equal settings give an equal split.
             seed=self.recipe.seed,
             val_fraction=self.recipe.val_fraction,
             test_fraction=self.recipe.test_fraction,
@@ -217,36 +220,37 @@ class Run:
         )
 
     def predictions(self, split: str) -> Predictions:
-        """Return the predictions of a split, from its CSV.
+        """Return the saved predictions of a split.
 
         Raises:
-            RunError: The run did not evaluate this split, or the file has no row.
+            RunError: The run did not evaluate this split, or the file is empty.
         """
         path = self.path / names.predictions_file(split)
         if not path.is_file():
             files = sorted(p.stem for p in self.path.glob("predictions_*.csv"))
             existing = ", ".join(files) or "none"
-            what = f"the {split} split was not evaluated; there is {existing}"
+            what = f"the {split} split was not evaluated (existing files: {existing})"
             fix = f"run: striate evaluate {self.path} --split {split}"
             raise RunError(what, where=path, fix=fix)
         predictions = Predictions.read(path, self.labels)
         if not predictions.paths:
-            what = f"the run evaluated no image of the {split} split"
+            what = f"{path.name} has no predictions"
             fix = "restore the file from a copy, or train again"
             raise RunError(what, where=path, fix=fix)
         return predictions
 
     @property
     def splits_to_evaluate(self) -> list[str]:
-        """Return the splits that training evaluates at its end."""
+        """Return the splits that are evaluated after training."""
         return [split for split in ("val", "test") if split in self.data.subsets]
 
     def predict_subset(
         self, subset: Subset, group: RankGroup = ONE_PROCESS
     ) -> Predictions:
-        """Predict every image of a subset with the best weights.
+        """Predict all images of a subset with the best weights.
 
-        In a `group` of processes each predicts a share, and all get the whole.
+        In a `group` of processes, each process predicts a share of the images, and all
+        processes get all predictions.
         """
         device = devices.select_device(self.recipe.device)
         batches = Batches(
@@ -267,10 +271,10 @@ class Run:
     def subset_for(
         self, data: str | None = None, split: str | None = None
     ) -> tuple[Subset, str, tuple[Skipped, ...]]:
-        """Return the images to evaluate, their name, and the files that are not used.
+        """Return the images to evaluate, their split name, and the unused files.
 
-        By default the run's own test split (else val); of other `data`, all images or
-        the given split.
+        The default is the test split of the run, or val if there is no test split. For
+        other `data`, the default is all images.
         """
         if data is not None:
             subset, skipped = load_labeled(data, self.preprocess, self.labels, split)
@@ -279,7 +283,7 @@ class Run:
         return self.data.subset(name), name, self._changed_files()
 
     def _changed_files(self) -> tuple[Skipped, ...]:
-        """Return the images that are missing or have changed since training."""
+        """Return the image files that are missing or have changed since training."""
         if self._data is not None:
             return ()
         reasons = (CHANGED, MISSING)
@@ -288,17 +292,17 @@ class Run:
     def evaluate(
         self, split: str | None = None, data: str | None = None
     ) -> ClassificationMetrics:
-        """Evaluate a split (default: test, else val), or the images of `data`."""
+        """Evaluate a split (default: test, else val) or other images (`data`)."""
         return self.predict_subset(self.subset_for(data, split)[0]).metrics()
 
     @property
     def evaluated_split(self) -> str:
-        """Return the split in the report: test if it was evaluated, else val."""
+        """Return the split that the report shows: test if evaluated, else val."""
         test = self.path / names.predictions_file("test")
         return "test" if test.is_file() else "val"
 
     def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
-        """Return (true, predicted, count) of the most frequent confusions."""
+        """Return the most frequent errors as (true class, predicted class, count)."""
         predictions = self.predictions(self.evaluated_split)
         return [
             (self.labels[true], self.labels[pred], images)
@@ -306,7 +310,7 @@ class Run:
         ]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
-        """Return the images with the highest loss, worst first."""
+        """Return the images with the highest loss, highest first."""
         predictions = self.predictions(self.evaluated_split)
         predicted = predictions.predicted
         return [
@@ -322,7 +326,7 @@ class Run:
 
 
 def score_as_dict(score: ClassificationMetrics) -> dict[str, Any]:
-    """Return a score as JSON values."""
+    """Return the metrics as a dict of JSON values."""
     return asdict(score)
 
 
@@ -332,14 +336,14 @@ def load_run(
     model: nn.Module | None = None,
     data: ImageData | None = None,
 ) -> Run:
-    """Open a run folder.
+    """Load a run from its folder.
 
     Args:
-        path: The folder, or its name below `runs/train`, else `runs/transfer`.
-        model: The network, if it was given to `train` as an object.
-        data: The images, if they were in memory; else they are read again.
+        path: The folder, or its name below `runs/train` or `runs/transfer`.
+        model: The network, if the run was trained with a Python object as model.
+        data: The data set, if it is in memory (default: read again when needed).
 
     Raises:
-        RunError: There is no run folder.
+        RunError: The run folder does not exist.
     """
     return Run(path, model=model, data=data)

@@ -1,4 +1,4 @@
-"""A score as findings: headline accuracy, confusion matrix, metrics per class."""
+"""Report blocks of metrics: accuracy, confusion matrix, per-class table."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 
 MAX_ERRORS = 30  # confusions listed if the matrix is too large
-MAX_CLASSES = 200  # rows of the class table; of more, those with the lowest recall
+MAX_CLASSES = 200  # maximum rows of the per-class table
 GAP = "\u00a0"
 
 CellImages = Mapping[tuple[int, int], tuple[Image, ...]]
 
 
 def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
-    """Write a confidence interval of a share.
+    """Format a confidence interval of a fraction as percentages.
 
     Example:
         >>> ci_text((0.9455, 0.9982)).replace(GAP, " ")
@@ -35,7 +35,7 @@ def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
 
 
 def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
-    """Return accuracy and balanced accuracy, each with its 95 % interval."""
+    """Return accuracy and balanced accuracy, each with a 95 % confidence interval."""
     wide = f"95{GAP}% interval"
     count = f"n{GAP}={GAP}{score.count:,}"
     return (
@@ -47,7 +47,7 @@ def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...
         Figure(
             label="balanced accuracy",
             value=percent(score.balanced_accuracy),
-            detail=f"{wide} {ci_text(score.balanced_interval)}, mean over classes",
+            detail=f"{wide} {ci_text(score.balanced_interval)}, mean of class recalls",
         ),
     )
 
@@ -55,12 +55,12 @@ def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...
 def confusion_block(
     score: ClassificationMetrics, split: str, images: CellImages
 ) -> Block:
-    """Return the confusion matrix, or the most frequent errors if it is too large.
+    """Return the confusion matrix, or a table of the most frequent errors if too large.
 
     Args:
-        score: The score.
+        score: The metrics.
         split: The evaluated split.
-        images: Example images of the cells.
+        images: Example images of each cell.
     """
     names = tuple(c.name for c in score.classes)
     if score.confusion:
@@ -76,16 +76,16 @@ def confusion_block(
             Column(title="images", kind="integer"),
         ),
         rows=tuple((names[true], names[pred], count) for true, pred, count in errors),
-        note=f"{rest:,} more pairs of classes, of {len(names):,} classes."
+        note=f"{rest:,} more pairs of classes; {len(names):,} classes in total."
         if rest
         else "",
     )
 
 
 def per_class_table(score: ClassificationMetrics, most: int = MAX_CLASSES) -> Table:
-    """Return precision, recall and F1 of each class, with intervals.
+    """Return the table of recall, precision and F1 per class, with 95 % intervals.
 
-    With more than `most` classes, only those with the lowest recall are listed.
+    With more than `most` classes, only the classes with the lowest recall are listed.
     """
     columns = (
         Column(title="class", key="class"),

@@ -1,4 +1,4 @@
-"""Record of a transfer plan: probes, trials, and the proposed one."""
+"""Record of a transfer plan: linear probes, trials, and the proposed trial."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from striate.finetune.linear_probe import LinearProbe, ProbePoint
 
 LOGISTIC, TRAINED, TUNED = "logistic", "trained", "tuned"
 HEADS = (LOGISTIC, TRAINED, TUNED)
-MIN_STEPS = 64  # of the optimizer; shorter trials cannot be compared
+MIN_STEPS = 64  # optimizer steps; shorter trials cannot be compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferTrial:
-    """Result of a candidate on images that it was not trained on.
+    """Settings and result of one trial (a candidate head and cut point).
 
     Args:
         head: `logistic` or `tuned`.
         cut: The last frozen layer.
         stages: The trained stages, from the cut point to the classifier.
-        batch_norm: Mode behind the cut point; empty for a logistic head.
-        lr: The classifier's largest learning rate; 0 for a logistic head.
-        lr_decay: Factor on the learning rate from stage to stage.
-        epochs: Of the trial.
-        steps: Of the optimizer; 0 for a logistic head.
-        train_images: Number of images that it was trained on.
+        batch_norm: Batch norm mode after the cut point; empty for a logistic head.
+        lr: Maximum learning rate of the classifier; 0 for a logistic head.
+        lr_decay: Learning-rate factor from each stage to the stage before it.
+        epochs: Number of training epochs.
+        steps: Number of optimizer steps; 0 for a logistic head.
+        train_images: Number of training images.
         correct: For each evaluated image, whether the prediction is correct.
-        losses: Their cross-entropies in nats, after temperature scaling.
-        seconds: Duration of the trial, with features.
+        losses: Cross-entropy of each evaluated image, after temperature scaling.
+        seconds: Duration of the trial, including feature extraction.
         full_seconds: Expected duration with all images and epochs.
     """
 
@@ -54,42 +54,42 @@ class TransferTrial:
 
     @property
     def eval_images(self) -> int:
-        """Return the number of images that it was evaluated on."""
+        """Return the number of evaluated images."""
         return len(self.correct)
 
     @property
     def accuracy(self) -> float:
-        """Return the share of correct predictions."""
+        """Return the accuracy on the evaluated images."""
         return sum(self.correct) / len(self.correct)
 
     @property
     def loss(self) -> float:
-        """Return the mean loss."""
+        """Return the mean loss on the evaluated images."""
         return sum(self.losses) / len(self.losses)
 
     def is_worse_than(self, other: TransferTrial) -> bool:
-        """Return whether its loss is larger by more than a standard error (paired)."""
+        """Return whether the loss is over one standard error larger than `other`'s."""
         difference = np.subtract(self.losses, other.losses)
         return bool(difference.mean() > difference.std() / sqrt(len(difference)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferPlan:
-    """The proposed candidate, its expected accuracy, and all candidates.
+    """Result of a transfer plan: probes, trials, the proposal, expected accuracy.
 
     Args:
-        probes: A linear probe at every cut point, from the input up.
-        trials: The candidates, the head alone first.
-        best_index: Number of the proposed trial.
-        accuracy: Expected on the validation split.
-        low: Lower end of its 95 % interval, which covers the sampling error of the
-            trial and of the validation split.
-        high: Upper end.
+        probes: A linear probe at every cut point, from the input to the output.
+        trials: All trials; the first is the logistic head.
+        best_index: Index of the proposed trial.
+        accuracy: Expected accuracy on the validation split.
+        low: Lower limit of the 95 % interval of `accuracy`, which includes the
+            sampling error of the trial and of the validation split.
+        high: Upper limit of that interval.
         val_images: Number of validation images.
         images: Number of training images used by the plan.
-        feature_seconds: Duration of the forward pass.
+        feature_seconds: Duration of feature extraction.
         seconds: Duration of the whole plan.
-        cached: Images whose features were in the cache.
+        cached: Number of images whose features were in the cache.
         skipped: Candidates that could not be tried, with the reason.
     """
 
@@ -113,16 +113,16 @@ class TransferPlan:
 
     @property
     def tuned(self) -> TransferTrial | None:
-        """Return the best tuned trial, proposed or not."""
+        """Return the best tuned trial, even if it is not the proposed trial."""
         return best_tuned(self.trials)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the plan as a dict of JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> TransferPlan:
-        """Return the plan of an `as_dict`, also from JSON."""
+        """Create a plan from the result of `as_dict`, also after JSON."""
         probes = [
             LinearProbe(
                 **{**row, "points": tuple(ProbePoint(**p) for p in row["points"])}
@@ -140,10 +140,10 @@ class TransferPlan:
 
     @classmethod
     def read(cls, path: Path) -> TransferPlan:
-        """Read a `plan.json`.
+        """Read a plan from a `plan.json` file.
 
         Raises:
-            RunError: It is missing, damaged, or of another version.
+            RunError: The file is missing, damaged, or of another version.
         """
         fields = read_json(path)
         with damaged_file_errors(path):
@@ -151,9 +151,10 @@ class TransferPlan:
 
 
 def best_tuned(trials: Sequence[TransferTrial]) -> TransferTrial | None:
-    """Return the tuned trial with most stages within a standard error of the best.
+    """Return the trial with the most stages within one standard error of the best.
 
-    Because with few images and epochs, a trial with more stages is held back.
+    Only tuned trials count. Short trials with few images underestimate the accuracy of
+    many trained stages, so more stages are preferred at equal loss.
     """
     tuned = [trial for trial in trials if trial.head == TUNED]
     best = min(tuned, key=lambda trial: trial.loss, default=None)

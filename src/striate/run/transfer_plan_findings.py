@@ -1,4 +1,4 @@
-"""Findings of a transfer plan: tables, a chart, and the proposal as text."""
+"""Report blocks of a transfer plan: tables, a chart, and the proposal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_plan(folder: Path, plan: TransferPlan) -> None:
 
 
 def plan_section(folder: Path) -> tuple[Section, ...]:
-    """Return the report's section on the plan; empty if the run had none."""
+    """Return the report section on the transfer plan; empty if there is no plan."""
     if not (folder / names.PLAN).is_file():
         return ()
     plan = TransferPlan.read(folder / names.PLAN)
@@ -49,12 +49,12 @@ def plan_section(folder: Path) -> tuple[Section, ...]:
 
 
 def plan_findings(plan: TransferPlan) -> list[Block]:
-    """Return what the terminal shows before the plan is carried out."""
+    """Return the blocks that the terminal shows before the proposal is trained."""
     return [probe_table(plan), trial_table(plan), proposal(plan)]
 
 
 def probe_table(plan: TransferPlan) -> Table:
-    """Return the accuracy of a linear probe at every cut point, by training images."""
+    """Return the table of linear-probe accuracy by cut point and training-set size."""
     sizes = [point.images for point in plan.probes[-1].points]
     columns = [
         Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
@@ -63,7 +63,7 @@ def probe_table(plan: TransferPlan) -> Table:
             Column(
                 title=f"n = {size:,}",
                 kind="percent",
-                hint="accuracy when trained on so many images",
+                hint="accuracy of a probe trained on n images",
                 key=f"accuracy_{size}",
                 rank=0 if size == sizes[-1] else 2,
             )
@@ -75,7 +75,7 @@ def probe_table(plan: TransferPlan) -> Table:
     rows = tuple(_probe_row(probe, plan) for probe in plan.probes)
     note = (
         f"Accuracy by five-fold cross-validation on {plan.images:,} training images; "
-        "n: images trained on. Feature maps are averaged."
+        "n: number of training images. Feature maps are average-pooled."
     )
     title = "Linear probes at every cut point"
     return Table(title=title, columns=tuple(columns), rows=rows, note=note)
@@ -88,14 +88,14 @@ def _probe_row(probe: LinearProbe, plan: TransferPlan) -> tuple[Cell, ...]:
 
 
 def trial_table(plan: TransferPlan) -> Table:
-    """Return the trained candidates with accuracy, loss and time."""
+    """Return the table of trials: accuracy, loss and time of each candidate."""
     columns = (
         Column(title="method"),
         Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
         Column(
             title="trained layers",
             kind="integer",
-            hint="layers or blocks behind the cut point",
+            hint="layers or blocks after the cut point",
             key="stages",
         ),
         Column(title="batch norm", key="batch_norm", rank=1),
@@ -128,9 +128,9 @@ def trial_table(plan: TransferPlan) -> Table:
 def _trial_note(plan: TransferPlan) -> str:
     first = plan.trials[0]
     note = (
-        f"Each was trained on {first.train_images:,} training images and evaluated on "
-        f"{first.eval_images:,} others. Of trials whose losses differ by less than a "
-        "standard error, the one with more trained layers is proposed."
+        f"Each trial used {first.train_images:,} images for training and "
+        f"{first.eval_images:,} others for evaluation. If losses differ by "
+        "less than a standard error, the trial with more trained layers is proposed."
     )
     fewest = min((t.steps for t in plan.trials if t.steps), default=MIN_STEPS)
     if fewest < MIN_STEPS:
@@ -159,16 +159,16 @@ def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[Cell, ...]:
 
 
 def proposal(plan: TransferPlan) -> Prose:
-    """Return the proposal, its expected accuracy and its expected time as text."""
+    """Return a text with the proposal, its expected accuracy and its duration."""
     best = plan.best
     what = f"Proposed: freeze all layers up to {best.cut} and fit the head alone."
     if best.head != "logistic":
         lowest = best.lr * best.lr_decay ** (len(best.stages) - 1)
         what = (
             f"Proposed: freeze all layers up to {best.cut}, fit the head, then "
-            f"fine-tune the {len(best.stages)} layers or blocks behind the cut point "
-            f"({_stage_range(best)}): learning rate {best.lr:.2g} at the head, falling "
-            f"to {lowest:.2g}, batch norm statistics {best.batch_norm}."
+            f"fine-tune the {len(best.stages)} layers or blocks after the cut point "
+            f"({_stage_range(best)}): learning rate {best.lr:.2g} at the head, "
+            f"{lowest:.2g} at the cut point, batch norm statistics {best.batch_norm}."
         )
     expected = (
         f"Expected accuracy on the {plan.val_images:,} validation images: "
@@ -189,7 +189,7 @@ def _time(seconds: float) -> str:
 
 
 def depth_chart(plan: TransferPlan) -> Curve:
-    """Return probe accuracy by depth of the cut point, one line per training size."""
+    """Return the chart of probe accuracy by cut point, a line per training-set size."""
     depth = tuple(float(i + 1) for i in range(len(plan.probes)))
     sizes = [point.images for point in plan.probes[-1].points]
     errors = [probe.error for probe in plan.probes]
@@ -209,7 +209,7 @@ def depth_chart(plan: TransferPlan) -> Curve:
         )
     order = [probe.cut for probe in plan.probes]
     cut = plan.best.cut
-    mark = (float(order.index(cut) + 1), f"cut behind {cut}") if cut in order else None
+    mark = (float(order.index(cut) + 1), f"cut point {cut}") if cut in order else None
     return Curve(
         title="Probe accuracy by cut point",
         x_label="layers or blocks before the cut point",

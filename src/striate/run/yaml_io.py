@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML loader that also refuses duplicate keys and aliases."""
+    """Safe YAML loader that raises an error for duplicate keys and aliases."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse duplicate keys, of which YAML would silently take the last."""
+        """Raise an error for duplicate keys; YAML would silently use the last one."""
         keys = [str(key.value).replace("-", "_") for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
-            raise SettingError(f"'{twice[0]}' is set twice", where=node.start_mark)
+            raise SettingError(
+                f"the setting '{twice[0]}' is given twice", where=node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases: a few lines of them can expand to gigabytes."""
+        """Raise an error for aliases, because a few aliases can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise SettingError("YAML aliases (*name) are not allowed", where=mark)
@@ -33,24 +35,26 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a YAML file of settings; no code in it is run.
+    """Read a YAML file of settings, without executing code.
 
     Raises:
-        SettingError: No such file, not YAML, or not a mapping.
+        SettingError: The file is missing, is not YAML, or is not a mapping.
     """
     try:
         with path.open(encoding="utf-8") as file:
             loaded = yaml.load(file, _StrictLoader)  # noqa: S506, TID251 - a SafeLoader
     except OSError as error:
-        what = f"cannot read the settings: {error.strerror}"
+        what = f"the settings file cannot be read: {error.strerror}"
         raise SettingError(what, where=path) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingError(f"not plain YAML: {error}", where=path) from error
+        raise SettingError(
+            f"the settings file is not valid YAML: {error}", where=path
+        ) from error
     if not isinstance(loaded, dict):
-        raise SettingError("the file has no `name: value` lines", where=path)
+        raise SettingError("the settings file has no `name: value` lines", where=path)
     return {str(name).replace("-", "_"): value for name, value in loaded.items()}
 
 
 def settings_yaml(recipe: Recipe) -> str:
-    """Return a recipe as YAML, for `read_settings`."""
+    """Return a recipe as YAML text, which `read_settings` can read."""
     return yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)

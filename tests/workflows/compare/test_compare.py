@@ -459,7 +459,7 @@ def test_the_same_run_twice(two):
 
 
 def test_an_unknown_run(two):
-    with pytest.raises(RunError, match="there is no run folder"):
+    with pytest.raises(RunError, match="the run folder does not exist"):
         st.compare(two[0], "nowhere")
 
 
@@ -519,7 +519,7 @@ def test_a_short_row_is_damage(two):
 def test_a_run_without_evaluated_images(two):
     path = two[1] / "predictions_test.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RunError, match="evaluated no image of the test split"):
+    with pytest.raises(RunError, match="has no predictions"):
         st.compare(*two)
 
 

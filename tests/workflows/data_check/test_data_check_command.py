@@ -98,7 +98,7 @@ def test_exit_code_1_with_findings_and_their_fix(striate, photos):
     assert "5 images are exact duplicates of other images" in result.out
     assert "cloth/00.png = cloth/copy0.png" in result.out
     assert "… and 2 more" in result.out
-    assert "--html FILE shows the images" in result.out
+    assert "--html FILE writes a report with images" in result.out
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_exit_code_1_with_findings_and_their_fix(striate, photos):
         (["nowhere"], "no such file, folder or data set: nowhere"),
         (["digit"], "did you mean digits?"),
         (["digits", "--near", "maybe"], "maybe"),
-        (["digits", "--workers", "0"], "at least one process"),
+        (["digits", "--workers", "0"], "the number of processes"),
         (["digits", "--since", "no.json"], "cannot read the earlier check"),
         (["digits", "--near", "off", "--csv", "a.csv"], "are in arrays, not files"),
         (["digits", "--htm", "x"], "did you mean --html"),

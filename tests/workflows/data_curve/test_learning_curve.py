@@ -392,7 +392,7 @@ def test_from_the_command_line(striate, photos):
     ("words", "message"),
     [
         (("--fractions", "a,b"), "'a,b' is not a list of fractions"),
-        (("--goal", "99"), "the goal is an accuracy between 0 and 1, got 99"),
+        (("--goal", "99"), "the target accuracy must be between 0 and 1, got 99"),
         (("--fraction", "0.5"), "unrecognized arguments: --fraction"),
         (("--seeds", "1"), "at least two seeds"),
     ],

@@ -123,10 +123,10 @@ def test_on_the_command_line(striate, photos):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (["--mean", "0.5"], "3 means and 0 deviations for 3 channels"),
-        (["--mean", "a,b", "--std", "1"], "mean must be numbers separated by commas"),
+        (["--mean", "0.5"], "3 means and 0 stds for 3 channels"),
+        (["--mean", "a,b", "--std", "1"], "mean must be comma-separated numbers"),
         (["--normalize", "imagnet"], "did you mean imagenet"),
-        (["--std", "0", "--mean", "0"], "deviations above 0"),
+        (["--std", "0", "--mean", "0"], "std above 0"),
         (["--background", "256"], "background must be below 256"),
         (["--white-level", "100"], "white_level must be at least 255"),
         (["--resize", "crush"], "choose one of"),

@@ -221,7 +221,7 @@ def test_a_split_without_predictions(make_run, split):
     run = make_run()
     path = run.path / f"predictions_{split}.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RunError, match=f"evaluated no image of the {split} split"):
+    with pytest.raises(RunError, match="has no predictions"):
         operating_point(run, "defect")
 
 

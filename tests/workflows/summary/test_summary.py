@@ -155,7 +155,7 @@ def test_a_file_is_run(striate, file):
     assert len(data["layers"]) == 5
     said = striate("summary", f"{file}:make(8)", "--image-size", "8", "--in-chans", "1")
     assert "130" in said.out
-    assert "runs your file" in _help()
+    assert "executes the file" in _help()
 
 
 def _help():
@@ -214,20 +214,20 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
 
 MISTAKES = {
     "vgg61": "did you mean vgg19 or vgg16",
-    "nowhere": "there is no network 'nowhere'",
-    "absent.py:Net": "no such file",
-    "net.py:Absent": "it has: Broken, Looks, Net, Peeks",
-    "net.py:Net(": "is not a class",
-    "net.py:Net(open('x'))": "is not a class",
-    "net.py:a.b": "is not a class",
+    "nowhere": "no network is called 'nowhere'",
+    "absent.py:Net": "the file does not exist",
+    "net.py:Absent": "its classes: Broken, Looks, Net, Peeks",
+    "net.py:Net(": "is not the name or the call of a class",
+    "net.py:Net(open('x'))": "is not the name or the call of a class",
+    "net.py:a.b": "is not the name or the call of a class",
     "net.py:Broken": "KeyError: 'my own mistake'",
     "net.py:Net(9, 9, 9)": "TypeError",
     "net.py:number": "not callable",
-    "net.py:str('x')": "the file has no 'str'",
+    "net.py:str('x')": "the file does not define 'str'",
     "net.py:refuse": "not today",
     "bad.py:Net": "line 2",
-    "net.py:torch.nn.ReLU": "is not a class",
-    "net.py:dict": "the file has no 'dict'",
+    "net.py:torch.nn.ReLU": "is not the name or the call of a class",
+    "net.py:dict": "the file does not define 'dict'",
     "8x8x3 > conv": "needs the number",
 }
 
@@ -248,9 +248,9 @@ def test_target_that_is_not_a_network(striate, file):
 
 def test_settings_that_do_not_go_with_the_target(striate, shared_run):
     said = striate("summary", "8x8x3 > conv 3x3 2", "--image-size", "9")
-    assert "a sketch has its own image" in said.err
+    assert "do not apply to a sketch" in said.err
     said = striate("summary", shared_run.path, "--num-classes", "9")
-    assert "a run has its image" in said.err
+    assert "do not apply to a run" in said.err
     assert (
         "is not an image size" in striate("summary", "vgg11", "--image-size", "x").err
     )

@@ -122,9 +122,9 @@ def test_image_smaller_than_the_network_needs(refused, tmp_path, model, narrow):
     short = (least - 1, 32) if narrow == "height" else (32, least - 1)
     size = f"{short[0]}x{short[1]}"
     message = refused("photos", "--model", model, "--image-size", size)
-    assert "a window of" in message
-    assert "got a side of" in message
-    assert f"from an image side of {least - 1}" in message
+    assert "a window of size" in message
+    assert "layer " in message
+    assert f"image height or width {least - 1}" in message
     assert f"use images of at least {least}×{least}" in message
     assert f"--image-size {least}" in message
 
@@ -137,7 +137,7 @@ def test_the_smallest_image_fits(model):
 def test_the_layer_and_both_sizes_are_named(refused, tmp_path):
     write_folder(tmp_path / "photos", size=(8, 8))
     message = refused("photos", "--model", "lenet5")
-    assert "c3 got a side of 2: a window of 5 does not fit a side of 2" in message
+    assert "layer c3: a window of size 5 does not fit an input of size 2" in message
 
 
 def test_run_folder_that_exists(refused, shared_folder, tmp_path):
@@ -145,7 +145,7 @@ def test_run_folder_that_exists(refused, shared_folder, tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/diary.txt").write_text("mine")
     message = refused(shared_folder, "--out", "kept")
-    assert "the run folder exists already" in message
+    assert "the output folder exists already" in message
     assert "choose another --out, add --overwrite, or continue with --resume" in message
 
 
@@ -153,8 +153,8 @@ def test_overwrite_keeps_other_folders(refused, shared_folder, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text('{"name": "a web app"}')
     message = refused(shared_folder, "--out", "site", "--overwrite")
-    assert "this exists and is not a run folder" in message
-    assert "only run folders are ever overwritten" in message
+    assert "the output folder exists and is not a run folder" in message
+    assert "--overwrite replaces only run folders" in message
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"versions": 3}', "\xff"])
@@ -162,7 +162,7 @@ def test_overwrite_keeps_other_manifests(refused, shared_folder, tmp_path, text)
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text(text, encoding="latin-1")
     message = refused(shared_folder, "--out", "site", "--overwrite")
-    assert "this exists and is not a run folder" in message
+    assert "the output folder exists and is not a run folder" in message
 
 
 def test_out_is_a_file(refused, shared_folder, tmp_path):

@@ -240,8 +240,8 @@ def test_a_last_batch_of_one_image_joins_the_one_before(size, batch):
     )
     (note,) = run.manifest["notes"]
     assert note == (
-        f"{size} images in batches of {batch} leave one image; it joins the last "
-        f"batch, which has {batch + 1}"
+        f"{size} images in batches of {batch} leave one image; "
+        f"the last batch gets this image too ({batch + 1} images)"
     )
     assert note in (run.path / "report.html").read_text()
     events = (run.path / "events.jsonl").read_text().splitlines()

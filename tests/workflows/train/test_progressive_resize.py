@@ -112,7 +112,7 @@ def test_too_small_images_are_refused(striate):
         "train", "digits", "--progressive-resize", "0.5", "--model", "cifar_resnet20"
     )
     assert said.code == 2
-    assert "images of 8×8 are too small to start at 0.5 of their size" in said.err
+    assert "images of 8×8 are too small to start at 0.5 of the size" in said.err
     for wrong in (0, 1.5, -1):
         with pytest.raises(SettingError, match="progressive_resize must be"):
             Recipe(data="digits", progressive_resize=wrong)

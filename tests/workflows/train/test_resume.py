@@ -169,7 +169,7 @@ def test_resume_with_the_users_own_model_and_data(shared_folder, striate):
             st.train(Mine(), data(), out="run", **settings)
     said = striate("train", "--resume", "run")
     assert said.code == 2
-    assert "the run's model was the object" in said.err
+    assert "the model is a Python object" in said.err
     st.resume("run", model=Mine(), quiet=True)
     assert contents(Path("run")) == contents(Path("whole"))
 
@@ -372,8 +372,8 @@ def test_fixed_settings_cannot_be_edited(shared_folder, was, becomes):
 def test_flags_that_resume_refuses(striate, words):
     said = striate("train", *words, "--resume", "run")
     assert said.code == 2
-    assert "a resumed run keeps its own value of this" in said.err
-    assert "striate train --resume run needs no other flag" in said.err
+    assert "--resume uses the value stored in the run" in said.err
+    assert "leave out this flag: striate train --resume run" in said.err
 
 
 # --- A8: other images
@@ -594,7 +594,9 @@ def test_a_second_process_is_refused(striate, shared_folder, other_process):
         said = striate("train", *words, "--quiet")
         assert said.code == 2
         assert who in said.err
-        assert "wait for it, stop it, or choose another --out" in said.err
+        assert (
+            "wait until that process ends, stop it, or choose another --out" in said.err
+        )
     assert snapshot(run) == before
     process.kill()
     process.wait()
@@ -707,7 +709,7 @@ def test_an_empty_folder_can_be_used(shared_folder, striate):
     Path("full/.git").mkdir()
     said = striate("train", shared_folder, "--out", "full", "--epochs", "1")
     assert said.code == 2
-    assert "the run folder exists already" in said.err
+    assert "the output folder exists already" in said.err
 
 
 def test_invalid_settings_on_resume(shared_folder):

@@ -55,7 +55,7 @@ class Augment:
         low=0,
         high=MAX_WARP,
     )
-    flip: str = setting("none", "random flip", choices=FLIPS)
+    flip: str = setting("none", "direction of the random flip", choices=FLIPS)
     crop: float = setting(
         0.0, "random crop: maximum fraction of each side to remove", low=0, high=0.9
     )
@@ -76,7 +76,7 @@ class Augment:
     )
     erase: float = setting(
         0.0,
-        "random erasing: probability that a rectangle is set to the mean color",
+        "random erasing: probability that a rectangle of the image gets the mean color",
         low=0,
         high=1,
     )
