@@ -1,1 +1,1 @@
-"""Look inside any network: activations, attribution, arithmetic, invariance, depth."""
+"""Interpretation of networks: activations, attribution, invariance and depth."""

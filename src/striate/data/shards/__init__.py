@@ -1,1 +1,1 @@
-"""Tar shards in the layout of WebDataset."""
+"""Tar shards in the WebDataset format."""

@@ -1,1 +1,1 @@
-"""Where images come from: folders, CSV tables, IDX files, named sets, remote stores."""
+"""Data sources: folders, CSV tables, IDX files, named data sets and remote storage."""

@@ -1,1 +1,1 @@
-"""Activation and gradient sizes by layer depth."""
+"""Norms of activations and gradients of each layer, from the first to the last."""
