@@ -1,4 +1,4 @@
-"""Stepper: training steps with seeded randomness, and no trace of a failed step."""
+"""Stepper: runs training steps with seeded random numbers, and undoes failed steps."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
     from striate.engine.distributed.gradients import GradientExchange
 
-NOT_REPRODUCED = "and not when the same batch was run again"
+NOT_REPRODUCED = "but not when the same batch was run again"
 DEFAULT_EXECUTION = ExecutionConfig()
 
 
 class Stepper:
-    """Runs training steps; a step with NaN or infinity changes nothing.
+    """Callable that runs training steps; a step with NaN or infinity is undone.
 
-    Random numbers of layers are a function of seed, rank and step.
+    The random numbers of layers such as dropout depend on seed, rank and step only.
 
     Args:
         model: Any network.
-        optimizer: Over its parameters.
-        loss_fn: As for `train_step`.
-        seed: Seed of the run.
-        rank: Rank of this process; each draws other random numbers.
-        micro_batches: As for `train_step`; fewer if a batch is too small.
+        optimizer: Optimizer of the model's parameters.
+        loss_fn: Loss function of a batch's logits, see `engine.loss`.
+        seed: Random seed of the run.
+        rank: Rank of this process; each rank draws different random numbers.
+        micro_batches: Number of micro-batches; fewer if a batch is too small.
         exchange: Gradient exchange with the other ranks of a distributed run.
         execution: Execution mode of the network.
     """
@@ -76,11 +76,12 @@ class Stepper:
         )
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
-        """Train on the batch of a step and return its mean loss in nats.
+        """Train the model on a batch and return the mean loss in nats.
 
         Raises:
-            NonFiniteError: As `train_step`; names the first bad layer and the bad
-                images' positions. Weights, buffers and optimizer are unchanged.
+            NonFiniteError: Loss or gradient is not finite; names the first bad layer
+                and the indices of bad images. Weights, buffers and optimizer do not
+                change.
             RankError: Another rank has died, hung or failed.
         """
         self._buffers.save()
@@ -123,7 +124,7 @@ class Stepper:
     def _find_bad_layer(
         self, x: Tensor, y: Tensor, step: int
     ) -> tuple[str, tuple[int, ...]]:
-        """Run the batch again, with the same random numbers, and find the bad layer."""
+        """Find the first bad layer: run the batch with the same random numbers."""
         seed_rng(x.device, *self._rng_key, step)
         layer, rows = first_bad_layer(self.model, x)
         if layer:
