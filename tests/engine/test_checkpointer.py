@@ -172,7 +172,7 @@ def test_nonfinite_weights_are_never_saved(setup):
     setup.step()
     with torch.no_grad():
         setup.model[3].weight[0, 0] = float("inf")
-    with pytest.raises(NonFiniteError, match=r"NaN or infinite, first 3\.weight"):
+    with pytest.raises(NonFiniteError, match=r"NaN or infinite, first in 3\.weight"):
         setup.checkpointer.save()
     with pytest.raises(NonFiniteError):
         setup.epoch(0.9)

@@ -9,7 +9,7 @@ from torch import nn
 
 from striate.core.errors import NonFiniteError
 from striate.engine import nonfinite
-from striate.engine import step as step_module
+from striate.engine import train_step as step_module
 from striate.engine.nonfinite import (
     BufferSnapshot,
     first_bad_layer,
