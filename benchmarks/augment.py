@@ -1,4 +1,4 @@
-"""Speed of six augmentations, and of shift and flip, against other libraries (P4, P3).
+"""Speed of six augmentations, and of shift and flip, against others (goals P3, P4).
 
 Claims, in images per second on one core: rotation, shear, local warp, flip, crop and
 color shift at 32² and 224² pixels are ≥ 5 times as fast as kornia, ≥ 10 times as fast

@@ -1,4 +1,4 @@
-"""Time to compute statistics of all activations, against one forward pass (P9).
+"""Time to compute statistics of all activations, against one forward pass (goal P9).
 
 Goal: at most 1.15 times one forward pass of ResNet-18, without storing any activation.
 """

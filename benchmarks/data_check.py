@@ -54,7 +54,7 @@ def find(images: Sequence[np.ndarray]) -> list[Pair]:
 
 
 def hashed(images: Sequence[np.ndarray], most: int) -> list[Pair]:
-    """Return index pairs of images, also mirrored, by Hamming distance of pHash."""
+    """Return index pairs whose pHash differs in at most `most` bits, also mirrored."""
     bits = np.stack([phash(image) for image in images]).astype(np.float32) * 2 - 1
     ways = [bits]
     for axis in (0, 1):
@@ -81,7 +81,7 @@ def phash(image: np.ndarray) -> np.ndarray:
 def plant(
     originals: Sequence[np.ndarray], each: int
 ) -> tuple[list[np.ndarray], list[int], list[tuple[str, int]]]:
-    """Add changed copies; return images, indices of originals, (change, index)."""
+    """Return images with changed copies, each image's original, and (change, index)."""
     chance = np.random.default_rng(0)
     images, roots = list(originals), list(range(len(originals)))
     planted = []

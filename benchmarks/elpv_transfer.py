@@ -1,4 +1,4 @@
-"""ELPV by transfer learning (P7): linear head on cached MobileNetV2 features.
+"""ELPV by transfer learning (goal P7): linear head on cached MobileNetV2 features.
 
 Question: how near to the paper's fine-tuned VGG-19 (88.42 %) is a linear head, in
 minutes on a CPU? Five stratified 75/25 splits are used. No setting is chosen on a test

@@ -1,4 +1,4 @@
-"""ELPV by fine-tuning (P7): ImageNet-pretrained MobileNetV2 with frozen early blocks.
+"""ELPV by fine-tuning (goal P7): pretrained MobileNetV2 with frozen early blocks.
 
 Goals: more than the paper's fine-tuned VGG-19 (88.42 %, on a GPU) in at most ten
 minutes per split on two cores, and at least 90 % in thirty minutes. Five stratified
@@ -60,12 +60,12 @@ COLUMNS = ("accuracy", "balanced", "f1", "auc", "cost", "seconds")
 
 
 def sureness(cell: Cell) -> str:
-    """Return one of four classes, which include the certainty of the experts."""
+    """Return one of four class names: label with the experts' defect probability."""
     return f"{cell.label} {float(cell.probability):.2f}"
 
 
 def one(table: Path, folder: Path, seed: int, given: list[str]) -> dict[str, Any]:
-    """Fine-tune on one split by the command line, in a separate process."""
+    """Fine-tune on one split with the command-line program, in a separate process."""
     words = [f"--{name}={value}" for name, value in SETTINGS.items()]
     words += [f"--val-fraction={VAL}", f"--seed={seed}", "--cache=off", "--quiet"]
     command = [sys.executable, "-m", "striate", "train", str(table), *words, *given]

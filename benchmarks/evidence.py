@@ -1,4 +1,4 @@
-"""Speed of occlusion maps against captum, and of class activation maps (P13).
+"""Speed of occlusion maps against captum, and of class activation maps (goal P13).
 
 Goals: occlusion at least 5 times as fast as captum with the same windows and equal
 results; CAM of all classes in at most 1.1 times one forward pass. captum runs with
@@ -32,7 +32,7 @@ LONG = {"vgg16": 3}  # rounds at most, because captum takes long
 
 
 def occlusions(name: str, side: int, channels: int, window: int, stride: int, n: int):
-    """Return times, largest relative map difference, and the number of windows."""
+    """Return times, largest difference of striate and captum, and number of windows."""
     torch.manual_seed(0)
     model = create_model(name, image_size=side, num_classes=10, in_chans=channels)
     model.eval()

@@ -1,4 +1,4 @@
-"""Speed of data loading for small images with shift and flip augmentation (P3).
+"""Speed of data loading for small images with shift and flip augmentation (goal P3).
 
 Claim: ≥ 50 times the images per second of torch's DataLoader with torchvision's
 per-image transforms (RandomCrop with padding, RandomHorizontalFlip, ToTensor,

@@ -1,4 +1,4 @@
-"""Time of a training step for growing depth, width and image size (P16).
+"""Time of a training step for growing depth, width and image size (goal P16).
 
 Claim: time is proportional to the multiply-adds within 10 %, so no part of a step grows
 faster with depth, width or image size. Networks are CIFAR ResNets (He et al. 2015,

@@ -1,4 +1,4 @@
-"""Time from a folder of JPEGs to augmented 160² images, first and later epochs (P5).
+"""Time from JPEG folder to augmented 160² images, first and later epochs (goal P5).
 
 The baseline is ImageFolder with PIL's random resized crop and a DataLoader with 2
 workers. Goal: the first epoch is ≥ 3 times as fast (list the folder; hash, check and

@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plan-only", action="store_true")
-    parser.add_argument("--log", type=Path, help="results to continue from")
+    parser.add_argument("--log", type=Path, help="results file, to continue from")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()

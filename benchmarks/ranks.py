@@ -66,7 +66,7 @@ def losses(run: Path) -> list[float]:
 
 
 def speed(run: Path) -> float:
-    """Return the images per second, without the first epoch."""
+    """Return the training speed in images per second, excluding the first epoch."""
     with (run / "timing.csv").open() as file:
         ends = [float(row["seconds"]) for row in csv.DictReader(file)]
     splits = json.loads((run / "manifest.json").read_text())["data"]["splits"]
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--only", default="", help="prefix of work names")
+    parser.add_argument("--only", default="", help="run only names with this prefix")
     options = parser.parse_args()
     lines = [
         f"| work | {ONE} | {TWO} | ratio (worst) | curves differ by | with 1 thread |"

@@ -1,4 +1,4 @@
-"""Memory and time of loading datasets in tar shards, for 10³ to 10⁶ images (P16).
+"""Memory and time of loading datasets in tar shards, for 10³ to 10⁶ images (goal P16).
 
 Claim: memory is constant, time is linear within 10 %. Each dataset is scanned and then
 loaded for one epoch in a new process, from tar shards of synthetic 32×32 JPEGs. Peak
@@ -49,7 +49,7 @@ def images() -> list[bytes]:
 
 
 def write_shards(folder: Path, count: int) -> None:
-    """Write shards with `count` images of ten classes, made unique by comments."""
+    """Write shards with `count` images of ten classes, unique by JPEG comments."""
     base = images()
     folder.mkdir(parents=True)
     each = min(EACH, max(100, count // 10))

@@ -1,4 +1,4 @@
-"""Speed of training steps against a plain PyTorch loop and Keras (P2).
+"""Speed of training steps against a plain PyTorch loop and Keras (goal P2).
 
 Goal: with 128 images per step, ≥ 1.5 times the speed of eager NCHW and ≥ 1.0 times the
 best of {NCHW, NHWC} × {eager, compiled} and Keras, on every small network, with default
@@ -260,11 +260,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=5, help="per round")
+    parser.add_argument("--steps", type=int, default=5, help="steps per round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--keras", default="", help="Python with Keras")
+    parser.add_argument("--keras", default="", help="Python interpreter with Keras")
     parser.add_argument(
-        "--no-compiled", dest="compiled", action="store_false", help="faster"
+        "--no-compiled", dest="compiled", action="store_false", help="no compilation"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

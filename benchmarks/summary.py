@@ -1,4 +1,4 @@
-"""Time and memory of model summaries against other tools (P8).
+"""Time and memory of model summaries against other tools (goal P8).
 
 Models: VGG-16 and ResNet-152. Claim: from model name to table, striate is ≥ 20 times as
 fast as torchinfo and needs ≥ 50 times less memory, including shapes, parameters,

@@ -1,4 +1,4 @@
-"""Time from program start to a test accuracy on Fashion-MNIST, over several seeds (P1).
+"""Time from program start to a test accuracy on Fashion-MNIST (goal P1).
 
 Claims: striate reaches 91 % at least 8 times as fast as `fit` of Keras with
 `tutorial_gray`, and at least 93.5 % in the time that Keras needs for 91 %. The third
@@ -157,12 +157,12 @@ def main() -> None:
     """Run the benchmark, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--keras", default="", help="Python with keras")
-    parser.add_argument("--folder", default="", help="Fashion-MNIST folder")
+    parser.add_argument("--keras", default="", help="Python interpreter with keras")
+    parser.add_argument("--folder", default="", help="folder of Fashion-MNIST")
     parser.add_argument(
-        "--batches", type=int, nargs="+", default=[32, 128], help="Keras sizes"
+        "--batches", type=int, nargs="+", default=[32, 128], help="Keras batch sizes"
     )
-    parser.add_argument("--log", type=Path, help="results to continue")
+    parser.add_argument("--log", type=Path, help="results file, to continue from")
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="time-") as folder:

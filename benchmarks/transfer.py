@@ -1,4 +1,4 @@
-"""Transfer learning of a head (P6): cached features against a plain training loop.
+"""Transfer learning of a head (goal P6): cached features against a plain training loop.
 
 Claim: ≥ 10 times as fast as a frozen-backbone loop of 30 epochs at equal accuracy. The
 whole job, from data to evaluated weights, takes ≤ 1.3 times one forward pass over all

@@ -27,7 +27,7 @@ MOST_PACKAGES = 35
 def main(argv: list[str] | None = None) -> int:
     """Build the archives, check their contents, install the wheel, and run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tests", nargs="*", default=[], help="test files to run, too")
+    parser.add_argument("--tests", nargs="*", default=[], help="additional test files")
     tests = parser.parse_args(argv).tests
     wheel, archive = build()
     check_contents(wheel, archive)

@@ -109,7 +109,7 @@ def set_up(environment: Environment, build: TorchBuild, extra: list[str]) -> Non
 
 
 def make_venv(environment: Environment, build: TorchBuild) -> None:
-    """Create an empty environment, and delete one with another Python or torch."""
+    """Create an empty environment; delete an old one with another Python or torch."""
     folder = environment.folder
     ours = (folder / "pyvenv.cfg").exists() or environment.notes.exists()
     if folder.exists() and not ours and any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""Create the environment .venv, as `make setup` does; also runs in an old Python."""
+"""Create the environment .venv, as `make setup` does; works even in an old Python."""
 
 import sys
 

@@ -72,7 +72,7 @@ def choose_execution(
     choices: ExecutionChoices,
     steps: int,
 ) -> BenchmarkResult:
-    """Measure other execution modes and return the first mode or a clearly faster one.
+    """Return the execution mode `start`, or another mode that is clearly faster.
 
     Only copies of the model run; the model and the RNG state do not change.
 

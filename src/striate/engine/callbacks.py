@@ -20,7 +20,7 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """Result of an epoch; `best` is true if no earlier epoch was better."""
+    """Result of an epoch; `best` is true if the epoch is the best so far."""
 
     epoch: int
     train_loss: float

@@ -96,7 +96,7 @@ class Checkpointer:
         self._save_if_due()
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Save the weights after the best epoch; save a checkpoint if one is due."""
+        """Save the weights if the epoch is the best so far, and a due checkpoint."""
         if epoch.best:
             self._check_finite(self._eval_model)
             payload = tensors_to_bytes(self._eval_model.state_dict())

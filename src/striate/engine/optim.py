@@ -49,7 +49,7 @@ def adamw(groups: Groups, lr: float, momentum: float) -> Optimizer:
 
 @OPTIMIZERS.add("muon")
 def muon(groups: Groups, lr: float, momentum: float) -> Optimizer:
-    """Create a Muon optimizer, which updates non-hidden parameters by AdamW.
+    """Create a Muon optimizer for hidden kernels, with AdamW for all other parameters.
 
     Jordan et al. 2024. The key `orthogonal` of a parameter group marks hidden kernels.
     """
@@ -145,7 +145,7 @@ def _groups_by_scale(
 
 
 def _avoid_compiler_import() -> None:
-    """Prevent torch from importing its compiler, which takes more than a second.
+    """Prevent torch from importing its compiler, an import of more than a second.
 
     Some optimizer methods are marked as never compiled, and the mark imports the
     compiler. This function registers each such method as its own uncompiled version,

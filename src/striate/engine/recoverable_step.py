@@ -124,7 +124,7 @@ class Stepper:
     def _find_bad_layer(
         self, x: Tensor, y: Tensor, step: int
     ) -> tuple[str, tuple[int, ...]]:
-        """Find the first bad layer: run the batch with the same random numbers."""
+        """Run the batch again with equal random numbers; return the first bad layer."""
         seed_rng(x.device, *self._rng_key, step)
         layer, rows = first_bad_layer(self.model, x)
         if layer:

@@ -107,7 +107,7 @@ class TensorBoardLogger:
 def tensorboard_loggers(
     folder: Path, enabled: bool, initial_step: int = 0
 ) -> Iterator[Sequence[Callback]]:
-    """Context manager with a list of the TensorBoard logger; empty if not `enabled`."""
+    """Context manager: yield a list with the TensorBoard logger, empty if disabled."""
     if not enabled:
         yield ()
         return

@@ -29,7 +29,7 @@ def train_step(
     loss_fn: Loss = F.cross_entropy,
     micro_batches: int = 1,
 ) -> float:
-    """Train on one mini-batch and return its mean loss in nats.
+    """Train on one mini-batch and return the mean loss in nats.
 
     Args:
         model: Any network from (N, C, H, W) to (N, classes); the losses of auxiliary

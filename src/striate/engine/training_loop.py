@@ -100,7 +100,7 @@ def fit(
     eval_model: nn.Module | None = None,
     group: RankGroup | None = None,
 ) -> list[EpochResult]:
-    """Train a network in place and return its history.
+    """Train a network in place and return the results of all epochs.
 
     Args:
         model: Any network from images to logits.

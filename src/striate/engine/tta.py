@@ -42,7 +42,7 @@ def flip_tta(model: nn.Module, x: Tensor) -> Tensor:
 
 @TTA_MODES.add("flip_shift")
 def flip_shift_tta(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the mean logits of an image, four shifts by a pixel, and mirror images.
+    """Return the mean logits of ten views: image, four one-pixel shifts, and mirrors.
 
     This takes ten times the time of one forward pass. Pixels that a shift leaves empty
     are filled with the nearest edge pixel. The shifts help networks that downsample

@@ -66,7 +66,7 @@ def tensors_from_bytes(payload: bytes, where: Path) -> dict[str, Tensor]:
         return load_tensors(payload)
     except (SafetensorError, ValueError, KeyError) as error:
         what = f"not a valid safetensors file: {error}"
-        raise WeightsError(what, where=where, fix="restore the file") from error
+        raise WeightsError(what, where=where, fix="restore from a backup") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -99,7 +99,7 @@ def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
 
 
 def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
-    """Return the cut points behind stages after which the model is a chain of layers.
+    """Return all cut points of a model: ends of stages, with a chain of layers behind.
 
     Raises:
         SettingError: The model cannot be split even before the classifier.

@@ -37,7 +37,7 @@ class PairedCounts:
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> PairedCounts:
-        """Count from two (N,) bool arrays: whether each model is correct."""
+        """Return the counts for two (N,) bool arrays of correct predictions."""
         return cls(
             both=int((first & second).sum()),
             gained=int((~first & second).sum()),

@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCounts:
-    """Number of images inside the abstain band, and confusion counts outside the band.
+    """Counts of images inside the abstain band, and confusion counts outside the band.
 
     Args:
         abstained: Number of images inside the band, which need manual review.

@@ -75,7 +75,7 @@ def holm_correction(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def paired_t_test(differences: Sequence[float], overlap: float = 0.0) -> MeanDifference:
-    """Return the result of a paired t-test on the differences of repetitions.
+    """Return the result of a paired t-test on one difference per repetition.
 
     Repetitions that split the same images anew share most of their training images,
     so the repetitions agree more than independent ones. The variance of the mean is
@@ -147,9 +147,9 @@ def binomial_tail(rank: int, count: int, share: float) -> float:
 
 
 def order_statistic_interval(rank: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of the share of new values above an old value.
+    """Return the 95 % interval of the share of new values above an order statistic.
 
-    The old value is the `rank`-th highest of `count` values. For any continuous
+    The order statistic is the `rank`-th highest of `count` values. For any continuous
     distribution of values, the share is distributed as Beta(rank, count + 1 − rank)
     (Wilks 1941).
 

@@ -102,7 +102,7 @@ def confusion_counts(
 
 
 def required_tp(recall: float, positives: int) -> int:
-    """Return the number of true positives that is needed for a recall.
+    """Return the number of true positives that is needed to reach a recall.
 
     Example:
         >>> required_tp(0.95, 100), required_tp(0.95, 10)
