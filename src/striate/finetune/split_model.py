@@ -35,7 +35,7 @@ class CutPoint:
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
         """Return the features of a batch at the cut point; later layers do not run.
 
-        The caller sets evaluation mode (`untouched`) and the gradient mode.
+        The caller sets evaluation mode (`evaluation_mode`) and the gradient mode.
         """
         outputs: list[Tensor] = []
 

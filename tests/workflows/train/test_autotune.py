@@ -11,7 +11,7 @@ import yaml
 from striate.core.errors import GeometryError, InterruptedRunError
 from striate.core.files import read_json
 from striate.data.load import load_data
-from striate.engine import execution as ways
+from striate.engine import execution_config as ways
 from striate.engine.benchmark import BenchmarkResult
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.execution_config import ExecutionConfig
