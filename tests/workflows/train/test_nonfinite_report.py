@@ -171,7 +171,7 @@ def test_lower_lr_finishes_the_run(striate, shared_folder, monkeypatch):
 def poison_at_full_rate(patch):
     """Blow up at the sixth step, but only if the rate is the planned one."""
     from striate.core.errors import NonFiniteError
-    from striate.engine import stepper as engine
+    from striate.engine import recoverable_step as engine
 
     real, met = engine.train_step, []
 
@@ -219,7 +219,7 @@ def test_infinite_weights_are_not_saved(striate, shared_folder, monkeypatch):
     """The last update made the weights infinite: no checkpoint has them."""
     import torch
 
-    from striate.engine import stepper as engine
+    from striate.engine import recoverable_step as engine
 
     real, met = engine.train_step, []
 
