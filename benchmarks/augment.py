@@ -1,11 +1,12 @@
-"""Six augmentations, and shift with mirror, against the field's libraries (P4, P3).
+"""Speed of six augmentations, and of shift and flip, against others (goals P3, P4).
 
-Claims, in images a second on one core: rotation, shear, local warp, mirror, crop and
-color shift at 32² and 224² ≥ 5 times kornia, ≥ 10 times torchvision v2, ≥ 2 times
-albumentations; shift and mirror at 28² and 32² ≥ 50 times a DataLoader over per-image
-transforms. All take turns in one process; `--rounds` ≥ 7.
+Claims, in images per second on one core: rotation, shear, local warp, flip, crop and
+color shift at 32² and 224² pixels are ≥ 5 times as fast as kornia, ≥ 10 times as fast
+as torchvision v2 and ≥ 2 times as fast as albumentations. Shift and flip at 28² and 32²
+are ≥ 50 times as fast as a DataLoader with per-image transforms. All libraries run in
+turn in one process; `--rounds` ≥ 7.
 
-The peers live in an environment of their own: `make bench-augment` sets it up.
+`make bench-augment` creates an environment with the other libraries.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ GOALS = {"kornia": 5, "torchvision": 10, "albumentations": 2, "DataLoader": 50}
 
 @dataclass(frozen=True)
 class Peer:
-    """A library's way to a batch, and of how many images it is timed."""
+    """Library to compare: a function that computes images, and the number of images."""
 
     run: Callable[[], Tensor]
     images: int
 
 
 def images(count: int, side: int, channels: int = 3) -> np.ndarray:
-    """Return images with structure at every scale, (N, side, side, channels)."""
+    """Return test images with structure at every scale, (N, side, side, channels)."""
     draw = np.random.default_rng(0)
     total = np.zeros((count, side, side, channels))
     for cell in (side // 4, side // 8 or 1, 1):
@@ -58,7 +59,7 @@ def images(count: int, side: int, channels: int = 3) -> np.ndarray:
 
 
 def ours(pixels: np.ndarray, preset: str, **ranges: float) -> Peer:
-    """Return our own batches over the same images, one epoch after another."""
+    """Return the striate pipeline over the images; each call runs one epoch."""
     count, side, _, channels = pixels.shape
     mean, std = MEAN[:channels], STD[:channels]
     p = Preprocess(channels=channels, height=side, width=side, mean=mean, std=std)
@@ -80,12 +81,12 @@ def ours(pixels: np.ndarray, preset: str, **ranges: float) -> Peer:
 
 
 def normalizer() -> tuple[Tensor, Tensor]:
-    """Return mean and deviation as planes."""
+    """Return mean and standard deviation of the channels, each (1, 3, 1, 1)."""
     return torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
 
 
 def kornia_six(pixels: np.ndarray) -> Peer:
-    """Return kornia's batch pipeline; every image draws for itself."""
+    """Return the kornia pipeline over batches, with random numbers for each image."""
     import kornia.augmentation as K
 
     side = pixels.shape[1]
@@ -108,7 +109,7 @@ def kornia_six(pixels: np.ndarray) -> Peer:
 
 
 def torchvision_v2() -> object:
-    """Return torchvision's transforms; its compiled operators are not needed."""
+    """Return the module torchvision.transforms.v2, without compiled operators."""
     register = torch.library.register_fake
     torch.library.register_fake = lambda *_args, **_more: lambda function: function
     try:
@@ -119,7 +120,7 @@ def torchvision_v2() -> object:
 
 
 def torchvision_six(pixels: np.ndarray) -> Peer:
-    """Return torchvision's pipeline, an image at a time: a batch shares its draws."""
+    """Return the torchvision pipeline, which processes one image at a time."""
     v2 = torchvision_v2()
     side = pixels.shape[1]
     low = (1 - CROP) ** 2
@@ -145,7 +146,7 @@ def torchvision_six(pixels: np.ndarray) -> Peer:
 
 
 def albumentations_six(pixels: np.ndarray, local: str) -> Peer:
-    """Return albumentations' pipeline with one of its local warps."""
+    """Return the albumentations pipeline with the given local warp."""
     import albumentations as A
     import cv2
 
@@ -177,7 +178,7 @@ def albumentations_six(pixels: np.ndarray, local: str) -> Peer:
 
 
 def dataloader(pixels: np.ndarray) -> Peer:
-    """Return what tutorials show: a data set of images, transforms, a DataLoader."""
+    """Return the pipeline of tutorials: a DataLoader with per-image transforms."""
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
@@ -212,7 +213,7 @@ def dataloader(pixels: np.ndarray) -> Peer:
 
 
 def race(peers: dict[str, Peer], rounds: int) -> dict[str, list[float]]:
-    """Return images a second of each peer and round, turn about."""
+    """Return images per second by library and round; the libraries run in turn."""
     speeds: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(rounds + 1):
         for name in sorted(peers, reverse=turn % 2 == 1):
@@ -225,7 +226,7 @@ def race(peers: dict[str, Peer], rounds: int) -> dict[str, list[float]]:
 
 
 def rows(title: str, speeds: dict[str, list[float]]) -> list[str]:
-    """Return table rows: median, worst, and how many times as fast we are."""
+    """Return table rows: median, worst, and how many times as fast striate is."""
     mine = statistics.median(speeds["striate"])
     lines = []
     for name, values in speeds.items():
@@ -239,7 +240,7 @@ def rows(title: str, speeds: dict[str, list[float]]) -> list[str]:
 
 
 def main() -> None:
-    """Race, print, save."""
+    """Run the benchmark, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds

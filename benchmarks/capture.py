@@ -1,6 +1,6 @@
-"""Statistics of every activation against one forward pass, side by side (P9).
+"""Time to compute statistics of all activations, against one forward pass (goal P9).
 
-Goal: at most 1.15 times one forward pass of ResNet-18, keeping no tensor.
+Goal: at most 1.15 times one forward pass of ResNet-18, without storing any activation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from striate.models.catalogue import create_model
 
 
 def main() -> None:
-    """Measure and save."""
+    """Run the benchmark, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=8)

@@ -1,10 +1,10 @@
-"""Does a learning curve foretell what more images bring? Fashion-MNIST, held back.
+"""Accuracy of learning-curve predictions for more images, on Fashion-MNIST.
 
-The law is fitted to an eighth of the training images and less, and asked for two,
-four and eight times as many; then those are trained and judged too. Claim: the means
-measured lie within the 95 % intervals foretold.
+A power law is fitted to results with at most an eighth of the training images. The law
+predicts the error for two, four and eight times as many images, and these runs are
+trained too. Claim: the measured means are within the predicted 95 % intervals.
 
-With a folder as argument an interrupted run goes on there.
+With a folder as argument, an interrupted benchmark can be continued.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RECIPE = Recipe(
 
 
 def compare(curve: LearningCurve) -> str:
-    """Return the table of what was measured beside what was foretold."""
+    """Return a table of measured and predicted accuracies."""
     law = fit_power_law(curve.points[:KNOWN])
     lines = ["| fraction | images | measured accuracy | foretold | 95 % interval | |"]
     lines.append("|---|---|---|---|---|---|")
@@ -57,7 +57,7 @@ def compare(curve: LearningCurve) -> str:
 
 
 def main() -> None:
-    """Train all fractions, print, save."""
+    """Train with all fractions, print and save the results."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(sys.argv[1] if len(sys.argv) > 1 else folder) / "fashion"
         curve = learning_curve(

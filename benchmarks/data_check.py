@@ -1,10 +1,10 @@
-"""`data check` on real sets: what it finds, how long it takes, planted copies found.
+"""`data check` on real datasets: findings, run time, and recall of planted copies.
 
-Copies are planted among the 2,624 ELPV cells, which all look alike, and among 20,000
-images of Fashion-MNIST: 13 changes, from JPEG at quality 50 to a word across the
-middle. A false pair joins images of two originals. Beside it stands what the field
-uses, a 64-bit DCT hash ("pHash", Zauner 2010) with pairs up to a Hamming distance,
-mirrored ones looked for as well.
+Changed copies are added to the 2,624 ELPV cells, which are all similar, and to 20,000
+images of Fashion-MNIST. There are 13 changes, from JPEG at quality 50 to a word across
+the middle. A false pair joins copies of two different originals. The baseline is the
+usual 64-bit DCT hash ("pHash", Zauner 2010), with pairs up to a Hamming distance, also
+between an image and a mirrored image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HAMMING = (0, 4, 8, 10)
 
 
 def find(images: Sequence[np.ndarray]) -> list[Pair]:
-    """Return the pairs that striate calls near-duplicates."""
+    """Return the index pairs of images that striate reports as near-duplicates."""
     seen = [examine_pixels(image) for image in images]
     thumbs = np.stack([one.thumb for one in seen])
     sides = [min(image.shape[:2]) for image in images]
@@ -54,7 +54,7 @@ def find(images: Sequence[np.ndarray]) -> list[Pair]:
 
 
 def hashed(images: Sequence[np.ndarray], most: int) -> list[Pair]:
-    """Return the pairs within a Hamming distance, as is or mirrored."""
+    """Return index pairs whose pHash differs in at most `most` bits, also mirrored."""
     bits = np.stack([phash(image) for image in images]).astype(np.float32) * 2 - 1
     ways = [bits]
     for axis in (0, 1):
@@ -71,7 +71,7 @@ def hashed(images: Sequence[np.ndarray], most: int) -> list[Pair]:
 
 
 def phash(image: np.ndarray) -> np.ndarray:
-    """Return 64 bits: signs of the low DCT frequencies about their median."""
+    """Return the 64-bit pHash: whether each low DCT coefficient exceeds the median."""
     gray = Image.fromarray(np.ascontiguousarray(image[..., 0]))
     small = np.asarray(gray.resize((32, 32), Image.Resampling.LANCZOS), float)
     low = dctn(small)[:8, :8].ravel()
@@ -81,7 +81,7 @@ def phash(image: np.ndarray) -> np.ndarray:
 def plant(
     originals: Sequence[np.ndarray], each: int
 ) -> tuple[list[np.ndarray], list[int], list[tuple[str, int]]]:
-    """Return images, the original of each, and the copies by change."""
+    """Return images with changed copies, each image's original, and (change, index)."""
     chance = np.random.default_rng(0)
     images, roots = list(originals), list(range(len(originals)))
     planted = []
@@ -96,7 +96,7 @@ def plant(
 def judge(
     found: Sequence[Pair], roots: Sequence[int], planted: Sequence[tuple[str, int]]
 ) -> tuple[dict[str, float], float, int]:
-    """Return recall by change, recall over all, and the number of false pairs."""
+    """Return recall by change, mean recall, and the number of false pairs."""
     false = sum(roots[i] != roots[j] for i, j in found)
     right = [pair for pair in found if roots[pair[0]] == roots[pair[1]]]
     family: dict[int, int] = {}
@@ -110,7 +110,7 @@ def judge(
 
 
 def planted_table(title: str, images: list[np.ndarray], each: int) -> str:
-    """Plant, find by both ways, and tell as a table."""
+    """Return a table with the planted copies that striate and pHash find."""
     own = {i for pair in find(images) for i in pair}
     originals = [p for i, p in enumerate(images) if i not in own and p.std() > 8]
     planted = plant(originals, each)
@@ -137,7 +137,7 @@ def planted_table(title: str, images: list[np.ndarray], each: int) -> str:
 
 
 def timed(data: str | Path, rounds: int) -> str:
-    """Check a set several times; return what it found and how long it took."""
+    """Check a dataset several times; return the findings and the run time as text."""
     walls, cores = [], []
     for _ in range(rounds):
         wall, used = time.perf_counter(), processor_seconds()
@@ -153,7 +153,7 @@ def timed(data: str | Path, rounds: int) -> str:
 
 
 def processor_seconds() -> float:
-    """Return processor time of this process and its finished workers."""
+    """Return the CPU seconds of this process and of finished worker processes."""
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(r.ru_utime + r.ru_stime for r in map(resource.getrusage, who))
 
@@ -163,7 +163,7 @@ def _spread(seconds: Sequence[float]) -> str:
 
 
 def cells() -> list[np.ndarray]:
-    """Return the ELPV cells."""
+    """Return the images of all ELPV solar cells."""
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
         sys.exit("install elpv-dataset first: pip install --no-deps elpv-dataset")
@@ -172,7 +172,7 @@ def cells() -> list[np.ndarray]:
 
 
 def main() -> None:
-    """Measure and save."""
+    """Run the benchmark, print and save the results."""
     options = argparse.ArgumentParser()
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--each", type=int, default=100)

@@ -1,8 +1,9 @@
-"""ELPV solar cells through the CSV route, from scratch, without special handling.
+"""ELPV solar cells loaded from a CSV file and trained from scratch.
 
-Gray 300×300, defect probability ≥ 0.5 against below, stratified 75/25 with validation
-dealt from the 75. The package holds no module ids, so cells of one module can fall on
-both sides of the split. A check that the route carries a real set, not a record.
+Grayscale images of 300×300 pixels; two classes, defect probability ≥ 0.5 and below.
+The split is stratified, 75 % for training and validation, 25 % for testing. The dataset
+has no module ids, so cells of one module can be in both splits. The purpose is to check
+CSV loading with a real dataset, not to reach a record.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from striate.workflows.train.train import train_recipe
 
 
 def write_csv(path: Path) -> None:
-    """Write `image_path,label` from the package's own table."""
+    """Write a CSV file with columns `image_path,label` for all ELPV cells."""
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
         sys.exit("install elpv-dataset first: pip install --no-deps elpv-dataset")
@@ -35,7 +36,7 @@ def write_csv(path: Path) -> None:
 
 
 def describe(run: Run) -> str:
-    """Say what was seen, done and reached."""
+    """Describe the data, the training and the results of a run."""
     score, counts = run.scores["test"], run.manifest["data"]
     low, high = (100 * bound for bound in score["interval"])
     lines = [
@@ -52,7 +53,7 @@ def describe(run: Run) -> str:
 
 
 def main() -> None:
-    """Train once and save the figures."""
+    """Train once, print and save the results."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "cells.csv"
         write_csv(table)

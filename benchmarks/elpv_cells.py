@@ -1,4 +1,4 @@
-"""ELPV solar cells: the published task, its splits, and what stands in its table."""
+"""ELPV solar cells: dataset, splits of the published task, and metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEAK = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A solar cell: its image, the probability of a defect, mono or poly."""
+    """Solar cell: image path, probability of a defect, and kind (mono or poly)."""
 
     path: Path
     probability: str
@@ -38,18 +38,18 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Return the class: a defect from one half on."""
+        """Return the class name: `defect` for a probability of at least 0.5."""
         return "defect" if float(self.probability) >= 0.5 else "sound"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Test cells: which are defects, how likely each was said to be one, and cost.
+    """Predictions for the test cells, with true classes and run time.
 
     Args:
-        truth: (N,) bool.
-        probs: (N,) probabilities of a defect.
-        seconds: From the table to the judged run.
+        truth: (N,) bool: whether each cell is defective.
+        probs: (N,) predicted probabilities of a defect.
+        seconds: Seconds from the CSV table to the evaluated run.
     """
 
     truth: np.ndarray
@@ -57,7 +57,7 @@ class Judged:
     seconds: float = 0.0
 
     def figures(self) -> dict[str, float]:
-        """Return what it came to: defect against sound, at one half."""
+        """Return metrics for `defect` against `sound` at threshold 0.5."""
         answer, probs = self.probs > 0.5, self.probs.clip(1e-7, 1 - 1e-7)
         return {
             "accuracy": float((answer == self.truth).mean()),
@@ -70,9 +70,9 @@ class Judged:
 
 
 def judged(run: Run, seconds: float = 0.0) -> Judged:
-    """Return a run's answers to its test split.
+    """Return a run's predictions for the test split.
 
-    Of more classes than two, those whose names begin with `defect` are one.
+    With more than two classes, all classes whose names begin with `defect` are merged.
     """
     said = run.predictions("test")
     mine = [name.startswith("defect") for name in run.labels.names]
@@ -81,13 +81,13 @@ def judged(run: Run, seconds: float = 0.0) -> Judged:
 
 
 def together(several: Sequence[Judged]) -> Judged:
-    """Return the mean of several networks' answers to the same cells, one by one."""
+    """Return the ensemble of several networks: mean probability of each cell."""
     probs = np.mean([one.probs for one in several], axis=0)
     return Judged(several[0].truth, probs, sum(one.seconds for one in several))
 
 
 def cells() -> list[Cell]:
-    """Return all cells of the installed package."""
+    """Return all cells of the installed package elpv-dataset."""
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
         sys.exit("install elpv-dataset first: pip install --no-deps elpv-dataset")
@@ -99,7 +99,7 @@ def cells() -> list[Cell]:
 
 
 def splits(every: list[Cell], count: int) -> Iterator[tuple[int, set[int]]]:
-    """Yield (seed, test cells): a quarter, stratified by probability and kind."""
+    """Yield (seed, indices of test cells): 25 %, stratified by probability and kind."""
     strata = [f"{cell.probability} {cell.kind}" for cell in every]
     for seed in range(count):
         dealt = StratifiedShuffleSplit(1, test_size=0.25, random_state=seed)
@@ -113,7 +113,7 @@ def write_table(
     path: Path,
     called: Callable[[Cell], str] = attrgetter("label"),
 ) -> None:
-    """Write a split as a table; validation is dealt from the training split."""
+    """Write a split as a CSV table; validation images are part of `train`."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("image_path", "label", "split"))

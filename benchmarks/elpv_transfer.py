@@ -1,10 +1,10 @@
-"""ELPV by transfer (P7): a head alone on cached features of ImageNet's MobileNetV2.
+"""ELPV by transfer learning (goal P7): linear head on cached MobileNetV2 features.
 
-Question: how near the paper's fine-tuned VGG-19 (88.42 %) does the head alone come, in
-minutes on a CPU? Five stratified 75/25 splits; nothing is chosen by a test split: the
-penalty comes from cross-validation within the training split, and the other settings
-stand here.
-The features of an image are the same in every split and are computed once.
+Question: how near to the paper's fine-tuned VGG-19 (88.42 %) is a linear head, in
+minutes on a CPU? Five stratified 75/25 splits are used. No setting is chosen on a test
+split: the L2 regularization strength comes from cross-validation within the training
+split, and the other settings are fixed in this file. The features of an image are the
+same in every split and are computed once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VAL = 0.05  # of the training split is set aside; the head does not need it
 
 
 def one(table: Path, folder: Path, seed: int, options: argparse.Namespace) -> Run:
-    """Transfer to one split."""
+    """Train and evaluate a head on one split."""
     recipe = Recipe(
         data=str(table),
         model="mobilenet_v2",
@@ -46,7 +46,7 @@ def one(table: Path, folder: Path, seed: int, options: argparse.Namespace) -> Ru
 
 
 def main() -> None:
-    """Transfer to every split and save the table."""
+    """Train and evaluate a head on every split, print and save the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--side", type=int, default=300)

@@ -1,12 +1,14 @@
-"""ELPV by fine-tuning (P7): ImageNet's MobileNetV2 learns on, its early blocks frozen.
+"""ELPV by fine-tuning (goal P7): pretrained MobileNetV2 with frozen early blocks.
 
-Goals: above the fine-tuned VGG-19 of the paper (88.42 %, on a GPU), in at most ten
-minutes a split on two cores; at least 90 % in thirty. Five stratified 75/25 splits.
-Every setting stands here, and was chosen on images of the first split's training
-split; of each split's training split a twentieth decides which epoch is best; the test
-split is judged once. `--networks 3` takes the mean of three: what half an hour holds.
+Goals: more than the paper's fine-tuned VGG-19 (88.42 %, on a GPU) in at most ten
+minutes per split on two cores, and at least 90 % in thirty minutes. Five stratified
+75/25 splits are used. All settings are in this file; they were chosen on training
+images of the first split. One twentieth of each training split is the validation split,
+which decides which epoch is best. The test split is evaluated once. `--networks 3`
+averages three networks, which fit into half an hour.
 
-Clock: from the table to the judged run, decoding and start of the program included.
+The time is measured from the CSV table to the evaluated run, including program start
+and image decoding.
 """
 
 from __future__ import annotations
@@ -58,12 +60,12 @@ COLUMNS = ("accuracy", "balanced", "f1", "auc", "cost", "seconds")
 
 
 def sureness(cell: Cell) -> str:
-    """Return one of four classes: how sure the experts were tells the network more."""
+    """Return one of four class names: label with the experts' defect probability."""
     return f"{cell.label} {float(cell.probability):.2f}"
 
 
 def one(table: Path, folder: Path, seed: int, given: list[str]) -> dict[str, Any]:
-    """Fine-tune on one split, in a process of its own, as a user would."""
+    """Fine-tune on one split with the command-line program, in a separate process."""
     words = [f"--{name}={value}" for name, value in SETTINGS.items()]
     words += [f"--val-fraction={VAL}", f"--seed={seed}", "--cache=off", "--quiet"]
     command = [sys.executable, "-m", "striate", "train", str(table), *words, *given]
@@ -81,18 +83,18 @@ def one(table: Path, folder: Path, seed: int, given: list[str]) -> dict[str, Any
 
 
 def row(split: int, found: dict[str, float]) -> str:
-    """Return a line of the table."""
+    """Return the table row of one split."""
     shares = [f"{100 * found[name]:.2f} %" for name in COLUMNS[:3]]
     rest = [f"{found['auc']:.4f}", f"{found['cost']:.4f}", f"{found['seconds']:.0f}"]
     return "| " + " | ".join([str(split), *shares, *rest]) + " |"
 
 
 def main() -> None:
-    """Fine-tune on every split and save the table."""
+    """Fine-tune on every split, print and save the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--networks", type=int, default=1, help="of other seeds, each")
-    parser.add_argument("--log", type=Path, help="keeps splits; a later start goes on")
+    parser.add_argument("--networks", type=int, default=1, help="networks per split")
+    parser.add_argument("--log", type=Path, help="results file, to continue from")
     options, given = parser.parse_known_args()
     every, log = cells(), Log(options.log)
     alone: list[dict[str, float]] = []
@@ -117,7 +119,7 @@ def main() -> None:
 
 
 def table_of(found: list[dict[str, float]]) -> str:
-    """Return what is said of one way: means, and a line a split."""
+    """Return a table with one row per split, and the means."""
     said = [f"{k} {mean_deviation([f[k] for f in found])}" for k in COLUMNS[:3]]
     auc = statistics.mean(f["auc"] for f in found)
     slowest = max(f["seconds"] for f in found)
@@ -133,7 +135,7 @@ def report(
     networks: int,
     given: list[str],
 ) -> None:
-    """Print and save means and the tables."""
+    """Print and save the means and the tables."""
     settings = " ".join(f"--{name} {value}" for name, value in SETTINGS.items())
     body = [
         f"`striate train TABLE {settings} --val-fraction {VAL} {' '.join(given)}`, "

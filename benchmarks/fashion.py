@@ -1,8 +1,8 @@
-"""The bundled Fashion-MNIST recipes, over four seeds.
+"""Accuracy and run time of the Fashion-MNIST presets, over four seeds.
 
 Goals: `fashion-gray` ≥ 91.6 % (published for two convolutions with pooling),
-`fashion-best` ≥ 93.4 %, `fashion-large` ≥ 94.5 %. The validation split is dealt from
-the 60,000 training images; the 10,000 test images are judged once a seed.
+`fashion-best` ≥ 93.4 %, `fashion-large` ≥ 94.5 %. The validation split is a part of
+the 60,000 training images. The 10,000 test images are evaluated once per seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GOALS = {"fashion-gray": 91.6, "fashion-best": 93.4, "fashion-large": 94.5}
 
 
 def train(preset: str, seed: int, folder: str) -> tuple[float, float, float]:
-    """Train once on one thread; return test and validation accuracy, and seconds."""
+    """Train on one thread; return test accuracy, validation accuracy and seconds."""
     torch.set_num_threads(1)
     recipe = make_recipe(PRESETS[preset].settings, {"seed": seed})
     run = train_recipe(recipe, out=Path(folder) / f"{preset}-{seed}", quiet=True)
@@ -35,7 +35,7 @@ def train(preset: str, seed: int, folder: str) -> tuple[float, float, float]:
 
 
 def measure(preset: str, folder: str) -> str:
-    """Train one preset over all seeds, one core each, and return its table."""
+    """Train one preset with all seeds, each on one core, and return a table."""
     workers = get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), workers) as pool:
         count = len(SEEDS)
@@ -51,7 +51,7 @@ def measure(preset: str, folder: str) -> str:
 
 
 def main() -> None:
-    """Measure the presets named on the command line, else all."""
+    """Measure the presets given on the command line, or all presets."""
     chosen = sys.argv[1:] or list(GOALS)
     with tempfile.TemporaryDirectory(prefix="fashion-") as folder:
         tables = [measure(preset, folder) for preset in chosen]

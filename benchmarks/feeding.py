@@ -1,9 +1,10 @@
-"""Feeding small images (P3): shift and mirror, normalized float batches.
+"""Speed of data loading for small images with shift and flip augmentation (goal P3).
 
-Claim: ≥ 50 times the images a second of torch's DataLoader with torchvision's
+Claim: ≥ 50 times the images per second of torch's DataLoader with torchvision's
 per-image transforms (RandomCrop with padding, RandomHorizontalFlip, ToTensor,
-Normalize) and as many workers as cores, at 28×28×1 and 32×32×3, batch 128, the same
-threads. Both run in turn in one process; run it in the environment of `make twins`.
+Normalize) and as many workers as cores, at 28×28×1 and 32×32×3, batch size 128, same
+number of threads. Both run in turn in one process. Use the environment that
+`make twins` creates.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SHAPES = {"28×28×1": (28, 1), "32×32×3": (32, 3)}
 
 
 class Images(Dataset):
-    """What every tutorial writes: an image a call, transformed one by one."""
+    """Usual dataset of tutorials: each call loads and transforms one image."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, transform: Callable) -> None:
         self.pixels, self.labels, self.transform = pixels.numpy(), labels, transform
@@ -50,7 +51,7 @@ class Images(Dataset):
 
 
 def peer(pixels: Tensor, labels: Tensor, p: Preprocess, workers: int) -> DataLoader:
-    """Return the DataLoader over per-image transforms."""
+    """Return a torch DataLoader with torchvision's per-image transforms."""
     t = torchvision().transforms
     transform = t.Compose(
         [
@@ -71,7 +72,7 @@ def peer(pixels: Tensor, labels: Tensor, p: Preprocess, workers: int) -> DataLoa
 
 
 def seconds(batches: Callable[[], object], count: int) -> float:
-    """Return microseconds an image of going through an epoch once."""
+    """Return microseconds per image for one epoch."""
     start = time.perf_counter()
     seen = 0
     for x, y in batches():
@@ -82,7 +83,7 @@ def seconds(batches: Callable[[], object], count: int) -> float:
 
 
 def race(side: int, channels: int, count: int, rounds: int) -> dict[str, list[float]]:
-    """Return microseconds an image of every rival, turn about."""
+    """Return microseconds per image by loader and round; loaders run in turn."""
     cores = os.cpu_count() or 1
     draw = np.random.default_rng(0)
     shape = (count, side, side, channels)
@@ -114,7 +115,7 @@ def race(side: int, channels: int, count: int, rounds: int) -> dict[str, list[fl
 
 
 def main() -> None:
-    """Race, print, save."""
+    """Run the benchmark, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--count", type=int, default=20_000)

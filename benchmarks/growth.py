@@ -1,9 +1,9 @@
-"""What a training step costs as networks and images grow (P16).
+"""Time of a training step for growing depth, width and image size (goal P16).
 
-Claim: time grows as the multiply-adds do, within 10 %: nothing is spent that grows
-faster with depth, width or the image's side. Networks are CIFAR ResNets (He et al.
-2015, §4.2), one of their three measures doubled at a time; a step is the real one. All
-sizes of a measure take turns.
+Claim: time is proportional to the multiply-adds within 10 %, so no part of a step grows
+faster with depth, width or image size. Networks are CIFAR ResNets (He et al. 2015,
+§4.2), with one of depth, width and image size doubled at a time. A step is a complete
+training step. All sizes of a series run in turn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least
 
 @dataclass(frozen=True)
 class Size:
-    """A network for images of a side."""
+    """Size of a network: blocks per stage, channels, and image side in pixels."""
 
     blocks: int = 3  # of each of the three stages
     width: int = 16
@@ -40,7 +40,7 @@ class Size:
 
     @property
     def name(self) -> str:
-        """Return its measures in words."""
+        """Return the sizes as text."""
         return f"{6 * self.blocks + 2} layers, {self.width} channels, {self.side}²"
 
 
@@ -52,7 +52,7 @@ MEASURES = {
 
 
 class Runner:
-    """Takes real steps of a size, and counts what they should cost."""
+    """Runs training steps of a network, and counts the multiply-adds of a step."""
 
     def __init__(self, size: Size) -> None:
         torch.manual_seed(0)
@@ -70,7 +70,7 @@ class Runner:
         self._done = 0
 
     def step(self) -> float:
-        """Return the mean seconds of some steps."""
+        """Return the mean time of a few steps in seconds."""
         start, count = time.perf_counter(), 0
         while (taken := time.perf_counter() - start) < SECONDS or not count:
             self._learn(*self._batch, self._done)
@@ -79,7 +79,7 @@ class Runner:
 
 
 def grown(sizes: list[Size], rounds: int) -> list[str]:
-    """Measure the sizes turn about; return a table's lines."""
+    """Measure the sizes in turn; return the table rows."""
     runners = [Runner(size) for size in sizes]
     found = [[runner.step() for runner in runners] for _ in range(rounds + 1)][1:]
     lines, first = [], 0.0
@@ -100,7 +100,7 @@ def grown(sizes: list[Size], rounds: int) -> list[str]:
 
 
 def main() -> None:
-    """Measure every measure, print, save."""
+    """Measure depth, width and image size, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Fashion-MNIST's files as arrays, for peers that know nothing of striate."""
+"""Read Fashion-MNIST files into arrays, for programs that do not import striate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Half = tuple[np.ndarray, np.ndarray]
 
 
 def fashion(folder: str = "") -> tuple[Half, Half]:
-    """Return (images, labels) of the training and the test split.
+    """Return (images, labels) of the training split and of the test split.
 
     Images are (N, 28, 28) float32 with values 0–255, labels (N,) int64.
     """

@@ -1,10 +1,11 @@
-"""What `--class-weights` does for rare classes, on two sets made uneven.
+"""Effect of `--class-weights` on rare classes, on two artificially imbalanced datasets.
 
-`digits`: of the digits 5–9 one in 20 training and validation images is kept.
+`digits`: one in 20 training and validation images of the digits 5–9 is kept.
 `fashion`: a long tail, class k keeps 1000·100^(−k/9) training images, 1000 to 10.
-The test splits keep all images, so every class is judged alike. Claim: every way of
-the switch raises the balanced accuracy by more than the deviation over seeds; `auto`
-was chosen on the digits, and Fashion-MNIST confirms or refutes it.
+The test splits keep all images, so that all classes are evaluated equally. Claim: every
+value of `--class-weights` raises the balanced accuracy by more than the standard
+deviation over seeds. The value that `auto` means was chosen on the digits, and
+Fashion-MNIST is the independent test.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ SEEDS = {"digits": 5, "fashion": 3}
 
 
 def thinned(data: ImageData, keep: Callable[[str, int, int], int]) -> ImageData:
-    """Return data of which training and validation keep so many of each class.
+    """Return data with fewer training and validation images per class.
 
     Args:
-        data: Whole.
-        keep: From part, class number and images there are to images kept.
+        data: The complete dataset.
+        keep: Returns the number of images to keep, given split, class index and count.
     """
     subsets = dict(data.subsets)
     for name in ("train", "val"):
@@ -51,12 +52,12 @@ def thinned(data: ImageData, keep: Callable[[str, int, int], int]) -> ImageData:
 
 
 def one_in_rare(split: str, k: int, count: int) -> int:
-    """Keep all of the digits 0–4 and one in `RARE` of the others."""
+    """Return the number of images to keep: all of digits 0–4, one in `RARE` of 5–9."""
     return count if k < 5 else max(2, count // RARE)
 
 
 def long_tail(split: str, k: int, count: int) -> int:
-    """Keep from 1000 down to 10, a tenth of it for validation."""
+    """Return the number of images to keep: 1000 down to 10; a tenth for validation."""
     due = 1000 * 100 ** (-k / 9)
     return max(2, round(due if split == "train" else due / 10))
 
@@ -65,13 +66,13 @@ KEEP = {"digits": one_in_rare, "fashion": long_tail}
 
 
 def load(name: str, seed: int) -> ImageData:
-    """Return a set made uneven."""
+    """Load a dataset and make its classes imbalanced."""
     whole = load_data(SETTINGS[name]["data"], seed=seed, exact=True)
     return thinned(whole, KEEP[name])
 
 
 def measure(name: str, way: str, folder: Path) -> list[dict[str, float]]:
-    """Train with one way of the switch over all seeds."""
+    """Train with one value of `--class-weights` for all seeds; return the recalls."""
     found = []
     for seed in range(SEEDS[name]):
         recipe = Recipe(**SETTINGS[name], seed=seed, class_weights=way)
@@ -91,7 +92,7 @@ def measure(name: str, way: str, folder: Path) -> list[dict[str, float]]:
 
 
 def table(name: str, folder: Path) -> str:
-    """Measure all ways on one set and return its table."""
+    """Measure all values of `--class-weights` on one dataset and return a table."""
     counts = load(name, 0).subset("train").labels.bincount().tolist()
     lines = [f"## {name}\n"]
     lines.append("| --class-weights | balanced accuracy | first five | last five |")
@@ -109,7 +110,7 @@ def table(name: str, folder: Path) -> str:
 
 
 def main() -> None:
-    """Measure the sets named on the command line, else both, print, save."""
+    """Measure the datasets given as arguments, or both; print and save results."""
     chosen = sys.argv[1:] or list(SETTINGS)
     with tempfile.TemporaryDirectory() as folder:
         body = "\n".join(table(name, Path(folder)) for name in chosen)

@@ -1,15 +1,15 @@
-"""A folder of JPEGs to augmented 160² samples (P5), first epoch and later ones.
+"""Time from JPEG folder to augmented 160² images, first and later epochs (goal P5).
 
-Goal: against ImageFolder, PIL's random resized crop and a DataLoader of 2 workers, the
-first epoch (folder listed, every file hashed, checked and decoded, cache written, then
-fed) is ≥ 3 times sooner, later epochs (from the cache) ≥ 15 times. First ones meet it
-at 4000×3000, later ones from 1600×1200 on; below, decoding in the first epoch and
-resizing in later ones take what the goal allows for everything
-(docs/notebook/image-decoding.md).
-Both end in normalized float batches of 64; rivals take turns; run it where `make twins`
-installs.
+The baseline is ImageFolder with PIL's random resized crop and a DataLoader with 2
+workers. Goal: the first epoch is ≥ 3 times as fast (list the folder; hash, check and
+decode every file; write the cache; load batches). Later epochs load from the cache and
+are ≥ 15 times as fast. The first epoch reaches the goal at 4000×3000 pixels, later
+epochs at 1600×1200 and more. For smaller images, decoding (first epoch) and resizing
+(later epochs) alone take the time of the goal (docs/notebook/image-decoding.md).
+Both produce normalized float batches of 64 images, and run in turn. Use the environment
+that `make twins` creates.
 
-Images are cut from two real photographs at several sizes, quality 90.
+The images are crops of two real photographs in several sizes, JPEG quality 90.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ AUGMENT = Augment(crop=0.4, flip="horizontal")
 
 
 def write_folder(root: Path, width: int, height: int, count: int) -> int:
-    """Write JPEGs of two classes; return their bytes."""
+    """Write JPEG files of two classes; return the total number of bytes."""
     draw = np.random.default_rng(0)
     size = 0
     for i in range(count):
@@ -66,7 +66,7 @@ def write_folder(root: Path, width: int, height: int, count: int) -> int:
 
 
 def theirs(root: Path) -> DataLoader:
-    """Return what the tutorials show."""
+    """Return the baseline of tutorials: ImageFolder with a DataLoader."""
     vision = torchvision()
     t = vision.transforms
     low = (1 - AUGMENT.crop) ** 2
@@ -85,7 +85,7 @@ def theirs(root: Path) -> DataLoader:
 
 
 def ours(root: Path, cache: Path) -> Batches:
-    """Return striate's batches; all but a sliver of the images are for training."""
+    """Return striate's training batches, which contain nearly all images."""
     data = load_data(
         root,
         image_size=SIDE,
@@ -103,7 +103,7 @@ def ours(root: Path, cache: Path) -> Batches:
 
 
 def epoch(batches: object, number: int) -> int:
-    """Go through an epoch; return how many images it showed."""
+    """Run through one epoch and return the number of images."""
     made = batches(number) if callable(batches) else batches
     seen = 0
     for x, y in made:
@@ -114,7 +114,7 @@ def epoch(batches: object, number: int) -> int:
 
 
 def timed(make: object, later: int) -> tuple[float, float]:
-    """Return microseconds an image of the first epoch and of a later one."""
+    """Return microseconds per image for the first epoch and for a later epoch."""
     start = time.perf_counter()
     batches = make()
     seen = epoch(batches, 0)
@@ -125,7 +125,7 @@ def timed(make: object, later: int) -> tuple[float, float]:
 
 
 def race(root: Path, rounds: int, later: int) -> dict[str, list[tuple[float, float]]]:
-    """Return each rival's pairs, turn about; the cache is new every time."""
+    """Return (first, later) epoch times by loader; each round has a new cache."""
     times: dict[str, list[tuple[float, float]]] = {"striate": [], "peer": []}
     for turn in range(rounds):
         for name in sorted(times, reverse=turn % 2 == 1):
@@ -139,12 +139,12 @@ def race(root: Path, rounds: int, later: int) -> dict[str, list[tuple[float, flo
 
 
 def main() -> None:
-    """Race over every size, print, save."""
+    """Run the benchmark for every image size, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--later", type=int, default=1, help="later epochs of the peer")
-    parser.add_argument("--share", type=float, default=1.0, help="of the images")
-    parser.add_argument("--large", action="store_true", help="12 megapixels, too")
+    parser.add_argument("--later", type=int, default=1, help="later baseline epochs")
+    parser.add_argument("--share", type=float, default=1.0, help="share of images")
+    parser.add_argument("--large", action="store_true", help="add 12 megapixels")
     options = parser.parse_args()
     keep_freed_memory()
     rows = []

@@ -1,4 +1,4 @@
-"""What a long benchmark has measured so far, a line each: a later start goes on."""
+"""Log of a long benchmark: stored results are reused after an interruption."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Log:
-    """Figures by key, in a file where one is given.
+    """Results by key, stored in a file if a path is given.
 
     Args:
-        path: Of JSON lines; made when the first figure is known.
+        path: JSON lines file, created with the first result; None: no file.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -22,7 +22,7 @@ class Log:
         self.found = len(self._kept)  # by an earlier start
 
     def get(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what is kept, or make it and keep it."""
+        """Return the stored result of a key; if missing, call `make` and store it."""
         if key not in self._kept:
             self._kept[key] = make()
             if self._path:

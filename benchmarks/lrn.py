@@ -1,7 +1,8 @@
-"""Local response normalization against torch's own (P12), forward and backward.
+"""Speed and memory of local response normalization against torch's layer (goal P12).
 
-Claim: ≥ 5 times as fast at 32×96×55×55, with less memory, on any CPU. Both layers run
-in turn in one process, the memory of each in a process of its own; `--rounds` ≥ 7.
+Claim: forward and backward are ≥ 5 times as fast at 32×96×55×55, with less memory, on
+any CPU. Both layers run in turn in one process. The memory of each layer is measured in
+a separate process. `--rounds` ≥ 7.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Layer = Callable[[Tensor], Tensor]
 
 
 def torchs(x: Tensor) -> Tensor:
-    """Normalize with torch's layer, which divides alpha by the window."""
+    """Normalize with torch's layer, which divides alpha by the window size."""
     return F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0)
 
 
@@ -35,7 +36,7 @@ PEERS: dict[str, Layer] = {"torch": torchs, "striate": lrn}
 
 
 def operands(layout: torch.memory_format) -> tuple[Tensor, Tensor]:
-    """Return rectified maps, as AlexNet gives them, and a gradient from above."""
+    """Return an input (AlexNet feature maps after ReLU) and an output gradient."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(SHAPE, generator=draw).relu_().contiguous(memory_format=layout)
     g = torch.randn(SHAPE, generator=draw).contiguous(memory_format=layout)
@@ -43,7 +44,7 @@ def operands(layout: torch.memory_format) -> tuple[Tensor, Tensor]:
 
 
 def once(layer: Layer, x: Tensor, g: Tensor) -> tuple[float, float]:
-    """Return seconds of one forward and one backward pass."""
+    """Return the seconds of one forward pass and of one backward pass."""
     x.grad = None
     start = time.perf_counter()
     y = layer(x)
@@ -53,7 +54,7 @@ def once(layer: Layer, x: Tensor, g: Tensor) -> tuple[float, float]:
 
 
 def races(rounds: int, layout: torch.memory_format) -> dict[str, list[float]]:
-    """Return seconds of forward and backward of each peer, turn about."""
+    """Return the forward and backward seconds of each layer; the layers run in turn."""
     x, g = operands(layout)
     seconds: dict[str, list[float]] = {name: [] for name in PEERS}
     for turn in range(rounds + 1):
@@ -81,7 +82,7 @@ def _resident(field: str) -> float:
 
 
 def peak_memory(name: str, layout: str) -> float:
-    """Return MiB that one forward and backward add, output and gradient included."""
+    """Return the MiB that forward and backward need, including output and gradient."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     threads = torch.get_num_threads()
@@ -93,7 +94,7 @@ def peak_memory(name: str, layout: str) -> float:
 
 
 def errors() -> dict[str, float]:
-    """Return each peer's largest error of output and gradient against float64."""
+    """Return the largest error of each layer's output and gradient, against float64."""
     x, g = operands(torch.contiguous_format)
     exact = x.detach()[:4].double().requires_grad_()
     y = plain(exact, 5, 1e-4, 0.75, 2.0)
@@ -111,7 +112,7 @@ def errors() -> dict[str, float]:
 
 
 def best(work: Callable[[], object], times: int = 5) -> float:
-    """Return the seconds of the fastest of some runs."""
+    """Return the seconds of the fastest of `times` runs."""
     taken = []
     for _ in range(times):
         start = time.perf_counter()
@@ -130,7 +131,7 @@ def limits() -> tuple[float, float]:
 
 
 def main() -> None:
-    """Race, weigh, print, save."""
+    """Measure time, memory and errors, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds

@@ -1,10 +1,10 @@
-"""Predicted training memory against the measured peak, on five networks.
+"""Predicted training memory against the measured peak memory, for five networks.
 
-Claim: within 10 % on each, trained as `striate train` does, channels last. Measured in
-a fresh process by torch's own allocator record (every allocation and release of the CPU
-allocator, kernels' scratch space included): the most that lived at once in the second
-step. Resident memory is printed beside it; it adds what the C library keeps of freed
-blocks.
+Claim: within 10 % for each network, trained like `striate train`, channels last. The
+measured value is the peak memory of the second step in a new process, as recorded by
+torch's profiler for every allocation of the CPU allocator, including temporary memory
+of kernels. Resident memory is also printed; it includes freed blocks that the C library
+has not returned to the system.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CASES = (
 
 
 def measure(name: str, side: int, batch: int) -> None:
-    """Train two steps for real and print the peaks, in bytes."""
+    """Run two training steps and print the measured peaks in bytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     channels = 1 if name.startswith("lenet") else 3
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
@@ -60,7 +60,7 @@ def measure(name: str, side: int, batch: int) -> None:
 
 
 def main() -> None:
-    """Predict, measure, compare, save."""
+    """Compare predicted and measured memory, print and save the results."""
     head = "| network | side | batch | predicted | measured | off | resident |\n"
     rows = []
     for name, side, batch in CASES:

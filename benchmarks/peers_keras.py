@@ -1,7 +1,7 @@
-"""The notes' gray net in Keras, as its own examples write it: `fit`, judged each epoch.
+"""`tutorial_gray` in Keras, in the style of Keras examples: `fit` with validation.
 
 Run in an environment with tensorflow-cpu and keras (see `make bench-time`):
-`python peers_keras.py FOLDER SEED EPOCHS BATCH` prints a test accuracy an epoch.
+`python peers_keras.py FOLDER SEED EPOCHS BATCH` prints the test accuracy of each epoch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FOLDER, SEED, EPOCHS, BATCH = sys.argv[1], *map(int, sys.argv[2:5])
 
 
 class Say(keras.callbacks.Callback):
-    """Print each epoch's test accuracy at once."""
+    """Keras callback that prints the test accuracy after each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Tell the parent, which holds the clock."""
+        """Print the test accuracy for the parent process, which measures the time."""
         print(f"accuracy {logs['val_accuracy']:.5f}", flush=True)
 
 

@@ -1,6 +1,6 @@
-"""The notes' gray net in a plain PyTorch loop with DataLoader, as tutorials write it.
+"""`tutorial_gray` in a plain PyTorch loop with DataLoader, in the style of tutorials.
 
-`python peers_loop.py FOLDER SEED EPOCHS BATCH` prints a test accuracy an epoch.
+`python peers_loop.py FOLDER SEED EPOCHS BATCH` prints the test accuracy of each epoch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from idx import fashion
 
 
 def loader(half: tuple, batch: int, shuffle: bool) -> DataLoader:
-    """Return a DataLoader with a worker a core."""
+    """Return a DataLoader with one worker per core."""
     x, y = half
     images = torch.from_numpy(x)[:, None] / 255
     workers = os.cpu_count() or 1
@@ -31,7 +31,7 @@ def loader(half: tuple, batch: int, shuffle: bool) -> DataLoader:
 
 
 def main() -> None:
-    """Train, and judge the test split after each epoch."""
+    """Train, and evaluate on the test split after each epoch."""
     folder, (seed, epochs, batch) = sys.argv[1], map(int, sys.argv[2:5])
     torch.manual_seed(seed)
     train, test = fashion(folder)

@@ -1,4 +1,4 @@
-"""torchvision's Python, beside a CPU torch for which its wheels hold no operators."""
+"""Import torchvision without its compiled operators, which need another torch build."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def torchvision() -> ModuleType:
-    """Return torchvision; only its datasets and transforms are used.
+    """Return the torchvision module, of which only datasets and transforms can be used.
 
-    Its operators are built for another torch and cannot be registered, so that is
-    passed over while it is imported. `make twins` installs it beside our packages.
+    torchvision's operators are built for another torch and cannot be registered, so the
+    registration is skipped. `make twins` installs torchvision.
     """
     real = torch.library.register_fake
     torch.library.register_fake = lambda *words, **options: lambda function: function

@@ -1,11 +1,10 @@
-"""The preset `photographs` on ELPV solar cells, part by part, for equal processor time.
+"""Ablation of the preset `photographs` on ELPV solar cells, at equal CPU time.
 
-Each arm is the preset without one of its parts, or the plain default settings, with as
-many epochs as take the time of the preset: a trial of two epochs says how many those
-are. The parts of a run depend on its seed. Arms are compared on validation images,
-dealt from outside the test split; `--part test` reads off the test split, once, for
-what was chosen. No module ids are published with the cells, so that cells of one
-module can fall on both sides of a split.
+Each variant is the preset without one component, or the default settings. The number of
+epochs is chosen so that all variants take the same time, estimated from two epochs. The
+data split depends on the seed of the run. Variants are compared on validation images;
+`--part test` evaluates the final choice once on the test split. No module ids are
+published with the cells, so cells of one module can be in several splits.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ ARMS: dict[str, Mapping[str, Any]] = {
 
 
 def trained(table: Path, settings: Mapping[str, Any]) -> tuple[Run, float]:
-    """Train once; return the run and its processor time in seconds."""
+    """Train once; return the run and the CPU time in seconds."""
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         recipe = make_recipe({"data": str(table), "cache": "off"}, settings)
@@ -58,7 +57,7 @@ def trained(table: Path, settings: Mapping[str, Any]) -> tuple[Run, float]:
 
 
 def epochs_for(table: Path, settings: Mapping[str, Any], seconds: float) -> int:
-    """Return how many epochs of an arm take so much processor time."""
+    """Return the number of epochs of a variant that take the given CPU time."""
     if settings.get("progressive_resize", 1.0) < 1:
         return int(settings["epochs"])  # of the preset's own cost
     _, taken = trained(table, dict(settings) | {"epochs": TRIAL})
@@ -68,7 +67,7 @@ def epochs_for(table: Path, settings: Mapping[str, Any], seconds: float) -> int:
 def arm_row(
     name: str, table: Path, seeds: int, seconds: float, part: str
 ) -> tuple[str, float]:
-    """Train an arm with every seed; return its line and its seconds a run."""
+    """Train a variant with all seeds; return the table row and mean seconds per run."""
     settings = dict(ARMS[name])
     if seconds:
         settings["epochs"] = epochs_for(table, settings, seconds)
@@ -92,11 +91,11 @@ def arm_row(
 
 
 def main() -> None:
-    """Compare the arms and save the table."""
+    """Compare the variants, print and save the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", choices=("val", "test"), default="val")
-    parser.add_argument("--arms", default=",".join(ARMS), help="names, with commas")
+    parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated")
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = options.arms.split(",")

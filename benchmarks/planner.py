@@ -1,15 +1,16 @@
-"""The plan against an exhaustive search over cuts, unfreezings and batch-norm modes.
+"""Transfer plan against an exhaustive search over cut points and batch-norm modes.
 
-Goal: the plan's choice comes within 1 point of the best way there is, in at most a
-tenth of its processor time.
+Goal: the accuracy of the planned configuration is within 1 percentage point of the best
+configuration, in at most a tenth of the search's CPU time.
 
-The search fine-tunes with all training images and epochs behind every cut, with
-batch-norm statistics frozen and adapting, and fits the head alone; it takes what
-validation likes best. Each of its ways has only what it needs computed, and what one
-computed, the others use. The plan begins with an empty cache. Both are judged once, on
-the test split. The best on test of all ways stands beside: nobody could have known it.
+The search fine-tunes behind every cut point with frozen and with adapting batch-norm
+statistics, and fits a head alone. It chooses the configuration with the best validation
+accuracy. Cached features are shared between configurations. The plan starts with an
+empty cache. Both choices are evaluated once on the test split. The best test accuracy
+of all configurations is printed for comparison; no method could choose by the test
+split.
 
-Sets: 40 images a class of Fashion-MNIST (MobileNetV2 at 64 px), and ELPV solar cells.
+Datasets: Fashion-MNIST with 40 images per class (MobileNetV2 at 64 px), and ELPV.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ MODEL = "mobilenet_v2"
 
 @dataclass(frozen=True)
 class Way:
-    """One way of the search, and what it came to."""
+    """Result of one configuration of the search."""
 
     name: str
     val: float
@@ -58,7 +59,7 @@ class Way:
 
 
 def fashion(folder: Path, options: argparse.Namespace) -> Recipe:
-    """Return 40 training images a class of Fashion-MNIST, and its test split."""
+    """Return a recipe for Fashion-MNIST with 40 training images per class."""
     dealt = {"data": "fashion-mnist", "val_fraction": VAL, "seed": options.seed}
     share = A_CLASS * 10 / len(load_recipe(Recipe(**dealt)).subset("train"))
     return Recipe(
@@ -75,7 +76,7 @@ def fashion(folder: Path, options: argparse.Namespace) -> Recipe:
 
 
 def elpv(folder: Path, options: argparse.Namespace) -> Recipe:
-    """Return a stratified split of the solar cells."""
+    """Return a recipe for a stratified split of the ELPV solar cells."""
     every = cells()[:: options.every]
     for seed, test in splits(every, options.seed + 1):
         if seed == options.seed:
@@ -95,14 +96,14 @@ SETS = {"fashion": fashion, "elpv": elpv}
 
 
 def fewer(data: ImageData) -> ImageData:
-    """Return data with at most so many test images, evenly taken."""
+    """Return data with about `JUDGED` evenly spaced test images."""
     test = data.subset("test")
     index = range(0, len(test), max(1, len(test) // JUDGED))
     return replace(data, subsets={**data.subsets, "test": test.take(index)})
 
 
 def cuts_of(recipe: Recipe, data: ImageData) -> list[str]:
-    """Return the names of every cut but the last."""
+    """Return the names of all cut points except the last."""
     full = resolve_recipe(recipe, data)
     model = build_model(full, data)
     prepare_model(model, data, full)
@@ -111,7 +112,7 @@ def cuts_of(recipe: Recipe, data: ImageData) -> list[str]:
 
 
 def went(name: str, run: Run, seconds: float) -> Way:
-    """Return what a run came to."""
+    """Return the result of a run."""
     val, test = (run.scores[split] for split in ("val", "test"))
     return Way(name, val["accuracy"], val["loss"], test["accuracy"], seconds)
 
@@ -119,7 +120,7 @@ def went(name: str, run: Run, seconds: float) -> Way:
 def one(
     name: str, recipe: Recipe, wanted: TransferOptions, data: ImageData, folder: Path
 ) -> tuple[Way, Run]:
-    """Do it one way, in processor seconds."""
+    """Run one configuration; return the result (with CPU seconds) and the run."""
     began = time.process_time()
     run = transfer_recipe(recipe, wanted, data=data, out=folder / name, quiet=True)
     way = went(name, run, time.process_time() - began)
@@ -132,7 +133,7 @@ def one(
 
 
 def searched(recipe: Recipe, data: ImageData, folder: Path, log: Log) -> list[Way]:
-    """Go all ways that the log does not know yet."""
+    """Return the results of all configurations; skip runs that are in the log."""
     wanted = {"head-alone": TransferOptions(head=LOGISTIC)}
     for cut in cuts_of(recipe, data):
         for mode in ("frozen", "adapting"):
@@ -146,16 +147,16 @@ def searched(recipe: Recipe, data: ImageData, folder: Path, log: Log) -> list[Wa
 
 
 def main() -> None:
-    """Plan, search, compare, save."""
+    """Run plan and search, print and save the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("set", choices=sorted(SETS))
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--side", type=int, default=0, help="64 and 128 px by default")
-    parser.add_argument("--every", type=int, default=1, help="of the cells, take each")
+    parser.add_argument("--side", type=int, default=0, help="pixels; 0: 64 or 128")
+    parser.add_argument("--every", type=int, default=1, help="use every n-th cell")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plan-only", action="store_true")
-    parser.add_argument("--log", type=Path, help="keeps ways; a later start goes on")
+    parser.add_argument("--log", type=Path, help="results file, to continue from")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
@@ -182,7 +183,7 @@ def report(
     ways: list[Way],
     earlier: int,
 ) -> None:
-    """Print and save the comparison."""
+    """Print and save the comparison of plan and search."""
     best = max(ways, key=lambda way: (way.val, -way.loss))
     lucky = max(ways, key=lambda way: way.test)
     spent = sum(way.seconds for way in ways)

@@ -1,9 +1,9 @@
-"""Two processes under torchrun against one process with two threads.
+"""Training speed of two processes under torchrun against one process with two threads.
 
-Goal (P14): at least 0.95 of the images a second, on the same loss curve. Seconds are
-those from epoch to epoch, as `timing.csv` has them: neither side's start counts. Both
-run the network in one way, given, so that nobody wins by another choice, and without
-dropout, which each rank draws for itself.
+Goal (P14): at least 0.95 times the images per second, with the same loss curve. Times
+are the seconds between epochs in `timing.csv`, so start-up time does not count. Both
+use the same fixed execution mode, and no dropout, because each rank has its own random
+numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALONE = "one process, 1 thread"
 
 
 def trained(folder: Path, work: tuple[str, str, str], side: str, epochs: int) -> Path:
-    """Train in processes of their own; return the run."""
+    """Train in new processes; return the run folder."""
     model, size, fraction = work
     how = ["--model", model, "--image-size", size, "--batch-size", BATCH]
     how += ["--in-chans", "1" if model == "tutorial_gray" else "3"]
@@ -59,14 +59,14 @@ def trained(folder: Path, work: tuple[str, str, str], side: str, epochs: int) ->
 
 
 def losses(run: Path) -> list[float]:
-    """Return the run's curve."""
+    """Return the training and validation losses of all epochs of a run."""
     with (run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     return [float(row[name]) for row in rows for name in ("train_loss", "val_loss")]
 
 
 def speed(run: Path) -> float:
-    """Return the images a second, from the end of the first epoch to the last's."""
+    """Return the training speed in images per second, excluding the first epoch."""
     with (run / "timing.csv").open() as file:
         ends = [float(row["seconds"]) for row in csv.DictReader(file)]
     splits = json.loads((run / "manifest.json").read_text())["data"]["splits"]
@@ -74,12 +74,12 @@ def speed(run: Path) -> float:
 
 
 def apart(one: list[float], other: list[float]) -> float:
-    """Return the largest relative difference of two curves."""
+    """Return the largest relative difference of two loss curves."""
     return max(abs(a - b) / a for a, b in zip(one, other, strict=True))
 
 
 def measured(work: tuple[str, str, str], rounds: int, epochs: int) -> tuple[str, ...]:
-    """Return the cells of a row: medians, ratio, worst ratio, differences of curves."""
+    """Return the cells of a table row: medians, ratios and curve differences."""
     found: dict[str, list[float]] = {ONE: [], TWO: []}
     curves: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -98,11 +98,11 @@ def measured(work: tuple[str, str, str], rounds: int, epochs: int) -> tuple[str,
 
 
 def main() -> None:
-    """Measure side by side, print, save."""
+    """Run the benchmark, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--only", default="", help="work whose name begins so")
+    parser.add_argument("--only", default="", help="run only names with this prefix")
     options = parser.parse_args()
     lines = [
         f"| work | {ONE} | {TWO} | ratio (worst) | curves differ by | with 1 thread |"

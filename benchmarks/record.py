@@ -1,4 +1,4 @@
-"""A dated result file: figures, the command that made them, and the machine."""
+"""Write a dated result file: results, the command that was run, and the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def mean_deviation(values: Sequence[float]) -> str:
-    """Write mean ± standard deviation in percent.
+    """Return mean ± standard deviation in percent as text.
 
     Example:
         >>> mean_deviation([0.99, 0.98])
@@ -27,7 +27,7 @@ def mean_deviation(values: Sequence[float]) -> str:
 
 
 def machine() -> str:
-    """Describe the machine in one line."""
+    """Return a one-line description of the machine."""
     processor = "unknown processor"
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -42,7 +42,7 @@ def machine() -> str:
 
 
 def save(theme: str, title: str, body: str) -> Path:
-    """Write `results/<theme>_<machine>_<date>.md` and return its path."""
+    """Write `results/<theme>_<machine>_<date>.md` and return the path."""
     today = datetime.now(UTC).date().isoformat()
     label = f"{os.cpu_count()}core-{torch.backends.cpu.get_cpu_capability().lower()}"
     path = RESULTS / f"{theme}_{label}_{today}.md"

@@ -1,4 +1,4 @@
-"""Measure rivals turn by turn in one process; the machine's own peaks beside them."""
+"""Measure functions in turn in one process, and the peak speeds of the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Rival = Callable[[], object]
 
 
 def interleaved(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]]:
-    """Return seconds by rival; each round runs every rival once, after a warm-up."""
+    """Return seconds by function; each round runs every function once."""
     for rival in rivals.values():
         rival()
     times: dict[str, list[float]] = {name: [] for name in rivals}
@@ -26,7 +26,7 @@ def interleaved(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[floa
 
 
 def table(times: Mapping[str, Sequence[float]], unit: str) -> str:
-    """Return a Markdown table: median, worst, and the median ratio to one rival."""
+    """Return a Markdown table: median, worst, and median ratio to `unit`."""
     rows = ["| what | median | worst | × " + unit + " |", "|---|---|---|---|"]
     for name, seconds in times.items():
         pairs = zip(seconds, times[unit], strict=True)
@@ -39,7 +39,7 @@ def table(times: Mapping[str, Sequence[float]], unit: str) -> str:
 
 
 def speeds() -> str:
-    """Return the machine's matrix-product peak and copy bandwidth, measured now."""
+    """Return the machine's matrix-product speed and copy bandwidth as text."""
     a = torch.randn(1536, 1536)
     wide = torch.randn(1 << 25)
     target = torch.empty_like(wide)

@@ -1,9 +1,9 @@
-"""Memory and time as a set in shards grows from 10³ to 10⁶ images (P16).
+"""Memory and time of loading datasets in tar shards, for 10³ to 10⁶ images (goal P16).
 
-Claim: memory flat, time linear within 10 %. Each size is scanned and then fed for one
-epoch in a process of its own, streamed from tar shards of synthetic 32×32 JPEGs; peak
-memory is what the process itself holds (anonymous pages), not what the system caches.
-Every size is fed from the disk: what the system has cached of the shards is dropped.
+Claim: memory is constant, time is linear within 10 %. Each dataset is scanned and then
+loaded for one epoch in a new process, from tar shards of synthetic 32×32 JPEGs. Peak
+memory is the process's own memory (anonymous pages), without the system's file cache.
+The shards are removed from the file cache, so that every dataset is read from the disk.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DISTINCT = 4096  # images that are made; the rest differ in their last bytes onl
 
 
 def images() -> list[bytes]:
-    """Return distinct JPEGs of noisy stripes."""
+    """Return the bytes of different JPEG images of noisy stripes."""
     draw = np.random.default_rng(0)
     made = []
     for i in range(DISTINCT):
@@ -49,7 +49,7 @@ def images() -> list[bytes]:
 
 
 def write_shards(folder: Path, count: int) -> None:
-    """Write `count` images of ten classes; comments keep their bytes apart."""
+    """Write shards with `count` images of ten classes, unique by JPEG comments."""
     base = images()
     folder.mkdir(parents=True)
     each = min(EACH, max(100, count // 10))
@@ -64,7 +64,7 @@ def write_shards(folder: Path, count: int) -> None:
 
 
 def anonymous() -> float:
-    """Return MiB of memory that is this process's own."""
+    """Return the memory of this process in MiB (anonymous pages)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024
@@ -72,7 +72,7 @@ def anonymous() -> float:
 
 
 def drop_cached(folder: Path) -> None:
-    """Have the system forget the shards, which it would hold of small sets only."""
+    """Remove the shards from the system's file cache."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -80,7 +80,7 @@ def drop_cached(folder: Path) -> None:
 
 
 def spent() -> tuple[float, float, float]:
-    """Return seconds, processor seconds with those of children, MiB from storage."""
+    """Return elapsed seconds, CPU seconds including child processes, and MiB read."""
     mine, theirs = (resource.getrusage(who) for who in WHO)
     processor = mine.ru_utime + mine.ru_stime + theirs.ru_utime + theirs.ru_stime
     for line in Path("/proc/self/io").read_text().splitlines():
@@ -90,7 +90,7 @@ def spent() -> tuple[float, float, float]:
 
 
 def work(folder: str, cache: str, answer: multiprocessing.Queue) -> None:
-    """Scan, then feed an epoch; send seconds of both and the most memory held."""
+    """Scan a dataset and load one epoch; send the times of both and the peak memory."""
     load_shards.MOST_HELD = 0
     most, over = [anonymous()], threading.Event()
 
@@ -122,7 +122,7 @@ def work(folder: str, cache: str, answer: multiprocessing.Queue) -> None:
 
 
 def measure(folder: Path) -> tuple[float, ...]:
-    """Run one size in a process of its own, with a cache of its own."""
+    """Measure one dataset size in a new process, with a new cache."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     cache = tempfile.mkdtemp(prefix="striate-bench-")
@@ -135,7 +135,7 @@ def measure(folder: Path) -> tuple[float, ...]:
 
 
 def main() -> None:
-    """Measure every size, turn about; print and save."""
+    """Measure all dataset sizes in turn, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--largest", type=int, default=1_000_000)

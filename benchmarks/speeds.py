@@ -1,4 +1,4 @@
-"""The machine's own peaks, measured now, to stand beside every ratio."""
+"""Measure the machine's peak matrix-product speed and copy bandwidth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def best(work: Callable[[], object], times: int = 9) -> float:
-    """Return the seconds of the fastest of some runs."""
+    """Return the seconds of the fastest of `times` runs."""
     taken = []
     for _ in range(times):
         start = time.perf_counter()
@@ -19,7 +19,7 @@ def best(work: Callable[[], object], times: int = 9) -> float:
 
 
 def speeds() -> str:
-    """Return the sgemm peak and the copy bandwidth in a sentence."""
+    """Return the peak matrix-product speed and the copy bandwidth as a sentence."""
     a, out = torch.randn(2048, 2048), torch.empty(2048, 2048)
     source, target = torch.randn(1 << 25), torch.empty(1 << 25)
     product = best(lambda: torch.mm(a, a, out=out))

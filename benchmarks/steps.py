@@ -1,12 +1,12 @@
-"""Training steps against PyTorch's own loop, and Keras' (P2).
+"""Speed of training steps against a plain PyTorch loop and Keras (goal P2).
 
-Goal: at 128 images a step, ≥ 1.5 times eager NCHW and ≥ 1.0 times the best of
-{NCHW, NHWC} × {eager, compiled} and Keras, on every small network, without being told
-how. `lenet5_modern` misses the first (docs/notebook/training-speed.md). Ours is the
-real path: `fit` over `Batches`, in the way that `autotune` chooses;
-`striate fp32` is the same held to single precision, as all peers are. Peers get their
-batch ready-made. All take turns in one run, on as many threads each; Keras in a
-process of its own that waits while others run. `--rounds` ≥ 7.
+Goal: with 128 images per step, ≥ 1.5 times the speed of eager NCHW and ≥ 1.0 times the
+best of {NCHW, NHWC} × {eager, compiled} and Keras, on every small network, with default
+settings. `lenet5_modern` misses the first goal (docs/notebook/training-speed.md). The
+striate runs use `fit` over `Batches`, in the execution mode that `autotune` chooses;
+`striate fp32` uses single precision like all other programs. The others get prepared
+batches. All run in turn with the same number of threads. Keras runs in a separate
+process, which waits while others run. `--rounds` ≥ 7.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Steps = Callable[[int], float]  # so many steps, in seconds
 
 
 def plain_step(model: Callable[[Tensor], Tensor], optimizer, x: Tensor, y: Tensor):
-    """Take the step that every tutorial shows, with a fused optimizer."""
+    """Run the training step of PyTorch tutorials, with a fused optimizer."""
     optimizer.zero_grad()
     loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
     loss.backward()
@@ -66,7 +66,7 @@ def plain_step(model: Callable[[Tensor], Tensor], optimizer, x: Tensor, y: Tenso
 
 
 def torchs(model: nn.Module, x: Tensor, y: Tensor, nhwc: bool, compiled: bool) -> Steps:
-    """Return plain PyTorch in one of its four ways."""
+    """Return the steps of plain PyTorch, NCHW or NHWC, eager or compiled."""
     layout = torch.channels_last if nhwc else torch.contiguous_format
     mine = copy.deepcopy(model).to(memory_format=layout)
     batch = x.contiguous(memory_format=layout)
@@ -83,7 +83,7 @@ def torchs(model: nn.Module, x: Tensor, y: Tensor, nhwc: bool, compiled: bool) -
 
 
 def striates(model: nn.Module, channels: int, side: int, way: ExecutionConfig) -> Steps:
-    """Return ours: `fit` over `Batches` of bytes; validation of two images."""
+    """Return the steps of striate: `fit` over `Batches`, with two validation images."""
     mine = copy.deepcopy(model).to(memory_format=way.memory_format)
     optimizer = make_optimizer(mine, "adamw", 1e-4, 0.9, 0.01)
     val = _batches(2, channels, side, shuffle=False)
@@ -127,25 +127,25 @@ def _batches(count: int, channels: int, side: int, shuffle: bool = True) -> Batc
 
 
 def chosen(model: nn.Module, data: ImageData) -> ExecutionConfig:
-    """Return what the program itself chooses for a long run, measured afresh."""
+    """Return the execution mode that striate chooses for a long run."""
     recipe = Recipe(data="digits", epochs=1_000, batch_size=BATCH, cache="off")
     recipe = Recipe(**{**recipe.as_dict(), "compile": "off"})
     return recipe_execution(autotune(copy.deepcopy(model), data, recipe).recipe)
 
 
 def images(channels: int, side: int) -> ImageData:
-    """Return digits in the network's size: only their shape matters."""
+    """Return the digits resized to the network's input size; only the shape matters."""
     return load_data("digits", image_size=side, in_chans=channels, cache="off")
 
 
 @dataclass
 class Keras:
-    """A process that trains the same network in Keras, when it is told to."""
+    """Separate process that runs training steps of the same network in Keras."""
 
     process: subprocess.Popen
 
     def __call__(self, count: int) -> float:
-        """Take steps and return their seconds."""
+        """Run `count` training steps in Keras and return the seconds."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(count, file=self.process.stdin, flush=True)
@@ -153,7 +153,7 @@ class Keras:
 
 
 def keras(python: str, name: str, threads: int) -> Keras:
-    """Start Keras on a network, in the environment of another interpreter."""
+    """Start a Keras process for a network, with another Python interpreter."""
     script = str(Path(__file__).with_name("steps_keras.py"))
     words = [python, script, name, *map(str, NETWORKS[name]), str(BATCH), str(threads)]
     pipe = subprocess.PIPE
@@ -168,7 +168,7 @@ def keras(python: str, name: str, threads: int) -> Keras:
 def contenders(
     name: str, options: argparse.Namespace
 ) -> tuple[dict[str, Steps], ExecutionConfig, int]:
-    """Return who races on a network, warmed up; our way; and multiply-adds."""
+    """Return the warmed-up programs, striate's execution mode, and multiply-adds."""
     channels, side = NETWORKS[name]
     model = create_model(
         name, num_classes=10, in_chans=channels, image_size=side, seed=0
@@ -196,7 +196,7 @@ def contenders(
 
 
 def race(name: str, options: argparse.Namespace) -> Race:
-    """Let all take turns on a network."""
+    """Measure all programs in turn on one network."""
     found, way, macs = contenders(name, options)
     taken: dict[str, list[float]] = {label: [] for label in found}
     for turn in range(options.rounds):
@@ -215,14 +215,14 @@ PEAKS = dict.fromkeys(PRECISIONS, 0.0)
 
 
 def look_at_peaks() -> None:
-    """Measure what the machine can, and keep the largest: others may be at work."""
+    """Measure the machine's peak FLOP/s again, and keep the largest values."""
     for name, kind in PRECISIONS.items():
         PEAKS[name] = max(PEAKS[name], measure_peak_flops(torch.device("cpu"), kind))
 
 
 @dataclass(frozen=True)
 class Race:
-    """Who took how long on a network, our way, and its multiply-adds."""
+    """Times of all programs on one network, execution mode, and multiply-adds."""
 
     name: str
     way: ExecutionConfig
@@ -230,7 +230,7 @@ class Race:
     taken: dict[str, list[float]]
 
     def rows(self) -> list[str]:
-        """Return the rows of the table."""
+        """Return the table rows of this network."""
         middle = {
             label: statistics.median(times) for label, times in self.taken.items()
         }
@@ -256,15 +256,15 @@ class Race:
 
 
 def main() -> None:
-    """Race, print, save."""
+    """Run the benchmark, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=5, help="a turn")
+    parser.add_argument("--steps", type=int, default=5, help="steps per round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--keras", default="", help="an interpreter that has Keras")
+    parser.add_argument("--keras", default="", help="Python interpreter with Keras")
     parser.add_argument(
-        "--no-compiled", dest="compiled", action="store_false", help="spare minutes"
+        "--no-compiled", dest="compiled", action="store_false", help="no compilation"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

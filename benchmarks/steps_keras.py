@@ -1,6 +1,6 @@
-"""The networks of `steps.py` in Keras: told a number, it takes as many steps.
+"""Training steps in Keras for the networks of `steps.py`; reads step counts from stdin.
 
-Run by `steps.py` in an environment that has TensorFlow; nothing of striate is imported.
+`steps.py` runs this file in an environment with TensorFlow. striate is not imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Sequence = list
 
 
 def notes(widths: tuple[int, ...], dropout: float, dense: int) -> Sequence:
-    """Return the layers of the notes' nets."""
+    """Return the layers of `tutorial_gray` and `tutorial_color`."""
     made: Sequence = []
     for width in widths:
         made += [layers.Conv2D(width, 3, padding="same", activation="relu")]
@@ -33,7 +33,7 @@ def notes(widths: tuple[int, ...], dropout: float, dense: int) -> Sequence:
 
 
 def lenet() -> Sequence:
-    """Return the LeNet-5 that everyone means."""
+    """Return the layers of LeNet-5 with ReLU and max pooling."""
     return [
         layers.Conv2D(6, 5, padding="same", activation="relu"),
         layers.MaxPooling2D(),
@@ -65,7 +65,7 @@ def _block(x, width: int, stride: int, project: bool):
 
 
 def resnet(inputs, widths: tuple[int, ...], count: int, imagenet: bool):
-    """Return the output of a residual network of two-convolution blocks."""
+    """Return the output of a ResNet with blocks of two convolutions."""
     x = layers.ReLU()(_conv(inputs, widths[0], *((7, 2) if imagenet else (3, 1))))
     if imagenet:
         x = layers.MaxPooling2D(3, 2, padding="same")(x)
@@ -76,7 +76,7 @@ def resnet(inputs, widths: tuple[int, ...], count: int, imagenet: bool):
 
 
 def build(name: str, channels: int, side: int) -> keras.Model:
-    """Return a compiled network."""
+    """Return a compiled Keras model by name."""
     inputs = keras.Input((side, side, channels))
     if name == "cifar_resnet20":
         outputs = resnet(inputs, (16, 32, 64), 3, imagenet=False)
@@ -98,7 +98,7 @@ def build(name: str, channels: int, side: int) -> keras.Model:
 
 
 def main() -> None:
-    """Answer each number on stdin by the seconds of as many steps."""
+    """For each number on stdin, run that many steps and print the seconds."""
     name, (channels, side, batch, threads) = sys.argv[1], map(int, sys.argv[2:])
     tf.config.threading.set_intra_op_parallelizm_threads(threads)
     tf.config.threading.set_inter_op_parallelizm_threads(1)

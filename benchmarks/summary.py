@@ -1,10 +1,11 @@
-"""Summaries of VGG-16 and ResNet-152 against the tools of the field (P8).
+"""Time and memory of model summaries against other tools (goal P8).
 
-Claim: from name to table ≥ 20 times sooner than torchinfo and with ≥ 50 times less
-memory, for shapes, parameters, multiply-adds, memory and exact receptive fields; the
-VGG-16 summary under 0.3 s after import. Each measurement is a fresh process, tools in
-turn, `--rounds` ≥ 7. Peers summarize torchvision's network of the same name. They need
-an environment of their own, beside `make twins`'s:
+Models: VGG-16 and ResNet-152. Claim: from model name to table, striate is ≥ 20 times as
+fast as torchinfo and needs ≥ 50 times less memory, including shapes, parameters,
+multiply-adds, memory and exact receptive fields. The VGG-16 summary takes less than 0.3
+s after import. Each measurement is a new process; the tools run in turn, `--rounds` ≥
+7. The other tools summarize torchvision's network of the same name. Install them into
+the environment of `make twins`:
 
     .venv-twins/bin/python -m pip install torchinfo==1.8.0 fvcore==0.1.5.post20221221 \
         torchlens==2.36.1
@@ -33,7 +34,7 @@ Job = Callable[[], object]
 
 
 def builder(name: str) -> Callable[[], nn.Module]:
-    """Return what builds torchvision's network, weights and all; peers need them."""
+    """Return a function that builds torchvision's network of the same name."""
     # Its compiled operators are made for CUDA; networks need none of them.
     torch.library.register_fake = lambda *_, **__: lambda function: function
     from torchvision import models
@@ -42,14 +43,14 @@ def builder(name: str) -> Callable[[], nn.Module]:
 
 
 def with_striate(name: str) -> Job:
-    """Summarize by name and write the table out."""
+    """Return a function that summarizes a model by name and renders the table."""
     from striate.workflows.summary.summary import summary
 
     return lambda: str(summary(name))
 
 
 def with_torchinfo(name: str) -> Job:
-    """Summarize a built network: shapes, parameters, multiply-adds, memory."""
+    """Return a function that summarizes a built network with torchinfo."""
     import torchinfo
 
     build = builder(name)
@@ -62,7 +63,7 @@ def with_torchinfo(name: str) -> Job:
 
 
 def with_fvcore(name: str) -> Job:
-    """Count multiply-adds and parameters of a built network."""
+    """Return a function that counts multiply-adds and parameters with fvcore."""
     from fvcore.nn import FlopCountAnalysis, flop_count_table
 
     build = builder(name)
@@ -73,7 +74,7 @@ def with_fvcore(name: str) -> Job:
 
 
 def with_torchlens(name: str) -> Job:
-    """Trace a built network: every operation's shape and size."""
+    """Return a function that traces all operations of a network with torchlens."""
     import torchlens
 
     build = builder(name)
@@ -90,7 +91,7 @@ TOOLS = {
 
 
 def measure(tool: str, name: str) -> None:
-    """Import, then time and weigh one summary; print seconds and bytes."""
+    """Import a tool, measure one summary, and print seconds and bytes."""
     torch.set_num_threads(1)
     TOOLS[tool](WARM_UP.get(tool, "squeezenet1_1"))()
     job = TOOLS[tool](name)
@@ -104,7 +105,7 @@ def measure(tool: str, name: str) -> None:
 
 
 def once(tool: str, name: str) -> dict[str, float] | None:
-    """Measure in a process of its own; None where the tool fails."""
+    """Measure one summary in a new process; return None if the tool fails."""
     words = [sys.executable, __file__, "--measure", tool, name]
     done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
@@ -115,7 +116,7 @@ def once(tool: str, name: str) -> dict[str, float] | None:
 
 
 def main() -> None:
-    """Measure all tools in turn, compare, save."""
+    """Measure all tools in turn, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--measure", nargs=2, metavar=("TOOL", "NETWORK"))
@@ -134,7 +135,7 @@ def main() -> None:
 
 
 def table(found: dict[tuple[str, str], list[dict[str, float]]]) -> str:
-    """Write medians, worsts and ratios to striate."""
+    """Return a table of medians, worst values and ratios to striate."""
     lines = [
         "| network | tool | median s | worst s | × striate | memory MB | × striate |",
         "|---|---|---|---|---|---|---|",

@@ -1,13 +1,14 @@
-"""Cold start to a test accuracy on Fashion-MNIST (P1), turn about, over seeds.
+"""Time from program start to a test accuracy on Fashion-MNIST (goal P1).
 
-Claims: 91 % at least 8 times sooner than Keras' `fit` of the notes' gray net, and at
-least 93.5 % in the time that Keras takes for 91 %. Third is the same net in a plain
-PyTorch loop with DataLoader. The clock runs from the start of the process: imports,
-reading the files and every judging are in it. Peers are judged on the test split after
-each epoch and stopped where they reach 91 %; striate judges its validation split each
-epoch and the test split once, and its clock stops when the report is written.
+Claims: striate reaches 91 % at least 8 times as fast as `fit` of Keras with
+`tutorial_gray`, and at least 93.5 % in the time that Keras needs for 91 %. The third
+program is `tutorial_gray` in a plain PyTorch loop with DataLoader. Times start with the
+process and include imports, file reading and every evaluation. The other programs are
+evaluated on the test split after each epoch and stopped at 91 %. striate evaluates the
+validation split each epoch and the test split once; its time ends when the report is
+written.
 
-`--keras PYTHON` is an interpreter that has keras and tensorflow (`make bench-time`).
+`--keras PYTHON` is a Python interpreter with keras and tensorflow (`make bench-time`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PRESETS = ["fashion-fast", "fashion-wide"]
 
 @dataclass(frozen=True)
 class Arrival:
-    """How long a process took, what it came to, and whether that is the goal."""
+    """Result of one program: seconds, test accuracy, whether the goal was reached."""
 
     seconds: float
     accuracy: float
@@ -44,7 +45,7 @@ class Arrival:
 
 
 def peer(command: list[str]) -> Arrival:
-    """Run a peer until it reaches the goal, and stop it there."""
+    """Run another program, and stop the program when the goal is reached."""
     start = time.perf_counter()
     best = 0.0
     with subprocess.Popen(  # noqa: S603 - our own words
@@ -69,7 +70,7 @@ def _accuracies(process: subprocess.Popen[str]) -> Iterator[float]:
 
 
 def ours(preset: str, seed: int, folder: Path) -> Arrival:
-    """Run `striate train` from start to end."""
+    """Run `striate train` to the end and return the result."""
     start = time.perf_counter()
     words = ["--preset", preset, "--seed", str(seed), "--json"]
     out = ["--out", str(folder / f"{preset}-{seed}")]
@@ -83,7 +84,7 @@ def ours(preset: str, seed: int, folder: Path) -> Arrival:
 
 
 def race(options: argparse.Namespace, folder: Path) -> dict[str, list[Arrival]]:
-    """Start every rival once a seed, in turn, the order turned round each time."""
+    """Run every program once per seed, in alternating order; return all results."""
     peers = {f"PyTorch loop, batch {LOOP_BATCH}": ("peers_loop.py", LOOP_BATCH)}
     if options.keras:
         peers |= {f"{KERAS} {n}": ("peers_keras.py", n) for n in options.batches}
@@ -111,7 +112,7 @@ def race(options: argparse.Namespace, folder: Path) -> dict[str, list[Arrival]]:
 
 
 class Book:
-    """A race takes an hour: what has arrived is kept, so that it can go on."""
+    """Store of results in a file, so that an interrupted benchmark can be continued."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -121,11 +122,11 @@ class Book:
             self._known = {line.pop("of"): Arrival(**line) for line in lines}
 
     def arrival(self, name: str, seed: int) -> Arrival | None:
-        """Return what is known already."""
+        """Return the stored result of a program and seed, or None."""
         return self._known.get(f"{name}, seed {seed}")
 
     def enter(self, name: str, seed: int, one: Arrival) -> None:
-        """Keep an arrival."""
+        """Store the result of a program and seed."""
         key = f"{name}, seed {seed}"
         if self._path and key not in self._known:
             self._known[key] = one
@@ -134,7 +135,7 @@ class Book:
 
 
 def table(found: dict[str, list[Arrival]]) -> str:
-    """Return means, medians, worst, accuracies, how many times sooner than Keras."""
+    """Return a table: times (mean, median, worst), speedup over Keras, accuracy."""
     head = "| rival | mean | median | worst | sooner than Keras | test accuracy "
     lines = [head + "| at 91 % |", "|---|---|---|---|---|---|---|"]
     keras = [arrivals for name, arrivals in found.items() if name.startswith(KERAS)]
@@ -153,15 +154,15 @@ def table(found: dict[str, list[Arrival]]) -> str:
 
 
 def main() -> None:
-    """Race, print, save."""
+    """Run the benchmark, print and save the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--keras", default="", help="an interpreter that has keras")
-    parser.add_argument("--folder", default="", help="Fashion-MNIST's four files")
+    parser.add_argument("--keras", default="", help="Python interpreter with keras")
+    parser.add_argument("--folder", default="", help="folder of Fashion-MNIST")
     parser.add_argument(
-        "--batches", type=int, nargs="+", default=[32, 128], help="of Keras"
+        "--batches", type=int, nargs="+", default=[32, 128], help="Keras batch sizes"
     )
-    parser.add_argument("--log", type=Path, help="JSON lines, to go on from")
+    parser.add_argument("--log", type=Path, help="results file, to continue from")
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="time-") as folder:

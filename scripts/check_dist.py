@@ -1,7 +1,8 @@
-"""Build the wheel and the source archive, and use the wheel as a stranger would.
+"""Build the wheel and the source archive; test the wheel in a new environment.
 
-The wheel is installed into an empty environment beside the torch of this one, which
-must stay as it is; then the demo runs there, and with --tests the given tests.
+The wheel is installed into an empty environment with links to the torch of the current
+environment. Torch must not change. Then `striate train digits` runs in the new
+environment, and with --tests also the given tests.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ MOST_PACKAGES = 35
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Build, check the contents, install, and run the demo."""
+    """Build the archives, check their contents, install the wheel, and run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tests", nargs="*", default=[], help="tests to run as well")
+    parser.add_argument("--tests", nargs="*", default=[], help="additional test files")
     tests = parser.parse_args(argv).tests
     wheel, archive = build()
     check_contents(wheel, archive)
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(command: list[str | Path], folder: Path = ROOT) -> str:
-    """Run a command without this folder's sources; stop with its output if it fails."""
+    """Run a command without PYTHONPATH; if the command fails, exit with its output."""
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [str(word) for word in command],
@@ -56,21 +57,21 @@ def run(command: list[str | Path], folder: Path = ROOT) -> str:
 
 
 def build() -> tuple[Path, Path]:
-    """Return the wheel and the source archive, built anew."""
+    """Build the wheel and the source archive, and return their paths."""
     shutil.rmtree(DIST, ignore_errors=True)
     run([sys.executable, "-m", "hatchling", "build"])
     return next(DIST.glob("*.whl")), next(DIST.glob("*.tar.gz"))
 
 
 def sources() -> set[str]:
-    """Return the paths of the package's files, data included."""
+    """Return the paths of all files of the package, including data files."""
     files = (ROOT / "src").rglob("*")
     kept = (path for path in files if path.is_file() and path.suffix != ".pyc")
     return {path.relative_to(ROOT / "src").as_posix() for path in kept}
 
 
 def check_contents(wheel: Path, archive: Path) -> None:
-    """Compare both archives with the sources."""
+    """Check that the wheel and the source archive contain all files of the package."""
     with zipfile.ZipFile(wheel) as file:
         packed = {name for name in file.namelist() if ".dist-info/" not in name}
     if packed != sources():
@@ -86,7 +87,7 @@ def check_contents(wheel: Path, archive: Path) -> None:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """Install the wheel into an empty environment beside the torch that is here."""
+    """Install the wheel into a new environment, and return its Python interpreter."""
     run([sys.executable, "-m", "venv", folder / "env"])
     windows = os.name == "nt"
     python = folder / "env" / ("Scripts/python.exe" if windows else "bin/python")
@@ -101,7 +102,7 @@ def install(wheel: Path, folder: Path) -> Path:
 
 
 def link_torch(site: Path) -> None:
-    """Put links to this environment's torch into another one."""
+    """Link the torch of the current environment into another environment."""
     torch = importlib.metadata.distribution("torch")
     tops = {file.parts[0] for file in torch.files or [] if file.parts[0] != ".."}
     for name in tops - {"__pycache__"}:
@@ -113,12 +114,12 @@ def link_torch(site: Path) -> None:
 
 
 def torch_state(site: Path) -> list[tuple[str, str]]:
-    """Return what torch's entries are, and where they point."""
+    """Return the path and the link target of each torch entry in site-packages."""
     return [(str(path), str(path.resolve())) for path in sorted(site.glob("torch*"))]
 
 
 def check_packages(python: Path) -> None:
-    """Count the runtime packages; none may be of CUDA."""
+    """Check that there are not too many runtime packages, and no CUDA packages."""
     text = run([python, "-m", "pip", "list", "--format", "json"])
     names = {package["name"] for package in json.loads(text)}
     names -= {"pip", "striate"}
@@ -126,14 +127,14 @@ def check_packages(python: Path) -> None:
         name for name in names if name.startswith(("nvidia", "cuda", "triton"))
     )
     if cuda or len(names) > MOST_PACKAGES:
-        sys.exit(f"{len(names)} packages, at most {MOST_PACKAGES}; of CUDA: {cuda}")
+        sys.exit(f"{len(names)} packages, at most {MOST_PACKAGES}; CUDA: {cuda}")
     print(
         f"{len(names)} packages beside striate (torch is one), none of CUDA", flush=True
     )
 
 
 def run_tests(python: Path, tests: list[str]) -> None:
-    """Run tests of this folder against the installed wheel."""
+    """Run tests of this repository against the installed wheel."""
     where = "import striate; print(striate.__file__)"
     if "site-packages" not in run([python, "-c", where], python.parent):
         sys.exit("the tests would not run against the wheel")

@@ -1,4 +1,4 @@
-"""The steps of set-up. A finished step leaves a stamp, so a second run goes on."""
+"""Set up the virtual environment in steps; an interrupted set-up can be continued."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ HASHED = ["--require-hashes", "--only-binary", ":all:", "--requirement"]
 
 
 class CommandError(Exception):
-    """A command failed; the text is what it printed."""
+    """Error of a failed command; the error text is the command's output."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment and its notes on which steps are done."""
+    """Virtual environment, with files that record which set-up steps are done."""
 
     folder: Path
 
     @property
     def notes(self) -> Path:
-        """The folder of stamps and logs."""
+        """The folder with the logs and the keys of completed steps."""
         return self.folder / ".setup"
 
     @property
     def python(self) -> Path:
-        """The environment's interpreter."""
+        """The Python interpreter of the environment."""
         windows = os.name == "nt"
         return self.folder / ("Scripts/python.exe" if windows else "bin/python")
 
     def stamp(self, step: str) -> str:
-        """Return what the step was done with, or an empty string."""
+        """Return the key of a completed step, or an empty string."""
         file = self.notes / f"{step}.done"
         return file.read_text(encoding="utf-8") if file.is_file() else ""
 
     def run(self, step: str, command: list[str]) -> None:
-        """Run a command with its output in the step's log."""
+        """Run a command and write its output to the log file of the step."""
         log = self.notes / f"{step}.log"
         environ = os.environ | {"PIP_USER": "0"}
         with log.open("w", encoding="utf-8") as out:
@@ -75,7 +75,7 @@ class Environment:
             raise CommandError(text + "\nNo space left on device" * full)
 
     def step(self, name: str, what: str, key: str, action: Callable[[], None]) -> None:
-        """Do a step unless it was done with the same key; print one line."""
+        """Run a step unless it was completed with the same key; print one line."""
         if self.stamp(name) == key:
             print(f"  {what}: already there", flush=True)
             return
@@ -86,7 +86,7 @@ class Environment:
 
 
 def set_up(environment: Environment, build: TorchBuild, extra: list[str]) -> None:
-    """Make the environment, or finish one that is half made."""
+    """Create the environment, or complete an unfinished environment."""
     logs = f"{environment.folder.name}/.setup"
     print(f"Set-up of {environment.folder.name} (pip's output: {logs})", flush=True)
     if not environment.stamp("torch"):
@@ -109,11 +109,11 @@ def set_up(environment: Environment, build: TorchBuild, extra: list[str]) -> Non
 
 
 def make_venv(environment: Environment, build: TorchBuild) -> None:
-    """Make an empty environment in place of one with another Python or torch."""
+    """Create an empty environment; delete an old one with another Python or torch."""
     folder = environment.folder
     ours = (folder / "pyvenv.cfg").exists() or environment.notes.exists()
     if folder.exists() and not ours and any(folder.iterdir()):
-        raise SetupError(f"{folder} is no Python environment: remove or rename it.")
+        raise SetupError(f"{folder} is no Python environment: delete or rename it.")
     shutil.rmtree(folder, ignore_errors=True)
     environment.notes.mkdir(parents=True)
     try:
@@ -123,7 +123,7 @@ def make_venv(environment: Environment, build: TorchBuild) -> None:
 
 
 def check_disk(folder: Path, gigabytes: float) -> None:
-    """Refuse to begin what the disk cannot hold."""
+    """Raise an error if the disk has less free space than set-up needs."""
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
         raise SetupError(
@@ -133,7 +133,7 @@ def check_disk(folder: Path, gigabytes: float) -> None:
 
 
 def install_lock(environment: Environment, step: str, lock: Path) -> None:
-    """Install what a lock names, from what pip is configured for."""
+    """Install the packages of a lock file from the configured package indexes."""
     text = lock.read_text(encoding="utf-8")
     what = f"{len(re.findall('^[A-Za-z].*==', text, re.MULTILINE))} packages"
     if step != "packages":
@@ -142,7 +142,7 @@ def install_lock(environment: Environment, step: str, lock: Path) -> None:
 
 
 def install_torch(environment: Environment, build: TorchBuild) -> None:
-    """Install torch from the first index that has it."""
+    """Install torch from the first package index that offers the pinned build."""
     lock = LOCKS / build.lock
     text = lock.read_text(encoding="utf-8")
     what = f"torch {torch_version(text)}" + " with CUDA" * (build.choice == "cuda")
@@ -165,7 +165,7 @@ def pip(
     index: str | None = None,
     build: TorchBuild | None = None,
 ) -> None:
-    """Install a lock's wheels; turn a failure into one sentence."""
+    """Install the wheels of a lock file; if pip fails, raise a one-sentence error."""
     where = ["--index-url", index] if index else []
     command = [str(environment.python), *INSTALL, *where, *HASHED, str(lock)]
     try:
@@ -175,7 +175,7 @@ def pip(
 
 
 def install_striate(environment: Environment) -> None:
-    """Make this folder's striate the environment's, editable."""
+    """Install this repository's striate into the environment in editable mode."""
     key = digest((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     command = [str(environment.python), *INSTALL, "--no-build-isolation", "--editable"]
 
@@ -194,7 +194,7 @@ def sentence(
     index: str | None = None,
     build: TorchBuild | None = None,
 ) -> SetupError:
-    """Return a failed command as an error of one sentence, noted with its kind."""
+    """Convert the error of a failed command to a one-sentence error with a kind."""
     log = str(error)
     gigabytes = build.gigabytes if build else 2.5
     text = problem_sentence(
@@ -204,36 +204,36 @@ def sentence(
 
 
 def entry(lock: str, name: str) -> str:
-    """Return one package's lines of a lock: its pin and its hashes."""
+    """Return the lines of a package in a lock file: pinned version and hashes."""
     found = re.search(rf"^{name}==.*\n(?: +--hash.*\n?)+", lock, re.MULTILINE)
     assert found, f"no {name} in the lock"
     return found[0]
 
 
 def torch_version(lock: str) -> str:
-    """Return the version of torch that a lock pins."""
+    """Return the version of torch that a lock file pins."""
     found = re.search(r"^torch==([^\s;]+)", lock, re.MULTILINE)
     assert found, "no torch in the lock"
     return found[1]
 
 
 def digest(text: str) -> str:
-    """Return a short key of a text."""
+    """Return a short hash of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def earlier_choice(environment: Environment) -> str:
-    """Return which torch the environment was made for; cpu if there is none."""
+    """Return the torch build of the environment, `cpu` or `cuda`; default: `cpu`."""
     return (environment.stamp("venv").split() or ["cpu"])[-1]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Set up from the command line; return the exit code."""
+    """Set up the environment from the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
-    parser.add_argument("--torch", default="", help="cpu (default) or cuda")
-    parser.add_argument("--torch-index", default="", help="PyTorch's CPU index")
-    parser.add_argument("--with", nargs="*", default=[], dest="extra", help="docs")
+    parser.add_argument("--torch", default="", help="build: cpu (default) or cuda")
+    parser.add_argument("--torch-index", default="", help="index URL of the CPU build")
+    parser.add_argument("--with", nargs="*", default=[], dest="extra", help="e.g. docs")
     args = parser.parse_args(argv)
     environment = Environment(args.venv.resolve())
     choice = args.torch or earlier_choice(environment)
@@ -248,7 +248,7 @@ def main(argv: list[str] | None = None) -> int:
         text = problem_sentence("Errno 28", "", place="") if full else str(error)
         print(text, file=sys.stderr)
     except KeyboardInterrupt:
-        print("Stopped. Another make setup goes on from here.", file=sys.stderr)
+        print("Stopped. Run make setup again to continue.", file=sys.stderr)
     else:
         return 0
     return 1

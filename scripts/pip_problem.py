@@ -1,4 +1,4 @@
-"""What pip's output says about a failure, in one sentence with the way out."""
+"""Explain a failure of pip in one sentence that includes the solution."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AGAIN = "then run make setup again"
 
 
 def problem_kind(log: str) -> str:
-    """Return the first kind whose sign stands in the log, or `other`."""
+    """Return the kind of error in pip's output, such as `network`, or `other`."""
     for kind, sign in SIGNS.items():
         if re.search(sign, log, re.IGNORECASE):
             return kind
@@ -30,12 +30,12 @@ def problem_kind(log: str) -> str:
 def problem_sentence(
     log: str, what: str, *, place: str, python: str = "3.11", gigabytes: float = 2.5
 ) -> str:
-    """Say why `what` could not be installed, and what to do.
+    """Return a sentence with the reason of a failed installation and the solution.
 
     Args:
-        log: What pip or venv printed.
-        what: What was being installed.
-        place: The index that pip was told to use, in words or as its address.
+        log: Output of pip or venv.
+        what: Name of the package or step that failed.
+        place: The package index that pip used, as a description or as a URL.
         python: The version of Python, for the name of Debian's package.
         gigabytes: Free disk space that set-up needs.
     """
@@ -52,7 +52,7 @@ def problem_sentence(
         "network": f"No connection to {place}: check the network and the proxy "
         f"(HTTPS_PROXY) or name another index{other}, {AGAIN}.",
         "hash": f"A file of {what} from {place} is not the one whose hash "
-        f"requirements/ holds: name another index{other}, {AGAIN}.",
+        f"requirements/ lists: name another index{other}, {AGAIN}.",
         "missing": f"There is no {package} for this system and Python {python} at "
         f"{place}: name another index{other} or another Python "
         f"(make setup PYTHON=python3.12), {AGAIN}.",
@@ -64,7 +64,7 @@ def problem_sentence(
 
 
 def last_error(log: str) -> str:
-    """Return the last line that pip marks as an error, or the last line."""
+    """Return the last line that starts with ERROR, or else the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["no output"])[-1]

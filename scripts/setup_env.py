@@ -1,4 +1,4 @@
-"""Make .venv, as `make setup` does. Any Python runs this file, even one too old."""
+"""Create the environment .venv, as `make setup` does; works even in an old Python."""
 
 import sys
 
@@ -7,11 +7,11 @@ NEWEST = (3, 14)
 
 
 def python_problem(version):
-    """Return what is wrong with this Python version, or an empty string."""
+    """Return an error message for an unsupported Python version, or an empty string."""
     if OLDEST <= tuple(version) <= NEWEST:
         return ""
     return (
-        "Set-up needs Python 3.11 to 3.14, and this one is %d.%d. Name another, for "
+        "Set-up needs Python 3.11 to 3.14, and this one is %d.%d. Use another, for "
         "example: make setup PYTHON=python3.12 (https://www.python.org/downloads/)"
         % tuple(version)
     )

@@ -1,4 +1,4 @@
-"""Which build of torch a platform gets, and where pip looks for it."""
+"""Choice of the torch build (CPU or CUDA) and the package index for a platform."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LINUX = {"x86_64", "amd64", "aarch64", "arm64"}
 
 
 class SetupError(Exception):
-    """One sentence: what cannot be installed, and the way out."""
+    """Error of the set-up: one sentence with the reason and the solution."""
 
     def __init__(self, sentence: str, kind: str = "other") -> None:
         super().__init__(sentence)
@@ -18,12 +18,12 @@ class SetupError(Exception):
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """A build of torch.
+    """Build of torch, with the lock file and the package indexes to install from.
 
     Attributes:
         choice: `cpu` or `cuda`.
-        lock: The file in requirements/ that pins it with hashes.
-        indexes: Where pip looks, in this order. None is what pip is configured for.
+        lock: The file in requirements/ that pins the build with hashes.
+        indexes: Package indexes for pip, in this order; None: the configured indexes.
         gigabytes: Free disk space that set-up with this build needs.
     """
 
@@ -36,10 +36,10 @@ class TorchBuild:
 def choose_torch(
     system: str, machine: str, choice: str = "cpu", index: str = CPU_INDEX
 ) -> TorchBuild:
-    """Choose the build for `platform.system()` and `platform.machine()`.
+    """Return the torch build for `platform.system()` and `platform.machine()`.
 
-    On Linux, PyPI has only the CUDA build, of gigabytes; the CPU build has the version
-    `+cpu`, so that pip never takes the one for the other.
+    On Linux, PyPI has only the CUDA build, which needs several GB. The CPU build has
+    the version suffix `+cpu`, so that pip never confuses the two builds.
     """
     if choice not in {"cpu", "cuda"}:
         raise SetupError(f"TORCH={choice} is unknown: use TORCH=cpu or TORCH=cuda.")
@@ -47,8 +47,8 @@ def choose_torch(
         raise SetupError(
             f"PyTorch has no build for {system or 'this system'} on "
             f"{machine or 'this processor'}: use Linux (x86-64, aarch64), macOS 14 "
-            "on Apple silicon or Windows (x86-64), or bring your own torch and run "
-            "`pip install .` beside it."
+            "on Apple silicon or Windows (x86-64), or install your own torch, then run "
+            "`pip install .` in the same environment."
         )
     if choice == "cuda" and system != "Linux":
         raise SetupError(
@@ -63,6 +63,6 @@ def choose_torch(
 
 
 def has_build(system: str, machine: str) -> bool:
-    """Tell whether PyTorch publishes builds for this platform."""
+    """Return whether PyTorch publishes builds for this platform."""
     machines = {"Linux": LINUX, "Darwin": {"arm64"}, "Windows": {"amd64", "x86_64"}}
     return machine in machines.get(system, set())

@@ -203,11 +203,11 @@ BAD_MANIFESTS = {
     "no metadata": ({**GOOD, "metadata": []}, "not of the format"),
     "up and out": (
         {**GOOD, "files": {"../x": {"bytes": 1, "sha256": ""}}},
-        "names a file outside: ../x",
+        "has an unsafe path: ../x",
     ),
     "absolute": (
         {**GOOD, "files": {"/etc/passwd": {"bytes": 1, "sha256": ""}}},
-        "names a file outside: /etc/passwd",
+        "has an unsafe path: /etc/passwd",
     ),
     "the folder itself": (
         {**GOOD, "files": {"..": {"bytes": 1, "sha256": ""}}},
@@ -232,7 +232,7 @@ def test_invalid_manifest_with_valid_checksum(store, name):
         ("[]", "is damaged"),
         ("[" * 100_000, "is damaged"),
         ("{}", "does not match its checksum"),
-        ("x" * (checkpoint_store.MAX_MANIFEST_BYTES + 1), "bytes long"),
+        ("x" * (checkpoint_store.MAX_MANIFEST_BYTES + 1), "is too large"),
     ],
 )
 def test_malformed_manifest(store, text, message):
@@ -327,7 +327,7 @@ def test_read_only_folder(store):
 def test_disk_that_returns_other_bytes(store, monkeypatch):
     real = os.write
     monkeypatch.setattr(os, "write", lambda h, b: real(h, bytes(len(b))))
-    with pytest.raises(StorageError, match="returned other bytes than were written"):
+    with pytest.raises(StorageError, match="read back differs from the one written"):
         write(store, 3)
     monkeypatch.undo()
     checkpoint, skipped = store.newest()

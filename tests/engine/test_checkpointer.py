@@ -143,7 +143,7 @@ def test_failed_checkpoint_gives_a_warning_and_is_retried(setup, monkeypatch):
     setup.step()
     assert len(setup.messages) == 1
     assert setup.messages[0].startswith(
-        "no checkpoint: could not save step-00000001-epo"
+        "checkpoint not saved: could not save step-00000001-epo"
     )
     assert "the disk is full (" in setup.messages[0]
     assert setup.messages[0].endswith(" free); the run continues")
@@ -172,7 +172,7 @@ def test_nonfinite_weights_are_never_saved(setup):
     setup.step()
     with torch.no_grad():
         setup.model[3].weight[0, 0] = float("inf")
-    with pytest.raises(NonFiniteError, match=r"NaN or infinite, first 3\.weight"):
+    with pytest.raises(NonFiniteError, match=r"NaN or infinite, first in 3\.weight"):
         setup.checkpointer.save()
     with pytest.raises(NonFiniteError):
         setup.epoch(0.9)
@@ -217,7 +217,7 @@ def test_best_weights_changed_by_another_program(setup):
     setup.epoch(0.5)
     for change in (lambda path: path.write_bytes(b"mine"), lambda path: path.unlink()):
         change(setup.folder / "best.safetensors")
-        with pytest.raises(WeightsError, match="no longer what this run wrote"):
+        with pytest.raises(WeightsError, match="has changed since this run wrote"):
             setup.checkpointer.save()
     assert setup.saved() == []
 
@@ -225,7 +225,9 @@ def test_best_weights_changed_by_another_program(setup):
 def test_checkpoint_of_another_network_is_refused(setup):
     setup.checkpointer.save()
     other = SavedNetwork(setup.folder.parent, width=5)
-    with pytest.raises(WeightsError, match="of another network; nothing was loaded"):
+    with pytest.raises(
+        WeightsError, match="belong to another network; nothing was loaded"
+    ):
         other.checkpointer.restore(setup.newest())
 
 

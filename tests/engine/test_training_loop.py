@@ -263,7 +263,7 @@ def test_nan_names_epoch_and_step_and_keeps_the_weights():
     with pytest.raises(NonFiniteError) as caught:
         run_fit(model, Data(*[(x, y)] * 4), Data((x, y)), [Watch()])
     assert caught.value.what == (
-        "the training loss became nan, and not when the same batch was run again"
+        "the training loss became nan, but not when the same batch was run again"
     )
     assert caught.value.where == "epoch 2, step 2"
     assert caught.value.fix == "lower --lr; the last good weights are kept"

@@ -58,7 +58,9 @@ def refusal(model, path):
 def test_weights_of_another_network_list_five_mismatches(tmp_path):
     save_weights(tmp_path / "a", net(5).state_dict())
     lines = refusal(net(), tmp_path / "a")
-    assert lines.startswith("the weights are of another network; nothing was loaded:")
+    assert lines.startswith(
+        "the weights belong to another network; nothing was loaded:"
+    )
     lines = lines.splitlines()[1:]
     assert lines == [
         "  0.bias: shape 5, the network has 4",
@@ -107,10 +109,10 @@ def test_mismatches_name_scalars():
 
 
 def test_missing_file_and_folder(tmp_path):
-    assert refusal(net(), tmp_path / "gone") == "the weights are missing"
+    assert refusal(net(), tmp_path / "gone") == "the weight file is missing"
     (tmp_path / "folder").mkdir()
     assert refusal(net(), tmp_path / "folder") == (
-        "the weights cannot be read: Is a directory"
+        "the weight file cannot be read: Is a directory"
     )
 
 
@@ -223,5 +225,5 @@ def test_empty_optimizer_state():
 @pytest.mark.parametrize("name", ["6.exp_avg", "x.exp_avg", "exp_avg"])
 def test_state_of_another_optimizer_is_refused(name):
     _, optimizer = stepped("adamw")
-    with pytest.raises(WeightsError, match=f"of another network: '{name}'"):
+    with pytest.raises(WeightsError, match=f"belongs to another network: '{name}'"):
         OptimizerState(optimizer).load_state_dict({name: torch.zeros(1)})

@@ -168,6 +168,6 @@ def test_freezing_all_layers_is_refused():
     model, _ = cheap("cifar_resnet20")
     with pytest.raises(SettingError, match="no layer is left to train") as caught:
         freeze(model, "*")
-    assert "leave a layer out, such as fc" in caught.value.fix
+    assert "omit one, such as fc" in caught.value.fix
     assert all(p.requires_grad for p in model.parameters())
     assert model.bn1.train().training

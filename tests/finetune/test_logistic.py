@@ -96,7 +96,7 @@ def test_copies_in_different_folds_would_leak():
 def test_a_single_group_is_refused():
     """No fold can be left out, so no penalty can be chosen."""
     x, y = blobs(30)
-    with pytest.raises(DataError, match="all training images are of one group") as e:
+    with pytest.raises(DataError, match="all training images belong to one group") as e:
         fit_logistic(x, y, 3, groups=["lot 1"] * 30)
     assert "--head trained" in e.value.fix
     assert fit_logistic(x, y, 3, groups=["lot 1"] * 30, penalty=0.1).penalty == 0.1

@@ -69,7 +69,7 @@ def test_functional_calls_between_layers_are_found():
     assert cut.name == "before fc"
     assert torch.equal(output, model.eval()(x))
     with pytest.raises(
-        SettingError, match="behind conv the layers are not a simple chain"
+        SettingError, match="cannot split behind conv: the layers after that point"
     ):
         cut_at(model, x, "conv")
 

@@ -160,7 +160,7 @@ def heads(model):
 def test_where_it_is_no_chain_is_told(timm):
     with pytest.raises(SettingError, match="no chain of layers") as caught:
         cut_at(made("test_vit", 160), probe_batch((3, 160, 160)), "patch_embed")
-    assert "cut at one of: " in caught.value.fix
+    assert "use one of: " in caught.value.fix
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -227,7 +227,7 @@ def test_words_that_mean_no_weights(refused, shared_folder):
 
 def test_patterns_that_freeze_nothing(refused, shared_folder):
     said = refused(shared_folder, "--model", "fast_small", "--freeze", "blok1")
-    assert "no layer matches 'blok1', so it freezes nothing" in said
+    assert "no layer matches 'blok1', so nothing is frozen" in said
     assert "did you mean block1" in said
 
 

@@ -1,1 +1,1 @@
-"""Training engine: loop, step, optimizers, schedules, checkpoints."""
+"""Training engine: training loop, training step, optimizers, schedules, checkpoints."""

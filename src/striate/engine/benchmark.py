@@ -1,9 +1,9 @@
-"""Benchmark of execution modes: the fastest memory layout, precision and compilation.
+"""Benchmark that chooses the fastest memory layout, precision and compile mode.
 
-A short measurement on a copy of the network. Another mode changes the last bits of a
-result (another order of sums), and half precision more than those. So a candidate must
-be clearly faster, not by luck; and the caller stores the result, so that a resumed run
-continues with the same mode.
+A copy of the network runs a few steps in each mode. Modes differ in the last bits of
+their results (another order of sums), and bf16 differs by more than the last bits. So a
+mode is chosen only if it is clearly faster. The caller stores the chosen mode, so that
+a resumed run continues with the same mode.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ MIN_COMPILED_SECONDS = 3_600.0  # of training, of which a minute of compiling is
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
-    """The fastest execution mode, and the measured times.
+    """Fastest execution mode of a network, and the measured time of each mode.
 
     Args:
-        execution: The fastest mode, if it is clearly faster than the first.
-        seconds: Time of a step without its update by mode; empty if not measured.
+        execution: The fastest mode; the first mode unless another is clearly faster.
+        seconds: Seconds for forward and backward by mode; empty if not measured.
     """
 
     execution: ExecutionConfig
@@ -45,19 +45,19 @@ class BenchmarkResult:
 
     @property
     def speedup(self) -> float:
-        """Return the speedup over the first mode."""
+        """Return how many times as fast the chosen mode is as the first mode."""
         times = list(self.seconds.values())
         return times[0] / self.seconds[str(self.execution)] if times else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionChoices:
-    """Which fields of an execution mode may be changed; the user has set the others.
+    """Fields of an execution mode that the benchmark may change.
 
     Args:
         layout: Try the other memory layout.
-        bf16: Try half precision, which the device must support.
-        compiled: Try compilation, which needs a compiler.
+        bf16: Try bf16 mixed precision, which the device must support.
+        compiled: Try `torch.compile`, which needs a C++ compiler on a CPU.
     """
 
     layout: bool = True
@@ -72,15 +72,15 @@ def choose_execution(
     choices: ExecutionChoices,
     steps: int,
 ) -> BenchmarkResult:
-    """Measure alternatives to an execution mode and return what is clearly faster.
+    """Return the execution mode `start`, or another mode that is clearly faster.
 
-    Copies run; model and RNG state do not change.
+    Only copies of the model run; the model and the RNG state do not change.
 
     Args:
         model: Any network.
         batch: Inputs and class indices, of the size used in training.
         start: The mode to start with.
-        choices: What may be changed.
+        choices: Fields of the mode that may be changed.
         steps: Number of steps of the whole run; a short run is not measured.
     """
     if steps < MIN_STEPS:
@@ -116,9 +116,10 @@ def _compare(
 def time_steps(
     model: nn.Module, batch: tuple[Tensor, Tensor], configs: Sequence[ExecutionConfig]
 ) -> list[float]:
-    """Return the shortest time of a step in each execution mode, measured in turn.
+    """Return the shortest time of a step in each execution mode, in seconds.
 
-    The shortest, because other programs on the machine can only add time.
+    The modes run in turn. The shortest time is used, because other programs on the
+    machine can only add time.
     """
     with preserve_rng_state():
         runners = [_Runner(model, execution) for execution in configs]
@@ -129,7 +130,7 @@ def time_steps(
 
 
 class _Runner:
-    """A copy of a network that runs in one execution mode."""
+    """Copy of a network that runs in one execution mode."""
 
     def __init__(self, model: nn.Module, execution: ExecutionConfig) -> None:
         self._model = copy.deepcopy(model).train()
@@ -138,7 +139,7 @@ class _Runner:
         self._fused = FusedModules(self._model, enabled=not execution.compiled)
 
     def step(self, x: Tensor, y: Tensor) -> float:
-        """Run forward and backward and return the seconds taken."""
+        """Run the forward and backward pass and return the time in seconds."""
         _wait_for(x.device)
         start = time.perf_counter()
         with self._fused.patched():

@@ -1,4 +1,4 @@
-"""Callbacks of the training loop, and the step and epoch results they receive."""
+"""Callbacks of the training loop, and the results that callbacks receive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Result of a training step; its loss is NaN if the batch was skipped."""
+    """Result of a training step; `loss` is NaN if the batch was skipped."""
 
     epoch: int
     batch: int
@@ -20,7 +20,7 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """Result of an epoch; `best` is true if no earlier epoch was better."""
+    """Result of an epoch; `best` is true if the epoch is the best so far."""
 
     epoch: int
     train_loss: float
@@ -32,10 +32,10 @@ class EpochResult:
 
 
 class Callback(Protocol):
-    """A callback of the loop: CSV logger, progress bar, checkpointer, EMA."""
+    """Callback of the training loop, such as a CSV logger or a progress bar."""
 
     def on_step_end(self, step: StepResult, /) -> None:
-        """Run after each training step."""
+        """Handle the result of a training step."""
 
     def on_epoch_end(self, epoch: EpochResult, /) -> None:
-        """Run after each epoch, when it has been validated."""
+        """Handle the result of an epoch, after validation."""

@@ -1,12 +1,12 @@
-"""Checkpoint store: one folder for each checkpoint, verified by SHA-256 when read.
+"""Checkpoint store: one folder for each checkpoint, verified by SHA-256 when loaded.
 
 ```
 root/step-00001234-epoch-0003/  files, and MANIFEST.json with the SHA-256 of each
 root/LATEST                     name of the last checkpoint written, for people
 ```
 
-A folder is written atomically, and read back before an older one is deleted. A
-checkpoint that is damaged later is detected, named and skipped for an older one.
+A folder is written atomically, and read back before an older folder is deleted. If a
+checkpoint is damaged later, the damage is reported and an older checkpoint is used.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _NAME = re.compile(r"step-(\d+)-epoch-(\d+)")
 
 
 class DamagedCheckpointError(Exception):
-    """A checkpoint differs from what was written; the message says how."""
+    """Error of a checkpoint whose files are missing or damaged."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: every byte is as it was written."""
+    """Checkpoint whose files all match their SHA-256 checksums."""
 
     path: Path
     files: dict[str, bytes] = field(repr=False)
@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run, as files of bytes.
+    """Store that writes, verifies and deletes the checkpoints of one run.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -73,12 +73,12 @@ class CheckpointStore:
         size: int,
         metadata: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write a checkpoint, read it back, and delete all but the newest two.
+        """Write and verify a checkpoint, then delete all but the two newest ones.
 
         Args:
             steps: Steps completed.
-            epochs: Epochs completed; both numbers form the folder's name.
-            files: Names and contents; only one at a time is in memory.
+            epochs: Epochs completed; steps and epochs form the folder's name.
+            files: Name and content of each file; only one file is in memory at a time.
             size: Approximate total bytes.
             metadata: JSON values, stored in the manifest.
 
@@ -96,15 +96,15 @@ class CheckpointStore:
             for _ in _verified(path, read_manifest(path)):
                 pass
         except DamagedCheckpointError as error:
-            what = f"the disk returned other bytes than were written: {error}"
-            raise StorageError(what, where=path, fix="try another disk") from error
+            what = f"the checkpoint read back differs from the one written: {error}"
+            raise StorageError(what, where=path, fix="use another disk") from error
         self._intact.add(path.name)
         write_text(self.root / LATEST, path.name + "\n")
         self.prune(KEEP)
         return path
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest intact checkpoint, and why newer ones were skipped."""
+        """Return the newest intact checkpoint, and the errors of newer damaged ones."""
         skipped = []
         for path in self._all():
             try:
@@ -118,7 +118,7 @@ class CheckpointStore:
         return None, skipped
 
     def prune(self, keep: int) -> None:
-        """Delete all checkpoints but the newest ones known to be intact."""
+        """Delete all checkpoints except the `keep` newest ones known to be intact."""
         intact = [path for path in self._all() if path.name in self._intact]
         for path in self._all():
             if path not in intact[:keep]:
@@ -127,7 +127,7 @@ class CheckpointStore:
                     remove_folder(path)
 
     def _all(self) -> list[Path]:
-        """Return the checkpoints by name, newest first."""
+        """Return the folders of all checkpoints, newest first."""
         names = ((_NAME.fullmatch(p.name), p) for p in self.root.glob("step-*"))
         numbers = [(int(name[1]), int(name[2]), path) for name, path in names if name]
         return [path for _, _, path in sorted(numbers, reverse=True)]
@@ -136,7 +136,7 @@ class CheckpointStore:
 def _with_manifest(
     files: Iterable[tuple[str, bytes]], metadata: Mapping[str, Any]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the files, then their manifest."""
+    """Yield (name, content) of each file, then of a manifest with all checksums."""
     listed = {}
     for name, payload in files:
         digest = hashlib.sha256(payload).hexdigest()
@@ -185,10 +185,10 @@ def _well_formed(content: dict[str, Any]) -> bool:
 
 
 def _verified(path: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files, each after its verification."""
+    """Yield (name, content) of each file after verifying its SHA-256 checksum."""
     for name, entry in manifest["files"].items():
         if Path(name).name != name:
-            raise DamagedCheckpointError(f"{MANIFEST} names a file outside: {name}")
+            raise DamagedCheckpointError(f"{MANIFEST} has an unsafe path: {name}")
         payload = _read(path / name, entry["bytes"])
         if hashlib.sha256(payload).hexdigest() != entry["sha256"]:
             raise DamagedCheckpointError(f"{name} does not match its SHA-256")
@@ -196,16 +196,16 @@ def _verified(path: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, bytes
 
 
 def _read(path: Path, length: int | None = None) -> bytes:
-    """Read a file of known length; for a manifest, check the maximum length."""
+    """Read a file and check its length in bytes; None: only the maximum length."""
     try:
         if not path.is_file():
             raise DamagedCheckpointError(f"{path.name} is missing")
         size = path.stat().st_size
         if length is not None and size != length:
-            what = f"{path.name} has {size:,} bytes, should have {length:,}"
+            what = f"{path.name} has {size:,} bytes, expected {length:,}"
             raise DamagedCheckpointError(what)
         if length is None and size > MAX_MANIFEST_BYTES:
-            raise DamagedCheckpointError(f"{path.name} is {size:,} bytes long")
+            raise DamagedCheckpointError(f"{path.name} is too large: {size:,} bytes")
         return path.read_bytes()
     except OSError as error:
         raise DamagedCheckpointError(

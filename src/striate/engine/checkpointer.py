@@ -1,4 +1,4 @@
-"""Checkpointer: saves the best weights and the training state, and restores them."""
+"""Checkpointer: saves and restores the best weights and the training state."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ STATE = "state.json"
 
 
 class Stateful(Protocol):
-    """An object with a state dict of tensors: the optimizer, the EMA."""
+    """Object with a state dict of tensors, such as an optimizer or an EMA."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """Return its tensors by name."""
+        """Return the tensors of the state by name."""
         ...
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], /) -> Any:
-        """Load a result of `state_dict`."""
+        """Load tensors that `state_dict` has returned."""
         ...
 
 
@@ -48,18 +48,18 @@ GetOffsets = Callable[[], Mapping[str, Any]]
 class Checkpointer:
     """Callback that saves the best weights, and checkpoints for an exact resume.
 
-    It writes `best.safetensors` after each best epoch, and a checkpoint into `last/`
-    at regular intervals. The time of saving changes no result.
+    It writes `best.safetensors` after each epoch that is the best so far, and a
+    checkpoint into `last/` at regular intervals. Saving changes no result of the run.
 
     Args:
-        folder: The run's `weights/`.
-        model: The network in training; `model.safetensors` of a checkpoint.
-        stateful: Other objects to save (optimizer, EMA), by the name of the file.
+        folder: The folder `weights` of the run.
+        model: The network in training, saved as `model.safetensors` in a checkpoint.
+        stateful: Other objects to save (optimizer, EMA), by file name without suffix.
         offsets: Syncs the log files and returns their offsets.
-        metadata: Returns facts to store with a checkpoint, which change no result.
+        metadata: Returns JSON values to store in the manifest of a checkpoint.
         interval: Seconds between checkpoints; 0 saves one after every step.
         warn: Called with a message if a checkpoint could not be saved.
-        eval_model: The network whose best weights are saved, if not `model` (EMA).
+        eval_model: Network whose best weights are saved (the EMA); default: `model`.
         clock: Monotonic clock in seconds; tests replace it.
     """
 
@@ -92,11 +92,11 @@ class Checkpointer:
         self._saved: tuple[int, int] | None = None
 
     def on_step_end(self, step: StepResult) -> None:
-        """Save a checkpoint if it is due."""
+        """Save a checkpoint if `interval` seconds have passed since the last one."""
         self._save_if_due()
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Save the weights if they are the best, and a checkpoint if it is due."""
+        """Save the weights if the epoch is the best so far, and a due checkpoint."""
         if epoch.best:
             self._check_finite(self._eval_model)
             payload = tensors_to_bytes(self._eval_model.state_dict())
@@ -105,17 +105,17 @@ class Checkpointer:
         self._save_if_due()
 
     def _save_if_due(self) -> None:
-        """Save if due; a failed write gives a warning and is tried again next time."""
+        """Save a checkpoint if one is due; after an error, warn and retry later."""
         if self._clock() - self._saved_at < self._interval:
             return
         try:
             self.save()
         except StorageError as error:
             self._saved_at = self._clock()
-            self._warn(f"no checkpoint: {error.what}; the run continues")
+            self._warn(f"checkpoint not saved: {error.what}; the run continues")
 
     def save(self) -> None:
-        """Save the current state, if it is not saved already.
+        """Save a checkpoint of the current state, unless this state is already saved.
 
         Raises:
             StorageError: The write failed; earlier checkpoints are intact.
@@ -150,8 +150,8 @@ class Checkpointer:
         except OSError:
             payload = b""
         if hashlib.sha256(payload).hexdigest() != self._best_hash:
-            fix = "do not change a run's folder while it trains; continue with --resume"
-            what = f"{BEST} is no longer what this run wrote"
+            fix = "do not change files of a run in training; continue with --resume"
+            what = f"{BEST} has changed since this run wrote the file"
             raise WeightsError(what, where=self._best_path, fix=fix)
         return payload
 
@@ -163,12 +163,12 @@ class Checkpointer:
     def _check_finite(self, model: nn.Module) -> None:
         bad = [name for name, t in model.state_dict().items() if not is_finite(t)]
         if bad:
-            what = f"the weights became NaN or infinite, first {bad[0]}"
+            what = f"the weights became NaN or infinite, first in {bad[0]}"
             fix = "lower --lr; the last good checkpoint is kept"
             raise NonFiniteError(what, where=f"epoch {self.state.epoch + 1}", fix=fix)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore a checkpoint: tensors, best weights, training state.
+        """Restore model, optimizer, best weights and training state from a checkpoint.
 
         Raises:
             WeightsError: The checkpoint belongs to another network or optimizer.
@@ -196,15 +196,15 @@ class Checkpointer:
 
 
 def checkpoint_state(checkpoint: Checkpoint) -> tuple[TrainState, dict[str, Any]]:
-    """Return a checkpoint's training state, and the offsets of its log files.
+    """Return the training state and the log file offsets stored in a checkpoint.
 
     Raises:
-        WeightsError: The file has another format.
+        WeightsError: The training state has another format.
     """
     try:
         state = json.loads(checkpoint.files[STATE])
         return TrainState.from_dict(state["train_state"]), dict(state["offsets"])
     except (KeyError, TypeError, ValueError) as error:
         what = f"{STATE} has no training state: {error!r}"
-        fix = "resume with the version of striate that wrote it"
+        fix = "resume with the version of striate that wrote the checkpoint"
         raise WeightsError(what, where=checkpoint.path, fix=fix) from error

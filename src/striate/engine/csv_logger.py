@@ -1,7 +1,8 @@
-"""CSV logger: `results.csv` per epoch, `events.jsonl` per step, `timing.csv`.
+"""CSV logger: writes the log files `results.csv`, `events.jsonl` and `timing.csv`.
 
-`results.csv` and `events.jsonl` contain only what the run computed, so that a run
-killed and resumed writes the same bytes as one that was not. Times go to `timing.csv`.
+`results.csv` has a row for each epoch, `events.jsonl` a line for each step. Both files
+contain only computed results, so that a resumed run writes the same bytes as an
+uninterrupted run. Times go to `timing.csv`.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class CSVLogger:
 
     Args:
         folder: The run folder.
-        sample_order: Returns the sample indices of an epoch's batches, from a batch on.
-        offsets: A result of `offsets`, to which the files are truncated on resume.
+        sample_order: Returns the sample indices of an epoch's batches from `start` on.
+        offsets: File offsets from a checkpoint, to which the files are truncated.
 
     Raises:
         StorageError: The write failed.
@@ -61,7 +62,7 @@ class CSVLogger:
             self._results.append(",".join(COLUMNS))
 
     def on_step_end(self, step: StepResult) -> None:
-        """Write a line of `events.jsonl`."""
+        """Write the result of a step as a line of `events.jsonl`."""
         line = {
             "epoch": step.epoch,
             "step": step.step,
@@ -82,13 +83,13 @@ class CSVLogger:
         return self._sample_hash
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Write a row of `results.csv`."""
+        """Write the result of an epoch as a row of `results.csv`."""
         self._results.append(",".join(_cell(value) for value in asdict(epoch).values()))
         self._results.flush()
         self._events.flush()
 
     def offsets(self) -> dict[str, Any]:
-        """Sync both files to the disk and return their offsets, for a checkpoint."""
+        """Sync both log files to the disk and return file offsets for a checkpoint."""
         return {
             RESULTS: self._results.offset(),
             EVENTS: self._events.offset(),
@@ -111,7 +112,7 @@ class CSVLogger:
 
 
 def changed_files(folder: Path, offsets: Offsets) -> list[str]:
-    """Return the files that no longer begin with the bytes their offsets describe."""
+    """Return the names of log files that were changed after `offsets` were saved."""
     names = (RESULTS, EVENTS)
     return [name for name in names if not prefix_matches(folder / name, offsets[name])]
 
@@ -123,12 +124,12 @@ def _cell(value: float | bool) -> str:
 class TimingLogger:
     """Callback that writes `timing.csv`: training seconds at the end of each epoch.
 
-    The seconds of all sessions of a run are added, each up to its last checkpoint.
+    If a run is resumed, the seconds before the last checkpoint are included.
 
     Args:
         folder: The run folder.
-        epochs: Epochs completed before; their rows are kept.
-        seconds_before: Training seconds of earlier sessions.
+        epochs: Number of completed epochs of a resumed run, whose rows are kept.
+        seconds_before: Training seconds of a resumed run before its last checkpoint.
         clock: Monotonic clock in seconds; tests replace it.
 
     Raises:
@@ -152,14 +153,14 @@ class TimingLogger:
 
     @property
     def seconds(self) -> float:
-        """Return the training seconds of earlier sessions and this one."""
+        """Return the training seconds of the run, including those before a resume."""
         return self._clock() - self._start
 
     def on_step_end(self, step: StepResult) -> None:
-        """Do nothing: the progress display times steps."""
+        """Do nothing; `timing.csv` has a row for each epoch only."""
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Write a row."""
+        """Write the training seconds at the end of an epoch to `timing.csv`."""
         self._rows.append(f"{epoch.epoch},{self.seconds:.3f}")
         self._rows.flush()
 

@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the weights, evaluated in their place."""
+"""Exponential moving average (EMA) of the weights, evaluated instead of the weights."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class EMA:
     """Callback that keeps an exponential moving average of a network's weights.
 
     After step k (from 1) of the run, average ← d·average + (1 − d)·weights with
-    d = min(decay, (1 + k)/(10 + k)), so that the first weights are soon forgotten
+    d = min(decay, (1 + k)/(10 + k)), so that the initial weights soon lose influence
     (Polyak & Juditsky 1992; Tan & Le 2019 for networks with batch norm). Running means
     and variances of batch norms are averaged too: they suit the averaged weights as
     long as the weights are close together, and no pass over the images is needed.
-    Counters and frozen tensors are copied to the bit, including denormals.
+    Counters and frozen tensors are copied exactly, including denormal numbers.
 
     Args:
         model: The network in training; `self.model` is its average.
-        decay: Share of the average kept in each step; 1/(1 − decay) steps count.
+        decay: EMA decay; the average covers about the last 1/(1 − decay) steps.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -47,7 +47,7 @@ class EMA:
 
     @torch.no_grad()
     def on_step_end(self, step: StepResult) -> None:
-        """Update the average, unless the step was skipped."""
+        """Update the average of the weights, unless the batch was skipped."""
         if math.isnan(step.loss):
             return
         k = step.step + 1
@@ -74,16 +74,16 @@ class EMA:
         return dict(self.model.state_dict())
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load a result of `state_dict`.
+        """Load tensors that `state_dict` has returned.
 
         Raises:
-            WeightsError: The tensors are of another network.
+            WeightsError: The tensors belong to another network.
         """
         assign_weights(self.model, dict(tensors), FILE_NAME)
 
 
 def _trainable(model: nn.Module) -> set[int]:
-    """Return the ids of the tensors that training may change."""
+    """Return `id()` of each parameter and buffer that training can change."""
     parameters = {id(p) for p in model.parameters() if p.requires_grad}
     training = (module for module in model.modules() if module.training)
     return parameters | {id(b) for m in training for b in m.buffers(recurse=False)}

@@ -16,7 +16,7 @@ from striate.engine.tta import TTA, no_tta
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Logits, labels and losses of all images in their order, on the CPU.
+    """Logits, labels and losses of all images, in the order of the batches, on the CPU.
 
     Args:
         logits: (N, classes) float32.
@@ -30,17 +30,17 @@ class Outputs:
 
     @property
     def probs(self) -> Tensor:
-        """Return the softmax of the logits, (N, classes)."""
+        """Return the class probabilities (softmax of the logits), (N, classes)."""
         return self.logits.softmax(1)
 
     @property
     def accuracy(self) -> float:
-        """Return the share of correct predictions."""
+        """Return the accuracy: the share of correct predictions."""
         return float((self.logits.argmax(1) == self.labels).float().mean())
 
     @property
     def balanced_accuracy(self) -> float:
-        """Return the mean recall over the classes that occur."""
+        """Return the balanced accuracy: mean recall over the classes with images."""
         correct = (self.logits.argmax(1) == self.labels).float()
         counts = self.labels.bincount()
         recalls = self.labels.bincount(correct) / counts.clamp(min=1)
@@ -48,7 +48,7 @@ class Outputs:
 
     @property
     def loss(self) -> float:
-        """Return the mean cross-entropy."""
+        """Return the mean cross-entropy in nats."""
         return float(self.losses.mean())
 
 
@@ -58,14 +58,16 @@ def evaluate(
     tta: TTA = no_tta,
     group: RankGroup = ONE_PROCESS,
 ) -> Outputs:
-    """Run the network on every image; its mode is restored afterwards.
+    """Run a network on batches in evaluation mode and return all outputs.
+
+    The network's training or evaluation mode is restored afterwards.
 
     Args:
         model: Any network.
-        batches: Inputs and labels; in a distributed run this rank's share of each
-            batch. All ranks then return all outputs.
+        batches: Inputs and labels; in a distributed run only this rank's share of
+            each batch. All ranks then return the outputs of all images.
         tta: Test-time augmentation.
-        group: The ranks of a distributed run.
+        group: The ranks of a distributed run; None: one process.
     """
     logits: list[Tensor | None] = []
     labels: list[Tensor] = []

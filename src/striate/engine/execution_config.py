@@ -1,4 +1,4 @@
-"""Execution mode of a network: memory layout, precision (bf16), torch.compile."""
+"""Execution mode of a network: memory layout, precision and `torch.compile`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ COMPILERS = ("c++", "g++", "clang++")
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
-    """Execution mode of a network; the default works everywhere.
+    """Execution mode of a network; the default works on every device.
 
     Args:
         layout: `nhwc` (channels last) or `nchw`.
         compiled: Use `torch.compile`.
-        precision: `fp32`, or `bf16` for mixed precision: products in half precision;
-            weights, sums, norms and loss in fp32 (Micikevicius et al. 2017).
+        precision: `fp32`, or `bf16` for mixed precision: convolutions and products in
+            bf16; weights, sums, norms and loss in fp32 (Micikevicius et al. 2017).
 
     Example:
         >>> print(ExecutionConfig(precision="bf16"))
@@ -42,11 +42,11 @@ class ExecutionConfig:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Return the layout as a torch memory format."""
+        """Return the memory layout as a `torch.memory_format`."""
         return LAYOUTS[self.layout]
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return the autocast context for a forward pass."""
+        """Return the autocast context manager for a forward pass."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(device.type, PRECISIONS[self.precision])
@@ -57,7 +57,7 @@ class ExecutionConfig:
 
 
 class Forward:
-    """Runs a network in an execution mode; its outputs are always float32.
+    """Callable that runs a network in an execution mode and returns float32 outputs.
 
     Args:
         model: Any network, already in the memory layout of the mode.
@@ -71,7 +71,7 @@ class Forward:
         )
 
     def __call__(self, x: Tensor) -> Any:
-        """Run the network."""
+        """Run the network on a batch and return float32 outputs."""
         if x.ndim == 4:
             x = x.contiguous(memory_format=self.execution.memory_format)
         with self.execution.autocast(x.device):
@@ -87,37 +87,37 @@ def _in_float(output: Any) -> Any:
 
 
 def match_layout(x: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient in the layout of x; torch is slow for mixed layouts."""
+    """Return a gradient in the memory layout of x: torch is slow for mixed layouts."""
     channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     layout = "nhwc" if channels_last else "nchw"
     return gradient.contiguous(memory_format=LAYOUTS[layout])
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise an error with the reason if a precision would be slow.
+    """Raise an error if a precision would be slow on a device.
 
     Raises:
-        SettingError: The device does not support it.
+        SettingError: bf16 would be slow or was never measured on this device.
     """
     if precision == "bf16" and (reason := bf16_obstacle(device)):
-        fix = "use --precision fp32, or auto, which chooses the faster one"
-        raise SettingError(f"bf16 is slow here: {reason}", where="--precision", fix=fix)
+        fix = "use --precision fp32, or --precision auto to choose the faster one"
+        raise SettingError(f"bf16 is unusable: {reason}", where="--precision", fix=fix)
 
 
 def bf16_obstacle(device: torch.device) -> str:
-    """Return why half precision would be slow on a device; empty if it may be fast."""
+    """Return the reason why bf16 would be slow on a device; '' if it may be fast."""
     if device.type == "cuda":
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
         return "" if supported else "this GPU has no bf16 units (needs Ampere or newer)"
     if device.type != "cpu":
-        return f"it was never measured on {device.type}"
+        return f"the speed of bf16 was never measured on {device.type}"
     if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"):
-        return "the processor's vector instructions are switched off"
+        return "the vector instructions of this CPU are switched off for torch"
     if _has_bf16():
         return ""
     return (
         "this processor has no bf16 instructions (AVX-512-BF16, AMX or ARM's BF16); "
-        "emulated, a step takes tens to hundreds of times as long"
+        "with emulated bf16, a step takes tens to hundreds of times as long"
     )
 
 

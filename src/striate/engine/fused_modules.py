@@ -1,16 +1,16 @@
-"""Faster CPU forward and backward of ReLU + max pooling, flatten and dropout.
+"""Faster forward and backward on CPU for ReLU + max pooling, flatten and dropout.
 
-- ReLU, then max pooling: here the pool runs first, and ReLU sees a quarter of the
-  values. Max and ReLU commute, to the bit, and so do their gradients.
-- A pool's gradient in another layout than its input: torch takes a slow kernel and
-  copies the large maps twice; here the small ones are copied once.
-- A flattened map's gradient, likewise: it comes back in the other layout, and ReLU's
-  slow kernel for mixed layouts takes thirty times as long as the right one.
-- Dropout: torch draws a random number for each value, on one thread; here two random
-  bytes.
+- ReLU, then max pooling: here, the pool runs first, so that ReLU processes a quarter of
+  the values. Max and ReLU commute exactly, and so do their gradients.
+- Max pooling: if gradient and input have different memory layouts, torch uses a slow
+  kernel and copies the large feature maps twice. Here, the small maps are copied once.
+- Flatten: torch returns the gradient in another memory layout than the input. ReLU's
+  kernel for mixed layouts is thirty times as slow. Here, both have the same layout.
+- Dropout: torch draws a random number for each value, on one thread. Here, two random
+  bytes are drawn for each value.
 
-The network is the same before and after a step: the replacements are attributes of its
-modules while it runs, and a layer with hooks runs as usual.
+The network does not change: the modules use the faster functions only during a pass,
+and layers with hooks run as usual.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _LEVELS = 1 << _BITS
 
 
 class FusedModules:
-    """Replaces the forward of a network's modules by faster ones during a pass.
+    """Replaces `forward` of a network's modules by faster functions during a pass.
 
     Args:
-        model: Any network; only modules of exactly torch's own types are replaced.
-        enabled: False replaces nothing.
+        model: Any network; only torch's own modules are replaced, no subclasses.
+        enabled: If False, nothing is replaced.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2))
@@ -57,7 +57,7 @@ class FusedModules:
 
     @contextmanager
     def patched(self) -> Iterator[None]:
-        """Context manager: the modules use the faster forward."""
+        """Context manager in which the modules use the faster forward functions."""
         try:
             for module, forward in self._patches:
                 module.__dict__["forward"] = forward
@@ -78,12 +78,12 @@ def _fused_forward(module: nn.Module) -> Any:
 
 
 def _is_chain(module: nn.Module) -> TypeGuard[nn.Sequential]:
-    """Return whether a module runs its layers as `nn.Sequential` does."""
+    """Return whether a module runs its layers in sequence, like `nn.Sequential`."""
     return getattr(type(module), "forward", None) is nn.Sequential.forward
 
 
 def _pairs(layers: nn.Sequential) -> list[bool]:
-    """Return for each layer whether it and the next are a ReLU and a max pool."""
+    """Return, for each layer, whether the layer is a ReLU followed by a max pool."""
     return [_is_pair(layer, after) for layer, after in pairwise([*layers, None])]
 
 
@@ -102,7 +102,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _sequential_forward(self: nn.Sequential, x: Tensor) -> Tensor:
-    """Run a sequence with each ReLU after the max pool that follows it."""
+    """Run an `nn.Sequential`, but swap each ReLU with a directly following max pool."""
     layers, pairs = list(self), _pairs(self)
     if torch_module._global_forward_hooks:  # each layer has to run by itself
         return _unfused_forward(self, x)
@@ -132,11 +132,11 @@ def _pool_then_relu(x: Tensor, pool: nn.Module) -> Tensor:
 
 
 class _PoolThenRelu(torch.autograd.Function):
-    """relu(max_pool(x)), whose gradient stays in the layout of x."""
+    """Autograd function relu(max_pool(x)); the gradient has the memory layout of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *settings: Any) -> Tensor:
-        """Pool, then rectify in place.
+        """Apply max pooling, then ReLU in place.
 
         Shapes:
             (N, C, H, W) → (N, C, H', W')
@@ -151,7 +151,7 @@ class _PoolThenRelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Pass the gradient to the maximum of each window, if it is positive."""
+        """Pass the gradient to the maximum of each window if that is positive."""
         x, out, index = ctx.saved_tensors
         # In another layout torch takes its slow kernel, and copies its result twice.
         aten: Any = torch.ops.aten
@@ -166,7 +166,7 @@ def _both(side: Any) -> list[int]:
 
 
 def _flatten_forward(self: nn.Flatten, x: Tensor) -> Tensor:
-    """Flatten, with a gradient in the layout of x."""
+    """Flatten x; the gradient has the memory layout of x."""
     if not (_is_cpu_map(x) and x.is_contiguous(memory_format=torch.channels_last)):
         return x.flatten(1)
     apply: Any = _Flatten.apply
@@ -175,11 +175,11 @@ def _flatten_forward(self: nn.Flatten, x: Tensor) -> Tensor:
 
 
 class _Flatten(torch.autograd.Function):
-    """x.flatten(1) of channels-last maps, whose gradient is channels-last."""
+    """Autograd function x.flatten(1) with a channels-last gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Flatten.
+        """Flatten all dimensions except the first.
 
         Shapes:
             (N, C, H, W) → (N, C·H·W)
@@ -189,13 +189,13 @@ class _Flatten(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Reshape the gradient to the maps."""
+        """Reshape the gradient to the shape and memory layout of the input."""
         maps = gradient.view(ctx.shape)
         return maps.contiguous(memory_format=torch.channels_last)
 
 
 def _dropout_forward(self: nn.Dropout, x: Tensor) -> Tensor:
-    """Apply dropout with cheaper random numbers."""
+    """Apply dropout with random numbers that are faster to draw."""
     if not self.training or x.device.type != "cpu":
         return F.dropout(x, self.p, self.training)
     return x * dropout_factors(x, self.p)
@@ -204,11 +204,11 @@ def _dropout_forward(self: nn.Dropout, x: Tensor) -> Tensor:
 def dropout_factors(x: Tensor, p: float) -> Tensor:
     """Draw dropout factors: 0 with probability p, else 1/(1 − p).
 
-    Each random word of 64 bits from torch's generator gives four values.
+    Each 64-bit random number from torch's generator gives four factors.
 
     Args:
         x: Tensor whose shape, dtype and layout the factors get.
-        p: Probability of 0, rounded to 1/65,536.
+        p: Probability of 0, rounded to a multiple of 1/65,536.
 
     Example:
         >>> _ = torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Gradient accumulation: forward and backward of a batch in micro-batches."""
+"""Gradient accumulation: forward and backward pass of a batch in micro-batches."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def accumulate_gradients(
     micro_batches: int = 1,
     sum_gradients: bool = False,
 ) -> float:
-    """Add a batch's gradients to the parameters and return its mean loss in nats.
+    """Add the gradients of a batch to `.grad` and return the mean loss in nats.
 
     Args:
-        model: As for `train_step`.
+        model: Any network from inputs to logits, see `train_step`.
         x: A batch of inputs.
-        y: Its targets.
+        y: Targets of the batch, see `train_step`.
         loss_fn: Mean loss of a batch's logits.
         micro_batches: Number of micro-batches, run one after the other.
-        sum_gradients: Gradients of the summed loss, not of the mean.
+        sum_gradients: Add gradients of the summed loss instead of the mean loss.
     """
     scale = float(len(x)) if sum_gradients else 1.0
     if micro_batches == 1:
@@ -51,18 +51,18 @@ def accumulate_gradients(
 def batch_loss(
     model: Callable[[Tensor], Any], x: Tensor, y: Tensor, loss_fn: Loss
 ) -> Tensor:
-    """Return the mean loss of a batch in nats, auxiliary heads included."""
+    """Return the mean loss of a batch in nats, including auxiliary heads."""
     return total_loss(loss_fn, model(x), y)
 
 
 def scaled_backward(loss: Tensor, scale: float = 1.0) -> None:
-    """Add the gradients of `scale` times a loss to the parameters."""
+    """Run the backward pass of `scale` times a loss."""
     scaled = loss if scale == 1.0 else loss * scale
     scaled.backward()  # type: ignore[no-untyped-call]
 
 
 def possible_micro_batches(images: int, micro_batches: int) -> int:
-    """Return the number of micro-batches with at least two images in each.
+    """Return the number of micro-batches, reduced so that each has two or more images.
 
     Example:
         >>> [possible_micro_batches(images, 4) for images in (64, 5, 1)]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassBalance:
-    """Correction of the loss for uneven classes, by weights or by prior.
+    """Correction of the loss for class imbalance, by class weights or class priors.
 
     Args:
-        weights: (classes,) Weight of an image of each class.
+        weights: (classes,) Weight of each class in the loss.
         prior: (classes,) Share of each class in the training data.
     """
 
@@ -30,11 +30,11 @@ class ClassBalance:
 def cross_entropy_loss(
     label_smoothing: float, balance: ClassBalance | None = None
 ) -> Loss:
-    """Return the loss function: mean cross-entropy of a batch's logits.
+    """Return a loss function: the mean cross-entropy of a batch in nats.
 
     Args:
         label_smoothing: Share of the target spread over all classes (Szegedy 2015).
-        balance: Correction for uneven classes; None: plain cross-entropy.
+        balance: Correction for class imbalance; None: plain cross-entropy.
 
     Example:
         >>> balance = ClassBalance(weights=torch.tensor([1.0, 3.0]))
@@ -53,12 +53,12 @@ def cross_entropy_loss(
 
 
 def _weighted(weights: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Tensor:
-    """Return Σ wᵧ·loss / N.
+    """Return the cross-entropy with class weights, Σ wᵧ·loss / N.
 
-    Torch's own `weight` differs. It divides by the batch's weights, so that a class
-    rarer than one image per batch gets too little. And it weights the smoothed target
-    by the classes it is spread over, so that every image pulls towards the rare ones.
-    A mixed image counts as its components, each by its share.
+    The argument `weight` of torch's cross-entropy differs. It divides by the sum of the
+    weights in the batch, so that a class rarer than one image per batch counts too
+    little. It also weights the smoothed part of the target, so that every image favors
+    the rare classes. The weight of a mixed image is the mean weight of its classes.
     """
     if y.ndim == 1:
         losses = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
@@ -70,12 +70,12 @@ def _weighted(weights: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> T
 
 
 def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Tensor:
-    """Return the logit-adjusted loss: the log of the class priors is added to logits.
+    """Return the cross-entropy after adding the log class priors to the logits.
 
-    The network then need not learn the class frequencies, and its own logits assume
-    equally frequent classes (Menon et al. 2021, equation 10). The smoothed target is
-    spread by the same priors: an even spread would contradict them, and beyond a ratio
-    of 20 to 1 the common classes are lost
+    With this logit adjustment, the network need not learn the class frequencies, and
+    its own logits assume equally frequent classes (Menon et al. 2021, equation 10).
+    Label smoothing spreads the target by the same priors: with an even spread, common
+    classes are no longer predicted if they are 20 times as frequent as rare classes
     (docs/notebook/splits-and-imbalance.md).
     """
     logs = F.log_softmax(logits + prior.log(), dim=1)
@@ -85,7 +85,7 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
 
 
 def class_priors(counts: Tensor) -> Tensor:
-    """Return the share of each class, at least that of one image.
+    """Return the share of each class; a class without images counts as one image.
 
     Example:
         >>> class_priors(torch.tensor([3, 1])).tolist()
@@ -96,10 +96,11 @@ def class_priors(counts: Tensor) -> Tensor:
 
 
 def balanced_class_weights(counts: Tensor) -> Tensor:
-    """Return class weights with which all classes count equally.
+    """Return class weights that give all classes the same total weight in the loss.
 
-    N / (C·n) for n of N images in one of the C classes that have any. The weights sum
-    to N over all images, so that the learning rate keeps its meaning.
+    The weight is N / (C·n) for a class with n of N images, where C is the number of
+    classes with images. The mean weight of an image is 1, so that the learning rate
+    need not change.
 
     Shapes:
         (classes,) → (classes,) float32; 0 for a class without images

@@ -1,4 +1,4 @@
-"""Learning-rate finder (range test): loss against a rising learning rate, on a copy.
+"""Learning-rate finder (LR range test): measures the loss while the rate increases.
 
 Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
 """
@@ -34,7 +34,7 @@ Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 @dataclass(frozen=True, kw_only=True)
 class LRPoint:
-    """A step of the range test: learning rate and smoothed loss."""
+    """Learning rate and smoothed loss at one step of the LR range test."""
 
     lr: float
     loss: float
@@ -50,17 +50,17 @@ def lr_range_test(
     steps: int = STEPS,
     micro_batches: int = 1,
 ) -> list[LRPoint]:
-    """Train a copy with learning rates from 10⁻⁵ to 10, rising in each step.
+    """Train a copy of a network while the learning rate increases from 10⁻⁵ to 10.
 
-    Model and RNG state do not change: the copy is discarded.
+    The copy is discarded; the model and the RNG state do not change.
 
     Args:
         model: The network before training.
-        make_optimizer: Creates the run's optimizer over the copy.
-        batches: Returns the batches of an epoch by its number.
-        loss_fn: The run's loss function.
-        seed: The run's seed.
-        steps: Maximum number; the test ends early at 1.5 times the first loss.
+        make_optimizer: Creates the optimizer for the parameters of the copy.
+        batches: Returns the batches of an epoch, given the epoch number.
+        loss_fn: Loss function of the run.
+        seed: Random seed of the run.
+        steps: Maximum number of steps; the test ends early at 1.5 times the first loss.
         micro_batches: Number of micro-batches, see `train_step`.
     """
     candidate = copy.deepcopy(model).train()
@@ -92,9 +92,9 @@ def _endless_batches(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def suggest_lr(points: list[LRPoint]) -> float | None:
-    """Return a learning rate: a quarter of the rate with the lowest loss.
+    """Return a suggested learning rate: a quarter of the rate with the lowest loss.
 
-    None if the loss never fell by 1 %.
+    Return None if the loss never fell by 1 %.
 
     Example:
         >>> losses = {0.001: 2.3, 0.01: 2.0, 0.1: 1.5, 1.0: 3.0}

@@ -1,4 +1,4 @@
-"""Muon optimizer: momentum whose every matrix is orthogonalized before the update.
+"""Muon optimizer: SGD with momentum, where each update matrix is orthogonalized.
 
 Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein 2024, "Muon: an optimizer for
 hidden layers in neural networks". A kernel is a matrix with one row for each output
@@ -26,10 +26,10 @@ RMS = 0.2
 
 
 def orthogonalize(matrix: Tensor, steps: int = STEPS) -> Tensor:
-    """Return nearly U·Vᵀ of a matrix U·S·Vᵀ, by a Newton–Schulz iteration.
+    """Return an approximation of U·Vᵀ for a matrix U·S·Vᵀ, by Newton–Schulz iteration.
 
-    In the matrix's own precision: the paper's bfloat16 is slower than fp32 on most
-    processors.
+    The precision is that of the matrix: bfloat16, which the paper uses, is slower than
+    fp32 on most CPUs.
 
     Shapes:
         (n, m) → (n, m)
@@ -49,12 +49,12 @@ def orthogonalize(matrix: Tensor, steps: int = STEPS) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Muon for parameter groups with `orthogonal`, AdamW for the others.
+    """Optimizer: Muon for parameter groups marked `orthogonal`, AdamW for other groups.
 
     Args:
-        groups: Each with `params`, `weight_decay` and `orthogonal`.
-        lr: Learning rate of both.
-        momentum: Muon's (Nesterov), and AdamW's first beta.
+        groups: Parameter groups with keys `params`, `weight_decay` and `orthogonal`.
+        lr: Learning rate of Muon and AdamW.
+        momentum: Nesterov momentum of Muon; first beta of AdamW.
 
     Example:
         >>> weight = nn.Parameter(torch.eye(2))
@@ -124,7 +124,7 @@ class Muon(Optimizer):
 
 
 def hidden_kernels(model: nn.Module) -> list[nn.Parameter]:
-    """Return the trainable kernels between the first layer and the last.
+    """Return all trainable kernels except those of the first and the last layer.
 
     Example:
         >>> first, last = nn.Linear(2, 3), nn.Linear(3, 2)

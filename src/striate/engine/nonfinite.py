@@ -1,4 +1,4 @@
-"""NaN and infinity: detected before the update, and traced to the first bad layer."""
+"""Detection of NaN and infinity before an update, and of the first bad layer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LOSS = "the loss"
 
 
 def gradients_are_finite(optimizer: Optimizer) -> bool:
-    """Return whether every gradient is finite: one fused norm, one device sync.
+    """Return whether all gradients are finite, with only one device synchronization.
 
-    The norm of finite gradients can overflow, so if it is not finite, every number is
-    checked.
+    The norm of all gradients is checked. The norm of finite gradients can overflow, so
+    every value is checked if the norm is not finite.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [p.grad for p in trained if p.grad is not None]
@@ -29,22 +29,22 @@ def gradients_are_finite(optimizer: Optimizer) -> bool:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Return whether no number of a tensor is NaN or infinite."""
+    """Return whether no value of a tensor is NaN or infinite."""
     return bool(tensor.isfinite().all())
 
 
 def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
     """Run a batch and return the first layer whose output is not finite.
 
-    The caller sets mode and RNG state, and restores the buffers.
+    The caller sets the network's mode and the RNG state, and restores the buffers.
 
     Args:
         model: Any network.
         x: The batch.
 
     Returns:
-        The dotted name, `the images` if the input is not finite, or ''; and the
-        positions of the bad images in the batch.
+        The dotted name of the layer, `the images` if the input is not finite, or ''
+        if all outputs are finite; and the indices of the bad images in the batch.
 
     Example:
         >>> class Root(nn.Module):
@@ -71,10 +71,10 @@ def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
 
 
 def first_bad_gradient(model: nn.Module, x: Tensor) -> str:
-    """Return the parameter with the first gradient of the backward pass not finite.
+    """Return the name of the parameter that got a non-finite gradient first.
 
-    Gradients flow from the last layer that ran to the first, so the layer that ran
-    last had the first bad gradient.
+    The backward pass goes from the last layer to the first. So of all layers with a
+    non-finite gradient, the layer that ran last in the forward pass got it first.
     """
     order: dict[str, int] = {}
 
@@ -109,10 +109,10 @@ def _tensors(output: object) -> Iterable[Tensor]:
 
 
 class BufferSnapshot:
-    """Copies of a network's buffers before a step, restored if the step fails.
+    """Copy of a network's buffers (such as running means), restored if a step fails.
 
-    Batch norm updates its running statistics during the forward pass, before it is
-    known whether the batch is finite.
+    Batch norm updates its running statistics during the forward pass, before a NaN or
+    infinite value is detected.
 
     Example:
         >>> norm = nn.BatchNorm1d(1)
@@ -130,7 +130,7 @@ class BufferSnapshot:
         self._copies: list[Tensor] = []
 
     def save(self) -> None:
-        """Copy every buffer as it is now."""
+        """Copy the current value of every buffer."""
         self._buffers = [
             (module, name, tensor)
             for module in self._modules
@@ -144,7 +144,7 @@ class BufferSnapshot:
             torch._foreach_copy_(self._copies, tensors)
 
     def restore(self) -> None:
-        """Set every buffer to its value at `save`."""
+        """Set every buffer to the value that `save` copied."""
         pairs = zip(self._buffers, self._copies, strict=True)
         for (module, name, tensor), copy in pairs:
             module._buffers[name] = tensor.copy_(copy)

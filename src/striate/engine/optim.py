@@ -1,4 +1,4 @@
-"""Optimizers by name, with weight decay on kernels only."""
+"""Optimizers by name; weight decay applies to kernels only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPTIMIZERS: Registry[Callable[[Groups, float, float], Optimizer]] = Registry(
 
 @OPTIMIZERS.add("sgd")
 def sgd(groups: Groups, lr: float, momentum: float) -> Optimizer:
-    """Stochastic gradient descent with Nesterov momentum."""
+    """Create an SGD optimizer with Nesterov momentum."""
     nesterov = momentum > 0
     return _uncompiled(torch.optim.SGD)(
         groups, lr, momentum, nesterov=nesterov, fused=True
@@ -33,7 +33,7 @@ def sgd(groups: Groups, lr: float, momentum: float) -> Optimizer:
 
 @OPTIMIZERS.add("adam")
 def adam(groups: Groups, lr: float, momentum: float) -> Optimizer:
-    """Adam (Kingma & Ba 2014); decay enters the gradient."""
+    """Create an Adam optimizer with L2 regularization (Kingma & Ba 2014)."""
     return _uncompiled(torch.optim.Adam)(
         groups, lr, betas=(momentum, 0.999), fused=True
     )
@@ -41,7 +41,7 @@ def adam(groups: Groups, lr: float, momentum: float) -> Optimizer:
 
 @OPTIMIZERS.add("adamw")
 def adamw(groups: Groups, lr: float, momentum: float) -> Optimizer:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2017)."""
+    """Create an AdamW optimizer: decoupled weight decay (Loshchilov & Hutter 2017)."""
     return _uncompiled(torch.optim.AdamW)(
         groups, lr, betas=(momentum, 0.999), fused=True
     )
@@ -49,17 +49,17 @@ def adamw(groups: Groups, lr: float, momentum: float) -> Optimizer:
 
 @OPTIMIZERS.add("muon")
 def muon(groups: Groups, lr: float, momentum: float) -> Optimizer:
-    """Muon for hidden kernels, AdamW for the rest (Jordan et al. 2024).
+    """Create a Muon optimizer for hidden kernels, with AdamW for all other parameters.
 
-    The key `orthogonal` of a parameter group marks the hidden kernels.
+    Jordan et al. 2024. The key `orthogonal` of a parameter group marks hidden kernels.
     """
     return Muon(groups, lr, momentum)
 
 
 def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
-    """L-BFGS: a quasi-Newton method with limited memory (Liu & Nocedal 1989).
+    """Create an L-BFGS optimizer, a quasi-Newton method (Liu & Nocedal 1989).
 
-    Its step takes a closure that computes loss and gradients of all examples.
+    `step` takes a closure that computes the loss and the gradients of all examples.
 
     Args:
         parameters: The tensors to optimize.
@@ -72,8 +72,8 @@ def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
 def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
     """Return a torch optimizer class whose step does not import torch's compiler.
 
-    torch's own step imports it, to mark a graph break; that takes more than a second,
-    once. The arithmetic is the same.
+    torch's own `step` imports the compiler to mark a graph break, and the import takes
+    more than a second. The computed updates are the same.
     """
     original = unwrap(kind.step)
 
@@ -92,22 +92,22 @@ def make_optimizer(
     weight_decay: float,
     lr_scales: Mapping[nn.Parameter, float] | None = None,
 ) -> Optimizer:
-    """Create an optimizer over the trainable parameters.
+    """Create an optimizer for the trainable parameters of a network.
 
     Biases, gains and other vectors have no weight decay: shrinking them does not
     regularize the network.
 
     Args:
         model: The network to train.
-        name: A name of `OPTIMIZERS`.
+        name: Name of the optimizer, a key of `OPTIMIZERS`.
         lr: Initial learning rate.
-        momentum: Momentum of sgd; first beta of the others.
+        momentum: Momentum of SGD and Muon; first beta of Adam and AdamW.
         weight_decay: Weight decay of kernels.
-        lr_scales: Factors on the learning rate by parameter; 1 for others.
+        lr_scales: Learning-rate factors by parameter; default 1.
 
     Raises:
         UnknownNameError: No optimizer has this name.
-        SettingError: Nothing is trainable.
+        SettingError: The network has no trainable parameter.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
@@ -136,7 +136,7 @@ def make_optimizer(
 def _groups_by_scale(
     group: dict[str, Any], lr_scales: Mapping[nn.Parameter, float]
 ) -> Iterator[dict[str, Any]]:
-    """Split a parameter group into groups of equal learning rate."""
+    """Split a parameter group into groups with one learning-rate factor each."""
     by_scale: dict[float, list[nn.Parameter]] = {}
     for parameter in group["params"]:
         by_scale.setdefault(lr_scales.get(parameter, 1.0), []).append(parameter)
@@ -145,10 +145,11 @@ def _groups_by_scale(
 
 
 def _avoid_compiler_import() -> None:
-    """Keep torch from importing its compiler, which takes more than a second.
+    """Prevent torch from importing its compiler, an import of more than a second.
 
-    These methods are marked as never compiled, and the mark imports the compiler. Here
-    each is set as its own uncompiled version, unless the compiler is loaded already.
+    Some optimizer methods are marked as never compiled, and the mark imports the
+    compiler. This function registers each such method as its own uncompiled version,
+    unless the compiler is already imported.
     """
     if "torch._dynamo" in sys.modules:
         return
@@ -159,6 +160,6 @@ def _avoid_compiler_import() -> None:
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of every parameter group, times the group's factor."""
+    """Set each parameter group's learning rate to `lr` times the group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get(LR_SCALE, 1.0)

@@ -1,4 +1,4 @@
-"""Stepper: training steps with seeded randomness, and no trace of a failed step."""
+"""Stepper: runs training steps with seeded random numbers, and undoes failed steps."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from striate.engine.train_step import train_step
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
 
-NOT_REPRODUCED = "and not when the same batch was run again"
+NOT_REPRODUCED = "but not when the same batch was run again"
 DEFAULT_EXECUTION = ExecutionConfig()
 
 
 class Stepper:
-    """Runs training steps; a step with NaN or infinity changes nothing.
+    """Callable that runs training steps; a step with NaN or infinity is undone.
 
-    Random numbers of layers are a function of seed, rank and step.
+    The random numbers of layers such as dropout depend on seed, rank and step only.
 
     Args:
         model: Any network.
@@ -83,11 +83,12 @@ class Stepper:
             )
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
-        """Train on the batch of a step and return its mean loss in nats.
+        """Train the model on a batch and return the mean loss in nats.
 
         Raises:
-            NonFiniteError: As `train_step`; names the first bad layer and the bad
-                images' positions. Weights, buffers and optimizer are unchanged.
+            NonFiniteError: Loss or gradient is not finite; names the first bad layer
+                and the indices of bad images. Weights, buffers and optimizer do not
+                change.
             RankError: Another rank has died, hung or failed.
         """
         self._buffers.save()
@@ -142,7 +143,7 @@ class Stepper:
     def _find_bad_layer(
         self, x: Tensor, y: Tensor, step: int
     ) -> tuple[str, tuple[int, ...]]:
-        """Run the batch again, with the same random numbers, and find the bad layer."""
+        """Run the batch again with equal random numbers; return the first bad layer."""
         seed_rng(x.device, *self._rng_key, step)
         layer, rows = first_bad_layer(self.model, x)
         if layer:

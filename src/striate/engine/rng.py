@@ -1,4 +1,4 @@
-"""RNG state: seeded for each step, so that dropout is a function of seed and step."""
+"""Random number generators (RNGs), seeded for each step for reproducible dropout."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NUMPY_SEEDS = 1 << 32
 
 
 def seed_rng(device: torch.device, *parts: object) -> None:
-    """Seed the RNGs of torch, Python and NumPy by the parts of a key.
+    """Seed the RNGs of torch, Python and NumPy with a seed derived from all `parts`.
 
-    Networks of the user may draw from any of them. Not `torch.manual_seed`: it looks
-    for every kind of accelerator, which takes 0.25 ms against 0.02
+    The user's network may draw from any of these RNGs. `torch.manual_seed` is not used:
+    it looks for every kind of accelerator, which takes 0.25 ms instead of 0.02 ms
     (docs/notebook/training-speed.md).
 
     Example:
@@ -38,7 +38,7 @@ def seed_rng(device: torch.device, *parts: object) -> None:
 
 @contextmanager
 def preserve_rng_state() -> Iterator[None]:
-    """Context manager: restore the RNG states of torch (CPU), Python and NumPy."""
+    """Context manager that restores the RNG states of torch (CPU), Python and NumPy."""
     state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: each a function from progress (0–1) to a factor (0–1)."""
+"""Learning-rate schedules: functions from training progress (0–1) to a factor (0–1)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ END_FACTOR = 1e-4
 
 @SCHEDULES.add("one_cycle")
 def one_cycle(progress: float) -> float:
-    """Rise from 1/25 to 1 over the first quarter, then fall to almost nothing.
+    """Return the one-cycle factor: 1/25 up to 1 in the first quarter, then to near 0.
 
-    Smith & Topin 2017, with cosine in place of straight lines.
+    Smith & Topin 2017, with cosine curves instead of straight lines.
 
     Example:
         >>> [round(one_cycle(t), 3) for t in (0, 0.25, 1)]
@@ -35,19 +35,19 @@ def one_cycle(progress: float) -> float:
 
 @SCHEDULES.add("cosine")
 def cosine(progress: float) -> float:
-    """Fall from 1 to almost nothing along half a cosine (Loshchilov & Hutter 2016)."""
+    """Return the cosine annealing factor: 1 to near 0 (Loshchilov & Hutter 2016)."""
     return _ease(1.0, END_FACTOR, progress)
 
 
 @SCHEDULES.add("step")
 def step(progress: float) -> float:
-    """Divide by ten at one half and at three quarters (ResNet's CIFAR recipe)."""
+    """Return the step decay factor: 1, 0.1 after 50 %, 0.01 after 75 % of training."""
     return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
 
 
 @SCHEDULES.add("constant")
 def constant(progress: float) -> float:
-    """Stay at 1."""
+    """Return the constant factor 1."""
     return 1.0
 
 

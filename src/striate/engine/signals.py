@@ -1,4 +1,4 @@
-"""Stop signals (Ctrl-C, SIGTERM): the first stops between steps, the second at once."""
+"""Stop signals (Ctrl-C, SIGTERM): the first stops after a step, the second at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether a stop signal has arrived, and which one."""
+    """Record of the stop signal that has arrived, if any."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -24,7 +24,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """Return the exit code for the signal, as shells expect it: 130 for Ctrl-C.
+        """Return the exit code that shells expect after the signal: 130 for Ctrl-C.
 
         Example:
             >>> request = StopRequest()
@@ -37,10 +37,10 @@ class StopRequest:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[StopRequest]:
-    """Context manager: record stop signals instead of ending the process.
+    """Context manager that records stop signals instead of ending the process.
 
-    A signal that is ignored, as SIGHUP under `nohup`, stays ignored. Outside the main
-    thread, where Python allows no handlers, signals keep their usual meaning.
+    A signal that is already ignored (SIGHUP under `nohup`) stays ignored. Outside the
+    main thread, where Python allows no handlers, signals keep their usual effect.
 
     Example:
         >>> with catch_stop_signals() as request:

@@ -1,4 +1,4 @@
-"""TensorBoard logger: writes the run as event files."""
+"""TensorBoard logger: writes loss, accuracy and learning rate to event files."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ EVENT_BYTES = 96  # approximate size of a point
 
 
 def check_tensorboard() -> None:
-    """Check before long work that event files can be written.
+    """Check before training that the package for TensorBoard event files is installed.
 
     Raises:
         SettingError: The package tensorboardX is not installed.
     """
     if find_spec("tensorboardX") is None:
         what = "TensorBoard event files need the package tensorboardX"
-        fix = "pip install 'striate[tensorboard]', or leave the flag out"
+        fix = "pip install 'striate[tensorboard]', or omit --tensorboard"
         raise SettingError(what, where="--tensorboard", fix=fix)
 
 
 class TensorBoardLogger:
-    """Callback that writes `tensorboard/{train,val}/events…`: loss, accuracy, rate.
+    """Callback that writes loss, accuracy and learning rate to TensorBoard event files.
 
-    Training and validation are separate runs with the same tags, so that TensorBoard
-    draws both into one chart; the horizontal axis is the step.
+    Training and validation are separate runs (folders `train` and `val`) with the same
+    tags, so that TensorBoard draws both into one chart. The x-axis is the step.
 
-    The package's own writer works on a thread that dies with the first disk error, and
-    its queue then blocks forever. Events are therefore written synchronously.
+    The writer thread of tensorboardX ends at the first disk error, and its queue then
+    blocks forever. Events are therefore written synchronously.
 
     Args:
         folder: Folder of the event files; earlier files are kept.
-        initial_step: Steps completed before, in a resumed run.
+        initial_step: Number of completed steps of a resumed run; default 0.
     """
 
     def __init__(self, folder: Path, initial_step: int = 0) -> None:
@@ -71,7 +71,7 @@ class TensorBoardLogger:
         self._flush()
 
     def _start_session(self, step: int) -> None:
-        """Start within a run: later steps in earlier files become invalid."""
+        """Mark the start of a resumed run: discard later steps in earlier files."""
         from tensorboardX.proto.event_pb2 import SessionLog
 
         for split in SPLITS:
@@ -97,7 +97,7 @@ class TensorBoardLogger:
                 file.flush()
 
     def close(self) -> None:
-        """Write everything to the disk and close the files."""
+        """Write all pending events to the disk and close the files."""
         for split, file in self._files.items():
             with storage_errors(self.folder / split, 0):
                 file.close()
@@ -107,7 +107,7 @@ class TensorBoardLogger:
 def tensorboard_loggers(
     folder: Path, enabled: bool, initial_step: int = 0
 ) -> Iterator[Sequence[Callback]]:
-    """Yield the TensorBoard logger, or nothing if it is not enabled."""
+    """Context manager: yield a list with the TensorBoard logger, empty if disabled."""
     if not enabled:
         yield ()
         return

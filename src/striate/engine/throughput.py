@@ -1,4 +1,4 @@
-"""Throughput: model FLOPs utilization (MFU), and the bottleneck of a run."""
+"""Throughput of a run: model FLOPs utilization (MFU) and bottleneck."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ Clock = Callable[[], float]
 def measure_peak_flops(
     device: torch.device, dtype: torch.dtype, clock: Clock = time.perf_counter
 ) -> float:
-    """Return the peak FLOP/s of a device: the best of several matrix products.
+    """Return the peak FLOP/s of a device: the fastest of several matrix products.
 
-    It takes about 50 ms. On a busy machine it is too low: use the largest of several.
+    The measurement takes about 50 ms. On a busy machine the result is too low: use the
+    largest of several measurements.
     """
     a = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
     out = torch.empty_like(a)
@@ -42,11 +43,12 @@ def measure_peak_flops(
 class ThroughputMeter:
     """Measures the time spent on data loading and on optimizer updates.
 
-    The rest is compute: forward, loss, backward. It reads the clock twice per batch.
+    The remaining time is compute: forward, loss and backward. The clock is read twice
+    per batch.
 
     Args:
-        macs: Multiply-adds of an image's forward pass, one number or one for each
-            epoch (progressive resizing); 0 if unknown.
+        macs: Multiply-adds of the forward pass per image: one number, or a number for
+            each epoch (progressive resizing); 0 if unknown.
         peak_flops: Peak FLOP/s of the machine; 0 if not measured.
         clock: Monotonic clock in seconds; tests replace it.
 
@@ -73,8 +75,8 @@ class ThroughputMeter:
         """Return the model FLOPs utilization (MFU) at a throughput.
 
         Args:
-            images_per_second: Throughput.
-            epochs: Mean over the first epochs of this number; 0: current epoch.
+            images_per_second: Throughput in images per second.
+            epochs: Average over this number of first epochs; 0: only the current epoch.
 
         Example:
             >>> meter = ThroughputMeter(macs=[1_000_000, 3_000_000], peak_flops=60e9)
@@ -87,7 +89,7 @@ class ThroughputMeter:
         return useful / self.peak_flops if self.peak_flops else 0.0
 
     def time_shares(self) -> dict[str, float]:
-        """Return the shares of the elapsed time: data, compute, optimizer."""
+        """Return the shares of the elapsed time for data, compute and optimizer."""
         elapsed = max(self._clock() - self._start, 1e-9)
         data, update = self.data_seconds / elapsed, self.update_seconds / elapsed
         return {"data": data, "compute": 1 - data - update, "optimizer": update}
@@ -106,7 +108,7 @@ class ThroughputMeter:
 
     @contextmanager
     def time_optimizer(self, optimizer: Optimizer) -> Iterator[None]:
-        """Context manager: time the updates of an optimizer by its hooks."""
+        """Context manager that measures the time of optimizer updates by step hooks."""
         start = 0.0
 
         def on_start(*_: Any) -> None:
@@ -127,11 +129,11 @@ class ThroughputMeter:
                 handle.remove()
 
     def time_batches(self, epochs: Epochs) -> TimedBatches:
-        """Return the same batches, with the waiting time measured."""
+        """Return the same batches, wrapped to measure the waiting time for data."""
         return TimedBatches(epochs, self)
 
     def time_waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield batches, and add up the waiting time."""
+        """Yield batches, and add up the time spent waiting for data."""
         iterator = iter(batches)
         while True:
             start = self._clock()
@@ -143,13 +145,13 @@ class ThroughputMeter:
 
 
 class TimedBatches:
-    """Batches by epoch, with the waiting time measured."""
+    """Wrapper of batches by epoch that measures the waiting time for data."""
 
     def __init__(self, epochs: Epochs, meter: ThroughputMeter) -> None:
         self._epochs, self._meter = epochs, meter
 
     def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch, without the first `start`."""
+        """Yield the batches of an epoch, without the first `start` batches."""
         self._meter.epoch = epoch
         return self._meter.time_waiting(self._epochs(epoch, start))
 

@@ -1,4 +1,4 @@
-"""State of the training loop: epoch, step, history. Saved for an exact resume."""
+"""State of the training loop (epoch, step, history), saved for an exact resume."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from striate.engine.callbacks import EpochResult, StepResult
 
 @dataclass(kw_only=True)
 class TrainState:
-    """All that the loop needs to resume, apart from weights and optimizer.
+    """Training state that is needed to resume, in addition to weights and optimizer.
 
     Args:
-        epoch: Current epoch, from 0.
-        batch: Next batch of the epoch; the number of batches if validation is due.
-        step: Next step of the run.
-        loss_sum: Sum of the losses of this epoch's images.
-        images: Number of those images.
+        epoch: Index of the current epoch, from 0.
+        batch: Index of the next batch; the number of batches if validation is next.
+        step: Index of the next step of the run.
+        loss_sum: Sum of the losses of the images trained on in this epoch, in nats.
+        images: Number of images trained on in this epoch.
         lr: Learning rate of the last step.
         lr_scale: Factor on the learning rate; below 1 after a NaN with `lower-lr`.
-        skipped: Consecutive skipped batches.
+        skipped: Number of consecutive skipped batches.
         history: Results of the completed epochs.
 
     Example:
@@ -44,7 +44,7 @@ class TrainState:
     history: list[EpochResult] = field(default_factory=list)
 
     def record_step(self, loss: float, lr: float, images: int) -> StepResult:
-        """Advance by one batch and return its result; NaN means it was skipped."""
+        """Record the loss of a batch (NaN if skipped) and return the step's result."""
         result = StepResult(self.epoch, self.batch, self.step, loss, lr, images)
         self.batch, self.step, self.lr = self.batch + 1, self.step + 1, lr
         if math.isnan(loss):
@@ -61,13 +61,13 @@ class TrainState:
         val_balanced_accuracy: float,
         balanced: bool = False,
     ) -> EpochResult:
-        """Advance to the next epoch and return the result of this one.
+        """Record the results of an epoch and advance to the next epoch.
 
         Args:
             val_loss: Loss on the validation split.
             val_accuracy: Accuracy on the validation split.
             val_balanced_accuracy: Mean recall over the classes of that split.
-            balanced: The best epoch is that of highest balanced accuracy.
+            balanced: Choose the best epoch by balanced accuracy instead of accuracy.
         """
         metric = "val_balanced_accuracy" if balanced else "val_accuracy"
         epoch = EpochResult(
@@ -85,17 +85,17 @@ class TrainState:
         return epoch
 
     def is_finished(self, epochs: int, patience: int) -> bool:
-        """Return whether all epochs are done, or patience has run out."""
+        """Return whether all epochs are done or early stopping applies."""
         waited = _epochs_without_improvement(self.history)
         return self.epoch >= epochs or 0 < patience <= waited
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
+        """Return the fields as a dictionary of JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TrainState:
-        """Read what `as_dict` wrote.
+        """Create a state from a dictionary that `as_dict` has returned.
 
         Example:
             >>> state = TrainState(epoch=2, loss_sum=0.1 + 0.2)

@@ -29,14 +29,14 @@ def train_step(
     loss_fn: Loss = F.cross_entropy,
     micro_batches: int = 1,
 ) -> float:
-    """Train on one mini-batch and return its mean loss in nats.
+    """Train on one mini-batch and return the mean loss in nats.
 
     Args:
-        model: Any network from (N, C, H, W) to (N, classes); auxiliary heads add
-            their share of the loss, see `core.aux_heads`.
+        model: Any network from (N, C, H, W) to (N, classes); the losses of auxiliary
+            heads are added, see `core.aux_heads`.
         x: A batch of inputs.
-        y: Class indices (N,), or class shares (N, classes) of mixed images.
-        optimizer: Over the model's parameters.
+        y: Class indices (N,), or class probabilities (N, classes) of mixed images.
+        optimizer: Optimizer of the model's parameters.
         loss_fn: Loss of a batch's logits, see `engine.loss`.
         micro_batches: Number of micro-batches, see `engine.gradient_accumulation`.
 
@@ -54,11 +54,11 @@ def train_step(
 
 
 def optimizer_step(optimizer: Optimizer) -> None:
-    """Update the weights, if every gradient is finite.
+    """Update the weights if all gradients are finite.
 
     Raises:
         NonFiniteError: A gradient is not finite; the weights are unchanged.
     """
     if not gradients_are_finite(optimizer):
-        raise NonFiniteError("a gradient is not finite", fix=LOWER_LR)
+        raise NonFiniteError("a gradient became NaN or infinite", fix=LOWER_LR)
     optimizer.step()

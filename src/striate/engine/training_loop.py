@@ -1,8 +1,8 @@
-"""The training loop: one epoch after another, and validation after each.
+"""Training loop: trains one epoch after another, with validation after each epoch.
 
 For each mini-batch: forward, loss, backward, update. After each epoch the network is
-evaluated on the validation split, which alone decides which weights are best and when
-to stop early.
+evaluated on the validation split. Only the validation split decides which weights are
+best and when to stop early.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ OnNonFinite = Callable[[NonFiniteError, TrainState], None]
 
 
 class Epochs(Protocol):
-    """Batches by epoch, from any batch of the epoch on."""
+    """Callable that returns the batches of an epoch, starting at any batch."""
 
     def __call__(self, epoch: int, start: int = 0) -> Iterable[Batch]:
-        """Yield the (input, label) batches of an epoch, without the first `start`."""
+        """Yield (input, label) batches of an epoch, skipping the first `start`."""
         ...
 
     def __len__(self) -> int: ...
@@ -52,15 +52,15 @@ class FitConfig:
 
     Args:
         epochs: Maximum number of epochs.
-        lr: The schedule's largest learning rate.
+        lr: Largest learning rate of the schedule.
         schedule: Function from progress (0–1) to a factor of `lr`.
         label_smoothing: Share of the target spread over all classes.
         patience: Epochs without improvement before stopping; 0: no early stopping.
-        class_balance: Corrects the loss for uneven classes; None: plain loss.
-        balanced: Choose the best epoch by balanced accuracy, so that weights which
-            forget a rare class are not the best.
+        class_balance: Correction of the loss for class imbalance; None: no correction.
+        balanced: Choose the best epoch by balanced accuracy, so that rare classes
+            count as much as common ones.
         tta: Test-time augmentation for validation.
-        seed: With the step number it decides the random numbers of layers.
+        seed: Random seed of layers such as dropout.
         micro_batches: Number of micro-batches for gradient accumulation.
         execution: Memory layout, precision and compilation.
     """
@@ -79,11 +79,11 @@ class FitConfig:
 
 
 class StoppedError(Exception):
-    """The loop was asked to stop."""
+    """Error raised in the training loop after a stop request."""
 
 
 def raise_error(error: NonFiniteError, state: TrainState) -> None:
-    """End the run at NaN or infinity; a handler that returns skips the batch."""
+    """Raise the error, so that NaN or infinity ends the run."""
     raise error
 
 
@@ -101,20 +101,20 @@ def fit(
     eval_model: nn.Module | None = None,
     group: RankGroup = ONE_PROCESS,
 ) -> list[EpochResult]:
-    """Train a network in place and return its history.
+    """Train a network in place and return the results of all epochs.
 
     Args:
         model: Any network from images to logits.
-        optimizer: Over its parameters; the schedule sets its learning rate.
+        optimizer: Optimizer of the model's parameters; the schedule sets `lr`.
         train: Training batches.
         val: Validation batches.
         config: Settings of the loop.
-        callbacks: Called after every step and epoch, in this order.
+        callbacks: Callbacks, called in this order after every step and epoch.
         should_stop: Called before each batch; True ends the loop between two steps.
-        state: Where to start; updated in place.
-        on_nonfinite: Called after a step with NaN or infinity, which changed nothing;
-            raises to end the run, returns to skip the batch.
-        eval_model: The network to validate, if not `model` itself: its EMA.
+        state: Training state to start from, updated in place; default: a new state.
+        on_nonfinite: Called after a step with NaN or infinity, which is undone. It
+            raises an error to end the run, or returns to skip the batch.
+        eval_model: The network to validate (the EMA); default: `model`.
         group: The ranks of a distributed run; `train` and `val` then yield this rank's
             share of each batch.
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation (TTA): average the logits of several views of an image."""
+"""Test-time augmentation (TTA): mean logits of several augmented views of an image."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ TTA_MODES: Registry[TTA] = Registry("test-time augmentation")
 
 @TTA_MODES.add("plain")
 def no_tta(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the logits of the image itself."""
+    """Return the logits of the images without test-time augmentation."""
     out: Tensor = model(x)
     return out
 
 
 @TTA_MODES.add("flip")
 def flip_tta(model: nn.Module, x: Tensor) -> Tensor:
-    """Average the logits of an image and its mirror image.
+    """Return the mean logits of each image and its mirror image.
 
-    Twice the time of one forward pass (Krizhevsky et al. 2012, section 4.1).
+    This takes twice the time of one forward pass (Krizhevsky et al. 2012, section 4.1).
 
     Shapes:
         (N, C, H, W) → (N, classes)
@@ -42,11 +42,11 @@ def flip_tta(model: nn.Module, x: Tensor) -> Tensor:
 
 @TTA_MODES.add("flip_shift")
 def flip_shift_tta(model: nn.Module, x: Tensor) -> Tensor:
-    """Average the logits of an image, its shifts by a pixel, and their mirror images.
+    """Return the mean logits of ten views: image, four one-pixel shifts, and mirrors.
 
-    Ten times the time of one forward pass. Edges are repeated where a shift leaves
-    pixels empty. For networks that downsample small images early, so that a pixel
-    matters: each view samples other positions
+    This takes ten times the time of one forward pass. Pixels that a shift leaves empty
+    are filled with the nearest edge pixel. The shifts help networks that downsample
+    small images early, because each view samples other pixels
     (docs/notebook/accuracy-recipes.md).
 
     Shapes:
@@ -63,7 +63,7 @@ def flip_shift_tta(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _shifted(x: Tensor) -> list[Tensor]:
-    """Return images shifted by a pixel in each of four directions."""
+    """Return four batches: the images shifted by a pixel in each direction."""
     height, width = x.shape[2:]
     padded = pad(x, (1, 1, 1, 1), mode="replicate")
     offsets = (0, 1), (2, 1), (1, 0), (1, 2)

@@ -1,4 +1,4 @@
-"""Weight files: safetensors, written atomically, never pickle."""
+"""Weight files in safetensors format (never pickle), written atomically."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_LISTED = 5  # differences named before "and n more"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors atomically.
+    """Write named tensors to a safetensors file, atomically.
 
     Raises:
-        StorageError: The write failed; the old file is intact.
+        StorageError: The write failed; an existing file is unchanged.
     """
     write_bytes(path, tensors_to_bytes(tensors))
 
@@ -42,7 +42,7 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read named tensors; any other format than safetensors is refused.
+    """Read named tensors from a safetensors file; other formats raise an error.
 
     Raises:
         WeightsError: The file is missing, damaged, or of another format.
@@ -50,14 +50,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return tensors_from_bytes(path.read_bytes(), path)
     except FileNotFoundError as error:
-        raise WeightsError("the weights are missing", where=path) from error
+        raise WeightsError("the weight file is missing", where=path) from error
     except OSError as error:
-        what = f"the weights cannot be read: {error.strerror}"
+        what = f"the weight file cannot be read: {error.strerror}"
         raise WeightsError(what, where=path) from error
 
 
 def tensors_from_bytes(payload: bytes, where: Path) -> dict[str, Tensor]:
-    """Parse the bytes of a safetensors file.
+    """Return the named tensors in the bytes of a safetensors file.
 
     Raises:
         WeightsError: The bytes are damaged, or of another format.
@@ -66,11 +66,11 @@ def tensors_from_bytes(payload: bytes, where: Path) -> dict[str, Tensor]:
         return load_tensors(payload)
     except (SafetensorError, ValueError, KeyError) as error:
         what = f"not a valid safetensors file: {error}"
-        raise WeightsError(what, where=where, fix="restore it from a copy") from error
+        raise WeightsError(what, where=where, fix="restore from a backup") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a weight file into a network, or change nothing if it does not fit.
+    """Load a weight file into a network; load nothing if any tensor does not fit.
 
     Raises:
         WeightsError: Names, shapes or dtypes differ; lists the first differences.
@@ -79,7 +79,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def assign_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Load named tensors into a network, or change nothing if they do not fit.
+    """Load named tensors into a network; load nothing if any tensor does not fit.
 
     Raises:
         WeightsError: Names, shapes or dtypes differ; lists the first differences.
@@ -90,7 +90,7 @@ def assign_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) ->
         if problems[MAX_LISTED:]:
             lines.append(f"… and {len(problems) - MAX_LISTED} more")
         listed = "".join(f"\n  {line}" for line in lines)
-        what = f"the weights are of another network; nothing was loaded:{listed}"
+        what = f"the weights belong to another network; nothing was loaded:{listed}"
         raise WeightsError(what, where=where)
     model.load_state_dict(tensors)
 
@@ -98,7 +98,7 @@ def assign_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) ->
 def state_dict_mismatches(
     expected: dict[str, Tensor], actual: dict[str, Tensor]
 ) -> list[str]:
-    """Return the differences of two state dicts, missing tensors first.
+    """Return descriptions of the differences of two state dicts, missing tensors first.
 
     Example:
         >>> actual = {"a": torch.zeros(3), "b": torch.zeros(1)}
@@ -124,9 +124,9 @@ def _shape(tensor: Tensor) -> str:
 
 
 class OptimizerState:
-    """An optimizer's state as named tensors, for checkpoints.
+    """Optimizer state as named tensors, for checkpoints.
 
-    Its settings are not included: recipe and schedule set them.
+    Settings such as the learning rate are not included: recipe and schedule set them.
 
     Example:
         >>> weight = nn.Parameter(torch.ones(2))
@@ -141,7 +141,7 @@ class OptimizerState:
         self._optimizer = optimizer
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return every tensor under `<index of the parameter>.<name>`."""
+        """Return the state tensors by name, `<parameter index>.<state name>`."""
         return {
             f"{number}.{key}": value
             for number, entries in self._optimizer.state_dict()["state"].items()
@@ -150,10 +150,10 @@ class OptimizerState:
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load a result of `state_dict`.
+        """Load tensors that `state_dict` has returned.
 
         Raises:
-            WeightsError: A tensor belongs to no parameter.
+            WeightsError: A tensor belongs to no parameter of this optimizer.
         """
         groups = self._optimizer.state_dict()["param_groups"]
         parameters = [p for g in self._optimizer.param_groups for p in g["params"]]
@@ -161,7 +161,7 @@ class OptimizerState:
         for name, tensor in tensors.items():
             number, _, key = name.partition(".")
             if not number.isdecimal() or int(number) >= len(parameters):
-                what = f"the optimizer's state is of another network: '{name}'"
+                what = f"the optimizer state belongs to another network: '{name}'"
                 raise WeightsError(what)
             entry = state.setdefault(int(number), {})
             entry[key] = _in_layout_of(parameters[int(number)], tensor)
@@ -169,7 +169,7 @@ class OptimizerState:
 
 
 def _in_layout_of(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """Return a moment in its parameter's memory layout, as fused kernels require."""
+    """Return a state tensor in the parameter's memory layout, for fused kernels."""
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, device="cpu").copy_(tensor)

@@ -1,4 +1,4 @@
-"""Batch norm in fine-tuning: frozen running statistics, or adapted ones."""
+"""Batch norm in fine-tuning: frozen running statistics, or adapted statistics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BATCH_NORM_MODES = (ADAPTING, FROZEN)
 
 
 def freeze_batch_norm_stats(module: nn.Module) -> int:
-    """Freeze the running statistics of all batch norms; their weights still train.
+    """Freeze the running statistics of all batch norms; weights and biases still train.
 
     Args:
-        module: A model, or a part of one; changed in place.
+        module: Any module with batch norms; changed in place.
 
     Returns:
         The number of batch norms.
@@ -38,19 +38,20 @@ def freeze_batch_norm_stats(module: nn.Module) -> int:
 
 
 def adapt_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Set the running statistics of batch norms to those of new images.
+    """Set the running statistics of batch norms to the statistics of new images.
 
-    Done before training: a head that was fitted with the old statistics would get other
-    features as soon as the norms use those of the batch (Li et al. 2016, "Revisiting
-    batch normalization for practical domain adaptation"). Frozen norms stay unchanged.
+    Call this before a head is trained. A head fitted with the old statistics would get
+    other features as soon as the norms use batch statistics (Li et al. 2016,
+    "Revisiting batch normalization for practical domain adaptation"). Frozen norms stay
+    unchanged.
 
     Args:
-        module: A model or a part of one; its other layers run in evaluation mode.
-        batches: Its inputs; larger batches give better statistics. Used once. If one
-            fails, everything is restored.
+        module: Any module with batch norms; other layers run in evaluation mode.
+        batches: Inputs of the module, iterated over once; larger batches give better
+            statistics. If a batch fails, the old statistics are restored.
 
     Returns:
-        The number of adapted norms.
+        The number of adapted batch norms.
 
     Example:
         >>> norm = nn.BatchNorm2d(1)
@@ -75,9 +76,10 @@ def _with_statistics(module: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def _adapting(module: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Let norms take the plain mean over batches; restore modes and momenta.
+    """Context manager in which batch norms average their statistics over all batches.
 
-    If a batch fails, the statistics are restored too: a mean over some is neither.
+    Modes and momenta are restored at the end. If a batch fails, the old statistics are
+    restored too.
     """
     modes = {inner: inner.training for inner in module.modules()}
     momenta = {norm: norm.momentum for norm in norms}

@@ -1,4 +1,4 @@
-"""All cut points of a model, and the averaged features at each of them in one pass."""
+"""Cut points of a model, and the averaged features at all cut points in one pass."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ MAX_CUT_POINTS = 24  # of deeper models, evenly spaced ones
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A layer or block with weights, and the layers without weights behind it.
+    """Layer or block with weights, together with following layers that have no weights.
 
     Args:
-        name: Its last layer, behind which the model can be cut.
-        layers: The innermost layers that have weights or statistics.
+        name: Name of the last layer of the stage, behind which the model can be split.
+        layers: Names of the modules that have their own parameters or buffers.
     """
 
     name: str
@@ -41,12 +41,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class CutPoints:
-    """A model's cut points from the input up; the last is in front of the classifier.
+    """Cut points of a model, in order from the input to the classifier.
 
     Args:
-        cuts: As `cut_at` returns them.
-        widths: Features per image at each, feature maps averaged.
-        last_is_vector: The output at the last cut point is a vector, not averaged.
+        cuts: The cut points; the last one is in front of the classifier.
+        widths: Number of averaged features per image at each cut point.
+        last_is_vector: Whether the features at the last cut point are a vector, which
+            needs no averaging.
     """
 
     cuts: tuple[CutPoint, ...]
@@ -55,22 +56,22 @@ class CutPoints:
 
     @property
     def name(self) -> str:
-        """Return a name that tells these features from others of the same model."""
+        """Return a name for the features, unique among all features of the model."""
         return f"averages at {', '.join(cut.name for cut in self.cuts)}"
 
     @property
     def backbone(self) -> tuple[str, ...]:
-        """Return the names of everything but the last head."""
+        """Return the names of all modules except those behind the last cut point."""
         return self.cuts[-1].backbone
 
     def columns(self, index: int) -> slice:
-        """Return which columns of the features belong to a cut point."""
+        """Return the slice of feature columns that belong to a cut point."""
         index %= len(self.widths)
         first = sum(self.widths[:index])
         return slice(first, first + self.widths[index])
 
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Run a batch once; return its averages at every cut point, side by side."""
+        """Return a batch's averaged features at all cut points, (N, sum of widths)."""
         averages = _averages(model, self.cuts, x)
         return torch.cat([averages[cut.name] for cut in self.cuts], 1)
 
@@ -78,12 +79,13 @@ class CutPoints:
 def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
     """Return the stages of a model, from the input to the classifier.
 
-    A stage begins with a layer or block that has a kernel, and ends before the next.
-    Sequences of several are entered, any other module is a block.
+    A stage begins with a layer or block that has a kernel, and ends before the next
+    stage. An `nn.Sequential` of several stages is split into its stages; any other
+    module is one block.
 
     Args:
-        model: Any model; left as it was.
-        x: A batch to run it with.
+        model: Any model; not changed.
+        x: A batch of inputs for one forward pass.
 
     Example:
         >>> conv, norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
@@ -97,10 +99,10 @@ def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
 
 
 def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
-    """Return every cut point behind a stage at which the model is a chain of layers.
+    """Return all cut points of a model: ends of stages, with a chain of layers behind.
 
     Raises:
-        SettingError: The model cannot be cut even before its classifier.
+        SettingError: The model cannot be split even before the classifier.
 
     Example:
         >>> layers = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 2), nn.Flatten()
@@ -123,7 +125,7 @@ def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
 
 
 def _group_calls(calls: Sequence[ModuleCall]) -> list[list[ModuleCall]]:
-    """Group the calls of a pass by stage; what comes before the first joins it."""
+    """Group module calls by stage; calls before the first stage belong to it."""
     groups: list[list[ModuleCall]] = [[]]
     has_kernel = False
     for block in _blocks(calls, 0):
@@ -136,7 +138,7 @@ def _group_calls(calls: Sequence[ModuleCall]) -> list[list[ModuleCall]]:
 
 
 def _blocks(calls: Sequence[ModuleCall], parent: int) -> Iterator[ModuleCall]:
-    """Yield blocks in the order they run; sequences of several are entered."""
+    """Yield the calls of blocks in execution order, also inside an `nn.Sequential`."""
     for i, call in enumerate(calls):
         if call.parent != parent:
             continue
@@ -153,7 +155,7 @@ def _has_kernel(module: nn.Module) -> bool:
 
 
 def _end(group: Sequence[ModuleCall]) -> str:
-    """Return a stage's last layer, without dropout and flatten, which may follow it."""
+    """Return the name of a stage's last layer, ignoring dropout and flatten."""
     calls = [c for c in group if not isinstance(c.module, _DropoutNd | nn.Flatten)]
     return (calls or group)[-1].name
 
@@ -171,7 +173,7 @@ def _has_tensors(module: nn.Module) -> bool:
 
 
 def _evenly_spaced(cuts: Sequence[CutPoint], count: int) -> list[CutPoint]:
-    """Return at most so many cut points, evenly spaced."""
+    """Return at most `count` evenly spaced cut points."""
     if len(cuts) <= count:
         return list(cuts)
     return [cuts[(i * len(cuts)) // count] for i in range(count)]
@@ -180,7 +182,7 @@ def _evenly_spaced(cuts: Sequence[CutPoint], count: int) -> list[CutPoint]:
 def _averages(
     model: nn.Module, cuts: Sequence[CutPoint], x: Tensor
 ) -> dict[str, Tensor]:
-    """Return the mean of each feature map, or a vector as it is, at every cut point."""
+    """Return the features at every cut point, (N, width); feature maps are averaged."""
     averages: dict[str, Tensor] = {}
 
     def keep(name: str, value: object) -> None:

@@ -1,7 +1,7 @@
-"""Discriminative learning rates: the rate falls from stage to stage below the head.
+"""Discriminative learning rates: a lower rate for each stage farther from the head.
 
-Stages next to the classifier are the most specific to the old images, and may learn
-fastest; those near the cut point fit almost any image (Howard & Ruder 2018,
+Stages next to the classifier are the most specific to the pretraining images and should
+learn fastest. Stages near the cut point suit almost any image (Howard & Ruder 2018,
 "Universal language model fine-tuning for text classification").
 """
 
@@ -23,13 +23,13 @@ LOWEST_LR_SCALE = 0.1  # of the classifier's rate, for the stage next to the cut
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneConfig:
-    """How the stages behind a cut point are trained.
+    """Settings for training the stages behind a cut point.
 
     Args:
-        lr_decay: Factor on the learning rate from a stage to the one below; 1 for none.
-        unfreeze: Epochs until the next stage below is unfrozen; 0 for all at once.
-        batch_norm: `adapting` to the new images, or `frozen` statistics; weights and
-            biases train either way.
+        lr_decay: Learning-rate factor from each stage to the stage before; 1: no decay.
+        unfreeze: Number of epochs until the next stage is unfrozen; 0: train all.
+        batch_norm: Running statistics `adapting` to the new images, or `frozen`;
+            weights and biases train in both cases.
 
     Raises:
         SettingError: A value is out of range.
@@ -53,7 +53,7 @@ class FineTuneConfig:
 
 
 def default_lr_decay(stages: int) -> float:
-    """Return the decay that gives the lowest of so many stages a tenth of the rate.
+    """Return the learning-rate decay for which the first stage has a tenth of the rate.
 
     Example:
         >>> round(default_lr_decay(3), 3), default_lr_decay(1)
@@ -65,7 +65,7 @@ def default_lr_decay(stages: int) -> float:
 def stages_behind(
     model: nn.Module, stages: Sequence[Stage], cut: CutPoint
 ) -> tuple[Stage, ...]:
-    """Return the stages behind a cut point; the first of them may be incomplete.
+    """Return the stages behind a cut point; the first stage may be incomplete.
 
     Example:
         >>> from striate.finetune.split_model import cut_at, probe_batch
@@ -89,13 +89,13 @@ def stages_behind(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainableStages:
-    """A model's stages behind the cut point, and how they are trained.
+    """Stages of a model behind the cut point, and the settings for training them.
 
     Args:
         model: The whole model.
-        stages: From the cut point to the classifier.
-        config: How they are trained.
-        always_frozen: Patterns of layers that are never unfrozen.
+        stages: Stages in order from the cut point to the classifier.
+        config: Settings for training the stages.
+        always_frozen: Name patterns of layers that are never unfrozen.
     """
 
     model: nn.Module = field(repr=False)
@@ -104,7 +104,7 @@ class TrainableStages:
     always_frozen: tuple[str, ...] = ()
 
     def lr_scales(self) -> dict[nn.Parameter, float]:
-        """Return each parameter's factor on the learning rate: 1 at the classifier."""
+        """Return the learning-rate factor of each parameter; 1 in the classifier."""
         modules = dict(self.model.named_modules())
         scales: dict[nn.Parameter, float] = {}
         for depth, stage in enumerate(reversed(self.stages)):

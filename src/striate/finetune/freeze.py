@@ -1,4 +1,4 @@
-"""Freeze layers: weights and running statistics, in any training loop, with a hash."""
+"""Freeze layers (weights and running statistics), and detect changes by a hash."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAX_NAMED = 12  # layers named in a message
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenLayers:
-    """The frozen layers of a model, with a hash over their tensors.
+    """Frozen layers of a model, with a SHA-256 hash of the frozen tensors.
 
     Args:
         layers: Dotted names of the frozen modules, in order.
         parameters: Number of frozen parameters.
-        sha256: Over name, shape and bytes of every frozen tensor and statistic.
+        sha256: Hash of name, shape and bytes of every frozen parameter and buffer.
     """
 
     layers: tuple[str, ...]
@@ -42,17 +42,17 @@ class FrozenLayers:
 
 
 def freeze(model: nn.Module, patterns: str | Sequence[str]) -> FrozenLayers:
-    """Freeze layers: no gradients, and no updates of running statistics.
+    """Freeze layers: switch off gradients and updates of running statistics.
 
-    Batch norms in frozen layers stay in evaluation mode whatever `model.train()` says.
-    A name covers the module and everything in it; `*` in a pattern also matches dots.
+    Batch norms in frozen layers stay in evaluation mode even after `model.train()`.
+    A name selects the module and all submodules; `*` in a pattern also matches dots.
 
     Args:
-        model: Any model; changed in place. Other layers stay as they were.
+        model: Any model; changed in place. Layers that do not match are not changed.
         patterns: Names or patterns, such as `["conv1", "block*"]`.
 
     Raises:
-        UnknownNameError: A pattern matches no layer; lists the nearest.
+        UnknownNameError: A pattern matches no layer; lists similar names.
         SettingError: No layer would be left to train.
 
     Example:
@@ -67,8 +67,8 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> FrozenLayers:
     matched = _matched(model, patterns)
     ids = {id(p) for module in matched for p in module.parameters(recurse=False)}
     if not any(p.requires_grad and id(p) not in ids for p in model.parameters()):
-        what = "all layers are frozen, and no layer is left to train"
-        fix = f"leave a layer out, such as {_last(model)}"
+        what = "--freeze selects all layers, so no layer is left to train"
+        fix = f"do not freeze all layers; omit one, such as {_last(model)}"
         raise SettingError(what, where="--freeze", fix=fix)
     for module in matched:
         for parameter in module.parameters(recurse=False):
@@ -79,22 +79,22 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> FrozenLayers:
 
 
 def check_patterns(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Refuse patterns that match only layers without weights, such as pooling.
+    """Raise an error for patterns that match only layers without weights (pooling).
 
     Raises:
-        UnknownNameError: A pattern matches no layer; lists the nearest.
-        SettingError: The layers have neither parameters nor statistics.
+        UnknownNameError: A pattern matches no layer; lists similar names.
+        SettingError: The layers have neither parameters nor running statistics.
 
     Example:
         >>> check_patterns(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), ["1"])
         Traceback (most recent call last):
-        striate.core.errors.SettingError: '1' has no weights, so it freezes nothing
+        striate.core.errors.SettingError: '1' has no weights, so nothing is frozen
           where: --freeze
           do:    name layers with weights, such as 0
     """
     for pattern in patterns:
         if not any(m.state_dict() for m in _matched(model, [pattern])):
-            what = f"'{pattern}' has no weights, so it freezes nothing"
+            what = f"'{pattern}' has no weights, so nothing is frozen"
             fix = f"name layers with weights, such as {_last(model)}"
             raise SettingError(what, where="--freeze", fix=fix)
 
@@ -102,8 +102,8 @@ def check_patterns(model: nn.Module, patterns: Sequence[str]) -> None:
 def freeze_stats_of_frozen(model: nn.Module) -> FrozenLayers:
     """Freeze the running statistics of layers whose parameters are all frozen.
 
-    For models in which the user has set `requires_grad` alone. A layer without
-    parameters stays as it is.
+    This is for models in which the user has set only `requires_grad`. Layers without
+    parameters are not changed.
 
     Example:
         >>> norm = nn.BatchNorm2d(2).requires_grad_(False)
@@ -119,10 +119,12 @@ def freeze_stats_of_frozen(model: nn.Module) -> FrozenLayers:
 
 
 def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
-    """Unfreeze layers: parameters and statistics, in the mode that the model is in.
+    """Unfreeze layers: switch on gradients and updates of running statistics.
+
+    The layers get the mode (training or evaluation) of the model.
 
     Raises:
-        UnknownNameError: A pattern matches no layer; lists the nearest.
+        UnknownNameError: A pattern matches no layer; lists similar names.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(2), nn.Linear(2, 2))
@@ -138,7 +140,7 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
 
 
 def frozen_layers(model: nn.Module) -> FrozenLayers:
-    """Return the layers that are frozen now, with their hash.
+    """Return the currently frozen layers of a model, with a hash of the frozen tensors.
 
     Example:
         >>> frozen_layers(nn.Linear(2, 2)).layers
@@ -164,7 +166,7 @@ def frozen_layers(model: nn.Module) -> FrozenLayers:
 
 
 def check_frozen(model: nn.Module, sha256: str) -> None:
-    """Check that frozen layers are bit-identical to those at the start of training.
+    """Check that all frozen tensors still have the hash from the start of training.
 
     Raises:
         WeightsError: A frozen weight or statistic has changed.
@@ -172,15 +174,15 @@ def check_frozen(model: nn.Module, sha256: str) -> None:
     now = frozen_layers(model)
     if now.sha256 != sha256:
         what = (
-            f"frozen layers have changed: their hash was {sha256[:16]} and is "
+            f"frozen layers have changed: their hash was {sha256[:16]} and is now "
             f"{now.sha256[:16]}"
         )
-        fix = "a layer changes its own tensors; leave it out of --freeze"
+        fix = "a frozen layer changes its own tensors; omit this layer from --freeze"
         raise WeightsError(what, where=str(now), fix=fix)
 
 
 def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]:
-    """Yield layer, name and tensor of all that is frozen; True for a parameter."""
+    """Yield (layer name, tensor name, tensor, is_parameter) of every frozen tensor."""
     for layer, module in model.named_modules():
         where = layer or "(the network)"
         for name, parameter in module.named_parameters(recurse=False):
@@ -192,7 +194,7 @@ def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]
 
 
 def _matched(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
-    """Return the modules that patterns match, and all within them, each once."""
+    """Return the modules that match the patterns, and all submodules, each once."""
     patterns = [patterns] if isinstance(patterns, str) else patterns
     modules = dict(model.named_modules())
     matched: dict[int, nn.Module] = {}
@@ -216,8 +218,8 @@ def _no_match(pattern: str, layers: Sequence[str]) -> UnknownNameError:
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     outer = [name for name in layers if "." not in name]
     rest = f", … ({len(outer)} in all)" if outer[MAX_NAMED:] else ""
-    fix = f"{hint}the layers: {', '.join(outer[:MAX_NAMED])}{rest}; * matches any text"
-    what = f"no layer matches '{pattern}', so it freezes nothing"
+    fix = f"{hint}layers: {', '.join(outer[:MAX_NAMED])}{rest}; * matches any text"
+    what = f"no layer matches '{pattern}', so nothing is frozen"
     return UnknownNameError(what, where="--freeze", fix=fix)
 
 

@@ -1,4 +1,4 @@
-"""Linear probe: how well does a linear head on a cut point's features classify?"""
+"""Linear probe: accuracy of a linear classifier on the features at a cut point."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ MIN_IMAGES = 2 * FOLDS  # per class, or folds lack classes
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePoint:
-    """Result of a linear probe that was trained with a given number of images.
+    """Result of a linear probe that was trained on a given number of images.
 
     Args:
-        images: Training images of each fold, on average.
-        accuracy: Over all images, each predicted by the fold that left it out.
-        loss: Their mean cross-entropy in nats.
-        penalty: The best for all images, divided by the share that is trained on.
+        images: Mean number of training images of a fold.
+        accuracy: Cross-validated accuracy over all images.
+        loss: Cross-validated mean cross-entropy in nats.
+        penalty: L2 regularization strength: the best for all images, divided by the
+            share of images used for training.
     """
 
     images: int
@@ -46,10 +47,10 @@ class LinearProbe:
     """Learning curve of a linear probe at a cut point.
 
     Args:
-        cut: The layer.
-        width: Features per image.
+        cut: Name of the cut point.
+        width: Number of features per image.
         count: Number of images.
-        points: With growing numbers of training images.
+        points: Results for increasing numbers of training images.
     """
 
     cut: str
@@ -59,12 +60,12 @@ class LinearProbe:
 
     @property
     def accuracy(self) -> float:
-        """Return the accuracy with all images."""
+        """Return the accuracy of the probe that uses all images."""
         return self.points[-1].accuracy
 
     @property
     def error(self) -> float:
-        """Return the standard error of the accuracy; never 0, even at 100 %."""
+        """Return the standard error of the accuracy; above 0 even at 100 % accuracy."""
         share = (self.accuracy * self.count + 2) / (self.count + 4)
         return float((share * (1 - share) / self.count) ** 0.5)
 
@@ -77,18 +78,18 @@ def probe_learning_curve(
     loss: LossFunction = F.cross_entropy,
     seed: int = 0,
 ) -> tuple[ProbePoint, ...]:
-    """Fit linear heads on growing subsets; evaluate all heads on the same images.
+    """Return the cross-validated learning curve of linear heads on the given features.
 
     Args:
         x: (N, width) features of training images.
-        y: (N,) class numbers.
+        y: (N,) class indices.
         num_classes: Number of classes.
-        groups: (N) group of each image; a group is never divided.
-        loss: Mean loss of logits and class numbers that is minimized.
-        seed: Of the folds and of the order of images.
+        groups: (N) group of each image; all images of a group are in the same fold.
+        loss: Loss to minimize: mean loss of logits and class indices.
+        seed: Random seed of the folds and of the order of images.
 
     Raises:
-        DataError: All images are of one group, so no fold can be left out.
+        DataError: All images belong to one group, so cross-validation is impossible.
 
     Example:
         >>> x = torch.arange(80.0)[:, None] % 2 + torch.linspace(0, 0.1, 80)[:, None]
@@ -130,13 +131,13 @@ def _point(results: Sequence[PenaltyResult], count: int) -> ProbePoint:
 def order_in_class(
     y: Tensor, groups: Sequence[Hashable], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the position of each image's group in its class, and the class's groups.
+    """Return each group's random rank in its class, and the class's number of groups.
 
-    Their ratio is the smallest fraction that an image belongs to: groups stay whole,
-    classes have equal shares, and small fractions lie within larger ones.
+    Images with rank / groups ≤ f form the subset of fraction f. Groups stay together,
+    all classes have the same share, and smaller subsets are parts of larger subsets.
 
     Shapes:
-        (N,) → (N,), (N,) float64; positions from 1
+        (N,) → (N,), (N,) float64; ranks from 1
 
     Example:
         >>> position, count = order_in_class(torch.tensor([0, 0, 0, 1]), "aabc", 0)

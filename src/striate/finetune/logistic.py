@@ -1,4 +1,4 @@
-"""Logistic regression on features: L-BFGS, the penalty chosen by cross-validation."""
+"""Logistic regression on features; the L2 strength is chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ WORSE = 0.11  # of the best penalty, a decade below: smaller ones are not tried
 
 @dataclass(frozen=True, kw_only=True)
 class PenaltyResult:
-    """Cross-validated result of one penalty.
+    """Cross-validated loss and accuracy of one L2 regularization strength.
 
     Args:
-        penalty: On features with standard deviation 1.
+        penalty: L2 regularization strength, for features with standard deviation 1.
         loss: Mean cross-entropy in nats.
         accuracy: Share of correct predictions.
     """
@@ -44,13 +44,13 @@ class PenaltyResult:
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticFit:
-    """A fitted linear layer, for the features as they are.
+    """Fitted linear layer for the original (not standardized) features.
 
     Args:
         weight: (classes, width).
         bias: (classes,).
-        penalty: The penalty that was used.
-        results: Of all penalties in cross-validation; empty if the penalty was given.
+        penalty: The L2 regularization strength of the fit.
+        results: Cross-validation results by strength; empty if `penalty` was given.
     """
 
     weight: Tensor = field(repr=False)
@@ -70,20 +70,20 @@ def fit_logistic(
     loss: LossFunction = F.cross_entropy,
     seed: int = 0,
 ) -> LogisticFit:
-    """Fit a linear layer with softmax to features.
+    """Fit a logistic regression (linear layer with softmax) to features.
 
     Args:
         x: (N, width) features of training images only.
-        y: (N,) class numbers.
+        y: (N,) class indices.
         num_classes: Number of classes.
-        penalty: As in `PENALTIES`; chosen by cross-validation where not given.
-        groups: (N) rows of a group stay in one fold: views and copies of an image.
-        eval_mask: (N,) bool, rows that a fold is evaluated on: no augmented views.
-        loss: Mean loss of logits and class numbers.
+        penalty: L2 regularization strength; None: chosen by cross-validation.
+        groups: (N) group of each row (image with its copies); a group is in one fold.
+        eval_mask: (N,) bool: rows used for evaluation, such as unaugmented images.
+        loss: Loss to minimize: mean loss of logits and class indices.
         seed: Random seed of the folds.
 
     Raises:
-        DataError: A penalty must be chosen, and all rows are of one group.
+        DataError: Cross-validation is needed, but all rows belong to one group.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
@@ -114,21 +114,21 @@ def cross_validate(
     seed: int = 0,
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[PenaltyResult, ...]:
-    """Return the cross-validated loss and accuracy of each penalty.
+    """Return the cross-validated loss and accuracy of each regularization strength.
 
     Args:
-        x: As for `fit_logistic`, like all arguments that it has too.
-        y: Likewise.
-        num_classes: Likewise.
-        groups: Likewise.
-        train_mask: (N,) bool, rows to fit to; all are evaluated.
-        eval_mask: (N,) bool, rows that a fold is evaluated on.
-        loss: Mean loss of logits and class numbers, to be minimized.
+        x: (N, width) features of training images only.
+        y: (N,) class indices.
+        num_classes: Number of classes.
+        groups: (N) group of each row; a group is in one fold.
+        train_mask: (N,) bool: rows used for fitting; default: all rows.
+        eval_mask: (N,) bool: rows used for evaluation; default: all rows.
+        loss: Loss to minimize: mean loss of logits and class indices.
         seed: Random seed of the folds.
-        penalties: To compare, the strongest first.
+        penalties: L2 regularization strengths to compare, the strongest first.
 
     Raises:
-        DataError: All rows are of one group, so no fold can be left out.
+        DataError: All rows belong to one group, so cross-validation is impossible.
 
     Example:
         >>> x = torch.arange(20.0)[:, None] % 2
@@ -154,15 +154,15 @@ def cross_validate(
 def _one_group() -> DataError:
     # A penalty without any evaluation would be a guess that looks like a choice.
     what = (
-        "cross-validation cannot leave anything out to choose a penalty: all "
-        "training images are of one group, or equal"
+        "cross-validation of the regularization strength is impossible: all "
+        "training images belong to one group or are equal"
     )
-    fix = "train on two groups or more, or use --head trained, which has no penalty"
+    fix = "add images of other groups, or use --head trained (no cross-validation)"
     return DataError(what, where="the training split", fix=fix)
 
 
 def assign_folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
-    """Assign rows to folds: groups stay together, classes are spread evenly.
+    """Return the fold of each row: groups stay together, classes are spread evenly.
 
     Shapes:
         (N,) → (N,) int64
@@ -192,7 +192,7 @@ def _compare_penalties(
     y: Tensor,
     penalties: Sequence[float],
 ) -> list[PenaltyResult]:
-    """Fit penalties from the strongest on, each starting where the last one ended."""
+    """Evaluate L2 regularization strengths, each fit starting from the previous fit."""
     results: list[PenaltyResult] = []
     labels = torch.cat([y[val] for val in val_masks])
     for penalty in penalties:
@@ -210,11 +210,11 @@ def _compare_penalties(
 
 @contextmanager
 def _few_threads(x: Tensor) -> Iterator[None]:
-    """Limit the threads of BLAS, and those of torch where the features are few.
+    """Context manager that limits the threads of BLAS, and of torch for few features.
 
-    SciPy's BLAS has threads of its own, which spin between two steps and take time from
-    torch's: thirty times slower on two cores. And torch's second thread gains nothing
-    where there is little to compute.
+    The threads of SciPy's BLAS busy-wait between steps and slow down torch's threads by
+    a factor of thirty on two cores. For little computation, more than one torch thread
+    gains nothing.
     """
     threads = torch.get_num_threads()
     with threadpool_limits(1, user_api="blas"):
@@ -226,11 +226,12 @@ def _few_threads(x: Tensor) -> Iterator[None]:
 
 
 class _Fit:
-    """Fits a linear layer to the same rows, for one penalty after the other.
+    """Logistic regression on fixed rows, for several L2 regularization strengths.
 
-    Features are scaled to mean 0 and deviation 1 over these rows. If there are more
-    features than rows, they are projected to the space that the rows span: outside of
-    it, the weights of a penalized layer are zero. The returned layer undoes both.
+    Features are standardized to mean 0 and standard deviation 1 over these rows. If
+    there are more features than rows, they are projected to the span of the rows;
+    outside the span, the weights of a regularized layer are zero. The returned layer
+    takes the original features.
     """
 
     def __init__(
@@ -250,11 +251,11 @@ class _Fit:
         self._layer = x.new_zeros(num_classes, self._x.shape[1])
 
     def __call__(self, penalty: float, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Return weight and bias for the features as they are.
+        """Return weight and bias of a fit, for the original features.
 
         Args:
-            penalty: On features with standard deviation 1.
-            tolerance: Largest gradient at the end, if it ends within `MAX_STEPS`.
+            penalty: L2 regularization strength, for features with standard deviation 1.
+            tolerance: Gradient below which L-BFGS stops before `MAX_STEPS`.
         """
         from scipy.optimize import minimize  # slow to import, and only fits need it
 

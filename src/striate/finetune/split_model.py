@@ -1,4 +1,4 @@
-"""Split a model at a named layer: the backbone up to it, and the head behind it."""
+"""Split a model at a named layer into a backbone (up to the layer) and a head."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BEFORE = "before "  # a cut point in front of a layer, where none is named behin
 
 @dataclass(frozen=True, kw_only=True)
 class CutPoint:
-    """A place to split a model; backbone and head are the model's own layers.
+    """Point at which a model is split into backbone and head.
 
     Args:
-        name: The last layer of the backbone, or `before` the first of the head.
-        backbone: Names of the modules that the backbone consists of, the largest ones.
-        head: The layers that follow, one after the other.
+        name: The last layer of the backbone, or `before` the first layer of the head.
+        backbone: Names of the largest modules that make up the backbone.
+        head: The model's own layers behind the cut point, in sequence.
     """
 
     name: str
@@ -33,9 +33,9 @@ class CutPoint:
     head: nn.Sequential = field(repr=False)
 
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Run a batch up to the cut point; later layers are not computed.
+        """Return the features of a batch at the cut point; later layers do not run.
 
-        The caller sets evaluation mode (`untouched`) and the gradient mode.
+        The caller sets evaluation mode (`evaluation_mode`) and the gradient mode.
         """
         outputs: list[Tensor] = []
 
@@ -49,12 +49,12 @@ class CutPoint:
                 model(x)
             except StopForward:
                 return outputs[0]
-        raise SettingError(f"{self.name} did not run on this image", where="--cut")
+        raise SettingError(f"layer {self.name} was not executed", where="--cut")
 
 
 @contextmanager
 def hook_at(model: nn.Module, name: str, on_output: OnOutput) -> Iterator[None]:
-    """Call a function with the tensor at a cut point whenever the model runs."""
+    """Context manager: call a function with the tensor at a cut point in each pass."""
     module = dict(model.named_modules())[name.removeprefix(BEFORE)]
 
     def before(
@@ -78,14 +78,14 @@ def hook_at(model: nn.Module, name: str, on_output: OnOutput) -> Iterator[None]:
 
 def _tensor(value: object, name: str) -> Tensor:
     if not isinstance(value, Tensor):
-        what = f"{name} returns a {type(value).__name__}, not a tensor"
-        raise SettingError(what, where="--cut", fix="cut at a layer inside it")
+        what = f"layer {name} returns a {type(value).__name__}, not a tensor"
+        raise SettingError(what, where="--cut", fix=f"use a layer inside {name}")
     return value
 
 
 @dataclass
 class ModuleCall:
-    """A call of a module in a forward pass, with the number of the call around it."""
+    """Call of a module in a forward pass, with the index of the enclosing call."""
 
     name: str
     module: nn.Module
@@ -94,19 +94,20 @@ class ModuleCall:
 
 
 def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> CutPoint:
-    """Split a model behind a layer; by default before the last layer with weights.
+    """Return the cut point behind a layer; default: before the last layer with weights.
 
-    The head is checked: a test batch must come out the same through it.
+    The cut is checked: backbone and head must reproduce the model's output on `x`.
 
     Args:
-        model: Any model; left as it was.
-        x: A batch to test it with.
-        name: A dotted name; where it runs several times, the last time counts. With
-            `before ` and a layer, the cut point is in front of that layer.
+        model: Any model; not changed.
+        x: A batch of inputs for the check.
+        name: Dotted name of a layer; if the layer runs several times, the last run
+            counts. `before NAME` means the cut point in front of the layer.
 
     Raises:
-        UnknownNameError: No layer has this name; lists the nearest.
-        SettingError: The layers behind it are not a simple chain; lists where they are.
+        UnknownNameError: No layer has this name; lists similar names.
+        SettingError: The layers behind the cut point are not a simple chain; lists
+            possible cut points.
 
     Example:
         >>> layers = nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Dropout(), nn.Linear(8, 3)
@@ -123,15 +124,15 @@ def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> CutPoint:
         raise unknown_name_error("layer", layer, layers, where="--cut")
     cut = (cut_behind if layer == name else cut_before)(model, calls, layer)
     if not is_exact(model, cut, x, output):
-        fix = f"cut at one of: {', '.join(_exact_cuts(model, calls, x, output))}"
+        fix = f"use one of: {', '.join(_exact_cuts(model, calls, x, output))}"
         where = name if layer != name else f"behind {name}"
-        what = f"{where} the layers are not a simple chain, so they cannot be split off"
+        what = f"cannot split {where}: the layers after that point are no simple chain"
         raise SettingError(what, where="--cut", fix=fix)
     return cut
 
 
 def record_calls(model: nn.Module, x: Tensor) -> tuple[list[ModuleCall], Tensor]:
-    """Return every module call of a forward pass, in order, and the output."""
+    """Return all module calls of a forward pass in order, and the model's output."""
     calls: list[ModuleCall] = []
     open_: list[int] = []
 
@@ -152,19 +153,19 @@ def record_calls(model: nn.Module, x: Tensor) -> tuple[list[ModuleCall], Tensor]
 
 
 def cut_behind(model: nn.Module, calls: Sequence[ModuleCall], name: str) -> CutPoint:
-    """Split a model behind a layer that ran, without a check."""
+    """Return the cut point behind a layer that ran, without checking the split."""
     last = max(i for i, call in enumerate(calls) if call.name == name)
     return _cut(model, name, calls, _later(calls, last))
 
 
 def cut_before(model: nn.Module, calls: Sequence[ModuleCall], name: str) -> CutPoint:
-    """Split a model in front of a layer that ran, without a check."""
+    """Return the cut point in front of a layer that ran, without checking the split."""
     last = max(i for i, call in enumerate(calls) if call.name == name)
     return _cut(model, BEFORE + name, calls, [last, *_later(calls, last)])
 
 
 def _later(calls: Sequence[ModuleCall], index: int) -> list[int]:
-    """Return the calls after one: its later siblings, then its parent's, and so on."""
+    """Return the indices of calls after a call: later siblings, then the parent's."""
     later: list[int] = []
     while index >= 0:
         parent = calls[index].parent
@@ -186,7 +187,7 @@ def _cut(
 def _largest(
     module: nn.Module, name: str, head_ids: set[int], call_ids: set[int]
 ) -> list[str]:
-    """Return the names of the largest modules that ran and share none with the head."""
+    """Return the names of the largest modules that ran and contain no head layer."""
     names: list[str] = []
     for key, child in module.named_children():
         inner = f"{name}.{key}" if name else key
@@ -203,7 +204,7 @@ def _largest(
 def _before_last_layer(
     model: nn.Module, calls: Sequence[ModuleCall], x: Tensor, output: Tensor
 ) -> CutPoint:
-    """Split before the last layer that has weights, and before dropout in front."""
+    """Return the cut point before the last layer with weights and preceding dropout."""
     leaves = [i for i, call in enumerate(calls) if not any(call.module.children())]
     weighted = [i for i in leaves if any(True for _ in calls[i].module.parameters())]
     if not weighted:
@@ -218,8 +219,8 @@ def _before_last_layer(
     last = calls[weighted[-1]].name
     cut = cut_before(model, calls, last)
     if not is_exact(model, cut, x, output):
-        what = f"what follows {last}, the last layer with weights, is not a layer"
-        raise SettingError(what, where="--cut", fix="name a layer: --cut LAYER")
+        what = f"the code after {last} (last layer with weights) is not in a layer"
+        raise SettingError(what, where="--cut", fix="choose a layer: --cut LAYER")
     return cut
 
 
@@ -238,14 +239,14 @@ def is_exact(model: nn.Module, cut: CutPoint, x: Tensor, output: Tensor) -> bool
 def _exact_cuts(
     model: nn.Module, calls: Sequence[ModuleCall], x: Tensor, output: Tensor
 ) -> list[str]:
-    """Return the outermost layers at which the model can be split."""
+    """Return the names of the outermost layers behind which the model can be split."""
     outer = dict.fromkeys(call.name for call in calls if call.parent == 0)
     cuts = (cut_behind(model, calls, name) for name in outer)
     return [cut.name for cut in cuts if is_exact(model, cut, x, output)]
 
 
 def probe_batch(shape: tuple[int, int, int], count: int = 2) -> Tensor:
-    """Return a batch of noise that is always the same.
+    """Return a batch of noise with a fixed random seed, (count, C, H, W).
 
     Example:
         >>> probe_batch((1, 2, 2)).shape

@@ -1,4 +1,4 @@
-"""Gradual unfreezing: stages start to train one after the other, from the top down.
+"""Gradual unfreezing: train the last stage first, then also earlier stages one by one.
 
 Howard & Ruder 2018, "Universal language model fine-tuning for text classification".
 """
@@ -12,10 +12,10 @@ from striate.finetune.freeze import freeze, unfreeze
 
 
 class GradualUnfreezing:
-    """Callback that unfreezes the next stage every `unfreeze` epochs.
+    """Callback that unfreezes one more stage every `unfreeze` epochs.
 
     Args:
-        stages: The stages; all but the last are frozen now.
+        stages: Stages to train; all except the last are frozen on creation.
     """
 
     def __init__(self, stages: TrainableStages) -> None:
@@ -32,13 +32,13 @@ class GradualUnfreezing:
         """Do nothing: stages are unfrozen between epochs."""
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Unfreeze the next stage if it is time."""
+        """Unfreeze the next stage after every `unfreeze` epochs."""
         every = self._stages.config.unfreeze
         if every:
             self._unfreeze_up_to(1 + (epoch.epoch + 1) // every)
 
     def end(self) -> None:
-        """Unfreeze the remaining stages if training has ended early."""
+        """Unfreeze all remaining stages, in case training has ended early."""
         self._unfreeze_up_to(len(self._stages.stages))
 
     def _unfreeze_up_to(self, count: int) -> None:

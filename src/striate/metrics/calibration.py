@@ -14,7 +14,7 @@ BINS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationBin:
-    """A bin of a calibration curve: mean predicted probability, observed frequency.
+    """Bin of a calibration curve: mean predicted probability and observed frequency.
 
     Args:
         mean_prob: Mean predicted probability of the class.
@@ -28,12 +28,12 @@ class CalibrationBin:
 
     @property
     def frequency(self) -> float:
-        """Return the observed frequency of the class."""
+        """Return the observed frequency: the share of the bin's images in the class."""
         return self.positives / self.count
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Return Wilson's 95 % interval of the frequency."""
+        """Return the 95 % Wilson interval of the observed frequency."""
         return wilson_interval(self.positives, self.count)
 
 
@@ -42,12 +42,12 @@ def calibration_curve(
 ) -> tuple[CalibrationBin, ...]:
     """Return the calibration curve of one class, in bins of about equal count.
 
-    Equal counts rather than equal widths: every bin then has a useful interval. Equal
-    probabilities share a bin, so there may be fewer bins than requested.
+    Bins have equal counts rather than equal widths, so that every bin has a useful
+    interval. Equal probabilities share a bin, so there may be fewer bins than given.
 
     Args:
         probs: (N,) predicted probabilities of the class.
-        positive: (N,) whether the image is of the class.
+        positive: (N,) bool: whether each image belongs to the class.
         bins: Number of bins.
 
     Example:
@@ -79,7 +79,8 @@ def _bin_index(probs: np.ndarray, bins: int) -> np.ndarray:
 def ece(curve: tuple[CalibrationBin, ...]) -> float:
     """Return the expected calibration error (ECE) of one class.
 
-    The mean of |observed frequency − mean probability|, weighted by count.
+    The ECE is the mean of |observed frequency − mean probability| over the bins,
+    weighted by the bin's count.
 
     Example:
         >>> ece((CalibrationBin(mean_prob=0.5, count=4, positives=3),))
@@ -92,8 +93,9 @@ def ece(curve: tuple[CalibrationBin, ...]) -> float:
 def expected_ece(probs: np.ndarray, bins: int = BINS) -> float:
     """Return the ECE that a perfectly calibrated model would show on this sample.
 
-    An absolute value never averages to zero. In a bin of probabilities p the number
-    of positives deviates by √(2/π · Σ p(1 − p)) on average.
+    Even a perfectly calibrated model has an ECE above 0, because outcomes are random.
+    In a bin of probabilities p, the number of positives deviates by √(2/π · Σ p(1 − p))
+    on average.
 
     Example:
         >>> round(expected_ece(np.full(400, 0.5), bins=1), 3)
@@ -109,7 +111,7 @@ def top_label_ece(probs: np.ndarray, correct: np.ndarray, bins: int = 15) -> flo
 
     Args:
         probs: (N, classes) predicted probabilities.
-        correct: (N,) whether the prediction is correct.
+        correct: (N,) bool: whether each prediction is correct.
         bins: Number of bins.
 
     Example:
@@ -126,7 +128,7 @@ def top_label_ece(probs: np.ndarray, correct: np.ndarray, bins: int = 15) -> flo
 
 
 def brier_score(probs: np.ndarray, positive: np.ndarray) -> float:
-    """Return the mean squared difference of probability and outcome (Brier 1950).
+    """Return the Brier score: mean squared error of the probabilities (Brier 1950).
 
     Example:
         >>> brier_score(np.array([0.5, 1.0]), np.array([True, True]))

@@ -15,10 +15,10 @@ MAX_MATRIX_CLASSES = 200  # classes up to which the whole confusion matrix is ke
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """Precision, recall and F1 of one class, with Wilson's 95 % intervals.
+    """Precision, recall and F1 of one class, with 95 % Wilson intervals.
 
-    `support` is the number of images of the class, `predicted` the number predicted
-    as it. A ratio with denominator 0 is 0, and its interval is (0, 1).
+    `support` is the number of images of the class. `predicted` is the number of images
+    predicted as the class. A ratio with denominator 0 is 0, with interval (0, 1).
     """
 
     name: str
@@ -33,18 +33,18 @@ class ClassMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationMetrics:
-    """All metrics of a set of predictions.
+    """All classification metrics of a set of predictions.
 
     Args:
         count: Number of images.
         accuracy: Share of correct predictions.
-        interval: Wilson's 95 % interval of the accuracy.
-        balanced_accuracy: Mean recall over the classes that occur.
-        balanced_interval: Its 95 % interval.
+        interval: 95 % Wilson interval of the accuracy.
+        balanced_accuracy: Mean recall over the classes with images.
+        balanced_interval: 95 % interval of the balanced accuracy.
         loss: Mean cross-entropy in nats, without label smoothing.
         ece: Expected calibration error of the predicted class over 15 bins.
-        confusion: counts[true][predicted]; empty for more than `MAX_MATRIX_CLASSES`
-            classes, where it would be mostly zeros and larger than all images.
+        confusion: Confusion matrix, counts[true][predicted]; empty for more than
+            `MAX_MATRIX_CLASSES` classes, where most counts would be zero.
         confused_pairs: (true, predicted, images) of errors, most frequent first.
         classes: Metrics of each class.
     """
@@ -62,7 +62,7 @@ class ClassificationMetrics:
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
-    """Return the number of images by (true, predicted) class.
+    """Return the confusion matrix, (size, size): image counts by [true, predicted].
 
     Example:
         >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
@@ -78,7 +78,7 @@ def classification_metrics(
     losses: np.ndarray,
     names: Sequence[str],
 ) -> ClassificationMetrics:
-    """Compute all metrics of a set of predictions.
+    """Compute all classification metrics of a set of predictions.
 
     Args:
         probs: (N, classes), rows summing to 1.
@@ -116,7 +116,7 @@ def classification_metrics(
 def per_class_metrics(
     truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]
 ) -> tuple[ClassMetrics, ...]:
-    """Return precision, recall and F1 of each class; 0 if undefined."""
+    """Return precision, recall and F1 of each class; undefined ratios are 0."""
     size = len(names)
     tp = np.bincount(truth[truth == predicted], minlength=size)
     support = np.bincount(truth, minlength=size)
@@ -142,7 +142,7 @@ def per_class_metrics(
 def confused_pairs(
     truth: np.ndarray, predicted: np.ndarray
 ) -> tuple[tuple[int, int, int], ...]:
-    """Count the errors by (true, predicted) class, most frequent first.
+    """Return (true class, predicted class, count) of errors, most frequent first.
 
     Example:
         >>> confused_pairs(np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0]))

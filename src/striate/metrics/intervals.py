@@ -1,4 +1,4 @@
-"""Confidence intervals of proportions: Wilson, and the mean of several classes."""
+"""Confidence intervals of proportions (Wilson) and of balanced accuracy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 def wilson_interval(
     successes: float, count: int, z: float = Z95
 ) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion (Wilson 1927).
+    """Return the Wilson score interval of a proportion; default: 95 % confidence.
 
-    Unlike the textbook p ± z·√(p(1−p)/n) it stays within 0–1 and keeps its coverage
-    near 100 %, where most classifiers are.
+    Unlike the textbook interval p ± z·√(p(1−p)/n), it stays within 0–1 and has the
+    right coverage for proportions near 100 % (Wilson 1927).
 
     Example:
         >>> low, high = wilson_interval(99, 100)
@@ -35,14 +35,14 @@ def mean_recall_interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of the mean recall over classes (balanced accuracy).
 
-    The wider, on each side, of two. The sum of the unbiased variances is right for
-    many classes but vanishes where every recall is 0 or 1. The distances to Wilson's
-    limits, added up like deviations (Zou & Donner 2008), do not vanish but are too
-    short for many classes of few images.
+    Two intervals are computed, and each limit is the farther of both. The sum of the
+    unbiased variances is right for many classes, but zero if every recall is 0 or 1.
+    Distances to the Wilson limits, added like standard deviations (Zou & Donner 2008),
+    are never zero, but too short for many classes with few images.
 
     Args:
-        correct: Correctly predicted images of each class.
-        counts: Images of each class, at least one.
+        correct: Number of correctly predicted images of each class.
+        counts: Number of images of each class, at least one.
 
     Example:
         >>> low, high = mean_recall_interval([10, 90], [10, 100])

@@ -16,13 +16,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class PairedCounts:
-    """Numbers of images that both, one or none of two models predict correctly.
+    """Numbers of images that both, one or neither of two models predict correctly.
 
     Args:
-        both: Correct in both models.
-        gained: Correct only in the second.
-        lost: Correct only in the first.
-        neither: Wrong in both.
+        both: Images that both models predict correctly.
+        gained: Images that only the second model predicts correctly.
+        lost: Images that only the first model predicts correctly.
+        neither: Images that both models predict wrongly.
 
     Example:
         >>> pair = PairedCounts(both=90, gained=7, lost=1, neither=2)
@@ -37,7 +37,7 @@ class PairedCounts:
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> PairedCounts:
-        """Count from two (N,) arrays of correctness."""
+        """Return the counts for two (N,) bool arrays of correct predictions."""
         return cls(
             both=int((first & second).sum()),
             gained=int((~first & second).sum()),
@@ -71,24 +71,25 @@ class PairedCounts:
 
     @property
     def interval(self) -> Interval:
-        """Return Tango's 95 % interval of the difference."""
+        """Return Tango's 95 % score interval of the difference in accuracy."""
         return tango_interval(self.gained, self.lost, self.count)
 
     @property
     def p_value(self) -> float:
-        """Return the exact p-value of McNemar's test."""
+        """Return the exact two-sided p-value of McNemar's test."""
         return mcnemar(self.gained, self.lost)
 
 
 def tango_interval(
     gained: float, lost: float, count: float, z: float = Z95
 ) -> Interval:
-    """Return Tango's score interval of a paired difference of proportions (1998).
+    """Return Tango's score interval of a paired difference of proportions (Tango 1998).
 
     It contains the differences δ that a score test would not reject:
-    |gained − lost − nδ| ≤ z·√(n(2q + δ(1 − δ))), where q is the likeliest share of
-    lost images if the true difference is δ. Unlike the textbook's d ± z·s it stays
-    within −1 and 1, has a width if no prediction changed, and is right for few images.
+    |gained − lost − nδ| ≤ z·√(n(2q + δ(1 − δ))), where q is the most likely share of
+    lost images if the true difference is δ. Unlike the textbook interval d ± z·s, it
+    stays within −1 and 1, is not empty if no prediction changed, and is right for few
+    images.
 
     Example:
         >>> low, high = tango_interval(1, 7, 21)
@@ -106,7 +107,7 @@ def tango_interval(
 
 
 def _score(gained: float, lost: float, count: float, delta: float) -> float:
-    """Return Tango's score statistic, formula 9 with q in closed form."""
+    """Return Tango's score statistic (Tango 1998, formula 9, q in closed form)."""
     b = (2 * count - gained + lost) * delta - gained - lost
     c = -lost * delta * (1 - delta)
     q = (math.sqrt(max(0.0, b * b - 8 * count * c)) - b) / (4 * count)
@@ -118,7 +119,7 @@ def _score(gained: float, lost: float, count: float, delta: float) -> float:
 
 
 def _edge(inside: float, outside: float, beyond: Callable[[float], bool]) -> float:
-    """Return the boundary between inside and outside, by bisection."""
+    """Return, by bisection, the interval limit between `inside` and `outside`."""
     if not beyond(outside):
         return outside
     for _ in range(60):
@@ -131,7 +132,7 @@ def _edge(inside: float, outside: float, beyond: Callable[[float], bool]) -> flo
 
 
 def mean_difference(values: np.ndarray) -> tuple[float, Interval | None]:
-    """Return the mean of (N,) paired differences and Student's 95 % interval of it."""
+    """Return the mean of (N,) paired differences and its 95 % t-interval."""
     if len(values) < 2:
         return float(values.mean()), None
     effect = paired_t_test(values.tolist())
@@ -149,7 +150,7 @@ def balanced_accuracy_difference(
     samples. For classes of equal size this is nearly the interval of the accuracy.
 
     Args:
-        classes: The counts of each class that occurs.
+        classes: The paired counts of each class with images.
 
     Example:
         >>> pair = PairedCounts(both=40, gained=6, lost=1, neither=3)
@@ -169,8 +170,8 @@ def _effective_count(
 ) -> float:
     """Return the number of equally weighted images with the same variance.
 
-    If flips were equally frequent in all classes, it would be K²/Σ(1/n). It is less
-    if the rare classes flip more, by the observed variance.
+    If predictions changed equally often in all K classes of n images, the number would
+    be K²/Σ(1/n). The number is lower if predictions of rare classes change more often.
     """
     count = len(classes) ** 2 / sum(1 / c.count for c in classes)
     flips = ((c.gained + c.lost) / c.count - c.difference**2 for c in classes)

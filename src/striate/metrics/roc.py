@@ -1,4 +1,4 @@
-"""ROC AUC with its interval, precision–recall curve and average precision."""
+"""ROC AUC with confidence interval, precision–recall curve and average precision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def roc_auc(probs: np.ndarray, positive: np.ndarray) -> float:
 
     It is Mann and Whitney's statistic (Hanley and McNeil 1982): the share of pairs of
     a positive and a negative image in which the positive has the higher probability.
-    Ties count half. There must be images of both kinds.
+    Ties count half. Both positive and negative images are required.
 
     Example:
         >>> roc_auc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1], bool))
@@ -33,8 +33,8 @@ def roc_auc(probs: np.ndarray, positive: np.ndarray) -> float:
 def auc_interval(auc: float, positives: int, negatives: int) -> tuple[float, float]:
     """Return the 95 % interval of a ROC AUC (Newcombe 2006, method 5).
 
-    The areas θ with |θ − AUC| ≤ z·√V(θ), where V is Hanley and McNeil's variance with
-    the mean of both counts. Like Wilson's interval it has a width at 100 % too.
+    It contains the areas θ with |θ − AUC| ≤ z·√V(θ), where V is Hanley and McNeil's
+    variance with the mean of both counts. The width is above 0 even for an AUC of 1.
 
     Example:
         >>> low, high = auc_interval(1.0, 20, 30)
@@ -48,7 +48,7 @@ def auc_interval(auc: float, positives: int, negatives: int) -> tuple[float, flo
 
 
 def _farthest(auc: float, end: float, positives: int, negatives: int) -> float:
-    """Return the interval's limit on the side of `end`, by bisection."""
+    """Return, by bisection, the interval limit between `auc` and `end` (0 or 1)."""
     near, far = auc, end
     for _ in range(_HALVINGS):
         middle = (near + far) / 2
@@ -75,7 +75,7 @@ class PrecisionRecallCurve:
 
     @property
     def average_precision(self) -> float:
-        """Return the precision averaged over the steps of recall."""
+        """Return the average precision: mean precision weighted by recall increase."""
         steps = np.diff(self.recall, prepend=0.0)
         return float(steps @ self.precision)
 

@@ -1,4 +1,4 @@
-"""Selective prediction: an abstain band of probabilities, reviewed by a person."""
+"""Selective prediction: the model abstains in a band of probabilities around 0.5."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCounts:
-    """Images inside the abstain band, and confusion counts outside it.
+    """Counts of images inside the abstain band, and confusion counts outside the band.
 
     Args:
-        abstained: Images inside the band: they need a review.
+        abstained: Number of images inside the band, which need manual review.
         tp: True positives outside the band.
         fp: False positives outside the band.
         tn: True negatives outside the band.
-        fn: False negatives outside the band: missed without a review.
-        abstained_positives: Images of the class inside the band.
+        fn: False negatives outside the band, which are missed without a review.
+        abstained_positives: Number of images of the class inside the band.
     """
 
     abstained: int
@@ -48,7 +48,7 @@ class SelectiveCounts:
 
     @property
     def predicted_negatives(self) -> int:
-        """Return the number of images below the band, predicted as another class."""
+        """Return the number of images below the band, predicted as negative."""
         return self.tn + self.fn
 
     @property
@@ -63,43 +63,43 @@ class SelectiveCounts:
 
     @property
     def abstention_rate(self) -> float:
-        """Return the share of images inside the band."""
+        """Return the abstention rate: the share of images inside the band."""
         return self.abstained / max(self.count, 1)
 
     @property
     def abstention_rate_interval(self) -> Interval:
-        """Return Wilson's 95 % interval of the abstention rate."""
+        """Return the 95 % Wilson interval of the abstention rate."""
         return wilson_interval(self.abstained, self.count)
 
     @property
     def accuracy(self) -> float:
-        """Return the selective accuracy: that of predictions outside the band."""
+        """Return the selective accuracy: accuracy of predictions outside the band."""
         return self.correct / max(self.answered, 1)
 
     @property
     def accuracy_interval(self) -> Interval:
-        """Return Wilson's 95 % interval of the selective accuracy."""
+        """Return the 95 % Wilson interval of the selective accuracy."""
         return wilson_interval(self.correct, self.answered)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbstainBand:
-    """Probabilities nearer to 0.5 than `half_width`, for which a model abstains."""
+    """Band of probabilities, 0.5 ± `half_width`, in which a model abstains."""
 
     half_width: float
 
     @property
     def low(self) -> float:
-        """Return the lower end; up to it the prediction is negative."""
+        """Return the lower end of the band; predictions below the band are negative."""
         return 0.5 - self.half_width
 
     @property
     def high(self) -> float:
-        """Return the upper end; from it on the prediction is positive."""
+        """Return the upper end of the band; predictions above the band are positive."""
         return 0.5 + self.half_width
 
     def abstains(self, probs: np.ndarray) -> np.ndarray:
-        """Return which probabilities are inside the band, (N,)."""
+        """Return whether each probability is inside the band, (N,) bool."""
         inside: np.ndarray = np.abs(probs - 0.5) < self.half_width
         return inside
 
@@ -126,16 +126,16 @@ class AbstainBand:
 def narrowest_abstain_band(
     probs: np.ndarray, positive: np.ndarray, accuracy: float
 ) -> AbstainBand | None:
-    """Return the narrowest abstain band with this accuracy outside it.
+    """Return the narrowest abstain band that reaches the given selective accuracy.
 
     Abstaining on the least confident predictions is the best rule if both errors cost
-    the same and probabilities are calibrated (Chow 1970). None if no band reaches the
-    accuracy.
+    the same and probabilities are calibrated (Chow 1970). Return None if no band
+    reaches the accuracy.
 
     Args:
         probs: (N,) calibrated probabilities of the class.
-        positive: (N,) whether the image is of the class.
-        accuracy: Selective accuracy to reach.
+        positive: (N,) bool: whether each image belongs to the class.
+        accuracy: Minimum accuracy of the predictions outside the band.
 
     Example:
         >>> probs = np.array([0.9, 0.6, 0.45, 0.1])
@@ -152,7 +152,7 @@ def narrowest_abstain_band(
 def selective_accuracy_curve(
     probs: np.ndarray, positive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return half-widths of the abstain band, widest first, and accuracy outside it.
+    """Return half-widths of the abstain band, widest first, and selective accuracies.
 
     Example:
         >>> probs, truth = np.array([0.875, 0.25]), np.array([1, 1], bool)

@@ -1,4 +1,4 @@
-"""Significance tests: McNemar, sign test, Holm, paired t and Welch's t."""
+"""Significance tests: McNemar, sign test, Holm correction, paired t and Welch's t."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scipy.special import bdtr, bdtrc, betaincinv, stdtr, stdtrit
 
 @dataclass(frozen=True, kw_only=True)
 class MeanDifference:
-    """A mean difference over repetitions, with 95 % interval and p-value.
+    """Mean difference over repeated runs, with 95 % interval and p-value.
 
     `interval` and `p_value` are None if all repetitions have the same difference:
-    accuracies can agree by accident, and the deviation is then unknown.
+    accuracies can agree by accident, and the standard deviation is then unknown.
     """
 
     difference: float
@@ -27,14 +27,14 @@ class MeanDifference:
 def mcnemar(gained: int, lost: int) -> float:
     """Return the exact two-sided p-value of McNemar's test (McNemar 1947).
 
-    Of two models on the same images, only the images count that exactly one of them
-    predicts correctly. If both are equally good, each such image is the first's or the
-    second's with probability ½: P = 2·P(B ≤ min), B binomial with gained + lost
-    tosses, at most 1.
+    Two models are compared on the same images. Only the images that exactly one model
+    predicts correctly count. If both models are equally good, each of these images is
+    gained or lost with probability ½. The p-value is 2·P(B ≤ min(gained, lost)), at
+    most 1, for a binomial B with gained + lost trials.
 
     Args:
-        gained: Images that only the second predicts correctly.
-        lost: Images that only the first predicts correctly.
+        gained: Number of images that only the second model predicts correctly.
+        lost: Number of images that only the first model predicts correctly.
 
     Example:
         >>> mcnemar(9, 1), mcnemar(4, 4), mcnemar(0, 0)
@@ -44,9 +44,9 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def sign_test(lost: int, won: int) -> float:
-    """Return the one-sided p-value of the sign test: at least `lost` losses by chance.
+    """Return the one-sided p-value of the sign test, for at least `lost` losses.
 
-    This is the exact one-sided McNemar test, for questions about losses only.
+    This is the exact one-sided McNemar test: is a loss more likely than a win?
 
     Example:
         >>> sign_test(5, 0), sign_test(0, 0)
@@ -58,9 +58,9 @@ def sign_test(lost: int, won: int) -> float:
 def holm_correction(values: Sequence[float]) -> tuple[float, ...]:
     """Return p-values corrected for multiple tests (Holm 1979).
 
-    The smallest is multiplied by their count k, the next by k − 1, and so on, and
-    none may fall below the one before. The probability of any false positive then
-    stays at the level of one test, whatever the dependence between the tests.
+    The smallest of k p-values is multiplied by k, the next by k − 1, and so on, and no
+    corrected value is below the previous one. The probability of any false positive
+    then stays at the level of one test, even if the tests depend on each other.
 
     Example:
         >>> holm_correction([0.01, 0.04, 0.03])
@@ -75,16 +75,17 @@ def holm_correction(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def paired_t_test(differences: Sequence[float], overlap: float = 0.0) -> MeanDifference:
-    """Return the paired t-test of a mean difference over repetitions.
+    """Return the result of a paired t-test on one difference per repetition.
 
     Repetitions that split the same images anew share most of their training images,
-    so they agree more than independent ones. The variance of their mean is then
-    s²·(1/n + overlap), where overlap is test over training images (Nadeau and Bengio
-    2003). Without it, p-values would be too small.
+    so the repetitions agree more than independent ones. The variance of the mean is
+    then s²·(1/n + overlap), where overlap is the number of test images divided by the
+    number of training images (Nadeau and Bengio 2003). Without overlap, p-values would
+    be too small.
 
     Args:
-        differences: Second minus first for each repetition; at least two.
-        overlap: 0 if all repetitions were evaluated on one fixed test split.
+        differences: Second minus first model for each repetition; at least two values.
+        overlap: Test images divided by training images; 0 for one fixed test split.
 
     Example:
         >>> effect = paired_t_test([0.01, 0.02, 0.03])
@@ -99,12 +100,12 @@ def paired_t_test(differences: Sequence[float], overlap: float = 0.0) -> MeanDif
 def welch_t_test(
     first: Sequence[float], second: Sequence[float], overlap: float = 0.0
 ) -> MeanDifference:
-    """Return Welch's t-test (1947) between two unpaired sets of repetitions.
+    """Return the result of Welch's t-test on two unpaired sets of repetitions.
 
     Args:
-        first: One value for each repetition; at least two.
-        second: Likewise.
-        overlap: As in `paired_t_test`.
+        first: One value for each repetition of the first model; at least two.
+        second: One value for each repetition of the second model; at least two.
+        overlap: Test images divided by training images; 0 for one fixed test split.
 
     Example:
         >>> effect = welch_t_test([0.90, 0.91, 0.92], [0.94, 0.95, 0.96])
@@ -122,7 +123,7 @@ def welch_t_test(
 
 
 def _exceeds_rounding(squared: float, difference: float) -> bool:
-    """Return whether a deviation is more than floating-point rounding."""
+    """Return whether a squared error is larger than floating-point rounding."""
     return squared > (1e-12 * max(1.0, abs(difference))) ** 2
 
 
@@ -136,7 +137,7 @@ def _effect(difference: float, error: float, freedom: float) -> MeanDifference:
 
 
 def binomial_tail(rank: int, count: int, share: float) -> float:
-    """Return P(B ≥ rank), B binomial with `count` tosses of probability `share`.
+    """Return P(B ≥ rank) for a binomial B with `count` trials of probability `share`.
 
     Example:
         >>> round(binomial_tail(59, 59, 0.95), 4)
@@ -146,10 +147,11 @@ def binomial_tail(rank: int, count: int, share: float) -> float:
 
 
 def order_statistic_interval(rank: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of the share of new values above the rank-th highest.
+    """Return the 95 % interval of the share of new values above an order statistic.
 
-    That share is Beta(rank, count + 1 − rank) for any continuous distribution (Wilks
-    1941), so the interval holds whatever the distribution of the values.
+    The order statistic is the `rank`-th highest of `count` values. For any continuous
+    distribution of values, the share is distributed as Beta(rank, count + 1 − rank)
+    (Wilks 1941).
 
     Example:
         >>> low, high = order_statistic_interval(95, 100)

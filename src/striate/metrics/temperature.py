@@ -1,4 +1,4 @@
-"""Temperature scaling: calibrate probabilities by one number (Guo et al. 2017)."""
+"""Temperature scaling: calibrate probabilities with one parameter (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fit_temperature(probs: np.ndarray, truth: np.ndarray) -> float:
     is `MIN_TEMPERATURE`. The most probable class never changes.
 
     Args:
-        probs: (N, classes), of images that were not trained on.
+        probs: (N, classes) predicted probabilities of images not used for training.
         truth: (N,) true class indices.
 
     Example:
@@ -50,7 +50,7 @@ def fit_temperature(probs: np.ndarray, truth: np.ndarray) -> float:
 
 
 def apply_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
-    """Return softmax(log p / T), (N, classes); less confident if T is above 1.
+    """Return the probabilities softmax(log p / T), (N, classes), for a temperature T.
 
     Example:
         >>> apply_temperature(np.array([[0.8, 0.2]]), 2.0).round(3).tolist()
@@ -60,7 +60,7 @@ def apply_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def log_losses(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return each image's cross-entropy in nats, (N,).
+    """Return the cross-entropy of each image in nats, (N,).
 
     Example:
         >>> log_losses(np.array([[0.5, 0.5]]), np.array([1])).round(4).tolist()
@@ -86,8 +86,8 @@ def _softmax(logits: np.ndarray, inverse: float) -> np.ndarray:
 def _derivatives(gaps: np.ndarray, inverse: float) -> tuple[float, float]:
     """Return first and second derivative of the loss with respect to 1/T.
 
-    They are mean and variance, under the softmax, of the logits minus the true
-    class's logit. The difference avoids cancellation if the true class is near 1.
+    The derivatives are mean and variance, under the softmax, of the logits minus the
+    true class's logit. The difference avoids cancellation for probabilities near 1.
     """
     probs = _softmax(gaps, inverse)
     means = (probs * gaps).sum(1)

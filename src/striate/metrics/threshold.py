@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusionCounts:
-    """True and false positives and negatives of one class against the others.
+    """True and false positives and negatives of one class against all other classes.
 
     A ratio with denominator 0 is 0, and its interval is (0, 1).
     """
@@ -54,7 +54,7 @@ class ConfusionCounts:
 
     @property
     def recall_interval(self) -> Interval:
-        """Return Wilson's 95 % interval of the recall."""
+        """Return the 95 % Wilson interval of the recall."""
         return wilson_interval(self.tp, self.positives)
 
     @property
@@ -64,7 +64,7 @@ class ConfusionCounts:
 
     @property
     def precision_interval(self) -> Interval:
-        """Return Wilson's 95 % interval of the precision."""
+        """Return the 95 % Wilson interval of the precision."""
         return wilson_interval(self.tp, self.predicted_positives)
 
     @property
@@ -74,18 +74,18 @@ class ConfusionCounts:
 
     @property
     def specificity_interval(self) -> Interval:
-        """Return Wilson's 95 % interval of the specificity."""
+        """Return the 95 % Wilson interval of the specificity."""
         return wilson_interval(self.tn, self.negatives)
 
 
 def confusion_counts(
     probs: np.ndarray, positive: np.ndarray, threshold: float
 ) -> ConfusionCounts:
-    """Return the confusion counts of predicting the class from a threshold on.
+    """Return the confusion counts if probabilities ≥ threshold are predicted positive.
 
     Args:
         probs: (N,) probabilities of the class.
-        positive: (N,) whether the image is of the class.
+        positive: (N,) bool: whether each image belongs to the class.
         threshold: The lowest probability that is predicted as the class.
 
     Example:
@@ -102,7 +102,7 @@ def confusion_counts(
 
 
 def required_tp(recall: float, positives: int) -> int:
-    """Return how many true positives a recall requires.
+    """Return the number of true positives that is needed to reach a recall.
 
     Example:
         >>> required_tp(0.95, 100), required_tp(0.95, 10)
@@ -114,12 +114,12 @@ def required_tp(recall: float, positives: int) -> int:
 def guaranteed_tp(
     recall: float, positives: int, confidence: float = CONFIDENCE
 ) -> int | None:
-    """Return how many true positives guarantee a recall on new images.
+    """Return the number of true positives that guarantees a recall on new images.
 
-    The share of new images above the k-th highest of n is Beta(k, n + 1 − k), whatever
-    the probabilities' distribution (Wilks 1941): above `recall` with the probability
-    that n tosses of it bring fewer than k. None if even all n are too few: a recall
-    of 95 % with 95 % confidence takes 59.
+    With a threshold at the k-th highest of n probabilities, the recall on new images is
+    distributed as Beta(k, n + 1 − k) (Wilks 1941). It exceeds `recall` with the
+    probability of fewer than k successes in n trials of probability `recall`. Return
+    None if n is too small: a recall of 95 % with 95 % confidence needs n ≥ 59.
 
     Example:
         >>> guaranteed_tp(0.95, 58), guaranteed_tp(0.95, 59), guaranteed_tp(0.95, 200)
@@ -132,7 +132,7 @@ def guaranteed_tp(
 
 
 def threshold_at(probs: np.ndarray, positive: np.ndarray, rank: int) -> float:
-    """Return the highest threshold with `rank` true positives.
+    """Return the highest threshold with at least `rank` true positives.
 
     Example:
         >>> threshold_at(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 2)

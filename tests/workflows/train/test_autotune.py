@@ -130,7 +130,7 @@ def test_unsupported_bf16_is_refused(refused, shared_folder, monkeypatch):
     monkeypatch.setattr(ways, "_has_bf16", lambda: False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     said = refused(shared_folder, "--precision", "bf16")
-    assert "bf16 is slow here: this processor has no bf16 instructions" in said
+    assert "bf16 is unusable: this processor has no bf16 instructions" in said
     assert "--precision fp32" in said
 
 

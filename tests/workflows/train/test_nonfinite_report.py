@@ -235,7 +235,7 @@ def test_infinite_weights_are_not_saved(striate, shared_folder, monkeypatch):
     words = shared_folder, *SETTINGS, "--save-every", "0"
     said = striate("train", *words, "--out", "run")
     assert said.code == 1
-    assert "the weights became NaN or infinite, first " in said.err
+    assert "the weights became NaN or infinite, first in " in said.err
     sealed, passed_over = CheckpointStore(Path("run/weights/last")).newest()
     assert sealed.path.name == "step-00000008-epoch-0002"
     assert passed_over == []

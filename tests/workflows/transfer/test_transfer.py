@@ -161,7 +161,7 @@ def test_training_images_of_one_group(striate, source, shared_folder):
     for head in ((), ("--head", "tuned", "--cut", "block2"), ("--cut", "auto")):
         said = striate(*words, *head, "--out", "run", "--overwrite")
         assert said.code == 2
-        message = "all training images are of one group"
+        message = "all training images belong to one group"
         if "auto" in head:
             message = "no images are left to evaluate trials"
         assert message in said.err.replace("\n", " ")
