@@ -33,7 +33,12 @@ from striate.core.malloc import keep_freed_memory
 from striate.data.image_data import ImageData
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.split_model import probe_batch
-from striate.run.prepare import build_model, load_recipe, prepare_model, resolve_recipe
+from striate.run.prepare_run import (
+    build_model,
+    load_recipe,
+    prepare_model,
+    resolve_recipe,
+)
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.run.transfer_plan import LOGISTIC

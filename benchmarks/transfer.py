@@ -31,7 +31,7 @@ from striate.core.device import flush_denormals
 from striate.core.malloc import keep_freed_memory
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
-from striate.run.prepare import build_model, load_recipe, resolve_recipe
+from striate.run.prepare_run import build_model, load_recipe, resolve_recipe
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.transfer.options import TransferOptions

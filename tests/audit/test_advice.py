@@ -7,7 +7,7 @@ from torch import nn
 
 from striate.audit.advice import join_names
 from striate.audit.all_advice import advise
-from striate.audit.meta_mode import init_empty_weights
+from striate.audit.meta_device import init_empty_weights
 from striate.audit.network import audit
 from striate.models.catalogue import create_model, model_entry
 from striate.workflows.summary.summary import summary

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from striate.audit.meta_mode import init_empty_weights
+from striate.audit.meta_device import init_empty_weights
 from striate.audit.network import audit
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model

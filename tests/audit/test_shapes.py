@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import MetaMode, init_empty_weights
+from striate.audit.meta_device import MetaMode, init_empty_weights
 from striate.audit.shapes import output_of
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, model_entry

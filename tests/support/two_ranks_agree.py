@@ -20,15 +20,15 @@ from torch import nn
 
 from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import NonFiniteError, RankError, SettingError
-from striate.core.frozen_mode import freeze_mode
+from striate.core.frozen_eval_mode import freeze_mode
 from striate.data.batches import rank_slice
 from striate.data.load import load_data
 from striate.engine.benchmark import BenchmarkResult, ExecutionChoices
 from striate.engine.callbacks import StepResult
+from striate.engine.check_rank_weights import check_equal_weights
 from striate.engine.distributed.group import join_process_group
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.ema import EMA
-from striate.engine.equal_weights import check_equal_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, cross_entropy_loss

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from striate.audit.layer import Layer, shape_text
-from striate.audit.meta_mode import MetaMode, to_meta
+from striate.audit.meta_device import MetaMode, to_meta
 from striate.audit.receptive_field_tracker import input_field
 from striate.audit.recorder import LayerRecord, Recorder, layers_of, set_field
 from striate.audit.training_memory import (

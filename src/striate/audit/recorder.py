@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from striate.audit.layer import Layer, Operation, Shape, functional_kind
 from striate.audit.live_memory import LiveMemory
 from striate.audit.macs import count_macs
-from striate.audit.meta_mode import tensors_in
-from striate.audit.receptive_field_rules import is_local, propagate_field
+from striate.audit.meta_device import tensors_in
 from striate.audit.receptive_field_tracker import ReceptiveField, bound_all
+from striate.audit.tracker_rules import is_local, propagate_field
 from striate.audit.window_args import window_of
 
 _FIELD = "_striate_field"

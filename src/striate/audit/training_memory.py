@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from striate.audit.meta_mode import MetaMode, tensors_in
+from striate.audit.meta_device import MetaMode, tensors_in
 from striate.audit.recorder import Recorder
 from striate.core.hooks import trace_modules
 

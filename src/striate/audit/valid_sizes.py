@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import MetaMode, to_meta
+from striate.audit.meta_device import MetaMode, to_meta
 from striate.audit.shapes import META
 from striate.core.hooks import model_restored
 

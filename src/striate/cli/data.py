@@ -11,7 +11,7 @@ from striate.cli import (
     data_preview,
     data_split,
 )
-from striate.cli.verb import Verb, add_verbs
+from striate.cli.command import Verb, add_verbs
 
 SUBVERBS = {
     "check": Verb(data_check.configure_data_check, data_check.run_data_check),

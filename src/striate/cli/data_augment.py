@@ -89,7 +89,7 @@ def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _data(result: AugmentPreview) -> dict[str, Any]:
-    from striate.report.records import records
+    from striate.report.table_records import records
     from striate.workflows.data_augment.label_safety_findings import (
         range_end_table,
         unsafe_label_dict,

@@ -65,7 +65,7 @@ def configure_data_check(parser: argparse.ArgumentParser) -> None:
 def run_data_check(options: argparse.Namespace) -> int:
     """Check the data and print the findings; return 1 for problems or warnings."""
     from striate.core.errors import SettingError
-    from striate.data.check.changes import read_hashes
+    from striate.data.check.changed_files import read_hashes
     from striate.data.check.check import check_dataset
     from striate.report.progress import progress_bar
     from striate.workflows.data_check.as_json import (

@@ -203,7 +203,7 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
     entry = nearest_convolution(arithmetic, arithmetic.open(name, unit))
     table = None if entry is None else worked_example(arithmetic, entry)
     if options.json:
-        from striate.report.records import table_dict, tree_dicts
+        from striate.report.table_records import table_dict, tree_dicts
 
         example = None if table is None else table_dict(table)
         result = {"image": images[0].name, "tree": tree_dicts(tree)}

@@ -22,10 +22,10 @@ from striate.cli import (
     train,
     transfer,
 )
-from striate.cli.verb import Verb, add_verbs
+from striate.cli.command import Verb, add_verbs
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import closest_names
-from striate.run.single_process import check_single_process
+from striate.run.refuse_torchrun import check_single_process
 
 VERBS = {
     "train": Verb(train.configure_train, train.run_train),

@@ -145,7 +145,7 @@ def image_size_option(text: str | None) -> int | tuple[int, int] | None:
 def _data(
     first: Summary, second: Summary | None, layer: str | None
 ) -> dict[str, object]:
-    from striate.report.records import records
+    from striate.report.table_records import records
     from striate.workflows.summary.summary import compare_summaries
 
     data = first.as_dict()

@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 from striate.core.errors import NonFiniteError
 from striate.core.hooks import evaluation_mode
 from striate.engine.callbacks import Callback, EpochResult
+from striate.engine.check_rank_weights import check_equal_weights
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
-from striate.engine.equal_weights import check_equal_weights
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, cross_entropy_loss

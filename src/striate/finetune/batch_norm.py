@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from striate.core.frozen_mode import freeze_mode, has_frozen_mode
+from striate.core.frozen_eval_mode import freeze_mode, has_frozen_mode
 
 ADAPTING, FROZEN = "adapting", "frozen"
 BATCH_NORM_MODES = (ADAPTING, FROZEN)

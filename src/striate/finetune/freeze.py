@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
-from striate.core.frozen_mode import freeze_mode, has_frozen_mode, unfreeze_mode
+from striate.core.frozen_eval_mode import freeze_mode, has_frozen_mode, unfreeze_mode
 from striate.core.registry import closest_names
 
 _WILDCARDS = frozenset("*?[")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from striate.core.dtypes import dtype_mismatch
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file
-from striate.models.adapt import adapted, first_kernel
+from striate.models.adapt_first_conv import adapted, first_kernel
 from striate.models.head import AUXILIARY
 from striate.models.key_mapping import (
     classifier_pattern,

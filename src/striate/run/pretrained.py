@@ -16,7 +16,7 @@ from striate.core.registry import closest_names
 from striate.data.cache.cache_folder import AUTO, open_cache
 from striate.data.image_data import ImageData
 from striate.engine.weights_io import save_weights
-from striate.models.adapt import adaptation_text, fitted
+from striate.models.adapt_first_conv import adaptation_text, fitted
 from striate.models.catalogue import list_models
 from striate.models.downloading import local_file, location
 from striate.models.pretrained_registry import PRETRAINED, PretrainedFile, known_by

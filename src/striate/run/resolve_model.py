@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import init_empty_weights
+from striate.audit.meta_device import init_empty_weights
 from striate.audit.sketch_parser import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
 from striate.core.files import hash_rows

@@ -293,7 +293,7 @@ def test_a_run_records_its_split():
 
 def test_train_with_loaded_data(shared_folder):
     recipe = st.Recipe(data=str(shared_folder), epochs=1, seed=2)
-    from striate.run.prepare import load_recipe
+    from striate.run.prepare_run import load_recipe
 
     data = load_recipe(recipe)
     first = train_recipe(recipe, data=data, out=Path("a"), quiet=True)

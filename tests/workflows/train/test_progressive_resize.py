@@ -10,7 +10,7 @@ from striate.core.files import read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.models.catalogue import create_model
-from striate.run.prepare import check_image_sizes
+from striate.run.prepare_run import check_image_sizes
 from striate.run.recipe import Recipe
 from striate.workflows.train import build_job
 from striate.workflows.train.autotune import make_laps

@@ -12,7 +12,12 @@ import striate as st
 from striate.core.errors import RunError
 from striate.core.files import read_json
 from striate.finetune import logistic
-from striate.run.prepare import build_model, load_recipe, prepare_model, resolve_recipe
+from striate.run.prepare_run import (
+    build_model,
+    load_recipe,
+    prepare_model,
+    resolve_recipe,
+)
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.transfer_plan import TransferPlan

@@ -17,7 +17,7 @@ from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
 from striate.data.cache.decoded_images import MARKER
 from striate.data.cache.feature_cache import KEYS, ROWS, FeatureStore
-from striate.run.prepare import load_recipe
+from striate.run.prepare_run import load_recipe
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.workflows.transfer import heads

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from striate.core.errors import DataError
 from striate.engine.evaluate import Outputs
-from striate.run.prepare import load_recipe
+from striate.run.prepare_run import load_recipe
 from striate.run.recipe import Recipe
 from striate.workflows.transfer import trials
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from striate.data.check.changes import change_findings
+from striate.data.check.changed_files import change_findings
 from striate.data.check.classes import class_counts, class_findings
 from striate.data.check.descriptor import descriptor_points
 from striate.data.check.duplicate_findings import duplicate_findings

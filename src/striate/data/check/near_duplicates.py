@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from striate.data.check.align import REFINED, Difference, align_and_compare
+from striate.data.check.align_images import REFINED, Difference, align_and_compare
 from striate.data.check.duplicate_candidates import (
     FLIPS,
     RADIUS,

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError, RankError
-from striate.core.frozen_mode import has_frozen_mode
+from striate.core.frozen_eval_mode import has_frozen_mode
 from striate.engine.distributed.group import RankGroup
 from striate.engine.distributed.missing_ranks import RESUME_HINT
 from striate.engine.execution_config import ExecutionConfig, Forward

@@ -16,7 +16,7 @@ from striate.core.errors import GeometryError, SettingError
 from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import check_image_batch, forward, images_at_once
 from striate.interpret.attribution.batched_steps import NotBatchableError
-from striate.interpret.attribution.changed_boxes import ChangedBoxes, extract_patches
+from striate.interpret.attribution.changed_regions import ChangedBoxes, extract_patches
 from striate.interpret.attribution.partial_forward import PartialForward
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 from striate.interpret.trace import Trace, record_trace

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.interpret.attribution.batched_steps import run_batched
-from striate.interpret.attribution.changed_boxes import (
+from striate.interpret.attribution.changed_regions import (
     ChangedBoxes,
     Ints,
     Sides,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.audit.meta_mode import init_empty_weights
+from striate.audit.meta_device import init_empty_weights
 from striate.audit.network import audit
 from striate.core.class_names import ClassNames
 from striate.core.errors import RunError, SettingError, StriateError

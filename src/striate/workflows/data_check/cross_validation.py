@@ -21,7 +21,7 @@ from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.training_loop import FitConfig, fit
 from striate.models.catalogue import create_model
-from striate.run.prepare import auto_model
+from striate.run.prepare_run import auto_model
 from striate.run.recipe import Recipe
 from striate.run.run import evaluation_batch_size
 

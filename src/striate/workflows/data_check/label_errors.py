@@ -18,7 +18,7 @@ from striate.data.load import load_labeled
 from striate.data.scan import Tick
 from striate.data.sources.source import Source
 from striate.data.split.exact_counts import stratify
-from striate.run.prepare import auto_model
+from striate.run.prepare_run import auto_model
 from striate.run.recipe import Recipe
 from striate.workflows.data_check.as_json import split_groups
 from striate.workflows.data_check.cross_validation import CrossValidation

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from striate.core.errors import SettingError
 from striate.run.recipe import Recipe
+from striate.run.refuse_torchrun import check_single_process
 from striate.run.run import Run
-from striate.run.single_process import check_single_process
 from striate.workflows.data_curve.power_law import CurvePoint, PowerLaw, fit_power_law
 from striate.workflows.data_curve.runs import CurvePlan, CurveRun, Make
 

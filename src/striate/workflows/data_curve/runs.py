@@ -18,7 +18,7 @@ from striate.data.image_data import ImageData
 from striate.run import layout as names
 from striate.run.lock import LOCK, lock_folder
 from striate.run.manifest import data_hash
-from striate.run.prepare import LOADED_DATA_SETTINGS, load_recipe
+from striate.run.prepare_run import LOADED_DATA_SETTINGS, load_recipe
 from striate.run.recipe import NO_EFFECT_SETTINGS, Recipe
 from striate.run.run import Run
 from striate.workflows.train.train import train, train_recipe

@@ -27,7 +27,7 @@ from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import logits_of
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.format import percent
-from striate.report.records import records
+from striate.report.table_records import records
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import ExplainOptions

@@ -30,9 +30,12 @@ from striate.interpret.filters import (
 from striate.interpret.layer_choice import layer_shapes
 from striate.interpret.layer_statistics import activation_statistics
 from striate.interpret.render import tile, to_image
-from striate.report.records import records
+from striate.report.table_records import records
 from striate.run.report_images import evenly_spaced
-from striate.workflows.explain.channels import ChannelPatches, channels_section
+from striate.workflows.explain.channel_selectivity import (
+    ChannelPatches,
+    channels_section,
+)
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
 

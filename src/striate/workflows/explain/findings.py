@@ -25,10 +25,13 @@ from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.layer_choice import check_unit, layer_shapes
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
-from striate.report.records import records, tree_dicts
+from striate.report.table_records import records, tree_dicts
 from striate.run.run import Run
 from striate.workflows.explain.attribution import SIDE, explain_image
-from striate.workflows.explain.channels import ChannelPatches, find_channel_patches
+from striate.workflows.explain.channel_selectivity import (
+    ChannelPatches,
+    find_channel_patches,
+)
 from striate.workflows.explain.dataset_heatmaps import dataset_section
 from striate.workflows.explain.depth.findings import depth_section
 from striate.workflows.explain.depth.nonlinearity import nonlinearity_section

@@ -35,7 +35,7 @@ from striate.interpret.invariance.one_pixel_shift import (
 )
 from striate.interpret.render import enlarge, sequential_colors, tile, to_image
 from striate.report.format import percent
-from striate.report.records import records
+from striate.report.table_records import records
 from striate.workflows.explain.images import subsample
 
 MOST = 5000  # images per split

@@ -27,7 +27,7 @@ from striate.interpret.effective_receptive_field import (
 from striate.interpret.layer_choice import target_layer
 from striate.interpret.render import draw_box, enlarge, overlay_heatmap, to_image
 from striate.report.format import number
-from striate.report.records import table_dict
+from striate.report.table_records import table_dict
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import Unit

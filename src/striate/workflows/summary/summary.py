@@ -34,7 +34,7 @@ from striate.interpret.effective_receptive_field import (
     EffectiveField,
     effective_receptive_fields,
 )
-from striate.report.records import column_keys, records, row_dict, table_dict
+from striate.report.table_records import column_keys, records, row_dict, table_dict
 from striate.run.resolve_model import (
     SummaryRequest,
     Target,

@@ -26,7 +26,7 @@ from striate.run.build_from_recipe import process_notes
 from striate.run.lock import lock_folder
 from striate.run.manifest import exactness_text, now, result_factors, update_manifest
 from striate.run.parse_settings import make_recipe
-from striate.run.prepare import (
+from striate.run.prepare_run import (
     build_model,
     load_recipe,
     prepare_model,

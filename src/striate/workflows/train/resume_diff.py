@@ -21,7 +21,7 @@ from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.manifest import NO_EFFECT_ON_RESULT, data_hash
 from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
-from striate.run.prepare import DATA_SETTINGS
+from striate.run.prepare_run import DATA_SETTINGS
 from striate.run.recipe import AUTO, Recipe
 from striate.run.run import Run
 

@@ -17,7 +17,7 @@ from striate.engine.tensorboard import check_tensorboard
 from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.parse_settings import make_recipe
-from striate.run.prepare import (
+from striate.run.prepare_run import (
     AUTO,
     LOADED_DATA_SETTINGS,
     build_model,

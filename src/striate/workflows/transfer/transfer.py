@@ -27,7 +27,7 @@ from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
 from striate.run.parse_settings import AUTO_SETTINGS
 from striate.run.predictions import Predictions
-from striate.run.prepare import (
+from striate.run.prepare_run import (
     build_model,
     load_recipe,
     prepare_model,
@@ -36,9 +36,9 @@ from striate.run.prepare import (
 )
 from striate.run.progress import line_printer
 from striate.run.recipe import AUTO, TRAINING_LOOP_SETTINGS, Recipe
+from striate.run.refuse_torchrun import check_single_process
 from striate.run.report_page import write_report
 from striate.run.run import Run, score_as_dict
-from striate.run.single_process import check_single_process
 from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
 from striate.workflows.transfer.features import BackboneFeatures, compute_features

@@ -24,7 +24,7 @@ from striate.interpret.depth.nonlinearity import (
 )
 from striate.interpret.render import to_image
 from striate.report.format import number, percent
-from striate.report.records import records
+from striate.report.table_records import records
 from striate.run.run import Run
 
 POINTS = 400

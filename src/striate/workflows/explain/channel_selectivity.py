@@ -29,7 +29,7 @@ from striate.interpret.top_patches import (
     TopPatch,
     channel_preferences,
 )
-from striate.report.records import records
+from striate.report.table_records import records
 from striate.run.report_images import evenly_spaced
 from striate.workflows.explain.images import subsample
 from striate.workflows.explain.load_model import LoadedModel

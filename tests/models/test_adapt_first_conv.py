@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from striate.core.errors import WeightsError
-from striate.models.adapt import adaptation_text, adapted, adapted_statistics
+from striate.models.adapt_first_conv import adaptation_text, adapted, adapted_statistics
 from striate.models.catalogue import create_model, model_entries
 from striate.models.downloading import PARTIAL, download, local_file, location
 from striate.models.pretrained_registry import PRETRAINED, PretrainedFile

@@ -1,6 +1,6 @@
 """Table of the receptive-field rule of every torch operation.
 
-The rules are in the files receptive_field_rules_window (convolution, pooling, resize),
+The rules are in the files tracker_rules_window (convolution, pooling, resize),
 …_reduce (sums, norms, matrix products) and …_views (reshape, pad, concat). The
 arithmetic of a padded, strided or dilated window is in receptive_field.py.
 
@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from striate.audit import receptive_field_rules_reduce as reduce_rules
-from striate.audit import receptive_field_rules_views as view_rules
-from striate.audit import receptive_field_rules_window as window_rules
+from striate.audit import tracker_rules_reduce as reduce_rules
+from striate.audit import tracker_rules_views as view_rules
+from striate.audit import tracker_rules_window as window_rules
 from striate.audit.receptive_field_tracker import (
     ReceptiveField,
     UntrackableError,
