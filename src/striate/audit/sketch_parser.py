@@ -32,7 +32,7 @@ def is_sketch(text: str) -> bool:
 
 
 def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
-    """Build the network that a sketch describes; also return (channels, height, width).
+    """Build the network of a sketch; return it with its input shape (C, H, W).
 
     Raises:
         SettingError: A word is unknown; the message lists what is allowed there.

@@ -53,7 +53,8 @@ def configure_data_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help="earlier split to keep: run folder, or CSV with columns path and split",
+        help="earlier split (run folder, or CSV with columns path and split): its "
+        "images stay in their split, only new images are assigned",
     )
     parser.add_argument(
         "--seed",

@@ -33,10 +33,10 @@ def configure_transfer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head",
         metavar="NAME",
-        help="training method: logistic: logistic regression on the features, with "
-        "cross-validated regularization; trained: train all layers after the cut "
-        "point; tuned: first logistic, then trained, with a default --lr of 0.01 for "
-        "sgd, else 0.001 (default logistic; with --cut auto: chosen by trials)",
+        help="training method: 'logistic' (logistic regression on the features), "
+        "'trained' (train all layers after the cut point), or 'tuned' (both, one after "
+        "the other; the default of --lr is then 0.01 for sgd, else 0.001); default: "
+        "logistic; with --cut auto: chosen by short training runs",
     )
     parser.add_argument(
         "--lr-decay",

@@ -117,7 +117,7 @@ class Batches:
     def _prefetched_pixels(
         self, views: AugmentPipeline, epoch: int, indices: Iterable[Tensor]
     ) -> Iterator[Batch]:
-        """Yield the images to augment and their indices; crops are prefetched."""
+        """Yield the images to augment and their indices, read ahead of time."""
         if not views.crops_larger:
             return (
                 (b.pixels, b.index) for b in batch_pixels(views.source_pixels, indices)

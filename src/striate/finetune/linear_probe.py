@@ -60,7 +60,7 @@ class LinearProbe:
 
     @property
     def accuracy(self) -> float:
-        """Return the accuracy of the probe that uses all images."""
+        """Return the accuracy of the probe that was trained on all images."""
         return self.points[-1].accuracy
 
     @property

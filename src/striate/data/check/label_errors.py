@@ -354,7 +354,7 @@ def _unchecked(label_errors: LabelErrors) -> Finding | None:
         tone="note",
         what=f"the label{'' if single else 's'} of {len(positions):,} "
         f"image{'' if single else 's'} could not be checked",
-        why="The other folds have no image of the class: the class has too few images, "
-        "or all its images are duplicates or in one group.",
+        why="Labels are checked by cross-validation, and no other fold has an image of "
+        "the same class: it has too few images, or all are duplicates or in one group.",
         groups=tuple(ImageGroup(members=(i,)) for i in positions),
     )

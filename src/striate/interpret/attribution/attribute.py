@@ -1,4 +1,4 @@
-"""Compute attribution maps with any method, including sanity checks."""
+"""Compute attribution maps with any method, and run sanity checks on them."""
 
 from __future__ import annotations
 

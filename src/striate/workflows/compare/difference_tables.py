@@ -25,7 +25,7 @@ MAX_CLASSES = 30
 
 
 def difference_table(tests: Sequence[PairwiseTest]) -> Table:
-    """Return the table of accuracy differences from the first group, with p-values."""
+    """Return the table of accuracy differences between runs, with p-values."""
     first = tests[0].first.letter
     over_images = all(test.method == MCNEMAR for test in tests)
     several = sum(test.p is not None for test in tests) > 1

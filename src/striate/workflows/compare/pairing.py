@@ -41,7 +41,7 @@ class Pairing:
 
     @property
     def left_out(self) -> tuple[int, int]:
-        """Return the numbers of images that only one of the two runs evaluated."""
+        """Return how many images only the first and only the second run evaluated."""
         return len(self.first.keys) - self.count, len(self.second.keys) - self.count
 
     @cached_property

@@ -236,7 +236,7 @@ def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
 
 
 def _by_loss(before: TransformedAccuracy, after: TransformedAccuracy) -> list[int]:
-    """Return class indices sorted by accuracy loss, the largest loss first."""
+    """Return class indices sorted by their drop in accuracy, the largest drop first."""
     loss = (before.correct - after.correct) / np.maximum(before.counts.sum(1), 1)
     return sorted(_classes(before), key=lambda k: -loss[k])
 
