@@ -266,6 +266,7 @@ def test_exported_names_are_frozen_and_real():
         "summary",
         "train",
         "train_recipe",
+        "transfer",
     ]
     for name in striate.__all__:
         assert callable(getattr(striate, name))
@@ -284,7 +285,7 @@ FLAGS = {
         "--normalize --on-nonfinite --optimizer --out --overwrite --patience "
         "--precision --preset --pretrained --progressive-resize --quiet --resize "
         "--resume --rotate --save-every --scale --schedule --seed --shear --shift "
-        "--split --std --sync-batch-norm --tensorboard --test-fraction "
+        "--split --std --rank-timeout --sync-batch-norm --tensorboard --test-fraction "
         "--track-norms --trust --tta --val-fraction --warp --weight-decay "
         "--white-level --workers"
     ),
@@ -339,7 +340,8 @@ FLAGS = {
         "--normalize --on-nonfinite --optimizer --out --overwrite --patience "
         "--precision --preset --progressive-resize --quiet --resize --rotate "
         "--save-every --scale --schedule --seed --seeds --shear --shift --split "
-        "--std --sync-batch-norm --test-fraction --tta --val-fraction --warp "
+        "--rank-timeout --std --sync-batch-norm --test-fraction --tta "
+        "--val-fraction --warp "
         "--weight-decay --white-level --workers"
     ),
     "models": "--json --weights",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from striate.workflows.train.resume import resume as resume
     from striate.workflows.train.train import train as train
     from striate.workflows.train.train import train_recipe as train_recipe
+    from striate.workflows.transfer.transfer import transfer as transfer
 
 _HOMES = {
     "ImageData": "striate.data.image_data",
@@ -71,6 +72,7 @@ _HOMES = {
     "summary": "striate.workflows.summary.summary",
     "train": "striate.workflows.train.train",
     "train_recipe": "striate.workflows.train.train",
+    "transfer": "striate.workflows.transfer.transfer",
 }
 
 __all__ = sorted(_HOMES)

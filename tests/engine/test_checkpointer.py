@@ -43,9 +43,8 @@ class SavedNetwork:
         self.clock, self.messages = Clock(), []
         stateful = {"optimizer": OptimizerState(self.optimizer), **(extra or {})}
         options = {"interval": 60.0, "warn": self.messages.append, **options}
-        self.checkpointer = Checkpointer(
-            self.folder, self.model, stateful, clock=self.clock, **options
-        )
+        self.checkpointer = Checkpointer(self.folder, self.model, stateful, **options)
+        self.checkpointer._clock, self.checkpointer._saved_at = self.clock, 0.0
 
     def step(self):
         state = self.checkpointer.state

@@ -18,7 +18,7 @@ from striate.engine.nonfinite import (
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.train_state import TrainState
-from striate.engine.training_loop import FitConfig, fit
+from striate.engine.training_loop import FitConfig, FitSession, fit
 from support.small_run import batches, network
 
 KINDS = ("input", "activation", "loss", "gradient")
@@ -135,8 +135,16 @@ class PoisonedRun:
         config = FitConfig(epochs=2, lr=0.05, schedule=schedule, **settings)
         train = self.poison.batches(batches())
         val = batches(9, pixels=1, shuffle=False)
-        fit_args = self.model, self.optimizer, train, val, config, [self]
-        return fit(*fit_args, state=self.state, **options)
+        return fit(
+            self.model,
+            self.optimizer,
+            train,
+            val,
+            config,
+            callbacks=[self],
+            state=self.state,
+            session=FitSession(**options),
+        )
 
 
 def all_equal(first, second):

@@ -15,7 +15,7 @@ from striate.engine.optim import OPTIMIZERS, make_optimizer, set_lr
 from striate.engine.schedule import END_FACTOR, SCHEDULES, START_FACTOR, WARMUP_FRACTION
 from striate.engine.signals import catch_stop_signals
 from striate.engine.train_step import train_step
-from striate.engine.training_loop import FitConfig, fit
+from striate.engine.training_loop import FitConfig, FitSession, fit
 
 
 class Data:
@@ -52,8 +52,10 @@ def run_fit(model, train, val, callbacks=(), should_stop=lambda: False, **config
         **config_args,
     }
     optimizer = make_optimizer(model, "adamw", settings["lr"], 0.9, 0.0)
+    session = FitSession(should_stop=should_stop)
+    config = FitConfig(**settings)
     return fit(
-        model, optimizer, train, val, FitConfig(**settings), callbacks, should_stop
+        model, optimizer, train, val, config, callbacks=callbacks, session=session
     )
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from striate.engine.config import TTA_NAMES
 from striate.engine.tta import TTA_MODES
-from striate.run.recipe import TTA_NAMES
 
 
 def test_recipe_lists_every_tta_mode():

@@ -12,6 +12,7 @@ from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import SettingError
 from striate.core.files import read_csv
 from striate.data.batches import Batches
+from striate.engine.distributed.group import ONE_PROCESS
 from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
 from striate.interpret.depth.snapshots import (
     Snapshot,
@@ -112,7 +113,7 @@ def test_nothing_is_read_where_nothing_is_wanted(tmp_path):
 
 def test_several_processes_are_refused():
     recipe = Recipe(data="digits", track_norms=True)
-    check_distributed(recipe, None)
+    check_distributed(recipe, ONE_PROCESS)
     with pytest.raises(SettingError, match="need a single process, got 2"):
         check_distributed(recipe, SimpleNamespace(world_size=2))
 

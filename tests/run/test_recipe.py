@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from striate.core.errors import SettingError, UnknownNameError
 from striate.data.augment.augment import RANGES, Augment, augmentation
+from striate.engine.config import DEFAULT_LR, SCHEDULE_NAMES
 from striate.engine.optim import OPTIMIZERS
 from striate.engine.schedule import SCHEDULES
 from striate.run.parse_settings import make_recipe, parse_setting
-from striate.run.recipe import DEFAULT_LR, SCHEDULE_NAMES, Recipe
+from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings, settings_yaml
 
 

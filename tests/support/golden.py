@@ -38,7 +38,7 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     from striate.data.subset import Subset
     from striate.engine.optim import make_optimizer
     from striate.engine.schedule import SCHEDULES
-    from striate.engine.training_loop import FitConfig, fit
+    from striate.engine.training_loop import FitConfig, FitSession, fit
     from striate.models.catalogue import create_model
 
     torch.backends.mkldnn.enabled = False
@@ -72,8 +72,8 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
             batches,
             val,
             config,
-            [first_losses],
-            lambda: first_losses.is_full,
+            callbacks=[first_losses],
+            session=FitSession(should_stop=lambda: first_losses.is_full),
         )
     return first_losses.losses
 

@@ -19,7 +19,7 @@ from striate.engine.ema import EMA
 from striate.engine.optim import make_optimizer
 from striate.engine.rng import preserve_rng_state
 from striate.engine.schedule import SCHEDULES
-from striate.engine.training_loop import FitConfig, fit
+from striate.engine.training_loop import FitConfig, FitSession, fit
 from striate.engine.weights_io import OptimizerState
 
 PREPROCESS = Preprocess(channels=1, height=4, width=4, mean=(0.5,), std=(0.3,))
@@ -105,10 +105,11 @@ class SmallRun:
                 train,
                 val,
                 FitConfig(schedule=SCHEDULES["one_cycle"], **settings),
-                (*ema_callbacks, csv_logger, checkpointer, *callbacks),
-                stop or (lambda: False),
-                checkpointer.state,
-                eval_model=eval_model,
+                callbacks=(*ema_callbacks, csv_logger, checkpointer, *callbacks),
+                state=checkpointer.state,
+                session=FitSession(
+                    should_stop=stop or (lambda: False), eval_model=eval_model
+                ),
             )
             checkpointer.save()
         return checkpointer

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 
 from striate.cli.train import add_setting
+from striate.core.settings import AUTO
 from striate.run.parse_settings import parse_setting, setting_types
-from striate.run.recipe import AUTO, Recipe
+from striate.run.recipe import Recipe
 
 # The settings of a run that affect preprocessing.
 SETTINGS = (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
+from striate.core.malloc import keep_freed_memory
 from striate.engine.distributed.rank_info import RankInfo
 from striate.run.parse_settings import make_recipe, setting_types
 from striate.run.presets import PRESETS
@@ -121,6 +122,7 @@ def run_train(options: argparse.Namespace) -> int:
     from striate.cli.printing import print_data, print_end, print_resumed
     from striate.workflows.train.train import summary_json, train_recipe
 
+    keep_freed_memory()
     quiet = options.quiet or options.json
 
     def on_begin(data: ImageData, folder: Path) -> None:
@@ -180,6 +182,7 @@ def _resume(options: argparse.Namespace) -> int:
     from striate.workflows.train.resume import resume_run
     from striate.workflows.train.train import summary_json
 
+    keep_freed_memory()
     infos: list[ResumeInfo] = []
 
     def on_resume(info: ResumeInfo) -> None:

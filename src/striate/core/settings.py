@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
@@ -12,6 +12,8 @@ from striate.core.registry import unknown_name_error
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+AUTO = "auto"  # replaced by a value when a run starts
 
 
 def setting(default: Any, words: str, **rules: Any) -> Any:
@@ -24,6 +26,26 @@ def setting(default: Any, words: str, **rules: Any) -> Any:
             bounds `above` and `below`.
     """
     return field(default=default, metadata={"help": words, **rules})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsBase:
+    """Base of all settings classes: values are checked at construction."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedConfig(SettingsBase):
+    """Settings with a random seed."""
+
+    seed: int = setting(
+        0,
+        "random seed for the split, the initial weights, the batch order and the "
+        "augmentation",
+        low=0,
+    )
 
 
 def check_settings(settings: DataclassInstance) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 from striate.core.preprocess_config import Preprocess, normalization
+from striate.core.settings import AUTO
+from striate.data.config import DataConfig
 from striate.data.decode.decode import ImageHeader
 from striate.data.scan import FileScan
 
@@ -16,56 +16,45 @@ from striate.data.scan import FileScan
 DEFAULT_SIDE = 64
 LARGEST_NATIVE_SIDE = 512
 
-Normalize = tuple[str, Sequence[float] | None, Sequence[float] | None]
 
-
-def choose_preprocess(
-    scan: FileScan,
-    *,
-    image_size: int | tuple[int, int] | None,
-    in_chans: int | None,
-    normalize: Normalize,
-    **rules: Any,
-) -> Preprocess:
+def choose_preprocess(scan: FileScan, config: DataConfig) -> Preprocess:
     """Return the preprocessing settings; `mean` is empty until it is measured.
 
     Args:
         scan: Headers of the images.
-        image_size: One number, (height, width), or None for the size of the images.
-        in_chans: 1 or 3; None uses 1 if every image is gray.
-        normalize: Name of a normalization; mean and standard deviation, if given.
-        rules: Further fields of `Preprocess`.
+        config: Settings; without `image_size` the size of the images is used, without
+            `in_chans` 1 channel if every image is gray.
     """
     headers = [header for header in scan.headers if isinstance(header, ImageHeader)]
     return choose_preprocess_for(
-        common_shape(headers),
-        common_channels(headers),
-        image_size=image_size,
-        in_chans=in_chans,
-        normalize=normalize,
-        **rules,
+        common_shape(headers), common_channels(headers), config
     )
 
 
 def choose_preprocess_for(
-    shape: tuple[int, int] | None,
-    channels_of_images: int,
-    *,
-    image_size: int | tuple[int, int] | None,
-    in_chans: int | None,
-    normalize: Normalize,
-    **rules: Any,
+    shape: tuple[int, int] | None, channels_of_images: int, config: DataConfig
 ) -> Preprocess:
     """Return the preprocessing settings; `shape` is None if image sizes differ."""
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
+    size = config.image_size
+    if isinstance(size, int):
+        size = size, size
     if shape is not None and max(shape) > LARGEST_NATIVE_SIDE:
         shape = None
-    height, width = image_size or shape or (DEFAULT_SIDE, DEFAULT_SIDE)
-    channels = in_chans or channels_of_images
-    preprocess = Preprocess(channels=channels, height=height, width=width, **rules)
-    mean, std = normalization(*normalize, channels)
-    return replace(preprocess, mean=mean, std=std)
+    height, width = size or shape or (DEFAULT_SIDE, DEFAULT_SIDE)
+    channels = config.in_chans or channels_of_images
+    name = "data" if config.normalize == AUTO else config.normalize
+    mean, std = normalization(name, config.mean, config.std, channels)
+    return Preprocess(
+        channels=channels,
+        height=height,
+        width=width,
+        resize=config.resize or "stretch",
+        background=config.background_or_white,
+        white_level=config.white_level_or_full,
+        jpeg=config.jpeg,
+        mean=mean,
+        std=std,
+    )
 
 
 def common_shape(headers: Sequence[ImageHeader]) -> tuple[int, int] | None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from striate.core.class_names import ClassNames
 from striate.core.device import paused_gc
 from striate.core.errors import DataError, SettingError
-from striate.core.preprocess_config import MAX_WHITE_LEVEL, Preprocess
+from striate.core.preprocess_config import Preprocess
+from striate.core.registry import unknown_name_error
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.decode_dataset import DecodedSet, materialize
-from striate.data.cache.image_rows import PixelRows, take_rows
+from striate.data.cache.image_rows import take_rows
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.channel_stats import channel_mean_std
 from striate.data.choose_preprocess import choose_preprocess
+from striate.data.config import DataConfig
+from striate.data.config_types import DataSettings
 from striate.data.find_source import find_source
 from striate.data.given_split import apply_split, missing_files
 from striate.data.image_data import ImageData
@@ -43,145 +46,142 @@ from striate.data.subset import Subset
 
 def load_data(
     data: str | Path | Source,
+    config: DataConfig | None = None,
     *,
-    image_size: int | tuple[int, int] | None = None,
-    in_chans: int | None = None,
-    resize: str = "stretch",
-    background: int = 255,
-    white_level: int = MAX_WHITE_LEVEL,
-    jpeg: str = "reduced",
-    normalize: str = "data",
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    val_fraction: float = 0.15,
-    test_fraction: float = 0.25,
-    fraction: float = 1.0,
-    folds: int | None = None,
-    fold: int | None = None,
-    split: str | Path | None = None,
     exact: bool = False,
-    seed: int = 0,
     margin: float = 1.0,
-    workers: int = 0,
-    cache: str = AUTO,
-    cache_gb: float = DEFAULT_GB,
     preprocess: Preprocess | None = None,
     given_split: Mapping[str, str] | None = None,
     given_hashes: Mapping[str, str] | None = None,
     tick: Tick | None = None,
+    **overrides: Unpack[DataSettings],
 ) -> ImageData:
     """Load images, check the files, and split the images into train, val and test.
 
     Args:
         data: A named data set, a folder, a CSV, IDX files, tar shards, or a `Source`.
-        image_size: Input height and width in pixels: one number or (height, width).
-            Default: the size of the images if all have the same size, else 64.
-        in_chans: 1 (gray) or 3 (RGB); default: 1 if every image is gray.
-        resize: `stretch`, `crop` or `pad`, see `Preprocess`.
-        background: Gray level (0 to 255) of padding and behind transparent pixels.
-        white_level: The 16-bit gray value that becomes 255.
-        jpeg: `reduced` or `full`, see `Preprocess`.
-        normalize: `data` measures mean and standard deviation on the training split,
-            `imagenet` uses the ImageNet values, `none` only divides by 255.
-        mean: Use this mean instead, one per channel or one for all; needs `std`.
-        std: Use this standard deviation instead.
-        val_fraction: Fraction of the images without a given split, for validation.
-        test_fraction: Fraction of the images for testing, if no test split is given.
-        fraction: Train on this fraction of the training split, equal in every class.
-        folds: Number of folds for cross-validation.
-        fold: The fold to evaluate, counted from 0. It becomes the test split, or the
-            validation split where a test split is given.
-        split: A run folder, or a CSV of paths and splits. Images in it keep their
-            split; only new images are assigned a split.
+        config: Settings of reading, preprocessing and splitting (default: those of
+            `DataConfig`).
         exact: Split each class by exact counts. Adding images can then move old images
             to another split.
-        seed: Random seed of the split.
         margin: Also store training images at this multiple of the input size, for
             random crops.
-        workers: Number of decoding processes, for sets too large for cache and memory.
-        cache: `auto`, `off`, or a folder for decoded images.
-        cache_gb: Maximum size of the cache, in 10⁹ bytes.
-        preprocess: Use this preprocessing instead of the settings above.
+        preprocess: Use this preprocessing instead of the settings in `config`.
         given_split: Dictionary from path to split, from an earlier `split.csv`.
         given_hashes: Dictionary from path to SHA-256, from the same file; changed files
             are quarantined.
         tick: Progress callback, called with (done, total) while decoding.
+        overrides: Settings by name that replace those of `config`, such as
+            `image_size=64`.
 
     Raises:
         DataError: The data cannot be used for training.
-        SettingError: The fractions or folds are not possible.
+        SettingError: A setting has an invalid value.
+        UnknownNameError: There is no such setting; names the nearest one.
 
     Example:
-        >>> digits = load_data("digits", exact=True)
+        >>> digits = load_data("digits", exact=True, val_fraction=0.1)
         >>> {name: len(split) for name, split in digits.subsets.items()}
-        {'train': 1078, 'val': 269, 'test': 450}
+        {'train': 1213, 'val': 134, 'test': 450}
     """
-    settings = dict(locals())  # the settings as the caller gave them
-    shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
-    split_config = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
-    earlier = _read_earlier(split, split_config)
+    config = _config(config or DataConfig(), overrides)
+    options = LoadOptions(
+        margin=margin,
+        preprocess=preprocess,
+        given_split=given_split,
+        given_hashes=given_hashes or {},
+        tick=tick,
+    )
+    split_config = replace(config.split_config, exact=exact)
+    earlier = _read_earlier(config.split, split_config)
     if not isinstance(data, Source) and is_shards(data):
-        return _load_shards(data, split_config, settings)
+        shards = open_shards(data, config, split_config, preprocess)
+        if not shards.fits:
+            return shards.streamed(config.workers)
+        options = LoadOptions(margin=margin, preprocess=shards.preprocess, tick=tick)
+        loaded = _load(shards.as_source(), config, options, SplitConfig(), None)
+        # The records carry their splits; `split_config` is what made them.
+        return replace(loaded, origin=shards.origin, split_config=split_config)
     with paused_gc():
         source = data if isinstance(data, Source) else find_source(data)
-        return _load(source, _origin(data), split_config, earlier, settings)
+        loaded = _load(source, config, options, split_config, earlier)
+        return replace(loaded, origin=_origin(data))
 
 
-def _load_shards(
-    data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
-) -> ImageData:
-    """Load tar shards if they fit into the cache or memory, else stream them."""
-    shards = open_shards(data, split_config, settings)
-    if not shards.fits:
-        return shards.streamed(settings["workers"])
-    keys = ("margin", "workers", "cache", "cache_gb", "tick")
-    loaded = load_data(
-        shards.as_source(),
-        preprocess=shards.preprocess,
-        **{key: settings[key] for key in keys},
-    )
-    # The records carry their splits; `split_config` is what made them.
-    return replace(loaded, origin=shards.origin, split_config=split_config)
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """Arguments of `load_data` that are no settings of a run."""
+
+    margin: float
+    preprocess: Preprocess | None
+    tick: Tick | None
+    given_split: Mapping[str, str] | None = None
+    given_hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+def _config(config: DataConfig, overrides: Mapping[str, Any]) -> DataConfig:
+    names = [spec.name for spec in fields(DataConfig)]
+    for name in overrides:
+        if name not in names:
+            raise unknown_name_error("setting", name, names)
+    lists = {k: tuple(v) for k, v in overrides.items() if isinstance(v, list)}
+    return replace(config, **{**overrides, **lists})
 
 
 def _load(
     source: Source,
-    origin: str,
+    config: DataConfig,
+    options: LoadOptions,
     split_config: SplitConfig,
     earlier: EarlierSplit | None,
-    settings: Mapping[str, Any],
 ) -> ImageData:
     """Scan, decode, filter and split the images of a source."""
     skipped: list[Skipped] = []
-    if (split_by_path := settings["given_split"]) is not None:
-        skipped = missing_files(source, split_by_path)
-        source = apply_split(source, split_by_path)
-    store = open_cache(settings["cache"], settings["cache_gb"])
-    before = settings["given_hashes"] or {}
-    scan = scan_files(source, store.file_index if store else None).check_hashes(
-        source, before
-    )
+    if options.given_split is not None:
+        skipped = missing_files(source, options.given_split)
+        source = apply_split(source, options.given_split)
+    store = open_cache(config.cache, config.cache_gb)
+    scan = scan_files(source, store.file_index if store else None)
+    scan = scan.check_hashes(source, options.given_hashes)
     skipped += scan.skipped
     _check_any(scan.readable, skipped, source)
-    preprocess = settings["preprocess"] or _choose(scan, settings)
+    preprocess = options.preprocess or choose_preprocess(scan, config)
     sizes = [preprocess]
-    if settings["margin"] > 1:
-        sizes.append(preprocess.enlarged(settings["margin"]))
-    decoded = materialize(source, scan, sizes, store, settings["tick"])
+    if options.margin > 1:
+        sizes.append(preprocess.enlarged(options.margin))
+    decoded = materialize(source, scan, sizes, store, options.tick)
     skipped += decoded.skipped
     decoded, rows_kept = _without_conflicts(source, scan, decoded, preprocess, skipped)
-    split_up = _split_up(
-        source,
-        scan,
-        decoded,
-        rows_kept,
-        skipped,
-        preprocess,
-        split_config,
-        earlier,
-        settings["workers"],
+    images = UsableImages(
+        source=source,
+        scan=scan,
+        decoded=decoded,
+        rows_kept=rows_kept,
+        skipped=skipped,
+        workers=config.workers,
     )
-    return replace(split_up, origin=origin)
+    return _split_up(images, preprocess, split_config, earlier)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsableImages:
+    """Decoded images of a source, before they are split.
+
+    Args:
+        source: Records and files.
+        scan: Hashes and headers of the files.
+        decoded: Pixels of the readable images.
+        rows_kept: Indices of the decoded images without label conflicts.
+        skipped: Images that are not used.
+        workers: Number of decoding processes.
+    """
+
+    source: Source
+    scan: FileScan
+    decoded: DecodedSet
+    rows_kept: Sequence[int]
+    skipped: Sequence[Skipped]
+    workers: int
 
 
 def _without_conflicts(
@@ -209,33 +209,30 @@ def _without_conflicts(
 
 
 def _split_up(
-    source: Source,
-    scan: FileScan,
-    decoded: DecodedSet,
-    rows_kept: Sequence[int],
-    skipped: Sequence[Skipped],
+    images: UsableImages,
     preprocess: Preprocess,
     split_config: SplitConfig,
     earlier: EarlierSplit | None,
-    workers: int,
 ) -> ImageData:
-    """Assign splits to the selected images, and return the loaded data set."""
-    records = [source.records[decoded.index[k]] for k in rows_kept]
-    contents = [decoded.contents[k] for k in rows_kept]
+    """Assign splits to the usable images, and return the loaded data set."""
+    source, decoded = images.source, images.decoded
+    records = [source.records[decoded.index[k]] for k in images.rows_kept]
+    contents = [decoded.contents[k] for k in images.rows_kept]
     check_counts(record.label for record in records)
     assigned = assign_splits(records, contents, split_config, earlier)
     left_out = assigned.left_out
     labels = check_classes(assigned.rows, source.labels, assigned.held_out)
-    rows_kept = [rows_kept[i] for i in assigned.positions]
-    hashes = [scan.hashes[decoded.index[k]] for k in rows_kept]
+    images = replace(
+        images, rows_kept=[images.rows_kept[i] for i in assigned.positions]
+    )
+    hashes = [images.scan.hashes[decoded.index[k]] for k in images.rows_kept]
+    spare = mark_spare(assigned.rows, split_config)
     rows = [
         replace(row, sha256=sha256) if sha256 else row
-        for row, sha256 in zip(
-            mark_spare(assigned.rows, split_config), hashes, strict=True
-        )
+        for row, sha256 in zip(spare, hashes, strict=True)
     ]
     subsets = {
-        name: _subset(decoded, rows_kept, rows, labels, name, workers)
+        name: _subset(images, rows, labels, name)
         for name in split_order({row.split for row in rows})
     }
     measured = not preprocess.mean
@@ -249,7 +246,7 @@ def _split_up(
         preprocess=preprocess,
         subsets=subsets,
         rows=tuple(rows),
-        quarantined=(*source.quarantined, *skipped),
+        quarantined=(*source.quarantined, *images.skipped),
         ignored=(*source.ignored, *left_out),
         warnings=(*source.warnings, *split_warnings(rows, left_out)),
         notes=assigned.notes,
@@ -269,15 +266,6 @@ def _read_earlier(
         what = "an earlier split cannot be divided into folds"
         raise SettingError(what, where="--split", fix=fix)
     return read_split(split)
-
-
-def _choose(scan: FileScan, settings: Mapping[str, Any]) -> Preprocess:
-    keys = ("image_size", "in_chans", "resize", "background", "white_level", "jpeg")
-    return choose_preprocess(
-        scan,
-        normalize=(settings["normalize"], settings["mean"], settings["std"]),
-        **{key: settings[key] for key in keys},
-    )
 
 
 def _origin(data: str | Path | Source) -> str:
@@ -303,41 +291,25 @@ def _check_any(
 
 
 def _subset(
-    decoded: DecodedSet,
-    rows_kept: Sequence[int],
-    rows: Sequence[SplitRow],
-    labels: ClassNames,
-    name: str,
-    workers: int,
+    images: UsableImages, rows: Sequence[SplitRow], labels: ClassNames, name: str
 ) -> Subset:
     number = {label: i for i, label in enumerate(labels.names)}
     members = [row for row in rows if row.split == name]
-    sizes = [
-        _pixels(decoded, rows_kept, rows, name, size)
-        for size in range(len(decoded.pixels))
-    ]
+    pairs = zip(images.rows_kept, rows, strict=True)
+    picked = [k for k, row in pairs if row.split == name]
+    first, *larger = images.decoded.pixels
+    sizes = [take_rows(first, picked)]
+    # Crops are read in place: a copy would gain nothing.
+    sizes += [take_rows(pixels, picked, max_bytes=0) for pixels in larger]
     for pixels in sizes:
         if isinstance(pixels, LazyPixels):
-            pixels.workers, pixels.replace_lost = workers, name == "train"
+            pixels.workers, pixels.replace_lost = images.workers, name == "train"
     return Subset.of(
         sizes[0],
         [number[row.label] for row in members],
         [row.path for row in members],
         sizes[1] if len(sizes) > 1 and name == "train" else None,
     )
-
-
-def _pixels(
-    decoded: DecodedSet,
-    rows_kept: Sequence[int],
-    rows: Sequence[SplitRow],
-    name: str,
-    size: int,
-) -> PixelRows:
-    picked = [k for k, row in zip(rows_kept, rows, strict=True) if row.split == name]
-    if size:  # crops are read in place: a copy would gain nothing
-        return take_rows(decoded.pixels[size], picked, max_bytes=0)
-    return take_rows(decoded.pixels[size], picked)
 
 
 def load_labeled(

@@ -60,7 +60,6 @@ class Checkpointer:
         interval: Seconds between checkpoints; 0 saves one after every step.
         warn: Called with a message if a checkpoint could not be saved.
         eval_model: Network whose best weights are saved (the EMA); default: `model`.
-        clock: Monotonic clock in seconds; tests replace it.
     """
 
     def __init__(
@@ -74,7 +73,6 @@ class Checkpointer:
         interval: float = 60.0,
         warn: Callable[[str], None] = lambda text: None,
         eval_model: nn.Module | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = TrainState()
         self.store = CheckpointStore(folder / LAST)
@@ -87,8 +85,8 @@ class Checkpointer:
         self._metadata = metadata
         self._interval = interval
         self._warn = warn
-        self._clock = clock
-        self._saved_at = clock()
+        self._clock = time.monotonic
+        self._saved_at = time.monotonic()
         self._saved: tuple[int, int] | None = None
 
     def on_step_end(self, step: StepResult) -> None:

@@ -87,6 +87,24 @@ def raise_error(error: NonFiniteError, state: TrainState) -> None:
     raise error
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitSession:
+    """How one call of `fit` stops, handles NaN, and shares work with other ranks.
+
+    Args:
+        should_stop: Called before each batch; True ends the loop between two steps.
+        on_nonfinite: Called after a step with NaN or infinity, which is undone. It
+            raises an error to end the run, or returns to skip the batch.
+        eval_model: The network to validate (the EMA); default: the trained network.
+        group: The ranks of a distributed run; the batches are then this rank's share.
+    """
+
+    should_stop: Callable[[], bool] = lambda: False
+    on_nonfinite: OnNonFinite = raise_error
+    eval_model: nn.Module | None = None
+    group: RankGroup = ONE_PROCESS
+
+
 def fit(
     model: nn.Module,
     optimizer: Optimizer,
@@ -95,11 +113,8 @@ def fit(
     config: FitConfig,
     *,
     callbacks: Sequence[Callback] = (),
-    should_stop: Callable[[], bool] = lambda: False,
     state: TrainState | None = None,
-    on_nonfinite: OnNonFinite = raise_error,
-    eval_model: nn.Module | None = None,
-    group: RankGroup = ONE_PROCESS,
+    session: FitSession = FitSession(),
 ) -> list[EpochResult]:
     """Train a network in place and return the results of all epochs.
 
@@ -110,13 +125,8 @@ def fit(
         val: Validation batches.
         config: Settings of the loop.
         callbacks: Callbacks, called in this order after every step and epoch.
-        should_stop: Called before each batch; True ends the loop between two steps.
         state: Training state to start from, updated in place; default: a new state.
-        on_nonfinite: Called after a step with NaN or infinity, which is undone. It
-            raises an error to end the run, or returns to skip the batch.
-        eval_model: The network to validate (the EMA); default: `model`.
-        group: The ranks of a distributed run; `train` and `val` then yield this rank's
-            share of each batch.
+        session: Stop requests, handling of NaN, evaluated network, and ranks.
 
     Raises:
         NonFiniteError: A loss or gradient is not finite; names epoch, step and layer.
@@ -130,11 +140,11 @@ def fit(
         cross_entropy_loss(config.label_smoothing, config.class_balance),
         seed=config.seed,
         micro_batches=config.micro_batches,
-        group=group,
+        group=session.group,
         execution=config.execution,
-        should_stop=should_stop,
+        should_stop=session.should_stop,
     )
-    stop_training, stop_validation = train_step.stop_requests(should_stop)
+    stop_training, stop_validation = train_step.stop_requests(session.should_stop)
     with suppress(StoppedError):
         while not state.is_finished(config.epochs, config.patience):
             model.train()
@@ -146,20 +156,16 @@ def fit(
                     loss = train_step(x, y, state.step)
                 except NonFiniteError as error:
                     error.where = f"epoch {state.epoch + 1}, step {state.batch + 1}"
-                    on_nonfinite(error, state)
+                    session.on_nonfinite(error, state)
                     loss = math.nan
                 step = state.record_step(loss, lr, train_step.images)
                 for callback in callbacks:
                     callback.on_step_end(step)
-            check_equal_weights(model, group)
-            outputs = _validate(
-                eval_model or model,
-                val,
-                stop=stop_validation,
-                state=state,
-                tta=config.tta,
-                group=group,
-            )
+            check_equal_weights(model, session.group)
+            evaluated = session.eval_model or model
+            batches = _until(stop_validation, val(0))
+            outputs = evaluate(evaluated, batches, config.tta, session.group)
+            _check_finite(outputs, evaluated, val, state, session.group)
             epoch = state.record_epoch(
                 outputs.loss,
                 outputs.accuracy,
@@ -178,18 +184,16 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
         yield batch
 
 
-def _validate(
+def _check_finite(
+    outputs: Outputs,
     model: nn.Module,
     val: Epochs,
-    *,
-    stop: Callable[[], bool],
     state: TrainState,
-    tta: TTA,
     group: RankGroup,
-) -> Outputs:
-    outputs = evaluate(model, _until(stop, val(0)), tta, group)
+) -> None:
+    """Raise an error if the validation loss is not finite; names layer and images."""
     if math.isfinite(outputs.loss):
-        return outputs
+        return
     with evaluation_mode(model):
         layers = (first_bad_layer(model, x)[0] for x, y in val(0) if len(y))
         layer = next(filter(None, layers), "")

@@ -11,9 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from striate.core.errors import SettingError
+from striate.core.settings import AUTO
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize, Side, sides_by_epoch
+from striate.engine.config import OptimConfig, RuntimeConfig
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution_config import ExecutionConfig
@@ -21,11 +23,11 @@ from striate.engine.loss import ClassBalance, balanced_class_weights, class_prio
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.training_loop import FitConfig
-from striate.run.recipe import AUTO, Recipe
+from striate.run.recipe import TrainConfig
 from striate.run.run import evaluation_batch_size
 
 
-def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
+def check_batch_norm(model: nn.Module, optim: OptimConfig) -> None:
     """Raise an error for a batch size of 1 if the network has batch norm.
 
     A last batch of one image is merged into the batch before it, so only the batch size
@@ -35,16 +37,16 @@ def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
         SettingError: A batch norm layer would get one image; names the layer.
     """
     norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
-    if recipe.batch_size != 1 or not norms:
+    if optim.batch_size != 1 or not norms:
         return
     what = "batch norm needs at least two images per batch, got one"
     fix = "use --batch-size 2 or more, or a network without batch norm"
     raise SettingError(what, where=f"layer {norms[0]}", fix=fix)
 
 
-def last_batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
+def last_batch_notes(data: ImageData, optim: OptimConfig) -> tuple[str, ...]:
     """Return a note if the last batch of an epoch would have only one image."""
-    count, size = len(data.subset("train")), recipe.images_per_step
+    count, size = len(data.subset("train")), optim.images_per_step
     if size == 1 or count % size != 1:
         return ()
     remainder = f"{count:,} images in batches of {size} leave one image"
@@ -54,7 +56,7 @@ def last_batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
 def split_batches(
     split: str,
     data: ImageData,
-    recipe: Recipe,
+    config: TrainConfig,
     device: torch.device,
     group: RankGroup = ONE_PROCESS,
 ) -> Batches:
@@ -66,7 +68,7 @@ def split_batches(
         SettingError: Class-balanced sampling is not possible with streamed images.
     """
     training = split == "train"
-    balanced = training and recipe.class_weights == "sampling"
+    balanced = training and config.class_weights == "sampling"
     if balanced and data.subset(split).blocks:
         what = (
             "class-balanced sampling is not possible: the images are streamed in order"
@@ -74,7 +76,7 @@ def split_batches(
         fix = "use --class-weights auto or loss"
         raise SettingError(what, where="--class-weights sampling", fix=fix)
     size = (
-        recipe.images_per_step if training else evaluation_batch_size(*data.image_size)
+        config.images_per_step if training else evaluation_batch_size(*data.image_size)
     )
     return Batches(
         subset=data.subset(split),
@@ -82,36 +84,36 @@ def split_batches(
         batch_size=size,
         shuffle=training,
         balanced=balanced,
-        augment=recipe.augmentation if training else "none",
+        augment=config.augmentation if training else "none",
         classes=data.num_classes,
-        seed=recipe.seed,
+        seed=config.seed,
         device=device,
         rank=group.rank,
         world_size=group.world_size,
     )
 
 
-def epoch_image_sizes(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
+def epoch_image_sizes(data: ImageData, optim: OptimConfig) -> tuple[Side, ...]:
     """Return the (height, width) of each epoch; empty without progressive resizing.
 
     Raises:
         SettingError: The images are too small for progressive resizing.
     """
     full = data.image_size
-    if recipe.progressive_resize == 1:
+    if optim.progressive_resize == 1:
         return ()
-    sides = sides_by_epoch(full, recipe.progressive_resize, recipe.epochs)
-    if recipe.epochs > 1 and sides[0] == full:
-        size, start = f"{full[0]}×{full[1]}", recipe.progressive_resize
+    sides = sides_by_epoch(full, optim.progressive_resize, optim.epochs)
+    if optim.epochs > 1 and sides[0] == full:
+        size, start = f"{full[0]}×{full[1]}", optim.progressive_resize
         what = f"images of {size} are too small to start at {start:g} of the size"
         fix = "leave out --progressive-resize; image sizes are multiples of 16"
         raise SettingError(what, where="--progressive-resize", fix=fix)
     return sides
 
 
-def progressive_resize_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
+def progressive_resize_notes(data: ImageData, optim: OptimConfig) -> tuple[str, ...]:
     """Return a note on the image size of each epoch; empty without resizing."""
-    sides = epoch_image_sizes(data, recipe)
+    sides = epoch_image_sizes(data, optim)
     return (f"progressive resizing: {image_sizes_text(sides)}",) if sides else ()
 
 
@@ -132,57 +134,59 @@ def image_sizes_text(sides: Sequence[Side]) -> str:
 
 
 def resized_batches(
-    batches: Batches, data: ImageData, recipe: Recipe
+    batches: Batches, data: ImageData, optim: OptimConfig
 ) -> Batches | ProgressiveResize:
     """Return the training batches, with progressive resizing if the recipe has it."""
-    sides = epoch_image_sizes(data, recipe)
+    sides = epoch_image_sizes(data, optim)
     return ProgressiveResize(batches=batches, sides=sides) if sides else batches
 
 
 def recipe_optimizer(
-    model: nn.Module, recipe: Recipe, scales: Mapping[nn.Parameter, float] | None = None
+    model: nn.Module,
+    optim: OptimConfig,
+    scales: Mapping[nn.Parameter, float] | None = None,
 ) -> Optimizer:
     """Create the optimizer of a recipe.
 
     Args:
         model: The network.
-        recipe: Settings; the learning rate must be a number, not `auto`.
+        optim: Settings; the learning rate must be a number, not `auto`.
         scales: Learning-rate factor of each parameter; None: 1 for all.
     """
-    settings = recipe.optimizer, recipe.max_lr, recipe.momentum, recipe.weight_decay
+    settings = optim.optimizer, optim.max_lr, optim.momentum, optim.weight_decay
     return make_optimizer(model, *settings, scales)
 
 
 def recipe_fit_config(
-    data: ImageData, recipe: Recipe, device: torch.device
+    data: ImageData, optim: OptimConfig, device: torch.device
 ) -> FitConfig:
     """Return the training-loop settings of a recipe: epochs, lr, schedule, loss."""
     return FitConfig(
-        epochs=recipe.epochs,
-        lr=recipe.max_lr,
-        schedule=SCHEDULES[recipe.schedule],
-        label_smoothing=recipe.label_smoothing,
-        patience=recipe.patience,
-        class_balance=class_weighting(data, recipe, device),
-        balanced=recipe.class_weights != "none",
-        seed=recipe.seed,
-        micro_batches=recipe.accumulate,
+        epochs=optim.epochs,
+        lr=optim.max_lr,
+        schedule=SCHEDULES[optim.schedule],
+        label_smoothing=optim.label_smoothing,
+        patience=optim.patience,
+        class_balance=class_weighting(data, optim, device),
+        balanced=optim.class_weights != "none",
+        seed=optim.seed,
+        micro_batches=optim.accumulate,
     )
 
 
 def class_weighting(
-    data: ImageData, recipe: Recipe, device: torch.device
+    data: ImageData, optim: OptimConfig, device: torch.device
 ) -> ClassBalance | None:
     """Return the class weights or priors for the loss, or None."""
     counts = data.subset("train").labels.bincount(minlength=data.num_classes)
-    if recipe.class_weights == "auto":
+    if optim.class_weights == "auto":
         return ClassBalance(prior=class_priors(counts).to(device))
-    if recipe.class_weights == "loss":
+    if optim.class_weights == "loss":
         return ClassBalance(weights=balanced_class_weights(counts).to(device))
     return None
 
 
-def recipe_execution(recipe: Recipe) -> ExecutionConfig:
+def recipe_execution(runtime: RuntimeConfig) -> ExecutionConfig:
     """Return layout, precision and compile settings; `auto` gives the default.
 
     Example:
@@ -191,20 +195,20 @@ def recipe_execution(recipe: Recipe) -> ExecutionConfig:
     """
     default = ExecutionConfig()
     return ExecutionConfig(
-        layout=default.layout if recipe.layout == AUTO else recipe.layout,
-        compiled=recipe.compile == "on",
-        precision=default.precision if recipe.precision == AUTO else recipe.precision,
+        layout=default.layout if runtime.layout == AUTO else runtime.layout,
+        compiled=runtime.compile == "on",
+        precision=default.precision if runtime.precision == AUTO else runtime.precision,
     )
 
 
-def process_notes(recipe: Recipe) -> tuple[str, ...]:
+def process_notes(config: TrainConfig) -> tuple[str, ...]:
     """Return a note on processes and threads of distributed training, else empty."""
     rank_info = RankInfo.from_environment()
     if rank_info.world_size == 1:
         return ()
     threads = torch.get_num_threads()
     text = "1 thread" if threads == 1 else f"{threads} threads"
-    world_size, batch_size = rank_info.world_size, recipe.batch_size
+    world_size, batch_size = rank_info.world_size, config.batch_size
     share = f"{world_size} processes of {text} share each batch of {batch_size}"
-    norms = "whole batch" if recipe.sync_batch_norm else "images of its process"
+    norms = "whole batch" if config.sync_batch_norm else "images of its process"
     return (f"{share} images; batch norm uses the {norms}",)

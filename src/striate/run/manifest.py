@@ -16,6 +16,7 @@ from striate.core import device as devices
 from striate.core.files import hash_rows, read_json, write_json
 from striate.data.image_data import ImageData
 from striate.engine.distributed.rank_info import RankInfo
+from striate.models.config import ModelConfig
 from striate.models.timm import packages_of
 from striate.run.layout import MANIFEST
 from striate.run.recipe import NO_EFFECT_SETTINGS, Recipe
@@ -26,14 +27,14 @@ NO_EFFECT_ON_RESULT = {"data", *NO_EFFECT_SETTINGS}
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 
-def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]:
+def first_manifest(name: str, data: ImageData, config: ModelConfig) -> dict[str, Any]:
     """Return the manifest of a run before training."""
-    packages = (*PACKAGES, *packages_of(recipe.model))
+    packages = (*PACKAGES, *packages_of(config.model))
     return {
         "name": name,
         "status": "running",
         "started": now(),
-        "seed": recipe.seed,
+        "seed": config.seed,
         "data": {
             "name": data.name,
             "source": data.origin,

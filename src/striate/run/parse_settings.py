@@ -13,9 +13,9 @@ from typing import Any, Literal
 from striate.core.errors import SettingError
 from striate.core.format import parse_image_size
 from striate.core.registry import unknown_name_error
-from striate.core.settings import flag_name
+from striate.core.settings import AUTO, flag_name
 from striate.data.augment.augment import RANGES
-from striate.run.recipe import AUTO, Recipe
+from striate.run.recipe import Recipe
 
 PER_CHANNEL = ("mean", "std")
 PATTERNS = ("freeze",)

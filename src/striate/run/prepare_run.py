@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
 from striate.core.hooks import model_restored, trace_modules
+from striate.core.settings import AUTO
 from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
+from striate.data.config import DataConfig
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.progressive_resize import Side
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
+from striate.engine.config import OptimConfig
 from striate.engine.execution_config import check_precision
 from striate.engine.weights_io import save_weights
 from striate.finetune.freeze import (
@@ -34,6 +37,7 @@ from striate.interpret.filters import first_convolution
 from striate.layers.drop_path import set_drop_path
 from striate.layers.whiten import num_images_for_fit, whiten_layers
 from striate.models.catalogue import create_model
+from striate.models.config import ModelConfig
 from striate.models.head import deepen
 from striate.run import layout as names
 from striate.run.build_from_recipe import (
@@ -53,24 +57,13 @@ from striate.run.pretrained import (
     with_weights_statistics,
 )
 from striate.run.progress import reading_progress
-from striate.run.recipe import Recipe
+from striate.run.recipe import InputConfig, Recipe
 from striate.run.run import CUSTOM
 from striate.run.yaml_io import settings_yaml
 
-AUTO = "auto"
-# Settings of `load_data`, under the same names.
-DATA_SETTINGS = (
-    *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
-    *("normalize", "mean", "std", "val_fraction", "test_fraction", "fraction"),
-    *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
-)
+DATA_SETTINGS = tuple(spec.name for spec in fields(DataConfig))
 # Settings that have no effect if the data is already loaded, as in `striate.train`.
-LOADED_DATA_SETTINGS = {*DATA_SETTINGS, "split"} - {
-    "seed",
-    "cache",
-    "cache_gb",
-    "workers",
-}
+LOADED_DATA_SETTINGS = {*DATA_SETTINGS} - {"seed", "cache", "cache_gb", "workers"}
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
@@ -79,11 +72,14 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
     Raises:
         StriateError: The data cannot be loaded with these settings.
     """
-    settings = {name: getattr(recipe, name) for name in DATA_SETTINGS}
+    config = replace(
+        recipe,
+        **preprocess_settings(recipe),
+        split=str(names.find_split(recipe.split)) if recipe.split else None,
+    )
     data = load_data(
         recipe.data,
-        **{**settings, **preprocess_settings(recipe)},
-        split=names.find_split(recipe.split) if recipe.split else None,
+        config,
         margin=crop_margin(recipe.augmentation),
         tick=reading_progress(quiet),
     )
@@ -119,23 +115,23 @@ def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
     )
 
 
-def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
+def build_model(config: InputConfig, data: ImageData) -> nn.Module:
     """Build the network of a recipe and load its pretrained weights.
 
     Raises:
         WeightsError: The pretrained weights do not fit the network.
     """
     model = create_model(
-        recipe.model,
+        config.model,
         num_classes=data.num_classes,
         in_chans=data.in_chans,
         image_size=data.image_size,
-        seed=recipe.seed,
+        seed=config.seed,
     )
-    if recipe.pretrained is not None:
-        load_recipe_weights(recipe, model, data)
-    if recipe.head_hidden:
-        deepen(model, recipe.head_hidden, recipe.seed)
+    if config.pretrained is not None:
+        load_recipe_weights(config, model, data)
+    if config.head_hidden:
+        deepen(model, config.head_hidden, config.seed)
     return model
 
 
@@ -152,7 +148,7 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     check_batch_norm(model, recipe)
     check_precision(recipe.precision, device)
     if recipe.pretrained is None:  # pretrained filters stay as they are
-        _whiten(model, data, recipe)
+        _whiten(model, data, recipe.seed)
     freeze_stats_of_frozen(model)
     if recipe.freeze:
         check_patterns(model, recipe.freeze)
@@ -163,19 +159,19 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     check_image_sizes(model, data.in_chans, epoch_image_sizes(data, recipe), device)
 
 
-def frozen_record(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+def frozen_record(model: nn.Module, config: ModelConfig) -> dict[str, Any]:
     """Return the manifest entry of frozen layers; empty if no layer is frozen.
 
     Fixed filters that are computed instead of trained do not count as frozen.
     """
-    if recipe.freeze is None and not recipe.model.startswith(CUSTOM):
+    if config.freeze is None and not config.model.startswith(CUSTOM):
         return {}
     layers = frozen_layers(model)
     entry = {"frozen": {**asdict(layers), "text": str(layers)}}
     return entry if layers.layers else {}
 
 
-def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
+def _whiten(model: nn.Module, data: ImageData, seed: int) -> None:
     """Compute the filters of whitening layers from a batch of training images."""
     layers = whiten_layers(model)
     if not layers:
@@ -184,7 +180,7 @@ def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
         subset=data.subset("train"),
         preprocess=data.preprocess,
         batch_size=num_images_for_fit(*data.preprocess.spec.shape),
-        seed=recipe.seed,
+        seed=seed,
     )
     images, _ = next(iter(batches(0)))
     for layer in layers:
@@ -248,16 +244,16 @@ def _write_skipped(
     write_csv(path, ("status", "path", "reason", "detail"), rows)
 
 
-def regularize(model: nn.Module, recipe: Recipe) -> None:
+def regularize(model: nn.Module, optim: OptimConfig) -> None:
     """Set the dropout and stochastic-depth probabilities of a network.
 
     Raises:
         SettingError: The network has no dropout layer or no residual block.
     """
-    if recipe.dropout is not None:
-        set_dropout(model, recipe.dropout)
-    if recipe.drop_path:
-        set_drop_path(model, recipe.drop_path)
+    if optim.dropout is not None:
+        set_dropout(model, optim.dropout)
+    if optim.drop_path:
+        set_drop_path(model, optim.drop_path)
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from striate.core.files import damaged_file_errors, hash_file, read_json
 from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
 from striate.data.cache.cache_folder import AUTO, open_cache
+from striate.data.config import DataConfig
 from striate.data.image_data import ImageData
 from striate.engine.weights_io import save_weights
 from striate.models.adapt_first_conv import adaptation_text, fitted
 from striate.models.catalogue import list_models
+from striate.models.config import ModelConfig
 from striate.models.downloading import local_file, location
 from striate.models.pretrained_registry import PRETRAINED, PretrainedFile, known_by
 from striate.models.timm import describe, fetch, is_timm
 from striate.models.weights import State, put_pretrained, read
 from striate.run import layout as names
-from striate.run.recipe import Recipe
+from striate.run.recipe import InputConfig
 from striate.run.run import Run
 
 WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as safetensors
@@ -94,8 +97,19 @@ def _find(word: str | Path, cache: str) -> WeightsFile:
     )
 
 
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _hash_once(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _hash_once(path: Path, stamp: tuple[int, ...]) -> str:
+    """Return the hash of a file; it is read again only if its stamp has changed."""
+    return hash_file(path)
+
+
 def _of_file(path: Path) -> WeightsFile:
-    sha256 = hash_file(path)
+    sha256 = _sha256(path)
     if (public := known_by(sha256)) is not None:
         return _described(public, path, sha256)
     run = path.resolve().parent.parent
@@ -117,7 +131,7 @@ def _of_run(folder: Path) -> WeightsFile:
     recipe = Run(folder).recipe
     return WeightsFile(
         path=path,
-        sha256=hash_file(path),
+        sha256=_sha256(path),
         origin=f"the run {folder.name}",
         preprocess=preprocess,
         classes=outputs,
@@ -129,7 +143,7 @@ def _of_run(folder: Path) -> WeightsFile:
 def _of_public(public: PretrainedFile, cache: str) -> WeightsFile:
     store = open_cache(cache)
     path = local_file(public, store.folder / WEIGHTS_FOLDER if store else None)
-    return _described(public, path, hash_file(path))
+    return _described(public, path, _sha256(path))
 
 
 def _of_timm(name: str, cache: str) -> WeightsFile:
@@ -143,7 +157,7 @@ def _of_timm(name: str, cache: str) -> WeightsFile:
         save_weights(path, fetch(name))
     return WeightsFile(
         path=path,
-        sha256=hash_file(path),
+        sha256=_sha256(path),
         origin=f"timm's {about.name} ({about.license})",
         preprocess=about.preprocess,
         preprocess_note=about.remark,
@@ -188,114 +202,114 @@ def read_state(
     return state
 
 
-def preprocess_settings(recipe: Recipe) -> dict[str, Any]:
+def preprocess_settings(config: InputConfig) -> dict[str, Any]:
     """Return the preprocessing settings: given values, else those of the weights.
 
     Raises:
         WeightsError: The pretrained weights do not exist.
     """
-    own = _own(recipe)
-    normalize = "data" if recipe.normalize == AUTO else recipe.normalize
-    if _takes_statistics(recipe, own):
+    own = _own(config)
+    normalize = "data" if config.normalize == AUTO else config.normalize
+    if _takes_statistics(config, own):
         normalize = "none"  # mean and std are set later
     settings = {
-        name: getattr(recipe, name) for name in ("resize", "background", "white_level")
+        name: getattr(config, name) for name in ("resize", "background", "white_level")
     }
     expected = own or Preprocess(channels=1, height=1, width=1)
     return {
-        "image_size": recipe.image_size or ((own.height, own.width) if own else None),
+        "image_size": config.image_size or ((own.height, own.width) if own else None),
         "normalize": normalize,
         **{n: getattr(expected, n) if v is None else v for n, v in settings.items()},
     }
 
 
-def with_weights_statistics(data: ImageData, recipe: Recipe) -> ImageData:
+def with_weights_statistics(data: ImageData, config: InputConfig) -> ImageData:
     """Return the data with the mean and std that the pretrained weights expect."""
-    own = _own(recipe)
-    if own is None or not _takes_statistics(recipe, own):
+    own = _own(config)
+    if own is None or not _takes_statistics(config, own):
         return data
     mean, std = fitted(own, data.in_chans)
     preprocess = replace(data.preprocess, mean=mean, std=std)
     return replace(data, preprocess=preprocess, measured=False)
 
 
-def _own(recipe: Recipe) -> Preprocess | None:
-    return None if recipe.pretrained is None else _weights_of(recipe).preprocess
+def _own(config: InputConfig) -> Preprocess | None:
+    return None if config.pretrained is None else _weights_of(config).preprocess
 
 
-def _takes_statistics(recipe: Recipe, own: Preprocess | None) -> bool:
-    explicit = recipe.normalize != AUTO or recipe.mean or recipe.std
+def _takes_statistics(config: DataConfig, own: Preprocess | None) -> bool:
+    explicit = config.normalize != AUTO or config.mean or config.std
     return own is not None and not explicit
 
 
-def load_recipe_weights(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
+def load_recipe_weights(config: InputConfig, model: nn.Module, data: ImageData) -> None:
     """Load pretrained weights into a network; the head only if the classes are equal.
 
     Raises:
         WeightsError: The weights are of another network, damaged, not finite, or an
             unknown pickle without `--trust`.
     """
-    weights = _weights_of(recipe)
-    _check_network(weights, recipe)
-    state = read_state(weights, trust=recipe.trust, cache=recipe.cache)
-    head = _keeps_head(weights, recipe, data)
-    same = weights.network == recipe.model
+    weights = _weights_of(config)
+    _check_network(weights, config)
+    state = read_state(weights, trust=config.trust, cache=config.cache)
+    head = _keeps_head(weights, config, data)
+    same = weights.network == config.model
     put_pretrained(model, state, weights.path, head=head, same_network=same)
 
 
-def _check_network(weights: WeightsFile, recipe: Recipe) -> None:
+def _check_network(weights: WeightsFile, config: ModelConfig) -> None:
     """Raise an error for weights of another network with equal names and shapes.
 
     Networks with and without shortcuts, with other strides, or with blur pooling have
     equal tensor names and shapes. Auxiliary heads may be missing.
     """
-    pair = (weights.network, recipe.model)
+    pair = (weights.network, config.model)
     source, target = (name.replace("_no_aux", "") for name in pair)
     all_names = {name.replace("_no_aux", "") for name in list_models()}
     if source != target and {source, target} <= all_names:
-        what = f"these weights are for {weights.network}, not for {recipe.model}"
+        what = f"these weights are for {weights.network}, not for {config.model}"
         fix = f"use --model {weights.network}"
         raise WeightsError(what, where=weights.path, fix=fix)
 
 
-def _weights_of(recipe: Recipe) -> WeightsFile:
+def _weights_of(config: InputConfig) -> WeightsFile:
     """Return the weights file of a recipe; timm models get timm's preprocessing."""
-    weights = find_weights(str(recipe.pretrained), recipe.cache)
-    if weights.preprocess is None and is_timm(recipe.model):
-        about = describe(recipe.model)
+    weights = find_weights(str(config.pretrained), config.cache)
+    if weights.preprocess is None and is_timm(config.model):
+        about = describe(config.model)
         return replace(
             weights, preprocess=about.preprocess, preprocess_note=about.remark
         )
     return weights
 
 
-def _keeps_head(weights: WeightsFile, recipe: Recipe, data: ImageData) -> bool:
-    linear = weights.linear_head and not recipe.head_hidden
+def _keeps_head(weights: WeightsFile, config: ModelConfig, data: ImageData) -> bool:
+    linear = weights.linear_head and not config.head_hidden
     return linear and weights.classes == data.labels.names
 
 
-def pretrained_record(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+def pretrained_record(config: InputConfig, data: ImageData) -> dict[str, Any]:
     """Return the manifest entry of the pretrained weights; empty if there are none."""
-    if recipe.pretrained is None:
+    if config.pretrained is None:
         return {}
-    weights = _weights_of(recipe)
+    weights = _weights_of(config)
     return {
         "pretrained": {
             "file": str(weights.path),
             "sha256": weights.sha256,
             "origin": weights.origin,
-            "head": "kept" if _keeps_head(weights, recipe, data) else "new",
+            "head": "kept" if _keeps_head(weights, config, data) else "new",
         }
     }
 
 
-def pretrained_notes(recipe: Recipe, data: ImageData) -> list[str]:
+def pretrained_notes(config: InputConfig, data: ImageData) -> list[str]:
     """Return notes on how the pretrained weights are used."""
-    if recipe.pretrained is None:
+    if config.pretrained is None:
         return []
-    weights = _weights_of(recipe)
+    weights = _weights_of(config)
     head = "is loaded too, because the classes are equal"
-    if not _keeps_head(weights, recipe, data):
+    if not _keeps_head(weights, config, data):
         head = f"is initialized randomly, for {data.num_classes} classes"
     notes = [f"pretrained weights: {weights.origin}; the head {head}"]
     if weights.preprocess is None:
@@ -308,15 +322,15 @@ def pretrained_notes(recipe: Recipe, data: ImageData) -> list[str]:
     return [*notes, *filter(None, [changed, weights.preprocess_note])]
 
 
-def check_same_weights(recipe: Recipe, manifest: dict[str, Any]) -> None:
+def check_same_weights(config: InputConfig, manifest: dict[str, Any]) -> None:
     """Raise an error if the pretrained weights changed since the run started.
 
     Raises:
         WeightsError: The weights file has changed.
     """
-    if recipe.pretrained is None or "pretrained" not in manifest:
+    if config.pretrained is None or "pretrained" not in manifest:
         return
-    before, weights = manifest["pretrained"]["sha256"], _weights_of(recipe)
+    before, weights = manifest["pretrained"]["sha256"], _weights_of(config)
     if weights.sha256 != before:
         what = (
             f"the weights file changed: hash {before[:16]}, now {weights.sha256[:16]}"

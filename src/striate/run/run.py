@@ -201,22 +201,17 @@ class Run:
         rows = read_csv(self.path / names.SPLIT)
         return load_data(
             origin,
+            self.recipe,
             preprocess=self.preprocess,
             given_split={
                 row["path"]: row["split"] for row in rows if row["split"] != SPARE
             },
             given_hashes={row["path"]: row.get("sha256", "") for row in rows},
-            cache=self.recipe.cache,
-            cache_gb=self.recipe.cache_gb,
-            workers=self.recipe.workers,
             margin=margin,
             tick=tick,
             # Shards are split again by content; equal settings give an equal split.
-            seed=self.recipe.seed,
-            val_fraction=self.recipe.val_fraction,
-            test_fraction=self.recipe.test_fraction,
-            folds=self.recipe.folds,
-            fold=self.recipe.fold,
+            split=None,
+            fraction=1.0,
         )
 
     def predictions(self, split: str) -> Predictions:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.preprocess_config import MAX_WHITE_LEVEL, Preprocess
@@ -15,6 +14,7 @@ from striate.data.cache.cache_folder import Cache, TemporaryFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.channel_stats import channel_mean_std
 from striate.data.choose_preprocess import choose_preprocess_for
+from striate.data.config import DataConfig
 from striate.data.image_data import ImageData
 from striate.data.shards.index import LocalShards, ShardImages
 from striate.data.shards.stream import (
@@ -69,23 +69,32 @@ class Shards:
 
 
 def open_shards(
-    data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
+    data: str | Path,
+    config: DataConfig,
+    split_config: SplitConfig,
+    preprocess: Preprocess | None = None,
 ) -> Shards:
     """Scan and split tar shards, given by path, pattern or address.
 
     Args:
         data: Path, pattern or address of the shards.
+        config: Settings of reading and preprocessing.
         split_config: Split settings for images without a split.
-        settings: Arguments of `load_data`.
+        preprocess: Use this preprocessing instead of the settings in `config`.
 
     Raises:
         DataError: The shards cannot be used for training.
     """
-    _check(split_config, settings)
-    store = open_cache(settings["cache"], settings["cache_gb"])
-    preprocess = settings["preprocess"]
-    stream = _open(data, store, settings, preprocess, split_config)
-    preprocess = preprocess or _choose(stream, settings)
+    _check(split_config, config)
+    store = open_cache(config.cache, config.cache_gb)
+    levels = config.background_or_white, config.white_level_or_full
+    if preprocess is not None:
+        levels = preprocess.background, preprocess.white_level
+    stream = _open(
+        data, store, split_config, background=levels[0], white_level=levels[1]
+    )
+    sizes = stream.min_sides if stream.min_sides == stream.max_sides else None
+    preprocess = preprocess or choose_preprocess_for(sizes, stream.channels, config)
     weight = preprocess.nbytes * stream.count
     fits = free_memory.fits_in_memory(weight) or (
         store is not None and store.fits(weight)
@@ -102,19 +111,17 @@ def open_shards(
 
 def shard_source(data: str | Path) -> Source:
     """Return a source of the images in shards, for evaluation or inspection."""
-    defaults: dict[str, Any] = {"background": 255, "white_level": MAX_WHITE_LEVEL}
-    store = open_cache()
-    return stream_source(
-        _open(data, store, defaults, None, SplitConfig()), shards_name(data)
-    )
+    stream = _open(data, open_cache(), SplitConfig())
+    return stream_source(stream, shards_name(data))
 
 
 def _open(
     data: str | Path,
     store: Cache | None,
-    settings: Mapping[str, Any],
-    preprocess: Preprocess | None,
     split_config: SplitConfig,
+    *,
+    background: int = 255,
+    white_level: int = MAX_WHITE_LEVEL,
 ) -> ShardStream:
     if store is not None:
         folder = store.folder
@@ -123,26 +130,14 @@ def _open(
         temporary = TemporaryFolder()
         folder = temporary.path
         local_shards = LocalShards(folder / "shards", UNCACHED, temporary)
-    rules = preprocess or settings
-    decode_settings = vars(rules) if isinstance(rules, Preprocess) else rules
     return open_shard_stream(
         # Absolute, so that images have the same paths when they are read again.
         shard_names(shards_origin(data)),
         index=folder / "index",
         local_shards=local_shards,
         split_config=split_config,
-        background=decode_settings["background"],
-        white_level=decode_settings["white_level"],
-    )
-
-
-def _choose(stream: ShardStream, settings: Mapping[str, Any]) -> Preprocess:
-    keys = ("resize", "background", "white_level", "jpeg", "image_size", "in_chans")
-    return choose_preprocess_for(
-        stream.min_sides if stream.min_sides == stream.max_sides else None,
-        stream.channels,
-        normalize=(settings["normalize"], settings["mean"], settings["std"]),
-        **{key: settings[key] for key in keys},
+        background=background,
+        white_level=white_level,
     )
 
 
@@ -176,12 +171,12 @@ def _streamed(shards: Shards, workers: int) -> ImageData:
     )
 
 
-def _check(split_config: SplitConfig, settings: Mapping[str, Any]) -> None:
+def _check(split_config: SplitConfig, config: DataConfig) -> None:
     """Raise an error for settings that shards do not support."""
     for name, is_set in (
         ("fraction", split_config.fraction < 1),
         ("exact", split_config.exact),
-        ("split", settings["split"] is not None),
+        ("split", config.split is not None),
     ):
         if is_set:
             what = f"--{name} is not supported for shards (images are split one by one)"

@@ -92,10 +92,10 @@ class DistributedStep:
             RankError: A rank died, was stopped, failed or does not answer.
         """
         self._optimizer.zero_grad()
-        if self._ddp is None:
-            self._ddp = _data_parallel(self._model, x)
-            self._forward = Forward(self._ddp, self._execution)
         with self._group.operation(f"the gradients of step {step + 1}"):
+            if self._ddp is None:
+                self._ddp = _data_parallel(self._model, x)
+                self._forward = Forward(self._ddp, self._execution)
             loss = self._backward(self._ddp, x, y)
         total_loss = self._exchange(step, loss, len(y))
         if not math.isfinite(total_loss):

@@ -164,7 +164,7 @@ def join_process_group(
     Raises:
         RankError: A rank did not start, died, was stopped, failed or does not answer.
     """
-    _end_with_launcher()
+    _signal_at_end_of_launcher(signal.SIGTERM)
     store = _open_store(rank_info, timeout)
     # A name of its own for every start and every run of a program: keys stay.
     name = f"attempt {rank_info.attempt} run {next(_RUNS)}"
@@ -183,13 +183,14 @@ def join_process_group(
             reports.report_fault(getattr(error, "what", None) or repr(error))
         raise
     dist.destroy_process_group()
+    _signal_at_end_of_launcher(0)
 
 
-def _end_with_launcher() -> None:
-    """Ask Linux for SIGTERM when torchrun dies, so that no process outlives it."""
+def _signal_at_end_of_launcher(number: int) -> None:
+    """Ask Linux for a signal (0: none) when torchrun dies; no process outlives it."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _open_store(rank_info: RankInfo, timeout: float) -> Store:

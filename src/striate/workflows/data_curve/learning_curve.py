@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from striate.core.errors import SettingError
+from striate.data.config import DataConfig
 from striate.run.recipe import Recipe
 from striate.run.refuse_torchrun import check_single_process
 from striate.run.run import Run
@@ -111,7 +112,7 @@ def learning_curve(
 
 
 def _check_fractions(
-    recipe: Recipe, fractions: Sequence[float], seeds: int
+    config: DataConfig, fractions: Sequence[float], seeds: int
 ) -> tuple[float, ...]:
     sorted_fractions = sorted(set(fractions))
     if (
@@ -125,7 +126,7 @@ def _check_fractions(
     if seeds < 2:
         what = f"a learning curve needs at least two seeds, got {seeds}"
         raise SettingError(what, where="--seeds")
-    if recipe.fraction != 1:
+    if config.fraction != 1:
         fix = "use --fractions: the largest is the last point of the curve"
         raise SettingError("a learning curve cannot use --fraction", fix=fix)
     return tuple(sorted_fractions)

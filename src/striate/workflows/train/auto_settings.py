@@ -14,8 +14,10 @@ from striate.audit.network import ForwardError, audit
 from striate.core import device as devices
 from striate.core.errors import NonFiniteError, SettingError
 from striate.core.files import write_csv
+from striate.core.settings import AUTO
 from striate.data.cache.free_memory import available_bytes
 from striate.data.image_data import ImageData
+from striate.engine.config import DEFAULT_LR
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.gradient_accumulation import possible_micro_batches
 from striate.engine.loss import cross_entropy_loss
@@ -29,7 +31,7 @@ from striate.run.build_from_recipe import (
     recipe_optimizer,
     split_batches,
 )
-from striate.run.recipe import AUTO, DEFAULT_LR, Recipe
+from striate.run.recipe import Recipe, TrainConfig
 from striate.run.report_page import lr_range_chart
 
 MEMORY_SHARE = 0.5  # of the free memory; images and the system need the rest
@@ -130,19 +132,19 @@ def _with_learning_rate(
 
 
 def _largest_batch_size(
-    recipe: Recipe, model: nn.Module, data: ImageData
+    config: TrainConfig, model: nn.Module, data: ImageData
 ) -> tuple[int, str]:
     """Return the largest batch size that fits into memory, and a note on the choice."""
-    device = devices.select_device(recipe.device)
+    device = devices.select_device(config.device)
     largest = max(len(data.subset("train")) // MIN_STEPS_PER_EPOCH, MIN_BATCH_SIZE)
     size = 1 << (largest.bit_length() - 1)
     free = _free_bytes(device)
     while True:
         # Micro-batches run one after the other: the largest decides.
-        count = possible_micro_batches(size, recipe.accumulate)
+        count = possible_micro_batches(size, config.accumulate)
         need = _peak_bytes(model, data, -(-size // count))
         small = free is None or need is None or need <= MEMORY_SHARE * free
-        if small and _step_fits(replace(recipe, batch_size=size), model, data, device):
+        if small and _step_fits(replace(config, batch_size=size), model, data, device):
             break
         if size <= MIN_BATCH_SIZE:
             what = f"a batch of {size} images does not fit into memory"
@@ -175,19 +177,19 @@ def _peak_bytes(model: nn.Module, data: ImageData, size: int) -> int | None:
 
 
 def _step_fits(
-    recipe: Recipe, model: nn.Module, data: ImageData, device: torch.device
+    config: TrainConfig, model: nn.Module, data: ImageData, device: torch.device
 ) -> bool:
     """Return whether a training step, run on a copy of the model, fits into memory."""
     copied = copy.deepcopy(model).train()
-    recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
+    config = replace(config, lr=DEFAULT_LR[config.optimizer])
     loss = cross_entropy_loss(
-        recipe.label_smoothing, class_weighting(data, recipe, device)
+        config.label_smoothing, class_weighting(data, config, device)
     )
-    optimizer = recipe_optimizer(copied, recipe)
+    optimizer = recipe_optimizer(copied, config)
     stepper = Stepper(
-        copied, optimizer, loss, seed=recipe.seed, micro_batches=recipe.accumulate
+        copied, optimizer, loss, seed=config.seed, micro_batches=config.accumulate
     )
-    batches = split_batches("train", data, recipe, device)
+    batches = split_batches("train", data, config, device)
     try:
         # The run itself reports NaN or infinite values, with images and layer.
         with preserve_rng_state(), suppress(NonFiniteError):

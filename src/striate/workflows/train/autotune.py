@@ -21,8 +21,10 @@ from striate.audit.network import audit
 from striate.core import device as devices
 from striate.core.errors import StriateError
 from striate.core.files import read_json, write_json
+from striate.core.settings import AUTO
 from striate.data.batches import rank_slice
 from striate.data.cache.cache_folder import open_cache
+from striate.data.config import DataConfig
 from striate.data.image_data import ImageData
 from striate.engine.benchmark import (
     MIN_STEPS,
@@ -42,7 +44,7 @@ from striate.engine.throughput import ThroughputMeter, measure_peak_flops
 from striate.run.build_from_recipe import epoch_image_sizes, recipe_execution
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
-from striate.run.recipe import AUTO, Recipe
+from striate.run.recipe import Recipe, TrainConfig
 from striate.workflows.train.ranks import can_compile
 
 CACHE_FILE = "speed.json"
@@ -118,16 +120,16 @@ def _benchmark_result(values: dict[str, Any]) -> BenchmarkResult:
 
 
 def _free_settings(
-    recipe: Recipe, device: torch.device, group: RankGroup
+    config: TrainConfig, device: torch.device, group: RankGroup
 ) -> ExecutionChoices:
     """Return the execution settings to choose: `auto`, and available on all ranks."""
     free = ExecutionChoices(
-        layout=recipe.layout == AUTO,
-        bf16=recipe.precision == AUTO and not bf16_obstacle(device),
+        layout=config.layout == AUTO,
+        bf16=config.precision == AUTO and not bf16_obstacle(device),
         # A gain at one size says nothing of code that must serve several.
-        compiled=recipe.compile == AUTO
-        and recipe.progressive_resize == 1
-        and can_compile(recipe, group)
+        compiled=config.compile == AUTO
+        and config.progressive_resize == 1
+        and can_compile(config, group)
         and (device.type == "cuda" or has_compiler()),
     )
     ranks = group.all_gather_object(
@@ -188,8 +190,8 @@ def _cache_key(
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def _cache_file(recipe: Recipe) -> Path | None:
-    cache = open_cache(recipe.cache, recipe.cache_gb)
+def _cache_file(config: DataConfig) -> Path | None:
+    cache = open_cache(config.cache, config.cache_gb)
     return cache.folder / CACHE_FILE if cache else None
 
 

@@ -10,7 +10,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from striate.core import device as devices
-from striate.core.malloc import keep_freed_memory
 from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.image_data import ImageData
@@ -113,7 +112,6 @@ def build_job(
 ) -> TrainJob:
     """Build a training job: optimizer, batches, learning rate schedule and loss."""
     device = devices.select_device(recipe.device)
-    keep_freed_memory()
     fit_config = recipe_fit_config(data, recipe, device)
     train = split_batches("train", data, recipe, device, group)
     return TrainJob(

@@ -10,7 +10,7 @@ from striate.core.files import read_json, write_json
 from striate.data.batches import Batches
 from striate.data.progressive_resize import ProgressiveResize
 from striate.engine.train_state import TrainState
-from striate.run.recipe import Recipe
+from striate.run.recipe import TrainConfig
 
 NONFINITE_FILE = "nonfinite.json"
 MAX_NAMED = 5  # images named in the message
@@ -31,14 +31,14 @@ class NonFiniteReport:
     def __init__(
         self,
         folder: Path,
-        recipe: Recipe,
+        config: TrainConfig,
         train: Batches | ProgressiveResize,
         val: Batches,
         tell: Callable[[str], None],
     ) -> None:
         self._path = folder / NONFINITE_FILE
-        self._action = recipe.on_nonfinite
-        self._lr = recipe.max_lr
+        self._action = config.on_nonfinite
+        self._lr = config.max_lr
         self._train = train
         self._val = val
         self._tell = tell

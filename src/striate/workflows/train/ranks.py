@@ -15,6 +15,7 @@ from striate.core import device as devices
 from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
 from striate.engine.checkpointer import LAST
+from striate.engine.config import RuntimeConfig
 from striate.engine.distributed.group import (
     ONE_PROCESS,
     RankGroup,
@@ -31,11 +32,11 @@ from striate.engine.weights_io import (
 )
 from striate.run import layout as names
 from striate.run.manifest import data_hash
-from striate.run.recipe import Recipe
+from striate.run.recipe import TrainConfig
 
 
 @contextmanager
-def join_rank_group(recipe: Recipe) -> Iterator[RankGroup]:
+def join_rank_group(runtime: RuntimeConfig) -> Iterator[RankGroup]:
     """Join the processes that torchrun has started; one process is a group of one.
 
     Raises:
@@ -47,13 +48,15 @@ def join_rank_group(recipe: Recipe) -> Iterator[RankGroup]:
     if not rank_info.launched:
         yield ONE_PROCESS
         return
+    threads = torch.get_num_threads()
     torch.set_num_threads(threads_per_rank(rank_info))
-    device = devices.select_device(recipe.device)
+    device = devices.select_device(runtime.device)
     if device.type != "cpu":
         torch.accelerator.set_device_index(rank_info.local_rank)
-    with join_process_group(rank_info, device, recipe.rank_timeout) as group:
+    with join_process_group(rank_info, device, runtime.rank_timeout) as group:
         _check_same_version(group)
         yield group
+    torch.set_num_threads(threads)
 
 
 def _check_same_version(group: RankGroup) -> None:
@@ -68,14 +71,14 @@ def _check_same_version(group: RankGroup) -> None:
 
 @contextmanager
 def sync_batch_norm(
-    model: nn.Module, recipe: Recipe, group: RankGroup
+    model: nn.Module, runtime: RuntimeConfig, group: RankGroup
 ) -> Iterator[None]:
     """Replace batch norms by SyncBatchNorm if the recipe says so; restore them after.
 
     Weights and running statistics are shared with the replaced layers.
     """
     norms = {}
-    if recipe.sync_batch_norm and group.is_distributed:
+    if runtime.sync_batch_norm and group.is_distributed:
         modules = model.named_modules()
         norms = {name: m for name, m in modules if isinstance(m, _BatchNorm)}
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -86,9 +89,9 @@ def sync_batch_norm(
             model.set_submodule(name, norm)
 
 
-def can_compile(recipe: Recipe, group: RankGroup) -> bool:
+def can_compile(runtime: RuntimeConfig, group: RankGroup) -> bool:
     """Return whether the model can be compiled: not with synchronized batch norm."""
-    return not (group.is_distributed and recipe.sync_batch_norm)
+    return not (group.is_distributed and runtime.sync_batch_norm)
 
 
 def check_same_data(data: ImageData, group: RankGroup) -> None:
@@ -165,33 +168,33 @@ def find_earlier_attempt(key: str, group: RankGroup) -> tuple[Path | None, bool]
     return (Path(folder) if folder else None), has_checkpoint
 
 
-def check_distributed(recipe: Recipe, group: RankGroup) -> None:
+def check_distributed(config: TrainConfig, group: RankGroup) -> None:
     """Refuse settings that several processes cannot follow, such as a tiny batch.
 
     Raises:
         SettingError: The batch size is too small, synchronized batch norm would have
             to be compiled, or norms by layer are requested.
     """
-    if recipe.sync_batch_norm and devices.select_device(recipe.device).type == "cpu":
+    if config.sync_batch_norm and devices.select_device(config.device).type == "cpu":
         what = "synchronized batch norm needs GPUs: torch has none for the CPU"
         raise SettingError(what, where="--sync-batch-norm", fix="leave it out")
-    if recipe.compile == "on" and not can_compile(recipe, group):
+    if config.compile == "on" and not can_compile(config, group):
         what = "synchronized batch norm cannot be compiled"
         fix = "use --compile off, or remove --sync-batch-norm"
         raise SettingError(what, where="--compile", fix=fix)
     world_size = group.world_size
-    if recipe.track_norms and world_size > 1:
+    if config.track_norms and world_size > 1:
         what = f"norms by layer need a single process, got {world_size} processes"
         raise SettingError(what, where="--track-norms", fix="remove --track-norms")
     needed = 2 * world_size if world_size > 1 else 1
-    images = recipe.images_per_step
-    if images < needed * recipe.accumulate and recipe.accumulate > 1:
-        what = f"{recipe.batch_size} images per step are too few for "
-        what += f"{recipe.accumulate} micro-batches of {needed} images"
-        fix = f"use --batch-size {needed * recipe.accumulate} or more"
+    images = config.images_per_step
+    if images < needed * config.accumulate and config.accumulate > 1:
+        what = f"{config.batch_size} images per step are too few for "
+        what += f"{config.accumulate} micro-batches of {needed} images"
+        fix = f"use --batch-size {needed * config.accumulate} or more"
         raise SettingError(what, where="--accumulate", fix=fix)
     if images < needed:
-        what = f"{recipe.batch_size} images per step are too few for "
+        what = f"{config.batch_size} images per step are too few for "
         what += f"{world_size} processes"
         fix = f"use --batch-size {needed} or more, or fewer processes"
         raise SettingError(what, where="--batch-size", fix=fix)

@@ -11,7 +11,7 @@ from typing import Any
 
 from striate.core.errors import RunError, SettingError
 from striate.core.files import read_csv
-from striate.core.settings import flag_name
+from striate.core.settings import AUTO, flag_name
 from striate.data.image_data import ImageData
 from striate.data.scan import CHANGED
 from striate.data.split.split_file import SPARE
@@ -22,7 +22,7 @@ from striate.run import layout as names
 from striate.run.manifest import NO_EFFECT_ON_RESULT, data_hash
 from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
 from striate.run.prepare_run import DATA_SETTINGS
-from striate.run.recipe import AUTO, Recipe
+from striate.run.recipe import Recipe
 from striate.run.run import Run
 
 MAX_NAMED = 3  # images named for each kind of change

@@ -22,6 +22,7 @@ from striate.data.image_data import ImageData
 from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.checkpointer import LAST, Checkpointer, Stateful, checkpoint_state
+from striate.engine.config import RuntimeConfig
 from striate.engine.csv_logger import CSVLogger, TimingLogger
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.rng import preserve_rng_state
@@ -29,7 +30,7 @@ from striate.engine.signals import StopRequest, catch_stop_signals
 from striate.engine.tensorboard import tensorboard_loggers
 from striate.engine.throughput import ThroughputMeter
 from striate.engine.train_state import TrainState
-from striate.engine.training_loop import fit
+from striate.engine.training_loop import FitSession, fit
 from striate.engine.weights_io import OptimizerState, load_weights
 from striate.finetune.freeze import check_frozen
 from striate.run import layout as names
@@ -199,11 +200,13 @@ def _fit(
         job.val,
         job.fit_config,
         callbacks=callbacks,
-        should_stop=stop,
         state=state,
-        on_nonfinite=on_nonfinite,
-        eval_model=job.eval_model,
-        group=job.group,
+        session=FitSession(
+            should_stop=stop,
+            on_nonfinite=on_nonfinite,
+            eval_model=job.eval_model,
+            group=job.group,
+        ),
     )
 
 
@@ -257,8 +260,8 @@ def _checkpointer(
     )
 
 
-def _restarts_with_lower_lr(recipe: Recipe, state: TrainState) -> bool:
-    return recipe.on_nonfinite == LOWER_LR and state.lr_scale > SMALLEST_LR_SCALE
+def _restarts_with_lower_lr(runtime: RuntimeConfig, state: TrainState) -> bool:
+    return runtime.on_nonfinite == LOWER_LR and state.lr_scale > SMALLEST_LR_SCALE
 
 
 def _on_nonfinite(
@@ -374,12 +377,12 @@ def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
 
 
 def _worker_on_nonfinite(
-    recipe: Recipe,
+    runtime: RuntimeConfig,
 ) -> Callable[[NonFiniteError, TrainState], None]:
     """Return the callback for NaN or infinite values on a worker rank."""
 
     def on_nonfinite(error: NonFiniteError, state: TrainState) -> None:
-        if recipe.on_nonfinite != "skip" or state.skipped >= MAX_SKIPPED:
+        if runtime.on_nonfinite != "skip" or state.skipped >= MAX_SKIPPED:
             raise error
 
     return on_nonfinite

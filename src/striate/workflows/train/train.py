@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
 from striate.core.errors import SettingError
+from striate.core.settings import AUTO
 from striate.data.image_data import ImageData
 from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
@@ -18,7 +19,6 @@ from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.parse_settings import make_recipe
 from striate.run.prepare_run import (
-    AUTO,
     LOADED_DATA_SETTINGS,
     build_model,
     load_recipe,
@@ -27,6 +27,7 @@ from striate.run.prepare_run import (
     write_run_inputs,
 )
 from striate.run.recipe import Recipe
+from striate.run.recipe_types import TrainSettings
 from striate.run.run import CUSTOM, Run, short_name
 from striate.workflows.train.auto_settings import resolve_auto_settings
 from striate.workflows.train.autotune import autotune, save_autotune
@@ -95,7 +96,7 @@ def train(
     overwrite: bool = False,
     quiet: bool = False,
     tensorboard: bool = False,
-    **settings: Any,
+    **settings: Unpack[TrainSettings],
 ) -> Run:
     """Train any model on loaded data, with the settings of `Recipe`.
 

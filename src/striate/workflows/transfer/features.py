@@ -22,14 +22,16 @@ from striate.data.batches import Batches
 from striate.data.cache.cache_folder import TemporaryFolder, open_cache
 from striate.data.cache.feature_cache import FeatureRows, FeatureStore
 from striate.data.cache.image_rows import batch_pixels
+from striate.data.config import AugmentConfig, DataConfig
 from striate.data.decode.hashing import content_hash
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
+from striate.engine.config import RuntimeConfig
 from striate.finetune.cut_points import CutPoints
 from striate.finetune.freeze import FrozenLayers
 from striate.finetune.split_model import CutPoint, probe_batch
-from striate.run.recipe import Recipe
+from striate.run.recipe import Recipe, TrainConfig
 
 FeatureSource = CutPoint | CutPoints
 Inputs = Callable[[Tensor], Tensor]  # positions in a batch → inputs of the model
@@ -131,14 +133,14 @@ def compute_features(
     )
 
 
-def _check_views(recipe: Recipe, views: int) -> None:
+def _check_views(config: AugmentConfig, views: int) -> None:
     if not views:
         return
-    if not recipe.augmentation.is_active:
+    if not config.augmentation.is_active:
         fix = "choose an augmentation: --augment six, or --flip sides"
         what = "augmented views without augmentation would be identical"
         raise SettingError(what, where="--views", fix=fix)
-    if recipe.augmentation.mixes_images:
+    if config.augmentation.mixes_images:
         fix = "remove --mixup and --cutmix"
         what = "augmented views cannot be combined with mixup or cutmix"
         raise SettingError(what, where="--views", fix=fix)
@@ -148,9 +150,13 @@ class _Backbone:
     """Frozen part of a model, as a function from inputs to features."""
 
     def __init__(
-        self, model: nn.Module, cut: FeatureSource, data: ImageData, recipe: Recipe
+        self,
+        model: nn.Module,
+        cut: FeatureSource,
+        data: ImageData,
+        runtime: RuntimeConfig,
     ) -> None:
-        self.device = devices.select_device(recipe.device)
+        self.device = devices.select_device(runtime.device)
         self.preprocess = data.preprocess
         self._model, self._cut = model, cut
         x = probe_batch((data.in_chans, *data.image_size))
@@ -184,11 +190,11 @@ def _row_count(data: ImageData, views: int) -> int:
 
 
 def _cache_root(
-    recipe: Recipe, data: ImageData, backbone: _Backbone, views: int
+    config: DataConfig, data: ImageData, backbone: _Backbone, views: int
 ) -> tuple[Path, TemporaryFolder | None]:
     """Return the folder for the features: in the cache, or a temporary folder."""
     size = backbone.row_bytes * _row_count(data, views)
-    cache = open_cache(recipe.cache, recipe.cache_gb)
+    cache = open_cache(config.cache, config.cache_gb)
     if cache is None or not cache.fits(size):
         temporary = TemporaryFolder()
         return temporary.path, temporary
@@ -204,12 +210,12 @@ class _ForwardPass:
         backbone: _Backbone,
         store: FeatureStore,
         data: ImageData,
-        recipe: Recipe,
+        config: TrainConfig,
         tick: Tick | None,
         views: int,
     ) -> None:
         self._backbone, self._store = backbone, store
-        self._data, self._recipe, self._tick = data, recipe, tick
+        self._data, self._config, self._tick = data, config, tick
         self._total = _row_count(data, views)
         self._finished = 0
         self.computed = 0
@@ -230,8 +236,8 @@ class _ForwardPass:
 
     def view(self, number: int, hashes: Sequence[str]) -> tuple[str, ...]:
         """Compute the features of an augmented training split; return cache keys."""
-        recipe, subset = self._recipe, self._data.subset("train")
-        keys = list(_view_keys(recipe, number, hashes))
+        config, subset = self._config, self._data.subset("train")
+        keys = list(_view_keys(config, number, hashes))
         if all(key in self._store for key in keys):
             self._advance(len(keys))
             return tuple(keys)
@@ -240,9 +246,9 @@ class _ForwardPass:
             preprocess=self._backbone.preprocess,
             batch_size=BATCH,
             shuffle=False,
-            augment=recipe.augmentation,
+            augment=config.augmentation,
             classes=self._data.num_classes,
-            seed=recipe.seed,
+            seed=config.seed,
         )
         for (x, _), index in zip(batches(number), batches.indices(number), strict=True):
             self._add([keys[i] for i in index.tolist()], x.__getitem__)
@@ -265,9 +271,11 @@ class _ForwardPass:
             self._tick(self._finished, self._total)
 
 
-def _view_keys(recipe: Recipe, number: int, hashes: Sequence[str]) -> Iterator[str]:
+def _view_keys(
+    config: TrainConfig, number: int, hashes: Sequence[str]
+) -> Iterator[str]:
     """Yield the cache key of each augmented image (view)."""
-    augmentation = [asdict(recipe.augmentation), recipe.seed, number]
+    augmentation = [asdict(config.augmentation), config.seed, number]
     text = json.dumps(augmentation, sort_keys=True, default=str).encode()
     name = hashlib.blake2b(text, digest_size=8).hexdigest()
     for position, content in enumerate(hashes):

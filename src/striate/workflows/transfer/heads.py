@@ -18,6 +18,7 @@ from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
 from striate.engine.callbacks import Callback, EpochResult, StepResult
+from striate.engine.config import OptimConfig, RuntimeConfig
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.loss import cross_entropy_loss
 from striate.engine.rng import preserve_rng_state
@@ -34,7 +35,7 @@ from striate.run.build_from_recipe import (
     split_batches,
 )
 from striate.run.progress import ProgressCallback
-from striate.run.recipe import Recipe
+from striate.run.recipe import TrainConfig
 from striate.run.run import MAX_EVALUATION_BATCH, evaluation_batch_size
 from striate.run.transfer_plan import LOGISTIC, TUNED
 from striate.workflows.transfer.features import BackboneFeatures
@@ -98,7 +99,7 @@ def fit_head(
     kind: str,
     features: BackboneFeatures,
     data: ImageData,
-    recipe: Recipe,
+    config: TrainConfig,
     quiet: bool = True,
     stages: TrainableStages | None = None,
     keep_best: bool = True,
@@ -110,7 +111,7 @@ def fit_head(
         kind: One of `HEADS`.
         features: Backbone features of all images.
         data: The images of the features.
-        recipe: Settings of the training.
+        config: Settings of the training.
         quiet: Show no progress.
         stages: Learning rates and unfreezing by stage; None for equal learning rates.
         keep_best: Keep the weights of the epoch with the best validation accuracy. If
@@ -120,18 +121,18 @@ def fit_head(
         SettingError: A logistic head is requested, but the head has several layers.
     """
     if kind == LOGISTIC:
-        return _fit_logistic_head(head, features, data, recipe)
+        return _fit_logistic_head(head, features, data, config)
     if kind == TUNED:
-        _fit_classifier_first(head, features, data, recipe)
-    return _train(head, features, data, recipe, quiet, stages, keep_best)
+        _fit_classifier_first(head, features, data, config)
+    return _train(head, features, data, config, quiet, stages, keep_best)
 
 
 def feature_batches(
-    split: str, features: BackboneFeatures, data: ImageData, recipe: Recipe
+    split: str, features: BackboneFeatures, data: ImageData, config: TrainConfig
 ) -> FeatureBatches:
     """Return batches of features of a split; for train, with augmented views."""
-    device = devices.select_device(recipe.device)
-    batches = split_batches(split, data, recipe, device)
+    device = devices.select_device(config.device)
+    batches = split_batches(split, data, config, device)
     views = features.views if split == "train" else ()
     rows = (features.rows[split], *views)
     return FeatureBatches(batches=batches, rows=rows, device=device)
@@ -142,10 +143,10 @@ def evaluate_head(
     split: str,
     features: BackboneFeatures,
     data: ImageData,
-    recipe: Recipe,
+    runtime: RuntimeConfig,
 ) -> Outputs:
     """Return the outputs of the head for the images of a split, in image order."""
-    device = devices.select_device(recipe.device)
+    device = devices.select_device(runtime.device)
     rows = features.rows[split]
     order = torch.split(
         torch.arange(len(rows)), evaluation_batch_size(*data.image_size)
@@ -171,13 +172,16 @@ def linear_layer_of(head: nn.Sequential) -> nn.Linear:
 
 
 def _fit_logistic_head(
-    head: nn.Sequential, features: BackboneFeatures, data: ImageData, recipe: Recipe
+    head: nn.Sequential,
+    features: BackboneFeatures,
+    data: ImageData,
+    config: TrainConfig,
 ) -> HeadResult:
     linear = linear_layer_of(head)
     x = torch.cat([r.load() for r in (features.rows["train"], *features.views)])
-    fitted = _fit_linear(linear, x, features, data, recipe)
+    fitted = _fit_linear(linear, x, features, data, config)
     train, val = (
-        evaluate_head(head, split, features, data, recipe) for split in ("train", "val")
+        evaluate_head(head, split, features, data, config) for split in ("train", "val")
     )
     epoch = EpochResult(
         epoch=0,
@@ -196,7 +200,7 @@ def _fit_linear(
     x: Tensor,
     features: BackboneFeatures,
     data: ImageData,
-    recipe: Recipe,
+    optim: OptimConfig,
 ) -> LogisticFit:
     """Fit a linear layer to features of training images and their augmented views."""
     subset = data.subset("train")
@@ -207,8 +211,8 @@ def _fit_linear(
         data.num_classes,
         groups=image_groups(data, features) * copies,
         eval_mask=torch.arange(len(x)) < len(subset),
-        loss=logistic_loss(data, recipe),
-        seed=recipe.seed,
+        loss=logistic_loss(data, optim),
+        seed=optim.seed,
     )
     with torch.no_grad():
         linear.weight.copy_(fitted.weight)
@@ -218,14 +222,17 @@ def _fit_linear(
 
 
 def _fit_classifier_first(
-    head: nn.Sequential, features: BackboneFeatures, data: ImageData, recipe: Recipe
+    head: nn.Sequential,
+    features: BackboneFeatures,
+    data: ImageData,
+    config: TrainConfig,
 ) -> None:
     """Fit the last layer before fine-tuning the other layers of the head.
 
     Kumar et al. 2022, "Fine-tuning can distort pretrained features": linear probing
     first, then fine-tuning of all layers. Random last weights would distort the others.
     """
-    device = devices.select_device(recipe.device)
+    device = devices.select_device(config.device)
     rows = features.rows["train"]
     equal = ceil(len(rows) / MAX_EVALUATION_BATCH)  # equal batches have equal weights
     order = torch.arange(len(rows)).tensor_split(equal)
@@ -234,18 +241,18 @@ def _fit_classifier_first(
     inner = cut_at(head, some)
     with evaluation_mode(head), torch.inference_mode():
         x = [inner.features(head, rows[i].to(device)).cpu() for i in order]
-    _fit_linear(linear_layer_of(inner.head), torch.cat(x), features, data, recipe)
+    _fit_linear(linear_layer_of(inner.head), torch.cat(x), features, data, config)
 
 
-def logistic_loss(data: ImageData, recipe: Recipe) -> LossFunction:
+def logistic_loss(data: ImageData, optim: OptimConfig) -> LossFunction:
     """Return the loss of logistic regression, with the class weights of the recipe.
 
     Every image is used exactly once per step. So class weights in the loss replace
     sampling of rare classes; the average effect is equal.
     """
-    if recipe.class_weights == "sampling":
-        recipe = replace(recipe, class_weights="loss")
-    return cross_entropy_loss(0.0, class_weighting(data, recipe, torch.device("cpu")))
+    if optim.class_weights == "sampling":
+        optim = replace(optim, class_weights="loss")
+    return cross_entropy_loss(0.0, class_weighting(data, optim, torch.device("cpu")))
 
 
 def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
@@ -281,14 +288,14 @@ def _train(
     head: nn.Sequential,
     features: BackboneFeatures,
     data: ImageData,
-    recipe: Recipe,
+    settings: TrainConfig,
     quiet: bool,
     stages: TrainableStages | None,
     keep_best: bool,
 ) -> HeadResult:
-    config = recipe_fit_config(data, recipe, devices.select_device(recipe.device))
+    config = recipe_fit_config(data, settings, devices.select_device(settings.device))
     train, val = (
-        feature_batches(split, features, data, recipe) for split in ("train", "val")
+        feature_batches(split, features, data, settings) for split in ("train", "val")
     )
     epochs: Epochs = train
     unfreezes = stages is not None and stages.config.unfreeze > 0  # after epochs
@@ -305,7 +312,7 @@ def _train(
     ):
         model, scales = (stages.model, stages.lr_scales()) if stages else (head, None)
         optimizer = recipe_optimizer(
-            model, recipe, scales
+            model, settings, scales
         )  # Muon needs the whole model
         unfreezing = [GradualUnfreezing(stages)] if stages else []
         callbacks: tuple[Callback, ...] = (best, *unfreezing, display)

@@ -9,6 +9,7 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import SettingError
 from striate.core.registry import unknown_name_error
+from striate.core.settings import AUTO
 from striate.data.image_data import ImageData
 from striate.finetune.batch_norm import ADAPTING, FROZEN, freeze_batch_norm_stats
 from striate.finetune.cut_points import Stage, find_stages
@@ -20,8 +21,9 @@ from striate.finetune.discriminative_lr import (
 )
 from striate.finetune.freeze import FrozenLayers, freeze, frozen_layers
 from striate.finetune.split_model import BEFORE, CutPoint, cut_at, probe_batch
+from striate.models.config import ModelConfig
 from striate.models.head import last_dense
-from striate.run.recipe import AUTO, Recipe
+from striate.run.recipe import Recipe
 from striate.run.transfer_plan import HEADS, LOGISTIC, TRAINED, TUNED
 from striate.workflows.transfer.heads import linear_layer_of
 
@@ -172,13 +174,13 @@ def _check_classifier_trains(model: nn.Module, classifier: Stage) -> None:
             raise SettingError(what, where="--freeze", fix=fix)
 
 
-def with_hidden_head(recipe: Recipe, options: TransferOptions) -> TransferOptions:
+def with_hidden_head(config: ModelConfig, options: TransferOptions) -> TransferOptions:
     """Return the options with `head="trained"`, if the recipe has `--head-hidden`.
 
     Raises:
         SettingError: Another kind of head is requested.
     """
-    if not recipe.head_hidden:
+    if not config.head_hidden:
         return options
     if options.is_planned or options.head in (TUNED, LOGISTIC):
         what = "a head with a hidden layer cannot be fitted by logistic regression"

@@ -6,14 +6,16 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Unpack
 
 from torch import nn
 
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_csv, write_json
-from striate.core.settings import flag_name
+from striate.core.settings import AUTO, flag_name
+from striate.data.config import AugmentConfig
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.engine.callbacks import EpochResult
@@ -25,9 +27,10 @@ from striate.finetune.split_model import BEFORE, CutPoint, probe_batch
 from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
-from striate.run.parse_settings import AUTO_SETTINGS
+from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
 from striate.run.predictions import Predictions
 from striate.run.prepare_run import (
+    LOADED_DATA_SETTINGS,
     build_model,
     load_recipe,
     prepare_model,
@@ -35,7 +38,8 @@ from striate.run.prepare_run import (
     write_run_inputs,
 )
 from striate.run.progress import line_printer
-from striate.run.recipe import AUTO, TRAINING_LOOP_SETTINGS, Recipe
+from striate.run.recipe import TRAINING_LOOP_SETTINGS, Recipe, TrainConfig
+from striate.run.recipe_types import TransferSettings
 from striate.run.refuse_torchrun import check_single_process
 from striate.run.report_page import write_report
 from striate.run.run import Run, score_as_dict
@@ -64,6 +68,49 @@ def _ignore_begin(data: ImageData, folder: Path) -> None:
 
 def _ignore_plan(plan: TransferPlan) -> None:
     """Ignore a transfer plan."""
+
+
+def transfer(
+    data: str | Path | ImageData,
+    *,
+    pretrained: str | Path,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **settings: Unpack[TransferSettings],
+) -> Run:
+    """Fine-tune a pretrained network on images: `striate transfer` from Python.
+
+    Args:
+        data: Images, as for `load_data`, or a loaded data set.
+        pretrained: Weights: a run folder, a file, or a name of `striate models
+            --weights`.
+        out: The run folder (default: `runs/transfer/<data>-<model>`).
+        overwrite: Replace an existing run folder.
+        quiet: Show no progress.
+        settings: Fields of `TransferOptions` and `Recipe`, such as `cut="auto"`,
+            `head="tuned"`, `epochs=10`.
+
+    Raises:
+        StriateError: The data, the weights or the settings are invalid, or a file
+            could not be written.
+    """
+    names_of_options = {spec.name for spec in fields(TransferOptions)}
+    given: dict[str, Any] = {**settings, "pretrained": str(pretrained)}
+    options = {key: given.pop(key) for key in names_of_options & given.keys()}
+    loaded = data if isinstance(data, ImageData) else None
+    if fixed := sorted(LOADED_DATA_SETTINGS & given.keys()) if loaded else []:
+        what = f"{', '.join(fixed)} cannot be set after the images are loaded"
+        raise SettingError(what, where="transfer", fix="give it to load_data instead")
+    source = str(data) if loaded is None else loaded.origin or loaded.name
+    return transfer_recipe(
+        make_recipe({**given, "data": source}),
+        TransferOptions(**options),
+        data=loaded,
+        out=Path(out) if out is not None else None,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
 
 
 def transfer_recipe(
@@ -151,7 +198,7 @@ def _check(recipe: Recipe) -> None:
             raise SettingError(what, where=flag_name(name), fix="remove the setting")
 
 
-def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]:
+def _notes(cut: CutPoint, config: AugmentConfig, options: TransferOptions) -> list[str]:
     """Return notes on frozen layers, and on settings that have no effect."""
     frozen = cut.name if cut.name.startswith(BEFORE) else f"up to {cut.name}"
     views = f" and {options.views} augmented views of it" if options.views else ""
@@ -159,7 +206,7 @@ def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]
         f"the layers {frozen} are frozen: they run once per image{views}; "
         "only the later layers are trained"
     ]
-    if recipe.augmentation.is_active and not options.views:
+    if config.augmentation.is_active and not options.views:
         notes.append("augmentation has no effect without --views N")
     return notes
 
@@ -300,13 +347,13 @@ def _evaluate(
     cut: CutPoint,
     features: BackboneFeatures,
     data: ImageData,
-    recipe: Recipe,
+    config: TrainConfig,
 ) -> None:
     """Evaluate a run on cached features, or on images for test-time augmentation."""
     scores = {}
     for split in run.splits_to_evaluate:
-        if recipe.tta == "plain":
-            outputs = evaluate_head(cut.head, split, features, data, recipe)
+        if config.tta == "plain":
+            outputs = evaluate_head(cut.head, split, features, data, config)
             paths = data.subset(split).paths
             predictions = Predictions.of(paths, outputs, data.labels)
         else:

@@ -16,6 +16,7 @@ from striate.core import device as devices
 from striate.core.errors import DataError
 from striate.core.hooks import evaluation_mode
 from striate.data.image_data import ImageData
+from striate.engine.config import OptimConfig, RuntimeConfig
 from striate.engine.evaluate import Outputs
 from striate.finetune.cut_points import CutPoints
 from striate.finetune.linear_probe import order_in_class
@@ -191,7 +192,7 @@ class TrialRunner:
         return replace(features, rows=rows, keys=keys), data
 
 
-def trial_epochs(recipe: Recipe, images: int) -> int:
+def trial_epochs(optim: OptimConfig, images: int) -> int:
     """Return the number of epochs of a trial: two thirds, or more with few images.
 
     Example:
@@ -199,13 +200,13 @@ def trial_epochs(recipe: Recipe, images: int) -> int:
         >>> trial_epochs(recipe, 500), trial_epochs(recipe, 40)
         (8, 12)
     """
-    enough = ceil(MIN_STEPS / steps_per_epoch(recipe, images))
-    return min(recipe.epochs, max(ceil(recipe.epochs * EPOCH_SHARE), enough))
+    enough = ceil(MIN_STEPS / steps_per_epoch(optim, images))
+    return min(optim.epochs, max(ceil(optim.epochs * EPOCH_SHARE), enough))
 
 
-def steps_per_epoch(recipe: Recipe, images: int) -> int:
+def steps_per_epoch(optim: OptimConfig, images: int) -> int:
     """Return the number of steps per epoch for a number of images."""
-    return ceil(images / int(recipe.batch_size))
+    return ceil(images / int(optim.batch_size))
 
 
 def _losses(outputs: Outputs) -> np.ndarray:
@@ -223,10 +224,10 @@ def _indices(mask: Tensor) -> Tensor:
 
 
 def seconds_per_image(
-    model: nn.Module, cut: FeatureSource, data: ImageData, recipe: Recipe
+    model: nn.Module, cut: FeatureSource, data: ImageData, runtime: RuntimeConfig
 ) -> float:
     """Measure the seconds per image of the forward pass up to a cut point."""
-    device = devices.select_device(recipe.device)
+    device = devices.select_device(runtime.device)
     x = probe_batch((data.in_chans, *data.image_size), TIMED_IMAGES).to(device)
     x = x.contiguous(memory_format=torch.channels_last)
     with evaluation_mode(model), torch.inference_mode():

@@ -1,0 +1,44 @@
+"""Settings of the network: `ModelConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from striate.core.settings import SeedConfig, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(SeedConfig):
+    """Settings of the network: its name, pretrained weights and frozen layers.
+
+    Raises:
+        SettingError: A value is out of range; the message names the setting.
+
+    Example:
+        >>> ModelConfig(model="resnet18").head_hidden
+        0
+    """
+
+    model: str = setting(
+        "auto",
+        "network: a name listed by `striate models`, or timm:NAME; auto: tutorial_gray "
+        "for gray images, tutorial_color for color images",
+    )
+    pretrained: str | None = setting(
+        None,
+        "pretrained weights: a run folder, a .safetensors or .pth file, timm:NAME, or "
+        "a name listed by `striate models --weights` (default: random weights)",
+    )
+    freeze: tuple[str, ...] | None = setting(
+        None,
+        "layers to freeze: comma-separated names, or patterns such as 'layer1*' "
+        "(default: none)",
+    )
+    trust: bool = setting(
+        False,
+        "load a .pth file of unknown origin; only tensors are loaded, no code is run",
+        incidental=True,
+    )
+    head_hidden: int = setting(
+        0, "units of an extra hidden layer in the classifier head; 0: none", low=0
+    )
