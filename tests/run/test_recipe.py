@@ -1,6 +1,7 @@
 """Settings: one value, three spellings, strict in each."""
 
 import dataclasses
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -9,12 +10,17 @@ from hypothesis import strategies as st
 
 from striate.core.errors import SettingError, UnknownNameError
 from striate.data.augment.augment import RANGES, Augment, augmentation
-from striate.engine.config import DEFAULT_LR, SCHEDULE_NAMES
+from striate.data.config import DataConfig
+from striate.data.config_types import DataSettings
+from striate.engine.config import DEFAULT_LR, SCHEDULE_NAMES, OptimConfig
 from striate.engine.optim import OPTIMIZERS
 from striate.engine.schedule import SCHEDULES
+from striate.models.config import ModelConfig
 from striate.run.parse_settings import make_recipe, parse_setting
-from striate.run.recipe import Recipe
+from striate.run.recipe import Recipe, TrainConfig
+from striate.run.recipe_types import TrainSettings, TransferSettings
 from striate.run.yaml_io import read_settings, settings_yaml
+from striate.workflows.transfer.options import TransferOptions
 
 
 def test_the_names_are_those_of_the_registries():
@@ -218,3 +224,28 @@ def test_missing_settings(tmp_path):
 def test_hyphens_are_underscores(tmp_path):
     (tmp_path / "a.yaml").write_text("batch-size: 3\n")
     assert read_settings(tmp_path / "a.yaml") == {"batch_size": 3}
+
+
+def test_typed_keyword_arguments_are_the_fields():
+    """Editors complete the keyword arguments from these types; none may be missing."""
+    data = {spec.name for spec in fields(DataConfig)}
+    train = {spec.name for spec in fields(TrainConfig)}
+    model = {spec.name for spec in fields(ModelConfig)}
+    options = {spec.name for spec in fields(TransferOptions)}
+    assert DataSettings.__annotations__.keys() == data
+    assert TrainSettings.__annotations__.keys() == train | {"freeze"}
+    transfer = TransferSettings.__annotations__.keys()
+    assert transfer == (data | train | model | options) - {"pretrained"}
+
+
+def test_a_recipe_is_every_config():
+    recipe = Recipe(data="digits", lr=0.1, image_size=16, flip="both")
+    assert recipe.max_lr == 0.1
+    assert recipe.split_config.seed == recipe.seed
+    assert recipe.augmentation.flip == "both"
+    names = [spec.name for spec in fields(Recipe)]
+    assert len(names) == len(set(names))
+    with pytest.raises(SettingError, match="epochs must be at least 1"):
+        OptimConfig(epochs=0)
+    with pytest.raises(SettingError):
+        DataConfig(folds=3)

@@ -68,6 +68,19 @@ class _VerbParser(_Parser):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return options, rest
 
+    def format_help(self) -> str:
+        """Return the help; less common settings are left out without `--help-all`."""
+        hidden = [a for a in self._actions if getattr(a, "advanced", False)]
+        if not hidden or getattr(self, "show_all", False):
+            return super().format_help()
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        short = super().format_help()
+        for action, text in zip(hidden, texts, strict=True):
+            action.help = text
+        return f"{short}\n{len(hidden)} more settings: {self.prog} --help-all\n"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser with all commands."""

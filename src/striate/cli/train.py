@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
 from striate.core.malloc import keep_freed_memory
+from striate.core.settings import SettingsBase, flag_name
+from striate.data.config import AugmentConfig, DataConfig
+from striate.engine.config import OptimConfig, RuntimeConfig
 from striate.engine.distributed.rank_info import RankInfo
+from striate.models.config import ModelConfig
 from striate.run.parse_settings import make_recipe, setting_types
 from striate.run.presets import PRESETS
 from striate.run.recipe import Recipe
@@ -22,14 +26,18 @@ if TYPE_CHECKING:
     from striate.workflows.train.resume import ResumeInfo
 
 METAVARS = {int: "N", float: "F", str: "NAME", tuple[float, ...]: "F,F,…"}
-# Headings in --help, and the setting that starts each group.
-GROUPS = {
-    "model": "model",
-    "epochs": "optimization",
-    "augment": "augmentation",
-    "image_size": "input",
-    "val_fraction": "split and class weights",
-    "seed": "runtime",
+# Headings in --help, with the settings below them.
+GROUPS: Mapping[str, type[SettingsBase]] = {
+    "model": ModelConfig,
+    "optimization": OptimConfig,
+    "augmentation": AugmentConfig,
+    "images and split": DataConfig,
+    "runtime": RuntimeConfig,
+}
+# Settings in --help; the others are only in --help-all.
+BASIC = {
+    *("model", "pretrained", "epochs", "batch_size", "lr", "class_weights"),
+    *("augment", "image_size", "split", "seed", "device"),
 }
 
 
@@ -70,13 +78,16 @@ def add_settings(
         help="labeled images: a folder with one subfolder per class, a CSV file, a "
         "folder of IDX files, tar shards, or a data set name: digits, fashion-mnist",
     )
-    kinds = setting_types()
-    group: argparse._ActionsContainer = parser
-    for field in dataclasses.fields(Recipe):
-        if field.name in GROUPS:
-            group = parser.add_argument_group(GROUPS[field.name])
-        if field.name not in ("data", *without):
-            add_setting(group, field, kinds[field.name])
+    kinds, specs = setting_types(), {f.name: f for f in dataclasses.fields(Recipe)}
+    parser.add_argument(
+        "--help-all", action=_HelpAll, nargs=0, help="show all settings and exit"
+    )
+    for title, config in GROUPS.items():
+        group = parser.add_argument_group(title)
+        own = [name for name in config.__annotations__ if name in specs]
+        for name in [*own, "seed"] if config is RuntimeConfig else own:
+            if name not in without:
+                add_setting(group, specs[name], kinds[name])
     parser.add_argument(
         "--preset",
         metavar="NAME",
@@ -91,26 +102,38 @@ def add_settings(
     )
 
 
+class _HelpAll(argparse.Action):
+    """Flag that prints the help with all settings."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        vars(parser)["show_all"] = True
+        parser.print_help()
+        parser.exit()
+
+
 def add_setting(
     parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind: Any
 ) -> None:
     """Add the flag of one setting, with help text, choices and default value."""
-    flag = f"--{field.name.replace('_', '-')}"
-    if kind is bool:
-        text, default = field.metadata["help"], argparse.SUPPRESS
-        parser.add_argument(flag, action="store_true", help=text, default=default)
-        return
     choices = field.metadata.get("choices")
     notes = [f"one of {', '.join(choices)}"] if choices else []
-    notes += [] if field.default is None else [f"default {field.default}"]
-    if field.name == "freeze":
-        text, default = field.metadata["help"], argparse.SUPPRESS
-        append: dict[str, Any] = {"action": "append", "metavar": "LAYER"}
-        parser.add_argument(flag, help=text, default=default, **append)
-        return
-    metavar = next((text for k, text in METAVARS.items() if k == kind), "SIZE")
-    text = field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
-    parser.add_argument(flag, metavar=metavar, help=text, default=argparse.SUPPRESS)
+    if field.default is not None and field.default is not False:
+        notes.append(f"default {field.default}")
+    options: dict[str, Any] = {}
+    if kind is bool:
+        options["action"] = "store_true"
+    elif field.name == "freeze":
+        options |= {"action": "append", "metavar": "LAYER"}
+    else:
+        names = (text for known, text in METAVARS.items() if known == kind)
+        options["metavar"] = next(names, "SIZE")
+    action = parser.add_argument(
+        flag_name(field.name),
+        help=field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else ""),
+        default=argparse.SUPPRESS,
+        **options,
+    )
+    vars(action)["advanced"] = field.name not in BASIC
 
 
 def run_train(options: argparse.Namespace) -> int:
