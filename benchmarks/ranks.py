@@ -1,9 +1,8 @@
 """Training speed of two processes under torchrun against one process with two threads.
 
-The loss curves of networks without batch norm must be the same (1e-3). Times are the seconds
-between epochs in `timing.csv`, so start-up time does not count. Both
-use the same fixed execution mode, and no dropout, because each rank has its own random
-numbers.
+The loss curves of networks without batch norm must be the same (1e-3). Times are the
+seconds between epochs in `timing.csv`, so start-up time does not count. Both use the
+same fixed execution mode, and no dropout, because each rank has its own random numbers.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ def main() -> None:
     body = "\n".join(lines)
     body += f"\n\nImages a second, medians of {options.rounds} rounds, interleaved. "
     body += f"Goal: curves within {TOLERANCE:g} without batch norm, or as far as those of one "
-    body += "process with one thread and with two, which add in another order.\n\n"
+    body += "one process with one thread and with two, which add in another order.\n\n"
     body += speeds()
     if not options.only:
         save("ranks", "Two processes against one", body)
