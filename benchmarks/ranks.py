@@ -115,7 +115,9 @@ def main() -> None:
         print(lines[-1], flush=True)
     body = "\n".join(lines)
     body += f"\n\nImages a second, medians of {options.rounds} rounds, interleaved. "
-    body += f"Goal: curves within {TOLERANCE:g} without batch norm, or as far as those of one "
+    body += (
+        f"Goal: curves within {TOLERANCE:g} without batch norm, or as far as those of "
+    )
     body += "one process with one thread and with two, which add in another order.\n\n"
     body += speeds()
     if not options.only:

@@ -58,6 +58,54 @@ def test_files_and_functions_are_short():
     assert {name: n for name, n in longest.items() if n > 60} == {}
 
 
+def parameters(function: ast.FunctionDef) -> list[str]:
+    """Return the names of a function's parameters, without self and cls."""
+    own = function.args
+    every = [*own.posonlyargs, *own.args, *own.kwonlyargs]
+    return [each.arg for each in every if each.arg not in ("self", "cls")]
+
+
+def test_functions_have_at_most_eight_parameters():
+    counts = {
+        f"{path.name}:{f.name}": len(parameters(f))
+        for path in FILES
+        for f in functions(path)
+    }
+    assert {name: n for name, n in counts.items() if n > 8} == {}
+
+
+def packed_and_unpacked(function: ast.FunctionDef) -> list[str]:
+    """Return the tuples that a function packs only to unpack them into a call."""
+    nodes = list(ast.walk(function))
+    packed = {
+        target.id
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    own = [n for n in nodes if isinstance(n, ast.Call) and not _is_library(n)]
+    stars = [a for n in own for a in n.args if isinstance(a, ast.Starred)]
+    names = [star.value.id for star in stars if isinstance(star.value, ast.Name)]
+    return [name for name in names if name in packed]
+
+
+def _is_library(call: ast.Call) -> bool:
+    """Return whether a call takes any number of arguments, such as `zip`."""
+    text = ast.unparse(call.func)
+    return text.split(".")[-1] in ("zip", "view", "new_empty", "Sequential")
+
+
+def test_arguments_are_not_packed_to_be_unpacked():
+    found = {
+        f"{path.name}:{f.name}": names
+        for path in FILES
+        for f in functions(path)
+        if (names := packed_and_unpacked(f))
+    }
+    assert found == {}
+
+
 def statements(function: ast.FunctionDef) -> list[str]:
     """Return a function's statements without its docstring and its imports."""
     rest = function.body[ast.get_docstring(function) is not None :]

@@ -124,7 +124,8 @@ class Checkpointer:
             self._check_finite(self._model)
             offsets = self._get_offsets()
             self.store.write(
-                *position,
+                self.state.step,
+                self.state.epoch,
                 self._files(offsets),
                 size=self._size(),
                 metadata=self._metadata(),

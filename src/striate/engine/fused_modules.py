@@ -125,9 +125,9 @@ def _is_cpu_map(x: Tensor) -> bool:
 
 
 def _pool_then_relu(x: Tensor, pool: nn.Module) -> Tensor:
-    settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation
+    window = pool.kernel_size, pool.stride, pool.padding, pool.dilation
     apply: Any = _PoolThenRelu.apply
-    out: Tensor = apply(x, *settings, pool.ceil_mode)
+    out: Tensor = apply(x, (*window, pool.ceil_mode))
     return out
 
 
@@ -135,7 +135,7 @@ class _PoolThenRelu(torch.autograd.Function):
     """Autograd function relu(max_pool(x)); the gradient has the memory layout of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *settings: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, settings: tuple[Any, ...]) -> Tensor:
         """Apply max pooling, then ReLU in place.
 
         Shapes:
@@ -158,7 +158,7 @@ class _PoolThenRelu(torch.autograd.Function):
         relu_gradient = aten.threshold_backward(match_layout(x, gradient), out, 0)
         backward = aten.max_pool2d_with_indices_backward
         pool_gradient = backward(relu_gradient, x, *ctx.settings, index)
-        return pool_gradient, *(None,) * len(ctx.settings)
+        return pool_gradient, None
 
 
 def _both(side: Any) -> list[int]:

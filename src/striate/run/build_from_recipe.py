@@ -153,8 +153,14 @@ def recipe_optimizer(
         optim: Settings; the learning rate must be a number, not `auto`.
         scales: Learning-rate factor of each parameter; None: 1 for all.
     """
-    settings = optim.optimizer, optim.max_lr, optim.momentum, optim.weight_decay
-    return make_optimizer(model, *settings, scales)
+    return make_optimizer(
+        model,
+        optim.optimizer,
+        lr=optim.max_lr,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        lr_scales=scales,
+    )
 
 
 def recipe_fit_config(

@@ -80,8 +80,12 @@ class ProgressCallback:
     def on_step_end(self, event: StepResult, /) -> None:
         """Update the progress bar after a training step."""
         self._images += event.images
-        values = event.epoch + 1, event.batch + 1, event.loss, self._images
-        self._draw(lambda: self._progress.step(*values))
+        images = self._images
+        self._draw(
+            lambda: self._progress.step(
+                event.epoch + 1, event.batch + 1, event.loss, images
+            )
+        )
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
         """Print losses and accuracies of a finished epoch."""

@@ -96,7 +96,7 @@ def draw_params(
         epoch: Epoch, counted from 0.
     """
     key = (seed, "augment", epoch)
-    head = uniform(samples, _HEAD, *key)
+    head = uniform(samples, _HEAD, seed, "augment", epoch)
     uniform01 = 2 * head - 1  # −1 to 1
     return RandomParams(
         angle=augment.rotate * uniform01[:, _ROTATE],
