@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -152,21 +152,23 @@ def transfer_recipe(
     split = None if options.is_planned else split_model(model, data, recipe, options)
     name = f"{data.name}-{recipe.model}"
     with names.new_folder("transfer", name, out, overwrite) as folder:
-        job = _TransferJob(folder, model, data, quiet)
+        job = _TransferJob(folder, model, data, recipe, quiet)
+        plan = None
         try:
-            if split is not None:
-                job.write_inputs(*split, options)
+            if split is None:
+                job.write_inputs([PLANNING_NOTE])
                 on_begin(data, folder)
-                return job.run(*split, options)
-            job.record(recipe, [PLANNING_NOTE])
-            on_begin(data, folder)
-            plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
-            write_plan(folder, plan)
-            on_plan(plan)
-            options = options_from_plan(plan, options)
-            split = split_model(model, data, recipe, options)
-            job.write_inputs(*split, options)
-            return job.run(*split, options, plan)
+                plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
+                write_plan(folder, plan)
+                on_plan(plan)
+                options = options_from_plan(plan, options)
+                split = split_model(model, data, recipe, options)
+            parts, recipe = split  # the recipe now names the frozen layers
+            job = replace(job, recipe=recipe)
+            job.write_inputs(_notes(parts.cut, recipe, options))
+            if plan is None:
+                on_begin(data, folder)
+            return job.run(parts, options, plan)
         except BaseException as error:
             reason = error.what if isinstance(error, StriateError) else repr(error)
             with suppress(StorageError):
@@ -218,30 +220,25 @@ class _TransferJob:
     folder: Path
     model: nn.Module = field(repr=False)
     data: ImageData
+    recipe: Recipe
     quiet: bool
 
-    def record(self, recipe: Recipe, notes: list[str]) -> None:
+    def write_inputs(self, notes: list[str]) -> None:
         """Write the settings, the data list and notes to the run folder."""
-        write_run_inputs(self.folder, self.model, self.data, recipe, notes)
+        write_run_inputs(self.folder, self.model, self.data, self.recipe, notes)
         update_manifest(self.folder, verb="transfer")
-
-    def write_inputs(
-        self, split: SplitModel, recipe: Recipe, options: TransferOptions
-    ) -> None:
-        """Write the settings and the data list, with a note on the frozen layers."""
-        self.record(recipe, _notes(split.cut, recipe, options))
 
     def run(
         self,
         split: SplitModel,
-        recipe: Recipe,
         options: TransferOptions,
         plan: TransferPlan | None = None,
     ) -> Run:
         """Compute features, fit the head, evaluate and write the report."""
         start = time.perf_counter()
         folder, model, data = self.folder, self.model, self.data
-        features = self._features(split, recipe, options, plan)
+        recipe = self.recipe
+        features = self._features(split, options, plan)
         features_end = time.perf_counter()
         head, kind, quiet = split.cut.head, options.head_kind, self.quiet
         result = fit_head(head, kind, features, data, recipe, quiet, split.stages)
@@ -278,7 +275,6 @@ class _TransferJob:
     def _features(
         self,
         split: SplitModel,
-        recipe: Recipe,
         options: TransferOptions,
         plan: TransferPlan | None,
     ) -> BackboneFeatures:
@@ -290,11 +286,17 @@ class _TransferJob:
             cuts = find_cut_points(model, x)
             if cuts.last_is_vector:
                 features = compute_features(
-                    model, cuts, split.backbone, data, recipe, tick=tick
+                    model, cuts, split.backbone, data, self.recipe, tick=tick
                 )
                 return features.columns(cuts.columns(-1))
         return compute_features(
-            model, split.cut, split.backbone, data, recipe, options.views, tick
+            model,
+            split.cut,
+            split.backbone,
+            data,
+            self.recipe,
+            views=options.views,
+            tick=tick,
         )
 
 
