@@ -206,6 +206,7 @@ def test_one_foreign_library_one_file():
             "finetune/logistic.py",
         },
         "sklearn": {"data/sources/named.py"},
+        "filelock": {"run/lock.py"},
         "fsspec": {"data/sources/remote.py"},
         "xxhash": {"data/decode/hashing.py", "data/cache/decoded_images.py"},
         "tensorboardX": {"engine/tensorboard.py"},
