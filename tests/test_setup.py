@@ -198,7 +198,7 @@ def test_the_lock_holds_every_dependency():
     for line in project["project"]["dependencies"]:
         name = re.split("[>=]", line)[0]
         assert name == "torch" or re.search(rf"^{name}==", text, re.M), name
-    assert len(project["project"]["dependencies"]) == 13
+    assert len(project["project"]["dependencies"]) == 14
 
 
 def test_the_script_says_it_in_one_line(tmp_path):

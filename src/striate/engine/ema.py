@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -53,17 +54,14 @@ class EMA:
         k = step.step + 1
         decay = min(self._decay, (1 + k) / (10 + k))
         averages, weights = [], []
-        state = self.model.state_dict(keep_vars=True)
-        trainable, visited = _trainable(self._source), set()
-        for name, tensor in self._source.state_dict(keep_vars=True).items():
-            if id(state[name]) in visited:
-                continue  # a shared tensor has several names, but is averaged once
-            visited.add(id(state[name]))
+        trainable = _trainable(self._source)
+        pairs = zip(_tensors(self.model), _tensors(self._source), strict=True)
+        for average, tensor in pairs:
             if id(tensor) in trainable and tensor.is_floating_point():
-                averages.append(state[name])
+                averages.append(average)
                 weights.append(tensor)
             else:
-                state[name].copy_(tensor)
+                average.copy_(tensor)
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
@@ -80,6 +78,11 @@ class EMA:
             WeightsError: The tensors belong to another network.
         """
         assign_weights(self.model, dict(tensors), FILE_NAME)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Return parameters and buffers; a tensor with several names comes once."""
+    return chain(model.parameters(), model.buffers())
 
 
 def _trainable(model: nn.Module) -> set[int]:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.core.seeds import permutation
 from striate.finetune.logistic import (
     FOLDS,
     PENALTIES,
     LossFunction,
     PenaltyResult,
     cross_validate,
+    shuffled_groups,
 )
 
 FRACTIONS = (0.25, 0.5)  # of the training images; a learning curve ends with all
@@ -144,14 +144,10 @@ def order_in_class(
         >>> position.tolist(), count.tolist()
         ([2.0, 2.0, 1.0, 1.0], [2.0, 2.0, 2.0, 1.0])
     """
-    labels: dict[Hashable, int] = {}
-    for label, group in zip(y.tolist(), groups, strict=True):
-        labels.setdefault(group, label)
-    positions: dict[Hashable, tuple[int, int]] = {}
-    for label in sorted(set(labels.values())):
-        members = [group for group, own in labels.items() if own == label]
-        order = permutation(len(members), seed, "probe", label)
-        for position, i in enumerate(order.tolist()):
-            positions[members[i]] = position + 1, len(members)
-    rows = torch.tensor([positions[group] for group in groups], dtype=torch.float64)
+    ranks = {
+        group: (rank, len(members))
+        for members in shuffled_groups(y, groups, seed, "probe")
+        for rank, group in enumerate(members, 1)
+    }
+    rows = torch.tensor([ranks[group] for group in groups], dtype=torch.float64)
     return rows[:, 0], rows[:, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import torch
@@ -171,18 +172,24 @@ def assign_folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
         >>> assign_folds(torch.tensor([0, 0, 1, 1]), "aabc", 0).tolist()[:2]
         [0, 0]
     """
+    # A class starts with the fold after the last of the class before it, so that rare
+    # classes do not all fill the first folds.
+    shuffled = chain.from_iterable(shuffled_groups(y, groups, seed, "folds"))
+    folds = {group: position % FOLDS for position, group in enumerate(shuffled)}
+    return torch.tensor([folds[group] for group in groups])
+
+
+def shuffled_groups(
+    y: Tensor, groups: Sequence[Hashable], seed: int, purpose: str
+) -> Iterator[list[Hashable]]:
+    """Yield the groups of each class in random order; the first row gives the class."""
     labels: dict[Hashable, int] = {}
     for label, group in zip(y.tolist(), groups, strict=True):
         labels.setdefault(group, label)
-    folds: dict[Hashable, int] = {}
-    start = 0
     for label in sorted(set(labels.values())):
         members = [group for group, own in labels.items() if own == label]
-        order = permutation(len(members), seed, "folds", label)
-        for position, i in enumerate(order.tolist()):
-            folds[members[i]] = (start + position) % FOLDS
-        start += len(members)  # rare classes do not all start with fold 0
-    return torch.tensor([folds[group] for group in groups])
+        order = permutation(len(members), seed, purpose, label)
+        yield [members[i] for i in order.tolist()]
 
 
 def _compare_penalties(

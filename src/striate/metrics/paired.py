@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import bisect
 
 from striate.metrics.intervals import Z95
 from striate.metrics.significance import mcnemar, paired_t_test
@@ -100,10 +101,13 @@ def tango_interval(
         return -1.0, 1.0
     middle = (gained - lost) / count
 
-    def beyond(delta: float) -> bool:
-        return abs(_score(gained, lost, count, delta)) > z
+    def excess(delta: float) -> float:
+        return abs(_score(gained, lost, count, delta)) - z
 
-    return _edge(middle, -1.0, beyond), _edge(middle, 1.0, beyond)
+    def limit(end: float) -> float:
+        return end if excess(end) <= 0 else float(bisect(excess, middle, end))
+
+    return limit(-1.0), limit(1.0)
 
 
 def _score(gained: float, lost: float, count: float, delta: float) -> float:
@@ -116,19 +120,6 @@ def _score(gained: float, lost: float, count: float, delta: float) -> float:
     if spread <= 0:  # the likeliest table leaves no room for chance
         return 0.0 if abs(far) < 1e-9 * count else math.copysign(math.inf, far)
     return far / math.sqrt(spread)
-
-
-def _edge(inside: float, outside: float, beyond: Callable[[float], bool]) -> float:
-    """Return, by bisection, the interval limit between `inside` and `outside`."""
-    if not beyond(outside):
-        return outside
-    for _ in range(60):
-        middle = (inside + outside) / 2
-        if beyond(middle):
-            outside = middle
-        else:
-            inside = middle
-    return inside
 
 
 def mean_difference(values: np.ndarray) -> tuple[float, Interval | None]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-MIN_TEMPERATURE, MAX_TEMPERATURE = (
-    0.05,
-    20.0,
-)  # beyond these, a few images decide
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0  # beyond these, a few images decide
 _TINY = 1e-45  # smallest probability in float32; its logarithm must be finite
-_STEPS = 80
-_NEWTON = 12  # of these are Newton steps; the rest bisect, where Newton is slow
 
 
 def fit_temperature(probs: np.ndarray, truth: np.ndarray) -> float:
     """Return the temperature T that minimizes the cross-entropy of softmax(log p / T).
 
-    The loss is convex in 1/T, so there is one minimum: Newton's method, safeguarded by
-    bisection. If every prediction is correct, lower is always better, and the result
-    is `MIN_TEMPERATURE`. The most probable class never changes.
+    The loss is convex in 1/T, so its derivative has one root. If every prediction is
+    correct, lower is always better, and the result is `MIN_TEMPERATURE`. The most
+    probable class never changes.
 
     Args:
         probs: (N, classes) predicted probabilities of images not used for training.
@@ -31,22 +24,20 @@ def fit_temperature(probs: np.ndarray, truth: np.ndarray) -> float:
         >>> round(fit_temperature(probs, np.array([0, 0, 1])), 2)
         6.63
     """
+    from scipy.optimize import brentq  # slow to import, and few commands need it
+
     gaps = _logits(probs)
     gaps -= gaps[np.arange(len(truth)), truth][:, None]
-    low, high, inverse = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE, 1.0
-    for step in range(_STEPS):
-        slope, curvature = _derivatives(gaps, inverse)
-        low, high = (low, inverse) if slope > 0 else (inverse, high)
-        newton = (
-            inverse - slope / curvature
-            if curvature > 0 and step < _NEWTON
-            else math.inf
-        )
-        following = newton if low < newton < high else math.sqrt(low * high)
-        if abs(following - inverse) <= 1e-12 * inverse:
-            break
-        inverse = following
-    return float(min(MAX_TEMPERATURE, max(MIN_TEMPERATURE, 1 / inverse)))
+
+    def slope(inverse: float) -> float:
+        """Return the derivative of the loss by 1/T: gaps weighted by the softmax."""
+        return float((_softmax(gaps, inverse) * gaps).sum(1).mean())
+
+    if slope(1 / MIN_TEMPERATURE) <= 0:
+        return MIN_TEMPERATURE
+    if slope(1 / MAX_TEMPERATURE) >= 0:
+        return MAX_TEMPERATURE
+    return 1 / float(brentq(slope, 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE))
 
 
 def apply_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
@@ -81,15 +72,3 @@ def _softmax(logits: np.ndarray, inverse: float) -> np.ndarray:
     exps = np.exp(scaled - scaled.max(1, keepdims=True))
     probs: np.ndarray = exps / exps.sum(1, keepdims=True)
     return probs
-
-
-def _derivatives(gaps: np.ndarray, inverse: float) -> tuple[float, float]:
-    """Return first and second derivative of the loss with respect to 1/T.
-
-    The derivatives are mean and variance, under the softmax, of the logits minus the
-    true class's logit. The difference avoids cancellation for probabilities near 1.
-    """
-    probs = _softmax(gaps, inverse)
-    means = (probs * gaps).sum(1)
-    variances = (probs * (gaps - means[:, None]) ** 2).sum(1)
-    return float(means.mean()), float(variances.mean())

@@ -1,4 +1,4 @@
-"""Chart axes: range, tick positions and tick labels."""
+"""Chart axes: range, tick positions, tick labels, and the points that fit on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from striate.report.format import MINUS, number
+from striate.core.findings import Curve, Series
+from striate.report.format import MINUS, number, value_text
+
+Point = tuple[float, float]
 
 # Larger values would overflow the range of an axis, so they are not drawn.
 LARGEST = 1e300
@@ -44,6 +47,53 @@ def is_drawable(value: float, log: bool = False) -> bool:
         (True, False, False)
     """
     return math.isfinite(value) and abs(value) < LARGEST and (value > 1e-300 or not log)
+
+
+def drawable_points(
+    series: Series, log: bool = False, log_x: bool = False
+) -> list[Point]:
+    """Return the points of a series that can be drawn.
+
+    Args:
+        series: A line.
+        log: Whether the y axis is logarithmic.
+        log_x: Whether the x axis is logarithmic.
+
+    Example:
+        >>> drawable_points(Series(name="", x=(1, 2), y=(float("inf"), 0.5)))
+        [(2.0, 0.5)]
+    """
+    pairs = zip(series.x, series.y, strict=False)
+    return [
+        (float(x), float(y))
+        for x, y in pairs
+        if is_drawable(x, log_x) and is_drawable(y, log)
+    ]
+
+
+def band_points(
+    series: Series, log: bool = False, log_x: bool = False
+) -> list[tuple[float, float, float]]:
+    """Return the (x, low, high) of a series' band that can be drawn."""
+    edges = zip(series.x, series.low or (), series.high or (), strict=False)
+    return [
+        edge
+        for edge in edges
+        if is_drawable(edge[0], log_x) and all(is_drawable(y, log) for y in edge[1:])
+    ]
+
+
+def curve_axes(curve: Curve) -> tuple[ChartAxis, ChartAxis]:
+    """Return the x and y axis of a line chart."""
+    points = [
+        point
+        for series in curve.series
+        for point in drawable_points(series, curve.log_y, curve.log_x)
+    ]
+    bands = [band for s in curve.series for band in (s.low, s.high) if band]
+    heights = [y for _, y in points] + [y for band in bands for y in band]
+    across = fit_axis((x for x, _ in points), log=curve.log_x, tight=True)
+    return across, fit_axis(heights, log=curve.log_y)
 
 
 def fit_axis(
@@ -164,6 +214,18 @@ def tick_text(value: float, marks: Sequence[float], percent: bool = False) -> st
     digits = _digits(gap * factor)
     text = f"{value * factor:,.{digits}f}".replace("-", MINUS)
     return f"{text} %" if percent else text
+
+
+def x_text(value: float, across: ChartAxis) -> str:
+    """Format a tick label of the x axis."""
+    return number(value) if across.log else tick_text(value, across.ticks)
+
+
+def y_text(value: float, up: ChartAxis, percent: bool) -> str:
+    """Format a tick label of the y axis; decades do not share a number of digits."""
+    if up.log:
+        return value_text(value, percent)
+    return tick_text(value, up.ticks, percent)
 
 
 def _digits(gap: float) -> int:

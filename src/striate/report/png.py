@@ -6,7 +6,6 @@ Importing matplotlib takes a second, so it is imported only when a file is drawn
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,15 @@ import numpy as np
 from striate.core.files import write_bytes
 from striate.core.findings import Curve, Images, Matrix, Series
 from striate.report.axis_ticks import (
-    ChartAxis,
+    band_points,
+    curve_axes,
+    drawable_points,
     error_shade,
-    fit_axis,
     is_drawable,
-    tick_text,
+    x_text,
+    y_text,
 )
-from striate.report.format import number, one_line, shorten, value_text
+from striate.report.format import one_line, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,12 +142,13 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _line(axes: Axes, series: Series, index: int, curve: Curve) -> None:
     hue, style = HUES[index % len(HUES)], "--" if index >= len(HUES) else "-"
-    gap = float("nan")  # matplotlib breaks a line there
-    y = [value if is_drawable(value, curve.log_y) else gap for value in series.y]
-    x = [value if is_drawable(value, curve.log_x) else gap for value in series.x]
-    both = list(zip(x, y, strict=False))
-    lone = sum(math.isfinite(a) and math.isfinite(b) for a, b in both) == 1
-    xs, ys = [a for a, _ in both], [b for _, b in both]
+    gap = float("nan"), float("nan")  # matplotlib breaks a line there
+    points = [
+        (x, y) if is_drawable(x, curve.log_x) and is_drawable(y, curve.log_y) else gap
+        for x, y in zip(series.x, series.y, strict=False)
+    ]
+    lone = len(drawable_points(series, curve.log_y, curve.log_x)) == 1
+    xs, ys = [x for x, _ in points], [y for _, y in points]
     marker = "o" if lone else ""
     label = _plain(series.name)
     axes.plot(xs, ys, style, color=hue, label=label, marker=marker, linewidth=1.6)
@@ -155,49 +157,26 @@ def _line(axes: Axes, series: Series, index: int, curve: Curve) -> None:
 
 
 def _band(axes: Axes, series: Series, hue: str, curve: Curve) -> None:
-    edges = zip(series.x, series.low or (), series.high or (), strict=False)
-    points = [
-        (x, *ys)
-        for x, *ys in edges
-        if is_drawable(x, curve.log_x) and all(is_drawable(y, curve.log_y) for y in ys)
-    ]
-    x, low, high = (
-        (list(side) for side in zip(*points, strict=True)) if points else ([],) * 3
-    )
+    points = band_points(series, curve.log_y, curve.log_x)
+    x, low, high = zip(*points, strict=True) if points else ((),) * 3
     axes.fill_between(x, low, high, color=hue, alpha=0.16, linewidth=0)
 
 
 def _frame(axes: Axes, curve: Curve) -> None:
     """Set the same axis limits, ticks and labels as in the HTML chart."""
-    bands = [band for s in curve.series for band in (s.low, s.high) if band]
-    heights = [y for s in curve.series for y in s.y] + [y for b in bands for y in b]
-    across = fit_axis(
-        (x for s in curve.series for x in s.x), log=curve.log_x, tight=True
-    )
-    up = fit_axis(heights, log=curve.log_y)
-    if curve.log_y:
-        axes.set_yscale("log")
-        axes.minorticks_off()
-    if curve.log_x:
-        axes.set_xscale("log")
-        axes.minorticks_off()
+    across, up = curve_axes(curve)
+    axes.set_xscale("log" if curve.log_x else "linear")
+    axes.set_yscale("log" if curve.log_y else "linear")
+    axes.minorticks_off()
     axes.set_xlim(across.low, across.high)
     axes.set_ylim(up.low, up.high)
-    axes.set_xticks(across.ticks, [_width(t, across) for t in across.ticks])
-    axes.set_yticks(up.ticks, [_height(t, up, curve.percent_y) for t in up.ticks])
+    axes.set_xticks(across.ticks, [x_text(t, across) for t in across.ticks])
+    axes.set_yticks(up.ticks, [y_text(t, up, curve.percent_y) for t in up.ticks])
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel(_plain(curve.x_label), fontsize=8, color=SOFT, loc="right")
     axes.set_ylabel(_plain(curve.y_label), fontsize=8, color=SOFT, loc="top")
     axes.set_title(_plain(curve.title), fontsize=11, color=INK, loc="left", pad=12)
-
-
-def _height(value: float, up: ChartAxis, share: bool) -> str:
-    return value_text(value, share) if up.log else tick_text(value, up.ticks, share)
-
-
-def _width(value: float, across: ChartAxis) -> str:
-    return number(value) if across.log else tick_text(value, across.ticks)
 
 
 def _mark(axes: Axes, x: float, words: str) -> None:

@@ -10,11 +10,21 @@ import json
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Curve, Series
-from striate.report.axis_ticks import ChartAxis, fit_axis, is_drawable, tick_text
+from striate.report.axis_ticks import (
+    ChartAxis,
+    Point,
+    band_points,
+    curve_axes,
+    drawable_points,
+    is_drawable,
+    x_text,
+    y_text,
+)
 from striate.report.format import isolate, number, one_line, value_text
 from striate.report.markup import Html, escape, join, tag
 
 COLORS = 6  # as in page.css; more series repeat them with dashes
+MOST_POINTS = 600  # about one per pixel
 
 
 def svg_chart(chart: Curve) -> str:
@@ -30,7 +40,7 @@ def svg_chart(chart: Curve) -> str:
         >>> svg[:4], "M0,0 500,833.3 1000,1000" in svg
         ('<svg', True)
     """
-    across, up = _axes(chart)
+    across, up = curve_axes(chart)
     paths = join(_paths(i, s, across, up) for i, s in enumerate(chart.series))
     dots = join(_dots(i, s, across, up) for i, s in enumerate(chart.series))
     inner = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none"}
@@ -75,18 +85,6 @@ def _key(index: int, series: Series, curve: Curve) -> Html:
     )
 
 
-def _axes(curve: Curve) -> tuple[ChartAxis, ChartAxis]:
-    spots = [
-        p
-        for series in curve.series
-        for p in drawable_points(series, curve.log_y, curve.log_x)
-    ]
-    bands = [band for s in curve.series for band in (s.low, s.high) if band]
-    heights = [y for _, y in spots] + [y for band in bands for y in band]
-    wide = fit_axis((x for x, _ in spots), log=curve.log_x, tight=True)
-    return wide, fit_axis(heights, log=curve.log_y)
-
-
 def _paths(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
     lines = [
         run
@@ -99,14 +97,7 @@ def _paths(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html
 
 
 def _band(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
-    if series.low is None or series.high is None:
-        return Html("")
-    edges = zip(series.x, series.low, series.high, strict=False)
-    points = [
-        e
-        for e in edges
-        if is_drawable(e[0], across.log) and all(is_drawable(y, up.log) for y in e[1:])
-    ]
+    points = band_points(series, up.log, across.log)
     if len(points) < 2:
         return Html("")
     floor = _trail(downsample([(x, low) for x, low, _ in points]), across, up)
@@ -163,19 +154,13 @@ def _grid(curve: Curve, across: ChartAxis, up: ChartAxis) -> Html:
 
 def _row(value: float, up: ChartAxis, share: bool) -> Html:
     y = _hundred(up, value, flip=True)
-    words = tag("text", escape(_height(value, up, share)), class_="y", x="0", y=y)
+    words = tag("text", escape(y_text(value, up, share)), class_="y", x="0", y=y)
     return join([tag("line", class_="rule", x2="100%", y1=y, y2=y), words])
-
-
-def _height(value: float, up: ChartAxis, share: bool) -> str:
-    # Decades differ too much to share their number of digits.
-    return value_text(value, share) if up.log else tick_text(value, up.ticks, share)
 
 
 def _column(value: float, across: ChartAxis) -> Html:
     x = _hundred(across, value)
-    words = number(value) if across.log else tick_text(value, across.ticks)
-    return tag("text", escape(words), class_="x", x=x, y="100%")
+    return tag("text", escape(x_text(value, across)), class_="x", x=x, y="100%")
 
 
 def _mark(curve: Curve, across: ChartAxis) -> Html:
@@ -223,34 +208,6 @@ def _readings(curve: Curve, across: ChartAxis) -> str:
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
-
-
-MOST_POINTS = 600  # about one per pixel
-
-
-Point = tuple[float, float]
-
-
-def drawable_points(
-    series: Series, log: bool = False, log_x: bool = False
-) -> list[Point]:
-    """Return the points of a series that can be drawn.
-
-    Args:
-        series: A line.
-        log: Whether the y axis is logarithmic.
-        log_x: Whether the x axis is logarithmic.
-
-    Example:
-        >>> drawable_points(Series(name="", x=(1, 2), y=(float("inf"), 0.5)))
-        [(2.0, 0.5)]
-    """
-    pairs = zip(series.x, series.y, strict=False)
-    return [
-        (float(x), float(y))
-        for x, y in pairs
-        if is_drawable(x, log_x) and is_drawable(y, log)
-    ]
 
 
 def line_segments(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -11,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from striate.core.errors import RunError
-from striate.core.files import storage_errors, write_all
+from striate.core.files import storage_errors
 
 LOCK = ".lock"
+WAIT = 0.1  # seconds: a process that ends has deleted the file, but not yet unlocked it
 # Some network file systems have no locks; then the process ID in the file is checked.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -37,37 +39,23 @@ def lock_folder(folder: Path) -> Iterator[None]:
         ['.lock']
     """
     path = folder / LOCK
-    handle = _acquire(path)
+    lock = FileLock(path, timeout=WAIT, poll_interval=WAIT / 10, fallback_to_soft=False)
+    with storage_errors(path, 0):
+        _acquire(lock, path)
     try:
+        with storage_errors(path, 0):
+            path.write_text(_owner_json(), encoding="utf-8")
         yield
     finally:
         with suppress(OSError):  # the folder or the disk may be gone
-            os.unlink(path)
-        os.close(handle)
+            path.unlink()
+        lock.release()
 
 
-def _acquire(path: Path) -> int:
-    while True:
-        with storage_errors(path, 0):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            with storage_errors(path, 0):
-                _lock(handle, path)
-                if not _is_same_file(handle, path):
-                    os.close(handle)
-                    continue
-                os.ftruncate(handle, 0)
-                write_all(handle, _owner_json().encode())
-        except BaseException:
-            os.close(handle)
-            raise
-        return handle
-
-
-def _lock(handle: int, path: Path) -> None:
+def _acquire(lock: BaseFileLock, path: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        lock.acquire()
+    except Timeout as error:
         raise _in_use(path, _owner(path)) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -83,14 +71,6 @@ def _in_use(path: Path, owner: tuple[int, str]) -> RunError:
     fix = "wait until that process ends, stop it, or choose another --out"
     what = f"the run folder is in use by {who}"
     return RunError(what, where=path.parent, fix=fix)
-
-
-def _is_same_file(handle: int, path: Path) -> bool:
-    """Return whether the open file is still at `path`; its last owner deletes it."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _owner_json() -> str:

@@ -1,5 +1,7 @@
 """`striate train --resume RUN`: exactness, changes and locks (faults A7, A8, A9)."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -623,15 +625,15 @@ def test_an_empty_lock_file(shared_folder, monkeypatch):
 
 def test_a_lock_file_removed_while_waiting(tmp_path, monkeypatch):
     """The name may mean another file by the time the lock is got."""
-    real, met = lock.fcntl.flock, []
+    real, met = fcntl.flock, []
 
     def late(handle, how):
         if not met:
             (tmp_path / ".lock").unlink()
         met.append(handle)
-        real(handle, how)
+        return real(handle, how)
 
-    monkeypatch.setattr(lock.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with lock_folder(tmp_path):
         assert len(met) == 2
         assert read_json(tmp_path / ".lock")["pid"] == os.getpid()
@@ -654,9 +656,9 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, pid, host, refused):
     """There the process named in the file decides, if it is of this machine."""
 
     def none(handle, how):
-        raise OSError(lock.errno.ENOLCK, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     named = {"pid": pid, "host": host or socket.gethostname()}
     (tmp_path / ".lock").write_text(json.dumps(named))
     if refused:
@@ -680,11 +682,12 @@ def test_a_process_of_another_user_is_alive(monkeypatch):
 
 def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
     def broken(handle, how):
-        raise OSError(lock.errno.EIO, "Input/output error")
+        raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(lock.fcntl, "flock", broken)
-    with pytest.raises(StorageError, match="an input/output error"):
-        lock._acquire(tmp_path / ".lock")
+    monkeypatch.setattr(fcntl, "flock", broken)
+    error = pytest.raises(StorageError, match="an input/output error")
+    with error, lock_folder(tmp_path):
+        pass
 
 
 def test_overwrite_removes_all_but_the_lock(shared_folder):

@@ -15,18 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 
 from striate.core.errors import GeometryError
 from striate.interpret.render import diverging_colors
 
 PLANE_LIMIT = 2.6  # half the side of the drawn plane; the outer ring ends at 2.3
 SIDE = 180  # pixels
+_STEPS = 200  # of L-BFGS
 _DOT = 2  # width of a drawn point in pixels
 _INNER, _OUTER = (120, 20, 18), (14, 40, 84)
 
 
 class PolynomialFeatures(nn.Module):
-    """Module that computes polynomial features of two coordinates.
+    """Module that computes all monomials of two coordinates, except the constant.
 
     Args:
         degree: Highest degree.
@@ -45,7 +47,13 @@ class PolynomialFeatures(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Return the polynomial features of each point."""
-        return polynomial_features(points, self.degree)
+        first, second = points[:, 0], points[:, 1]
+        columns = [
+            first ** (total - power) * second**power
+            for total in range(1, self.degree + 1)
+            for power in range(total + 1)
+        ]
+        return torch.stack(columns, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +174,6 @@ def probability_profile(
     return steps.tolist(), probs
 
 
-_STEPS = 200
-
-
 def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
     """Return the single linear layer that is equal to a chain of linear layers.
 
@@ -181,50 +186,27 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
         >>> torch.allclose(collapsed(x), nn.Sequential(*chain)(x), atol=1e-6)
         True
     """
-    if not layers:
-        raise GeometryError("no layers to collapse", where="layers")
-    weight = bias = None
     for number, layer in enumerate(layers):
         if not isinstance(layer, nn.Linear):
             what = f"layer {number} is a {type(layer).__name__}, not a Linear layer"
-            raise GeometryError(
-                what, fix="only consecutive Linear layers can be collapsed"
-            )
-        layer_weight, layer_bias = layer.weight.detach().double(), layer.bias
-        if weight is None or bias is None:
-            weight, bias = layer_weight, layer_weight.new_zeros(len(layer_weight))
-        else:
-            weight, bias = layer_weight @ weight, layer_weight @ bias
-        if layer_bias is not None:
-            bias = bias + layer_bias.detach().double()
-    assert weight is not None and bias is not None  # noqa: S101, PT018 - not empty
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # nn.Linear draws initial weights, which are overwritten
-        collapsed = nn.Linear(weight.shape[1], weight.shape[0])
+            fix = "only consecutive Linear layers can be collapsed"
+            raise GeometryError(what, fix=fix)
+    chain = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    if not chain:
+        raise GeometryError("no layers to collapse", where="layers")
+    weight = torch.eye(chain[0].in_features).to(chain[0].weight.device, torch.float64)
+    bias = weight.new_zeros(len(weight))
+    for layer in chain:
+        factor = layer.weight.detach().double()
+        weight, bias = factor @ weight, factor @ bias
+        if layer.bias is not None:
+            bias = bias + layer.bias.detach().double()
+    out_features, in_features = weight.shape
+    collapsed: nn.Linear = skip_init(nn.Linear, in_features, out_features)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         collapsed.weight.copy_(weight)
         collapsed.bias.copy_(bias)
     return collapsed
-
-
-def polynomial_features(points: Tensor, degree: int) -> Tensor:
-    """Return all monomials of two coordinates up to a degree, except the constant.
-
-    Shapes:
-        (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
-
-    Example:
-        >>> polynomial_features(torch.tensor([[2.0, 3.0]]), 2).tolist()
-        [[2.0, 3.0, 4.0, 6.0, 9.0]]
-    """
-    first, second = points[:, 0], points[:, 1]
-    columns = [
-        first ** (total - power) * second**power
-        for total in range(1, degree + 1)
-        for power in range(total + 1)
-    ]
-    return torch.stack(columns, 1)
 
 
 def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.optimize import nnls
+from scipy.special import stdtrit
 
 # From almost none to steeper than any published one (0.07 to 0.5); beyond, the law is
 # practically constant, as for c = 3.
@@ -118,7 +119,7 @@ class PowerLaw:
 
     def _quantile(self) -> float:
         dof = sum(len(point.errors) - 1 for point in self.points)
-        return float(student.ppf((1 + LEVEL) / 2, max(dof, 1)))
+        return float(stdtrit(max(dof, 1), (1 + LEVEL) / 2))
 
     def _inflation(self) -> float:
         """Return the factor that widens the intervals if the law fits badly."""
@@ -146,17 +147,22 @@ def fit_power_law(points: Sequence[CurvePoint]) -> PowerLaw:
         (True, 0.03)
     """
     noise = _noise(points)
-    variances = _variances(points, noise)
-    floors, gains = _floors_and_gains(points, variances)
-    misfits = _misfits(points, variances, floors, gains)
-    best = int(misfits.argmin())
+    weights = _variances(points, noise) ** -0.5
+    means = np.array([point.mean for point in points])
+    # For each exponent, the best non-negative coefficients a and b.
+    fits = [
+        nnls(np.stack([weights, weights * power], 1), weights * means)
+        for power in _powers(points)
+    ]
+    best = min(range(len(fits)), key=lambda i: fits[i][1])
+    (floor, gain), distance = fits[best]
     return PowerLaw(
-        floor=float(floors[best]),
-        gain=float(gains[best]),
+        floor=float(floor),
+        gain=float(gain),
         exponent=float(EXPONENTS[best]),
         points=tuple(points),
         noise=noise,
-        misfit=float(misfits[best]),
+        misfit=float(distance**2),
     )
 
 
@@ -183,34 +189,6 @@ def _powers(points: Sequence[CurvePoint]) -> np.ndarray:
     """Return n⁻ᶜ for each exponent and each point, (exponents, points)."""
     n = np.array([point.images for point in points])
     return n ** -EXPONENTS[:, None]
-
-
-def _floors_and_gains(
-    points: Sequence[CurvePoint], variances: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the best non-negative coefficients a and b for every exponent."""
-    powers, means = _powers(points), np.array([point.mean for point in points])
-    weights = 1 / variances
-    total, x, y = weights.sum(), powers @ weights, means @ weights
-    xx, xy = (powers**2) @ weights, powers @ (weights * means)
-    gain = (total * xy - x * y) / np.maximum(total * xx - x * x, 1e-300)
-    floor = (y - gain * x) / total
-    # If one would be negative, it is set to zero and the other is fitted alone.
-    gain = np.where(floor < 0, xy / xx, gain)
-    floor = np.maximum(floor, 0.0)
-    return np.where(gain < 0, y / total, floor), np.maximum(gain, 0.0)
-
-
-def _misfits(
-    points: Sequence[CurvePoint],
-    variances: np.ndarray,
-    floors: np.ndarray,
-    gains: np.ndarray,
-) -> np.ndarray:
-    means = np.array([point.mean for point in points])
-    residual = means - floors[:, None] - gains[:, None] * _powers(points)
-    misfits: np.ndarray = (residual**2 / variances).sum(1)
-    return misfits
 
 
 def _profile(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.metrics import precision_recall_curve
 
 from striate.core.findings import Curve, Series
 from striate.metrics.calibration import CalibrationBin
-from striate.metrics.roc import precision_recall_curve
 from striate.metrics.selective import selective_accuracy_curve
 from striate.report.format import percent
 from striate.workflows.evaluate.result import OperatingPointResult
@@ -47,7 +47,8 @@ def _bins(name: str, bins: Sequence[CalibrationBin], band: bool = False) -> Seri
 
 def precision_recall_chart(result: OperatingPointResult) -> Curve:
     """Return the precision-recall curve, with the chosen threshold marked."""
-    curve = precision_recall_curve(result.data.probs, result.data.positive)
+    data = result.data
+    precision, recall, _ = precision_recall_curve(data.positive, data.probs)
     threshold = result.selection.threshold
     counts = next(n for each, n in result.evaluation.thresholds if each is threshold)
     label = f"P({result.target}) ≥ {percent(threshold.probability)}"
@@ -58,8 +59,8 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
         series=(
             Series(
                 name="all thresholds",
-                x=tuple(curve.recall.tolist()),
-                y=tuple(curve.precision.tolist()),
+                x=tuple(recall[-2::-1].tolist()),  # without scikit-learn's end (0, 1)
+                y=tuple(precision[-2::-1].tolist()),
             ),
             Series(name="chosen threshold", x=(counts.recall,), y=(counts.precision,)),
         ),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from striate.metrics.calibration import (
     CalibrationBin,
@@ -17,7 +18,7 @@ from striate.metrics.calibration import (
     top_label_ece,
 )
 from striate.metrics.intervals import wilson_interval
-from striate.metrics.roc import auc_interval, precision_recall_curve, roc_auc
+from striate.metrics.roc import auc_interval
 from striate.metrics.selective import SelectiveCounts
 from striate.metrics.significance import MeanDifference, paired_t_test
 from striate.metrics.threshold import ConfusionCounts, confusion_counts
@@ -105,7 +106,7 @@ def evaluate_selection(
         columns: Values of each CSV column, one per image.
     """
     before, after = data.log_losses
-    precision = precision_recall_curve(data.probs, data.positive).average_precision
+    precision = float(average_precision_score(data.positive, data.probs))
     return Evaluation(
         thresholds=tuple(
             (each, confusion_counts(data.probs, data.positive, each.probability))
@@ -183,5 +184,5 @@ def _roc_auc(probs: np.ndarray, positive: np.ndarray) -> tuple[float, Interval] 
     positives = int(positive.sum())
     if positives in (0, len(positive)):
         return None
-    auc = roc_auc(probs, positive)
+    auc = float(roc_auc_score(positive, probs))
     return auc, auc_interval(auc, positives, len(positive) - positives)
