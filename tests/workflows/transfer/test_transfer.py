@@ -279,7 +279,7 @@ def test_invalid_flags_are_refused(striate, words, source):
     )
     assert "no head is called 'svm'" in striate(*words, "--head", "svm").err
     assert "cannot be auto in transfer" in striate(*words, "--lr", "auto").err
-    assert "all layers are frozen" in striate(*words, "--freeze", "fc").err
+    assert "selects all layers" in striate(*words, "--freeze", "fc").err
     Path("loop.yaml").write_text("ema: 0.9\n")
     assert "ema has no effect" in striate(*words, "--config", "loop.yaml").err
     assert striate(*words, "--out", "run").code == 0
