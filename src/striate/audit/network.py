@@ -147,22 +147,18 @@ def audit(
         )
         if stopped is not None:
             recorder.drop_unfinished()
-            raise _forward_error(
-                stopped, recorder.location, evaluation.audit()
-            ) from stopped
+            error = _forward_error(stopped, recorder.location, evaluation.audit())
+            raise error from stopped
         if real:
-            return evaluation.audit(
-                memory_error="with real=True only the forward pass of one image runs"
-            )
+            reason = "with real=True only the forward pass of one image runs"
+            return evaluation.audit(memory_error=reason)
         _set_training(model, modes)
         batch = _image(batch_size, shape, weights, "meta")
         try:
-            memory, saved = measure_training_step(
-                model, weights, buffers, batch, optimizer
-            )
+            step = measure_training_step(model, weights, buffers, batch, optimizer)
         except Exception as error:  # a foreign forward may raise anything
             return evaluation.audit(memory_error=first_line(error))
-        return evaluation.audit(memory=memory, saved=saved)
+        return evaluation.audit(memory=step[0], saved=step[1])
 
 
 def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
@@ -227,12 +223,9 @@ class _Evaluation:
         saved: Mapping[Any, int] | None = None,
         memory_error: str = "",
     ) -> Audit:
-        weights, buffers = self.weights, self.buffers
-        per_image = (
-            None
-            if memory is None or saved is None
-            else {key: size // memory.batch_size for key, size in saved.items()}
-        )
+        weights, buffers, per_image = self.weights, self.buffers, None
+        if memory is not None and saved is not None:
+            per_image = {key: size // memory.batch_size for key, size in saved.items()}
         return Audit(
             shape=self.shape,
             layers=layers_of(self.recorder.rows, per_image),
@@ -257,15 +250,14 @@ def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
         own = [w for w in module.parameters(recurse=False) if id(w) in unused]
         unused -= {id(w) for w in own}
         if own:
-            layers.append(
-                Layer(
-                    name=name or "(model)",
-                    kind=type(module).__name__,
-                    output=None,
-                    parameters=sum(w.numel() for w in own),
-                    trainable=sum(w.numel() for w in own if w.requires_grad),
-                )
+            layer = Layer(
+                name=name or "(model)",
+                kind=type(module).__name__,
+                output=None,
+                parameters=sum(w.numel() for w in own),
+                trainable=sum(w.numel() for w in own if w.requires_grad),
             )
+            layers.append(layer)
     return tuple(layers)
 
 
@@ -292,11 +284,7 @@ def _linear_mismatch(error: Exception) -> str:
 
 
 _DATA_DEPENDENT = (
-    "meta tensor",
-    "_local_scalar_dense",
-    "data-dependent",
-    "'Meta'",
-    "nonzero",
+    *("meta tensor", "_local_scalar_dense", "data-dependent", "'Meta'", "nonzero"),
 )
 
 
@@ -306,9 +294,8 @@ def _forward_error(
     name, kind, shape = location
     where = name or "forward() of the model"
     got = f" {kind} got {shape_text(shape)}:" if name and shape else ""
-    data_dependent = not result.real and any(
-        word in str(error) for word in _DATA_DEPENDENT
-    )
+    signs = [word for word in _DATA_DEPENDENT if word in str(error)]
+    data_dependent = bool(signs) and not result.real
     if data_dependent:
         what = f"control flow depends on tensor values: {first_line(error)}"
         fix = "add --real (real=True): run one image of zeros with real values"

@@ -85,15 +85,15 @@ def _sides(side: int, accepts: Callable[[int], bool]) -> str:
 def _last_accepted(start: int, sign: int, accepts: Callable[[int], bool]) -> int:
     """Find the last accepted image size in one direction, with doubling steps."""
     accepted, step = start, 1
-    while (
-        step <= 4 * start
-        and accepted + sign * step >= 1
-        and accepts(accepted + sign * step)
-    ):
+
+    def next_is_accepted() -> bool:
+        side = accepted + sign * step
+        return side >= 1 and accepts(side)
+
+    while step <= 4 * start and next_is_accepted():
         accepted += sign * step
         step *= 2
     while step:
-        if accepted + sign * step >= 1 and accepts(accepted + sign * step):
-            accepted += sign * step
+        accepted += sign * step if next_is_accepted() else 0
         step //= 2
     return accepted

@@ -47,6 +47,18 @@ def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
     return _run_once(model, x)[0]
 
 
+def layers_with_maps(model: nn.Module, x: Tensor) -> list[str]:
+    """Return the layers with feature maps in forward order, without containers.
+
+    Example:
+        >>> model = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3)), nn.Flatten())
+        >>> layers_with_maps(model, torch.zeros(1, 1, 5, 5))
+        ['0.0']
+    """
+    maps = [call for call, shape in layer_shapes(model, x).items() if _is_map(shape)]
+    return [call for call in maps if not any(m.startswith(f"{call}.") for m in maps)]
+
+
 def _run_once(
     model: nn.Module, x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
@@ -106,15 +118,11 @@ def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
         return _layer_by_name(layer, shapes, spatial, model)
     if call is None:
         what = "no layer's output has height and width"
-        raise GeometryError(
-            what, fix="use occlusion or integrated_gradients, which need no layer"
-        )
+        fix = "use occlusion or integrated_gradients, which need no layer"
+        raise GeometryError(what, fix=fix)
     is_coarse = min(spatial[call][1:]) < MIN_SIDE
-    what = (
-        "with height and width"
-        if is_coarse
-        else f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
-    )
+    fine = f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
+    what = "with height and width" if is_coarse else fine
     reason = f"the last layer {what}, {_text(spatial[call])}"
     return TargetLayer(call=call, shape=spatial[call], reason=reason)
 
@@ -161,14 +169,11 @@ def _layer_by_name(
         return TargetLayer(call=layer, shape=spatial[layer], reason="given by name")
     match_layers(model, layer)  # raises for a name that no module has
     fix = f"layers with maps: {', '.join(spatial)}"
+    what = f"{layer} returned no tensor for this image"
     if layer in shapes:
-        what = (
-            f"{layer} has the output {_text(shapes[layer])}, which is not a feature map"
-        )
-        raise GeometryError(what, where=layer, fix=fix)
-    raise GeometryError(
-        f"{layer} returned no tensor for this image", where=layer, fix=fix
-    )
+        output = _text(shapes[layer])
+        what = f"{layer} has the output {output}, which is not a feature map"
+    raise GeometryError(what, where=layer, fix=fix)
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -111,9 +111,13 @@ class UnitArithmetic:
         if ref.step == 0:
             value = float(step.results[0][position])
             return UnitValue(
-                ref=ref, unit=position, value=value, kind=IMAGE, operation="pixel",
+                ref=ref,
+                unit=position,
+                value=value,
+                kind=IMAGE,
+                operation="pixel",
                 result=value,
-            )  # fmt: skip
+            )
         return unit_value(step, ref, position, self.trace.value)
 
     def follow(self, entry: UnitValue, term: int, number: int) -> UnitValue:

@@ -48,9 +48,8 @@ def read_images(
     paths = [path for item in inputs for path in expand_inputs(item)]
     if len(paths) > MOST:
         what = f"{len(paths)} images; the maximum per page is {MOST}"
-        raise DataError(
-            what, fix="use fewer images, or run striate explain several times"
-        )
+        fix = "use fewer images, or run striate explain several times"
+        raise DataError(what, fix=fix)
     images = []
     for path in paths:
         try:

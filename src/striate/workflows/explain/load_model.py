@@ -57,11 +57,8 @@ def load_model(
     if is_run_name(name):
         if weights is not None or options != SummaryRequest():
             what = "a run already has weights, image size, channels and classes"
-            raise SettingError(
-                what,
-                where=name,
-                fix="remove --weights and the image size, channel and class options",
-            )
+            fix = "remove --weights and the image size, channel and class options"
+            raise SettingError(what, where=name, fix=fix)
         run = Run(name)
         return LoadedModel(
             name=run.path.name,
@@ -76,9 +73,8 @@ def load_model(
         load_pretrained(target.model, weights)
     else:
         remarks.append(
-            "No --weights: unless the file loads its own, the weights are random "
-            "and the "
-            "heatmaps are meaningless."
+            "No --weights: unless the file loads its own, the weights are random and "
+            "the heatmaps are meaningless."
         )
     channels, height, width = target.shape
     mean = _MEAN if channels == 3 else (0.5,) * channels

@@ -61,12 +61,10 @@ class ChainDesign:
         if self.activation not in ACTIVATIONS:
             raise unknown_name_error("activation", self.activation, ACTIVATIONS)
         if self.depth <= _ENDS or self.width < 1:
-            what = (
-                f"cannot build a chain with {self.depth} layers and width {self.width}"
-            )
-            raise SettingError(
-                what, where="depth", fix="use at least 3 layers and width 1"
-            )
+            size = f"{self.depth} layers and width {self.width}"
+            what = f"cannot build a chain with {size}"
+            fix = "use at least 3 layers and width 1"
+            raise SettingError(what, where="depth", fix=fix)
 
     @property
     def name(self) -> str:
