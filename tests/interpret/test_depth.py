@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from striate.core.errors import GeometryError
 from striate.interpret.depth.layer_profile import depth_profile, gradient_factor
 from striate.interpret.depth.nonlinearity import (
+    PolynomialFeatures,
     collapse_linear,
     draw_boundary,
     fit_boundary,
     fit_networks,
-    polynomial_features,
     probability_profile,
     ring_points,
 )
@@ -142,7 +142,7 @@ def test_accuracy_of_the_four_networks():
 
     line = accuracy(nn.Linear(2, 1))
     deep = accuracy(nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 1)))
-    squares = accuracy(nn.Linear(5, 1), polynomial_features(points, 2))
+    squares = accuracy(nn.Linear(5, 1), PolynomialFeatures(2)(points))
     bent = accuracy(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)))
     assert line < 0.62
     assert deep < 0.62

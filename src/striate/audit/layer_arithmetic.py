@@ -24,10 +24,6 @@ AXES = ("height", "width", "depth")
 def explain_layer(audit: Audit, name: str) -> Table:
     """Return a table that computes a layer's output size, parameters and MACs.
 
-    Args:
-        audit: The network.
-        name: Name of the layer, as in the summary table.
-
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
 

@@ -76,12 +76,7 @@ class Audit:
 class ForwardError(GeometryError):
     """Error of a failed forward pass; `audit` contains the layers that ran before.
 
-    Args:
-        what: What happened.
-        where: Name of the layer.
-        fix: What to do.
-        audit: The layers that ran.
-        data_dependent: Whether the control flow depends on tensor values.
+    `data_dependent`: the control flow depends on tensor values.
     """
 
     def __init__(
@@ -128,9 +123,11 @@ def audit(
         >>> result.parameters, result.macs, result.layers[0].output
         (56, 1944, (2, 6, 6))
     """
-    tensors = parameters_and_buffers(model)
-    if any(is_lazy(tensor) for group in tensors for tensor in group):
-        raise _lazy(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            what = f"{name} has no shape yet (lazy module)"
+            fix = "run the model once on an image first"
+            raise GeometryError(what, where=name, fix=fix)
     modes = [(module, module.training) for module in model.modules()]
     with model_restored(model, _copy if real else to_meta):
         weights, buffers = parameters_and_buffers(model)
@@ -152,21 +149,16 @@ def audit(
         if real:
             reason = "with real=True only the forward pass of one image runs"
             return evaluation.audit(memory_error=reason)
-        _set_training(model, modes)
+        for module, mode in modes:  # as the user has set them
+            module.training = mode
+        if not model.training:
+            model.train()
         batch = _image(batch_size, shape, weights, "meta")
         try:
             step = measure_training_step(model, weights, buffers, batch, optimizer)
         except Exception as error:  # a foreign forward may raise anything
             return evaluation.audit(memory_error=first_line(error))
         return evaluation.audit(memory=step[0], saved=step[1])
-
-
-def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    """Set training mode, except for modules that the user had set to eval mode."""
-    for module, mode in modes:
-        module.training = mode
-    if not model.training:
-        model.train()
 
 
 def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> Tensor:
@@ -180,14 +172,6 @@ def _copy(tensor: Tensor) -> Tensor:
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(copy, tensor.requires_grad)
     return copy
-
-
-def _lazy(model: nn.Module) -> GeometryError:
-    named = (*model.named_parameters(), *model.named_buffers())
-    name = next(name for name, tensor in named if is_lazy(tensor))
-    what = f"{name} has no shape yet (lazy module)"
-    fix = "run the model once on an image first"
-    return GeometryError(what, where=name, fix=fix)
 
 
 def _evaluate(

@@ -68,11 +68,7 @@ class Recorder:
     that a container runs between its children are also one row. So each operation
     belongs to exactly one row.
 
-    Args:
-        model: The network.
-        weights: Its parameters.
-        buffers: Its buffers.
-        memory_only: Measure only memory and the current row, without operations.
+    With `memory_only`, only memory and the current row are measured.
     """
 
     def __init__(

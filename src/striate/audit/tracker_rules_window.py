@@ -88,7 +88,7 @@ def _resample(table: Callable[..., Any]) -> Rule:
             if axis_index is None:
                 field = set_dim(field, dim, plain_dim(shape[dim]))
                 continue
-            sources = table(field.sides[axis_index], shape[dim], *args[2:3])
+            sources = table(field.sides[axis_index], shape[dim], args)
             gather = partial(gather_units, table=sources)
             field = map_dim(field, dim, axis_index, gather)
         return field
@@ -96,7 +96,7 @@ def _resample(table: Callable[..., Any]) -> Rule:
     return rule
 
 
-def _adaptive(inputs: int, outputs: int, *_: Any) -> Any:
+def _adaptive(inputs: int, outputs: int, args: Args) -> Any:
     """Return the inputs of adaptive pooling cells: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
     i = np.arange(outputs)
     first, last = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
@@ -104,13 +104,13 @@ def _adaptive(inputs: int, outputs: int, *_: Any) -> Any:
     return np.where(at < last[:, None], at, -1)
 
 
-def _nearest(inputs: int, outputs: int, *_: Any) -> Any:
+def _nearest(inputs: int, outputs: int, args: Args) -> Any:
     return (np.arange(outputs) * inputs // outputs)[:, None]
 
 
-def _bilinear(inputs: int, outputs: int, corners: bool = False, *_: Any) -> Any:
+def _bilinear(inputs: int, outputs: int, args: Args) -> Any:
     """Return the inputs of bilinear resizing: the two nearest to (i + ½)·n/m − ½."""
-    if corners:
+    if len(args) > 2 and args[2]:  # corners are aligned
         parts = max(outputs - 1, 1)
         at = np.arange(outputs) * (inputs - 1)
     else:

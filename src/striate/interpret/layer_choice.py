@@ -23,13 +23,7 @@ MIN_SIDE = 4  # smallest map, 4×4 cells, that is chosen automatically
 
 @dataclass(frozen=True, kw_only=True)
 class TargetLayer:
-    """Target layer of a CAM method, with output shape and reason of the choice.
-
-    Args:
-        call: Name of the call, such as `conv5.1.relu`, or `relu #2`.
-        shape: (channels, height, width).
-        reason: The reason of the choice, in words.
-    """
+    """Target layer of a CAM method, with output shape and reason of the choice."""
 
     call: str
     shape: tuple[int, ...]
@@ -135,12 +129,6 @@ def check_unit(
 ) -> None:
     """Raise an error if a layer has no unit with this index.
 
-    Args:
-        call: Layer name.
-        unit: (channel, row, column), or (index,) of a vector.
-        shapes: The result of `layer_shapes`.
-        model: The network.
-
     Raises:
         UnknownNameError: No layer has this name; the message lists the names.
         SettingError: The layer has no such unit; the message gives the ranges.
@@ -151,7 +139,15 @@ def check_unit(
     if call not in shapes:
         match_layers(model, call)  # raises for a name that no module has
         raise GeometryError(f"{call} returned no tensor for this image", where=call)
-    shape = shapes[call]
+    check_index(call, unit, shapes[call])
+
+
+def check_index(call: str, unit: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise an error that gives the ranges if a tensor has no such index.
+
+    Raises:
+        SettingError: The index is outside of the shape.
+    """
     outside = any(not 0 <= i < n for i, n in zip(unit, shape, strict=False))
     if len(unit) != len(shape) or outside:
         ranges = " × ".join(f"0…{n - 1}" for n in shape)

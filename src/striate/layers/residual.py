@@ -66,11 +66,6 @@ class Residual(nn.Module):
 class PadShortcut(nn.Module):
     """Shortcut A: subsample by `stride` and add zero channels; no parameters.
 
-    Args:
-        channels: Channels of x.
-        out_channels: Channels of the output; at least as many.
-        stride: Subsampling factor, for rows and for columns.
-
     Shapes:
         (N, C, H, W) → (N, C_out, ⌈H/s⌉, ⌈W/s⌉)
 
@@ -148,12 +143,6 @@ def basic_branch(
     channels: int, width: int, stride: int, blur: int = 0
 ) -> dict[str, nn.Module]:
     """Return the branch of two 3×3 convolutions, the first with stride (figure 5).
-
-    Args:
-        channels: Channels of x.
-        width: Channels of both convolutions.
-        stride: Stride of the block.
-        blur: Side of the blur filter that subsamples instead; 0 for none.
 
     Shapes:
         (N, channels, H, W) → (N, width, ⌈H/s⌉, ⌈W/s⌉)

@@ -346,19 +346,14 @@ _LINEAR = """
     avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d mean sum
     upsample_nearest2d upsample_bilinear2d upsample_bicubic2d cumsum
 """
+_MAX_POOLS = "max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d"
 RULES: dict[str, Rule] = {
     "convolution": _convolution,
-    "addmm": _linear,
-    "mm": _linear,
+    **dict.fromkeys(("addmm", "mm"), _linear),
     "native_batch_norm": _batch_norm,
-    "max_pool2d_with_indices": _max_pool,
-    "max_pool3d_with_indices": _max_pool,
-    "adaptive_max_pool2d": _max_pool,
-    "add": _add,
-    "sub": _add,
-    "rsub": _add,
-    "mul": _scale,
-    "div": _scale,
+    **dict.fromkeys(_MAX_POOLS.split(), _max_pool),
+    **dict.fromkeys(("add", "sub", "rsub"), _add),
+    **dict.fromkeys(("mul", "div"), _scale),
     **dict.fromkeys(_COPIES.split(), _copy),
     **dict.fromkeys(_LINEAR.split(), _weighted),
 }

@@ -42,13 +42,6 @@ def arithmetic_tree(
 ) -> Tree:
     """Expand a unit's value into a tree of terms, down to the pixels.
 
-    Args:
-        arithmetic: The traced image.
-        name: A layer call, `output`, or `@` and the number of a step.
-        unit: (channel, row, column), or (index,).
-        labels: Class names, for the outputs.
-        lines: Maximum number of lines.
-
     Example:
         >>> import torch
         >>> from torch import nn
@@ -73,9 +66,8 @@ def arithmetic_tree(
 
 
 _NOTE = (
-    "Each value was computed by the network; the lines below it add up to it. Open "
-    "the largest terms, down to single pixels. Steps that only copy values are "
-    "left out."
+    "Each value was computed by the network; the lines below it add up to it. Open the "
+    "largest terms, down to single pixels. Steps that only copy values are left out."
 )
 
 

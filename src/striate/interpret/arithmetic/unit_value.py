@@ -17,14 +17,7 @@ SUM, COPY, MAXIMUM, FUNCTION, IMAGE = "sum", "copy", "maximum", "function", "ima
 
 @dataclass(frozen=True, kw_only=True)
 class InputTerms:
-    """Values and weights of the inputs of a unit, all from one tensor.
-
-    Args:
-        ref: The tensor.
-        positions: Flat indices of the values.
-        values: The values, as torch computed them.
-        weights: The factor of each value.
-    """
+    """Values and weights of the inputs of a unit, all from one tensor."""
 
     ref: TensorRef
     positions: Ints

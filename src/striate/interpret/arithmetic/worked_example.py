@@ -30,7 +30,8 @@ def nearest_convolution(
         largest = arithmetic.largest(entry)
         if not largest:
             return None
-        entry = arithmetic.follow(entry, *largest[0])
+        term, number = largest[0]
+        entry = arithmetic.follow(entry, term, number)
     return entry
 
 
@@ -39,14 +40,9 @@ def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None
 
     Padding cells of the window are zero and left out.
 
-    Args:
-        arithmetic: The traced image.
-        entry: The value of a unit.
-
-    Returns:
-        For the input channels with the largest contribution, one line per row: input
-        values, filter weights, and the sum of their products. None if the value is not
-        the output of a two-dimensional convolution.
+    For the input channels with the largest contribution, one line per row: input
+    values, filter weights, and the sum of their products. None if the value is not
+    the output of a two-dimensional convolution.
 
     Example:
         >>> import torch

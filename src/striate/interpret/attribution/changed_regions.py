@@ -80,12 +80,6 @@ def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -
 
     Parts of a box outside of its patch are dropped.
 
-    Args:
-        patches: Patches from `extract_patches`.
-        boxes: The changed boxes.
-        tops: First row of the patches of each row of the grid.
-        lefts: First column of the patches of each column of the grid.
-
     Example:
         >>> patches = torch.zeros(1, 1, 2, 3)
         >>> boxes = ChangedBoxes(torch.ones(1, 1, 2, 2), tops=[4], lefts=[7])

@@ -208,7 +208,7 @@ def full_forward_scores(
 ) -> Tensor:
     """Return the scores of the covered images, by full forward passes."""
     scores = []
-    most = images_at_once(x.shape[2], x.shape[3], AT_ONCE)
+    most = images_at_once(x.shape, AT_ONCE)
     for start in range(0, len(boxes), most):
         chunk = boxes[start : start + most]
         batch = x.repeat(len(chunk), 1, 1, 1)

@@ -40,9 +40,6 @@ class PartialForward:
     """Partial forward passes for many changes of one traced image.
 
     Each change is computed separately, even if the network mixes the images of a batch.
-
-    Args:
-        trace: Trace of the image.
     """
 
     def __init__(self, trace: Trace) -> None:

@@ -28,9 +28,6 @@ _INNER, _OUTER = (120, 20, 18), (14, 40, 84)
 class PolynomialFeatures(nn.Module):
     """Module that computes polynomial features of two coordinates.
 
-    Args:
-        degree: Highest degree.
-
     Shapes:
         (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
 
@@ -44,21 +41,19 @@ class PolynomialFeatures(nn.Module):
         self.degree = degree
 
     def forward(self, points: Tensor) -> Tensor:
-        """Return the polynomial features of each point."""
-        return polynomial_features(points, self.degree)
+        """Return all monomials of the coordinates, except the constant."""
+        first, second = points[:, 0], points[:, 1]
+        columns = [
+            first ** (total - power) * second**power
+            for total in range(1, self.degree + 1)
+            for power in range(total + 1)
+        ]
+        return torch.stack(columns, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedNetwork:
-    """Network fitted to the two rings, with its accuracy.
-
-    Args:
-        name: Description of the network.
-        model: (N, 2) → (N, 1), logits.
-        accuracy: Accuracy on the training points.
-        collapse_error: Largest difference between the logits of the network and of the
-            equal single linear layer; None if the network is not linear.
-    """
+    """Network fitted to the two rings, with its accuracy."""
 
     name: str
     model: nn.Module
@@ -74,44 +69,38 @@ class FittedNetwork:
 def fit_networks(count: int = 400, seed: int = 0) -> list[FittedNetwork]:
     """Fit four networks to points in two rings, with the same optimizer.
 
-    Args:
-        count: Number of points.
-        seed: Random seed of points and initial weights.
-
     Example:
         >>> line, deep, squares, bent = fit_networks(200)
         >>> max(line.accuracy, deep.accuracy) < 0.7 < squares.accuracy
         True
     """
     points, inner = ring_points(count, seed)
-    fitted = []
-    for name, model in _models(seed).items():
-        accuracy = fit_boundary(model, points, inner)
-        fitted.append(
-            FittedNetwork(
-                name=name,
-                model=model,
-                accuracy=accuracy,
-                collapse_error=_collapse_error(model, points),
-            )
+    return [
+        FittedNetwork(
+            name=name,
+            model=model,
+            accuracy=fit_boundary(model, points, inner),
+            collapse_error=_collapse_error(model, points),
         )
-    return fitted
+        for name, model in _models(seed).items()
+    ]
 
 
 def _models(seed: int) -> dict[str, nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         deep = nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 1)
-        return {
-            "one linear layer": nn.Sequential(nn.Linear(2, 1)),
-            "three linear layers": nn.Sequential(*deep),
-            "one linear layer on squares": nn.Sequential(
-                PolynomialFeatures(), nn.Linear(5, 1)
-            ),
-            "two linear layers with ReLU": nn.Sequential(
-                nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)
+        layers: dict[str, tuple[nn.Module, ...]] = {
+            "one linear layer": (nn.Linear(2, 1),),
+            "three linear layers": deep,
+            "one linear layer on squares": (PolynomialFeatures(), nn.Linear(5, 1)),
+            "two linear layers with ReLU": (
+                nn.Linear(2, 8),
+                nn.ReLU(),
+                nn.Linear(8, 1),
             ),
         }
+        return {name: nn.Sequential(*chain) for name, chain in layers.items()}
 
 
 @torch.no_grad()
@@ -187,9 +176,8 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
     for number, layer in enumerate(layers):
         if not isinstance(layer, nn.Linear):
             what = f"layer {number} is a {type(layer).__name__}, not a Linear layer"
-            raise GeometryError(
-                what, fix="only consecutive Linear layers can be collapsed"
-            )
+            fix = "only consecutive Linear layers can be collapsed"
+            raise GeometryError(what, fix=fix)
         layer_weight, layer_bias = layer.weight.detach().double(), layer.bias
         if weight is None or bias is None:
             weight, bias = layer_weight, layer_weight.new_zeros(len(layer_weight))
@@ -198,33 +186,13 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
         if layer_bias is not None:
             bias = bias + layer_bias.detach().double()
     assert weight is not None and bias is not None  # noqa: S101, PT018 - not empty
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # nn.Linear draws initial weights, which are overwritten
+    # nn.Linear draws initial weights, which are overwritten.
+    with torch.random.fork_rng(devices=[]):
         collapsed = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         collapsed.weight.copy_(weight)
         collapsed.bias.copy_(bias)
     return collapsed
-
-
-def polynomial_features(points: Tensor, degree: int) -> Tensor:
-    """Return all monomials of two coordinates up to a degree, except the constant.
-
-    Shapes:
-        (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
-
-    Example:
-        >>> polynomial_features(torch.tensor([[2.0, 3.0]]), 2).tolist()
-        [[2.0, 3.0, 4.0, 6.0, 9.0]]
-    """
-    first, second = points[:, 0], points[:, 1]
-    columns = [
-        first ** (total - power) * second**power
-        for total in range(1, degree + 1)
-        for power in range(total + 1)
-    ]
-    return torch.stack(columns, 1)
 
 
 def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -249,13 +217,7 @@ def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def fit_boundary(model: nn.Module, points: Tensor, inner: Tensor) -> float:
-    """Fit a network with a logistic output to two classes; return the accuracy.
-
-    Args:
-        model: (N, features) → (N, 1); trained in place, full batch, L-BFGS.
-        points: Inputs.
-        inner: True for points of the first class.
-    """
+    """Fit a network with a logistic output to two classes; return the accuracy."""
     optimizer = torch.optim.LBFGS(
         model.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe"
     )

@@ -90,13 +90,7 @@ CHECK_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ImageExplanation:
-    """Explanation of one image, as report section and data.
-
-    Args:
-        section: Section of the report page.
-        facts: Content of the section as a JSON-serializable dict.
-        maps: Heatmap of each method, (1, H, W), at the size of the image.
-    """
+    """Explanation of one image, as report section and data."""
 
     section: Section
     facts: dict[str, Any]

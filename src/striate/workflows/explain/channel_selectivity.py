@@ -52,15 +52,7 @@ BoxOf = Callable[[int, int], Box]
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPatches:
-    """Image patches with the highest activation of each channel, for all layers.
-
-    Args:
-        name: Name of the split.
-        subset: The images that were searched.
-        labels: Class names.
-        layers: One item per layer, in forward order.
-        boxes: For each layer, a function from (row, column) to the receptive field.
-    """
+    """Image patches with the highest activation of each channel, for all layers."""
 
     name: str
     subset: Subset
@@ -144,7 +136,7 @@ def find_channel_patches(
     batches = Batches(
         subset=subset,
         preprocess=loaded.preprocess,
-        batch_size=images_at_once(height, width, BATCH),
+        batch_size=images_at_once((height, width), BATCH),
         shuffle=False,
     )
     layers = channel_preferences(loaded.model, batches(0), calls, len(run.labels))
@@ -170,23 +162,25 @@ def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:
 def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, Cell]]]:
     """Return the report section with top patches and selectivity of the channels."""
     table = _numbers(patches.layers, patches.labels)
-    blocks: list[Block] = [_curve(patches.layers), table]
-    blocks += [
-        _patches(patches, layer) for layer in evenly_spaced(patches.layers, LAYERS)
-    ]
+    drawn = evenly_spaced(patches.layers, LAYERS)
+    images = [_patches(patches, layer) for layer in drawn]
     lead = (
         f"For some channels, the image patches with the highest activation in "
         f"{len(patches.subset):,} {patches.name} images, cropped to the receptive "
         "field. All channels of all layers are in channels.csv."
     )
-    section = Section(title="What channels detect", lead=lead, blocks=tuple(blocks))
+    section = Section(
+        title="What channels detect",
+        lead=lead,
+        blocks=(_curve(patches.layers), table, *images),
+    )
     return section, records(table)
 
 
 def _curve(layers: Sequence[ChannelPreferences]) -> Curve:
-    means = [float(layer.selectivity.nanmean()) for layer in layers]
+    means = tuple(float(layer.selectivity.nanmean()) for layer in layers)
     depth = tuple(float(i) for i in range(1, len(layers) + 1))
-    series = Series(name="mean over channels", x=depth, y=tuple(means))
+    series = Series(name="mean over channels", x=depth, y=means)
     names = ", ".join(f"{i} {layer.call}" for i, layer in enumerate(layers, 1))
     return Curve(
         title="Class selectivity by depth",

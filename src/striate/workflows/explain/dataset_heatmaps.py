@@ -43,7 +43,7 @@ _FEW = 5  # images of a class: no warning for fewer
 def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Return the report section on confident errors and mean heatmaps by class."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOST)
-    size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
+    size = images_at_once(run.preprocess.spec.shape, BATCH)
     batches = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
     )

@@ -142,7 +142,8 @@ def explain_images(
             file.add(findings.maps)
             file.finish()
         if findings.channel_patches is not None:
-            write_csv(folder / CHANNELS, *findings.channel_patches.table())
+            header, rows = findings.channel_patches.table()
+            write_csv(folder / CHANNELS, header, rows)
         for name, image in _images(page):
             write_bytes(folder / "images" / name, image.png)
         for name, curve in _curves(page):

@@ -109,10 +109,7 @@ class _Reader:
     """Reader of image batches from tensors or files; lists paths and skipped files."""
 
     def __init__(
-        self,
-        network: nn.Module | Run,
-        preprocess: Preprocess | None,
-        batch_size: int,
+        self, network: nn.Module | Run, preprocess: Preprocess | None, batch_size: int
     ) -> None:
         own = network.preprocess if isinstance(network, Run) else None
         model = network.model if isinstance(network, Run) else network
@@ -128,7 +125,7 @@ class _Reader:
         """Yield batches of preprocessed images."""
         if isinstance(x, Tensor):
             check_image_batch(x)
-            size = images_at_once(x.shape[2], x.shape[3], self._size)
+            size = images_at_once(x.shape, self._size)
             yield from (batch.to(self._device) for batch in torch.split(x, size))
             return
         if self._preprocess is None:
@@ -138,7 +135,7 @@ class _Reader:
         named = [x] if isinstance(x, str | Path) else list(x)
         paths = [path for item in named for path in expand_inputs(item)]
         self._files = len(paths)
-        size = images_at_once(*self._preprocess.spec.shape[1:], self._size)
+        size = images_at_once(self._preprocess.spec.shape, self._size)
         for start in range(0, len(paths), size):
             inputs = self._read(paths[start : start + size], self._preprocess)
             if inputs:

@@ -52,13 +52,7 @@ LEAD = (
 def filters_and_maps_section(
     model: nn.Module, x: Tensor, calls: Sequence[str]
 ) -> Section:
-    """Draw filters and feature maps layer by layer, in forward order.
-
-    Args:
-        model: Any network; not modified.
-        x: The image whose maps are drawn, (1, C, H, W).
-        calls: Layers with feature maps, in forward order.
-    """
+    """Draw filters and feature maps layer by layer, in forward order."""
     filters = layers_with_filters(model)
     drawn_layers = _layers_to_draw(calls, filters)
     sheets = _maps(model, x, drawn_layers)

@@ -49,14 +49,7 @@ from striate.workflows.explain.unit import strongest_unit, unit_section
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainFindings:
-    """Content of an explanation, before writing it to files.
-
-    Args:
-        page: The report page.
-        data: Content of the report as a JSON-serializable dict.
-        maps: Heatmaps, (1, H, W), by image and method.
-        channel_patches: Top-activating patches of all channels; None without a run.
-    """
+    """Content of an explanation, before writing it to files."""
 
     page: Page
     data: dict[str, Any]

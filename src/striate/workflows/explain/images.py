@@ -22,14 +22,7 @@ MOST = 6  # images per page
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedImage:
-    """One image to explain.
-
-    Args:
-        name: File name.
-        pixels: (H, W, C), uint8, at the input size of the network.
-        x: Preprocessed image, (1, C, H, W).
-        truth: Name of the true class; None if unknown.
-    """
+    """One image to explain."""
 
     name: str
     pixels: np.ndarray = field(repr=False)

@@ -85,7 +85,7 @@ def _fits(name: str, run: Run) -> bool:
 
 
 def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
-    size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
+    size = images_at_once(run.preprocess.spec.shape, BATCH)
     loader = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
     )

@@ -20,16 +20,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network with its weights, preprocessing and class names.
-
-    Args:
-        name: Name of the network or run.
-        model: The model with its weights.
-        preprocess: Preprocessing of image files.
-        labels: Class names; None if unknown.
-        run: The run from which the network was loaded; None if loaded otherwise.
-        remarks: Notes on what was assumed.
-    """
+    """A network with its weights, preprocessing and class names."""
 
     name: str
     model: nn.Module

@@ -47,13 +47,7 @@ _STEPS = 41  # points of a distribution
 
 @dataclass(frozen=True, kw_only=True)
 class OnePixelCounts:
-    """Number of values that a one-pixel shift changes, for each image of a dataset.
-
-    Args:
-        gray: (N, 28, 28) gray images with values from 0 to 1.
-        labels: (N,) class indices.
-        stages: Counts after each stage, such as input, filter and pooling.
-    """
+    """Number of values that a one-pixel shift changes, for each image of a dataset."""
 
     gray: Tensor
     labels: Tensor

@@ -74,10 +74,6 @@ def _step(pool: nn.MaxPool2d | nn.AvgPool2d) -> int:
 def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
     """Copy a network with replaced strided pooling layers; also return their number.
 
-    Args:
-        model: Any network whose pooling layers are modules.
-        kind: Kind of the new pooling: a name of `POOLS`.
-
     Example:
         >>> model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten())
         >>> other, count = replace_pools(model, "strided")
@@ -99,10 +95,8 @@ def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
 
     One batch, and one feature row per image, are in memory.
 
-    Args:
-        model: The model; only the last linear layer is changed.
-        batches: (input, label) batches of the training split.
-        name: Name of the last linear layer (`last_dense`), which returns the logits.
+    `name` is the name of the last linear layer (`last_dense`), which returns the
+    logits; only this layer is changed.
     """
     path, _, key = name.rpartition(".")
     parent = model.get_submodule(path)

@@ -83,15 +83,7 @@ def unit_section(
     unit: Unit,
     patch_blocks: Sequence[Block] = (),
 ) -> tuple[Section, dict[str, Any]]:
-    """Return the report section on one unit (neuron).
-
-    Args:
-        loaded: The network.
-        image: The image.
-        arithmetic: Traced computation of the image; None if tracing failed.
-        unit: The layer call, and (channel, row, column).
-        patch_blocks: Report blocks with the top patches of the channel, if known.
-    """
+    """Return the report section on one unit (neuron)."""
     layer, index = unit
     if arithmetic is not None and layer not in arithmetic.names:
         arithmetic = None  # inside of a module that is a single step
@@ -106,7 +98,7 @@ def unit_section(
         layer=layer,
         unit=position,
         field=unit_effective_field(loaded.model, image.x, layer, position),
-        box=field.box(*position[1:]) if field is not None else None,
+        box=field.box(position[1], position[2]) if field is not None else None,
         contributions=(
             None if arithmetic is None else contributions(arithmetic, layer, position)
         ),

@@ -43,15 +43,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ChainResult:
-    """Training results of one chain.
-
-    Args:
-        design: Configuration of the chain.
-        lr: Best learning rate.
-        snapshots: Layer statistics at initialization and during training.
-        losses: Training loss (cross-entropy) of every step.
-        accuracy: Final validation accuracy.
-    """
+    """Training results of one chain."""
 
     design: ChainDesign
     lr: float
@@ -77,13 +69,7 @@ class ChainResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthStudy:
-    """Results of chains that differ only in activation and shortcuts.
-
-    Args:
-        chains: Results, each plain chain before its residual twin.
-        majority_accuracy: Accuracy of always predicting the most frequent class.
-        num_images: Number of validation images.
-    """
+    """Results of chains that differ only in activation and shortcuts."""
 
     chains: tuple[ChainResult, ...]
     majority_accuracy: float

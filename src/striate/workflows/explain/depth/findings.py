@@ -132,19 +132,16 @@ def _loss_curve(chains: dict[str, ChainResult]) -> Curve:
         title="Chains: training loss",
         x_label="step",
         y_label="cross-entropy loss",
-        series=tuple(
-            Series(name=name, **_smoothed(chain.losses))
-            for name, chain in chains.items()
-        ),
+        series=tuple(_smoothed(name, chain.losses) for name, chain in chains.items()),
         note=f"Mean of {SMOOTH} steps.",
     )
 
 
-def _smoothed(costs: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
-    starts = range(0, len(costs), SMOOTH)
-    groups = [costs[start : start + SMOOTH] for start in starts]
+def _smoothed(name: str, losses: tuple[float, ...]) -> Series:
+    starts = range(0, len(losses), SMOOTH)
+    groups = [losses[start : start + SMOOTH] for start in starts]
     x = tuple(start + len(g) / 2 for start, g in zip(starts, groups, strict=True))
-    return {"x": x, "y": tuple(sum(group) / len(group) for group in groups)}
+    return Series(name=name, x=x, y=tuple(sum(group) / len(group) for group in groups))
 
 
 def _table(study: DepthStudy) -> Table:
