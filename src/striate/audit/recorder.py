@@ -39,13 +39,13 @@ class LayerRecord:
 class ModuleRecord:
     """Record of one running module call: its current row and its number of rows."""
 
-    __slots__ = ("_shape", "call", "is_row", "module", "name", "row", "rows")
+    __slots__ = ("call", "input_shape", "is_row", "module", "name", "row", "rows")
 
     def __init__(
         self, name: str, module: nn.Module, call: int, inputs: object = ()
     ) -> None:
         first = inputs[0] if isinstance(inputs, tuple) and inputs else None
-        self._shape = first.shape if isinstance(first, Tensor) else None
+        self.input_shape = first.shape[1:] if isinstance(first, Tensor) else None
         self.name = name
         self.module = module
         self.call = call
@@ -54,11 +54,6 @@ class ModuleRecord:
         )
         self.row: LayerRecord | None = None
         self.rows = 0
-
-    @property
-    def input_shape(self) -> Shape | None:
-        """Return the shape of the first input, without the batch."""
-        return None if self._shape is None else tuple(self._shape[1:])
 
 
 class Recorder:
@@ -95,7 +90,8 @@ class Recorder:
     def location(self) -> tuple[str, str, Shape | None]:
         """Return name, class and input shape of the innermost running module."""
         frame = self._stack[-1]
-        return frame.name, type(frame.module).__name__, frame.input_shape
+        shape = None if frame.input_shape is None else tuple(frame.input_shape)
+        return frame.name, type(frame.module).__name__, shape
 
     @property
     def unused(self) -> list[Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from striate.audit.window_args import per_axis
 from striate.core.conv_arithmetic import output_side, pooled_side, transposed_side
 from striate.core.errors import GeometryError
 
@@ -147,8 +148,8 @@ def _pool(
 ) -> Tensor | None:
     if not _contiguous(x) or x.dim() != 4:
         return None
-    f, s = per_side(kernel), per_side(stride or kernel)
-    p, d = per_side(padding), per_side(dilation)
+    f, s = per_axis(kernel, 2), per_axis(stride or kernel, 2)
+    p, d = per_axis(padding, 2), per_axis(dilation, 2)
     try:
         sides = [
             pooled_side(x.shape[2 + i], f[i], s[i], p[i], d[i], ceil) for i in (0, 1)
@@ -156,18 +157,6 @@ def _pool(
     except GeometryError:
         return None
     return _new(x, (*x.shape[:2], *sides))
-
-
-def per_side(value: Any) -> tuple[int, int]:
-    """Expand a setting to two values, one for height and one for width.
-
-    Example:
-        >>> per_side([3]), per_side([3, 5]), per_side(2)
-        ((3, 3), (3, 5), (2, 2))
-    """
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
 
 
 def _max_pool(

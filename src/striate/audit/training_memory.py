@@ -25,15 +25,8 @@ OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
 class TrainingMemory:
     """Memory of one training step in bytes, including the optimizer state.
 
-    Args:
-        batch_size: Images per step.
-        optimizer: Name of the optimizer.
-        weights: Parameters and buffers.
-        gradients: One value per trainable parameter.
-        state: Optimizer state.
-        images: The batch of images.
-        saved: Activations that autograd saves for the backward pass.
-        peak: Peak memory, temporary tensors included.
+    `saved` are the activations that autograd saves for the backward pass; `peak`
+    includes temporary tensors.
     """
 
     batch_size: int

@@ -38,7 +38,8 @@ def suggest_size(model: nn.Module, shape: Shape) -> str:
                 continue
             if count == channels:
                 return _sides(side, accepts)
-            return f"use {channels_text(count)} (--in-chans {count})"
+            plural = "" if count == 1 else "s"
+            return f"use {count} channel{plural} (--in-chans {count})"
     return "no square image up to 512 with 1, 3 or 4 channels works either"
 
 
@@ -51,16 +52,6 @@ def _accepts(model: nn.Module, channels: int, deadline: float, side: int) -> boo
     except Exception:  # a foreign forward may raise anything
         return False
     return True
-
-
-def channels_text(channels: int) -> str:
-    """Format a number of channels, such as `3 channels`.
-
-    Example:
-        >>> channels_text(1), channels_text(3)
-        ('1 channel', '3 channels')
-    """
-    return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
 def _candidates(start: int) -> Iterator[int]:

@@ -167,13 +167,8 @@ def bottleneck_branch(
 ) -> dict[str, nn.Module]:
     """Return the bottleneck branch: 1×1, 3×3, and 1×1 to 4 × width (figure 5).
 
-    Args:
-        channels: Channels of x.
-        width: Channels of the 3×3.
-        stride: Stride of the block.
-        stride_in: Which convolution has the stride: the first `1x1` as in the paper,
-            or the `3x3`, which skips no position (called ResNet v1.5).
-        blur: Side of the blur filter that subsamples instead; 0 for none.
+    `stride_in` is the convolution with the stride: the first `1x1` as in the paper, or
+    the `3x3`, which skips no position (called ResNet v1.5).
 
     Shapes:
         (N, channels, H, W) → (N, 4·width, ⌈H/s⌉, ⌈W/s⌉)

@@ -21,10 +21,6 @@ INPUT = "image"
 class UnitArithmetic:
     """Traced forward pass of one image that splits any unit's value into terms.
 
-    Args:
-        model: Any network; not modified.
-        x: One preprocessed image, (1, C, H, W).
-
     Raises:
         GeometryError: The network rejects the image, or overwrites parts of tensors
             in its own forward method, so that values are lost.
