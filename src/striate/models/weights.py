@@ -154,7 +154,10 @@ def _read_pickle(path: Path, trust: bool) -> State:
 
 
 def _completed(state: State, target: State, renewed: str) -> State:
-    """Drop and add tensors that may be different in a file and in the network."""
+    """Drop and add tensors that may be different in a file and in the network.
+
+    Tensors whose names match `renewed` keep their initial values.
+    """
     # The file's classifier may have more layers than the network's classifier.
     spare = rf"{AUXILIARY}|{renewed}"
     known = [name for name in state if name in target or not re.match(spare, name)]
