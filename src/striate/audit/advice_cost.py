@@ -58,10 +58,8 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
     if last is None or last.output is None:
         return
     dense = [layer for layer in context.audit.layers if _is_dense(layer)]
-    dense_parameters, total = (
-        sum(layer.parameters for layer in dense),
-        context.audit.parameters,
-    )
+    dense_parameters = sum(layer.parameters for layer in dense)
+    total = context.audit.parameters
     if dense_parameters <= MAX_HEAD_SHARE * total:
         return
     channels, classes = last.output[0], dense[-1].operations[-1].output[-1]
@@ -72,9 +70,8 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
     yield Advice(
         check="heavy-head",
         layer=dense[0].name,
-        finding=f"{join_names([x.name for x in dense])} {verb} "
-        f"{dense_parameters:,} of {total:,} "
-        f"parameters ({100 * dense_parameters / total:.1f} %).",
+        finding=f"{join_names([x.name for x in dense])} {verb} {dense_parameters:,} of "
+        f"{total:,} parameters ({100 * dense_parameters / total:.1f} %).",
         change=f"Global average pooling and one dense layer {channels:,} → {classes:,} "
         f"would reduce the network to {after:,} parameters.",
         before=total,
@@ -84,9 +81,8 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
 
 
 def _is_dense(layer: Layer) -> bool:
-    return layer.parameters > 0 and any(
-        operation.name in ("addmm", "mm") for operation in layer.operations
-    )
+    names = {operation.name for operation in layer.operations}
+    return layer.parameters > 0 and not names.isdisjoint(("addmm", "mm"))
 
 
 def bottlenecks(context: DesignContext) -> Iterator[Advice]:
@@ -98,28 +94,25 @@ def bottlenecks(context: DesignContext) -> Iterator[Advice]:
     total = context.audit.macs
     wide = []
     for layer, operation in context.operations:
-        if (operation.macs or 0) < MIN_LAYER_SHARE * total or not _is_wide(
-            context, operation
-        ):
-            continue
-        wide.append((layer.name, operation.macs or 0, _bottleneck_macs(operation)))
+        macs = operation.macs or 0
+        if macs >= MIN_LAYER_SHARE * total and _is_wide(context, operation):
+            wide.append((layer.name, macs, _bottleneck_macs(operation)))
     saved = sum(before - after for _, before, after in wide)
     if saved <= MIN_SAVING * total:
         return
     wide.sort(key=lambda each: each[2] - each[1])
-    before, after = total, total - saved
+    after = total - saved
     part = sum(macs for _, macs, _ in wide)
     share, verb = 100 * part / total, "do" if len(wide) > 1 else "does"
     yield Advice(
         check="bottleneck",
         layer=wide[0][0],
-        finding=f"{join_names([name for name, _, _ in wide])} {verb} {share:.0f} % "
-        "of the "
-        f"computation: {part:,} of {total:,} multiply-adds.",
+        finding=f"{join_names([name for name, _, _ in wide])} {verb} {share:.0f} % of "
+        f"the computation: {part:,} of {total:,} multiply-adds.",
         change="A 1×1 convolution before each layer, with a quarter of the channels, "
         f"would reduce the network to {after:,} multiply-adds "
-        f"({100 * after / before:.1f} %).",
-        before=before,
+        f"({100 * after / total:.1f} %).",
+        before=total,
         after=after,
         unit="multiply-adds",
     )
@@ -140,9 +133,8 @@ def _follows_bottleneck(context: DesignContext, operation: Operation) -> bool:
         previous = context.operations_by_number.get(previous.producers[0][1])
     if previous is None or previous.window is None or previous.window.pooling:
         return False
-    return (
-        prod(previous.window.kernel) == 1 and previous.output[1] < previous.inputs[0][1]
-    )
+    reduces = previous.output[1] < previous.inputs[0][1]
+    return prod(previous.window.kernel) == 1 and reduces
 
 
 def _bottleneck_width(operation: Operation) -> int:

@@ -11,12 +11,8 @@ from striate.audit.layer import Layer, Operation
 from striate.audit.recorder import IMAGE
 from striate.audit.used_positions import Mask, count_unused
 
-MIN_COVERAGE = (
-    0.5  # share of the image area: a receptive field below this share is too small
-)
-MAX_RATIO = (
-    4.0  # times the image side: a receptive field above this size is mostly padding
-)
+MIN_COVERAGE = 0.5  # share of the image area: a smaller receptive field is too small
+MAX_RATIO = 4.0  # times the image side: a larger receptive field is mostly padding
 MAX_SKIPPED = 0.05  # share of a map's positions; odd sides always lose a row or two
 
 
@@ -89,23 +85,15 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
         return
     height, width = context.audit.shape[1:]
     rows, columns = (int(mask.sum()) for mask in masks)
-    inner = any(_has_gaps(mask) for mask in masks)
-    users = join_names(
-        [context.layer_of[o.number].name for o in context.usage.users[IMAGE]]
-    )
-    change = (
-        f"In {users}, use a kernel at least as large as the stride to use all pixels."
-        if inner
-        else f"Images cropped to {rows}×{columns} give the same output."
-    )
-    places = " and ".join(
-        f"{len(mask) - used} {word}{'s' if len(mask) - used > 1 else ''}"
-        for mask, used, word in zip(
-            masks, (rows, columns), ("row", "column"), strict=True
-        )
-        if used < len(mask)
-    )
-    where = "" if inner else " at the bottom or right edge"
+    where = " at the bottom or right edge"
+    change = f"Images cropped to {rows}×{columns} give the same output."
+    if any(_has_gaps(mask) for mask in masks):
+        operations = context.usage.users[IMAGE]
+        users = join_names([context.layer_of[o.number].name for o in operations])
+        rule = "use a kernel at least as large as the stride to use all pixels"
+        where, change = "", f"In {users}, {rule}."
+    unused = (height - rows, "row"), (width - columns, "column")
+    places = " and ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in unused if n)
     yield Advice(
         check="unseen-positions",
         layer="image",
@@ -150,14 +138,11 @@ def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
     window, name = operation.window, context.layer_of[operation.number].name
     assert window is not None  # noqa: S101 - checked before
     if window.pooling:
-        sides = zip(
-            operation.inputs[0][2:],
-            window.kernel,
-            window.stride,
-            window.padding,
-            strict=True,
-        )
-        height, width = (ceil((n + 2 * p - f) / s) + 1 for n, f, s, p in sides)
+        sides = []
+        for i, n in enumerate(operation.inputs[0][2:]):
+            f, s, p, _ = window.axis(i)
+            sides.append(ceil((n + 2 * p - f) / s) + 1)
+        height, width = sides
         return f"With ceil_mode=True {name} reads all: its output is {height}×{width}."
     macs = operation.macs or 0
     times = window.stride[0] * window.stride[1]
@@ -182,8 +167,7 @@ def even_kernels(context: DesignContext) -> Iterator[Advice]:
             finding=f"{layer.name} is a `same` convolution with an even kernel, "
             f"{side}×{side}: the output is shifted by half a position{_jump(layer)}.",
             change=f"A {side - 1}×{side - 1} kernel is centered, with {fewer:,} "
-            "parameters "
-            f"instead of {layer.parameters:,}.",
+            f"parameters instead of {layer.parameters:,}.",
             before=layer.parameters,
             after=fewer,
             unit="parameters",
@@ -205,12 +189,10 @@ def _is_even_same_convolution(context: DesignContext, operation: Operation) -> b
 
 
 def _jump(layer: Layer) -> str:
-    line = (
-        layer.receptive_field.axes[0].formula
-        if layer.receptive_field is not None
-        else None
-    )
-    return "" if line is None else f" ({float(line.jump) / 2:g} pixels of the image)"
+    field = layer.receptive_field
+    if field is None or (line := field.axes[0].formula) is None:
+        return ""
+    return f" ({float(line.jump) / 2:g} pixels of the image)"
 
 
 CHECKS = (receptive_field_size, unused_pixels, skipped_positions, even_kernels)

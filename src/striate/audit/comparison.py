@@ -49,14 +49,8 @@ def comparison_table(first: Audit, second: Audit, names: tuple[str, str]) -> Tab
         value_a, value_b = metric(first), metric(second)
         if value_a is None or value_b is None:
             continue
-        rows.append(
-            (
-                name,
-                write(value_a),
-                write(value_b),
-                value_b / value_a if value_a else None,
-            )
-        )
+        ratio = value_b / value_a if value_a else None
+        rows.append((name, write(value_a), write(value_b), ratio))
     fields = [last_field_text(audit) for audit in (first, second)]
     rows.append(("receptive field", *fields, None))
     return Table(columns=columns, rows=tuple(rows), title="Side by side")

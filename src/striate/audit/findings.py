@@ -97,11 +97,6 @@ COLUMNS = (
 def layer_table(audit: Audit, depth: int | None = None, title: str = "") -> Table:
     """Return the table of a network's layers, with a row of totals.
 
-    Args:
-        audit: The network.
-        depth: Show modules down to this depth; all if None.
-        title: Title of the table.
-
     Example:
         >>> from torch import nn
         >>> from striate.audit.network import audit
@@ -111,21 +106,23 @@ def layer_table(audit: Audit, depth: int | None = None, title: str = "") -> Tabl
     """
     layers = (*audit.layers, *audit.unused_layers)
     layers_shown = layers if depth is None else collapse_modules(audit, layers, depth)
-    cache: dict[tuple[Path, bool], Fields] = {}
-    rows = tuple(_row(layer, audit, cache) for layer in layers_shown)
+    texts: dict[tuple[Path, bool], Fields] = {}  # of equal receptive fields
+    rows = []
+    for layer in layers_shown:
+        field = layer.receptive_field
+        key = (field.axes, field.is_bound) if field is not None else ((), False)
+        if key not in texts:
+            texts[key] = field_texts(field)
+        rows.append(_row(layer, audit, texts[key]))
     totals = _totals(audit, len(audit.layers))
-    return Table(columns=COLUMNS, rows=rows, totals=totals, title=title)
+    return Table(columns=COLUMNS, rows=tuple(rows), totals=totals, title=title)
 
 
-def _row(
-    layer: Layer, audit: Audit, cache: dict[tuple[Path, bool], Fields]
-) -> tuple[Cell, ...]:
-    field, jump, center = _cached_texts(layer.receptive_field, cache)
-    windows = layer.window
+def _row(layer: Layer, audit: Audit, field: Fields) -> tuple[Cell, ...]:
     return (
         layer.name,
         layer.kind,
-        "" if windows is None else str(windows),
+        "" if layer.window is None else str(layer.window),
         "not run" if layer.output is None else shape_text(layer.output),
         layer.parameters or None,
         _share(layer.parameters, audit.parameters),
@@ -133,9 +130,7 @@ def _row(
         _share(layer.macs, audit.macs),
         layer.activation or None,
         layer.saved or None,
-        field,
-        jump,
-        center,
+        *field,
         _trainable(layer.parameters, layer.trainable),
     )
 
@@ -167,46 +162,33 @@ def _totals(audit: Audit, count: int) -> tuple[Cell, ...]:
 
 def collapse_modules(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
     """Merge consecutive layers that belong to the same module at a given depth."""
+
+    def prefix(layer: Layer) -> str:
+        path = layer.name.partition("(")[0].split(".")
+        return ".".join(path[:depth]) if len(path) > depth else layer.name
+
     collapsed = []
-    for name, group in groupby(layers, key=lambda x: _prefix(x.name, depth)):
+    for name, group in groupby(layers, key=prefix):
         members = list(group)
         if len(members) == 1 and members[0].name == name:
             collapsed.append(members[0])
             continue
         end = audit.container_outputs.get(name)
         last = members[-1]
-        collapsed.append(
-            replace(
-                last,
-                name=name,
-                kind=type(end.module).__name__ if end else last.kind,
-                output=end.output[1:] if end and end.output else last.output,
-                receptive_field=end.receptive_field if end else last.receptive_field,
-                parameters=sum(x.parameters for x in members),
-                trainable=sum(x.trainable for x in members),
-                operations=tuple(o for x in members for o in x.operations),
-                activation=sum(x.activation for x in members),
-                saved=sum(x.saved or 0 for x in members),
-            )
+        module = replace(
+            last,
+            name=name,
+            kind=type(end.module).__name__ if end else last.kind,
+            output=end.output[1:] if end and end.output else last.output,
+            receptive_field=end.receptive_field if end else last.receptive_field,
+            parameters=sum(x.parameters for x in members),
+            trainable=sum(x.trainable for x in members),
+            operations=tuple(o for x in members for o in x.operations),
+            activation=sum(x.activation for x in members),
+            saved=sum(x.saved or 0 for x in members),
         )
+        collapsed.append(module)
     return collapsed
-
-
-def _prefix(name: str, depth: int) -> str:
-    path = name.partition("(")[0].split(".")
-    return ".".join(path[:depth]) if len(path) > depth else name
-
-
-def _cached_texts(
-    field: ReceptiveField | None, cache: dict[tuple[Path, bool], Fields]
-) -> Fields:
-    """Return the texts of a receptive field, cached for equal receptive fields."""
-    if field is None:
-        return field_texts(None)
-    key = (field.axes, field.is_bound)
-    if key not in cache:
-        cache[key] = field_texts(field)
-    return cache[key]
 
 
 def field_texts(field: ReceptiveField | None) -> Fields:
@@ -221,9 +203,8 @@ def field_texts(field: ReceptiveField | None) -> Fields:
         return "", "", ""
     bound = "≤" if field.is_bound else ""
     size = bound + "×".join(_number(axis.size) for axis in field.axes)
-    lines = [axis.formula for axis in field.axes]
-    formulas = [line for line in lines if line is not None]
-    if len(formulas) < len(lines):
+    formulas = [axis.formula for axis in field.axes if axis.formula is not None]
+    if len(formulas) < len(field.axes):
         return size, "", ""
     jump = sides_text(tuple(_number(line.jump) for line in formulas))
     return size, jump, sides_text(tuple(_number(line.center) for line in formulas))
@@ -237,45 +218,28 @@ def _number(value: int | Fraction) -> str:
 
 def headline_figures(audit: Audit) -> Figures:
     """Return a network's key figures: parameters, MACs, memory, receptive field."""
-    blocks = [
-        Figure(
-            label="parameters",
-            value=f"{audit.parameters:,}",
-            detail=f"{audit.trainable:,} trainable, {format_bytes(audit.weights)}",
+    texts = [
+        (
+            "parameters",
+            f"{audit.parameters:,}",
+            f"{audit.trainable:,} trainable, {format_bytes(audit.weights)}",
         ),
-        Figure(
-            label="multiply-adds",
-            value=f"{audit.macs:,}",
-            detail=f"per image; {2 * audit.macs:,} FLOPs",
-        ),
-        Figure(
-            label="inference memory",
-            value=format_bytes(audit.weights + audit.peak),
-            detail="weights and peak activations, one image",
+        ("multiply-adds", f"{audit.macs:,}", f"per image; {2 * audit.macs:,} FLOPs"),
+        (
+            "inference memory",
+            format_bytes(audit.weights + audit.peak),
+            "weights and peak activations, one image",
         ),
     ]
-    last = last_feature_map(audit)
+    last, memory = last_feature_map(audit), audit.memory
     if last is not None:
-        blocks.append(
-            Figure(
-                label="receptive field",
-                value=last_field_text(audit),
-                detail=f"at {last.name}; image {_sides(audit)}",
-            )
-        )
-    if audit.memory is not None:
-        blocks.append(
-            Figure(
-                label="training memory",
-                value=format_bytes(audit.memory.peak),
-                detail=f"at batch size {audit.memory.batch_size}",
-            )
-        )
-    return Figures(figures=tuple(blocks))
-
-
-def _sides(audit: Audit) -> str:
-    return f"{audit.shape[1]}×{audit.shape[2]}"
+        where = f"at {last.name}; image {audit.shape[1]}×{audit.shape[2]}"
+        texts.append(("receptive field", last_field_text(audit), where))
+    if memory is not None:
+        size = f"at batch size {memory.batch_size}"
+        texts.append(("training memory", format_bytes(memory.peak), size))
+    figures = [Figure(label=name, value=value, detail=d) for name, value, d in texts]
+    return Figures(figures=tuple(figures))
 
 
 def last_field_text(audit: Audit) -> str:
@@ -286,15 +250,12 @@ def last_field_text(audit: Audit) -> str:
 
 def last_feature_map(audit: Audit) -> Layer | None:
     """Return the last layer whose output has height and width."""
-    formulas = (
-        layer
-        for layer in reversed(audit.layers)
-        if layer.receptive_field is not None
-        and layer.output is not None
-        and len(layer.output) == 3
-        and max(layer.receptive_field.sides) > 1
-    )
-    return next(formulas, None)
+    for layer in reversed(audit.layers):
+        field, output = layer.receptive_field, layer.output
+        is_map = output is not None and len(output) == 3
+        if is_map and field is not None and max(field.sides) > 1:
+            return layer
+    return None
 
 
 def memory_table(audit: Audit) -> Table | None:
@@ -302,14 +263,11 @@ def memory_table(audit: Audit) -> Table | None:
     memory = audit.memory
     if memory is None:
         return None
+    state = f"optimizer state ({memory.optimizer})"
     rows: list[tuple[Cell, ...]] = [
         ("weights", memory.weights, "parameters and buffers"),
         ("gradients", memory.gradients, "one per trainable parameter"),
-        (
-            f"optimizer state ({memory.optimizer})",
-            memory.state,
-            "allocated in the first step",
-        ),
+        (state, memory.state, "allocated in the first step"),
         ("images", memory.images, f"batch of {memory.batch_size}"),
         ("saved activations", memory.saved, "for the backward pass"),
     ]
@@ -332,9 +290,8 @@ def caveats(audit: Audit) -> list[Prose]:
     """Return notes on uncounted operations, unused layers and approximate values."""
     blocks = []
     for name, times in audit.uncounted_ops.items():
-        text = (
-            f"Not counted: {name} (ran {times} times); no MAC rule for this operation."
-        )
+        count = f"{name} (ran {times} times)"
+        text = f"Not counted: {count}; no MAC rule for this operation."
         blocks.append(Prose(text=text, tone="warning"))
     if audit.unused_layers:
         names = ", ".join(layer.name for layer in audit.unused_layers[:6])
@@ -342,13 +299,11 @@ def caveats(audit: Audit) -> list[Prose]:
         more = " …" if len(audit.unused_layers) > 6 else ""
         text = f"Not run in evaluation mode: {names}{more} ({numbers:,} parameters)."
         blocks.append(Prose(text=text))
-    loose = next(
-        (x for x in audit.layers if x.receptive_field and x.receptive_field.is_bound),
-        None,
-    )
-    if loose is not None:
-        text = f"Receptive fields from {loose.name} on are upper bounds (≤): "
-        blocks.append(Prose(text=text + f"{loose.kind} has no exact rule."))
+    fields = [(layer, layer.receptive_field) for layer in audit.layers]
+    bounds = [layer for layer, field in fields if field and field.is_bound]
+    if bounds:
+        text = f"Receptive fields from {bounds[0].name} on are upper bounds (≤): "
+        blocks.append(Prose(text=text + f"{bounds[0].kind} has no exact rule."))
     if audit.memory_error:
         text = f"Training memory is unknown: {audit.memory_error}."
         blocks.append(Prose(text=text, tone="warning"))
@@ -357,9 +312,8 @@ def caveats(audit: Audit) -> list[Prose]:
 
 CONVENTIONS = (
     "Multiply-adds count convolutions and matrix products, without biases; "
-    "element-wise "
-    "operations, pooling and normalization count as zero. 1 MAC = 2 FLOPs. Receptive "
-    "fields ignore the image border. 1 MB = 10⁶ bytes."
+    "element-wise operations, pooling and normalization count as zero. 1 MAC = "
+    "2 FLOPs. Receptive fields ignore the image border. 1 MB = 10⁶ bytes."
 )
 
 

@@ -108,16 +108,9 @@ _DISPLAY_NAMES = {
     "constant_pad_nd": "pad",
 }
 _DATA_MOVEMENT = {
-    "t",
-    "transpose",
-    "permute",
-    "expand",
-    "clone",
-    "copy",
-    "select",
-    "slice",
+    *("t", "transpose", "permute", "expand", "clone", "copy", "select", "slice"),
+    *("view", "unsqueeze", "squeeze", "split", "fill", "to"),
 }
-_DATA_MOVEMENT |= {"view", "unsqueeze", "squeeze", "split", "fill", "to"}
 
 
 def functional_kind(operations: Sequence[Operation]) -> str:

@@ -24,10 +24,6 @@ AXES = ("height", "width", "depth")
 def explain_layer(audit: Audit, name: str) -> Table:
     """Return a table that computes a layer's output size, parameters and MACs.
 
-    Args:
-        audit: The network.
-        name: Name of the layer, as in the summary table.
-
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
 
@@ -68,19 +64,17 @@ def _sides(operation: Operation, window: SlidingWindow) -> Iterator[Line]:
     count = len(window.kernel)
     inputs, outputs = operation.inputs[0][-count:], operation.output[-count:]
     names = AXES[:count] if count < 3 else ("depth", "height", "width")
-    lines = []
-    for i, (name, side, out) in enumerate(zip(names, inputs, outputs, strict=True)):
-        lines.append((name, _side(window, i, side, out), f"{out:,}"))
+    lines = [
+        (names[i], _side(window, i, inputs[i], outputs[i]), f"{outputs[i]:,}")
+        for i in range(count)
+    ]
     if len(lines) == 2 and lines[0][1:] == lines[1][1:]:
         lines[1] = ("width", "same as height", lines[0][2])
     yield from lines
 
 
 def _side(window: SlidingWindow, i: int, side: int, out: int) -> str:
-    f, s, p, d = (
-        sides[i]
-        for sides in (window.kernel, window.stride, window.padding, window.dilation)
-    )
+    f, s, p, d = window.axis(i)
     padding = f" + 2·{p}" if p else ""
     if window.transposed:
         base = (side - 1) * s - 2 * p + d * (f - 1) + 1
@@ -89,8 +83,8 @@ def _side(window: SlidingWindow, i: int, side: int, out: int) -> str:
         return f"({side} − 1)·{s}{less} + {d}·({f} − 1) + 1{extra}"
     span = f"{f}" if d == 1 else f"{d}·({f} − 1) − 1"
     floor = (side + 2 * p - d * (f - 1) - 1) // s + 1
-    left_shape, right_shape = ("⌊", "⌋") if floor == out else ("⌈", "⌉")
-    return f"{left_shape}({side}{padding} − {span})/{s}{right_shape} + 1"
+    left, right = ("⌊", "⌋") if floor == out else ("⌈", "⌉")
+    return f"{left}({side}{padding} − {span})/{s}{right} + 1"
 
 
 def _convolution(
@@ -98,9 +92,8 @@ def _convolution(
 ) -> Iterator[Line]:
     weight = operation.inputs[1]
     kernel = "·".join(map(str, window.kernel))
-    channels = operation.inputs[0][1]
+    channels, outputs = operation.inputs[0][1], operation.output[1]
     groups = window.groups
-    outputs = operation.output[1]
     inner = f"{channels}/{groups}" if groups > 1 else f"{channels}"
     weights = prod(weight)
     bias = layer.parameters - weights
@@ -109,26 +102,20 @@ def _convolution(
     else:
         yield "parameters", f"{kernel}·{inner}·{outputs}", f"{weights:,}"
     positions = operation.inputs[0] if window.transposed else operation.output
-    count = len(window.kernel)
-    places = "·".join(map(str, positions[-count:]))
-    yield (
-        "multiply-adds",
-        f"{places} · {kernel}·{inner}·{outputs}",
-        f"{operation.macs:,}",
-    )
+    places = "·".join(map(str, positions[-len(window.kernel) :]))
+    macs = f"{places} · {kernel}·{inner}·{outputs}"
+    yield "multiply-adds", macs, f"{operation.macs:,}"
 
 
 def _matmul(operation: Operation, layer: Layer) -> Iterator[Line]:
     """Return the formulas of a matrix product; the last two inputs are the matrices."""
-    left_shape, right_shape = [shape for shape in operation.inputs if len(shape) > 1][
-        -2:
-    ]
-    rows, inner, columns = left_shape[-2], left_shape[-1], right_shape[-1]
+    left, right = [shape for shape in operation.inputs if len(shape) > 1][-2:]
+    rows, inner, columns = left[-2], left[-1], right[-1]
     if layer.parameters == (inner + 1) * columns:
         yield "parameters", f"({inner} + 1)·{columns}", f"{layer.parameters:,}"
     elif layer.parameters == inner * columns:
         yield "parameters", f"{inner}·{columns}", f"{layer.parameters:,}"
-    batch = [left_shape[0]] if len(left_shape) == 3 and left_shape[0] > 1 else []
+    batch = [left[0]] if len(left) == 3 and left[0] > 1 else []
     factors = [*batch, *([rows] if rows > 1 else []), inner, columns]
     yield "multiply-adds", "·".join(map(str, factors)), f"{operation.macs:,}"
 
@@ -159,10 +146,7 @@ def _receptive_field(operation: Operation, window: SlidingWindow) -> Iterator[Li
     before, after = field_in.axes[0].formula, field_out.axes[0].formula
     if before is None or after is None or len(window.kernel) != 2:
         return
-    f, s, p, d = (
-        sides[0]
-        for sides in (window.kernel, window.stride, window.padding, window.dilation)
-    )
+    f, s, p, d = window.axis(0)
     jump = _number(before.jump)
     step = f"({f} − 1)·{jump}" if d == 1 else f"{d}·({f} − 1)·{jump}"
     yield "receptive field", f"{_number(before.size)} + {step}", _number(after.size)

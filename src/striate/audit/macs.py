@@ -22,11 +22,6 @@ Rule = Callable[[tuple[Any, ...], tuple[int, ...]], int]
 def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | None:
     """Return the MACs (multiply-adds) of one operation; None if there is no rule.
 
-    Args:
-        func: The operation.
-        args: Its arguments.
-        shape: Shape of its first output.
-
     Example:
         >>> a, b = torch.empty(2, 3), torch.empty(3, 5)
         >>> count_macs(aten.mm.default, (a, b), (2, 5))
@@ -71,12 +66,9 @@ def _distances(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
 
 _RULES: dict[Any, Rule] = {
     aten.convolution.default: _convolution,
-    aten.mm.default: _matmul,
-    aten.addmm.default: _matmul,
-    aten.bmm.default: _matmul,
-    aten.baddbmm.default: _matmul,
-    aten.mv.default: _matrix_vector,
-    aten.addmv.default: _matrix_vector,
+    **dict.fromkeys((aten.mm.default, aten.addmm.default), _matmul),
+    **dict.fromkeys((aten.bmm.default, aten.baddbmm.default), _matmul),
+    **dict.fromkeys((aten.mv.default, aten.addmv.default), _matrix_vector),
     aten.dot.default: _matrix_vector,
     aten._cdist_forward.default: _distances,
     aten._euclidean_dist.default: _distances,

@@ -75,13 +75,10 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        out = None if self._real else output_of(func, args, kwargs)
-        if out is None:
-            out = (
-                func(*args, **kwargs)
-                if self._real
-                else _run_on_meta(func, args, kwargs)
-            )
+        if self._real:
+            out = func(*args, **kwargs)
+        elif (out := output_of(func, args, kwargs)) is None:
+            out = _run_on_meta(func, args, kwargs)
         self._on_operation(func, args, out)
         return out
 
@@ -103,14 +100,9 @@ def init_empty_weights() -> Iterator[None]:
 def _run_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if func in _FACTORIES:
         return func(*args, **{**kwargs, "device": META})
-    if _mixes_devices(args):
+    if len({tensor.is_meta for tensor in tensors_in(args)}) > 1:
         args = tuple(_as_meta(arg) for arg in args)
     return func(*args, **kwargs)
-
-
-def _mixes_devices(args: tuple[Any, ...]) -> bool:
-    metas = [t.is_meta for t in tensors_in(args)]
-    return any(metas) and not all(metas)
 
 
 def _as_meta(value: Any) -> Any:

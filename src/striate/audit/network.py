@@ -76,12 +76,7 @@ class Audit:
 class ForwardError(GeometryError):
     """Error of a failed forward pass; `audit` contains the layers that ran before.
 
-    Args:
-        what: What happened.
-        where: Name of the layer.
-        fix: What to do.
-        audit: The layers that ran.
-        data_dependent: Whether the control flow depends on tensor values.
+    `data_dependent`: the control flow depends on tensor values.
     """
 
     def __init__(
@@ -128,9 +123,11 @@ def audit(
         >>> result.parameters, result.macs, result.layers[0].output
         (56, 1944, (2, 6, 6))
     """
-    tensors = parameters_and_buffers(model)
-    if any(is_lazy(tensor) for group in tensors for tensor in group):
-        raise _lazy(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            what = f"{name} has no shape yet (lazy module)"
+            fix = "run the model once on an image first"
+            raise GeometryError(what, where=name, fix=fix)
     modes = [(module, module.training) for module in model.modules()]
     with model_restored(model, _copy if real else to_meta):
         weights, buffers = parameters_and_buffers(model)
@@ -147,30 +144,21 @@ def audit(
         )
         if stopped is not None:
             recorder.drop_unfinished()
-            raise _forward_error(
-                stopped, recorder.location, evaluation.audit()
-            ) from stopped
+            error = _forward_error(stopped, recorder.location, evaluation.audit())
+            raise error from stopped
         if real:
-            return evaluation.audit(
-                memory_error="with real=True only the forward pass of one image runs"
-            )
-        _set_training(model, modes)
+            reason = "with real=True only the forward pass of one image runs"
+            return evaluation.audit(memory_error=reason)
+        for module, mode in modes:  # as the user has set them
+            module.training = mode
+        if not model.training:
+            model.train()
         batch = _image(batch_size, shape, weights, "meta")
         try:
-            memory, saved = measure_training_step(
-                model, weights, buffers, batch, optimizer
-            )
+            step = measure_training_step(model, weights, buffers, batch, optimizer)
         except Exception as error:  # a foreign forward may raise anything
             return evaluation.audit(memory_error=first_line(error))
-        return evaluation.audit(memory=memory, saved=saved)
-
-
-def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    """Set training mode, except for modules that the user had set to eval mode."""
-    for module, mode in modes:
-        module.training = mode
-    if not model.training:
-        model.train()
+        return evaluation.audit(memory=step[0], saved=step[1])
 
 
 def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> Tensor:
@@ -184,14 +172,6 @@ def _copy(tensor: Tensor) -> Tensor:
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(copy, tensor.requires_grad)
     return copy
-
-
-def _lazy(model: nn.Module) -> GeometryError:
-    named = (*model.named_parameters(), *model.named_buffers())
-    name = next(name for name, tensor in named if is_lazy(tensor))
-    what = f"{name} has no shape yet (lazy module)"
-    fix = "run the model once on an image first"
-    return GeometryError(what, where=name, fix=fix)
 
 
 def _evaluate(
@@ -227,12 +207,9 @@ class _Evaluation:
         saved: Mapping[Any, int] | None = None,
         memory_error: str = "",
     ) -> Audit:
-        weights, buffers = self.weights, self.buffers
-        per_image = (
-            None
-            if memory is None or saved is None
-            else {key: size // memory.batch_size for key, size in saved.items()}
-        )
+        weights, buffers, per_image = self.weights, self.buffers, None
+        if memory is not None and saved is not None:
+            per_image = {key: size // memory.batch_size for key, size in saved.items()}
         return Audit(
             shape=self.shape,
             layers=layers_of(self.recorder.rows, per_image),
@@ -257,15 +234,14 @@ def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
         own = [w for w in module.parameters(recurse=False) if id(w) in unused]
         unused -= {id(w) for w in own}
         if own:
-            layers.append(
-                Layer(
-                    name=name or "(model)",
-                    kind=type(module).__name__,
-                    output=None,
-                    parameters=sum(w.numel() for w in own),
-                    trainable=sum(w.numel() for w in own if w.requires_grad),
-                )
+            layer = Layer(
+                name=name or "(model)",
+                kind=type(module).__name__,
+                output=None,
+                parameters=sum(w.numel() for w in own),
+                trainable=sum(w.numel() for w in own if w.requires_grad),
             )
+            layers.append(layer)
     return tuple(layers)
 
 
@@ -292,11 +268,7 @@ def _linear_mismatch(error: Exception) -> str:
 
 
 _DATA_DEPENDENT = (
-    "meta tensor",
-    "_local_scalar_dense",
-    "data-dependent",
-    "'Meta'",
-    "nonzero",
+    *("meta tensor", "_local_scalar_dense", "data-dependent", "'Meta'", "nonzero"),
 )
 
 
@@ -306,9 +278,8 @@ def _forward_error(
     name, kind, shape = location
     where = name or "forward() of the model"
     got = f" {kind} got {shape_text(shape)}:" if name and shape else ""
-    data_dependent = not result.real and any(
-        word in str(error) for word in _DATA_DEPENDENT
-    )
+    signs = [word for word in _DATA_DEPENDENT if word in str(error)]
+    data_dependent = bool(signs) and not result.real
     if data_dependent:
         what = f"control flow depends on tensor values: {first_line(error)}"
         fix = "add --real (real=True): run one image of zeros with real values"

@@ -142,9 +142,8 @@ def slide_window(
     if formula is not None:
         low = formula.low - before * formula.jump
         high = formula.high + (dilation * (kernel - 1) - before) * formula.jump
-        formula = FieldFormula(
-            as_integer(formula.jump * stride), low, high, formula.uniform
-        )
+        jump = as_integer(formula.jump * stride)
+        formula = FieldFormula(jump, low, high, formula.uniform)
     return gather_units(axis, starts + dilation * np.arange(kernel), formula)
 
 
@@ -164,11 +163,9 @@ def transposed_window(
     formula = axis.formula
     if formula is not None:
         step = Fraction(formula.jump, stride) if stride > 1 else formula.jump
-        low = formula.low + (before - dilation * (kernel - 1)) * step
-        even = formula.uniform and stride == 1
-        formula = FieldFormula(
-            step, as_integer(low), as_integer(formula.high + before * step), even
-        )
+        low = as_integer(formula.low + (before - dilation * (kernel - 1)) * step)
+        high = as_integer(formula.high + before * step)
+        formula = FieldFormula(step, low, high, formula.uniform and stride == 1)
     return gather_units(axis, table, formula)
 
 
@@ -235,14 +232,13 @@ def merge_branches(axes: Sequence[Axis]) -> Axis:
 
 
 def _common_formula(axes: Sequence[Axis]) -> FieldFormula | None:
-    formulas = [axis.formula for axis in axes]
-    if len({len(axis) for axis in axes}) > 1:
+    formulas = [axis.formula for axis in axes if axis.formula is not None]
+    if len(formulas) < len(axes) or len({len(axis) for axis in axes}) > 1:
         return None
-    not_none = [formula for formula in formulas if formula is not None]
-    if len(not_none) < len(formulas) or len({formula.jump for formula in not_none}) > 1:
+    if len({formula.jump for formula in formulas}) > 1:
         return None
-    low, high = min(x.low for x in not_none), max(x.high for x in not_none)
-    return FieldFormula(not_none[0].jump, low, high, all(x.uniform for x in not_none))
+    low, high = min(x.low for x in formulas), max(x.high for x in formulas)
+    return FieldFormula(formulas[0].jump, low, high, all(x.uniform for x in formulas))
 
 
 def repeat_single(axis: Axis, count: int) -> Axis:

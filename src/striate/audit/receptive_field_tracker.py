@@ -26,6 +26,7 @@ from striate.audit.receptive_field import (
 Atom = tuple[int, int]  # (axis of the image or PLAIN, size)
 Dim = tuple[Atom, ...]
 Path = tuple[Axis, ...]  # rows, columns
+Shape = Sequence[int]
 Box = tuple[tuple[int, int], ...]
 PLAIN = -1
 MAX_PATHS = 16  # paths that are tracked separately
@@ -74,7 +75,10 @@ class ReceptiveField:
             >>> input_field((1, 3, 8, 6)).box(2, 5)
             ((2, 2), (5, 5))
         """
-        positions = self._positions(unit)
+        positions = {}
+        for dim, at in zip(self.dims[-len(unit) :], unit, strict=True):
+            for axis_index, size in reversed(dim):
+                at, positions[axis_index] = divmod(at, size)
         boxes = [box for path in self.paths if (box := _box(path, positions))]
         if not boxes:
             return None
@@ -82,14 +86,6 @@ class ReceptiveField:
             (min(low for low, _ in side), max(high for _, high in side))
             for side in zip(*boxes, strict=True)
         )
-
-    def _positions(self, unit: tuple[int, ...]) -> dict[int, int]:
-        """Convert an index into the tensor to the position on each image axis."""
-        positions = {}
-        for dim, at in zip(self.dims[-len(unit) :], unit, strict=True):
-            for axis_index, size in reversed(dim):
-                at, positions[axis_index] = divmod(at, size)
-        return positions
 
 
 def _box(path: Path, positions: dict[int, int]) -> Box | None:
@@ -100,7 +96,7 @@ def _box(path: Path, positions: dict[int, int]) -> Box | None:
     return None if any(low > high for low, high in spans) else tuple(spans)
 
 
-def input_field(shape: Sequence[int]) -> ReceptiveField:
+def input_field(shape: Shape) -> ReceptiveField:
     """Return the receptive field of the input: each pixel depends only on itself.
 
     Example:
@@ -109,12 +105,7 @@ def input_field(shape: Sequence[int]) -> ReceptiveField:
     """
     rows = input_axis(shape[2])
     columns = rows if shape[3] == shape[2] else input_axis(shape[3])
-    dims = (
-        plain_dim(shape[0]),
-        plain_dim(shape[1]),
-        ((0, shape[2]),),
-        ((1, shape[3]),),
-    )
+    dims = plain_dim(shape[0]), plain_dim(shape[1]), ((0, shape[2]),), ((1, shape[3]),)
     return ReceptiveField(((rows, columns),), dims)
 
 
@@ -163,9 +154,8 @@ def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
     i, axis_index = axis_atoms[0], atoms[axis_atoms[0]][0]
     before = prod(size for _, size in atoms[:i])
     after = prod(size for _, size in atoms[i + 1 :])
-    return map_dim(
-        field, dim, axis_index, lambda axis: repeat_units(axis, before, after)
-    )
+    repeat = partial(repeat_units, before=before, after=after)
+    return map_dim(field, dim, axis_index, repeat)
 
 
 def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
@@ -192,22 +182,21 @@ def reduce_dims(
     reduced = {dim % count for dim in dims}
     mixed = mix_dims(field, sorted(reduced))
     remaining = [
-        (i, atoms) for i, atoms in enumerate(mixed.dims) if keep or i not in reduced
+        plain_dim(1) if i in reduced else atoms
+        for i, atoms in enumerate(mixed.dims)
+        if keep or i not in reduced
     ]
-    return replace(
-        mixed,
-        dims=tuple(plain_dim(1) if i in reduced else atoms for i, atoms in remaining),
-    )
+    return replace(mixed, dims=tuple(remaining))
 
 
-def bound_all(fields: Sequence[ReceptiveField], shape: Sequence[int]) -> ReceptiveField:
+def bound_all(fields: Sequence[ReceptiveField], shape: Shape) -> ReceptiveField:
     """Return an upper bound: every unit gets the union of all input fields."""
     every = [[merge_all(axis) for axis in path] for s in fields for path in s.paths]
     path = tuple(merge_branches(axes) for axes in zip(*every, strict=True))
     return ReceptiveField((path,), tuple(plain_dim(n) for n in shape), is_bound=True)
 
 
-def reshape_field(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField:
+def reshape_field(field: ReceptiveField, shape: Shape) -> ReceptiveField:
     """Return the receptive field after a reshape, which keeps the order of units.
 
     Example:
@@ -224,9 +213,8 @@ def reshape_field(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField
             if size > needed and size % needed == 0:
                 trail = size // needed
                 if axis_index != PLAIN:
-                    field = map_axis(
-                        field, axis_index, partial(merge_neighbors, size=trail)
-                    )
+                    merge = partial(merge_neighbors, size=trail)
+                    field = map_axis(field, axis_index, merge)
                     field = replace(field, is_bound=True)
                 rest.insert(0, (PLAIN, trail))
                 size = needed
@@ -242,9 +230,7 @@ def reshape_field(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField
     return replace(field, dims=tuple(dims))
 
 
-def elementwise_field(
-    fields: Sequence[ReceptiveField], shape: Sequence[int]
-) -> ReceptiveField:
+def elementwise_field(fields: Sequence[ReceptiveField], shape: Shape) -> ReceptiveField:
     """Return the receptive field of an element-wise operation with broadcasting."""
     first = fields[0]
     if all(s is first for s in fields) and _size(first.dims) == tuple(shape):
@@ -265,20 +251,15 @@ def _merged(fields: Sequence[ReceptiveField], dims: tuple[Dim, ...]) -> Receptiv
         united = tuple(merge_branches(axes) for axes in zip(*paths, strict=True))
         return ReceptiveField((united,), dims, is_bound or len(full) < len(paths))
     sides = [max(map(len, axes)) for axes in zip(*paths, strict=True)]
-    return ReceptiveField(
-        tuple(_expanded_path(path, sides) for path in paths), dims, is_bound
-    )
-
-
-def _expanded_path(path: Path, sides: Sequence[int]) -> Path:
-    return tuple(repeat_single(axis, n) for axis, n in zip(path, sides, strict=True))
+    expanded = [tuple(map(repeat_single, path, sides)) for path in paths]
+    return ReceptiveField(tuple(expanded), dims, is_bound)
 
 
 def _size(dims: Sequence[Dim]) -> tuple[int, ...]:
     return tuple(prod(size for _, size in dim) for dim in dims)
 
 
-def _expanded(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField:
+def _expanded(field: ReceptiveField, shape: Shape) -> ReceptiveField:
     lead = len(shape) - len(field.dims)
     dims = (*(plain_dim(n) for n in shape[:lead]), *field.dims)
     sizes = _size(dims)
@@ -293,20 +274,16 @@ def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
     """Return the dimensions that all tensors share; None if they differ."""
     dims = []
     for same in zip(*every, strict=True):
-        axis_dims = {
-            dim for dim in same if any(axis_index != PLAIN for axis_index, _ in dim)
-        }
+        axis_dims = {dim for dim in same if any(index != PLAIN for index, _ in dim)}
         if len(axis_dims) > 1:
             return None
         dims.append(axis_dims.pop() if axis_dims else same[0])
-    axis_indices = [
-        axis_index for dim in dims for axis_index, _ in dim if axis_index != PLAIN
-    ]
+    axis_indices = [index for dim in dims for index, _ in dim if index != PLAIN]
     return tuple(dims) if len(set(axis_indices)) == len(axis_indices) else None
 
 
 def concatenate_fields(
-    fields: Sequence[ReceptiveField], dim: int, shape: Sequence[int]
+    fields: Sequence[ReceptiveField], dim: int, shape: Shape
 ) -> ReceptiveField:
     """Return the field of a concatenation along channels or along an image axis.
 
@@ -317,7 +294,7 @@ def concatenate_fields(
     """
     ends = {field.axis_of(dim) for field in fields}
     others = _common_dims([set_dim(field, dim, plain_dim(1)).dims for field in fields])
-    has_axis = any(axis_index != PLAIN for s in fields for axis_index, _ in s.dims[dim])
+    has_axis = any(has_image_axis(field, dim) for field in fields)
     if len(ends) > 1 or others is None or (has_axis and ends == {None}):
         return bound_all(fields, shape)
     axis_index = ends.pop()
@@ -328,13 +305,26 @@ def concatenate_fields(
         (join_end_to_end if i == axis_index else merge_branches)(axes)
         for i, axes in enumerate(zip(*(s.axes for s in fields), strict=True))
     )
-    return set_dim(
-        ReceptiveField((path,), others, is_bound), dim, ((axis_index, shape[dim]),)
-    )
+    joined = ReceptiveField((path,), others, is_bound)
+    return set_dim(joined, dim, ((axis_index, shape[dim]),))
 
 
 class UntrackableError(Exception):
     """Error of an operation through which unit positions cannot be tracked."""
+
+
+def map_image_axis(
+    field: ReceptiveField, dim: int, change: Callable[[Axis], Axis], size: int
+) -> ReceptiveField:
+    """Apply a function to a dimension's image axis, or set the size of a plain one.
+
+    Raises:
+        UntrackableError: The dimension is a mixture of axes.
+    """
+    field, axis_index = image_axis(field, dim)
+    if axis_index is None:
+        return set_dim(field, dim, plain_dim(size))
+    return map_dim(field, dim, axis_index, change)
 
 
 def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
@@ -356,16 +346,10 @@ def _lone_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | N
     axis_index, count = dim - 2, len(field.dims)
     if axis_index < 0 or count != 4 or field.sides[axis_index] > 1:
         return field, None
-    if any(_has_axis(field, at, axis_index) for at in range(count)):
+    if any(axis_index == index for atoms in field.dims for index, _ in atoms):
         return field, None
-    size = prod(size for _, size in field.dims[dim])
-    return map_dim(
-        field, dim, axis_index, partial(repeat_single, count=size)
-    ), axis_index
-
-
-def _has_axis(field: ReceptiveField, dim: int, axis_index: int) -> bool:
-    return any(has_axis == axis_index for has_axis, _ in field.dims[dim])
+    repeat = partial(repeat_single, count=prod(size for _, size in field.dims[dim]))
+    return map_dim(field, dim, axis_index, repeat), axis_index
 
 
 def has_image_axis(field: ReceptiveField, dim: int) -> bool:

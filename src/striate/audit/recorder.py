@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,41 +22,30 @@ IMAGE = -1  # the producer of the input image
 _SILENT = {"detach", "lift_fresh", "alias"}
 
 
+@dataclass(eq=False, slots=True)
 class LayerRecord:
     """Mutable record of one row of the summary during the forward pass."""
 
-    __slots__ = (
-        "activation",
-        "key",
-        "module",
-        "name",
-        "operations",
-        "output",
-        "receptive_field",
-        "weights",
-    )
-
-    def __init__(self, name: str, module: nn.Module | None, key: tuple[Any, ...]):
-        self.name = name
-        self.module = module
-        self.key = key
-        self.operations: list[Operation] = []
-        self.weights: list[Tensor] = []
-        self.output: Shape | None = None
-        self.receptive_field: ReceptiveField | None = None
-        self.activation = 0
+    name: str
+    module: nn.Module | None
+    key: tuple[Any, ...]
+    operations: list[Operation] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    output: Shape | None = None
+    receptive_field: ReceptiveField | None = None
+    activation: int = 0
 
 
 class ModuleRecord:
     """Record of one running module call: its current row and its number of rows."""
 
-    __slots__ = ("_shape", "call", "is_row", "module", "name", "row", "rows")
+    __slots__ = ("call", "input_shape", "is_row", "module", "name", "row", "rows")
 
     def __init__(
         self, name: str, module: nn.Module, call: int, inputs: object = ()
     ) -> None:
         first = inputs[0] if isinstance(inputs, tuple) and inputs else None
-        self._shape = first.shape if isinstance(first, Tensor) else None
+        self.input_shape = first.shape[1:] if isinstance(first, Tensor) else None
         self.name = name
         self.module = module
         self.call = call
@@ -65,11 +55,6 @@ class ModuleRecord:
         self.row: LayerRecord | None = None
         self.rows = 0
 
-    @property
-    def input_shape(self) -> Shape | None:
-        """Return the shape of the first input, without the batch."""
-        return None if self._shape is None else tuple(self._shape[1:])
-
 
 class Recorder:
     """Recorder of a forward pass: one row per layer call, in execution order.
@@ -78,11 +63,7 @@ class Recorder:
     that a container runs between its children are also one row. So each operation
     belongs to exactly one row.
 
-    Args:
-        model: The network.
-        weights: Its parameters.
-        buffers: Its buffers.
-        memory_only: Measure only memory and the current row, without operations.
+    With `memory_only`, only memory and the current row are measured.
     """
 
     def __init__(
@@ -109,7 +90,8 @@ class Recorder:
     def location(self) -> tuple[str, str, Shape | None]:
         """Return name, class and input shape of the innermost running module."""
         frame = self._stack[-1]
-        return frame.name, type(frame.module).__name__, frame.input_shape
+        shape = None if frame.input_shape is None else tuple(frame.input_shape)
+        return frame.name, type(frame.module).__name__, shape
 
     @property
     def unused(self) -> list[Tensor]:
@@ -183,12 +165,10 @@ class Recorder:
             weight = self._unused.pop(id(tensor), None)
             if weight is not None:
                 row.weights.append(weight)
-            field = field_of(tensor, self._overwritten)
-            if field is not None:
-                sources.append((position, field))
-        producers = tuple(
-            (position, producer_of(inputs[position])) for position, _ in sources
-        )
+            source = field_of(tensor, self._overwritten)
+            if source is not None:
+                sources.append((position, source))
+        producers = tuple((i, producer_of(inputs[i])) for i, _ in sources)
         fields = self._propagate(func, args, sources, outputs) if sources else []
         self._add_output_memory(row, outputs)
         shape = tuple(outputs[0].shape)
@@ -227,18 +207,20 @@ class Recorder:
         outputs: Sequence[Tensor],
     ) -> list[ReceptiveField]:
         fields: list[ReceptiveField] = []
-        for output_index, tensor in enumerate(outputs):
+        for index, tensor in enumerate(outputs):
             if not tensor.numel():  # batch norm's statistics, and such
                 continue
             if tensor.dim() != outputs[0].dim():
-                field = bound_all([field for _, field in sources], tensor.shape)
+                output = bound_all([source for _, source in sources], tensor.shape)
             else:
-                field = propagate_field(func, args, sources, tensor.shape, output_index)
+                output = propagate_field(func, args, sources, tensor.shape, index)
             previous = getattr(tensor, _FIELD, None)
-            setattr(tensor, _FIELD, field)
-            if previous is not field and _is_view_write(tensor, args):
+            setattr(tensor, _FIELD, output)
+            # Writing into a view changes the view's base.
+            writes_view = args and tensor is args[0] and tensor._base is not None
+            if previous is not output and writes_view:
                 self._overwritten[tensor.untyped_storage()._cdata] = tensor
-            fields.append(field)
+            fields.append(output)
         return fields
 
     def _add_output_memory(self, row: LayerRecord, outputs: Sequence[Tensor]) -> None:
@@ -248,11 +230,6 @@ class Recorder:
         if row.module is None:
             row.output = tuple(outputs[0].shape)
             row.receptive_field = getattr(outputs[0], _FIELD, None)
-
-
-def _is_view_write(tensor: Tensor, args: tuple[Any, ...]) -> bool:
-    """Return whether an operation writes into a view and so changes the view's base."""
-    return bool(args) and tensor is args[0] and tensor._base is not None
 
 
 def set_field(tensor: Tensor, field: ReceptiveField, producer: int = IMAGE) -> None:
@@ -289,12 +266,14 @@ def layers_of(
     layers = []
     name_counts: dict[str, int] = {}
     for row in rows:
-        if row.module is None and not _is_relevant(row):
+        depends = row.receptive_field is not None or row.weights
+        if row.module is None and not (row.operations and depends):
             continue
-        kind = type(row.module).__name__ if row.module is not None else _kind(row)
-        name = (
-            row.name if row.module is not None else f"{row.name}.({kind})".lstrip(".")
-        )
+        if row.module is not None:
+            name, kind = row.name, type(row.module).__name__
+        else:
+            kind = functional_kind(row.operations)
+            name = f"{row.name}.({kind})".lstrip(".")
         name_counts[name] = name_counts.get(name, 0) + 1
         if name_counts[name] > 1:
             name = f"{name} #{name_counts[name]}"
@@ -313,13 +292,3 @@ def layers_of(
             )
         )
     return tuple(layers)
-
-
-def _kind(row: LayerRecord) -> str:
-    return functional_kind(row.operations)
-
-
-def _is_relevant(row: LayerRecord) -> bool:
-    return bool(row.operations) and (
-        row.receptive_field is not None or bool(row.weights)
-    )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from striate.audit.window_args import per_axis
 from striate.core.conv_arithmetic import output_side, pooled_side, transposed_side
 from striate.core.errors import GeometryError
 
@@ -106,17 +107,8 @@ def _pointwise(*args: Any, **kwargs: Any) -> Any:
     return None
 
 
-def _convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> Any:
+def _convolution(x: Tensor, weight: Tensor, *settings: Any) -> Any:
+    _, stride, padding, dilation, transposed, output_padding, groups = settings
     sides = len(stride)
     if not _contiguous(x, weight) or x.dim() != sides + 2 or x.dtype != weight.dtype:
         return None
@@ -152,55 +144,33 @@ def _batch_norm(
 
 
 def _pool(
-    x: Tensor,
-    kernel: list[int],
-    stride: list[int] = [],  # noqa: B006 - as in torch's schema
-    padding: list[int] = [0],  # noqa: B006
-    dilation: list[int] = [1],  # noqa: B006
-    ceil: bool = False,
+    x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
 ) -> Tensor | None:
     if not _contiguous(x) or x.dim() != 4:
         return None
-    sides = []
-    geometry = zip(
-        x.shape[2:],
-        *map(per_side, (kernel, stride or kernel, padding, dilation)),
-        strict=True,
-    )
+    f, s = per_axis(kernel, 2), per_axis(stride or kernel, 2)
+    p, d = per_axis(padding, 2), per_axis(dilation, 2)
     try:
-        for n, f, s, p, d in geometry:
-            sides.append(pooled_side(n, f, s, p, d, ceil))
+        sides = [
+            pooled_side(x.shape[2 + i], f[i], s[i], p[i], d[i], ceil) for i in (0, 1)
+        ]
     except GeometryError:
         return None
     return _new(x, (*x.shape[:2], *sides))
 
 
-def per_side(value: Any) -> tuple[int, int]:
-    """Expand a setting to two values, one for height and one for width.
-
-    Example:
-        >>> per_side([3]), per_side([3, 5]), per_side(2)
-        ((3, 3), (3, 5), (2, 2))
-    """
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
-
-
-def _max_pool(x: Tensor, kernel: Any, *rest: Any) -> Any:
-    out = _pool(x, kernel, *rest)
+def _max_pool(
+    x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any
+) -> Any:
+    dilation, ceil = rest[0] if rest else 1, len(rest) > 1 and rest[1]
+    out = _pool(x, kernel, stride, padding, dilation, ceil)
     return None if out is None else (out, _new(x, out.shape, torch.int64))
 
 
 def _average_pool(
-    x: Tensor,
-    kernel: Any,
-    stride: Any = (),
-    padding: Any = (0,),
-    ceil: bool = False,
-    *_: Any,
+    x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any
 ) -> Any:
-    return _pool(x, kernel, stride, padding, [1], ceil)
+    return _pool(x, kernel, stride, padding, 1, bool(rest and rest[0]))
 
 
 def _adaptive(x: Tensor, sides: list[int]) -> Any:
@@ -251,28 +221,17 @@ def _total(x: Tensor, **dtype: Any) -> Any:
 def _convolution_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Any, *rest: Any
 ) -> Any:
-    mask = rest[-1]
-    bias_shape = None if bias is None else bias
-    shapes = (x.shape, weight.shape, bias_shape)
-    return tuple(
-        [
-            _new(x, shape) if is_needed and shape is not None else None
-            for shape, is_needed in zip(shapes, mask, strict=True)
-        ]
-    )
+    return _gradients(x, (x.shape, weight.shape, bias), rest[-1])
 
 
-def _batch_norm_backward(
-    gradient: Tensor, x: Tensor, weight: Tensor | None, *rest: Any
-) -> Any:
-    channels = (x.shape[1],)
-    shapes = (x.shape, channels, channels)
-    return tuple(
-        [
-            _new(x, shape) if is_needed else None
-            for shape, is_needed in zip(shapes, rest[-1], strict=True)
-        ]
-    )
+def _batch_norm_backward(gradient: Tensor, x: Tensor, *rest: Any) -> Any:
+    return _gradients(x, (x.shape, (x.shape[1],), (x.shape[1],)), rest[-1])
+
+
+def _gradients(x: Tensor, shapes: tuple[Any, ...], needed: list[bool]) -> Any:
+    """Return a gradient of each shape; None if it is not needed or has no shape."""
+    pairs = zip(shapes, needed, strict=True)
+    return tuple([_new(x, n) if need and n is not None else None for n, need in pairs])
 
 
 def _like_second(gradient: Tensor, x: Tensor, *_: Any) -> Any:

@@ -16,15 +16,8 @@ Shape = tuple[int, ...]  # channels, height, width; or features alone
 BuiltLayers = list[tuple[str, nn.Module, Shape]]
 
 _NAMED = {
-    "stride": "stride",
-    "s": "stride",
-    "/": "stride",
-    "pad": "pad",
-    "p": "pad",
-    "dilation": "dilation",
-    "d": "dilation",
-    "groups": "groups",
-    "g": "groups",
+    **{"stride": "stride", "s": "stride", "/": "stride", "pad": "pad", "p": "pad"},
+    **{"dilation": "dilation", "d": "dilation", "groups": "groups", "g": "groups"},
 }
 _FLAGS = ("same", "valid", "depthwise", "nobias", "ceil")
 
@@ -121,26 +114,22 @@ def _map_of(shape: Shape, word: str) -> tuple[int, int, int]:
 
 def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     channels, *sides = _map_of(shape, "conv")
-    depthwise = "depthwise" in options.flags
-    out_channels = (
-        (options.count or channels) if depthwise else options.required_count("conv")
-    )
-    groups = channels if depthwise else options.named.get("groups", 1)
+    if "depthwise" in options.flags:
+        out_channels, groups = options.count or channels, channels
+    else:
+        out_channels = options.required_count("conv")
+        groups = options.named.get("groups", 1)
     kernel = options.kernel or (3, 3)
     stride, dilation = options.named.get("stride", 1), options.named.get("dilation", 1)
     if channels % groups or out_channels % groups:
         what = f"{groups} groups do not divide {channels} → {out_channels} channels"
-        raise GeometryError(
-            what, where="sketch", fix="use a number of groups that divides both numbers"
-        )
-    pads = [
-        _padding(options, side, f, stride, dilation)
-        for side, f in zip(sides, kernel, strict=True)
-    ]
-    out = [
-        output_side(side, f, stride, pad, dilation)
-        for side, f, pad in zip(sides, kernel, pads, strict=True)
-    ]
+        fix = "use a number of groups that divides both numbers"
+        raise GeometryError(what, where="sketch", fix=fix)
+    padding = "same" if "same" in options.flags else options.named.get("pad", 0)
+    pads, out = [], []
+    for side, f in zip(sides, kernel, strict=True):
+        pads.append(padding_amounts(padding, side, f, stride, dilation))
+        out.append(output_side(side, f, stride, pads[-1], dilation))
     even = all(before == after for before, after in pads)
     conv = nn.Conv2d(
         channels,
@@ -155,19 +144,8 @@ def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     layer = ("conv", conv, (out_channels, *out))
     if even:
         return [layer]
-    padded = (
-        channels,
-        *(side + sum(pad) for side, pad in zip(sides, pads, strict=True)),
-    )
+    padded = channels, sides[0] + sum(pads[0]), sides[1] + sum(pads[1])
     return [("pad", nn.ZeroPad2d((*pads[1], *pads[0])), padded), layer]
-
-
-def _padding(
-    options: LayerOptions, side: int, kernel: int, stride: int, dilation: int
-) -> tuple[int, int]:
-    same = "same" in options.flags
-    required_count = "same" if same else options.named.get("pad", 0)
-    return padding_amounts(required_count, side, kernel, stride, dilation)
 
 
 def _transposed(options: LayerOptions, shape: Shape) -> BuiltLayers:
@@ -294,9 +272,8 @@ def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
     """
     layer, options = LAYERS[word], read_options(words)
     written = options.written()
-    if unsupported := [
-        text for name, text in written.items() if name not in layer.settings
-    ]:
+    unsupported = [v for name, v in written.items() if name not in layer.settings]
+    if unsupported:
         example = {"kernel": "5x5", "count": "32"}
         allowed = ", ".join(example.get(name, name) for name in layer.settings)
         what = f"{word} does not accept '{unsupported[0]}'"

@@ -52,9 +52,8 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
         raise SettingError(what, where="sketch")
     model, _ = parser.chain((channels, height, width))
     if parser.tokens:
-        raise _syntax_error(
-            parser.tokens[0], "the sketch must end here, or continue with > and a layer"
-        )
+        fix = "the sketch must end here, or continue with > and a layer"
+        raise _syntax_error(parser.tokens[0], fix)
     if not len(model):
         what = "the sketch has no layers"
         raise SettingError(what, where="sketch", fix="add one, such as: > conv 3x3 8")
@@ -132,7 +131,8 @@ class _Parser:
         adding = join is Add
         shapes_to_join = {out if adding else out[1:] for out in shapes}
         if len(shapes_to_join) > 1:
-            repeated = " and ".join(_text(out) for out in shapes)
+            sizes = ["×".join(map(str, (*out[1:], out[0]))) for out in shapes]
+            repeated = " and ".join(sizes)
             what = f"branches have outputs {repeated}, which cannot be joined"
             fix = "use `same` padding and equal strides in all branches"
             raise GeometryError(what, where="sketch", fix=fix)
@@ -140,30 +140,23 @@ class _Parser:
         return "branches", join(branches), (channels, *shapes[0][1:])
 
 
-def _text(shape: Shape) -> str:
-    return "×".join(map(str, (*shape[1:], shape[0])))
-
-
-class Concatenate(nn.Module):
-    """Module that runs branches on the same input and concatenates their channels."""
-
+class _Branches(nn.Module):
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
         for number, branch in enumerate(branches, start=1):
             self.add_module(f"branch{number}", branch)
+
+
+class Concatenate(_Branches):
+    """Module that runs branches on the same input and concatenates their channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the concatenated outputs."""
         return torch.cat([branch(x) for branch in self.children()], 1)
 
 
-class Add(nn.Module):
+class Add(_Branches):
     """Module that runs branches on the same input and adds their outputs."""
-
-    def __init__(self, branches: Sequence[nn.Module]) -> None:
-        super().__init__()
-        for number, branch in enumerate(branches, start=1):
-            self.add_module(f"branch{number}", branch)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of the outputs."""

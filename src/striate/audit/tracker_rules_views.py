@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -11,44 +11,35 @@ from typing import Any
 from striate.audit.receptive_field import merge_neighbors, repeat_units, take_every
 from striate.audit.receptive_field_tracker import (
     ReceptiveField,
+    Shape,
     bound_all,
     concatenate_fields,
     elementwise_field,
     has_image_axis,
-    image_axis,
-    map_dim,
+    map_image_axis,
     mix_dims,
     plain_dim,
     reshape_field,
     set_dim,
 )
 
-Shape = Sequence[int]
-Rule = Callable[[ReceptiveField, tuple[Any, ...], Shape], ReceptiveField]
+Field = ReceptiveField
+Args = tuple[Any, ...]
+Rule = Callable[[Field, Args, Shape], Field]
 
 
-def _view(field: ReceptiveField, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
-    return reshape_field(field, shape)
-
-
-def _permute(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-) -> ReceptiveField:
+def _permute(field: Field, args: Args, shape: Shape) -> Field:
     return replace(field, dims=tuple(field.dims[d] for d in args[1]))
 
 
-def _transpose(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-) -> ReceptiveField:
+def _transpose(field: Field, args: Args, shape: Shape) -> Field:
     dims = list(field.dims)
     a, b = args[1:] if len(args) > 1 else (0, len(dims) - 1)
     dims[a], dims[b] = dims[b], dims[a]
     return replace(field, dims=tuple(dims))
 
 
-def _slice(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-) -> ReceptiveField:
+def _slice(field: Field, args: Args, shape: Shape) -> Field:
     arguments = dict(enumerate(args))
     dim, step = arguments.get(1, 0) % len(shape), arguments.get(4, 1)
     count = prod(size for _, size in field.dims[dim])
@@ -56,23 +47,15 @@ def _slice(
     return _cut(field, dim, start, step, shape)
 
 
-def _cut(
-    field: ReceptiveField, dim: int, start: int, step: int, shape: Shape
-) -> ReceptiveField:
-    if prod(size for _, size in field.dims[dim]) == shape[dim] and start == 0:
-        return field
-    field, axis_index = image_axis(field, dim)
-    if axis_index is None:
-        return set_dim(field, dim, plain_dim(shape[dim]))
+def _cut(field: Field, dim: int, start: int, step: int, shape: Shape) -> Field:
     count = shape[dim]
-    return map_dim(
-        field, dim, axis_index, lambda axis: take_every(axis, start, step, count)
-    )
+    if prod(size for _, size in field.dims[dim]) == count and start == 0:
+        return field
+    take = partial(take_every, start=start, step=step, count=count)
+    return map_image_axis(field, dim, take, count)
 
 
-def _select(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-) -> ReceptiveField:
+def _select(field: Field, args: Args, shape: Shape) -> Field:
     dim = args[1] % len(field.dims)
     size = prod(size for _, size in field.dims[dim])
     sizes = [prod(size for _, size in dim) for dim in field.dims]
@@ -81,57 +64,36 @@ def _select(
     return reshape_field(cut, shape)
 
 
-def _split(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape, output_index: int
-) -> ReceptiveField:
+def _split(field: Field, args: Args, shape: Shape, output_index: int) -> Field:
     dim = (args[2] if len(args) > 2 else 0) % len(shape)
     sizes = args[1]
-    start = (
-        output_index * sizes if isinstance(sizes, int) else sum(sizes[:output_index])
-    )
-    return _cut(field, dim, start, 1, shape)
+    before = [sizes] * output_index if isinstance(sizes, int) else sizes[:output_index]
+    return _cut(field, dim, sum(before), 1, shape)
 
 
-def _unbind(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape, output_index: int
-) -> ReceptiveField:
+def _unbind(field: Field, args: Args, shape: Shape, output_index: int) -> Field:
     dim = args[1] if len(args) > 1 else 0
     return _select(field, (args[0], dim, output_index), shape)
 
 
-def _pixel_shuffle(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-) -> ReceptiveField:
+def _pixel_shuffle(field: Field, args: Args, shape: Shape) -> Field:
     """Rule of pixel shuffle by r: repeat every unit r times along rows and columns."""
-    times = args[1]
     field = mix_dims(field, [1])
+    repeat = partial(repeat_units, before=1, after=args[1])
     for dim in (2, 3):
-        field, axis_index = image_axis(field, dim)
-        if axis_index is not None:
-            repeat = partial(repeat_units, before=1, after=times)
-            field = map_dim(field, dim, axis_index, repeat)
-        else:
-            field = set_dim(field, dim, plain_dim(shape[dim]))
+        field = map_image_axis(field, dim, repeat, shape[dim])
     return set_dim(field, 1, plain_dim(shape[1]))
 
 
-def _pixel_unshuffle(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-) -> ReceptiveField:
+def _pixel_unshuffle(field: Field, args: Args, shape: Shape) -> Field:
     """Rule of pixel unshuffle by r: merge r rows and r columns into each unit."""
-    times = args[1]
+    merge = partial(merge_neighbors, size=args[1])
     for dim in (2, 3):
-        field, axis_index = image_axis(field, dim)
-        if axis_index is not None:
-            field = map_dim(
-                field, dim, axis_index, partial(merge_neighbors, size=times)
-            )
-        else:
-            field = set_dim(field, dim, plain_dim(shape[dim]))
+        field = map_image_axis(field, dim, merge, shape[dim])
     return set_dim(field, 1, plain_dim(shape[1]))
 
 
-def _pad(field: ReceptiveField, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
+def _pad(field: Field, args: Args, shape: Shape) -> Field:
     amounts = args[1]
     for i in range(len(amounts) // 2):
         dim = len(shape) - 1 - i
@@ -140,7 +102,7 @@ def _pad(field: ReceptiveField, args: tuple[Any, ...], shape: Shape) -> Receptiv
     return field
 
 
-def _cat(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
+def _cat(sources: Any, args: Args, shape: Shape) -> Field:
     dim = (args[1] if len(args) > 1 else 0) % len(shape)
     fields = [field for _, field in sources]
     if len(fields) < len(args[0]) and any(has_image_axis(s, dim) for s in fields):
@@ -149,11 +111,10 @@ def _cat(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
 
 
 RULES: dict[str, Rule] = {
-    "view": _view,
-    "_unsafe_view": _view,
-    "unsqueeze": _view,
-    "squeeze": _view,
-    "reshape": _view,
+    **dict.fromkeys(
+        ("view", "_unsafe_view", "unsqueeze", "squeeze", "reshape"),
+        lambda field, args, shape: reshape_field(field, shape),
+    ),
     "permute": _permute,
     "transpose": _transpose,
     "t": _transpose,
@@ -166,11 +127,11 @@ RULES: dict[str, Rule] = {
 }
 
 # Rules for operations with several outputs, by output index.
-MULTI_OUTPUT_RULES: dict[str, Callable[..., ReceptiveField]] = {
+MULTI_OUTPUT_RULES: dict[str, Callable[..., Field]] = {
     "split": _split,
     "split_with_sizes": _split,
     "unbind": _unbind,
 }
 
 # Rules for several inputs that depend on the image.
-MULTI_INPUT_RULES: dict[str, Callable[..., ReceptiveField]] = {"cat": _cat}
+MULTI_INPUT_RULES: dict[str, Callable[..., Field]] = {"cat": _cat}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,23 +18,24 @@ from striate.audit.receptive_field import (
 )
 from striate.audit.receptive_field_tracker import (
     ReceptiveField,
+    Shape,
     has_image_axis,
     image_axis,
     map_dim,
+    map_image_axis,
     mix_dims,
     plain_dim,
     set_dim,
 )
-from striate.audit.window_args import window_of
+from striate.audit.window_args import SlidingWindow, window_of
 
-Shape = Sequence[int]
-Rule = Callable[[ReceptiveField, tuple[Any, ...], Shape], ReceptiveField]
+Field = ReceptiveField
+Args = tuple[Any, ...]
+Rule = Callable[[Field, Args, Shape], Field]
 aten = torch.ops.aten
 
 
-def _convolution(
-    field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-) -> ReceptiveField:
+def _convolution(field: Field, args: Args, shape: Shape) -> Field:
     """Rule of a convolution: slide over rows and columns, and mix all channels."""
     sliding: Any = window_of(aten.convolution.default, args)
     if sliding.pointwise and _upright(field):
@@ -46,51 +47,34 @@ def _convolution(
     return replace(set_dim(field, 1, plain_dim(shape[1])), is_bound=is_bound)
 
 
-def _upright(field: ReceptiveField) -> bool:
+def _upright(field: Field) -> bool:
     """Return whether the dimensions are batch, channels, rows, columns."""
     rows, columns = field.dims[-2:]
     has_axes = len(rows) == len(columns) == 1 and not has_image_axis(field, 1)
     return has_axes and (rows[0][0], columns[0][0]) == (0, 1)
 
 
-def _slide(
-    field: ReceptiveField, sliding: Any, shape: Shape, step: Any
-) -> ReceptiveField:
-    cache: dict[tuple[Any, ...], Axis] = {}
+def _slide(field: Field, sliding: SlidingWindow, shape: Shape, step: Any) -> Field:
+    cache: dict[tuple[Any, ...], Axis] = {}  # rows and columns are often equal
     first = len(shape) - len(sliding.kernel)
-    geometry = zip(
-        sliding.kernel, sliding.stride, sliding.padding, sliding.dilation, strict=True
-    )
-    for dim, (kernel, stride, padding, dilation) in enumerate(geometry, start=first):
-        field, axis_index = image_axis(field, dim)
-        if axis_index is None:
-            field = set_dim(field, dim, plain_dim(shape[dim]))
-            continue
-        settings = (kernel, stride, padding, dilation)
-        slide = partial(_cached_slide, cache, step, settings, shape[dim])
-        field = map_dim(field, dim, axis_index, slide)
+
+    def slide(axis: Axis, i: int) -> Axis:
+        kernel, stride, padding, dilation = settings = sliding.axis(i)
+        key = (id(axis), *settings, shape[first + i])
+        if key not in cache:
+            outputs = shape[first + i]
+            cache[key] = step(axis, kernel, stride, padding, dilation, outputs=outputs)
+        return cache[key]
+
+    for i in range(len(sliding.kernel)):
+        field = map_image_axis(field, first + i, partial(slide, i=i), shape[first + i])
     return field
 
 
-def _cached_slide(
-    cache: dict[tuple[Any, ...], Axis],
-    step: Any,
-    settings: tuple[int, ...],
-    outputs: int,
-    axis: Axis,
-) -> Axis:
-    """Apply a window to an axis; cached, because rows and columns are often equal."""
-    key = (id(axis), settings)
-    if key not in cache:
-        cache[key] = step(axis, *settings, outputs=outputs)
-    return cache[key]
-
-
 def _pool(func: Any) -> Rule:
-    def rule(
-        field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-    ) -> ReceptiveField:
-        return _slide(field, window_of(func, args), shape, slide_window)
+    def rule(field: Field, args: Args, shape: Shape) -> Field:
+        sliding: Any = window_of(func, args)
+        return _slide(field, sliding, shape, slide_window)
 
     return rule
 
@@ -98,24 +82,21 @@ def _pool(func: Any) -> Rule:
 def _resample(table: Callable[..., Any]) -> Rule:
     """Return the rule of a resize; `table` returns each output's input positions."""
 
-    def rule(
-        field: ReceptiveField, args: tuple[Any, ...], shape: Shape
-    ) -> ReceptiveField:
+    def rule(field: Field, args: Args, shape: Shape) -> Field:
         for dim in (len(shape) - 2, len(shape) - 1):
             field, axis_index = image_axis(field, dim)
             if axis_index is None:
                 field = set_dim(field, dim, plain_dim(shape[dim]))
                 continue
-            sources = table(field.sides[axis_index], shape[dim], *args[2:3])
-            field = map_dim(
-                field, dim, axis_index, partial(gather_units, table=sources)
-            )
+            sources = table(field.sides[axis_index], shape[dim], args)
+            gather = partial(gather_units, table=sources)
+            field = map_dim(field, dim, axis_index, gather)
         return field
 
     return rule
 
 
-def _adaptive(inputs: int, outputs: int, *_: Any) -> Any:
+def _adaptive(inputs: int, outputs: int, args: Args) -> Any:
     """Return the inputs of adaptive pooling cells: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
     i = np.arange(outputs)
     first, last = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
@@ -123,13 +104,13 @@ def _adaptive(inputs: int, outputs: int, *_: Any) -> Any:
     return np.where(at < last[:, None], at, -1)
 
 
-def _nearest(inputs: int, outputs: int, *_: Any) -> Any:
+def _nearest(inputs: int, outputs: int, args: Args) -> Any:
     return (np.arange(outputs) * inputs // outputs)[:, None]
 
 
-def _bilinear(inputs: int, outputs: int, corners: bool = False, *_: Any) -> Any:
+def _bilinear(inputs: int, outputs: int, args: Args) -> Any:
     """Return the inputs of bilinear resizing: the two nearest to (i + ½)·n/m − ½."""
-    if corners:
+    if len(args) > 2 and args[2]:  # corners are aligned
         parts = max(outputs - 1, 1)
         at = np.arange(outputs) * (inputs - 1)
     else:

@@ -25,15 +25,8 @@ OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
 class TrainingMemory:
     """Memory of one training step in bytes, including the optimizer state.
 
-    Args:
-        batch_size: Images per step.
-        optimizer: Name of the optimizer.
-        weights: Parameters and buffers.
-        gradients: One value per trainable parameter.
-        state: Optimizer state.
-        images: The batch of images.
-        saved: Activations that autograd saves for the backward pass.
-        peak: Peak memory, temporary tensors included.
+    `saved` are the activations that autograd saves for the backward pass; `peak`
+    includes temporary tensors.
     """
 
     batch_size: int
@@ -61,13 +54,6 @@ def measure_training_step(
     """Run one training step on the meta device; return its memory and saved bytes.
 
     The loss is the sum of the outputs; a real loss would add a few values per class.
-
-    Args:
-        model: The network, with weights on the meta device, in training mode.
-        weights: Its parameters.
-        buffers: Its buffers.
-        batch: A batch of images on the meta device.
-        optimizer: `sgd`, `adam` or `adamw`.
     """
     recorder = Recorder(model, weights, buffers, memory_only=True)
     recorder.live_memory.enter(batch)
@@ -75,7 +61,12 @@ def measure_training_step(
     counted = {t.untyped_storage()._cdata for t in (*weights, *buffers)}
     out = _forward(model, batch, recorder, saved, counted)
     if out is not None:
-        with MetaMode(lambda func, args, out: _enter(recorder, out)):
+
+        def enter(func: Any, args: Any, out: Any) -> None:
+            for tensor in tensors_in(out):
+                recorder.live_memory.enter(tensor)
+
+        with MetaMode(enter):
             out.backward()  # type: ignore[no-untyped-call]
     trainable = [tensor_bytes(w) for w in weights if w.requires_grad]
     weight_bytes = sum(tensor_bytes(t) for t in (*weights, *buffers))
@@ -93,11 +84,6 @@ def measure_training_step(
     for weight in weights:
         weight.grad = None
     return memory, saved
-
-
-def _enter(recorder: Recorder, out: Any) -> None:
-    for tensor in tensors_in(out):
-        recorder.live_memory.enter(tensor)
 
 
 def _forward(

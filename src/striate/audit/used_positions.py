@@ -52,18 +52,10 @@ def find_used_positions(operations: Iterable[Operation]) -> UsedPositions:
     for operation in reversed(list(operations)):
         output_masks = usage.needed.get(operation.number)
         for input_index, producer in operation.producers:
-            _merge(
-                usage.read,
-                producer,
-                _read_positions(operation, input_index, None, cache),
-                cache,
-            )
-            _merge(
-                usage.needed,
-                producer,
-                _read_positions(operation, input_index, output_masks, cache),
-                cache,
-            )
+            read = _read_positions(operation, input_index, None, cache)
+            needed = _read_positions(operation, input_index, output_masks, cache)
+            _merge(usage.read, producer, read, cache)
+            _merge(usage.needed, producer, needed, cache)
             usage.users.setdefault(producer, []).append(operation)
     return usage
 
@@ -90,12 +82,10 @@ class _MaskCache:
     def window_mask(
         self, window: SlidingWindow, axis: int, side: int, output_masks: Mask
     ) -> Mask:
-        sides = window.kernel, window.stride, window.padding, window.dilation
-        key = (*(numbers[axis] for numbers in sides), side, id(output_masks))
+        key = (*window.axis(axis), side, id(output_masks))
         if key not in self._window_masks:
-            self._window_masks[key] = self.share(
-                window_positions(window, axis, side, output_masks)
-            )
+            mask = window_positions(window, axis, side, output_masks)
+            self._window_masks[key] = self.share(mask)
         return self._window_masks[key]
 
 
@@ -105,20 +95,12 @@ def _merge(
     before = by_producer.setdefault(producer, masks)
     if before[0] is masks[0] and before[1] is masks[1]:
         return
-    if _same_sides(before, masks):
-        by_producer[producer] = (
-            cache.share(before[0] | masks[0]),
-            cache.share(before[1] | masks[1]),
-        )
+    (rows, columns), (more_rows, more_columns) = before, masks
+    if (len(rows), len(columns)) == (len(more_rows), len(more_columns)):
+        merged = cache.share(rows | more_rows), cache.share(columns | more_columns)
     else:  # a view: the same values with another shape
-        by_producer[producer] = (
-            cache.whole(len(before[0])),
-            cache.whole(len(before[1])),
-        )
-
-
-def _same_sides(first: Masks, second: Masks) -> bool:
-    return all(len(a) == len(b) for a, b in zip(first, second, strict=True))
+        merged = cache.whole(len(rows)), cache.whole(len(columns))
+    by_producer[producer] = merged
 
 
 def _all_positions(shape: tuple[int, ...], cache: _MaskCache) -> Masks:
@@ -136,7 +118,7 @@ def _read_positions(
     shape, output = operation.inputs[input_index], operation.output
     if len(shape) != 4 or len(output) != 4:
         return _all_positions(shape, cache)
-    if output_masks is None or not _fits(output_masks, output):
+    if output_masks is None or tuple(map(len, output_masks)) != output[2:]:
         output_masks = _all_positions(output, cache)
     window = operation.window
     if input_index == 0 and window is not None and not window.transposed:
@@ -147,10 +129,6 @@ def _read_positions(
     if operation.local and shape[2:] == output[2:]:
         return output_masks
     return _all_positions(shape, cache)
-
-
-def _fits(masks: Masks, output: tuple[int, ...]) -> bool:
-    return (len(masks[0]), len(masks[1])) == output[2:]
 
 
 def window_positions(

@@ -38,7 +38,8 @@ def suggest_size(model: nn.Module, shape: Shape) -> str:
                 continue
             if count == channels:
                 return _sides(side, accepts)
-            return f"use {channels_text(count)} (--in-chans {count})"
+            plural = "" if count == 1 else "s"
+            return f"use {count} channel{plural} (--in-chans {count})"
     return "no square image up to 512 with 1, 3 or 4 channels works either"
 
 
@@ -51,16 +52,6 @@ def _accepts(model: nn.Module, channels: int, deadline: float, side: int) -> boo
     except Exception:  # a foreign forward may raise anything
         return False
     return True
-
-
-def channels_text(channels: int) -> str:
-    """Format a number of channels, such as `3 channels`.
-
-    Example:
-        >>> channels_text(1), channels_text(3)
-        ('1 channel', '3 channels')
-    """
-    return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
 def _candidates(start: int) -> Iterator[int]:
@@ -85,15 +76,15 @@ def _sides(side: int, accepts: Callable[[int], bool]) -> str:
 def _last_accepted(start: int, sign: int, accepts: Callable[[int], bool]) -> int:
     """Find the last accepted image size in one direction, with doubling steps."""
     accepted, step = start, 1
-    while (
-        step <= 4 * start
-        and accepted + sign * step >= 1
-        and accepts(accepted + sign * step)
-    ):
+
+    def next_is_accepted() -> bool:
+        side = accepted + sign * step
+        return side >= 1 and accepts(side)
+
+    while step <= 4 * start and next_is_accepted():
         accepted += sign * step
         step *= 2
     while step:
-        if accepted + sign * step >= 1 and accepts(accepted + sign * step):
-            accepted += sign * step
+        accepted += sign * step if next_is_accepted() else 0
         step //= 2
     return accepted

@@ -24,6 +24,10 @@ class SlidingWindow:
     transposed: bool = False
     pooling: bool = False
 
+    def axis(self, i: int) -> tuple[int, int, int, int]:
+        """Return kernel, stride, padding and dilation along one axis."""
+        return self.kernel[i], self.stride[i], self.padding[i], self.dilation[i]
+
     @cached_property
     def pointwise(self) -> bool:
         """Whether the window is 1×1 with stride 1 and no padding."""
@@ -63,20 +67,18 @@ def window_of(func: Any, args: tuple[Any, ...]) -> SlidingWindow | None:
     return None if reader is None else reader(*args)
 
 
-def _convolution(
-    x: Any,
-    w: Any,
-    _bias: Any,
-    s: Any,
-    p: Any,
-    d: Any,
-    transposed: bool,
-    _: Any,
-    groups: int,
-) -> SlidingWindow:
-    kernel = tuple(w.shape)[2:]
-    sides = [per_axis(value, len(kernel)) for value in (s, p, d)]
-    return _shared(kernel, *sides, groups, transposed)
+def _convolution(x: Any, weight: Any, *settings: Any) -> SlidingWindow:
+    _, stride, padding, dilation, transposed, _, groups = settings
+    kernel = tuple(weight.shape)[2:]
+    count = len(kernel)
+    return _shared(
+        kernel,
+        per_axis(stride, count),
+        per_axis(padding, count),
+        per_axis(dilation, count),
+        groups=groups,
+        transposed=transposed,
+    )
 
 
 @cache
@@ -113,32 +115,26 @@ def per_axis(value: Any, count: int) -> Sides:
     return tuple(value) * count if len(value) == 1 else tuple(value)
 
 
-def _max_pool(
-    x: Any, f: Any, s: Any = (), p: Any = 0, d: Any = 1, ceil: bool = False
+def _pool(
+    x: Any, f: Any, s: Any = (), p: Any = 0, d: Any = 1, *_: Any, count: int = 2
 ) -> SlidingWindow:
-    return _pool(2, f, s, p, d)
-
-
-def _pool(count: int, f: Any, s: Any, p: Any, d: Any) -> SlidingWindow:
     kernel = per_axis(f, count)
     stride = per_axis(s, count) if s else kernel
     padding, dilation = per_axis(p, count), per_axis(d, count)
     return _shared(kernel, stride, padding, dilation, pooling=True)
 
 
-def _average_pool(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> SlidingWindow:
-    return _pool(2, f, s, p, 1)
+def _average_pool(x: Any, f: Any, s: Any = (), p: Any = 0, *_: Any) -> SlidingWindow:
+    return _pool(x, f, s, p)
 
 
-def _average_pool_3d(
-    x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any
-) -> SlidingWindow:
-    return _pool(3, f, s, p, 1)
+def _average_pool_3d(x: Any, f: Any, s: Any = (), p: Any = 0, *_: Any) -> SlidingWindow:
+    return _pool(x, f, s, p, count=3)
 
 
 _READERS: dict[Any, Any] = {
     aten.convolution.default: _convolution,
-    aten.max_pool2d_with_indices.default: _max_pool,
+    aten.max_pool2d_with_indices.default: _pool,
     aten.avg_pool2d.default: _average_pool,
     aten.avg_pool3d.default: _average_pool_3d,
 }

@@ -34,18 +34,15 @@ def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
     calls: set[str] = set()
     for pattern in [names] if isinstance(names, str) else names:
         name, separator, number = pattern.partition(" #")
-        matching = [key for key in module_names if _matches(key, name)]
+        is_pattern = _WILDCARDS & set(name)
+        matches = fnmatchcase if is_pattern else str.__eq__
+        matching = [key for key in module_names if matches(key, name)]
         if not matching or (separator and not number.isdecimal()):
             raise unknown_name_error("layer", pattern, module_names)
-        calls |= {
-            key + (separator + number if number != "1" else "") for key in matching
-        }
+        suffix = separator + number if number != "1" else ""
+        calls |= {key + suffix for key in matching}
     order = {name: i for i, name in enumerate(module_names)}
     return sorted(calls, key=lambda call: (order[module_name(call)], len(call), call))
-
-
-def _matches(key: str, name: str) -> bool:
-    return fnmatchcase(key, name) if _WILDCARDS & set(name) else key == name
 
 
 def module_name(call: str) -> str:
@@ -89,9 +86,8 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
             return {call: outputs[call] for call in calls}
     missing = next(call for call in calls if call not in outputs)
     what = f"{missing} did not run on this image"
-    raise StriateError(
-        what, where=missing, fix=f"layers that ran: {', '.join(outputs) or 'none'}"
-    )
+    fix = f"layers that ran: {', '.join(outputs) or 'none'}"
+    raise StriateError(what, where=missing, fix=fix)
 
 
 def forward(model: nn.Module, x: Tensor) -> object:
@@ -153,9 +149,8 @@ def activations_at(
         {'0': (5, 2, 2, 2), '2': (5, 8)}
     """
     check_image_batch(x)
-    batches = list(
-        iter_activations(model, torch.split(x, batch_size), match_layers(model, names))
-    )
+    calls, inputs = match_layers(model, names), torch.split(x, batch_size)
+    batches = list(iter_activations(model, inputs, calls))
     return {call: torch.cat([batch[call] for batch in batches]) for call in batches[0]}
 
 
@@ -169,20 +164,20 @@ def iter_activations(
         yield outputs
 
 
-def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) -> int:
+def images_at_once(shape: Sequence[int], limit: int, memory_factor: int = 1) -> int:
     """Return a batch size that limits the memory of a forward pass.
 
     Args:
-        height: Height of the images.
-        width: Width of the images.
+        shape: Shape of the images, which ends with height and width.
         limit: Maximum number of images.
         memory_factor: Memory per image, relative to a forward pass.
 
     Example:
-        >>> [images_at_once(side, side, limit=64) for side in (28, 224, 2048)]
+        >>> [images_at_once((side, side), limit=64) for side in (28, 224, 2048)]
         [64, 32, 1]
     """
-    return max(1, min(limit, MAX_PIXELS // (height * width * memory_factor)))
+    pixels = shape[-2] * shape[-1]
+    return max(1, min(limit, MAX_PIXELS // (pixels * memory_factor)))
 
 
 def check_image_batch(x: Tensor) -> None:

@@ -26,9 +26,7 @@ from striate.core.hooks import (
 from striate.interpret.activations_at import check_image_batch, forward, module_name
 from striate.interpret.layer_choice import check_unit, target_layer
 
-ENERGY_SHARE = (
-    0.9545  # of the energy: what lies within two standard deviations of a Gaussian
-)
+ENERGY_SHARE = 0.9545  # within two standard deviations of a Gaussian
 SEED = 0
 
 
@@ -58,11 +56,6 @@ def effective_receptive_fields(
     channels do not cancel. The squared gradient with respect to each pixel is averaged
     over images and input channels.
 
-    Args:
-        model: Any network; not modified, gradients included.
-        x: Preprocessed images.
-        names: Dotted names; layers without height and width are skipped.
-
     Shapes:
         x: (N, C, H, W); each energy: (H, W)
 
@@ -83,8 +76,10 @@ def effective_receptive_fields(
         if output.ndim == 4:
             unit = output.shape[2] // 2, output.shape[3] // 2
             # Copied now: an in-place activation after the layer would change it.
-            values_here = output[:, :, unit[0], unit[1]].clone()
-            units[name] = unit, (values_here * _signs(values_here)).sum()
+            values = output[:, :, unit[0], unit[1]].clone()
+            generator = torch.Generator().manual_seed(SEED)
+            signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
+            units[name] = unit, (values * signs.to(values)).sum()
 
     with _differentiable(model, x) as images:
         with capture_outputs(model, names, capture):
@@ -150,12 +145,6 @@ def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
     check_image_batch(x)
     with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         yield x.detach().clone().requires_grad_()
-
-
-def _signs(values: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(SEED)
-    signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
-    return signs.to(values)
 
 
 def _derivative(value: Tensor, image: Tensor) -> Tensor:

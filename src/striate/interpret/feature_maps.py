@@ -19,10 +19,6 @@ MAX_PIXELS = 64  # maximum height: sixteen maps fill the width of a page
 def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Return every layer output with height and width, in execution order.
 
-    Args:
-        model: Any network; not modified.
-        x: One preprocessed image, (1, C, H, W).
-
     Returns:
         Dotted name → (channels, height, width); the last output of a reused layer.
 
@@ -53,8 +49,5 @@ def map_sheet(maps: Tensor, columns: int = 16) -> np.ndarray:
         ratio = MAX_PIXELS / max(maps.shape[1:])
         height, width = (max(1, round(side * ratio)) for side in maps.shape[1:])
         maps = F.adaptive_avg_pool2d(maps, (height, width))
-    planes = [
-        enlarge(sequential_colors(plane), MIN_PIXELS)
-        for plane in maps[:MAX_CHANNELS].numpy()
-    ]
-    return tile(planes, columns)
+    planes = [sequential_colors(plane) for plane in maps[:MAX_CHANNELS].numpy()]
+    return tile([enlarge(plane, MIN_PIXELS) for plane in planes], columns)

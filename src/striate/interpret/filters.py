@@ -134,23 +134,17 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
         for kernel, limit in zip(shown_filters.numpy(), limits, strict=True)
         for plane in kernel
     ]
-    rows = (
-        f"{len(shown_filters)} of {filters}"
-        if len(shown_filters) < filters
-        else f"{filters}"
-    )
-    cropped = len(columns) < channels
-    across = f"the {len(columns)} strongest of {channels}" if cropped else f"{channels}"
+    rows, across = f"{filters}", f"{channels}"
+    if len(shown_filters) < filters:
+        rows = f"{len(shown_filters)} of {filters}"
+    if len(columns) < channels:
+        across = f"the {len(columns)} strongest of {channels}"
     sheet = tile(planes, columns=len(columns), gap=1)
     return sheet, f"{rows} filters × {across} channels"
 
 
 def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarray]:
     """Draw each filter: as RGB for three channels, otherwise channel by channel.
-
-    Args:
-        weight: (filters, channels, height, width).
-        limits: Largest magnitude of each filter's scale; its own maximum if None.
 
     Returns:
         One uint8 image per filter, at least `MIN_PIXELS` pixels high.

@@ -23,13 +23,7 @@ MIN_SIDE = 4  # smallest map, 4×4 cells, that is chosen automatically
 
 @dataclass(frozen=True, kw_only=True)
 class TargetLayer:
-    """Target layer of a CAM method, with output shape and reason of the choice.
-
-    Args:
-        call: Name of the call, such as `conv5.1.relu`, or `relu #2`.
-        shape: (channels, height, width).
-        reason: The reason of the choice, in words.
-    """
+    """Target layer of a CAM method, with output shape and reason of the choice."""
 
     call: str
     shape: tuple[int, ...]
@@ -45,6 +39,18 @@ def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
         {'0': (2, 3, 3), '1': (18,)}
     """
     return _run_once(model, x)[0]
+
+
+def layers_with_maps(model: nn.Module, x: Tensor) -> list[str]:
+    """Return the layers with feature maps in forward order, without containers.
+
+    Example:
+        >>> model = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3)), nn.Flatten())
+        >>> layers_with_maps(model, torch.zeros(1, 1, 5, 5))
+        ['0.0']
+    """
+    maps = [call for call, shape in layer_shapes(model, x).items() if _is_map(shape)]
+    return [call for call in maps if not any(m.startswith(f"{call}.") for m in maps)]
 
 
 def _run_once(
@@ -106,15 +112,11 @@ def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
         return _layer_by_name(layer, shapes, spatial, model)
     if call is None:
         what = "no layer's output has height and width"
-        raise GeometryError(
-            what, fix="use occlusion or integrated_gradients, which need no layer"
-        )
+        fix = "use occlusion or integrated_gradients, which need no layer"
+        raise GeometryError(what, fix=fix)
     is_coarse = min(spatial[call][1:]) < MIN_SIDE
-    what = (
-        "with height and width"
-        if is_coarse
-        else f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
-    )
+    fine = f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
+    what = "with height and width" if is_coarse else fine
     reason = f"the last layer {what}, {_text(spatial[call])}"
     return TargetLayer(call=call, shape=spatial[call], reason=reason)
 
@@ -127,12 +129,6 @@ def check_unit(
 ) -> None:
     """Raise an error if a layer has no unit with this index.
 
-    Args:
-        call: Layer name.
-        unit: (channel, row, column), or (index,) of a vector.
-        shapes: The result of `layer_shapes`.
-        model: The network.
-
     Raises:
         UnknownNameError: No layer has this name; the message lists the names.
         SettingError: The layer has no such unit; the message gives the ranges.
@@ -143,7 +139,15 @@ def check_unit(
     if call not in shapes:
         match_layers(model, call)  # raises for a name that no module has
         raise GeometryError(f"{call} returned no tensor for this image", where=call)
-    shape = shapes[call]
+    check_index(call, unit, shapes[call])
+
+
+def check_index(call: str, unit: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise an error that gives the ranges if a tensor has no such index.
+
+    Raises:
+        SettingError: The index is outside of the shape.
+    """
     outside = any(not 0 <= i < n for i, n in zip(unit, shape, strict=False))
     if len(unit) != len(shape) or outside:
         ranges = " × ".join(f"0…{n - 1}" for n in shape)
@@ -161,14 +165,11 @@ def _layer_by_name(
         return TargetLayer(call=layer, shape=spatial[layer], reason="given by name")
     match_layers(model, layer)  # raises for a name that no module has
     fix = f"layers with maps: {', '.join(spatial)}"
+    what = f"{layer} returned no tensor for this image"
     if layer in shapes:
-        what = (
-            f"{layer} has the output {_text(shapes[layer])}, which is not a feature map"
-        )
-        raise GeometryError(what, where=layer, fix=fix)
-    raise GeometryError(
-        f"{layer} returned no tensor for this image", where=layer, fix=fix
-    )
+        output = _text(shapes[layer])
+        what = f"{layer} has the output {output}, which is not a feature map"
+    raise GeometryError(what, where=layer, fix=fix)
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -83,9 +83,9 @@ def activation_statistics(
         (1.5, 1.5, 0.5, 0)
     """
     check_image_batch(x)
-    names_to_measure = (
-        set(leaf_module_names(model)) if names is None else _modules(model, names)
-    )
+    names_to_measure = set(leaf_module_names(model))
+    if names is not None:
+        names_to_measure = {module_name(call) for call in match_layers(model, names)}
     calls: Counter[str] = Counter()
     measurements: list[tuple[str, str, _Measurement]] = []
     unchanged = _Unchanged()
@@ -104,13 +104,7 @@ def activation_statistics(
 
     with evaluation_mode(model), trace_modules(model, leave=on_output), torch.no_grad():
         forward(model, x)
-    return [
-        measurement.statistics(call, kind) for call, kind, measurement in measurements
-    ]
-
-
-def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
-    return {module_name(call) for call in match_layers(model, names)}
+    return [measured.statistics(call, kind) for call, kind, measured in measurements]
 
 
 @dataclass(frozen=True)
@@ -120,13 +114,7 @@ class _Measurement:
     Python code between two layers is slow, because the activations have replaced the
     interpreter's data in the processor's cache.
 
-    Args:
-        shape: Shape of the whole output.
-        sums: Sums of each image's channels, by chunk.
-        square: Sum of squares.
-        minimum: Smallest value.
-        maximum: Largest value.
-        nonzero: Number of nonzero values; only valid if no value is negative.
+    `nonzero` is only valid if no value is negative.
     """
 
     shape: torch.Size
@@ -163,15 +151,11 @@ class _Unchanged:
 
     def get(self, tensor: Tensor) -> _Measurement | None:
         """Return a tensor's measurement; None if the tensor has been changed."""
-        reference, version, measurements = self._measured.get(
-            id(tensor), (None, -1, None)
-        )
-        same = (
-            reference is not None
-            and reference() is tensor
-            and version == tensor._version
-        )
-        return measurements if same else None
+        if id(tensor) not in self._measured:
+            return None
+        reference, version, measurement = self._measured[id(tensor)]
+        same = reference() is tensor and version == tensor._version
+        return measurement if same else None
 
     def put(self, tensor: Tensor, measurements: _Measurement) -> None:
         """Store a tensor's measurement without a reference to the tensor."""
@@ -191,7 +175,12 @@ def _measure(output: Tensor) -> _Measurement:
         smallest, largest = flat.aminmax()
         low, high = min(low, smallest.item()), max(high, largest.item())
         if low >= 0:
-            nonzero += _nonzero(flat, flags[: len(flat)])
+            # Thirty times faster than torch.count_nonzero.
+            is_nonzero = flags[: len(flat)].copy_(flat)
+            on_cpu = flags.is_cpu
+            nonzero += int(
+                np.count_nonzero(is_nonzero.numpy()) if on_cpu else is_nonzero.sum()
+            )
     return _Measurement(output.shape, sums, square, low, high, nonzero)
 
 
@@ -200,14 +189,6 @@ def _planes(output: Tensor) -> Tensor:
     rows = output.shape[0] * (output.shape[1] if output.ndim > 1 else 1)
     planes = output.reshape(rows, -1).contiguous()
     return planes if planes.dtype in (torch.float32, torch.float64) else planes.float()
-
-
-def _nonzero(flat: Tensor, flags: Tensor) -> int:
-    """Count nonzero values, thirty times faster than torch.count_nonzero."""
-    flags.copy_(flat)
-    if flags.is_cpu:
-        return int(np.count_nonzero(flags.numpy()))
-    return int(flags.sum())
 
 
 def _dead_channels(sums: Tensor, shape: torch.Size) -> int | None:

@@ -16,11 +16,7 @@ _ORANGE = (230, 120, 20)  # orange: unsigned importance, and the borders of boxe
 _BLACK, _SPAN = 90, 0.5  # gray value of black under a heatmap, and contrast
 # Colors for unsigned values, from dark (small) through blue to light (large).
 _SEQUENTIAL = (
-    (12, 14, 28),
-    (38, 64, 120),
-    (96, 130, 150),
-    (222, 178, 96),
-    (255, 247, 220),
+    *((12, 14, 28), (38, 64, 120), (96, 130, 150), (222, 178, 96), (255, 247, 220)),
 )
 
 
@@ -79,6 +75,18 @@ def overlay_heatmap(
     return np.asarray(mixed.round().astype(np.uint8))
 
 
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Return an image with three channels; other images become gray (the mean).
+
+    Shapes:
+        (H, W, C) → (H, W, 3) uint8
+    """
+    if pixels.shape[-1] == 3:
+        return pixels
+    gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
+    return np.asarray(gray.repeat(3, -1))
+
+
 def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
     """Draw a box in an image: ((first row, last row), (first column, last column)).
 
@@ -117,13 +125,8 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
     size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 4)
     sheet = np.zeros(size, np.uint8)
     for i, image in enumerate(images):
-        first_row, first_column = (
-            (i // columns) * (height + gap),
-            (i % columns) * (width + gap),
-        )
-        cell = sheet[
-            first_row : first_row + height, first_column : first_column + width
-        ]
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        cell = sheet[top : top + height, left : left + width]
         cell[..., 3] = 255
         cell[..., : image.shape[-1]] = image
     return sheet

@@ -17,14 +17,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TopPatch:
-    """Image and position at which a channel has a high activation.
-
-    Args:
-        image: Index of the image in the data.
-        row: Row of the unit in the layer's output.
-        column: Column of the unit in the layer's output.
-        value: The activation.
-    """
+    """Image and position at which a channel has a high activation."""
 
     image: int
     row: int
@@ -69,13 +62,6 @@ def channel_preferences(
 
     In memory are the output of one layer for one batch, and `count` patches and
     `classes` means per channel.
-
-    Args:
-        model: Any network; not modified.
-        batches: (input, label) batches.
-        calls: Layers whose outputs have height and width.
-        classes: Number of classes.
-        count: Patches per channel.
 
     Raises:
         DataError: There are no images.
@@ -145,18 +131,18 @@ class _Table:
         """Return the result."""
         by_class = self._sums / class_counts.clamp(min=1)[:, None]
         rows = zip(self._values.T, self._positions.transpose(0, 1), strict=True)
-        patches = tuple(
-            tuple(
-                TopPatch(image=p, row=r, column=c, value=v)
-                for v, (p, r, c) in zip(
-                    values.tolist(), positions.tolist(), strict=True
+        patches = []
+        for values, positions in rows:
+            pairs = zip(values.tolist(), positions.tolist(), strict=True)
+            patches.append(
+                tuple(
+                    TopPatch(image=image, row=row, column=column, value=value)
+                    for value, (image, row, column) in pairs
                 )
             )
-            for values, positions in rows
-        )
         index = selectivity(by_class[class_counts > 0])
         return ChannelPreferences(
-            call=call, patches=patches, by_class=by_class, selectivity=index
+            call=call, patches=tuple(patches), by_class=by_class, selectivity=index
         )
 
 

@@ -6,14 +6,15 @@ tensors, so that earlier values are lost, the whole module becomes one step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from striate.core.errors import GeometryError
 from striate.core.format import format_bytes
@@ -57,7 +58,7 @@ class TraceStep:
     @cached_property
     def refs(self) -> list[TensorRef]:
         """References to all inputs that depend on the image, in order."""
-        inputs = iter_nested((self.args, self.kwargs))
+        inputs = tree_leaves((self.args, dict(self.kwargs)))
         return [item for item in inputs if isinstance(item, TensorRef)]
 
     def recompute(self, value: Callable[[TensorRef], Tensor]) -> list[Tensor]:
@@ -66,7 +67,7 @@ class TraceStep:
         def fill(item: Any) -> Any:
             return value(item) if isinstance(item, TensorRef) else item
 
-        args, kwargs = map_nested(fill, self.args), map_nested(fill, dict(self.kwargs))
+        args, kwargs = tree_map(fill, (self.args, dict(self.kwargs)))
         if is_in_place(self.func):
             args = (args[0].clone(), *args[1:])
         return nested_tensors(self.call(*args, **kwargs))
@@ -103,10 +104,6 @@ class Trace:
 def record_trace(model: nn.Module, x: Tensor) -> Trace:
     """Run images and record every step; the outputs of all steps stay in memory.
 
-    Args:
-        model: Any network; not modified.
-        x: Preprocessed images, (N, C, H, W).
-
     Raises:
         GeometryError: The network rejects the images, cannot be traced, or the outputs
             take more than `MAX_BYTES`.
@@ -133,10 +130,8 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
                 output = run_model(model, x)
         except _TooLarge:
             size = "×".join(map(str, x.shape))
-            what = (
-                f"the activations of a {size} batch take more than "
-                f"{format_bytes(MAX_BYTES)}"
-            )
+            limit = format_bytes(MAX_BYTES)
+            what = f"the activations of a {size} batch take more than {limit}"
             raise GeometryError(what, fix="use a smaller image") from None
     return recorder.finished(output)
 
@@ -169,7 +164,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._calls[name] = self._calls.get(name, 0) + 1
         call = call_name(name, self._calls[name]) if name else ""
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        refs = map_nested(self._ref, inputs)
+        refs = tree_map(self._ref, inputs)
         self._frames.append(_Frame(call, module, refs, len(self.trace.steps)))
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
@@ -187,18 +182,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _merge_module(self, frame: _Frame, results: list[Tensor]) -> None:
         del self.trace.steps[frame.start :]
-        self.trace.module_outputs = {
-            call: ref
-            for call, ref in self.trace.module_outputs.items()
-            if ref.step < frame.start
-        }
+        outputs = self.trace.module_outputs.items()
+        earlier = {call: ref for call, ref in outputs if ref.step < frame.start}
+        self.trace.module_outputs = earlier
         self._paused = True
         copies = [result.clone() for result in results]
         self._paused = False
         step = TraceStep(
             module=frame.call,
             name=type(frame.module).__name__,
-            call=_untouched_call(frame.module),
+            call=partial(_call_untouched, frame.module),
             args=frame.inputs,
             kwargs={},
             results=copies,
@@ -206,10 +199,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not step.refs or any(ref.step >= frame.start for ref in step.refs):
             self._lost = True
         self.trace.steps.append(step)
+        self._refer_to(results)
+
+    def _refer_to(self, results: list[Tensor]) -> None:
+        """Record that tensors are the results of the last step."""
         for index, result in enumerate(results):
-            self._stale.discard(id(result))
             self._refs[id(result)] = TensorRef(len(self.trace.steps) - 1, index)
             self._alive.append(result)
+            self._stale.discard(id(result))
 
     # --- operations ---
 
@@ -223,7 +220,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tracked = [tensor for tensor in inputs if id(tensor) in self._refs]
         if any(id(tensor) in self._stale for tensor in tracked):
             self._mark_broken()
-        refs = map_nested(self._ref, (args, kwargs)) if tracked else None
+        refs = tree_map(self._ref, (args, kwargs)) if tracked else None
         if is_in_place(func):
             self._before_write(func, args, kwargs)
         out = func(*args, **kwargs)
@@ -242,15 +239,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             func=func,
         )
         self.trace.steps.append(step)
-        for index, result in enumerate(results):
-            self._refs[id(result)] = TensorRef(len(self.trace.steps) - 1, index)
-            self._alive.append(result)
-            self._stale.discard(id(result))
+        self._refer_to(results)
+        for result in results:
             self._shared.setdefault(_storage(result), []).append(result)
-        self._count_bytes(results)
-
-    def _count_bytes(self, results: list[Tensor]) -> None:
-        """Count the bytes of new tensors, not of views."""
+        # A view of an earlier tensor takes no memory.
         new = [r for r in results if len(self._shared[_storage(r)]) == 1]
         self._bytes += sum(result.nbytes for result in new)
         if self._bytes > MAX_BYTES:
@@ -297,23 +289,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         results = nested_tensors(output)
         if self._lost or not results or id(results[0]) not in self._refs:
             what = "the operations of this network cannot be traced"
-            fix = (
-                "its own forward() overwrites parts of tensors; move these operations "
-                "to a submodule"
-            )
+            fix = "its own forward() overwrites parts of tensors; "
+            fix += "move these operations to a submodule"
             raise GeometryError(what, fix=fix)
         self.trace.output = self._refs[id(results[0])]
         return self.trace
 
 
-def _untouched_call(module: nn.Module) -> Callable[..., Any]:
-    """Return a function that runs a module in eval mode, without side effects."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with evaluation_mode(module):
-            return module(*args, **kwargs)
-
-    return call
+def _call_untouched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Run a module in evaluation mode, without side effects."""
+    with evaluation_mode(module):
+        return module(*args, **kwargs)
 
 
 def _no_call() -> None:
@@ -327,41 +313,7 @@ def nested_tensors(values: Any) -> list[Tensor]:
         >>> len(nested_tensors((torch.zeros(1), [torch.zeros(2), 3])))
         2
     """
-    return [item for item in iter_nested(values) if isinstance(item, Tensor)]
-
-
-def iter_nested(values: Any) -> Iterator[Any]:
-    """Yield all items of nested containers, in order.
-
-    Example:
-        >>> list(iter_nested((1, [2, {"a": 3}])))
-        [1, 2, 3]
-    """
-    if isinstance(values, dict):
-        values = values.values()
-    elif not isinstance(values, list | tuple):
-        yield values
-        return
-    for value in values:
-        yield from iter_nested(value)
-
-
-def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
-    """Apply a function to every item of nested containers.
-
-    Example:
-        >>> map_nested(str, (1, [2, {"a": 3}]))
-        ('1', ['2', {'a': '3'}])
-    """
-    if isinstance(values, dict):
-        return {key: map_nested(change, value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [map_nested(change, value) for value in values]
-    if isinstance(values, tuple):
-        items = [map_nested(change, value) for value in values]
-        named = hasattr(values, "_fields")
-        return type(values)(*items) if named else tuple(items)
-    return change(values)
+    return [item for item in tree_leaves(values) if isinstance(item, Tensor)]
 
 
 def is_in_place(func: Any) -> bool:

@@ -40,9 +40,8 @@ class BlurPool(nn.Module):
     def __init__(self, channels: int, kernel_size: int = 3, stride: int = 2) -> None:
         super().__init__()
         if kernel_size < 1 or stride < 1:
-            what = (
-                f"needs kernel_size ≥ 1 and stride ≥ 1, got {kernel_size} and {stride}"
-            )
+            got = f"{kernel_size} and {stride}"
+            what = f"needs kernel_size ≥ 1 and stride ≥ 1, got {got}"
             raise SettingError(what, where="BlurPool")
         row = [comb(kernel_size - 1, i) for i in range(kernel_size)]
         line = torch.tensor(row, dtype=torch.float32) / sum(row)

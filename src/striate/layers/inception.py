@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,7 @@ class InceptionWidths:
 
 
 def conv_relu(
-    channels: int,
-    width: int,
-    kernel: int = 1,
-    stride: int = 1,
-    norm: bool = False,
+    channels: int, width: int, kernel: int = 1, stride: int = 1, norm: bool = False
 ) -> nn.Sequential:
     """Return convolution, batch norm (if `norm`) and ReLU, with padding (f − 1)/2.
 
@@ -83,19 +80,16 @@ class Inception(nn.Module):
         norm: bool = False,
     ) -> None:
         super().__init__()
-        self.branch1 = conv_relu(channels, widths.ch1x1, norm=norm)
+        conv, w = partial(conv_relu, norm=norm), widths
+        self.branch1 = conv(channels, w.ch1x1)
         self.branch2 = nn.Sequential(
-            conv_relu(channels, widths.ch3x3_reduce, norm=norm),
-            conv_relu(widths.ch3x3_reduce, widths.ch3x3, 3, norm=norm),
+            conv(channels, w.ch3x3_reduce), conv(w.ch3x3_reduce, w.ch3x3, 3)
         )
         self.branch3 = nn.Sequential(
-            conv_relu(channels, widths.ch5x5_reduce, norm=norm),
-            conv_relu(widths.ch5x5_reduce, widths.ch5x5, kernel, norm=norm),
+            conv(channels, w.ch5x5_reduce), conv(w.ch5x5_reduce, w.ch5x5, kernel)
         )
-        self.branch4 = nn.Sequential(
-            nn.MaxPool2d(3, stride=1, padding=1),
-            conv_relu(channels, widths.pool_proj, norm=norm),
-        )
+        pool = nn.MaxPool2d(3, stride=1, padding=1)
+        self.branch4 = nn.Sequential(pool, conv(channels, w.pool_proj))
 
     def forward(self, x: Tensor) -> Tensor:
         """Run all branches and concatenate the outputs along channels."""

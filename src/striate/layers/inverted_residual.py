@@ -13,14 +13,9 @@ def conv_bn_relu6(
     Shapes:
         (N, channels, H, W) → (N, out_channels, ⌈H/s⌉, ⌈W/s⌉)
     """
+    half = (kernel - 1) // 2
     conv = nn.Conv2d(
-        channels,
-        out_channels,
-        kernel,
-        stride,
-        padding=(kernel - 1) // 2,
-        groups=groups,
-        bias=False,
+        channels, out_channels, kernel, stride, half, groups=groups, bias=False
     )
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6())
 

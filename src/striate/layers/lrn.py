@@ -107,31 +107,35 @@ class _LRN(Function):
     """LRN with its own backward pass, on a CPU in chunks that fit the cache."""
 
     @staticmethod
-    def forward(x: Tensor, *settings: Any) -> Tensor:
-        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-            return plain(x, *settings)
-        return _forward(_dense(x), *settings)
+    def forward(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+        compute = _forward if _has_cpu_kernel(x) else plain
+        return compute(x, size, alpha, beta, k)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, *ctx.settings = inputs
+        x, size, alpha, beta, k = inputs
+        ctx.settings = {"size": size, "alpha": alpha, "beta": beta, "k": k}
         ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (x,), (g,) = ctx.saved_tensors, gradients
-        on_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
         second_order = torch.is_grad_enabled()
-        if on_cpu and not second_order:
-            return _backward(_dense(x), g, *ctx.settings), *(None,) * 4
+        if _has_cpu_kernel(x) and not second_order:
+            return _backward(x, g, **ctx.settings), *(None,) * 4
         with torch.enable_grad():
             x = x if second_order else x.detach().requires_grad_()
-            y = plain(x, *ctx.settings)
+            y = plain(x, **ctx.settings)
             (dx,) = torch.autograd.grad(y, x, g, create_graph=second_order)
         return dx, *(None,) * 4
 
 
+def _has_cpu_kernel(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
 def _forward(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    x = x.contiguous(memory_format=_layout(x))
     y = torch.empty_like(x)
     squares = _ChannelSums(size, size // 2)
     offset = x.new_tensor(k)
@@ -146,12 +150,11 @@ def _forward(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tenso
 def _backward(
     x: Tensor, g: Tensor, size: int, alpha: float, beta: float, k: float
 ) -> Tensor:
+    x = x.contiguous(memory_format=_layout(x))
     g = g.contiguous(memory_format=_layout(x))
     dx = torch.empty_like(x)
-    squares, products = (
-        _ChannelSums(size, size // 2),
-        _ChannelSums(size, (size - 1) // 2),
-    )
+    squares = _ChannelSums(size, size // 2)
+    products = _ChannelSums(size, (size - 1) // 2)
     offset = x.new_tensor(k)
     for chunk, grad, out in zip(_chunks(x), _chunks(g), _chunks(dx), strict=True):
         torch.mul(chunk, chunk, out=squares.inside(chunk))
@@ -169,10 +172,6 @@ def _layout(x: Tensor) -> torch.memory_format:
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
-
-
-def _dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=_layout(x))
 
 
 def _chunks(x: Tensor) -> Iterator[Tensor]:

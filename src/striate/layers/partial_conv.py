@@ -49,11 +49,8 @@ class PartialConv2d(nn.Module):
         self.in_channels = 1 + max(max(inputs) for inputs in table)
         self.out_channels = len(table)
         self.kernel_size = kernel_size
-        pairs = [
-            out * self.in_channels + i
-            for out, inputs in enumerate(table)
-            for i in inputs
-        ]
+        outputs = enumerate(table)
+        pairs = [out * self.in_channels + i for out, inputs in outputs for i in inputs]
         self.fan_in = [kernel_size**2 * len(inputs) for inputs in table for _ in inputs]
         self.weight = nn.Parameter(torch.empty(len(pairs), kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(self.out_channels))

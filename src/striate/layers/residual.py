@@ -66,11 +66,6 @@ class Residual(nn.Module):
 class PadShortcut(nn.Module):
     """Shortcut A: subsample by `stride` and add zero channels; no parameters.
 
-    Args:
-        channels: Channels of x.
-        out_channels: Channels of the output; at least as many.
-        stride: Subsampling factor, for rows and for columns.
-
     Shapes:
         (N, C, H, W) → (N, C_out, ⌈H/s⌉, ⌈W/s⌉)
 
@@ -149,12 +144,6 @@ def basic_branch(
 ) -> dict[str, nn.Module]:
     """Return the branch of two 3×3 convolutions, the first with stride (figure 5).
 
-    Args:
-        channels: Channels of x.
-        width: Channels of both convolutions.
-        stride: Stride of the block.
-        blur: Side of the blur filter that subsamples instead; 0 for none.
-
     Shapes:
         (N, channels, H, W) → (N, width, ⌈H/s⌉, ⌈W/s⌉)
 
@@ -178,13 +167,8 @@ def bottleneck_branch(
 ) -> dict[str, nn.Module]:
     """Return the bottleneck branch: 1×1, 3×3, and 1×1 to 4 × width (figure 5).
 
-    Args:
-        channels: Channels of x.
-        width: Channels of the 3×3.
-        stride: Stride of the block.
-        stride_in: Which convolution has the stride: the first `1x1` as in the paper,
-            or the `3x3`, which skips no position (called ResNet v1.5).
-        blur: Side of the blur filter that subsamples instead; 0 for none.
+    `stride_in` is the convolution with the stride: the first `1x1` as in the paper, or
+    the `3x3`, which skips no position (called ResNet v1.5).
 
     Shapes:
         (N, channels, H, W) → (N, 4·width, ⌈H/s⌉, ⌈W/s⌉)

@@ -30,12 +30,15 @@ from striate.layers.lrn import LRN
 from striate.models.catalogue import register_model
 from striate.models.classifier import (
     ImageClassifier,
+    dense_classifier,
     features_and_classifier,
     flat_features,
 )
 
+PAPER_IMAGE = ImageSpec(channels=3, height=227, width=227)
+IMAGE = ImageSpec(channels=3, height=224, width=224)
 DENSE = 4096
-STD = 0.01  # section 5
+STD = 0.01  # of the initial weights, section 5
 BIAS_ONE = (2, 4, 5, 6, 7)  # layers with weights, from 1: biases start at 1, section 5
 
 
@@ -58,40 +61,18 @@ def _paper(image: ImageSpec, num_classes: int, groups: int) -> ImageClassifier:
         nn.MaxPool2d(3, 2),
     )
     flat = flat_features(features.named_children(), image, "features.")
-    classifier = nn.Sequential(
-        nn.Linear(flat, DENSE),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(DENSE, DENSE),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(DENSE, num_classes),
-    )
-    model = features_and_classifier(features, classifier)
-    _initialize(model)
-    return model
-
-
-def _initialize(model: nn.Module) -> None:
-    """Draw weights from N(0, 0.01²); set biases to 0 or 1 as in section 5."""
+    model = features_and_classifier(features, dense_classifier(flat, num_classes))
     layers = (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
     for number, layer in enumerate(layers, start=1):
         nn.init.normal_(layer.weight, std=STD)
         bias: nn.Parameter = layer.bias  # type: ignore[assignment]
         nn.init.constant_(bias, float(number in BIAS_ONE))
+    return model
 
 
-@register_model(
-    "alexnet", image=ImageSpec(channels=3, height=227, width=227), classes=1000
-)
+@register_model("alexnet", image=PAPER_IMAGE, classes=1000)
 def alexnet(image: ImageSpec, num_classes: int) -> ImageClassifier:
     """Build the paper's AlexNet: two groups, LRN, overlapping pools.
-
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
-    Raises:
-        GeometryError: The image is too small for the convolutions and pools.
 
     Example:
         >>> import torch
@@ -104,37 +85,15 @@ def alexnet(image: ImageSpec, num_classes: int) -> ImageClassifier:
     return _paper(image, num_classes, groups=2)
 
 
-@register_model(
-    "alexnet_ungrouped",
-    image=ImageSpec(channels=3, height=227, width=227),
-    classes=1000,
-)
+@register_model("alexnet_ungrouped", image=PAPER_IMAGE, classes=1000)
 def alexnet_ungrouped(image: ImageSpec, num_classes: int) -> ImageClassifier:
-    """Build AlexNet without groups: every convolution reads all input maps.
-
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
-    Raises:
-        GeometryError: The image is smaller than the windows need.
-    """
+    """Build AlexNet without groups: every convolution reads all input maps."""
     return _paper(image, num_classes, groups=1)
 
 
-@register_model(
-    "alexnet_one_tower",
-    image=ImageSpec(channels=3, height=224, width=224),
-    classes=1000,
-)
+@register_model("alexnet_one_tower", image=IMAGE, classes=1000)
 def alexnet_one_tower(image: ImageSpec, num_classes: int) -> ImageClassifier:
-    """Build torchvision's AlexNet of 2014: no groups, no LRN, public weights.
-
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
-    Raises:
-        GeometryError: The image is smaller than the windows need.
-    """
+    """Build torchvision's AlexNet of 2014: no groups, no LRN, public weights."""
     features = nn.Sequential(
         nn.Conv2d(image.channels, 64, 11, stride=4, padding=2),
         nn.ReLU(),

@@ -76,16 +76,15 @@ def list_models() -> list[str]:
 
 def model_entries() -> list[ModelEntry]:
     """Return all entries of the catalogue, the oldest network first."""
+
+    def age(entry: ModelEntry) -> int:
+        build = entry.build.func if isinstance(entry.build, partial) else entry.build
+        family = build.__module__.rpartition(".")[2]
+        return (*_FAMILIES, family).index(family)  # a user's family comes last
+
     _load()
     # A family that was imported by itself is registered before the others.
-    return sorted((_MODELS[name] for name in _MODELS), key=_age)
-
-
-def _age(entry: ModelEntry) -> int:
-    """Return a sort key by the age of a network's family; user families come last."""
-    build = entry.build.func if isinstance(entry.build, partial) else entry.build
-    family = build.__module__.rpartition(".")[2]
-    return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)
+    return sorted((_MODELS[name] for name in _MODELS), key=age)
 
 
 def model_entry(name: str) -> ModelEntry:
@@ -138,9 +137,8 @@ def create_model(
     entry = model_entry(name)
     classes = entry.classes if num_classes is None else num_classes
     if classes < 1:
-        raise SettingError(
-            f"a network needs at least one class, got {classes}", where="num_classes"
-        )
+        what = f"a network needs at least one class, got {classes}"
+        raise SettingError(what, where="num_classes")
     image = _image(entry.image, in_chans, image_size)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

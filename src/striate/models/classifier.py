@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -77,8 +77,12 @@ class ImageClassifier(ClassifierMethods, nn.Sequential):
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         super().__init__(OrderedDict(layers))
-        name, layer = _last_layer(self)
-        self.classifiers = {name: getattr(layer, "in_features", 0)}
+        names: list[str] = []
+        layer: nn.Module = self
+        while isinstance(layer, nn.Sequential) and len(layer):
+            name, layer = list(layer.named_children())[-1]
+            names.append(name)
+        self.classifiers = {".".join(names): getattr(layer, "in_features", 0)}
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature maps."""
@@ -97,12 +101,19 @@ class ImageClassifier(ClassifierMethods, nn.Sequential):
         return x
 
 
-def _last_layer(model: nn.Module) -> tuple[str, nn.Module]:
-    names: list[str] = []
-    while isinstance(model, nn.Sequential) and len(model):
-        name, model = list(model.named_children())[-1]
-        names.append(name)
-    return ".".join(names), model
+def dense_classifier(
+    features: int, num_classes: int, units: int = 4096
+) -> nn.Sequential:
+    """Return the three dense layers of AlexNet and VGG, with ReLU and dropout."""
+    return nn.Sequential(
+        nn.Linear(features, units),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(units, units),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(units, num_classes),
+    )
 
 
 def features_and_classifier(
@@ -113,25 +124,14 @@ def features_and_classifier(
     torchvision averages the last maps to the size that the classifier expects. Here the
     classifier is built for the image size, so no average pooling is necessary.
     """
-    return ImageClassifier(
-        {
-            "features": features,
-            "avgpool": nn.Identity(),
-            "flatten": nn.Flatten(),
-            "classifier": classifier,
-        }
-    )
+    between = {"avgpool": nn.Identity(), "flatten": nn.Flatten()}
+    return ImageClassifier({"features": features, **between, "classifier": classifier})
 
 
 def flat_features(
     layers: Iterable[tuple[str, nn.Module]], image: ImageSpec, prefix: str = ""
 ) -> int:
     """Return the number of features after flattening the last feature maps.
-
-    Args:
-        layers: Names and layers, in order; only convolutions and max pools count.
-        image: The network's input.
-        prefix: Text before the layer names in error messages.
 
     Raises:
         GeometryError: The image is too small for the convolutions and pools.
@@ -146,21 +146,22 @@ def flat_features(
     windows = []
     for name, layer in layers:
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            windows.append(_window(f"{prefix}{name}", layer))
+            window = Window(
+                name=f"{prefix}{name}",
+                kernel=_side(layer.kernel_size),
+                stride=_side(layer.stride),
+                padding=_side(layer.padding),
+            )
+            windows.append(window)
         if isinstance(layer, nn.Conv2d):
             channels = layer.out_channels
-    return (
-        output_side_through(image.height, windows)
-        * output_side_through(image.width, windows)
-        * channels
-    )
+    return map_positions(image, windows) * channels
 
 
-def _window(name: str, layer: nn.Conv2d | nn.MaxPool2d) -> Window:
-    kernel, stride, padding = map(
-        _side, (layer.kernel_size, layer.stride, layer.padding)
-    )
-    return Window(name=name, kernel=kernel, stride=stride, padding=padding)
+def map_positions(image: ImageSpec, windows: Sequence[Window]) -> int:
+    """Return the number of positions of a feature map behind some windows."""
+    rows = output_side_through(image.height, windows)
+    return rows * output_side_through(image.width, windows)
 
 
 def _side(value: int | str | tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
 
 from striate.core.errors import WeightsError
@@ -23,10 +23,6 @@ PARTIAL = ".part"  # suffix of unfinished downloads
 
 def local_file(public: PretrainedFile, folder: Path | None) -> Path:
     """Return the local path of pretrained weights; download them if necessary.
-
-    Args:
-        public: The weights.
-        folder: The folder of downloads; None if there is no cache.
 
     Raises:
         WeightsError: The file is not available, or its hash is wrong.
@@ -87,7 +83,8 @@ def _downloaded(public: PretrainedFile, path: Path) -> Path:
         with storage_errors(part, 0):
             part.touch()
         for payload in _missing(public, part):
-            _append(part, payload)
+            with storage_errors(part, len(payload)), part.open("ab") as file:
+                file.write(payload)
     except (urllib.error.URLError, HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or error
         what = f"{public.file} could not be downloaded: {reason}"
@@ -145,18 +142,9 @@ def _missing(public: PretrainedFile, part: Path) -> Iterator[bytes]:
     with answer:
         if start and answer.status != 206:  # the server cannot send a part
             os.truncate(part, 0)
-        yield from _read(answer)
-
-
-def _read(answer: HTTPResponse) -> Iterator[bytes]:
-    expected = answer.length
-    while payload := answer.read(CHUNK):
-        expected = None if expected is None else expected - len(payload)
-        yield payload
-    if expected:
-        raise HTTPException(f"the connection broke off: {expected:,} bytes are missing")
-
-
-def _append(path: Path, payload: bytes) -> None:
-    with storage_errors(path, len(payload)), path.open("ab") as file:
-        file.write(payload)
+        left = answer.length
+        while payload := answer.read(CHUNK):
+            left = None if left is None else left - len(payload)
+            yield payload
+        if left:
+            raise HTTPException(f"the connection broke off: {left:,} bytes are missing")

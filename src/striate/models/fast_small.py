@@ -23,11 +23,11 @@ from functools import partial
 
 from torch import nn
 
-from striate.core.conv_arithmetic import Window, output_side_through
+from striate.core.conv_arithmetic import Window
 from striate.core.preprocess_config import ImageSpec
 from striate.layers.whiten import Whiten
 from striate.models.catalogue import register_model
-from striate.models.classifier import ImageClassifier
+from striate.models.classifier import ImageClassifier, map_positions
 
 SMALL = ImageSpec(channels=1, height=28, width=28)
 
@@ -68,12 +68,6 @@ def fast_small(
 ) -> ImageClassifier:
     """Build a `fast_small` network from a configuration.
 
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
-    Raises:
-        GeometryError: The image is too small for the pooling.
-
     Example:
         >>> model = fast_small(SMALL, 10, config=CONFIGS["fast_small"])
         >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -82,19 +76,14 @@ def fast_small(
     blocks: dict[str, nn.Module] = {}
     windows = [Window(name="whiten", kernel=5, stride=2, padding=2)]
     channels = config.whitened
-    for i, (width, stride) in enumerate(
-        zip(config.widths, config.strides, strict=True), start=1
-    ):
+    settings = zip(config.widths, config.strides, strict=True)
+    for i, (width, stride) in enumerate(settings, start=1):
         name, pooled = f"block{i}", i in config.pooled
         blocks[name] = _block(channels, width, stride, pooled)
         windows.append(Window(name=name, kernel=3, stride=stride, padding=1))
         windows += [Window(name=f"{name}.pool", kernel=2, stride=2)] * pooled
         channels = width
-    flat = (
-        output_side_through(image.height, windows)
-        * output_side_through(image.width, windows)
-        * channels
-    )
+    flat = map_positions(image, windows) * channels
     whiten = Whiten(image.channels, config.whitened, kernel_size=5, stride=2)
     head = {"flatten": nn.Flatten(), "fc": nn.Linear(flat, num_classes)}
     return ImageClassifier({"whiten": whiten, **blocks, **head})
@@ -112,12 +101,8 @@ def _block(channels: int, width: int, stride: int, pooled: bool) -> nn.Sequentia
     )
 
 
-def _register() -> None:
-    for name, config in CONFIGS.items():
-        count = len(config.widths)
-        line = f"whitened patches, {count} convolutions: trains fast on small images"
-        build = partial(fast_small, config=config)
-        register_model(name, image=SMALL, classes=10, summary=line)(build)
-
-
-_register()
+for _name, _config in CONFIGS.items():
+    _count = len(_config.widths)
+    _line = f"whitened patches, {_count} convolutions: trains fast on small images"
+    _register = register_model(_name, image=SMALL, classes=10, summary=_line)
+    _register(partial(fast_small, config=_config))

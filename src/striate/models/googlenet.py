@@ -42,13 +42,13 @@ from functools import partial
 from torch import Tensor, nn
 
 from striate.core.aux_heads import HeadOutputs
-from striate.core.conv_arithmetic import Window, output_side_through
+from striate.core.conv_arithmetic import Window
 from striate.core.errors import GeometryError
 from striate.core.preprocess_config import ImageSpec
 from striate.layers.inception import Inception, InceptionWidths, conv_relu
 from striate.layers.lrn import LRN
 from striate.models.catalogue import register_model
-from striate.models.classifier import HEAD_STARTS, ClassifierMethods
+from striate.models.classifier import HEAD_STARTS, ClassifierMethods, map_positions
 
 IMAGE = ImageSpec(channels=3, height=224, width=224)
 ROWS = {
@@ -88,12 +88,6 @@ class GoogLeNetConfig:
 
 class GoogLeNet(ClassifierMethods):
     """GoogLeNet: feature layers and classifier, with optional auxiliary heads.
-
-    Args:
-        features: Layers up to the last feature maps, by name.
-        aux: Auxiliary heads by name; empty for a network without auxiliary heads.
-        dropout: Dropout probability before the last dense layer.
-        num_classes: Number of outputs.
 
     Shapes:
         (N, C, H, W) → (N, classes), or `HeadOutputs` in training with auxiliary heads
@@ -153,20 +147,12 @@ def googlenet(
 ) -> GoogLeNet:
     """Build a GoogLeNet from a configuration.
 
-    Shapes:
-        (N, C, H, W) → (N, num_classes); in training with heads, `HeadOutputs`
-
-    Raises:
-        GeometryError: The image is too small for the convolutions and pools.
-
     Example:
         >>> net = googlenet(IMAGE, 10, config=GoogLeNetConfig(aux=False))
         >>> sum(p.numel() for p in net.parameters())
         5983802
     """
-    windows = _windows(config)
-    for side in (image.height, image.width):
-        output_side_through(side, windows)
+    map_positions(image, _windows(config))  # raises for a too small image
     aux = _aux_heads(image, num_classes, config) if config.aux else {}
     features = _features(image.channels, config)
     model = GoogLeNet(features, aux, config.dropout, num_classes)
@@ -234,9 +220,7 @@ def _aux_positions(image: ImageSpec, config: GoogLeNetConfig) -> int:
     mean = Window(name="the auxiliary heads' mean", kernel=5, stride=3)
     windows = [*_windows(config)[:-1], mean]
     try:
-        return output_side_through(image.height, windows) * output_side_through(
-            image.width, windows
-        )
+        return map_positions(image, windows)
     except GeometryError as error:
         fix = f"{error.fix}, or build googlenet_no_aux, which has no such heads"
         raise GeometryError(error.what, fix=fix) from error
@@ -257,13 +241,8 @@ def _register(name: str, summary: str, config: GoogLeNetConfig) -> None:
 
 
 _BN = partial(GoogLeNetConfig, norm=True, kernel5=3, last_pool=2, dropout=0.2)
-_register(
-    "googlenet", "nine Inception modules, LRN, two auxiliary heads", GoogLeNetConfig()
-)
-_register(
-    "googlenet_no_aux",
-    "GoogLeNet without auxiliary heads",
-    GoogLeNetConfig(aux=False),
-)
+_PAPER, _NO_AUX = GoogLeNetConfig(), GoogLeNetConfig(aux=False)
+_register("googlenet", "nine Inception modules, LRN, two auxiliary heads", _PAPER)
+_register("googlenet_no_aux", "GoogLeNet without auxiliary heads", _NO_AUX)
 _register("googlenet_bn", "GoogLeNet with batch norm and public weights", _BN())
 _register("googlenet_bn_no_aux", "GoogLeNet with batch norm, one head", _BN(aux=False))

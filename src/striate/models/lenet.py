@@ -50,12 +50,6 @@ def lenet5(image: ImageSpec, num_classes: int) -> LeNet5:
     Ten classes have the digit drawings as codes, other numbers of classes random codes.
     Layers have the paper's names.
 
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
-    Raises:
-        GeometryError: The image is smaller than the windows need.
-
     Example:
         >>> from striate.models.catalogue import create_model
         >>> sum(p.numel() for p in create_model("lenet5").parameters())
@@ -99,12 +93,6 @@ def _initialize(model: nn.Sequential) -> None:
 )
 def lenet5_modern(image: ImageSpec, num_classes: int) -> ImageClassifier:
     """Build a modern LeNet-5: ReLU, max pooling, full connections.
-
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
-    Raises:
-        GeometryError: The image is smaller than the windows need.
 
     Example:
         >>> from striate.models.catalogue import create_model

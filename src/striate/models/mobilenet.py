@@ -28,6 +28,7 @@ from striate.layers.inverted_residual import InvertedResidual, conv_bn_relu6
 from striate.models.catalogue import register_model
 from striate.models.classifier import ImageClassifier
 
+IMAGE = ImageSpec(channels=3, height=224, width=224)
 STEM, LAST = 32, 1280
 # (t, c, n, s), as in the table
 GROUPS = (
@@ -42,14 +43,9 @@ GROUPS = (
 DROPOUT = 0.2  # the paper has none; the public weights were trained with it
 
 
-@register_model(
-    "mobilenet_v2", image=ImageSpec(channels=3, height=224, width=224), classes=1000
-)
+@register_model("mobilenet_v2", image=IMAGE, classes=1000)
 def mobilenet_v2(image: ImageSpec, num_classes: int) -> ImageClassifier:
     """Build MobileNetV2: inverted residuals of 1×1 and depthwise convolutions.
-
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
 
     Example:
         >>> from striate.models.catalogue import create_model
@@ -64,14 +60,13 @@ def mobilenet_v2(image: ImageSpec, num_classes: int) -> ImageClassifier:
             blocks.append(InvertedResidual(channels, out, stride, expand))
             channels = out
     blocks.append(conv_bn_relu6(channels, LAST, 1))
+    classifier = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(LAST, num_classes))
     model = ImageClassifier(
         {
             "features": nn.Sequential(*blocks),
             "avgpool": nn.AdaptiveAvgPool2d(1),
             "flatten": nn.Flatten(),
-            "classifier": nn.Sequential(
-                nn.Dropout(DROPOUT), nn.Linear(LAST, num_classes)
-            ),
+            "classifier": classifier,
         }
     )
     he(model)

@@ -92,9 +92,13 @@ class ResNetConfig:
             raise SettingError(what, where="ResNetConfig", fix="leave stride_in empty")
         if self.blurred_shortcut and not (self.blur and self.shortcut in ("B", "C")):
             what = "only a 1×1 shortcut of an anti-aliased network can be blurred"
-            raise SettingError(
-                what, where="ResNetConfig", fix="set blur and shortcut B"
-            )
+            fix = "set blur and shortcut B"
+            raise SettingError(what, where="ResNetConfig", fix=fix)
+
+    @property
+    def expansion(self) -> int:
+        """Channels of a block's output, divided by its width."""
+        return EXPANSION if self.stride_in else 1
 
 
 def stages(channels: int, config: ResNetConfig) -> dict[str, nn.Module]:
@@ -106,23 +110,20 @@ def stages(channels: int, config: ResNetConfig) -> dict[str, nn.Module]:
         for j in range(count):
             stride = 2 if i > 0 and j == 0 else 1
             blocks.append(_block(channels, width, stride, config))
-            channels = width * (EXPANSION if config.stride_in else 1)
+            channels = width * config.expansion
         layers[f"layer{i + 1}"] = nn.Sequential(*blocks)
     return layers
 
 
 def _block(channels: int, width: int, stride: int, config: ResNetConfig) -> nn.Module:
-    if not config.shortcut:
-        branch = basic_branch(channels, width, stride, config.blur)
-        return nn.Sequential(OrderedDict(**branch, relu=nn.ReLU()))
-    out = width * (EXPANSION if config.stride_in else 1)
-    if config.stride_in:
-        branch = bottleneck_branch(
-            channels, width, stride, config.stride_in, config.blur
-        )
+    blur, stride_in = config.blur, config.stride_in
+    if stride_in:
+        branch = bottleneck_branch(channels, width, stride, stride_in, blur)
     else:
-        branch = basic_branch(channels, width, stride, config.blur)
-    blur = config.blur if config.blurred_shortcut else 0
+        branch = basic_branch(channels, width, stride, blur)
+    if not config.shortcut:
+        return nn.Sequential(OrderedDict(**branch, relu=nn.ReLU()))
+    blur, out = blur if config.blurred_shortcut else 0, width * config.expansion
     return Residual(branch, shortcut(config.shortcut, channels, out, stride, blur))
 
 
@@ -131,7 +132,7 @@ def _assemble(
 ) -> ImageClassifier:
     layers = {**stem, **stages(config.width, config)}
     width = config.width * 2 ** (len(config.blocks) - 1)
-    features = width * (EXPANSION if config.stride_in else 1)
+    features = width * config.expansion
     model = ImageClassifier(
         {
             **layers,
@@ -175,12 +176,6 @@ def resnet(
 ) -> ImageClassifier:
     """Build a residual or plain network for ImageNet from a configuration.
 
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
-    Raises:
-        GeometryError: The image is too small for an anti-aliased network.
-
     Example:
         >>> small = ResNetConfig(blocks=(1, 1), width=8, shortcut="C")
         >>> resnet(IMAGENET, 5, config=small).fc
@@ -201,9 +196,6 @@ def cifar_resnet(
 ) -> ImageClassifier:
     """Build a residual or plain network for small images (section 4.2).
 
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
     Example:
         >>> config = ResNetConfig(blocks=(3, 3, 3), width=16)
         >>> model = cifar_resnet(CIFAR, 10, config=config)
@@ -218,41 +210,40 @@ def cifar_resnet(
     return _assemble(stem, config, num_classes)
 
 
+def _register(name: str, line: str, config: ResNetConfig) -> None:
+    register = register_model(name, image=IMAGENET, classes=1000, summary=line)
+    register(partial(resnet, config=config))
+
+
 def _register_imagenet() -> None:
-    register = partial(register_model, image=IMAGENET, classes=1000)
     for depth, blocks in BLOCKS.items():
         if depth < 50:
             line = f"{depth} layers of 3×3 convolutions, with shortcuts"
-            config = ResNetConfig(blocks=blocks)
-            register(f"resnet{depth}", summary=line)(partial(resnet, config=config))
+            _register(f"resnet{depth}", line, ResNetConfig(blocks=blocks))
             line = f"ResNet-{depth} without its shortcuts"
-            config = ResNetConfig(blocks=blocks, shortcut="")
-            register(f"plain{depth}", summary=line)(partial(resnet, config=config))
+            _register(f"plain{depth}", line, ResNetConfig(blocks=blocks, shortcut=""))
             continue
         for stride_in, suffix in (("1x1", ""), ("3x3", "_v1_5")):
             shown = stride_in.replace("x", "×")
             line = f"{depth} layers in bottlenecks, the stride in the {shown}"
             config = ResNetConfig(blocks=blocks, stride_in=stride_in)
-            name = f"resnet{depth}{suffix}"
-            register(name, summary=line)(partial(resnet, config=config))
+            _register(f"resnet{depth}{suffix}", line, config)
 
 
 def _register_antialiased() -> None:
-    register = partial(register_model, image=IMAGENET, classes=1000)
     for depth in (18, 50):
         stride_in = "3x3" if depth >= 50 else ""
         line = f"anti-aliased ResNet-{depth} of timm: blur instead of strides"
         config = ResNetConfig(blocks=BLOCKS[depth], stride_in=stride_in, blur=TRIANGLE)
-        register(f"resnetblur{depth}", summary=line)(partial(resnet, config=config))
+        _register(f"resnetblur{depth}", line, config)
         line = f"anti-aliased ResNet-{depth} (Zhang): blur in shortcuts too"
         config = replace(config, blurred_shortcut=True)
-        name = f"antialiased_resnet{depth}"
-        register(name, summary=line)(partial(resnet, config=config))
+        _register(f"antialiased_resnet{depth}", line, config)
+    line = "anti-aliased ResNet-18 of half the width: a quarter of the MACs"
     slim = ResNetConfig(
         blocks=BLOCKS[18], width=32, blur=TRIANGLE, blurred_shortcut=True
     )
-    line = "anti-aliased ResNet-18 of half the width: a quarter of the MACs"
-    register("antialiased_resnet18_slim", summary=line)(partial(resnet, config=slim))
+    _register("antialiased_resnet18_slim", line, slim)
 
 
 def _register_cifar() -> None:

@@ -29,9 +29,6 @@ def tutorial_gray(image: ImageSpec, num_classes: int) -> ImageClassifier:
     Shapes:
         4×28×28×1 → 4×28×28×25 → 4×14×14×25 → 4×14×14×50 → 4×7×7×50 → 4×2450 → 4×10
 
-    Raises:
-        GeometryError: The image is too small to be halved twice.
-
     Example:
         >>> from striate.models.catalogue import create_model
         >>> model = create_model("tutorial_gray")
@@ -54,9 +51,6 @@ def tutorial_color(image: ImageSpec, num_classes: int) -> ImageClassifier:
 
     Shapes:
         32×32×3 → 32×32×36 → 16×16×72 → 8×8×144 → 4×4×144 = 2304 → 576 → 10
-
-    Raises:
-        GeometryError: The image is too small to be halved three times.
 
     Example:
         >>> from striate.models.catalogue import create_model

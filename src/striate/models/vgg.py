@@ -25,6 +25,7 @@ from striate.layers.init import he
 from striate.models.catalogue import register_model
 from striate.models.classifier import (
     ImageClassifier,
+    dense_classifier,
     features_and_classifier,
     flat_features,
 )
@@ -36,7 +37,6 @@ CONVOLUTIONS = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-DENSE = 4096
 IMAGE = ImageSpec(channels=3, height=224, width=224)
 
 
@@ -45,18 +45,6 @@ def vgg(
 ) -> ImageClassifier:
     """Build a VGG with 11, 13, 16 or 19 layers with weights.
 
-    Args:
-        image: The input.
-        num_classes: Outputs.
-        depth: Number of layers with weights, a column of the table.
-        norm: Whether batch norm follows each convolution.
-
-    Shapes:
-        (N, C, H, W) → (N, num_classes)
-
-    Raises:
-        GeometryError: The image is too small to be halved five times.
-
     Example:
         >>> small = ImageSpec(channels=3, height=32, width=64)
         >>> vgg(small, 10, depth=11).classifier[0].in_features
@@ -64,16 +52,7 @@ def vgg(
     """
     features = nn.Sequential(*_features(image.channels, CONVOLUTIONS[depth], norm))
     flat = flat_features(features.named_children(), image, "features.")
-    classifier = nn.Sequential(
-        nn.Linear(flat, DENSE),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(DENSE, DENSE),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(DENSE, num_classes),
-    )
-    model = features_and_classifier(features, classifier)
+    model = features_and_classifier(features, dense_classifier(flat, num_classes))
     he(model)
     return model
 

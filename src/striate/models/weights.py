@@ -156,16 +156,12 @@ def _read_pickle(path: Path, trust: bool) -> State:
 def _completed(state: State, target: State, renewed: str) -> State:
     """Drop and add tensors that may be different in a file and in the network.
 
-    Args:
-        state: The file's tensors.
-        target: The network's tensors.
-        renewed: Pattern of the tensors that keep their initial values.
+    Tensors whose names match `renewed` keep their initial values.
     """
     # The file's classifier may have more layers than the network's classifier.
     spare = rf"{AUXILIARY}|{renewed}"
-    completed = {
-        n: v for n, v in state.items() if n in target or not re.match(spare, n)
-    }
+    known = [name for name in state if name in target or not re.match(spare, name)]
+    completed = {name: state[name] for name in known}
     for name, value in target.items():
         if name.endswith("num_batches_tracked"):  # absent from old public files
             completed.setdefault(name, value)
@@ -179,8 +175,8 @@ def _with_channels(state: State, target: State) -> State:
     first = first_kernel(state, target)
     if first is None:
         return state
-    name, channels = first[0], target[first[0]].shape[1]
-    return {**state, name: adapted(state[name], channels)}
+    name, _ = first
+    return {**state, name: adapted(state[name], target[name].shape[1])}
 
 
 def _compare(state: State, target: State, path: Path, classifiers: str) -> None:

@@ -106,9 +106,8 @@ def fit_axis(
         (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
     """
     finite = [value for value in values if is_drawable(value, log)]
-    low, high = (
-        (min(finite), max(finite)) if finite else (1.0, 10.0) if log else (0.0, 1.0)
-    )
+    finite = finite or ([1.0, 10.0] if log else [0.0, 1.0])
+    low, high = min(finite), max(finite)
     if log:
         marks = log_ticks(low, high)
         return ChartAxis(low=marks[0], high=marks[-1], ticks=marks, log=True)
@@ -170,9 +169,8 @@ def log_ticks(low: float, high: float) -> tuple[float, ...]:
     last = max(last, first + 1)
     if last - first <= 2:
         fine = [d * 10.0**p for p in range(first, last) for d in (1, 2, 5)]
-        return _around(
-            [float(f"{mark:.0e}") for mark in [*fine, 10.0**last]], low, high
-        )
+        marks = [float(f"{mark:.0e}") for mark in [*fine, 10.0**last]]
+        return _around(marks, low, high)
     stride = -(-(last - first) // 7)
     powers = range(first, last + stride, stride)
     return tuple(10.0**power for power in powers if -300 <= power <= 300)

@@ -33,7 +33,7 @@ from striate.report.html_confusion_matrix import matrix_html
 from striate.report.html_images import PageImages
 from striate.report.html_table import table_html
 from striate.report.html_tree import tree_html
-from striate.report.markup import Html, escape, join, paragraphs, tag
+from striate.report.markup import Html, escape, join, note, paragraphs, tag
 
 TONES = {"good": "Good", "warning": "Warning", "bad": "Problem", "advice": "Advice"}
 
@@ -80,8 +80,7 @@ def _policy(script: str) -> str:
 
 
 def _body(page: Page, images: PageImages) -> Html:
-    anchors = _anchors(page.sections)
-    pairs = list(zip(page.sections, anchors, strict=True))
+    pairs = list(zip(page.sections, _anchors(page.sections), strict=True))
     title = tag("h1", escape(one_line(page.title)))
     subtitle = paragraphs(page.subtitle)
     sections = [_section(section, anchor, images) for section, anchor in pairs]
@@ -110,10 +109,10 @@ def _contents(pairs: Sequence[tuple[Section, str]]) -> Html:
 
 
 def _section(section: Section, anchor: str, images: PageImages) -> Html:
-    head = tag("h2", escape(one_line(section.title)), id=f"{anchor}-title")
+    label_id = f"{anchor}-title"
+    head = tag("h2", escape(one_line(section.title)), id=label_id)
     lead = tag("div", paragraphs(section.lead), class_="lead") if section.lead else ""
     blocks = join(_blocks(section.blocks, images, anchor))
-    label_id = f"{anchor}-title"
     return tag("section", head, Html(lead), blocks, id=anchor, aria_labelledby=label_id)
 
 
@@ -161,13 +160,11 @@ def _figure(figure: Figure) -> Html:
 
 def _chart(curve: Curve) -> Html:
     title = tag("h3", escape(one_line(curve.title)))
-    note = tag("p", escape(curve.note), class_="note") if curve.note else Html("")
     drawing = [Html(svg.svg_legend(curve)), Html(svg.svg_chart(curve))]
-    return tag("figure", title, *drawing, note, class_="block")
+    return tag("figure", title, *drawing, note(curve.note), class_="block")
 
 
 def _gallery(gallery: Images, images: PageImages) -> Html:
     title = tag("h3", escape(gallery.title)) if gallery.title else Html("")
-    note = tag("p", escape(gallery.note), class_="note") if gallery.note else Html("")
     html = images.gallery(gallery.images, gallery.scale)
-    return tag("div", title, html, note, class_="block")
+    return tag("div", title, html, note(gallery.note), class_="block")

@@ -10,7 +10,7 @@ from striate.core.findings import Image, Matrix
 from striate.report.axis_ticks import error_shade
 from striate.report.format import count_text, isolate, one_line, percent
 from striate.report.html_images import PageImages
-from striate.report.markup import Html, bdi, escape, join, tag
+from striate.report.markup import Html, Value, bdi, escape, join, note, tag
 
 # Size of the cells by number of classes: wide with names, normal, digits only, small
 # squares. The values are classes of page.css.
@@ -24,14 +24,7 @@ Position = tuple[int, int]  # row (true class), column (predicted class)
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixCell:
-    """A cell of the confusion matrix with a count above 0.
-
-    Args:
-        position: Row and column index.
-        count: Number of images.
-        dialog: HTML element id of the dialog with the images.
-        label: Text for screen readers.
-    """
+    """A cell of the confusion matrix with a count above 0."""
 
     position: Position
     count: int
@@ -39,13 +32,11 @@ class MatrixCell:
     label: str
 
 
+Cells = dict[Position, MatrixCell]
+
+
 def matrix_html(matrix: Matrix, page_images: PageImages, key: str) -> Html:
     """Return the HTML of a matrix, its most frequent errors and one dialog per cell.
-
-    Args:
-        matrix: The confusion matrix.
-        page_images: Images of the page; the example images are added.
-        key: Prefix that makes the element ids unique on the page.
 
     Example:
         >>> truth = Matrix(labels=("a", "b"), counts=((3, 1), (0, 4)))
@@ -56,18 +47,20 @@ def matrix_html(matrix: Matrix, page_images: PageImages, key: str) -> Html:
     cells = {cell.position: cell for cell in _cells(matrix, key)}
     size = len(matrix.labels)
     cell_size = next(name for most, name in CELL_SIZES.items() if size <= most)
-    table = tag("table", _caption(matrix), _heads(matrix), _body(matrix, cells))
-    label = matrix.title or TITLE
+    title = matrix.title or TITLE
+    caption = tag("caption", escape(title))
+    table = tag("table", caption, _heads(matrix), _body(matrix, cells))
     box = tag(
-        "div", table, class_="scroll", tabindex=0, role="region", aria_label=label
+        "div", table, class_="scroll", tabindex=0, role="region", aria_label=title
     )
     dialogs = join(_dialog(cell, matrix, page_images) for cell in cells.values())
-    readout = tag(
-        "p", escape(_instruction(matrix)), class_="readout", aria_hidden="true"
-    )
-    note = tag("p", escape(matrix.note), class_="note") if matrix.note else Html("")
+    action = "Point at a cell to see its classes."
+    if any(matrix.images.values()):
+        action = "Click a cell to see its images."
+    hint = escape(f"{action} Rows: true class; columns: predicted.")
+    readout = tag("p", hint, class_="readout", aria_hidden="true")
     errors = _frequent_errors(matrix, cells) if size > MAX_READABLE else Html("")
-    inside = [box, readout, errors, note, dialogs]
+    inside = [box, readout, errors, note(matrix.note), dialogs]
     return tag("div", *inside, class_=f"block matrix {cell_size}", style=f"--n:{size}")
 
 
@@ -89,16 +82,6 @@ def _label(matrix: Matrix, index: int) -> str:
     return one_line(matrix.labels[index]) or "(no name)"
 
 
-def _instruction(matrix: Matrix) -> str:
-    if any(matrix.images.values()):
-        return "Click a cell to see its images. Rows: true class; columns: predicted."
-    return "Point at a cell to see its classes. Rows: true class; columns: predicted."
-
-
-def _caption(matrix: Matrix) -> Html:
-    return tag("caption", escape(matrix.title or TITLE))
-
-
 def _heads(matrix: Matrix) -> Html:
     labels = [_label(matrix, i) for i in range(len(matrix.labels))]
     # Column names are upright if they are few or short, else turned.
@@ -109,24 +92,21 @@ def _heads(matrix: Matrix) -> Html:
         tag("th", tag("span", bdi(label)), scope="col", class_=style, title=label)
         for label in labels
     ]
-    corner = tag(
-        "td", tag("span", escape("true ↓")), tag("span", escape("predicted →"))
-    )
+    axes = [tag("span", escape(axis)) for axis in ("true ↓", "predicted →")]
+    corner = tag("td", *axes)
     recall = tag("span", escape("recall"))
     margin = tag("th", recall, scope="col", class_=f"margin {style}")
     return tag("thead", tag("tr", corner, *heads, margin))
 
 
-def _body(matrix: Matrix, cells: dict[Position, MatrixCell]) -> Html:
+def _body(matrix: Matrix, cells: Cells) -> Html:
     errors = [c.count for c in cells.values() if c.position[0] != c.position[1]]
     most = max(errors, default=1)
     rows = [_row(matrix, row, cells, most) for row in range(len(matrix.counts))]
     return tag("tbody", *rows, _precision(matrix))
 
 
-def _row(
-    matrix: Matrix, row: int, cells: dict[Position, MatrixCell], most: int
-) -> Html:
+def _row(matrix: Matrix, row: int, cells: Cells, most: int) -> Html:
     label, counts = _label(matrix, row), matrix.counts[row]
     head = tag("th", tag("span", bdi(label)), scope="row", title=label)
     total = sum(counts)
@@ -142,16 +122,9 @@ def _cell(cell: MatrixCell | None, position: Position, total: int, most: int) ->
         return tag("td", class_="zero right" if correct else "zero")
     # Correct predictions are shaded by their share of the row, which is the recall.
     weight = cell.count / total if correct else error_shade(cell.count, most)
-    button = tag(
-        "button",
-        tag("span", escape(str(cell.count))),
-        type="button",
-        class_="right" if correct else "wrong",
-        style=f"--w:{weight:.3f}",
-        aria_label=cell.label,
-        command="show-modal",
-        commandfor=cell.dialog,
-    )
+    count = tag("span", escape(str(cell.count)))
+    side, style = "right" if correct else "wrong", f"--w:{weight:.3f}"
+    button = _button(cell, count, class_=side, style=style, aria_label=cell.label)
     return tag("td", button)
 
 
@@ -170,7 +143,7 @@ def _share(part: int, whole: int) -> str:
     return percent(part / whole, 0).replace(" %", "%") if whole else "–"
 
 
-def _frequent_errors(matrix: Matrix, cells: dict[Position, MatrixCell]) -> Html:
+def _frequent_errors(matrix: Matrix, cells: Cells) -> Html:
     wrong = [cell for cell in cells.values() if cell.position[0] != cell.position[1]]
     wrong = sorted(wrong, key=lambda cell: -cell.count)[:MAX_ERRORS]
     if not wrong:
@@ -181,17 +154,14 @@ def _frequent_errors(matrix: Matrix, cells: dict[Position, MatrixCell]) -> Html:
 
 def _chip(cell: MatrixCell, matrix: Matrix) -> Html:
     true, guess = (bdi(_label(matrix, index)) for index in cell.position)
-    text = join(
-        [true, escape(" predicted as "), guess, tag("b", escape(f"{cell.count:,}"))]
-    )
-    return tag(
-        "button",
-        text,
-        type="button",
-        class_="chip",
-        command="show-modal",
-        commandfor=cell.dialog,
-    )
+    text = [true, escape(" predicted as "), guess, tag("b", escape(f"{cell.count:,}"))]
+    return _button(cell, *text, class_="chip")
+
+
+def _button(cell: MatrixCell, *children: Html, **attributes: Value) -> Html:
+    """Return a button that opens the dialog of a cell."""
+    opens = {"command": "show-modal", "commandfor": cell.dialog}
+    return tag("button", *children, type="button", **attributes, **opens)
 
 
 def _dialog(cell: MatrixCell, matrix: Matrix, page_images: PageImages) -> Html:
@@ -200,9 +170,9 @@ def _dialog(cell: MatrixCell, matrix: Matrix, page_images: PageImages) -> Html:
     heading = tag("h3", escape("true "), true, escape(", predicted "), guess)
     close = tag("button", escape("Close"), type="submit", class_="close")
     head = tag("form", heading, close, method="dialog")
-    note = tag("p", escape(_count_note(len(images), cell.count)), class_="note")
+    shown = note(_count_note(len(images), cell.count))
     gallery = page_images.gallery(images, _scale(images)) if images else Html("")
-    inside = [head, note, gallery]
+    inside = [head, shown, gallery]
     return tag("dialog", *inside, id=cell.dialog, closedby="any", aria_label=cell.label)
 
 

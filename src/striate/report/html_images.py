@@ -62,9 +62,8 @@ class PageImages:
 
     def css(self) -> str:
         """Return the style sheet: one CSS rule per image."""
-        return "".join(_rule(*rule) for rule in self._rules.values())
-
-
-def _rule(css_class: str, png: bytes) -> str:
-    url = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-    return f".{css_class}{{background-image:url({url})}}"
+        rules = ""
+        for css_class, png in self._rules.values():
+            url = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+            rules += f".{css_class}{{background-image:url({url})}}"
+        return rules

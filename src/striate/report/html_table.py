@@ -6,7 +6,7 @@ import math
 
 from striate.core.findings import Cell, Column, Table
 from striate.report.format import NUMERIC, cell_text
-from striate.report.markup import Html, bdi, escape, join, tag
+from striate.report.markup import Html, bdi, escape, join, note, tag
 
 
 def table_html(table: Table) -> Html:
@@ -29,13 +29,13 @@ def table_html(table: Table) -> Html:
     # A box that scrolls must be reachable by keyboard, and therefore needs a name.
     label = table.title or "table"
     box = tag("div", grid, class_="scroll", tabindex=0, role="region", aria_label=label)
-    return tag("div", box, _hints(table.columns), _note(table.note), class_="block")
+    return tag("div", box, _hints(table.columns), note(table.note), class_="block")
 
 
 def _head(column: Column) -> Html:
-    hint = column.hint or None
     side = "n" if column.kind in NUMERIC else None
-    return tag("th", escape(column.title), scope="col", class_=side, title=hint)
+    title = column.hint or None
+    return tag("th", escape(column.title), scope="col", class_=side, title=title)
 
 
 def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Html:
@@ -48,15 +48,12 @@ def _cell(cell: Cell, kind: str) -> Html:
     if kind == "code":
         return tag("td", tag("code", escape(text)) if text else Html(""))
     if kind == "share" and isinstance(cell, int | float):
-        return tag("td", _bar(cell), tag("span", escape(text)), class_="n share")
+        width = min(1.0, max(0.0, cell)) if math.isfinite(cell) else 0.0
+        bar = tag("i", class_="bar", style=f"--v:{width:.4f}", aria_hidden="true")
+        return tag("td", bar, tag("span", escape(text)), class_="n share")
     if kind in NUMERIC:
         return tag("td", escape(text), class_="n")
     return tag("td", bdi(text) if text else Html(""))
-
-
-def _bar(share: float) -> Html:
-    width = min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0
-    return tag("i", class_="bar", style=f"--v:{width:.4f}", aria_hidden="true")
 
 
 def _hints(columns: tuple[Column, ...]) -> Html:
@@ -69,7 +66,3 @@ def _hints(columns: tuple[Column, ...]) -> Html:
         for column in hinted
     )
     return tag("dl", pairs, class_="hints")
-
-
-def _note(note: str) -> Html:
-    return tag("p", escape(note), class_="note") if note else Html("")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from striate.core.findings import Node, Tree
-from striate.report.format import one_line
-from striate.report.markup import Html, bdi, escape, tag
+from striate.report.markup import Html, bdi, escape, heading, note, tag
 
 
 def tree_html(tree: Tree) -> Html:
@@ -14,10 +13,8 @@ def tree_html(tree: Tree) -> Html:
         >>> tree_html(Tree(nodes=(Node(title="a", value="2"),)))[:26]
         '<div class="block"><ul cla'
     """
-    title = tag("h3", escape(one_line(tree.title))) if tree.title else Html("")
-    note = tag("p", escape(tree.note), class_="note") if tree.note else Html("")
-    lines = [tag("li", _branch(node)) for node in tree.nodes]
-    return tag("div", title, tag("ul", *lines, class_="tree"), note, class_="block")
+    lines = tag("ul", *[tag("li", _branch(node)) for node in tree.nodes], class_="tree")
+    return tag("div", heading(tree.title), lines, note(tree.note), class_="block")
 
 
 def _branch(node: Node) -> Html:

@@ -47,7 +47,7 @@ def tag(element: str, *children: Html, **attributes: Value) -> Html:
         >>> tag("td", escape("a<b"), class_="n", data_x='"', hidden=True, title=None)
         '<td class="n" data-x="&quot;" hidden>a&lt;b</td>'
     """
-    pairs = [_attribute(*pair) for pair in attributes.items()]
+    pairs = [_attribute(key, value) for key, value in attributes.items()]
     start = f"<{element}{''.join(pairs)}>"
     if element in _VOID:
         return Html(start)
@@ -59,6 +59,16 @@ def _attribute(key: str, value: Value) -> str:
         return ""
     attribute = key.rstrip("_").replace("_", "-")
     return f" {attribute}" if value is True else f' {attribute}="{escape(str(value))}"'
+
+
+def heading(text: str) -> Html:
+    """Return a heading of one line as `<h3>`, or nothing for an empty text."""
+    return tag("h3", escape(one_line(text))) if text else Html("")
+
+
+def note(text: str) -> Html:
+    """Return a note below a block, or nothing for an empty text."""
+    return tag("p", escape(text), class_="note") if text else Html("")
 
 
 def join(parts: Iterable[Html]) -> Html:

@@ -91,7 +91,8 @@ class TrainingProgress:
         self._epochs, self._steps, self._epoch = epochs, steps, 0
         self._rate = Throughput()
         self._last_draw = float("-inf")
-        if not self._quiet and _interactive(self._stream):
+        interactive = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        if interactive and not self._quiet:
             self._bar = _bar(self._stream)
             text = f"{images:,} images per epoch"
             self._task = self._bar.add_task("", total=epochs * steps, text=text)
@@ -206,10 +207,6 @@ def _metric_text(key: str, value: float) -> str:
         return f"{LABELS[key]} {percent(value, 2)}"
     small = 1e-4 <= abs(value) < 1e3
     return f"{LABELS[key]} {f'{value:.4f}' if small else number(value)}"
-
-
-def _interactive(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _bar(stream: TextIO) -> Bar:

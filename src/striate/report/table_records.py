@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from striate.core.findings import Cell, Column, Node, Table, Tree
+from striate.core.findings import Cell, Node, Table, Tree
 
 
 def records(table: Table) -> list[dict[str, Cell]]:
@@ -27,12 +27,9 @@ def row_dict(table: Table, row: Iterable[Cell]) -> dict[str, Cell]:
 
 def column_keys(table: Table) -> list[str]:
     """Return the column keys of a table; the default key is the title."""
-    return [_key(column) for column in table.columns]
-
-
-def _key(column: Column) -> str:
-    from_title = re.sub(r"[^a-z0-9]+", "_", column.title.lower()).strip("_")
-    return column.key or from_title or "column"
+    titles = [re.sub(r"[^a-z0-9]+", "_", c.title.lower()) for c in table.columns]
+    pairs = zip(table.columns, titles, strict=True)
+    return [column.key or title.strip("_") or "column" for column, title in pairs]
 
 
 def table_dict(table: Table) -> dict[str, Any]:

@@ -68,9 +68,8 @@ def print_blocks(blocks: Iterable[Block], console: Console) -> None:
 def blocks_text(blocks: Iterable[Block], width: int = 100) -> str:
     """Return report blocks as plain text, `width` columns wide."""
     file = io.StringIO()
-    print_blocks(
-        blocks, Console(file=file, width=width, highlight=False, color_system=None)
-    )
+    console = Console(file=file, width=width, highlight=False, color_system=None)
+    print_blocks(blocks, console)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
@@ -96,10 +95,9 @@ def _prose(prose: Prose) -> RenderableType:
     if prose.tone not in TONES:
         return Text(printable(prose.text))
     style = TONES[prose.tone]
+    mark = Text(MARKS[prose.tone], f"bold {style}")
     grid = Grid.grid(padding=(0, 1))
-    grid.add_row(
-        Text(MARKS[prose.tone], f"bold {style}"), Text(printable(prose.text), style)
-    )
+    grid.add_row(mark, Text(printable(prose.text), style))
     return grid
 
 
@@ -128,9 +126,9 @@ def _table(table: Table, width: int) -> Group:
     visible = _visible_columns(table, widths, width)
     fits = sum(widths[i] for i in visible) <= width
     body = _lines(table, visible, widths, texts) if fits else _grid(table, visible)
-    return _framed(
-        table.title, body, "\n".join([*_hidden_note(table, visible), table.note])
-    )
+    hidden = [c.title for i, c in enumerate(table.columns) if i not in visible]
+    note = f"Hidden columns (terminal too narrow): {', '.join(hidden)}.\n"
+    return _framed(table.title, body, note * bool(hidden) + table.note)
 
 
 def _grid(table: Table, visible: Sequence[int]) -> Grid:
@@ -138,20 +136,24 @@ def _grid(table: Table, visible: Sequence[int]) -> Grid:
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for i in visible:
         title = Text(one_line(table.columns[i].title))
-        grid.add_column(title, justify="right" if _numeric(table, i) else "left")
+        right = table.columns[i].kind in NUMERIC
+        grid.add_column(title, justify="right" if right else "left")
     kinds = [column.kind for column in table.columns]
-    for row in table.rows:
-        grid.add_row(*_cells(row, kinds, visible))
-    if table.totals is not None:
-        grid.add_row(*_cells(table.totals, kinds, visible), style="bold")
+    styles = [*[None] * len(table.rows), "bold"]
+    for row, style in zip(_rows(table), styles, strict=False):
+        cells = [_cell(row[i], kinds[i]) for i in visible if i < len(row)]
+        grid.add_row(*cells, style=style)
     return grid
+
+
+def _rows(table: Table) -> list[tuple[Cell, ...]]:
+    return [*table.rows, *([table.totals] if table.totals is not None else [])]
 
 
 def _texts(table: Table, i: int) -> list[str]:
     """Return the formatted cells of a column; the totals cell is last."""
     kind = table.columns[i].kind
-    rows = [*table.rows, *([table.totals] if table.totals is not None else [])]
-    cells = [row[i] if i < len(row) else None for row in rows]
+    cells = [row[i] if i < len(row) else None for row in _rows(table)]
     names = {cell: one_line(cell) for cell in cells if isinstance(cell, str)}
     return [
         names[cell] if isinstance(cell, str) else cell_text(cell, kind)
@@ -172,7 +174,7 @@ PaddedCell = tuple[str, str, str]  # text before the bar, the bar, text after it
 def _pad(table: Table, i: int, width: int, texts: Sequence[str]) -> list[PaddedCell]:
     """Pad the title and the cells of a column to the column width."""
     column = table.columns[i]
-    rows = [(), *table.rows, *([table.totals] if table.totals is not None else [])]
+    rows = [(), *_rows(table)]
     bars = [""] * len(rows)
     if column.kind == "share":
         bars = [_bar(row[i]) if i < len(row) else "" for row in rows]
@@ -217,20 +219,13 @@ class _Lines:
 
 
 def _lines(
-    table: Table,
-    visible: Sequence[int],
-    widths: Sequence[int],
-    texts: Sequence[list[str]],
+    table: Table, visible: Sequence[int], widths: list[int], texts: list[list[str]]
 ) -> _Lines:
     columns = [_pad(table, i, widths[i], texts[i]) for i in visible]
     totals = [Style(bold=True)] if table.totals is not None else []
     plain = [Style.null()] * len(table.rows)
     rows = list(zip(*columns, strict=True))
     return _Lines(rows, [Style(dim=True), *plain, *totals])
-
-
-def _numeric(table: Table, i: int) -> bool:
-    return table.columns[i].kind in NUMERIC
 
 
 def _visible_columns(table: Table, widths: Sequence[int], width: int) -> list[int]:
@@ -242,21 +237,6 @@ def _visible_columns(table: Table, widths: Sequence[int], width: int) -> list[in
             break
         visible.remove(last)
     return visible
-
-
-def _hidden_note(table: Table, visible: Sequence[int]) -> list[str]:
-    missing = [c.title for i, c in enumerate(table.columns) if i not in visible]
-    return (
-        [f"Hidden columns (terminal too narrow): {', '.join(missing)}."]
-        if missing
-        else []
-    )
-
-
-def _cells(
-    row: Sequence[Cell], kinds: Sequence[str], visible: Sequence[int]
-) -> list[Text]:
-    return [_cell(row[i], kinds[i]) for i in visible if i < len(row)]
 
 
 def _cell(cell: Cell, kind: str) -> Text:
@@ -337,15 +317,15 @@ def _heat(matrix: Matrix, labels: Sequence[str]) -> Grid:
     for label in labels:
         grid.add_column(Text(label), justify="right")
     for index, (label, row) in enumerate(zip(labels, matrix.counts, strict=False)):
-        cells = [_count(count, index == column) for column, count in enumerate(row)]
+        styles = [
+            "bold cyan" if index == column else "red" for column in range(len(row))
+        ]
+        cells = [
+            Text(f"{count:,}", style) if count else Text("·", "dim")
+            for count, style in zip(row, styles, strict=True)
+        ]
         grid.add_row(Text(label), *cells)
     return grid
-
-
-def _count(count: int, right: bool) -> Text:
-    if not count:
-        return Text("·", "dim")
-    return Text(f"{count:,}", "bold cyan" if right else "red")
 
 
 def _errors(matrix: Matrix) -> RenderableType:

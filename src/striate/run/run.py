@@ -54,7 +54,7 @@ def evaluation_batch_size(height: int, width: int) -> int:
         >>> evaluation_batch_size(28, 28), evaluation_batch_size(224, 224)
         (256, 32)
     """
-    return images_at_once(height, width, MAX_EVALUATION_BATCH)
+    return images_at_once((height, width), MAX_EVALUATION_BATCH)
 
 
 def short_name(model: str) -> str:

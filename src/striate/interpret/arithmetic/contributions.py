@@ -16,11 +16,9 @@ from torch import Tensor
 
 from striate.interpret.arithmetic.op_rules import optional_gradients
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.trace import TensorRef, TraceStep
+from striate.interpret.trace import TensorRef, Trace, TraceStep
 
-_ROUNDING = (
-    1e-6  # share of a step's terms: below it, the rest is a float32 rounding error
-)
+_ROUNDING = 1e-6  # share of a step's terms; a smaller rest is a float32 rounding error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,33 +61,29 @@ def contributions(
         >>> abs(result.total - result.value) < 1e-5
         True
     """
+    trace = arithmetic.trace
     entry = arithmetic.open(name, unit)
-    start = torch.zeros_like(arithmetic.trace.value(entry.ref), dtype=torch.float64)
+    start = torch.zeros_like(trace.value(entry.ref), dtype=torch.float64)
     start[entry.unit] = 1
     gradients = {entry.ref: start}
     by_step: dict[str, float] = {}
     for number in range(entry.ref.step, 0, -1):
-        step = arithmetic.trace.steps[number]
+        step = trace.steps[number]
         results = [TensorRef(number, index) for index in range(len(step.results))]
         upstream = {ref: gradients.pop(ref) for ref in results if ref in gradients}
         if not upstream:
             continue
-        remainder, size = _backward_step(arithmetic, step, upstream, gradients)
-        label = (
-            arithmetic.name(results[0])
-            if abs(remainder) > _ROUNDING * size
-            else "rounding"
-        )
+        remainder, size = _backward_step(trace, step, upstream, gradients)
+        exact = abs(remainder) > _ROUNDING * size
+        label = arithmetic.name(results[0]) if exact else "rounding"
         by_step[label] = by_step.get(label, 0.0) + remainder
-    pixels = gradients.get(
-        TensorRef(0), torch.zeros_like(arithmetic.trace.value(TensorRef(0)))
-    )
-    pixels = (pixels * arithmetic.trace.value(TensorRef(0)))[0]
-    return Contributions(value=entry.value, pixels=pixels, steps=by_step)
+    image = trace.value(TensorRef(0))
+    pixels = gradients.get(TensorRef(0), torch.zeros_like(image)) * image
+    return Contributions(value=entry.value, pixels=pixels[0], steps=by_step)
 
 
 def _backward_step(
-    arithmetic: UnitArithmetic,
+    trace: Trace,
     step: TraceStep,
     upstream: dict[TensorRef, Tensor],
     gradients: dict[TensorRef, Tensor],
@@ -97,30 +91,28 @@ def _backward_step(
     """Backpropagate through one step; return its contribution and a magnitude."""
     sources = list(dict.fromkeys(step.refs))
     inputs = {
-        s: arithmetic.trace.value(s).detach().clone().requires_grad_() for s in sources
+        ref: trace.value(ref).detach().clone().requires_grad_() for ref in sources
     }
     with torch.enable_grad():
         results = step.recompute(lambda source: inputs[source])
         pairs = [
-            (results[ref.index], grad)
+            (results[ref.index], grad.to(results[ref.index].dtype))
             for ref, grad in upstream.items()
             if results[ref.index].requires_grad
         ]
-        outputs = [result for result, _ in pairs]
-        grad_outputs = [grad.to(result.dtype) for result, grad in pairs]
-        gradients_of_inputs = optional_gradients(
-            outputs, list(inputs.values()), grad_outputs
+        input_gradients = optional_gradients(
+            [result for result, _ in pairs],
+            list(inputs.values()),
+            [grad for _, grad in pairs],
         )
-    products = [
-        arithmetic.trace.value(ref).double() * grad for ref, grad in upstream.items()
-    ]
+    products = [trace.value(ref).double() * grad for ref, grad in upstream.items()]
     size = sum(float(terms.abs().sum()) for terms in products)
     added = sum(float(terms.sum()) for terms in products)
-    for source, gradient in zip(sources, gradients_of_inputs, strict=True):
+    for source, gradient in zip(sources, input_gradients, strict=True):
         if gradient is None:
             continue
         double = gradient.double()
-        added -= float((arithmetic.trace.value(source).double() * double).sum())
+        added -= float((trace.value(source).double() * double).sum())
         before = gradients.get(source)
         gradients[source] = double if before is None else before + double
     return added, size

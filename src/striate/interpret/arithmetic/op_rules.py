@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,75 @@ from striate.interpret.arithmetic.unit_value import (
     COPY,
     FUNCTION,
     MAXIMUM,
+    SUM,
     Floats,
     InputTerms,
     UnitValue,
-    weighted_sum,
 )
 from striate.interpret.trace import TensorRef, TraceStep, is_in_place
 
 Unit = tuple[int, ...]
 Value = Callable[[TensorRef], Tensor]
-Rule = Callable[[TraceStep, TensorRef, Unit, Value], UnitValue]
+
+
+@dataclass(frozen=True)
+class _Output:
+    """One output value of a step, with a function that returns the step's inputs."""
+
+    step: TraceStep
+    ref: TensorRef
+    unit: Unit
+    value: Value
+
+    @property
+    def operation(self) -> str:
+        name = self.step.name.strip("_").removesuffix("2d").removesuffix(".default")
+        return name.replace("_", " ")
+
+    def sum_of(
+        self,
+        *terms: InputTerms,
+        operation: str,
+        constant: float = 0.0,
+        kind: str = SUM,
+    ) -> UnitValue:
+        """Return the output as a weighted sum of terms and a constant."""
+        total = constant + sum(float(term.contributions.sum()) for term in terms)
+        return self._unit_value(kind, operation, terms, total, constant)
+
+    def function_of(self, terms: Sequence[InputTerms], result: float) -> UnitValue:
+        """Return the output as a function of terms, with the recomputed result."""
+        return self._unit_value(FUNCTION, self.operation, terms, result)
+
+    def _unit_value(
+        self,
+        kind: str,
+        operation: str,
+        terms: Sequence[InputTerms],
+        result: float,
+        constant: float = 0.0,
+    ) -> UnitValue:
+        return UnitValue(
+            ref=self.ref,
+            unit=self.unit,
+            value=_number(self.step.results[self.ref.index][self.unit]),
+            kind=kind,
+            operation=operation,
+            terms=tuple(terms),
+            constant=constant,
+            result=result,
+        )
+
+
+Rule = Callable[[_Output], UnitValue]
 
 
 def _numbers(tensor: Tensor) -> Floats:
     return tensor.detach().double().cpu().numpy()
+
+
+def _number(tensor: Tensor) -> float:
+    return float(tensor.detach())
 
 
 def _terms(ref: TensorRef, value: Tensor, at: Any, weights: Any) -> InputTerms:
@@ -43,141 +98,101 @@ def _terms(ref: TensorRef, value: Tensor, at: Any, weights: Any) -> InputTerms:
     )
 
 
-def _number(tensor: Tensor) -> float:
-    return float(tensor.detach())
-
-
-def _value_at(step: TraceStep, ref: TensorRef, unit: Unit) -> float:
-    return _number(step.results[ref.index][unit])
-
-
-def _convolution(
-    step: TraceStep, ref: TensorRef, unit: Unit, value: Value
-) -> UnitValue:
+def _convolution(out: _Output) -> UnitValue:
     """Rule of a convolution: Σ x·w over the group's channels and the window, + bias."""
-    source, weight, bias, stride, padding, dilation, transposed, _, groups = step.args
-    x = value(source)
-    n, channel, *positions = unit
-    outputs = step.results[0].shape[1] // groups
-    group, within = divmod(channel, outputs)
+    source, weight, bias, *settings, transposed, _, groups = out.step.args
+    x = out.value(source)
+    n, channel, *positions = out.unit
+    group, within = divmod(channel, out.step.results[0].shape[1] // groups)
     if transposed:
         first = group * weight.shape[0] // groups
         kernel = weight[first : first + weight.shape[0] // groups, within]
     else:
         first = group * weight.shape[1]
         kernel = weight[channel]
-    taps = [
-        _taps(at, size, side, s, p, d, transposed)
-        for at, size, side, s, p, d in zip(
-            positions,
-            weight.shape[2:],
-            x.shape[2:],
-            *(_spread(v, len(positions)) for v in (stride, padding, dilation)),
-            strict=True,
-        )
-    ]
+    inside, taps = [], []
+    for axis, at in enumerate(positions):
+        window = [setting[min(axis, len(setting) - 1)] for setting in settings]
+        cells = np.arange(kernel.shape[1 + axis])
+        read, valid = _reads(at, x.shape[2 + axis], cells, window, transposed)
+        inside.append(read[valid])
+        taps.append(cells[valid])
     channels = first + np.arange(kernel.shape[0])
-    inputs = np.ix_(np.array([n]), channels, *(inside for inside, _ in taps))
-    at = np.ravel_multi_index(np.broadcast_arrays(*inputs), tuple(x.shape))
-    rows = np.ix_(np.arange(kernel.shape[0]), *(tap for _, tap in taps))
+    inputs = np.ix_(np.array([n]), channels, *inside)
+    flat = np.ravel_multi_index(np.broadcast_arrays(*inputs), tuple(x.shape))
+    weights = _numbers(kernel)[np.ix_(np.arange(kernel.shape[0]), *taps)]
     constant = 0.0 if bias is None else _number(bias[channel])
-    term = _terms(source, x, at, _numbers(kernel)[rows])
-    return weighted_sum(
-        ref, unit, _value_at(step, ref, unit), "convolution", (term,), constant
-    )
+    term = _terms(source, x, flat, weights)
+    return out.sum_of(term, operation="convolution", constant=constant)
 
 
-def _spread(value: Sequence[int], count: int) -> list[int]:
-    return list(value) * count if len(value) == 1 else list(value)
-
-
-def _taps(
-    at: int,
-    size: int,
-    side: int,
-    stride: int,
-    padding: int,
-    dilation: int,
-    transposed: bool,
+def _reads(
+    at: int, side: int, cells: np.ndarray, window: list[int], transposed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a window's input positions inside the image, and their kernel cells."""
-    taps = np.arange(size)
+    """Return the input position of each kernel cell, and whether it is inside."""
+    stride, padding, dilation = window
     if transposed:
-        positions = at + padding - dilation * taps
-        inside = (
-            (positions % stride == 0) & (positions >= 0) & (positions < side * stride)
-        )
-        return positions[inside] // stride, taps[inside]
-    positions = at * stride - padding + dilation * taps
-    inside = (positions >= 0) & (positions < side)
-    return positions[inside], taps[inside]
+        scaled = at + padding - dilation * cells
+        valid = (scaled % stride == 0) & (scaled >= 0) & (scaled < side * stride)
+        return scaled // stride, valid
+    positions = at * stride - padding + dilation * cells
+    return positions, (positions >= 0) & (positions < side)
 
 
-def _linear(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _linear(out: _Output) -> UnitValue:
     """Rule of `addmm` and `mm` with constant weights: Σ x·w + bias."""
-    offset = len(step.args) - 2
-    x, weight = step.args[offset], step.args[offset + 1]
-    if not isinstance(x, TensorRef) or isinstance(weight, TensorRef):
-        return _function(step, ref, unit, value)
-    numbers = value(x)
-    row, column = unit
+    *biases, x, weight = out.step.args
+    if not isinstance(x, TensorRef) or any(
+        isinstance(constant, TensorRef) for constant in (*biases, weight)
+    ):
+        return _function(out)
+    numbers = out.value(x)
+    row, column = out.unit
     at = row * numbers.shape[1] + np.arange(numbers.shape[1])
-    constant = 0.0
-    if offset:
-        bias = step.args[0]
-        if isinstance(bias, TensorRef):
-            return _function(step, ref, unit, value)
-        constant = _number(bias.expand_as(step.results[0])[unit])
+    constants = [_number(b.expand_as(out.step.results[0])[out.unit]) for b in biases]
     term = _terms(x, numbers, at, _numbers(weight[:, column]))
-    return weighted_sum(
-        ref, unit, _value_at(step, ref, unit), "linear", (term,), constant
-    )
+    return out.sum_of(term, operation="linear", constant=sum(constants))
 
 
-def _batch_norm(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _batch_norm(out: _Output) -> UnitValue:
     """Rule of batch norm (running μ, σ²): x·γ/√(σ² + ε) + (β − μ·γ/√(σ² + ε))."""
-    source, weight, bias, mean, variance, training, _, epsilon = step.args
+    source, weight, bias, mean, variance, training, _, epsilon = out.step.args
     if training or isinstance(mean, TensorRef) or mean is None:
-        return _function(step, ref, unit, value)
-    c = unit[1]
-    slope = (1.0 if weight is None else _number(weight[c])) / math.sqrt(
-        _number(variance[c]) + epsilon
-    )
+        return _function(out)
+    c = out.unit[1]
+    deviation = math.sqrt(_number(variance[c]) + epsilon)
+    slope = (1.0 if weight is None else _number(weight[c])) / deviation
     shift = (0.0 if bias is None else _number(bias[c])) - _number(mean[c]) * slope
-    x = value(source)
-    term = _terms(source, x, _flat(unit, x), [slope])
-    return weighted_sum(
-        ref, unit, _value_at(step, ref, unit), "batch norm", (term,), shift
-    )
+    x = out.value(source)
+    term = _terms(source, x, _flat(out.unit, x), [slope])
+    return out.sum_of(term, operation="batch norm", constant=shift)
 
 
 def _flat(unit: Unit, tensor: Tensor) -> list[int]:
     return [int(np.ravel_multi_index(unit, tuple(tensor.shape)))]
 
 
-def _max_pool(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _max_pool(out: _Output) -> UnitValue:
     """Rule of max pooling: the maximum of a window, at the index torch returns."""
-    x = value(step.args[0])
-    depth = 3 if "3d" in step.name else 2
-    inner = math.prod(x.shape[-depth:])
-    plane = unit[:-depth]
+    source = out.step.args[0]
+    x = out.value(source)
+    depth = 3 if "3d" in out.step.name else 2
+    plane = out.unit[:-depth]
     outer = np.ravel_multi_index(plane, tuple(x.shape[:-depth])) if plane else 0
-    at = int(outer) * inner + int(step.results[1][unit])
-    term = _terms(step.args[0], x, [at], [1.0])
-    value_here = _value_at(step, ref, unit)
-    return weighted_sum(
-        ref, unit, value_here, "maximum of the window", (term,), kind=MAXIMUM
-    )
+    inner = int(out.step.results[1][out.unit])
+    at = int(outer) * math.prod(x.shape[-depth:]) + inner
+    term = _terms(source, x, [at], [1.0])
+    return out.sum_of(term, operation="maximum of the window", kind=MAXIMUM)
 
 
-def _copy(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _copy(out: _Output) -> UnitValue:
     """Rule of a copied value: run the operation on indices to find the source."""
     starts: dict[TensorRef, int] = {}
     total = 1  # zero marks padding
 
     def positions(source: TensorRef) -> Tensor:
         nonlocal total
-        numbers = value(source)
+        numbers = out.value(source)
         if source not in starts:
             starts[source] = total
             total += numbers.numel()
@@ -185,17 +200,15 @@ def _copy(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValu
         line = torch.arange(start, start + numbers.numel(), dtype=torch.float64)
         return line.view(numbers.shape)
 
-    value_here = _value_at(step, ref, unit)
-    moved = _zero_filled(step).recompute(positions)[ref.index][unit]
+    moved = _zero_filled(out.step).recompute(positions)[out.ref.index][out.unit]
     for source, start in starts.items():
-        x = value(source)
+        x = out.value(source)
         at = round(float(moved)) - start
         if 0 <= at < x.numel():
-            terms = (_terms(source, x, [at], [1.0]),)
-            return weighted_sum(
-                ref, unit, value_here, _display_name(step.name), terms, kind=COPY
-            )
-    return weighted_sum(ref, unit, value_here, "padding", (), value_here, kind=COPY)
+            term = _terms(source, x, [at], [1.0])
+            return out.sum_of(term, operation=out.operation, kind=COPY)
+    constant = _number(out.step.results[out.ref.index][out.unit])
+    return out.sum_of(operation="padding", constant=constant, kind=COPY)
 
 
 def _zero_filled(step: TraceStep) -> TraceStep:
@@ -215,28 +228,24 @@ def _zeros(arg: Any) -> Any:
     return arg
 
 
-def _add(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _add(out: _Output) -> UnitValue:
     """Rule of a sum: a + α·b with broadcasting; a or b may be a constant."""
-    alpha = float(step.kwargs.get("alpha", 1))
+    alpha = float(out.step.kwargs.get("alpha", 1))
     factors = {"sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
+    weights = factors.get(out.step.name.rstrip("_"), (1.0, alpha))
     terms: list[InputTerms] = []
     constant = 0.0
-    for term, weight in zip(
-        step.args[:2], factors.get(step.name.rstrip("_"), (1.0, alpha)), strict=True
-    ):
+    for term, weight in zip(out.step.args[:2], weights, strict=True):
         if isinstance(term, TensorRef):
-            terms.append(_broadcast_term(step, term, unit, value, weight))
+            terms.append(_broadcast_term(out, term, weight))
         else:
-            constant += weight * _at(term, unit)
-    value_here = _value_at(step, ref, unit)
-    return weighted_sum(ref, unit, value_here, "addition", tuple(terms), constant)
+            constant += weight * _at(term, out.unit)
+    return out.sum_of(*terms, operation="addition", constant=constant)
 
 
-def _broadcast_term(
-    step: TraceStep, ref: TensorRef, unit: Unit, value: Value, weight: float
-) -> InputTerms:
-    x = value(ref)
-    return _terms(ref, x, _flat(_narrowed(unit, x.shape), x), [weight])
+def _broadcast_term(out: _Output, ref: TensorRef, weight: float) -> InputTerms:
+    x = out.value(ref)
+    return _terms(ref, x, _flat(_narrowed(out.unit, x.shape), x), [weight])
 
 
 def _narrowed(unit: Unit, shape: Sequence[int]) -> Unit:
@@ -256,38 +265,38 @@ def _at(term: Any, unit: Unit) -> float:
     return float(term)
 
 
-def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _scale(out: _Output) -> UnitValue:
     """Rule of x·c and x/c with a constant c."""
-    a, b = step.args[:2]
+    a, b = out.step.args[:2]
+    divides = out.step.name.startswith("div")
     if isinstance(a, TensorRef) == isinstance(b, TensorRef):
-        return _pointwise(step, ref, unit, value)
-    if step.name.startswith("div") and (isinstance(b, TensorRef) or len(step.kwargs)):
-        return _pointwise(step, ref, unit, value)
+        return _pointwise(out)
+    if divides and (isinstance(b, TensorRef) or len(out.step.kwargs)):
+        return _pointwise(out)
     data, other = (a, b) if isinstance(a, TensorRef) else (b, a)
-    weight = _at(other, unit)
-    if step.name.startswith("div"):
-        weight = 1 / weight
-    term = _broadcast_term(step, data, unit, value, weight)
-    return weighted_sum(ref, unit, _value_at(step, ref, unit), "scaling", (term,))
+    weight = _at(other, out.unit)
+    term = _broadcast_term(out, data, 1 / weight if divides else weight)
+    return out.sum_of(term, operation="scaling")
 
 
-def _weighted(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _weighted(out: _Output) -> UnitValue:
     """Rule of a linear operation without constant: the gradients are the weights."""
-    return _by_derivative(step, ref, unit, value, _display_name(step.name))
+    return out.sum_of(*_by_derivative(out)[0], operation=out.operation)
 
 
-def _by_derivative(
-    step: TraceStep,
-    ref: TensorRef,
-    unit: Unit,
-    value: Value,
-    operation: str,
-    kind: str = "",
-) -> UnitValue:
-    sources = list(dict.fromkeys(step.refs))
-    inputs = {source: value(source).detach().requires_grad_() for source in sources}
+def _function(out: _Output) -> UnitValue:
+    """Rule of any other operation: the terms are all inputs with a gradient."""
+    terms, result = _by_derivative(out)
+    return out.function_of(terms, result)
+
+
+def _by_derivative(out: _Output) -> tuple[list[InputTerms], float]:
+    """Return all inputs with a nonzero gradient, and the recomputed output."""
+    sources = list(dict.fromkeys(out.step.refs))
+    inputs = {source: out.value(source).detach().requires_grad_() for source in sources}
     with torch.enable_grad():
-        result = step.recompute(lambda source: inputs[source])[ref.index][unit]
+        results = out.step.recompute(lambda source: inputs[source])
+        result = results[out.ref.index][out.unit]
         gradients = optional_gradients([result], list(inputs.values()))
     terms = []
     for source, gradient in zip(sources, gradients, strict=True):
@@ -295,14 +304,7 @@ def _by_derivative(
             at = gradient.reshape(-1).nonzero()[:, 0]
             weights = _numbers(gradient.reshape(-1)[at])
             terms.append(_terms(source, inputs[source], at.numpy(), weights))
-    value_here = _value_at(step, ref, unit)
-    if kind != FUNCTION:
-        return weighted_sum(ref, unit, value_here, operation, tuple(terms))
-    result_again = _number(result)
-    return UnitValue(
-        ref=ref, unit=unit, value=value_here, kind=FUNCTION, operation=operation,
-        terms=tuple(terms), result=result_again,
-    )  # fmt: skip
+    return terms, _number(result)
 
 
 def optional_gradients(
@@ -314,41 +316,24 @@ def optional_gradients(
     return torch.autograd.grad(results, inputs, grad_outputs, allow_unused=True)
 
 
-def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _pointwise(out: _Output) -> UnitValue:
     """Rule of an element-wise function: recompute the result from the input values."""
-    taken = {
-        source: _flat(_narrowed(unit, value(source).shape), value(source))
-        for source in dict.fromkeys(step.refs)
-    }
+    step, unit = out.step, out.unit
+    terms = {ref: _broadcast_term(out, ref, 1.0) for ref in dict.fromkeys(step.refs)}
 
-    def single(source: TensorRef) -> Tensor:
-        return value(source).reshape(-1)[taken[source][0]].clone()
+    def single(ref: TensorRef) -> Tensor:
+        return out.value(ref).reshape(-1)[int(terms[ref].positions[0])].clone()
 
     args = tuple(_single(arg, unit) for arg in step.args)
     kwargs = {k: _single(v, unit) for k, v in step.kwargs.items()}
     result = float(replace(step, args=args, kwargs=kwargs).recompute(single)[0])
-    terms = tuple(
-        _terms(source, value(source), at, [1.0]) for source, at in taken.items()
-    )
-    return UnitValue(
-        ref=ref, unit=unit, value=_value_at(step, ref, unit), kind=FUNCTION,
-        operation=_display_name(step.name), terms=terms, result=result,
-    )  # fmt: skip
+    return out.function_of(list(terms.values()), result)
 
 
 def _single(arg: Any, unit: Unit) -> Any:
     if isinstance(arg, Tensor) and arg.ndim:
         return arg[_narrowed(unit, arg.shape)]
     return arg
-
-
-def _function(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Rule of any other operation: the terms are all inputs with a gradient."""
-    return _by_derivative(step, ref, unit, value, _display_name(step.name), FUNCTION)
-
-
-def _display_name(name: str) -> str:
-    return name.strip("_").removesuffix("2d").removesuffix(".default").replace("_", " ")
 
 
 _COPIES = """
@@ -361,19 +346,14 @@ _LINEAR = """
     avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d mean sum
     upsample_nearest2d upsample_bilinear2d upsample_bicubic2d cumsum
 """
+_MAX_POOLS = "max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d"
 RULES: dict[str, Rule] = {
     "convolution": _convolution,
-    "addmm": _linear,
-    "mm": _linear,
+    **dict.fromkeys(("addmm", "mm"), _linear),
     "native_batch_norm": _batch_norm,
-    "max_pool2d_with_indices": _max_pool,
-    "max_pool3d_with_indices": _max_pool,
-    "adaptive_max_pool2d": _max_pool,
-    "add": _add,
-    "sub": _add,
-    "rsub": _add,
-    "mul": _scale,
-    "div": _scale,
+    **dict.fromkeys(_MAX_POOLS.split(), _max_pool),
+    **dict.fromkeys(("add", "sub", "rsub"), _add),
+    **dict.fromkeys(("mul", "div"), _scale),
     **dict.fromkeys(_COPIES.split(), _copy),
     **dict.fromkeys(_LINEAR.split(), _weighted),
 }
@@ -381,10 +361,9 @@ RULES: dict[str, Rule] = {
 
 def unit_value(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """Split one output value of a step into its terms."""
+    output = _Output(step, ref, unit, value)
+    if step.func is None:
+        return _function(output)
     name = step.name.rstrip("_") if is_in_place(step.func) else step.name
-    rule = RULES.get(name) if step.func is not None else None
-    if rule is not None:
-        return rule(step, ref, unit, value)
-    if step.func is not None and torch.Tag.pointwise in step.func.tags:
-        return _pointwise(step, ref, unit, value)
-    return _function(step, ref, unit, value)
+    pointwise = torch.Tag.pointwise in step.func.tags
+    return RULES.get(name, _pointwise if pointwise else _function)(output)

@@ -42,13 +42,6 @@ def arithmetic_tree(
 ) -> Tree:
     """Expand a unit's value into a tree of terms, down to the pixels.
 
-    Args:
-        arithmetic: The traced image.
-        name: A layer call, `output`, or `@` and the number of a step.
-        unit: (channel, row, column), or (index,).
-        labels: Class names, for the outputs.
-        lines: Maximum number of lines.
-
     Example:
         >>> import torch
         >>> from torch import nn
@@ -64,27 +57,25 @@ def arithmetic_tree(
     while queue and count < lines:
         _, _, line = heapq.heappop(queue)
         line.opened = True
-        for children in _terms(arithmetic, line):
+        for child in _terms(arithmetic, line):
             count += 1
-            line.children.append(children)
-            heapq.heappush(queue, (-children.weight, count, children))
+            line.children.append(child)
+            heapq.heappush(queue, (-child.weight, count, child))
     node = _node(arithmetic, root, tuple(labels), depth=0)
     return Tree(nodes=(node,), note=_NOTE)
 
 
 _NOTE = (
-    "Each value was computed by the network; the lines below it add up to it. Open "
-    "the largest terms, down to single pixels. Steps that only copy values are "
-    "left out."
+    "Each value was computed by the network; the lines below it add up to it. Open the "
+    "largest terms, down to single pixels. Steps that only copy values are left out."
 )
 
 
 def _terms(arithmetic: UnitArithmetic, line: _Line) -> list[_Line]:
     entry = line.entry
-    total = (
-        sum(float(np.abs(terms.contributions).sum()) for terms in entry.terms) or 1.0
-    )
-    lines_found = []
+    sizes = [float(np.abs(terms.contributions).sum()) for terms in entry.terms]
+    total = sum(sizes) or 1.0
+    lines = []
     for term_index, number in arithmetic.largest(entry, TERMS):
         terms = entry.terms[term_index]
         product = float(terms.contributions[number])
@@ -94,54 +85,43 @@ def _terms(arithmetic: UnitArithmetic, line: _Line) -> list[_Line]:
         if entry.kind == SUM:
             value, factor = float(terms.values[number]), float(terms.weights[number])
             term = f"{_text(value)} × {_text(factor)} = {_text(product)}"
-        share = line.weight * abs(product) / total
-        source = _skip_copies(arithmetic, arithmetic.follow(entry, term_index, number))
-        lines_found.append(_Line(source, term, share))
-    return lines_found
-
-
-def _skip_copies(arithmetic: UnitArithmetic, entry: UnitValue) -> UnitValue:
-    """Skip steps that only copy a value, such as views and flattening."""
-    while entry.kind == COPY and [terms.weights.tolist() for terms in entry.terms] == [
-        [1.0]
-    ]:
-        entry = arithmetic.follow(entry, 0, 0)
-    return entry
+        source = arithmetic.follow(entry, term_index, number)
+        # Skip steps that only copy a value, such as views and flattening.
+        while source.kind == COPY and [list(t.weights) for t in source.terms] == [
+            [1.0]
+        ]:
+            source = arithmetic.follow(source, 0, 0)
+        lines.append(_Line(source, term, line.weight * abs(product) / total))
+    return lines
 
 
 def _node(
     arithmetic: UnitArithmetic, line: _Line, labels: tuple[str, ...], depth: int
 ) -> Node:
     entry = line.entry
-    children = [
-        _node(arithmetic, children, labels, depth + 1) for children in line.children
-    ]
+    children = [_node(arithmetic, child, labels, depth + 1) for child in line.children]
     if line.opened and entry.kind == SUM:
         children += _remaining_terms(entry, line)
     position = list(entry.unit[1:])
     title = f"{arithmetic.name(entry.ref)} {position}"
     if labels and entry.ref == arithmetic.trace.output and len(position) == 1:
-        title = f"{arithmetic.name(entry.ref)} {position} (class {labels[position[0]]})"
-    details = [line.term] if line.term else []
-    if entry.kind != IMAGE:
-        details.append(_description(entry))
+        title += f" (class {labels[position[0]]})"
+    description = [] if entry.kind == IMAGE else [_description(entry)]
     return Node(
         title=title,
         value=_text(entry.value),
-        detail=" · ".join(details),
+        detail=" · ".join([line.term] * bool(line.term) + description),
         children=tuple(children),
         opened=depth < 2,
     )
 
 
 def _description(entry: UnitValue) -> str:
-    count = sum(len(terms.positions) for terms in entry.terms)
+    if entry.kind == FUNCTION:
+        return f"{entry.operation} of the values below"
     if entry.kind != SUM:
-        return (
-            f"{entry.operation} of the values below"
-            if entry.kind == FUNCTION
-            else entry.operation
-        )
+        return entry.operation
+    count = sum(len(terms.positions) for terms in entry.terms)
     terms = f"{count:,} terms" if count > 1 else "1 term"
     constant = f" + constant {_text(entry.constant)}" if entry.constant else ""
     return f"{entry.operation}: {terms}{constant}"
@@ -149,25 +129,17 @@ def _description(entry: UnitValue) -> str:
 
 def _remaining_terms(entry: UnitValue, line: _Line) -> list[Node]:
     """Return lines for the sum of the terms left out and for the constant."""
-    count_shown = len(line.children)
-    products = np.concatenate(
-        [terms.contributions for terms in entry.terms] or [np.zeros(0)]
-    )
+    products = np.concatenate([np.zeros(0), *(t.contributions for t in entry.terms)])
     order = np.argsort(-np.abs(products), kind="stable")
-    rest = products[order[count_shown:]]
+    rest = products[order[len(line.children) :]]
     nodes = []
-    if len(rest) and np.any(rest):
-        count = int(np.count_nonzero(rest))
-        detail = f"sum of {count:,} smaller terms"
+    if np.any(rest):
+        detail = f"sum of {int(np.count_nonzero(rest)):,} smaller terms"
         nodes.append(Node(title="other terms", value=_text(rest.sum()), detail=detail))
     if entry.constant:
-        what = "shift" if entry.operation == "batch norm" else "bias"
-        what = (
-            what
-            if entry.operation in ("convolution", "linear", "batch norm")
-            else "constant"
-        )
-        nodes.append(Node(title=what, value=_text(entry.constant)))
+        names = {"convolution": "bias", "linear": "bias", "batch norm": "shift"}
+        title = names.get(entry.operation, "constant")
+        nodes.append(Node(title=title, value=_text(entry.constant)))
     return nodes
 
 

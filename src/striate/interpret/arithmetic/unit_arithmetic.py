@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from striate.core.errors import GeometryError, SettingError
+from striate.core.errors import GeometryError
 from striate.core.registry import unknown_name_error
 from striate.interpret.arithmetic.op_rules import unit_value
 from striate.interpret.arithmetic.unit_value import IMAGE, UnitValue
+from striate.interpret.layer_choice import check_index
 from striate.interpret.trace import TensorRef, Trace, record_trace
 
 OUTPUT = "output"
@@ -19,10 +20,6 @@ INPUT = "image"
 
 class UnitArithmetic:
     """Traced forward pass of one image that splits any unit's value into terms.
-
-    Args:
-        model: Any network; not modified.
-        x: One preprocessed image, (1, C, H, W).
 
     Raises:
         GeometryError: The network rejects the image, or overwrites parts of tensors
@@ -97,13 +94,7 @@ class UnitArithmetic:
             SettingError: The unit does not exist.
         """
         ref = self.find(name) if isinstance(name, str) else name
-        shape = self.shape(ref)
-        if len(unit) != len(shape) or any(
-            not 0 <= i < n for i, n in zip(unit, shape, strict=True)
-        ):
-            ranges = " × ".join(f"0…{n - 1}" for n in shape)
-            what = f"{self.name(ref)} has no unit {tuple(unit)}"
-            raise SettingError(what, where=self.name(ref), fix=f"valid units: {ranges}")
+        check_index(self.name(ref), unit, self.shape(ref))
         return self._unit(ref, (0, *map(int, unit)))
 
     def _unit(self, ref: TensorRef, position: tuple[int, ...]) -> UnitValue:
@@ -111,9 +102,13 @@ class UnitArithmetic:
         if ref.step == 0:
             value = float(step.results[0][position])
             return UnitValue(
-                ref=ref, unit=position, value=value, kind=IMAGE, operation="pixel",
+                ref=ref,
+                unit=position,
+                value=value,
+                kind=IMAGE,
+                operation="pixel",
                 result=value,
-            )  # fmt: skip
+            )
         return unit_value(step, ref, position, self.trace.value)
 
     def follow(self, entry: UnitValue, term: int, number: int) -> UnitValue:

@@ -17,14 +17,7 @@ SUM, COPY, MAXIMUM, FUNCTION, IMAGE = "sum", "copy", "maximum", "function", "ima
 
 @dataclass(frozen=True, kw_only=True)
 class InputTerms:
-    """Values and weights of the inputs of a unit, all from one tensor.
-
-    Args:
-        ref: The tensor.
-        positions: Flat indices of the values.
-        values: The values, as torch computed them.
-        weights: The factor of each value.
-    """
+    """Values and weights of the inputs of a unit, all from one tensor."""
 
     ref: TensorRef
     positions: Ints
@@ -75,38 +68,3 @@ class UnitValue:
     def error(self) -> float:
         """Difference between the result and torch's value, relative to `scale`."""
         return abs(self.result - self.value) / (self.scale or 1.0)
-
-
-def weighted_sum(
-    ref: TensorRef,
-    unit: tuple[int, ...],
-    value: float,
-    operation: str,
-    terms: tuple[InputTerms, ...],
-    constant: float = 0.0,
-    kind: str = SUM,
-) -> UnitValue:
-    """Build a unit value that is a weighted sum of terms and a constant.
-
-    Example:
-        >>> values, weights = np.array([3.0]), np.array([2.0])
-        >>> term = InputTerms(
-        ...     ref=TensorRef(0),
-        ...     positions=np.array([4]),
-        ...     values=values,
-        ...     weights=weights,
-        ... )
-        >>> weighted_sum(TensorRef(1), (0,), 7.0, "linear", (term,), constant=1.0).error
-        0.0
-    """
-    result = constant + sum(float(term.contributions.sum()) for term in terms)
-    return UnitValue(
-        ref=ref,
-        unit=unit,
-        value=value,
-        kind=kind,
-        operation=operation,
-        terms=terms,
-        constant=constant,
-        result=result,
-    )

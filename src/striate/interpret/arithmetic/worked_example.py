@@ -30,7 +30,8 @@ def nearest_convolution(
         largest = arithmetic.largest(entry)
         if not largest:
             return None
-        entry = arithmetic.follow(entry, *largest[0])
+        term, number = largest[0]
+        entry = arithmetic.follow(entry, term, number)
     return entry
 
 
@@ -39,14 +40,9 @@ def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None
 
     Padding cells of the window are zero and left out.
 
-    Args:
-        arithmetic: The traced image.
-        entry: The value of a unit.
-
-    Returns:
-        For the input channels with the largest contribution, one line per row: input
-        values, filter weights, and the sum of their products. None if the value is not
-        the output of a two-dimensional convolution.
+    For the input channels with the largest contribution, one line per row: input
+    values, filter weights, and the sum of their products. None if the value is not
+    the output of a two-dimensional convolution.
 
     Example:
         >>> import torch
@@ -73,38 +69,32 @@ def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None
     row_sums = (x * w).sum(2)
     names = channels.reshape(sides)[:, 0, 0], rows.reshape(sides)[0, :, 0]
     largest_channels = np.argsort(-np.abs(row_sums.sum(1)), kind="stable")[:CHANNELS]
-    rows_out: list[tuple[Cell, ...]] = [
-        (f"{names[0][c]}, row {names[1][r]}", *_floats(x[c, r]), *_floats(w[c, r]),
-         float(row_sums[c, r]))
-        for c in largest_channels
-        for r in range(sides[1])
-    ]  # fmt: skip
+    rows_out: list[tuple[Cell, ...]] = []
+    for c in largest_channels:
+        for r in range(sides[1]):
+            numbers = *x[c, r].tolist(), *w[c, r].tolist(), float(row_sums[c, r])
+            rows_out.append((f"{names[0][c]}, row {names[1][r]}", *numbers))
     empty: tuple[Cell, ...] = (None,) * (2 * sides[2])
     if rest := sides[0] - len(largest_channels):
         others = float(row_sums.sum() - row_sums[largest_channels].sum())
         rows_out.append((f"{rest} other channels", *empty, others))
     if entry.constant:
         rows_out.append(("bias", *empty, entry.constant))
+    unit = f"{arithmetic.name(entry.ref)} {list(entry.unit[1:])}"
     return Table(
-        title=f"{arithmetic.name(entry.ref)} {list(entry.unit[1:])}: the sum in "
-        "numbers",
+        title=f"{unit}: the sum in numbers",
         columns=_columns([int(c) for c in columns.reshape(sides)[0, 0]]),
         rows=tuple(rows_out),
         totals=("value", *empty, entry.value),
         note=f"Each line is one row of the window on {arithmetic.name(terms.ref)}: "
-        "its values "
-        "(x), the weights of the filter (w), and the sum of the products x·w.",
+        "its values (x), the weights of the filter (w), and the sum of the products "
+        "x·w.",
     )
-
-
-def _floats(values: np.ndarray) -> list[float]:
-    return [float(value) for value in values]
 
 
 def _columns(places: list[int]) -> tuple[Column, ...]:
     window = [Column(title=f"x[{p}]", kind="number", key=f"at_{p}") for p in places]
-    kernel = [
-        Column(title=f"w[{i}]", kind="number", key=f"w_{i}") for i in range(len(places))
-    ]
+    cells = range(len(places))
+    kernel = [Column(title=f"w[{i}]", kind="number", key=f"w_{i}") for i in cells]
     first = Column(title="Channel", key="channel")
     return (first, *window, *kernel, Column(title="Σ x·w", kind="number", key="adds"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError
 from striate.core.hooks import evaluation_mode
 from striate.core.registry import unknown_name_error
@@ -22,7 +22,7 @@ from striate.interpret.attribution.occlusion import occlusion
 from striate.interpret.attribution.sanity_checks import SanityChecks, run_sanity_checks
 from striate.interpret.attribution.target import (
     AttributionTarget,
-    ClassRef,
+    TargetOptions,
     logits_of,
     make_target,
 )
@@ -63,12 +63,10 @@ def attribute(
     x: Tensor,
     *,
     method: str = AUTO,
-    target: ClassRef | None = None,
-    against: ClassRef | None = None,
     layer: str = AUTO,
-    labels: ClassNames | Sequence[str] | None = None,
     sanity_checks: bool = True,
     seed: int = 0,
+    **target: Unpack[TargetOptions],
 ) -> Attribution:
     """Compute an attribution map: the pixels of an image that support a class.
 
@@ -77,12 +75,10 @@ def attribute(
         x: One preprocessed image, (1, C, H, W).
         method: A name of `METHODS`; `auto` is CAM if the network ends in global
             average pooling, else Grad-CAM.
-        target: Class name or index; the predicted class if None.
-        against: A second class, to explain the difference of the two scores.
         layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
-        labels: Class names in output order.
         sanity_checks: Whether to run the sanity checks (about 100 forward passes).
         seed: Random seed of the sanity checks.
+        target: The options `target`, `against` and `labels` of `make_target`.
 
     Raises:
         UnknownNameError: Unknown method, layer or class; the message lists the names.
@@ -103,20 +99,23 @@ def attribute(
         raise GeometryError(what, fix="use x[i:i + 1]")
     with evaluation_mode(model), torch.no_grad():
         logits = logits_of(forward(model, x))
-    class_target = make_target(logits, target, against, labels)
+    class_target = make_target(logits, **target)
     notes: list[str] = []
     if method == AUTO:
         method = CAM if layer == AUTO and _has_gap_head(model, x) else "gradcam"
     map_layer, compute = _method(model, x, class_target, method, layer, notes)
     layer_map = compute(model)
     heatmap = resize_map(layer_map, x)
-    checks = (
-        run_sanity_checks(
-            model, x, heatmap, class_target, _at_image_size(compute, x), seed
+    checks = None
+    if sanity_checks:
+        checks = run_sanity_checks(
+            model,
+            x,
+            heatmap,
+            class_target,
+            method=lambda network: resize_map(compute(network), x),
+            seed=seed,
         )
-        if sanity_checks
-        else None
-    )
     return Attribution(
         method=method,
         target=class_target,
@@ -150,9 +149,8 @@ def _method(
         if layer not in (AUTO, call):
             what = f"CAM works only at {call}, the layer before global average pooling"
             raise GeometryError(what, where=layer, fix="use gradcam for other layers")
-        last_maps = target_layer(model, x, call)
         reason = "the layer before global average pooling, where CAM is exact"
-        cam_layer = TargetLayer(call=call, shape=last_maps.shape, reason=reason)
+        cam_layer = replace(target_layer(model, x, call), reason=reason)
         return cam_layer, lambda network: cam_map(network, x, target)
     map_layer = target_layer(model, x, layer)
     return map_layer, lambda network: grad_cam_map(
@@ -171,12 +169,10 @@ def _has_gap_head(model: nn.Module, x: Tensor) -> bool:
 def _integrated(
     model: nn.Module, x: Tensor, target: AttributionTarget, notes: list[str]
 ) -> Tensor:
-    values, convergence_delta = integrated_gradients(model, x, target)
-    if not notes:
-        notes.append(
-            "Convergence error of integrated gradients (sum of the attributions minus "
-            f"change of the score): {abs(convergence_delta):.2g}."
-        )
+    values, delta = integrated_gradients(model, x, target)
+    what = "sum of the attributions minus change of the score"
+    note = f"Convergence error of integrated gradients ({what}): {abs(delta):.2g}."
+    notes += [] if notes else [note]  # of the first network only
     return values.sum(0)
 
 
@@ -186,7 +182,3 @@ def resize_map(layer_map: Tensor, x: Tensor) -> Tensor:
     if tuple(layer_map.shape) == size:
         return layer_map
     return F.interpolate(layer_map[None, None], size, mode="bilinear")[0, 0]
-
-
-def _at_image_size(compute: Method, x: Tensor) -> Method:
-    return lambda network: resize_map(compute(network), x)

@@ -44,9 +44,6 @@ class GapHead:
 
         The sum over a class's map, plus its bias, is its logit.
 
-        Args:
-            classes: Class indices; all if None.
-
         Shapes:
             → (N, classes, height, width)
         """
@@ -156,10 +153,11 @@ def cam_map(model: nn.Module, x: Tensor, target: AttributionTarget) -> Tensor:
         (1, C, H, W) → (h, w)
     """
     gap_head = find_gap_head(model, x)
-    maps = gap_head.class_maps(torch.tensor([target.class_index], device=x.device))[
-        0, 0
-    ]
-    if target.against_index is None:
-        return maps
-    other = torch.tensor([target.against_index], device=x.device)
-    return maps - gap_head.class_maps(other)[0, 0]
+
+    def class_map(index: int) -> Tensor:
+        return gap_head.class_maps(torch.tensor([index], device=x.device))[0, 0]
+
+    own = class_map(target.class_index)
+    return (
+        own if target.against_index is None else own - class_map(target.against_index)
+    )

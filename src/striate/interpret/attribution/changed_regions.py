@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,6 +33,11 @@ class ChangedBoxes:
         return int(self.values.shape[2]), int(self.values.shape[3])
 
     @property
+    def spans(self) -> tuple[Ints, Ints, Sides]:
+        """First rows, first columns and size of the boxes."""
+        return self.tops, self.lefts, self.sides
+
+    @property
     def grid(self) -> Tensor:
         """Values with shape (grid rows, grid columns, channels, rows, columns)."""
         grid = len(self.tops), len(self.lefts)
@@ -54,7 +60,6 @@ def extract_patches(
         (rows of the grid · its columns, channels, *size)
 
     Example:
-        >>> import torch
         >>> base = torch.arange(9.0).view(1, 1, 3, 3)
         >>> extract_patches(base, [0, 2], [-1, 1], (1, 2)).flatten(1).tolist()
         [[0.0, 0.0], [1.0, 2.0], [0.0, 6.0], [7.0, 8.0]]
@@ -66,11 +71,8 @@ def extract_patches(
     if above or before or below or behind:
         base = F.pad(base, (before, behind, above, below), value=empty)
     views = base[0].unfold(1, rows, 1).unfold(2, columns, 1).permute(1, 2, 0, 3, 4)
-    patches_out = base.new_empty(len(tops), len(lefts), base.shape[1], rows, columns)
-    for i, rows_at in _equal_steps([top + above for top in tops]):
-        for j, columns_at in _equal_steps([column + before for column in lefts]):
-            patches_out[i, j] = views[rows_at, columns_at]
-    return patches_out.flatten(0, 1)
+    columns_at = [left + before for left in lefts]
+    return torch.cat([views[top + above, columns_at] for top in tops]).contiguous()
 
 
 def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -> None:
@@ -78,14 +80,7 @@ def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -
 
     Parts of a box outside of its patch are dropped.
 
-    Args:
-        patches: Patches from `extract_patches`.
-        boxes: The changed boxes.
-        tops: First row of the patches of each row of the grid.
-        lefts: First column of the patches of each column of the grid.
-
     Example:
-        >>> import torch
         >>> patches = torch.zeros(1, 1, 2, 3)
         >>> boxes = ChangedBoxes(torch.ones(1, 1, 2, 2), tops=[4], lefts=[7])
         >>> paste_boxes(patches, boxes, [4], [6])
@@ -107,42 +102,14 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
         (1, channels, height, width) → (changes, channels, height, width)
 
     Example:
-        >>> import torch
         >>> base = torch.zeros(1, 1, 1, 4)
         >>> boxes = ChangedBoxes(torch.ones(2, 1, 1, 2), tops=[0], lefts=[0, 2])
         >>> full_maps(base, boxes).tolist()
         [[[[1.0, 1.0, 0.0, 0.0]]], [[[0.0, 0.0, 1.0, 1.0]]]]
     """
-    rows, columns = boxes.sides
-    rows_at, columns_at = len(boxes.tops), len(boxes.lefts)
-    # First paste every box into its rows, then these rows into the maps: one copy per
-    # row and column of the grid, not one per position.
-    bands = extract_patches(base, boxes.tops, [0], (rows, base.shape[3]))
-    bands = bands.unsqueeze(1).repeat(1, columns_at, 1, 1, 1)
-    for j, column in enumerate(boxes.lefts):
-        bands[:, j, ..., column : column + columns] = boxes.grid[:, j]
-    maps = base.repeat(rows_at, columns_at, 1, 1, 1)
-    for i, top in enumerate(boxes.tops):
-        maps[i, :, :, top : top + rows] = bands[i]
-    return maps.flatten(0, 1)
-
-
-def _equal_steps(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Group starts with equal steps into pairs (slice of the grid, slice of the map).
-
-    Example:
-        >>> list(_equal_steps([0, 0, 2, 4]))
-        [(slice(0, 1, None), slice(0, 1, 1)), (slice(1, 4, None), slice(0, 5, 2))]
-    """
-    first = 0
-    while first < len(starts):
-        end, step = first + 1, 1
-        if end < len(starts) and starts[end] > starts[first]:
-            step = starts[end] - starts[first]
-            while end < len(starts) and starts[end] - starts[end - 1] == step:
-                end += 1
-        yield slice(first, end), slice(starts[first], starts[end - 1] + 1, step)
-        first = end
+    maps = base.repeat(len(boxes.values), 1, 1, 1)
+    paste_boxes(maps, boxes, [0] * len(boxes.tops), [0] * len(boxes.lefts))
+    return maps
 
 
 def _overlaps(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,7 @@ MASKS_AT_ONCE = 32  # masked images per batch, at most
 
 @dataclass(frozen=True, kw_only=True)
 class LayerGradients:
-    """Activations of a layer, with the gradients of the class score.
-
-    Args:
-        activations: (N, channels, height, width).
-        gradients: Gradients of the same shape.
-        logits: Output of the network, (N, classes).
-    """
+    """Activations of a layer, with the gradients of the class score."""
 
     activations: Tensor
     gradients: Tensor
@@ -81,20 +76,15 @@ def layer_gradients(
     ):
         logits = logits_of(forward(model, x))
         score = target.score(logits).sum()
-        gradients = (
-            torch.autograd.grad(score, captured, allow_unused=True)
-            if captured
-            else (None,)
-        )
-    if gradients[0] is None:
+        gradient = None
+        if captured:
+            (gradient,) = torch.autograd.grad(score, captured, allow_unused=True)
+    if gradient is None:
         what = f"the score of {target.text} does not depend on {call}"
-        raise GeometryError(
-            what, where=call, fix="use a layer between input and output"
-        )
+        fix = "use a layer between input and output"
+        raise GeometryError(what, where=call, fix=fix)
     return LayerGradients(
-        activations=captured[0].detach(),
-        gradients=gradients[0],
-        logits=logits.detach(),
+        activations=captured[0].detach(), gradients=gradient, logits=logits.detach()
     )
 
 
@@ -107,9 +97,8 @@ def _gradcam_plus(activations: Tensor, gradients: Tensor, scores: Scores) -> Ten
     square = gradients**2
     total = activations.sum((2, 3), keepdim=True)
     denominator = 2 * square + total * square * gradients
-    alpha = torch.where(
-        denominator != 0, square / torch.where(denominator != 0, denominator, 1), 0
-    )
+    nonzero = denominator != 0
+    alpha = torch.where(nonzero, square / torch.where(nonzero, denominator, 1), 0)
     return (alpha * gradients.relu()).sum((2, 3), keepdim=True)
 
 
@@ -139,32 +128,22 @@ def grad_cam_map(
 ) -> Tensor:
     """Return the attribution map of one image, at the resolution of the layer.
 
-    Args:
-        model: Any network; not modified.
-        x: One preprocessed image, (1, C, H, W).
-        call: Layer name.
-        target: The class score to explain.
-        method: A name of `METHODS`.
-
     Shapes:
         (1, C, H, W) → (h, w)
     """
-
-    def scores(masks: Tensor) -> Tensor:
-        return _masked_scores(model, x, masks, target)
-
+    scores = partial(_masked_scores, model, x, target)
     layer = layer_gradients(model, x, call, target)
     weights = METHODS[method](layer.activations, layer.gradients, scores)
     return (weights * layer.activations).sum(1).relu()[0]
 
 
 def _masked_scores(
-    model: nn.Module, x: Tensor, masks: Tensor, target: AttributionTarget
+    model: nn.Module, x: Tensor, target: AttributionTarget, masks: Tensor
 ) -> Tensor:
-    gradients = []
+    scores = []
     size = int(x.shape[2]), int(x.shape[3])
     with evaluation_mode(model), torch.no_grad():
-        for chunk in torch.split(masks, images_at_once(*size, MASKS_AT_ONCE)):
+        for chunk in torch.split(masks, images_at_once(size, MASKS_AT_ONCE)):
             resized = F.interpolate(chunk, size, mode="bilinear")
-            gradients.append(target.score(logits_of(forward(model, x * resized))))
-    return torch.cat(gradients)
+            scores.append(target.score(logits_of(forward(model, x * resized))))
+    return torch.cat(scores)

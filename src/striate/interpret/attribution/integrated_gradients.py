@@ -53,14 +53,12 @@ def integrated_gradients(
         total = torch.zeros_like(x[0])
         alphas = torch.as_tensor((1 + points) / 2, dtype=x.dtype, device=x.device)
         step_weights = torch.as_tensor(weights / 2, dtype=x.dtype, device=x.device)
-        most = images_at_once(x.shape[2], x.shape[3], AT_ONCE, _GRADIENT_MEMORY)
+        most = images_at_once(x.shape, AT_ONCE, _GRADIENT_MEMORY)
         batches = torch.split(alphas, most), torch.split(step_weights, most)
         for alpha, weight in zip(*batches, strict=True):
-            points_on_path = (
-                start + alpha.view(-1, 1, 1, 1) * (x - start)
-            ).requires_grad_()
-            score = target.score(logits_of(forward(model, points_on_path))).sum()
-            (gradient,) = torch.autograd.grad(score, points_on_path)
+            path = start + alpha.view(-1, 1, 1, 1) * (x - start)
+            score = target.score(logits_of(forward(model, path.requires_grad_()))).sum()
+            (gradient,) = torch.autograd.grad(score, path)
             total += torch.einsum("n,nchw->chw", weight, gradient)
         with torch.no_grad():
             ends = torch.cat([x, start])

@@ -95,12 +95,9 @@ def dataset_attribution(
         weights = state.gradients.mean((2, 3), keepdim=True)
         maps = (weights * state.activations).sum(1, keepdim=True).relu()
         size = (int(x.shape[2]), int(x.shape[3]))
-        heat = (
-            maps
-            if maps.shape[2:] == size
-            else F.interpolate(maps, size, mode="bilinear")
-        )
-        sums.add(x, heat[:, 0].double().cpu(), state.logits.argmax(1).cpu())
+        if maps.shape[2:] != size:
+            maps = F.interpolate(maps, size, mode="bilinear")
+        sums.add(x, maps[:, 0].double().cpu(), state.logits.argmax(1).cpu())
     if sums is None:
         raise DataError("there are no images", where="batches")
     return sums.result()
@@ -124,14 +121,9 @@ class _Sums:
         heat = heat[nonzero] / totals[nonzero, None, None]
         predicted = predicted[nonzero]
         background = ~foreground_mask(x.cpu(), self._border)[nonzero]
-        shares = torch.stack(
-            [
-                (heat * self._border).sum((1, 2)),
-                (heat * background).sum((1, 2)),
-                background.double().mean((1, 2)),
-            ],
-            1,
-        )
+        on_border, on_background = heat * self._border, heat * background
+        columns = on_border.sum((1, 2)), on_background.sum((1, 2))
+        shares = torch.stack([*columns, background.double().mean((1, 2))], 1)
         self._counts += torch.bincount(predicted, minlength=len(self._counts))
         self._heat.index_add_(0, predicted, heat)
         self._shares.index_add_(0, predicted, shares)
@@ -160,10 +152,7 @@ def border_mask(height: int, width: int) -> Tensor:
         36
     """
     inside = torch.ones(height, width, dtype=torch.bool)
-    down, across = (
-        max(1, round(BORDER_WIDTH * height)),
-        max(1, round(BORDER_WIDTH * width)),
-    )
+    down, across = (max(1, round(BORDER_WIDTH * side)) for side in (height, width))
     inside[down : height - down, across : width - across] = False
     return inside
 

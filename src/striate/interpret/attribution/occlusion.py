@@ -5,7 +5,6 @@ Method: Zeiler and Fergus 2014, section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -24,10 +23,7 @@ from striate.interpret.trace import Trace, record_trace
 AT_ONCE = 32  # occluded images per batch, in full forward passes
 MAX_CHANGES = 256  # changes per batch, in partial forward passes
 MAX_BYTES = 1 << 28  # bytes of the largest feature map for a batch of changes
-_SAME, _ROUNDING = (
-    1e-3,
-    1e-5,
-)  # tolerance relative to the largest drop, and to the score
+_SAME, _ROUNDING = 1e-3, 1e-5  # tolerance relative to the largest drop, to the score
 Box = tuple[slice, slice]
 Spans = list[slice]
 
@@ -53,13 +49,9 @@ class OcclusionWindow:
             what = f"window and stride must be at least 1, got {self}"
             raise SettingError(what, where="occlusion")
         if self.stride[0] > self.window[0] or self.stride[1] > self.window[1]:
-            what = (
-                f"a stride of {self.stride} leaves gaps between windows of "
-                f"{self.window}"
-            )
-            raise SettingError(
-                what, where="stride", fix="use a stride no larger than the window"
-            )
+            what = f"a stride of {self.stride} leaves gaps between windows of "
+            fix = "use a stride no larger than the window"
+            raise SettingError(f"{what}{self.window}", where="stride", fix=fix)
 
     @classmethod
     def of(cls, height: int, width: int) -> OcclusionWindow:
@@ -88,9 +80,8 @@ class OcclusionWindow:
             >>> OcclusionWindow(window=(4, 4), stride=(2, 3)).axes(6, 8)[1]
             [slice(0, 4, None), slice(3, 7, None), slice(6, 8, None)]
         """
-        sides = (height, width), self.window, self.stride
-        down, across = (_spans(*each) for each in zip(*sides, strict=True))
-        return down, across
+        down = _spans(height, self.window[0], self.stride[0])
+        return down, _spans(width, self.window[1], self.stride[1])
 
 
 def _spans(side: int, window: int, stride: int) -> Spans:
@@ -177,40 +168,25 @@ def _recomputed(
     rows_at_once = most // columns_at_once
     partial_forward = PartialForward(trace)
 
-    def scores(rows: Spans, columns: Spans) -> Tensor:
-        logits = logits_of(
-            partial_forward.run(_occluded_boxes(x, rows, columns, window))
-        )
-        return target.score(logits).view(len(rows), len(columns))
-
-    bands = [
-        torch.cat(
-            [scores(rows, columns) for columns in _batched(across, columns_at_once)], 1
-        )
-        for rows in _batched(down, rows_at_once)
-    ]
+    bands = []
+    for i in range(0, len(down), rows_at_once):
+        rows, band = down[i : i + rows_at_once], []
+        for j in range(0, len(across), columns_at_once):
+            columns = across[j : j + columns_at_once]
+            logits = partial_forward.run(_occluded_boxes(x, rows, columns, window))
+            band.append(target.score(logits_of(logits)).view(len(rows), len(columns)))
+        bands.append(torch.cat(band, 1))
     return torch.cat(bands).flatten()
-
-
-def _batched(spans: Spans, most: int) -> Iterator[Spans]:
-    """Split index ranges into groups of at most `most` ranges."""
-    return (spans[i : i + most] for i in range(0, len(spans), most))
 
 
 def _occluded_boxes(
     x: Tensor, rows: Spans, columns: Spans, window: OcclusionWindow
 ) -> ChangedBoxes:
     """Return covered windows as boxes of equal size; short windows are padded."""
-    height, width = x.shape[2:]
-    rows_at_once, columns_at_once = (
-        min(window.window[0], height),
-        min(window.window[1], width),
-    )
-    tops, down = _aligned_starts(rows, rows_at_once, height)
-    lefts, across = _aligned_starts(columns, columns_at_once, width)
-    boxes = ChangedBoxes(
-        extract_patches(x, tops, lefts, (rows_at_once, columns_at_once)), tops, lefts
-    )
+    size = min(window.window[0], x.shape[2]), min(window.window[1], x.shape[3])
+    tops, down = _aligned_starts(rows, size[0], x.shape[2])
+    lefts, across = _aligned_starts(columns, size[1], x.shape[3])
+    boxes = ChangedBoxes(extract_patches(x, tops, lefts, size), tops, lefts)
     where = down[:, None, None, :, None] & across[None, :, None, None, :]
     boxes.grid.masked_fill_(where.to(x.device), window.value)
     return boxes
@@ -232,7 +208,7 @@ def full_forward_scores(
 ) -> Tensor:
     """Return the scores of the covered images, by full forward passes."""
     scores = []
-    most = images_at_once(x.shape[2], x.shape[3], AT_ONCE)
+    most = images_at_once(x.shape, AT_ONCE)
     for start in range(0, len(boxes), most):
         chunk = boxes[start : start + most]
         batch = x.repeat(len(chunk), 1, 1, 1)
@@ -255,17 +231,18 @@ def average_over_windows(
         >>> average_over_windows(torch.tensor([1.0, 3.0]), pairs, 1, 3)
         tensor([[1., 2., 3.]])
     """
-    axes = window.axes(height, width)
+    rows, columns = window.axes(height, width)
     down, across = (
-        torch.stack([_span_mask(span, side) for span in spans]).to(drops)
-        for spans, side in zip(axes, (height, width), strict=True)
+        _coverage(rows, height).to(drops),
+        _coverage(columns, width).to(drops),
     )
     total = down.T @ drops.view(len(down), len(across)) @ across
     return total / down.sum(0)[:, None] / across.sum(0)
 
 
-def _span_mask(span: slice, side: int) -> Tensor:
-    """Return a mask that is 1 inside an index range and 0 elsewhere."""
-    mask = torch.zeros(side)
-    mask[span] = 1
-    return mask
+def _coverage(spans: Spans, side: int) -> Tensor:
+    """Return a matrix with a row per index range: 1 inside of the range, 0 outside."""
+    covered = torch.zeros(len(spans), side)
+    for row, span in zip(covered, spans, strict=True):
+        row[span] = 1
+    return covered

@@ -10,22 +10,26 @@ operation mixes positions, the full maps are built and run as a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from striate.interpret.attribution.batched_steps import run_batched
 from striate.interpret.attribution.changed_regions import (
     ChangedBoxes,
     Ints,
-    Sides,
     extract_patches,
     full_maps,
     paste_boxes,
 )
-from striate.interpret.trace import TensorRef, Trace, TraceStep, is_in_place
+from striate.interpret.trace import (
+    TensorRef,
+    Trace,
+    TraceStep,
+    is_in_place,
+    nested_tensors,
+)
 
 _MAX_SHARE = 0.6  # share of a map; larger boxes are slower than the full map
 # Boxes, or all changed tensors stacked along a new first axis: (changes, 1, C, H, W).
@@ -36,9 +40,6 @@ class PartialForward:
     """Partial forward passes for many changes of one traced image.
 
     Each change is computed separately, even if the network mixes the images of a batch.
-
-    Args:
-        trace: Trace of the image.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -52,7 +53,8 @@ class PartialForward:
         """
         count = len(changed.values)
         state: dict[TensorRef, Change] = {TensorRef(0): changed}
-        last = self._last_uses()
+        steps = enumerate(self._trace.steps)
+        last = {ref: number for number, step in steps for ref in step.refs}
         for number, step in enumerate(self._trace.steps[1:], start=1):
             changed_inputs = [ref for ref in step.refs if ref in state]
             if changed_inputs:
@@ -65,22 +67,15 @@ class PartialForward:
             return value.expand(count, *value.shape[1:])
         return self._stacked(self._trace.output, state).flatten(0, 1)
 
-    def _last_uses(self) -> dict[TensorRef, int]:
-        steps = enumerate(self._trace.steps)
-        return {ref: number for number, step in steps for ref in step.refs}
-
     def _step(
         self, number: int, step: TraceStep, state: dict[TensorRef, Change]
     ) -> None:
         rule = _rule(step)
-        boxed = all(
-            isinstance(state.get(ref), ChangedBoxes | None) for ref in step.refs
-        )
-        if rule is not None and boxed:
-            out = rule(self._trace, step, state)
-            if out is not None:
-                state[TensorRef(number)] = out
-                return
+        boxed = not any(isinstance(state.get(ref), Tensor) for ref in step.refs)
+        out = rule(self._trace, step, state) if rule is not None and boxed else None
+        if out is not None:
+            state[TensorRef(number)] = out
+            return
         stacked = {ref: self._stacked(ref, state) for ref in step.refs if ref in state}
         for part, result in enumerate(run_batched(self._trace, step, stacked)):
             state[TensorRef(number, part)] = result
@@ -111,16 +106,12 @@ def _rule(step: TraceStep) -> Rule | None:
     if name in _SLIDING:
         return _sliding_window
     if torch.Tag.pointwise in step.func.tags or name in ("clone", "detach"):
-        return _pointwise if _is_uniform(step) else None
+        arguments = (*step.args, *step.kwargs.values())
+        constants = [a for a in arguments if isinstance(a, Tensor)]
+        # Constants that are the same at every position.
+        uniform = all(c.ndim < 2 or set(c.shape[-2:]) == {1} for c in constants)
+        return _pointwise if uniform else None
     return None
-
-
-def _is_uniform(step: TraceStep) -> bool:
-    """Return whether an operation's constants are the same at every position."""
-    constants = [
-        a for a in (*step.args, *step.kwargs.values()) if isinstance(a, Tensor)
-    ]
-    return all(c.ndim < 2 or set(c.shape[-2:]) == {1} for c in constants)
 
 
 def _pointwise(
@@ -132,18 +123,16 @@ def _pointwise(
     boxes = [change for change in changed_inputs if isinstance(change, ChangedBoxes)]
     if any(tuple(trace.value(ref).shape[2:]) != (height, width) for ref in step.refs):
         return None
-    rows = _union([(box.tops, box.sides[0]) for box in boxes], height)
-    columns = _union([(box.lefts, box.sides[1]) for box in boxes], width)
-    (tops, down), (lefts, across) = rows, columns
+    tops, down = _union([(box.tops, box.sides[0]) for box in boxes], height)
+    lefts, across = _union([(box.lefts, box.sides[1]) for box in boxes], width)
     if down * across > _MAX_SHARE * height * width:
         return None
 
     def patch(ref: TensorRef) -> Tensor:
         change = state.get(ref)
-        if isinstance(change, ChangedBoxes):
-            spans = change.tops, change.lefts, change.sides
-            if spans == (tops, lefts, (down, across)):
-                return change.values
+        spans = tops, lefts, (down, across)
+        if isinstance(change, ChangedBoxes) and change.spans == spans:
+            return change.values
         patches = extract_patches(trace.value(ref), tops, lefts, (down, across))
         if isinstance(change, ChangedBoxes):
             paste_boxes(patches, change, tops, lefts)
@@ -167,82 +156,74 @@ def _sliding_window(
     trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
 ) -> ChangedBoxes | None:
     """Run a convolution or pooling on patches around the changed boxes."""
-    geometry = _geometry(step)
-    change = state.get(step.args[0])
-    if geometry is None or not isinstance(change, ChangedBoxes):
+    windows, change = _windows(step), state.get(step.args[0])
+    if windows is None or not isinstance(change, ChangedBoxes):
         return None
-    outputs = tuple(step.results[0].shape[2:])
-    sides = [(change.tops, change.sides[0]), (change.lefts, change.sides[1])]
-    tops, down = _affected_outputs(*sides[0], outputs[0], *(g[0] for g in geometry))
-    lefts, across = _affected_outputs(*sides[1], outputs[1], *(g[1] for g in geometry))
-    if down * across > _MAX_SHARE * outputs[0] * outputs[1]:
+    height, width = step.results[0].shape[2:]
+    tops, down = windows[0].outputs_of(change.tops, change.sides[0], height)
+    lefts, across = windows[1].outputs_of(change.lefts, change.sides[1], width)
+    if down * across > _MAX_SHARE * height * width:
         return None
-    kernel, stride, padding, dilation = geometry
-    above = [at * stride[0] - padding[0] for at in tops]
-    before = [at * stride[1] - padding[1] for at in lefts]
-    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    size = (down - 1) * stride[0] + reach[0], (across - 1) * stride[1] + reach[1]
+    above, rows = windows[0].inputs_of(tops, down)
+    before, columns = windows[1].inputs_of(lefts, across)
     empty = -float("inf") if step.name.startswith("max") else 0.0
-    patches = extract_patches(trace.value(step.args[0]), above, before, size, empty)
+    base = trace.value(step.args[0])
+    patches = extract_patches(base, above, before, (rows, columns), empty)
     paste_boxes(patches, change, above, before)
-    return ChangedBoxes(_unpadded(step, patches), tops, lefts)
+    padding_at = 4 if step.name == "convolution" else 3
+    args = [patches, *step.args[1:]]
+    if len(args) > padding_at:
+        args[padding_at] = [0, 0]  # the patches include the padding
+    return ChangedBoxes(nested_tensors(step.call(*args))[0], tops, lefts)
 
 
-def _geometry(step: TraceStep) -> tuple[Sides, Sides, Sides, Sides] | None:
-    """Return kernel, stride, padding, dilation; None if the step needs a full pass."""
-    args = step.args
+@dataclass(frozen=True, kw_only=True)
+class _AxisWindow:
+    """Window of a convolution or pooling along one axis."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+    def outputs_of(self, starts: Ints, length: int, outputs: int) -> tuple[Ints, int]:
+        """Return starts and one length of the output ranges that changes affect.
+
+        Example:
+            >>> window = _AxisWindow(kernel=3, stride=1, padding=1, dilation=1)
+            >>> window.outputs_of([4, 5], 2, outputs=10)
+            ([3, 4], 4)
+        """
+        reach = self.dilation * (self.kernel - 1)
+        ends = [start + length - 1 + self.padding for start in starts]
+        firsts = [max(0, -((reach - s - self.padding) // self.stride)) for s in starts]
+        lasts = [min(outputs - 1, end // self.stride) for end in ends]
+        sizes = [last - first + 1 for first, last in zip(firsts, lasts, strict=True)]
+        most = max(1, *sizes)
+        return [max(0, min(first, outputs - most)) for first in firsts], most
+
+    def inputs_of(self, starts: Ints, length: int) -> tuple[Ints, int]:
+        """Return starts and one length of the input ranges that outputs read."""
+        inputs = [start * self.stride - self.padding for start in starts]
+        reach = self.dilation * (self.kernel - 1) + 1
+        return inputs, (length - 1) * self.stride + reach
+
+
+def _windows(step: TraceStep) -> list[_AxisWindow] | None:
+    """Return the windows along rows and columns; None if a full pass is needed."""
+    args = dict(enumerate(step.args))
     if step.name == "convolution":
-        if args[6] or any(isinstance(a, TensorRef) for a in args[1:3]):
+        if args[6] or any(isinstance(args[i], TensorRef) for i in (1, 2)):
             return None
-        kernel = (args[1].shape[2], args[1].shape[3])
-        return kernel, _pair(args[3]), _pair(args[4]), _pair(args[5])
-    kernel = _pair(args[1])
-    stride = _pair(args[2]) if len(args) > 2 and args[2] else kernel
-    padding = _pair(args[3]) if len(args) > 3 else (0, 0)
-    if step.name == "avg_pool2d":
-        # At a padded or partial border the divisor is not the kernel size.
-        ragged = len(args) > 4 and args[4]
-        return None if any(padding) or ragged else (kernel, stride, padding, (1, 1))
-    return kernel, stride, padding, _pair(args[4]) if len(args) > 4 else (1, 1)
-
-
-def _pair(value: Any) -> Sides:
-    both = [value] if isinstance(value, int) else list(value)
-    return (int(both[0]), int(both[-1]))
-
-
-def _affected_outputs(
-    starts: Ints,
-    length: int,
-    outputs: int,
-    kernel: int,
-    stride: int,
-    padding: int,
-    dilation: int,
-) -> tuple[Ints, int]:
-    """Return starts and one length of the output ranges that a change affects.
-
-    Example:
-        >>> _affected_outputs([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)
-        ([3, 4], 4)
-    """
-    reach = dilation * (kernel - 1)
-    firsts = [max(0, -((reach - s - padding) // stride)) for s in starts]
-    lasts = [min(outputs - 1, (s + length - 1 + padding) // stride) for s in starts]
-    most = max(last - first + 1 for first, last in zip(firsts, lasts, strict=True))
-    most = max(1, most)
-    return [max(0, min(first, outputs - most)) for first in firsts], most
-
-
-def _unpadded(step: TraceStep, patches: Tensor) -> Tensor:
-    if step.name == "convolution":
-        weight, bias, stride, _, dilation, _, _, groups = step.args[1:]
-        out: Tensor = F.conv2d(patches, weight, bias, stride, 0, dilation, groups)
-        return out
-    stride = step.args[2] if len(step.args) > 2 and step.args[2] else step.args[1]
-    if step.name == "avg_pool2d":
-        rest = step.args[5:]  # whether padding counts, and another divisor
-        pooled: Tensor = step.call(patches, step.args[1], stride, [0, 0], False, *rest)
-        return pooled
-    dilation = step.args[4] if len(step.args) > 4 else 1
-    return F.max_pool2d(patches, step.args[1], stride, 0, dilation)
+        settings = [list(args[1].shape[2:]), args[3], args[4], args[5]]
+    else:
+        dilation = args.get(4, [1]) if step.name.startswith("max") else [1]
+        settings = [args[1], args.get(2) or args[1], args.get(3, [0]), dilation]
+        # At a padded or partial border the divisor of a mean is not the kernel size.
+        if step.name == "avg_pool2d" and (any(settings[2]) or args.get(4)):
+            return None
+    return [
+        _AxisWindow(kernel=kernel[i], stride=stride[i], padding=pad[i], dilation=d[i])
+        for kernel, stride, pad, d in [settings]
+        for i in (0, -1)
+    ]

@@ -48,10 +48,8 @@ class SanityChecks:
     @property
     def ignores_weights(self) -> bool:
         """Whether the map hardly depends on the weights, and so is unreliable."""
-        return (
-            self.shuffled_correlation is not None
-            and self.shuffled_correlation > MAX_CORRELATION
-        )
+        correlation = self.shuffled_correlation
+        return correlation is not None and correlation > MAX_CORRELATION
 
     @property
     def beats_random(self) -> bool:
@@ -115,12 +113,10 @@ def deletion_and_insertion(
     shares = torch.linspace(0, 1, STEPS + 1, device=x.device)
     removed = rank.view(1, 1, *heatmap.shape) < (shares * len(order)).view(-1, 1, 1, 1)
     blurred = _blurred(x)
+    deleted = torch.where(removed, torch.zeros_like(x), x)
+    inserted = torch.where(removed, x, blurred)
     with evaluation_mode(model), torch.no_grad():
-        areas = [
-            _area(model, torch.where(removed, shuffled_map, own), target)
-            for own, shuffled_map in ((x, torch.zeros_like(x)), (blurred, x))
-        ]
-    return areas[0], areas[1]
+        return _area(model, deleted, target), _area(model, inserted, target)
 
 
 def _blurred(x: Tensor) -> Tensor:
@@ -133,7 +129,7 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 def _area(model: nn.Module, images: Tensor, target: AttributionTarget) -> float:
-    most = images_at_once(images.shape[2], images.shape[3], len(images))
+    most = images_at_once(images.shape, len(images))
     parts = [logits_of(forward(model, part)) for part in torch.split(images, most)]
     probs = target.probability(torch.cat(parts)).double()
     return float(torch.trapezoid(probs) / (len(probs) - 1))

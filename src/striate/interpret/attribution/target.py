@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -35,15 +36,23 @@ class AttributionTarget:
             (N, classes) → (N,)
         """
         own = logits[:, self.class_index]
-        return (
-            own if self.against_index is None else own - logits[:, self.against_index]
-        )
+        if self.against_index is None:
+            return own
+        return own - logits[:, self.against_index]
 
     def probability(self, logits: Tensor) -> Tensor:
         """Return the class probability; with `against`, among these two classes."""
         if self.against_index is None:
             return logits.softmax(1)[:, self.class_index]
         return logits[:, [self.class_index, self.against_index]].softmax(1)[:, 0]
+
+
+class TargetOptions(TypedDict, total=False):
+    """Options of `make_target`, for functions that pass them on."""
+
+    target: ClassRef | None
+    against: ClassRef | None
+    labels: ClassNames | Sequence[str] | None
 
 
 def make_target(
@@ -78,9 +87,10 @@ def make_target(
     if class_index == against_index:
         what = f"{names[class_index]} is compared with itself"
         raise SettingError(what, where="against", fix="use two different classes")
-    text = f"{names[class_index]} rather than {names[against_index]}"
     return AttributionTarget(
-        class_index=class_index, against_index=against_index, text=text
+        class_index=class_index,
+        against_index=against_index,
+        text=f"{names[class_index]} rather than {names[against_index]}",
     )
 
 
@@ -106,6 +116,5 @@ def logits_of(output: object) -> Tensor:
     if isinstance(output, Tensor):
         got = "×".join(map(str, output.shape)) or "a scalar"
     what = f"a classifier with output (images, classes) is required, got {got}"
-    raise GeometryError(
-        what, fix="use a classifier, or the submodule that returns logits"
-    )
+    fix = "use a classifier, or the submodule that returns logits"
+    raise GeometryError(what, fix=fix)

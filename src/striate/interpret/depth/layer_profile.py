@@ -97,13 +97,16 @@ def depth_profile(
         trainable = {
             n: w for n, w in weights.items() if w is not None and w.requires_grad
         }
-        gradients_by_input = torch.autograd.grad(
+        weight_gradients = torch.autograd.grad(
             loss, [inputs, *trainable.values()], allow_unused=True
-        )
-    updates = {
-        name: _relative_norm(gradient, trainable[name])
-        for name, gradient in zip(trainable, gradients_by_input[1:], strict=True)
-    }
+        )[1:]
+    updates = {}
+    for (name, weight), gradient in zip(
+        trainable.items(), weight_gradients, strict=True
+    ):
+        if gradient is not None:
+            norm = weight.detach().norm().clamp(min=1e-30)
+            updates[name] = float(gradient.norm() / norm)
     return [
         LayerProfile(
             name=call,
@@ -134,12 +137,6 @@ def _rms(values: Tensor) -> float:
     return float(values.detach().double().square().mean().sqrt())
 
 
-def _relative_norm(gradient: Tensor | None, weight: Tensor) -> float:
-    if gradient is None:
-        return nan
-    return float(gradient.norm() / weight.detach().norm().clamp(min=1e-30))
-
-
 def gradient_factor(layers: Sequence[LayerProfile]) -> float:
     """Return the mean factor by which the gradient changes per layer.
 
@@ -147,20 +144,12 @@ def gradient_factor(layers: Sequence[LayerProfile]) -> float:
     gradient per layer; 1 means that all layers have equal gradients.
 
     Example:
-        >>> layers = [
-        ...     LayerProfile(
-        ...         name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0
-        ...     )
-        ...     for d in (1, 2, 3)
-        ... ]
+        >>> from types import SimpleNamespace as Layer
+        >>> layers = [Layer(depth=d, gradient=2.0**d) for d in (1, 2, 3)]
         >>> round(gradient_factor(layers), 9)
         0.5
     """
-    points = [
-        (profile.depth, log(profile.gradient))
-        for profile in layers
-        if profile.gradient > 0
-    ]
+    points = [(p.depth, log(p.gradient)) for p in layers if p.gradient > 0]
     if len(points) < 2:
         return nan
     mean_depth = sum(d for d, _ in points) / len(points)

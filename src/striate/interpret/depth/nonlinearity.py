@@ -30,9 +30,6 @@ _INNER, _OUTER = (120, 20, 18), (14, 40, 84)
 class PolynomialFeatures(nn.Module):
     """Module that computes all monomials of two coordinates, except the constant.
 
-    Args:
-        degree: Highest degree.
-
     Shapes:
         (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
 
@@ -58,15 +55,7 @@ class PolynomialFeatures(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class FittedNetwork:
-    """Network fitted to the two rings, with its accuracy.
-
-    Args:
-        name: Description of the network.
-        model: (N, 2) → (N, 1), logits.
-        accuracy: Accuracy on the training points.
-        collapse_error: Largest difference between the logits of the network and of the
-            equal single linear layer; None if the network is not linear.
-    """
+    """Network fitted to the two rings, with its accuracy."""
 
     name: str
     model: nn.Module
@@ -82,44 +71,38 @@ class FittedNetwork:
 def fit_networks(count: int = 400, seed: int = 0) -> list[FittedNetwork]:
     """Fit four networks to points in two rings, with the same optimizer.
 
-    Args:
-        count: Number of points.
-        seed: Random seed of points and initial weights.
-
     Example:
         >>> line, deep, squares, bent = fit_networks(200)
         >>> max(line.accuracy, deep.accuracy) < 0.7 < squares.accuracy
         True
     """
     points, inner = ring_points(count, seed)
-    fitted = []
-    for name, model in _models(seed).items():
-        accuracy = fit_boundary(model, points, inner)
-        fitted.append(
-            FittedNetwork(
-                name=name,
-                model=model,
-                accuracy=accuracy,
-                collapse_error=_collapse_error(model, points),
-            )
+    return [
+        FittedNetwork(
+            name=name,
+            model=model,
+            accuracy=fit_boundary(model, points, inner),
+            collapse_error=_collapse_error(model, points),
         )
-    return fitted
+        for name, model in _models(seed).items()
+    ]
 
 
 def _models(seed: int) -> dict[str, nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         deep = nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 1)
-        return {
-            "one linear layer": nn.Sequential(nn.Linear(2, 1)),
-            "three linear layers": nn.Sequential(*deep),
-            "one linear layer on squares": nn.Sequential(
-                PolynomialFeatures(), nn.Linear(5, 1)
-            ),
-            "two linear layers with ReLU": nn.Sequential(
-                nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)
+        layers: dict[str, tuple[nn.Module, ...]] = {
+            "one linear layer": (nn.Linear(2, 1),),
+            "three linear layers": deep,
+            "one linear layer on squares": (PolynomialFeatures(), nn.Linear(5, 1)),
+            "two linear layers with ReLU": (
+                nn.Linear(2, 8),
+                nn.ReLU(),
+                nn.Linear(8, 1),
             ),
         }
+        return {name: nn.Sequential(*chain) for name, chain in layers.items()}
 
 
 @torch.no_grad()
@@ -231,13 +214,7 @@ def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def fit_boundary(model: nn.Module, points: Tensor, inner: Tensor) -> float:
-    """Fit a network with a logistic output to two classes; return the accuracy.
-
-    Args:
-        model: (N, features) → (N, 1); trained in place, full batch, L-BFGS.
-        points: Inputs.
-        inner: True for points of the first class.
-    """
+    """Fit a network with a logistic output to two classes; return the accuracy."""
     optimizer = torch.optim.LBFGS(
         model.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe"
     )

@@ -11,12 +11,7 @@ from striate.interpret.depth.layer_profile import LayerProfile
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The layer profiles after a number of training steps.
-
-    Args:
-        step: Number of steps done; 0 is initialization, None the final weights.
-        layers: The result of `depth_profile`, from input to output.
-    """
+    """The layer profiles after a number of training steps."""
 
     step: int | None
     layers: tuple[LayerProfile, ...]
@@ -31,22 +26,15 @@ def is_snapshot_step(step: int) -> bool:
         >>> [step for step in range(70) if is_snapshot_step(step)]
         [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
     """
-    return step < 3 or _is_power(step) or (step % 3 == 0 and _is_power(step // 3))
-
-
-def _is_power(number: int) -> bool:
-    return number & (number - 1) == 0
+    return step == 0 or step // (step & -step) in (1, 3)  # the odd part of the step
 
 
 def first_to_last_gradient(layers: Sequence[LayerProfile]) -> float:
     """Return the ratio of the first layer's gradient to the last layer's gradient.
 
     Example:
-        >>> def level(depth, gradient):
-        ...     return LayerProfile(
-        ...         name="", depth=depth, activation=1.0, gradient=gradient, update=0.0
-        ...     )
-        >>> first_to_last_gradient([level(1, 0.25), level(2, 0.5)])
+        >>> from types import SimpleNamespace as Layer
+        >>> first_to_last_gradient([Layer(gradient=0.25), Layer(gradient=0.5)])
         0.5
     """
     if len(layers) < 2 or not layers[-1].gradient:

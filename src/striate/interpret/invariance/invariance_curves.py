@@ -98,11 +98,10 @@ def invariance_curves(
                 for changed in transform.copies(x, amount):
                     tally.add(original, _outputs(model, changed, calls), labels)
     if images < 2:
-        raise DataError(
-            f"at least two images are required, got {images}", where="batches"
-        )
+        what = f"at least two images are required, got {images}"
+        raise DataError(what, where="batches")
     mean_distance = {
-        name: distances.total / images for name, distances in neighbor_distances.items()
+        name: each.total / images for name, each in neighbor_distances.items()
     }
     return [
         _curve(transform, row, mean_distance, images)
@@ -170,10 +169,7 @@ class _Tally:
 
 
 def _curve(
-    transform: Transform,
-    row: Sequence[_Tally],
-    mean_distance: dict[str, float],
-    images: int,
+    transform: Transform, row: Sequence[_Tally], means: dict[str, float], images: int
 ) -> InvarianceCurve:
     return InvarianceCurve(
         transform=transform.name,
@@ -183,7 +179,7 @@ def _curve(
         consistency=tuple(t.unchanged / t.count for t in row),
         distance={
             name: tuple(t.distance[name] / t.count / (size or 1.0) for t in row)
-            for name, size in mean_distance.items()
+            for name, size in means.items()
         },
         images=images,
     )

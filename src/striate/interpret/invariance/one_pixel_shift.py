@@ -25,13 +25,7 @@ INPUT, POOLED, SUBSAMPLED = "image", "max pool", "subsampled"
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedCells:
-    """Number of map cells that change when images shift one pixel to the right.
-
-    Args:
-        stage: Name of the compared map.
-        cells: Cells per map.
-        counts: (images,): changed cells of each image.
-    """
+    """Number of map cells that change when images shift one pixel to the right."""
 
     stage: str
     cells: int
@@ -75,9 +69,6 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
     """Count the changes after a one-pixel shift in images, edge maps, pooled maps.
 
     Images are binarized at half their range. A cell has changed if its value differs.
-
-    Args:
-        images: Gray images, from 0 to 1.
 
     Shapes:
         images: (N, H, W)

@@ -17,6 +17,7 @@ from striate.core.errors import SettingError
 from striate.core.registry import unknown_name_error
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
+Copies = Callable[[Tensor, float], list[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Transform:
     name: str
     unit: str
     amounts: tuple[float, ...]
-    copies: Callable[[Tensor, float], list[Tensor]]
+    copies: Copies
 
 
 def shift_pixels(x: Tensor, down: int, right: int) -> Tensor:
@@ -70,11 +71,8 @@ def _shifts(x: Tensor, amount: float) -> list[Tensor]:
     pixels = int(amount)
     if pixels != amount or not 0 <= pixels < min(x.shape[2:]):
         what = f"a shift of {amount:g} pixels on an image of {tuple(x.shape[2:])}"
-        raise SettingError(
-            what,
-            where="shift",
-            fix="use a whole number of pixels, less than the image side",
-        )
+        fix = "use a whole number of pixels, less than the image side"
+        raise SettingError(what, where="shift", fix=fix)
     shifts = ((0, pixels), (0, -pixels), (pixels, 0), (-pixels, 0))
     return [shift_pixels(x, down, right) for down, right in shifts]
 
@@ -105,40 +103,24 @@ def _colors(x: Tensor, amount: float) -> list[Tensor]:
     return copies
 
 
-TRANSFORMS: dict[str, Transform] = {
-    transform.name: transform
-    for transform in (
-        Transform(
-            name="shift",
-            unit="pixels, in four directions",
-            amounts=(0, 1, 2, 3, 4),
-            copies=_shifts,
-        ),
-        Transform(
-            name="rotation",
-            unit="degrees, both directions",
-            amounts=(0, 5, 10, 15, 20, 30, 45),
-            copies=_rotations,
-        ),
-        Transform(
-            name="scale",
-            unit="relative change, larger and smaller",
-            amounts=(0, 0.05, 0.1, 0.2, 0.3, 0.5),
-            copies=_scales,
-        ),
-        Transform(
-            name="shear",
-            unit="degrees, both directions",
-            amounts=(0, 5, 10, 20, 30),
-            copies=_shears,
-        ),
-        Transform(
-            name="color",
-            unit="standard deviations, one channel at a time",
-            amounts=(0, 0.1, 0.25, 0.5, 1),
-            copies=_colors,
-        ),
-    )
+_SETTINGS: dict[str, tuple[str, tuple[float, ...], Copies]] = {
+    "shift": ("pixels, in four directions", (0, 1, 2, 3, 4), _shifts),
+    "rotation": ("degrees, both directions", (0, 5, 10, 15, 20, 30, 45), _rotations),
+    "scale": (
+        "relative change, larger and smaller",
+        (0, 0.05, 0.1, 0.2, 0.3, 0.5),
+        _scales,
+    ),
+    "shear": ("degrees, both directions", (0, 5, 10, 20, 30), _shears),
+    "color": (
+        "standard deviations, one channel at a time",
+        (0, 0.1, 0.25, 0.5, 1),
+        _colors,
+    ),
+}
+TRANSFORMS = {
+    name: Transform(name=name, unit=unit, amounts=amounts, copies=copies)
+    for name, (unit, amounts, copies) in _SETTINGS.items()
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from striate.core.findings import (
 from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Attribution, attribute
-from striate.interpret.attribution.target import logits_of
+from striate.interpret.attribution.target import ClassRef, logits_of
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.format import percent
 from striate.report.table_records import records
@@ -90,13 +90,7 @@ CHECK_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ImageExplanation:
-    """Explanation of one image, as report section and data.
-
-    Args:
-        section: Section of the report page.
-        facts: Content of the section as a JSON-serializable dict.
-        maps: Heatmap of each method, (1, H, W), at the size of the image.
-    """
+    """Explanation of one image, as report section and data."""
 
     section: Section
     facts: dict[str, Any]
@@ -111,26 +105,23 @@ def explain_image(
     with evaluation_mode(loaded.model), torch.no_grad():
         probs = logits_of(forward(loaded.model, image.x)).softmax(1)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
+    names = {i: labels[i] if labels else f"class {i}" for i in ranked}
     attributions = [
-        _attribution(loaded, image, options, method) for method in options.methods
+        _attribute(loaded, image, options, method) for method in options.methods
     ]
-    contrast = _against(loaded, image, options, ranked)
+    shown = [*attributions]
+    against = options.against
+    if against is None:
+        against = _other_class(loaded, image, options, ranked)
+    if against is not None:
+        shown.append(_attribute(loaded, image, options, options.methods[0], against))
     figures = tuple(
-        Figure(
-            label=labels[i] if labels else f"class {i}", value=percent(float(probs[i]))
-        )
-        for i in ranked[:TOP]
+        Figure(label=names[i], value=percent(float(probs[i]))) for i in ranked[:TOP]
     )
-    attributions_shown = [*attributions, *([contrast] if contrast else [])]
-    blocks: list[Block] = [
-        Figures(figures=figures),
-        _heatmaps(image, attributions_shown),
-    ]
-    blocks += _sanity_checks(attributions_shown)
+    table = _sanity_table(shown)
     truth = f" True class: {image.truth}." if image.truth else ""
     target = attributions[0].target
     lead = f"{image.name}.{truth} Explained class: {target.text}."
-    table = next(block for block in blocks if isinstance(block, Table))
     facts = {
         "image": image.name,
         "truth": image.truth,
@@ -143,20 +134,21 @@ def explain_image(
         "layer": next((e.layer.call for e in attributions if e.layer), None),
         "attributions": records(table),
     }
-    title = _title(image, labels[ranked[0]] if labels else f"class {ranked[0]}")
-    return ImageExplanation(
-        section=Section(title=title, lead=lead, blocks=tuple(blocks)),
-        facts=facts,
-        maps={
-            _map_name(each): each.heatmap.detach().cpu() for each in attributions_shown
-        },
+    warnings = [warning for each in shown for warning in _warnings(each)]
+    blocks: list[Block] = [
+        Figures(figures=figures),
+        _heatmaps(image, shown),
+        table,
+        *warnings,
+    ]
+    maps = {}
+    for each in shown:
+        suffix = "" if each.target.against_index is None else " against"
+        maps[each.method + suffix] = each.heatmap.detach().cpu()
+    section = Section(
+        title=_title(image, names[ranked[0]]), lead=lead, blocks=tuple(blocks)
     )
-
-
-def _map_name(each: Attribution) -> str:
-    return (
-        each.method if each.target.against_index is None else f"{each.method} against"
-    )
+    return ImageExplanation(section=section, facts=facts, maps=maps)
 
 
 def _title(image: ExplainedImage, predicted: str) -> str:
@@ -167,48 +159,37 @@ def _title(image: ExplainedImage, predicted: str) -> str:
     return f"Prediction: {predicted} (wrong, true class {image.truth})"
 
 
-def _attribution(
-    loaded: LoadedModel, image: ExplainedImage, options: ExplainOptions, method: str
+def _attribute(
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    options: ExplainOptions,
+    method: str,
+    against: ClassRef | None = None,
 ) -> Attribution:
     return attribute(
         loaded.model,
         image.x,
         method=method,
         target=options.target,
-        layer=options.layer,
-        labels=loaded.labels,
-        seed=options.seed,
-    )
-
-
-def _against(
-    loaded: LoadedModel,
-    image: ExplainedImage,
-    options: ExplainOptions,
-    ranked: Sequence[int],
-) -> Attribution | None:
-    """Return the heatmap of the target class against a second class."""
-    against: int | str | None = options.against
-    if against is None:
-        own = _target_index(loaded, options, ranked)
-        others = [i for i in ranked if i != own]
-        if image.truth is not None and loaded.labels is not None:
-            others = [
-                i for i in [loaded.labels.index(image.truth)] if i != own
-            ] + others
-        if not others:
-            return None
-        against = others[0]
-    return attribute(
-        loaded.model,
-        image.x,
-        method=options.methods[0],
-        target=options.target,
         against=against,
         layer=options.layer,
         labels=loaded.labels,
         seed=options.seed,
     )
+
+
+def _other_class(
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    options: ExplainOptions,
+    ranked: Sequence[int],
+) -> int | None:
+    """Return the class to compare with: the true class, or the next best."""
+    others = [*ranked]
+    if image.truth is not None and loaded.labels is not None:
+        others.insert(0, loaded.labels.index(image.truth))
+    own = _target_index(loaded, options, ranked)
+    return next((i for i in others if i != own), None)
 
 
 def _target_index(
@@ -234,10 +215,8 @@ def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Ima
 
 
 def _caption(each: Attribution) -> str:
-    words = METHOD_NAMES[each.method]
-    return (
-        words if each.target.against_index is None else f"{words} ({each.target.text})"
-    )
+    against = each.target.against_index is not None
+    return METHOD_NAMES[each.method] + (f" ({each.target.text})" if against else "")
 
 
 def _detail(each: Attribution) -> str:
@@ -248,45 +227,41 @@ def _detail(each: Attribution) -> str:
     return f"layer {each.layer.call}" if each.layer else "computed on the pixels"
 
 
-def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
-    """Return a table of sanity checks, and a warning for each failed check."""
-    rows = tuple(_row(each) for each in attributions)
+def _sanity_table(attributions: Sequence[Attribution]) -> Table:
     layers = dict.fromkeys(
         f"Target layer {each.layer.call}: {each.layer.reason}."
         for each in attributions
         if each.layer
     )
     notes = [*layers, *(note for each in attributions for note in each.notes)]
-    blocks: list[Block] = [
-        Table(
-            title="How reliable are these heatmaps? (sanity checks)",
-            columns=CHECK_COLUMNS,
-            rows=rows,
-            note=" ".join(notes),
+    return Table(
+        title="How reliable are these heatmaps? (sanity checks)",
+        columns=CHECK_COLUMNS,
+        rows=tuple(_row(each) for each in attributions),
+        note=" ".join(notes),
+    )
+
+
+def _warnings(each: Attribution) -> Iterator[Prose]:
+    """Yield a warning if a sanity check failed."""
+    if _is_empty(each):
+        text = (
+            f"{_caption(each)} is empty: no position of this layer supports the class. "
+            "Its sanity checks are meaningless. Try another layer or method."
         )
-    ]
-    for each in attributions:
-        if _is_empty(each):
-            text = (
-                f"{_caption(each)} is empty: no position of this layer supports "
-                "the class. "
-                "Its sanity checks are meaningless. Try another layer or method."
-            )
-            blocks.append(Prose(text=text, tone="warning"))
-        elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
-            text = (
-                f"{_caption(each)} is almost the same with shuffled weights: it "
-                "depends "
-                "only on the image, not on what the network learned. Do not trust it."
-            )
-            blocks.append(Prose(text=text, tone="bad"))
-        elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
-            text = (
-                f"{_caption(each)} is not better than random: neither deletion nor "
-                "insertion beats a random pixel order."
-            )
-            blocks.append(Prose(text=text, tone="warning"))
-    return blocks
+        yield Prose(text=text, tone="warning")
+    elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
+        text = (
+            f"{_caption(each)} is almost the same with shuffled weights: it depends "
+            "only on the image, not on what the network learned. Do not trust it."
+        )
+        yield Prose(text=text, tone="bad")
+    elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
+        text = (
+            f"{_caption(each)} is not better than random: neither deletion nor "
+            "insertion beats a random pixel order."
+        )
+        yield Prose(text=text, tone="warning")
 
 
 def _is_empty(each: Attribution) -> bool:
@@ -295,17 +270,15 @@ def _is_empty(each: Attribution) -> bool:
 
 def _row(each: Attribution) -> tuple[Cell, ...]:
     checks = each.sanity_checks
-    if checks is None:
-        numbers: tuple[Cell, ...] = (None,) * 5
-    else:
-        numbers = (
+    numbers: list[float | None] = [None] * 5
+    if checks is not None:
+        correlation = checks.shuffled_correlation
+        numbers = [
             checks.deletion,
             checks.random_deletion,
             checks.insertion,
             checks.random_insertion,
-            None
-            if checks.shuffled_correlation is None
-            else round(checks.shuffled_correlation, 2),
-        )
+            None if correlation is None else round(correlation, 2),
+        ]
     layer = each.layer.call if each.layer else None
     return (METHOD_NAMES[each.method], each.target.text, layer, *numbers)

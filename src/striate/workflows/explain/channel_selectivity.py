@@ -23,7 +23,7 @@ from striate.core.findings import (
 from striate.data.batches import Batches
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
-from striate.interpret.render import enlarge, tile, to_image
+from striate.interpret.render import enlarge, tile, to_image, to_rgb
 from striate.interpret.top_patches import (
     ChannelPreferences,
     TopPatch,
@@ -52,15 +52,7 @@ BoxOf = Callable[[int, int], Box]
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPatches:
-    """Image patches with the highest activation of each channel, for all layers.
-
-    Args:
-        name: Name of the split.
-        subset: The images that were searched.
-        labels: Class names.
-        layers: One item per layer, in forward order.
-        boxes: For each layer, a function from (row, column) to the receptive field.
-    """
+    """Image patches with the highest activation of each channel, for all layers."""
 
     name: str
     subset: Subset
@@ -73,10 +65,8 @@ class ChannelPatches:
         top_patches = [patch for patch in layer.patches[channel] if patch.value > 0]
         if not top_patches:
             return None
-        pixels = tile(
-            _crops(self.subset, top_patches, self.boxes[layer.call]),
-            columns=len(top_patches),
-        )
+        crops = _crops(self.subset, top_patches, self.boxes[layer.call])
+        pixels = tile(crops, columns=len(crops))
         return to_image(pixels, f"channel {channel}", self.text(layer, channel))
 
     def text(self, layer: ChannelPreferences, channel: int) -> str:
@@ -92,10 +82,8 @@ class ChannelPatches:
             return []
         row = self.row(layer, number)
         if row is None:
-            text = (
-                f"Channel {number} is dead (never above zero) on all "
-                f"{len(self.subset):,} images."
-            )
+            images = f"{len(self.subset):,} images"
+            text = f"Channel {number} is dead (never above zero) on all {images}."
             return [Prose(text=text)]
         title = f"Top patches of channel {number}"
         return [Images(title=title, images=(row,)), self._classes(layer, number)]
@@ -108,10 +96,9 @@ class ChannelPatches:
         )
         order = means.argsort(descending=True)[:CLASSES].tolist()
         rows = tuple((self.labels[i], float(means[i])) for i in order)
+        title = "Mean activation by class"
         note = "Mean of the positive activations over images and positions of a class."
-        return Table(
-            title="Mean activation by class", columns=columns, rows=rows, note=note
-        )
+        return Table(title=title, columns=columns, rows=rows, note=note)
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
         """Return the header and rows of channels.csv."""
@@ -123,9 +110,8 @@ class ChannelPatches:
                 for rank, patch in enumerate(top_patches[:PLACES], 1):
                     edges = [e for span in box(patch.row, patch.column) for e in span]
                     path = self.subset.paths[patch.image]
-                    rows.append(
-                        (*channel_cells, rank, f"{patch.value:.5g}", path, *edges)
-                    )
+                    value = f"{patch.value:.5g}"
+                    rows.append((*channel_cells, rank, value, path, *edges))
         return CHANNEL_COLUMNS, rows
 
     def _selectivity(
@@ -150,7 +136,7 @@ def find_channel_patches(
     batches = Batches(
         subset=subset,
         preprocess=loaded.preprocess,
-        batch_size=images_at_once(height, width, BATCH),
+        batch_size=images_at_once((height, width), BATCH),
         shuffle=False,
     )
     layers = channel_preferences(loaded.model, batches(0), calls, len(run.labels))
@@ -176,24 +162,25 @@ def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:
 def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, Cell]]]:
     """Return the report section with top patches and selectivity of the channels."""
     table = _numbers(patches.layers, patches.labels)
-    blocks: list[Block] = [_curve(patches.layers), table]
-    blocks += [
-        _patches(patches, layer) for layer in evenly_spaced(patches.layers, LAYERS)
-    ]
+    drawn = evenly_spaced(patches.layers, LAYERS)
+    images = [_patches(patches, layer) for layer in drawn]
     lead = (
         f"For some channels, the image patches with the highest activation in "
         f"{len(patches.subset):,} {patches.name} images, cropped to the receptive "
-        "field. "
-        "All channels of all layers are in channels.csv."
+        "field. All channels of all layers are in channels.csv."
     )
-    section = Section(title="What channels detect", lead=lead, blocks=tuple(blocks))
+    section = Section(
+        title="What channels detect",
+        lead=lead,
+        blocks=(_curve(patches.layers), table, *images),
+    )
     return section, records(table)
 
 
 def _curve(layers: Sequence[ChannelPreferences]) -> Curve:
-    means = [float(layer.selectivity.nanmean()) for layer in layers]
+    means = tuple(float(layer.selectivity.nanmean()) for layer in layers)
     depth = tuple(float(i) for i in range(1, len(layers) + 1))
-    series = Series(name="mean over channels", x=depth, y=tuple(means))
+    series = Series(name="mean over channels", x=depth, y=means)
     names = ", ".join(f"{i} {layer.call}" for i, layer in enumerate(layers, 1))
     return Curve(
         title="Class selectivity by depth",
@@ -214,8 +201,7 @@ def _numbers(layers: Sequence[ChannelPreferences], labels: Sequence[str]) -> Tab
             kind="share",
             key="selective",
             hint="channels with selectivity above 0.5: one class activates them at "
-            "least three "
-            "times as strongly as the others",
+            "least three times as strongly as the others",
         ),
         Column(title="Max", kind="number", key="max", rank=2),
         Column(title="Max for Class", key="preferred_class", rank=2),
@@ -256,20 +242,16 @@ def _crops(
     """Crop image patches to equal size; parts outside of the image are gray."""
     boxes = [box(patch.row, patch.column) for patch in top_patches]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]
-    layers = []
+    crops = []
     for patch, ((first_row, last_row), (first_column, last_column)) in zip(
         top_patches, boxes, strict=True
     ):
-        pixels = subset.pixels[patch.image].numpy()[
-            first_row : last_row + 1, first_column : last_column + 1
-        ]
-        if pixels.shape[-1] != 3:
-            gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
-            pixels = gray.repeat(3, -1)
+        whole = to_rgb(subset.pixels[patch.image].numpy())
+        pixels = whole[first_row : last_row + 1, first_column : last_column + 1]
         ground = np.full((*sides, 3), 128, np.uint8)
         # A field cut off at the top or left is aligned at the bottom or right.
         down = sides[0] - len(pixels) if first_row == 0 else 0
         across = sides[1] - pixels.shape[1] if first_column == 0 else 0
         ground[down : down + len(pixels), across : across + pixels.shape[1]] = pixels
-        layers.append(enlarge(ground, PATCH))
-    return layers
+        crops.append(enlarge(ground, PATCH))
+    return crops

@@ -25,8 +25,9 @@ from striate.interpret.attribution.mean_heatmaps import (
     DatasetAttribution,
     dataset_attribution,
 )
-from striate.interpret.render import enlarge, overlay_heatmap, to_image
+from striate.interpret.render import enlarge, overlay_heatmap, to_image, to_rgb
 from striate.report.format import percent
+from striate.report.table_records import records
 from striate.run.run import Run
 from striate.workflows.explain.images import subsample
 
@@ -42,7 +43,7 @@ _FEW = 5  # images of a class: no warning for fewer
 def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Return the report section on confident errors and mean heatmaps by class."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOST)
-    size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
+    size = images_at_once(run.preprocess.spec.shape, BATCH)
     batches = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
     )
@@ -54,7 +55,12 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
         note = "Each image with its Grad-CAM for the wrong prediction."
         blocks.append(Images(title=title, images=tuple(wrong), note=note))
     blocks.append(_classes(run, subset, result))
-    table, data = _table(run, result)
+    table = _table(run, result)
+    data = {
+        "layer": result.layer.call,
+        "empty_heatmaps": result.empty,
+        "classes": records(table),
+    }
     blocks.append(table)
     blocks += _warnings(run, result)
     lead = (
@@ -64,9 +70,8 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     )
     if result.empty:
         lead += f" Images with an empty heatmap: {result.empty}."
-    return Section(
-        title="Heatmaps over the dataset", lead=lead, blocks=tuple(blocks)
-    ), data
+    title = "Heatmaps over the dataset"
+    return Section(title=title, lead=lead, blocks=tuple(blocks)), data
 
 
 def _mistakes(run: Run) -> list[Image]:
@@ -87,24 +92,12 @@ def _mistakes(run: Run) -> list[Image]:
                          labels=run.labels, sanity_checks=False)  # fmt: skip
         pixels = single.gather(torch.tensor([0]))[0].numpy()
         heat = result.heatmap.detach().cpu().numpy()
-        pair = [_color(pixels), overlay_heatmap(pixels, heat, result.signed)]
+        pair = [to_rgb(pixels), overlay_heatmap(pixels, heat, result.signed)]
         truth = run.labels[int(predictions.truth[i])]
         caption = f"predicted {predicted}, true {truth}"
-        images.append(
-            to_image(
-                enlarge(np.concatenate(pair, 1), SIDE),
-                caption,
-                percent(float(confidence[i])),
-            )
-        )
+        both = enlarge(np.concatenate(pair, 1), SIDE)
+        images.append(to_image(both, caption, percent(float(confidence[i]))))
     return images
-
-
-def _color(pixels: np.ndarray) -> np.ndarray:
-    if pixels.shape[-1] == 3:
-        return pixels
-    gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
-    return np.asarray(gray.repeat(3, -1))
 
 
 def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
@@ -119,16 +112,15 @@ def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
         mean = subset.gather(rows).float().mean(0).round().to(torch.uint8).numpy()
         heat = result.heatmap[i].numpy()
         pixels = enlarge(overlay_heatmap(mean, heat, False), SIDE)
-        images.append(
-            to_image(pixels, run.labels[i], f"{int(result.counts[i])} images")
-        )
+        count = f"{int(result.counts[i])} images"
+        images.append(to_image(pixels, run.labels[i], count))
     note = "Mean heatmap of all images predicted as a class, over its mean image."
     if len(classes) < int((result.counts > 0).sum()):
         note += f" The {len(classes)} most frequent predictions."
     return Images(title="Mean heatmap by class", images=tuple(images), note=note)
 
 
-def _table(run: Run, result: DatasetAttribution) -> tuple[Table, dict[str, Any]]:
+def _table(run: Run, result: DatasetAttribution) -> Table:
     columns = (
         Column(title="Predicted Class", key="class"),
         Column(title="Images", kind="integer", key="images"),
@@ -155,19 +147,8 @@ def _table(run: Run, result: DatasetAttribution) -> tuple[Table, dict[str, Any]]
         "with about the color of the border; a rough estimate. Attribution there can "
         "be correct (the hole of a 0), and coarse heatmaps spill over."
     )
-    table = Table(
-        title="Attribution on border and background",
-        columns=columns,
-        rows=tuple(rows),
-        note=note,
-    )
-    names = [column.key for column in columns]
-    data = {
-        "layer": result.layer.call,
-        "empty_heatmaps": result.empty,
-        "classes": [dict(zip(names, row, strict=True)) for row in rows],
-    }
-    return table, data
+    title = "Attribution on border and background"
+    return Table(title=title, columns=columns, rows=tuple(rows), note=note)
 
 
 def _warnings(run: Run, result: DatasetAttribution) -> list[Block]:
@@ -180,10 +161,8 @@ def _warnings(run: Run, result: DatasetAttribution) -> list[Block]:
     if not named:
         return []
     text = (
-        f"Unusually much attribution on the border for {', '.join(named)}; the "
-        "border is "
-        f"{percent(result.border_area)} of the area. A frame, a caption or the "
-        "background "
-        "may reveal the class (shortcut). Check these images."
+        f"Unusually much attribution on the border for {', '.join(named)}; the border "
+        f"is {percent(result.border_area)} of the area. A frame, a caption or the "
+        "background may reveal the class (shortcut). Check these images."
     )
     return [Prose(text=text, tone="warning")]

@@ -95,11 +95,8 @@ def explain(
     if not isinstance(x, Tensor):
         if not isinstance(network, Run):
             what = "an image file must be preprocessed for the network"
-            raise SettingError(
-                what,
-                where=x,
-                fix="pass a preprocessed tensor, or a run (with its preprocessing)",
-            )
+            fix = "pass a preprocessed tensor, or a run (with its preprocessing)"
+            raise SettingError(what, where=x, fix=fix)
         loaded = LoadedModel(name="", model=model, preprocess=network.preprocess)
         x = read_images(loaded, [x])[0].x
     tensor = next(model.parameters(), x)
@@ -139,14 +136,14 @@ def explain_images(
     findings = explain_findings(loaded, explained, options or ExplainOptions())
     page = findings.page
     with new_folder("explain", loaded.name, out, overwrite) as folder:
-        write_json(
-            folder / EXPLANATION, {"made_by": "striate explain", **findings.data}
-        )
+        data = {"made_by": "striate explain", **findings.data}
+        write_json(folder / EXPLANATION, data)
         with TensorFile(folder / MAPS, list(findings.maps)) as file:
             file.add(findings.maps)
             file.finish()
         if findings.channel_patches is not None:
-            write_csv(folder / CHANNELS, *findings.channel_patches.table())
+            header, rows = findings.channel_patches.table()
+            write_csv(folder / CHANNELS, header, rows)
         for name, image in _images(page):
             write_bytes(folder / "images" / name, image.png)
         for name, curve in _curves(page):
@@ -157,15 +154,9 @@ def explain_images(
 
 def _curves(page: Page) -> list[tuple[str, Curve]]:
     """Return all charts of a report page, by file name."""
-    items = [
-        block
-        for section in page.sections
-        for block in section.blocks
-        if isinstance(block, Curve)
-    ]
-    return [
-        (f"{i:02d}-{_slug(image.title)}.png", image) for i, image in enumerate(items, 1)
-    ]
+    blocks = [block for section in page.sections for block in section.blocks]
+    curves = [block for block in blocks if isinstance(block, Curve)]
+    return [(f"{i:02d}-{_slug(c.title)}.png", c) for i, c in enumerate(curves, 1)]
 
 
 def _slug(words: str) -> str:

@@ -90,49 +90,33 @@ def features(
         raise SettingError(what, where="batch_size")
     model = network.model if isinstance(network, Run) else network
     calls = match_layers(model, names)
-    reader = _Reader(network, preprocess, batch_size, _device(model))
+    reader = _Reader(network, preprocess, batch_size)
     outputs = iter_activations(model, reader.batches(x), calls)
     if out is not None:
-        return _write(Path(out), outputs, calls, reader)
+        with TensorFile(Path(out), calls) as file:
+            for batch in outputs:
+                file.add({call: batch[call].cpu() for call in calls})
+            reader.check_any()
+            shapes = file.finish(reader.paths)
+        return Features({}, paths=reader.paths, skipped=reader.skipped, shapes=shapes)
     batches = [{call: batch[call].cpu() for call in calls} for batch in outputs]
     reader.check_any()
     joined = {call: torch.cat([batch[call] for batch in batches]) for call in calls}
     return Features(joined, paths=reader.paths, skipped=reader.skipped)
 
 
-def _device(model: nn.Module) -> torch.device:
-    tensor = next(model.parameters(), None)
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
-def _write(
-    path: Path,
-    outputs: Iterator[dict[str, Tensor]],
-    calls: Sequence[str],
-    reader: _Reader,
-) -> Features:
-    with TensorFile(path, calls) as file:
-        for batch in outputs:
-            file.add({call: batch[call].cpu() for call in calls})
-        reader.check_any()
-        shapes = file.finish(reader.paths)
-    return Features({}, paths=reader.paths, skipped=reader.skipped, shapes=shapes)
-
-
 class _Reader:
     """Reader of image batches from tensors or files; lists paths and skipped files."""
 
     def __init__(
-        self,
-        network: nn.Module | Run,
-        preprocess: Preprocess | None,
-        batch_size: int,
-        device: torch.device,
+        self, network: nn.Module | Run, preprocess: Preprocess | None, batch_size: int
     ) -> None:
         own = network.preprocess if isinstance(network, Run) else None
+        model = network.model if isinstance(network, Run) else network
+        weight = next(model.parameters(), None)
+        self._device = torch.device("cpu") if weight is None else weight.device
         self._preprocess = preprocess or own
         self._size = batch_size
-        self._device = device
         self._files = 0
         self.paths: list[str] = []
         self.skipped: list[Skipped] = []
@@ -141,7 +125,7 @@ class _Reader:
         """Yield batches of preprocessed images."""
         if isinstance(x, Tensor):
             check_image_batch(x)
-            size = images_at_once(x.shape[2], x.shape[3], self._size)
+            size = images_at_once(x.shape, self._size)
             yield from (batch.to(self._device) for batch in torch.split(x, size))
             return
         if self._preprocess is None:
@@ -151,7 +135,7 @@ class _Reader:
         named = [x] if isinstance(x, str | Path) else list(x)
         paths = [path for item in named for path in expand_inputs(item)]
         self._files = len(paths)
-        size = images_at_once(*self._preprocess.spec.shape[1:], self._size)
+        size = images_at_once(self._preprocess.spec.shape, self._size)
         for start in range(0, len(paths), size):
             inputs = self._read(paths[start : start + size], self._preprocess)
             if inputs:

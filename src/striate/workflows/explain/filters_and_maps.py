@@ -27,7 +27,6 @@ from striate.interpret.filters import (
     kernel_sheet,
     layers_with_filters,
 )
-from striate.interpret.layer_choice import layer_shapes
 from striate.interpret.layer_statistics import activation_statistics
 from striate.interpret.render import tile, to_image
 from striate.report.table_records import records
@@ -42,18 +41,18 @@ from striate.workflows.explain.load_model import LoadedModel
 MOST = 48  # layers drawn; in deeper networks only those with filters
 _COLUMNS = 16  # filters of one or three channels side by side
 _READABLE = (1, 3)  # numbers of channels that can be drawn as one image
+LEAD = (
+    "Filters of each layer, and its feature maps for the first image, in forward "
+    "order. Filters: blue is negative, red is positive; filters with three channels "
+    "are drawn as RGB, with gray as zero. Feature maps: dark is the minimum, light "
+    "the maximum of the map."
+)
 
 
 def filters_and_maps_section(
     model: nn.Module, x: Tensor, calls: Sequence[str]
 ) -> Section:
-    """Draw filters and feature maps layer by layer, in forward order.
-
-    Args:
-        model: Any network; not modified.
-        x: The image whose maps are drawn, (1, C, H, W).
-        calls: Layers with feature maps, in forward order.
-    """
+    """Draw filters and feature maps layer by layer, in forward order."""
     filters = layers_with_filters(model)
     drawn_layers = _layers_to_draw(calls, filters)
     sheets = _maps(model, x, drawn_layers)
@@ -68,27 +67,12 @@ def filters_and_maps_section(
         blocks.append(Images(title=title, images=tuple(images_of_layer)))
     if filters:
         blocks.append(_filter_table(filters))
-    return Section(
-        title="Filters and feature maps",
-        lead=_lead(drawn_layers, calls),
-        blocks=tuple(blocks),
-    )
-
-
-def _lead(drawn_layers: Sequence[str], calls: Sequence[str]) -> str:
-    text = (
-        "Filters of each layer, and its feature maps for the first image, in forward "
-        "order. Filters: blue is negative, red is positive; filters with three "
-        "channels "
-        "are drawn as RGB, with gray as zero. Feature maps: dark is the minimum, light "
-        "the maximum of the map."
-    )
+    lead = LEAD
     if len(drawn_layers) < len(calls):
-        text += (
-            f" {len(drawn_layers)} of {len(calls)} layers are shown: those "
-            "with filters."
-        )
-    return text
+        shown = f"{len(drawn_layers)} of {len(calls)}"
+        lead += f" {shown} layers are shown: those with filters."
+    title = "Filters and feature maps"
+    return Section(title=title, lead=lead, blocks=tuple(blocks))
 
 
 def _layers_to_draw(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
@@ -164,27 +148,11 @@ def _filter_table(filters: dict[str, Tensor]) -> Table:
     for name, weight in filters.items():
         facts = filter_statistics(weight)
         channels, height, width = facts.kernel
-        rows.append(
-            (
-                name,
-                facts.count,
-                f"{height}×{width}×{channels}",
-                facts.min_norm,
-                facts.median_norm,
-                facts.max_norm,
-                facts.dead,
-                facts.mean_share,
-                facts.max_cosine,
-            )
-        )
+        kernel = f"{height}×{width}×{channels}"
+        norms = facts.min_norm, facts.median_norm, facts.max_norm
+        others = facts.dead, facts.mean_share, facts.max_cosine
+        rows.append((name, facts.count, kernel, *norms, *others))
     return Table(title="Filter statistics", columns=columns, rows=tuple(rows))
-
-
-def map_layers(loaded: LoadedModel, image: ExplainedImage) -> list[str]:
-    """Return the layers with feature maps in forward order, without containers."""
-    shapes = layer_shapes(loaded.model, image.x)
-    maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
-    return [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
 
 
 def layer_sections(
@@ -196,14 +164,8 @@ def layer_sections(
     """Return the report sections on filters, channels, and activation statistics."""
     filters_section = filters_and_maps_section(loaded.model, image.x, calls)
     sections = [filters_section]
-    data: dict[str, Any] = {
-        "filters": [
-            row
-            for b in filters_section.blocks
-            if isinstance(b, Table)
-            for row in records(b)
-        ]
-    }
+    tables = [block for block in filters_section.blocks if isinstance(block, Table)]
+    data: dict[str, Any] = {"filters": [r for table in tables for r in records(table)]}
     if channel_patches is not None:
         section, data["selectivity"] = channels_section(channel_patches)
         sections.append(section)
@@ -215,7 +177,6 @@ def layer_sections(
 def _layer_table(
     loaded: LoadedModel, image: ExplainedImage
 ) -> tuple[Section, list[dict[str, Cell]]]:
-    images = activation_statistics(loaded.model, image.x)
     columns = (
         Column(title="Layer", kind="code", key="layer"),
         Column(title="Type", key="type", rank=2),
@@ -233,21 +194,11 @@ def _layer_table(
             hint="channels that are zero everywhere in this image",
         ),
     )
-    rows = tuple(
-        (
-            layer.name,
-            layer.kind,
-            shape_text(layer.shape),
-            layer.mean,
-            layer.std,
-            layer.maximum,
-            layer.zero_share,
-            layer.dead_channels,
-        )
-        for layer in images
-    )
-    lead = "Output of every layer for the first image."
-    table = Table(columns=columns, rows=rows)
-    return Section(title="Activation statistics", lead=lead, blocks=(table,)), records(
-        table
-    )
+    rows: list[tuple[Cell, ...]] = []
+    for layer in activation_statistics(loaded.model, image.x):
+        first = layer.name, layer.kind, shape_text(layer.shape)
+        numbers = layer.mean, layer.std, layer.maximum
+        rows.append((*first, *numbers, layer.zero_share, layer.dead_channels))
+    title, lead = "Activation statistics", "Output of every layer for the first image."
+    table = Table(columns=columns, rows=tuple(rows))
+    return Section(title=title, lead=lead, blocks=(table,)), records(table)

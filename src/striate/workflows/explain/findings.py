@@ -23,7 +23,11 @@ from striate.core.findings import (
 from striate.interpret.arithmetic.contributions import contributions
 from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.layer_choice import check_unit, layer_shapes
+from striate.interpret.layer_choice import (
+    check_unit,
+    layer_shapes,
+    layers_with_maps,
+)
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.table_records import records, tree_dicts
 from striate.run.run import Run
@@ -35,7 +39,7 @@ from striate.workflows.explain.channel_selectivity import (
 from striate.workflows.explain.dataset_heatmaps import dataset_section
 from striate.workflows.explain.depth.findings import depth_section
 from striate.workflows.explain.depth.nonlinearity import nonlinearity_section
-from striate.workflows.explain.filters_and_maps import layer_sections, map_layers
+from striate.workflows.explain.filters_and_maps import layer_sections
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.invariance import invariance_section
 from striate.workflows.explain.load_model import LoadedModel
@@ -45,14 +49,7 @@ from striate.workflows.explain.unit import strongest_unit, unit_section
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainFindings:
-    """Content of an explanation, before writing it to files.
-
-    Args:
-        page: The report page.
-        data: Content of the report as a JSON-serializable dict.
-        maps: Heatmaps, (1, H, W), by image and method.
-        channel_patches: Top-activating patches of all channels; None without a run.
-    """
+    """Content of an explanation, before writing it to files."""
 
     page: Page
     data: dict[str, Any]
@@ -81,7 +78,7 @@ def explain_findings(
         loaded, first, arithmetic, image_data[0]["target"], error
     )
     sections.append(section)
-    calls = map_layers(loaded, first)
+    calls = layers_with_maps(loaded.model, first.x)
     unit = options.unit or ("output", (image_data[0]["target"],))
     if options.unit is None and calls:
         unit = strongest_unit(loaded, first, image_data[0]["layer"])
@@ -112,9 +109,8 @@ def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) 
     """Check the options before the long computation starts."""
     if options.sections and loaded.run is None:
         what = f"{', '.join(options.sections)}: these sections need a dataset"
-        raise SettingError(
-            what, where=loaded.name, fix="explain a run, which has a dataset"
-        )
+        fix = "explain a run, which has a dataset"
+        raise SettingError(what, where=loaded.name, fix=fix)
     if options.unit is not None:
         layer, unit = options.unit
         shapes = layer_shapes(loaded.model, first.x)
@@ -127,13 +123,9 @@ def _patches(
     layer, place = unit
     if channel_patches is None or len(place) != 3:
         return []
-    if layer not in [
-        each.call for each in channel_patches.layers
-    ]:  # a container module
+    if all(each.call != layer for each in channel_patches.layers):  # a container
         channel_patches = find_channel_patches(loaded, [layer])
-    return (
-        channel_patches.channel(layer, place[0]) if channel_patches is not None else []
-    )
+    return channel_patches.channel(layer, place[0]) if channel_patches else []
 
 
 def _arithmetic(
@@ -179,8 +171,7 @@ def _arithmetic_section(
     """Return the report section on how the logit of the class is computed."""
     lead = (
         "The logit of the explained class as a sum. Open a line to see the values "
-        "that it "
-        "is computed from, down to single pixels."
+        "that it is computed from, down to single pixels."
     )
     title = "How the score is computed"
     if arithmetic is None:
@@ -209,12 +200,8 @@ def _contribution_blocks(
         rows=tuple(rows),
         totals=("logit", result.value),
         note="The contributions of all pixels and of the biases of every layer add "
-        "up to "
-        "the logit.",
+        "up to the logit.",
     )
     heat = result.pixels.sum(0).cpu().numpy().astype(np.float64)
-    image_block = to_image(
-        enlarge(overlay_heatmap(image.pixels, heat, True), SIDE),
-        "contribution of each pixel",
-    )
-    return table, Images(images=(image_block,))
+    pixels = enlarge(overlay_heatmap(image.pixels, heat, True), SIDE)
+    return table, Images(images=(to_image(pixels, "contribution of each pixel"),))

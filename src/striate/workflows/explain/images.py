@@ -22,14 +22,7 @@ MOST = 6  # images per page
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedImage:
-    """One image to explain.
-
-    Args:
-        name: File name.
-        pixels: (H, W, C), uint8, at the input size of the network.
-        x: Preprocessed image, (1, C, H, W).
-        truth: Name of the true class; None if unknown.
-    """
+    """One image to explain."""
 
     name: str
     pixels: np.ndarray = field(repr=False)
@@ -48,9 +41,8 @@ def read_images(
     paths = [path for item in inputs for path in expand_inputs(item)]
     if len(paths) > MOST:
         what = f"{len(paths)} images; the maximum per page is {MOST}"
-        raise DataError(
-            what, fix="use fewer images, or run striate explain several times"
-        )
+        fix = "use fewer images, or run striate explain several times"
+        raise DataError(what, fix=fix)
     images = []
     for path in paths:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import sqrt
 from typing import Any
 
@@ -28,7 +28,7 @@ from striate.interpret.invariance.invariance_curves import (
     invariance_curves,
 )
 from striate.interpret.invariance.transforms import TRANSFORMS, get_transform
-from striate.interpret.layer_choice import layer_shapes
+from striate.interpret.layer_choice import layers_with_maps
 from striate.models.head import last_dense
 from striate.run.report_images import evenly_spaced
 from striate.run.run import Run
@@ -48,19 +48,12 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Evaluate a run on transformed images, and with other pooling layers."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOVED)
     batches = list(_batches(run, subset))
-    shapes = layer_shapes(run.model, batches[0][0])
-    maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
-    layers = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
-    transforms = [
-        transform for transform in TRANSFORMS.values() if _fits(transform.name, run)
-    ]
-    curves = invariance_curves(
-        run.model, batches, transforms, evenly_spaced(layers, LAYERS)
-    )
+    layers = evenly_spaced(layers_with_maps(run.model, batches[0][0]), LAYERS)
+    transforms = [each for each in TRANSFORMS.values() if _fits(each.name, run)]
+    curves = invariance_curves(run.model, batches, transforms, layers)
     blocks: list[Block] = []
     for each in curves:
-        blocks.append(_accuracy_curve(each))
-        blocks.append(_distance_curve(each))
+        blocks += _accuracy_curve(each), _distance_curve(each)
     pools, skipped = _pools(run, batches)
     blocks += _pool_blocks(pools)
     if not _fits("shift", run):
@@ -82,9 +75,8 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
         "original. Feature distance is 0 if the features do not change, and 1 if they "
         "change as much as for another image."
     )
-    return Section(
-        title="Invariance to image transforms", lead=lead, blocks=tuple(blocks)
-    ), data
+    title = "Invariance to image transforms"
+    return Section(title=title, lead=lead, blocks=tuple(blocks)), data
 
 
 def _fits(name: str, run: Run) -> bool:
@@ -93,7 +85,7 @@ def _fits(name: str, run: Run) -> bool:
 
 
 def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
-    size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
+    size = images_at_once(run.preprocess.spec.shape, BATCH)
     loader = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
     )
@@ -101,7 +93,9 @@ def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
 
 
 def _accuracy_curve(curves: InvarianceCurve) -> Curve:
-    half = _confidence(curves.accuracy, curves.images)
+    # Half the width of the 95 % confidence interval. The copies of one image are not
+    # independent, so each image counts once.
+    half = [(y, 1.96 * sqrt(y * (1 - y) / curves.images)) for y in curves.accuracy]
     return Curve(
         title=f"Predictions under {curves.transform}",
         x_label=curves.unit,
@@ -118,14 +112,6 @@ def _accuracy_curve(curves: InvarianceCurve) -> Curve:
         ),
         percent_y=True,
     )
-
-
-def _confidence(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
-    """Return each share, with half the width of the 95 % confidence interval.
-
-    The copies of one image are not independent, so each image counts once.
-    """
-    return [(y, 1.96 * sqrt(y * (1 - y) / count)) for y in shares]
 
 
 def _distance_curve(curves: InvarianceCurve) -> Curve:
@@ -157,9 +143,8 @@ def _pools(
             return {}, ["other pooling: the network has no pooling module with stride"]
         try:
             refit_head(model, _batches(run, subset), name)
-            curves[kind] = invariance_curves(model, batches, [get_transform("shift")])[
-                0
-            ]
+            shift = [get_transform("shift")]
+            curves[kind] = invariance_curves(model, batches, shift)[0]
         except GeometryError as error:
             skipped.append(f"{kind} pooling: {error.what}")
     return curves, skipped
@@ -168,50 +153,38 @@ def _pools(
 def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
     if not pools:
         return []
+    shifts = 1, 2, 4  # pixels
     columns = (
         Column(title="Pooling", key="pool"),
         Column(title="Accuracy", kind="percent", key="accuracy"),
         *(
-            Column(
-                title=f"Consistency, {pixels} px",
-                kind="percent",
-                key=f"consistency_{pixels}",
-            )
-            for pixels in (1, 2, 4)
+            Column(title=f"Consistency, {n} px", kind="percent", key=f"consistency_{n}")
+            for n in shifts
         ),
         Column(title="Distance, 1 px", kind="number", key="distance_1"),
     )
-    rows: list[tuple[Cell, ...]] = [
-        (
-            kind,
-            curve.accuracy[0],
-            *(curve.consistency[pixels] for pixels in (1, 2, 4)),
-            round(curve.distance[OUTPUT][1], 3),
-        )
-        for kind, curve in pools.items()
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for kind, each in pools.items():
+        consistency = [each.consistency[pixels] for pixels in shifts]
+        distance = round(each.distance[OUTPUT][1], 3)
+        rows.append((kind, each.accuracy[0], *consistency, distance))
     note = (
         "The trained convolutions are kept, every pooling layer is replaced, and the "
         "last linear layer is refitted for each kind. Consistency: share of images "
-        "with "
-        "the same prediction as without shift."
+        "with the same prediction as without shift."
     )
     curve = Curve(
         title="Pooling and shifts",
         x_label="pixels, in four directions",
         y_label="same prediction",
         series=tuple(
-            Series(name=kind, x=curve.amounts, y=curve.consistency)
-            for kind, curve in pools.items()
+            Series(name=kind, x=each.amounts, y=each.consistency)
+            for kind, each in pools.items()
         ),
         percent_y=True,
     )
-    return [
-        Table(
-            title="Other pooling layers", columns=columns, rows=tuple(rows), note=note
-        ),
-        curve,
-    ]
+    title = "Other pooling layers"
+    return [Table(title=title, columns=columns, rows=tuple(rows), note=note), curve]
 
 
 def _as_data(curves: InvarianceCurve) -> dict[str, Any]:

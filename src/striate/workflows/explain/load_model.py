@@ -20,16 +20,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network with its weights, preprocessing and class names.
-
-    Args:
-        name: Name of the network or run.
-        model: The model with its weights.
-        preprocess: Preprocessing of image files.
-        labels: Class names; None if unknown.
-        run: The run from which the network was loaded; None if loaded otherwise.
-        remarks: Notes on what was assumed.
-    """
+    """A network with its weights, preprocessing and class names."""
 
     name: str
     model: nn.Module
@@ -57,11 +48,8 @@ def load_model(
     if is_run_name(name):
         if weights is not None or options != SummaryRequest():
             what = "a run already has weights, image size, channels and classes"
-            raise SettingError(
-                what,
-                where=name,
-                fix="remove --weights and the image size, channel and class options",
-            )
+            fix = "remove --weights and the image size, channel and class options"
+            raise SettingError(what, where=name, fix=fix)
         run = Run(name)
         return LoadedModel(
             name=run.path.name,
@@ -76,9 +64,8 @@ def load_model(
         load_pretrained(target.model, weights)
     else:
         remarks.append(
-            "No --weights: unless the file loads its own, the weights are random "
-            "and the "
-            "heatmaps are meaningless."
+            "No --weights: unless the file loads its own, the weights are random and "
+            "the heatmaps are meaningless."
         )
     channels, height, width = target.shape
     mean = _MEAN if channels == 3 else (0.5,) * channels

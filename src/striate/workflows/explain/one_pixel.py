@@ -47,13 +47,7 @@ _STEPS = 41  # points of a distribution
 
 @dataclass(frozen=True, kw_only=True)
 class OnePixelCounts:
-    """Number of values that a one-pixel shift changes, for each image of a dataset.
-
-    Args:
-        gray: (N, 28, 28) gray images with values from 0 to 1.
-        labels: (N,) class indices.
-        stages: Counts after each stage, such as input, filter and pooling.
-    """
+    """Number of values that a one-pixel shift changes, for each image of a dataset."""
 
     gray: Tensor
     labels: Tensor
@@ -73,12 +67,8 @@ class OnePixelCounts:
 def count_changes(data: ImageData) -> OnePixelCounts:
     """Count the values changed by a one-pixel shift, over a gray dataset."""
     subsets = [subsample(subset, MOST) for subset in data.subsets.values()]
-    gray = torch.cat(
-        [
-            resize_gray(subset.gather(torch.arange(len(subset)))[..., 0].float() / 255)
-            for subset in subsets
-        ]
-    )
+    pixels = [subset.gather(torch.arange(len(subset)))[..., 0] for subset in subsets]
+    gray = torch.cat([resize_gray(images.float() / 255) for images in pixels])
     labels = torch.cat([subset.labels for subset in subsets])
     return OnePixelCounts(gray=gray, labels=labels, stages=tuple(one_pixel_shift(gray)))
 
@@ -101,12 +91,9 @@ def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
 
 
 def _text(counts: OnePixelCounts) -> Prose:
-    first, pooled, subsampled = (
-        counts.stage(name) for name in (INPUT, POOLED, SUBSAMPLED)
-    )
-    pooled_change, subsampled_change = (
-        stage.mean / (first.mean or 1.0) - 1 for stage in (pooled, subsampled)
-    )
+    first, pooled, subsampled = map(counts.stage, (INPUT, POOLED, SUBSAMPLED))
+    pooled_change = pooled.mean / (first.mean or 1.0) - 1
+    subsampled_change = subsampled.mean / (first.mean or 1.0) - 1
     fewer = float((counts.relative_changes(POOLED) < 0).double().mean())
     text = (
         f"Shift by one pixel to the right, over {len(counts.gray):,} images at "
@@ -131,26 +118,19 @@ def _example(counts: OnePixelCounts) -> Images:
     original, shifted = shift_stages(counts.gray[example : example + 1])
     images = []
     for stage in original:
-        row = [_draw_map(original[stage][0]), _draw_map(shifted[stage][0])]
-        row.append(_differing(original[stage][0], shifted[stage][0]))
+        before, after = original[stage][0], shifted[stage][0]
+        marked = np.full((*before.shape, 3), 235, np.uint8)
+        marked[(before != after).numpy()] = _MARK
+        maps = sequential_colors(before.numpy()), sequential_colors(after.numpy())
+        row = [enlarge(pixels, MIN_PIXELS) for pixels in (*maps, marked)]
         count = int(counts.stage(stage).counts[example])
-        detail = f"{count} of {original[stage][0].numel()} cells differ"
+        detail = f"{count} of {before.numel()} cells differ"
         images.append(to_image(tile(row, columns=3), stage, detail))
     note = (
         "Original, shifted, and the difference in red. Its count at the input is the "
         f"closest of all images to the {NOTES[0]} in the study notes."
     )
     return Images(title="One image, shifted", images=tuple(images), note=note)
-
-
-def _draw_map(maps: Tensor) -> np.ndarray:
-    return enlarge(sequential_colors(maps.numpy()), MIN_PIXELS)
-
-
-def _differing(original: Tensor, shifted: Tensor) -> np.ndarray:
-    marked = np.full((*original.shape, 3), 235, np.uint8)
-    marked[(original != shifted).numpy()] = _MARK
-    return enlarge(marked, MIN_PIXELS)
 
 
 def _table(stages: Sequence[ChangedCells]) -> Table:
@@ -165,29 +145,18 @@ def _table(stages: Sequence[ChangedCells]) -> Table:
         Column(title="Change from Input", kind="percent", key="change"),
         Column(title="Share of Cells", kind="percent", key="share"),
     )
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (
-            stage.stage,
-            stage.cells,
-            round(stage.mean, 1),
-            round(stage.std, 1),
-            int(stage.counts.min()),
-            int(stage.counts.max()),
-            stage.mean / first - 1,
-            stage.share,
-        )
-        for stage in stages
-    )
+    rows: list[tuple[Cell, ...]] = []
+    for stage in stages:
+        mean_std = round(stage.mean, 1), round(stage.std, 1)
+        limits = int(stage.counts.min()), int(stage.counts.max())
+        shares = stage.mean / first - 1, stage.share
+        rows.append((stage.stage, stage.cells, *mean_std, *limits, *shares))
     note = (
         "Images are binarized at half the range. Edges: vertical-edge filter and ReLU. "
         "Then 2×2 max pooling, or subsampling (every other cell)."
     )
-    return Table(
-        title="Cells changed by a shift of one pixel",
-        columns=columns,
-        rows=rows,
-        note=note,
-    )
+    title = "Cells changed by a shift of one pixel"
+    return Table(title=title, columns=columns, rows=tuple(rows), note=note)
 
 
 def _curve(counts: OnePixelCounts) -> Curve:
@@ -198,13 +167,9 @@ def _curve(counts: OnePixelCounts) -> Curve:
         if not len(changes):
             continue
         places = [round(i * (len(changes) - 1) / (_STEPS - 1)) for i in range(_STEPS)]
-        series.append(
-            Series(
-                name=name,
-                x=tuple(float(changes[i]) for i in places),
-                y=tuple((i + 1) / len(changes) for i in places),
-            )
-        )
+        x = tuple(float(changes[i]) for i in places)
+        y = tuple((i + 1) / len(changes) for i in places)
+        series.append(Series(name=name, x=x, y=y))
     return Curve(
         title="Change of the count from input to map, over images",
         x_label="relative change of the count (−1: no cell differs)",

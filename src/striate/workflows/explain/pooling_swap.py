@@ -25,10 +25,8 @@ _STEPS = 60
 
 
 def _blurred(x: Tensor, step: int) -> Tensor:
-    channels = x.shape[1]
     dense = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 2, 1)
-    blur = BlurPool(channels, 3, step).to(x)
-    pooled: Tensor = blur(dense)
+    pooled: Tensor = BlurPool(x.shape[1], 3, step).to(x)(dense)
     return pooled
 
 
@@ -76,10 +74,6 @@ def _step(pool: nn.MaxPool2d | nn.AvgPool2d) -> int:
 def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
     """Copy a network with replaced strided pooling layers; also return their number.
 
-    Args:
-        model: Any network whose pooling layers are modules.
-        kind: Kind of the new pooling: a name of `POOLS`.
-
     Example:
         >>> model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten())
         >>> other, count = replace_pools(model, "strided")
@@ -101,13 +95,11 @@ def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
 
     One batch, and one feature row per image, are in memory.
 
-    Args:
-        model: The model; only the last linear layer is changed.
-        batches: (input, label) batches of the training split.
-        name: Name of the last linear layer (`last_dense`), which returns the logits.
+    `name` is the name of the last linear layer (`last_dense`), which returns the
+    logits; only this layer is changed.
     """
-    parent = model.get_submodule(name.rpartition(".")[0])
-    key = name.rpartition(".")[2]
+    path, _, key = name.rpartition(".")
+    parent = model.get_submodule(path)
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear)  # noqa: S101 - by `last_dense`
     setattr(parent, key, nn.Identity())
@@ -117,9 +109,8 @@ def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     rows, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
     if rows.shape[1] != layer.in_features:
         what = f"other operations follow the last linear layer, {name}"
-        raise GeometryError(
-            what, fix="other pooling cannot be compared for this network"
-        )
+        fix = "other pooling cannot be compared for this network"
+        raise GeometryError(what, fix=fix)
     _fit(layer, rows, labels)
 
 
@@ -140,10 +131,5 @@ def _fit(layer: nn.Linear, rows: Tensor, labels: Tensor) -> None:
     with torch.enable_grad():
         optimizer.step(closure)  # type: ignore[arg-type]
     with torch.no_grad():
-        has_bias = layer.bias is not None
         layer.weight.copy_(weight / size)
-        shift = bias - (weight / size) @ mean
-        if has_bias:
-            layer.bias.copy_(shift)
-        else:
-            layer.bias = nn.Parameter(shift)
+        layer.bias = nn.Parameter(bias - (weight / size) @ mean)

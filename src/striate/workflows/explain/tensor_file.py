@@ -25,15 +25,8 @@ from striate.core.files import storage_errors, write_csv
 
 # Names of dtypes in safetensors (huggingface/safetensors, README, "Format").
 _WORDS = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint8": "U8",
-    "bool": "BOOL",
+    **{"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64"},
+    **{"int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"},
 }
 
 

@@ -25,7 +25,13 @@ from striate.interpret.effective_receptive_field import (
     unit_effective_field,
 )
 from striate.interpret.layer_choice import target_layer
-from striate.interpret.render import draw_box, enlarge, overlay_heatmap, to_image
+from striate.interpret.render import (
+    draw_box,
+    enlarge,
+    overlay_heatmap,
+    to_image,
+    to_rgb,
+)
 from striate.report.format import number
 from striate.report.table_records import table_dict
 from striate.workflows.explain.images import ExplainedImage
@@ -63,17 +69,11 @@ def receptive_fields(loaded: LoadedModel) -> dict[str, ReceptiveField]:
         result: Audit = audit(loaded.model, spec.shape)
     except StriateError:
         return {}
-    sights = {
-        layer.name: layer.receptive_field
-        for layer in result.layers
-        if layer.receptive_field
+    fields = {
+        name: row.receptive_field for name, row in result.container_outputs.items()
     }
-    ends = {
-        name: row.receptive_field
-        for name, row in result.container_outputs.items()
-        if row.receptive_field
-    }
-    return {**ends, **sights}
+    fields |= {layer.name: layer.receptive_field for layer in result.layers}
+    return {name: field for name, field in fields.items() if field is not None}
 
 
 def unit_section(
@@ -83,35 +83,25 @@ def unit_section(
     unit: Unit,
     patch_blocks: Sequence[Block] = (),
 ) -> tuple[Section, dict[str, Any]]:
-    """Return the report section on one unit (neuron).
-
-    Args:
-        loaded: The network.
-        image: The image.
-        arithmetic: Traced computation of the image; None if tracing failed.
-        unit: The layer call, and (channel, row, column).
-        patch_blocks: Report blocks with the top patches of the channel, if known.
-    """
-    layer, position_of = unit
+    """Return the report section on one unit (neuron)."""
+    layer, index = unit
     if arithmetic is not None and layer not in arithmetic.names:
         arithmetic = None  # inside of a module that is a single step
-    if len(position_of) != 3:
-        text = (
-            f"{layer} {list(position_of)} has no position: its receptive field "
-            "is the whole image."
-        )
+    if len(index) != 3:
+        what = f"{layer} {list(index)} has no position"
+        text = f"{what}: its receptive field is the whole image."
         section = Section(title="One unit", blocks=(Prose(text=text),))
-        return section, {"layer": layer, "unit": list(position_of)}
-    position = position_of[0], position_of[1], position_of[2]
+        return section, {"layer": layer, "unit": list(index)}
+    position = index[0], index[1], index[2]
     field = receptive_fields(loaded).get(layer)
     facts = _UnitFacts(
         layer=layer,
         unit=position,
         field=unit_effective_field(loaded.model, image.x, layer, position),
-        box=field.box(*position[1:]) if field is not None else None,
-        contributions=contributions(arithmetic, layer, position)
-        if arithmetic is not None
-        else None,
+        box=field.box(position[1], position[2]) if field is not None else None,
+        contributions=(
+            None if arithmetic is None else contributions(arithmetic, layer, position)
+        ),
     )
     table = _worked(arithmetic, facts)
     note = "The box is the exact receptive field, computed from the layer geometry."
@@ -132,17 +122,16 @@ def _worked(arithmetic: UnitArithmetic | None, facts: _UnitFacts) -> Table | Non
 
 
 def _images(image: ExplainedImage, facts: _UnitFacts) -> list[Image]:
-    enlarged, times = _enlarged(image.pixels)
-    views = [to_image(_with_box(enlarged, facts.box, times), "receptive field")]
-    heatmap = enlarge(overlay_heatmap(image.pixels, facts.field.energy, False), SIDE)
-    views.append(
-        to_image(_with_box(heatmap, facts.box, times), "effective field (gradient)")
-    )
+    energy = overlay_heatmap(image.pixels, facts.field.energy, False)
+    views = [
+        to_image(_with_box(to_rgb(image.pixels), facts.box), "receptive field"),
+        to_image(_with_box(energy, facts.box), "effective field (gradient)"),
+    ]
     if facts.contributions is not None:
         heat = facts.contributions.pixels.sum(0).cpu().numpy().astype(np.float64)
-        added = enlarge(overlay_heatmap(image.pixels, heat, True), SIDE)
-        words = "contribution of each pixel", "red positive, blue negative"
-        views.append(to_image(_with_box(added, facts.box, times), *words))
+        added = _with_box(overlay_heatmap(image.pixels, heat, True), facts.box)
+        detail = "red positive, blue negative"
+        views.append(to_image(added, "contribution of each pixel", detail))
     if facts.box is not None:
         (first_row, last_row), (first_column, last_column) = facts.box
         inside = image.pixels[first_row : last_row + 1, first_column : last_column + 1]
@@ -151,7 +140,9 @@ def _images(image: ExplainedImage, facts: _UnitFacts) -> list[Image]:
 
 
 def _lead(facts: _UnitFacts) -> str:
-    rows = "unknown" if facts.box is None else f"{_sides(facts.box)} pixels"
+    rows = "unknown"
+    if facts.box is not None:
+        rows = "×".join(str(last - first + 1) for first, last in facts.box) + " pixels"
     text = (
         f"Unit {list(facts.unit)} of {facts.layer}. Its receptive field is {rows}. "
         f"{ENERGY_SHARE:.0%} of its squared gradient lies in {facts.field.height} rows "
@@ -161,9 +152,8 @@ def _lead(facts: _UnitFacts) -> str:
         return text
     pixels, steps = _sums(facts.contributions)
     return (
-        f"{text} Its value is {number(facts.contributions.value)}: "
-        f"{number(pixels)} from "
-        f"the pixels and {number(steps)} from biases."
+        f"{text} Its value is {number(facts.contributions.value)}: {number(pixels)} "
+        f"from the pixels and {number(steps)} from biases."
     )
 
 
@@ -180,29 +170,17 @@ def _as_data(facts: _UnitFacts, table: Table | None) -> dict[str, Any]:
     }
     if facts.contributions is not None:
         pixels, steps = _sums(facts.contributions)
-        data |= {
-            "value": facts.contributions.value,
-            "pixels": pixels,
-            "biases": steps,
-        }
+        data |= {"value": facts.contributions.value, "pixels": pixels, "biases": steps}
     if table is not None:
         data["worked_example"] = table_dict(table)
     return data
 
 
-def _enlarged(pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    color = pixels if pixels.shape[-1] == 3 else pixels.mean(-1, keepdims=True)
-    color = np.broadcast_to(color, (*pixels.shape[:2], 3)).astype(np.uint8)
-    enlarged = enlarge(color, SIDE)
-    return enlarged, enlarged.shape[0] // pixels.shape[0]
-
-
-def _with_box(pixels: np.ndarray, box: Box | None, times: int) -> np.ndarray:
+def _with_box(pixels: np.ndarray, box: Box | None) -> np.ndarray:
+    """Enlarge an image, and draw a box of its pixels."""
+    enlarged = enlarge(pixels, SIDE)
     if box is None:
-        return pixels
-    enlarged = tuple((low * times, (high + 1) * times - 1) for low, high in box)
-    return draw_box(pixels, enlarged)
-
-
-def _sides(box: Box) -> str:
-    return "×".join(str(high - low + 1) for low, high in box)
+        return enlarged
+    times = len(enlarged) // len(pixels)
+    spans = ((low * times, (high + 1) * times - 1) for low, high in box)
+    return draw_box(enlarged, tuple(spans))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor, nn
 
@@ -77,12 +76,8 @@ class Summary:
         result = summary_blocks(self.audit, self.depth)
         # Before the last block, which explains the conventions.
         measured = [self.effective] if self.effective is not None else []
-        return [
-            *result[:-1],
-            *measured,
-            *(each.prose for each in self.advice),
-            result[-1],
-        ]
+        advice = [each.prose for each in self.advice]
+        return [*result[:-1], *measured, *advice, result[-1]]
 
     @property
     def image(self) -> str:
@@ -123,15 +118,18 @@ class Summary:
 
     @paused_gc()
     def __str__(self) -> str:
-        from rich.console import Console
+        from striate.report.terminal import blocks_text
 
-        from striate.report.terminal import print_blocks
+        text = blocks_text(self.blocks, WIDTH)
+        return f"{self.name}  {self.image}\n\n{text}"
 
-        paper = io.StringIO()
-        console = Console(file=paper, width=WIDTH, highlight=False, color_system=None)
-        console.print(f"{self.name}  {self.image}\n", markup=False)
-        print_blocks(self.blocks, console)
-        return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
+
+class NetworkRequest(TypedDict, total=False):
+    """Image size, channels and classes of a network that is given by name."""
+
+    image_size: int | tuple[int, int] | None
+    in_chans: int | None
+    num_classes: int | None
 
 
 @paused_gc()
@@ -142,10 +140,8 @@ def summary(
     batch_size: int = 32,
     depth: int | None = None,
     real: bool = False,
-    image_size: int | tuple[int, int] | None = None,
-    in_chans: int | None = None,
-    num_classes: int | None = None,
     effective: str | Tensor | None = None,
+    **request: Unpack[NetworkRequest],
 ) -> Summary:
     """Return shapes, parameters, MACs, memory and receptive fields of a network.
 
@@ -158,12 +154,11 @@ def summary(
         batch_size: Images per training step, for the memory estimate.
         depth: Show modules only down to this depth.
         real: Run a forward pass with an image of zeros, for data-dependent models.
-        image_size: Image side, or (height, width), if `network` is a string.
-        in_chans: Image channels, if `network` is a string.
-        num_classes: Number of outputs, if `network` is a string.
         effective: Images on which to measure effective receptive fields: anything
             `load_data` accepts, or a preprocessed batch (N, C, H, W). This runs the
             network with its weights.
+        request: `image_size` (a side, or height and width), `in_chans` and
+            `num_classes`, if `network` is a string.
 
     Raises:
         ForwardError: The network rejects the image; `.audit` has the layers that
@@ -179,47 +174,30 @@ def summary(
     for name, number in (("batch_size", batch_size), ("depth", depth)):
         if number is not None and number < 1:
             raise SettingError(f"{name} must be at least 1, got {number}", where=name)
-    options = SummaryRequest(
-        image_size=image_size, in_chans=in_chans, num_classes=num_classes
-    )
-    real_weights = real or effective is not None
-    target = _target(network, shape, options, real=real_weights)
+    if isinstance(network, str):
+        real_weights = real or effective is not None
+        target = resolve_target(network, SummaryRequest(**request), real=real_weights)
+    else:  # a module given by the user is taken as trained
+        shape = shape or (first_channels(network), 224, 224)
+        name = type(network).__name__
+        target = Target(name=name, model=network, shape=shape, trained=True)
     try:
         result = audit(target.model, target.shape, batch_size=batch_size, real=real)
     except ForwardError as error:
         if error.data_dependent:
             raise
+        fix, where = suggest_size(target.model, target.shape), error.where or ""
         raise ForwardError(
-            error.what,
-            where=error.where or "",
-            fix=suggest_size(target.model, target.shape),
-            audit=error.audit,
+            error.what, where=where, fix=fix, audit=error.audit
         ) from error
-    measured = None if effective is None else _measured(target, result, effective)
+    measured = None
+    if effective is not None:
+        if isinstance(effective, str):
+            effective = validation_images(effective, target.shape, target.preprocess)
+        measured = effective_field_table(
+            target.model, result, effective, target.trained
+        )
     return Summary(name=target.name, audit=result, depth=depth, effective=measured)
-
-
-def _target(
-    network: nn.Module | str,
-    shape: tuple[int, int, int] | None,
-    options: SummaryRequest,
-    *,
-    real: bool,
-) -> Target:
-    if isinstance(network, str):
-        return resolve_target(network, options, real=real)
-    shape = shape or (first_channels(network), 224, 224)
-    # A module given by the user is taken as trained.
-    return Target(name=type(network).__name__, model=network, shape=shape, trained=True)
-
-
-def _measured(target: Target, result: Audit, effective: str | Tensor) -> Table:
-    x = (
-        effective_field_images(effective, target.shape, target.preprocess)
-        if isinstance(effective, str)
-        else effective
-    )
-    return effective_field_table(target.model, result, x, target.trained)
 
 
 def summary_page(
@@ -228,17 +206,15 @@ def summary_page(
     """Return the report page of one network summary, or of two side by side."""
     sections = []
     if second is not None:
-        sections.append(
-            Section(title="Side by side", blocks=(compare_summaries(first, second),))
-        )
+        blocks = (compare_summaries(first, second),)
+        sections.append(Section(title="Side by side", blocks=blocks))
     if layer is not None:
         sections.append(Section(title=layer, blocks=(first.explain(layer),)))
     for each in (first, second):
         if each is not None:
             lead = f"Image size {each.image}."
             title = "Layers" if second is None else each.name
-            section = Section(title=title, lead=lead, blocks=tuple(each.blocks))
-            sections.append(section)
+            sections.append(Section(title=title, lead=lead, blocks=tuple(each.blocks)))
     return Page(
         title=first.name if second is None else f"{first.name} against {second.name}",
         subtitle="Layers, parameters, MACs, memory and receptive fields.",
@@ -284,22 +260,13 @@ EFFECTIVE_COLUMNS = (
 )
 
 
-def effective_field_images(
+def validation_images(
     data: str, shape: tuple[int, int, int], preprocess: Preprocess | None
 ) -> Tensor:
-    """Return preprocessed validation images, to measure effective receptive fields.
-
-    Args:
-        data: Source, as for `load_data`.
-        shape: (channels, height, width) if the network has no preprocessing.
-        preprocess: Preprocessing of a trained network; None if unknown.
-    """
-    channels, *sides = shape
+    """Return preprocessed validation images, to measure effective receptive fields."""
+    channels, height, width = shape
     loaded = load_data(
-        data,
-        image_size=(sides[0], sides[1]),
-        in_chans=channels,
-        preprocess=preprocess,
+        data, image_size=(height, width), in_chans=channels, preprocess=preprocess
     )
     return normalize(loaded.subset("val").pixels[:EFFECTIVE_IMAGES], loaded.preprocess)
 
@@ -307,15 +274,9 @@ def effective_field_images(
 def effective_field_table(
     model: nn.Module, audit: Audit, x: Tensor, trained: bool
 ) -> Table:
-    """Return a table of receptive and effective fields by layer, without 1×1 kernels.
-
-    Args:
-        model: The network, with weights.
-        audit: Audit of the same network.
-        x: Images, (N, C, H, W).
-        trained: Whether the weights are trained; a note is added if not.
-    """
-    layers = {x.name: x for x in audit.layers if _looks_around(x)}
+    """Return receptive and effective fields of the layers with a kernel above 1×1."""
+    maps = [x for x in audit.layers if x.output is not None and len(x.output) == 3]
+    layers = {x.name: x for x in maps if x.window and prod(x.window.kernel) > 1}
     result = effective_receptive_fields(model, x, list(layers))
     rows = tuple(_row(layers[name], field, audit) for name, field in result.items())
     note = (
@@ -324,18 +285,8 @@ def effective_field_table(
     )
     if not trained:
         note += " The weights are random, not trained."
-    return Table(
-        columns=EFFECTIVE_COLUMNS,
-        rows=rows,
-        title="Effective receptive fields",
-        note=note,
-    )
-
-
-def _looks_around(layer: Layer) -> bool:
-    windows = layer.window
-    is_map = layer.output is not None and len(layer.output) == 3
-    return is_map and windows is not None and prod(windows.kernel) > 1
+    title = "Effective receptive fields"
+    return Table(columns=EFFECTIVE_COLUMNS, rows=rows, title=title, note=note)
 
 
 def _row(layer: Layer, field: EffectiveField, audit: Audit) -> tuple[Cell, ...]:

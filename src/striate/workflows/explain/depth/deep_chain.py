@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +42,6 @@ _ENDS = 2  # stem and head
 class ChainDesign:
     """Configuration of a deep chain of convolutions.
 
-    Args:
-        activation: A name of `ACTIVATIONS`.
-        residual: Whether the chain has shortcut connections.
-        depth: Number of layers with weights, including stem and head.
-        width: Number of channels of every convolution.
-
     Raises:
         UnknownNameError: The activation is unknown; the message lists all names.
         SettingError: There are fewer than 3 layers.
@@ -61,12 +56,10 @@ class ChainDesign:
         if self.activation not in ACTIVATIONS:
             raise unknown_name_error("activation", self.activation, ACTIVATIONS)
         if self.depth <= _ENDS or self.width < 1:
-            what = (
-                f"cannot build a chain with {self.depth} layers and width {self.width}"
-            )
-            raise SettingError(
-                what, where="depth", fix="use at least 3 layers and width 1"
-            )
+            size = f"{self.depth} layers and width {self.width}"
+            what = f"cannot build a chain with {size}"
+            fix = "use at least 3 layers and width 1"
+            raise SettingError(what, where="depth", fix=fix)
 
     @property
     def name(self) -> str:
@@ -76,11 +69,6 @@ class ChainDesign:
 
 class ChainLayer(nn.Module):
     """Layer of a chain with activation a: conv(a(x)), or x + share · conv(a(x)).
-
-    Args:
-        width: Number of input and output channels.
-        activation: A name of `ACTIVATIONS`.
-        share: Factor of the branch in the sum; 0 means no shortcut.
 
     Shapes:
         (N, width, H, W) → (N, width, H, W)
@@ -117,13 +105,13 @@ def build_chain(
     """
     links = design.depth - _ENDS
     share = links**-0.5 if design.residual else 0.0
-    arguments = design.width, design.activation, share
+    chain_layer = partial(ChainLayer, design.width, design.activation, share)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(
             OrderedDict(
                 stem=nn.Conv2d(in_chans, design.width, 3, padding=1),
-                links=nn.Sequential(*(ChainLayer(*arguments) for _ in range(links))),
+                links=nn.Sequential(*(chain_layer() for _ in range(links))),
                 act=ACTIVATIONS[design.activation](),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),

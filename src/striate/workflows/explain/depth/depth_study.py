@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -15,7 +15,6 @@ from striate.core.device import flush_denormals
 from striate.core.errors import NonFiniteError, SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
-from striate.data.subset import Subset
 from striate.engine.train_step import train_step
 from striate.interpret.depth.layer_profile import depth_profile, gradient_factor
 from striate.interpret.depth.snapshots import (
@@ -29,6 +28,8 @@ from striate.workflows.explain.depth.deep_chain import (
     ChainDesign,
     build_chain,
 )
+from striate.workflows.explain.images import subsample
+from striate.workflows.explain.options import OnProgress, no_progress
 
 RATES = (1.0, 0.3, 0.1, 0.03)  # learning rates; each chain uses its best
 MOMENTUM = 0.9
@@ -38,20 +39,11 @@ STEPS = 240
 _TAIL = 0.1  # share of the last steps, whose mean loss decides between rates
 
 Batch = tuple[Tensor, Tensor]
-OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChainResult:
-    """Training results of one chain.
-
-    Args:
-        design: Configuration of the chain.
-        lr: Best learning rate.
-        snapshots: Layer statistics at initialization and during training.
-        losses: Training loss (cross-entropy) of every step.
-        accuracy: Final validation accuracy.
-    """
+    """Training results of one chain."""
 
     design: ChainDesign
     lr: float
@@ -77,13 +69,7 @@ class ChainResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthStudy:
-    """Results of chains that differ only in activation and shortcuts.
-
-    Args:
-        chains: Results, each plain chain before its residual twin.
-        majority_accuracy: Accuracy of always predicting the most frequent class.
-        num_images: Number of validation images.
-    """
+    """Results of chains that differ only in activation and shortcuts."""
 
     chains: tuple[ChainResult, ...]
     majority_accuracy: float
@@ -104,7 +90,7 @@ def depth_study(
     activations: Sequence[str] = tuple(ACTIVATIONS),
     rates: Sequence[float] = RATES,
     seed: int = 0,
-    on_progress: OnProgress = lambda line: None,
+    on_progress: OnProgress = no_progress,
 ) -> DepthStudy:
     """Train plain and residual chains, and measure gradients by layer.
 
@@ -154,15 +140,16 @@ class _Images:
     def __init__(self, data: ImageData, seed: int) -> None:
         self.channels, self.classes = data.in_chans, data.num_classes
         self._seed = seed
-        train = self._read(data, "train")
-        self._x, self._y = train
-        self.probe: Batch = train[0][:BATCH], train[1][:BATCH]
-        self.num_images, self.labels = self._read(data, "val")
+        self._x, self._y = self._read(data, "train")
+        self.probe: Batch = self._x[:BATCH], self._y[:BATCH]
+        self.val_images, self.labels = self._read(data, "val")
 
     def _read(self, data: ImageData, name: str) -> Batch:
-        subset = _some(data.subset(name))
         loader = Batches(
-            subset=subset, preprocess=data.preprocess, batch_size=256, shuffle=False
+            subset=subsample(data.subset(name), IMAGES),
+            preprocess=data.preprocess,
+            batch_size=256,
+            shuffle=False,
         )
         batches = [(_small(x), y) for x, y in loader(0)]
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
@@ -174,12 +161,6 @@ class _Images:
             order = torch.randperm(len(self._y), generator=draw)
             for index in torch.split(order, BATCH):
                 yield self._x[index], self._y[index]
-
-
-def _some(subset: Subset) -> Subset:
-    if len(subset) <= IMAGES:
-        return subset
-    return subset.take([i * len(subset) // IMAGES for i in range(IMAGES)])
 
 
 def _small(x: Tensor) -> Tensor:
@@ -197,11 +178,7 @@ class _RateTrial:
 
 
 def _best(
-    design: ChainDesign,
-    images: _Images,
-    steps: int,
-    rates: Sequence[float],
-    seed: int,
+    design: ChainDesign, images: _Images, steps: int, rates: Sequence[float], seed: int
 ) -> ChainResult:
     """Train a chain at each learning rate; return the result with the lowest loss."""
     model = build_chain(design, images.channels, images.classes, seed)
@@ -215,13 +192,17 @@ def _best(
     snapshots = []
     for step, weights in best.checkpoints:
         model.load_state_dict(weights)
-        snapshots.append(_snapshot(model, images, step))
+        x, labels = images.probe
+        levels = depth_profile(copy.deepcopy(model).double(), x.double(), labels)
+        snapshots.append(Snapshot(step=step, layers=tuple(levels)))
+    with torch.no_grad():
+        correct = model(images.val_images).argmax(1) == images.labels
     return ChainResult(
         design=design,
         lr=best.lr,
         snapshots=tuple(snapshots),
         losses=best.losses,
-        accuracy=_accuracy(model, images),
+        accuracy=float(correct.double().mean()),
     )
 
 
@@ -243,16 +224,3 @@ def _train(model: nn.Module, images: _Images, steps: int, lr: float) -> _RateTri
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight.clone() for name, weight in model.state_dict().items()}
-
-
-def _snapshot(model: nn.Module, images: _Images, step: int) -> Snapshot:
-    exact = copy.deepcopy(model).double()
-    x, labels = images.probe
-    levels = depth_profile(exact, x.double(), labels)
-    return Snapshot(step=step, layers=tuple(levels))
-
-
-@torch.no_grad()
-def _accuracy(model: nn.Module, images: _Images) -> float:
-    accuracy = model(images.num_images).argmax(1) == images.labels
-    return float(accuracy.double().mean())

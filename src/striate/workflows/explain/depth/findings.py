@@ -37,9 +37,7 @@ from striate.workflows.explain.images import subsample
 from striate.workflows.explain.options import OnProgress, no_progress
 
 SMOOTH = 8  # steps whose losses are averaged for a point of the chart
-VANISHING = (
-    1e-3  # of the last layer's gradient: below it the first layer does not learn
-)
+VANISHING = 1e-3  # of the last layer's gradient: the first layer then does not learn
 
 
 def run_snapshots(run: Run) -> list[Snapshot]:
@@ -62,10 +60,8 @@ def run_snapshots(run: Run) -> list[Snapshot]:
         untrained = None
     if untrained is None or whiten_layers(untrained):
         return [current]
-    return [
-        Snapshot(step=0, layers=tuple(depth_profile(untrained, x, y, True))),
-        current,
-    ]
+    first = depth_profile(untrained, x, y, True)
+    return [Snapshot(step=0, layers=tuple(first)), current]
 
 
 def depth_section(
@@ -136,19 +132,16 @@ def _loss_curve(chains: dict[str, ChainResult]) -> Curve:
         title="Chains: training loss",
         x_label="step",
         y_label="cross-entropy loss",
-        series=tuple(
-            Series(name=name, **_smoothed(chain.losses))
-            for name, chain in chains.items()
-        ),
+        series=tuple(_smoothed(name, chain.losses) for name, chain in chains.items()),
         note=f"Mean of {SMOOTH} steps.",
     )
 
 
-def _smoothed(costs: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
-    starts = range(0, len(costs), SMOOTH)
-    groups = [costs[start : start + SMOOTH] for start in starts]
+def _smoothed(name: str, losses: tuple[float, ...]) -> Series:
+    starts = range(0, len(losses), SMOOTH)
+    groups = [losses[start : start + SMOOTH] for start in starts]
     x = tuple(start + len(g) / 2 for start, g in zip(starts, groups, strict=True))
-    return {"x": x, "y": tuple(sum(group) / len(group) for group in groups)}
+    return Series(name=name, x=x, y=tuple(sum(group) / len(group) for group in groups))
 
 
 def _table(study: DepthStudy) -> Table:
@@ -196,9 +189,8 @@ def _text(study: DepthStudy) -> list[Block]:
         vanishes = plain.first < VANISHING
         head = (
             f"{plain.design.activation}: the gradient of the first layer is "
-            f"{number(plain.first)} of that of the last (factor "
-            f"{number(plain.factor)} per "
-            f"layer); accuracy after training {percent(plain.accuracy)}."
+            f"{number(plain.first)} of that of the last (factor {number(plain.factor)} "
+            f"per layer); accuracy after training {percent(plain.accuracy)}."
         )
         tail = (
             f" With shortcuts: {number(twin.first)} (factor {number(twin.factor)}), "

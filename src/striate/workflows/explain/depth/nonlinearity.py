@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from striate.core.findings import (
-    Block,
     Cell,
     Column,
     Curve,
@@ -37,11 +36,7 @@ def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """
     networks = fit_networks(POINTS, run.recipe.seed)
     table = _table(networks)
-    blocks: tuple[Block, ...] = (
-        _planes(networks, run.recipe.seed),
-        table,
-        _line(networks),
-    )
+    blocks = _planes(networks, run.recipe.seed), table, _line(networks)
     lead = (
         f"{POINTS} points in two rings, classified by four networks with one logistic "
         "output, all fitted with the same optimizer. Several linear layers equal one "
@@ -49,24 +44,21 @@ def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
         "of a single layer; an activation between two layers lets the network learn "
         "its own features."
     )
-    section = Section(
-        title="Why activations are needed (nonlinearity)", lead=lead, blocks=blocks
-    )
+    title = "Why activations are needed (nonlinearity)"
+    section = Section(title=title, lead=lead, blocks=blocks)
     return section, {"networks": records(table)}
 
 
 def _planes(networks: Sequence[FittedNetwork], seed: int) -> Images:
     points, inner = ring_points(POINTS, seed)
-    images = tuple(
-        to_image(
-            draw_boundary(network.model, points, inner), network.name, _detail(network)
-        )
-        for network in networks
-    )
+    images = []
+    for network in networks:
+        pixels = draw_boundary(network.model, points, inner)
+        images.append(to_image(pixels, network.name, _detail(network)))
     note = (
         "Red: predicted as inner ring. Blue: predicted as outer ring. Pale: boundary."
     )
-    return Images(title="Decision boundaries", images=images, note=note)
+    return Images(title="Decision boundaries", images=tuple(images), note=note)
 
 
 def _detail(network: FittedNetwork) -> str:
