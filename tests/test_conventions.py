@@ -92,6 +92,8 @@ def packed_and_unpacked(function: ast.FunctionDef) -> list[str]:
 
 def _is_library(call: ast.Call) -> bool:
     """Return whether a call takes any number of arguments, such as `zip`."""
+    if any(keyword.arg is None for keyword in call.keywords):
+        return True  # passes on what it was called with
     text = ast.unparse(call.func)
     return text.split(".")[-1] in ("zip", "view", "new_empty", "Sequential")
 

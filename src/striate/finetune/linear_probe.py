@@ -15,6 +15,7 @@ from striate.finetune.logistic import (
     PENALTIES,
     LossFunction,
     PenaltyResult,
+    assign_folds,
     cross_validate,
     shuffled_groups,
 )
@@ -97,9 +98,8 @@ def probe_learning_curve(
         >>> [point.images for point in points], points[-1].accuracy
         ([16, 32, 64], 1.0)
     """
-    fit = partial(
-        cross_validate, x, y, num_classes, groups=groups, loss=loss, seed=seed
-    )
+    fold = assign_folds(y, groups, seed)
+    fit = partial(cross_validate, x, y, num_classes, fold=fold, loss=loss)
     every = torch.ones(len(y), dtype=torch.bool)
     full = _point(fit(train_mask=every, penalties=PROBE_PENALTIES), len(y))
     position, groups_of_class = order_in_class(y, groups, seed)

@@ -94,8 +94,9 @@ def fit_logistic(
     """
     results: tuple[PenaltyResult, ...] = ()
     if penalty is None:
+        fold = assign_folds(y, range(len(y)) if groups is None else groups, seed)
         results = cross_validate(
-            x, y, num_classes, groups=groups, eval_mask=eval_mask, loss=loss, seed=seed
+            x, y, num_classes, fold=fold, eval_mask=eval_mask, loss=loss
         )
         penalty = min(results, key=lambda result: result.loss).penalty
     with _few_threads(x):
@@ -108,11 +109,10 @@ def cross_validate(
     y: Tensor,
     num_classes: int,
     *,
-    groups: Sequence[Hashable] | None = None,
+    fold: Tensor,
     train_mask: Tensor | None = None,
     eval_mask: Tensor | None = None,
     loss: LossFunction = F.cross_entropy,
-    seed: int = 0,
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[PenaltyResult, ...]:
     """Return the cross-validated loss and accuracy of each regularization strength.
@@ -121,11 +121,10 @@ def cross_validate(
         x: (N, width) features of training images only.
         y: (N,) class indices.
         num_classes: Number of classes.
-        groups: (N) group of each row; a group is in one fold.
+        fold: (N,) fold of each row, from `assign_folds`.
         train_mask: (N,) bool: rows used for fitting; default: all rows.
         eval_mask: (N,) bool: rows used for evaluation; default: all rows.
         loss: Loss to minimize: mean loss of logits and class indices.
-        seed: Random seed of the folds.
         penalties: L2 regularization strengths to compare, the strongest first.
 
     Raises:
@@ -133,11 +132,11 @@ def cross_validate(
 
     Example:
         >>> x = torch.arange(20.0)[:, None] % 2
-        >>> results = cross_validate(x, torch.arange(20) % 2, 2)
+        >>> y = torch.arange(20) % 2
+        >>> results = cross_validate(x, y, 2, fold=assign_folds(y, range(20), seed=0))
         >>> min(results, key=lambda result: result.loss).accuracy
         1.0
     """
-    fold = assign_folds(y, range(len(y)) if groups is None else groups, seed)
     every = torch.ones(len(y), dtype=torch.bool)
     train = every if train_mask is None else train_mask
     evaluate = every if eval_mask is None else eval_mask
