@@ -64,13 +64,10 @@ class ProgressiveResize:
 
     The images of a batch and their augmentation do not depend on the size: whole
     batches are resized at the end.
-
-    Args:
-        batches: Batches at full size.
-        sides: Height and width in each epoch; later epochs use the last size.
     """
 
-    batches: Batches
+    batches: Batches  # batches at full size
+    # height and width in each epoch; later epochs use the last size
     sides: Sequence[Side]
 
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:

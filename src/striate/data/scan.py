@@ -27,17 +27,13 @@ SPAN = 16  # files a thread takes at a time
 
 @dataclass(frozen=True, kw_only=True)
 class FileScan:
-    """Header and hash of every file, in the order of the source's records.
+    """Header and hash of every file, in the order of the source's records."""
 
-    Args:
-        headers: Height, width and channels, or the reason why a file cannot be used.
-        hashes: SHA-256 of each file; empty if the file could not be read.
-        size: Total size of all files in bytes, as far as known.
-    """
-
+    # height, width and channels, or the reason why a file cannot be used
     headers: tuple[ImageHeader | Skipped, ...] = field(repr=False)
+    # SHA-256 of each file; empty if the file could not be read
     hashes: tuple[str, ...] = field(repr=False)
-    size: int = 0
+    size: int = 0  # total size of all files in bytes, as far as known
 
     @property
     def readable(self) -> list[int]:

@@ -65,15 +65,13 @@ class SamplingField:
     """Source coordinates of a warp, stored as an affine part and a spline part.
 
     The coordinates of pixel row r are across + r · slope + spline.
-
-    Args:
-        across: (N, 1, 2W), x, y, x, y … of the pixel row through the center.
-        slope: (N, 1, 2W), change of the coordinates from one row to the next.
-        spline: (N, K, 2W), to multiply by `spline_basis(H)`; None without deformation.
     """
 
+    # (N, 1, 2W), x, y, x, y … of the pixel row through the center
     across: Tensor = field(repr=False)
+    # (N, 1, 2W), change of the coordinates from one row to the next
     slope: Tensor = field(repr=False)
+    # (N, K, 2W), to multiply by `spline_basis(H)`; None without deformation
     spline: Tensor | None = field(default=None, repr=False)
 
     def take(self, chunk: slice) -> SamplingField:

@@ -20,20 +20,16 @@ _HEAD = range(4)  # CutMix or mixup, the share, and the position of the pasted r
 
 @dataclass(frozen=True, kw_only=True)
 class MixPairs:
-    """Partner image and mixing weights for each image of a batch.
+    """Partner image and mixing weights for each image of a batch."""
 
-    Args:
-        partner: (N,) indices of the other images in the subset.
-        target_share: (N,) weight of the image's own target.
-        pixel_share: (N,) weight of the image's own pixels: `target_share` for mixup, 1
-            for CutMix.
-        pasted: (N, 4) rectangle pasted from the other image: row start and stop, column
-            start and stop.
-    """
-
+    # (N,) indices of the other images in the subset
     partner: np.ndarray = field(repr=False)
+    # (N,) weight of the image's own target
     target_share: np.ndarray = field(repr=False)
+    # (N,) weight of the image's own pixels: `target_share` for mixup, 1 for CutMix
     pixel_share: np.ndarray = field(repr=False)
+    # (N, 4) rectangle pasted from the other image: row start and stop, column start and
+    # stop
     pasted: np.ndarray = field(repr=False)
 
 

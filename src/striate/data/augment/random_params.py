@@ -28,30 +28,23 @@ _ERASED_AREA, _ERASED_ASPECT = (0.02, 0.25), (0.3, 1 / 0.3)
 
 @dataclass(frozen=True, kw_only=True)
 class RandomParams:
-    """Augmentation parameters of each image; identity values if a transform is off.
+    """Augmentation parameters of each image; identity values if a transform is off."""
 
-    Args:
-        angle: (N,) degrees, counter-clockwise.
-        shear: (N, 2) degrees: rows along x, then columns along y.
-        zoom: (N,) factors; above 1 enlarges.
-        crop: (N, 3): crop size as a fraction of the image size, and position of the
-            crop window: x from −1 (left) to 1 (right), y from −1 (top) to 1 (bottom).
-        shift: (N, 2) whole pixels to the right and down.
-        flip: (N, 2): horizontal flip, vertical flip.
-        control_shifts: (N, K, K, 2) shifts of control points to the right and down, as
-            a fraction of the image size; None without elastic deformation.
-        color: (N, C) shifts, fraction of the value range; None without color shift.
-        erased: (N, 4) row start and stop, column start and stop; None without erasing.
-    """
-
-    angle: np.ndarray = field(repr=False)
+    angle: np.ndarray = field(repr=False)  # (N,) degrees, counter-clockwise
+    # (N, 2) degrees: rows along x, then columns along y
     shear: np.ndarray = field(repr=False)
-    zoom: np.ndarray = field(repr=False)
+    zoom: np.ndarray = field(repr=False)  # (N,) factors; above 1 enlarges
+    # (N, 3): crop size as a fraction of the image size, and position of the crop
+    # window: x from −1 (left) to 1 (right), y from −1 (top) to 1 (bottom)
     crop: np.ndarray = field(repr=False)
-    shift: np.ndarray = field(repr=False)
-    flip: np.ndarray = field(repr=False)
+    shift: np.ndarray = field(repr=False)  # (N, 2) whole pixels to the right and down
+    flip: np.ndarray = field(repr=False)  # (N, 2): horizontal flip, vertical flip
+    # (N, K, K, 2) shifts of control points to the right and down, as a fraction of the
+    # image size; None without elastic deformation
     control_shifts: np.ndarray | None = field(default=None, repr=False)
+    # (N, C) shifts, fraction of the value range; None without color shift
     color: np.ndarray | None = field(default=None, repr=False)
+    # (N, 4) row start and stop, column start and stop; None without erasing
     erased: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:

@@ -42,15 +42,10 @@ TRANSFORM_NAMES = {
 
 @dataclass(frozen=True)
 class SingleTransform:
-    """A single augmentation transform of fixed strength.
+    """A single augmentation transform of fixed strength."""
 
-    Args:
-        name: One of `TRANSFORMS`.
-        amount: Degrees, or a fraction of the image size or value range; has a sign.
-    """
-
-    name: str
-    amount: float
+    name: str  # one of `TRANSFORMS`
+    amount: float  # degrees, or a fraction of the image size or value range; has a sign
 
     def __str__(self) -> str:
         if self.name.startswith("flip"):

@@ -32,19 +32,14 @@ BATCH = 32  # images that must fit memory at once to train at all
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedSet:
-    """Decoded images of a source, in order, and the files that cannot be used.
+    """Decoded images of a source, in order, and the files that cannot be used."""
 
-    Args:
-        index: Index of each image in the source's records.
-        pixels: (N, H, W, C) uint8, one entry for each image size.
-        contents: Content hash of each image, before any resizing.
-        skipped: Quarantined files.
-    """
-
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # index of each image in the source's records
+    # (N, H, W, C) uint8, one entry for each image size
     pixels: tuple[PixelRows, ...] = field(repr=False)
+    # content hash of each image, before any resizing
     contents: tuple[str, ...] = field(repr=False)
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[Skipped, ...] = ()  # quarantined files
 
 
 def materialize(

@@ -41,17 +41,12 @@ Sent = tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """Decoded images of a batch.
+    """Decoded images of a batch."""
 
-    Args:
-        pixels: (n, H, W, C) uint8.
-        index: (n,) image indices; an unreadable image is replaced by another image.
-        lost: Files that could not be read.
-    """
-
-    pixels: Tensor
+    pixels: Tensor  # (n, H, W, C) uint8
+    # (n,) image indices; an unreadable image is replaced by another image
     index: Tensor
-    lost: tuple[Skipped, ...] = ()
+    lost: tuple[Skipped, ...] = ()  # files that could not be read
 
 
 class BatchDecoder(Protocol):

@@ -42,20 +42,15 @@ _BUILDING = ".building-"
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """Decoded images of a data set (a pack), mapped into memory.
+    """Decoded images of a data set (a pack), mapped into memory."""
 
-    Args:
-        folder: Folder of the pack.
-        pixels: (N, H, W, C) uint8, private memory map of the file.
-        sha256: SHA-256 of the image file of each row.
-        content: Content hash of the image of each row.
-        errors: Reason and detail for each undecodable file, by SHA-256.
-    """
-
-    folder: Path
+    folder: Path  # folder of the pack
+    # (N, H, W, C) uint8, private memory map of the file
     pixels: Tensor = field(repr=False)
-    sha256: tuple[str, ...] = field(repr=False)
+    sha256: tuple[str, ...] = field(repr=False)  # SHA-256 of the image file of each row
+    # content hash of the image of each row
     content: tuple[str, ...] = field(repr=False)
+    # reason and detail for each undecodable file, by SHA-256
     errors: DecodeErrors = field(default_factory=dict, repr=False)
 
 

@@ -37,17 +37,12 @@ _SECONDS_PER_SYNC = 2.0
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Selected rows of a feature store, mapped into memory.
+    """Selected rows of a feature store, mapped into memory."""
 
-    Args:
-        segments: The mapped files.
-        places: (N, 2) index of the segment, and of the row in the segment.
-        shape: Shape of one row.
-    """
-
-    segments: Sequence[np.ndarray] = field(repr=False)
+    segments: Sequence[np.ndarray] = field(repr=False)  # the mapped files
+    # (N, 2) index of the segment, and of the row in the segment
     places: np.ndarray = field(repr=False)
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # shape of one row
 
     def __len__(self) -> int:
         return len(self.places)

@@ -27,15 +27,12 @@ MIN_CELLS = 8  # cells with detail that a comparison needs
 
 @dataclass(frozen=True)
 class Difference:
-    """Differences of image pairs after alignment, one value per pair.
+    """Differences of image pairs after alignment, one value per pair."""
 
-    Args:
-        residual: Median difference in cells with detail, divided by the contrast.
-        detail: Median difference in fine detail, divided by the detail; 9 if too few
-            cells have detail.
-    """
-
+    # median difference in cells with detail, divided by the contrast
     residual: np.ndarray
+    # median difference in fine detail, divided by the detail; 9 if too few cells have
+    # detail
     detail: np.ndarray
 
     @property

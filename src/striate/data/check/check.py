@@ -42,31 +42,22 @@ EXIF_WARNING = "the EXIF data is unreadable"
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheckResult:
-    """Result of a data check.
+    """Result of a data check."""
 
-    Args:
-        source: The checked source.
-        items: The usable images, in the source's order; findings refer to images by
-            index.
-        quarantined: Files that should be images but cannot be used.
-        ignored: Files that do not belong to the data set.
-        hashes: Hash of each file by path.
-        classes: Number of images by split, for each class.
-        duplicates: Exact and near-duplicates.
-        findings: All findings, the worst first.
-        unsearched: Number of images not searched for near-duplicates.
-        label_errors: Result of the label check, or None.
-    """
-
-    source: Source = field(repr=False)
+    source: Source = field(repr=False)  # the checked source
+    # the usable images, in the source's order; findings refer to images by index
     items: tuple[ImageItem, ...] = field(repr=False)
+    # files that should be images but cannot be used
     quarantined: tuple[Skipped, ...] = field(repr=False)
+    # files that do not belong to the data set
     ignored: tuple[Skipped, ...] = field(repr=False)
-    hashes: Mapping[str, str] = field(repr=False)
+    hashes: Mapping[str, str] = field(repr=False)  # hash of each file by path
+    # number of images by split, for each class
     classes: tuple[tuple[str, dict[str, int]], ...] = field(repr=False)
-    duplicates: Duplicates = field(repr=False)
-    findings: tuple[Finding, ...]
-    unsearched: int = 0
+    duplicates: Duplicates = field(repr=False)  # exact and near-duplicates
+    findings: tuple[Finding, ...]  # all findings, the worst first
+    unsearched: int = 0  # number of images not searched for near-duplicates
+    # result of the label check, or None
     label_errors: LabelErrors | None = field(default=None, repr=False)
 
     @property

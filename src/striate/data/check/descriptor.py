@@ -29,15 +29,11 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Image descriptors, and their derivatives with respect to shift and stretch.
+    """Image descriptors, and their derivatives with respect to shift and stretch."""
 
-    Args:
-        points: (N, 64) descriptors, of length at most one.
-        slopes: (N, 4, 64) derivatives by shift and stretch along both axes, in units of
-            the image size.
-    """
-
-    points: np.ndarray
+    points: np.ndarray  # (N, 64) descriptors, of length at most one
+    # (N, 4, 64) derivatives by shift and stretch along both axes, in units of the image
+    # size
     slopes: np.ndarray
 
     def __len__(self) -> int:

@@ -42,21 +42,14 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class CandidatePairs:
-    """Pairs of similar thumbnails, as arrays over the pairs.
+    """Pairs of similar thumbnails, as arrays over the pairs."""
 
-    Args:
-        first: Index of the first image; the lower index of the pair.
-        second: Index of the second image.
-        flip: Index into FLIPS: flip of the second image.
-        distance: Distance of the thumbnails after the crop is fitted.
-        compare: Whether to compare the pair at higher resolution. The other pairs only
-            show how many images look similar.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    flip: np.ndarray
-    distance: np.ndarray
+    first: np.ndarray  # index of the first image; the lower index of the pair
+    second: np.ndarray  # index of the second image
+    flip: np.ndarray  # index into FLIPS: flip of the second image
+    distance: np.ndarray  # distance of the thumbnails after the crop is fitted
+    # whether to compare the pair at higher resolution. The other pairs only show how
+    # many images look similar
     compare: np.ndarray
 
     def __len__(self) -> int:

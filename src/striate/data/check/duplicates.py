@@ -12,18 +12,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, order=True)
 class NearPair:
-    """Pair of near-duplicate images.
+    """Pair of near-duplicate images."""
 
-    Args:
-        first: Index of the first image; the lower index of the pair.
-        second: Index of the second image.
-        flip: Flip of the second image: '', 'left-right' or 'top-bottom'.
-        score: Difference that remains after alignment (see `align`); 0 means identical.
-    """
-
-    first: int
-    second: int
-    flip: str
+    first: int  # index of the first image; the lower index of the pair
+    second: int  # index of the second image
+    flip: str  # flip of the second image: '', 'left-right' or 'top-bottom'
+    # difference that remains after alignment (see `align`); 0 means identical
     score: float
 
 
@@ -67,17 +61,12 @@ def connected_components(
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Exact duplicates and near-duplicates of a data set, as image indices.
+    """Exact duplicates and near-duplicates of a data set, as image indices."""
 
-    Args:
-        count: Number of images.
-        equal: Groups of indices of images with equal pixels.
-        near: Near-duplicate pairs; only the first image of each equal group is
-            compared.
-    """
-
-    count: int
+    count: int  # number of images
+    # groups of indices of images with equal pixels
     equal: tuple[tuple[int, ...], ...] = ()
+    # near-duplicate pairs; only the first image of each equal group is compared
     near: tuple[NearPair, ...] = field(default=(), repr=False)
 
     @property

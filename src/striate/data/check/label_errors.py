@@ -22,30 +22,17 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelConfusion:
-    """An off-diagonal cell of the joint distribution of given and true labels.
+    """An off-diagonal cell of the joint distribution of given and true labels."""
 
-    Args:
-        label: Index of the given class.
-        suggested: Index of the class that the networks predict.
-        suspected_count: Number of images listed as this label error.
-        estimate: Estimated number of images with this label error.
-    """
-
-    label: int
-    suggested: int
-    suspected_count: int
-    estimate: float
+    label: int  # index of the given class
+    suggested: int  # index of the class that the networks predict
+    suspected_count: int  # number of images listed as this label error
+    estimate: float  # estimated number of images with this label error
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidentLearning:
     """Confident learning on labels and out-of-sample probabilities.
-
-    Args:
-        probs: (N, C) probabilities; all zeros for an image without a prediction.
-        labels: (N,) class indices.
-        has_prediction: (N,) True if the image was predicted by a network that was
-            trained on its class.
 
     Example:
         >>> of_first = np.array([0.9, 0.8, 0.1, 0.2, 0.1])
@@ -55,8 +42,10 @@ class ConfidentLearning:
         ([4], 1.0)
     """
 
+    # (N, C) probabilities; all zeros for an image without a prediction
     probs: np.ndarray = field(repr=False)
-    labels: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)  # (N,) class indices
+    # (N,) True if the image was predicted by a network that was trained on its class
     has_prediction: np.ndarray = field(
         default_factory=lambda: np.array(True), repr=False
     )
@@ -212,48 +201,30 @@ LABEL_ERROR = "label-error"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedLabel:
-    """Entry of an image in the label ranking; fields are None without a prediction.
+    """Entry of an image in the label ranking; fields are None without a prediction."""
 
-    Args:
-        rank: Rank from 1, the lowest label quality.
-        position: Index of the image in the check.
-        label: The given label.
-        suggested_label: The class that the networks suggest.
-        probability: Probability of the suggested label.
-        label_probability: Probability of the given label.
-        label_quality: `label_probability` divided by its mean over the class.
-        suspected: Whether the image is listed as a label error.
-    """
-
-    rank: int
-    position: int
-    label: str
-    suggested_label: str | None
-    probability: float | None
-    label_probability: float | None
+    rank: int  # rank from 1, the lowest label quality
+    position: int  # index of the image in the check
+    label: str  # the given label
+    suggested_label: str | None  # the class that the networks suggest
+    probability: float | None  # probability of the suggested label
+    label_probability: float | None  # probability of the given label
+    # `label_probability` divided by its mean over the class
     label_quality: float | None
-    suspected: bool
+    suspected: bool  # whether the image is listed as a label error
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelErrors:
-    """Result of a label check by cross-validation.
+    """Result of a label check by cross-validation."""
 
-    Args:
-        analysis: Probabilities and labels, in the order of the checked images.
-        names: Class names by index.
-        model: Name of the network.
-        folds: Number of cross-validation folds.
-        epochs: Training epochs of each network.
-        seconds: Duration in seconds.
-    """
-
+    # probabilities and labels, in the order of the checked images
     analysis: ConfidentLearning = field(repr=False)
-    names: tuple[str, ...] = field(repr=False)
-    model: str
-    folds: int
-    epochs: int
-    seconds: float
+    names: tuple[str, ...] = field(repr=False)  # class names by index
+    model: str  # name of the network
+    folds: int  # number of cross-validation folds
+    epochs: int  # training epochs of each network
+    seconds: float  # duration in seconds
 
     @property
     def unchecked(self) -> int:

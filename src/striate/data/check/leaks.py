@@ -132,18 +132,13 @@ class LeakImpact:
     A network that memorizes the copies classifies all `same_label` images correctly and
     all `other_label` images wrongly. Without memorizing, it would classify some of
     these images correctly anyway.
-
-    Args:
-        images: Number of images in the evaluated split.
-        same_label: Leaked images with a copy of the same label.
-        other_label: Leaked images with copies of other labels only.
-        correct_anyway: Leaked images that a nearest-neighbor classifier gets right when
-            the copies are removed.
     """
 
-    images: int
-    same_label: int
-    other_label: int
+    images: int  # number of images in the evaluated split
+    same_label: int  # leaked images with a copy of the same label
+    other_label: int  # leaked images with copies of other labels only
+    # leaked images that a nearest-neighbor classifier gets right when the copies are
+    # removed
     correct_anyway: int
 
     @property

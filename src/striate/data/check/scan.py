@@ -39,20 +39,13 @@ class ImageItem:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanResult:
-    """Result of the scan of a data source.
+    """Result of the scan of a data source."""
 
-    Args:
-        source: The scanned source.
-        items: The usable images, in the source's order.
-        thumbs: (N, 32, 32) gray thumbnails.
-        unusable: Files that are not usable images.
-        unusable_hashes: File hashes of the unusable files, by path.
-    """
-
-    source: Source
-    items: tuple[ImageItem, ...]
-    thumbs: np.ndarray = field(repr=False)
-    unusable: tuple[Skipped, ...] = ()
+    source: Source  # the scanned source
+    items: tuple[ImageItem, ...]  # the usable images, in the source's order
+    thumbs: np.ndarray = field(repr=False)  # (N, 32, 32) gray thumbnails
+    unusable: tuple[Skipped, ...] = ()  # files that are not usable images
+    # file hashes of the unusable files, by path
     unusable_hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -73,17 +73,11 @@ class ImageHeader:
 
 @dataclass(frozen=True, slots=True)
 class ImageFileInfo:
-    """Format and color mode of an image file.
+    """Format and color mode of an image file."""
 
-    Args:
-        format: JPEG, PNG, …
-        mode: Pillow's color mode: L, RGB, P, CMYK, I;16, …
-        notes: Conversions during decoding, and problems of the file.
-    """
-
-    format: str
-    mode: str
-    notes: tuple[str, ...] = ()
+    format: str  # JPEG, PNG, …
+    mode: str  # Pillow's color mode: L, RGB, P, CMYK, I;16, …
+    notes: tuple[str, ...] = ()  # conversions during decoding, and problems of the file
 
 
 def read_header(payload: bytes) -> ImageHeader:
@@ -102,19 +96,12 @@ def read_header(payload: bytes) -> ImageHeader:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A decoded image: pixels and hash.
+    """A decoded image: pixels and hash."""
 
-    Args:
-        pixels: (height, width, 1 or 3) uint8.
-        content: Content hash of the image.
-        factor: 2 or 4 if a large JPEG was decoded at 1/2 or 1/4 of its size, else 1.
-        sides: Height and width at full size, after EXIF rotation.
-    """
-
-    pixels: np.ndarray
-    content: str
-    factor: int
-    sides: tuple[int, int]
+    pixels: np.ndarray  # (height, width, 1 or 3) uint8
+    content: str  # content hash of the image
+    factor: int  # 2 or 4 if a large JPEG was decoded at 1/2 or 1/4 of its size, else 1
+    sides: tuple[int, int]  # height and width at full size, after EXIF rotation
 
 
 def decode(

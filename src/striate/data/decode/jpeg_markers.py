@@ -18,14 +18,11 @@ _FIRST_APP, _ADOBE, _LAST_APP, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 
 @dataclass(frozen=True)
 class JPEGLayout:
-    """Positions of the segments of a JPEG.
+    """Positions of the segments of a JPEG."""
 
-    Args:
-        segments: (marker, start, end) of the body of each segment.
-        end: Position of the end marker, or None if the file ends before the marker.
-    """
-
+    # (marker, start, end) of the body of each segment
     segments: tuple[tuple[int, int, int], ...]
+    # position of the end marker, or None if the file ends before the marker
     end: int | None
 
 

@@ -242,18 +242,13 @@ def _scan(
 
 @dataclass(frozen=True)
 class ShardImages:
-    """Encoded images in shards, located by the rows of an index file.
+    """Encoded images in shards, located by the rows of an index file."""
 
-    Args:
-        index: Index file with the rows of one split.
-        shards: Names of the shards; an index row refers to a shard by number.
-        local_shards: Provider of local copies of shards.
-        owner: Object that removes the index when garbage-collected; kept referenced.
-    """
-
-    index: Path
+    index: Path  # index file with the rows of one split
+    # names of the shards; an index row refers to a shard by number
     shards: tuple[str, ...] = field(repr=False)
-    local_shards: LocalShards = field(repr=False)
+    local_shards: LocalShards = field(repr=False)  # provider of local copies of shards
+    # object that removes the index when garbage-collected; kept referenced
     owner: object = field(default=None, repr=False, compare=False)
     _requested: set[int] = field(default_factory=set, repr=False, compare=False)
 

@@ -24,15 +24,11 @@ from striate.data.sources.source import Record, Skipped, Source
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """Reader of images in tar shards, by record path.
+    """Reader of images in tar shards, by record path."""
 
-    Args:
-        places: Shard and tar member of each path.
-        local_shards: Provider of local copies of shards.
-    """
-
+    # shard and tar member of each path
     places: Mapping[str, tuple[str, TarMember]] = field(repr=False)
-    local_shards: LocalShards = field(repr=False)
+    local_shards: LocalShards = field(repr=False)  # provider of local copies of shards
 
     def read(self, path: str) -> bytes:
         """Return the bytes of an image.

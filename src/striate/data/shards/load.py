@@ -37,23 +37,15 @@ UNCACHED = 10 << 30  # maximum bytes of downloads during a run without a cache
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """Tar shards that were scanned and split, ready to be loaded or streamed.
+    """Tar shards that were scanned and split, ready to be loaded or streamed."""
 
-    Args:
-        stream: Index of the shards' images, on the disk.
-        preprocess: Preprocessing of the images, given or chosen from the images.
-        name: Short name of the data set.
-        origin: Address or absolute path of the shards.
-        split_config: Split settings for images without a split.
-        fits: Whether the cache or memory can hold all of them.
-    """
-
-    stream: ShardStream
+    stream: ShardStream  # index of the shards' images, on the disk
+    # preprocessing of the images, given or chosen from the images
     preprocess: Preprocess
-    name: str
-    origin: str
-    split_config: SplitConfig
-    fits: bool
+    name: str  # short name of the data set
+    origin: str  # address or absolute path of the shards
+    split_config: SplitConfig  # split settings for images without a split
+    fits: bool  # whether the cache or memory can hold all of them
 
     def as_source(self) -> Source:
         """Return a source with one record for each image, including its split."""

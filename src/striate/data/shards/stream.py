@@ -30,27 +30,18 @@ _CHUNK = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class ShardStream:
-    """A data set in shards, scanned and split.
+    """A data set in shards, scanned and split."""
 
-    Args:
-        labels: Class names in output order.
-        originals: Encoded images by split.
-        numbers: Class indices by split, mapped from a file.
-        blocks: (start, end) image indices of each shard, by split.
-        skipped: Files that cannot be used.
-        min_sides: Smallest height and smallest width.
-        max_sides: Largest height and largest width.
-        channels: 1 if every image is gray, else the largest channel count.
-    """
-
-    labels: ClassNames
-    originals: Mapping[str, ShardImages] = field(repr=False)
+    labels: ClassNames  # class names in output order
+    originals: Mapping[str, ShardImages] = field(repr=False)  # encoded images by split
+    # class indices by split, mapped from a file
     numbers: Mapping[str, torch.Tensor] = field(repr=False)
+    # (start, end) image indices of each shard, by split
     blocks: Mapping[str, tuple[tuple[int, int], ...]] = field(repr=False)
-    skipped: tuple[Skipped, ...] = field(repr=False)
-    min_sides: tuple[int, int]
-    max_sides: tuple[int, int]
-    channels: int
+    skipped: tuple[Skipped, ...] = field(repr=False)  # files that cannot be used
+    min_sides: tuple[int, int]  # smallest height and smallest width
+    max_sides: tuple[int, int]  # largest height and largest width
+    channels: int  # 1 if every image is gray, else the largest channel count
 
     @property
     def count(self) -> int:

@@ -14,17 +14,12 @@ from striate.data.split.split_file import EarlierSplit, SplitRow
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Split of each image; duplicates across splits are left out.
+    """Split of each image; duplicates across splits are left out."""
 
-    Args:
-        results: A row for each record in order, or `Skipped` if it is left out.
-        held_out: Splits that were taken from the training images.
-        notes: Notes about the use of an earlier split, as sentences.
-    """
-
+    # a row for each record in order, or `Skipped` if it is left out
     results: tuple[SplitRow | Skipped, ...]
-    held_out: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    held_out: tuple[str, ...]  # splits that were taken from the training images
+    notes: tuple[str, ...] = ()  # notes about the use of an earlier split, as sentences
 
     @property
     def positions(self) -> list[int]:

@@ -22,15 +22,6 @@ SHARE_FLAGS = "--val-fraction, --test-fraction"
 class SplitConfig:
     """Settings for splitting the images that have no given split.
 
-    Args:
-        val: Fraction of all images for validation.
-        test: Fraction of all images for the test; 1/folds with cross-validation.
-        fraction: Fraction of the training images to use, see `fraction`.
-        seed: Random seed.
-        folds: Number of cross-validation folds, each of which is the test split once.
-        fold: Index of the fold that is the test split, from 0.
-        exact: Exact counts per class instead of a stable split, see `exact_counts`.
-
     Raises:
         SettingError: No images are left for training, or there is no such fold.
 
@@ -39,12 +30,15 @@ class SplitConfig:
         0.2
     """
 
-    val: float = 0.15
+    val: float = 0.15  # fraction of all images for validation
+    # fraction of all images for the test; 1/folds with cross-validation
     test: float = 0.25
-    fraction: float = 1.0
-    seed: int = 0
+    fraction: float = 1.0  # fraction of the training images to use, see `fraction`
+    seed: int = 0  # random seed
+    # number of cross-validation folds, each of which is the test split once
     folds: int | None = None
-    fold: int | None = None
+    fold: int | None = None  # index of the fold that is the test split, from 0
+    # exact counts per class instead of a stable split, see `exact_counts`
     exact: bool = False
 
     def __post_init__(self) -> None:

@@ -45,18 +45,14 @@ def write_split(path: Path, rows: Sequence[SplitRow]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierSplit:
-    """Earlier split, as lookup tables by file, group and content hash.
+    """Earlier split, as lookup tables by file, group and content hash."""
 
-    Args:
-        origin: File that the split was read from.
-        files: Path → (content hash or '', split).
-        groups: Group → split, for groups in a single split.
-        contents: Content hash → split, the most protected one if there are several.
-    """
-
-    origin: Path
+    origin: Path  # file that the split was read from
+    # path → (content hash or '', split)
     files: Mapping[str, tuple[str, str]] = field(repr=False)
+    # group → split, for groups in a single split
     groups: Mapping[str, str] = field(repr=False)
+    # content hash → split, the most protected one if there are several
     contents: Mapping[str, str] = field(repr=False)
 
     def split_of(self, record: Record, content: str) -> str | None:

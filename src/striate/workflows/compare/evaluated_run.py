@@ -31,22 +31,16 @@ _SPLIT_COLUMNS = ("path", "label", "split", "content")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedRun:
-    """A finished run with its predictions for one split.
+    """A finished run with its predictions for one split."""
 
-    Args:
-        run: The run folder.
-        split: `test` or `val`.
-        predictions: Predictions, with the classes in the order of the first run.
-        keys: Key that identifies each image, independent of the image path.
-        split_counts: Number of images of each split.
-        data_hash: Hash of all usable images and their labels, independent of the split.
-    """
-
-    run: Run
-    split: str
+    run: Run  # the run folder
+    split: str  # `test` or `val`
+    # predictions, with the classes in the order of the first run
     predictions: Predictions = field(repr=False)
+    # key that identifies each image, independent of the image path
     keys: tuple[ImageKey, ...] = field(repr=False)
-    split_counts: dict[str, int]
+    split_counts: dict[str, int]  # number of images of each split
+    # hash of all usable images and their labels, independent of the split
     data_hash: str
 
     @property

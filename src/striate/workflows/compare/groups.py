@@ -13,16 +13,11 @@ from striate.workflows.compare.evaluated_run import EvaluatedRun
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunGroup:
-    """Group of runs that differ only in the seed, or a single run.
+    """Group of runs that differ only in the seed, or a single run."""
 
-    Args:
-        letter: Name of the group in tables and captions.
-        runs: The runs, by seed.
-        duplicates: Ignored runs, with the settings and seed of a run in `runs`.
-    """
-
-    letter: str
-    runs: tuple[EvaluatedRun, ...]
+    letter: str  # name of the group in tables and captions
+    runs: tuple[EvaluatedRun, ...]  # the runs, by seed
+    # ignored runs, with the settings and seed of a run in `runs`
     duplicates: tuple[EvaluatedRun, ...] = ()
 
     @property

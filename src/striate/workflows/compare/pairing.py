@@ -20,19 +20,13 @@ from striate.workflows.compare.evaluated_run import EvaluatedRun, ImageKey
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairing:
-    """Pair of runs, with the indices of the images that both runs evaluated.
+    """Pair of runs, with the indices of the images that both runs evaluated."""
 
-    Args:
-        first: The reference run.
-        second: The run compared with it.
-        rows: Indices of the common images in the predictions of each run.
-        relabeled: Number of images left out because the two runs disagree on labels.
-    """
-
-    first: EvaluatedRun
-    second: EvaluatedRun
+    first: EvaluatedRun  # the reference run
+    second: EvaluatedRun  # the run compared with it
+    # indices of the common images in the predictions of each run
     rows: tuple[np.ndarray, np.ndarray] = field(repr=False)
-    relabeled: int
+    relabeled: int  # number of images left out because the two runs disagree on labels
 
     @property
     def count(self) -> int:
@@ -103,26 +97,18 @@ def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
 
 @dataclass(frozen=True, kw_only=True)
 class FlippedImage:
-    """An image that one group of runs classifies correctly more often than the other.
+    """An image that one group of runs classifies correctly more often."""
 
-    Args:
-        path: Path of the image file.
-        label: True class.
-        predicted: Class predicted most often by the first and by the second group.
-        confidence: Mean probability of that class in each group.
-        correct: Number of correct predictions of each group, out of `pairs`.
-        pairs: Number of pairs of runs that evaluated the image.
-        loss_difference: Mean loss of the second group minus the first.
-        source: A run that evaluated the image, and the index of the image in that run.
-    """
-
-    path: str
-    label: str
+    path: str  # path of the image file
+    label: str  # true class
+    # class predicted most often by the first and by the second group
     predicted: tuple[str, str]
-    confidence: tuple[float, float]
+    confidence: tuple[float, float]  # mean probability of that class in each group
+    # number of correct predictions of each group, out of `pairs`
     correct: tuple[int, int]
-    pairs: int
-    loss_difference: float
+    pairs: int  # number of pairs of runs that evaluated the image
+    loss_difference: float  # mean loss of the second group minus the first
+    # a run that evaluated the image, and the index of the image in that run
     source: tuple[EvaluatedRun, int] = field(repr=False, compare=False)
 
     @property

@@ -21,31 +21,22 @@ MCNEMAR, PAIRED_T, WELCH, NO_TEST = "mcnemar", "paired_t", "welch", "none"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairwiseTest:
-    """Difference in accuracy between two groups, with a significance test.
+    """Difference in accuracy between two groups, with a significance test."""
 
-    Args:
-        first: The reference group.
-        second: The group compared with it.
-        pairings: The two runs on their common images; for several seeds, one pairing
-            per seed.
-        method: `mcnemar`: McNemar's exact test over images, Tango's interval;
-            `paired_t`: Student's t-test over pairs of equal seed; `welch`: Welch's
-            t-test over all seeds; `none`: no test is possible.
-        difference: Accuracy of the second minus the first.
-        interval: Its 95 % interval, if there is one.
-        p: p-value of this test alone.
-        p_holm: p-value corrected for all tests of the comparison (Holm).
-        overlap: Test images per training image, if each seed splits the data anew.
-    """
-
-    first: RunGroup
-    second: RunGroup
+    first: RunGroup  # the reference group
+    second: RunGroup  # the group compared with it
+    # the two runs on their common images; for several seeds, one pairing per seed
     pairings: tuple[Pairing, ...]
+    # `mcnemar`: McNemar's exact test over images, Tango's interval; `paired_t`:
+    # Student's t-test over pairs of equal seed; `welch`: Welch's t-test over all seeds;
+    # `none`: no test is possible
     method: str
-    difference: float
-    interval: Interval | None = None
-    p: float | None = None
+    difference: float  # accuracy of the second minus the first
+    interval: Interval | None = None  # its 95 % interval, if there is one
+    p: float | None = None  # p-value of this test alone
+    # p-value corrected for all tests of the comparison (Holm)
     p_holm: float | None = None
+    # test images per training image, if each seed splits the data anew
     overlap: float = 0.0
 
     @property

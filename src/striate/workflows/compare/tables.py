@@ -55,18 +55,13 @@ def setting_differences_table(
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric of a run, with functions that format the values.
+    """A metric of a run, with functions that format the values."""
 
-    Args:
-        title: Name of the metric in the table.
-        read: Function from a run to the value; None if unknown.
-        write: Function that formats the value of one run.
-        write_mean: Function that formats mean and standard deviation over seeds.
-    """
-
-    title: str
+    title: str  # name of the metric in the table
+    # function from a run to the value; None if unknown
     read: Callable[[EvaluatedRun], float | None]
-    write: Callable[[float], str]
+    write: Callable[[float], str]  # function that formats the value of one run
+    # function that formats mean and standard deviation over seeds
     write_mean: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
 
     def text(self, group: RunGroup) -> str:

@@ -42,16 +42,11 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentPreview:
-    """Result of `data augment`: the output folder and the label safety results.
+    """Result of `data augment`: the output folder and the label safety results."""
 
-    Args:
-        folder: Output folder: `report.html`, `preview.png`, for a run `amounts.csv`.
-        augment: The augmentation settings that were previewed.
-        safety: Accuracy of a run on transformed images; None for plain data.
-    """
-
-    folder: Path
-    augment: Augment
+    folder: Path  # output folder: `report.html`, `preview.png`, for a run `amounts.csv`
+    augment: Augment  # the augmentation settings that were previewed
+    # accuracy of a run on transformed images; None for plain data
     safety: LabelSafety | None
 
 

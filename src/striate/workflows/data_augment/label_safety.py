@@ -50,20 +50,16 @@ MIN_SHARE, MAX_OTHER_SHARE = 0.5, 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class TransformedAccuracy:
-    """Predictions for images with one transform, compared with the original images.
+    """Predictions for images with one transform, compared with the original images."""
 
-    Args:
-        transform: The transform and its amount.
-        counts: (classes, classes) confusion matrix, rows: true class.
-        lost: (classes,) number of images that the transform makes wrong.
-        gained: (classes,) number of images that the transform makes correct.
-        lost_counts: (classes, classes) confusion matrix of the lost images.
-    """
-
-    transform: SingleTransform
+    transform: SingleTransform  # the transform and its amount
+    # (classes, classes) confusion matrix, rows: true class
     counts: np.ndarray = field(repr=False)
+    # (classes,) number of images that the transform makes wrong
     lost: np.ndarray = field(repr=False)
+    # (classes,) number of images that the transform makes correct
     gained: np.ndarray = field(repr=False)
+    # (classes, classes) confusion matrix of the lost images
     lost_counts: np.ndarray = field(repr=False)
 
     @property
@@ -108,31 +104,18 @@ class TransformedAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class UnsafeLabel:
-    """A class that loses accuracy significantly at the maximum of a transform range.
+    """A class that loses accuracy significantly at the maximum of a transform range."""
 
-    Args:
-        transform: The transform and its amount.
-        label: The class.
-        before: Accuracy of the class on original images.
-        after: Accuracy of the class on transformed images.
-        interval: Wilson's 95 % interval of `after`.
-        count: Number of images of the class.
-        p_value: p-value of McNemar's exact test, Holm-corrected.
-        predicted: Most frequent prediction for the images that become wrong.
-        predicted_share: Share of these images with that prediction.
-        other_share: Share of the remaining classes' images with that prediction.
-    """
-
-    transform: SingleTransform
-    label: str
-    before: float
-    after: float
-    interval: tuple[float, float]
-    count: int
-    p_value: float
-    predicted: str
-    predicted_share: float
-    other_share: float
+    transform: SingleTransform  # the transform and its amount
+    label: str  # the class
+    before: float  # accuracy of the class on original images
+    after: float  # accuracy of the class on transformed images
+    interval: tuple[float, float]  # Wilson's 95 % interval of `after`
+    count: int  # number of images of the class
+    p_value: float  # p-value of McNemar's exact test, Holm-corrected
+    predicted: str  # most frequent prediction for the images that become wrong
+    predicted_share: float  # share of these images with that prediction
+    other_share: float  # share of the remaining classes' images with that prediction
 
     @property
     def mistaken(self) -> bool:
@@ -145,20 +128,14 @@ class UnsafeLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSafety:
-    """Accuracy by transform amount and class, on images not used for training.
+    """Accuracy by transform amount and class, on images not used for training."""
 
-    Args:
-        split: Split that was evaluated.
-        labels: Class names.
-        curves: Results by transform name, for increasing amounts from 0.
-        ends: End of the requested range, by transform name.
-        unsafe: Classes with a significant loss of accuracy, the largest loss first.
-    """
-
-    split: str
-    labels: tuple[str, ...]
+    split: str  # split that was evaluated
+    labels: tuple[str, ...]  # class names
+    # results by transform name, for increasing amounts from 0
     curves: dict[str, tuple[TransformedAccuracy, ...]] = field(repr=False)
-    ends: dict[str, float]
+    ends: dict[str, float]  # end of the requested range, by transform name
+    # classes with a significant loss of accuracy, the largest loss first
     unsafe: tuple[UnsafeLabel, ...]
 
     @property

@@ -30,34 +30,22 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class FoldPrediction:
-    """Predictions of one network for its held-out fold.
+    """Predictions of one network for its held-out fold."""
 
-    Args:
-        rows: (n,) indices of the images in the subset.
-        probs: (n, classes) predicted probabilities.
-        trained_classes: (classes,) whether the training folds contain the class.
-    """
-
-    rows: np.ndarray = field(repr=False)
-    probs: np.ndarray = field(repr=False)
+    rows: np.ndarray = field(repr=False)  # (n,) indices of the images in the subset
+    probs: np.ndarray = field(repr=False)  # (n, classes) predicted probabilities
+    # (classes,) whether the training folds contain the class
     trained_classes: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """Cross-validation of a network on a set of images.
+    """Cross-validation of a network on a set of images."""
 
-    Args:
-        subset: All images.
-        preprocess: Preprocessing; mean and std are computed for each network.
-        classes: Number of classes.
-        recipe: Training settings of each network.
-    """
-
-    subset: Subset
-    preprocess: Preprocess
-    classes: int
-    recipe: Recipe
+    subset: Subset  # all images
+    preprocess: Preprocess  # preprocessing; mean and std are computed for each network
+    classes: int  # number of classes
+    recipe: Recipe  # training settings of each network
 
     def predictions(self, folds: np.ndarray, tick: Tick) -> Iterator[FoldPrediction]:
         """Train one network per fold, and yield the predictions for each fold.

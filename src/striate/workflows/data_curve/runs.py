@@ -47,18 +47,12 @@ class CurveRun:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePlan:
-    """Settings of a learning curve; `run_all` trains the runs.
+    """Settings of a learning curve; `run_all` trains the runs."""
 
-    Args:
-        recipe: Settings of every run, except seed, fraction and epochs.
-        fractions: Fractions in increasing order.
-        seeds: Number of seeds, counted up from the seed of the recipe.
-        make: Function from data to a network; None for the model of the recipe.
-    """
-
-    recipe: Recipe
-    fractions: tuple[float, ...]
-    seeds: int
+    recipe: Recipe  # settings of every run, except seed, fraction and epochs
+    fractions: tuple[float, ...]  # fractions in increasing order
+    seeds: int  # number of seeds, counted up from the seed of the recipe
+    # function from data to a network; None for the model of the recipe
     make: Make | None = None
 
     @property

@@ -46,19 +46,14 @@ class PreviewImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeSummary:
-    """Effect of a resize mode on all images of a data set.
+    """Effect of a resize mode on all images of a data set."""
 
-    Args:
-        visible: Mean and minimum share of an image that is left after cropping.
-        distortion: Mean and maximum distortion of the aspect ratio; 1: no distortion.
-        border: Mean and maximum share of the input that is padding.
-        enlarged: Share of images that are smaller than the input.
-    """
-
+    # mean and minimum share of an image that is left after cropping
     visible: tuple[float, float]
+    # mean and maximum distortion of the aspect ratio; 1: no distortion
     distortion: tuple[float, float]
-    border: tuple[float, float]
-    enlarged: float
+    border: tuple[float, float]  # mean and maximum share of the input that is padding
+    enlarged: float  # share of images that are smaller than the input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +69,15 @@ class InputStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Result of `data preview`.
+    """Result of `data preview`."""
 
-    Args:
-        data: The data set as training loads it.
-        images: The displayed images.
-        sizes: Number of images by (height, width).
-        effects: Effect of each resize mode, by name.
-        input_stats: Statistics of each channel, for the selected resize mode.
-        recovers_pixels: True if denormalizing gives the exact 8-bit pixels.
-    """
-
-    data: ImageData = field(repr=False)
-    images: tuple[PreviewImage, ...] = field(repr=False)
-    sizes: Mapping[tuple[int, int], int]
-    effects: Mapping[str, ResizeSummary]
+    data: ImageData = field(repr=False)  # the data set as training loads it
+    images: tuple[PreviewImage, ...] = field(repr=False)  # the displayed images
+    sizes: Mapping[tuple[int, int], int]  # number of images by (height, width)
+    effects: Mapping[str, ResizeSummary]  # effect of each resize mode, by name
+    # statistics of each channel, for the selected resize mode
     input_stats: tuple[InputStats, ...]
-    recovers_pixels: bool
+    recovers_pixels: bool  # true if denormalizing gives the exact 8-bit pixels
 
     @property
     def preprocess(self) -> Preprocess:

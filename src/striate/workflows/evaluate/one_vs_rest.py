@@ -22,46 +22,33 @@ from striate.run.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedSplit:
-    """An evaluated split: predictions, images, and the CSV that lists the images.
+    """An evaluated split: predictions, images, and the CSV that lists the images."""
 
-    Args:
-        split: Name of the split.
-        predictions: The model's predictions.
-        csv: The CSV that lists the images; None if there is none.
-        skipped: Files that could not be used.
-        pixels: Function that returns the images; None if no image can be read.
-    """
-
-    split: str
-    predictions: Predictions = field(repr=False)
-    csv: Path | None
-    skipped: tuple[Skipped, ...] = ()
+    split: str  # name of the split
+    predictions: Predictions = field(repr=False)  # the model's predictions
+    csv: Path | None  # the CSV that lists the images; None if there is none
+    skipped: tuple[Skipped, ...] = ()  # files that could not be used
+    # function that returns the images; None if no image can be read
     pixels: Callable[[], PixelRows | None] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneVsRest:
-    """A split as a binary classification problem: one class against all others.
+    """A split as a binary classification problem: one class against all others."""
 
-    Args:
-        split: Name of the split.
-        paths: Path of each image.
-        positive: (N,) whether the image belongs to the class.
-        uncalibrated: (N,) probability of the class before temperature scaling.
-        probs: (N,) probability of the class after temperature scaling.
-        all_uncalibrated: (N, classes) probabilities before temperature scaling.
-        all_probs: (N, classes) probabilities after temperature scaling.
-        truth: (N,) index of the true class.
-    """
-
-    split: str
-    paths: Sequence[str] = field(repr=False)
+    split: str  # name of the split
+    paths: Sequence[str] = field(repr=False)  # path of each image
+    # (N,) whether the image belongs to the class
     positive: np.ndarray = field(repr=False)
+    # (N,) probability of the class before temperature scaling
     uncalibrated: np.ndarray = field(repr=False)
+    # (N,) probability of the class after temperature scaling
     probs: np.ndarray = field(repr=False)
+    # (N, classes) probabilities before temperature scaling
     all_uncalibrated: np.ndarray = field(repr=False)
+    # (N, classes) probabilities after temperature scaling
     all_probs: np.ndarray = field(repr=False)
-    truth: np.ndarray = field(repr=False)
+    truth: np.ndarray = field(repr=False)  # (N,) index of the true class
 
     @property
     def count(self) -> int:
