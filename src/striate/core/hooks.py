@@ -205,11 +205,6 @@ def trace_modules(
 
     These are global hooks of torch, so the model itself is not changed.
 
-    Args:
-        model: Any network.
-        enter: Called with (name, module, inputs) before a module runs.
-        leave: Called with (name, module, output) after a module has run.
-
     Example:
         >>> model = nn.Sequential(nn.ReLU())
         >>> enter = lambda name, module, inputs: print("enter", name or "(model)")

@@ -40,11 +40,7 @@ class FileFacts:
 
 
 class FileIndex:
-    """SQLite index of a cache folder; if SQLite fails, the index acts as empty.
-
-    Args:
-        path: The SQLite file; created at the first update.
-    """
+    """SQLite index of a cache folder; if SQLite fails, the index acts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

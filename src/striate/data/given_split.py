@@ -10,12 +10,7 @@ from striate.data.sources.source import Skipped, Source
 
 
 def apply_split(source: Source, split_by_path: Mapping[str, str]) -> Source:
-    """Return a source with the given splits; images without a split are ignored.
-
-    Args:
-        source: Source of all images.
-        split_by_path: `train`, `val` or `test` for each path.
-    """
+    """Return a source with the given splits; images without a split are ignored."""
     rows = [
         i for i, record in enumerate(source.records) if record.path in split_by_path
     ]

@@ -32,11 +32,6 @@ def sides_by_epoch(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
     The size grows linearly from `share` of the full size, in multiples of 16. From 80 %
     of the epochs on, and in the last epoch, the images have full size.
 
-    Args:
-        full: Full height and width.
-        share: Fraction of the full size in the first epoch; 1 does not resize.
-        epochs: Number of epochs.
-
     Example:
         >>> [height for height, _ in sides_by_epoch((96, 64), 0.5, 6)]
         [48, 64, 64, 80, 96, 96]

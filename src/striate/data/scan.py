@@ -55,12 +55,7 @@ class FileScan:
         return replace(self, headers=tuple(headers))
 
     def check_hashes(self, source: Source, given_hashes: Mapping[str, str]) -> FileScan:
-        """Return the scan without files whose hash differs from `given_hashes`.
-
-        Args:
-            source: Source of the scanned records.
-            given_hashes: Dictionary from path to SHA-256.
-        """
+        """Return the scan without files whose hash differs from `given_hashes`."""
         changed: dict[int, Skipped] = {}
         for i in self.readable:
             path = source.records[i].path

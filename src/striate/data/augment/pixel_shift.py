@@ -47,13 +47,6 @@ class ShiftBuffer:
 
     Each window is contiguous in the buffer (its rows include padding). So each image is
     copied as a whole, not row by row.
-
-    Args:
-        pixels: (N, H, W, C) uint8.
-        right: Largest horizontal shift in pixels.
-        down: Largest vertical shift in pixels.
-        border: Border mode of `warp_images`.
-        level: Gray level for the border mode `background`, 0–255.
     """
 
     def __init__(

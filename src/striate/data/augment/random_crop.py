@@ -34,11 +34,6 @@ def crop_margin(augment: Augment) -> float:
 def crop_windows(crop: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return the crop windows in pixels, (n, 4): top, left, height, width.
 
-    Args:
-        crop: (n, 3) as in `RandomParams`.
-        height: Height of the stored images.
-        width: Width of the stored images.
-
     Example:
         >>> crop_windows(np.array([[0.5, -1.0, 1.0]]), 8, 8).tolist()
         [[4, 0, 4, 4]]

@@ -78,16 +78,7 @@ def draw_params(
     seed: int,
     epoch: int,
 ) -> RandomParams:
-    """Draw random augmentation parameters for every image of a batch.
-
-    Args:
-        augment: The ranges.
-        shape: Shape of an image.
-        samples: (N,) indices of the images in the subset.
-        count: Number of images in the subset.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
-    """
+    """Draw random augmentation parameters for every image of a batch."""
     key = (seed, "augment", epoch)
     head = uniform(samples, _HEAD, *key)
     uniform01 = 2 * head - 1  # −1 to 1

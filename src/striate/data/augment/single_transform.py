@@ -105,11 +105,6 @@ def single_params(
 ) -> RandomParams:
     """Return parameters that apply the transform at its exact amount to all images.
 
-    Args:
-        transform: The transform and its amount.
-        shape: Shape of an image.
-        signs: (N, 2K²) directions, each −1 or 1.
-
     Example:
         >>> shape = ImageSpec(channels=1, height=8, width=8)
         >>> turn, signs = SingleTransform("rotate", 30), np.array([[1.0], [-1.0]])

@@ -49,15 +49,7 @@ def materialize(
     cache: Cache | None = None,
     tick: Tick | None = None,
 ) -> DecodedSet:
-    """Decode every readable image, and resize it to each of the given sizes.
-
-    Args:
-        source: The source of the records.
-        scan: Result of `scan_files`.
-        sizes: Preprocessing settings that differ only in height and width.
-        cache: Cache folder; None uses no cache.
-        tick: Progress callback, called with (done, total) from time to time.
-    """
+    """Decode every readable image, and resize it to each of the given sizes."""
     if source.arrays is not None:
         return _from_arrays(source.arrays, scan, sizes)
     weight = sum(size.nbytes for size in sizes) * len(scan.readable)

@@ -121,12 +121,7 @@ def _strings(cells: np.ndarray) -> tuple[str, ...]:
 
 
 class PackBuilder:
-    """Writer of a pack, image by image; the pack is invisible until `finish`.
-
-    Args:
-        root: The folder of packs.
-        preprocess: Preprocessing of the images.
-    """
+    """Writer of a pack, image by image; the pack is invisible until `finish`."""
 
     def __init__(self, root: Path, preprocess: Preprocess) -> None:
         self._root = root
@@ -182,12 +177,7 @@ class PackBuilder:
             self._sync.result()
 
     def finish(self, hashes: Sequence[str], errors: DecodeErrors) -> Path:
-        """Write the marker file and rename the pack; keep a valid existing pack.
-
-        Args:
-            hashes: SHA-256 of every file, decoded or not, in order.
-            errors: Reason and detail for each undecodable file, by SHA-256.
-        """
+        """Write the marker file and rename the pack; keep a valid existing pack."""
         self._flush()
         self._wait_for_sync()
         os.fdatasync(self._hashes_file.fileno())
@@ -226,13 +216,7 @@ class PackBuilder:
 
 
 class ReusableRows:
-    """Rows of other packs that can be reused instead of decoding the files again.
-
-    Args:
-        root: The folder of packs.
-        preprocess: Preprocessing that the other packs must have used.
-        needed: SHA-256 of the files to decode.
-    """
+    """Rows of other packs that can be reused instead of decoding the files again."""
 
     def __init__(self, root: Path, preprocess: Preprocess, needed: set[str]) -> None:
         p = preprocess

@@ -74,11 +74,6 @@ class FeatureRows:
 class FeatureStore:
     """Disk store for the features of one network, layer and preprocessing.
 
-    Args:
-        root: The folder of packs.
-        facts: All settings that a feature depends on, except the image.
-        shape: Shape of one row.
-
     Raises:
         StorageError: Reading or writing failed, or another store uses the folder.
 

@@ -35,13 +35,7 @@ def read_hashes(path: Path) -> dict[str, str]:
 def change_findings(
     old: Mapping[str, str], current: Mapping[str, str], positions: Mapping[str, int]
 ) -> list[Finding]:
-    """Return findings about changed, removed and new files.
-
-    Args:
-        old: Hash of each file in the earlier check.
-        current: Hash of each file now.
-        positions: Index of each usable image, by path.
-    """
+    """Return findings about changed, removed and new files."""
     changed = [p for p in current if p in old and old[p] != current[p]]
     removed = [path for path in old if path not in current]
     new = [path for path in current if path not in old]

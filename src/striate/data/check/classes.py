@@ -33,13 +33,7 @@ def class_findings(
     positions: dict[str, list[int]],
     ignored: Sequence[Skipped],
 ) -> list[Finding]:
-    """Return findings about empty, small, imbalanced and missing classes.
-
-    Args:
-        counts: Number of images per split, for each class.
-        positions: Indices of the images of each class.
-        ignored: Ignored files and folders, including empty class folders.
-    """
+    """Return findings about empty, small, imbalanced and missing classes."""
     findings = [
         _one_class(counts),
         _empty(counts, ignored),

@@ -163,11 +163,6 @@ def aligned_distance(
     These are Newton steps on the tangent distance. Each step warps the thumbnail by the
     best crop and compares again, because a single linear step is only approximate.
 
-    Args:
-        moving: Thumbnails to warp.
-        fixed: Thumbnails to compare with.
-        steps: Number of warps.
-
     Shapes:
         (P, 32, 32), (P, 32, 32) → (P,)
     """

@@ -16,13 +16,7 @@ TABLE_FIX = "train on a table that keeps each group in one split: --csv FILE"
 def duplicate_findings(
     duplicates: Duplicates, records: Sequence[Record], splits: Sequence[str]
 ) -> list[Finding]:
-    """Return findings about duplicates within a split and conflicting labels.
-
-    Args:
-        duplicates: Exact and near-duplicates.
-        records: Records of the images.
-        splits: Split of each image; '' for an image without a split.
-    """
+    """Return findings about duplicates within a split and conflicting labels."""
     labels = [record.label for record in records]
     findings = [
         _conflicting_labels(duplicates.equal, labels, exact=True),

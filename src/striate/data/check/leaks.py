@@ -35,14 +35,7 @@ def leak_findings(
     splits: Sequence[str],
     points: np.ndarray,
 ) -> list[Finding]:
-    """Return one finding for every pair of splits that share images.
-
-    Args:
-        duplicates: Exact and near-duplicates.
-        records: Records of the images.
-        splits: Split of each image.
-        points: (N, d) image descriptors, for the nearest-neighbor estimate.
-    """
+    """Return one finding for every pair of splits that share images."""
     positions: dict[str, list[int]] = defaultdict(list)
     for position, split in enumerate(splits):
         positions[split].append(position)
@@ -171,15 +164,7 @@ def leak_impact(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> LeakImpact:
-    """Return the effect of training copies on the accuracy of an evaluated split.
-
-    Args:
-        points: (N, d) image descriptors.
-        labels: Class of each image.
-        evaluated: Indices of the images in the evaluated split.
-        train: Indices of the images in the training split.
-        duplicates: Indices of the training copies of each leaked image.
-    """
+    """Return the effect of training copies on the accuracy of an evaluated split."""
     nearest_labels = _nearest_labels(points, labels, train, duplicates)
     same_label = {
         i

@@ -42,11 +42,6 @@ def find_near_duplicates(
 ) -> list[NearPair]:
     """Find near-duplicates among distinct images that are not blank.
 
-    Args:
-        thumbs: Gray thumbnails of all images.
-        closeup: Function from an image index to the gray close-up of the image.
-        tick: Called with (done, total).
-
     Shapes:
         thumbs (N, 32, 32)
     """
@@ -93,13 +88,7 @@ def _neighbor_distance(
 def searchable_positions(
     thumbs: np.ndarray, sides: Sequence[int], positions: Collection[int]
 ) -> np.ndarray:
-    """Return indices of images that are large enough and have enough contrast.
-
-    Args:
-        thumbs: (N, 32, 32).
-        sides: Smaller of height and width of each image, in pixels.
-        positions: Indices of the images to select from.
-    """
+    """Return indices of images that are large enough and have enough contrast."""
     large_enough = np.array([side >= MIN_SIDE for side in sides], bool)
     selected = np.zeros(len(thumbs), bool)
     selected[list(positions)] = True

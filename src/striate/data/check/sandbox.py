@@ -87,14 +87,6 @@ def examine_payloads(
 
     Only a few files are in memory at a time.
 
-    Args:
-        paths: Arguments for `read`.
-        read: Returns the bytes of a file, or raises `UndecodableError`.
-        workers: As for `examine_files`.
-        program: As for `examine_files`.
-        timeout: As for `examine_files`; the time for reading is not counted.
-        max_images: As for `examine_files`.
-
     Raises:
         StriateError: A worker process cannot be started.
     """

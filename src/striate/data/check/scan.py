@@ -96,13 +96,6 @@ def scan_source(
 ) -> ScanResult:
     """Decode and measure every image of a source.
 
-    Args:
-        source: The source.
-        closeups: Store for the close-ups; the caller closes the store.
-        tick: Called with (done, total).
-        workers: Number of decoding processes.
-        program: Command that starts a worker.
-
     Example:
         >>> from striate.data.sources.source import from_arrays
         >>> gray = np.zeros((2, 20, 20), np.uint8)
@@ -151,14 +144,7 @@ def examine_records(
     workers: int | None = None,
     program: Sequence[str] = WORKER,
 ) -> Iterator[ExaminedImage | UnusableFile]:
-    """Decode and measure the files of some records; yield results in order.
-
-    Args:
-        source: A source with files.
-        records: Records of the source.
-        workers: Number of decoding processes.
-        program: Command that starts a worker.
-    """
+    """Decode and measure the files of some records; yield results in order."""
     if source.files is None:
         paths = [file_of(source, record) for record in records]
         return examine_files(paths, workers=workers, program=program)

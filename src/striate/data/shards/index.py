@@ -139,13 +139,6 @@ def scan_shard(
 ) -> Shard:
     """Scan a shard; read the stored index instead if the shard has not changed.
 
-    Args:
-        name: Path or address of the shard.
-        folder: Folder of the index files.
-        local_shards: Provider of local copies of shards.
-        background: Gray level behind transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
-
     Raises:
         DataError: The shard is not a tar file, or cannot be read.
     """

@@ -52,11 +52,7 @@ class Shards:
         return stream_source(self.stream, self.name)
 
     def streamed(self, workers: int) -> ImageData:
-        """Return a data set whose images are decoded when a batch needs them.
-
-        Args:
-            workers: Number of decoding processes.
-        """
+        """Return a data set whose images are decoded when a batch needs them."""
         return _streamed(self, workers)
 
 
@@ -64,11 +60,6 @@ def open_shards(
     data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
 ) -> Shards:
     """Scan and split tar shards, given by path, pattern or address.
-
-    Args:
-        data: Path, pattern or address of the shards.
-        split_config: Split settings for images without a split.
-        settings: Arguments of `load_data`.
 
     Raises:
         DataError: The shards cannot be used for training.

@@ -60,14 +60,6 @@ def open_shard_stream(
 ) -> ShardStream:
     """Scan shards (or read their indexes), and split the images by image hash.
 
-    Args:
-        names: Shards in order.
-        index: Folder of the index files.
-        local_shards: Provider of local copies of shards.
-        split_config: How images without a split in the shard's name get one.
-        background: Gray level behind transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
-
     Raises:
         DataError: A shard cannot be read, or there are fewer than two classes.
     """

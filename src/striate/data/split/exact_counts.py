@@ -24,13 +24,6 @@ def exact_split(
 ) -> list[str]:
     """Assign every image to a split, by fractions or by folds, with exact counts.
 
-    Args:
-        labels: Class of each image.
-        contents: Content hash of each image.
-        groups: Group of each image (a patient, a camera), or None.
-        split_config: Fractions or folds, and the random seed.
-        splits: Splits to create besides `train`: val, test, or both.
-
     Returns:
         The split of each image.
     """
@@ -83,13 +76,6 @@ def stratify(
     counts are exact to the image, as far as groups allow; a class that is too small
     gives one image to each split, in the order of `shares`. The order of assignment is
     a hash of content and seed, so file names and their order have no effect.
-
-    Args:
-        labels: Class of each image.
-        contents: Content hash of each image.
-        groups: Group of each image, or None.
-        shares: Fraction of each split; the sum is 1.
-        seed: Random seed.
 
     Example:
         >>> hashes = [f"{i}" for i in range(20)]

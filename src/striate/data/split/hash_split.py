@@ -93,11 +93,6 @@ def split_of_number(
     subset of a larger fraction. With folds, the numbers are rotated so that fold i has
     the low numbers; fold i is the test split, or validation if the test split is given.
 
-    Args:
-        number: From `hash_number`.
-        split_config: Fractions or folds.
-        splits: Splits to create besides `train`: val, test, or both.
-
     Example:
         >>> quarter = SPAN // 4
         >>> config, splits = SplitConfig(), ("val", "test")

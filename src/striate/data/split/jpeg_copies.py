@@ -25,13 +25,6 @@ def merge_jpeg_hashes(
     A large JPEG is hashed by its compressed data, because it may not be decoded in
     full. A PNG of the same pixels is hashed by its pixels. Only if both kinds have the
     same image size, which is rare, are the JPEGs decoded in full to compare the pixels.
-
-    Args:
-        source: Source of the records.
-        scan: Headers of the records.
-        index: Indices of the usable records.
-        contents: Content hash of each usable record.
-        preprocess: Background and white level for decoding.
     """
     jpeg_positions: dict[tuple[int, int], list[int]] = defaultdict(list)
     lossless_positions: dict[tuple[int, int], list[int]] = defaultdict(list)

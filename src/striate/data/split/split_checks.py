@@ -47,11 +47,6 @@ def check_classes(
 ) -> ClassNames:
     """Return the classes that have training images, in output order.
 
-    Args:
-        rows: Rows of `split.csv`.
-        labels: All classes.
-        held_out: Splits that were taken from the training images.
-
     Raises:
         DataError: A split is empty, or has classes without training images.
     """

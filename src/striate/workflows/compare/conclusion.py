@@ -106,12 +106,7 @@ def _outcome(test: PairwiseTest, reference: str) -> str:
 
 
 def pairwise_conclusion(test: PairwiseTest, count: int) -> Prose:
-    """Describe the result of a test in a few sentences.
-
-    Args:
-        test: The test, with its two groups.
-        count: Number of tests for which the p-value is corrected.
-    """
+    """Describe the result of a test in a few sentences."""
     sentences = {
         MCNEMAR: _over_images,
         PAIRED_T: _over_seeds,

@@ -85,10 +85,6 @@ def evaluated_runs(
 ) -> list[EvaluatedRun]:
     """Open runs and read their predictions for one split.
 
-    Args:
-        runs: Runs, folders, or names below `runs/train`.
-        split: `test` or `val`. Default: test if all runs evaluated it, else val.
-
     Raises:
         SettingError: Fewer than two runs are given, or a run is given twice.
         RunError: A run is missing or unfinished, or the runs have different classes.

@@ -121,11 +121,7 @@ Occurrences = Sequence[tuple[Pairing, int]]  # of one image: a pairing and its r
 
 
 def flipped_images(pairings: Sequence[Pairing]) -> tuple[FlippedImage, ...]:
-    """Return images with different correctness, the largest difference first.
-
-    Args:
-        pairings: Pairings of the same two groups: one pairing, or one per seed.
-    """
+    """Return images with different correctness, the largest difference first."""
     by_image: dict[ImageKey, list[tuple[Pairing, int]]] = {}
     for pairing in pairings:
         for k, i in enumerate(pairing.rows[0]):

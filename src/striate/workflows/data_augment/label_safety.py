@@ -155,12 +155,6 @@ def measure_label_safety(
 
     Every transform is measured alone, in random directions, on the validation split:
     the test split is only for the final evaluation.
-
-    Args:
-        run: A finished run.
-        augment: The enabled transforms and their ranges.
-        split: Split of the run to evaluate on.
-        tick: Called with the numbers (done, total) after every amount.
     """
     images = run.data.subset(split)
     ends = range_ends(augment)

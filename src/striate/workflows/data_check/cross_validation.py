@@ -48,12 +48,7 @@ class CrossValidation:
     recipe: Recipe  # training settings of each network
 
     def predictions(self, folds: np.ndarray, tick: Tick) -> Iterator[FoldPrediction]:
-        """Train one network per fold, and yield the predictions for each fold.
-
-        Args:
-            folds: (N,) fold number of each image of the subset.
-            tick: Called with (done, total), in numbers of training images.
-        """
+        """Train one network per fold, and yield the predictions for each fold."""
         numbers = np.unique(folds)
         total = (len(numbers) - 1) * len(folds) * self.recipe.epochs
         counter = _Counter(tick, total)

@@ -46,11 +46,6 @@ def find_label_errors(
     Nothing is written. Existing splits are ignored: labels of the test split are
     checked like all others.
 
-    Args:
-        result: Result of a data check.
-        recipe: Training settings; the default depends on the size of the data set.
-        tick: Called with (done, total), in numbers of training images.
-
     Raises:
         NonFiniteError: The loss of a network became NaN or infinite.
 

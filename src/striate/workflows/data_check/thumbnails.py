@@ -69,16 +69,7 @@ def group_gallery(
     folder: str,
     side: int = DISPLAY_SIDE,
 ) -> Images | None:
-    """Return a gallery with one image per group: the thumbnails side by side.
-
-    Args:
-        result: Result of a data check.
-        groups: Groups in display order.
-        thumbnails: Pixels from `load_previews`.
-        note: Text below the gallery.
-        folder: Common parent folder, which is left out of the displayed paths.
-        side: Display size of small images in pixels.
-    """
+    """Return a gallery with one image per group: the thumbnails side by side."""
     members_by_group = [
         [i for i in g.members if i in thumbnails][:SIDE_BY_SIDE] for g in groups
     ]

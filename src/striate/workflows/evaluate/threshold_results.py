@@ -75,13 +75,7 @@ class Evaluation:
 def evaluate_selection(
     data: OneVsRest, selection: Selection, columns: Mapping[str, Sequence[str]]
 ) -> Evaluation:
-    """Evaluate the thresholds and the review band that were chosen on validation.
-
-    Args:
-        data: The evaluated split.
-        selection: Temperature, thresholds and review band, chosen on validation.
-        columns: Values of each CSV column, one per image.
-    """
+    """Evaluate the thresholds and the review band that were chosen on validation."""
     before, after = data.log_losses
     precision = precision_recall_curve(data.probs, data.positive).average_precision
     return Evaluation(
