@@ -64,7 +64,8 @@ def choose_preprocess_for(
     height, width = image_size or shape or (DEFAULT_SIDE, DEFAULT_SIDE)
     channels = in_chans or channels_of_images
     preprocess = Preprocess(channels=channels, height=height, width=width, **rules)
-    mean, std = normalization(*normalize, channels)
+    name, given_mean, given_std = normalize
+    mean, std = normalization(name, given_mean, given_std, channels)
     return replace(preprocess, mean=mean, std=std)
 
 

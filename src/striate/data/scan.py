@@ -13,8 +13,7 @@ from striate.data.decode.decode import ImageHeader, read_header, without_pillow_
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import file_hash
 from striate.data.file_index import FileFacts, FileIndex
-from striate.data.sources.files import Stamp
-from striate.data.sources.source import Skipped, Source
+from striate.data.sources.source import Record, Skipped, Source
 
 T = TypeVar("T")
 Tick = Callable[[int, int], None]
@@ -38,11 +37,7 @@ class FileScan:
     @property
     def readable(self) -> list[int]:
         """Return the indices of files that have an image header."""
-        return [
-            i
-            for i, header in enumerate(self.headers)
-            if isinstance(header, ImageHeader)
-        ]
+        return [i for i, h in enumerate(self.headers) if isinstance(h, ImageHeader)]
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -98,7 +93,11 @@ def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
 
     facts = list(read_in_order(source, range(len(names)), read))
     if database:
-        database.update(_new_facts(names, stamps, facts, indexed))
+        database.update(
+            (name, stamp, fact)
+            for name, stamp, fact in zip(names, stamps, facts, strict=True)
+            if name not in indexed and stamp and isinstance(fact, FileFacts)
+        )
     return FileScan(
         headers=tuple(_header(source, i, fact) for i, fact in enumerate(facts)),
         hashes=tuple("" if isinstance(f, Skipped) else f.sha256 for f in facts),
@@ -150,17 +149,6 @@ def _header(source: Source, i: int, fact: FileFacts | Skipped) -> ImageHeader | 
     return Skipped(path=source.records[i].path, reason=reason, detail=detail)
 
 
-def _new_facts(
-    names: Sequence[bytes],
-    stamps: Sequence[Stamp | None],
-    facts: Sequence[FileFacts | Skipped],
-    indexed: dict[bytes, FileFacts],
-) -> Iterator[tuple[bytes, Stamp, FileFacts]]:
-    for name, stamp, fact in zip(names, stamps, facts, strict=True):
-        if name not in indexed and stamp is not None and isinstance(fact, FileFacts):
-            yield name, stamp, fact
-
-
 def read_in_order(
     source: Source, index: Sequence[int], read: Callable[[int], T]
 ) -> Iterator[T | Skipped]:
@@ -170,8 +158,7 @@ def read_in_order(
         try:
             return read(i)
         except UndecodableError as error:
-            path = source.records[i].path
-            return Skipped(path=path, reason=error.reason, detail=error.detail)
+            return Skipped.of(source.records[i].path, error)
 
     def several(span: Sequence[int]) -> list[T | Skipped]:
         return [attempt(i) for i in span]
@@ -208,19 +195,17 @@ def label_conflicts(
     The correct label is unknown, so all of these images are quarantined. Images of a
     given test split stay, because a published test set is never changed.
     """
-    labels = [source.records[i].label for i in index]
-    positions: dict[str, list[int]] = {}
+    records = [source.records[i] for i in index]
+    copies_by_content: dict[str, dict[int, Record]] = {}
     for k, content in enumerate(contents):
-        positions.setdefault(content, []).append(k)
+        if splits[k] != "test":
+            copies_by_content.setdefault(content, {})[k] = records[k]
     conflicts: dict[int, Skipped] = {}
-    for copies in positions.values():
-        open_copies = [k for k in copies if splits[k] != "test"]
-        if len({labels[k] for k in open_copies}) < 2:
+    for copies in copies_by_content.values():
+        if len({record.label for record in copies.values()}) < 2:
             continue
-        for k in open_copies:
-            other = next(j for j in open_copies if labels[j] != labels[k])
-            path = source.records[index[k]].path
-            copy = source.records[index[other]].path
-            detail = f"'{labels[k]}' here, '{labels[other]}' in {copy}"
-            conflicts[k] = Skipped(path=path, reason="two-labels", detail=detail)
+        for k, record in copies.items():
+            other = next(r for r in copies.values() if r.label != record.label)
+            detail = f"'{record.label}' here, '{other.label}' in {other.path}"
+            conflicts[k] = Skipped(path=record.path, reason="two-labels", detail=detail)
     return conflicts

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -300,9 +300,3 @@ def remove_pack(folder: Path) -> None:
     with suppress(OSError):
         (folder / MARKER).unlink()  # first: a pack that is half removed has no marker
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_pack_marker(folder: Path) -> dict[str, Any]:
-    """Read the marker file of a pack."""
-    marker: dict[str, Any] = json.loads((folder / MARKER).read_bytes())
-    return marker

@@ -157,7 +157,7 @@ def decode_with_info(
         UndecodableError: The file is damaged, truncated, too large or not an image.
     """
     image = _open(payload)
-    frames = _frames(payload, image)
+    frames = _frames(payload, image)  # before decoding, which may close the file
     decoded = _decode_opened(payload, image, background, white_level, None)
     return decoded.pixels, _file_info(image, frames)
 
@@ -173,7 +173,7 @@ def _decode_opened(
         if image.format in ("JPEG", "MPO"):
             return _decode_opened_jpeg(payload, image, background, scaled)
         if image.format == "PNG" and (fault := png_fault(payload)):
-            raise UndecodableError(*fault)
+            raise fault
         image.load()
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
@@ -199,7 +199,7 @@ def _open(payload: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(payload), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UndecodableError(*_unidentified_reason(payload)) from None
+        raise _unidentified_error(payload) from None
     except Exception as error:  # Pillow's plugins raise many errors on hostile headers
         detail = f"{type(error).__name__}: {error}"
         raise UndecodableError(error_reason(payload, str(error)), detail) from None
@@ -210,13 +210,15 @@ def _open(payload: bytes) -> Image.Image:
     return image
 
 
-def _unidentified_reason(payload: bytes) -> tuple[str, str]:
-    """Return (reason, detail) for a file that Pillow does not recognize."""
+def _unidentified_error(payload: bytes) -> UndecodableError:
+    """Return the error for a file that Pillow does not recognize."""
     if is_truncated_jpeg(payload):
-        return "truncated", "the file has only the beginning of a JPEG"
+        detail = "the file has only the beginning of a JPEG"
+        return UndecodableError("truncated", detail)
     if payload[12:16] == b"IHDR":
-        return png_fault(payload) or ("damaged", "wrong checksum of a PNG chunk")
-    return "not-an-image", non_image_kind(payload)
+        damaged = UndecodableError("damaged", "wrong checksum of a PNG chunk")
+        return png_fault(payload) or damaged
+    return UndecodableError("not-an-image", non_image_kind(payload))
 
 
 def _check_size(payload: bytes, image: Image.Image) -> None:
@@ -307,11 +309,14 @@ def _orientation(image: Image.Image) -> int:
 def _to_array(image: Image.Image, background: int, white_level: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return _to_8_bits(np.asarray(image).astype(np.uint32), white_level)
+    gray = image.mode in ("1", "L", "LA", "La")
     if _is_transparent(image):
-        return _flatten(image, background)
-    mode = "L" if image.mode in ("1", "L") else "RGB"
-    pixels = np.array(image.convert(mode))
-    return pixels[..., None] if mode == "L" else pixels
+        foreground = image.convert("RGBA")
+        levels = (background, background, background, 255)
+        canvas = Image.new("RGBA", foreground.size, levels)
+        image = Image.alpha_composite(canvas, foreground)
+    pixels = np.array(image.convert("L" if gray else "RGB"))
+    return pixels[..., None] if gray else pixels
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -324,14 +329,3 @@ def _to_8_bits(wide: np.ndarray, white_level: int) -> np.ndarray:
         detail = f"the value {largest:,} is above the white level {white_level:,}"
         raise UndecodableError("above-white", detail)
     return ((wide * 255 + white_level // 2) // white_level).astype(np.uint8)[..., None]
-
-
-def _flatten(image: Image.Image, background: int) -> np.ndarray:
-    gray = image.mode in ("1", "L", "LA", "La")
-    foreground = image.convert("RGBA")
-    background_image = Image.new(
-        "RGBA", foreground.size, (background, background, background, 255)
-    )
-    flat = Image.alpha_composite(background_image, foreground)
-    pixels = np.array(flat.convert("L" if gray else "RGB"))
-    return pixels[..., None] if gray else pixels

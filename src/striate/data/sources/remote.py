@@ -163,9 +163,8 @@ def list_remote_files(address: str) -> list[str]:
     try:
         paths = filesystem.find(root)
     except Exception as error:  # each file system has its own errors
-        raise DataError(
-            f"the address cannot be listed: {_error_text(error)}", where=address
-        ) from error
+        what = f"the address cannot be listed: {_error_text(error)}"
+        raise DataError(what, where=address) from error
     if not paths:
         raise DataError("the address has no files", where=address)
     return sorted(str(path)[len(root) :].lstrip("/") for path in paths)

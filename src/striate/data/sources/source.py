@@ -9,17 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.class_names import ClassNames
+from striate.data.decode.file_bytes import UndecodableError
 from striate.data.sources.files import Files, LocalFiles
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"val": "val", "valid": "val", "validation": "val"},
 }
 
 
@@ -43,6 +39,11 @@ class Skipped:
     path: str
     reason: str
     detail: str = ""
+
+    @classmethod
+    def of(cls, path: str, error: UndecodableError) -> Skipped:
+        """Return a file that cannot be decoded."""
+        return cls(path=path, reason=error.reason, detail=error.detail)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,8 +33,7 @@ def read_table(path: Path) -> Source:
         first = records.setdefault(record.path, record)
         if first is record:
             continue
-        conflict = _conflict(first, record, number)
-        if conflict:
+        if conflict := _conflict(first, record, number):
             conflicts.setdefault(record.path, conflict)
         skip = Skipped(path=record.path, reason="duplicate-row", detail=f"{number}")
         ignored.append(skip)

@@ -12,7 +12,6 @@ from striate.workflows.compare.result import ComparisonResult
 from striate.workflows.compare.significance import (
     MCNEMAR,
     NO_TEST,
-    PAIRED_T,
     WELCH,
     PairwiseTest,
 )
@@ -107,13 +106,10 @@ def _outcome(test: PairwiseTest, reference: str) -> str:
 
 def pairwise_conclusion(test: PairwiseTest, count: int) -> Prose:
     """Describe the result of a test in a few sentences."""
-    sentences = {
-        MCNEMAR: _over_images,
-        PAIRED_T: _over_seeds,
-        WELCH: _over_seeds,
-        NO_TEST: _not_tested,
-    }[test.method](test)
-    return Prose(text=" ".join([*sentences, *_decision(test, count)]))
+    describe = {MCNEMAR: _over_images, NO_TEST: _not_tested}.get(
+        test.method, _over_seeds
+    )
+    return Prose(text=" ".join([*describe(test), *_decision(test, count)]))
 
 
 def _over_images(test: PairwiseTest) -> Iterator[str]:
@@ -180,8 +176,15 @@ def _decision(test: PairwiseTest, count: int) -> Iterator[str]:
 def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
     """Yield the limitations of the comparison, the most important first."""
     groups, tests = result.groups, result.tests
-    texts = [*_validation(result.split), *_unpaired_images(tests), *_data(groups)]
-    texts += [*_duplicates(groups), *_machines(groups)]
+    texts = [*_unpaired_images(tests), *_data(groups), *_duplicates(groups)]
+    if result.split == "val":
+        text = (
+            "These are validation images, and each run chose its weights by them: the "
+            "accuracies are optimistic."
+        )
+        texts.insert(0, text)
+    if len({str(run.manifest.get("machine")) for g in groups for run in g.runs}) > 1:
+        texts.append("The runs used different machines: do not compare their times.")
     yield from (Prose(text=text, tone="warning") for text in texts)
     if all(test.method == MCNEMAR for test in tests) and _settings_differ(groups):
         text = (
@@ -197,14 +200,6 @@ def _settings_differ(groups: Sequence[RunGroup]) -> bool:
     return any(other != settings[0] for other in settings[1:])
 
 
-def _validation(split: str) -> Iterator[str]:
-    if split == "val":
-        yield (
-            "These are validation images, and each run chose its weights by them: the "
-            "accuracies are optimistic."
-        )
-
-
 def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:
     """Yield the number of images that only one of the two runs evaluated."""
     for test in tests:
@@ -213,15 +208,12 @@ def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:
             if only_a or only_b:
                 seed = f" (seed {pairing.first.seed})" if len(test.pairings) > 1 else ""
                 a, b = test.first.letter, test.second.letter
+                relabeled = f"; {pairing.relabeled:,} of them because the labels differ"
                 yield (
                     f"{a} and {b} have {count_text(pairing.count, 'image')} in common"
                     f"{seed}. Left out: {only_a:,} only in {a}, {only_b:,} only in {b}"
-                    f"{_relabeled(pairing.relabeled)}."
+                    f"{relabeled if pairing.relabeled else ''}."
                 )
-
-
-def _relabeled(count: int) -> str:
-    return f"; {count:,} of them because the labels differ" if count else ""
 
 
 def _data(groups: Sequence[RunGroup]) -> Iterator[str]:
@@ -236,9 +228,3 @@ def _duplicates(groups: Sequence[RunGroup]) -> Iterator[str]:
                 f"{run.name} has the same settings and seed as a run of "
                 f"{group.letter}. It adds no information and is left out."
             )
-
-
-def _machines(groups: Sequence[RunGroup]) -> Iterator[str]:
-    machines = {str(run.manifest.get("machine")) for g in groups for run in g.runs}
-    if len(machines) > 1:
-        yield "The runs used different machines: do not compare their times."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from striate.core.findings import (
@@ -59,35 +59,39 @@ def comparison_blocks(result: ComparisonResult) -> list[Block]:
         metrics_table(result.groups, result.split),
         other_metrics_table(result.tests),
         difference_table(result.tests),
-        *_conclusions_and_caveats(result),
+        *comparison_conclusions(result.tests),
+        *comparison_caveats(result),
     ]
-    return [block for block in blocks if block is not None]
-
-
-def _conclusions_and_caveats(result: ComparisonResult) -> Iterator[Prose]:
-    yield from comparison_conclusions(result.tests)
-    yield from comparison_caveats(result)
+    return list(_without_none(blocks))
 
 
 def comparison_page(result: ComparisonResult) -> Page:
     """Return the HTML report; the conclusion comes first."""
     groups, tests = result.groups, result.tests
-    differences = setting_differences_table(result.setting_differences, groups)
-    results = [
-        metrics_table(groups, result.split),
-        difference_table(tests),
-        other_metrics_table(tests),
-    ]
-    conclusions = tuple(_conclusions_and_caveats(result))
+    figures = [_accuracy_figure(group) for group in groups]
+    figures += [_difference_figure(test) for test in tests[:1] if len(tests) == 1]
+    contents: dict[str, Sequence[Block | None]] = {
+        "Summary": [
+            Figures(figures=tuple(figures)),
+            *comparison_conclusions(tests),
+            *comparison_caveats(result),
+        ],
+        "Runs": [
+            runs_table(groups),
+            setting_differences_table(result.setting_differences, groups),
+        ],
+        "Results": [
+            metrics_table(groups, result.split),
+            difference_table(tests),
+            other_metrics_table(tests),
+        ],
+        "Learning curves": comparison_charts(groups),
+        "By class": [class_difference_table(test) for test in tests],
+    }
+    present = {title: _without_none(blocks) for title, blocks in contents.items()}
     sections = [
-        Section(title="Summary", blocks=(_figures(result), *conclusions)),
-        Section(title="Runs", blocks=(runs_table(groups), differences)),
-        Section(title="Results", blocks=_without_none(results)),
-        Section(title="Learning curves", blocks=comparison_charts(groups)),
+        Section(title=t, blocks=blocks) for t, blocks in present.items() if blocks
     ]
-    classes = _without_none([class_difference_table(test) for test in tests])
-    if classes:
-        sections.append(Section(title="By class", blocks=classes))
     sections += [_flipped_section(test) for test in tests if test.pairings]
     data = groups[0].runs[0].manifest.get("data", {})
     return Page(
@@ -106,13 +110,6 @@ def _title(groups: Sequence[RunGroup]) -> str:
 
 def _without_none(blocks: Sequence[Block | None]) -> tuple[Block, ...]:
     return tuple(block for block in blocks if block is not None)
-
-
-def _figures(result: ComparisonResult) -> Figures:
-    figures = [_accuracy_figure(group) for group in result.groups]
-    if len(result.tests) == 1:
-        figures.append(_difference_figure(result.tests[0]))
-    return Figures(figures=tuple(figures))
 
 
 def _accuracy_figure(group: RunGroup) -> Figure:

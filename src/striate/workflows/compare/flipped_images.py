@@ -72,7 +72,10 @@ def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
         return
     if len(test.pairings) == 1:
         yield _contingency_table(test)
-    pixels = _pixels(images)
+    pixels = {
+        run: subset_pixels(run.run, run.split, run.predictions.paths)
+        for run in dict.fromkeys(image.source[0] for image in images)
+    }
     if any(rows is None for rows in pixels.values()):
         text = "The image files could not be read, so only their paths are shown."
         yield Prose(text=text, tone="warning")
@@ -80,8 +83,7 @@ def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
     a, b = test.first.letter, test.second.letter
     for some, better, worse in ((gained, b, a), (lost, a, b)):
         if some:
-            count = count_text(len(some), "image")
-            title = f"{better} correct, {worse} wrong: {count}"
+            title = f"{better} correct, {worse} wrong: {count_text(len(some), 'image')}"
             yield _gallery(some, pixels, test, title)
 
 
@@ -99,13 +101,6 @@ def _contingency_table(test: PairwiseTest) -> Table:
         (f"{a} wrong", paired.gained, paired.neither),
     )
     return Table(title="Correct and wrong predictions", columns=columns, rows=rows)
-
-
-def _pixels(images: Sequence[FlippedImage]) -> dict[EvaluatedRun, PixelRows | None]:
-    runs = dict.fromkeys(image.source[0] for image in images)
-    return {
-        run: subset_pixels(run.run, run.split, run.predictions.paths) for run in runs
-    }
 
 
 def _gallery(

@@ -46,7 +46,8 @@ class Pairing:
     @cached_property
     def paired(self) -> PairedCounts:
         """Return the 2×2 table of correct and wrong predictions."""
-        return PairedCounts.of(*self.correct)
+        first, second = self.correct
+        return PairedCounts.of(first, second)
 
     @cached_property
     def classes(self) -> tuple[tuple[str, PairedCounts], ...]:
@@ -73,9 +74,7 @@ class Pairing:
     def loss_differences(self) -> np.ndarray:
         """Return the loss difference of each image, second run minus first, (N,)."""
         first, second = self.first.predictions, self.second.predictions
-        rows = self.rows
-        differences: np.ndarray = second.losses[rows[1]] - first.losses[rows[0]]
-        return differences
+        return np.asarray(second.losses[self.rows[1]] - first.losses[self.rows[0]])
 
 
 def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
@@ -126,12 +125,12 @@ def flipped_images(pairings: Sequence[Pairing]) -> tuple[FlippedImage, ...]:
     for pairing in pairings:
         for k, i in enumerate(pairing.rows[0]):
             by_image.setdefault(pairing.first.keys[i], []).append((pairing, k))
-    images = [_flipped(each) for each in by_image.values() if _differs(each)]
+    images = [
+        _flipped(each)
+        for each in by_image.values()
+        if _times_correct(each, 0) != _times_correct(each, 1)
+    ]
     return tuple(sorted(images, key=_clearness))
-
-
-def _differs(occurrences: Occurrences) -> bool:
-    return _times_correct(occurrences, 0) != _times_correct(occurrences, 1)
 
 
 def _clearness(image: FlippedImage) -> tuple[float, float]:
@@ -154,14 +153,8 @@ def _flipped(occurrences: Occurrences) -> FlippedImage:
         correct=(_times_correct(occurrences, 0), _times_correct(occurrences, 1)),
         pairs=len(occurrences),
         loss_difference=sum(differences) / len(occurrences),
-        source=_larger_input(*sources),
+        source=max(sources, key=lambda source: source[0].input_area),
     )
-
-
-def _larger_input(*sources: tuple[EvaluatedRun, int]) -> tuple[EvaluatedRun, int]:
-    """Return the run with the larger input size; the first run if they are equal."""
-    specs = [run.run.preprocess.spec for run, _ in sources]
-    return sources[int(np.argmax([spec.height * spec.width for spec in specs]))]
 
 
 def _times_correct(occurrences: Occurrences, side: int) -> int:

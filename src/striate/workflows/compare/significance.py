@@ -12,7 +12,6 @@ from striate.metrics.significance import (
     paired_t_test,
     welch_t_test,
 )
-from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.groups import RunGroup
 from striate.workflows.compare.pairing import Pairing, pair_runs
 
@@ -69,7 +68,7 @@ def _test_over_images(first: RunGroup, second: RunGroup) -> PairwiseTest:
             second=second,
             pairings=(),
             method=NO_TEST,
-            difference=_mean_accuracy(second) - _mean_accuracy(first),
+            difference=second.mean_accuracy - first.mean_accuracy,
         )
     paired = pairing.paired
     return PairwiseTest(
@@ -90,15 +89,13 @@ def _test_over_seeds(first: RunGroup, second: RunGroup) -> PairwiseTest:
     if len(pairings) > 1:
         method, effect = PAIRED_T, paired_t_test(differences, overlap)
     elif min(len(first.runs), len(second.runs)) > 1:
-        effect = welch_t_test(_accuracies(first), _accuracies(second), overlap)
-        method = WELCH
+        accuracies = [[run.score.accuracy for run in g.runs] for g in (first, second)]
+        method, effect = WELCH, welch_t_test(accuracies[0], accuracies[1], overlap)
     else:
-        means = _mean_accuracy(first), _mean_accuracy(second)
-        difference = differences[0] if differences else means[1] - means[0]
-        method, effect = (
-            NO_TEST,
-            MeanDifference(difference=difference, interval=None, p_value=None),
-        )
+        means_difference = second.mean_accuracy - first.mean_accuracy
+        difference = differences[0] if differences else means_difference
+        effect = MeanDifference(difference=difference, interval=None, p_value=None)
+        method = NO_TEST
     return PairwiseTest(
         first=first,
         second=second,
@@ -123,16 +120,6 @@ def _overlap(group: RunGroup) -> float:
     """Return test images per training image; 0 if the seeds share the test images."""
     if len({frozenset(run.keys) for run in group.runs}) == 1:
         return 0.0
-    return max(_test_train_ratio(run) for run in group.runs)
-
-
-def _test_train_ratio(run: EvaluatedRun) -> float:
-    return len(run.keys) / max(1, run.split_counts.get("train", 0))
-
-
-def _accuracies(group: RunGroup) -> list[float]:
-    return group.values(lambda run: run.score.accuracy)
-
-
-def _mean_accuracy(group: RunGroup) -> float:
-    return sum(_accuracies(group)) / len(group.runs)
+    return max(
+        len(run.keys) / max(1, run.split_counts.get("train", 0)) for run in group.runs
+    )

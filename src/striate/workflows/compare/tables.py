@@ -60,7 +60,9 @@ class Metric:
     title: str  # name of the metric in the table
     # function from a run to the value; None if unknown
     read: Callable[[EvaluatedRun], float | None]
-    write: Callable[[float], str]  # function that formats the value of one run
+    write: Callable[[float], str] = (
+        "{:,.0f}".format
+    )  # function that formats the value of one run
     # function that formats mean and standard deviation over seeds
     write_mean: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
 
@@ -73,19 +75,11 @@ class Metric:
         return self.write_mean(mean, deviation) if deviation else self.write(mean)
 
 
-def _from_manifest(name: str) -> Callable[[EvaluatedRun], float | None]:
-    return lambda run: run.manifest.get(name)
-
-
 def _share(title: str, read: Callable[[EvaluatedRun], float]) -> Metric:
     def write_mean(mean: float, deviation: float) -> str:
         return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
 
     return Metric(title=title, read=read, write=percent, write_mean=write_mean)
-
-
-def _count(title: str, read: Callable[[EvaluatedRun], float | None]) -> Metric:
-    return Metric(title=title, read=read, write="{:,.0f}".format)
 
 
 METRICS = (
@@ -98,20 +92,22 @@ METRICS = (
         write_mean="{:.4f} ± {:.4f}".format,
     ),
     _share("calibration error (ECE)", lambda run: run.score.ece),
-    _count("evaluated images", lambda run: run.score.count),
-    _count("parameters", _from_manifest("parameters")),
-    _count("MACs per image", lambda run: run.macs),
+    Metric(title="evaluated images", read=lambda run: run.score.count),
+    Metric(title="parameters", read=lambda run: run.manifest.get("parameters")),
+    Metric(title="MACs per image", read=lambda run: run.macs),
     Metric(
         title="training time",
-        read=_from_manifest("seconds"),
+        read=lambda run: run.manifest.get("seconds"),
         write=duration_text,
         write_mean="{:,.1f} ± {:,.1f} s".format,
     ),
-    _count("training images/s", _from_manifest("images_per_second")),
+    Metric(
+        title="training images/s",
+        read=lambda run: run.manifest.get("images_per_second"),
+    ),
     Metric(
         title="best epoch",
-        read=_from_manifest("best_epoch"),
-        write="{:.0f}".format,
+        read=lambda run: run.manifest.get("best_epoch"),
         write_mean="{:.1f} ± {:.1f}".format,
     ),
 )
@@ -123,11 +119,12 @@ def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
     if all(len(group.runs) == 1 for group in groups):
         lines.insert(1, ("95 % interval", [_interval(group) for group in groups]))
     several_seeds = any(len(group.runs) > 1 for group in groups)
-    return _lay_out(
-        f"Results on the {split} split",
-        [group.letter for group in groups],
-        lines,
-        "Mean ± standard deviation over the seeds." * several_seeds,
+    columns, rows = _lay_out([group.letter for group in groups], lines)
+    return Table(
+        title=f"Results on the {split} split",
+        columns=columns,
+        rows=rows,
+        note="Mean ± standard deviation over the seeds." * several_seeds,
     )
 
 
@@ -137,21 +134,14 @@ def _interval(group: RunGroup) -> str:
 
 
 def _lay_out(
-    title: str,
-    letters: Sequence[str],
-    lines: Sequence[tuple[str, list[str]]],
-    note: str,
-) -> Table:
+    letters: Sequence[str], lines: Sequence[tuple[str, list[str]]]
+) -> tuple[tuple[Column, ...], tuple[tuple[Cell, ...], ...]]:
     """Return a table with groups as columns, or as rows if there are many."""
     if len(letters) <= MAX_COLUMNS:
         heads = [Column(title=letter, kind="number") for letter in letters]
-        rows: list[tuple[Cell, ...]] = [(name, *cells) for name, cells in lines]
-        columns = (Column(title="", key="metric"), *heads)
-        return Table(title=title, columns=columns, rows=tuple(rows), note=note)
-    heads = [
-        Column(title=name, kind="number", rank=i) for i, (name, _) in enumerate(lines)
-    ]
-    cells = zip(*(cells for _, cells in lines), strict=True)
-    rows = [(letter, *row) for letter, row in zip(letters, cells, strict=True)]
-    columns = (Column(title="", key="group"), *heads)
-    return Table(title=title, columns=columns, rows=tuple(rows), note=note)
+        rows = tuple((name, *cells) for name, cells in lines)
+        return (Column(title="", key="metric"), *heads), rows
+    titles = [name for name, _ in lines]
+    heads = [Column(title=t, kind="number", rank=i) for i, t in enumerate(titles)]
+    rows = tuple(zip(letters, *(cells for _, cells in lines), strict=True))
+    return (Column(title="", key="group"), *heads), rows
