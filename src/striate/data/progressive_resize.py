@@ -37,13 +37,12 @@ def sides_by_epoch(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
         [48, 64, 64, 80, 96, 96]
     """
     full_from = min(FULL_SIZE_FROM * epochs, epochs - 1)
-    return tuple(
-        (_side(full[0], now), _side(full[1], now))
-        for epoch in range(epochs)
-        for now in [
-            share + (1 - share) * (epoch / full_from if epoch < full_from else 1)
-        ]
-    )
+    sides = []
+    for epoch in range(epochs):
+        grown = epoch / full_from if epoch < full_from else 1
+        now = share + (1 - share) * grown
+        sides.append((_side(full[0], now), _side(full[1], now)))
+    return tuple(sides)
 
 
 def _side(full: int, share: float) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from striate.core.cpu_count import cpu_count
+from striate.core.read_ahead import results_in_order
 from striate.data.decode.decode import ImageHeader, read_header, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import file_hash
@@ -160,28 +162,24 @@ def read_in_order(
         except UndecodableError as error:
             return Skipped.of(source.records[i].path, error)
 
-    def several(span: Sequence[int]) -> list[T | Skipped]:
-        return [attempt(i) for i in span]
+    def spans() -> Iterator[Callable[[], list[T | Skipped]]]:
+        start = 0
+        while start < len(index):
+            # Short spans at the end: no thread is left alone with a long one.
+            span = max(1, min(SPAN, (len(index) - start) // (4 * workers)))
+            yield partial(list, map(attempt, index[start : start + span]))
+            start += span
 
     # Decoders release the interpreter lock, so threads are enough. Spans keep the
     # overhead small; the queue bounds how many decoded images wait.
     workers = cpu_count()
-    waiting: deque[Future[list[T | Skipped]]] = deque()
-    with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool:
-        try:
-            start = 0
-            while start < len(index):
-                # Short spans at the end: no thread is left alone with a long one.
-                span = max(1, min(SPAN, (len(index) - start) // (4 * workers)))
-                waiting.append(pool.submit(several, index[start : start + span]))
-                start += span
-                if len(waiting) > 2 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    with (
+        without_pillow_warnings(),
+        ThreadPoolExecutor(workers) as pool,
+        closing(results_in_order(pool, spans(), 2 * workers)) as results,
+    ):
+        for rows in results:
+            yield from rows
 
 
 def label_conflicts(

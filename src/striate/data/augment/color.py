@@ -58,7 +58,8 @@ class ColorMap:
         lines = pixels.reshape(count, height, width * channels)
         out = lines.mul(self._scale).add_(_some(self._offset, which))
         if self._clips:
-            out.clamp_(*self._limits)
+            low, high = self._limits
+            out.clamp_(low, high)
         return out.view(count, height, width, channels).permute(0, 3, 1, 2)
 
     def background(self, which: slice = slice(None)) -> Tensor:

@@ -140,11 +140,8 @@ def warp_images(
         The warped images, same shape; not channels last.
     """
     grid = sampling_grid(field, images.shape[2])
-    if (
-        background is not None
-    ):  # past the edge sampling finds zero, so the color is zero
+    if background is not None:  # past the edge, sampling gives zero
         images = images - background
-    sampled = F.grid_sample(
-        images, grid, padding_mode=PADDING[border], align_corners=False
-    )
+    mode = PADDING[border]
+    sampled = F.grid_sample(images, grid, padding_mode=mode, align_corners=False)
     return sampled if background is None else sampled.add_(background)

@@ -85,9 +85,8 @@ def crop_and_resize(
             window = arrays[which[i], row : row + height, col : col + width]
             _write_flipped(_resized(window, size), flips[i], results[i])
 
-    _run_threaded(
-        crop_chunk, [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
-    )
+    chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
+    _run_threaded(crop_chunk, chunks)
     return out
 
 
@@ -129,10 +128,5 @@ def _run_threaded(work: Callable[[range], None], chunks: Sequence[range]) -> Non
 
 @lru_cache(maxsize=1)
 def _thread_pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Return a cached thread pool, because starting threads is slow.
-
-    Args:
-        threads: Number of threads.
-        process: Process id, because a forked process has no threads of its parent.
-    """
+    """Return a cached thread pool; a forked process has no threads of its parent."""
     return ThreadPoolExecutor(threads, thread_name_prefix=f"cut-{process}")

@@ -79,38 +79,36 @@ def draw_params(
     epoch: int,
 ) -> RandomParams:
     """Draw random augmentation parameters for every image of a batch."""
-    key = (seed, "augment", epoch)
-    head = uniform(samples, _HEAD, *key)
+
+    def draw(columns: range) -> np.ndarray:
+        return uniform(samples, columns, seed, "augment", epoch)
+
+    control_shifts = color = erased = None
+    if augment.warp:
+        net = augment.warp * (2 * draw(_NET) - 1)
+        control_shifts = net.reshape(-1, CONTROL_POINTS, CONTROL_POINTS, 2)
+    if augment.color:
+        columns = range(_COLOR, _COLOR + shape.channels)
+        color = augment.color * (2 * draw(columns) - 1)
+    head = draw(_HEAD)
+    if augment.erase:
+        erased = _rectangles(augment.erase, shape, head[:, _ERASE])
     uniform01 = 2 * head - 1  # −1 to 1
+    crop_size, *crop_position = head[:, _CROP].T
+    most = np.floor(augment.shift * np.array([shape.width, shape.height]))  # pixels
     return RandomParams(
         angle=augment.rotate * uniform01[:, _ROTATE],
         shear=augment.shear * uniform01[:, _SHEAR],
         zoom=(1 + augment.scale) ** uniform01[:, _SCALE],
-        crop=_crop_windows(augment.crop, head[:, _CROP]),
-        shift=_pixel_shifts(augment.shift, shape, head[:, _SHIFT]),
+        crop=np.stack(
+            [1 - augment.crop * crop_size, *(2 * p - 1 for p in crop_position)], axis=1
+        ),
+        shift=(np.floor(head[:, _SHIFT] * (2 * most + 1)) - most).astype(int),
         flip=_flips(augment.flip, samples, count, seed, epoch),
-        control_shifts=_control_shifts(augment.warp, samples, key)
-        if augment.warp
-        else None,
-        color=_colors(augment.color, shape.channels, samples, key)
-        if augment.color
-        else None,
-        erased=_rectangles(augment.erase, shape, head[:, _ERASE])
-        if augment.erase
-        else None,
+        control_shifts=control_shifts,
+        color=color,
+        erased=erased,
     )
-
-
-def _crop_windows(limit: float, uniform01: np.ndarray) -> np.ndarray:
-    positions = 2 * uniform01[:, 1:] - 1
-    return np.concatenate([1 - limit * uniform01[:, :1], positions], axis=1)
-
-
-def _pixel_shifts(limit: float, shape: ImageSpec, uniform01: np.ndarray) -> np.ndarray:
-    """Return (N, 2) shifts in whole pixels, up to ± `limit` times the image size."""
-    largest = np.floor(limit * np.array([shape.width, shape.height]))
-    steps: np.ndarray = (np.floor(uniform01 * (2 * largest + 1)) - largest).astype(int)
-    return steps
 
 
 def _flips(
@@ -125,21 +123,6 @@ def _flips(
         coin = uniform(samples, _FLIP, seed, "augment")[:, 0] < 0.5
         which[:, 1] = coin ^ bool(turn % 2)
     return which
-
-
-def _control_shifts(
-    limit: float, samples: np.ndarray, key: tuple[object, ...]
-) -> np.ndarray:
-    uniform01 = 2 * uniform(samples, _NET, *key) - 1
-    return limit * uniform01.reshape(-1, CONTROL_POINTS, CONTROL_POINTS, 2)
-
-
-def _colors(
-    limit: float, channels: int, samples: np.ndarray, key: tuple[object, ...]
-) -> np.ndarray:
-    columns = range(_COLOR, _COLOR + channels)
-    shifts: np.ndarray = limit * (2 * uniform(samples, columns, *key) - 1)
-    return shifts
 
 
 def _rectangles(

@@ -9,7 +9,7 @@ data set, only hashes are computed, and images are decoded for each batch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -96,7 +96,6 @@ def _decode_into_memory(
     sizes: Sequence[Preprocess],
     tick: Tick | None,
 ) -> DecodedSet:
-    """Decode all images into memory."""
     index = scan.readable
     pixels_by_size = [
         torch.empty(len(index), *size.shape, dtype=torch.uint8) for size in sizes
@@ -133,26 +132,18 @@ def _lazy(
 ) -> DecodedSet:
     """Decode every image once as a check; decode images again when they are needed."""
     _check_batch(sizes[-1])
-    single_points = [sizes[0].at(1, 1)]
-    decoded = materialize(source, scan, single_points, cache, tick)
+    decoded = materialize(source, scan, [sizes[0].at(1, 1)], cache, tick)
     originals = EncodedFiles(
         files=source.reader,
         paths=tuple(source.records[i].path for i in decoded.index),
         hashes=tuple(scan.hashes[i] for i in decoded.index),
     )
-    return DecodedSet(
-        index=decoded.index,
-        pixels=tuple(LazyPixels(originals, size) for size in sizes),
-        contents=decoded.contents,
-        skipped=decoded.skipped,
-    )
+    return replace(decoded, pixels=tuple(LazyPixels(originals, s) for s in sizes))
 
 
 def _check_batch(size: Preprocess) -> None:
     if not memory.fits_in_memory(BATCH * size.nbytes):
         free = memory.available_bytes() or 0
+        what = f"a batch of {BATCH} images of {size.spec} does not fit into memory: "
         each = f"{size.nbytes / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
-        what = (
-            f"a batch of {BATCH} images of {size.spec} does not fit into memory: {each}"
-        )
-        raise DataError(what, fix="choose a smaller --image-size")
+        raise DataError(f"{what}{each}", fix="choose a smaller --image-size")

@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -72,13 +72,10 @@ def pack_key(preprocess: Preprocess, hashes: Sequence[str]) -> str:
     return f"{geometry_key(preprocess)}-{digest.hexdigest()[:20]}"
 
 
-def open_pack(folder: Path, verify: bool = True) -> Pack | None:
+def open_pack(folder: Path) -> Pack | None:
     """Map a pack into memory; return None if the pack is missing or damaged.
 
-    Args:
-        folder: Folder of the pack.
-        verify: Compare all pixels with the checksum. This also loads the pages that
-            training needs next.
+    Comparing all pixels with the checksum also loads them for the training.
     """
     try:
         marker = json.loads((folder / MARKER).read_bytes())
@@ -86,9 +83,7 @@ def open_pack(folder: Path, verify: bool = True) -> Pack | None:
         rows = np.fromfile(folder / HASHES, _ROW)
         os.utime(folder / MARKER)  # the least recently used pack is removed first
         pixels = _map_file(folder / PIXELS, shape)
-        if len(rows) != shape[0] or (
-            verify and pack_checksum(pixels) != marker["xxh3"]
-        ):
+        if len(rows) != shape[0] or pack_checksum(pixels) != marker["xxh3"]:
             raise ValueError("damaged")
         return Pack(
             folder=folder,
@@ -168,11 +163,7 @@ class PackBuilder:
         self._hashes_file.flush()
 
     def _wait_for_sync(self) -> None:
-        """Wait until the last started write to the disk has finished.
-
-        Raises:
-            OSError: Writing failed.
-        """
+        """Wait until the last started write to the disk has finished."""
         if self._sync is not None:
             self._sync.result()
 
@@ -202,17 +193,16 @@ class PackBuilder:
             shutil.rmtree(self._folder, ignore_errors=True)
         return folder
 
-    def _close(self) -> None:
-        self._disk.shutdown()  # after the running sync
-        self._pixels.close()
-        self._hashes_file.close()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # After an interruption the rows stay: the next build reuses them.
-        self._close()
+        self._close()  # after an interruption the rows stay: the next build reuses them
+
+    def _close(self) -> None:
+        self._disk.shutdown()  # after the running sync
+        self._pixels.close()
+        self._hashes_file.close()
 
 
 class ReusableRows:
@@ -223,7 +213,9 @@ class ReusableRows:
         self._shape = p.height, p.width, p.channels
         self._rows: dict[str, tuple[Tensor, int, str]] = {}
         self._abandoned_builds: list[Path] = []
-        for folder in _packs_of_geometry(root, geometry_key(p)):
+        key = geometry_key(p)
+        builds = sorted(root.glob(f"{_BUILDING}{key}-*"))
+        for folder in (*sorted(root.glob(f"{key}-*")), *builds):
             is_abandoned_build = folder.name.startswith(_BUILDING)
             if is_abandoned_build and not _is_abandoned(folder):
                 continue
@@ -263,12 +255,6 @@ class ReusableRows:
         """Remove the folders of interrupted builds, which are no longer needed."""
         for folder in self._abandoned_builds:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _packs_of_geometry(root: Path, key: str) -> Iterator[Path]:
-    if root.is_dir():
-        yield from sorted(root.glob(f"{key}-*"))
-        yield from sorted(root.glob(f"{_BUILDING}{key}-*"))
 
 
 def _is_abandoned(folder: Path) -> bool:

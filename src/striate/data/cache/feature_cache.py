@@ -151,9 +151,7 @@ class FeatureStore:
             self._segment = _Segment(self.folder)
         with storage_errors(self.folder, rows.numel() * 4):
             self._segment.add(keys, rows.contiguous().numpy())
-            os.utime(
-                self.folder / MARKER
-            )  # the store is in use, even during a long pass
+            os.utime(self.folder / MARKER)  # it is in use, even during a long pass
 
     def rows(self, keys: Sequence[str]) -> FeatureRows:
         """Return the rows of the given keys, all of which must exist.

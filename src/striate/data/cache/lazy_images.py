@@ -7,10 +7,10 @@ changed since the scan.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
 from striate.core.malloc import release_freed_memory
 from striate.core.preprocess_config import Preprocess
+from striate.core.read_ahead import results_in_order
 from striate.data.cache.decode_workers import DecodedBatch, decode_with_workers
 from striate.data.decode.decode import without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
@@ -138,9 +139,7 @@ class LazyPixels:
                 pixels[place] = file_to_input(payload, self.preprocess)
                 positions.append(place)
             except UndecodableError as error:
-                path = self.originals.path(row)
-                skip = Skipped(path=path, reason=error.reason, detail=error.detail)
-                lost.append(skip)
+                lost.append(Skipped.of(self.originals.path(row), error))
         if not lost:
             return DecodedBatch(pixels, index)
         places = _with_replacements(len(index), positions)
@@ -183,19 +182,10 @@ class LazyPixels:
         if self.workers:
             yield from decode_with_workers(self, indices)
             return
-        waiting: deque[Future[DecodedBatch]] = deque()
-        threads = cpu_count()
-        with without_pillow_warnings(), ThreadPoolExecutor(threads) as pool:
-            try:
-                for index in indices:
-                    waiting.append(pool.submit(self.decode_batch, index))
-                    if len(waiting) > max(PREFETCH_BATCHES, threads):
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        ahead = max(PREFETCH_BATCHES, cpu_count())
+        calls = (partial(self.decode_batch, index) for index in indices)
+        with without_pillow_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+            yield from results_in_order(pool, calls, ahead)
 
     def _record_lost(self, lost: Sequence[Skipped]) -> None:
         """Add unreadable files to the list, each file only once.
@@ -211,11 +201,8 @@ class LazyPixels:
 
 def _with_replacements(count: int, positions: Sequence[int]) -> Tensor:
     """Return batch indices in which unreadable images are replaced by other images."""
-    decoded = set(positions)
-    next_position = cycle(positions)
-    if not positions:
-        return torch.empty(0, dtype=torch.int64)
-    places = [i if i in decoded else next(next_position) for i in range(count)]
+    decoded, others = set(positions), cycle(positions)
+    places = [i if i in decoded else next(others) for i in range(count) if positions]
     return torch.tensor(places, dtype=torch.int64)
 
 

@@ -30,19 +30,14 @@ from striate.data.sources.files import LocalFiles, Stamp
 from striate.data.sources.remote import RemoteFiles, download_file, is_remote, short_key
 from striate.data.sources.source import Skipped
 
-READ_AHEAD_SHARDS = (
-    64  # shards whose read-ahead is remembered; more than are shuffled at a time
-)
+# Shards whose read-ahead is remembered; more than are shuffled at a time.
+READ_AHEAD_SHARDS = 64
 READ_AHEAD_BYTES = 1 << 28  # of a shard; images of larger shards are large themselves
 # Of an image: shard, position of its bytes, class, checksum of the bytes, image hash.
 ROW = np.dtype(
     [
-        ("shard", "<u4"),
-        ("offset", "<u8"),
-        ("size", "<u4"),
-        ("label", "<u4"),
-        ("check", "<u8"),
-        ("content", "S24"),
+        *(("shard", "<u4"), ("offset", "<u8"), ("size", "<u4")),
+        *(("label", "<u4"), ("check", "<u8"), ("content", "S24")),
     ]
 )
 RULES = 1  # version of the index; another version is built again
@@ -185,35 +180,24 @@ def _scan(
     rows = []
     sides: list[tuple[int, int]] = []
     channels = 1
+
+    def decode_member(member: TarMember, payload: bytes) -> tuple[Any, ...] | Skipped:
+        try:
+            image = decode_image(payload, background, white_level, lambda *_: (1, 1))
+        except UndecodableError as error:
+            return Skipped.of(member.name, error)
+        return checksum64(payload), image.content, image.sides, image.pixels.shape[-1]
+
     with (
         path.open("rb") as file,
         without_pillow_warnings(),
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
-
-        def decode_member(
-            member: TarMember, payload: bytes
-        ) -> tuple[Any, ...] | Skipped:
-            try:
-                decoded = decode_image(
-                    payload, background, white_level, lambda *_: (1, 1)
-                )
-            except UndecodableError as error:
-                words = {"reason": error.reason, "detail": error.detail}
-                return Skipped(path=member.name, **words)
-            return (
-                checksum64(payload),
-                decoded.content,
-                decoded.sides,
-                decoded.pixels.shape[-1],
-            )
-
         all_members = tar_members(path, skipped)
         while chunk := list(islice(all_members, _IMAGES_PER_CHUNK)):
             payloads = [os.pread(file.fileno(), m.size, m.offset) for m in chunk]
-            for member, result in zip(
-                chunk, pool.map(decode_member, chunk, payloads), strict=True
-            ):
+            results = pool.map(decode_member, chunk, payloads)
+            for member, result in zip(chunk, results, strict=True):
                 if isinstance(result, Skipped):
                     skipped.append(result)
                     continue
@@ -260,9 +244,8 @@ class ShardImages:
         """
         row = self.row(i)
         try:
-            with self.local_shards.path(self.shards[int(row["shard"])]).open(
-                "rb"
-            ) as file:
+            shard = self.local_shards.path(self.shards[int(row["shard"])])
+            with shard.open("rb") as file:
                 self._read_ahead(file.fileno(), int(row["shard"]))
                 payload = os.pread(file.fileno(), int(row["size"]), int(row["offset"]))
         except FileNotFoundError:

@@ -104,7 +104,6 @@ def _list_images(
             images.append(member)  # noqa: PERF402 - it may raise in between
     except DataError as error:
         errors.append(Skipped(path=shard, reason="damaged", detail=error.what))
-    skipped += [
-        replace(skip, path=f"{shard}/{skip.path}") for skip in other_files
-    ] + errors
+    skipped += [replace(skip, path=f"{shard}/{skip.path}") for skip in other_files]
+    skipped += errors
     return images

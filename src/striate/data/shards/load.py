@@ -53,7 +53,36 @@ class Shards:
 
     def streamed(self, workers: int) -> ImageData:
         """Return a data set whose images are decoded when a batch needs them."""
-        return _streamed(self, workers)
+        stream, preprocess = self.stream, self.preprocess
+        subsets = {
+            split: Subset(
+                pixels=LazyPixels(
+                    originals,
+                    preprocess,
+                    workers=workers,
+                    replace_lost=split == "train",
+                ),
+                labels=stream.numbers[split],
+                paths=LazyPaths(originals),
+                blocks=stream.blocks[split],
+            )
+            for split, originals in stream.originals.items()
+        }
+        measured = not preprocess.mean
+        if measured:
+            mean, std = channel_mean_std(subsets["train"].pixels)
+            preprocess = replace(preprocess, mean=mean, std=std)
+        return ImageData(
+            name=self.name,
+            origin=self.origin,
+            labels=stream.labels,
+            preprocess=preprocess,
+            subsets=subsets,
+            rows=LazySplitRows(stream),
+            quarantined=stream.skipped,
+            split_config=self.split_config,
+            measured=measured,
+        )
 
 
 def open_shards(
@@ -129,36 +158,6 @@ def _choose(stream: ShardStream, settings: Mapping[str, Any]) -> Preprocess:
     )
 
 
-def _streamed(shards: Shards, workers: int) -> ImageData:
-    stream, preprocess = shards.stream, shards.preprocess
-    subsets = {
-        split: Subset(
-            pixels=LazyPixels(
-                originals, preprocess, workers=workers, replace_lost=split == "train"
-            ),
-            labels=stream.numbers[split],
-            paths=LazyPaths(originals),
-            blocks=stream.blocks[split],
-        )
-        for split, originals in stream.originals.items()
-    }
-    measured = not preprocess.mean
-    if measured:
-        mean, std = channel_mean_std(subsets["train"].pixels)
-        preprocess = replace(preprocess, mean=mean, std=std)
-    return ImageData(
-        name=shards.name,
-        origin=shards.origin,
-        labels=stream.labels,
-        preprocess=preprocess,
-        subsets=subsets,
-        rows=LazySplitRows(stream),
-        quarantined=stream.skipped,
-        split_config=shards.split_config,
-        measured=measured,
-    )
-
-
 def _check(split_config: SplitConfig, settings: Mapping[str, Any]) -> None:
     """Raise an error for settings that shards do not support."""
     for name, is_set in (
@@ -197,10 +196,11 @@ class ShardFiles:
 def stream_source(stream: ShardStream, name: str) -> Source:
     """Return a source of the images of a shard stream, with their splits."""
     rows = LazySplitRows(stream)
-    places: dict[str, tuple[ShardImages, int]] = {}
-    for originals in stream.originals.values():
-        for i, path in enumerate(LazyPaths(originals)):
-            places[path] = originals, i
+    places = {
+        path: (originals, i)
+        for originals in stream.originals.values()
+        for i, path in enumerate(LazyPaths(originals))
+    }
     return Source(
         name=name,
         records=tuple(Record(path=r.path, label=r.label, split=r.split) for r in rows),

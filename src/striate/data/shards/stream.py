@@ -88,33 +88,28 @@ def open_shard_stream(
         labels=labels,
         originals={
             split: ShardImages(
-                _rows_path(root, split), tuple(names), local_shards, folder
+                root / f"{split}.rows", tuple(names), local_shards, folder
             )
             for split in splits
         },
-        numbers={p: _map_labels(root, p) for p in splits},
+        numbers={split: _map_labels(root / f"{split}.labels") for split in splits},
         blocks={split: tuple(blocks[split]) for split in splits},
         skipped=(*(s for shard in shards for s in shard.skipped), *skipped),
-        min_sides=(
-            min(s.min_sides[0] for s in shards),
-            min(s.min_sides[1] for s in shards),
-        ),
-        max_sides=(
-            max(s.max_sides[0] for s in shards),
-            max(s.max_sides[1] for s in shards),
-        ),
+        min_sides=tuple(map(min, zip(*(s.min_sides for s in shards), strict=True))),
+        max_sides=tuple(map(max, zip(*(s.max_sides for s in shards), strict=True))),
         channels=max(shard.channels for shard in shards),
     )
 
 
-def _rows_path(root: Path, split: str) -> Path:
-    return root / f"{split}.rows"
-
-
-def _map_labels(root: Path, split: str) -> torch.Tensor:
-    path = root / f"{split}.labels"
+def _map_labels(path: Path) -> torch.Tensor:
     size = path.stat().st_size // 8
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.int64)
+
+
+def _class_indices(shard: Shard, rows: np.ndarray, labels: ClassNames) -> np.ndarray:
+    """Return the index of each row's class in all classes, not in the shard's."""
+    numbers = np.array([labels.index(name) for name in shard.labels], np.uint32)
+    return numbers[rows["label"]] if len(rows) else numbers[:0]
 
 
 def _label_conflicts(shards: Sequence[Shard], labels: ClassNames) -> set[bytes]:
@@ -129,13 +124,8 @@ def _label_conflicts(shards: Sequence[Shard], labels: ClassNames) -> set[bytes]:
             hashes = np.ascontiguousarray(rows["content"])
             last = hashes.view(np.uint8).reshape(-1, ROW["content"].itemsize)
             in_bucket = rows[last[:, -1] == digit]
-            numbers_here = np.array(
-                [labels.index(name) for name in shard.labels], np.uint32
-            )
             contents.append(in_bucket["content"])
-            numbers.append(
-                numbers_here[in_bucket["label"]] if len(in_bucket) else numbers_here[:0]
-            )
+            numbers.append(_class_indices(shard, in_bucket, labels))
         unique, inverse = np.unique(np.concatenate(contents), return_inverse=True)
         low = np.full(len(unique), len(labels), np.uint32)
         high = np.zeros(len(unique), np.uint32)
@@ -160,13 +150,9 @@ def _write_splits(
     classes: dict[str, set[int]] = {}
     skipped: list[Skipped] = []
     for number, shard in enumerate(shards):
-        numbers_here = np.array(
-            [labels.index(name) for name in shard.labels], np.uint32
-        )
         rows = np.array(shard.rows())
         rows["shard"] = number
-        if len(rows):
-            rows["label"] = numbers_here[rows["label"]]
+        rows["label"] = _class_indices(shard, rows, labels)
         split = named_splits[number] or ("train" if any(named_splits) else None)
         if conflicts:
             usable = ~np.isin(rows["content"], list(conflicts)) | (split == "test")
@@ -182,14 +168,13 @@ def _write_splits(
             members = rows[split_of_row == name]
             if not len(members):
                 continue
-            with _rows_path(root, name).open("ab") as file:
+            with (root / f"{name}.rows").open("ab") as file:
                 file.write(members.tobytes())
             with (root / f"{name}.labels").open("ab") as file:
                 file.write(members["label"].astype(np.int64).tobytes())
-            blocks.setdefault(name, []).append(
-                (counts[name], counts[name] + len(members))
-            )
+            start = counts[name]
             counts[name] += len(members)
+            blocks.setdefault(name, []).append((start, counts[name]))
             classes.setdefault(name, set()).update(np.unique(members["label"]).tolist())
     return blocks, classes, skipped
 
@@ -214,14 +199,10 @@ def _assign_splits(
     contents: Sequence[bytes], split_config: SplitConfig, assigned_splits: Sequence[str]
 ) -> np.ndarray:
     """Assign a split to every image hash; equal images get the same split."""
-    numbers = (
-        hash_number(split_config.seed, "split", content.decode())
-        for content in contents
-    )
-    return np.array(
-        [split_of_number(number, split_config, assigned_splits) for number in numbers],
-        dtype="U5",
-    )
+    seed = split_config.seed
+    numbers = [hash_number(seed, "split", content.decode()) for content in contents]
+    splits = [split_of_number(n, split_config, assigned_splits) for n in numbers]
+    return np.array(splits, dtype="U5")
 
 
 class LazyPaths(Sequence[str]):

@@ -54,8 +54,7 @@ def assign_splits(
     pool = [i for i, split in enumerate(splits) if split in (None, "train")]
     notes: tuple[str, ...] = ()
     if not held_out:
-        for i in pool:
-            splits[i] = "train"
+        splits = [split or "train" for split in splits]
     elif earlier is None:
         _assign_new(pool, splits, records, contents, split_config, held_out)
     else:
@@ -137,9 +136,7 @@ def _assign_from_earlier(
         splits[i] = previous[i]
     # New images do not create a split that the earlier one does not have. Only
     # validation is required: it chooses the weights.
-    existing = [
-        split for split in held_out if split in earlier.splits or split == "val"
-    ]
+    existing = [s for s in held_out if s in earlier.splits or s == "val"]
     _assign_new(new, splits, records, contents, split_config, existing)
     if "val" not in earlier.splits:
         rest = [i for i in pool if splits[i] == "train" and previous[i] in allowed]
@@ -177,7 +174,9 @@ def _duplicates_to_leave_out(
         best = max(duplicates, key=rank.__getitem__)
         for i in duplicates:
             if rank[i] < rank[best]:
-                reason, detail = f"duplicate-in-{splits[best]}", records[best].path
-                path = records[i].path
-                left_out[i] = Skipped(path=path, reason=reason, detail=detail)
+                left_out[i] = Skipped(
+                    path=records[i].path,
+                    reason=f"duplicate-in-{splits[best]}",
+                    detail=records[best].path,
+                )
     return left_out

@@ -45,12 +45,10 @@ class SplitConfig:
         self._check_folds()
         test = self.shares["test"]
         if not (0 < self.val < 1 and 0 <= test < 1 and self.val + test < 1):
-            what = "no images are left for training; validation + test is "
+            shares = f"{self.val:g} + {test:g}"
+            what = f"no images are left for training; validation + test is {shares}"
             fix = "use for example --val-fraction 0.15 --test-fraction 0.25"
-            raise SettingError(
-                f"{what}{self.val:g} + {test:g}", where=SHARE_FLAGS, fix=fix
-            )
-
+            raise SettingError(what, where=SHARE_FLAGS, fix=fix)
         if not 0 < self.fraction <= 1:
             what = f"fraction must be above 0 and at most 1, got {self.fraction:g}"
             raise SettingError(what, where="--fraction")
@@ -117,8 +115,7 @@ def split_of_number(
 
 def _fold_edges(split_config: SplitConfig) -> tuple[int, int]:
     """Return the start and end of a fold, as integers so that folds cannot overlap."""
-    if split_config.folds is None or split_config.fold is None:
+    folds, fold = split_config.folds, split_config.fold
+    if folds is None or fold is None:
         return 0, 0
-    return split_config.fold * SPAN // split_config.folds, (
-        split_config.fold + 1
-    ) * SPAN // split_config.folds
+    return fold * SPAN // folds, (fold + 1) * SPAN // folds

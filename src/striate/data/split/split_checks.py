@@ -117,9 +117,8 @@ def _leaks(rows: Sequence[SplitRow]) -> list[str]:
             continue
         count = sum(len(splits[b]) for splits in shared)
         pair = f"{shared[0][a][0]} = {shared[0][b][0]}"
-        sentences.append(
-            f"{count} images of {b} are also in {a} (given splits): {pair}"
-        )
+        text = f"{count} images of {b} are also in {a} (given splits): {pair}"
+        sentences.append(text)
     return sentences
 
 

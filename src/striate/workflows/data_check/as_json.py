@@ -9,10 +9,10 @@ from typing import Any
 from striate.core.errors import SettingError
 from striate.core.files import write_csv
 from striate.data.check.check import DataCheckResult
-from striate.data.check.duplicates import connected_components
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.check.label_errors import LabelErrors
 from striate.data.check.scan import file_of
+from striate.data.split.exact_counts import connected_components
 
 RANKING_COLUMNS = (
     *("rank", "suggested_label", "probability", "label_probability", "label_quality"),
@@ -136,7 +136,7 @@ def split_groups(result: DataCheckResult) -> list[list[int]]:
     first_of_group: dict[str, int] = {}
     for position, item in enumerate(result.items):
         if item.record.group:
-            links.append(
-                (first_of_group.setdefault(item.record.group, position), position)
-            )
-    return connected_components(len(result.items), links)
+            first = first_of_group.setdefault(item.record.group, position)
+            links.append((first, position))
+    groups = connected_components(len(result.items), links)
+    return [group for group in groups if len(group) > 1]
