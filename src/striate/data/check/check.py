@@ -15,7 +15,7 @@ from striate.data.check.changed_files import change_findings
 from striate.data.check.classes import class_counts, class_findings
 from striate.data.check.descriptor import descriptor_points
 from striate.data.check.duplicate_findings import duplicate_findings
-from striate.data.check.duplicates import Duplicates, NearPair, exact_duplicates
+from striate.data.check.duplicates import Duplicates, exact_duplicates
 from striate.data.check.finding import TONES, Finding, ImageGroup
 from striate.data.check.label_errors import LabelErrors, label_error_findings
 from striate.data.check.leaks import assigned_splits, leak_findings
@@ -77,20 +77,13 @@ class DataCheckResult:
 
     def files(self) -> Iterator[dict[str, Any]]:
         """Yield path, status and details of every file, as JSON-compatible values."""
-        for item in self.items:
-            yield _file(item)
-        for status, skips in (
-            ("quarantined", self.quarantined),
-            ("ignored", self.ignored),
-        ):
+        yield from map(_file, self.items)
+        unused = {"quarantined": self.quarantined, "ignored": self.ignored}
+        for status, skips in unused.items():
             for skip in skips:
-                yield {
-                    "path": skip.path,
-                    "status": status,
-                    "reason": skip.reason,
-                    "detail": skip.detail,
-                    "hash": self.hashes.get(skip.path, ""),
-                }
+                cells = {"reason": skip.reason, "detail": skip.detail}
+                file_hash = self.hashes.get(skip.path, "")
+                yield {"path": skip.path, "status": status, **cells, "hash": file_hash}
 
 
 def check_dataset(
@@ -127,15 +120,19 @@ def check_dataset(
     splits = assigned_splits(records)
     labels = [record.label for record in records]
     counts = class_counts(labels, splits, source.labels.names)
+    positions_by_label: dict[str, list[int]] = defaultdict(list)
+    for position, label in enumerate(labels):
+        positions_by_label[label].append(position)
     quarantined = (*source.quarantined, *scan.unusable)
+    layout = [Finding(kind="layout", tone="warning", what=t) for t in source.warnings]
     findings = [
         *_unusable_files(quarantined),
-        *class_findings(counts, _positions_by_label(labels), source.ignored),
+        *class_findings(counts, positions_by_label, source.ignored),
         *leak_findings(duplicates, records, splits, descriptor_points(scan.thumbs)),
         *duplicate_findings(duplicates, records, splits),
         *outlier_findings([item.stats for item in scan.items]),
         *_file_notes(scan.items),
-        *_source_warnings(source),
+        *layout,
         *_not_searched(unsearched),
     ]
     hashes = {item.record.path: _hash(item) for item in scan.items}
@@ -180,24 +177,14 @@ def _duplicates(
     if not near:
         return exact_only, 0
     sides = [min(item.stats.height, item.stats.width) for item in scan.items]
-    searched = searchable_positions(scan.thumbs, sides, set(exact_only.representatives))
-    distinct = len(set(exact_only.representatives))
-    pairs = find_near_duplicates(
-        scan.thumbs[searched], lambda k: closeups(int(searched[k]))
-    )
+    distinct = set(exact_only.representatives)
+    searched = searchable_positions(scan.thumbs, sides, distinct).tolist()
+    pairs = find_near_duplicates(scan.thumbs[searched], lambda k: closeups(searched[k]))
     near_pairs = tuple(
-        NearPair(int(searched[p.first]), int(searched[p.second]), p.flip, p.score)
-        for p in pairs
+        replace(pair, first=searched[pair.first], second=searched[pair.second])
+        for pair in pairs
     )
-    duplicates = Duplicates(count=len(scan.items), equal=equal, near=near_pairs)
-    return duplicates, distinct - len(searched)
-
-
-def _positions_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
-    positions: dict[str, list[int]] = defaultdict(list)
-    for position, label in enumerate(labels):
-        positions[label].append(position)
-    return positions
+    return replace(exact_only, near=near_pairs), len(distinct) - len(searched)
 
 
 def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:
@@ -221,37 +208,22 @@ def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:
 
 def _file_notes(items: Sequence[ImageItem]) -> list[Finding]:
     """Return findings on conversions during decoding, and on file problems."""
-    positions_by_note: dict[str, list[int]] = defaultdict(list)
+    groups: dict[str, list[ImageGroup]] = defaultdict(list)
     for position, item in enumerate(items):
         for note in item.nature.notes if item.nature else ():
-            positions_by_note[_general_note(note)].append(position)
+            several = note.startswith("only the first of ")
+            general = "only the first image of the file is used" if several else note
+            groups[general].append(ImageGroup(members=(position,), note=note))
     return [
         Finding(
             kind="exif" if note == EXIF_WARNING else "rule",
             tone="warning" if note == EXIF_WARNING else "note",
-            what=f"{len(members):,} image{'' if len(members) == 1 else 's'}: {note}",
+            what=f"{len(images):,} image{'' if len(images) == 1 else 's'}: {note}",
             fix="check the orientation of these images" if note == EXIF_WARNING else "",
-            groups=tuple(
-                ImageGroup(members=(i,), note=_own_note(items[i], note))
-                for i in members
-            ),
+            groups=tuple(images),
         )
-        for note, members in sorted(positions_by_note.items())
+        for note, images in sorted(groups.items())
     ]
-
-
-def _general_note(note: str) -> str:
-    is_first_of_several = note.startswith("only the first of ")
-    return "only the first image of the file is used" if is_first_of_several else note
-
-
-def _own_note(item: ImageItem, note: str) -> str:
-    notes = (
-        [text for text in item.nature.notes if _general_note(text) == note]
-        if item.nature
-        else []
-    )
-    return notes[0] if notes else note
 
 
 def _not_searched(count: int) -> list[Finding]:
@@ -264,12 +236,6 @@ def _not_searched(count: int) -> list[Finding]:
         "different images look the same."
     )
     return [Finding(kind="unsearched", tone="note", what=what, why=why)]
-
-
-def _source_warnings(source: Source) -> list[Finding]:
-    return [
-        Finding(kind="layout", tone="warning", what=text) for text in source.warnings
-    ]
 
 
 def _hash(item: ImageItem) -> str:

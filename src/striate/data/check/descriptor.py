@@ -51,12 +51,8 @@ def _operators(rows: slice, cells: int) -> np.ndarray:
     position = np.diag((pixel + 0.5) / SIDE * 2 - 1)
     average = np.zeros((cells, SIDE))
     average[:, rows] = area_matrix(rows.stop - rows.start, cells)
-    operators = [
-        average @ blur,
-        average @ slope @ blur,
-        average @ position @ slope @ blur,
-    ]
-    return np.stack(operators).astype(np.float32)
+    derivatives = [average @ slope @ blur, average @ position @ slope @ blur]
+    return np.stack([average @ blur, *derivatives]).astype(np.float32)
 
 
 _INNER = slice(MARGIN, SIDE - MARGIN)
@@ -81,14 +77,8 @@ def describe_thumbnails(thumbs: np.ndarray) -> Descriptors:
     # (N, 32, 24) = thumbs times the three operators of the columns side by side.
     across = flat @ _FULL.reshape(-1, SIDE).T
     across = across.reshape(len(flat), SIDE, 3, GRID)
-    operators = _FULL[0] @ across[:, :, 0]
-    planes = [
-        operators,
-        _FULL[0] @ across[:, :, 1],
-        _FULL[0] @ across[:, :, 2],
-        _FULL[1] @ across[:, :, 0],
-        _FULL[2] @ across[:, :, 0],
-    ]
+    planes = [_FULL[0] @ across[:, :, k] for k in range(3)]
+    planes += [_FULL[k] @ across[:, :, 0] for k in (1, 2)]
     stacked = np.stack(planes, 1).reshape(len(flat), 1 + WARP_COUNT, -1)
     stacked -= stacked.mean(2, keepdims=True)
     points, length = _unit(stacked[:, 0])
@@ -145,9 +135,7 @@ def tangent_projection(slopes: np.ndarray) -> np.ndarray:
     Shapes:
         (N, 4, d) → (N, 4, d)
     """
-    return np.asarray(
-        np.linalg.solve(np.linalg.cholesky(_penalized_gram(slopes)), slopes)
-    )
+    return np.linalg.solve(np.linalg.cholesky(_penalized_gram(slopes)), slopes)
 
 
 def _penalized_gram(slopes: np.ndarray) -> np.ndarray:

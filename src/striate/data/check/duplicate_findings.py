@@ -94,11 +94,7 @@ def _within(
     groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> list[Sequence[int]]:
     """Return the groups with a single label and a single split."""
-    return [
-        group
-        for group in groups
-        if len({labels[i] for i in group}) == 1 and len({splits[i] for i in group}) == 1
-    ]
+    return [g for g in groups if len({(labels[i], splits[i]) for i in g}) == 1]
 
 
 def _flips_by_position(near: Sequence[NearPair]) -> dict[int, set[str]]:

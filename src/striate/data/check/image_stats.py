@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from striate.data.check.fingerprint import closeup, gray_levels, thumbnail
 from striate.data.decode.decode import ImageFileInfo, decode_with_info
 from striate.data.decode.file_bytes import UndecodableError, read_file
-from striate.data.decode.hashing import content_hash, is_gray
+from striate.data.decode.hashing import content_hash, file_hash, is_gray
 
 _LEVELS = np.arange(256.0)
 WINDOW = 1024  # sharpness is measured in a central window of this side
@@ -60,17 +59,14 @@ class UnusableFile:
 
 def examine_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
     """Hash and decode an image file (or its bytes), and compute image statistics."""
+    sha256, size = "", 0
     try:
         payload = _payload(file)
-    except UndecodableError as error:
-        return UnusableFile(reason=error.reason, detail=error.detail)
-    sha256, size = hashlib.sha256(payload).hexdigest(), len(payload)
-    try:
+        sha256, size = file_hash(payload), len(payload)
         pixels, nature = decode_with_info(payload)
     except UndecodableError as error:
-        return UnusableFile(
-            reason=error.reason, detail=error.detail, sha256=sha256, size=size
-        )
+        reason, detail = error.reason, error.detail
+        return UnusableFile(reason=reason, detail=detail, sha256=sha256, size=size)
     stats, view, thumb = measure_image(pixels)
     return ExaminedImage(
         stats=stats, view=view, thumb=thumb, nature=nature, sha256=sha256, size=size

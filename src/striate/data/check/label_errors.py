@@ -9,8 +9,9 @@ estimate the number of label errors for each pair of classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -62,8 +63,7 @@ class ConfidentLearning:
     @cached_property
     def self_confidence(self) -> np.ndarray:
         """Return the predicted probability of each image's label, (N,)."""
-        values: np.ndarray = self.probs[np.arange(len(self.labels)), self.labels]
-        return values
+        return np.asarray(self.probs[np.arange(len(self.labels)), self.labels])
 
     @cached_property
     def thresholds(self) -> np.ndarray:
@@ -73,9 +73,8 @@ class ConfidentLearning:
         (equation 2 of the paper), or infinite for a class without predictions.
         """
         labels = self.labels[self.has_prediction]
-        totals = np.bincount(
-            labels, self.self_confidence[self.has_prediction], self.classes
-        )
+        confidence = self.self_confidence[self.has_prediction]
+        totals = np.bincount(labels, confidence, self.classes)
         counts = np.bincount(labels, minlength=self.classes)
         means = np.full(self.classes, np.inf)
         np.divide(totals, counts, out=means, where=counts > 0)
@@ -113,12 +112,8 @@ class ConfidentLearning:
         """
         thresholds = self.thresholds[self.labels]
         quality = np.zeros(len(thresholds))
-        np.divide(
-            self.self_confidence,
-            thresholds,
-            out=quality,
-            where=(thresholds > 0) & np.isfinite(thresholds),
-        )
+        valid = (thresholds > 0) & np.isfinite(thresholds)
+        np.divide(self.self_confidence, thresholds, out=quality, where=valid)
         return quality
 
     @property
@@ -131,8 +126,7 @@ class ConfidentLearning:
     def ranking_order(self) -> np.ndarray:
         """Return image indices by ascending label quality, unchecked images last."""
         quality = np.where(self.has_prediction, self.label_quality, np.inf)
-        positions: np.ndarray = np.argsort(quality, kind="stable")
-        return positions
+        return np.asarray(np.argsort(quality, kind="stable"))
 
     @cached_property
     def suspected(self) -> np.ndarray:
@@ -144,8 +138,7 @@ class ConfidentLearning:
         """
         suggested_probs = self.probs[np.arange(len(self.labels)), self.suggested]
         suspected = self._conflicts & (suggested_probs > self.self_confidence)
-        positions: np.ndarray = self.ranking_order[suspected[self.ranking_order]]
-        return positions
+        return np.asarray(self.ranking_order[suspected[self.ranking_order]])
 
     @cached_property
     def confusions(self) -> tuple[LabelConfusion, ...]:
@@ -160,18 +153,15 @@ class ConfidentLearning:
         rows, columns = np.divmod(cells, self.classes)
         sizes = np.bincount(self.labels[self.has_prediction], minlength=self.classes)
         class_counts = np.bincount(rows, counts, self.classes)
-        suspected = (
-            self.labels[self.suspected] * self.classes
-            + self.confident_class[self.suspected]
-        )
-        suspected_counts = dict(
-            zip(*np.unique(suspected, return_counts=True), strict=True)
+        suspected = self.labels[self.suspected] * self.classes
+        suspected_counts = Counter(
+            (suspected + self.confident_class[self.suspected]).tolist()
         )
         confusions = [
             LabelConfusion(
                 label=int(i),
                 suggested=int(j),
-                suspected_count=int(suspected_counts.get(cell, 0)),
+                suspected_count=suspected_counts[int(cell)],
                 estimate=float(n / class_counts[i] * sizes[i]),
             )
             for cell, i, j, n in zip(cells, rows, columns, counts, strict=True)
@@ -188,12 +178,8 @@ class ConfidentLearning:
     @property
     def agreement(self) -> float:
         """Return the fraction of images whose predicted class equals the label."""
-        correct = self.probs.argmax(1) == self.labels
-        return (
-            float(correct[self.has_prediction].mean())
-            if self.has_prediction.any()
-            else 0.0
-        )
+        correct = (self.probs.argmax(1) == self.labels)[self.has_prediction]
+        return float(correct.mean()) if len(correct) else 0.0
 
 
 LABEL_ERROR = "label-error"
@@ -206,12 +192,12 @@ class RankedLabel:
     rank: int  # rank from 1, the lowest label quality
     position: int  # index of the image in the check
     label: str  # the given label
-    suggested_label: str | None  # the class that the networks suggest
-    probability: float | None  # probability of the suggested label
-    label_probability: float | None  # probability of the given label
+    suggested_label: str | None = None  # the class that the networks suggest
+    probability: float | None = None  # probability of the suggested label
+    label_probability: float | None = None  # probability of the given label
     # `label_probability` divided by its mean over the class
-    label_quality: float | None
-    suspected: bool  # whether the image is listed as a label error
+    label_quality: float | None = None
+    suspected: bool = False  # whether the image is listed as a label error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,16 +219,10 @@ class LabelErrors:
 
     def labels_of(self, position: int) -> tuple[str, str, float]:
         """Return an image's label, the suggested label and its probability."""
-        analysis = self.analysis
-        label, suggested = (
-            int(analysis.labels[position]),
-            int(analysis.suggested[position]),
-        )
-        return (
-            self.names[label],
-            self.names[suggested],
-            float(analysis.probs[position, suggested]),
-        )
+        label = int(self.analysis.labels[position])
+        suggested = int(self.analysis.suggested[position])
+        prob = float(self.analysis.probs[position, suggested])
+        return self.names[label], self.names[suggested], prob
 
     def ranking(self) -> Iterator[RankedLabel]:
         """Yield every image by ascending label quality, unchecked images last."""
@@ -250,21 +230,17 @@ class LabelErrors:
         suspected_set = set(analysis.suspected.tolist())
         for rank, i in enumerate(analysis.ranking_order.tolist(), start=1):
             label, suggested, prob = self.labels_of(i)
-            has_prediction = bool(analysis.has_prediction[i])
-            yield RankedLabel(
-                rank=rank,
-                position=i,
-                label=label,
-                suggested_label=suggested if has_prediction else None,
-                probability=round(prob, 4) if has_prediction else None,
-                label_probability=round(float(analysis.self_confidence[i]), 4)
-                if has_prediction
-                else None,
-                label_quality=round(float(analysis.label_quality[i]), 4)
-                if has_prediction
-                else None,
-                suspected=i in suspected_set,
-            )
+            row = RankedLabel(rank=rank, position=i, label=label)
+            if analysis.has_prediction[i]:
+                row = replace(
+                    row,
+                    suggested_label=suggested,
+                    probability=round(prob, 4),
+                    label_probability=round(float(analysis.self_confidence[i]), 4),
+                    label_quality=round(float(analysis.label_quality[i]), 4),
+                    suspected=i in suspected_set,
+                )
+            yield row
 
 
 def label_error_findings(label_errors: LabelErrors) -> list[Finding]:
@@ -296,15 +272,9 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
         "these labels are wrong; others belong to rare or difficult images. If classes "
         "look similar, the estimate is too high.",
         fix="look at each image, and correct the label if it is wrong",
-        groups=_groups(label_errors, suspected),
-    )
-
-
-def _groups(
-    label_errors: LabelErrors, positions: Sequence[int]
-) -> tuple[ImageGroup, ...]:
-    return tuple(
-        ImageGroup(members=(i,), note=_note(label_errors, i)) for i in positions
+        groups=tuple(
+            ImageGroup(members=(i,), note=_note(label_errors, i)) for i in suspected
+        ),
     )
 
 

@@ -107,7 +107,12 @@ def scan_source(
     thumbs = np.empty((len(source.records), THUMB, THUMB), np.uint8)
     unusable: list[Skipped] = []
     hashes: dict[str, str] = {}
-    results = _results(source, workers, program)
+    if source.arrays is None:
+        results = examine_records(
+            source, source.records, workers=workers, program=program
+        )
+    else:
+        results = map(examine_pixels, source.arrays)
     for count, (record, result) in enumerate(zip(source.records, results, strict=True)):
         if isinstance(result, UnusableFile):
             skip = Skipped(path=record.path, reason=result.reason, detail=result.detail)
@@ -116,7 +121,14 @@ def scan_source(
         else:
             thumbs[len(items)] = result.thumb
             closeups.add(result.view)
-            items.append(_item(record, result))
+            item = ImageItem(
+                record=record,
+                stats=result.stats,
+                nature=result.nature,
+                sha256=result.sha256,
+                size=result.size,
+            )
+            items.append(item)
         if tick and count % 32 == 0:
             tick(count, len(source.records))
     closeups.flush()
@@ -127,14 +139,6 @@ def scan_source(
         unusable=tuple(unusable),
         unusable_hashes=hashes,
     )
-
-
-def _results(
-    source: Source, workers: int | None, program: Sequence[str]
-) -> Iterator[ExaminedImage | UnusableFile]:
-    if source.arrays is not None:
-        return map(examine_pixels, source.arrays)
-    return examine_records(source, source.records, workers=workers, program=program)
 
 
 def examine_records(
@@ -155,13 +159,3 @@ def examine_records(
 def file_of(source: Source, record: Record) -> Path:
     """Return the path of a record's file, for a source of local files."""
     return (source.root or Path()) / record.path
-
-
-def _item(record: Record, result: ExaminedImage) -> ImageItem:
-    return ImageItem(
-        record=record,
-        stats=result.stats,
-        nature=result.nature,
-        sha256=result.sha256,
-        size=result.size,
-    )

@@ -28,13 +28,7 @@ from striate.workflows.data_augment.label_safety import (
 
 PREVIEW, AMOUNTS = "preview.png", "amounts.csv"
 COLUMNS = (
-    "transform",
-    "amount",
-    "class",
-    "images",
-    "correct",
-    "low",
-    "high",
+    *("transform", "amount", "class", "images", "correct", "low", "high"),
     "most_frequent_error",
 )
 Tick = Callable[[int, int], None]
@@ -75,7 +69,8 @@ def preview_augment(
         recipe = make_recipe({"augment": "six"}, {**settings, "data": target})
         data = _load(recipe)
     else:
-        recipe = _of_run(run, settings)
+        default = {} if run.recipe.augmentation.is_active else {"augment": "six"}
+        recipe = make_recipe(run.recipe.as_dict(), default, settings)
         data = run.data
         _ = run.model  # fails before anything is written
     with names.new_folder("augment", data.name, out, overwrite) as folder:
@@ -90,7 +85,9 @@ def _write(
     manifest = first_manifest(folder.name, data, recipe)
     write_json(folder / names.MANIFEST, {**manifest, "augment": asdict(augment)})
     sections = augment_grid.preview_sections(data, augment, recipe.seed)
-    save_images(_images(sections), folder / PREVIEW)
+    # The grids of single transforms come first.
+    images = tuple(augment_grid.section_images(sections[::-1]))
+    save_images(Images(title="Augmentation", images=images), folder / PREVIEW)
     safety = None
     if run is not None and augment.has_geometry | (augment.color > 0):
         safety = measure_label_safety(run, augment, tick=tick)
@@ -119,19 +116,6 @@ def _load(recipe: Recipe) -> ImageData:
         test_fraction=recipe.test_fraction,
         seed=recipe.seed,
     )
-
-
-def _of_run(run: Run, settings: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of a run, with changed augmentation settings."""
-    own = run.recipe.as_dict()
-    default = {} if run.recipe.augmentation.is_active else {"augment": "six"}
-    return make_recipe(own, default, settings)
-
-
-def _images(sections: list[Section]) -> Images:
-    """Return all grid images; the grids of single transforms come first."""
-    sheets = augment_grid.section_images(list(reversed(sections)))
-    return Images(title="Augmentation", images=tuple(sheets))
 
 
 def _page(

@@ -53,20 +53,16 @@ class CrossValidation:
         total = (len(numbers) - 1) * len(folds) * self.recipe.epochs
         counter = _Counter(tick, total)
         for fold in numbers.tolist():
-            val_rows, train_rows = (
-                np.flatnonzero(folds == fold),
-                np.flatnonzero(folds != fold),
-            )
+            val_rows = np.flatnonzero(folds == fold)
+            train_rows = np.flatnonzero(folds != fold)
             if len(train_rows):
                 yield self._predict_fold(fold, val_rows, train_rows, counter)
 
     def _predict_fold(
         self, fold: int, val_rows: np.ndarray, train_rows: np.ndarray, counter: _Counter
     ) -> FoldPrediction:
-        train, val = (
-            self.subset.take(train_rows.tolist()),
-            self.subset.take(val_rows.tolist()),
-        )
+        train = self.subset.take(train_rows.tolist())
+        val = self.subset.take(val_rows.tolist())
         mean, std = channel_mean_std(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
         seed = derive_seed(self.recipe.seed, "fold", fold)

@@ -89,34 +89,24 @@ class PowerLaw:
         the noise of a mean over runs.
         """
         best = self.error(images)
-        candidates = np.linspace(0.0, 1.0, STEPS + 1) ** 2
-        candidates = np.unique(
-            np.concatenate([candidates * max(best, 1e-9), best + candidates])
-        )
+        steps = np.linspace(0.0, 1.0, STEPS + 1) ** 2
+        candidates = np.unique([*steps * max(best, 1e-9), *best + steps])
         candidates = candidates[candidates <= 1.0]
-        limit = self.misfit + self._quantile() ** 2 * self._inflation()
-        fits = candidates[
-            _profile(self.points, self._variances(), images, candidates) <= limit
-        ]
+        dof = sum(len(point.errors) - 1 for point in self.points)
+        quantile = float(student.ppf((1 + LEVEL) / 2, max(dof, 1)))
+        # Wider intervals if the law fits badly.
+        inflation = max(1.0, self.misfit / max(1, len(self.points) - 3))
+        variances = _variances(self.points, self.noise)
+        misfits = _profile(self.points, variances, images, candidates)
+        fits = candidates[misfits <= self.misfit + quantile**2 * inflation]
         low, high = (fits.min(), fits.max()) if len(fits) else (best, best)
-        half_width = self._quantile() * math.sqrt(self._mean_variance(best))
+        half_width = quantile * math.sqrt(self._mean_variance(best))
         return Forecast(
             images=images,
             error=best,
             low=max(0.0, best - math.hypot(best - low, half_width)),
             high=min(1.0, best + math.hypot(high - best, half_width)),
         )
-
-    def _variances(self) -> np.ndarray:
-        return _variances(self.points, self.noise)
-
-    def _quantile(self) -> float:
-        dof = sum(len(point.errors) - 1 for point in self.points)
-        return float(student.ppf((1 + LEVEL) / 2, max(dof, 1)))
-
-    def _inflation(self) -> float:
-        """Return the factor that widens the intervals if the law fits badly."""
-        return max(1.0, self.misfit / max(1, len(self.points) - 3))
 
     def _mean_variance(self, error: float) -> float:
         last = self.points[-1]
@@ -203,8 +193,7 @@ def _misfits(
 ) -> np.ndarray:
     means = np.array([point.mean for point in points])
     residual = means - floors[:, None] - gains[:, None] * _powers(points)
-    misfits: np.ndarray = (residual**2 / variances).sum(1)
-    return misfits
+    return np.asarray((residual**2 / variances).sum(1))
 
 
 def _profile(
@@ -227,5 +216,4 @@ def _profile(
     square = (means**2) @ weights - 2 * y * (means @ weights) + y**2 * weights.sum()
     # The floor, y − gain·images⁻ᶜ, must not be negative, and neither must the gain.
     gain = np.clip(residual / norms, 0.0, y / at_images)
-    minimum: np.ndarray = (square - 2 * gain * residual + gain**2 * norms).min(1)
-    return minimum
+    return np.asarray((square - 2 * gain * residual + gain**2 * norms).min(1))

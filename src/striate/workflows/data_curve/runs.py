@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,9 @@ class CurvePlan:
         if not out.exists():
             return self._create(out)
         if not (out / CURVE_FILE).is_file():
+            what = "the output folder exists and is not a learning curve"
             fix = "choose another --out; only learning curves are overwritten"
-            raise RunError(
-                "the output folder exists and is not a learning curve",
-                where=out,
-                fix=fix,
-            )
+            raise RunError(what, where=out, fix=fix)
         if overwrite:
             _clear_curve(out)
             return self._create(out)
@@ -91,18 +89,13 @@ class CurvePlan:
     def _next_free(self) -> Path:
         data = Path(self.recipe.data).stem or "data"
         stem = names.safe_name(f"{data}-{'own' if self.make else self.recipe.model}")
-        number = 1
-        while True:
-            curve_folder = Path("runs/curve") / (
-                stem if number == 1 else f"{stem}-{number}"
-            )
-            if not curve_folder.exists():
-                return self._create(curve_folder)
-            if (curve_folder / CURVE_FILE).is_file() and not self._changed_settings(
-                curve_folder
-            ):
-                return curve_folder
-            number += 1
+        stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        for folder in (Path("runs/curve", name) for name in stems):
+            if not folder.exists():
+                self._create(folder)
+            if (folder / CURVE_FILE).is_file() and not self._changed_settings(folder):
+                break
+        return folder
 
     def _create(self, curve_folder: Path) -> Path:
         write_json(curve_folder / CURVE_FILE, {"plan": self.plan})
@@ -134,9 +127,8 @@ class CurvePlan:
                     run, is_new = self._run(curve_folder, images, fraction)
                 except InterruptedRunError as error:
                     what = f"stopped after {len(runs)} of {total} runs"
-                    fix = "run the same command to continue"
                     raise InterruptedRunError(
-                        what, where=curve_folder, fix=fix
+                        what, where=curve_folder, fix="run the same command to continue"
                     ) from error
                 runs.append(_to_curve_run(run, fraction, seed))
                 splits.add(run.evaluated_split)
@@ -148,9 +140,7 @@ class CurvePlan:
     ) -> tuple[Run, bool]:
         """Return the run of a fraction and seed, and whether it was trained now."""
         recipe = replace(images.recipe, epochs=self.epochs(fraction))
-        if (
-            recipe.precision == "auto"
-        ):  # auto depends on the length, but all runs must use the same
+        if recipe.precision == "auto":  # which depends on the length of the run
             recipe = replace(recipe, precision="fp32")
         out = curve_folder / f"fraction-{fraction:g}-seed-{recipe.seed}"
         if (run := _finished(out)) is not None:
@@ -187,9 +177,8 @@ class _Images:
         """Raise an error if a finished run was trained on different images."""
         if self._data is None:
             return
-        if run.manifest["data"]["hash"] != data_hash(
-            self._data.with_fraction(fraction)
-        ):
+        now = data_hash(self._data.with_fraction(fraction))
+        if run.manifest["data"]["hash"] != now:
             fix = "start again: choose another --out, or add --overwrite"
             what = "the images have changed since this run was trained"
             raise RunError(what, where=run.path, fix=fix)
@@ -235,9 +224,9 @@ def _to_curve_run(run: Run, fraction: float, seed: int) -> CurveRun:
 
 
 def _progress_line(run: CurveRun, number: int, total: int, is_new: bool) -> str:
-    settings_text = f"fraction {run.fraction:<7.4g} seed {run.seed}"
-    result_text = f"{run.images:>9,} images  accuracy {100 * run.accuracy:.2f} %"
     suffix = "" if is_new else "  (already done)"
     return (
-        f"run {number:>{len(str(total))}}/{total}  {settings_text}{result_text}{suffix}"
+        f"run {number:>{len(str(total))}}/{total}  fraction {run.fraction:<7.4g} "
+        f"seed {run.seed}{run.images:>9,} images  "
+        f"accuracy {100 * run.accuracy:.2f} %{suffix}"
     )

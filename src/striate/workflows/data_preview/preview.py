@@ -124,16 +124,15 @@ def preview(
     """
     source = data if isinstance(data, Source) else find_source(data)
     loaded = load_data(source, seed=seed, **settings)
-    store = open_cache(**_cache_settings(settings))
+    names = {"cache": "where", "cache_gb": "gigabytes"}
+    store = open_cache(**{names[k]: v for k, v in settings.items() if k in names})
     scan = scan_files(source, store.file_index if store else None)
     used = {row.path for row in loaded.rows}
     index = [i for i in scan.readable if source.records[i].path in used]
     sizes = Counter(_sides(scan, i) for i in index)
     modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZE_MODES}
     positions = _choose_images(scan, index, count, seed)
-    images = [
-        image for i in positions if (image := _load_image(source, i, modes)) is not None
-    ]
+    images = list(filter(None, (_load_image(source, i, modes) for i in positions)))
     return Preview(
         data=loaded,
         images=tuple(images),
@@ -141,11 +140,6 @@ def preview(
         effects={mode: _resize_summary(p, sizes) for mode, p in modes.items()},
         **_input_stats(images, loaded.preprocess),
     )
-
-
-def _cache_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"cache": "where", "cache_gb": "gigabytes"}
-    return {name: settings[key] for key, name in names.items() if key in settings}
 
 
 def _sides(scan: FileScan, i: int) -> tuple[int, int]:
@@ -198,14 +192,13 @@ def _resize_summary(
     preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]
 ) -> ResizeSummary:
     weights = list(sizes.values())
-    fits = [resize_effect(preprocess, *sides) for sides in sizes]
+    fits = [resize_effect(preprocess, height, width) for height, width in sizes]
 
     def mean(values: Sequence[float]) -> float:
         return round(float(np.average(values, weights=weights)), 6)
 
-    visible, distortion, border = zip(
-        *((f.visible, f.distortion, f.border) for f in fits), strict=True
-    )
+    visible, distortion = [f.visible for f in fits], [f.distortion for f in fits]
+    border = [f.border for f in fits]
     return ResizeSummary(
         visible=(mean(visible), min(visible)),
         distortion=(mean(distortion), max(distortion)),

@@ -25,9 +25,8 @@ def false_negatives(
     The limit is 0.5 and not the threshold: below 0.5 the model is wrong.
     """
     rows = np.flatnonzero(data.positive & (data.probs < 0.5))
-    return _misclassified(
-        rows[np.argsort(data.probs[rows], kind="stable")], data, columns
-    )
+    rows = rows[np.argsort(data.probs[rows], kind="stable")]
+    return _misclassified(rows, data, columns)
 
 
 def false_positives(
@@ -88,10 +87,8 @@ def _gallery(
     rest = len(images) - len(visible)
     note = f"{rest:,} more; see operating_point.json." if rest else ""
     if pixels is None:
-        columns = (
-            Column(title="image"),
-            Column(title=f"P({target})", kind="percent"),
-        )
+        probability = Column(title=f"P({target})", kind="percent")
+        columns = (Column(title="image"), probability)
         rows = tuple((image.path, image.prob) for image in visible)
         return Table(title=title, columns=columns, rows=rows, note=note)
     tiles = tuple(_tile(image, target, pixels) for image in visible)

@@ -12,7 +12,6 @@ from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown_name_error
 from striate.data.cache.image_rows import PixelRows
 from striate.data.sources.source import Skipped
-from striate.data.subset import Subset
 from striate.metrics.temperature import apply_temperature, log_losses
 from striate.run import layout as names
 from striate.run.predictions import MAX_PROBABILITY_COLUMNS, Predictions
@@ -118,13 +117,13 @@ def split_to_evaluate(run: Run, data: str | None, split: str | None) -> Evaluate
         SettingError: The split was used for training or for choosing the threshold.
         DataError: There is no test split.
     """
-    if data is not None and not _is_own_data(run, data):
+    own = run.origin
+    if data not in (None, own) and not (own and Path(data).resolve() == Path(own)):
         return _other_images(run, data, split)
     if split not in (None, "test"):
         use = "for choosing the threshold" if split == "val" else "for training"
-        what = (
-            f"the {split} split was used {use}: results on this split would be too good"
-        )
+        too_good = "results on this split would be too good"
+        what = f"the {split} split was used {use}: {too_good}"
         fix = "use --split test, or other images with --data"
         raise SettingError(what, where="--split", fix=fix)
     saved = _has_all_probs(run, "test")
@@ -132,11 +131,10 @@ def split_to_evaluate(run: Run, data: str | None, split: str | None) -> Evaluate
         what = "the run has no test split to evaluate"
         fix = "give other labeled images: --data DATA"
         raise DataError(what, where=run.path, fix=fix)
-    predictions = (
-        run.predictions("test")
-        if saved
-        else run.predict_subset(run.data.subset("test"))
-    )
+    if saved:
+        predictions = run.predictions("test")
+    else:
+        predictions = run.predict_subset(run.data.subset("test"))
     return EvaluatedSplit(
         split="test",
         predictions=predictions,
@@ -151,11 +149,6 @@ def _has_all_probs(run: Run, split: str) -> bool:
     return path.is_file() and len(run.labels) <= MAX_PROBABILITY_COLUMNS
 
 
-def _is_own_data(run: Run, data: str) -> bool:
-    own = run.origin
-    return data == own or (bool(own) and Path(data).resolve() == Path(own))
-
-
 def _other_images(run: Run, data: str, split: str | None) -> EvaluatedSplit:
     subset, name, skipped = run.subset_for(data, split)
     return EvaluatedSplit(
@@ -163,12 +156,8 @@ def _other_images(run: Run, data: str, split: str | None) -> EvaluatedSplit:
         predictions=run.predict_subset(subset),
         csv=_csv(data),
         skipped=skipped,
-        pixels=lambda: _pixels(subset),
+        pixels=lambda: subset.pixels,
     )
-
-
-def _pixels(subset: Subset) -> PixelRows:
-    return subset.pixels
 
 
 def _csv(data: str) -> Path | None:

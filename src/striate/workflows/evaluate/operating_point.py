@@ -82,6 +82,9 @@ class OperatingPoint:
     @cached_property
     def _result(self) -> OperatingPointResult:
         classes = self.run.labels.names
+        caveats = operating_point_caveats(
+            self.run, self.selection, self.request, self.split
+        )
         return OperatingPointResult(
             run=self.run.path.name,
             request=self.request,
@@ -90,11 +93,7 @@ class OperatingPoint:
             selection=self.selection,
             evaluation=self.evaluation,
             data=self._data,
-            caveats=tuple(
-                operating_point_caveats(
-                    self.run, self.selection, self.request, self.split
-                )
-            ),
+            caveats=tuple(caveats),
             false_negatives=false_negatives(self._data, self._columns),
             false_positives=false_positives(self._data, self._columns),
         )
@@ -130,7 +129,9 @@ class OperatingPoint:
         with names.new_folder("evaluate", name, path, overwrite) as folder:
             verb = {"made_by": "striate evaluate --operating-point"}
             write_json(folder / names.OPERATING_POINT, {**verb, **self.as_dict()})
-            for number, chart in enumerate(_charts(page), 1):
+            blocks = [block for section in page.sections for block in section.blocks]
+            charts = [block for block in blocks if isinstance(block, Curve)]
+            for number, chart in enumerate(charts, 1):
                 slug = names.safe_name(chart.title.lower()).replace("--", "-")[:60]
                 save_curve(chart, folder / names.PLOTS / f"{number:02d}-{slug}.png")
             write_text(folder / names.REPORT, render_page(page))
@@ -212,11 +213,5 @@ def _column_values(
         raise DataError(what, where=f"--by {','.join(columns)}", fix=fix)
     rows = read_columns(evaluated.csv, columns)
     paths = evaluated.predictions.paths
-    return {
-        name: [rows.get(path, {}).get(name, "") for path in paths] for name in columns
-    }
-
-
-def _charts(page: Page) -> list[Curve]:
-    blocks = [block for section in page.sections for block in section.blocks]
-    return [block for block in blocks if isinstance(block, Curve)]
+    cells = [rows.get(path, {}) for path in paths]
+    return {name: [row.get(name, "") for row in cells] for name in columns}

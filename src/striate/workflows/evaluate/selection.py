@@ -138,20 +138,17 @@ def _thresholds(
     data: OneVsRest, request: OperatingPointRequest, temperature: float
 ) -> tuple[Threshold, ...]:
     recall, positives = request.recall, data.positives
-    text = percent(recall, 0 if recall * 100 % 1 < 1e-9 else 1)
-    guaranteed = guaranteed_tp(recall, positives)
+    goal = f"for {percent(recall, 0 if recall * 100 % 1 < 1e-9 else 1)} recall"
+    target, guaranteed = (
+        required_tp(recall, positives),
+        guaranteed_tp(recall, positives),
+    )
     thresholds = [
         _threshold(HALF, "0.5 (default)", None, data, temperature),
-        _threshold(
-            TARGET,
-            f"for {text} recall",
-            required_tp(recall, positives),
-            data,
-            temperature,
-        ),
+        _threshold(TARGET, goal, target, data, temperature),
     ]
     if guaranteed is not None:
-        name = f"for {text} recall, {percent(CONFIDENCE, 0)} confidence"
+        name = f"{goal}, {percent(CONFIDENCE, 0)} confidence"
         thresholds.append(_threshold(GUARANTEED, name, guaranteed, data, temperature))
     return tuple(thresholds)
 
@@ -162,15 +159,14 @@ def _threshold(
     """Return the highest threshold with at least `rank` true positives."""
     probability = threshold_at(data.probs, data.positive, rank) if rank else 0.5
     binary = data.all_probs.shape[1] == 2
+    interval = order_statistic_interval(rank, data.positives) if rank else None
     return Threshold(
         key=key,
         name=name,
         probability=probability,
         uncalibrated=uncalibrate(probability, temperature) if binary else None,
         counts=confusion_counts(data.probs, data.positive, probability),
-        expected_recall=order_statistic_interval(rank, data.positives)
-        if rank
-        else None,
+        expected_recall=interval,
     )
 
 

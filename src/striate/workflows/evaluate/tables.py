@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 
 from striate.core.findings import Cell, Column, Table
 from striate.metrics.selective import SelectiveCounts
@@ -54,10 +55,9 @@ def selection_table(selection: Selection, target: str) -> Table:
         ),
         Column(title="false positives", hint="on validation", key="fp", rank=1),
     )
-    count = f"n{GAP}={GAP}{selection.count:,}"
+    count, positives = f"n{GAP}={GAP}{selection.count:,}", f"{selection.positives:,}"
     table = Table(
-        title=f"Chosen on validation: {count}, {selection.positives:,} of them "
-        f"{target}",
+        title=f"Chosen on validation: {count}, {positives} of them {target}",
         columns=columns,
         rows=tuple(_threshold(each) for each in selection.thresholds),
     )
@@ -78,17 +78,13 @@ def _threshold(threshold: Threshold) -> Row:
 
 def threshold_table(result: OperatingPointResult) -> Table:
     """Return a table of recall, precision and specificity of each threshold."""
-    columns = (Column(title="threshold", key="name"), *_share_columns(result))
-    rows = tuple(
-        (threshold.name, *_recall(n), *_precision(n), *_specificity(n))
-        for threshold, n in result.evaluation.thresholds
-    )
+    thresholds = result.evaluation.thresholds
     overall = result.evaluation.overall.counts
     positives = f"{overall.positives:,} of them {result.target}"
     return Table(
         title=f"Results of the thresholds on {result.split}",
-        columns=columns,
-        rows=rows,
+        columns=(Column(title="threshold", key="name"), *_share_columns(result)),
+        rows=tuple((each.name, *_shares(counts)) for each, counts in thresholds),
         note=f"n{GAP}={GAP}{overall.count:,}, {positives}.",
     )
 
@@ -109,22 +105,18 @@ def _share_columns(result: OperatingPointResult) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _recall(n: ConfusionCounts) -> Row:
-    return (n.recall, ci_text(n.recall_interval)) if n.positives else (None, "")
-
-
-def _precision(n: ConfusionCounts) -> Row:
-    return (
-        (n.precision, ci_text(n.precision_interval))
-        if n.predicted_positives
-        else (None, "")
-    )
-
-
-def _specificity(n: ConfusionCounts) -> Row:
-    if not n.negatives:
-        return None, ""
-    return n.specificity, ci_text(n.specificity_interval)
+def _shares(n: ConfusionCounts, precision: bool = True) -> Row:
+    """Return recall, precision and specificity with intervals; empty if undefined."""
+    defined = {
+        "recall": n.positives,
+        "precision": precision and n.predicted_positives,
+        "specificity": n.negatives,
+    }
+    row: list[Cell] = []
+    for name, is_defined in defined.items():
+        interval = ci_text(getattr(n, f"{name}_interval")) if is_defined else ""
+        row += [getattr(n, name) if is_defined else None, interval]
+    return tuple(row)
 
 
 def calibration_table(result: OperatingPointResult) -> Table:
@@ -174,13 +166,8 @@ def calibration_table(result: OperatingPointResult) -> Table:
 
 
 def _calibration(calibration: Calibration) -> Row:
-    return (
-        calibration.log_loss,
-        calibration.ece,
-        calibration.expected_ece,
-        calibration.top_label_ece,
-        calibration.brier_score,
-    )
+    c = calibration
+    return c.log_loss, c.ece, c.expected_ece, c.top_label_ece, c.brier_score
 
 
 def _log_loss_change(result: OperatingPointResult) -> str:
@@ -260,34 +247,23 @@ def group_table(
 
 def _without_empty_columns(table: Table) -> Table:
     """Return a table without columns that have no values."""
-    cells = list(zip(*table.rows, strict=True))
     filled = [
-        i for i, column in enumerate(cells) if any(c not in (None, "") for c in column)
+        any(cell not in (None, "") for cell in column)
+        for column in zip(*table.rows, strict=True)
     ]
-    return replace(
-        table,
-        columns=tuple(table.columns[i] for i in filled),
-        rows=tuple(tuple(row[i] for i in filled) for row in table.rows),
-    )
+    rows = tuple(tuple(compress(row, filled)) for row in table.rows)
+    return replace(table, columns=tuple(compress(table.columns, filled)), rows=rows)
 
 
 def _group(group: GroupResult) -> Row:
-    n, auc = group.counts, group.roc_auc
-    return (
-        group.value,
-        n.count,
-        n.positives,
-        *_recall(n),
-        # If all images are of one class, precision only repeats it.
-        *(_precision(n) if n.positives and n.negatives else (None, "")),
-        *_specificity(n),
-        *((round(auc[0], 3), _auc_interval(auc[1])) if auc else (None, "")),
-    )
-
-
-def _auc_interval(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{low:.3f}–{high:.3f}"
+    n = group.counts
+    # If all images are of one class, precision only repeats it.
+    shares = _shares(n, precision=bool(n.positives and n.negatives))
+    auc: Row = (None, "")
+    if group.roc_auc:
+        value, (low, high) = group.roc_auc
+        auc = round(value, 3), f"{low:.3f}–{high:.3f}"
+    return (group.value, n.count, n.positives, *shares, *auc)
 
 
 def distribution_table(
@@ -306,15 +282,10 @@ def distribution_table(
             rank=2,
         ),
         Column(title="median", kind="percent", key="median", rank=1),
-        *(
-            Column(title=title, kind="percent", key=key, rank=rank)
-            for title, key, rank in (
-                (f"automatic {rest}", "below", 1),
-                ("manual review", "review", 0),
-                (f"automatic {target}", "above", 1),
-                ("automatic accuracy", "accuracy", 0),
-            )
-        ),
+        Column(title=f"automatic {rest}", kind="percent", key="below", rank=1),
+        Column(title="manual review", kind="percent", key="review"),
+        Column(title=f"automatic {target}", kind="percent", key="above", rank=1),
+        Column(title="automatic accuracy", kind="percent", key="accuracy"),
         Column(title="95 % interval", key="accuracy_interval", rank=2),
     )
     rows = tuple(_distribution(group) for group in groups)

@@ -78,13 +78,15 @@ def evaluate_selection(
     """Evaluate the thresholds and the review band that were chosen on validation."""
     before, after = data.log_losses
     precision = precision_recall_curve(data.probs, data.positive).average_precision
+    # Approximate: as if it were a share of the positive images.
+    interval = wilson_interval(precision * data.positives, data.positives)
     return Evaluation(
         thresholds=tuple(
             (each, confusion_counts(data.probs, data.positive, each.probability))
             for each in selection.thresholds
         ),
         overall=_group("all", np.arange(data.count), data, selection),
-        average_precision=(precision, _as_share_interval(precision, data.positives)),
+        average_precision=(precision, interval),
         uncalibrated=_calibration(
             data, data.uncalibrated, data.all_uncalibrated, before
         ),
@@ -95,11 +97,6 @@ def evaluate_selection(
             for name, cells in columns.items()
         },
     )
-
-
-def _as_share_interval(value: float, count: int) -> Interval:
-    """Return the Wilson interval of a value, treated as a share of `count` images."""
-    return wilson_interval(value * count, count)
 
 
 def _calibration(

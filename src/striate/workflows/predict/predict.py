@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,7 @@ class PredictResult:
         """Return predictions and skipped files as a JSON-serializable dict."""
         return {
             "predictions": [prediction.as_dict() for prediction in self.predictions],
-            "skipped": [
-                {"path": s.path, "reason": s.reason, "detail": s.detail}
-                for s in self.skipped
-            ],
+            "skipped": [asdict(skip) for skip in self.skipped],
         }
 
     def save(self, path: Path) -> None:
@@ -65,11 +62,8 @@ class PredictResult:
             return
         classes = list(self.predictions[0].probs)
         columns = ["path", "pred", *(f"p_{name}" for name in classes)]
-        write_csv(path, columns, self._rows())
-
-    def _rows(self) -> Iterator[list[Any]]:
-        for prediction in self.predictions:
-            yield [prediction.path, prediction.label, *prediction.probs.values()]
+        rows = ([p.path, p.label, *p.probs.values()] for p in self.predictions)
+        write_csv(path, columns, rows)
 
 
 def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
@@ -114,7 +108,11 @@ def expand_inputs(item: str | Path) -> list[Path]:
     """
     path = Path(item)
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if _is_visible_file(p, path)]
+        files = [
+            p
+            for p in sorted(path.rglob("*"))
+            if p.is_file() and not any(n[0] == "." for n in p.relative_to(path).parts)
+        ]
     elif path.exists():
         return [path]
     else:
@@ -127,11 +125,6 @@ def expand_inputs(item: str | Path) -> list[Path]:
     return files
 
 
-def _is_visible_file(path: Path, root: Path) -> bool:
-    names = path.relative_to(root).parts
-    return path.is_file() and not any(name.startswith(".") for name in names)
-
-
 def _read(
     paths: Sequence[Path], run: Run, skipped: list[Skipped]
 ) -> tuple[list[Path], Tensor]:
@@ -141,8 +134,7 @@ def _read(
             inputs.append(read_input(path, run))
             usable.append(path)
         except UndecodableError as error:
-            skip = Skipped(path=str(path), reason=error.reason, detail=error.detail)
-            skipped.append(skip)
+            skipped.append(Skipped.of(str(path), error))
     return usable, torch.stack(inputs) if inputs else torch.empty(0)
 
 
