@@ -61,9 +61,7 @@ def print_data(data: ImageData, folder: Path) -> None:
 def print_set(data: ImageData) -> None:
     """Print a data summary: splits, classes, unusable files, warnings."""
     out = console()
-    splits = " · ".join(
-        f"{name} {len(subset):,}" for name, subset in data.subsets.items()
-    )
+    splits = " · ".join(f"{name} {len(s):,}" for name, s in data.subsets.items())
     splits += f" · unused {data.num_spare:,}" if data.num_spare else ""
     out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {splits}")
     listed = ", ".join(data.labels.names[:MAX_CLASS_NAMES])
@@ -163,9 +161,8 @@ def print_predictions(result: PredictResult) -> None:
     """Print the predictions, and every file that could not be read."""
     out = console()
     for item in result.predictions[:MAX_PREDICTIONS]:
-        out.print(
-            f"{percent(item.score):>8}  {item.label:<20} {item.path}", markup=False
-        )
+        text = f"{percent(item.score):>8}  {item.label:<20} {item.path}"
+        out.print(text, markup=False)
     rest = len(result.predictions) - MAX_PREDICTIONS
     if rest > 0:
         out.print(f"… and {rest:,} more; --out FILE.csv writes all", style="dim")
@@ -200,7 +197,6 @@ def print_explanation(explanation: Explanation, notes: tuple[str, ...]) -> None:
     for section in explanation.page.sections[: len(explanation.data["images"])]:
         out.print(f"\n{section.title}", style="bold", markup=False)
         out.print(section.lead, style="dim", markup=False)
-        print_blocks(
-            [b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out
-        )
+        blocks = [b for b in section.blocks if isinstance(b, Figures | Table | Prose)]
+        print_blocks(blocks, out)
     out.print(f"report  {explanation.folder / 'report.html'}", markup=False)

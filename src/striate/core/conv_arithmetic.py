@@ -123,9 +123,8 @@ def transposed_side(
     if extra and extra >= max(stride, dilation):
         what = f"output padding {extra} must be smaller than the stride ({stride}) or "
         raise GeometryError(f"{what}the dilation ({dilation})")
-    outputs = (
-        (side - 1) * stride - 2 * padding + kernel_extent(kernel, dilation) + extra
-    )
+    span = kernel_extent(kernel, dilation)
+    outputs = (side - 1) * stride - 2 * padding + span + extra
     if min(side, outputs) < 1:
         what = f"padding {padding} leaves no output for an input of size {side}"
         raise GeometryError(what)

@@ -27,15 +27,7 @@ def choose_preprocess(
     normalize: Normalize,
     **rules: Any,
 ) -> Preprocess:
-    """Return the preprocessing settings; `mean` is empty until it is measured.
-
-    Args:
-        scan: Headers of the images.
-        image_size: One number, (height, width), or None for the size of the images.
-        in_chans: 1 or 3; None uses 1 if every image is gray.
-        normalize: Name of a normalization; mean and standard deviation, if given.
-        rules: Further fields of `Preprocess`.
-    """
+    """Return the preprocessing settings; `mean` is empty until it is measured."""
     headers = [header for header in scan.headers if isinstance(header, ImageHeader)]
     return choose_preprocess_for(
         common_shape(headers),

@@ -87,9 +87,8 @@ class Augment:
     @property
     def only_crops(self) -> bool:
         """Return True if random crop is the only transform that interpolates."""
-        return self.crop > 0 and not any(
-            (self.rotate, self.shear, self.warp, self.scale)
-        )
+        others = (self.rotate, self.shear, self.warp, self.scale)
+        return self.crop > 0 and not any(others)
 
     @property
     def mixes_images(self) -> bool:
@@ -99,9 +98,8 @@ class Augment:
     @property
     def is_active(self) -> bool:
         """Return True if any transform is on."""
-        return (
-            self.has_geometry or self.mixes_images or self.color > 0 or self.erase > 0
-        )
+        colors = self.color > 0 or self.erase > 0
+        return self.has_geometry or self.mixes_images or colors
 
 
 # Values of `--augment NAME`; ranges set explicitly override the preset.

@@ -103,9 +103,8 @@ def sampling_field(
         flat = values.reshape(len(a), -1, 2 * width).astype(np.float32)
         return torch.from_numpy(flat).to(device)
 
-    return SamplingField(
-        lines(across), lines(slope), None if spline is None else lines(spline)
-    )
+    spline_lines = None if spline is None else lines(spline)
+    return SamplingField(lines(across), lines(slope), spline_lines)
 
 
 def sampling_grid(field: SamplingField, height: int) -> Tensor:

@@ -54,9 +54,8 @@ def draw_mix_pairs(
     cut = np.full(len(samples), augment.cutmix > 0)
     if augment.cutmix and augment.mixup:
         cut = choice < 0.5
-    share = np.where(
-        cut, _beta(augment.cutmix, position), _beta(augment.mixup, position)
-    )
+    mixed, cut_share = (_beta(a, position) for a in (augment.mixup, augment.cutmix))
+    share = np.where(cut, cut_share, mixed)
     pasted = _rectangles(shape, np.where(cut, 1 - share, 0), corner)
     area = (pasted[:, 1] - pasted[:, 0]) * (pasted[:, 3] - pasted[:, 2])
     # Of a pasted rectangle, the target follows the pixels that are really covered.

@@ -14,13 +14,6 @@ def shift_whole_pixels(
 ) -> Tensor:
     """Flip images, then translate them by whole pixels.
 
-    Args:
-        pixels: (N, H, W, C) uint8.
-        shift: (N, 2) pixels to the right and down.
-        flips: (N, 2) horizontal flip, vertical flip.
-        border: Border mode of `warp_images`.
-        level: Gray level for the border mode `background`, 0–255.
-
     Example:
         >>> row = torch.tensor([[[[1], [2], [3]]]], dtype=torch.uint8)
         >>> right, no = np.array([[1, 0]]), np.array([[False, False]])

@@ -97,9 +97,8 @@ def _decode_into_memory(
     tick: Tick | None,
 ) -> DecodedSet:
     index = scan.readable
-    pixels_by_size = [
-        torch.empty(len(index), *size.shape, dtype=torch.uint8) for size in sizes
-    ]
+    shapes = [(len(index), *size.shape) for size in sizes]
+    pixels_by_size = [torch.empty(shape, dtype=torch.uint8) for shape in shapes]
     positions: list[int] = []
     contents: list[str] = []
     skipped: list[Skipped] = []

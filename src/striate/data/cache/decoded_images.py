@@ -131,9 +131,8 @@ class PackBuilder:
         self._hashes_file = (self._folder / HASHES).open("wb")
         self._digest = xxhash.xxh3_64()
         self._pending: list[tuple[str, str]] = []
-        self._rows_per_sync = min(
-            _ROWS_PER_SYNC, max(1, _BYTES_PER_SYNC // preprocess.nbytes)
-        )
+        rows_of_limit = _BYTES_PER_SYNC // preprocess.nbytes
+        self._rows_per_sync = min(_ROWS_PER_SYNC, max(1, rows_of_limit))
         # A thread waits for the disk while more images are decoded.
         self._disk = ThreadPoolExecutor(1)
         self._sync: Future[None] | None = None

@@ -44,9 +44,8 @@ def _of_container() -> int | None:
         lines = _OWN.read_text().splitlines()
     except OSError:
         return None
-    group_of = {
-        kinds: path for _, kinds, path in (line.split(":", 2) for line in lines)
-    }
+    fields = (line.split(":", 2) for line in lines)
+    group_of = {kinds: path for _, kinds, path in fields}
     second = ("memory.max", "memory.current", "inactive_file")
     first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     sizes = [

@@ -59,13 +59,7 @@ PixelRows = Tensor | IndexedRows | LazyPixels
 def take_rows(
     pixels: PixelRows, index: Sequence[int], max_bytes: int | None = None
 ) -> PixelRows:
-    """Select images by index, in the given order; large selections are not copied.
-
-    Args:
-        pixels: All images.
-        index: Indices of the images to select.
-        max_bytes: Largest selection to copy, in bytes; default `MAX_COPY_BYTES`.
-    """
+    """Select images by index, in the given order; large selections are not copied."""
     if isinstance(pixels, LazyPixels):
         return pixels.take(index)
     rows = torch.as_tensor(index, dtype=torch.int64)

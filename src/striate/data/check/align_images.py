@@ -46,11 +46,6 @@ def align_and_compare(
 ) -> Difference:
     """Align pairs of gray images, and return the remaining differences.
 
-    Args:
-        moving: Images to align by fitting a crop; the larger image of each pair.
-        fixed: Images to compare with.
-        steps: Number of steps on blurred and on sharp images.
-
     Shapes:
         (P, H, W), (P, h, w) → P differences
 
@@ -111,9 +106,8 @@ def _step(warped: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarra
     """Return one Gauss-Newton update of the window (start, end), for both axes."""
     adjusted, error, weight, scale = _fit_brightness(warped, goal, inside)
     down, across = np.gradient(adjusted, axis=(1, 2))
-    rows, columns = (
-        ((np.arange(n) + 0.5) / n).astype(np.float32) for n in adjusted.shape[1:]
-    )
+    shape = adjusted.shape[1:]
+    rows, columns = (((np.arange(n) + 0.5) / n).astype(np.float32) for n in shape)
     across, down = across * len(columns), down * len(rows)
     rows = rows[:, None]
     slopes = [across * (1 - columns), across * columns, down * (1 - rows), down * rows]

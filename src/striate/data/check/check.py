@@ -96,14 +96,6 @@ def check_dataset(
 ) -> DataCheckResult:
     """Check the images and labels of a data set, without training a network.
 
-    Args:
-        data: A data set name, a folder, a CSV, IDX files, tar shards, an address, or a
-            source.
-        near: Also search for near-duplicates.
-        since: File hashes by path of an earlier check, to report changes.
-        workers: Number of decoding processes; default: number of processors.
-        tick: Called with (done, total) while decoding.
-
     Raises:
         DataError: There is no such data set, or its layout is not supported.
 

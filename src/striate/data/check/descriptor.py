@@ -24,6 +24,7 @@ NOISE_LEVEL = 6.0  # levels: smaller contrast is noise, and must not be amplifie
 WARP_COUNT = 4  # shift and stretch along both axes
 SHIFT_SCALE = 0.02  # shift as a share of the side that costs as much as NOISE
 NOISE = 0.05
+WARPS = 2  # times that a thumbnail is warped to align it
 _CHUNK = 4096
 
 
@@ -143,9 +144,7 @@ def _penalized_gram(slopes: np.ndarray) -> np.ndarray:
     return np.asarray(slopes @ slopes.transpose(0, 2, 1) + penalty)
 
 
-def aligned_distance(
-    moving: np.ndarray, fixed: np.ndarray, steps: int = 2
-) -> np.ndarray:
+def aligned_distance(moving: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     """Return distances of thumbnail pairs after aligning the first of each pair.
 
     These are Newton steps on the tangent distance. Each step warps the thumbnail by the
@@ -157,12 +156,12 @@ def aligned_distance(
     goal = describe_thumbnails(fixed).points
     warp = np.zeros((len(moving), WARP_COUNT), np.float32)
     warped = np.asarray(moving, np.float32)
-    for step in range(steps + 1):
+    for step in range(WARPS + 1):
         current = describe_thumbnails(warped)
         error = (goal - current.points)[:, :, None]
         gradient = current.slopes @ error
         move = np.linalg.solve(_penalized_gram(current.slopes), gradient)
-        if step < steps:
+        if step < WARPS:
             warp = np.clip(warp + move[..., 0], -0.08, 0.08)
             warped = _warped(moving, warp)
     remaining = (error**2).sum((1, 2)) - (gradient * move).sum((1, 2))

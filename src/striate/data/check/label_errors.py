@@ -118,9 +118,8 @@ class ConfidentLearning:
 
     @property
     def _conflicts(self) -> np.ndarray:
-        return np.asarray(
-            (self.confident_class != NONE) & (self.confident_class != self.labels)
-        )
+        confident = self.confident_class
+        return np.asarray((confident != NONE) & (confident != self.labels))
 
     @cached_property
     def ranking_order(self) -> np.ndarray:
@@ -154,9 +153,8 @@ class ConfidentLearning:
         sizes = np.bincount(self.labels[self.has_prediction], minlength=self.classes)
         class_counts = np.bincount(rows, counts, self.classes)
         suspected = self.labels[self.suspected] * self.classes
-        suspected_counts = Counter(
-            (suspected + self.confident_class[self.suspected]).tolist()
-        )
+        suspected += self.confident_class[self.suspected]
+        suspected_counts = Counter(suspected.tolist())
         confusions = [
             LabelConfusion(
                 label=int(i),

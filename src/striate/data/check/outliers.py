@@ -42,18 +42,15 @@ def outlier_findings(images: Sequence[ImageStats]) -> list[Finding]:
     dark, bright = ([i for i in x if i not in blank_set] for x in (dark, bright))
     blurred = [i for i in _blurred(images) if i not in blank_set | {*dark, *bright}]
     color = [i for i in _other_color(images) if i not in blank_set]
-    in_color = sum(image.colored for image in images) < len(images) / 2
+    size, in_color = _other_size(images), sum(image.colored for image in images)
+    color_text = "is in color" if in_color < len(images) / 2 else "is gray"
     findings = [
         _finding("blank", blank, "is blank (a single gray level)", images, _level_note),
         _finding("dark", dark, "is almost black", images, _level_note),
         _finding("bright", bright, "is almost white", images, _level_note),
         _finding("blurred", blurred, "is blurred, unlike the others", images, _sharp),
-        _finding(
-            "size", _other_size(images), "has an unusual size", images, _size_note
-        ),
-        _finding(
-            "color", color, "is in color" if in_color else "is gray", images, _size_note
-        ),
+        _finding("size", size, "has an unusual size", images, _size_note),
+        _finding("color", color, color_text, images, _size_note),
     ]
     return [finding for finding in findings if finding]
 

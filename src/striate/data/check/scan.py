@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -60,12 +59,7 @@ class CloseupStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def add(self, closeup: np.ndarray) -> None:
@@ -92,7 +86,6 @@ def scan_source(
     *,
     tick: Tick | None = None,
     workers: int | None = None,
-    program: Sequence[str] = WORKER,
 ) -> ScanResult:
     """Decode and measure every image of a source.
 
@@ -108,9 +101,7 @@ def scan_source(
     unusable: list[Skipped] = []
     hashes: dict[str, str] = {}
     if source.arrays is None:
-        results = examine_records(
-            source, source.records, workers=workers, program=program
-        )
+        results = examine_records(source, source.records, workers=workers)
     else:
         results = map(examine_pixels, source.arrays)
     for count, (record, result) in enumerate(zip(source.records, results, strict=True)):

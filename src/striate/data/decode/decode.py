@@ -133,14 +133,10 @@ def decode_image(
     white_level: int = MAX_WHITE_LEVEL,
     scaled: Scaled | None = None,
 ) -> DecodedImage:
-    """Decode an image file, and compute its content hash.
+    """Decode an image file as `decode` does, and compute its content hash.
 
-    Args:
-        payload: Bytes of the whole file.
-        background: Gray level under transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
-        scaled: Function from the full (height, width) to the size after resizing. A
-            large JPEG may then be decoded at 1/2 or 1/4 of its size.
+    If `scaled`, a function from the full size to the size after resizing, is given, a
+    large JPEG may be decoded at 1/2 or 1/4 of its size.
 
     Raises:
         UndecodableError: The file is damaged, truncated, too large or not an image.
@@ -148,9 +144,7 @@ def decode_image(
     return _decode_opened(payload, _open(payload), background, white_level, scaled)
 
 
-def decode_with_info(
-    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
-) -> tuple[np.ndarray, ImageFileInfo]:
+def decode_with_info(payload: bytes) -> tuple[np.ndarray, ImageFileInfo]:
     """Decode an image; also return format, color mode and conversions.
 
     Raises:
@@ -158,7 +152,7 @@ def decode_with_info(
     """
     image = _open(payload)
     frames = _frames(payload, image)  # before decoding, which may close the file
-    decoded = _decode_opened(payload, image, background, white_level, None)
+    decoded = _decode_opened(payload, image, 255, MAX_WHITE_LEVEL, None)
     return decoded.pixels, _file_info(image, frames)
 
 

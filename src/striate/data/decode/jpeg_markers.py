@@ -97,7 +97,6 @@ def coded_bytes(payload: bytes, layout: JPEGLayout) -> Iterator[bytes]:
     last = len(payload) if layout.end is None else layout.end
     ends = [*starts[1:], last]
     for (marker, _, _), start, end in zip(layout.segments, starts, ends, strict=False):
-        if marker == _ADOBE or not (
-            _FIRST_APP <= marker <= _LAST_APP or marker == _COMMENT
-        ):
+        is_app = _FIRST_APP <= marker <= _LAST_APP
+        if marker == _ADOBE or not (is_app or marker == _COMMENT):
             yield payload[start:end]

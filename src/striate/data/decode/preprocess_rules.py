@@ -42,9 +42,8 @@ def preprocess_rules(preprocess: Preprocess) -> tuple[PreprocessRule, ...]:
         numbers · (v/255 − 0.5)/0.5 · --normalize
     """
     p = preprocess
-    limit = (
-        f"refused above {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} px per side"
-    )
+    pixels = f"{MAX_PIXELS // 10**6} megapixels"
+    limit = f"refused above {pixels} or {MAX_SIDE:,} px per side"
     jpeg = "every pixel is decoded"
     if p.jpeg == "reduced":
         fractions = " or ".join(

@@ -99,9 +99,7 @@ def open_shards(
     stream = _open(data, store, settings, preprocess, split_config)
     preprocess = preprocess or _choose(stream, settings)
     weight = preprocess.nbytes * stream.count
-    fits = free_memory.fits_in_memory(weight) or (
-        store is not None and store.fits(weight)
-    )
+    fits = free_memory.fits_in_memory(weight) or bool(store and store.fits(weight))
     return Shards(
         stream=stream,
         preprocess=preprocess,
@@ -116,9 +114,8 @@ def shard_source(data: str | Path) -> Source:
     """Return a source of the images in shards, for evaluation or inspection."""
     defaults: dict[str, Any] = {"background": 255, "white_level": MAX_WHITE_LEVEL}
     store = open_cache()
-    return stream_source(
-        _open(data, store, defaults, None, SplitConfig()), shards_name(data)
-    )
+    stream = _open(data, store, defaults, None, SplitConfig())
+    return stream_source(stream, shards_name(data))
 
 
 def _open(

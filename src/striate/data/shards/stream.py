@@ -87,10 +87,8 @@ def open_shard_stream(
     return ShardStream(
         labels=labels,
         originals={
-            split: ShardImages(
-                root / f"{split}.rows", tuple(names), local_shards, folder
-            )
-            for split in splits
+            s: ShardImages(root / f"{s}.rows", tuple(names), local_shards, folder)
+            for s in splits
         },
         numbers={split: _map_labels(root / f"{split}.labels") for split in splits},
         blocks={split: tuple(blocks[split]) for split in splits},

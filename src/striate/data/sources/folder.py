@@ -27,9 +27,8 @@ def read_folder(root: Path) -> Source:
     if not folders:
         direct = sum(skip.reason == "not-in-a-class-folder" for skip in ignored)
         what = f"no class folders: {direct} files are directly in the folder"
-        raise DataError(
-            what if direct else "the folder is empty", where=root, fix=FOLDER_LAYOUT
-        )
+        what = what if direct else "the folder is empty"
+        raise DataError(what, where=root, fix=FOLDER_LAYOUT)
     if are_splits((folder.name for folder in folders), root):
         records = [
             record
@@ -82,9 +81,8 @@ def _class_records(
     records = []
     for folder in folders:
         ancestors = {_identity(root), _identity(folder.parent)}
-        names = [
-            str(p.relative_to(root)) for p in _files(folder, root, ignored, ancestors)
-        ]
+        paths = _files(folder, root, ignored, ancestors)
+        names = [str(path.relative_to(root)) for path in paths]
         records += [Record(path=n, label=folder.name, split=split) for n in names]
         listed = {skip.path for skip in ignored}
         if not names and str(folder.relative_to(root)) not in listed:

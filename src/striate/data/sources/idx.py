@@ -26,10 +26,6 @@ def has_idx(folder: Path) -> bool:
 def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
     """Read the images and labels of all splits from IDX files, gzipped or not.
 
-    Args:
-        folder: Folder of `train-images-idx3-ubyte[.gz]` and the other files.
-        names: Class names by index; default: the numbers themselves.
-
     Raises:
         DataError: A file is missing or damaged, or images and labels do not match.
     """

@@ -122,9 +122,8 @@ def read_remote(address: str) -> Source:
     paths = list_remote_files(root)
     ignored: list[Skipped] = []
     image_paths = [path for path in paths if _check_name(path, ignored)]
-    has_splits = are_splits(
-        (path.split("/")[0] for path in image_paths if "/" in path), root
-    )
+    folders = [path.split("/")[0] for path in image_paths if "/" in path]
+    has_splits = are_splits(folders, root)
     records = []
     for path in image_paths:
         folders = path.split("/")

@@ -52,16 +52,13 @@ def assign_splits(
     splits = [record.split for record in records]
     held_out = held_out_splits({split for split in splits if split})
     pool = [i for i, split in enumerate(splits) if split in (None, "train")]
+    new = _Assigner(records, contents, split_config, splits)
     notes: tuple[str, ...] = ()
-    if not held_out:
-        splits = [split or "train" for split in splits]
-    elif earlier is None:
-        _assign_new(pool, splits, records, contents, split_config, held_out)
-    else:
-        notes = _assign_from_earlier(
-            earlier, pool, splits, records, contents, split_config, held_out
-        )
-    left_out_by_position = _duplicates_to_leave_out(pool, splits, records, contents)
+    if earlier is not None and held_out:
+        notes = new.assign_from_earlier(earlier, pool, held_out)
+    elif held_out:
+        new.assign(pool, held_out)
+    left_out_by_position = new.duplicates_to_leave_out(pool)
     return Assignment(
         results=tuple(
             left_out_by_position.get(i)
@@ -93,90 +90,76 @@ def held_out_splits(existing_splits: set[str]) -> tuple[str, ...]:
     return ("val",) if "test" in existing_splits else ("val", "test")
 
 
-def _assign_new(
-    pool: Sequence[int],
-    splits: list[str | None],
-    records: Sequence[Record],
-    contents: Sequence[str],
-    split_config: SplitConfig,
-    held_out: Sequence[str],
-) -> None:
-    """Assign a split to the images in `pool`, in place."""
-    groups = [records[i].group for i in pool]
-    if split_config.exact:
-        labels = [records[i].label for i in pool]
-        hashes = [contents[i] for i in pool]
-        assigned = exact_split(labels, hashes, groups, split_config, held_out)
+@dataclass(frozen=True)
+class _Assigner:
+    """Images with their splits, which are assigned in place."""
+
+    records: Sequence[Record]
+    contents: Sequence[str]
+    split_config: SplitConfig
+    splits: list[str | None]
+
+    def assign(self, pool: Sequence[int], held_out: Sequence[str]) -> None:
+        """Assign a split to the images in `pool`."""
+        config = self.split_config
+        groups = [self.records[i].group for i in pool]
+        hashes = [self.contents[i] for i in pool]
+        if config.exact:
+            labels = [self.records[i].label for i in pool]
+            assigned = exact_split(labels, hashes, groups, config, held_out)
+        else:
+            images = zip(hashes, groups, strict=True)
+            numbers = (hash_number(config.seed, "split", h, g) for h, g in images)
+            assigned = [split_of_number(n, config, held_out) for n in numbers]
         for i, split in zip(pool, assigned, strict=True):
-            splits[i] = split
-        return
-    for i, group in zip(pool, groups, strict=True):
-        splits[i] = split_of_number(
-            hash_number(split_config.seed, "split", contents[i], group),
-            split_config,
-            held_out,
-        )
+            self.splits[i] = split
 
+    def assign_from_earlier(
+        self, earlier: EarlierSplit, pool: Sequence[int], held_out: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Give old images their earlier split, and split new images; return notes."""
+        records, contents = self.records, self.contents
+        allowed = {"train", *held_out}
+        previous = {i: earlier.split_of(records[i], contents[i]) for i in pool}
+        new = [i for i, split in previous.items() if split not in allowed]
+        reassigned = sum(previous[i] is not None for i in new)
+        for i in pool:
+            self.splits[i] = previous[i]
+        # New images do not create a split that the earlier one does not have. Only
+        # validation is required: it chooses the weights.
+        self.assign(new, [s for s in held_out if s in earlier.splits or s == "val"])
+        if "val" not in earlier.splits:
+            old = [i for i in pool if previous[i] in allowed]
+            self.assign([i for i in old if self.splits[i] == "train"], ("val",))
+        missing = earlier.count_missing(records, contents)
+        notes = [
+            f"split of {earlier.origin}: {len(pool) - len(new):,} images keep their "
+            f"split, {len(new):,} new images are assigned, {missing:,} are missing"
+        ]
+        if reassigned:
+            text = "earlier test images are now in train; assigned again"
+            notes.append(f"{reassigned:,} {text}")
+        return tuple(notes)
 
-def _assign_from_earlier(
-    earlier: EarlierSplit,
-    pool: Sequence[int],
-    splits: list[str | None],
-    records: Sequence[Record],
-    contents: Sequence[str],
-    split_config: SplitConfig,
-    held_out: Sequence[str],
-) -> tuple[str, ...]:
-    """Assign old images to their earlier split, and split new images; return notes."""
-    allowed = {"train", *held_out}
-    previous = {i: earlier.split_of(records[i], contents[i]) for i in pool}
-    reassigned = [i for i, split in previous.items() if split and split not in allowed]
-    new = [i for i, split in previous.items() if split not in allowed]
-    for i in pool:
-        splits[i] = previous[i]
-    # New images do not create a split that the earlier one does not have. Only
-    # validation is required: it chooses the weights.
-    existing = [s for s in held_out if s in earlier.splits or s == "val"]
-    _assign_new(new, splits, records, contents, split_config, existing)
-    if "val" not in earlier.splits:
-        rest = [i for i in pool if splits[i] == "train" and previous[i] in allowed]
-        _assign_new(rest, splits, records, contents, split_config, ("val",))
-    missing = earlier.count_missing(records, contents)
-    notes = [
-        f"split of {earlier.origin}: {len(pool) - len(new):,} images keep their "
-        f"split, {len(new):,} new images are assigned, {missing:,} are missing"
-    ]
-    if reassigned:
-        notes.append(
-            f"{len(reassigned):,} earlier test images are now in train; assigned again"
-        )
-    return tuple(notes)
+    def duplicates_to_leave_out(self, pool: Sequence[int]) -> dict[int, Skipped]:
+        """Return images to leave out because an equal image is in val or test.
 
-
-def _duplicates_to_leave_out(
-    pool: Sequence[int],
-    splits: Sequence[str | None],
-    records: Sequence[Record],
-    contents: Sequence[str],
-) -> dict[int, Skipped]:
-    """Return images to leave out because an equal image is in val or test.
-
-    Equal images without groups, or in one group, have the same split. Equal images of
-    two groups may not: moving a whole group would move old images. So the copy in the
-    less protected split is left out, and never a test image.
-    """
-    positions_by_content: dict[str, list[int]] = defaultdict(list)
-    for i in pool:
-        positions_by_content[contents[i]].append(i)
-    left_out = {}
-    for duplicates in positions_by_content.values():
-        rank = {i: SPLITS.index(splits[i] or "train") for i in duplicates}
-        best = max(duplicates, key=rank.__getitem__)
-        for i in duplicates:
-            if rank[i] < rank[best]:
-                left_out[i] = Skipped(
-                    path=records[i].path,
-                    reason=f"duplicate-in-{splits[best]}",
-                    detail=records[best].path,
-                )
-    return left_out
+        Equal images without groups, or in one group, have the same split. Equal images
+        of two groups may not: moving a whole group would move old images. So the copy
+        in the less protected split is left out, and never a test image.
+        """
+        positions_by_content: dict[str, list[int]] = defaultdict(list)
+        for i in pool:
+            positions_by_content[self.contents[i]].append(i)
+        left_out = {}
+        for duplicates in positions_by_content.values():
+            rank = {i: SPLITS.index(self.splits[i] or "train") for i in duplicates}
+            best = max(duplicates, key=rank.__getitem__)
+            for i in duplicates:
+                if rank[i] < rank[best]:
+                    left_out[i] = Skipped(
+                        path=self.records[i].path,
+                        reason=f"duplicate-in-{self.splits[best]}",
+                        detail=self.records[best].path,
+                    )
+        return left_out

@@ -36,10 +36,8 @@ def check_counts(labels: Iterable[str]) -> None:
     if single:
         names = ", ".join(repr(label) for label in single[:NAMES_SHOWN])
         what = f"{len(single)} of {len(counts)} classes have one image: {names}"
-        fix = (
-            "add images or remove the class: train and val need at least one image each"
-        )
-        raise DataError(what, fix=fix)
+        need = "train and val need at least one image each"
+        raise DataError(what, fix=f"add images or remove the class: {need}")
 
 
 def check_classes(
@@ -123,9 +121,7 @@ def _leaks(rows: Sequence[SplitRow]) -> list[str]:
 
 
 def _in_several_splits(rows: Sequence[SplitRow]) -> set[str]:
-    contents = {
-        split: {row.content for row in rows if row.split == split} for split in SPLITS
-    }
+    contents = {s: {row.content for row in rows if row.split == s} for s in SPLITS}
     pairs = combinations(contents.values(), 2)
     return set().union(*(first & second for first, second in pairs))
 

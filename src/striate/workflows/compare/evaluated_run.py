@@ -119,9 +119,8 @@ def _common_split(runs: Sequence[Run], split: str | None) -> str:
             return name
     name = split or min(SPLITS, key=lambda name: len(lacking[name]))
     missing = lacking[name]
-    what = (
-        f"{len(missing)} of {len(runs)} runs have no predictions for the {name} split:"
-    )
+    count = f"{len(missing)} of {len(runs)} runs"
+    what = f"{count} have no predictions for the {name} split:"
     lines = [what, *(f"  {run.path}: {_reason(run)}" for run in missing[:MAX_LISTED])]
     if len(missing) > MAX_LISTED:
         lines.append(f"  … and {len(missing) - MAX_LISTED} more")

@@ -89,9 +89,7 @@ def comparison_page(result: ComparisonResult) -> Page:
         "By class": [class_difference_table(test) for test in tests],
     }
     present = {title: _without_none(blocks) for title, blocks in contents.items()}
-    sections = [
-        Section(title=t, blocks=blocks) for t, blocks in present.items() if blocks
-    ]
+    sections = [Section(title=t, blocks=b) for t, b in present.items() if b]
     sections += [_flipped_section(test) for test in tests if test.pairings]
     data = groups[0].runs[0].manifest.get("data", {})
     return Page(

@@ -80,9 +80,7 @@ class Pairing:
 def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
     """Pair two runs on the images that both runs evaluated with the same label."""
     positions = {key: i for i, key in enumerate(second.keys)}
-    common = [
-        (i, positions[key]) for i, key in enumerate(first.keys) if key in positions
-    ]
+    common = [(i, positions[k]) for i, k in enumerate(first.keys) if k in positions]
     rows = np.array(common, dtype=np.int64).reshape(-1, 2)
     only = set(first.keys) - set(second.keys), set(second.keys) - set(first.keys)
     relabeled = Counter(c for c, _, _ in only[0]) & Counter(c for c, _, _ in only[1])

@@ -110,9 +110,7 @@ def _test_over_seeds(first: RunGroup, second: RunGroup) -> PairwiseTest:
 
 def _pairings_by_seed(first: RunGroup, second: RunGroup) -> tuple[Pairing, ...]:
     others = dict(zip(second.seeds, second.runs, strict=True))
-    pairings = [
-        pair_runs(run, others[run.seed]) for run in first.runs if run.seed in others
-    ]
+    pairings = [pair_runs(r, others[r.seed]) for r in first.runs if r.seed in others]
     return tuple(pairing for pairing in pairings if pairing.count)
 
 

@@ -88,9 +88,7 @@ def data_check_page(result: DataCheckResult) -> Page:
         for group in _shown_groups(finding):
             positions |= set(group.members[:SIDE_BY_SIDE])
     thumbnails = load_previews(result, sorted(positions))
-    galleries = [
-        class_gallery(thumbnails, members, name) for name, members in examples.items()
-    ]
+    galleries = [class_gallery(thumbnails, i, name) for name, i in examples.items()]
     class_blocks: list[Block] = [class_count_table(result), *filter(None, galleries)]
     sections = [
         _summary(result),

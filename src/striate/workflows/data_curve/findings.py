@@ -151,9 +151,8 @@ def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
     plain = [run.accuracy for run in runs]
     balanced = [run.balanced_accuracy for run in runs]
     images = round(statistics.mean(run.images for run in runs))
-    statistics_of = [
-        (statistics.mean(v), statistics.stdev(v)) for v in (plain, balanced)
-    ]
+    mean, stdev = statistics.mean, statistics.stdev
+    statistics_of = [(mean(values), stdev(values)) for values in (plain, balanced)]
     return (f"{fraction:.4g}", images, len(runs), *chain(*statistics_of))
 
 

@@ -113,27 +113,22 @@ class CurvePlan:
             InterruptedRunError: The user stopped training; the same command continues.
             RunError: Another process uses the curve or one of its runs.
         """
-        with lock_folder(curve_folder):
-            return self._run_all(curve_folder, log)
-
-    def _run_all(self, curve_folder: Path, log: Log) -> tuple[list[CurveRun], str]:
         runs: list[CurveRun] = []
-        splits: set[str] = set()
         total = len(self.fractions) * self.seeds
-        for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
-            images = _Images(replace(self.recipe, seed=seed))
-            for fraction in self.fractions:
-                try:
-                    run, is_new = self._run(curve_folder, images, fraction)
-                except InterruptedRunError as error:
-                    what = f"stopped after {len(runs)} of {total} runs"
-                    raise InterruptedRunError(
-                        what, where=curve_folder, fix="run the same command to continue"
-                    ) from error
-                runs.append(_to_curve_run(run, fraction, seed))
-                splits.add(run.evaluated_split)
-                log(_progress_line(runs[-1], len(runs), total, is_new))
-        return sorted(runs, key=lambda run: (run.fraction, run.seed)), splits.pop()
+        with lock_folder(curve_folder):
+            for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
+                images = _Images(replace(self.recipe, seed=seed))
+                for fraction in self.fractions:
+                    try:
+                        run, is_new = self._run(curve_folder, images, fraction)
+                    except InterruptedRunError as error:
+                        what = f"stopped after {len(runs)} of {total} runs"
+                        fix, where = "run the same command to continue", curve_folder
+                        raise InterruptedRunError(what, where=where, fix=fix) from error
+                    runs.append(_to_curve_run(run, fraction, seed))
+                    log(_progress_line(runs[-1], len(runs), total, is_new))
+        order = sorted(runs, key=lambda run: (run.fraction, run.seed))
+        return order, run.evaluated_split
 
     def _run(
         self, curve_folder: Path, images: _Images, fraction: float

@@ -173,9 +173,7 @@ def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
     height, width, channels = pixels.shape
     longest = max(height, width)
     if longest > SIDE:
-        rows, columns = (
-            max(1, round(side * SIDE / longest)) for side in (height, width)
-        )
+        rows, columns = (max(1, round(n * SIDE / longest)) for n in (height, width))
         small = Preprocess(channels=channels, height=rows, width=columns)
         pixels = image_to_input(pixels, small).numpy()
     else:

@@ -24,7 +24,7 @@ from striate.workflows.evaluate.findings import (
     operating_point_caveats,
     operating_point_page,
 )
-from striate.workflows.evaluate.misclassified import false_negatives, false_positives
+from striate.workflows.evaluate.misclassified import misclassified_images
 from striate.workflows.evaluate.one_vs_rest import (
     EvaluatedSplit,
     OneVsRest,
@@ -81,10 +81,9 @@ class OperatingPoint:
 
     @cached_property
     def _result(self) -> OperatingPointResult:
-        classes = self.run.labels.names
-        caveats = operating_point_caveats(
-            self.run, self.selection, self.request, self.split
-        )
+        classes, data, columns = self.run.labels.names, self._data, self._columns
+        run, selection = self.run, self.selection
+        caveats = operating_point_caveats(run, selection, self.request, self.split)
         return OperatingPointResult(
             run=self.run.path.name,
             request=self.request,
@@ -92,10 +91,10 @@ class OperatingPoint:
             other_classes=[name for name in classes if name != self.request.target],
             selection=self.selection,
             evaluation=self.evaluation,
-            data=self._data,
+            data=data,
             caveats=tuple(caveats),
-            false_negatives=false_negatives(self._data, self._columns),
-            false_positives=false_positives(self._data, self._columns),
+            false_negatives=misclassified_images(data, columns, positive=True),
+            false_positives=misclassified_images(data, columns, positive=False),
         )
 
     @property
