@@ -35,10 +35,7 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
         Column(title=f"accuracy {first}", key="first", kind="number", rank=3),
         Column(title="accuracy", key="own", kind="number"),
         Column(
-            title="difference",
-            key="difference",
-            kind="number",
-            hint="in percentage points of accuracy",
+            title="difference", kind="number", hint="in percentage points of accuracy"
         ),
         Column(title="95 % interval", key="interval", kind="number"),
     ]
@@ -190,17 +187,13 @@ def _most_changed(classes: Sequence[PairedCounts]) -> list[int]:
 
 def _class_columns(test: PairwiseTest, count: int, tested: bool) -> tuple[Column, ...]:
     a, b = test.first.letter, test.second.letter
+    points = "difference of recall in percentage points"
     columns = [
         Column(title="class"),
         Column(title="images" if tested else "predictions", kind="integer", rank=1),
         Column(title=f"recall {a}", key="first", kind="number"),
         Column(title=f"recall {b}", key="second", kind="number"),
-        Column(
-            title=test.letters,
-            key="difference",
-            kind="number",
-            hint="difference of recall in percentage points",
-        ),
+        Column(title=test.letters, key="difference", kind="number", hint=points),
         *_flip_columns(a),
     ]
     if tested:

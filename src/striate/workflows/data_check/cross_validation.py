@@ -62,7 +62,6 @@ class CrossValidation:
         self, fold: int, val_rows: np.ndarray, train_rows: np.ndarray, counter: _Counter
     ) -> FoldPrediction:
         train = self.subset.take(train_rows.tolist())
-        val = self.subset.take(val_rows.tolist())
         mean, std = channel_mean_std(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
         seed = derive_seed(self.recipe.seed, "fold", fold)
@@ -76,13 +75,20 @@ class CrossValidation:
             device=device,
         )
         val_batches = Batches(
-            subset=val,
+            subset=self.subset.take(val_rows.tolist()),
             preprocess=preprocess,
             batch_size=evaluation_batch_size(preprocess.height, preprocess.width),
             shuffle=False,
             device=device,
         )
-        model = self._create_model(seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = create_model(
+            auto_model(preprocess.channels),
+            num_classes=self.classes,
+            in_chans=preprocess.channels,
+            image_size=(preprocess.height, preprocess.width),
+            seed=seed,
+        )
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.random.fork_rng(devices=[]), devices.flush_denormals():
             torch.manual_seed(derive_seed(seed, "dropout"))
             self._train(model, batches, val_batches, counter)
@@ -92,15 +98,6 @@ class CrossValidation:
             rows=val_rows,
             probs=evaluation.probs.numpy(),
             trained_classes=trained_classes,
-        )
-
-    def _create_model(self, seed: int) -> nn.Module:
-        return create_model(
-            auto_model(self.preprocess.channels),
-            num_classes=self.classes,
-            in_chans=self.preprocess.channels,
-            image_size=(self.preprocess.height, self.preprocess.width),
-            seed=seed,
         )
 
     def _train(

@@ -28,31 +28,31 @@ def ratio_text(count: int, total: int) -> str:
     return f"{count:,} of {total:,}"
 
 
+HINTS = {
+    "probability": "calibrated probability from which on the class is predicted",
+    "uncalibrated": "the same threshold before temperature scaling, for the "
+    "probabilities that `striate predict` prints",
+    "recall": "95 % range of the recall on new images of the same kind "
+    "(distribution-free; Wilks 1941)",
+    "ece": "expected calibration error: mean gap between predicted probability and "
+    "observed frequency (10 equal-size bins)",
+    "expected_ece": "ECE of a perfectly calibrated model with this number of images",
+    "top_label_ece": "ECE of the predicted class (15 equal-width bins), as `striate "
+    "evaluate` prints it",
+    "brier": "mean squared error of the probability; lower is better",
+    "accuracy": "accuracy of automatic decisions (outside the review band)",
+}
+
+
 def selection_table(selection: Selection, target: str) -> Table:
     """Return the table of thresholds chosen on validation, with expected recall."""
+    title, probability = f"P({target}) ≥", "probability"
     columns = (
         Column(title="threshold", key="name"),
-        Column(
-            title=f"P({target}) ≥",
-            kind="ratio",
-            key="probability",
-            hint="calibrated probability from which on the class is predicted",
-        ),
-        Column(
-            title="uncalibrated",
-            kind="ratio",
-            hint="the same threshold before temperature scaling, for the probabilities "
-            "that `striate predict` prints",
-            key="uncalibrated",
-            rank=2,
-        ),
+        Column(title=title, kind="ratio", key=probability, hint=HINTS[probability]),
+        Column(title="uncalibrated", kind="ratio", hint=HINTS["uncalibrated"], rank=2),
         Column(title="true positives", key="tp", hint="on validation"),
-        Column(
-            title="expected recall",
-            hint="95 % range of the recall on new images of the same kind "
-            "(distribution-free; Wilks 1941)",
-            key="expected_recall",
-        ),
+        Column(title="expected recall", hint=HINTS["recall"], key="expected_recall"),
         Column(title="false positives", hint="on validation", key="fp", rank=1),
     )
     count, positives = f"n{GAP}={GAP}{selection.count:,}", f"{selection.positives:,}"
@@ -121,36 +121,20 @@ def _shares(n: ConfusionCounts, precision: bool = True) -> Row:
 
 def calibration_table(result: OperatingPointResult) -> Table:
     """Return a table of calibration before and after temperature scaling."""
+    titles = {
+        "ece": "ECE",
+        "expected_ece": "expected ECE",
+        "top_label_ece": "top-label ECE",
+    }
+    ece_columns = [
+        Column(title=title, kind="ratio", hint=HINTS[key], key=key, rank=int("top" in key))
+        for key, title in titles.items()
+    ]
     columns = (
         Column(title="probabilities", key="name"),
         Column(title="log loss", kind="number", hint="cross-entropy; lower is better"),
-        Column(
-            title="ECE",
-            kind="ratio",
-            hint="expected calibration error: mean gap between predicted probability "
-            "and observed frequency (10 equal-size bins)",
-            key="ece",
-        ),
-        Column(
-            title="expected ECE",
-            kind="ratio",
-            hint="ECE of a perfectly calibrated model with this number of images",
-            key="expected_ece",
-        ),
-        Column(
-            title="top-label ECE",
-            kind="ratio",
-            hint="ECE of the predicted class (15 equal-width bins), as `striate "
-            "evaluate` prints it",
-            key="top_label_ece",
-            rank=1,
-        ),
-        Column(
-            title="Brier",
-            kind="number",
-            hint="mean squared error of the probability; lower is better",
-            rank=2,
-        ),
+        *ece_columns,
+        Column(title="Brier", kind="number", hint=HINTS["brier"], rank=2),
     )
     evaluation, temperature = result.evaluation, result.selection.temperature
     rows = (
@@ -187,6 +171,7 @@ def band_table(result: OperatingPointResult) -> Table | None:
     if evaluated is None or validation is None:
         return None
     target, rest = result.target, result.rest
+    hint = f"missed without review: {target} images decided as {rest}"
     columns = (
         Column(title="split", key="split"),
         Column(title="n", kind="integer", hint="images", key="count", rank=4),
@@ -195,17 +180,13 @@ def band_table(result: OperatingPointResult) -> Table | None:
         Column(
             title="automatic accuracy",
             kind="percent",
-            hint="accuracy of automatic decisions (outside the review band)",
+            hint=HINTS["accuracy"],
             key="accuracy",
         ),
         Column(title="95 % interval", key="accuracy_interval", rank=1),
         Column(title=f"correct {target}", key="correct_positive", rank=2),
         Column(title=f"correct {rest}", key="correct_negative", rank=2),
-        Column(
-            title="missed",
-            hint=f"missed without review: {target} images decided as {rest}",
-            key="fn",
-        ),
+        Column(title="missed", hint=hint, key="fn"),
     )
     rows = (
         ("validation", *_selective(validation)),
@@ -271,16 +252,12 @@ def distribution_table(
 ) -> Table:
     """Return a table of the distribution of probabilities by value of a CSV column."""
     target, rest = result.target, result.rest
+    hint = f"lower and upper quartile of the probabilities of {target}"
     columns = (
         Column(title=column, key="value"),
         Column(title="n", kind="integer", hint="images", key="count"),
         Column(title=f"predicted {target}", kind="percent", key="predicted"),
-        Column(
-            title="middle 50 %",
-            hint=f"lower and upper quartile of the probabilities of {target}",
-            key="quartiles",
-            rank=2,
-        ),
+        Column(title="middle 50 %", hint=hint, key="quartiles", rank=2),
         Column(title="median", kind="percent", key="median", rank=1),
         Column(title=f"automatic {rest}", kind="percent", key="below", rank=1),
         Column(title="manual review", kind="percent", key="review"),
@@ -301,9 +278,7 @@ def _distribution(group: GroupResult) -> Row:
     if selective is None:
         return (*row, None, 1.0, None, None, "")
     accuracy = selective.accuracy if selective.answered else None
-    sides = (
-        selective.predicted_negatives / count,
-        selective.abstention_rate,
-        selective.predicted_positives / count,
-    )
+    low_side = selective.predicted_negatives / count
+    high_side = selective.predicted_positives / count
+    sides = (low_side, selective.abstention_rate, high_side)
     return (*row, *sides, accuracy, ci_text(selective.accuracy_interval))
