@@ -261,6 +261,12 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
         return Finding(kind=LABEL_ERROR, tone="note", what=what, why=f"{method}.")
     noun = "label error" if len(suspected) == 1 else "label errors"
     estimate = round(label_errors.analysis.estimate)
+    groups = []
+    for i in suspected:
+        label, suggested, prob = label_errors.labels_of(i)
+        share = min(max(round(100 * prob), 1), 99)  # in percent
+        note = f"label {label}, predicted {suggested}, {share}\u00a0%"
+        groups.append(ImageGroup(members=(i,), note=note))
     return Finding(
         kind=LABEL_ERROR,
         tone="warning",
@@ -270,17 +276,8 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
         "these labels are wrong; others belong to rare or difficult images. If classes "
         "look similar, the estimate is too high.",
         fix="look at each image, and correct the label if it is wrong",
-        groups=tuple(
-            ImageGroup(members=(i,), note=_note(label_errors, i)) for i in suspected
-        ),
+        groups=tuple(groups),
     )
-
-
-def _note(label_errors: LabelErrors, position: int) -> str:
-    """Return a text with label, suggested label and its probability (1 to 99 %)."""
-    label, suggested, prob = label_errors.labels_of(position)
-    share = min(max(round(100 * prob), 1), 99)
-    return f"label {label}, predicted {suggested}, {share}\u00a0%"
 
 
 def _unchecked(label_errors: LabelErrors) -> Finding | None:

@@ -56,12 +56,8 @@ def examine_files(
 ) -> Iterator[Result]:
     """Decode and measure image files in sandboxed workers; yield results in order.
 
-    Args:
-        paths: Paths of the image files.
-        workers: Number of worker processes; default: number of processors.
-        program: Command that starts a worker.
-        timeout: Seconds without a result after which a worker is killed.
-        max_images: Number of images after which a worker is replaced.
+    A worker is killed if it gives no result for `timeout` seconds, and replaced after
+    `max_images` images.
 
     Raises:
         StriateError: A worker process cannot be started.

@@ -58,7 +58,7 @@ def assign_splits(
         notes = new.assign_from_earlier(earlier, pool, held_out)
     elif held_out:
         new.assign(pool, held_out)
-    left_out_by_position = new.duplicates_to_leave_out(pool)
+    left_out_by_position = _duplicates_to_leave_out(pool, splits, records, contents)
     return Assignment(
         results=tuple(
             left_out_by_position.get(i)
@@ -141,25 +141,31 @@ class _Assigner:
             notes.append(f"{reassigned:,} {text}")
         return tuple(notes)
 
-    def duplicates_to_leave_out(self, pool: Sequence[int]) -> dict[int, Skipped]:
-        """Return images to leave out because an equal image is in val or test.
 
-        Equal images without groups, or in one group, have the same split. Equal images
-        of two groups may not: moving a whole group would move old images. So the copy
-        in the less protected split is left out, and never a test image.
-        """
-        positions_by_content: dict[str, list[int]] = defaultdict(list)
-        for i in pool:
-            positions_by_content[self.contents[i]].append(i)
-        left_out = {}
-        for duplicates in positions_by_content.values():
-            rank = {i: SPLITS.index(self.splits[i] or "train") for i in duplicates}
-            best = max(duplicates, key=rank.__getitem__)
-            for i in duplicates:
-                if rank[i] < rank[best]:
-                    left_out[i] = Skipped(
-                        path=self.records[i].path,
-                        reason=f"duplicate-in-{self.splits[best]}",
-                        detail=self.records[best].path,
-                    )
-        return left_out
+def _duplicates_to_leave_out(
+    pool: Sequence[int],
+    splits: Sequence[str | None],
+    records: Sequence[Record],
+    contents: Sequence[str],
+) -> dict[int, Skipped]:
+    """Return images to leave out because an equal image is in val or test.
+
+    Equal images without groups, or in one group, have the same split. Equal images of
+    two groups may not: moving a whole group would move old images. So the copy in the
+    less protected split is left out, and never a test image.
+    """
+    positions_by_content: dict[str, list[int]] = defaultdict(list)
+    for i in pool:
+        positions_by_content[contents[i]].append(i)
+    left_out = {}
+    for duplicates in positions_by_content.values():
+        rank = {i: SPLITS.index(splits[i] or "train") for i in duplicates}
+        best = max(duplicates, key=rank.__getitem__)
+        for i in duplicates:
+            if rank[i] < rank[best]:
+                left_out[i] = Skipped(
+                    path=records[i].path,
+                    reason=f"duplicate-in-{splits[best]}",
+                    detail=records[best].path,
+                )
+    return left_out

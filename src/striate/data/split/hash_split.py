@@ -100,22 +100,16 @@ def split_of_number(
         >>> [split_of_number(n * quarter, config, ("val",)) for n in range(4)]
         ['train', 'train', 'val', 'train']
     """
-    has_folds = split_config.folds is not None
+    folds, fold = split_config.folds, split_config.fold
+
     low_split = "test" if "test" in splits else "val"
-    start, end = _fold_edges(split_config)
-    if not has_folds:
-        end = round(split_config.test * SPAN) if "test" in splits else 0
+    start, end = 0, round(split_config.test * SPAN) if "test" in splits else 0
+    if folds is not None and fold is not None:
+        # Whole numbers, so that folds cannot overlap.
+        start, end = fold * SPAN // folds, (fold + 1) * SPAN // folds
     if (rotated := (number - start) % SPAN) < end - start:
         return low_split
-    has_val = "val" in splits and not (has_folds and low_split == "val")
+    has_val = "val" in splits and not (folds is not None and low_split == "val")
     if has_val and rotated >= SPAN - round(split_config.val * SPAN):
         return "val"
     return "train"
-
-
-def _fold_edges(split_config: SplitConfig) -> tuple[int, int]:
-    """Return the start and end of a fold, as integers so that folds cannot overlap."""
-    folds, fold = split_config.folds, split_config.fold
-    if folds is None or fold is None:
-        return 0, 0
-    return fold * SPAN // folds, (fold + 1) * SPAN // folds

@@ -93,11 +93,10 @@ def split_warnings(
     counts = _by_split(rows)
     warnings = _leaks(rows)
     if left_out:
-        what = (
-            "images left out, because an equal image of another group is in val or test"
-        )
         pair = f"{left_out[0].path} = {left_out[0].detail}"
-        warnings.append(f"{len(left_out):,} {what}; first: {pair}")
+        why = "an equal image of another group is in val or test"
+        count = f"{len(left_out):,} images left out"
+        warnings.append(f"{count}, because {why}; first: {pair}")
     warnings += _classes_without_images(counts)
     return (*warnings, *_small(counts["train"]), *_imbalance(counts["train"]))
 

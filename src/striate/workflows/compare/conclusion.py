@@ -106,10 +106,9 @@ def _outcome(test: PairwiseTest, reference: str) -> str:
 
 def pairwise_conclusion(test: PairwiseTest, count: int) -> Prose:
     """Describe the result of a test in a few sentences."""
-    describe = {MCNEMAR: _over_images, NO_TEST: _not_tested}.get(
-        test.method, _over_seeds
-    )
-    return Prose(text=" ".join([*describe(test), *_decision(test, count)]))
+    describe = {MCNEMAR: _over_images, NO_TEST: _not_tested}
+    sentences = describe.get(test.method, _over_seeds)(test)
+    return Prose(text=" ".join([*sentences, *_decision(test, count)]))
 
 
 def _over_images(test: PairwiseTest) -> Iterator[str]:

@@ -29,14 +29,13 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
     first = tests[0].first.letter
     over_images = all(test.method == MCNEMAR for test in tests)
     several = sum(test.p is not None for test in tests) > 1
+    points = "in percentage points of accuracy"
     columns = [
         Column(title="", key="second", kind="code"),
         Column(title="tested on", key="on", rank=2),
         Column(title=f"accuracy {first}", key="first", kind="number", rank=3),
         Column(title="accuracy", key="own", kind="number"),
-        Column(
-            title="difference", kind="number", hint="in percentage points of accuracy"
-        ),
+        Column(title="difference", kind="number", hint=points),
         Column(title="95 % interval", key="interval", kind="number"),
     ]
     if over_images:

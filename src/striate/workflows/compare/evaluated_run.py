@@ -168,9 +168,7 @@ def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
         split=split,
         predictions=predictions,
         keys=_keys(predictions, rows, path),
-        split_counts=dict(
-            Counter(row["split"] for row in rows if row["split"] != SPARE)
-        ),
+        split_counts=Counter(r["split"] for r in rows if r["split"] != SPARE),
         data_hash=hash_rows(sorted((row["content"], row["label"]) for row in rows)),
     )
 

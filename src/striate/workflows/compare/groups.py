@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Any
 
@@ -124,9 +125,7 @@ def _values(
     groups: Sequence[Sequence[dict[str, Any]]], setting: bool
 ) -> Iterator[SettingDifference]:
     """Yield the values of all groups for each name, equal or not."""
-    for name in dict.fromkeys(
-        name for group in groups for run in group for name in run
-    ):
+    for name in dict.fromkeys(chain.from_iterable(chain(*groups))):
         texts = ([_value_text(run.get(name)) for run in group] for group in groups)
         values = tuple(" · ".join(dict.fromkeys(each)) for each in texts)
         yield SettingDifference(name=name, values=values, setting=setting)

@@ -126,10 +126,9 @@ def _summary(result: DataCheckResult) -> Section:
         "classes": len(result.classes),
         "findings": sum(finding.tone != "note" for finding in result.findings),
     }
+    details = {"used": by_split_text}
     figures = tuple(
-        Figure(
-            label=name, value=f"{n:,}", detail=by_split_text if name == "used" else ""
-        )
+        Figure(label=name, value=f"{n:,}", detail=details.get(name, ""))
         for name, n in counts.items()
     )
     blocks: list[Block] = [Figures(figures=figures), *findings_table(result)]

@@ -127,7 +127,9 @@ def calibration_table(result: OperatingPointResult) -> Table:
         "top_label_ece": "top-label ECE",
     }
     ece_columns = [
-        Column(title=title, kind="ratio", hint=HINTS[key], key=key, rank=int("top" in key))
+        Column(
+            title=title, kind="ratio", hint=HINTS[key], key=key, rank=int("top" in key)
+        )
         for key, title in titles.items()
     ]
     columns = (
