@@ -46,26 +46,17 @@ def crop_windows(crop: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def crop_and_resize(
-    pixels: Tensor,
-    crop_windows: np.ndarray,
+    pixels: Tensor,  # (N, H, W, C) uint8, on the CPU
+    crop_windows: np.ndarray,  # (n, 4) top, left, height, width
     size: tuple[int, int],
-    flips: np.ndarray | None = None,
-    rows: Tensor | None = None,
+    flips: np.ndarray | None = None,  # (n, 2) horizontal flip, vertical flip
+    rows: Tensor | None = None,  # (n,) indices of the images, which are not copied
 ) -> Tensor:
     """Crop a window from each image, resize it with antialiasing, and flip it.
 
     Images are processed one by one, on as many threads as torch has.
 
-    Args:
-        pixels: (N, H, W, C) uint8, on the CPU.
-        crop_windows: (n, 4) top, left, height, width.
-        size: Height and width of the result.
-        flips: (n, 2) horizontal flip, vertical flip.
-        rows: (n,) indices of the images; None for all. The images are read in place,
-            without a copy.
 
-    Shapes:
-        (n, *size, C) uint8
 
     Example:
         >>> import torch

@@ -66,18 +66,14 @@ _decoder: BatchDecoder | None = None  # set once when a worker starts
 
 def decode_with_workers(
     pixels: BatchDecoder,
-    indices: Iterable[Tensor],
+    indices: Iterable[Tensor],  # image indices of each batch
     *,
     timeout: float = TIMEOUT,
-    start: str | None = None,
+    start: str | None = None,  # `fork`, `spawn`, …; None: Python's default
 ) -> Iterator[DecodedBatch]:
     """Yield decoded batches in order, using `pixels.workers` worker processes.
 
-    Args:
-        pixels: Decoder of the images.
-        indices: Image indices of each batch.
-        timeout: Seconds to wait for a batch before raising `WorkerError`.
-        start: Start method of processes (`fork`, `spawn`, …); None: Python's default.
+
 
     Raises:
         WorkerError: A process died, or a batch took longer than `timeout`.

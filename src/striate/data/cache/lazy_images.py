@@ -77,29 +77,18 @@ class EncodedFiles:
 
 
 class LazyPixels:
-    """Lazily decoded 8-bit images, indexed like a tensor.
-
-    Args:
-        originals: The encoded images.
-        preprocess: Preprocessing of the images.
-        rows: Indices of the encoded images to use; None uses all.
-        workers: Number of decoding processes; 0 decodes on threads of this process.
-        replace_lost: Replace an unreadable image by another image of its batch.
-    """
+    """Lazily decoded 8-bit images, indexed like a tensor."""
 
     def __init__(
         self,
         originals: EncodedImages,
         preprocess: Preprocess,
-        rows: Tensor | None = None,
-        workers: int = 0,
-        replace_lost: bool = False,
+        rows: Tensor | None = None,  # indices of the images to use; None uses all
+        workers: int = 0,  # decoding processes; 0 decodes on threads of this process
+        replace_lost: bool = False,  # use another image for an unreadable one
     ) -> None:
-        self.originals = originals
-        self.preprocess = preprocess
-        self.rows = rows
-        self.workers = workers
-        self.replace_lost = replace_lost
+        self.originals, self.preprocess, self.rows = originals, preprocess, rows
+        self.workers, self.replace_lost = workers, replace_lost
         self.lost: list[Skipped] = []
 
     def __len__(self) -> int:

@@ -33,25 +33,17 @@ class PointPairs:
 
 
 def pairs_within_radius(
-    points: np.ndarray,
+    points: np.ndarray,  # (N, d)
     radius: float,
     keep: int,
     *,
-    others: np.ndarray | None = None,
-    tangents: Tangents | None = None,
-    reach: float | None = None,
+    others: np.ndarray | None = None,  # (N, d) second points; default `points`
+    tangents: Tangents | None = None,  # directions that add no distance
+    reach: float | None = None,  # largest Euclidean distance; default `radius`
 ) -> PointPairs:
     """Return point pairs within `radius`, limited to the `keep` nearest of each point.
 
-    Args:
-        points: (N, d).
-        radius: Largest distance.
-        keep: Number of nearest pairs to keep for each point.
-        others: (N, d) second points of the pairs, for example the descriptors of
-            flipped images; default `points`.
-        tangents: Directions at the first point that add no distance; by default there
-            are none, and the distance is Euclidean.
-        reach: Largest Euclidean distance of a pair; default `radius`.
+
 
     Example:
         >>> line = np.array([[0.0], [0.1], [1.0], [1.05]], np.float32)

@@ -302,12 +302,17 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_array(image: Image.Image, background: int, white_level: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        return _to_8_bits(np.asarray(image).astype(np.uint32), white_level)
+        wide = np.asarray(image).astype(np.uint32)
+        if (largest := int(wide.max())) > white_level:
+            detail = f"the value {largest:,} is above the white level {white_level:,}"
+            raise UndecodableError("above-white", detail)
+        levels = (wide * 255 + white_level // 2) // white_level
+        return levels.astype(np.uint8)[..., None]
     gray = image.mode in ("1", "L", "LA", "La")
     if _is_transparent(image):
         foreground = image.convert("RGBA")
-        levels = (background, background, background, 255)
-        canvas = Image.new("RGBA", foreground.size, levels)
+        color = (background, background, background, 255)
+        canvas = Image.new("RGBA", foreground.size, color)
         image = Image.alpha_composite(canvas, foreground)
     pixels = np.array(image.convert("L" if gray else "RGB"))
     return pixels[..., None] if gray else pixels
@@ -316,10 +321,3 @@ def _to_array(image: Image.Image, background: int, white_level: int) -> np.ndarr
 def _is_transparent(image: Image.Image) -> bool:
     alpha = image.mode in ("LA", "PA", "La", "RGBA", "RGBa")
     return alpha or "transparency" in image.info
-
-
-def _to_8_bits(wide: np.ndarray, white_level: int) -> np.ndarray:
-    if (largest := int(wide.max())) > white_level:
-        detail = f"the value {largest:,} is above the white level {white_level:,}"
-        raise UndecodableError("above-white", detail)
-    return ((wide * 255 + white_level // 2) // white_level).astype(np.uint8)[..., None]

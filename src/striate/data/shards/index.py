@@ -65,18 +65,14 @@ class Shard:
 
 
 class LocalShards:
-    """Access to shards as local files; remote shards are downloaded.
+    """Access to shards as local files; remote shards are downloaded to a folder.
 
-    Args:
-        folder: Folder of downloaded shards.
-        limit: Maximum bytes of downloads; the least recently used are removed first.
-        owner: Object that removes the folder when garbage-collected; kept referenced.
+    Downloads take at most `limit` bytes; the least recently used are removed first.
     """
 
     def __init__(self, folder: Path, limit: int, owner: object = None) -> None:
-        self._folder = folder
-        self._limit = limit
-        self._owner = owner
+        self._folder, self._limit = folder, limit
+        self._owner = owner  # removes the folder when it is garbage-collected
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -154,7 +154,14 @@ def _write_splits(
         split = named_splits[number] or ("train" if any(named_splits) else None)
         if conflicts:
             usable = ~np.isin(rows["content"], list(conflicts)) | (split == "test")
-            skipped += _conflicts(shard.name, rows[~usable])
+            skipped += [
+                Skipped(
+                    path=f"{shard.name}#{int(row['offset'])}",
+                    reason="two-labels",
+                    detail="the same image also has another label",
+                )
+                for row in rows[~usable]
+            ]
             rows = rows[usable]
         if split not in (None, "train") or not assigned_splits:
             split_of_row = np.full(len(rows), split)
@@ -184,13 +191,6 @@ def _check_classes(labels: ClassNames, classes: Mapping[str, set[int]]) -> None:
             names = ", ".join(repr(labels[i]) for i in unknown[:5])
             what = f"the {split} split has classes without training images: {names}"
             raise DataError(what, fix="add training images of these classes")
-
-
-def _conflicts(name: str, rows: np.ndarray) -> Iterator[Skipped]:
-    for row in rows:
-        detail = "the same image also has another label"
-        path = f"{name}#{int(row['offset'])}"
-        yield Skipped(path=path, reason="two-labels", detail=detail)
 
 
 def _assign_splits(

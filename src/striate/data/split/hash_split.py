@@ -101,7 +101,6 @@ def split_of_number(
         ['train', 'train', 'val', 'train']
     """
     folds, fold = split_config.folds, split_config.fold
-
     low_split = "test" if "test" in splits else "val"
     start, end = 0, round(split_config.test * SPAN) if "test" in splits else 0
     if folds is not None and fold is not None:

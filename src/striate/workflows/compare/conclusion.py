@@ -175,7 +175,10 @@ def _decision(test: PairwiseTest, count: int) -> Iterator[str]:
 def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
     """Yield the limitations of the comparison, the most important first."""
     groups, tests = result.groups, result.tests
-    texts = [*_unpaired_images(tests), *_data(groups), *_duplicates(groups)]
+    texts = list(_unpaired_images(tests))
+    if len({run.data_hash for group in groups for run in group.runs}) > 1:
+        texts.append("The runs used different images or labels.")
+    texts += _duplicates(groups)
     if result.split == "val":
         text = (
             "These are validation images, and each run chose its weights by them: the "
@@ -185,18 +188,15 @@ def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
     if len({str(run.manifest.get("machine")) for g in groups for run in g.runs}) > 1:
         texts.append("The runs used different machines: do not compare their times.")
     yield from (Prose(text=text, tone="warning") for text in texts)
-    if all(test.method == MCNEMAR for test in tests) and _settings_differ(groups):
+    settings = [group.runs[0].run.recipe.as_dict() | {"seed": 0} for group in groups]
+    settings_differ = any(other != settings[0] for other in settings)
+    if settings_differ and all(test.method == MCNEMAR for test in tests):
         text = (
             "With one run each, this tests the trained models, not their settings: "
             "another seed gives another model. To compare settings, train each with "
             "several seeds (--seed 1, --seed 2, …) and name all runs."
         )
         yield Prose(text=text, tone="advice")
-
-
-def _settings_differ(groups: Sequence[RunGroup]) -> bool:
-    settings = [group.runs[0].run.recipe.as_dict() | {"seed": 0} for group in groups]
-    return any(other != settings[0] for other in settings[1:])
 
 
 def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:
@@ -213,11 +213,6 @@ def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:
                     f"{seed}. Left out: {only_a:,} only in {a}, {only_b:,} only in {b}"
                     f"{relabeled if pairing.relabeled else ''}."
                 )
-
-
-def _data(groups: Sequence[RunGroup]) -> Iterator[str]:
-    if len({run.data_hash for group in groups for run in group.runs}) > 1:
-        yield "The runs used different images or labels."
 
 
 def _duplicates(groups: Sequence[RunGroup]) -> Iterator[str]:

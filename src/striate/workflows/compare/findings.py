@@ -132,14 +132,11 @@ def _difference_figure(test: PairwiseTest) -> Figure:
 
 
 def _flipped_section(test: PairwiseTest) -> Section:
-    a, b = test.first.letter, test.second.letter
-    lead = "Images classified correctly by only one of the two runs, clearest first."
+    who = "only one of the two runs"
     if len(test.pairings) > 1:
-        lead = (
-            "Images classified correctly by more seeds of one group than of the other, "
-            "clearest first."
-        )
-    title = f"Flipped images, {b} against {a}"
+        who = "more seeds of one group than of the other"
+    title = f"Flipped images, {test.second.letter} against {test.first.letter}"
+    lead = f"Images classified correctly by {who}, clearest first."
     return Section(title=title, lead=lead, blocks=tuple(flipped_blocks(test)))
 
 

@@ -46,18 +46,18 @@ class PairwiseTest:
 
 def pairwise_tests(groups: Sequence[RunGroup]) -> tuple[PairwiseTest, ...]:
     """Test every group against the first group, with Holm-corrected p-values."""
-    tests = [_test(groups[0], group) for group in groups[1:]]
+    first = groups[0]
+    tests = [
+        _test_over_images(first, second)
+        if len(first.runs) == len(second.runs) == 1
+        else _test_over_seeds(first, second)
+        for second in groups[1:]
+    ]
     tested = [i for i, test in enumerate(tests) if test.p is not None]
     corrected = holm_correction([tests[i].p or 0.0 for i in tested])
     for i, p in zip(tested, corrected, strict=True):
         tests[i] = replace(tests[i], p_holm=p)
     return tuple(tests)
-
-
-def _test(first: RunGroup, second: RunGroup) -> PairwiseTest:
-    if len(first.runs) == len(second.runs) == 1:
-        return _test_over_images(first, second)
-    return _test_over_seeds(first, second)
 
 
 def _test_over_images(first: RunGroup, second: RunGroup) -> PairwiseTest:

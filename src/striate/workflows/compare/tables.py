@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,21 +23,17 @@ def runs_table(groups: Sequence[RunGroup]) -> Table:
     """Return the table of groups: letter and names of the runs."""
     several_seeds = any(len(group.runs) > 1 for group in groups)
     columns = [Column(title="", kind="code"), Column(title="run")]
+    if several_seeds:
+        columns.append(Column(title="seeds"))
+    count = Counter(group.name for group in groups)
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
         seeds = (", ".join(map(str, group.seeds)),) if several_seeds else ()
-        rows.append((group.letter, _name_or_path(group, groups), *seeds))
-    if several_seeds:
-        columns.append(Column(title="seeds"))
+        name = group.name
+        if len(group.runs) == 1 and count[name] > 1:  # the path tells them apart
+            name = str(group.runs[0].run.path)
+        rows.append((group.letter, name, *seeds))
     return Table(columns=tuple(columns), rows=tuple(rows))
-
-
-def _name_or_path(group: RunGroup, groups: Sequence[RunGroup]) -> str:
-    """Return the folder name, or the path if another folder has the same name."""
-    names = [other.name for other in groups]
-    if len(group.runs) == 1 and names.count(group.name) > 1:
-        return str(group.runs[0].run.path)
-    return group.name
 
 
 def setting_differences_table(

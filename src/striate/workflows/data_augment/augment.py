@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.files import write_csv, write_json, write_text
-from striate.core.findings import Images, Page, Section
+from striate.core.findings import Images, Page
 from striate.data.augment.augment import Augment
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
@@ -93,7 +93,14 @@ def _write(
         safety = measure_label_safety(run, augment, tick=tick)
         write_csv(folder / AMOUNTS, COLUMNS, safety_findings.amount_rows(safety))
         sections = [*safety_findings.label_safety_sections(safety), *sections]
-    write_text(folder / names.REPORT, render_page(_page(data, run, recipe, sections)))
+    network = f", predictions of {run.path.name}" if run is not None else ""
+    page = Page(
+        title=f"{data.name} · augmentation",
+        subtitle=f"{data.preprocess.spec}{network}",
+        sections=tuple(sections),
+        footer=f"striate · seed {recipe.seed}",
+    )
+    write_text(folder / names.REPORT, render_page(page))
     update_manifest(folder, status="done", finished=now())
     return AugmentPreview(folder=folder, augment=augment, safety=safety)
 
@@ -115,16 +122,4 @@ def _load(recipe: Recipe) -> ImageData:
         val_fraction=recipe.val_fraction,
         test_fraction=recipe.test_fraction,
         seed=recipe.seed,
-    )
-
-
-def _page(
-    data: ImageData, run: Run | None, recipe: Recipe, sections: list[Section]
-) -> Page:
-    network = f", predictions of {run.path.name}" if run is not None else ""
-    return Page(
-        title=f"{data.name} · augmentation",
-        subtitle=f"{data.preprocess.spec}{network}",
-        sections=tuple(sections),
-        footer=f"striate · seed {recipe.seed}",
     )

@@ -307,6 +307,12 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
         )
         for forecast in forecasts(curve)
     ]
+    settings = {**curve.recipe.as_dict(), "model": curve.model}
+    settings_table = Table(
+        columns=(Column(title="setting", kind="code"), Column(title="value")),
+        rows=tuple((name, setting_text(value)) for name, value in settings.items()),
+        note="Of all runs; seed, fraction and epochs differ between runs.",
+    )
     texts = [b for b in curve_blocks(curve, goal) if isinstance(b, Prose)]
     head: list[Block] = [Figures(figures=tuple(figures)), *texts, law_text(curve)]
     sections = (
@@ -314,21 +320,13 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
         Section(title="Curve", blocks=curve_charts(curve)),
         Section(title="Tables", blocks=(measured_table(curve), forecast_table(curve))),
         _runs_section(curve),
-        Section(title="Settings", blocks=(_settings(curve),)),
+        Section(title="Settings", blocks=(settings_table,)),
     )
     return Page(
         title=f"Learning curve · {Path(curve.recipe.data).name} · {curve.model}",
         subtitle=curve.path.name,
         sections=sections,
     )
-
-
-def _settings(curve: LearningCurve) -> Table:
-    columns = (Column(title="setting", kind="code"), Column(title="value"))
-    settings = {**curve.recipe.as_dict(), "model": curve.model}
-    rows = tuple((name, setting_text(value)) for name, value in settings.items())
-    note = "Of all runs; seed, fraction and epochs differ between runs."
-    return Table(columns=columns, rows=rows, note=note)
 
 
 def _runs_section(curve: LearningCurve) -> Section:

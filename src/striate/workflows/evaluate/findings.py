@@ -39,6 +39,23 @@ SMALL = 0.05  # |log temperature| below this is no visible miscalibration
 FEW = 59  # with fewer, even 100 % correct does not show 95 % with 95 % confidence
 
 
+THRESHOLD = (
+    "The thresholds were chosen on validation: the highest one that reaches the target "
+    "recall there, and the highest one that reaches it on new images of the same kind "
+    "with 95 % confidence."
+)
+CALIBRATION = (
+    "Temperature scaling divides the logits by one number, fitted on validation (Guo "
+    "et al. 2017). It changes the probabilities, but never the predicted class. All "
+    "probabilities in this report are temperature-scaled."
+)
+REVIEW_BAND = (
+    "The least confident images are sent to manual review (selective prediction). The "
+    "review band is the narrowest range of probabilities around 0.5 outside which the "
+    "target accuracy is reached on validation."
+)
+
+
 def operating_point_blocks(result: OperatingPointResult) -> list[Block]:
     """Return the blocks of the terminal report; the conclusions come last."""
     blocks: list[Block | None] = [
@@ -63,11 +80,18 @@ def operating_point_page(
         *conclusions(result),
         *result.caveats,
     )
+    threshold: tuple[Block, ...] = (
+        selection_table(result.selection, result.target),
+        threshold_table(result),
+        precision_recall_chart(result),
+    )
+    calibration = (calibration_table(result), calibration_chart(result))
+    band = (band_table(result) or _band_conclusion(result), review_chart(result))
     sections = [
         Section(title="Summary", blocks=summary),
-        _threshold_section(result),
-        _calibration_section(result),
-        _review_section(result),
+        Section(title="Threshold", lead=THRESHOLD, blocks=threshold),
+        Section(title="Calibration", lead=CALIBRATION, blocks=calibration),
+        Section(title="Review band", lead=REVIEW_BAND, blocks=band),
         *_group_sections(result),
         misclassified_section(result, pixels),
     ]
@@ -180,38 +204,6 @@ def _band_conclusion(result: OperatingPointResult) -> Prose:
     if high < goal:
         return Prose(text=f"{text} Target not reached.", tone="warning")
     return Prose(text=text, tone="good" if low >= goal else "plain")
-
-
-def _threshold_section(result: OperatingPointResult) -> Section:
-    lead = (
-        "The thresholds were chosen on validation: the highest one that reaches the "
-        "target recall there, and the highest one that reaches it on new images of the "
-        "same kind with 95 % confidence."
-    )
-    tables = selection_table(result.selection, result.target), threshold_table(result)
-    blocks = (*tables, precision_recall_chart(result))
-    return Section(title="Threshold", lead=lead, blocks=blocks)
-
-
-def _calibration_section(result: OperatingPointResult) -> Section:
-    lead = (
-        "Temperature scaling divides the logits by one number, fitted on validation "
-        "(Guo et al. 2017). It changes the probabilities, but never the predicted "
-        "class. All probabilities in this report are temperature-scaled."
-    )
-    blocks = (calibration_table(result), calibration_chart(result))
-    return Section(title="Calibration", lead=lead, blocks=blocks)
-
-
-def _review_section(result: OperatingPointResult) -> Section:
-    lead = (
-        "The least confident images are sent to manual review (selective prediction). "
-        "The review band is the narrowest range of probabilities around 0.5 outside "
-        "which the target accuracy is reached on validation."
-    )
-    table = band_table(result) or _band_conclusion(result)
-    blocks: tuple[Block, ...] = (table, review_chart(result))
-    return Section(title="Review band", lead=lead, blocks=blocks)
 
 
 def _group_sections(result: OperatingPointResult) -> Iterator[Section]:

@@ -138,19 +138,16 @@ def _group(
 ) -> GroupResult:
     probs, positive = data.probs[index], data.positive[index]
     low, median, high = np.quantile(probs, (0.25, 0.5, 0.75)).tolist()
+    positives, auc = int(positive.sum()), None
+    if 0 < positives < len(positive):
+        value_of_auc = roc_auc(probs, positive)
+        negatives = len(positive) - positives
+        auc = value_of_auc, auc_interval(value_of_auc, positives, negatives)
     return GroupResult(
         value=value,
         counts=confusion_counts(probs, positive, selection.threshold.probability),
         selective=selection.band.counts(probs, positive) if selection.band else None,
-        roc_auc=_roc_auc(probs, positive),
+        roc_auc=auc,
         quartiles=(low, median, high),
         probs=np.sort(probs),
     )
-
-
-def _roc_auc(probs: np.ndarray, positive: np.ndarray) -> tuple[float, Interval] | None:
-    positives = int(positive.sum())
-    if positives in (0, len(positive)):
-        return None
-    auc = roc_auc(probs, positive)
-    return auc, auc_interval(auc, positives, len(positive) - positives)

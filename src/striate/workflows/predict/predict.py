@@ -89,10 +89,18 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
                 continue
             x = normalize(batch.to(device), run.preprocess)
             probs = tta(model, x).float().softmax(1).cpu()
-            predictions += [
-                _prediction(path, row, run)
-                for path, row in zip(usable, probs, strict=True)
-            ]
+            best_classes = probs.argmax(1).tolist()
+            rows = zip(usable, probs.tolist(), best_classes, strict=True)
+            for path, row, best in rows:
+                values = [round(prob, 7) for prob in row]
+                by_name = dict(zip(run.labels.names, values, strict=True))
+                prediction = Prediction(
+                    path=str(path),
+                    label=run.labels[best],
+                    score=values[best],
+                    probs=by_name,
+                )
+                predictions.append(prediction)
     if not predictions:
         first = skipped[0]
         what = f"none of {len(skipped)} files is a usable image; first error: "
@@ -145,11 +153,3 @@ def read_input(path: Path, run: Run) -> Tensor:
         UndecodableError: The file is not a usable image.
     """
     return file_to_input(read_file(path), run.preprocess)
-
-
-def _prediction(path: Path, probs: Tensor, run: Run) -> Prediction:
-    best = int(probs.argmax())
-    values = [round(p, 7) for p in probs.tolist()]
-    by_name = dict(zip(run.labels.names, values, strict=True))
-    label = run.labels[best]
-    return Prediction(path=str(path), label=label, score=values[best], probs=by_name)
