@@ -56,8 +56,6 @@ def crop_and_resize(
 
     Images are processed one by one, on as many threads as torch has.
 
-
-
     Example:
         >>> import torch
         >>> images = torch.arange(16).byte().view(1, 4, 4, 1)

@@ -73,8 +73,6 @@ def decode_with_workers(
 ) -> Iterator[DecodedBatch]:
     """Yield decoded batches in order, using `pixels.workers` worker processes.
 
-
-
     Raises:
         WorkerError: A process died, or a batch took longer than `timeout`.
     """

@@ -43,8 +43,6 @@ def pairs_within_radius(
 ) -> PointPairs:
     """Return point pairs within `radius`, limited to the `keep` nearest of each point.
 
-
-
     Example:
         >>> line = np.array([[0.0], [0.1], [1.0], [1.05]], np.float32)
         >>> pairs = pairs_within_radius(line, 0.2, 3)
