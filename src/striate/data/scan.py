@@ -146,7 +146,8 @@ def _header(source: Source, i: int, fact: FileFacts | Skipped) -> ImageHeader | 
     if isinstance(fact, Skipped):
         return fact
     if fact.header is not None:
-        return ImageHeader(*fact.header)
+        height, width, channels = fact.header
+        return ImageHeader(height, width, channels)
     reason, detail = fact.refusal or ("damaged", "")
     return Skipped(path=source.records[i].path, reason=reason, detail=detail)
 
