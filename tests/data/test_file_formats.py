@@ -47,10 +47,8 @@ def test_a_wrong_checksum_is_named():
     place = PNG.index(b"IDAT") + 300
     broken = bytearray(PNG)
     broken[place] ^= 1
-    assert png_fault(bytes(broken)) == (
-        "damaged",
-        "wrong checksum of the PNG's IDAT chunk",
-    )
+    fault = png_fault(bytes(broken))
+    assert str(fault) == "damaged: wrong checksum of the PNG's IDAT chunk"
 
 
 def test_a_wrong_checksum_of_a_comment_is_damage():
@@ -71,7 +69,7 @@ def test_what_follows_the_end_of_a_png_does_not_matter():
 
 @pytest.mark.parametrize("cut", [4, 12, 13, 100])
 def test_png_without_its_end(cut):
-    assert png_fault(PNG[:-cut])[0] == "truncated"
+    assert png_fault(PNG[:-cut]).reason == "truncated"
 
 
 def frames(count, **options):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from striate.core.class_names import ClassNames
     from striate.data.image_data import ImageData
     from striate.data.sources.source import Skipped
     from striate.metrics.classification import ClassificationMetrics
@@ -62,13 +61,13 @@ def print_data(data: ImageData, folder: Path) -> None:
 def print_set(data: ImageData) -> None:
     """Print a data summary: splits, classes, unusable files, warnings."""
     out = console()
-    splits = " · ".join(
-        f"{name} {len(subset):,}" for name, subset in data.subsets.items()
-    )
+    splits = " · ".join(f"{name} {len(s):,}" for name, s in data.subsets.items())
     splits += f" · unused {data.num_spare:,}" if data.num_spare else ""
     out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {splits}")
-    listed = f"{data.num_classes} classes: {_listed(data.labels)}"
-    out.print(listed, style="dim", markup=False)
+    listed = ", ".join(data.labels.names[:MAX_CLASS_NAMES])
+    more = " …" if data.num_classes > MAX_CLASS_NAMES else ""
+    text = f"{data.num_classes} classes: {listed}{more}"
+    out.print(text, style="dim", markup=False)
     if data.quarantined:
         count = len(data.quarantined)
         text = f"{count:,} of {data.num_files:,} files cannot be used; the first:"
@@ -96,11 +95,6 @@ def print_resumed(info: ResumeInfo) -> None:
     out.print(f"resumed at {where}; exact: {info.exact}", markup=False)
 
 
-def _listed(labels: ClassNames) -> str:
-    first = ", ".join(labels.names[:MAX_CLASS_NAMES])
-    return first + (" …" if len(labels) > MAX_CLASS_NAMES else "")
-
-
 def print_score(split: str, score: ClassificationMetrics) -> None:
     """Print accuracy, loss, calibration error, and the metrics of each class."""
     from striate.report.terminal import print_blocks
@@ -121,12 +115,12 @@ def print_end(run: Run) -> None:
     print_score(run.evaluated_split, run.predictions(run.evaluated_split).metrics())
     if "frozen" in run.manifest:
         digest = run.manifest["frozen"]["sha256"][:16]
-        text = f"frozen  weights are unchanged (hash {digest})"
-        out.print(text, markup=False)
+        out.print(f"frozen  weights are unchanged (hash {digest})", markup=False)
     out.print(f"run     {run.path}", markup=False)
     out.print(f"report  {run.path / names.REPORT}", markup=False)
     out.print("\nnext:", style="bold")
-    program = _program()
+    # The command that starts striate; its path if it is not on PATH.
+    program = "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
     for command in (
         f"open {run.path / names.REPORT}",
         f"{program} predict {run.path} IMAGE_OR_FOLDER",
@@ -163,18 +157,12 @@ def print_transfer(run: Run) -> None:
     out.print()
 
 
-def _program() -> str:
-    """Return the command that starts striate: `striate` if on PATH, else its path."""
-    return "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
-
-
 def print_predictions(result: PredictResult) -> None:
     """Print the predictions, and every file that could not be read."""
     out = console()
     for item in result.predictions[:MAX_PREDICTIONS]:
-        out.print(
-            f"{percent(item.score):>8}  {item.label:<20} {item.path}", markup=False
-        )
+        text = f"{percent(item.score):>8}  {item.label:<20} {item.path}"
+        out.print(text, markup=False)
     rest = len(result.predictions) - MAX_PREDICTIONS
     if rest > 0:
         out.print(f"… and {rest:,} more; --out FILE.csv writes all", style="dim")
@@ -209,7 +197,6 @@ def print_explanation(explanation: Explanation, notes: tuple[str, ...]) -> None:
     for section in explanation.page.sections[: len(explanation.data["images"])]:
         out.print(f"\n{section.title}", style="bold", markup=False)
         out.print(section.lead, style="dim", markup=False)
-        print_blocks(
-            [b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out
-        )
+        blocks = [b for b in section.blocks if isinstance(b, Figures | Table | Prose)]
+        print_blocks(blocks, out)
     out.print(f"report  {explanation.folder / 'report.html'}", markup=False)

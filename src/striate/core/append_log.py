@@ -83,13 +83,10 @@ class AppendLog:
 def prefix_matches(path: Path, offset: Mapping[str, Any]) -> bool:
     """Return whether the start of a file has the length and hash of an offset."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        with path.open("rb", buffering=0) as file:
+            digest, length = _digest(file.fileno(), _length(offset))
     except OSError:
         return False
-    try:
-        digest, length = _digest(handle, _length(offset))
-    finally:
-        os.close(handle)
     return {"bytes": length, "sha256": digest.hexdigest()} == dict(offset)
 
 

@@ -12,17 +12,12 @@ if TYPE_CHECKING:
 
 
 class HeadOutputs(NamedTuple):
-    """Logits of the main head and of the auxiliary heads.
+    """Logits of the main head and of the auxiliary heads."""
 
-    Args:
-        logits: Logits of the main head.
-        auxiliary: Logits of the auxiliary heads, from the input to the output.
-        weight: Factor that each auxiliary loss is multiplied by.
-    """
-
-    logits: Tensor
+    logits: Tensor  # logits of the main head
+    # logits of the auxiliary heads, from the input to the output
     auxiliary: tuple[Tensor, ...]
-    weight: float
+    weight: float  # factor that each auxiliary loss is multiplied by
 
 
 def total_loss(loss: Loss, output: Tensor | HeadOutputs, target: Tensor) -> Tensor:

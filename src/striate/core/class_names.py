@@ -46,9 +46,8 @@ class ClassNames:
         """
         if isinstance(name, int):
             if not 0 <= name < len(self.names):
-                raise unknown_name_error(
-                    "class index", str(name), map(str, range(len(self)))
-                )
+                indices = map(str, range(len(self)))
+                raise unknown_name_error("class index", str(name), indices)
             return name
         if name not in self.names:
             raise unknown_name_error("class", name, self.names)

@@ -1,13 +1,16 @@
-"""Convolution arithmetic: output size, padding and parameter count, without torch.
+"""Convolution arithmetic: output size and padding, without torch.
 
 Symbols: `n` input size, `f` kernel size, `p` padding (before, after), `s` stride, `d`
-dilation, `g` groups. 1 MAC is one multiply-add, which counts as 2 FLOPs.
+dilation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
+from itertools import count
 
 from striate.core.errors import GeometryError
 
@@ -120,9 +123,8 @@ def transposed_side(
     if extra and extra >= max(stride, dilation):
         what = f"output padding {extra} must be smaller than the stride ({stride}) or "
         raise GeometryError(f"{what}the dilation ({dilation})")
-    outputs = (
-        (side - 1) * stride - 2 * padding + kernel_extent(kernel, dilation) + extra
-    )
+    span = kernel_extent(kernel, dilation)
+    outputs = (side - 1) * stride - 2 * padding + span + extra
     if min(side, outputs) < 1:
         what = f"padding {padding} leaves no output for an input of size {side}"
         raise GeometryError(what)
@@ -159,35 +161,6 @@ def padding_amounts(
         return total // 2, total - total // 2
     fix = "use 'valid', 'same', a number, or a (before, after) pair"
     raise GeometryError(f"padding cannot be '{padding}'", fix=fix)
-
-
-def conv_parameters(
-    kernel: tuple[int, int],
-    channels_in: int,
-    channels_out: int,
-    groups: int = 1,
-    bias: bool = True,
-) -> int:
-    """Return the parameter count of a convolution: (f·f·C_in/g + 1)·C_out.
-
-    The count does not depend on the image size.
-
-    Example:
-        >>> conv_parameters((3, 3), 3, 2), conv_parameters((3, 3), 1, 10)
-        (56, 100)
-    """
-    weights = kernel[0] * kernel[1] * (channels_in // groups)
-    return (weights + bias) * channels_out
-
-
-def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
-    """Return the parameter count of a dense (linear) layer: (inputs + 1)·outputs.
-
-    Example:
-        >>> dense_parameters(1000 * 1000, 100, bias=False)
-        100000000
-    """
-    return (inputs + bias) * outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,16 +219,8 @@ def smallest_side(windows: Sequence[Window]) -> int:
         >>> smallest_side([Window(name="conv", kernel=5), pool])
         6
     """
-    side = 1
-    while not _fits(side, windows):
-        side += 1
+    for side in count(1):
+        with suppress(GeometryError):
+            reduce(lambda size, window: window.output(size), windows, side)
+            break
     return side
-
-
-def _fits(side: int, windows: Sequence[Window]) -> bool:
-    try:
-        for window in windows:
-            side = window.output(side)
-    except GeometryError:
-        return False
-    return side >= 1

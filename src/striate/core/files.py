@@ -26,6 +26,9 @@ _REFUSALS = {
 }
 
 
+_RESTORE = "restore it from a copy, or train again"
+
+
 @contextmanager
 def storage_errors(path: Path, size: int) -> Iterator[None]:
     """Context manager: convert OSError to StorageError, with the free disk space."""
@@ -139,17 +142,23 @@ def read_json(path: Path) -> Any:
         RunError: The file is missing, unreadable, or not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        fix = "give the folder that `striate train` printed"
-        raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
+        with _missing_file_errors(path):
+            return json.loads(path.read_bytes())
     except OSError as error:
         what = f"{path.name} cannot be read: {error.strerror}"
         raise RunError(what, where=path, fix="check its permissions") from error
     except ValueError as error:
-        fix = "restore it from a copy, or train again"
         what = f"{path.name} is not JSON: {error}"
-        raise RunError(what, where=path, fix=fix) from error
+        raise RunError(what, where=path, fix=_RESTORE) from error
+
+
+@contextmanager
+def _missing_file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        fix = "give the folder that `striate train` printed"
+        raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
 
 
 @contextmanager
@@ -171,8 +180,7 @@ def damaged_file_errors(path: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{path.name} is damaged: {error}"
-        fix = "restore it from a copy, or train again"
-        raise RunError(what, where=path, fix=fix) from error
+        raise RunError(what, where=path, fix=_RESTORE) from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -181,12 +189,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     Raises:
         RunError: The file is missing.
     """
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        fix = "give the folder that `striate train` printed"
-        raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
+    with (
+        _missing_file_errors(path),
+        path.open(newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        return list(csv.DictReader(file))
 
 
 def hash_file(path: Path) -> str:

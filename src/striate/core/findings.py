@@ -42,20 +42,13 @@ class Column:
     Kinds: text, integer (1,792), number (0.0312), bytes (1.2 MB), ratio (10.33 %),
     percent (10.3 %), share (percent with a bar), code (names and formulas). Values of
     ratio, percent and share are fractions 0–1.
-
-    Args:
-        title: Heading.
-        kind: One of the kinds above.
-        hint: Explanation of the column.
-        key: Name in JSON and CSV.
-        rank: 0: always shown; columns of the highest rank are hidden first on narrow
-            screens.
     """
 
-    title: str
-    kind: str = "text"
-    hint: str = ""
-    key: str = ""
+    title: str  # heading
+    kind: str = "text"  # one of the kinds above
+    hint: str = ""  # explanation of the column
+    key: str = ""  # name in JSON and CSV
+    # 0: always shown; columns of the highest rank are hidden first on narrow screens
     rank: int = 0
 
 
@@ -134,21 +127,13 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A node of a tree: one line of text and its child nodes.
+    """A node of a tree: one line of text and its child nodes."""
 
-    Args:
-        title: Label.
-        value: Formatted number.
-        detail: How the number was computed.
-        children: Child nodes.
-        opened: Whether the children are visible at first.
-    """
-
-    title: str
-    value: str = ""
-    detail: str = ""
-    children: tuple[Node, ...] = ()
-    opened: bool = False
+    title: str  # label
+    value: str = ""  # formatted number
+    detail: str = ""  # how the number was computed
+    children: tuple[Node, ...] = ()  # child nodes
+    opened: bool = False  # whether the children are visible at first
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,10 @@ from torch.nn.modules.module import (
 )
 from torch.nn.parameter import is_lazy
 
-from striate.core.errors import UnknownNameError
 from striate.core.registry import unknown_name_error
 
 Sink = Callable[[str, Tensor], None]
-Enter = Callable[[str, nn.Module, object], None]
-Leave = Callable[[str, nn.Module, object], None]
+Listener = Callable[[str, nn.Module, object], None]
 Visit = Callable[[str, object], Tensor | None]
 
 
@@ -107,7 +105,15 @@ def capture_outputs(
         >>> shapes
         [torch.Size([1, 3])]
     """
-    with _forward_hooks(model, names, lambda name: _sink_hook(name, sink)):
+
+    def hook_of(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                sink(name, output)
+
+        return hook
+
+    with _forward_hooks(model, names, hook_of):
         yield
 
 
@@ -120,22 +126,9 @@ def _forward_hooks(
     with ExitStack() as stack:
         for name in names:
             if name not in modules:
-                raise _no_layer(name, modules)
-            handle = modules[name].register_forward_hook(hook(name))
-            stack.callback(handle.remove)
+                raise unknown_name_error("layer", name, filter(None, modules))
+            stack.enter_context(modules[name].register_forward_hook(hook(name)))
         yield
-
-
-def _no_layer(name: str, modules: dict[str, nn.Module]) -> UnknownNameError:
-    return unknown_name_error("layer", name, [key for key in modules if key])
-
-
-def _sink_hook(name: str, sink: Sink) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            sink(name, output)
-
-    return hook
 
 
 class StopForward(BaseException):
@@ -162,7 +155,16 @@ def intercept_outputs(
         0
         0 #2
     """
-    with _forward_hooks(model, names, lambda name: _visit_hook(name, visit)):
+
+    def hook_of(name: str) -> Callable[..., object]:
+        numbers = count(1)
+
+        def hook(module: nn.Module, inputs: object, output: object) -> object:
+            return visit(call_name(name, next(numbers)), output)
+
+        return hook
+
+    with _forward_hooks(model, names, hook_of):
         yield
 
 
@@ -174,17 +176,6 @@ def call_name(name: str, number: int) -> str:
         ('relu', 'relu #2')
     """
     return name if number == 1 else f"{name} #{number}"
-
-
-def _visit_hook(name: str, visit: Visit) -> Callable[..., Any]:
-    count = 0
-
-    def hook(module: nn.Module, inputs: object, output: object) -> object:
-        nonlocal count
-        count += 1
-        return visit(call_name(name, count), output)
-
-    return hook
 
 
 def leaf_module_names(model: nn.Module) -> list[str]:
@@ -199,16 +190,11 @@ def leaf_module_names(model: nn.Module) -> list[str]:
 
 @contextmanager
 def trace_modules(
-    model: nn.Module, *, enter: Enter | None = None, leave: Leave | None = None
+    model: nn.Module, *, enter: Listener | None = None, leave: Listener | None = None
 ) -> Iterator[None]:
     """Context manager: call `enter` before and `leave` after each module's forward.
 
     These are global hooks of torch, so the model itself is not changed.
-
-    Args:
-        model: Any network.
-        enter: Called with (name, module, inputs) before a module runs.
-        leave: Called with (name, module, output) after a module has run.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
@@ -223,20 +209,15 @@ def trace_modules(
     """
     names = {module: name for name, module in model.named_modules()}
 
-    def notify(listener: Enter | Leave, module: nn.Module, value: object) -> None:
-        name = names.get(module)
-        if name is not None:
-            listener(name, module, value)
+    def before(module: nn.Module, inputs: object) -> None:
+        if enter and module in names:
+            enter(names[module], module, inputs)
 
-    with ExitStack() as stack:
-        if enter:
-            handle = register_module_forward_pre_hook(partial(notify, enter))
-            stack.callback(handle.remove)
-        if leave:
-            handle = register_module_forward_hook(
-                lambda module, inputs, output: notify(leave, module, output)
-            )
-            stack.callback(handle.remove)
+    def after(module: nn.Module, inputs: object, output: object) -> None:
+        if leave and module in names:
+            leave(names[module], module, output)
+
+    with register_module_forward_pre_hook(before), register_module_forward_hook(after):
         yield
 
 
@@ -263,33 +244,27 @@ def model_restored(
         (torch.Size([2]), False)
     """
     modules = list(model.modules())
-    saved = [(module, _contents(module)) for module in modules]
+    # The attributes of each module, and its tables of parameters, buffers and modules.
+    tables = [
+        table
+        for module in modules
+        for table in (
+            module.__dict__,
+            module._parameters,
+            module._buffers,
+            module._modules,
+        )
+    ]
+    saved = [dict(table) for table in tables]
     with _rng_state_restored():
         try:
             if replace_tensor is not None:
                 _replace_tensors(modules, replace_tensor)
             yield model
         finally:
-            for module, contents in saved:
-                _restore(module, contents)
-
-
-_TABLES = ("_parameters", "_buffers", "_modules")
-Contents = tuple[dict[str, object], list[dict[str, object]]]
-
-
-def _contents(module: nn.Module) -> Contents:
-    return dict(module.__dict__), [dict(getattr(module, name)) for name in _TABLES]
-
-
-def _restore(module: nn.Module, contents: Contents) -> None:
-    attributes, tables = contents
-    module.__dict__.clear()
-    module.__dict__.update(attributes)
-    for name, table in zip(_TABLES, tables, strict=True):
-        own = getattr(module, name)
-        own.clear()
-        own.update(table)
+            for table, contents in zip(tables, saved, strict=True):
+                table.clear()
+                table.update(contents)
 
 
 def _replace_tensors(

@@ -43,9 +43,5 @@ def _c_function(name: str) -> Callable[..., object]:
     try:
         function: Callable[..., object] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # another C library, another system
-        return _no_op
+        return lambda *_: None
     return function
-
-
-def _no_op(*_: int) -> None:
-    """Do nothing; replaces a function that the C library does not have."""

@@ -57,29 +57,23 @@ class Preprocess:
     are bitwise identical. Steps in order: EXIF orientation; conversion to `channels`;
     alpha blending with `background`; scaling of 16-bit gray values to
     v·255/`white_level`; `resize`; normalization (v/255 − mean)/std per channel.
-
-    Args:
-        channels: 1 for gray, 3 for RGB; data given as arrays may have any number.
-        height: Height of the network input in pixels.
-        width: Width of the network input in pixels.
-        resize: `stretch` ignores the aspect ratio, `crop` keeps it and crops the
-            longer side, `pad` keeps it and adds background.
-        background: Gray level 0–255 of transparent pixels and padding.
-        white_level: 16-bit value that is mapped to 255; larger values are an error.
-        jpeg: `full` decodes at full size; `reduced` may decode a large JPEG at 1/2, 1/4
-            or 1/8 of its size, but at least at twice the input size.
-        mean: Mean of v/255 per channel, measured on the training split or given.
-        std: Standard deviation of v/255 per channel, measured or given.
     """
 
-    channels: int
-    height: int
-    width: int
+    channels: int  # 1 for gray, 3 for RGB; data given as arrays may have any number
+    height: int  # height of the network input in pixels
+    width: int  # width of the network input in pixels
+    # `stretch` ignores the aspect ratio, `crop` keeps it and crops the longer side,
+    # `pad` keeps it and adds background
     resize: str = "stretch"
-    background: int = 255
+    background: int = 255  # gray level 0–255 of transparent pixels and padding
+    # 16-bit value that is mapped to 255; larger values are an error
     white_level: int = MAX_WHITE_LEVEL
+    # `full` decodes at full size; `reduced` may decode a large JPEG at 1/2, 1/4 or 1/8
+    # of its size, but at least at twice the input size
     jpeg: str = "full"
+    # mean of v/255 per channel, measured on the training split or given
     mean: tuple[float, ...] = ()
+    # standard deviation of v/255 per channel, measured or given
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

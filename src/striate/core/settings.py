@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -80,19 +81,19 @@ def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
             _check(name, item, rules)
     if not isinstance(value, int | float):
         return
-    # Written so that NaN, for which every comparison is false, is an error too.
-    if "low" in rules and not value >= rules["low"]:
-        what = f"{name} must be at least {rules['low']}, got {value}"
-        raise SettingError(what, where=flag_name(name))
-    if "high" in rules and not value <= rules["high"]:
-        what = f"{name} must be at most {rules['high']}, got {value}"
-        raise SettingError(what, where=flag_name(name))
-    if "above" in rules and not value > rules["above"]:
-        what = f"{name} must be above {rules['above']}"
-        raise SettingError(what, where=flag_name(name))
-    if "below" in rules and not value < rules["below"]:
-        what = f"{name} must be below {rules['below']}, got {value}"
-        raise SettingError(what, where=flag_name(name))
+    # NaN, for which every comparison is false, is an error too.
+    for rule, (holds, words) in _BOUNDS.items():
+        if rule in rules and not holds(value, rules[rule]):
+            what = f"{name} must be {words.format(bound=rules[rule], value=value)}"
+            raise SettingError(what, where=flag_name(name))
     if isinstance(value, float) and not math.isfinite(value):
         what = f"{name} must be finite, got {value}"
         raise SettingError(what, where=flag_name(name))
+
+
+_BOUNDS = {
+    "low": (operator.ge, "at least {bound}, got {value}"),
+    "high": (operator.le, "at most {bound}, got {value}"),
+    "above": (operator.gt, "above {bound}"),
+    "below": (operator.lt, "below {bound}, got {value}"),
+}

@@ -27,11 +27,7 @@ def channel_mean_std(pixels: PixelRows) -> tuple[tuple[float, ...], tuple[float,
     """
     count, height, width, channels = pixels.shape
     each = height * width * channels
-    most = (
-        _MAX_VALUES
-        if isinstance(pixels, Tensor)
-        else min(_MAX_VALUES, _MAX_DECODED_VALUES)
-    )
+    most = _MAX_VALUES if isinstance(pixels, Tensor) else _MAX_DECODED_VALUES
     step = max(1, -(-count * each // most))
     span = step * max(1, _CHUNK // each)
     counts = torch.zeros(channels, 256, dtype=torch.int64)
@@ -46,8 +42,8 @@ def channel_mean_std(pixels: PixelRows) -> tuple[tuple[float, ...], tuple[float,
     variances = (share * (levels - means[:, None]) ** 2).sum(1)
     # Constant images have no deviation; 1/255 keeps the division finite.
     deviations = variances.sqrt().clamp_min(1 / 255)
-    return _rounded(means), _rounded(deviations)
-
-
-def _rounded(values: Tensor) -> tuple[float, ...]:
-    return tuple(round(value, 6) for value in values.tolist())
+    mean, std = (
+        tuple(round(value, 6) for value in values.tolist())
+        for values in (means, deviations)
+    )
+    return mean, std

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from striate.data.sources.files import Stamp
 
@@ -38,13 +39,14 @@ class FileFacts:
     header: tuple[int, int, int] | None
     refusal: tuple[str, str] | None = None
 
+    @property
+    def cells(self) -> tuple[object, ...]:
+        """Return the last five columns of the table."""
+        return *(self.header or (None,) * 3), *(self.refusal or (None,) * 2)
+
 
 class FileIndex:
-    """SQLite index of a cache folder; if SQLite fails, the index acts as empty.
-
-    Args:
-        path: The SQLite file; created at the first update.
-    """
+    """SQLite index of a cache folder; if SQLite fails, the index acts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -66,7 +68,11 @@ class FileIndex:
     def update(self, facts: Iterable[tuple[bytes, Stamp, FileFacts]]) -> None:
         """Store hash and header of files; skip files that changed a moment ago."""
         now = time.time_ns()
-        rows = [_row(*fact) for fact in facts if fact[1].newest + MIN_AGE < now]
+        rows = [
+            (name, stamp.text, fact.sha256, *fact.cells)
+            for name, stamp, fact in facts
+            if stamp.newest + MIN_AGE < now
+        ]
         if not rows:
             return
         marks = ",".join("?" * len(_COLUMNS.split(",")))
@@ -99,16 +105,8 @@ class FileIndex:
             self._path.unlink(missing_ok=True)
 
 
-def _facts_of(cells: Sequence[object]) -> FileFacts:
+def _facts_of(cells: Sequence[Any]) -> FileFacts:
     sha256, height, width, channels, reason, detail = cells
     if reason is not None:
-        return FileFacts(str(sha256), None, (str(reason), str(detail)))
-    return FileFacts(
-        str(sha256), (int(str(height)), int(str(width)), int(str(channels)))
-    )
-
-
-def _row(name: bytes, stamp: Stamp, fact: FileFacts) -> tuple[object, ...]:
-    sides = fact.header or (None, None, None)
-    refusal = fact.refusal or (None, None)
-    return name, stamp.text, fact.sha256, *sides, *refusal
+        return FileFacts(sha256, None, (reason, detail))
+    return FileFacts(sha256, (height, width, channels))

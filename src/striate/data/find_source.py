@@ -36,7 +36,12 @@ def find_source(data: str | Path) -> Source:
         what = f"cannot read this path: {error.strerror}"
         raise DataError(what, where=path) from error
     if not exists:
-        raise _missing(path)
+        folder = path.parent
+        neighbors = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        close = closest_names(path.name, [*NAMED, *neighbors])
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        fix = f"{hint}named data sets: {', '.join(NAMED)}"
+        raise DataError(f"no such file, folder or data set: {path}", fix=fix)
     if path.is_dir():
         return read_idx(path) if has_idx(path) else read_folder(path)
     if path.suffix.lower() == ".csv":
@@ -46,11 +51,3 @@ def find_source(data: str | Path) -> Source:
     fix = "use a folder of class folders, a .csv, IDX files, or a named data set: "
     what = f"'{path.name}' is not a supported data layout"
     raise DataError(what, where=path, fix=fix + ", ".join(NAMED))
-
-
-def _missing(path: Path) -> DataError:
-    neighbors = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = closest_names(path.name, [*NAMED, *neighbors])
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    fix = f"{hint}named data sets: {', '.join(NAMED)}"
-    return DataError(f"no such file, folder or data set: {path}", fix=fix)

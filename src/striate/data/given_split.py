@@ -10,25 +10,18 @@ from striate.data.sources.source import Skipped, Source
 
 
 def apply_split(source: Source, split_by_path: Mapping[str, str]) -> Source:
-    """Return a source with the given splits; images without a split are ignored.
-
-    Args:
-        source: Source of all images.
-        split_by_path: `train`, `val` or `test` for each path.
-    """
-    rows = [
-        i for i, record in enumerate(source.records) if record.path in split_by_path
+    """Return a source with the given splits; images without a split are ignored."""
+    given = {i: r for i, r in enumerate(source.records) if r.path in split_by_path}
+    records = [replace(r, split=split_by_path[r.path]) for r in given.values()]
+    skipped = [
+        Skipped(path=record.path, reason="not-in-split")
+        for record in source.records
+        if record.path not in split_by_path
     ]
-    new = [r for r in source.records if r.path not in split_by_path]
-    records = [
-        replace(source.records[i], split=split_by_path[source.records[i].path])
-        for i in rows
-    ]
-    skipped = [Skipped(path=record.path, reason="not-in-split") for record in new]
     return replace(
         source,
         records=tuple(records),
-        arrays=None if source.arrays is None else source.arrays[rows],
+        arrays=None if source.arrays is None else source.arrays[list(given)],
         ignored=(*source.ignored, *skipped),
     )
 

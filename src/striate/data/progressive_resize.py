@@ -32,23 +32,17 @@ def sides_by_epoch(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
     The size grows linearly from `share` of the full size, in multiples of 16. From 80 %
     of the epochs on, and in the last epoch, the images have full size.
 
-    Args:
-        full: Full height and width.
-        share: Fraction of the full size in the first epoch; 1 does not resize.
-        epochs: Number of epochs.
-
     Example:
         >>> [height for height, _ in sides_by_epoch((96, 64), 0.5, 6)]
         [48, 64, 64, 80, 96, 96]
     """
     full_from = min(FULL_SIZE_FROM * epochs, epochs - 1)
-    return tuple(
-        (_side(full[0], now), _side(full[1], now))
-        for epoch in range(epochs)
-        for now in [
-            share + (1 - share) * (epoch / full_from if epoch < full_from else 1)
-        ]
-    )
+    sides = []
+    for epoch in range(epochs):
+        grown = epoch / full_from if epoch < full_from else 1
+        now = share + (1 - share) * grown
+        sides.append((_side(full[0], now), _side(full[1], now)))
+    return tuple(sides)
 
 
 def _side(full: int, share: float) -> int:
@@ -64,13 +58,10 @@ class ProgressiveResize:
 
     The images of a batch and their augmentation do not depend on the size: whole
     batches are resized at the end.
-
-    Args:
-        batches: Batches at full size.
-        sides: Height and width in each epoch; later epochs use the last size.
     """
 
-    batches: Batches
+    batches: Batches  # batches at full size
+    # height and width in each epoch; later epochs use the last size
     sides: Sequence[Side]
 
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:

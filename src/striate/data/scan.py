@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from striate.core.cpu_count import cpu_count
+from striate.core.read_ahead import results_in_order
 from striate.data.decode.decode import ImageHeader, read_header, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import file_hash
 from striate.data.file_index import FileFacts, FileIndex
-from striate.data.sources.files import Stamp
-from striate.data.sources.source import Skipped, Source
+from striate.data.sources.source import Record, Skipped, Source
 
 T = TypeVar("T")
 Tick = Callable[[int, int], None]
@@ -27,26 +28,18 @@ SPAN = 16  # files a thread takes at a time
 
 @dataclass(frozen=True, kw_only=True)
 class FileScan:
-    """Header and hash of every file, in the order of the source's records.
+    """Header and hash of every file, in the order of the source's records."""
 
-    Args:
-        headers: Height, width and channels, or the reason why a file cannot be used.
-        hashes: SHA-256 of each file; empty if the file could not be read.
-        size: Total size of all files in bytes, as far as known.
-    """
-
+    # height, width and channels, or the reason why a file cannot be used
     headers: tuple[ImageHeader | Skipped, ...] = field(repr=False)
+    # SHA-256 of each file; empty if the file could not be read
     hashes: tuple[str, ...] = field(repr=False)
-    size: int = 0
+    size: int = 0  # total size of all files in bytes, as far as known
 
     @property
     def readable(self) -> list[int]:
         """Return the indices of files that have an image header."""
-        return [
-            i
-            for i, header in enumerate(self.headers)
-            if isinstance(header, ImageHeader)
-        ]
+        return [i for i, h in enumerate(self.headers) if isinstance(h, ImageHeader)]
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -59,12 +52,7 @@ class FileScan:
         return replace(self, headers=tuple(headers))
 
     def check_hashes(self, source: Source, given_hashes: Mapping[str, str]) -> FileScan:
-        """Return the scan without files whose hash differs from `given_hashes`.
-
-        Args:
-            source: Source of the scanned records.
-            given_hashes: Dictionary from path to SHA-256.
-        """
+        """Return the scan without files whose hash differs from `given_hashes`."""
         changed: dict[int, Skipped] = {}
         for i in self.readable:
             path = source.records[i].path
@@ -107,7 +95,11 @@ def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
 
     facts = list(read_in_order(source, range(len(names)), read))
     if database:
-        database.update(_new_facts(names, stamps, facts, indexed))
+        database.update(
+            (name, stamp, fact)
+            for name, stamp, fact in zip(names, stamps, facts, strict=True)
+            if name not in indexed and stamp and isinstance(fact, FileFacts)
+        )
     return FileScan(
         headers=tuple(_header(source, i, fact) for i, fact in enumerate(facts)),
         hashes=tuple("" if isinstance(f, Skipped) else f.sha256 for f in facts),
@@ -154,20 +146,10 @@ def _header(source: Source, i: int, fact: FileFacts | Skipped) -> ImageHeader | 
     if isinstance(fact, Skipped):
         return fact
     if fact.header is not None:
-        return ImageHeader(*fact.header)
+        height, width, channels = fact.header
+        return ImageHeader(height, width, channels)
     reason, detail = fact.refusal or ("damaged", "")
     return Skipped(path=source.records[i].path, reason=reason, detail=detail)
-
-
-def _new_facts(
-    names: Sequence[bytes],
-    stamps: Sequence[Stamp | None],
-    facts: Sequence[FileFacts | Skipped],
-    indexed: dict[bytes, FileFacts],
-) -> Iterator[tuple[bytes, Stamp, FileFacts]]:
-    for name, stamp, fact in zip(names, stamps, facts, strict=True):
-        if name not in indexed and stamp is not None and isinstance(fact, FileFacts):
-            yield name, stamp, fact
 
 
 def read_in_order(
@@ -179,31 +161,26 @@ def read_in_order(
         try:
             return read(i)
         except UndecodableError as error:
-            path = source.records[i].path
-            return Skipped(path=path, reason=error.reason, detail=error.detail)
+            return Skipped.of(source.records[i].path, error)
 
-    def several(span: Sequence[int]) -> list[T | Skipped]:
-        return [attempt(i) for i in span]
+    def spans() -> Iterator[Callable[[], list[T | Skipped]]]:
+        start = 0
+        while start < len(index):
+            # Short spans at the end: no thread is left alone with a long one.
+            span = max(1, min(SPAN, (len(index) - start) // (4 * workers)))
+            yield partial(list, map(attempt, index[start : start + span]))
+            start += span
 
     # Decoders release the interpreter lock, so threads are enough. Spans keep the
     # overhead small; the queue bounds how many decoded images wait.
     workers = cpu_count()
-    waiting: deque[Future[list[T | Skipped]]] = deque()
-    with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool:
-        try:
-            start = 0
-            while start < len(index):
-                # Short spans at the end: no thread is left alone with a long one.
-                span = max(1, min(SPAN, (len(index) - start) // (4 * workers)))
-                waiting.append(pool.submit(several, index[start : start + span]))
-                start += span
-                if len(waiting) > 2 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    with (
+        without_pillow_warnings(),
+        ThreadPoolExecutor(workers) as pool,
+        closing(results_in_order(pool, spans(), 2 * workers)) as results,
+    ):
+        for rows in results:
+            yield from rows
 
 
 def label_conflicts(
@@ -217,19 +194,17 @@ def label_conflicts(
     The correct label is unknown, so all of these images are quarantined. Images of a
     given test split stay, because a published test set is never changed.
     """
-    labels = [source.records[i].label for i in index]
-    positions: dict[str, list[int]] = {}
+    records = [source.records[i] for i in index]
+    copies_by_content: dict[str, dict[int, Record]] = {}
     for k, content in enumerate(contents):
-        positions.setdefault(content, []).append(k)
+        if splits[k] != "test":
+            copies_by_content.setdefault(content, {})[k] = records[k]
     conflicts: dict[int, Skipped] = {}
-    for copies in positions.values():
-        open_copies = [k for k in copies if splits[k] != "test"]
-        if len({labels[k] for k in open_copies}) < 2:
+    for copies in copies_by_content.values():
+        if len({record.label for record in copies.values()}) < 2:
             continue
-        for k in open_copies:
-            other = next(j for j in open_copies if labels[j] != labels[k])
-            path = source.records[index[k]].path
-            copy = source.records[index[other]].path
-            detail = f"'{labels[k]}' here, '{labels[other]}' in {copy}"
-            conflicts[k] = Skipped(path=path, reason="two-labels", detail=detail)
+        for k, record in copies.items():
+            other = next(r for r in copies.values() if r.label != record.label)
+            detail = f"'{record.label}' here, '{other.label}' in {other.path}"
+            conflicts[k] = Skipped(path=record.path, reason="two-labels", detail=detail)
     return conflicts

@@ -11,7 +11,7 @@ from striate.core.files import read_csv
 from striate.core.preprocess_config import ImageSpec
 from striate.data.augment.augment import Augment
 from striate.data.augment.single_transform import (
-    TRANSFORMS,
+    TRANSFORM_NAMES,
     SingleTransform,
     random_signs,
     range_ends,
@@ -155,7 +155,7 @@ def test_preview_of_a_run_and_of_its_data(striped, tmp_path):
 # --- single transforms
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", TRANSFORM_NAMES)
 def test_a_single_transform_has_exactly_its_amount(name):
     amount = {"rotate": 30.0, "shear": 12.0}.get(name, 0.1)
     transform = SingleTransform(name, amount)

@@ -20,6 +20,11 @@ BORDERS = ("reflect", "edge", "background")
 MAX_WARP = 0.12
 
 
+def _range(high: float, words: str) -> Any:
+    """Return the setting of a transform: 0 is off, `high` the largest range."""
+    return setting(0.0, words, low=0, high=high)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     """Settings of data augmentation; a transform with range 0 is off.
@@ -40,52 +45,28 @@ class Augment:
           where: --warp
     """
 
-    rotate: float = setting(
-        0.0, "random rotation: maximum angle in degrees", low=0, high=180
+    rotate: float = _range(180, "random rotation: maximum angle in degrees")
+    shear: float = _range(
+        45, "random shear along rows and columns: maximum angle in degrees"
     )
-    shear: float = setting(
-        0.0,
-        "random shear along rows and columns: maximum angle in degrees",
-        low=0,
-        high=45,
-    )
-    warp: float = setting(
-        0.0,
-        "elastic deformation: maximum shift, as a fraction of the image size",
-        low=0,
-        high=MAX_WARP,
+    warp: float = _range(
+        MAX_WARP, "elastic deformation: maximum shift, as a fraction of the image size"
     )
     flip: str = setting("none", "direction of the random flip", choices=FLIPS)
-    crop: float = setting(
-        0.0, "random crop: maximum fraction of each side to remove", low=0, high=0.9
+    crop: float = _range(0.9, "random crop: maximum fraction of each side to remove")
+    color: float = _range(
+        1, "color shift of each channel: maximum, as a fraction of the value range"
     )
-    color: float = setting(
-        0.0,
-        "color shift of each channel: maximum, as a fraction of the value range",
-        low=0,
-        high=1,
+    scale: float = _range(1, "random zoom in or out; 0.2 means a factor of up to 1.2")
+    shift: float = _range(
+        0.5, "random shift by whole pixels: maximum, as a fraction of the image size"
     )
-    scale: float = setting(
-        0.0, "random zoom in or out; 0.2 means a factor of up to 1.2", low=0, high=1
-    )
-    shift: float = setting(
-        0.0,
-        "random shift by whole pixels: maximum, as a fraction of the image size",
-        low=0,
-        high=0.5,
-    )
-    erase: float = setting(
-        0.0,
+    erase: float = _range(
+        1,
         "random erasing: probability that a rectangle of the image gets the mean color",
-        low=0,
-        high=1,
     )
-    mixup: float = setting(
-        0.0, "mixup: alpha of the Beta distribution of mixing weights", low=0, high=10
-    )
-    cutmix: float = setting(
-        0.0, "CutMix: alpha of the Beta distribution of pasted areas", low=0, high=10
-    )
+    mixup: float = _range(10, "mixup: alpha of the Beta distribution of mixing weights")
+    cutmix: float = _range(10, "CutMix: alpha of the Beta distribution of pasted areas")
     border: str = setting(
         "reflect", "fill mode for pixels beyond the image edge", choices=BORDERS
     )
@@ -96,8 +77,7 @@ class Augment:
     @property
     def interpolates(self) -> bool:
         """Return True if an active transform interpolates between pixels."""
-        ranges = (self.rotate, self.shear, self.warp, self.crop, self.scale)
-        return any(ranges)
+        return any((self.rotate, self.shear, self.warp, self.crop, self.scale))
 
     @property
     def has_geometry(self) -> bool:
@@ -118,9 +98,8 @@ class Augment:
     @property
     def is_active(self) -> bool:
         """Return True if any transform is on."""
-        return (
-            self.has_geometry or self.mixes_images or self.color > 0 or self.erase > 0
-        )
+        colors = self.color > 0 or self.erase > 0
+        return self.has_geometry or self.mixes_images or colors
 
 
 # Values of `--augment NAME`; ranges set explicitly override the preset.
@@ -128,12 +107,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "flip": {"flip": "horizontal"},
     "six": {
-        "rotate": 15.0,
-        "shear": 10.0,
-        "warp": 0.1,
-        "flip": "horizontal",
-        "crop": 0.15,
-        "color": 0.1,
+        **{"rotate": 15.0, "shear": 10.0, "warp": 0.1},
+        **{"flip": "horizontal", "crop": 0.15, "color": 0.1},
     },
 }
 RANGES = tuple(spec.name for spec in fields(Augment))

@@ -15,11 +15,6 @@ class ColorMap:
     Each pixel row is processed as one vector of width · channels numbers, because SIMD
     instructions are inefficient on vectors of three channels.
 
-    Args:
-        preprocess: Mean, standard deviation and shape.
-        shifts: (N, C) as a fraction of the value range; None for no shift.
-        device: Device of the images.
-
     Example:
         >>> p = Preprocess(channels=1, height=1, width=2, mean=(0.5,), std=(0.5,))
         >>> two = torch.tensor([[[[0], [255]]]], dtype=torch.uint8)
@@ -58,7 +53,8 @@ class ColorMap:
         lines = pixels.reshape(count, height, width * channels)
         out = lines.mul(self._scale).add_(_some(self._offset, which))
         if self._clips:
-            out.clamp_(*self._limits)
+            low, high = self._limits
+            out.clamp_(low, high)
         return out.view(count, height, width, channels).permute(0, 3, 1, 2)
 
     def background(self, which: slice = slice(None)) -> Tensor:

@@ -39,13 +39,11 @@ def spline_basis(side: int) -> Tensor:
     place = (np.arange(side) + 0.5) / side * CELLS
     cell = np.floor(place).astype(int)
     t = place - cell
-    weights = np.stack(
-        [
-            (1 - t) ** 3,
-            3 * t**3 - 6 * t**2 + 4,
-            -3 * t**3 + 3 * t**2 + 3 * t + 1,
-            t**3,
-        ]
+    weights = (
+        (1 - t) ** 3,
+        3 * t**3 - 6 * t**2 + 4,
+        -3 * t**3 + 3 * t**2 + 3 * t + 1,
+        t**3,
     )
     table = np.zeros((side, CONTROL_POINTS))
     for k, weight in enumerate(weights):
@@ -65,11 +63,7 @@ def spline_rows(control_shifts: np.ndarray, width: int) -> np.ndarray:
     unit = np.exp2(np.ceil(np.log2(np.maximum(largest, 2.0**-40))))
     exact = np.rint(control_shifts / unit * 2**_ROW_BITS)
     # One product for all images, not one for each: (…, 2, K) times (K, width).
-    along = np.matmul(
-        exact.swapaxes(2, 3).reshape(-1, CONTROL_POINTS), spline_basis(width).numpy().T
-    )
-    rows = np.rint(along).reshape(len(control_shifts), CONTROL_POINTS, 2, width) * (
-        unit / 2**_ROW_BITS
-    )
-    ready: np.ndarray = rows.swapaxes(2, 3).astype(np.float32, order="C")
-    return ready
+    flat = exact.swapaxes(2, 3).reshape(-1, CONTROL_POINTS)
+    along = np.rint(np.matmul(flat, spline_basis(width).numpy().T))
+    rows = along.reshape(-1, CONTROL_POINTS, 2, width) * (unit / 2**_ROW_BITS)
+    return np.asarray(rows.swapaxes(2, 3), np.float32, order="C")

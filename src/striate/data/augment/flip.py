@@ -37,11 +37,6 @@ def flipped_in_epoch(count: int, epoch: int, seed: int) -> np.ndarray:
 def flip_images(pixels: Tensor, which: Tensor, axis: int = 2) -> Tensor:
     """Flip the selected images of a batch.
 
-    Args:
-        pixels: (N, H, W, C).
-        which: (N,), true for the images to flip.
-        axis: 2 flips left to right, 1 top to bottom.
-
     Example:
         >>> row = torch.tensor([[[[1], [2]]], [[[1], [2]]]])
         >>> flip_images(row, torch.tensor([True, False])).flatten().tolist()

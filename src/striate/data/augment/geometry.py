@@ -65,15 +65,13 @@ class SamplingField:
     """Source coordinates of a warp, stored as an affine part and a spline part.
 
     The coordinates of pixel row r are across + r · slope + spline.
-
-    Args:
-        across: (N, 1, 2W), x, y, x, y … of the pixel row through the center.
-        slope: (N, 1, 2W), change of the coordinates from one row to the next.
-        spline: (N, K, 2W), to multiply by `spline_basis(H)`; None without deformation.
     """
 
+    # (N, 1, 2W), x, y, x, y … of the pixel row through the center
     across: Tensor = field(repr=False)
+    # (N, 1, 2W), change of the coordinates from one row to the next
     slope: Tensor = field(repr=False)
+    # (N, K, 2W), to multiply by `spline_basis(H)`; None without deformation
     spline: Tensor | None = field(default=None, repr=False)
 
     def take(self, chunk: slice) -> SamplingField:
@@ -105,9 +103,8 @@ def sampling_field(
         flat = values.reshape(len(a), -1, 2 * width).astype(np.float32)
         return torch.from_numpy(flat).to(device)
 
-    return SamplingField(
-        lines(across), lines(slope), None if spline is None else lines(spline)
-    )
+    spline_lines = None if spline is None else lines(spline)
+    return SamplingField(lines(across), lines(slope), spline_lines)
 
 
 def sampling_grid(field: SamplingField, height: int) -> Tensor:
@@ -142,11 +139,8 @@ def warp_images(
         The warped images, same shape; not channels last.
     """
     grid = sampling_grid(field, images.shape[2])
-    if (
-        background is not None
-    ):  # past the edge sampling finds zero, so the color is zero
+    if background is not None:  # past the edge, sampling gives zero
         images = images - background
-    sampled = F.grid_sample(
-        images, grid, padding_mode=PADDING[border], align_corners=False
-    )
+    mode = PADDING[border]
+    sampled = F.grid_sample(images, grid, padding_mode=mode, align_corners=False)
     return sampled if background is None else sampled.add_(background)

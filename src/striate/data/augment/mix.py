@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -20,20 +21,16 @@ _HEAD = range(4)  # CutMix or mixup, the share, and the position of the pasted r
 
 @dataclass(frozen=True, kw_only=True)
 class MixPairs:
-    """Partner image and mixing weights for each image of a batch.
+    """Partner image and mixing weights for each image of a batch."""
 
-    Args:
-        partner: (N,) indices of the other images in the subset.
-        target_share: (N,) weight of the image's own target.
-        pixel_share: (N,) weight of the image's own pixels: `target_share` for mixup, 1
-            for CutMix.
-        pasted: (N, 4) rectangle pasted from the other image: row start and stop, column
-            start and stop.
-    """
-
+    # (N,) indices of the other images in the subset
     partner: np.ndarray = field(repr=False)
+    # (N,) weight of the image's own target
     target_share: np.ndarray = field(repr=False)
+    # (N,) weight of the image's own pixels: `target_share` for mixup, 1 for CutMix
     pixel_share: np.ndarray = field(repr=False)
+    # (N, 4) rectangle pasted from the other image: row start and stop, column start and
+    # stop
     pasted: np.ndarray = field(repr=False)
 
 
@@ -48,36 +45,30 @@ def draw_mix_pairs(
 ) -> MixPairs:
     """Draw a random partner image and mixing weights for each image of a batch.
 
-    Partners are drawn from the whole subset and not from the batch, or the batch size
     Partners are drawn from the whole subset, not from the batch, so that the result
     does not depend on the batch size. Every image is a partner once per epoch. If mixup
     (Zhang et al. 2017) and CutMix (Yun et al. 2019) are both on, each is used with
     probability 1/2.
     """
-    uniform01 = uniform(samples, _HEAD, seed, "mix", epoch)
+    choice, position, *corner = uniform(samples, _HEAD, seed, "mix", epoch).T
     cut = np.full(len(samples), augment.cutmix > 0)
     if augment.cutmix and augment.mixup:
-        cut = uniform01[:, 0] < 0.5
-    share = np.where(
-        cut,
-        _beta(augment.cutmix, uniform01[:, 1]),
-        _beta(augment.mixup, uniform01[:, 1]),
-    )
-    pasted = _rectangles(shape, np.where(cut, 1 - share, 0), uniform01[:, 2:])
+        cut = choice < 0.5
+    mixed, cut_share = (_beta(a, position) for a in (augment.mixup, augment.cutmix))
+    share = np.where(cut, cut_share, mixed)
+    pasted = _rectangles(shape, np.where(cut, 1 - share, 0), corner)
     area = (pasted[:, 1] - pasted[:, 0]) * (pasted[:, 3] - pasted[:, 2])
     # Of a pasted rectangle, the target follows the pixels that are really covered.
     target_share = np.where(cut, 1 - area / (shape.height * shape.width), share)
     return MixPairs(
-        partner=_partners(count, seed, epoch)[samples],
+        partner=_permutation(count, seed, "partner", epoch)[samples],
         target_share=target_share,
         pixel_share=np.where(cut, 1.0, share),
         pasted=pasted,
     )
 
 
-@lru_cache(maxsize=2)
-def _partners(count: int, seed: int, epoch: int) -> np.ndarray:
-    return permutation(count, seed, "partner", epoch)
+_permutation = lru_cache(maxsize=2)(permutation)
 
 
 @lru_cache(maxsize=8)
@@ -90,19 +81,15 @@ def _quantiles(alpha: float) -> np.ndarray:
 def _beta(alpha: float, uniform01: np.ndarray) -> np.ndarray:
     if not alpha:
         return np.ones_like(uniform01)
-    shares: np.ndarray = _quantiles(alpha)[(uniform01 * _QUANTILES).astype(int)]
-    return shares
+    return np.asarray(_quantiles(alpha)[(uniform01 * _QUANTILES).astype(int)])
 
 
 def _rectangles(
-    shape: ImageSpec, area: np.ndarray, uniform01: np.ndarray
+    shape: ImageSpec, area: np.ndarray, centers: Sequence[np.ndarray]
 ) -> np.ndarray:
     """Return random rectangles with the image's aspect ratio, clipped to the image."""
     spans = []
-    for side, center in (
-        (shape.height, uniform01[:, 0]),
-        (shape.width, uniform01[:, 1]),
-    ):
+    for side, center in zip((shape.height, shape.width), centers, strict=True):
         half = np.sqrt(area) * side / 2
         spans += [np.rint(center * side - half), np.rint(center * side + half)]
     limits = np.repeat([shape.height, shape.width], 2)
@@ -167,8 +154,6 @@ def _inside(rectangles: np.ndarray, x: Tensor) -> Tensor:
     channels, height, width = x.shape[1:]
     rows, columns = np.arange(height), np.repeat(np.arange(width), channels)
     row_start, row_stop, col_start, col_stop = (side[:, None] for side in rectangles.T)
-    down = torch.from_numpy((rows >= row_start) & (rows < row_stop)).to(x.device)
-    across = torch.from_numpy((columns >= col_start) & (columns < col_stop)).to(
-        x.device
-    )
-    return down[:, :, None] & across[:, None, :]
+    down = torch.from_numpy((rows >= row_start) & (rows < row_stop))
+    across = torch.from_numpy((columns >= col_start) & (columns < col_stop))
+    return down.to(x.device)[:, :, None] & across.to(x.device)[:, None, :]

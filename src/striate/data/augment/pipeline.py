@@ -75,13 +75,8 @@ class AugmentPipeline:
         Return None if other transforms are on, or if the buffer needs too much memory.
         """
         augment, pixels = self.augment, self.subset.pixels
-        others = (
-            augment.interpolates
-            or augment.mixes_images
-            or augment.color
-            or augment.erase
-        )
-        if others or augment.flip in ("vertical", "both"):
+        others = (augment.interpolates, augment.mixes_images, augment.color)
+        if any((*others, augment.erase, augment.flip in ("vertical", "both"))):
             return None
         if not isinstance(pixels, Tensor) or torch.device(self.device).type != "cpu":
             return None
@@ -90,10 +85,8 @@ class AugmentPipeline:
         nbytes = 2 * ShiftBuffer.nbytes(pixels, right, down)
         if nbytes > SHIFT_BUFFER_LIMIT or not memory.fits_in_memory(2 * nbytes):
             return None
-        both = torch.cat([pixels, pixels.flip(2)])
-        return ShiftBuffer(
-            both, right, down, augment.border, self.preprocess.background
-        )
+        both, level = torch.cat([pixels, pixels.flip(2)]), self.preprocess.background
+        return ShiftBuffer(both, right, down, augment.border, level)
 
     def shifted_batches(self, epoch: int) -> Callable[[Tensor], Batch]:
         """Return a function from image indices to a batch of shifted images."""
@@ -101,17 +94,9 @@ class AugmentPipeline:
         assert shift_buffer is not None  # noqa: S101 - asked only where there is one
         count = len(self.subset)
         index_all = np.arange(count)
-        params = draw_params(
-            self.augment,
-            self.preprocess.spec,
-            index_all,
-            count=count,
-            seed=self.seed,
-            epoch=epoch,
-        )
-        places = shift_buffer.offsets(
-            index_all + count * params.flip[:, 0], params.shift
-        )
+        params = self._params(index_all, epoch)
+        flipped = index_all + count * params.flip[:, 0]
+        places = shift_buffer.offsets(flipped, params.shift)
 
         def batch(index: Tensor) -> Batch:
             pixels = shift_buffer.gather(places[index])
@@ -140,16 +125,15 @@ class AugmentPipeline:
         """
         if not self.crops_larger:
             return source_pixels[:]
-        params = self._params(index, epoch)
-        places = crop_windows(params.crop, *source_pixels.shape[1:3])
+        params = self._params(index.numpy(), epoch)
+        height, width = source_pixels.shape[1:3]
+        places = crop_windows(params.crop, height, width)
         size = self.preprocess.height, self.preprocess.width
         return crop_and_resize(
             source_pixels.pixels, places, size, params.flip, source_pixels.rows
         )
 
-    def __call__(
-        self, pixels: Tensor, index: Tensor, epoch: int
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, pixels: Tensor, index: Tensor, epoch: int) -> Batch:
         """Return the augmented inputs (N, C, H, W) and their targets.
 
         Targets are class indices (N,), or soft targets (N, classes) with mixup or
@@ -173,17 +157,15 @@ class AugmentPipeline:
             epoch=epoch,
         )
         others = torch.from_numpy(mix.partner)
-        y = mixed_targets(
-            labels, self.subset.labels[others], mix.target_share, self.classes
-        )
-        partners = self.crop_to_input(
-            index_rows(self.source_pixels, others), others, epoch
-        )
+        other_labels = self.subset.labels[others]
+        y = mixed_targets(labels, other_labels, mix.target_share, self.classes)
+        rows = index_rows(self.source_pixels, others)
+        partners = self.crop_to_input(rows, others, epoch)
         other = self._augmented(partners, others, epoch)
         return mix_batches(x, other, mix), y.to(self.device, non_blocking=True)
 
     def _augmented(self, pixels: Tensor, index: Tensor, epoch: int) -> Tensor:
-        params = self._params(index, epoch)
+        params = self._params(index.numpy(), epoch)
         pixels = pixels.to(self.device, non_blocking=True)
         if self.crops_larger:
             params = replace(params, flip=np.zeros_like(params.flip))
@@ -191,11 +173,11 @@ class AugmentPipeline:
             return _erase(straight, params)
         return augment_batch(pixels, params, self.preprocess, self.augment)
 
-    def _params(self, index: Tensor, epoch: int) -> RandomParams:
+    def _params(self, samples: np.ndarray, epoch: int) -> RandomParams:
         return draw_params(
             self.augment,
             self.preprocess.spec,
-            index.numpy(),
+            samples,
             count=len(self.subset),
             seed=self.seed,
             epoch=epoch,
@@ -232,10 +214,6 @@ def _shift_and_color(
         pixels = shift_whole_pixels(
             pixels, params.shift, params.flip, augment.border, background
         )
-    return _color(pixels, params, preprocess)
-
-
-def _color(pixels: Tensor, params: RandomParams, preprocess: Preprocess) -> Tensor:
     if params.color is None:
         return normalize(pixels, preprocess)
     return ColorMap(preprocess, params.color, pixels.device)(pixels)

@@ -14,13 +14,6 @@ def shift_whole_pixels(
 ) -> Tensor:
     """Flip images, then translate them by whole pixels.
 
-    Args:
-        pixels: (N, H, W, C) uint8.
-        shift: (N, 2) pixels to the right and down.
-        flips: (N, 2) horizontal flip, vertical flip.
-        border: Border mode of `warp_images`.
-        level: Gray level for the border mode `background`, 0–255.
-
     Example:
         >>> row = torch.tensor([[[[1], [2], [3]]]], dtype=torch.uint8)
         >>> right, no = np.array([[1, 0]]), np.array([[False, False]])
@@ -29,14 +22,10 @@ def shift_whole_pixels(
     """
     for axis, which in ((2, flips[:, 0]), (1, flips[:, 1])):
         if which.any():
-            pixels = flip_images(
-                pixels, torch.from_numpy(which).to(pixels.device), axis
-            )
-    return _shifted(pixels, shift, border, level) if shift.any() else pixels
-
-
-def _shifted(pixels: Tensor, shift: np.ndarray, border: str, level: int) -> Tensor:
-    """Return the translated images, using a temporary buffer with padding."""
+            mask = torch.from_numpy(which).to(pixels.device)
+            pixels = flip_images(pixels, mask, axis)
+    if not shift.any():
+        return pixels
     right, down = (int(most) for most in np.abs(shift).max(axis=0))
     buffer = ShiftBuffer(pixels, right, down, border, level)
     return buffer.gather(buffer.offsets(np.arange(len(pixels)), shift))
@@ -47,13 +36,6 @@ class ShiftBuffer:
 
     Each window is contiguous in the buffer (its rows include padding). So each image is
     copied as a whole, not row by row.
-
-    Args:
-        pixels: (N, H, W, C) uint8.
-        right: Largest horizontal shift in pixels.
-        down: Largest vertical shift in pixels.
-        border: Border mode of `warp_images`.
-        level: Gray level for the border mode `background`, 0–255.
     """
 
     def __init__(
@@ -105,12 +87,9 @@ def _bordered(pixels: Tensor, right: int, down: int, border: str, level: int) ->
 
 def _fill(wide: Tensor, axis: int, more: int, border: str) -> None:
     """Pad both ends of an axis with `more` rows or columns, by the border mode."""
-    side = wide.shape[axis] - 2 * more
-    inner = wide.narrow(axis, more, side)
+    end = wide.shape[axis] - more
     for step in range(more):
         # Reflected at the outer edge, so that the last pixel stands twice.
         place = step if border == "reflect" else 0
-        wide.select(axis, more - 1 - step).copy_(inner.select(axis, place))
-        wide.select(axis, more + side + step).copy_(
-            inner.select(axis, side - 1 - place)
-        )
+        wide.select(axis, more - 1 - step).copy_(wide.select(axis, more + place))
+        wide.select(axis, end + step).copy_(wide.select(axis, end - 1 - place))

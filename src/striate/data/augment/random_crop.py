@@ -34,11 +34,6 @@ def crop_margin(augment: Augment) -> float:
 def crop_windows(crop: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return the crop windows in pixels, (n, 4): top, left, height, width.
 
-    Args:
-        crop: (n, 3) as in `RandomParams`.
-        height: Height of the stored images.
-        width: Width of the stored images.
-
     Example:
         >>> crop_windows(np.array([[0.5, -1.0, 1.0]]), 8, 8).tolist()
         [[4, 0, 4, 4]]
@@ -51,26 +46,15 @@ def crop_windows(crop: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def crop_and_resize(
-    pixels: Tensor,
-    crop_windows: np.ndarray,
+    pixels: Tensor,  # (N, H, W, C) uint8, on the CPU
+    crop_windows: np.ndarray,  # (n, 4) top, left, height, width
     size: tuple[int, int],
-    flips: np.ndarray | None = None,
-    rows: Tensor | None = None,
+    flips: np.ndarray | None = None,  # (n, 2) horizontal flip, vertical flip
+    rows: Tensor | None = None,  # (n,) indices of the images, which are not copied
 ) -> Tensor:
     """Crop a window from each image, resize it with antialiasing, and flip it.
 
     Images are processed one by one, on as many threads as torch has.
-
-    Args:
-        pixels: (N, H, W, C) uint8, on the CPU.
-        crop_windows: (n, 4) top, left, height, width.
-        size: Height and width of the result.
-        flips: (n, 2) horizontal flip, vertical flip.
-        rows: (n,) indices of the images; None for all. The images are read in place,
-            without a copy.
-
-    Shapes:
-        (n, *size, C) uint8
 
     Example:
         >>> import torch
@@ -90,9 +74,8 @@ def crop_and_resize(
             window = arrays[which[i], row : row + height, col : col + width]
             _write_flipped(_resized(window, size), flips[i], results[i])
 
-    _run_threaded(
-        crop_chunk, [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
-    )
+    chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
+    _run_threaded(crop_chunk, chunks)
     return out
 
 
@@ -134,10 +117,5 @@ def _run_threaded(work: Callable[[range], None], chunks: Sequence[range]) -> Non
 
 @lru_cache(maxsize=1)
 def _thread_pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Return a cached thread pool, because starting threads is slow.
-
-    Args:
-        threads: Number of threads.
-        process: Process id, because a forked process has no threads of its parent.
-    """
+    """Return a cached thread pool; a forked process has no threads of its parent."""
     return ThreadPoolExecutor(threads, thread_name_prefix=f"cut-{process}")

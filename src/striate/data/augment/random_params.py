@@ -28,30 +28,23 @@ _ERASED_AREA, _ERASED_ASPECT = (0.02, 0.25), (0.3, 1 / 0.3)
 
 @dataclass(frozen=True, kw_only=True)
 class RandomParams:
-    """Augmentation parameters of each image; identity values if a transform is off.
+    """Augmentation parameters of each image; identity values if a transform is off."""
 
-    Args:
-        angle: (N,) degrees, counter-clockwise.
-        shear: (N, 2) degrees: rows along x, then columns along y.
-        zoom: (N,) factors; above 1 enlarges.
-        crop: (N, 3): crop size as a fraction of the image size, and position of the
-            crop window: x from −1 (left) to 1 (right), y from −1 (top) to 1 (bottom).
-        shift: (N, 2) whole pixels to the right and down.
-        flip: (N, 2): horizontal flip, vertical flip.
-        control_shifts: (N, K, K, 2) shifts of control points to the right and down, as
-            a fraction of the image size; None without elastic deformation.
-        color: (N, C) shifts, fraction of the value range; None without color shift.
-        erased: (N, 4) row start and stop, column start and stop; None without erasing.
-    """
-
-    angle: np.ndarray = field(repr=False)
+    angle: np.ndarray = field(repr=False)  # (N,) degrees, counter-clockwise
+    # (N, 2) degrees: rows along x, then columns along y
     shear: np.ndarray = field(repr=False)
-    zoom: np.ndarray = field(repr=False)
+    zoom: np.ndarray = field(repr=False)  # (N,) factors; above 1 enlarges
+    # (N, 3): crop size as a fraction of the image size, and position of the crop
+    # window: x from −1 (left) to 1 (right), y from −1 (top) to 1 (bottom)
     crop: np.ndarray = field(repr=False)
-    shift: np.ndarray = field(repr=False)
-    flip: np.ndarray = field(repr=False)
+    shift: np.ndarray = field(repr=False)  # (N, 2) whole pixels to the right and down
+    flip: np.ndarray = field(repr=False)  # (N, 2): horizontal flip, vertical flip
+    # (N, K, K, 2) shifts of control points to the right and down, as a fraction of the
+    # image size; None without elastic deformation
     control_shifts: np.ndarray | None = field(default=None, repr=False)
+    # (N, C) shifts, fraction of the value range; None without color shift
     color: np.ndarray | None = field(default=None, repr=False)
+    # (N, 4) row start and stop, column start and stop; None without erasing
     erased: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -85,48 +78,37 @@ def draw_params(
     seed: int,
     epoch: int,
 ) -> RandomParams:
-    """Draw random augmentation parameters for every image of a batch.
+    """Draw random augmentation parameters for every image of a batch."""
 
-    Args:
-        augment: The ranges.
-        shape: Shape of an image.
-        samples: (N,) indices of the images in the subset.
-        count: Number of images in the subset.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
-    """
-    key = (seed, "augment", epoch)
-    head = uniform(samples, _HEAD, seed, "augment", epoch)
+    def draw(columns: range) -> np.ndarray:
+        return uniform(samples, columns, seed, "augment", epoch)
+
+    control_shifts = color = erased = None
+    if augment.warp:
+        net = augment.warp * (2 * draw(_NET) - 1)
+        control_shifts = net.reshape(-1, CONTROL_POINTS, CONTROL_POINTS, 2)
+    if augment.color:
+        columns = range(_COLOR, _COLOR + shape.channels)
+        color = augment.color * (2 * draw(columns) - 1)
+    head = draw(_HEAD)
+    if augment.erase:
+        erased = _rectangles(augment.erase, shape, head[:, _ERASE])
     uniform01 = 2 * head - 1  # −1 to 1
+    crop_size, *crop_position = head[:, _CROP].T
+    most = np.floor(augment.shift * np.array([shape.width, shape.height]))  # pixels
     return RandomParams(
         angle=augment.rotate * uniform01[:, _ROTATE],
         shear=augment.shear * uniform01[:, _SHEAR],
         zoom=(1 + augment.scale) ** uniform01[:, _SCALE],
-        crop=_crop_windows(augment.crop, head[:, _CROP]),
-        shift=_pixel_shifts(augment.shift, shape, head[:, _SHIFT]),
+        crop=np.stack(
+            [1 - augment.crop * crop_size, *(2 * p - 1 for p in crop_position)], axis=1
+        ),
+        shift=(np.floor(head[:, _SHIFT] * (2 * most + 1)) - most).astype(int),
         flip=_flips(augment.flip, samples, count, seed, epoch),
-        control_shifts=_control_shifts(augment.warp, samples, key)
-        if augment.warp
-        else None,
-        color=_colors(augment.color, shape.channels, samples, key)
-        if augment.color
-        else None,
-        erased=_rectangles(augment.erase, shape, head[:, _ERASE])
-        if augment.erase
-        else None,
+        control_shifts=control_shifts,
+        color=color,
+        erased=erased,
     )
-
-
-def _crop_windows(limit: float, uniform01: np.ndarray) -> np.ndarray:
-    positions = 2 * uniform01[:, 1:] - 1
-    return np.concatenate([1 - limit * uniform01[:, :1], positions], axis=1)
-
-
-def _pixel_shifts(limit: float, shape: ImageSpec, uniform01: np.ndarray) -> np.ndarray:
-    """Return (N, 2) shifts in whole pixels, up to ± `limit` times the image size."""
-    largest = np.floor(limit * np.array([shape.width, shape.height]))
-    steps: np.ndarray = (np.floor(uniform01 * (2 * largest + 1)) - largest).astype(int)
-    return steps
 
 
 def _flips(
@@ -141,21 +123,6 @@ def _flips(
         coin = uniform(samples, _FLIP, seed, "augment")[:, 0] < 0.5
         which[:, 1] = coin ^ bool(turn % 2)
     return which
-
-
-def _control_shifts(
-    limit: float, samples: np.ndarray, key: tuple[object, ...]
-) -> np.ndarray:
-    uniform01 = 2 * uniform(samples, _NET, *key) - 1
-    return limit * uniform01.reshape(-1, CONTROL_POINTS, CONTROL_POINTS, 2)
-
-
-def _colors(
-    limit: float, channels: int, samples: np.ndarray, key: tuple[object, ...]
-) -> np.ndarray:
-    columns = range(_COLOR, _COLOR + channels)
-    shifts: np.ndarray = limit * (2 * uniform(samples, columns, *key) - 1)
-    return shifts
 
 
 def _rectangles(

@@ -14,19 +14,6 @@ from striate.data.augment.elastic import CONTROL_POINTS
 from striate.data.augment.random_params import RandomParams, identity_params
 
 # Transforms that have an amount; erasing and mixing have none.
-TRANSFORMS = (
-    "rotate",
-    "shear",
-    "warp",
-    "flip horizontal",
-    "flip vertical",
-    "crop",
-    "color",
-    "scale",
-    "shift",
-)
-SIGNED = ("rotate", "shear", "scale", "shift", "color")  # with two directions
-DEGREES = ("rotate", "shear")
 TRANSFORM_NAMES = {
     "rotate": "rotation",
     "shear": "shear",
@@ -38,30 +25,24 @@ TRANSFORM_NAMES = {
     "scale": "zoom",
     "shift": "shift",
 }
+SIGNED = ("rotate", "shear", "scale", "shift", "color")  # with two directions
+DEGREES = ("rotate", "shear")
 
 
 @dataclass(frozen=True)
 class SingleTransform:
-    """A single augmentation transform of fixed strength.
+    """A single augmentation transform of fixed strength."""
 
-    Args:
-        name: One of `TRANSFORMS`.
-        amount: Degrees, or a fraction of the image size or value range; has a sign.
-    """
-
-    name: str
-    amount: float
+    name: str  # a key of `TRANSFORM_NAMES`
+    amount: float  # degrees, or a fraction of the image size or value range; has a sign
 
     def __str__(self) -> str:
         if self.name.startswith("flip"):
             return "flipped" if self.amount else "original"
         signed = self.name in SIGNED and self.amount
-        size = f"{self.amount:+g}°" if self.name in DEGREES else self._percent
+        degrees = self.name in DEGREES
+        size = f"{self.amount:+g}°" if degrees else f"{100 * self.amount:+g} %"
         return size.replace("-", "−") if signed else size.removeprefix("+")
-
-    @property
-    def _percent(self) -> str:
-        return f"{100 * self.amount:+g} %"
 
     @property
     def range(self) -> str:
@@ -87,15 +68,12 @@ def range_ends(augment: Augment) -> tuple[SingleTransform, ...]:
         >>> [str(end) for end in range_ends(Augment(rotate=15, flip="both"))]
         ['+15°', 'flipped', 'flipped']
     """
-    flips = {
-        f"flip {axis}": float(augment.flip in (axis, "both"))
-        for axis in ("horizontal", "vertical")
-    }
-    ends = {
-        name: flips[name] if name in flips else getattr(augment, name)
-        for name in TRANSFORMS
-    }
-    return tuple(SingleTransform(name, ends[name]) for name in TRANSFORMS if ends[name])
+    ends = {}
+    for transform in TRANSFORM_NAMES:
+        name, _, axis = transform.partition(" ")
+        value = getattr(augment, name)
+        ends[transform] = float(value in (axis, "both")) if axis else value
+    return tuple(SingleTransform(name, end) for name, end in ends.items() if end)
 
 
 def random_signs(count: int, transform: SingleTransform, seed: int = 0) -> np.ndarray:
@@ -110,11 +88,6 @@ def single_params(
 ) -> RandomParams:
     """Return parameters that apply the transform at its exact amount to all images.
 
-    Args:
-        transform: The transform and its amount.
-        shape: Shape of an image.
-        signs: (N, 2K²) directions, each −1 or 1.
-
     Example:
         >>> shape = ImageSpec(channels=1, height=8, width=8)
         >>> turn, signs = SingleTransform("rotate", 30), np.array([[1.0], [-1.0]])
@@ -128,12 +101,9 @@ def single_params(
         case "shear":
             values = {"shear": amount * signs[:, :2]}
         case "warp":
+            shape_of_grid = (count, CONTROL_POINTS, CONTROL_POINTS, 2)
             control_shifts = amount * signs[:, : 2 * CONTROL_POINTS**2]
-            values = {
-                "control_shifts": control_shifts.reshape(
-                    count, CONTROL_POINTS, CONTROL_POINTS, 2
-                )
-            }
+            values = {"control_shifts": control_shifts.reshape(shape_of_grid)}
         case "crop":
             crop_share = np.full((count, 1), 1 - amount)
             values = {"crop": np.hstack([crop_share, signs[:, :2]])}

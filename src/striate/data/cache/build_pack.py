@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -51,12 +51,10 @@ def build_packs(
     for _ in range(_TRIES):
         hashes = [scan.hashes[i] for i in scan.readable]
         opened = [open_pack(cache.packs / pack_key(size, hashes)) for size in sizes]
-        missing = [
-            size for size, pack in zip(sizes, opened, strict=True) if pack is None
-        ]
-        if not missing:
-            packs = tuple(pack for pack in opened if pack is not None)
+        packs = tuple(pack for pack in opened if pack is not None)
+        if len(packs) == len(sizes):
             return PackedSet(packs=packs, scan=scan, lost=lost)
+        missing = [s for s, pack in zip(sizes, opened, strict=True) if pack is None]
         cache.make_room(sum(size.nbytes * len(hashes) for size in missing))
         lost |= _build(source, scan, missing, cache, tick)
         scan = scan.without(lost)
@@ -76,11 +74,22 @@ def _build(
     reusable = [ReusableRows(cache.packs, size, hashes_needed) for size in sizes]
     lost: dict[int, Skipped] = {}
     errors: DecodeErrors = {}
+
+    def read(i: int) -> tuple[tuple[Tensor, ...], str] | tuple[str, str]:
+        stored = [rows_of_size.get(scan.hashes[i]) for rows_of_size in reusable]
+        reused = [row for row in stored if row is not None]
+        if len(reused) == len(reusable):
+            return tuple(image for image, _ in reused), reused[0][1]
+        payload = scan.payload(source, i)
+        try:
+            return decode_at_sizes(payload, sizes)
+        except UndecodableError as error:
+            return error.reason, error.detail
+
     with ExitStack() as open_files:
         builders = [
             open_files.enter_context(PackBuilder(cache.packs, size)) for size in sizes
         ]
-        read = _reader(source, scan, sizes, reusable)
         for i, row in with_progress(index, read_in_order(source, index, read), tick):
             match row:
                 case Skipped():
@@ -96,26 +105,3 @@ def _build(
     for rows_of_size in reusable:
         rows_of_size.clear()
     return lost
-
-
-Row = tuple[tuple[Tensor, ...], str] | tuple[str, str]
-
-
-def _reader(
-    source: Source,
-    scan: FileScan,
-    sizes: Sequence[Preprocess],
-    reusable: Sequence[ReusableRows],
-) -> Callable[[int], Row]:
-    def read(i: int) -> Row:
-        rows_found = [rows_of_size.get(scan.hashes[i]) for rows_of_size in reusable]
-        reused = [row for row in rows_found if row is not None]
-        if len(reused) == len(reusable):
-            return tuple(image for image, _ in reused), reused[0][1]
-        payload = scan.payload(source, i)
-        try:
-            return decode_at_sizes(payload, sizes)
-        except UndecodableError as error:
-            return error.reason, error.detail
-
-    return read

@@ -20,15 +20,10 @@ MIN_FREE_DISK = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Cache folder of all runs of a user: decoded images (packs) and a file index.
-
-    Args:
-        folder: The folder.
-        limit: Maximum bytes of packs; the least recently used are removed first.
-    """
+    """Cache folder of all runs of a user: decoded images (packs) and a file index."""
 
     folder: Path
-    limit: int
+    limit: int  # maximum bytes of packs; the least recently used are removed first
 
     @property
     def packs(self) -> Path:

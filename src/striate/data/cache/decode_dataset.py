@@ -9,7 +9,7 @@ data set, only hashes are computed, and images are decoded for each batch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -32,19 +32,14 @@ BATCH = 32  # images that must fit memory at once to train at all
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedSet:
-    """Decoded images of a source, in order, and the files that cannot be used.
+    """Decoded images of a source, in order, and the files that cannot be used."""
 
-    Args:
-        index: Index of each image in the source's records.
-        pixels: (N, H, W, C) uint8, one entry for each image size.
-        contents: Content hash of each image, before any resizing.
-        skipped: Quarantined files.
-    """
-
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # index of each image in the source's records
+    # (N, H, W, C) uint8, one entry for each image size
     pixels: tuple[PixelRows, ...] = field(repr=False)
+    # content hash of each image, before any resizing
     contents: tuple[str, ...] = field(repr=False)
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[Skipped, ...] = ()  # quarantined files
 
 
 def materialize(
@@ -54,15 +49,7 @@ def materialize(
     cache: Cache | None = None,
     tick: Tick | None = None,
 ) -> DecodedSet:
-    """Decode every readable image, and resize it to each of the given sizes.
-
-    Args:
-        source: The source of the records.
-        scan: Result of `scan_files`.
-        sizes: Preprocessing settings that differ only in height and width.
-        cache: Cache folder; None uses no cache.
-        tick: Progress callback, called with (done, total) from time to time.
-    """
+    """Decode every readable image, and resize it to each of the given sizes."""
     if source.arrays is not None:
         return _from_arrays(source.arrays, scan, sizes)
     weight = sum(size.nbytes for size in sizes) * len(scan.readable)
@@ -109,11 +96,9 @@ def _decode_into_memory(
     sizes: Sequence[Preprocess],
     tick: Tick | None,
 ) -> DecodedSet:
-    """Decode all images into memory."""
     index = scan.readable
-    pixels_by_size = [
-        torch.empty(len(index), *size.shape, dtype=torch.uint8) for size in sizes
-    ]
+    shapes = [(len(index), *size.shape) for size in sizes]
+    pixels_by_size = [torch.empty(shape, dtype=torch.uint8) for shape in shapes]
     positions: list[int] = []
     contents: list[str] = []
     skipped: list[Skipped] = []
@@ -146,26 +131,18 @@ def _lazy(
 ) -> DecodedSet:
     """Decode every image once as a check; decode images again when they are needed."""
     _check_batch(sizes[-1])
-    single_points = [sizes[0].at(1, 1)]
-    decoded = materialize(source, scan, single_points, cache, tick)
+    decoded = materialize(source, scan, [sizes[0].at(1, 1)], cache, tick)
     originals = EncodedFiles(
         files=source.reader,
         paths=tuple(source.records[i].path for i in decoded.index),
         hashes=tuple(scan.hashes[i] for i in decoded.index),
     )
-    return DecodedSet(
-        index=decoded.index,
-        pixels=tuple(LazyPixels(originals, size) for size in sizes),
-        contents=decoded.contents,
-        skipped=decoded.skipped,
-    )
+    return replace(decoded, pixels=tuple(LazyPixels(originals, s) for s in sizes))
 
 
 def _check_batch(size: Preprocess) -> None:
     if not memory.fits_in_memory(BATCH * size.nbytes):
         free = memory.available_bytes() or 0
+        what = f"a batch of {BATCH} images of {size.spec} does not fit into memory: "
         each = f"{size.nbytes / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
-        what = (
-            f"a batch of {BATCH} images of {size.spec} does not fit into memory: {each}"
-        )
-        raise DataError(what, fix="choose a smaller --image-size")
+        raise DataError(f"{what}{each}", fix="choose a smaller --image-size")

@@ -10,11 +10,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -22,12 +22,11 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import WorkerError
+from striate.core.read_ahead import results_in_order
 from striate.data.decode.decode import without_pillow_warnings
 from striate.data.sources.source import Skipped
 
-TIMEOUT = (
-    120.0  # seconds; longer than any batch takes unless an image hangs its decoder
-)
+TIMEOUT = 120.0  # seconds; no batch takes longer unless an image hangs its decoder
 _DIED = "a worker process that decodes images died or was killed"
 _DIED_FIX = (
     "if memory ran out, use fewer --workers; --workers 0 decodes without processes; "
@@ -41,17 +40,12 @@ Sent = tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """Decoded images of a batch.
+    """Decoded images of a batch."""
 
-    Args:
-        pixels: (n, H, W, C) uint8.
-        index: (n,) image indices; an unreadable image is replaced by another image.
-        lost: Files that could not be read.
-    """
-
-    pixels: Tensor
+    pixels: Tensor  # (n, H, W, C) uint8
+    # (n,) image indices; an unreadable image is replaced by another image
     index: Tensor
-    lost: tuple[Skipped, ...] = ()
+    lost: tuple[Skipped, ...] = ()  # files that could not be read
 
 
 class BatchDecoder(Protocol):
@@ -72,38 +66,24 @@ _decoder: BatchDecoder | None = None  # set once when a worker starts
 
 def decode_with_workers(
     pixels: BatchDecoder,
-    indices: Iterable[Tensor],
+    indices: Iterable[Tensor],  # image indices of each batch
     *,
     timeout: float = TIMEOUT,
-    start: str | None = None,
+    start: str | None = None,  # `fork`, `spawn`, …; None: Python's default
 ) -> Iterator[DecodedBatch]:
     """Yield decoded batches in order, using `pixels.workers` worker processes.
-
-    Args:
-        pixels: Decoder of the images.
-        indices: Image indices of each batch.
-        timeout: Seconds to wait for a batch before raising `WorkerError`.
-        start: Start method of processes (`fork`, `spawn`, …); None: Python's default.
 
     Raises:
         WorkerError: A process died, or a batch took longer than `timeout`.
     """
     context = multiprocessing.get_context(start)
-    waiting: deque[Future[Sent]] = deque()
     pool = ProcessPoolExecutor(pixels.workers, context, _begin, (pixels,))
-
-    def take() -> DecodedBatch:
-        rows, index, lost = waiting.popleft().result(timeout)
-        return DecodedBatch(torch.from_numpy(rows), torch.from_numpy(index), lost)
-
+    calls = (partial(_decode, index.numpy()) for index in indices)
+    results = results_in_order(pool, calls, 2 * pixels.workers, timeout)
     complete = False
     try:
-        for index in indices:
-            waiting.append(pool.submit(_decode, index.numpy()))
-            if len(waiting) > 2 * pixels.workers:
-                yield take()
-        while waiting:
-            yield take()
+        for rows, index, lost in results:
+            yield DecodedBatch(torch.from_numpy(rows), torch.from_numpy(index), lost)
         complete = True
     except BrokenProcessPool as error:
         raise WorkerError(_DIED, where="--workers", fix=_DIED_FIX) from error
@@ -111,9 +91,11 @@ def decode_with_workers(
         what = f"no batch was decoded within {timeout:.0f} s: a decoder hangs"
         raise WorkerError(what, where="--workers", fix=_HUNG_FIX) from error
     finally:
-        for future in waiting:
-            future.cancel()
-        _stop(pool, at_once=not complete)
+        results.close()
+        # All of them: one that dies at work may hold a lock that the others wait for.
+        for process in list((pool._processes or {}).values()) if not complete else ():
+            process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(pixels: BatchDecoder) -> None:
@@ -138,11 +120,3 @@ def _decode(index: np.ndarray) -> Sent:
     with without_pillow_warnings():
         batch = _decoder.decode_batch(torch.from_numpy(index))
     return batch.pixels.numpy(), batch.index.numpy(), batch.lost
-
-
-def _stop(pool: ProcessPoolExecutor, at_once: bool) -> None:
-    """Stop the worker processes, at once or after their pending work."""
-    # All of them: one that dies at work may hold a lock that the others wait for.
-    for process in list((pool._processes or {}).values()) if at_once else ():
-        process.kill()
-    pool.shutdown(wait=True, cancel_futures=True)

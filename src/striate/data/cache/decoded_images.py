@@ -14,12 +14,12 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -42,20 +42,15 @@ _BUILDING = ".building-"
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """Decoded images of a data set (a pack), mapped into memory.
+    """Decoded images of a data set (a pack), mapped into memory."""
 
-    Args:
-        folder: Folder of the pack.
-        pixels: (N, H, W, C) uint8, private memory map of the file.
-        sha256: SHA-256 of the image file of each row.
-        content: Content hash of the image of each row.
-        errors: Reason and detail for each undecodable file, by SHA-256.
-    """
-
-    folder: Path
+    folder: Path  # folder of the pack
+    # (N, H, W, C) uint8, private memory map of the file
     pixels: Tensor = field(repr=False)
-    sha256: tuple[str, ...] = field(repr=False)
+    sha256: tuple[str, ...] = field(repr=False)  # SHA-256 of the image file of each row
+    # content hash of the image of each row
     content: tuple[str, ...] = field(repr=False)
+    # reason and detail for each undecodable file, by SHA-256
     errors: DecodeErrors = field(default_factory=dict, repr=False)
 
 
@@ -77,13 +72,10 @@ def pack_key(preprocess: Preprocess, hashes: Sequence[str]) -> str:
     return f"{geometry_key(preprocess)}-{digest.hexdigest()[:20]}"
 
 
-def open_pack(folder: Path, verify: bool = True) -> Pack | None:
+def open_pack(folder: Path) -> Pack | None:
     """Map a pack into memory; return None if the pack is missing or damaged.
 
-    Args:
-        folder: Folder of the pack.
-        verify: Compare all pixels with the checksum. This also loads the pages that
-            training needs next.
+    Comparing all pixels with the checksum also loads them for the training.
     """
     try:
         marker = json.loads((folder / MARKER).read_bytes())
@@ -91,9 +83,7 @@ def open_pack(folder: Path, verify: bool = True) -> Pack | None:
         rows = np.fromfile(folder / HASHES, _ROW)
         os.utime(folder / MARKER)  # the least recently used pack is removed first
         pixels = _map_file(folder / PIXELS, shape)
-        if len(rows) != shape[0] or (
-            verify and pack_checksum(pixels) != marker["xxh3"]
-        ):
+        if len(rows) != shape[0] or pack_checksum(pixels) != marker["xxh3"]:
             raise ValueError("damaged")
         return Pack(
             folder=folder,
@@ -126,12 +116,7 @@ def _strings(cells: np.ndarray) -> tuple[str, ...]:
 
 
 class PackBuilder:
-    """Writer of a pack, image by image; the pack is invisible until `finish`.
-
-    Args:
-        root: The folder of packs.
-        preprocess: Preprocessing of the images.
-    """
+    """Writer of a pack, image by image; the pack is invisible until `finish`."""
 
     def __init__(self, root: Path, preprocess: Preprocess) -> None:
         self._root = root
@@ -146,9 +131,8 @@ class PackBuilder:
         self._hashes_file = (self._folder / HASHES).open("wb")
         self._digest = xxhash.xxh3_64()
         self._pending: list[tuple[str, str]] = []
-        self._rows_per_sync = min(
-            _ROWS_PER_SYNC, max(1, _BYTES_PER_SYNC // preprocess.nbytes)
-        )
+        rows_of_limit = _BYTES_PER_SYNC // preprocess.nbytes
+        self._rows_per_sync = min(_ROWS_PER_SYNC, max(1, rows_of_limit))
         # A thread waits for the disk while more images are decoded.
         self._disk = ThreadPoolExecutor(1)
         self._sync: Future[None] | None = None
@@ -178,21 +162,12 @@ class PackBuilder:
         self._hashes_file.flush()
 
     def _wait_for_sync(self) -> None:
-        """Wait until the last started write to the disk has finished.
-
-        Raises:
-            OSError: Writing failed.
-        """
+        """Wait until the last started write to the disk has finished."""
         if self._sync is not None:
             self._sync.result()
 
     def finish(self, hashes: Sequence[str], errors: DecodeErrors) -> Path:
-        """Write the marker file and rename the pack; keep a valid existing pack.
-
-        Args:
-            hashes: SHA-256 of every file, decoded or not, in order.
-            errors: Reason and detail for each undecodable file, by SHA-256.
-        """
+        """Write the marker file and rename the pack; keep a valid existing pack."""
         self._flush()
         self._wait_for_sync()
         os.fdatasync(self._hashes_file.fileno())
@@ -217,34 +192,29 @@ class PackBuilder:
             shutil.rmtree(self._folder, ignore_errors=True)
         return folder
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()  # after an interruption the rows stay: the next build reuses them
+
     def _close(self) -> None:
         self._disk.shutdown()  # after the running sync
         self._pixels.close()
         self._hashes_file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        # After an interruption the rows stay: the next build reuses them.
-        self._close()
-
 
 class ReusableRows:
-    """Rows of other packs that can be reused instead of decoding the files again.
-
-    Args:
-        root: The folder of packs.
-        preprocess: Preprocessing that the other packs must have used.
-        needed: SHA-256 of the files to decode.
-    """
+    """Rows of other packs that can be reused instead of decoding the files again."""
 
     def __init__(self, root: Path, preprocess: Preprocess, needed: set[str]) -> None:
         p = preprocess
         self._shape = p.height, p.width, p.channels
         self._rows: dict[str, tuple[Tensor, int, str]] = {}
         self._abandoned_builds: list[Path] = []
-        for folder in _packs_of_geometry(root, geometry_key(p)):
+        key = geometry_key(p)
+        builds = sorted(root.glob(f"{_BUILDING}{key}-*"))
+        for folder in (*sorted(root.glob(f"{key}-*")), *builds):
             is_abandoned_build = folder.name.startswith(_BUILDING)
             if is_abandoned_build and not _is_abandoned(folder):
                 continue
@@ -286,12 +256,6 @@ class ReusableRows:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _packs_of_geometry(root: Path, key: str) -> Iterator[Path]:
-    if root.is_dir():
-        yield from sorted(root.glob(f"{key}-*"))
-        yield from sorted(root.glob(f"{_BUILDING}{key}-*"))
-
-
 def _is_abandoned(folder: Path) -> bool:
     host, _, number = folder.name.rpartition("-")
     if not host.endswith(socket.gethostname()):
@@ -321,9 +285,3 @@ def remove_pack(folder: Path) -> None:
     with suppress(OSError):
         (folder / MARKER).unlink()  # first: a pack that is half removed has no marker
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_pack_marker(folder: Path) -> dict[str, Any]:
-    """Read the marker file of a pack."""
-    marker: dict[str, Any] = json.loads((folder / MARKER).read_bytes())
-    return marker

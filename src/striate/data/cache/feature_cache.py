@@ -37,17 +37,12 @@ _SECONDS_PER_SYNC = 2.0
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Selected rows of a feature store, mapped into memory.
+    """Selected rows of a feature store, mapped into memory."""
 
-    Args:
-        segments: The mapped files.
-        places: (N, 2) index of the segment, and of the row in the segment.
-        shape: Shape of one row.
-    """
-
-    segments: Sequence[np.ndarray] = field(repr=False)
+    segments: Sequence[np.ndarray] = field(repr=False)  # the mapped files
+    # (N, 2) index of the segment, and of the row in the segment
     places: np.ndarray = field(repr=False)
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # shape of one row
 
     def __len__(self) -> int:
         return len(self.places)
@@ -78,11 +73,6 @@ class FeatureRows:
 
 class FeatureStore:
     """Disk store for the features of one network, layer and preprocessing.
-
-    Args:
-        root: The folder of packs.
-        facts: All settings that a feature depends on, except the image.
-        shape: Shape of one row.
 
     Raises:
         StorageError: Reading or writing failed, or another store uses the folder.
@@ -161,9 +151,7 @@ class FeatureStore:
             self._segment = _Segment(self.folder)
         with storage_errors(self.folder, rows.numel() * 4):
             self._segment.add(keys, rows.contiguous().numpy())
-            os.utime(
-                self.folder / MARKER
-            )  # the store is in use, even during a long pass
+            os.utime(self.folder / MARKER)  # it is in use, even during a long pass
 
     def rows(self, keys: Sequence[str]) -> FeatureRows:
         """Return the rows of the given keys, all of which must exist.

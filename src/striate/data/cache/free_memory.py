@@ -8,8 +8,6 @@ from pathlib import Path
 
 # The network, its gradients and the system need the rest.
 SHARE = 0.6
-
-
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 
@@ -46,35 +44,28 @@ def _of_container() -> int | None:
         lines = _OWN.read_text().splitlines()
     except OSError:
         return None
-    group_of = {
-        kinds: path for _, kinds, path in (line.split(":", 2) for line in lines)
-    }
+    fields = (line.split(":", 2) for line in lines)
+    group_of = {kinds: path for _, kinds, path in fields}
+    second = ("memory.max", "memory.current", "inactive_file")
+    first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     sizes = [
-        *_bytes_left(
-            _GROUPS, group_of.get(""), "memory.max", "memory.current", "inactive_file"
-        ),
-        *_bytes_left(
-            _GROUPS / "memory",
-            group_of.get("memory"),
-            "memory.limit_in_bytes",
-            "memory.usage_in_bytes",
-            "total_inactive_file",
-        ),
+        *_bytes_left(_GROUPS, group_of.get(""), second),
+        *_bytes_left(_GROUPS / "memory", group_of.get("memory"), first),
     ]
     return min(sizes, default=None)
 
 
 def _bytes_left(
-    root: Path, group_path: str | None, limit_file: str, usage_file: str, cache_key: str
+    root: Path, group_path: str | None, names: tuple[str, str, str]
 ) -> list[int]:
     """Return the bytes left in the cgroup of this process and in each parent cgroup."""
     group = root / (group_path or "").lstrip("/")
+    limit_file, usage_file, cache_key = names
     sizes = []
     for folder in (group, *group.parents):
         with suppress(OSError, ValueError, KeyError):  # "max" is no bound
-            limit, now = (
-                int((folder / name).read_text()) for name in (limit_file, usage_file)
-            )
+            limit = int((folder / limit_file).read_text())
+            now = int((folder / usage_file).read_text())
             lines = (folder / "memory.stat").read_text().splitlines()
             reclaimable = int(dict(line.split(maxsplit=1) for line in lines)[cache_key])
             sizes.append(max(0, limit - now + reclaimable))

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from itertools import repeat
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from striate.core.read_ahead import results_in_order
 from striate.data.cache.decode_workers import DecodedBatch
 from striate.data.cache.lazy_images import LazyPixels
 
 T = TypeVar("T")
 
 
-class _End:
-    """Marker for the end of an iterator."""
-
-
-_END = _End()
 MAX_COPY_BYTES = 1 << 28  # bytes up to which a subset is copied to a tensor of its own
 
 
@@ -61,28 +59,16 @@ PixelRows = Tensor | IndexedRows | LazyPixels
 def take_rows(
     pixels: PixelRows, index: Sequence[int], max_bytes: int | None = None
 ) -> PixelRows:
-    """Select images by index, in the given order; large selections are not copied.
-
-    Args:
-        pixels: All images.
-        index: Indices of the images to select.
-        max_bytes: Largest selection to copy, in bytes; default `MAX_COPY_BYTES`.
-    """
+    """Select images by index, in the given order; large selections are not copied."""
     if isinstance(pixels, LazyPixels):
         return pixels.take(index)
     rows = torch.as_tensor(index, dtype=torch.int64)
-    subset = (
-        pixels
-        if isinstance(pixels, IndexedRows)
-        else IndexedRows(pixels, _all_rows(pixels))
-    )
-    subset = IndexedRows(subset.pixels, subset.rows[rows])
+    if isinstance(pixels, IndexedRows):
+        subset = IndexedRows(pixels.pixels, pixels.rows[rows])
+    else:
+        subset = IndexedRows(pixels, torch.arange(len(pixels))[rows])
     small = subset.shape.numel() <= (MAX_COPY_BYTES if max_bytes is None else max_bytes)
     return subset[:] if small else subset
-
-
-def _all_rows(pixels: Tensor) -> Tensor:
-    return torch.arange(len(pixels))
 
 
 def batch_pixels(
@@ -118,7 +104,8 @@ def batch_rows(
     """Yield the images (without a copy) and the image indices of each batch."""
     if isinstance(pixels, LazyPixels):
         for batch in pixels.batches(indices):
-            yield IndexedRows(batch.pixels, _all_rows(batch.pixels)), batch.index
+            rows = torch.arange(len(batch.pixels))
+            yield IndexedRows(batch.pixels, rows), batch.index
         return
     for index in indices:
         yield index_rows(pixels, index), index
@@ -131,15 +118,13 @@ def prefetched(items: Iterator[T], count: int = 2) -> Iterator[T]:
         >>> list(prefetched(iter("abc")))
         ['a', 'b', 'c']
     """
-    waiting: deque[Future[T | _End]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            while True:
-                while len(waiting) <= count:
-                    waiting.append(pool.submit(next, items, _END))
-                if isinstance(item := waiting.popleft().result(), _End):
-                    return
-                yield item
-        finally:
-            for future in waiting:
-                future.cancel()
+    end = object()
+    calls = repeat(partial(next, items, end))
+    with (
+        ThreadPoolExecutor(1) as pool,
+        closing(results_in_order(pool, calls, ahead=count)) as results,
+    ):
+        for item in results:
+            if item is end:
+                return
+            yield cast(T, item)

@@ -7,10 +7,10 @@ changed since the scan.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
 from striate.core.malloc import release_freed_memory
 from striate.core.preprocess_config import Preprocess
+from striate.core.read_ahead import results_in_order
 from striate.data.cache.decode_workers import DecodedBatch, decode_with_workers
 from striate.data.decode.decode import without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
@@ -76,29 +77,18 @@ class EncodedFiles:
 
 
 class LazyPixels:
-    """Lazily decoded 8-bit images, indexed like a tensor.
-
-    Args:
-        originals: The encoded images.
-        preprocess: Preprocessing of the images.
-        rows: Indices of the encoded images to use; None uses all.
-        workers: Number of decoding processes; 0 decodes on threads of this process.
-        replace_lost: Replace an unreadable image by another image of its batch.
-    """
+    """Lazily decoded 8-bit images, indexed like a tensor."""
 
     def __init__(
         self,
         originals: EncodedImages,
         preprocess: Preprocess,
-        rows: Tensor | None = None,
-        workers: int = 0,
-        replace_lost: bool = False,
+        rows: Tensor | None = None,  # indices of the images to use; None uses all
+        workers: int = 0,  # decoding processes; 0 decodes on threads of this process
+        replace_lost: bool = False,  # use another image for an unreadable one
     ) -> None:
-        self.originals = originals
-        self.preprocess = preprocess
-        self.rows = rows
-        self.workers = workers
-        self.replace_lost = replace_lost
+        self.originals, self.preprocess, self.rows = originals, preprocess, rows
+        self.workers, self.replace_lost = workers, replace_lost
         self.lost: list[Skipped] = []
 
     def __len__(self) -> int:
@@ -138,9 +128,7 @@ class LazyPixels:
                 pixels[place] = file_to_input(payload, self.preprocess)
                 positions.append(place)
             except UndecodableError as error:
-                path = self.originals.path(row)
-                skip = Skipped(path=path, reason=error.reason, detail=error.detail)
-                lost.append(skip)
+                lost.append(Skipped.of(self.originals.path(row), error))
         if not lost:
             return DecodedBatch(pixels, index)
         places = _with_replacements(len(index), positions)
@@ -183,19 +171,10 @@ class LazyPixels:
         if self.workers:
             yield from decode_with_workers(self, indices)
             return
-        waiting: deque[Future[DecodedBatch]] = deque()
-        threads = cpu_count()
-        with without_pillow_warnings(), ThreadPoolExecutor(threads) as pool:
-            try:
-                for index in indices:
-                    waiting.append(pool.submit(self.decode_batch, index))
-                    if len(waiting) > max(PREFETCH_BATCHES, threads):
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        ahead = max(PREFETCH_BATCHES, cpu_count())
+        calls = (partial(self.decode_batch, index) for index in indices)
+        with without_pillow_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+            yield from results_in_order(pool, calls, ahead)
 
     def _record_lost(self, lost: Sequence[Skipped]) -> None:
         """Add unreadable files to the list, each file only once.
@@ -211,11 +190,8 @@ class LazyPixels:
 
 def _with_replacements(count: int, positions: Sequence[int]) -> Tensor:
     """Return batch indices in which unreadable images are replaced by other images."""
-    decoded = set(positions)
-    next_position = cycle(positions)
-    if not positions:
-        return torch.empty(0, dtype=torch.int64)
-    places = [i if i in decoded else next(next_position) for i in range(count)]
+    decoded, others = set(positions), cycle(positions)
+    places = [i if i in decoded else next(others) for i in range(count) if positions]
     return torch.tensor(places, dtype=torch.int64)
 
 

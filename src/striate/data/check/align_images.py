@@ -27,15 +27,12 @@ MIN_CELLS = 8  # cells with detail that a comparison needs
 
 @dataclass(frozen=True)
 class Difference:
-    """Differences of image pairs after alignment, one value per pair.
+    """Differences of image pairs after alignment, one value per pair."""
 
-    Args:
-        residual: Median difference in cells with detail, divided by the contrast.
-        detail: Median difference in fine detail, divided by the detail; 9 if too few
-            cells have detail.
-    """
-
+    # median difference in cells with detail, divided by the contrast
     residual: np.ndarray
+    # median difference in fine detail, divided by the detail; 9 if too few cells have
+    # detail
     detail: np.ndarray
 
     @property
@@ -48,11 +45,6 @@ def align_and_compare(
     moving: np.ndarray, fixed: np.ndarray, steps: tuple[int, int] = ROUGH
 ) -> Difference:
     """Align pairs of gray images, and return the remaining differences.
-
-    Args:
-        moving: Images to align by fitting a crop; the larger image of each pair.
-        fixed: Images to compare with.
-        steps: Number of steps on blurred and on sharp images.
 
     Shapes:
         (P, H, W), (P, h, w) → P differences
@@ -67,7 +59,7 @@ def align_and_compare(
     moving, fixed = np.asarray(moving, np.float32), np.asarray(fixed, np.float32)
     sides = zip(moving.shape[1:], fixed.shape[1:], strict=True)
     rows, columns = (min(MAX_CELLS, *pair) for pair in sides)
-    full = np.zeros((len(moving), 2), np.float32) + np.array([0, 1], np.float32)
+    full = np.tile(np.array([0, 1], np.float32), (len(moving), 1))
     goal = _sample(fixed, full, full, (rows, columns))[0]
     down, across = full, full
     for step in range(sum(steps)):
@@ -76,9 +68,9 @@ def align_and_compare(
         if step < steps[0]:
             warped, target = _smooth(_smooth(warped)), _smooth(_smooth(goal))
         move = _step(warped, target, inside)
-        limit = np.array([MAX_CROP, MAX_CROP], np.float32)
-        down = np.clip(down + move[:, 2:], full - limit, full + limit)
-        across = np.clip(across + move[:, :2], full - limit, full + limit)
+        low, high = full - np.float32(MAX_CROP), full + np.float32(MAX_CROP)
+        down = np.clip(down + move[:, 2:], low, high)
+        across = np.clip(across + move[:, :2], low, high)
     warped, inside = _sample(moving, down, across, (rows, columns))
     return _difference(warped, goal, inside)
 
@@ -114,24 +106,17 @@ def _step(warped: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarra
     """Return one Gauss-Newton update of the window (start, end), for both axes."""
     adjusted, error, weight, scale = _fit_brightness(warped, goal, inside)
     down, across = np.gradient(adjusted, axis=(1, 2))
-    rows, columns = (
-        ((np.arange(n) + 0.5) / n).astype(np.float32) for n in adjusted.shape[1:]
-    )
+    shape = adjusted.shape[1:]
+    rows, columns = (((np.arange(n) + 0.5) / n).astype(np.float32) for n in shape)
     across, down = across * len(columns), down * len(rows)
-    slopes = [
-        across * (1 - columns),
-        across * columns,
-        down * (1 - rows)[:, None],
-        down * rows[:, None],
-    ]
+    rows = rows[:, None]
+    slopes = [across * (1 - columns), across * columns, down * (1 - rows), down * rows]
     slope = np.stack([s.reshape(len(adjusted), -1) for s in slopes], 1)
     weighted = slope * weight[:, None]
     normal_matrix = weighted @ slope.transpose(0, 2, 1)
     penalty = (scale**2 + 0.25) / SHIFT_SCALE**2
     normal_matrix += np.eye(4, dtype=np.float32) * penalty[:, None, None]
-    return np.asarray(
-        np.linalg.solve(normal_matrix, weighted @ error[..., None])[..., 0]
-    )
+    return np.linalg.solve(normal_matrix, weighted @ error[..., None])[..., 0]
 
 
 def _fit_brightness(
@@ -152,10 +137,8 @@ def _fit_brightness(
         deviation = moving - moving_mean
         covariance = (weight * deviation * (fixed - fixed_mean)).sum(1, keepdims=True)
         power = (weight * deviation * deviation).sum(1, keepdims=True)
-        adjusted = (
-            np.clip((covariance + 1) / (power + 1), *GAIN_RANGE) * deviation
-            + fixed_mean
-        )
+        gain = np.clip((covariance + 1) / (power + 1), GAIN_RANGE[0], GAIN_RANGE[1])
+        adjusted = gain * deviation + fixed_mean
         error = fixed - adjusted
         scale = np.sqrt((weight * error**2).sum(1, keepdims=True) / total)
         weight = valid / (1 + (error / (2 * scale + 1)) ** 2) ** 2

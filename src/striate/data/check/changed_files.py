@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from striate.core.errors import DataError
@@ -26,64 +26,38 @@ def read_hashes(path: Path) -> dict[str, str]:
         what = f"cannot read the earlier check: {error.strerror}"
         raise DataError(what, where=path, fix=fix) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            "not the output of `data check --json`", where=path, fix=fix
-        ) from error
+        what = "not the output of `data check --json`"
+        raise DataError(what, where=path, fix=fix) from error
     return {name: value for name, value in hashes.items() if value}
 
 
 def change_findings(
     old: Mapping[str, str], current: Mapping[str, str], positions: Mapping[str, int]
 ) -> list[Finding]:
-    """Return findings about changed, removed and new files.
-
-    Args:
-        old: Hash of each file in the earlier check.
-        current: Hash of each file now.
-        positions: Index of each usable image, by path.
-    """
+    """Return findings about changed, removed and new files."""
     changed = [p for p in current if p in old and old[p] != current[p]]
     removed = [path for path in old if path not in current]
     new = [path for path in current if path not in old]
-    findings = [
-        _finding(
-            "changed", "bad", changed, "changed since the earlier check", positions
-        ),
-        _finding(
-            "removed", "warning", removed, "removed since the earlier check", positions
-        ),
-        _finding("new", "note", new, "new since the earlier check", positions),
-    ]
-    return [finding for finding in findings if finding]
+    findings = []
+    for paths, (kind, tone, fix) in zip((changed, removed, new), _KINDS, strict=True):
+        status = f"{kind} since the earlier check"
+        noun = "file" if len(paths) == 1 else "files"
+        usable = [positions[path] for path in paths if path in positions]
+        finding = Finding(
+            kind=kind,
+            tone=tone,
+            what=f"{len(paths):,} {noun} {status}",
+            fix=fix,
+            groups=tuple(ImageGroup(members=(i,), note=status) for i in usable),
+            files=tuple(Skipped(path=path, reason=status) for path in paths),
+        )
+        findings += [finding] if paths else []
+    return findings
 
 
-_FIX = {
-    "changed": "find out why the files changed; restore unintended changes",
-    "removed": "restore the files, or run the check again and save the new output",
-    "new": "",
-}
-
-
-def _finding(
-    kind: str,
-    tone: str,
-    paths: Sequence[str],
-    status: str,
-    positions: Mapping[str, int],
-) -> Finding | None:
-    if not paths:
-        return None
-    noun = "file" if len(paths) == 1 else "files"
-    groups = [
-        ImageGroup(members=(positions[p],), note=status)
-        for p in paths
-        if p in positions
-    ]
-    return Finding(
-        kind=kind,
-        tone=tone,
-        what=f"{len(paths):,} {noun} {status}",
-        fix=_FIX[kind],
-        groups=tuple(groups),
-        files=tuple(Skipped(path=path, reason=status) for path in paths),
-    )
+_RESTORE = "restore the files, or run the check again and save the new output"
+_KINDS = (
+    ("changed", "bad", "find out why the files changed; restore unintended changes"),
+    ("removed", "warning", _RESTORE),
+    ("new", "note", ""),
+)

@@ -15,7 +15,7 @@ from striate.data.check.changed_files import change_findings
 from striate.data.check.classes import class_counts, class_findings
 from striate.data.check.descriptor import descriptor_points
 from striate.data.check.duplicate_findings import duplicate_findings
-from striate.data.check.duplicates import Duplicates, NearPair, exact_duplicates
+from striate.data.check.duplicates import Duplicates, exact_duplicates
 from striate.data.check.finding import TONES, Finding, ImageGroup
 from striate.data.check.label_errors import LabelErrors, label_error_findings
 from striate.data.check.leaks import assigned_splits, leak_findings
@@ -42,31 +42,22 @@ EXIF_WARNING = "the EXIF data is unreadable"
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheckResult:
-    """Result of a data check.
+    """Result of a data check."""
 
-    Args:
-        source: The checked source.
-        items: The usable images, in the source's order; findings refer to images by
-            index.
-        quarantined: Files that should be images but cannot be used.
-        ignored: Files that do not belong to the data set.
-        hashes: Hash of each file by path.
-        classes: Number of images by split, for each class.
-        duplicates: Exact and near-duplicates.
-        findings: All findings, the worst first.
-        unsearched: Number of images not searched for near-duplicates.
-        label_errors: Result of the label check, or None.
-    """
-
-    source: Source = field(repr=False)
+    source: Source = field(repr=False)  # the checked source
+    # the usable images, in the source's order; findings refer to images by index
     items: tuple[ImageItem, ...] = field(repr=False)
+    # files that should be images but cannot be used
     quarantined: tuple[Skipped, ...] = field(repr=False)
+    # files that do not belong to the data set
     ignored: tuple[Skipped, ...] = field(repr=False)
-    hashes: Mapping[str, str] = field(repr=False)
+    hashes: Mapping[str, str] = field(repr=False)  # hash of each file by path
+    # number of images by split, for each class
     classes: tuple[tuple[str, dict[str, int]], ...] = field(repr=False)
-    duplicates: Duplicates = field(repr=False)
-    findings: tuple[Finding, ...]
-    unsearched: int = 0
+    duplicates: Duplicates = field(repr=False)  # exact and near-duplicates
+    findings: tuple[Finding, ...]  # all findings, the worst first
+    unsearched: int = 0  # number of images not searched for near-duplicates
+    # result of the label check, or None
     label_errors: LabelErrors | None = field(default=None, repr=False)
 
     @property
@@ -86,20 +77,13 @@ class DataCheckResult:
 
     def files(self) -> Iterator[dict[str, Any]]:
         """Yield path, status and details of every file, as JSON-compatible values."""
-        for item in self.items:
-            yield _file(item)
-        for status, skips in (
-            ("quarantined", self.quarantined),
-            ("ignored", self.ignored),
-        ):
+        yield from map(_file, self.items)
+        unused = {"quarantined": self.quarantined, "ignored": self.ignored}
+        for status, skips in unused.items():
             for skip in skips:
-                yield {
-                    "path": skip.path,
-                    "status": status,
-                    "reason": skip.reason,
-                    "detail": skip.detail,
-                    "hash": self.hashes.get(skip.path, ""),
-                }
+                cells = {"reason": skip.reason, "detail": skip.detail}
+                file_hash = self.hashes.get(skip.path, "")
+                yield {"path": skip.path, "status": status, **cells, "hash": file_hash}
 
 
 def check_dataset(
@@ -111,14 +95,6 @@ def check_dataset(
     tick: Tick | None = None,
 ) -> DataCheckResult:
     """Check the images and labels of a data set, without training a network.
-
-    Args:
-        data: A data set name, a folder, a CSV, IDX files, tar shards, an address, or a
-            source.
-        near: Also search for near-duplicates.
-        since: File hashes by path of an earlier check, to report changes.
-        workers: Number of decoding processes; default: number of processors.
-        tick: Called with (done, total) while decoding.
 
     Raises:
         DataError: There is no such data set, or its layout is not supported.
@@ -136,15 +112,19 @@ def check_dataset(
     splits = assigned_splits(records)
     labels = [record.label for record in records]
     counts = class_counts(labels, splits, source.labels.names)
+    positions_by_label: dict[str, list[int]] = defaultdict(list)
+    for position, label in enumerate(labels):
+        positions_by_label[label].append(position)
     quarantined = (*source.quarantined, *scan.unusable)
+    layout = [Finding(kind="layout", tone="warning", what=t) for t in source.warnings]
     findings = [
         *_unusable_files(quarantined),
-        *class_findings(counts, _positions_by_label(labels), source.ignored),
+        *class_findings(counts, positions_by_label, source.ignored),
         *leak_findings(duplicates, records, splits, descriptor_points(scan.thumbs)),
         *duplicate_findings(duplicates, records, splits),
         *outlier_findings([item.stats for item in scan.items]),
         *_file_notes(scan.items),
-        *_source_warnings(source),
+        *layout,
         *_not_searched(unsearched),
     ]
     hashes = {item.record.path: _hash(item) for item in scan.items}
@@ -189,24 +169,14 @@ def _duplicates(
     if not near:
         return exact_only, 0
     sides = [min(item.stats.height, item.stats.width) for item in scan.items]
-    searched = searchable_positions(scan.thumbs, sides, set(exact_only.representatives))
-    distinct = len(set(exact_only.representatives))
-    pairs = find_near_duplicates(
-        scan.thumbs[searched], lambda k: closeups(int(searched[k]))
-    )
+    distinct = set(exact_only.representatives)
+    searched = searchable_positions(scan.thumbs, sides, distinct).tolist()
+    pairs = find_near_duplicates(scan.thumbs[searched], lambda k: closeups(searched[k]))
     near_pairs = tuple(
-        NearPair(int(searched[p.first]), int(searched[p.second]), p.flip, p.score)
-        for p in pairs
+        replace(pair, first=searched[pair.first], second=searched[pair.second])
+        for pair in pairs
     )
-    duplicates = Duplicates(count=len(scan.items), equal=equal, near=near_pairs)
-    return duplicates, distinct - len(searched)
-
-
-def _positions_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
-    positions: dict[str, list[int]] = defaultdict(list)
-    for position, label in enumerate(labels):
-        positions[label].append(position)
-    return positions
+    return replace(exact_only, near=near_pairs), len(distinct) - len(searched)
 
 
 def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:
@@ -230,37 +200,22 @@ def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:
 
 def _file_notes(items: Sequence[ImageItem]) -> list[Finding]:
     """Return findings on conversions during decoding, and on file problems."""
-    positions_by_note: dict[str, list[int]] = defaultdict(list)
+    groups: dict[str, list[ImageGroup]] = defaultdict(list)
     for position, item in enumerate(items):
         for note in item.nature.notes if item.nature else ():
-            positions_by_note[_general_note(note)].append(position)
+            several = note.startswith("only the first of ")
+            general = "only the first image of the file is used" if several else note
+            groups[general].append(ImageGroup(members=(position,), note=note))
     return [
         Finding(
             kind="exif" if note == EXIF_WARNING else "rule",
             tone="warning" if note == EXIF_WARNING else "note",
-            what=f"{len(members):,} image{'' if len(members) == 1 else 's'}: {note}",
+            what=f"{len(images):,} image{'' if len(images) == 1 else 's'}: {note}",
             fix="check the orientation of these images" if note == EXIF_WARNING else "",
-            groups=tuple(
-                ImageGroup(members=(i,), note=_own_note(items[i], note))
-                for i in members
-            ),
+            groups=tuple(images),
         )
-        for note, members in sorted(positions_by_note.items())
+        for note, images in sorted(groups.items())
     ]
-
-
-def _general_note(note: str) -> str:
-    is_first_of_several = note.startswith("only the first of ")
-    return "only the first image of the file is used" if is_first_of_several else note
-
-
-def _own_note(item: ImageItem, note: str) -> str:
-    notes = (
-        [text for text in item.nature.notes if _general_note(text) == note]
-        if item.nature
-        else []
-    )
-    return notes[0] if notes else note
 
 
 def _not_searched(count: int) -> list[Finding]:
@@ -273,12 +228,6 @@ def _not_searched(count: int) -> list[Finding]:
         "different images look the same."
     )
     return [Finding(kind="unsearched", tone="note", what=what, why=why)]
-
-
-def _source_warnings(source: Source) -> list[Finding]:
-    return [
-        Finding(kind="layout", tone="warning", what=text) for text in source.warnings
-    ]
 
 
 def _hash(item: ImageItem) -> str:

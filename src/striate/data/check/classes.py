@@ -28,18 +28,15 @@ def class_counts(
     return [(name, dict(counts[name])) for name in names]
 
 
+Counts = Sequence[tuple[str, dict[str, int]]]  # class, and images per split
+
+
 def class_findings(
-    counts: Sequence[tuple[str, dict[str, int]]],
+    counts: Counts,
     positions: dict[str, list[int]],
     ignored: Sequence[Skipped],
 ) -> list[Finding]:
-    """Return findings about empty, small, imbalanced and missing classes.
-
-    Args:
-        counts: Number of images per split, for each class.
-        positions: Indices of the images of each class.
-        ignored: Ignored files and folders, including empty class folders.
-    """
+    """Return findings about empty, small, imbalanced and missing classes."""
     findings = [
         _one_class(counts),
         _empty(counts, ignored),
@@ -50,7 +47,7 @@ def class_findings(
     return [finding for finding in findings if finding]
 
 
-def _one_class(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
+def _one_class(counts: Counts) -> Finding | None:
     used = [name for name, by_split in counts if by_split]
     if len(used) > 1:
         return None
@@ -60,9 +57,7 @@ def _one_class(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
     return Finding(kind="one-class", tone="bad", what=what, why=why, fix=fix)
 
 
-def _empty(
-    counts: Sequence[tuple[str, dict[str, int]]], ignored: Sequence[Skipped]
-) -> Finding | None:
+def _empty(counts: Counts, ignored: Sequence[Skipped]) -> Finding | None:
     unused = [Skipped(path=n, reason="no-usable-image") for n, c in counts if not c]
     files = [s for s in ignored if s.reason == "empty-class-folder"] + unused
     if not files:
@@ -78,9 +73,7 @@ def _empty(
     )
 
 
-def _tiny(
-    counts: Sequence[tuple[str, dict[str, int]]], positions: dict[str, list[int]]
-) -> Finding | None:
+def _tiny(counts: Counts, positions: dict[str, list[int]]) -> Finding | None:
     is_split = any(name for _, by_split in counts for name in by_split)
     sizes = {
         name: by_split.get("train", 0) if is_split else sum(by_split.values())
@@ -92,20 +85,18 @@ def _tiny(
         return None
     names = _joined_names([f"{name} ({n})" for n, name in tiny])
     error = _training_error(counts)
+    shown = [(name, tuple(positions[name])) for _, name in tiny[:20]]
     return Finding(
         kind="tiny-class",
         tone="bad" if error else "warning",
         what=f"{_classes(len(tiny))} with fewer than {FEW} training images: {names}",
         why=error or "The recall of these classes depends on single images.",
         fix="add images, merge the classes, or remove them",
-        groups=tuple(
-            ImageGroup(members=tuple(positions[name]), note=name)
-            for _, name in tiny[:20]
-        ),
+        groups=tuple(ImageGroup(members=images, note=name) for name, images in shown),
     )
 
 
-def _training_error(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
+def _training_error(counts: Counts) -> str:
     """Return why small classes may stop training with an error; "" if they do not.
 
     One training image is enough if the validation split is already defined.
@@ -113,14 +104,9 @@ def _training_error(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
     used = [by_split for _, by_split in counts if by_split]
     splits = {split for by_split in used for split in by_split if split}
     if any(sum(by_split.values()) == 1 for by_split in used):
-        single_image = (
-            "A class with one image cannot be in both train and val: training stops."
-        )
-        return (
-            "Training stops with an error if a class has only one image."
-            if splits
-            else single_image
-        )
+        if splits:
+            return "Training stops with an error if a class has only one image."
+        return "A class with one image cannot be in both train and val: training stops."
     if splits and any("train" not in by_split for by_split in used):
         return "Training stops with an error if a class has no training image."
     if splits and "val" not in splits and any(p["train"] == 1 for p in used):
@@ -131,10 +117,8 @@ def _training_error(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
     return ""
 
 
-def _imbalance(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
-    sizes = sorted(
-        (sum(by_split.values()), name) for name, by_split in counts if by_split
-    )
+def _imbalance(counts: Counts) -> Finding | None:
+    sizes = sorted((sum(n.values()), name) for name, n in counts if n)
     if len(sizes) < 2 or sizes[-1][0] < IMBALANCE * sizes[0][0]:
         return None
     (least, small), (most, large) = sizes[0], sizes[-1]
@@ -150,12 +134,8 @@ def _imbalance(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
     )
 
 
-def _missing_in_training(
-    counts: Sequence[tuple[str, dict[str, int]]], split: str
-) -> Finding | None:
-    missing = [
-        n for n, by_split in counts if split in by_split and "train" not in by_split
-    ]
+def _missing_in_training(counts: Counts, split: str) -> Finding | None:
+    missing = [n for n, sizes in counts if split in sizes and "train" not in sizes]
     if not missing:
         return None
     return Finding(

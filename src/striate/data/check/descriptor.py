@@ -24,20 +24,17 @@ NOISE_LEVEL = 6.0  # levels: smaller contrast is noise, and must not be amplifie
 WARP_COUNT = 4  # shift and stretch along both axes
 SHIFT_SCALE = 0.02  # shift as a share of the side that costs as much as NOISE
 NOISE = 0.05
+WARPS = 2  # times that a thumbnail is warped to align it
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Image descriptors, and their derivatives with respect to shift and stretch.
+    """Image descriptors, and their derivatives with respect to shift and stretch."""
 
-    Args:
-        points: (N, 64) descriptors, of length at most one.
-        slopes: (N, 4, 64) derivatives by shift and stretch along both axes, in units of
-            the image size.
-    """
-
-    points: np.ndarray
+    points: np.ndarray  # (N, 64) descriptors, of length at most one
+    # (N, 4, 64) derivatives by shift and stretch along both axes, in units of the image
+    # size
     slopes: np.ndarray
 
     def __len__(self) -> int:
@@ -55,12 +52,8 @@ def _operators(rows: slice, cells: int) -> np.ndarray:
     position = np.diag((pixel + 0.5) / SIDE * 2 - 1)
     average = np.zeros((cells, SIDE))
     average[:, rows] = area_matrix(rows.stop - rows.start, cells)
-    operators = [
-        average @ blur,
-        average @ slope @ blur,
-        average @ position @ slope @ blur,
-    ]
-    return np.stack(operators).astype(np.float32)
+    derivatives = [average @ slope @ blur, average @ position @ slope @ blur]
+    return np.stack([average @ blur, *derivatives]).astype(np.float32)
 
 
 _INNER = slice(MARGIN, SIDE - MARGIN)
@@ -85,14 +78,8 @@ def describe_thumbnails(thumbs: np.ndarray) -> Descriptors:
     # (N, 32, 24) = thumbs times the three operators of the columns side by side.
     across = flat @ _FULL.reshape(-1, SIDE).T
     across = across.reshape(len(flat), SIDE, 3, GRID)
-    operators = _FULL[0] @ across[:, :, 0]
-    planes = [
-        operators,
-        _FULL[0] @ across[:, :, 1],
-        _FULL[0] @ across[:, :, 2],
-        _FULL[1] @ across[:, :, 0],
-        _FULL[2] @ across[:, :, 0],
-    ]
+    planes = [_FULL[0] @ across[:, :, k] for k in range(3)]
+    planes += [_FULL[k] @ across[:, :, 0] for k in (1, 2)]
     stacked = np.stack(planes, 1).reshape(len(flat), 1 + WARP_COUNT, -1)
     stacked -= stacked.mean(2, keepdims=True)
     points, length = _unit(stacked[:, 0])
@@ -149,9 +136,7 @@ def tangent_projection(slopes: np.ndarray) -> np.ndarray:
     Shapes:
         (N, 4, d) → (N, 4, d)
     """
-    return np.asarray(
-        np.linalg.solve(np.linalg.cholesky(_penalized_gram(slopes)), slopes)
-    )
+    return np.linalg.solve(np.linalg.cholesky(_penalized_gram(slopes)), slopes)
 
 
 def _penalized_gram(slopes: np.ndarray) -> np.ndarray:
@@ -159,18 +144,11 @@ def _penalized_gram(slopes: np.ndarray) -> np.ndarray:
     return np.asarray(slopes @ slopes.transpose(0, 2, 1) + penalty)
 
 
-def aligned_distance(
-    moving: np.ndarray, fixed: np.ndarray, steps: int = 2
-) -> np.ndarray:
+def aligned_distance(moving: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     """Return distances of thumbnail pairs after aligning the first of each pair.
 
     These are Newton steps on the tangent distance. Each step warps the thumbnail by the
     best crop and compares again, because a single linear step is only approximate.
-
-    Args:
-        moving: Thumbnails to warp.
-        fixed: Thumbnails to compare with.
-        steps: Number of warps.
 
     Shapes:
         (P, 32, 32), (P, 32, 32) → (P,)
@@ -178,12 +156,12 @@ def aligned_distance(
     goal = describe_thumbnails(fixed).points
     warp = np.zeros((len(moving), WARP_COUNT), np.float32)
     warped = np.asarray(moving, np.float32)
-    for step in range(steps + 1):
+    for step in range(WARPS + 1):
         current = describe_thumbnails(warped)
         error = (goal - current.points)[:, :, None]
         gradient = current.slopes @ error
         move = np.linalg.solve(_penalized_gram(current.slopes), gradient)
-        if step < steps:
+        if step < WARPS:
             warp = np.clip(warp + move[..., 0], -0.08, 0.08)
             warped = _warped(moving, warp)
     remaining = (error**2).sum((1, 2)) - (gradient * move).sum((1, 2))

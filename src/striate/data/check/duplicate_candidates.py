@@ -19,7 +19,11 @@ from striate.data.check.descriptor import (
     half_descriptors,
     tangent_projection,
 )
-from striate.data.check.kd_tree import pairs_within_radius, rank_by_distance
+from striate.data.check.kd_tree import (
+    pairs_within_radius,
+    principal_axes,
+    rank_by_distance,
+)
 
 RADIUS = 0.25  # of the descriptor search
 MAX_PLAIN_DISTANCE = 0.36  # Euclidean distance that a crop can cause
@@ -32,9 +36,8 @@ COMPARED = 1  # close pairs of each image that are compared at higher resolution
 ISOLATION = 0.8  # ratio to the next distance, below which a pair is isolated
 DIMENSIONS = 32  # principal components of 64
 FLIPS = ("", "left-right", "top-bottom")
-UNCROPPED_FLIPS = (
-    "top-bottom",
-)  # rare, so only uncropped copies are searched, which is cheap
+# Rare, so only uncropped copies are searched, which is cheap.
+UNCROPPED_FLIPS = ("top-bottom",)
 UNCROPPED_RADIUS = 0.12
 _AXES = (0, 2, 1)
 _CHUNK = 2048
@@ -42,21 +45,14 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class CandidatePairs:
-    """Pairs of similar thumbnails, as arrays over the pairs.
+    """Pairs of similar thumbnails, as arrays over the pairs."""
 
-    Args:
-        first: Index of the first image; the lower index of the pair.
-        second: Index of the second image.
-        flip: Index into FLIPS: flip of the second image.
-        distance: Distance of the thumbnails after the crop is fitted.
-        compare: Whether to compare the pair at higher resolution. The other pairs only
-            show how many images look similar.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    flip: np.ndarray
-    distance: np.ndarray
+    first: np.ndarray  # index of the first image; the lower index of the pair
+    second: np.ndarray  # index of the second image
+    flip: np.ndarray  # index into FLIPS: flip of the second image
+    distance: np.ndarray  # distance of the thumbnails after the crop is fitted
+    # whether to compare the pair at higher resolution. The other pairs only show how
+    # many images look similar
     compare: np.ndarray
 
     def __len__(self) -> int:
@@ -66,7 +62,7 @@ class CandidatePairs:
 def candidate_pairs(thumbs: np.ndarray) -> CandidatePairs:
     """Return pairs of thumbnails, (N, 32, 32), that may be near-duplicates."""
     points = descriptor_points(thumbs)
-    axes = _principal(points)
+    axes = principal_axes(points, DIMENSIONS)
     projected = points @ axes
 
     def tangents(rows: np.ndarray) -> np.ndarray:
@@ -75,33 +71,21 @@ def candidate_pairs(thumbs: np.ndarray) -> CandidatePairs:
     columns = []
     for number, axis in enumerate(_AXES):
         flipped = flipped_points(points, axis) @ axes if axis else None
-        if FLIPS[number] in UNCROPPED_FLIPS:
-            pairs = pairs_within_radius(
-                projected, UNCROPPED_RADIUS, NEIGHBORS, others=flipped
-            )
-        else:
-            pairs = pairs_within_radius(
-                projected,
-                RADIUS,
-                NEIGHBORS,
-                others=flipped,
-                tangents=tangents,
-                reach=MAX_PLAIN_DISTANCE,
-            )
+        uncropped = FLIPS[number] in UNCROPPED_FLIPS
+        pairs = pairs_within_radius(
+            projected,
+            UNCROPPED_RADIUS if uncropped else RADIUS,
+            NEIGHBORS,
+            others=flipped,
+            tangents=None if uncropped else tangents,
+            reach=None if uncropped else MAX_PLAIN_DISTANCE,
+        )
         distance = _aligned_distances(thumbs, pairs.first, pairs.second, axis)
         columns.append(_pair_columns(pairs.first, pairs.second, number, distance))
     for half in half_descriptors(thumbs):
         pairs = pairs_within_radius(half, HALF_RADIUS, 2)
         columns.append(_pair_columns(pairs.first, pairs.second, 0, None))
     return _merge(np.concatenate(columns, 1), len(thumbs))
-
-
-def _principal(points: np.ndarray) -> np.ndarray:
-    """Return the first 32 principal axes (PCA) of the descriptors, (64, 32)."""
-    sample = points[:: max(1, len(points) // 20_000)]
-    centered = sample - sample.mean(0)
-    _, vectors = np.linalg.eigh(centered.T @ centered)
-    return np.ascontiguousarray(vectors[:, ::-1][:, :DIMENSIONS])
 
 
 def _aligned_distances(
@@ -111,10 +95,9 @@ def _aligned_distances(
     distances = [np.empty(0, np.float32)]
     for start in range(0, len(first), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        second_thumbs = thumbs[second[chunk]]
-        if axis:
-            second_thumbs = np.flip(second_thumbs, axis)
-        distances.append(aligned_distance(thumbs[first[chunk]], second_thumbs))
+        fixed = thumbs[second[chunk]]
+        fixed = np.flip(fixed, axis) if axis else fixed
+        distances.append(aligned_distance(thumbs[first[chunk]], fixed))
     return np.concatenate(distances)
 
 
@@ -143,16 +126,14 @@ def _merge(rows: np.ndarray, count: int) -> CandidatePairs:
     rows = rows[:, is_new]
     first, second = rows[0].astype(np.int64), rows[1].astype(np.int64)
     distance = rows[3]
-    ends = np.concatenate([first, second])
-    rank = rank_by_distance(ends, np.tile(distance, 2))
+    ends, distances = np.concatenate([first, second]), np.tile(distance, 2)
+    rank = rank_by_distance(ends, distances)
     next_distance = np.full(count, RADIUS)
-    next_distance[ends[rank == 1]] = np.tile(distance, 2)[rank == 1]
+    next_distance[ends[rank == 1]] = distances[rank == 1]
     rank = np.minimum(rank[: len(first)], rank[len(first) :])
-    isolation_limit = ISOLATION * np.maximum(
-        next_distance[first], next_distance[second]
-    )
+    next_distance = np.maximum(next_distance[first], next_distance[second])
+    isolated = (distance <= FAR) & (rank < 1) & (distance <= ISOLATION * next_distance)
     close = (distance <= CLOSE) & (rank < COMPARED)
-    isolated = (distance <= FAR) & (rank < 1) & (distance <= isolation_limit)
     return CandidatePairs(
         first=first,
         second=second,

@@ -16,13 +16,7 @@ TABLE_FIX = "train on a table that keeps each group in one split: --csv FILE"
 def duplicate_findings(
     duplicates: Duplicates, records: Sequence[Record], splits: Sequence[str]
 ) -> list[Finding]:
-    """Return findings about duplicates within a split and conflicting labels.
-
-    Args:
-        duplicates: Exact and near-duplicates.
-        records: Records of the images.
-        splits: Split of each image; '' for an image without a split.
-    """
+    """Return findings about duplicates within a split and conflicting labels."""
     labels = [record.label for record in records]
     findings = [
         _conflicting_labels(duplicates.equal, labels, exact=True),
@@ -100,11 +94,7 @@ def _within(
     groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> list[Sequence[int]]:
     """Return the groups with a single label and a single split."""
-    return [
-        group
-        for group in groups
-        if len({labels[i] for i in group}) == 1 and len({splits[i] for i in group}) == 1
-    ]
+    return [g for g in groups if len({(labels[i], splits[i]) for i in g}) == 1]
 
 
 def _flips_by_position(near: Sequence[NearPair]) -> dict[int, set[str]]:

@@ -9,21 +9,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from striate.data.split.exact_counts import connected_components
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class NearPair:
-    """Pair of near-duplicate images.
+    """Pair of near-duplicate images."""
 
-    Args:
-        first: Index of the first image; the lower index of the pair.
-        second: Index of the second image.
-        flip: Flip of the second image: '', 'left-right' or 'top-bottom'.
-        score: Difference that remains after alignment (see `align`); 0 means identical.
-    """
-
-    first: int
-    second: int
-    flip: str
+    first: int  # index of the first image; the lower index of the pair
+    second: int  # index of the second image
+    flip: str  # flip of the second image: '', 'left-right' or 'top-bottom'
+    # difference that remains after alignment (see `align`); 0 means identical
     score: float
 
 
@@ -40,44 +36,14 @@ def exact_duplicates(contents: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(group) for group in positions.values() if len(group) > 1)
 
 
-def connected_components(
-    count: int, pairs: Sequence[tuple[int, int]]
-) -> list[list[int]]:
-    """Return the connected components with two or more indices.
-
-    Example:
-        >>> connected_components(5, [(0, 3), (3, 4)])
-        [[0, 3, 4]]
-    """
-    parent = list(range(count))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for first, second in pairs:
-        parent[root(second)] = root(first)
-    members: dict[int, list[int]] = defaultdict(list)
-    for i in range(count):
-        members[root(i)].append(i)
-    return sorted(group for group in members.values() if len(group) > 1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Exact duplicates and near-duplicates of a data set, as image indices.
+    """Exact duplicates and near-duplicates of a data set, as image indices."""
 
-    Args:
-        count: Number of images.
-        equal: Groups of indices of images with equal pixels.
-        near: Near-duplicate pairs; only the first image of each equal group is
-            compared.
-    """
-
-    count: int
+    count: int  # number of images
+    # groups of indices of images with equal pixels
     equal: tuple[tuple[int, ...], ...] = ()
+    # near-duplicate pairs; only the first image of each equal group is compared
     near: tuple[NearPair, ...] = field(default=(), repr=False)
 
     @property
@@ -85,7 +51,8 @@ class Duplicates:
         """Return groups of exact and near-duplicates (connected components)."""
         links = [(group[0], other) for group in self.equal for other in group[1:]]
         links += [(pair.first, pair.second) for pair in self.near]
-        return connected_components(self.count, links)
+        groups = connected_components(self.count, links)
+        return [group for group in groups if len(group) > 1]
 
     @property
     def near_groups(self) -> list[list[int]]:

@@ -19,23 +19,14 @@ class ImageGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One finding about a data set.
+    """One finding about a data set."""
 
-    Args:
-        kind: Short identifier for programs: `two-labels`, `leak`, …
-        tone: Severity. `bad`: results are wrong; `warning`: should be checked; `note`:
-            information only.
-        what: The finding in one sentence, with numbers.
-        why: What it means for training.
-        fix: What to do.
-        groups: The images concerned.
-        files: The files concerned that are not usable images.
-    """
-
-    kind: str
+    kind: str  # short identifier for programs: `two-labels`, `leak`, …
+    # severity. `bad`: results are wrong; `warning`: should be checked; `note`:
+    # information only
     tone: str
-    what: str
-    why: str = ""
-    fix: str = ""
-    groups: tuple[ImageGroup, ...] = ()
-    files: tuple[Skipped, ...] = ()
+    what: str  # the finding in one sentence, with numbers
+    why: str = ""  # what it means for training
+    fix: str = ""  # what to do
+    groups: tuple[ImageGroup, ...] = ()  # the images concerned
+    files: tuple[Skipped, ...] = ()  # the files concerned that are not usable images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from striate.data.check.fingerprint import closeup, gray_levels, thumbnail
 from striate.data.decode.decode import ImageFileInfo, decode_with_info
 from striate.data.decode.file_bytes import UndecodableError, read_file
-from striate.data.decode.hashing import content_hash, is_gray
+from striate.data.decode.hashing import content_hash, file_hash, is_gray
 
 _LEVELS = np.arange(256.0)
 WINDOW = 1024  # sharpness is measured in a central window of this side
@@ -19,51 +18,33 @@ WINDOW = 1024  # sharpness is measured in a central window of this side
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageStats:
-    """Statistics of one image.
+    """Statistics of one image."""
 
-    Args:
-        height: Height after EXIF rotation.
-        width: Width after EXIF rotation.
-        colored: Whether any pixel is not gray.
-        content: Hash of the pixels.
-        brightness: Mean gray level, 0–255.
-        contrast: Standard deviation of the gray levels.
-        lightest: 99th percentile of the gray levels.
-        darkest: 1st percentile of the gray levels.
-        sharpness: Mean change over one pixel, divided by the mean change over four
-            pixels: 0.25 or less in a blurred image, 1 in noise.
-    """
-
-    height: int
-    width: int
-    colored: bool
-    content: str
-    brightness: float
-    contrast: float
-    lightest: float
-    darkest: float
+    height: int  # height after EXIF rotation
+    width: int  # width after EXIF rotation
+    colored: bool  # whether any pixel is not gray
+    content: str  # hash of the pixels
+    brightness: float  # mean gray level, 0–255
+    contrast: float  # standard deviation of the gray levels
+    lightest: float  # 99th percentile of the gray levels
+    darkest: float  # 1st percentile of the gray levels
+    # mean change over one pixel, divided by the mean change over four pixels: 0.25 or
+    # less in a blurred image, 1 in noise
     sharpness: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExaminedImage:
-    """Result for a usable image: statistics, small copies, and file information.
+    """Result for a usable image: statistics, small copies, and file information."""
 
-    Args:
-        stats: Statistics.
-        view: Gray close-up, at most 128×128; (H, W, C) for a color preview.
-        thumb: Gray thumbnail, 32×32.
-        nature: File format and notes; None for images from arrays.
-        sha256: Hash of the file; empty for images from arrays.
-        size: File size in bytes.
-    """
-
-    stats: ImageStats
+    stats: ImageStats  # statistics
+    # gray close-up, at most 128×128; (H, W, C) for a color preview
     view: np.ndarray = field(repr=False)
-    thumb: np.ndarray = field(repr=False)
+    thumb: np.ndarray = field(repr=False)  # gray thumbnail, 32×32
+    # file format and notes; None for images from arrays
     nature: ImageFileInfo | None = None
-    sha256: str = ""
-    size: int = 0
+    sha256: str = ""  # hash of the file; empty for images from arrays
+    size: int = 0  # file size in bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,17 +59,14 @@ class UnusableFile:
 
 def examine_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
     """Hash and decode an image file (or its bytes), and compute image statistics."""
+    sha256, size = "", 0
     try:
         payload = _payload(file)
-    except UndecodableError as error:
-        return UnusableFile(reason=error.reason, detail=error.detail)
-    sha256, size = hashlib.sha256(payload).hexdigest(), len(payload)
-    try:
+        sha256, size = file_hash(payload), len(payload)
         pixels, nature = decode_with_info(payload)
     except UndecodableError as error:
-        return UnusableFile(
-            reason=error.reason, detail=error.detail, sha256=sha256, size=size
-        )
+        reason, detail = error.reason, error.detail
+        return UnusableFile(reason=reason, detail=detail, sha256=sha256, size=size)
     stats, view, thumb = measure_image(pixels)
     return ExaminedImage(
         stats=stats, view=view, thumb=thumb, nature=nature, sha256=sha256, size=size

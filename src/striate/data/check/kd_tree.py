@@ -33,25 +33,15 @@ class PointPairs:
 
 
 def pairs_within_radius(
-    points: np.ndarray,
+    points: np.ndarray,  # (N, d)
     radius: float,
     keep: int,
     *,
-    others: np.ndarray | None = None,
-    tangents: Tangents | None = None,
-    reach: float | None = None,
+    others: np.ndarray | None = None,  # (N, d) second points; default `points`
+    tangents: Tangents | None = None,  # directions that add no distance
+    reach: float | None = None,  # largest Euclidean distance; default `radius`
 ) -> PointPairs:
     """Return point pairs within `radius`, limited to the `keep` nearest of each point.
-
-    Args:
-        points: (N, d).
-        radius: Largest distance.
-        keep: Number of nearest pairs to keep for each point.
-        others: (N, d) second points of the pairs, for example the descriptors of
-            flipped images; default `points`.
-        tangents: Directions at the first point that add no distance; by default there
-            are none, and the distance is Euclidean.
-        reach: Largest Euclidean distance of a pair; default `radius`.
 
     Example:
         >>> line = np.array([[0.0], [0.1], [1.0], [1.05]], np.float32)
@@ -67,8 +57,10 @@ def pairs_within_radius(
     first_rows, second_rows = _augmented_rows(points, second_points)
     tangent_rows: np.ndarray | None = None  # blocks of one leaf follow each other
     for rows, columns in _blocks(points, second_points, limit**0.5):
-        row, column, square = _within(first_rows[rows], second_rows[columns], limit)
-        first, second = rows[row], columns[column]
+        square = (first_rows[rows] @ second_rows[columns].T).ravel()
+        close = np.flatnonzero(square <= limit)
+        row, column = np.divmod(close, len(columns))
+        square, first, second = square[close], rows[row], columns[column]
         if tangents is not None and len(row):
             if tangent_rows is not rows:
                 directions, tangent_rows = tangents(rows), rows
@@ -91,59 +83,39 @@ def _augmented_rows(
     return first_rows, second_rows
 
 
-def _within(
-    first_rows: np.ndarray, second_points: np.ndarray, limit: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the index pairs within a distance limit, and their squared distances."""
-    square = (first_rows @ second_points.T).ravel()
-    close = np.flatnonzero(square <= limit)
-    return close // len(second_points), close % len(second_points), square[close]
-
-
 def _blocks(
     points: np.ndarray, others: np.ndarray, reach: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield index blocks that together contain every pair within `reach` once."""
-    axes = _principal(points)
+    axes = principal_axes(points, AXES)
     flat = points @ axes
     leaves = _leaves(flat, np.arange(len(points)))
     low, high = _boxes(flat, leaves)
     their_low, their_high = _boxes(others @ axes, leaves)
+
     # Each leaf with itself first: the nearest pairs are there, and once every point
     # has some, few others are near enough to be kept.
+    def distances(i: int, others: slice) -> np.ndarray:
+        """Return the distances from the box of one leaf to several others."""
+        gap = np.maximum(their_low[others] - high[i], low[i] - their_high[others])
+        return np.asarray(np.sqrt((np.maximum(gap, 0) ** 2).sum(1)))
+
     for i, rows in enumerate(leaves):
-        if (
-            _box_distance(low[i], high[i], their_low[i : i + 1], their_high[i : i + 1])
-            <= reach
-        ):
+        if distances(i, slice(i, i + 1)) <= reach:
             yield rows, rows
     for i, rows in enumerate(leaves):
-        after = slice(i + 1, None)
-        gap = _box_distance(low[i], high[i], their_low[after], their_high[after])
-        near = np.flatnonzero(gap <= reach) + i + 1
+        near = np.flatnonzero(distances(i, slice(i + 1, None)) <= reach) + i + 1
         for start in range(0, len(near), LEAVES_PER_BLOCK):
-            yield (
-                rows,
-                np.concatenate(
-                    [leaves[j] for j in near[start : start + LEAVES_PER_BLOCK]]
-                ),
-            )
+            block = near[start : start + LEAVES_PER_BLOCK]
+            yield rows, np.concatenate([leaves[j] for j in block])
 
 
-def _box_distance(
-    low: np.ndarray, high: np.ndarray, their_low: np.ndarray, their_high: np.ndarray
-) -> np.ndarray:
-    """Return the distances from one bounding box to several others."""
-    gap = np.maximum(np.maximum(their_low - high, low - their_high), 0)
-    return np.asarray(np.sqrt((gap**2).sum(1)))
-
-
-def _principal(points: np.ndarray) -> np.ndarray:
-    """Return up to 8 principal axes (PCA) of the points, (d, ≤ 8)."""
+def principal_axes(points: np.ndarray, count: int) -> np.ndarray:
+    """Return up to `count` principal axes (PCA) of the points, (d, ≤ count)."""
     sample = points[:: max(1, len(points) // 20_000)]
     centered = sample - sample.mean(0)
     _, vectors = np.linalg.eigh(centered.T @ centered)
-    return np.ascontiguousarray(vectors[:, ::-1][:, :AXES])
+    return np.ascontiguousarray(vectors[:, ::-1][:, :count])
 
 
 def _leaves(flat: np.ndarray, index: np.ndarray) -> list[np.ndarray]:
@@ -205,9 +177,8 @@ class _NearestPairs:
         both = np.concatenate([square, square])
         rank = rank_by_distance(ends, both)
         is_last = rank == self.keep - 1
-        self.limits[ends[is_last]] = np.minimum(
-            self.limits[ends[is_last]], both[is_last]
-        )
+        last = ends[is_last]
+        self.limits[last] = np.minimum(self.limits[last], both[is_last])
         among_nearest = rank < self.keep
         return np.asarray(among_nearest[: len(first)] | among_nearest[len(first) :])
 

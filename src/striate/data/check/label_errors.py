@@ -9,8 +9,9 @@ estimate the number of label errors for each pair of classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,30 +23,17 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelConfusion:
-    """An off-diagonal cell of the joint distribution of given and true labels.
+    """An off-diagonal cell of the joint distribution of given and true labels."""
 
-    Args:
-        label: Index of the given class.
-        suggested: Index of the class that the networks predict.
-        suspected_count: Number of images listed as this label error.
-        estimate: Estimated number of images with this label error.
-    """
-
-    label: int
-    suggested: int
-    suspected_count: int
-    estimate: float
+    label: int  # index of the given class
+    suggested: int  # index of the class that the networks predict
+    suspected_count: int  # number of images listed as this label error
+    estimate: float  # estimated number of images with this label error
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidentLearning:
     """Confident learning on labels and out-of-sample probabilities.
-
-    Args:
-        probs: (N, C) probabilities; all zeros for an image without a prediction.
-        labels: (N,) class indices.
-        has_prediction: (N,) True if the image was predicted by a network that was
-            trained on its class.
 
     Example:
         >>> of_first = np.array([0.9, 0.8, 0.1, 0.2, 0.1])
@@ -55,8 +43,10 @@ class ConfidentLearning:
         ([4], 1.0)
     """
 
+    # (N, C) probabilities; all zeros for an image without a prediction
     probs: np.ndarray = field(repr=False)
-    labels: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)  # (N,) class indices
+    # (N,) True if the image was predicted by a network that was trained on its class
     has_prediction: np.ndarray = field(
         default_factory=lambda: np.array(True), repr=False
     )
@@ -73,8 +63,7 @@ class ConfidentLearning:
     @cached_property
     def self_confidence(self) -> np.ndarray:
         """Return the predicted probability of each image's label, (N,)."""
-        values: np.ndarray = self.probs[np.arange(len(self.labels)), self.labels]
-        return values
+        return np.asarray(self.probs[np.arange(len(self.labels)), self.labels])
 
     @cached_property
     def thresholds(self) -> np.ndarray:
@@ -84,9 +73,8 @@ class ConfidentLearning:
         (equation 2 of the paper), or infinite for a class without predictions.
         """
         labels = self.labels[self.has_prediction]
-        totals = np.bincount(
-            labels, self.self_confidence[self.has_prediction], self.classes
-        )
+        confidence = self.self_confidence[self.has_prediction]
+        totals = np.bincount(labels, confidence, self.classes)
         counts = np.bincount(labels, minlength=self.classes)
         means = np.full(self.classes, np.inf)
         np.divide(totals, counts, out=means, where=counts > 0)
@@ -124,26 +112,20 @@ class ConfidentLearning:
         """
         thresholds = self.thresholds[self.labels]
         quality = np.zeros(len(thresholds))
-        np.divide(
-            self.self_confidence,
-            thresholds,
-            out=quality,
-            where=(thresholds > 0) & np.isfinite(thresholds),
-        )
+        valid = (thresholds > 0) & np.isfinite(thresholds)
+        np.divide(self.self_confidence, thresholds, out=quality, where=valid)
         return quality
 
     @property
     def _conflicts(self) -> np.ndarray:
-        return np.asarray(
-            (self.confident_class != NONE) & (self.confident_class != self.labels)
-        )
+        confident = self.confident_class
+        return np.asarray((confident != NONE) & (confident != self.labels))
 
     @cached_property
     def ranking_order(self) -> np.ndarray:
         """Return image indices by ascending label quality, unchecked images last."""
         quality = np.where(self.has_prediction, self.label_quality, np.inf)
-        positions: np.ndarray = np.argsort(quality, kind="stable")
-        return positions
+        return np.asarray(np.argsort(quality, kind="stable"))
 
     @cached_property
     def suspected(self) -> np.ndarray:
@@ -155,8 +137,7 @@ class ConfidentLearning:
         """
         suggested_probs = self.probs[np.arange(len(self.labels)), self.suggested]
         suspected = self._conflicts & (suggested_probs > self.self_confidence)
-        positions: np.ndarray = self.ranking_order[suspected[self.ranking_order]]
-        return positions
+        return np.asarray(self.ranking_order[suspected[self.ranking_order]])
 
     @cached_property
     def confusions(self) -> tuple[LabelConfusion, ...]:
@@ -171,18 +152,14 @@ class ConfidentLearning:
         rows, columns = np.divmod(cells, self.classes)
         sizes = np.bincount(self.labels[self.has_prediction], minlength=self.classes)
         class_counts = np.bincount(rows, counts, self.classes)
-        suspected = (
-            self.labels[self.suspected] * self.classes
-            + self.confident_class[self.suspected]
-        )
-        suspected_counts = dict(
-            zip(*np.unique(suspected, return_counts=True), strict=True)
-        )
+        suspected = self.labels[self.suspected] * self.classes
+        suspected += self.confident_class[self.suspected]
+        suspected_counts = Counter(suspected.tolist())
         confusions = [
             LabelConfusion(
                 label=int(i),
                 suggested=int(j),
-                suspected_count=int(suspected_counts.get(cell, 0)),
+                suspected_count=suspected_counts[int(cell)],
                 estimate=float(n / class_counts[i] * sizes[i]),
             )
             for cell, i, j, n in zip(cells, rows, columns, counts, strict=True)
@@ -199,12 +176,8 @@ class ConfidentLearning:
     @property
     def agreement(self) -> float:
         """Return the fraction of images whose predicted class equals the label."""
-        correct = self.probs.argmax(1) == self.labels
-        return (
-            float(correct[self.has_prediction].mean())
-            if self.has_prediction.any()
-            else 0.0
-        )
+        correct = (self.probs.argmax(1) == self.labels)[self.has_prediction]
+        return float(correct.mean()) if len(correct) else 0.0
 
 
 LABEL_ERROR = "label-error"
@@ -212,48 +185,30 @@ LABEL_ERROR = "label-error"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedLabel:
-    """Entry of an image in the label ranking; fields are None without a prediction.
+    """Entry of an image in the label ranking; fields are None without a prediction."""
 
-    Args:
-        rank: Rank from 1, the lowest label quality.
-        position: Index of the image in the check.
-        label: The given label.
-        suggested_label: The class that the networks suggest.
-        probability: Probability of the suggested label.
-        label_probability: Probability of the given label.
-        label_quality: `label_probability` divided by its mean over the class.
-        suspected: Whether the image is listed as a label error.
-    """
-
-    rank: int
-    position: int
-    label: str
-    suggested_label: str | None
-    probability: float | None
-    label_probability: float | None
-    label_quality: float | None
-    suspected: bool
+    rank: int  # rank from 1, the lowest label quality
+    position: int  # index of the image in the check
+    label: str  # the given label
+    suggested_label: str | None = None  # the class that the networks suggest
+    probability: float | None = None  # probability of the suggested label
+    label_probability: float | None = None  # probability of the given label
+    # `label_probability` divided by its mean over the class
+    label_quality: float | None = None
+    suspected: bool = False  # whether the image is listed as a label error
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelErrors:
-    """Result of a label check by cross-validation.
+    """Result of a label check by cross-validation."""
 
-    Args:
-        analysis: Probabilities and labels, in the order of the checked images.
-        names: Class names by index.
-        model: Name of the network.
-        folds: Number of cross-validation folds.
-        epochs: Training epochs of each network.
-        seconds: Duration in seconds.
-    """
-
+    # probabilities and labels, in the order of the checked images
     analysis: ConfidentLearning = field(repr=False)
-    names: tuple[str, ...] = field(repr=False)
-    model: str
-    folds: int
-    epochs: int
-    seconds: float
+    names: tuple[str, ...] = field(repr=False)  # class names by index
+    model: str  # name of the network
+    folds: int  # number of cross-validation folds
+    epochs: int  # training epochs of each network
+    seconds: float  # duration in seconds
 
     @property
     def unchecked(self) -> int:
@@ -262,16 +217,10 @@ class LabelErrors:
 
     def labels_of(self, position: int) -> tuple[str, str, float]:
         """Return an image's label, the suggested label and its probability."""
-        analysis = self.analysis
-        label, suggested = (
-            int(analysis.labels[position]),
-            int(analysis.suggested[position]),
-        )
-        return (
-            self.names[label],
-            self.names[suggested],
-            float(analysis.probs[position, suggested]),
-        )
+        label = int(self.analysis.labels[position])
+        suggested = int(self.analysis.suggested[position])
+        prob = float(self.analysis.probs[position, suggested])
+        return self.names[label], self.names[suggested], prob
 
     def ranking(self) -> Iterator[RankedLabel]:
         """Yield every image by ascending label quality, unchecked images last."""
@@ -279,21 +228,17 @@ class LabelErrors:
         suspected_set = set(analysis.suspected.tolist())
         for rank, i in enumerate(analysis.ranking_order.tolist(), start=1):
             label, suggested, prob = self.labels_of(i)
-            has_prediction = bool(analysis.has_prediction[i])
-            yield RankedLabel(
-                rank=rank,
-                position=i,
-                label=label,
-                suggested_label=suggested if has_prediction else None,
-                probability=round(prob, 4) if has_prediction else None,
-                label_probability=round(float(analysis.self_confidence[i]), 4)
-                if has_prediction
-                else None,
-                label_quality=round(float(analysis.label_quality[i]), 4)
-                if has_prediction
-                else None,
-                suspected=i in suspected_set,
-            )
+            row = RankedLabel(rank=rank, position=i, label=label)
+            if analysis.has_prediction[i]:
+                row = replace(
+                    row,
+                    suggested_label=suggested,
+                    probability=round(prob, 4),
+                    label_probability=round(float(analysis.self_confidence[i]), 4),
+                    label_quality=round(float(analysis.label_quality[i]), 4),
+                    suspected=i in suspected_set,
+                )
+            yield row
 
 
 def label_error_findings(label_errors: LabelErrors) -> list[Finding]:
@@ -316,6 +261,12 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
         return Finding(kind=LABEL_ERROR, tone="note", what=what, why=f"{method}.")
     noun = "label error" if len(suspected) == 1 else "label errors"
     estimate = round(label_errors.analysis.estimate)
+    groups = []
+    for i in suspected:
+        label, suggested, prob = label_errors.labels_of(i)
+        share = min(max(round(100 * prob), 1), 99)  # in percent
+        note = f"label {label}, predicted {suggested}, {share}\u00a0%"
+        groups.append(ImageGroup(members=(i,), note=note))
     return Finding(
         kind=LABEL_ERROR,
         tone="warning",
@@ -325,23 +276,8 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
         "these labels are wrong; others belong to rare or difficult images. If classes "
         "look similar, the estimate is too high.",
         fix="look at each image, and correct the label if it is wrong",
-        groups=_groups(label_errors, suspected),
+        groups=tuple(groups),
     )
-
-
-def _groups(
-    label_errors: LabelErrors, positions: Sequence[int]
-) -> tuple[ImageGroup, ...]:
-    return tuple(
-        ImageGroup(members=(i,), note=_note(label_errors, i)) for i in positions
-    )
-
-
-def _note(label_errors: LabelErrors, position: int) -> str:
-    """Return a text with label, suggested label and its probability (1 to 99 %)."""
-    label, suggested, prob = label_errors.labels_of(position)
-    share = min(max(round(100 * prob), 1), 99)
-    return f"label {label}, predicted {suggested}, {share}\u00a0%"
 
 
 def _unchecked(label_errors: LabelErrors) -> Finding | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -35,28 +36,18 @@ def leak_findings(
     splits: Sequence[str],
     points: np.ndarray,
 ) -> list[Finding]:
-    """Return one finding for every pair of splits that share images.
-
-    Args:
-        duplicates: Exact and near-duplicates.
-        records: Records of the images.
-        splits: Split of each image.
-        points: (N, d) image descriptors, for the nearest-neighbor estimate.
-    """
+    """Return one finding for every pair of splits that share images."""
     positions: dict[str, list[int]] = defaultdict(list)
     for position, split in enumerate(splits):
         positions[split].append(position)
+    labels = [record.label for record in records]
     findings = []
-    for k, eval_split in enumerate(SPLITS):
-        for train_split in SPLITS[:k]:
-            leaked = _leaked_images(duplicates, splits, eval_split, train_split)
-            if leaked:
-                labels = [record.label for record in records]
-                eval_and_train = positions[eval_split], positions[train_split]
-                impact = leak_impact(points, labels, *eval_and_train, leaked)
-                findings.append(
-                    _leak(eval_split, train_split, leaked, impact, duplicates)
-                )
+    for train_split, eval_split in combinations(SPLITS, 2):
+        leaked = _leaked_images(duplicates, splits, eval_split, train_split)
+        if leaked:
+            evaluated, train = positions[eval_split], positions[train_split]
+            impact = leak_impact(points, labels, evaluated, train, leaked)
+            findings.append(_leak(eval_split, train_split, leaked, impact, duplicates))
     return findings
 
 
@@ -79,29 +70,20 @@ def _leak(
     impact: LeakImpact,
     duplicates: Duplicates,
 ) -> Finding:
-    representatives = duplicates.representatives
-    exact = sum(
-        any(representatives[m] == representatives[i] for m in matches)
-        for i, matches in leaked.items()
-    )
-    near = len(leaked) - exact
+    first = duplicates.representatives
+    exact = sum(first[i] in {first[m] for m in copies} for i, copies in leaked.items())
     verb, noun = ("is", "image") if len(leaked) == 1 else ("are", "images")
-    what = f"{len(leaked):,} {noun} of {eval_split} {verb} also in {train_split}: "
-    what += " and ".join(
-        f"{n:,} {similarity}"
-        for n, similarity in ((exact, "exact"), (near, "near-duplicate"))
-        if n
-    )
+    kinds = {"exact": exact, "near-duplicate": len(leaked) - exact}
+    similar = " and ".join(f"{n:,} {kind}" for kind, n in kinds.items() if n)
+    groups = [ImageGroup(members=(i, *leaked[i][:3])) for i in sorted(leaked)]
     return Finding(
         kind="leak",
         tone="bad",
-        what=what,
+        what=f"{len(leaked):,} {noun} of {eval_split} {verb} also in {train_split}: "
+        f"{similar}",
         why=_explanation(eval_split, impact),
         fix=FIX,
-        groups=tuple(
-            ImageGroup(members=(i, *matches[:3]))
-            for i, matches in sorted(leaked.items())
-        ),
+        groups=tuple(groups),
     )
 
 
@@ -132,18 +114,13 @@ class LeakImpact:
     A network that memorizes the copies classifies all `same_label` images correctly and
     all `other_label` images wrongly. Without memorizing, it would classify some of
     these images correctly anyway.
-
-    Args:
-        images: Number of images in the evaluated split.
-        same_label: Leaked images with a copy of the same label.
-        other_label: Leaked images with copies of other labels only.
-        correct_anyway: Leaked images that a nearest-neighbor classifier gets right when
-            the copies are removed.
     """
 
-    images: int
-    same_label: int
-    other_label: int
+    images: int  # number of images in the evaluated split
+    same_label: int  # leaked images with a copy of the same label
+    other_label: int  # leaked images with copies of other labels only
+    # leaked images that a nearest-neighbor classifier gets right when the copies are
+    # removed
     correct_anyway: int
 
     @property
@@ -176,25 +153,15 @@ def leak_impact(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> LeakImpact:
-    """Return the effect of training copies on the accuracy of an evaluated split.
-
-    Args:
-        points: (N, d) image descriptors.
-        labels: Class of each image.
-        evaluated: Indices of the images in the evaluated split.
-        train: Indices of the images in the training split.
-        duplicates: Indices of the training copies of each leaked image.
-    """
+    """Return the effect of training copies on the accuracy of an evaluated split."""
     nearest_labels = _nearest_labels(points, labels, train, duplicates)
-    same_label = {
-        i
-        for i, leaked in duplicates.items()
-        if any(labels[m] == labels[i] for m in leaked)
-    }
+    same_label = sum(
+        labels[i] in {labels[m] for m in leaked} for i, leaked in duplicates.items()
+    )
     return LeakImpact(
         images=len(evaluated),
-        same_label=len(same_label),
-        other_label=len(duplicates) - len(same_label),
+        same_label=same_label,
+        other_label=len(duplicates) - same_label,
         correct_anyway=sum(labels[i] == label for i, label in nearest_labels.items()),
     )
 

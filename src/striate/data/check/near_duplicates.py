@@ -42,11 +42,6 @@ def find_near_duplicates(
 ) -> list[NearPair]:
     """Find near-duplicates among distinct images that are not blank.
 
-    Args:
-        thumbs: Gray thumbnails of all images.
-        closeup: Function from an image index to the gray close-up of the image.
-        tick: Called with (done, total).
-
     Shapes:
         thumbs (N, 32, 32)
     """
@@ -57,11 +52,8 @@ def find_near_duplicates(
     neighbor_distance = _neighbor_distance(candidates, differences, len(thumbs))
     isolated = candidates.distance <= ISOLATION * neighbor_distance
     limit = np.where(isolated, LOOSE_SCORE, STRICT_SCORE)
-    accepted = (
-        candidates.compare
-        & (differences.detail <= MAX_DETAIL)
-        & (differences.score <= limit)
-    )
+    similar = (differences.detail <= MAX_DETAIL) & (differences.score <= limit)
+    accepted = candidates.compare & similar
     best: dict[tuple[int, int], NearPair] = {}
     for k in np.flatnonzero(accepted):
         pair = NearPair(
@@ -79,11 +71,8 @@ def _neighbor_distance(
     candidates: CandidatePairs, differences: Difference, count: int
 ) -> np.ndarray:
     """Return, for each pair, the distance to the nearest image that is not a copy."""
-    rejected = (
-        ~candidates.compare
-        | (differences.score > LOOSE_SCORE)
-        | (differences.detail > MAX_DETAIL)
-    )
+    different = (differences.score > LOOSE_SCORE) | (differences.detail > MAX_DETAIL)
+    rejected = ~candidates.compare | different
     nearest = np.full(count, RADIUS)
     for ends in (candidates.first, candidates.second):
         np.minimum.at(nearest, ends[rejected], candidates.distance[rejected])
@@ -93,13 +82,7 @@ def _neighbor_distance(
 def searchable_positions(
     thumbs: np.ndarray, sides: Sequence[int], positions: Collection[int]
 ) -> np.ndarray:
-    """Return indices of images that are large enough and have enough contrast.
-
-    Args:
-        thumbs: (N, 32, 32).
-        sides: Smaller of height and width of each image, in pixels.
-        positions: Indices of the images to select from.
-    """
+    """Return indices of images that are large enough and have enough contrast."""
     large_enough = np.array([side >= MIN_SIDE for side in sides], bool)
     selected = np.zeros(len(thumbs), bool)
     selected[list(positions)] = True
@@ -120,14 +103,13 @@ def _differences(
     selected = np.flatnonzero(candidates.compare)
     for start in range(0, len(selected), _CHUNK):
         chunk = selected[start : start + _CHUNK]
+        close = candidates.distance[chunk] <= SAME
         differences = _difference(
             closeup,
             candidates.first[chunk],
             candidates.second[chunk],
             candidates.flip[chunk],
-            np.where(
-                candidates.distance[chunk] <= SAME, REFINE_LIMIT_CLOSE, REFINE_LIMIT
-            ),
+            np.where(close, REFINE_LIMIT_CLOSE, REFINE_LIMIT),
         )
         residual[chunk], detail[chunk] = differences.residual, differences.detail
         if tick:
@@ -143,21 +125,17 @@ def _difference(
     limit: np.ndarray,
 ) -> Difference:
     """Compare pairs of images, in batches of equal image size."""
-    stacks: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
-    first_images: list[np.ndarray] = []
-    second_images: list[np.ndarray] = []
+    stacks: dict[object, dict[int, tuple[np.ndarray, np.ndarray]]] = defaultdict(dict)
     for k, (i, j, flip) in enumerate(zip(first, second, flips, strict=True)):
         a, b = closeup(int(i)), closeup(int(j))
         if flip:
             b = np.flip(b, 1 if FLIPS[flip] == "left-right" else 0)
         a, b = (a, b) if a.size >= b.size else (b, a)  # the larger one is warped
-        first_images.append(a)
-        second_images.append(b)
-        stacks[a.shape, b.shape].append(k)
+        stacks[a.shape, b.shape][k] = a, b
     residual, detail = np.empty(len(first)), np.empty(len(first))
-    for members in stacks.values():
-        a = np.stack([first_images[k] for k in members])
-        b = np.stack([second_images[k] for k in members])
+    for pairs in stacks.values():
+        members = list(pairs)
+        a, b = (np.stack(side) for side in zip(*pairs.values(), strict=True))
         differences = _rough_then_refined(a, b, limit[members])
         residual[members], detail[members] = differences.residual, differences.detail
     return Difference(residual=residual, detail=detail)

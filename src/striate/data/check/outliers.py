@@ -37,21 +37,20 @@ def outlier_findings(images: Sequence[ImageStats]) -> list[Finding]:
         return []
     blank = _which(images, lambda image: image.contrast < BLANK)
     blank_set = set(blank)
-    dark = [i for i in _dark(images) if i not in blank_set]
-    bright = [i for i in _bright(images) if i not in blank_set]
+    dark = _few(_which(images, lambda image: image.lightest < DARK), images, RARE)
+    bright = _few(_which(images, lambda image: image.darkest > BRIGHT), images, RARE)
+    dark, bright = ([i for i in x if i not in blank_set] for x in (dark, bright))
     blurred = [i for i in _blurred(images) if i not in blank_set | {*dark, *bright}]
     color = [i for i in _other_color(images) if i not in blank_set]
+    size, in_color = _other_size(images), sum(image.colored for image in images)
+    color_text = "is in color" if in_color < len(images) / 2 else "is gray"
     findings = [
         _finding("blank", blank, "is blank (a single gray level)", images, _level_note),
         _finding("dark", dark, "is almost black", images, _level_note),
         _finding("bright", bright, "is almost white", images, _level_note),
-        _finding(
-            "blurred", blurred, "is blurred, unlike the others", images, _sharpness_note
-        ),
-        _finding(
-            "size", _other_size(images), "has an unusual size", images, _size_note
-        ),
-        _finding("color", color, _color_predicate(images), images, _size_note),
+        _finding("blurred", blurred, "is blurred, unlike the others", images, _sharp),
+        _finding("size", size, "has an unusual size", images, _size_note),
+        _finding("color", color, color_text, images, _size_note),
     ]
     return [finding for finding in findings if finding]
 
@@ -62,24 +61,17 @@ def _which(
     return [i for i, image in enumerate(images) if condition(image)]
 
 
-def _dark(images: Sequence[ImageStats]) -> list[int]:
-    """Return the indices of dark images; none if many images are dark."""
-    positions = _which(images, lambda image: image.lightest < DARK)
-    return positions if len(positions) <= RARE * len(images) else []
-
-
-def _bright(images: Sequence[ImageStats]) -> list[int]:
-    positions = _which(images, lambda image: image.darkest > BRIGHT)
-    return positions if len(positions) <= RARE * len(images) else []
+def _few(positions: list[int], images: Sequence[ImageStats], share: float) -> list[int]:
+    """Return the positions; none if they are more than a share of the images."""
+    return positions if len(positions) <= share * len(images) else []
 
 
 def _blurred(images: Sequence[ImageStats]) -> list[int]:
     """Return the indices of blurred images, if other images have fine detail."""
     fine = np.array([image.sharpness for image in images]) - RAMP
     limit = min(SOFT, USUAL * float(np.median(fine)))
-    positions = np.flatnonzero(fine < limit).tolist()
     # In a set of enlarged images, half would be below the limit.
-    return positions if len(positions) <= MANY * len(images) else []
+    return _few(np.flatnonzero(fine < limit).tolist(), images, MANY)
 
 
 def _other_size(images: Sequence[ImageStats]) -> list[int]:
@@ -108,11 +100,6 @@ def _other_color(images: Sequence[ImageStats]) -> list[int]:
     return []
 
 
-def _color_predicate(images: Sequence[ImageStats]) -> str:
-    colored = sum(image.colored for image in images)
-    return "is in color" if colored < len(images) / 2 else "is gray"
-
-
 def _finding(
     kind: str,
     members: Sequence[int],
@@ -122,10 +109,11 @@ def _finding(
 ) -> Finding | None:
     if not members:
         return None
-    single = len(members) == 1
-    if not single:
-        predicate = _plural(predicate)
-    what = f"{len(members):,} image{'' if single else 's'} {predicate}"
+    what = f"{len(members):,} image {predicate}"
+    if len(members) > 1:
+        verb, _, rest = predicate.partition(" ")
+        plural_verb = {"is": "are", "has": "have"}[verb]
+        what = f"{len(members):,} images {plural_verb} {rest}"
     groups = tuple(ImageGroup(members=(i,), note=note(images[i])) for i in members)
     return Finding(
         kind=kind, tone="warning", what=what, why=_WHY[kind], fix=_LOOK, groups=groups
@@ -142,16 +130,11 @@ _WHY = {
 }
 
 
-def _plural(predicate: str) -> str:
-    verb, _, rest = predicate.partition(" ")
-    return f"{ {'is': 'are', 'has': 'have'}[verb] } {rest}"
-
-
 def _level_note(image: ImageStats) -> str:
     return f"levels {image.darkest:.0f}–{image.lightest:.0f}"
 
 
-def _sharpness_note(image: ImageStats) -> str:
+def _sharp(image: ImageStats) -> str:
     return f"sharpness {image.sharpness:.2f}"
 
 

@@ -21,11 +21,6 @@ TIMEOUT = 600.0  # seconds for one file; a whole shard may be downloaded again f
 class Prefetcher:
     """Reader of files by index, which reads a few files ahead of the current one.
 
-    Args:
-        paths: Arguments for `read`.
-        read: Returns a file's bytes, or raises `UndecodableError`.
-        timeout: Seconds to wait for a file.
-
     Example:
         >>> prefetcher = Prefetcher(["a", "b"], str.encode)
         >>> prefetcher(0), prefetcher(1), prefetcher(0)

@@ -56,12 +56,8 @@ def examine_files(
 ) -> Iterator[Result]:
     """Decode and measure image files in sandboxed workers; yield results in order.
 
-    Args:
-        paths: Paths of the image files.
-        workers: Number of worker processes; default: number of processors.
-        program: Command that starts a worker.
-        timeout: Seconds without a result after which a worker is killed.
-        max_images: Number of images after which a worker is replaced.
+    A worker is killed if it gives no result for `timeout` seconds, and replaced after
+    `max_images` images.
 
     Raises:
         StriateError: A worker process cannot be started.
@@ -86,14 +82,6 @@ def examine_payloads(
     """Read remote files in this process, and decode and measure them in workers.
 
     Only a few files are in memory at a time.
-
-    Args:
-        paths: Arguments for `read`.
-        read: Returns the bytes of a file, or raises `UndecodableError`.
-        workers: As for `examine_files`.
-        program: As for `examine_files`.
-        timeout: As for `examine_files`; the time for reading is not counted.
-        max_images: As for `examine_files`.
 
     Raises:
         StriateError: A worker process cannot be started.
@@ -166,15 +154,14 @@ class _Worker:
         """Yield complete results, each with the index of its request."""
         head = 2 * LENGTH.size
         while len(self.received) >= head:
-            sizes = [
-                LENGTH.unpack_from(self.received, offset)[0]
-                for offset in (0, LENGTH.size)
-            ]
-            if len(self.received) < head + sum(sizes):
+            (text_size,) = LENGTH.unpack_from(self.received)
+            (blob_size,) = LENGTH.unpack_from(self.received, LENGTH.size)
+            middle, end = head + text_size, head + text_size + blob_size
+            if len(self.received) < end:
                 return
-            text = bytes(self.received[head : head + sizes[0]])
-            blob = bytes(self.received[head + sizes[0] : head + sum(sizes)])
-            del self.received[: head + sum(sizes)]
+            text = bytes(self.received[head:middle])
+            blob = bytes(self.received[middle:end])
+            del self.received[:end]
             self.last_activity = time.monotonic()
             self.completed += 1
             yield self.pending.popleft(), unpack_result(text, blob)
@@ -214,21 +201,19 @@ class _WorkerPool:
         # Starting a worker takes as long as decoding a few hundred small images.
         worker_count = min(workers or cpu_count(), 1 + self.count // IMAGES_PER_WORKER)
         try:
-            yield from self.work(worker_count)
+            for _ in range(worker_count):
+                self.start_worker()
+            for next_index in range(self.count):
+                while next_index not in self.finished:
+                    self.distribute(next_index)
+                    # A file that could not be read is finished; no worker has it.
+                    if next_index not in self.finished:
+                        self.receive()
+                yield self.finished.pop(next_index)
         finally:
-            self.end()
-
-    def work(self, worker_count: int) -> Iterator[Result]:
-        for _ in range(worker_count):
-            self.start_worker()
-        for next_index in range(self.count):
-            while next_index not in self.finished:
-                self.distribute(next_index)
-                if (
-                    next_index not in self.finished
-                ):  # could not be read, so no worker has it
-                    self.receive()
-            yield self.finished.pop(next_index)
+            for worker in self.workers:
+                worker.end()
+            self.selector.close()
 
     def start_worker(self) -> None:
         """Start a worker, and wait until the worker is ready."""
@@ -262,10 +247,8 @@ class _WorkerPool:
     def distribute(self, next_index: int) -> None:
         """Send files to the workers, but not too far ahead of the next result."""
         for worker in self.workers:
-            free = min(self.queue_length, self.max_images - worker.completed) - len(
-                worker.pending
-            )
-            for _ in range(free):
+            most = min(self.queue_length, self.max_images - worker.completed)
+            for _ in range(most - len(worker.pending)):
                 if not self.queue or self.queue[0] >= next_index + MAX_REORDERED:
                     return
                 index = self.queue.popleft()
@@ -340,22 +323,15 @@ class _WorkerPool:
             self.start_worker()
         return code
 
-    def end(self) -> None:
-        for worker in self.workers:
-            worker.end()
-        self.selector.close()
-
 
 def _crash_reason(code: int, reason: str | None) -> UnusableFile:
     if reason is not None:
         return UnusableFile(reason="too-slow", detail=reason)
     if code == -getattr(signal, "SIGXCPU", 24):
-        detail = "decoding it takes too long"
-        return UnusableFile(reason="too-slow", detail=detail)
+        return UnusableFile(reason="too-slow", detail="decoding it takes too long")
     ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return UnusableFile(
-        reason="crashes-the-decoder", detail=f"the decoder ended by {ending}"
-    )
+    detail = f"the decoder ended by {ending}"
+    return UnusableFile(reason="crashes-the-decoder", detail=detail)
 
 
 def unpack_result(text: bytes, blob: bytes) -> Result:
@@ -363,15 +339,12 @@ def unpack_result(text: bytes, blob: bytes) -> Result:
     fields = json.loads(text)
     if "reason" in fields:
         return UnusableFile(**fields)
-    nature = fields["nature"]
-    shape = fields["view"]
-    size = math.prod(shape)
-    views = np.frombuffer(blob, np.uint8)
+    nature, stats, shape = (fields.pop(name) for name in ("nature", "stats", "view"))
+    view, thumb = np.split(np.frombuffer(blob, np.uint8), [math.prod(shape)])
     return ExaminedImage(
-        stats=ImageStats(**fields["stats"]),
-        view=views[:size].reshape(shape),
-        thumb=views[size:].reshape(THUMB, THUMB),
+        stats=ImageStats(**stats),
+        view=view.reshape(shape),
+        thumb=thumb.reshape(THUMB, THUMB),
         nature=ImageFileInfo(nature["format"], nature["mode"], tuple(nature["notes"])),
-        sha256=fields["sha256"],
-        size=fields["size"],
+        **fields,
     )

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -39,20 +38,13 @@ class ImageItem:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanResult:
-    """Result of the scan of a data source.
+    """Result of the scan of a data source."""
 
-    Args:
-        source: The scanned source.
-        items: The usable images, in the source's order.
-        thumbs: (N, 32, 32) gray thumbnails.
-        unusable: Files that are not usable images.
-        unusable_hashes: File hashes of the unusable files, by path.
-    """
-
-    source: Source
-    items: tuple[ImageItem, ...]
-    thumbs: np.ndarray = field(repr=False)
-    unusable: tuple[Skipped, ...] = ()
+    source: Source  # the scanned source
+    items: tuple[ImageItem, ...]  # the usable images, in the source's order
+    thumbs: np.ndarray = field(repr=False)  # (N, 32, 32) gray thumbnails
+    unusable: tuple[Skipped, ...] = ()  # files that are not usable images
+    # file hashes of the unusable files, by path
     unusable_hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -67,12 +59,7 @@ class CloseupStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def add(self, closeup: np.ndarray) -> None:
@@ -99,16 +86,8 @@ def scan_source(
     *,
     tick: Tick | None = None,
     workers: int | None = None,
-    program: Sequence[str] = WORKER,
 ) -> ScanResult:
     """Decode and measure every image of a source.
-
-    Args:
-        source: The source.
-        closeups: Store for the close-ups; the caller closes the store.
-        tick: Called with (done, total).
-        workers: Number of decoding processes.
-        program: Command that starts a worker.
 
     Example:
         >>> from striate.data.sources.source import from_arrays
@@ -121,7 +100,10 @@ def scan_source(
     thumbs = np.empty((len(source.records), THUMB, THUMB), np.uint8)
     unusable: list[Skipped] = []
     hashes: dict[str, str] = {}
-    results = _results(source, workers, program)
+    if source.arrays is None:
+        results = examine_records(source, source.records, workers=workers)
+    else:
+        results = map(examine_pixels, source.arrays)
     for count, (record, result) in enumerate(zip(source.records, results, strict=True)):
         if isinstance(result, UnusableFile):
             skip = Skipped(path=record.path, reason=result.reason, detail=result.detail)
@@ -130,7 +112,14 @@ def scan_source(
         else:
             thumbs[len(items)] = result.thumb
             closeups.add(result.view)
-            items.append(_item(record, result))
+            item = ImageItem(
+                record=record,
+                stats=result.stats,
+                nature=result.nature,
+                sha256=result.sha256,
+                size=result.size,
+            )
+            items.append(item)
         if tick and count % 32 == 0:
             tick(count, len(source.records))
     closeups.flush()
@@ -143,14 +132,6 @@ def scan_source(
     )
 
 
-def _results(
-    source: Source, workers: int | None, program: Sequence[str]
-) -> Iterator[ExaminedImage | UnusableFile]:
-    if source.arrays is not None:
-        return map(examine_pixels, source.arrays)
-    return examine_records(source, source.records, workers=workers, program=program)
-
-
 def examine_records(
     source: Source,
     records: Sequence[Record],
@@ -158,14 +139,7 @@ def examine_records(
     workers: int | None = None,
     program: Sequence[str] = WORKER,
 ) -> Iterator[ExaminedImage | UnusableFile]:
-    """Decode and measure the files of some records; yield results in order.
-
-    Args:
-        source: A source with files.
-        records: Records of the source.
-        workers: Number of decoding processes.
-        program: Command that starts a worker.
-    """
+    """Decode and measure the files of some records; yield results in order."""
     if source.files is None:
         paths = [file_of(source, record) for record in records]
         return examine_files(paths, workers=workers, program=program)
@@ -176,13 +150,3 @@ def examine_records(
 def file_of(source: Source, record: Record) -> Path:
     """Return the path of a record's file, for a source of local files."""
     return (source.root or Path()) / record.path
-
-
-def _item(record: Record, result: ExaminedImage) -> ImageItem:
-    return ImageItem(
-        record=record,
-        stats=result.stats,
-        nature=result.nature,
-        sha256=result.sha256,
-        size=result.size,
-    )

@@ -73,17 +73,11 @@ class ImageHeader:
 
 @dataclass(frozen=True, slots=True)
 class ImageFileInfo:
-    """Format and color mode of an image file.
+    """Format and color mode of an image file."""
 
-    Args:
-        format: JPEG, PNG, …
-        mode: Pillow's color mode: L, RGB, P, CMYK, I;16, …
-        notes: Conversions during decoding, and problems of the file.
-    """
-
-    format: str
-    mode: str
-    notes: tuple[str, ...] = ()
+    format: str  # JPEG, PNG, …
+    mode: str  # Pillow's color mode: L, RGB, P, CMYK, I;16, …
+    notes: tuple[str, ...] = ()  # conversions during decoding, and problems of the file
 
 
 def read_header(payload: bytes) -> ImageHeader:
@@ -102,19 +96,12 @@ def read_header(payload: bytes) -> ImageHeader:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A decoded image: pixels and hash.
+    """A decoded image: pixels and hash."""
 
-    Args:
-        pixels: (height, width, 1 or 3) uint8.
-        content: Content hash of the image.
-        factor: 2 or 4 if a large JPEG was decoded at 1/2 or 1/4 of its size, else 1.
-        sides: Height and width at full size, after EXIF rotation.
-    """
-
-    pixels: np.ndarray
-    content: str
-    factor: int
-    sides: tuple[int, int]
+    pixels: np.ndarray  # (height, width, 1 or 3) uint8
+    content: str  # content hash of the image
+    factor: int  # 2 or 4 if a large JPEG was decoded at 1/2 or 1/4 of its size, else 1
+    sides: tuple[int, int]  # height and width at full size, after EXIF rotation
 
 
 def decode(
@@ -146,14 +133,10 @@ def decode_image(
     white_level: int = MAX_WHITE_LEVEL,
     scaled: Scaled | None = None,
 ) -> DecodedImage:
-    """Decode an image file, and compute its content hash.
+    """Decode an image file as `decode` does, and compute its content hash.
 
-    Args:
-        payload: Bytes of the whole file.
-        background: Gray level under transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
-        scaled: Function from the full (height, width) to the size after resizing. A
-            large JPEG may then be decoded at 1/2 or 1/4 of its size.
+    If `scaled`, a function from the full size to the size after resizing, is given, a
+    large JPEG may be decoded at 1/2 or 1/4 of its size.
 
     Raises:
         UndecodableError: The file is damaged, truncated, too large or not an image.
@@ -161,17 +144,15 @@ def decode_image(
     return _decode_opened(payload, _open(payload), background, white_level, scaled)
 
 
-def decode_with_info(
-    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
-) -> tuple[np.ndarray, ImageFileInfo]:
+def decode_with_info(payload: bytes) -> tuple[np.ndarray, ImageFileInfo]:
     """Decode an image; also return format, color mode and conversions.
 
     Raises:
         UndecodableError: The file is damaged, truncated, too large or not an image.
     """
     image = _open(payload)
-    frames = _frames(payload, image)
-    decoded = _decode_opened(payload, image, background, white_level, None)
+    frames = _frames(payload, image)  # before decoding, which may close the file
+    decoded = _decode_opened(payload, image, 255, MAX_WHITE_LEVEL, None)
     return decoded.pixels, _file_info(image, frames)
 
 
@@ -186,7 +167,7 @@ def _decode_opened(
         if image.format in ("JPEG", "MPO"):
             return _decode_opened_jpeg(payload, image, background, scaled)
         if image.format == "PNG" and (fault := png_fault(payload)):
-            raise UndecodableError(*fault)
+            raise fault
         image.load()
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
@@ -212,7 +193,7 @@ def _open(payload: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(payload), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UndecodableError(*_unidentified_reason(payload)) from None
+        raise _unidentified_error(payload) from None
     except Exception as error:  # Pillow's plugins raise many errors on hostile headers
         detail = f"{type(error).__name__}: {error}"
         raise UndecodableError(error_reason(payload, str(error)), detail) from None
@@ -223,13 +204,15 @@ def _open(payload: bytes) -> Image.Image:
     return image
 
 
-def _unidentified_reason(payload: bytes) -> tuple[str, str]:
-    """Return (reason, detail) for a file that Pillow does not recognize."""
+def _unidentified_error(payload: bytes) -> UndecodableError:
+    """Return the error for a file that Pillow does not recognize."""
     if is_truncated_jpeg(payload):
-        return "truncated", "the file has only the beginning of a JPEG"
+        detail = "the file has only the beginning of a JPEG"
+        return UndecodableError("truncated", detail)
     if payload[12:16] == b"IHDR":
-        return png_fault(payload) or ("damaged", "wrong checksum of a PNG chunk")
-    return "not-an-image", non_image_kind(payload)
+        damaged = UndecodableError("damaged", "wrong checksum of a PNG chunk")
+        return png_fault(payload) or damaged
+    return UndecodableError("not-an-image", non_image_kind(payload))
 
 
 def _check_size(payload: bytes, image: Image.Image) -> None:
@@ -319,32 +302,22 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_array(image: Image.Image, background: int, white_level: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        return _to_8_bits(np.asarray(image).astype(np.uint32), white_level)
+        wide = np.asarray(image).astype(np.uint32)
+        if (largest := int(wide.max())) > white_level:
+            detail = f"the value {largest:,} is above the white level {white_level:,}"
+            raise UndecodableError("above-white", detail)
+        levels = (wide * 255 + white_level // 2) // white_level
+        return levels.astype(np.uint8)[..., None]
+    gray = image.mode in ("1", "L", "LA", "La")
     if _is_transparent(image):
-        return _flatten(image, background)
-    mode = "L" if image.mode in ("1", "L") else "RGB"
-    pixels = np.array(image.convert(mode))
-    return pixels[..., None] if mode == "L" else pixels
+        foreground = image.convert("RGBA")
+        color = (background, background, background, 255)
+        canvas = Image.new("RGBA", foreground.size, color)
+        image = Image.alpha_composite(canvas, foreground)
+    pixels = np.array(image.convert("L" if gray else "RGB"))
+    return pixels[..., None] if gray else pixels
 
 
 def _is_transparent(image: Image.Image) -> bool:
     alpha = image.mode in ("LA", "PA", "La", "RGBA", "RGBa")
     return alpha or "transparency" in image.info
-
-
-def _to_8_bits(wide: np.ndarray, white_level: int) -> np.ndarray:
-    if (largest := int(wide.max())) > white_level:
-        detail = f"the value {largest:,} is above the white level {white_level:,}"
-        raise UndecodableError("above-white", detail)
-    return ((wide * 255 + white_level // 2) // white_level).astype(np.uint8)[..., None]
-
-
-def _flatten(image: Image.Image, background: int) -> np.ndarray:
-    gray = image.mode in ("1", "L", "LA", "La")
-    foreground = image.convert("RGBA")
-    background_image = Image.new(
-        "RGBA", foreground.size, (background, background, background, 255)
-    )
-    flat = Image.alpha_composite(background_image, foreground)
-    pixels = np.array(flat.convert("L" if gray else "RGB"))
-    return pixels[..., None] if gray else pixels

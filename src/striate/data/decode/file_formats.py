@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 
+from striate.data.decode.file_bytes import UndecodableError
+
 MAX_FRAMES = 10_000  # an animation of five minutes; more is a decompression bomb
 
 _KNOWN_OTHERS = {
@@ -40,8 +42,8 @@ def non_image_kind(payload: bytes) -> str:
     return "this is a text file"
 
 
-def png_fault(payload: bytes) -> tuple[str, str] | None:
-    """Return (reason, detail) for a damaged or truncated PNG, None for an intact PNG.
+def png_fault(payload: bytes) -> UndecodableError | None:
+    """Return the error of a damaged or truncated PNG, None for an intact PNG.
 
     Pillow ignores wrong checksums of pixel chunks; other decoders stop there.
     """
@@ -53,14 +55,16 @@ def png_fault(payload: bytes) -> tuple[str, str] | None:
         end = position + 8 + size
         if end + 4 > len(payload):
             name = kind.decode("ascii", "backslashreplace")
-            return "truncated", f"the PNG ends inside its {name} chunk"
+            detail = f"the PNG ends inside its {name} chunk"
+            return UndecodableError("truncated", detail)
         check = int.from_bytes(view[end : end + 4])
         if kind in _PNG_NEEDED and zlib.crc32(view[position + 4 : end]) != check:
-            return "damaged", f"wrong checksum of the PNG's {kind.decode()} chunk"
+            detail = f"wrong checksum of the PNG's {kind.decode()} chunk"
+            return UndecodableError("damaged", detail)
         if kind == b"IEND":
             return None
         position = end + 4
-    return "truncated", "the PNG has no end"
+    return UndecodableError("truncated", "the PNG has no end")
 
 
 def gif_frames(payload: bytes, limit: int = MAX_FRAMES) -> int:

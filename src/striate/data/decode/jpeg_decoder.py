@@ -31,9 +31,10 @@ def jpeg_reduction(sides: tuple[int, int], scaled: Scaled) -> int:
         >>> jpeg_reduction((3000, 4000), lambda height, width: (160, 160))
         4
     """
-    rows, columns = scaled(*sides)
+    height, width = sides
+    rows, columns = scaled(height, width)
     for factor, margin in REDUCED:
-        if sides[0] >= factor * margin * rows and sides[1] >= factor * margin * columns:
+        if min(height / rows, width / columns) >= factor * margin:
             return factor
     return 1
 

@@ -18,14 +18,11 @@ _FIRST_APP, _ADOBE, _LAST_APP, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 
 @dataclass(frozen=True)
 class JPEGLayout:
-    """Positions of the segments of a JPEG.
+    """Positions of the segments of a JPEG."""
 
-    Args:
-        segments: (marker, start, end) of the body of each segment.
-        end: Position of the end marker, or None if the file ends before the marker.
-    """
-
+    # (marker, start, end) of the body of each segment
     segments: tuple[tuple[int, int, int], ...]
+    # position of the end marker, or None if the file ends before the marker
     end: int | None
 
 
@@ -100,7 +97,6 @@ def coded_bytes(payload: bytes, layout: JPEGLayout) -> Iterator[bytes]:
     last = len(payload) if layout.end is None else layout.end
     ends = [*starts[1:], last]
     for (marker, _, _), start, end in zip(layout.segments, starts, ends, strict=False):
-        if marker == _ADOBE or not (
-            _FIRST_APP <= marker <= _LAST_APP or marker == _COMMENT
-        ):
+        is_app = _FIRST_APP <= marker <= _LAST_APP
+        if marker == _ADOBE or not (is_app or marker == _COMMENT):
             yield payload[start:end]

@@ -45,11 +45,8 @@ def decode_at_sizes(
     decoded = decode_for(payload, sizes[0])
     inputs = [decoded_to_input(decoded, sizes[0])]
     for size in sizes[1:]:
-        if (
-            decoded.factor > 1
-            and jpeg_reduction(decoded.sides, partial(scaled_sides, size))
-            < decoded.factor
-        ):
+        factor = jpeg_reduction(decoded.sides, partial(scaled_sides, size))
+        if decoded.factor > factor:
             decoded = decode_for(payload, size)
         inputs.append(decoded_to_input(decoded, size))
     return tuple(inputs), decoded.content
@@ -102,9 +99,18 @@ def _to_input(
     if len(tensor) == 1:
         # NumPy gives a new axis the stride 0, for which torch uses a slower routine.
         tensor = tensor[0][None]
-    if tensor.shape[1:3] == (preprocess.height, preprocess.width):
+    rows, columns = preprocess.height, preprocess.width
+    if tensor.shape[1:3] == (rows, columns):
         return tensor
-    return _resize(tensor, preprocess, sides)
+    height, width = sides
+    # Antialiased: shrinking must average pixels, not skip them.
+    scaled = F.interpolate(
+        tensor.permute(0, 3, 1, 2),
+        scaled_sides(preprocess, height, width),
+        mode="bilinear",
+        antialias=True,
+    )
+    return _center(scaled.permute(0, 2, 3, 1), rows, columns, preprocess.background)
 
 
 def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -125,12 +131,6 @@ def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     raise DataError(what, fix=f"use --in-chans {given_channels}")
 
 
-def _resize(pixels: Tensor, preprocess: Preprocess, sides: tuple[int, int]) -> Tensor:
-    rows, columns = preprocess.height, preprocess.width
-    scaled = _interpolate(pixels, *scaled_sides(preprocess, *sides))
-    return _center(scaled, rows, columns, preprocess.background)
-
-
 def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
     """Return the (height, width) after resizing, before cropping or padding.
 
@@ -145,14 +145,6 @@ def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, 
     ratios = rows / height, columns / width
     ratio = max(ratios) if preprocess.resize == "crop" else min(ratios)
     return max(1, round(height * ratio)), max(1, round(width * ratio))
-
-
-def _interpolate(pixels: Tensor, rows: int, columns: int) -> Tensor:
-    # Antialiased: shrinking must average pixels, not skip them.
-    planes = pixels.permute(0, 3, 1, 2)
-    size = (rows, columns)
-    scaled = F.interpolate(planes, size, mode="bilinear", antialias=True)
-    return scaled.permute(0, 2, 3, 1)
 
 
 def _center(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
@@ -187,25 +179,16 @@ def normalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
     mean, std = _mean_std_rows(preprocess.mean, preprocess.std, times, batch.device)
     ready = torch.empty(rows.shape, device=batch.device)
     if batch.device.type == "cpu" and height * width * channels >= _LARGE:
-        _normalize_image_by_image(rows, mean, std, ready)
+        # One by one, so that each image stays in the CPU cache; bit-identical. NumPy's
+        # loops stay on this thread; torch would start its threads at each pass.
+        means, stds = mean.numpy(), std.numpy()
+        for out, values in zip(ready.numpy(), rows.numpy(), strict=True):
+            out[...] = values
+            out -= means
+            out /= stds
     else:
         ready.copy_(rows).sub_(mean).div_(std)
     return ready.view(count, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _normalize_image_by_image(
-    rows: Tensor, mean: Tensor, std: Tensor, ready: Tensor
-) -> None:
-    """Normalize images one by one, so that each image stays in the CPU cache.
-
-    The result is bit-identical. NumPy's loops stay on this thread; torch would start
-    its threads at each pass and wait for the last of them.
-    """
-    means, stds = mean.numpy(), std.numpy()
-    for out, values in zip(ready.numpy(), rows.numpy(), strict=True):
-        out[...] = values
-        out -= means
-        out /= stds
 
 
 @lru_cache(maxsize=8)

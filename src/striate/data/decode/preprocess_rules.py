@@ -6,7 +6,7 @@ same for every run and have a version number (`data.cache.decoded_images.RULES`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.decode import FORMATS, MAX_PIXELS, MAX_SIDE
@@ -17,10 +17,13 @@ _RESIZES = {
     "crop": "the aspect ratio is kept; a center crop is used",
     "pad": "the aspect ratio is kept; the missing area is filled with background",
 }
+_COLORS = {
+    1: "gray: 0.299 R + 0.587 G + 0.114 B",
+    3: "RGB; gray is repeated; CMYK is converted, profiles are not applied",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreprocessRule:
+class PreprocessRule(NamedTuple):
     """Preprocessing step, its description, and its setting ('' if it is fixed)."""
 
     step: str
@@ -38,13 +41,9 @@ def preprocess_rules(preprocess: Preprocess) -> tuple[PreprocessRule, ...]:
         size · 8×8: the whole image, stretched to the input's shape · --resize
         numbers · (v/255 − 0.5)/0.5 · --normalize
     """
-    return (*_file_rules(preprocess), *_input_rules(preprocess))
-
-
-def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
-    limit = (
-        f"refused above {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} px per side"
-    )
+    p = preprocess
+    pixels = f"{MAX_PIXELS // 10**6} megapixels"
+    limit = f"refused above {pixels} or {MAX_SIDE:,} px per side"
     jpeg = "every pixel is decoded"
     if p.jpeg == "reduced":
         fractions = " or ".join(
@@ -52,53 +51,28 @@ def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
             for factor, margin in reversed(REDUCED)
         )
         jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels, decoded at {fractions}"
-    return (
-        PreprocessRule(
-            step="format", action=f"recognized by the content: {', '.join(FORMATS)}"
-        ),
-        PreprocessRule(step="limits", action=limit),
-        PreprocessRule(step="damage", action="a truncated or damaged file is refused"),
-        PreprocessRule(
-            step="frames",
-            action="the first image of an animation or a multi-page file is used",
-        ),
-        PreprocessRule(step="JPEG", action=jpeg, setting="--jpeg"),
-        PreprocessRule(
-            step="EXIF", action="the image is rotated by its EXIF orientation"
-        ),
-        PreprocessRule(
-            step="16 bits",
-            action=f"gray v becomes v·255/{p.white_level:,}; larger values are "
-            "refused; colors keep the high byte",
-            setting="--white-level",
-        ),
-        PreprocessRule(
-            step="transparency",
-            action=f"transparent pixels are blended with gray level {p.background}",
-            setting="--background",
-        ),
+    deep = (
+        f"gray v becomes v·255/{p.white_level:,}; larger values are refused; "
+        "colors keep the high byte"
     )
-
-
-def _input_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
-    color = {
-        1: "gray: 0.299 R + 0.587 G + 0.114 B",
-        3: "RGB; gray is repeated; CMYK is converted, profiles are not applied",
-    }
-    size = f"{p.height}×{p.width}: {_RESIZES[p.resize]}"
-    return (
-        PreprocessRule(
-            step="color",
-            action=color.get(p.channels, f"{p.channels} channels, unchanged"),
-            setting="--in-chans",
-        ),
-        PreprocessRule(step="filter", action="bilinear, antialiased, on 8-bit values"),
-        PreprocessRule(step="size", action=size, setting="--resize"),
-        PreprocessRule(step="numbers", action=_numbers(p), setting="--normalize"),
-    )
-
-
-def _numbers(p: Preprocess) -> str:
+    blended = f"transparent pixels are blended with gray level {p.background}"
+    color = _COLORS.get(p.channels, f"{p.channels} channels, unchanged")
     pairs = dict.fromkeys(zip(p.mean, p.std, strict=True))
     formulas = [f"(v/255 − {mean:.3g})/{std:.3g}" for mean, std in pairs]
-    return "; ".join(formulas) or "mean and standard deviation are not measured yet"
+    numbers = "; ".join(formulas) or "mean and standard deviation are not measured yet"
+    size = f"{p.height}×{p.width}: {_RESIZES[p.resize]}"
+    frames = "the first image of an animation or a multi-page file is used"
+    return (
+        PreprocessRule("format", f"recognized by the content: {', '.join(FORMATS)}"),
+        PreprocessRule("limits", limit),
+        PreprocessRule("damage", "a truncated or damaged file is refused"),
+        PreprocessRule("frames", frames),
+        PreprocessRule("JPEG", jpeg, "--jpeg"),
+        PreprocessRule("EXIF", "the image is rotated by its EXIF orientation"),
+        PreprocessRule("16 bits", deep, "--white-level"),
+        PreprocessRule("transparency", blended, "--background"),
+        PreprocessRule("color", color, "--in-chans"),
+        PreprocessRule("filter", "bilinear, antialiased, on 8-bit values"),
+        PreprocessRule("size", size, "--resize"),
+        PreprocessRule("numbers", numbers, "--normalize"),
+    )

@@ -10,19 +10,13 @@ from striate.data.decode.preprocess import scaled_sides
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeEffect:
-    """Effect of resizing an image to the input size of the network.
+    """Effect of resizing an image to the input size of the network."""
 
-    Args:
-        visible: Fraction of the image area that the network sees.
-        distortion: Ratio of the scales of height and width; 1 is undistorted.
-        border: Fraction of the input that is background.
-        scale: Input size divided by image size, the larger ratio of height and width;
-            above 1 the image is enlarged.
-    """
-
-    visible: float
-    distortion: float
-    border: float
+    visible: float  # fraction of the image area that the network sees
+    distortion: float  # ratio of the scales of height and width; 1 is undistorted
+    border: float  # fraction of the input that is background
+    # input size divided by image size, the larger ratio of height and width; above 1
+    # the image is enlarged
     scale: float
 
 

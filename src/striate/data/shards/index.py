@@ -30,19 +30,14 @@ from striate.data.sources.files import LocalFiles, Stamp
 from striate.data.sources.remote import RemoteFiles, download_file, is_remote, short_key
 from striate.data.sources.source import Skipped
 
-READ_AHEAD_SHARDS = (
-    64  # shards whose read-ahead is remembered; more than are shuffled at a time
-)
+# Shards whose read-ahead is remembered; more than are shuffled at a time.
+READ_AHEAD_SHARDS = 64
 READ_AHEAD_BYTES = 1 << 28  # of a shard; images of larger shards are large themselves
 # Of an image: shard, position of its bytes, class, checksum of the bytes, image hash.
 ROW = np.dtype(
     [
-        ("shard", "<u4"),
-        ("offset", "<u8"),
-        ("size", "<u4"),
-        ("label", "<u4"),
-        ("check", "<u8"),
-        ("content", "S24"),
+        *(("shard", "<u4"), ("offset", "<u8"), ("size", "<u4")),
+        *(("label", "<u4"), ("check", "<u8"), ("content", "S24")),
     ]
 )
 RULES = 1  # version of the index; another version is built again
@@ -70,18 +65,14 @@ class Shard:
 
 
 class LocalShards:
-    """Access to shards as local files; remote shards are downloaded.
+    """Access to shards as local files; remote shards are downloaded to a folder.
 
-    Args:
-        folder: Folder of downloaded shards.
-        limit: Maximum bytes of downloads; the least recently used are removed first.
-        owner: Object that removes the folder when garbage-collected; kept referenced.
+    Downloads take at most `limit` bytes; the least recently used are removed first.
     """
 
     def __init__(self, folder: Path, limit: int, owner: object = None) -> None:
-        self._folder = folder
-        self._limit = limit
-        self._owner = owner
+        self._folder, self._limit = folder, limit
+        self._owner = owner  # removes the folder when it is garbage-collected
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,13 +130,6 @@ def scan_shard(
 ) -> Shard:
     """Scan a shard; read the stored index instead if the shard has not changed.
 
-    Args:
-        name: Path or address of the shard.
-        folder: Folder of the index files.
-        local_shards: Provider of local copies of shards.
-        background: Gray level behind transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
-
     Raises:
         DataError: The shard is not a tar file, or cannot be read.
     """
@@ -192,35 +176,24 @@ def _scan(
     rows = []
     sides: list[tuple[int, int]] = []
     channels = 1
+
+    def decode_member(member: TarMember, payload: bytes) -> tuple[Any, ...] | Skipped:
+        try:
+            image = decode_image(payload, background, white_level, lambda *_: (1, 1))
+        except UndecodableError as error:
+            return Skipped.of(member.name, error)
+        return checksum64(payload), image.content, image.sides, image.pixels.shape[-1]
+
     with (
         path.open("rb") as file,
         without_pillow_warnings(),
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
-
-        def decode_member(
-            member: TarMember, payload: bytes
-        ) -> tuple[Any, ...] | Skipped:
-            try:
-                decoded = decode_image(
-                    payload, background, white_level, lambda *_: (1, 1)
-                )
-            except UndecodableError as error:
-                words = {"reason": error.reason, "detail": error.detail}
-                return Skipped(path=member.name, **words)
-            return (
-                checksum64(payload),
-                decoded.content,
-                decoded.sides,
-                decoded.pixels.shape[-1],
-            )
-
         all_members = tar_members(path, skipped)
         while chunk := list(islice(all_members, _IMAGES_PER_CHUNK)):
             payloads = [os.pread(file.fileno(), m.size, m.offset) for m in chunk]
-            for member, result in zip(
-                chunk, pool.map(decode_member, chunk, payloads), strict=True
-            ):
+            results = pool.map(decode_member, chunk, payloads)
+            for member, result in zip(chunk, results, strict=True):
                 if isinstance(result, Skipped):
                     skipped.append(result)
                     continue
@@ -242,18 +215,13 @@ def _scan(
 
 @dataclass(frozen=True)
 class ShardImages:
-    """Encoded images in shards, located by the rows of an index file.
+    """Encoded images in shards, located by the rows of an index file."""
 
-    Args:
-        index: Index file with the rows of one split.
-        shards: Names of the shards; an index row refers to a shard by number.
-        local_shards: Provider of local copies of shards.
-        owner: Object that removes the index when garbage-collected; kept referenced.
-    """
-
-    index: Path
+    index: Path  # index file with the rows of one split
+    # names of the shards; an index row refers to a shard by number
     shards: tuple[str, ...] = field(repr=False)
-    local_shards: LocalShards = field(repr=False)
+    local_shards: LocalShards = field(repr=False)  # provider of local copies of shards
+    # object that removes the index when garbage-collected; kept referenced
     owner: object = field(default=None, repr=False, compare=False)
     _requested: set[int] = field(default_factory=set, repr=False, compare=False)
 
@@ -272,9 +240,8 @@ class ShardImages:
         """
         row = self.row(i)
         try:
-            with self.local_shards.path(self.shards[int(row["shard"])]).open(
-                "rb"
-            ) as file:
+            shard = self.local_shards.path(self.shards[int(row["shard"])])
+            with shard.open("rb") as file:
                 self._read_ahead(file.fileno(), int(row["shard"]))
                 payload = os.pread(file.fileno(), int(row["size"]), int(row["offset"]))
         except FileNotFoundError:

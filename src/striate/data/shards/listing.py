@@ -24,15 +24,11 @@ from striate.data.sources.source import Record, Skipped, Source
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """Reader of images in tar shards, by record path.
+    """Reader of images in tar shards, by record path."""
 
-    Args:
-        places: Shard and tar member of each path.
-        local_shards: Provider of local copies of shards.
-    """
-
+    # shard and tar member of each path
     places: Mapping[str, tuple[str, TarMember]] = field(repr=False)
-    local_shards: LocalShards = field(repr=False)
+    local_shards: LocalShards = field(repr=False)  # provider of local copies of shards
 
     def read(self, path: str) -> bytes:
         """Return the bytes of an image.
@@ -108,7 +104,6 @@ def _list_images(
             images.append(member)  # noqa: PERF402 - it may raise in between
     except DataError as error:
         errors.append(Skipped(path=shard, reason="damaged", detail=error.what))
-    skipped += [
-        replace(skip, path=f"{shard}/{skip.path}") for skip in other_files
-    ] + errors
+    skipped += [replace(skip, path=f"{shard}/{skip.path}") for skip in other_files]
+    skipped += errors
     return images

@@ -37,35 +37,52 @@ UNCACHED = 10 << 30  # maximum bytes of downloads during a run without a cache
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """Tar shards that were scanned and split, ready to be loaded or streamed.
+    """Tar shards that were scanned and split, ready to be loaded or streamed."""
 
-    Args:
-        stream: Index of the shards' images, on the disk.
-        preprocess: Preprocessing of the images, given or chosen from the images.
-        name: Short name of the data set.
-        origin: Address or absolute path of the shards.
-        split_config: Split settings for images without a split.
-        fits: Whether the cache or memory can hold all of them.
-    """
-
-    stream: ShardStream
+    stream: ShardStream  # index of the shards' images, on the disk
+    # preprocessing of the images, given or chosen from the images
     preprocess: Preprocess
-    name: str
-    origin: str
-    split_config: SplitConfig
-    fits: bool
+    name: str  # short name of the data set
+    origin: str  # address or absolute path of the shards
+    split_config: SplitConfig  # split settings for images without a split
+    fits: bool  # whether the cache or memory can hold all of them
 
     def as_source(self) -> Source:
         """Return a source with one record for each image, including its split."""
         return stream_source(self.stream, self.name)
 
     def streamed(self, workers: int) -> ImageData:
-        """Return a data set whose images are decoded when a batch needs them.
-
-        Args:
-            workers: Number of decoding processes.
-        """
-        return _streamed(self, workers)
+        """Return a data set whose images are decoded when a batch needs them."""
+        stream, preprocess = self.stream, self.preprocess
+        subsets = {
+            split: Subset(
+                pixels=LazyPixels(
+                    originals,
+                    preprocess,
+                    workers=workers,
+                    replace_lost=split == "train",
+                ),
+                labels=stream.numbers[split],
+                paths=LazyPaths(originals),
+                blocks=stream.blocks[split],
+            )
+            for split, originals in stream.originals.items()
+        }
+        measured = not preprocess.mean
+        if measured:
+            mean, std = channel_mean_std(subsets["train"].pixels)
+            preprocess = replace(preprocess, mean=mean, std=std)
+        return ImageData(
+            name=self.name,
+            origin=self.origin,
+            labels=stream.labels,
+            preprocess=preprocess,
+            subsets=subsets,
+            rows=LazySplitRows(stream),
+            quarantined=stream.skipped,
+            split_config=self.split_config,
+            measured=measured,
+        )
 
 
 def open_shards(
@@ -96,9 +113,7 @@ def open_shards(
     sizes = stream.min_sides if stream.min_sides == stream.max_sides else None
     preprocess = preprocess or choose_preprocess_for(sizes, stream.channels, config)
     weight = preprocess.nbytes * stream.count
-    fits = free_memory.fits_in_memory(weight) or (
-        store is not None and store.fits(weight)
-    )
+    fits = free_memory.fits_in_memory(weight) or bool(store and store.fits(weight))
     return Shards(
         stream=stream,
         preprocess=preprocess,
@@ -209,10 +224,11 @@ class ShardFiles:
 def stream_source(stream: ShardStream, name: str) -> Source:
     """Return a source of the images of a shard stream, with their splits."""
     rows = LazySplitRows(stream)
-    places: dict[str, tuple[ShardImages, int]] = {}
-    for originals in stream.originals.values():
-        for i, path in enumerate(LazyPaths(originals)):
-            places[path] = originals, i
+    places = {
+        path: (originals, i)
+        for originals in stream.originals.values()
+        for i, path in enumerate(LazyPaths(originals))
+    }
     return Source(
         name=name,
         records=tuple(Record(path=r.path, label=r.label, split=r.split) for r in rows),

@@ -30,27 +30,18 @@ _CHUNK = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class ShardStream:
-    """A data set in shards, scanned and split.
+    """A data set in shards, scanned and split."""
 
-    Args:
-        labels: Class names in output order.
-        originals: Encoded images by split.
-        numbers: Class indices by split, mapped from a file.
-        blocks: (start, end) image indices of each shard, by split.
-        skipped: Files that cannot be used.
-        min_sides: Smallest height and smallest width.
-        max_sides: Largest height and largest width.
-        channels: 1 if every image is gray, else the largest channel count.
-    """
-
-    labels: ClassNames
-    originals: Mapping[str, ShardImages] = field(repr=False)
+    labels: ClassNames  # class names in output order
+    originals: Mapping[str, ShardImages] = field(repr=False)  # encoded images by split
+    # class indices by split, mapped from a file
     numbers: Mapping[str, torch.Tensor] = field(repr=False)
+    # (start, end) image indices of each shard, by split
     blocks: Mapping[str, tuple[tuple[int, int], ...]] = field(repr=False)
-    skipped: tuple[Skipped, ...] = field(repr=False)
-    min_sides: tuple[int, int]
-    max_sides: tuple[int, int]
-    channels: int
+    skipped: tuple[Skipped, ...] = field(repr=False)  # files that cannot be used
+    min_sides: tuple[int, int]  # smallest height and smallest width
+    max_sides: tuple[int, int]  # largest height and largest width
+    channels: int  # 1 if every image is gray, else the largest channel count
 
     @property
     def count(self) -> int:
@@ -68,14 +59,6 @@ def open_shard_stream(
     white_level: int,
 ) -> ShardStream:
     """Scan shards (or read their indexes), and split the images by image hash.
-
-    Args:
-        names: Shards in order.
-        index: Folder of the index files.
-        local_shards: Provider of local copies of shards.
-        split_config: How images without a split in the shard's name get one.
-        background: Gray level behind transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
 
     Raises:
         DataError: A shard cannot be read, or there are fewer than two classes.
@@ -104,34 +87,27 @@ def open_shard_stream(
     return ShardStream(
         labels=labels,
         originals={
-            split: ShardImages(
-                _rows_path(root, split), tuple(names), local_shards, folder
-            )
-            for split in splits
+            s: ShardImages(root / f"{s}.rows", tuple(names), local_shards, folder)
+            for s in splits
         },
-        numbers={p: _map_labels(root, p) for p in splits},
+        numbers={split: _map_labels(root / f"{split}.labels") for split in splits},
         blocks={split: tuple(blocks[split]) for split in splits},
         skipped=(*(s for shard in shards for s in shard.skipped), *skipped),
-        min_sides=(
-            min(s.min_sides[0] for s in shards),
-            min(s.min_sides[1] for s in shards),
-        ),
-        max_sides=(
-            max(s.max_sides[0] for s in shards),
-            max(s.max_sides[1] for s in shards),
-        ),
+        min_sides=tuple(map(min, zip(*(s.min_sides for s in shards), strict=True))),
+        max_sides=tuple(map(max, zip(*(s.max_sides for s in shards), strict=True))),
         channels=max(shard.channels for shard in shards),
     )
 
 
-def _rows_path(root: Path, split: str) -> Path:
-    return root / f"{split}.rows"
-
-
-def _map_labels(root: Path, split: str) -> torch.Tensor:
-    path = root / f"{split}.labels"
+def _map_labels(path: Path) -> torch.Tensor:
     size = path.stat().st_size // 8
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.int64)
+
+
+def _class_indices(shard: Shard, rows: np.ndarray, labels: ClassNames) -> np.ndarray:
+    """Return the index of each row's class in all classes, not in the shard's."""
+    numbers = np.array([labels.index(name) for name in shard.labels], np.uint32)
+    return numbers[rows["label"]] if len(rows) else numbers[:0]
 
 
 def _label_conflicts(shards: Sequence[Shard], labels: ClassNames) -> set[bytes]:
@@ -146,13 +122,8 @@ def _label_conflicts(shards: Sequence[Shard], labels: ClassNames) -> set[bytes]:
             hashes = np.ascontiguousarray(rows["content"])
             last = hashes.view(np.uint8).reshape(-1, ROW["content"].itemsize)
             in_bucket = rows[last[:, -1] == digit]
-            numbers_here = np.array(
-                [labels.index(name) for name in shard.labels], np.uint32
-            )
             contents.append(in_bucket["content"])
-            numbers.append(
-                numbers_here[in_bucket["label"]] if len(in_bucket) else numbers_here[:0]
-            )
+            numbers.append(_class_indices(shard, in_bucket, labels))
         unique, inverse = np.unique(np.concatenate(contents), return_inverse=True)
         low = np.full(len(unique), len(labels), np.uint32)
         high = np.zeros(len(unique), np.uint32)
@@ -177,17 +148,20 @@ def _write_splits(
     classes: dict[str, set[int]] = {}
     skipped: list[Skipped] = []
     for number, shard in enumerate(shards):
-        numbers_here = np.array(
-            [labels.index(name) for name in shard.labels], np.uint32
-        )
         rows = np.array(shard.rows())
         rows["shard"] = number
-        if len(rows):
-            rows["label"] = numbers_here[rows["label"]]
+        rows["label"] = _class_indices(shard, rows, labels)
         split = named_splits[number] or ("train" if any(named_splits) else None)
         if conflicts:
             usable = ~np.isin(rows["content"], list(conflicts)) | (split == "test")
-            skipped += _conflicts(shard.name, rows[~usable])
+            skipped += [
+                Skipped(
+                    path=f"{shard.name}#{int(row['offset'])}",
+                    reason="two-labels",
+                    detail="the same image also has another label",
+                )
+                for row in rows[~usable]
+            ]
             rows = rows[usable]
         if split not in (None, "train") or not assigned_splits:
             split_of_row = np.full(len(rows), split)
@@ -199,14 +173,13 @@ def _write_splits(
             members = rows[split_of_row == name]
             if not len(members):
                 continue
-            with _rows_path(root, name).open("ab") as file:
+            with (root / f"{name}.rows").open("ab") as file:
                 file.write(members.tobytes())
             with (root / f"{name}.labels").open("ab") as file:
                 file.write(members["label"].astype(np.int64).tobytes())
-            blocks.setdefault(name, []).append(
-                (counts[name], counts[name] + len(members))
-            )
+            start = counts[name]
             counts[name] += len(members)
+            blocks.setdefault(name, []).append((start, counts[name]))
             classes.setdefault(name, set()).update(np.unique(members["label"]).tolist())
     return blocks, classes, skipped
 
@@ -220,25 +193,14 @@ def _check_classes(labels: ClassNames, classes: Mapping[str, set[int]]) -> None:
             raise DataError(what, fix="add training images of these classes")
 
 
-def _conflicts(name: str, rows: np.ndarray) -> Iterator[Skipped]:
-    for row in rows:
-        detail = "the same image also has another label"
-        path = f"{name}#{int(row['offset'])}"
-        yield Skipped(path=path, reason="two-labels", detail=detail)
-
-
 def _assign_splits(
     contents: Sequence[bytes], split_config: SplitConfig, assigned_splits: Sequence[str]
 ) -> np.ndarray:
     """Assign a split to every image hash; equal images get the same split."""
-    numbers = (
-        hash_number(split_config.seed, "split", content.decode())
-        for content in contents
-    )
-    return np.array(
-        [split_of_number(number, split_config, assigned_splits) for number in numbers],
-        dtype="U5",
-    )
+    seed = split_config.seed
+    numbers = [hash_number(seed, "split", content.decode()) for content in contents]
+    splits = [split_of_number(n, split_config, assigned_splits) for n in numbers]
+    return np.array(splits, dtype="U5")
 
 
 class LazyPaths(Sequence[str]):

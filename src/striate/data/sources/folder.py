@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,9 +25,21 @@ def read_folder(root: Path) -> Source:
     ignored: list[Skipped] = []
     folders = _subfolders(root, root, ignored)
     if not folders:
-        raise _no_classes(root, ignored)
+        direct = sum(skip.reason == "not-in-a-class-folder" for skip in ignored)
+        what = f"no class folders: {direct} files are directly in the folder"
+        what = what if direct else "the folder is empty"
+        raise DataError(what, where=root, fix=FOLDER_LAYOUT)
     if are_splits((folder.name for folder in folders), root):
-        records = _split_records(root, folders, ignored)
+        records = [
+            record
+            for folder in folders
+            for record in _class_records(
+                root,
+                _subfolders(folder, root, ignored),
+                SPLIT_ALIASES[folder.name.lower()],
+                ignored,
+            )
+        ]
     else:
         records = _class_records(root, folders, None, ignored)
     if not records:
@@ -64,26 +75,14 @@ def are_splits(folders: Iterable[str], where: Path | str) -> bool:
     return "train" in splits and not others
 
 
-def _split_records(
-    root: Path, folders: list[Path], ignored: list[Skipped]
-) -> list[Record]:
-    records: list[Record] = []
-    for folder in folders:
-        split = SPLIT_ALIASES[folder.name.lower()]
-        classes = _subfolders(folder, root, ignored)
-        records += _class_records(root, classes, split, ignored)
-    return records
-
-
 def _class_records(
     root: Path, folders: list[Path], split: str | None, ignored: list[Skipped]
 ) -> list[Record]:
     records = []
     for folder in folders:
         ancestors = {_identity(root), _identity(folder.parent)}
-        names = [
-            str(p.relative_to(root)) for p in _files(folder, root, ignored, ancestors)
-        ]
+        paths = _files(folder, root, ignored, ancestors)
+        names = [str(path.relative_to(root)) for path in paths]
         records += [Record(path=n, label=folder.name, split=split) for n in names]
         listed = {skip.path for skip in ignored}
         if not names and str(folder.relative_to(root)) not in listed:
@@ -135,25 +134,12 @@ def _entries(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
             ignored.append(_skip(path, root, "hidden"))
         elif name.lower() in SYSTEM_FILES:
             ignored.append(_skip(path, root, "system-file"))
-        elif _is_dangling(path):
+        elif path.is_symlink() and not path.exists():
             ignored.append(_skip(path, root, "dangling-link"))
         else:
             entries.append(path)
     return entries
 
 
-def _is_dangling(path: Path) -> bool:
-    return stat.S_ISLNK(path.lstat().st_mode) and not path.exists()
-
-
 def _skip(path: Path, root: Path, reason: str, detail: str = "") -> Skipped:
     return Skipped(path=str(path.relative_to(root)), reason=reason, detail=detail)
-
-
-def _no_classes(root: Path, ignored: list[Skipped]) -> DataError:
-    direct = sum(skip.reason == "not-in-a-class-folder" for skip in ignored)
-    if direct:
-        what = f"no class folders: {direct} files are directly in the folder"
-    else:
-        what = "the folder is empty"
-    return DataError(what, where=root, fix=FOLDER_LAYOUT)

@@ -26,10 +26,6 @@ def has_idx(folder: Path) -> bool:
 def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
     """Read the images and labels of all splits from IDX files, gzipped or not.
 
-    Args:
-        folder: Folder of `train-images-idx3-ubyte[.gz]` and the other files.
-        names: Class names by index; default: the numbers themselves.
-
     Raises:
         DataError: A file is missing or damaged, or images and labels do not match.
     """
@@ -37,17 +33,20 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
     labels: list[np.ndarray] = []
     splits: list[str] = []
     for prefix, split in _PREFIXES.items():
-        if _locate(folder, prefix, "images") is None:
+        image_file = _locate(folder, prefix, "images")
+        label_file = _locate(folder, prefix, "labels")
+        if image_file is None:
             continue
-        pixels = _read(_require(folder, prefix, "images"), dimensions=3)
-        numbers = _read(_require(folder, prefix, "labels"), dimensions=1)
+        if label_file is None:
+            raise DataError(f"the IDX file {prefix}-labels is missing", where=folder)
+        pixels = _read(image_file, dimensions=3)
+        numbers = _read(label_file, dimensions=1)
         if len(pixels) != len(numbers):
             what = f"{len(pixels)} images but {len(numbers)} labels in '{prefix}'"
             raise DataError(what, where=folder)
         if images and pixels.shape[1:] != images[0].shape[1:]:
-            what = (
-                f"'{prefix}' images are {pixels.shape[1:]}, unlike the training images"
-            )
+            sides = pixels.shape[1:]
+            what = f"'{prefix}' images are {sides}, unlike the training images"
             raise DataError(what, where=folder)
         images.append(pixels)
         labels.append(numbers)
@@ -71,13 +70,6 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
 def _locate(folder: Path, prefix: str, kind: str) -> Path | None:
     paths = sorted(folder.glob(f"{prefix}-{kind}*idx*"))
     return paths[0] if paths else None
-
-
-def _require(folder: Path, prefix: str, kind: str) -> Path:
-    path = _locate(folder, prefix, kind)
-    if path is None:
-        raise DataError(f"the IDX file {prefix}-{kind} is missing", where=folder)
-    return path
 
 
 def _read(path: Path, dimensions: int) -> np.ndarray:

@@ -14,16 +14,8 @@ from striate.data.sources.idx import has_idx, read_idx
 from striate.data.sources.source import Source, from_arrays
 
 FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
 NAMED: Registry[Callable[[], Source]] = Registry("data set")
@@ -46,7 +38,10 @@ def fashion_mnist() -> Source:
     Raises:
         DataError: The data set is not installed.
     """
-    places = [folder / "fashion-mnist" for folder in _data_folders()]
+    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    folders = [home, *filter(None, shared.split(":"))]
+    places = [Path(folder) / "datasets/fashion-mnist" for folder in folders]
     for place in places:
         if has_idx(place):
             return read_idx(place, FASHION_CLASSES)
@@ -56,9 +51,3 @@ def fashion_mnist() -> Source:
         "the folder of the four IDX files instead of the name"
     )
     raise DataError("fashion-mnist is not on this machine", where=searched, fix=fix)
-
-
-def _data_folders() -> list[Path]:
-    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
-    return [home / "datasets", *(Path(p) / "datasets" for p in shared.split(":") if p)]

@@ -122,9 +122,8 @@ def read_remote(address: str) -> Source:
     paths = list_remote_files(root)
     ignored: list[Skipped] = []
     image_paths = [path for path in paths if _check_name(path, ignored)]
-    has_splits = are_splits(
-        (path.split("/")[0] for path in image_paths if "/" in path), root
-    )
+    folders = [path.split("/")[0] for path in image_paths if "/" in path]
+    has_splits = are_splits(folders, root)
     records = []
     for path in image_paths:
         folders = path.split("/")
@@ -163,9 +162,8 @@ def list_remote_files(address: str) -> list[str]:
     try:
         paths = filesystem.find(root)
     except Exception as error:  # each file system has its own errors
-        raise DataError(
-            f"the address cannot be listed: {_error_text(error)}", where=address
-        ) from error
+        what = f"the address cannot be listed: {_error_text(error)}"
+        raise DataError(what, where=address) from error
     if not paths:
         raise DataError("the address has no files", where=address)
     return sorted(str(path)[len(root) :].lstrip("/") for path in paths)

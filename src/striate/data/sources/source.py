@@ -9,17 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.class_names import ClassNames
+from striate.data.decode.file_bytes import UndecodableError
 from striate.data.sources.files import Files, LocalFiles
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"val": "val", "valid": "val", "validation": "val"},
 }
 
 
@@ -44,32 +40,29 @@ class Skipped:
     reason: str
     detail: str = ""
 
+    @classmethod
+    def of(cls, path: str, error: UndecodableError) -> Skipped:
+        """Return a file that cannot be decoded."""
+        return cls(path=path, reason=error.reason, detail=error.detail)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Data set before decoding: records of images in a fixed order.
+    """Data set before decoding: records of images in a fixed order."""
 
-    Args:
-        name: Short name of the set.
-        records: One per image.
-        labels: Class names in output order.
-        root: Folder that the records' paths are relative to; None for arrays.
-        files: Reader of the files; None for local files below `root`.
-        arrays: Pixels (N, height, width, channels), row i for records[i], or None.
-        ignored: Files that do not belong to the data set.
-        quarantined: Files that should be images but cannot be used.
-        warnings: Warnings for the user, as sentences.
-    """
-
-    name: str
-    records: tuple[Record, ...]
-    labels: ClassNames
+    name: str  # short name of the set
+    records: tuple[Record, ...]  # one per image
+    labels: ClassNames  # class names in output order
+    # folder that the records' paths are relative to; None for arrays
     root: Path | None = None
+    # reader of the files; None for local files below `root`
     files: Files | None = field(default=None, repr=False)
+    # pixels (N, height, width, channels), row i for records[i], or None
     arrays: np.ndarray | None = field(default=None, repr=False)
-    ignored: tuple[Skipped, ...] = ()
+    ignored: tuple[Skipped, ...] = ()  # files that do not belong to the data set
+    # files that should be images but cannot be used
     quarantined: tuple[Skipped, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # warnings for the user, as sentences
 
     @property
     def reader(self) -> Files:

@@ -33,8 +33,7 @@ def read_table(path: Path) -> Source:
         first = records.setdefault(record.path, record)
         if first is record:
             continue
-        conflict = _conflict(first, record, number)
-        if conflict:
+        if conflict := _conflict(first, record, number):
             conflicts.setdefault(record.path, conflict)
         skip = Skipped(path=record.path, reason="duplicate-row", detail=f"{number}")
         ignored.append(skip)
@@ -106,9 +105,8 @@ def _record(row: dict[str, str], number: int, path: Path) -> Record:
     split = (row.get("split") or "").strip().lower()
     if split and split not in SPLIT_ALIASES:
         what = f"line {number} has an unknown split '{split}'"
-        raise DataError(
-            what, where=path, fix="use train, val or test, or leave it empty"
-        )
+        fix = "use train, val or test, or leave it empty"
+        raise DataError(what, where=path, fix=fix)
     return Record(
         path=name,
         label=label,

@@ -14,17 +14,12 @@ from striate.data.split.split_file import EarlierSplit, SplitRow
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Split of each image; duplicates across splits are left out.
+    """Split of each image; duplicates across splits are left out."""
 
-    Args:
-        results: A row for each record in order, or `Skipped` if it is left out.
-        held_out: Splits that were taken from the training images.
-        notes: Notes about the use of an earlier split, as sentences.
-    """
-
+    # a row for each record in order, or `Skipped` if it is left out
     results: tuple[SplitRow | Skipped, ...]
-    held_out: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    held_out: tuple[str, ...]  # splits that were taken from the training images
+    notes: tuple[str, ...] = ()  # notes about the use of an earlier split, as sentences
 
     @property
     def positions(self) -> list[int]:
@@ -57,16 +52,12 @@ def assign_splits(
     splits = [record.split for record in records]
     held_out = held_out_splits({split for split in splits if split})
     pool = [i for i, split in enumerate(splits) if split in (None, "train")]
+    new = _Assigner(records, contents, split_config, splits)
     notes: tuple[str, ...] = ()
-    if not held_out:
-        for i in pool:
-            splits[i] = "train"
-    elif earlier is None:
-        _assign_new(pool, splits, records, contents, split_config, held_out)
-    else:
-        notes = _assign_from_earlier(
-            earlier, pool, splits, records, contents, split_config, held_out
-        )
+    if earlier is not None and held_out:
+        notes = new.assign_from_earlier(earlier, pool, held_out)
+    elif held_out:
+        new.assign(pool, held_out)
     left_out_by_position = _duplicates_to_leave_out(pool, splits, records, contents)
     return Assignment(
         results=tuple(
@@ -99,66 +90,56 @@ def held_out_splits(existing_splits: set[str]) -> tuple[str, ...]:
     return ("val",) if "test" in existing_splits else ("val", "test")
 
 
-def _assign_new(
-    pool: Sequence[int],
-    splits: list[str | None],
-    records: Sequence[Record],
-    contents: Sequence[str],
-    split_config: SplitConfig,
-    held_out: Sequence[str],
-) -> None:
-    """Assign a split to the images in `pool`, in place."""
-    groups = [records[i].group for i in pool]
-    if split_config.exact:
-        labels = [records[i].label for i in pool]
-        hashes = [contents[i] for i in pool]
-        assigned = exact_split(labels, hashes, groups, split_config, held_out)
+@dataclass(frozen=True)
+class _Assigner:
+    """Images with their splits, which are assigned in place."""
+
+    records: Sequence[Record]
+    contents: Sequence[str]
+    split_config: SplitConfig
+    splits: list[str | None]
+
+    def assign(self, pool: Sequence[int], held_out: Sequence[str]) -> None:
+        """Assign a split to the images in `pool`."""
+        config = self.split_config
+        groups = [self.records[i].group for i in pool]
+        hashes = [self.contents[i] for i in pool]
+        if config.exact:
+            labels = [self.records[i].label for i in pool]
+            assigned = exact_split(labels, hashes, groups, config, held_out)
+        else:
+            images = zip(hashes, groups, strict=True)
+            numbers = (hash_number(config.seed, "split", h, g) for h, g in images)
+            assigned = [split_of_number(n, config, held_out) for n in numbers]
         for i, split in zip(pool, assigned, strict=True):
-            splits[i] = split
-        return
-    for i, group in zip(pool, groups, strict=True):
-        splits[i] = split_of_number(
-            hash_number(split_config.seed, "split", contents[i], group),
-            split_config,
-            held_out,
-        )
+            self.splits[i] = split
 
-
-def _assign_from_earlier(
-    earlier: EarlierSplit,
-    pool: Sequence[int],
-    splits: list[str | None],
-    records: Sequence[Record],
-    contents: Sequence[str],
-    split_config: SplitConfig,
-    held_out: Sequence[str],
-) -> tuple[str, ...]:
-    """Assign old images to their earlier split, and split new images; return notes."""
-    allowed = {"train", *held_out}
-    previous = {i: earlier.split_of(records[i], contents[i]) for i in pool}
-    reassigned = [i for i, split in previous.items() if split and split not in allowed]
-    new = [i for i, split in previous.items() if split not in allowed]
-    for i in pool:
-        splits[i] = previous[i]
-    # New images do not create a split that the earlier one does not have. Only
-    # validation is required: it chooses the weights.
-    existing = [
-        split for split in held_out if split in earlier.splits or split == "val"
-    ]
-    _assign_new(new, splits, records, contents, split_config, existing)
-    if "val" not in earlier.splits:
-        rest = [i for i in pool if splits[i] == "train" and previous[i] in allowed]
-        _assign_new(rest, splits, records, contents, split_config, ("val",))
-    missing = earlier.count_missing(records, contents)
-    notes = [
-        f"split of {earlier.origin}: {len(pool) - len(new):,} images keep their "
-        f"split, {len(new):,} new images are assigned, {missing:,} are missing"
-    ]
-    if reassigned:
-        notes.append(
-            f"{len(reassigned):,} earlier test images are now in train; assigned again"
-        )
-    return tuple(notes)
+    def assign_from_earlier(
+        self, earlier: EarlierSplit, pool: Sequence[int], held_out: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Give old images their earlier split, and split new images; return notes."""
+        records, contents = self.records, self.contents
+        allowed = {"train", *held_out}
+        previous = {i: earlier.split_of(records[i], contents[i]) for i in pool}
+        new = [i for i, split in previous.items() if split not in allowed]
+        reassigned = sum(previous[i] is not None for i in new)
+        for i in pool:
+            self.splits[i] = previous[i]
+        # New images do not create a split that the earlier one does not have. Only
+        # validation is required: it chooses the weights.
+        self.assign(new, [s for s in held_out if s in earlier.splits or s == "val"])
+        if "val" not in earlier.splits:
+            old = [i for i in pool if previous[i] in allowed]
+            self.assign([i for i in old if self.splits[i] == "train"], ("val",))
+        missing = earlier.count_missing(records, contents)
+        notes = [
+            f"split of {earlier.origin}: {len(pool) - len(new):,} images keep their "
+            f"split, {len(new):,} new images are assigned, {missing:,} are missing"
+        ]
+        if reassigned:
+            text = "earlier test images are now in train; assigned again"
+            notes.append(f"{reassigned:,} {text}")
+        return tuple(notes)
 
 
 def _duplicates_to_leave_out(
@@ -182,7 +163,9 @@ def _duplicates_to_leave_out(
         best = max(duplicates, key=rank.__getitem__)
         for i in duplicates:
             if rank[i] < rank[best]:
-                reason, detail = f"duplicate-in-{splits[best]}", records[best].path
-                path = records[i].path
-                left_out[i] = Skipped(path=path, reason=reason, detail=detail)
+                left_out[i] = Skipped(
+                    path=records[i].path,
+                    reason=f"duplicate-in-{splits[best]}",
+                    detail=records[best].path,
+                )
     return left_out

@@ -24,13 +24,6 @@ def exact_split(
 ) -> list[str]:
     """Assign every image to a split, by fractions or by folds, with exact counts.
 
-    Args:
-        labels: Class of each image.
-        contents: Content hash of each image.
-        groups: Group of each image (a patient, a camera), or None.
-        split_config: Fractions or folds, and the random seed.
-        splits: Splits to create besides `train`: val, test, or both.
-
     Returns:
         The split of each image.
     """
@@ -46,26 +39,18 @@ def exact_split(
 
     all_positions = range(len(labels))
     if not split_config.folds:
-        shares = {
-            split: split_config.shares[split]
-            for split in ("val", "test")
-            if split in splits
-        }
+        shares = {s: split_config.shares[s] for s in ("val", "test") if s in splits}
         return stratified(all_positions, {"train": 1 - sum(shares.values()), **shares})
-    folds = stratified(
-        all_positions,
-        {str(i): 1 / split_config.folds for i in range(split_config.folds)},
-    )
+    fold_share = 1 / split_config.folds
+    shares = {str(i): fold_share for i in range(split_config.folds)}
+    folds = stratified(all_positions, shares)
     low = "test" if "test" in splits else "val"
     assignment = [low if fold == str(split_config.fold) else "train" for fold in folds]
     if low == "test" and "val" in splits:
         remaining = [i for i in all_positions if assignment[i] == "train"]
-        val = split_config.val / (1 - 1 / split_config.folds)
-        for i, split in zip(
-            remaining,
-            stratified(remaining, {"train": 1 - val, "val": val}),
-            strict=True,
-        ):
+        val = split_config.val / (1 - fold_share)
+        assigned = stratified(remaining, {"train": 1 - val, "val": val})
+        for i, split in zip(remaining, assigned, strict=True):
             assignment[i] = split
     return assignment
 
@@ -84,13 +69,6 @@ def stratify(
     gives one image to each split, in the order of `shares`. The order of assignment is
     a hash of content and seed, so file names and their order have no effect.
 
-    Args:
-        labels: Class of each image.
-        contents: Content hash of each image.
-        groups: Group of each image, or None.
-        shares: Fraction of each split; the sum is 1.
-        seed: Random seed.
-
     Example:
         >>> hashes = [f"{i}" for i in range(20)]
         >>> shares = {"train": 0.75, "val": 0.25}
@@ -105,21 +83,24 @@ def stratify(
             needed[split][label] = quota
     remaining = {split: share * len(labels) for split, share in positive.items()}
     splits = [""] * len(labels)
-    for group in _assignment_order(
-        indivisible_groups(contents, groups), contents, seed
-    ):
+
+    def order(group: list[int]) -> tuple[int, int]:
+        # Large groups first, so that small ones can balance the counts.
+        return -len(group), hash_number(seed, "exact", min(contents[i] for i in group))
+
+    for group in sorted(indivisible_groups(contents, groups), key=order):
         classes = Counter(labels[i] for i in group)
         # If splits tie in these classes, as folds do, the one with most free places
         # wins.
         deficits = {
             p: (_deficit(needed[p], classes), round(remaining[p], 6)) for p in needed
         }
-        positions = max(deficits, key=deficits.__getitem__)
-        remaining[positions] -= len(group)
+        split = max(deficits, key=deficits.__getitem__)
+        remaining[split] -= len(group)
         for label, count in classes.items():
-            needed[positions][label] -= count
+            needed[split][label] -= count
         for i in group:
-            splits[i] = positions
+            splits[i] = split
     return splits
 
 
@@ -140,10 +121,8 @@ def quotas(count: int, shares: Mapping[str, float]) -> dict[str, float]:
     if count <= len(shares):
         return {split: float(i < count) for i, split in enumerate(shares)}
     while (missing := 1 - min(counts.values())) > 1e-9:
-        smallest, largest = (
-            min(counts, key=counts.__getitem__),
-            max(counts, key=counts.__getitem__),
-        )
+        smallest = min(counts, key=counts.__getitem__)
+        largest = max(counts, key=counts.__getitem__)
         moved = min(missing, counts[largest] - 1)
         counts[smallest] += moved
         counts[largest] -= moved
@@ -155,26 +134,34 @@ def _deficit(needed: Mapping[str, float], classes: Mapping[str, int]) -> float:
     return round(math.fsum(needed[label] * n for label, n in classes.items()), 9)
 
 
-def _assignment_order(
-    groups_: list[list[int]], contents: Sequence[str], seed: int
-) -> list[list[int]]:
-    # Large groups first, so that small ones can balance the counts.
-    def key(group: list[int]) -> tuple[int, int]:
-        return -len(group), hash_number(seed, "exact", min(contents[i] for i in group))
-
-    return sorted(groups_, key=key)
-
-
 def indivisible_groups(
     contents: Sequence[str], groups: Sequence[str | None]
 ) -> list[list[int]]:
-    """Return groups of images that must be in the same split, by union-find.
+    """Return groups of images that must be in the same split.
 
     Example:
         >>> indivisible_groups(["x", "y", "x", "z"], [None, "g", "g", None])
         [[0, 1, 2], [3]]
     """
-    parent = list(range(len(contents)))
+    first: dict[tuple[str, str], int] = {}
+    links = []
+    for i, (content, group) in enumerate(zip(contents, groups, strict=True)):
+        links.append((first.setdefault(("content", content), i), i))
+        if group:
+            links.append((first.setdefault(("group", group), i), i))
+    return connected_components(len(contents), links)
+
+
+def connected_components(
+    count: int, pairs: Sequence[tuple[int, int]]
+) -> list[list[int]]:
+    """Return the connected components of a graph of `count` nodes, by union-find.
+
+    Example:
+        >>> connected_components(5, [(0, 3), (3, 4)])
+        [[0, 3, 4], [1], [2]]
+    """
+    parent = list(range(count))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -182,12 +169,9 @@ def indivisible_groups(
             i = parent[i]
         return i
 
-    first: dict[tuple[str, str], int] = {}
-    for i, (content, group) in enumerate(zip(contents, groups, strict=True)):
-        keys = [("content", content)] + ([("group", group)] if group else [])
-        for key in keys:
-            parent[root(i)] = root(first.setdefault(key, i))
+    for first, second in pairs:
+        parent[root(second)] = root(first)
     members: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(contents)):
+    for i in range(count):
         members[root(i)].append(i)
     return sorted(members.values())

@@ -50,9 +50,8 @@ def fraction_mask(
         (2, 2)
     """
     classes: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-    for i, (label, content, group) in enumerate(
-        zip(labels, contents, groups, strict=True)
-    ):
+    images = zip(labels, contents, groups, strict=True)
+    for i, (label, content, group) in enumerate(images):
         group_key = hash_number(seed, "fraction", content, group)
         classes[label].append((group_key, hash_number(seed, "fraction", content), i))
     inside = [False] * len(labels)

@@ -22,15 +22,6 @@ SHARE_FLAGS = "--val-fraction, --test-fraction"
 class SplitConfig:
     """Settings for splitting the images that have no given split.
 
-    Args:
-        val: Fraction of all images for validation.
-        test: Fraction of all images for the test; 1/folds with cross-validation.
-        fraction: Fraction of the training images to use, see `fraction`.
-        seed: Random seed.
-        folds: Number of cross-validation folds, each of which is the test split once.
-        fold: Index of the fold that is the test split, from 0.
-        exact: Exact counts per class instead of a stable split, see `exact_counts`.
-
     Raises:
         SettingError: No images are left for training, or there is no such fold.
 
@@ -39,24 +30,25 @@ class SplitConfig:
         0.2
     """
 
-    val: float = 0.15
+    val: float = 0.15  # fraction of all images for validation
+    # fraction of all images for the test; 1/folds with cross-validation
     test: float = 0.25
-    fraction: float = 1.0
-    seed: int = 0
+    fraction: float = 1.0  # fraction of the training images to use, see `fraction`
+    seed: int = 0  # random seed
+    # number of cross-validation folds, each of which is the test split once
     folds: int | None = None
-    fold: int | None = None
+    fold: int | None = None  # index of the fold that is the test split, from 0
+    # exact counts per class instead of a stable split, see `exact_counts`
     exact: bool = False
 
     def __post_init__(self) -> None:
         self._check_folds()
         test = self.shares["test"]
         if not (0 < self.val < 1 and 0 <= test < 1 and self.val + test < 1):
-            what = "no images are left for training; validation + test is "
+            shares = f"{self.val:g} + {test:g}"
+            what = f"no images are left for training; validation + test is {shares}"
             fix = "use for example --val-fraction 0.15 --test-fraction 0.25"
-            raise SettingError(
-                f"{what}{self.val:g} + {test:g}", where=SHARE_FLAGS, fix=fix
-            )
-
+            raise SettingError(what, where=SHARE_FLAGS, fix=fix)
         if not 0 < self.fraction <= 1:
             what = f"fraction must be above 0 and at most 1, got {self.fraction:g}"
             raise SettingError(what, where="--fraction")
@@ -99,11 +91,6 @@ def split_of_number(
     subset of a larger fraction. With folds, the numbers are rotated so that fold i has
     the low numbers; fold i is the test split, or validation if the test split is given.
 
-    Args:
-        number: From `hash_number`.
-        split_config: Fractions or folds.
-        splits: Splits to create besides `train`: val, test, or both.
-
     Example:
         >>> quarter = SPAN // 4
         >>> config, splits = SplitConfig(), ("val", "test")
@@ -113,23 +100,15 @@ def split_of_number(
         >>> [split_of_number(n * quarter, config, ("val",)) for n in range(4)]
         ['train', 'train', 'val', 'train']
     """
-    has_folds = split_config.folds is not None
+    folds, fold = split_config.folds, split_config.fold
     low_split = "test" if "test" in splits else "val"
-    start, end = _fold_edges(split_config)
-    if not has_folds:
-        end = round(split_config.test * SPAN) if "test" in splits else 0
+    start, end = 0, round(split_config.test * SPAN) if "test" in splits else 0
+    if folds is not None and fold is not None:
+        # Whole numbers, so that folds cannot overlap.
+        start, end = fold * SPAN // folds, (fold + 1) * SPAN // folds
     if (rotated := (number - start) % SPAN) < end - start:
         return low_split
-    has_val = "val" in splits and not (has_folds and low_split == "val")
+    has_val = "val" in splits and not (folds is not None and low_split == "val")
     if has_val and rotated >= SPAN - round(split_config.val * SPAN):
         return "val"
     return "train"
-
-
-def _fold_edges(split_config: SplitConfig) -> tuple[int, int]:
-    """Return the start and end of a fold, as integers so that folds cannot overlap."""
-    if split_config.folds is None or split_config.fold is None:
-        return 0, 0
-    return split_config.fold * SPAN // split_config.folds, (
-        split_config.fold + 1
-    ) * SPAN // split_config.folds

@@ -25,34 +25,26 @@ def merge_jpeg_hashes(
     A large JPEG is hashed by its compressed data, because it may not be decoded in
     full. A PNG of the same pixels is hashed by its pixels. Only if both kinds have the
     same image size, which is rare, are the JPEGs decoded in full to compare the pixels.
-
-    Args:
-        source: Source of the records.
-        scan: Headers of the records.
-        index: Indices of the usable records.
-        contents: Content hash of each usable record.
-        preprocess: Background and white level for decoding.
     """
-    jpeg_positions: dict[tuple[int, int], list[int]] = defaultdict(list)
-    lossless_positions: dict[tuple[int, int], list[int]] = defaultdict(list)
+    jpegs: dict[tuple[int, int], list[int]] = defaultdict(list)
+    lossless: dict[tuple[int, int], set[str]] = defaultdict(set)
     for k, i in enumerate(index):
         header = scan.headers[i]
         if isinstance(header, ImageHeader):
-            positions = (
-                jpeg_positions if is_coded_hash(contents[k]) else lossless_positions
-            )
-            positions[header.height, header.width].append(k)
+            sides = header.height, header.width
+            if is_coded_hash(contents[k]):
+                jpegs[sides].append(k)
+            else:
+                lossless[sides].add(contents[k])
     renamed: dict[str, str] = {}
-    for sides in jpeg_positions.keys() & lossless_positions.keys():
-        lossless_hashes = {contents[k] for k in lossless_positions[sides]}
-        for k in jpeg_positions[sides]:
+    p = preprocess
+    for sides in jpegs.keys() & lossless.keys():
+        for k in jpegs[sides]:
             try:
                 payload = scan.payload(source, index[k])
-                pixels = pixel_hash(
-                    payload, preprocess.background, preprocess.white_level
-                )
+                pixels = pixel_hash(payload, p.background, p.white_level)
             except UndecodableError:
                 continue  # removed or changed since; training will report it
-            if pixels in lossless_hashes:
+            if pixels in lossless[sides]:
                 renamed[pixels] = contents[k]
     return [renamed.get(content, content) for content in contents]

@@ -36,21 +36,14 @@ def check_counts(labels: Iterable[str]) -> None:
     if single:
         names = ", ".join(repr(label) for label in single[:NAMES_SHOWN])
         what = f"{len(single)} of {len(counts)} classes have one image: {names}"
-        fix = (
-            "add images or remove the class: train and val need at least one image each"
-        )
-        raise DataError(what, fix=fix)
+        need = "train and val need at least one image each"
+        raise DataError(what, fix=f"add images or remove the class: {need}")
 
 
 def check_classes(
     rows: Sequence[SplitRow], labels: ClassNames, held_out: Collection[str] = ()
 ) -> ClassNames:
     """Return the classes that have training images, in output order.
-
-    Args:
-        rows: Rows of `split.csv`.
-        labels: All classes.
-        held_out: Splits that were taken from the training images.
 
     Raises:
         DataError: A split is empty, or has classes without training images.
@@ -98,17 +91,20 @@ def split_warnings(
 ) -> tuple[str, ...]:
     """Return warnings about leaks between splits, small classes and imbalance."""
     counts = _by_split(rows)
-    return (
-        *_leaks(rows),
-        *_left_out(left_out),
-        *_classes_without_images(counts),
-        *_small(counts["train"]),
-        *_imbalance(counts["train"]),
-    )
+    warnings = _leaks(rows)
+    if left_out:
+        pair = f"{left_out[0].path} = {left_out[0].detail}"
+        why = "an equal image of another group is in val or test"
+        count = f"{len(left_out):,} images left out"
+        warnings.append(f"{count}, because {why}; first: {pair}")
+    warnings += _classes_without_images(counts)
+    return (*warnings, *_small(counts["train"]), *_imbalance(counts["train"]))
 
 
 def _leaks(rows: Sequence[SplitRow]) -> list[str]:
-    repeated = _in_several_splits(rows)
+    contents = {s: {row.content for row in rows if row.split == s} for s in SPLITS}
+    pairs = combinations(contents.values(), 2)
+    repeated = set().union(*(first & second for first, second in pairs))
     if not repeated:
         return []
     where: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -116,32 +112,15 @@ def _leaks(rows: Sequence[SplitRow]) -> list[str]:
         if row.content in repeated:
             where[row.content][row.split].append(row.path)
     sentences = []
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+    for a, b in combinations(SPLITS, 2):
         shared = [splits for splits in where.values() if a in splits and b in splits]
         if not shared:
             continue
         count = sum(len(splits[b]) for splits in shared)
         pair = f"{shared[0][a][0]} = {shared[0][b][0]}"
-        sentences.append(
-            f"{count} images of {b} are also in {a} (given splits): {pair}"
-        )
+        text = f"{count} images of {b} are also in {a} (given splits): {pair}"
+        sentences.append(text)
     return sentences
-
-
-def _in_several_splits(rows: Sequence[SplitRow]) -> set[str]:
-    contents = {
-        split: {row.content for row in rows if row.split == split} for split in SPLITS
-    }
-    pairs = combinations(contents.values(), 2)
-    return set().union(*(first & second for first, second in pairs))
-
-
-def _left_out(duplicates: Sequence[Skipped]) -> list[str]:
-    if not duplicates:
-        return []
-    pair = f"{duplicates[0].path} = {duplicates[0].detail}"
-    what = "images left out, because an equal image of another group is in val or test"
-    return [f"{len(duplicates):,} {what}; first: {pair}"]
 
 
 def _classes_without_images(counts: Mapping[str, Counter[str]]) -> list[str]:

@@ -45,18 +45,14 @@ def write_split(path: Path, rows: Sequence[SplitRow]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierSplit:
-    """Earlier split, as lookup tables by file, group and content hash.
+    """Earlier split, as lookup tables by file, group and content hash."""
 
-    Args:
-        origin: File that the split was read from.
-        files: Path → (content hash or '', split).
-        groups: Group → split, for groups in a single split.
-        contents: Content hash → split, the most protected one if there are several.
-    """
-
-    origin: Path
+    origin: Path  # file that the split was read from
+    # path → (content hash or '', split)
     files: Mapping[str, tuple[str, str]] = field(repr=False)
+    # group → split, for groups in a single split
     groups: Mapping[str, str] = field(repr=False)
+    # content hash → split, the most protected one if there are several
     contents: Mapping[str, str] = field(repr=False)
 
     def split_of(self, record: Record, content: str) -> str | None:
@@ -102,11 +98,8 @@ def read_split(source: str | Path) -> EarlierSplit:
     contents: dict[str, set[str]] = defaultdict(set)
     for line, row in enumerate(_rows(path), 2):
         subset = _split(row, f"{path}, line {line}")
-        image_path, content = (
-            row.get("path") or row["image_path"],
-            row.get("content") or "",
-        )
-        files[image_path] = content, subset
+        content = row.get("content") or ""
+        files[row.get("path") or row["image_path"]] = content, subset
         if content:
             contents[content].add(subset)
         if group := row.get("group"):
@@ -114,12 +107,8 @@ def read_split(source: str | Path) -> EarlierSplit:
     return EarlierSplit(
         origin=path,
         files=files,
-        groups={
-            group: min(splits) for group, splits in groups.items() if len(splits) == 1
-        },
-        contents={
-            key: max(splits, key=SPLITS.index) for key, splits in contents.items()
-        },
+        groups={name: min(s) for name, s in groups.items() if len(s) == 1},
+        contents={key: max(s, key=SPLITS.index) for key, s in contents.items()},
     )
 
 
@@ -133,10 +122,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise DataError(f"not a split file: {error}", where=path, fix=fix) from error
     columns = rows[0].keys() if rows else set()
     if "split" not in columns or not columns & {"path", "image_path"}:
-        what = (
-            f"a split file needs the columns path and split, got: {', '.join(columns)}"
-        )
-        raise DataError(what, where=path, fix=fix)
+        what = "a split file needs the columns path and split, got: "
+        raise DataError(f"{what}{', '.join(columns)}", where=path, fix=fix)
     return rows
 
 

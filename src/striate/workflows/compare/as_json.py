@@ -44,16 +44,16 @@ def _run(run: EvaluatedRun) -> dict[str, Any]:
     }
 
 
+def _fields(item: object, *names: str) -> dict[str, Any]:
+    """Return some attributes of an object as a dict."""
+    return {name: getattr(item, name) for name in names}
+
+
 def _test(test: PairwiseTest) -> dict[str, Any]:
     return {
         "first": test.first.letter,
         "second": test.second.letter,
-        "method": test.method,
-        "difference": test.difference,
-        "interval": test.interval,
-        "p": test.p,
-        "p_holm": test.p_holm,
-        "overlap": test.overlap,
+        **_fields(test, "method", "difference", "interval", "p", "p_holm", "overlap"),
         "pairings": [_pairing(pairing) for pairing in test.pairings],
         "flipped_images": [_flipped(image) for image in flipped_images(test.pairings)],
     }
@@ -73,22 +73,12 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
         "balanced_accuracy": {"difference": balanced[0], "interval": balanced[1]},
         "loss": {"difference": loss[0], "interval": loss[1]},
         "classes": {
-            name: {
-                **asdict(counts),
-                "difference": counts.difference,
-                "p": counts.p_value,
-            }
-            for name, counts in pairing.classes
+            name: asdict(n) | {"difference": n.difference, "p": n.p_value}
+            for name, n in pairing.classes
         },
     }
 
 
 def _flipped(image: FlippedImage) -> dict[str, Any]:
-    return {
-        "path": image.path,
-        "label": image.label,
-        "predicted": image.predicted,
-        "confidence": image.confidence,
-        "correct": image.correct,
-        "pairs": image.pairs,
-    }
+    names = ("path", "label", "predicted", "confidence", "correct", "pairs")
+    return _fields(image, *names)

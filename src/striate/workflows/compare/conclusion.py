@@ -12,7 +12,6 @@ from striate.workflows.compare.result import ComparisonResult
 from striate.workflows.compare.significance import (
     MCNEMAR,
     NO_TEST,
-    PAIRED_T,
     WELCH,
     PairwiseTest,
 )
@@ -106,18 +105,9 @@ def _outcome(test: PairwiseTest, reference: str) -> str:
 
 
 def pairwise_conclusion(test: PairwiseTest, count: int) -> Prose:
-    """Describe the result of a test in a few sentences.
-
-    Args:
-        test: The test, with its two groups.
-        count: Number of tests for which the p-value is corrected.
-    """
-    sentences = {
-        MCNEMAR: _over_images,
-        PAIRED_T: _over_seeds,
-        WELCH: _over_seeds,
-        NO_TEST: _not_tested,
-    }[test.method](test)
+    """Describe the result of a test in a few sentences."""
+    describe = {MCNEMAR: _over_images, NO_TEST: _not_tested}
+    sentences = describe.get(test.method, _over_seeds)(test)
     return Prose(text=" ".join([*sentences, *_decision(test, count)]))
 
 
@@ -185,29 +175,28 @@ def _decision(test: PairwiseTest, count: int) -> Iterator[str]:
 def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
     """Yield the limitations of the comparison, the most important first."""
     groups, tests = result.groups, result.tests
-    texts = [*_validation(result.split), *_unpaired_images(tests), *_data(groups)]
-    texts += [*_duplicates(groups), *_machines(groups)]
+    texts = list(_unpaired_images(tests))
+    if len({run.data_hash for group in groups for run in group.runs}) > 1:
+        texts.append("The runs used different images or labels.")
+    texts += _duplicates(groups)
+    if result.split == "val":
+        text = (
+            "These are validation images, and each run chose its weights by them: the "
+            "accuracies are optimistic."
+        )
+        texts.insert(0, text)
+    if len({str(run.manifest.get("machine")) for g in groups for run in g.runs}) > 1:
+        texts.append("The runs used different machines: do not compare their times.")
     yield from (Prose(text=text, tone="warning") for text in texts)
-    if all(test.method == MCNEMAR for test in tests) and _settings_differ(groups):
+    settings = [group.runs[0].run.recipe.as_dict() | {"seed": 0} for group in groups]
+    settings_differ = any(other != settings[0] for other in settings)
+    if settings_differ and all(test.method == MCNEMAR for test in tests):
         text = (
             "With one run each, this tests the trained models, not their settings: "
             "another seed gives another model. To compare settings, train each with "
             "several seeds (--seed 1, --seed 2, …) and name all runs."
         )
         yield Prose(text=text, tone="advice")
-
-
-def _settings_differ(groups: Sequence[RunGroup]) -> bool:
-    settings = [group.runs[0].run.recipe.as_dict() | {"seed": 0} for group in groups]
-    return any(other != settings[0] for other in settings[1:])
-
-
-def _validation(split: str) -> Iterator[str]:
-    if split == "val":
-        yield (
-            "These are validation images, and each run chose its weights by them: the "
-            "accuracies are optimistic."
-        )
 
 
 def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:
@@ -218,20 +207,12 @@ def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:
             if only_a or only_b:
                 seed = f" (seed {pairing.first.seed})" if len(test.pairings) > 1 else ""
                 a, b = test.first.letter, test.second.letter
+                relabeled = f"; {pairing.relabeled:,} of them because the labels differ"
                 yield (
                     f"{a} and {b} have {count_text(pairing.count, 'image')} in common"
                     f"{seed}. Left out: {only_a:,} only in {a}, {only_b:,} only in {b}"
-                    f"{_relabeled(pairing.relabeled)}."
+                    f"{relabeled if pairing.relabeled else ''}."
                 )
-
-
-def _relabeled(count: int) -> str:
-    return f"; {count:,} of them because the labels differ" if count else ""
-
-
-def _data(groups: Sequence[RunGroup]) -> Iterator[str]:
-    if len({run.data_hash for group in groups for run in group.runs}) > 1:
-        yield "The runs used different images or labels."
 
 
 def _duplicates(groups: Sequence[RunGroup]) -> Iterator[str]:
@@ -241,9 +222,3 @@ def _duplicates(groups: Sequence[RunGroup]) -> Iterator[str]:
                 f"{run.name} has the same settings and seed as a run of "
                 f"{group.letter}. It adds no information and is left out."
             )
-
-
-def _machines(groups: Sequence[RunGroup]) -> Iterator[str]:
-    machines = {str(run.manifest.get("machine")) for g in groups for run in g.runs}
-    if len(machines) > 1:
-        yield "The runs used different machines: do not compare their times."

@@ -29,17 +29,13 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
     first = tests[0].first.letter
     over_images = all(test.method == MCNEMAR for test in tests)
     several = sum(test.p is not None for test in tests) > 1
+    points = "in percentage points of accuracy"
     columns = [
         Column(title="", key="second", kind="code"),
         Column(title="tested on", key="on", rank=2),
         Column(title=f"accuracy {first}", key="first", kind="number", rank=3),
         Column(title="accuracy", key="own", kind="number"),
-        Column(
-            title="difference",
-            key="difference",
-            kind="number",
-            hint="in percentage points of accuracy",
-        ),
+        Column(title="difference", kind="number", hint=points),
         Column(title="95 % interval", key="interval", kind="number"),
     ]
     if over_images:
@@ -57,23 +53,21 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
 
 
 def _flip_columns(first: str) -> list[Column]:
+    gained, lost = (
+        f"images wrong in {first}, correct here",
+        f"images correct in {first}, wrong here",
+    )
     return [
-        Column(
-            title="gained",
-            kind="integer",
-            hint=f"images wrong in {first}, correct here",
-        ),
-        Column(
-            title="lost", kind="integer", hint=f"images correct in {first}, wrong here"
-        ),
+        Column(title="gained", kind="integer", hint=gained),
+        Column(title="lost", kind="integer", hint=lost),
     ]
 
 
 def _difference_row(
     test: PairwiseTest, over_images: bool, several: bool
 ) -> tuple[Cell, ...]:
-    first, second = map(percent, _accuracies(test))
-    row: list[Cell] = [test.second.letter, _basis(test), first, second]
+    row: list[Cell] = [test.second.letter, _basis(test)]
+    row += map(percent, _accuracies(test))
     row += [points_text(test.difference), points_interval(test.interval)]
     if over_images:
         paired = test.pairings[0].paired
@@ -85,9 +79,7 @@ def _difference_row(
 def _accuracies(test: PairwiseTest) -> tuple[float, float]:
     """Return the accuracies of the two groups that are tested."""
     if test.method == WELCH or not test.pairings:
-        groups = test.first, test.second
-        shares = [group.values(lambda run: run.score.accuracy) for group in groups]
-        return sum(shares[0]) / len(shares[0]), sum(shares[1]) / len(shares[1])
+        return test.first.mean_accuracy, test.second.mean_accuracy
     pairs = [pairing.paired.accuracies for pairing in test.pairings]
     return sum(a for a, _ in pairs) / len(pairs), sum(b for _, b in pairs) / len(pairs)
 
@@ -113,8 +105,7 @@ def other_metrics_table(tests: Sequence[PairwiseTest]) -> Table | None:
     """Return the table of differences in balanced accuracy and loss."""
     rows: list[tuple[Cell, ...]] = []
     for test in tests:
-        effects = _other_differences(test)
-        if effects is None:
+        if not (effects := _other_differences(test)):
             continue
         (balanced, limits), (loss, ends) = effects
         points = points_text(balanced), points_interval(limits)
@@ -136,19 +127,15 @@ def other_metrics_table(tests: Sequence[PairwiseTest]) -> Table | None:
     return Table(title="Other metrics", columns=columns, rows=tuple(rows), note=note)
 
 
-def _other_differences(
-    test: PairwiseTest,
-) -> list[tuple[float, Interval | None]] | None:
+def _other_differences(test: PairwiseTest) -> list[tuple[float, Interval | None]]:
     if test.method == MCNEMAR:
         (pairing,) = test.pairings
         return [pairing.balanced, pairing.loss]
     if test.method != PAIRED_T:
-        return None
-    by_metric = (
-        [pairing.balanced[0] for pairing in test.pairings],
-        [pairing.loss[0] for pairing in test.pairings],
-    )
-    effects = [paired_t_test(values, test.overlap) for values in by_metric]
+        return []
+    balanced = [pairing.balanced[0] for pairing in test.pairings]
+    losses = [pairing.loss[0] for pairing in test.pairings]
+    effects = [paired_t_test(values, test.overlap) for values in (balanced, losses)]
     return [(effect.difference, effect.interval) for effect in effects]
 
 
@@ -164,7 +151,12 @@ def class_difference_table(test: PairwiseTest) -> Table | None:
     tested = test.method == MCNEMAR
     order = _most_changed([paired for _, paired in classes])
     corrected = holm_correction([paired.p_value for _, paired in classes])
-    rows = [_class_row(*classes[i], *(p_text(corrected[i]),) * tested) for i in order]
+    rows: list[tuple[Cell, ...]] = []
+    for i in order:
+        name, paired = classes[i]
+        row: list[Cell] = [name, paired.count, *map(percent, paired.accuracies)]
+        row += [points_text(paired.difference), paired.gained, paired.lost]
+        rows.append((*row, *[p_text(corrected[i])] * tested))
     rest = len(classes) - len(rows)
     return Table(
         title=f"By class, {test.second.letter} against {test.first.letter}",
@@ -192,26 +184,15 @@ def _most_changed(classes: Sequence[PairedCounts]) -> list[int]:
     return sorted(order, key=lambda i: -changes[i])[:MAX_CLASSES]
 
 
-def _class_row(name: str, paired: PairedCounts, *p: str) -> tuple[Cell, ...]:
-    first, second = map(percent, paired.accuracies)
-    difference = points_text(paired.difference)
-    counts = paired.gained, paired.lost
-    return (name, paired.count, first, second, difference, *counts, *p)
-
-
 def _class_columns(test: PairwiseTest, count: int, tested: bool) -> tuple[Column, ...]:
     a, b = test.first.letter, test.second.letter
+    points = "difference of recall in percentage points"
     columns = [
         Column(title="class"),
         Column(title="images" if tested else "predictions", kind="integer", rank=1),
         Column(title=f"recall {a}", key="first", kind="number"),
         Column(title=f"recall {b}", key="second", kind="number"),
-        Column(
-            title=test.letters,
-            key="difference",
-            kind="number",
-            hint="difference of recall in percentage points",
-        ),
+        Column(title=test.letters, key="difference", kind="number", hint=points),
         *_flip_columns(a),
     ]
     if tested:

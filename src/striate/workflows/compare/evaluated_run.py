@@ -31,22 +31,16 @@ _SPLIT_COLUMNS = ("path", "label", "split", "content")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedRun:
-    """A finished run with its predictions for one split.
+    """A finished run with its predictions for one split."""
 
-    Args:
-        run: The run folder.
-        split: `test` or `val`.
-        predictions: Predictions, with the classes in the order of the first run.
-        keys: Key that identifies each image, independent of the image path.
-        split_counts: Number of images of each split.
-        data_hash: Hash of all usable images and their labels, independent of the split.
-    """
-
-    run: Run
-    split: str
+    run: Run  # the run folder
+    split: str  # `test` or `val`
+    # predictions, with the classes in the order of the first run
     predictions: Predictions = field(repr=False)
+    # key that identifies each image, independent of the image path
     keys: tuple[ImageKey, ...] = field(repr=False)
-    split_counts: dict[str, int]
+    split_counts: dict[str, int]  # number of images of each split
+    # hash of all usable images and their labels, independent of the split
     data_hash: str
 
     @property
@@ -58,6 +52,11 @@ class EvaluatedRun:
     def seed(self) -> int:
         """Return the random seed of the training."""
         return self.run.recipe.seed
+
+    @property
+    def input_area(self) -> int:
+        """Return the number of pixels of a network input."""
+        return self.run.preprocess.height * self.run.preprocess.width
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -72,8 +71,7 @@ class EvaluatedRun:
     @cached_property
     def correct(self) -> np.ndarray:
         """Return whether each prediction is correct, (N,) bool."""
-        correct: np.ndarray = self.predictions.predicted == self.predictions.truth
-        return correct
+        return np.asarray(self.predictions.predicted == self.predictions.truth)
 
     @cached_property
     def macs(self) -> int | None:
@@ -91,10 +89,6 @@ def evaluated_runs(
 ) -> list[EvaluatedRun]:
     """Open runs and read their predictions for one split.
 
-    Args:
-        runs: Runs, folders, or names below `runs/train`.
-        split: `test` or `val`. Default: test if all runs evaluated it, else val.
-
     Raises:
         SettingError: Fewer than two runs are given, or a run is given twice.
         RunError: A run is missing or unfinished, or the runs have different classes.
@@ -103,42 +97,35 @@ def evaluated_runs(
         fix = "give at least two run folders"
         raise SettingError(f"compare needs at least two runs, got {len(runs)}", fix=fix)
     opened = [run if isinstance(run, Run) else Run(run) for run in runs]
-    _check_distinct(opened)
+    count = Counter(run.path.resolve() for run in opened)
+    for run in opened:
+        if count[run.path.resolve()] > 1:
+            what, fix = "a run is given twice", "give each run only once"
+            raise SettingError(what, where=run.path, fix=fix)
     common_split = _common_split(opened, split)
     _check_classes(opened)
     labels = opened[0].labels
     return [_evaluated_run(run, common_split, labels) for run in opened]
 
 
-def _check_distinct(runs: Sequence[Run]) -> None:
-    count = Counter(run.path.resolve() for run in runs)
-    twice = [str(run.path) for run in runs if count[run.path.resolve()] > 1]
-    if twice:
-        raise SettingError(
-            "a run is given twice", where=twice[0], fix="give each run only once"
-        )
-
-
 def _common_split(runs: Sequence[Run], split: str | None) -> str:
     """Return the requested split, or by default a split that all runs evaluated."""
-    lacking = {name: [r for r in runs if not _has(r, name)] for name in SPLITS}
+    lacking = {
+        name: [r for r in runs if not (r.path / names.predictions_file(name)).is_file()]
+        for name in SPLITS
+    }
     for name in (split,) if split else SPLITS:
         if not lacking[name]:
             return name
     name = split or min(SPLITS, key=lambda name: len(lacking[name]))
     missing = lacking[name]
-    lines = "".join(f"\n  {run.path}: {_reason(run)}" for run in missing[:MAX_LISTED])
-    rest = len(missing) - MAX_LISTED
-    more = f"\n  … and {rest} more" if rest > 0 else ""
-    what = (
-        f"{len(missing)} of {len(runs)} runs have no predictions for the {name} split:"
-    )
+    count = f"{len(missing)} of {len(runs)} runs"
+    what = f"{count} have no predictions for the {name} split:"
+    lines = [what, *(f"  {run.path}: {_reason(run)}" for run in missing[:MAX_LISTED])]
+    if len(missing) > MAX_LISTED:
+        lines.append(f"  … and {len(missing) - MAX_LISTED} more")
     fix = "remove these runs, or finish their training"
-    raise RunError(f"{what}{lines}{more}", fix=fix)
-
-
-def _has(run: Run, split: str) -> bool:
-    return (run.path / names.predictions_file(split)).is_file()
+    raise RunError("\n".join(lines), fix=fix)
 
 
 def _reason(run: Run) -> str:
@@ -181,9 +168,7 @@ def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
         split=split,
         predictions=predictions,
         keys=_keys(predictions, rows, path),
-        split_counts=dict(
-            Counter(row["split"] for row in rows if row["split"] != SPARE)
-        ),
+        split_counts=Counter(r["split"] for r in rows if r["split"] != SPARE),
         data_hash=hash_rows(sorted((row["content"], row["label"]) for row in rows)),
     )
 

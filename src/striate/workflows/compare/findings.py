@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from striate.core.findings import (
@@ -59,35 +59,37 @@ def comparison_blocks(result: ComparisonResult) -> list[Block]:
         metrics_table(result.groups, result.split),
         other_metrics_table(result.tests),
         difference_table(result.tests),
-        *_conclusions_and_caveats(result),
+        *comparison_conclusions(result.tests),
+        *comparison_caveats(result),
     ]
-    return [block for block in blocks if block is not None]
-
-
-def _conclusions_and_caveats(result: ComparisonResult) -> Iterator[Prose]:
-    yield from comparison_conclusions(result.tests)
-    yield from comparison_caveats(result)
+    return list(_without_none(blocks))
 
 
 def comparison_page(result: ComparisonResult) -> Page:
     """Return the HTML report; the conclusion comes first."""
     groups, tests = result.groups, result.tests
-    differences = setting_differences_table(result.setting_differences, groups)
-    results = [
-        metrics_table(groups, result.split),
-        difference_table(tests),
-        other_metrics_table(tests),
-    ]
-    conclusions = tuple(_conclusions_and_caveats(result))
-    sections = [
-        Section(title="Summary", blocks=(_figures(result), *conclusions)),
-        Section(title="Runs", blocks=(runs_table(groups), differences)),
-        Section(title="Results", blocks=_without_none(results)),
-        Section(title="Learning curves", blocks=comparison_charts(groups)),
-    ]
-    classes = _without_none([class_difference_table(test) for test in tests])
-    if classes:
-        sections.append(Section(title="By class", blocks=classes))
+    figures = [_accuracy_figure(group) for group in groups]
+    figures += [_difference_figure(test) for test in tests[:1] if len(tests) == 1]
+    contents: dict[str, Sequence[Block | None]] = {
+        "Summary": [
+            Figures(figures=tuple(figures)),
+            *comparison_conclusions(tests),
+            *comparison_caveats(result),
+        ],
+        "Runs": [
+            runs_table(groups),
+            setting_differences_table(result.setting_differences, groups),
+        ],
+        "Results": [
+            metrics_table(groups, result.split),
+            difference_table(tests),
+            other_metrics_table(tests),
+        ],
+        "Learning curves": comparison_charts(groups),
+        "By class": [class_difference_table(test) for test in tests],
+    }
+    present = {title: _without_none(blocks) for title, blocks in contents.items()}
+    sections = [Section(title=t, blocks=b) for t, b in present.items() if b]
     sections += [_flipped_section(test) for test in tests if test.pairings]
     data = groups[0].runs[0].manifest.get("data", {})
     return Page(
@@ -106,13 +108,6 @@ def _title(groups: Sequence[RunGroup]) -> str:
 
 def _without_none(blocks: Sequence[Block | None]) -> tuple[Block, ...]:
     return tuple(block for block in blocks if block is not None)
-
-
-def _figures(result: ComparisonResult) -> Figures:
-    figures = [_accuracy_figure(group) for group in result.groups]
-    if len(result.tests) == 1:
-        figures.append(_difference_figure(result.tests[0]))
-    return Figures(figures=tuple(figures))
 
 
 def _accuracy_figure(group: RunGroup) -> Figure:
@@ -137,14 +132,11 @@ def _difference_figure(test: PairwiseTest) -> Figure:
 
 
 def _flipped_section(test: PairwiseTest) -> Section:
-    a, b = test.first.letter, test.second.letter
-    lead = "Images classified correctly by only one of the two runs, clearest first."
+    who = "only one of the two runs"
     if len(test.pairings) > 1:
-        lead = (
-            "Images classified correctly by more seeds of one group than of the other, "
-            "clearest first."
-        )
-    title = f"Flipped images, {b} against {a}"
+        who = "more seeds of one group than of the other"
+    title = f"Flipped images, {test.second.letter} against {test.first.letter}"
+    lead = f"Images classified correctly by {who}, clearest first."
     return Section(title=title, lead=lead, blocks=tuple(flipped_blocks(test)))
 
 

@@ -23,7 +23,7 @@ def flipped_table(test: PairwiseTest) -> Table | None:
     images = flipped_images(test.pairings)
     if not images:
         return None
-    gained, lost = _by_direction(images)
+    gained, lost = ([i for i in images if i.gained is side] for side in (True, False))
     rows = tuple(_row(image, test) for image in [*gained[:MAX_ROWS], *lost[:MAX_ROWS]])
     rest = len(images) - len(rows)
     columns = (Column(title="correct", kind="code", key="better"), *_columns(test))
@@ -42,13 +42,6 @@ def _columns(test: PairwiseTest) -> tuple[Column, ...]:
         Column(title=f"{test.first.letter} predicts", key="first"),
         Column(title=f"{test.second.letter} predicts", key="second"),
     )
-
-
-def _by_direction(
-    images: Sequence[FlippedImage],
-) -> tuple[list[FlippedImage], list[FlippedImage]]:
-    """Return the images that the second group classifies better, and worse."""
-    return [i for i in images if i.gained], [i for i in images if not i.gained]
 
 
 def _row(image: FlippedImage, test: PairwiseTest) -> tuple[Cell, ...]:
@@ -72,16 +65,18 @@ def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
         return
     if len(test.pairings) == 1:
         yield _contingency_table(test)
-    pixels = _pixels(images)
+    pixels = {
+        run: subset_pixels(run.run, run.split, run.predictions.paths)
+        for run in dict.fromkeys(image.source[0] for image in images)
+    }
     if any(rows is None for rows in pixels.values()):
         text = "The image files could not be read, so only their paths are shown."
         yield Prose(text=text, tone="warning")
-    gained, lost = _by_direction(images)
     a, b = test.first.letter, test.second.letter
-    for some, better, worse in ((gained, b, a), (lost, a, b)):
+    for side, better, worse in ((True, b, a), (False, a, b)):
+        some = [image for image in images if image.gained is side]
         if some:
-            count = count_text(len(some), "image")
-            title = f"{better} correct, {worse} wrong: {count}"
+            title = f"{better} correct, {worse} wrong: {count_text(len(some), 'image')}"
             yield _gallery(some, pixels, test, title)
 
 
@@ -99,13 +94,6 @@ def _contingency_table(test: PairwiseTest) -> Table:
         (f"{a} wrong", paired.gained, paired.neither),
     )
     return Table(title="Correct and wrong predictions", columns=columns, rows=rows)
-
-
-def _pixels(images: Sequence[FlippedImage]) -> dict[EvaluatedRun, PixelRows | None]:
-    runs = dict.fromkeys(image.source[0] for image in images)
-    return {
-        run: subset_pixels(run.run, run.split, run.predictions.paths) for run in runs
-    }
 
 
 def _gallery(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Any
 
@@ -13,16 +14,11 @@ from striate.workflows.compare.evaluated_run import EvaluatedRun
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunGroup:
-    """Group of runs that differ only in the seed, or a single run.
+    """Group of runs that differ only in the seed, or a single run."""
 
-    Args:
-        letter: Name of the group in tables and captions.
-        runs: The runs, by seed.
-        duplicates: Ignored runs, with the settings and seed of a run in `runs`.
-    """
-
-    letter: str
-    runs: tuple[EvaluatedRun, ...]
+    letter: str  # name of the group in tables and captions
+    runs: tuple[EvaluatedRun, ...]  # the runs, by seed
+    # ignored runs, with the settings and seed of a run in `runs`
     duplicates: tuple[EvaluatedRun, ...] = ()
 
     @property
@@ -35,6 +31,11 @@ class RunGroup:
         """Return the folder name of the run, or of the first and the last run."""
         first, last = self.runs[0].name, self.runs[-1].name
         return first if len(self.runs) == 1 else f"{first} … {last}"
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Return the mean accuracy of the runs."""
+        return sum(run.score.accuracy for run in self.runs) / len(self.runs)
 
     def values(self, metric: Callable[[EvaluatedRun], float | None]) -> list[float]:
         """Return the values of a metric, without runs that lack the metric."""
@@ -109,34 +110,25 @@ class SettingDifference:
 
 def setting_differences(groups: Sequence[RunGroup]) -> tuple[SettingDifference, ...]:
     """Return the settings and environment values that differ between groups."""
-    differences = [_values(groups, name, _settings) for name in _setting_names(groups)]
-    environments = [_environment(run) for group in groups for run in group.runs]
-    names = dict.fromkeys(name for each in environments for name in each)
-    differences += [_values(groups, name, _environment, False) for name in names]
-    return tuple(each for each in differences if len(set(each.values)) > 1)
-
-
-def _setting_names(groups: Sequence[RunGroup]) -> list[str]:
-    names = list(_settings(groups[0].runs[0]))
+    settings = [[run.run.recipe.as_dict() for run in g.runs] for g in groups]
+    environments = [[_environment(run) for run in g.runs] for g in groups]
+    differences = [*_values(settings, True), *_values(environments, False)]
     several_seeds = any(len(group.runs) > 1 for group in groups)
-    return [name for name in names if not (name == "seed" and several_seeds)]
-
-
-def _settings(run: EvaluatedRun) -> dict[str, Any]:
-    return run.run.recipe.as_dict()
+    return tuple(
+        each
+        for each in differences
+        if len(set(each.values)) > 1 and not (each.name == "seed" and several_seeds)
+    )
 
 
 def _values(
-    groups: Sequence[RunGroup],
-    name: str,
-    read: Callable[[EvaluatedRun], dict[str, Any]],
-    setting: bool = True,
-) -> SettingDifference:
-    def text(run: EvaluatedRun) -> str:
-        return _value_text(read(run).get(name))
-
-    values = (" · ".join(dict.fromkeys(map(text, group.runs))) for group in groups)
-    return SettingDifference(name=name, values=tuple(values), setting=setting)
+    groups: Sequence[Sequence[dict[str, Any]]], setting: bool
+) -> Iterator[SettingDifference]:
+    """Yield the values of all groups for each name, equal or not."""
+    for name in dict.fromkeys(chain.from_iterable(chain(*groups))):
+        texts = ([_value_text(run.get(name)) for run in group] for group in groups)
+        values = tuple(" · ".join(dict.fromkeys(each)) for each in texts)
+        yield SettingDifference(name=name, values=values, setting=setting)
 
 
 def _environment(run: EvaluatedRun) -> dict[str, Any]:

@@ -20,19 +20,13 @@ from striate.workflows.compare.evaluated_run import EvaluatedRun, ImageKey
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairing:
-    """Pair of runs, with the indices of the images that both runs evaluated.
+    """Pair of runs, with the indices of the images that both runs evaluated."""
 
-    Args:
-        first: The reference run.
-        second: The run compared with it.
-        rows: Indices of the common images in the predictions of each run.
-        relabeled: Number of images left out because the two runs disagree on labels.
-    """
-
-    first: EvaluatedRun
-    second: EvaluatedRun
+    first: EvaluatedRun  # the reference run
+    second: EvaluatedRun  # the run compared with it
+    # indices of the common images in the predictions of each run
     rows: tuple[np.ndarray, np.ndarray] = field(repr=False)
-    relabeled: int
+    relabeled: int  # number of images left out because the two runs disagree on labels
 
     @property
     def count(self) -> int:
@@ -52,7 +46,8 @@ class Pairing:
     @cached_property
     def paired(self) -> PairedCounts:
         """Return the 2×2 table of correct and wrong predictions."""
-        return PairedCounts.of(*self.correct)
+        first, second = self.correct
+        return PairedCounts.of(first, second)
 
     @cached_property
     def classes(self) -> tuple[tuple[str, PairedCounts], ...]:
@@ -79,17 +74,13 @@ class Pairing:
     def loss_differences(self) -> np.ndarray:
         """Return the loss difference of each image, second run minus first, (N,)."""
         first, second = self.first.predictions, self.second.predictions
-        rows = self.rows
-        differences: np.ndarray = second.losses[rows[1]] - first.losses[rows[0]]
-        return differences
+        return np.asarray(second.losses[self.rows[1]] - first.losses[self.rows[0]])
 
 
 def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
     """Pair two runs on the images that both runs evaluated with the same label."""
     positions = {key: i for i, key in enumerate(second.keys)}
-    common = [
-        (i, positions[key]) for i, key in enumerate(first.keys) if key in positions
-    ]
+    common = [(i, positions[k]) for i, k in enumerate(first.keys) if k in positions]
     rows = np.array(common, dtype=np.int64).reshape(-1, 2)
     only = set(first.keys) - set(second.keys), set(second.keys) - set(first.keys)
     relabeled = Counter(c for c, _, _ in only[0]) & Counter(c for c, _, _ in only[1])
@@ -103,26 +94,18 @@ def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
 
 @dataclass(frozen=True, kw_only=True)
 class FlippedImage:
-    """An image that one group of runs classifies correctly more often than the other.
+    """An image that one group of runs classifies correctly more often."""
 
-    Args:
-        path: Path of the image file.
-        label: True class.
-        predicted: Class predicted most often by the first and by the second group.
-        confidence: Mean probability of that class in each group.
-        correct: Number of correct predictions of each group, out of `pairs`.
-        pairs: Number of pairs of runs that evaluated the image.
-        loss_difference: Mean loss of the second group minus the first.
-        source: A run that evaluated the image, and the index of the image in that run.
-    """
-
-    path: str
-    label: str
+    path: str  # path of the image file
+    label: str  # true class
+    # class predicted most often by the first and by the second group
     predicted: tuple[str, str]
-    confidence: tuple[float, float]
+    confidence: tuple[float, float]  # mean probability of that class in each group
+    # number of correct predictions of each group, out of `pairs`
     correct: tuple[int, int]
-    pairs: int
-    loss_difference: float
+    pairs: int  # number of pairs of runs that evaluated the image
+    loss_difference: float  # mean loss of the second group minus the first
+    # a run that evaluated the image, and the index of the image in that run
     source: tuple[EvaluatedRun, int] = field(repr=False, compare=False)
 
     @property
@@ -135,21 +118,17 @@ Occurrences = Sequence[tuple[Pairing, int]]  # of one image: a pairing and its r
 
 
 def flipped_images(pairings: Sequence[Pairing]) -> tuple[FlippedImage, ...]:
-    """Return images with different correctness, the largest difference first.
-
-    Args:
-        pairings: Pairings of the same two groups: one pairing, or one per seed.
-    """
+    """Return images with different correctness, the largest difference first."""
     by_image: dict[ImageKey, list[tuple[Pairing, int]]] = {}
     for pairing in pairings:
         for k, i in enumerate(pairing.rows[0]):
             by_image.setdefault(pairing.first.keys[i], []).append((pairing, k))
-    images = [_flipped(each) for each in by_image.values() if _differs(each)]
+    images = [
+        _flipped(each)
+        for each in by_image.values()
+        if _times_correct(each, 0) != _times_correct(each, 1)
+    ]
     return tuple(sorted(images, key=_clearness))
-
-
-def _differs(occurrences: Occurrences) -> bool:
-    return _times_correct(occurrences, 0) != _times_correct(occurrences, 1)
 
 
 def _clearness(image: FlippedImage) -> tuple[float, float]:
@@ -172,14 +151,8 @@ def _flipped(occurrences: Occurrences) -> FlippedImage:
         correct=(_times_correct(occurrences, 0), _times_correct(occurrences, 1)),
         pairs=len(occurrences),
         loss_difference=sum(differences) / len(occurrences),
-        source=_larger_input(*sources),
+        source=max(sources, key=lambda source: source[0].input_area),
     )
-
-
-def _larger_input(*sources: tuple[EvaluatedRun, int]) -> tuple[EvaluatedRun, int]:
-    """Return the run with the larger input size; the first run if they are equal."""
-    specs = [run.run.preprocess.spec for run, _ in sources]
-    return sources[int(np.argmax([spec.height * spec.width for spec in specs]))]
 
 
 def _times_correct(occurrences: Occurrences, side: int) -> int:

@@ -11,18 +11,14 @@ from striate.workflows.compare.significance import PairwiseTest
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ComparisonResult:
-    """Groups of compared runs, and tests of their differences.
+    """Groups of compared runs, and tests of their differences."""
 
-    Args:
-        split: `test` or `val`.
-        groups: Groups of runs: each a single run, or one run per seed.
-        tests: Tests of every other group against the first group.
-        setting_differences: Settings and environment that differ between the groups.
-    """
-
-    split: str
+    split: str  # `test` or `val`
+    # groups of runs: each a single run, or one run per seed
     groups: tuple[RunGroup, ...]
+    # tests of every other group against the first group
     tests: tuple[PairwiseTest, ...]
+    # settings and environment that differ between the groups
     setting_differences: tuple[SettingDifference, ...]
 
     def flipped_images(self, test: int = 0) -> tuple[FlippedImage, ...]:

@@ -12,7 +12,6 @@ from striate.metrics.significance import (
     paired_t_test,
     welch_t_test,
 )
-from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.groups import RunGroup
 from striate.workflows.compare.pairing import Pairing, pair_runs
 
@@ -21,31 +20,22 @@ MCNEMAR, PAIRED_T, WELCH, NO_TEST = "mcnemar", "paired_t", "welch", "none"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairwiseTest:
-    """Difference in accuracy between two groups, with a significance test.
+    """Difference in accuracy between two groups, with a significance test."""
 
-    Args:
-        first: The reference group.
-        second: The group compared with it.
-        pairings: The two runs on their common images; for several seeds, one pairing
-            per seed.
-        method: `mcnemar`: McNemar's exact test over images, Tango's interval;
-            `paired_t`: Student's t-test over pairs of equal seed; `welch`: Welch's
-            t-test over all seeds; `none`: no test is possible.
-        difference: Accuracy of the second minus the first.
-        interval: Its 95 % interval, if there is one.
-        p: p-value of this test alone.
-        p_holm: p-value corrected for all tests of the comparison (Holm).
-        overlap: Test images per training image, if each seed splits the data anew.
-    """
-
-    first: RunGroup
-    second: RunGroup
+    first: RunGroup  # the reference group
+    second: RunGroup  # the group compared with it
+    # the two runs on their common images; for several seeds, one pairing per seed
     pairings: tuple[Pairing, ...]
+    # `mcnemar`: McNemar's exact test over images, Tango's interval; `paired_t`:
+    # Student's t-test over pairs of equal seed; `welch`: Welch's t-test over all seeds;
+    # `none`: no test is possible
     method: str
-    difference: float
-    interval: Interval | None = None
-    p: float | None = None
+    difference: float  # accuracy of the second minus the first
+    interval: Interval | None = None  # its 95 % interval, if there is one
+    p: float | None = None  # p-value of this test alone
+    # p-value corrected for all tests of the comparison (Holm)
     p_holm: float | None = None
+    # test images per training image, if each seed splits the data anew
     overlap: float = 0.0
 
     @property
@@ -56,18 +46,18 @@ class PairwiseTest:
 
 def pairwise_tests(groups: Sequence[RunGroup]) -> tuple[PairwiseTest, ...]:
     """Test every group against the first group, with Holm-corrected p-values."""
-    tests = [_test(groups[0], group) for group in groups[1:]]
+    first = groups[0]
+    tests = [
+        _test_over_images(first, second)
+        if len(first.runs) == len(second.runs) == 1
+        else _test_over_seeds(first, second)
+        for second in groups[1:]
+    ]
     tested = [i for i, test in enumerate(tests) if test.p is not None]
     corrected = holm_correction([tests[i].p or 0.0 for i in tested])
     for i, p in zip(tested, corrected, strict=True):
         tests[i] = replace(tests[i], p_holm=p)
     return tuple(tests)
-
-
-def _test(first: RunGroup, second: RunGroup) -> PairwiseTest:
-    if len(first.runs) == len(second.runs) == 1:
-        return _test_over_images(first, second)
-    return _test_over_seeds(first, second)
 
 
 def _test_over_images(first: RunGroup, second: RunGroup) -> PairwiseTest:
@@ -78,7 +68,7 @@ def _test_over_images(first: RunGroup, second: RunGroup) -> PairwiseTest:
             second=second,
             pairings=(),
             method=NO_TEST,
-            difference=_mean_accuracy(second) - _mean_accuracy(first),
+            difference=second.mean_accuracy - first.mean_accuracy,
         )
     paired = pairing.paired
     return PairwiseTest(
@@ -99,15 +89,13 @@ def _test_over_seeds(first: RunGroup, second: RunGroup) -> PairwiseTest:
     if len(pairings) > 1:
         method, effect = PAIRED_T, paired_t_test(differences, overlap)
     elif min(len(first.runs), len(second.runs)) > 1:
-        effect = welch_t_test(_accuracies(first), _accuracies(second), overlap)
-        method = WELCH
+        accuracies = [[run.score.accuracy for run in g.runs] for g in (first, second)]
+        method, effect = WELCH, welch_t_test(accuracies[0], accuracies[1], overlap)
     else:
-        means = _mean_accuracy(first), _mean_accuracy(second)
-        difference = differences[0] if differences else means[1] - means[0]
-        method, effect = (
-            NO_TEST,
-            MeanDifference(difference=difference, interval=None, p_value=None),
-        )
+        means_difference = second.mean_accuracy - first.mean_accuracy
+        difference = differences[0] if differences else means_difference
+        effect = MeanDifference(difference=difference, interval=None, p_value=None)
+        method = NO_TEST
     return PairwiseTest(
         first=first,
         second=second,
@@ -122,9 +110,7 @@ def _test_over_seeds(first: RunGroup, second: RunGroup) -> PairwiseTest:
 
 def _pairings_by_seed(first: RunGroup, second: RunGroup) -> tuple[Pairing, ...]:
     others = dict(zip(second.seeds, second.runs, strict=True))
-    pairings = [
-        pair_runs(run, others[run.seed]) for run in first.runs if run.seed in others
-    ]
+    pairings = [pair_runs(r, others[r.seed]) for r in first.runs if r.seed in others]
     return tuple(pairing for pairing in pairings if pairing.count)
 
 
@@ -132,16 +118,6 @@ def _overlap(group: RunGroup) -> float:
     """Return test images per training image; 0 if the seeds share the test images."""
     if len({frozenset(run.keys) for run in group.runs}) == 1:
         return 0.0
-    return max(_test_train_ratio(run) for run in group.runs)
-
-
-def _test_train_ratio(run: EvaluatedRun) -> float:
-    return len(run.keys) / max(1, run.split_counts.get("train", 0))
-
-
-def _accuracies(group: RunGroup) -> list[float]:
-    return group.values(lambda run: run.score.accuracy)
-
-
-def _mean_accuracy(group: RunGroup) -> float:
-    return sum(_accuracies(group)) / len(group.runs)
+    return max(
+        len(run.keys) / max(1, run.split_counts.get("train", 0)) for run in group.runs
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,21 +23,17 @@ def runs_table(groups: Sequence[RunGroup]) -> Table:
     """Return the table of groups: letter and names of the runs."""
     several_seeds = any(len(group.runs) > 1 for group in groups)
     columns = [Column(title="", kind="code"), Column(title="run")]
+    if several_seeds:
+        columns.append(Column(title="seeds"))
+    count = Counter(group.name for group in groups)
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
         seeds = (", ".join(map(str, group.seeds)),) if several_seeds else ()
-        rows.append((group.letter, _name_or_path(group, groups), *seeds))
-    if several_seeds:
-        columns.append(Column(title="seeds"))
+        name = group.name
+        if len(group.runs) == 1 and count[name] > 1:  # the path tells them apart
+            name = str(group.runs[0].run.path)
+        rows.append((group.letter, name, *seeds))
     return Table(columns=tuple(columns), rows=tuple(rows))
-
-
-def _name_or_path(group: RunGroup, groups: Sequence[RunGroup]) -> str:
-    """Return the folder name, or the path if another folder has the same name."""
-    names = [other.name for other in groups]
-    if len(group.runs) == 1 and names.count(group.name) > 1:
-        return str(group.runs[0].run.path)
-    return group.name
 
 
 def setting_differences_table(
@@ -55,18 +52,15 @@ def setting_differences_table(
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric of a run, with functions that format the values.
+    """A metric of a run, with functions that format the values."""
 
-    Args:
-        title: Name of the metric in the table.
-        read: Function from a run to the value; None if unknown.
-        write: Function that formats the value of one run.
-        write_mean: Function that formats mean and standard deviation over seeds.
-    """
-
-    title: str
+    title: str  # name of the metric in the table
+    # function from a run to the value; None if unknown
     read: Callable[[EvaluatedRun], float | None]
-    write: Callable[[float], str]
+    write: Callable[[float], str] = (
+        "{:,.0f}".format
+    )  # function that formats the value of one run
+    # function that formats mean and standard deviation over seeds
     write_mean: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
 
     def text(self, group: RunGroup) -> str:
@@ -78,19 +72,11 @@ class Metric:
         return self.write_mean(mean, deviation) if deviation else self.write(mean)
 
 
-def _from_manifest(name: str) -> Callable[[EvaluatedRun], float | None]:
-    return lambda run: run.manifest.get(name)
-
-
 def _share(title: str, read: Callable[[EvaluatedRun], float]) -> Metric:
     def write_mean(mean: float, deviation: float) -> str:
         return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
 
     return Metric(title=title, read=read, write=percent, write_mean=write_mean)
-
-
-def _count(title: str, read: Callable[[EvaluatedRun], float | None]) -> Metric:
-    return Metric(title=title, read=read, write="{:,.0f}".format)
 
 
 METRICS = (
@@ -103,20 +89,22 @@ METRICS = (
         write_mean="{:.4f} ± {:.4f}".format,
     ),
     _share("calibration error (ECE)", lambda run: run.score.ece),
-    _count("evaluated images", lambda run: run.score.count),
-    _count("parameters", _from_manifest("parameters")),
-    _count("MACs per image", lambda run: run.macs),
+    Metric(title="evaluated images", read=lambda run: run.score.count),
+    Metric(title="parameters", read=lambda run: run.manifest.get("parameters")),
+    Metric(title="MACs per image", read=lambda run: run.macs),
     Metric(
         title="training time",
-        read=_from_manifest("seconds"),
+        read=lambda run: run.manifest.get("seconds"),
         write=duration_text,
         write_mean="{:,.1f} ± {:,.1f} s".format,
     ),
-    _count("training images/s", _from_manifest("images_per_second")),
+    Metric(
+        title="training images/s",
+        read=lambda run: run.manifest.get("images_per_second"),
+    ),
     Metric(
         title="best epoch",
-        read=_from_manifest("best_epoch"),
-        write="{:.0f}".format,
+        read=lambda run: run.manifest.get("best_epoch"),
         write_mean="{:.1f} ± {:.1f}".format,
     ),
 )
@@ -128,11 +116,12 @@ def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
     if all(len(group.runs) == 1 for group in groups):
         lines.insert(1, ("95 % interval", [_interval(group) for group in groups]))
     several_seeds = any(len(group.runs) > 1 for group in groups)
-    return _lay_out(
-        f"Results on the {split} split",
-        [group.letter for group in groups],
-        lines,
-        "Mean ± standard deviation over the seeds." * several_seeds,
+    columns, rows = _lay_out([group.letter for group in groups], lines)
+    return Table(
+        title=f"Results on the {split} split",
+        columns=columns,
+        rows=rows,
+        note="Mean ± standard deviation over the seeds." * several_seeds,
     )
 
 
@@ -142,21 +131,14 @@ def _interval(group: RunGroup) -> str:
 
 
 def _lay_out(
-    title: str,
-    letters: Sequence[str],
-    lines: Sequence[tuple[str, list[str]]],
-    note: str,
-) -> Table:
+    letters: Sequence[str], lines: Sequence[tuple[str, list[str]]]
+) -> tuple[tuple[Column, ...], tuple[tuple[Cell, ...], ...]]:
     """Return a table with groups as columns, or as rows if there are many."""
     if len(letters) <= MAX_COLUMNS:
         heads = [Column(title=letter, kind="number") for letter in letters]
-        rows: list[tuple[Cell, ...]] = [(name, *cells) for name, cells in lines]
-        columns = (Column(title="", key="metric"), *heads)
-        return Table(title=title, columns=columns, rows=tuple(rows), note=note)
-    heads = [
-        Column(title=name, kind="number", rank=i) for i, (name, _) in enumerate(lines)
-    ]
-    cells = zip(*(cells for _, cells in lines), strict=True)
-    rows = [(letter, *row) for letter, row in zip(letters, cells, strict=True)]
-    columns = (Column(title="", key="group"), *heads)
-    return Table(title=title, columns=columns, rows=tuple(rows), note=note)
+        rows = tuple((name, *cells) for name, cells in lines)
+        return (Column(title="", key="metric"), *heads), rows
+    titles = [name for name, _ in lines]
+    heads = [Column(title=t, kind="number", rank=i) for i, t in enumerate(titles)]
+    rows = tuple(zip(letters, *(cells for _, cells in lines), strict=True))
+    return (Column(title="", key="group"), *heads), rows

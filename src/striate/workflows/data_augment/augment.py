@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.files import write_csv, write_json, write_text
-from striate.core.findings import Images, Page, Section
+from striate.core.findings import Images, Page
 from striate.data.augment.augment import Augment
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
@@ -28,13 +28,7 @@ from striate.workflows.data_augment.label_safety import (
 
 PREVIEW, AMOUNTS = "preview.png", "amounts.csv"
 COLUMNS = (
-    "transform",
-    "amount",
-    "class",
-    "images",
-    "correct",
-    "low",
-    "high",
+    *("transform", "amount", "class", "images", "correct", "low", "high"),
     "most_frequent_error",
 )
 Tick = Callable[[int, int], None]
@@ -42,16 +36,11 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentPreview:
-    """Result of `data augment`: the output folder and the label safety results.
+    """Result of `data augment`: the output folder and the label safety results."""
 
-    Args:
-        folder: Output folder: `report.html`, `preview.png`, for a run `amounts.csv`.
-        augment: The augmentation settings that were previewed.
-        safety: Accuracy of a run on transformed images; None for plain data.
-    """
-
-    folder: Path
-    augment: Augment
+    folder: Path  # output folder: `report.html`, `preview.png`, for a run `amounts.csv`
+    augment: Augment  # the augmentation settings that were previewed
+    # accuracy of a run on transformed images; None for plain data
     safety: LabelSafety | None
 
 
@@ -80,7 +69,8 @@ def preview_augment(
         recipe = make_recipe({"augment": "six"}, {**settings, "data": target})
         data = _load(recipe)
     else:
-        recipe = _of_run(run, settings)
+        default = {} if run.recipe.augmentation.is_active else {"augment": "six"}
+        recipe = make_recipe(run.recipe.as_dict(), default, settings)
         data = run.data
         _ = run.model  # fails before anything is written
     with names.new_folder("augment", data.name, out, overwrite) as folder:
@@ -95,13 +85,22 @@ def _write(
     manifest = first_manifest(folder.name, data, recipe)
     write_json(folder / names.MANIFEST, {**manifest, "augment": asdict(augment)})
     sections = augment_grid.preview_sections(data, augment, recipe.seed)
-    save_images(_images(sections), folder / PREVIEW)
+    # The grids of single transforms come first.
+    images = tuple(augment_grid.section_images(sections[::-1]))
+    save_images(Images(title="Augmentation", images=images), folder / PREVIEW)
     safety = None
     if run is not None and augment.has_geometry | (augment.color > 0):
         safety = measure_label_safety(run, augment, tick=tick)
         write_csv(folder / AMOUNTS, COLUMNS, safety_findings.amount_rows(safety))
         sections = [*safety_findings.label_safety_sections(safety), *sections]
-    write_text(folder / names.REPORT, render_page(_page(data, run, recipe, sections)))
+    network = f", predictions of {run.path.name}" if run is not None else ""
+    page = Page(
+        title=f"{data.name} · augmentation",
+        subtitle=f"{data.preprocess.spec}{network}",
+        sections=tuple(sections),
+        footer=f"striate · seed {recipe.seed}",
+    )
+    write_text(folder / names.REPORT, render_page(page))
     update_manifest(folder, status="done", finished=now())
     return AugmentPreview(folder=folder, augment=augment, safety=safety)
 
@@ -123,29 +122,4 @@ def _load(recipe: Recipe) -> ImageData:
         val_fraction=recipe.val_fraction,
         test_fraction=recipe.test_fraction,
         seed=recipe.seed,
-    )
-
-
-def _of_run(run: Run, settings: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of a run, with changed augmentation settings."""
-    own = run.recipe.as_dict()
-    default = {} if run.recipe.augmentation.is_active else {"augment": "six"}
-    return make_recipe(own, default, settings)
-
-
-def _images(sections: list[Section]) -> Images:
-    """Return all grid images; the grids of single transforms come first."""
-    sheets = augment_grid.section_images(list(reversed(sections)))
-    return Images(title="Augmentation", images=tuple(sheets))
-
-
-def _page(
-    data: ImageData, run: Run | None, recipe: Recipe, sections: list[Section]
-) -> Page:
-    network = f", predictions of {run.path.name}" if run is not None else ""
-    return Page(
-        title=f"{data.name} · augmentation",
-        subtitle=f"{data.preprocess.spec}{network}",
-        sections=tuple(sections),
-        footer=f"striate · seed {recipe.seed}",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -76,10 +76,8 @@ def combined_grid(
         classes=data.num_classes,
     )
     columns = [pixels]
-    if augment.is_active:
-        columns += [
-            to_pixels(pipeline(pixels, index, epoch)[0], p) for epoch in range(EPOCHS)
-        ]
+    epochs = range(EPOCHS if augment.is_active else 0)
+    columns += [to_pixels(pipeline(pixels, index, epoch)[0], p) for epoch in epochs]
     labels = ", ".join(data.labels[int(subset.labels[i])] for i in index)
     caption = f"original, then epochs 1–{EPOCHS}"
     grid = _grid_image(columns, caption, f"classes {labels}")
@@ -89,10 +87,8 @@ def combined_grid(
 def single_grids(data: ImageData, augment: Augment, index: Tensor) -> Images:
     """Return a grid for each transform that is enabled."""
     pixels = data.subset("train").gather(index)
-    images = [
-        _amounts_grid(range_end, pixels, data.preprocess, augment.border)
-        for range_end in range_ends(augment)
-    ]
+    p, border = data.preprocess, augment.border
+    images = [_amounts_grid(end, pixels, p, border) for end in range_ends(augment)]
     return Images(images=tuple(images))
 
 
@@ -100,34 +96,23 @@ def _amounts_grid(
     range_end: SingleTransform, pixels: Tensor, preprocess: Preprocess, border: str
 ) -> Image:
     """Return a grid of one transform: one row per image, one column per amount."""
-    steps = [
-        SingleTransform(range_end.name, range_end.amount * step)
-        for step in _steps(range_end)
-    ]
+    name = range_end.name
+    steps: Sequence[float] = SIGNED_STEPS if name in SIGNED else UNSIGNED_STEPS
+    if name.startswith("flip"):
+        steps = (0.0, 1.0)
+    transforms = [SingleTransform(name, range_end.amount * step) for step in steps]
     columns = []
-    for number, transform in enumerate(steps):
+    for number, transform in enumerate(transforms):
         signs = random_signs(len(pixels), transform, derive_seed(number))
-        if (
-            range_end.name in SIGNED
-        ):  # alternate signs, or a color shift would be a brightness change
-            signs[:] = 1 - 2 * (np.arange(signs.shape[1]) % 2)
-        if range_end.name in ("shear", "shift"):
+        if name in ("shear", "shift"):
             signs[:] = 1
+        elif name in SIGNED:  # alternate, or a color shift would change the brightness
+            signs[:] = 1 - 2 * (np.arange(signs.shape[1]) % 2)
         params = single_params(transform, preprocess.spec, signs)
-        columns.append(
-            to_pixels(
-                augment_batch(pixels, params, preprocess, range_end.augment(border)),
-                preprocess,
-            )
-        )
-    words = " · ".join(map(str, steps))
-    return _grid_image(columns, TRANSFORM_NAMES[range_end.name].capitalize(), words)
-
-
-def _steps(range_end: SingleTransform) -> Sequence[float]:
-    if range_end.name.startswith("flip"):
-        return (0.0, 1.0)
-    return SIGNED_STEPS if range_end.name in SIGNED else UNSIGNED_STEPS
+        x = augment_batch(pixels, params, preprocess, range_end.augment(border))
+        columns.append(to_pixels(x, preprocess))
+    words = " · ".join(map(str, transforms))
+    return _grid_image(columns, TRANSFORM_NAMES[name].capitalize(), words)
 
 
 def to_pixels(x: Tensor, preprocess: Preprocess) -> Tensor:
@@ -140,14 +125,7 @@ def to_pixels(x: Tensor, preprocess: Preprocess) -> Tensor:
 
 def _grid_image(columns: Sequence[Tensor], caption: str, detail: str) -> Image:
     """Join batches to a grid image: one row per image, one column per batch."""
-    cells_by_column = [
-        [_display_size(pixels) for pixels in column] for column in columns
-    ]
-    cells = [
-        column[row]
-        for row in range(len(cells_by_column[0]))
-        for column in cells_by_column
-    ]
+    cells = [_display_size(x) for row in zip(*columns, strict=True) for x in row]
     return to_image(tile(cells, len(columns)), caption, detail)
 
 
@@ -167,19 +145,17 @@ def _display_size(pixels: Tensor) -> np.ndarray:
 
 def range_table(augment: Augment) -> Table:
     """Return a table of all augmentation settings and their values."""
-    rows = tuple(_row(name, value) for name, value in asdict(augment).items())
+    rows = []
+    for field in fields(augment):
+        value = getattr(augment, field.name)
+        text = value if isinstance(value, str) else f"{value:g}" if value else "off"
+        rows.append((f"--{field.name}", text, field.metadata["help"]))
     columns = (
         Column(title="Setting", kind="code"),
         Column(title="Range"),
         Column(title="Meaning"),
     )
-    return Table(columns=columns, rows=rows)
-
-
-def _row(name: str, value: float | str) -> tuple[str, str, str]:
-    help_ = Augment.__dataclass_fields__[name].metadata["help"]
-    text = value if isinstance(value, str) else f"{value:g}" if value else "off"
-    return f"--{name}", text, help_
+    return Table(columns=columns, rows=tuple(rows))
 
 
 def section_images(sections: Sequence[Section]) -> Iterator[Image]:

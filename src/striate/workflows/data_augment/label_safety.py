@@ -48,22 +48,22 @@ MIN_LOSS = 0.05  # a smaller loss gives no warning, even if significant
 MIN_SHARE, MAX_OTHER_SHARE = 0.5, 0.25
 
 
+def _is_mistaken(share: float, other_share: float) -> bool:
+    return share > MIN_SHARE and other_share <= MAX_OTHER_SHARE * share
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransformedAccuracy:
-    """Predictions for images with one transform, compared with the original images.
+    """Predictions for images with one transform, compared with the original images."""
 
-    Args:
-        transform: The transform and its amount.
-        counts: (classes, classes) confusion matrix, rows: true class.
-        lost: (classes,) number of images that the transform makes wrong.
-        gained: (classes,) number of images that the transform makes correct.
-        lost_counts: (classes, classes) confusion matrix of the lost images.
-    """
-
-    transform: SingleTransform
+    transform: SingleTransform  # the transform and its amount
+    # (classes, classes) confusion matrix, rows: true class
     counts: np.ndarray = field(repr=False)
+    # (classes,) number of images that the transform makes wrong
     lost: np.ndarray = field(repr=False)
+    # (classes,) number of images that the transform makes correct
     gained: np.ndarray = field(repr=False)
+    # (classes, classes) confusion matrix of the lost images
     lost_counts: np.ndarray = field(repr=False)
 
     @property
@@ -90,75 +90,47 @@ class TransformedAccuracy:
         rest[[k, other]] = False
         images = max(int(self.counts[rest].sum()), 1)
         other_share = float(self.counts[rest, other].sum() / images)
-        return (
-            other,
-            float(wrong[other] / max(int(self.counts[k].sum()), 1)),
-            other_share,
-        )
+        share = float(wrong[other] / max(int(self.counts[k].sum()), 1))
+        return other, share, other_share
 
     def mistaken_for(self, k: int) -> tuple[int, float] | None:
         """Return the wrong class predicted most often for class k, with its share."""
         other, predicted_share, other_share = self.errors(k)
-        mistaken = (
-            predicted_share > MIN_SHARE
-            and other_share <= MAX_OTHER_SHARE * predicted_share
-        )
+        mistaken = _is_mistaken(predicted_share, other_share)
         return (other, predicted_share) if mistaken else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnsafeLabel:
-    """A class that loses accuracy significantly at the maximum of a transform range.
+    """A class that loses accuracy significantly at the maximum of a transform range."""
 
-    Args:
-        transform: The transform and its amount.
-        label: The class.
-        before: Accuracy of the class on original images.
-        after: Accuracy of the class on transformed images.
-        interval: Wilson's 95 % interval of `after`.
-        count: Number of images of the class.
-        p_value: p-value of McNemar's exact test, Holm-corrected.
-        predicted: Most frequent prediction for the images that become wrong.
-        predicted_share: Share of these images with that prediction.
-        other_share: Share of the remaining classes' images with that prediction.
-    """
-
-    transform: SingleTransform
-    label: str
-    before: float
-    after: float
-    interval: tuple[float, float]
-    count: int
-    p_value: float
-    predicted: str
-    predicted_share: float
-    other_share: float
+    transform: SingleTransform  # the transform and its amount
+    label: str  # the class
+    before: float  # accuracy of the class on original images
+    after: float  # accuracy of the class on transformed images
+    interval: tuple[float, float]  # Wilson's 95 % interval of `after`
+    count: int  # number of images of the class
+    p_value: float  # p-value of McNemar's exact test, Holm-corrected
+    predicted: str  # most frequent prediction for the images that become wrong
+    predicted_share: float  # share of these images with that prediction
+    other_share: float  # share of the remaining classes' images with that prediction
 
     @property
     def mistaken(self) -> bool:
         """Return whether most new errors of the class are the same wrong class."""
-        return (
-            self.predicted_share > MIN_SHARE
-            and self.other_share <= MAX_OTHER_SHARE * self.predicted_share
-        )
+        return _is_mistaken(self.predicted_share, self.other_share)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSafety:
-    """Accuracy by transform amount and class, on images not used for training.
+    """Accuracy by transform amount and class, on images not used for training."""
 
-    Args:
-        split: Split that was evaluated.
-        labels: Class names.
-        curves: Results by transform name, for increasing amounts from 0.
-        ends: End of the requested range, by transform name.
-        unsafe: Classes with a significant loss of accuracy, the largest loss first.
-    """
-
-    split: str
-    labels: tuple[str, ...]
+    split: str  # split that was evaluated
+    labels: tuple[str, ...]  # class names
+    # results by transform name, for increasing amounts from 0
     curves: dict[str, tuple[TransformedAccuracy, ...]] = field(repr=False)
-    ends: dict[str, float]
+    ends: dict[str, float]  # end of the requested range, by transform name
+    # classes with a significant loss of accuracy, the largest loss first
     unsafe: tuple[UnsafeLabel, ...]
 
     @property
@@ -178,36 +150,28 @@ def measure_label_safety(
 
     Every transform is measured alone, in random directions, on the validation split:
     the test split is only for the final evaluation.
-
-    Args:
-        run: A finished run.
-        augment: The enabled transforms and their ranges.
-        split: Split of the run to evaluate on.
-        tick: Called with the numbers (done, total) after every amount.
     """
     images = run.data.subset(split)
     ends = range_ends(augment)
-    amounts_by_name = {range_end.name: _amounts(range_end) for range_end in ends}
-    total = 1 + sum(len(amounts) - 1 for amounts in amounts_by_name.values())
+    transforms = [
+        SingleTransform(end.name, amount)
+        for end in ends
+        for amount in sorted({0.0, *AMOUNTS.get(end.name, ()), end.amount})
+    ]
+    total = 1 + sum(transform.amount != 0 for transform in transforms)
     baseline = _predictions(run, images, SingleTransform("rotate", 0.0), augment.border)
-    tick(1, total)
-    done_count = 1
-    curves: dict[str, tuple[TransformedAccuracy, ...]] = {}
-    for name, amounts in amounts_by_name.items():
-        points = [
-            _transformed_accuracy(
-                run, images, SingleTransform(name, 0.0), baseline, baseline
-            )
-        ]
-        for amount in amounts[1:]:
-            transform = SingleTransform(name, amount)
+    done = 1
+    tick(done, total)
+    points: dict[str, list[TransformedAccuracy]] = {}
+    for transform in transforms:
+        predictions = baseline
+        if transform.amount:
             predictions = _predictions(run, images, transform, augment.border)
-            points.append(
-                _transformed_accuracy(run, images, transform, baseline, predictions)
-            )
-            done_count += 1
-            tick(done_count, total)
-        curves[name] = tuple(points)
+            done += 1
+            tick(done, total)
+        point = _transformed_accuracy(run, images, transform, baseline, predictions)
+        points.setdefault(transform.name, []).append(point)
+    curves = {name: tuple(curve) for name, curve in points.items()}
     unsafe = unsafe_labels(curves, ends, run.labels.names)
     return LabelSafety(
         split=split,
@@ -218,18 +182,13 @@ def measure_label_safety(
     )
 
 
-def _amounts(range_end: SingleTransform) -> list[float]:
-    return sorted({0.0, *AMOUNTS.get(range_end.name, ()), range_end.amount})
-
-
 def _predictions(
     run: Run, subset: Subset, transform: SingleTransform, border: str
 ) -> np.ndarray:
     device = devices.select_device(run.recipe.device)
     model = run.model.to(device)
     batches = _batches(run, subset, transform, border, device)
-    predictions: np.ndarray = evaluate(model, batches).logits.argmax(1).numpy()
-    return predictions
+    return np.asarray(evaluate(model, batches).logits.argmax(1).numpy())
 
 
 def _batches(
@@ -245,10 +204,8 @@ def _batches(
     for index in torch.split(torch.arange(len(subset)), size):
         params = single_params(transform, run.preprocess.spec, signs[index])
         pixels = subset.gather(index).to(device)
-        yield (
-            augment_batch(pixels, params, run.preprocess, augment),
-            subset.labels[index],
-        )
+        x = augment_batch(pixels, params, run.preprocess, augment)
+        yield x, subset.labels[index]
 
 
 def _transformed_accuracy(
@@ -276,15 +233,15 @@ def unsafe_labels(
     labels: Sequence[str],
 ) -> tuple[UnsafeLabel, ...]:
     """Return classes with a significant accuracy loss (McNemar's test with Holm)."""
-    cases = []
-    for range_end in ends:
-        (points,) = [
-            point for point in curves[range_end.name] if point.transform == range_end
-        ]
-        cases += [(points, k) for k in range(len(labels)) if points.counts[k].sum()]
-    p_values = [
-        sign_test(int(point.lost[k]), int(point.gained[k])) for point, k in cases
+    cases = [
+        (point, k)
+        for range_end in ends
+        for point in curves[range_end.name]
+        if point.transform == range_end
+        for k in range(len(labels))
+        if point.counts[k].sum()
     ]
+    p_values = [sign_test(int(p.lost[k]), int(p.gained[k])) for p, k in cases]
     unsafe = [
         _unsafe_label(point, k, p_value, labels)
         for (point, k), p_value in zip(cases, holm_correction(p_values), strict=True)

@@ -80,8 +80,9 @@ def label_safety_summary(safety: LabelSafety) -> list[Block]:
         changes = dict.fromkeys(label.transform.name for label in safety.unsafe)
         blocks = [_warning(safety, name) for name in changes]
         blocks.append(_unsafe_table(safety))
-    mistaken = mistaken_table(safety)
-    return [*blocks, *([mistaken] if mistaken.rows else []), range_end_table(safety)]
+    if (mistaken := mistaken_table(safety)).rows:
+        blocks.append(mistaken)
+    return [*blocks, range_end_table(safety)]
 
 
 def _warning(safety: LabelSafety, name: str) -> Prose:
@@ -123,21 +124,19 @@ def _unsafe_table(safety: LabelSafety) -> Table:
     )
     more = len(safety.unsafe) - len(rows)
     note = f"{more} more with a smaller loss." if more else ""
+    hint = "accuracy on transformed images"
     columns = (
         Column(title="Transform"),
         Column(title="Class"),
         Column(title="Original", kind="ratio", hint="accuracy on original images"),
-        Column(
-            title="Transformed", kind="ratio", hint="accuracy on transformed images"
-        ),
+        Column(title="Transformed", kind="ratio", hint=hint),
         Column(title="95 % interval", rank=1),
         Column(title="Images", kind="integer", rank=2),
         Column(title="Predicted as"),
         Column(title="Of new errors", kind="ratio"),
     )
-    return Table(
-        columns=columns, rows=rows, title="Classes that lose accuracy", note=note
-    )
+    title = "Classes that lose accuracy"
+    return Table(columns=columns, rows=rows, title=title, note=note)
 
 
 def mistaken_table(safety: LabelSafety) -> Table:
@@ -146,19 +145,13 @@ def mistaken_table(safety: LabelSafety) -> Table:
     for name, curve in safety.curves.items():
         for k in _classes(curve[0]):
             for point in curve[1:]:
-                mistaken = point.mistaken_for(k)
-                if mistaken is not None:
-                    within = (
-                        "yes" if point.transform.amount <= safety.ends[name] else ""
-                    )
-                    fields_ = (
-                        safety.labels[k],
-                        safety.labels[mistaken[0]],
-                        mistaken[1],
-                    )
-                    rows.append(
-                        (TRANSFORM_NAMES[name], point.transform.range, *fields_, within)
-                    )
+                if mistaken := point.mistaken_for(k):
+                    other, share = mistaken
+                    labels = safety.labels[k], safety.labels[other]
+                    amount = point.transform.range
+                    within = point.transform.amount <= safety.ends[name]
+                    row = (TRANSFORM_NAMES[name], amount, *labels, share)
+                    rows.append((*row, "yes" if within else ""))
                     break
     columns = (
         Column(title="Transform"),
@@ -195,23 +188,15 @@ def _all_safe(safety: LabelSafety) -> str:
 
 def range_end_table(safety: LabelSafety) -> Table:
     """Return a table of the accuracy at the maximum of each transform range."""
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for name, curve in safety.curves.items():
-        unsafe_here = _end(safety, name)
-        before = curve[0]
-        worst = _by_loss(curve[0], unsafe_here)[0]
-        count = int(unsafe_here.counts[worst].sum())
-        rows.append(
-            (
-                TRANSFORM_NAMES[name],
-                unsafe_here.transform.range,
-                before.accuracy,
-                unsafe_here.accuracy,
-                safety.labels[worst],
-                float(before.correct[worst]) / count,
-                float(unsafe_here.correct[worst]) / count,
-            )
-        )
+        before, after = curve[0], _end(safety, name)
+        worst = _by_loss(before, after)[0]
+        count = int(after.counts[worst].sum())
+        row = (TRANSFORM_NAMES[name], after.transform.range)
+        accuracies = (before.accuracy, after.accuracy)
+        recalls = (float(x.correct[worst]) / count for x in (before, after))
+        rows.append((*row, *accuracies, safety.labels[worst], *recalls))
     columns = (
         Column(title="Transform"),
         Column(title="End of range", key="amount"),
@@ -221,18 +206,14 @@ def range_end_table(safety: LabelSafety) -> Table:
         Column(title="Its original", kind="ratio", key="worst_original", rank=1),
         Column(title="Its transformed", kind="ratio", key="worst_transformed"),
     )
-    return Table(
-        columns=columns, rows=tuple(rows), title="Accuracy at the end of each range"
-    )
+    title = "Accuracy at the end of each range"
+    return Table(columns=columns, rows=tuple(rows), title=title)
 
 
 def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
     """Return the result at the maximum of the requested range of a transform."""
     amount = safety.ends[name]
-    (unsafe_here,) = [
-        point for point in safety.curves[name] if point.transform.amount == amount
-    ]
-    return unsafe_here
+    return next(p for p in safety.curves[name] if p.transform.amount == amount)
 
 
 def _by_loss(before: TransformedAccuracy, after: TransformedAccuracy) -> list[int]:
@@ -266,13 +247,12 @@ def _curves(safety: LabelSafety) -> Iterator[Curve]:
 def _accuracy_series(
     name: str, curve: tuple[TransformedAccuracy, ...], k: int | None
 ) -> Series:
+    classes = slice(None) if k is None else k
     pairs = [
-        (int(point.correct.sum()), int(point.counts.sum()))
-        if k is None
-        else (int(point.correct[k]), int(point.counts[k].sum()))
+        (int(point.correct[classes].sum()), int(point.counts[classes].sum()))
         for point in curve
     ]
-    bands = [wilson_interval(*pair) for pair in pairs]
+    bands = [wilson_interval(correct, count) for correct, count in pairs]
     return Series(
         name=name,
         x=tuple(point.transform.amount for point in curve),
@@ -291,14 +271,6 @@ def amount_rows(safety: LabelSafety) -> Iterator[tuple[object, ...]]:
                 wrong = point.counts[k].copy()
                 wrong[k] = 0
                 predicted = safety.labels[int(wrong.argmax())] if wrong.any() else ""
-                low, high = wilson_interval(correct, count)
-                fields_ = (f"{low:.4f}", f"{high:.4f}")
-                yield (
-                    name,
-                    point.transform.amount,
-                    safety.labels[k],
-                    count,
-                    correct,
-                    *fields_,
-                    predicted,
-                )
+                interval = (f"{end:.4f}" for end in wilson_interval(correct, count))
+                case = (name, point.transform.amount, safety.labels[k])
+                yield (*case, count, correct, *interval, predicted)

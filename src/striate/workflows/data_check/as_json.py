@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.files import write_csv
 from striate.data.check.check import DataCheckResult
-from striate.data.check.duplicates import connected_components
-from striate.data.check.finding import Finding, ImageGroup
+from striate.data.check.finding import Finding
 from striate.data.check.label_errors import LabelErrors
 from striate.data.check.scan import file_of
+from striate.data.split.exact_counts import connected_components
 
 RANKING_COLUMNS = (
     *("rank", "suggested_label", "probability", "label_probability", "label_quality"),
@@ -33,20 +34,18 @@ def as_dict(result: DataCheckResult) -> dict[str, Any]:
         "findings": [_finding_dict(result, finding) for finding in result.findings],
         "files": list(result.files()),
     }
-    if result.label_errors is None:
-        return data
-    return _with_label_errors(data, result.label_errors)
+    if result.label_errors is not None:
+        for row in result.label_errors.ranking():
+            values = {name: getattr(row, name) for name in RANKING_COLUMNS}
+            data["files"][row.position]["label_check"] = values
+        data["labels"] = _label_dict(result.label_errors)
+    return data
 
 
-def _with_label_errors(
-    data: dict[str, Any], label_errors: LabelErrors
-) -> dict[str, Any]:
-    """Add the results of the label check to the dict, in total and by file."""
+def _label_dict(label_errors: LabelErrors) -> dict[str, Any]:
+    """Return the results of the label check over all images."""
     analysis, names = label_errors.analysis, label_errors.names
-    for row in label_errors.ranking():
-        values = {name: getattr(row, name) for name in RANKING_COLUMNS}
-        data["files"][row.position]["label_check"] = values
-    data["labels"] = {
+    return {
         "checked": int(analysis.has_prediction.sum()),
         "suspected": len(analysis.suspected),
         "estimated_wrong": round(analysis.estimate, 2),
@@ -65,7 +64,6 @@ def _with_label_errors(
         "epochs": label_errors.epochs,
         "seconds": round(label_errors.seconds, 2),
     }
-    return data
 
 
 def save_ranking(result: DataCheckResult, path: Path) -> None:
@@ -85,9 +83,7 @@ def save_ranking(result: DataCheckResult, path: Path) -> None:
 
 
 def _finding_dict(result: DataCheckResult, finding: Finding) -> dict[str, Any]:
-    def paths(group: ImageGroup) -> list[str]:
-        return [result.items[i].record.path for i in group.members]
-
+    paths = [item.record.path for item in result.items]
     return {
         "kind": finding.kind,
         "tone": finding.tone,
@@ -95,12 +91,10 @@ def _finding_dict(result: DataCheckResult, finding: Finding) -> dict[str, Any]:
         "why": finding.why,
         "do": finding.fix,
         "groups": [
-            {"paths": paths(group), "note": group.note} for group in finding.groups
+            {"paths": [paths[i] for i in group.members], "note": group.note}
+            for group in finding.groups
         ],
-        "files": [
-            {"path": skip.path, "reason": skip.reason, "detail": skip.detail}
-            for skip in finding.files
-        ],
+        "files": [asdict(skip) for skip in finding.files],
     }
 
 
@@ -111,11 +105,9 @@ def save_training_table(result: DataCheckResult, path: Path) -> None:
         SettingError: The images are not local files.
     """
     if result.source.root is None:
-        location = (
-            "are in arrays, not files"
-            if result.source.files is None
-            else "are in shards or at a URL, but a CSV can only list local files"
-        )
+        location = "are in shards or at a URL, but a CSV can only list local files"
+        if result.source.files is None:
+            location = "are in arrays, not files"
         what = f"the images of '{result.source.name}' {location}"
         raise SettingError(what, where="--csv", fix="remove --csv")
     groups = enumerate(split_groups(result))
@@ -136,7 +128,7 @@ def split_groups(result: DataCheckResult) -> list[list[int]]:
     first_of_group: dict[str, int] = {}
     for position, item in enumerate(result.items):
         if item.record.group:
-            links.append(
-                (first_of_group.setdefault(item.record.group, position), position)
-            )
-    return connected_components(len(result.items), links)
+            first = first_of_group.setdefault(item.record.group, position)
+            links.append((first, position))
+    groups = connected_components(len(result.items), links)
+    return [group for group in groups if len(group) > 1]

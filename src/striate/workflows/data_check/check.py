@@ -41,8 +41,6 @@ def check_data(
     result = check_dataset(data, near=near, since=since, workers=workers, tick=tick)
     if not labels:
         return result
-    from striate.workflows.data_check.label_errors import (
-        find_label_errors,  # which brings torch
-    )
+    from striate.workflows.data_check import label_errors  # which brings torch
 
-    return find_label_errors(result, tick=tick)
+    return label_errors.find_label_errors(result, tick=tick)

@@ -30,60 +30,38 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class FoldPrediction:
-    """Predictions of one network for its held-out fold.
+    """Predictions of one network for its held-out fold."""
 
-    Args:
-        rows: (n,) indices of the images in the subset.
-        probs: (n, classes) predicted probabilities.
-        trained_classes: (classes,) whether the training folds contain the class.
-    """
-
-    rows: np.ndarray = field(repr=False)
-    probs: np.ndarray = field(repr=False)
+    rows: np.ndarray = field(repr=False)  # (n,) indices of the images in the subset
+    probs: np.ndarray = field(repr=False)  # (n, classes) predicted probabilities
+    # (classes,) whether the training folds contain the class
     trained_classes: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """Cross-validation of a network on a set of images.
+    """Cross-validation of a network on a set of images."""
 
-    Args:
-        subset: All images.
-        preprocess: Preprocessing; mean and std are computed for each network.
-        classes: Number of classes.
-        recipe: Training settings of each network.
-    """
-
-    subset: Subset
-    preprocess: Preprocess
-    classes: int
-    recipe: Recipe
+    subset: Subset  # all images
+    preprocess: Preprocess  # preprocessing; mean and std are computed for each network
+    classes: int  # number of classes
+    recipe: Recipe  # training settings of each network
 
     def predictions(self, folds: np.ndarray, tick: Tick) -> Iterator[FoldPrediction]:
-        """Train one network per fold, and yield the predictions for each fold.
-
-        Args:
-            folds: (N,) fold number of each image of the subset.
-            tick: Called with (done, total), in numbers of training images.
-        """
+        """Train one network per fold, and yield the predictions for each fold."""
         numbers = np.unique(folds)
         total = (len(numbers) - 1) * len(folds) * self.recipe.epochs
         counter = _Counter(tick, total)
         for fold in numbers.tolist():
-            val_rows, train_rows = (
-                np.flatnonzero(folds == fold),
-                np.flatnonzero(folds != fold),
-            )
+            val_rows = np.flatnonzero(folds == fold)
+            train_rows = np.flatnonzero(folds != fold)
             if len(train_rows):
                 yield self._predict_fold(fold, val_rows, train_rows, counter)
 
     def _predict_fold(
         self, fold: int, val_rows: np.ndarray, train_rows: np.ndarray, counter: _Counter
     ) -> FoldPrediction:
-        train, val = (
-            self.subset.take(train_rows.tolist()),
-            self.subset.take(val_rows.tolist()),
-        )
+        train = self.subset.take(train_rows.tolist())
         mean, std = channel_mean_std(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
         seed = derive_seed(self.recipe.seed, "fold", fold)
@@ -97,13 +75,20 @@ class CrossValidation:
             device=device,
         )
         val_batches = Batches(
-            subset=val,
+            subset=self.subset.take(val_rows.tolist()),
             preprocess=preprocess,
             batch_size=evaluation_batch_size(preprocess.height, preprocess.width),
             shuffle=False,
             device=device,
         )
-        model = self._create_model(seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = create_model(
+            auto_model(preprocess.channels),
+            num_classes=self.classes,
+            in_chans=preprocess.channels,
+            image_size=(preprocess.height, preprocess.width),
+            seed=seed,
+        )
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.random.fork_rng(devices=[]), devices.flush_denormals():
             torch.manual_seed(derive_seed(seed, "dropout"))
             self._train(model, batches, val_batches, counter)
@@ -113,15 +98,6 @@ class CrossValidation:
             rows=val_rows,
             probs=evaluation.probs.numpy(),
             trained_classes=trained_classes,
-        )
-
-    def _create_model(self, seed: int) -> nn.Module:
-        return create_model(
-            auto_model(self.preprocess.channels),
-            num_classes=self.classes,
-            in_chans=self.preprocess.channels,
-            image_size=(self.preprocess.height, self.preprocess.width),
-            seed=seed,
         )
 
     def _train(

@@ -82,21 +82,28 @@ TITLES = {
 
 def data_check_page(result: DataCheckResult) -> Page:
     """Return the HTML report: summary, findings with images, and classes."""
-    positions = _example_positions(result)
+    examples = _examples_by_class(result)
+    positions = {i for members in examples.values() for i in members}
     for finding in result.findings:
         for group in _shown_groups(finding):
             positions |= set(group.members[:SIDE_BY_SIDE])
     thumbnails = load_previews(result, sorted(positions))
-    findings = [_section(result, finding, thumbnails) for finding in result.findings]
+    galleries = [class_gallery(thumbnails, i, name) for name, i in examples.items()]
+    class_blocks: list[Block] = [class_count_table(result), *filter(None, galleries)]
     sections = [
         _summary(result),
-        *findings,
-        _class_section(result, thumbnails),
+        *(_section(result, finding, thumbnails) for finding in result.findings),
+        Section(title="Classes", blocks=tuple(class_blocks)),
         *_ignored_section(result),
     ]
+    folder = common_folder(result)
+    counts = (
+        f"{count_text(result.file_count, 'file')} = {len(result.items):,} used + "
+        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored."
+    )
     return Page(
         title=f"{result.source.name} · data check",
-        subtitle=_file_counts(result) + _folder_note(result),
+        subtitle=counts + (f"\n\nPaths are relative to {folder}" if folder else ""),
         sections=tuple(sections),
         footer="The data set was not changed.",
     )
@@ -107,34 +114,24 @@ def save_data_check_page(result: DataCheckResult, path: Path) -> None:
     write_text(path, render_page(data_check_page(result)))
 
 
-def _file_counts(result: DataCheckResult) -> str:
-    return (
-        f"{count_text(result.file_count, 'file')} = {len(result.items):,} used + "
-        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored."
-    )
-
-
-def _folder_note(result: DataCheckResult) -> str:
-    folder = common_folder(result)
-    return f"\n\nPaths are relative to {folder}" if folder else ""
-
-
 def _summary(result: DataCheckResult) -> Section:
-    important = [finding for finding in result.findings if finding.tone != "note"]
-    figures = Figures(
-        figures=(
-            Figure(
-                label="used",
-                value=f"{len(result.items):,}",
-                detail=_split_sizes(result),
-            ),
-            Figure(label="quarantined", value=f"{len(result.quarantined):,}"),
-            Figure(label="ignored", value=f"{len(result.ignored):,}"),
-            Figure(label="classes", value=f"{len(result.classes):,}"),
-            Figure(label="findings", value=f"{len(important):,}"),
-        )
+    sizes: Counter[str] = Counter()
+    for _, by_split in result.classes:
+        sizes.update(by_split)
+    by_split_text = " · ".join(f"{s} {sizes[s]:,}" for s in SPLITS if sizes[s])
+    counts = {
+        "used": len(result.items),
+        "quarantined": len(result.quarantined),
+        "ignored": len(result.ignored),
+        "classes": len(result.classes),
+        "findings": sum(finding.tone != "note" for finding in result.findings),
+    }
+    details = {"used": by_split_text}
+    figures = tuple(
+        Figure(label=name, value=f"{n:,}", detail=details.get(name, ""))
+        for name, n in counts.items()
     )
-    blocks: list[Block] = [figures, *findings_table(result)]
+    blocks: list[Block] = [Figures(figures=figures), *findings_table(result)]
     return Section(title="Summary", lead=_image_kinds(result), blocks=tuple(blocks))
 
 
@@ -165,14 +162,6 @@ def _most_common(counts: Counter[str], several: str) -> str:
     return f"{len(counts):,} {several}, {named}"
 
 
-def _split_sizes(result: DataCheckResult) -> str:
-    totals = dict.fromkeys(SPLITS, 0)
-    for _, by_split in result.classes:
-        for split in by_split.keys() & totals.keys():
-            totals[split] += by_split[split]
-    return " · ".join(f"{split} {n:,}" for split, n in totals.items() if n)
-
-
 def findings_table(result: DataCheckResult) -> list[Block]:
     """Return a table of all findings, with one sentence per finding."""
     ok = [Prose(text="No problems found.", tone="good")] if result.ok else []
@@ -193,9 +182,9 @@ def data_check_blocks(result: DataCheckResult) -> list[Block]:
     if not result.findings:
         return findings_table(result)
     folder = common_folder(result)
-    blocks: list[Block] = (
-        [Prose(text=f"Paths are relative to {folder}")] if folder else []
-    )
+    blocks: list[Block] = []
+    if folder:
+        blocks.append(Prose(text=f"Paths are relative to {folder}"))
     for finding in result.findings:
         label_errors = result.label_errors if finding.kind == LABEL_ERROR else None
         names = [] if label_errors else _names(result, finding, folder)
@@ -206,22 +195,18 @@ def data_check_blocks(result: DataCheckResult) -> list[Block]:
             lines.append(f"  fix: {finding.fix}")
         blocks.append(Prose(text="\n".join(lines), tone=_tone(finding)))
         if label_errors:
-            blocks += [
-                *suspect_table(result, ROWS_IN_TERMINAL, folder),
-                *confusion_table(label_errors, NAMES_IN_TERMINAL),
-            ]
+            blocks += suspect_table(result, ROWS_IN_TERMINAL, folder)
+            blocks += confusion_table(label_errors, NAMES_IN_TERMINAL)
     return blocks
 
 
 def _names(result: DataCheckResult, finding: Finding, folder: str) -> list[str]:
     """Return the paths of the first groups or files as text, one per line."""
-    groups = [
-        _group_line(result, group, folder)
-        for group in finding.groups[:NAMES_IN_TERMINAL]
-    ]
-    lines = groups or [
-        _skip_line(skip, folder) for skip in finding.files[:NAMES_IN_TERMINAL]
-    ]
+    groups = finding.groups[:NAMES_IN_TERMINAL]
+    lines = [_group_line(result, group, folder) for group in groups]
+    for skip in finding.files[:NAMES_IN_TERMINAL] if not groups else ():
+        detail = f" ({skip.detail})" if skip.detail else ""
+        lines.append(f"  {skip.path.removeprefix(folder)}: {skip.reason}{detail}")
     rest = max(len(finding.groups), len(finding.files)) - len(lines)
     if rest > 0:
         lines.append(f"  … and {rest:,} more")
@@ -234,38 +219,27 @@ def _group_line(result: DataCheckResult, group: ImageGroup, folder: str) -> str:
     more = len(group.members) - len(paths)
     names = " = ".join(paths) + (f" = {more:,} more" if more else "")
     labels = list(dict.fromkeys(result.items[i].record.label for i in group.members))
-    note = group.note or (
-        " | ".join(labels[:NAMES_IN_TERMINAL]) if len(labels) > 1 else ""
-    )
+    note = group.note
+    if not note and len(labels) > 1:
+        note = " | ".join(labels[:NAMES_IN_TERMINAL])
     return f"  {names}" + (f"  ({note})" if note else "")
-
-
-def _skip_line(skip: Skipped, folder: str) -> str:
-    detail = f" ({skip.detail})" if skip.detail else ""
-    return f"  {skip.path.removeprefix(folder)}: {skip.reason}{detail}"
 
 
 def _section(
     result: DataCheckResult, finding: Finding, thumbnails: Thumbnails
 ) -> Section:
-    text = "\n\n".join(text for text in (finding.why, _advice(finding)) if text)
+    fix = f"Fix: {finding.fix}." if finding.fix else ""
+    text = "\n\n".join(filter(None, (finding.why, fix)))
     blocks: list[Block] = [Prose(text=text, tone=_tone(finding))] if text else []
     if finding.kind == LABEL_ERROR and result.label_errors:
-        blocks += [
-            *confusion_table(result.label_errors),
-            method_note(result.label_errors),
-        ]
-    gallery = _gallery(result, finding, thumbnails)
-    blocks += [gallery] if gallery else []
+        blocks += confusion_table(result.label_errors)
+        blocks.append(method_note(result.label_errors))
+    if gallery := _gallery(result, finding, thumbnails):
+        blocks.append(gallery)
     if finding.files:
         blocks.append(skipped_table(finding.files))
-    return Section(
-        title=TITLES[finding.kind], lead=f"{finding.what}.", blocks=tuple(blocks)
-    )
-
-
-def _advice(finding: Finding) -> str:
-    return f"Fix: {finding.fix}." if finding.fix else ""
+    title = TITLES[finding.kind]
+    return Section(title=title, lead=f"{finding.what}.", blocks=tuple(blocks))
 
 
 def _gallery(
@@ -283,12 +257,8 @@ def _shown_groups(finding: Finding) -> Sequence[ImageGroup]:
     return finding.groups[:most]
 
 
-def _example_positions(result: DataCheckResult) -> set[int]:
-    """Return the indices of a few example images of every class."""
-    return {i for positions in _examples_by_class(result).values() for i in positions}
-
-
 def _examples_by_class(result: DataCheckResult) -> dict[str, list[int]]:
+    """Return the indices of a few example images of every class."""
     positions: dict[str, list[int]] = {}
     for position, item in enumerate(result.items):
         positions.setdefault(item.record.label, []).append(position)
@@ -298,15 +268,6 @@ def _examples_by_class(result: DataCheckResult) -> dict[str, list[int]]:
         step = max(1, len(members) // EXAMPLES)
         spread[name] = members[::step][:EXAMPLES]
     return spread
-
-
-def _class_section(result: DataCheckResult, thumbnails: Thumbnails) -> Section:
-    spread = _examples_by_class(result).items()
-    galleries = [
-        class_gallery(thumbnails, positions, name) for name, positions in spread
-    ]
-    blocks: list[Block] = [class_count_table(result), *(g for g in galleries if g)]
-    return Section(title="Classes", blocks=tuple(blocks))
 
 
 def class_count_table(result: DataCheckResult) -> Table:
@@ -333,9 +294,8 @@ def class_count_table(result: DataCheckResult) -> Table:
 def _ignored_section(result: DataCheckResult) -> list[Section]:
     if not result.ignored:
         return []
-    lead = (
-        f"{count_text(len(result.ignored), 'file')} that do not belong to the data set."
-    )
+    count = count_text(len(result.ignored), "file")
+    lead = f"{count} that do not belong to the data set."
     table = skipped_table(result.ignored)
     return [Section(title="Ignored files", lead=lead, blocks=(table,))]
 

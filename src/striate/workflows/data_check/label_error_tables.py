@@ -42,30 +42,20 @@ def confusion_table(label_errors: LabelErrors, count: int = PAIRS_SHOWN) -> list
     cells = label_errors.analysis.confusions
     if not cells:
         return []
+    hint = "from confident predictions, scaled to the class size"
     columns = (
         Column(title="label"),
         Column(title="predicted"),
         Column(title="suspected", kind="integer", hint="images listed here"),
-        Column(
-            title="estimated errors",
-            kind="number",
-            hint="from confident predictions, scaled to the class size",
-        ),
+        Column(title="estimated errors", kind="number", hint=hint),
     )
     names = label_errors.names
     rows = tuple(
-        (
-            names[cell.label],
-            names[cell.suggested],
-            cell.suspected_count,
-            round(cell.estimate, 1),
-        )
-        for cell in cells[:count]
+        (names[c.label], names[c.suggested], c.suspected_count, round(c.estimate, 1))
+        for c in cells[:count]
     )
-    rest = cells[count:]
-    note = (
-        f"{count_text(len(rest), 'more pair')} in the output of --json." if rest else ""
-    )
+    rest = count_text(len(cells) - len(rows), "more pair")
+    note = f"{rest} in the output of --json." if len(cells) > len(rows) else ""
     return [Table(columns=columns, rows=rows, note=note)]
 
 

@@ -28,28 +28,17 @@ FOLDS = 5
 STEPS = 400  # training steps of each network; the number of epochs is limited by EPOCHS
 EPOCHS = (2, 20)
 BATCH = 64
-SIDES = (
-    8,
-    64,
-)  # smallest side of the networks, and a side that is enough for classification
-
-
-def _no_progress(count: int, total: int) -> None:
-    """Ignore progress updates."""
+# Smallest side of the networks, and a side that is enough for classification.
+SIDES = (8, 64)
 
 
 def find_label_errors(
-    result: DataCheckResult, *, recipe: Recipe | None = None, tick: Tick | None = None
+    result: DataCheckResult, *, tick: Tick | None = None
 ) -> DataCheckResult:
     """Search for label errors, and add them to the findings of a data check.
 
     Nothing is written. Existing splits are ignored: labels of the test split are
     checked like all others.
-
-    Args:
-        result: Result of a data check.
-        recipe: Training settings; the default depends on the size of the data set.
-        tick: Called with (done, total), in numbers of training images.
 
     Raises:
         NonFiniteError: The loss of a network became NaN or infinite.
@@ -66,7 +55,7 @@ def find_label_errors(
         (3,)
     """
     start = time.perf_counter()
-    recipe = recipe or training_recipe(result)
+    recipe = training_recipe(result)
     labels, preprocess = result.source.labels, choose_input(result)
     class_ids = np.array([labels.index(i.record.label) for i in result.items], np.int64)
     probs = np.zeros((len(class_ids), len(labels)), np.float32)
@@ -79,14 +68,15 @@ def find_label_errors(
             subset=subset, preprocess=preprocess, classes=len(labels), recipe=recipe
         )
         folds = label_error_folds(result, recipe.seed)[positions]
-        for prediction in validation.predictions(folds, tick or _no_progress):
+        for prediction in validation.predictions(folds, tick or (lambda *_: None)):
             rows = positions[prediction.rows]
             probs[rows] = prediction.probs
             has_prediction[rows] = prediction.trained_classes[class_ids[rows]]
+    analysis = ConfidentLearning(
+        probs=probs, labels=class_ids, has_prediction=has_prediction
+    )
     label_errors = LabelErrors(
-        analysis=ConfidentLearning(
-            probs=probs, labels=class_ids, has_prediction=has_prediction
-        ),
+        analysis=analysis,
         names=labels.names,
         model=auto_model(preprocess.channels),
         folds=FOLDS,

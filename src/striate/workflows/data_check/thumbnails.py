@@ -26,14 +26,16 @@ Thumbnails = Mapping[int, np.ndarray]
 def load_previews(result: DataCheckResult, positions: Sequence[int]) -> Thumbnails:
     """Load thumbnails, (H, W, 3) pixels by image index; skip missing files."""
     source = result.source
-    if source.arrays is not None:
-        row_of = {record.path: row for row, record in enumerate(source.records)}
-        rows = [row_of[result.items[i].record.path] for i in positions]
-        return {
-            i: _to_rgb(preview_pixels(source.arrays[row]))
-            for i, row in zip(positions, rows, strict=True)
-        }
     records = [result.items[i].record for i in positions]
+    if source.arrays is not None:
+        rows = {
+            record.path: row
+            for record, row in zip(source.records, source.arrays, strict=True)
+        }
+        return {
+            i: _to_rgb(preview_pixels(rows[record.path]))
+            for i, record in zip(positions, records, strict=True)
+        }
     answers = examine_records(source, records, program=PREVIEWER)
     return {
         i: _to_rgb(answer.view)
@@ -69,40 +71,24 @@ def group_gallery(
     folder: str,
     side: int = DISPLAY_SIDE,
 ) -> Images | None:
-    """Return a gallery with one image per group: the thumbnails side by side.
-
-    Args:
-        result: Result of a data check.
-        groups: Groups in display order.
-        thumbnails: Pixels from `load_previews`.
-        note: Text below the gallery.
-        folder: Common parent folder, which is left out of the displayed paths.
-        side: Display size of small images in pixels.
-    """
-    members_by_group = [
-        [i for i in g.members if i in thumbnails][:SIDE_BY_SIDE] for g in groups
-    ]
-    images = tuple(
-        _group_image(result, group, members, thumbnails, folder)
-        for group, members in zip(groups, members_by_group, strict=True)
-        if members
-    )
+    """Return a gallery with one image per group: the thumbnails side by side."""
+    images, shown = [], []
+    for group in groups:
+        members = [i for i in group.members if i in thumbnails][:SIDE_BY_SIDE]
+        if members:
+            images.append(_group_image(result, group, members, thumbnails, folder))
+            shown += members
     if not images:
         return None
-    return Images(
-        images=images, scale=_scale(members_by_group, thumbnails, side), note=note
-    )
+    scale = _scale(shown, thumbnails, side)
+    return Images(images=tuple(images), scale=scale, note=note)
 
 
 def _scale(
-    members_by_group: Sequence[Sequence[int]],
-    thumbnails: Thumbnails,
-    side: int = DISPLAY_SIDE,
+    members: Sequence[int], thumbnails: Thumbnails, side: int = DISPLAY_SIDE
 ) -> int:
-    sides = [
-        max(thumbnails[i].shape[:2]) for members in members_by_group for i in members
-    ]
-    return max(1, side // int(max(sides)))
+    largest = max(int(max(thumbnails[i].shape[:2])) for i in members)
+    return max(1, side // largest)
 
 
 def _group_image(
@@ -112,10 +98,12 @@ def _group_image(
     thumbnails: Thumbnails,
     folder: str,
 ) -> Image:
-    height = max(thumbnails[i].shape[0] for i in members)
-    width = max(thumbnails[i].shape[1] for i in members)
-    cells = [_pad(thumbnails[i], height, width) for i in members]
-    pixels = tile(cells, len(cells), GAP) if len(cells) > 1 else thumbnails[members[0]]
+    pixels = thumbnails[members[0]]
+    if len(members) > 1:
+        height = max(thumbnails[i].shape[0] for i in members)
+        width = max(thumbnails[i].shape[1] for i in members)
+        cells = [_pad(thumbnails[i], height, width) for i in members]
+        pixels = tile(cells, len(cells), GAP)
     paths = [result.items[i].record.path.removeprefix(folder) for i in members]
     rest = len(group.members) - len(members)
     caption = " = ".join(paths) + (f" = {rest:,} more" if rest else "")
@@ -149,4 +137,4 @@ def class_gallery(
     if not loaded:
         return None
     images = tuple(to_image(thumbnails[i]) for i in loaded)
-    return Images(images=images, title=title, scale=_scale([loaded], thumbnails))
+    return Images(images=images, title=title, scale=_scale(loaded, thumbnails))

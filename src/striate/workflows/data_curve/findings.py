@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +102,13 @@ def backtest(curve: LearningCurve) -> Prose | None:
         return None
     last = curve.points[-1]
     forecast = curve.backtest_law.forecast(last.images)
-    is_inside = forecast.low <= last.mean <= forecast.high
     text = (
         f"Backtest: the fractions up to {curve.fractions[-2]:g} alone predict "
         f"{percent(1 - forecast.error, 2)} (95 % interval "
         f"{ci_text((1 - forecast.high, 1 - forecast.low), 2)}) for {last.images:,.0f} "
         f"images. Measured: {percent(1 - last.mean, 2)}"
     )
-    if is_inside:
+    if forecast.low <= last.mean <= forecast.high:
         return Prose(text=f"{text}, inside the interval.", tone="good")
     text += ", outside the interval. The forecast is unreliable."
     return Prose(text=text, tone="warning")
@@ -150,28 +150,17 @@ def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
     runs = [run for run in curve.runs if run.fraction == fraction]
     plain = [run.accuracy for run in runs]
     balanced = [run.balanced_accuracy for run in runs]
-    return (
-        f"{fraction:.4g}",
-        round(statistics.mean(run.images for run in runs)),
-        len(runs),
-        statistics.mean(plain),
-        statistics.stdev(plain),
-        statistics.mean(balanced),
-        statistics.stdev(balanced),
-    )
+    images = round(statistics.mean(run.images for run in runs))
+    mean, stdev = statistics.mean, statistics.stdev
+    statistics_of = [(mean(values), stdev(values)) for values in (plain, balanced)]
+    return (f"{fraction:.4g}", images, len(runs), *chain(*statistics_of))
 
 
 def forecast_table(curve: LearningCurve) -> Table:
     """Return a table of forecast accuracies for larger training sets."""
     rows = tuple(
-        (
-            f"× {times}",
-            round(forecast.images),
-            1 - forecast.error,
-            1 - forecast.high,
-            1 - forecast.low,
-        )
-        for times, forecast in zip(FORECAST_FACTORS, forecasts(curve), strict=True)
+        (f"× {times}", round(f.images), 1 - f.error, 1 - f.high, 1 - f.low)
+        for times, f in zip(FORECAST_FACTORS, forecasts(curve), strict=True)
     )
     columns = (
         Column(title="times", key="times", hint="multiple of the current images"),
@@ -187,32 +176,25 @@ def curve_charts(curve: LearningCurve) -> tuple[Curve, Curve]:
     """Return two charts: error on log-log axes, and accuracy."""
     measured = _measured_series(curve.points)
     law = _forecast_series(curve)
-    mark = (curve.points[-1].images, "now")
-    common: dict[str, Any] = {
-        "x_label": "training images",
-        "percent_y": True,
-        "log_x": True,
-        "mark": mark,
-    }
     metric = METRIC_NAMES[curve.metric]
-    note = "Bands: ± one std over seeds; 95 % interval of the forecast."
-    return (
-        Curve(
-            title="Error",
-            y_label=f"1 − {metric}",
-            series=(measured, law),
-            log_y=True,
-            note=note,
-            **common,
-        ),
-        Curve(
-            title=metric.capitalize(),
-            y_label=metric,
-            series=(_complement(measured), _complement(law)),
-            note=note,
-            **common,
-        ),
+    accuracy_chart = Curve(
+        title=metric.capitalize(),
+        x_label="training images",
+        y_label=metric,
+        series=(_complement(measured), _complement(law)),
+        percent_y=True,
+        log_x=True,
+        mark=(curve.points[-1].images, "now"),
+        note="Bands: ± one std over seeds; 95 % interval of the forecast.",
     )
+    error_chart = replace(
+        accuracy_chart,
+        title="Error",
+        y_label=f"1 − {metric}",
+        series=(measured, law),
+        log_y=True,
+    )
+    return error_chart, accuracy_chart
 
 
 def _measured_series(points: tuple[CurvePoint, ...]) -> Series:
@@ -244,13 +226,8 @@ def _complement(series: Series) -> Series:
     def flip(values: tuple[float, ...] | None) -> tuple[float, ...]:
         return tuple(1 - value for value in values or ())
 
-    return Series(
-        name=series.name,
-        x=series.x,
-        y=flip(series.y),
-        low=flip(series.high),
-        high=flip(series.low),
-    )
+    y, low, high = flip(series.y), flip(series.high), flip(series.low)
+    return replace(series, y=y, low=low, high=high)
 
 
 def curve_blocks(curve: LearningCurve, goal: float | None = None) -> list[Block]:
@@ -320,13 +297,8 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
     last = curve.points[-1]
     metric = METRIC_NAMES[curve.metric]
     scatter = f"± {percent(last.deviation, 2)} over {len(last.errors)} runs"
-    figures = [
-        Figure(
-            label=f"{metric}, {last.images:,.0f} images",
-            value=percent(1 - last.mean, 2),
-            detail=scatter,
-        )
-    ]
+    label = f"{metric}, {last.images:,.0f} images"
+    figures = [Figure(label=label, value=percent(1 - last.mean, 2), detail=scatter)]
     figures += [
         Figure(
             label=f"forecast, {forecast.images:,.0f} images",
@@ -335,6 +307,12 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
         )
         for forecast in forecasts(curve)
     ]
+    settings = {**curve.recipe.as_dict(), "model": curve.model}
+    settings_table = Table(
+        columns=(Column(title="setting", kind="code"), Column(title="value")),
+        rows=tuple((name, setting_text(value)) for name, value in settings.items()),
+        note="Of all runs; seed, fraction and epochs differ between runs.",
+    )
     texts = [b for b in curve_blocks(curve, goal) if isinstance(b, Prose)]
     head: list[Block] = [Figures(figures=tuple(figures)), *texts, law_text(curve)]
     sections = (
@@ -342,21 +320,13 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
         Section(title="Curve", blocks=curve_charts(curve)),
         Section(title="Tables", blocks=(measured_table(curve), forecast_table(curve))),
         _runs_section(curve),
-        Section(title="Settings", blocks=(_settings(curve),)),
+        Section(title="Settings", blocks=(settings_table,)),
     )
     return Page(
         title=f"Learning curve · {Path(curve.recipe.data).name} · {curve.model}",
         subtitle=curve.path.name,
         sections=sections,
     )
-
-
-def _settings(curve: LearningCurve) -> Table:
-    columns = (Column(title="setting", kind="code"), Column(title="value"))
-    settings = {**curve.recipe.as_dict(), "model": curve.model}
-    rows = tuple((name, setting_text(value)) for name, value in settings.items())
-    note = "Of all runs; seed, fraction and epochs differ between runs."
-    return Table(columns=columns, rows=rows, note=note)
 
 
 def _runs_section(curve: LearningCurve) -> Section:
@@ -368,14 +338,8 @@ def _runs_section(curve: LearningCurve) -> Section:
         Column(title="balanced accuracy", kind="ratio"),
     )
     rows = tuple(
-        (
-            run.path.name,
-            run.images,
-            run.test_images,
-            run.accuracy,
-            run.balanced_accuracy,
-        )
-        for run in curve.runs
+        (r.path.name, r.images, r.test_images, r.accuracy, r.balanced_accuracy)
+        for r in curve.runs
     )
     lead = "Each run has its own folder and report."
     return Section(title="Runs", lead=lead, blocks=(Table(columns=columns, rows=rows),))

@@ -115,11 +115,7 @@ def _check_fractions(
     config: DataConfig, fractions: Sequence[float], seeds: int
 ) -> tuple[float, ...]:
     sorted_fractions = sorted(set(fractions))
-    if (
-        len(sorted_fractions) < 3
-        or not sorted_fractions[0] > 0
-        or sorted_fractions[-1] > 1
-    ):
+    if len(sorted_fractions) < 3 or not all(0 < f <= 1 for f in sorted_fractions):
         text = ", ".join(f"{fraction:g}" for fraction in fractions)
         what = f"a learning curve needs at least three fractions in (0, 1], got {text}"
         raise SettingError(what, where="--fractions", fix="use, for example, 0.1,0.3,1")

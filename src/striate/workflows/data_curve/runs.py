@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,12 @@ class CurveRun:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePlan:
-    """Settings of a learning curve; `run_all` trains the runs.
+    """Settings of a learning curve; `run_all` trains the runs."""
 
-    Args:
-        recipe: Settings of every run, except seed, fraction and epochs.
-        fractions: Fractions in increasing order.
-        seeds: Number of seeds, counted up from the seed of the recipe.
-        make: Function from data to a network; None for the model of the recipe.
-    """
-
-    recipe: Recipe
-    fractions: tuple[float, ...]
-    seeds: int
+    recipe: Recipe  # settings of every run, except seed, fraction and epochs
+    fractions: tuple[float, ...]  # fractions in increasing order
+    seeds: int  # number of seeds, counted up from the seed of the recipe
+    # function from data to a network; None for the model of the recipe
     make: Make | None = None
 
     @property
@@ -79,12 +74,9 @@ class CurvePlan:
         if not out.exists():
             return self._create(out)
         if not (out / CURVE_FILE).is_file():
+            what = "the output folder exists and is not a learning curve"
             fix = "choose another --out; only learning curves are overwritten"
-            raise RunError(
-                "the output folder exists and is not a learning curve",
-                where=out,
-                fix=fix,
-            )
+            raise RunError(what, where=out, fix=fix)
         if overwrite:
             _clear_curve(out)
             return self._create(out)
@@ -97,18 +89,13 @@ class CurvePlan:
     def _next_free(self) -> Path:
         data = Path(self.recipe.data).stem or "data"
         stem = names.safe_name(f"{data}-{'own' if self.make else self.recipe.model}")
-        number = 1
-        while True:
-            curve_folder = Path("runs/curve") / (
-                stem if number == 1 else f"{stem}-{number}"
-            )
-            if not curve_folder.exists():
-                return self._create(curve_folder)
-            if (curve_folder / CURVE_FILE).is_file() and not self._changed_settings(
-                curve_folder
-            ):
-                return curve_folder
-            number += 1
+        stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        for folder in (Path("runs/curve", name) for name in stems):
+            if not folder.exists():
+                self._create(folder)
+            if (folder / CURVE_FILE).is_file() and not self._changed_settings(folder):
+                break
+        return folder
 
     def _create(self, curve_folder: Path) -> Path:
         write_json(curve_folder / CURVE_FILE, {"plan": self.plan})
@@ -126,37 +113,29 @@ class CurvePlan:
             InterruptedRunError: The user stopped training; the same command continues.
             RunError: Another process uses the curve or one of its runs.
         """
-        with lock_folder(curve_folder):
-            return self._run_all(curve_folder, log)
-
-    def _run_all(self, curve_folder: Path, log: Log) -> tuple[list[CurveRun], str]:
         runs: list[CurveRun] = []
-        splits: set[str] = set()
         total = len(self.fractions) * self.seeds
-        for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
-            images = _Images(replace(self.recipe, seed=seed))
-            for fraction in self.fractions:
-                try:
-                    run, is_new = self._run(curve_folder, images, fraction)
-                except InterruptedRunError as error:
-                    what = f"stopped after {len(runs)} of {total} runs"
-                    fix = "run the same command to continue"
-                    raise InterruptedRunError(
-                        what, where=curve_folder, fix=fix
-                    ) from error
-                runs.append(_to_curve_run(run, fraction, seed))
-                splits.add(run.evaluated_split)
-                log(_progress_line(runs[-1], len(runs), total, is_new))
-        return sorted(runs, key=lambda run: (run.fraction, run.seed)), splits.pop()
+        with lock_folder(curve_folder):
+            for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
+                images = _Images(replace(self.recipe, seed=seed))
+                for fraction in self.fractions:
+                    try:
+                        run, is_new = self._run(curve_folder, images, fraction)
+                    except InterruptedRunError as error:
+                        what = f"stopped after {len(runs)} of {total} runs"
+                        fix, where = "run the same command to continue", curve_folder
+                        raise InterruptedRunError(what, where=where, fix=fix) from error
+                    runs.append(_to_curve_run(run, fraction, seed))
+                    log(_progress_line(runs[-1], len(runs), total, is_new))
+        order = sorted(runs, key=lambda run: (run.fraction, run.seed))
+        return order, run.evaluated_split
 
     def _run(
         self, curve_folder: Path, images: _Images, fraction: float
     ) -> tuple[Run, bool]:
         """Return the run of a fraction and seed, and whether it was trained now."""
         recipe = replace(images.recipe, epochs=self.epochs(fraction))
-        if (
-            recipe.precision == "auto"
-        ):  # auto depends on the length, but all runs must use the same
+        if recipe.precision == "auto":  # which depends on the length of the run
             recipe = replace(recipe, precision="fp32")
         out = curve_folder / f"fraction-{fraction:g}-seed-{recipe.seed}"
         if (run := _finished(out)) is not None:
@@ -193,9 +172,8 @@ class _Images:
         """Raise an error if a finished run was trained on different images."""
         if self._data is None:
             return
-        if run.manifest["data"]["hash"] != data_hash(
-            self._data.with_fraction(fraction)
-        ):
+        now = data_hash(self._data.with_fraction(fraction))
+        if run.manifest["data"]["hash"] != now:
             fix = "start again: choose another --out, or add --overwrite"
             what = "the images have changed since this run was trained"
             raise RunError(what, where=run.path, fix=fix)
@@ -241,9 +219,9 @@ def _to_curve_run(run: Run, fraction: float, seed: int) -> CurveRun:
 
 
 def _progress_line(run: CurveRun, number: int, total: int, is_new: bool) -> str:
-    settings_text = f"fraction {run.fraction:<7.4g} seed {run.seed}"
-    result_text = f"{run.images:>9,} images  accuracy {100 * run.accuracy:.2f} %"
     suffix = "" if is_new else "  (already done)"
     return (
-        f"run {number:>{len(str(total))}}/{total}  {settings_text}{result_text}{suffix}"
+        f"run {number:>{len(str(total))}}/{total}  fraction {run.fraction:<7.4g} "
+        f"seed {run.seed}{run.images:>9,} images  "
+        f"accuracy {100 * run.accuracy:.2f} %{suffix}"
     )

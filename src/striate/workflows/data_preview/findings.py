@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -46,9 +47,7 @@ def preview_page(result: Preview) -> Page:
                 lead="The original image, then the input in every resize mode. Images "
                 "with extreme sizes and aspect ratios come first, because the modes "
                 "differ most for them.",
-                blocks=tuple(
-                    _before_and_after(result, image) for image in result.images
-                ),
+                blocks=tuple(_before_and_after(result, i) for i in result.images),
             ),
             Section(
                 title="Normalized input",
@@ -70,7 +69,7 @@ def preview_summary(result: Preview) -> list[Block]:
     """Return the terminal report: image sizes, and effects of each resize mode."""
     sizes = result.sizes
     count = sum(sizes.values())
-    smallest, largest = min(sizes, key=_area), max(sizes, key=_area)
+    smallest, largest = min(sizes, key=math.prod), max(sizes, key=math.prod)
     same = smallest == largest
     span = _size(smallest) if same else f"{_size(smallest)} to {_size(largest)}"
     variety = f"{len(sizes):,} different" if len(sizes) > 1 else "all the same"
@@ -88,29 +87,21 @@ def preview_summary(result: Preview) -> list[Block]:
     ]
 
 
-def _area(sides: tuple[int, int]) -> int:
-    return sides[0] * sides[1]
-
-
 def _size(sides: tuple[int, int]) -> str:
     return f"{sides[0]}×{sides[1]}"
 
 
 def _effects_table(result: Preview) -> Table:
+    changed = "mean change of aspect; 1 is none"
+    smaller = "share of images smaller than the input"
     columns = (
         Column(title="mode", kind="code"),
         Column(title="visible", kind="ratio", hint="mean visible share of an image"),
         Column(title="min", kind="ratio", hint="smallest visible share of an image"),
-        Column(
-            title="distortion", kind="number", hint="mean change of aspect; 1 is none"
-        ),
+        Column(title="distortion", kind="number", hint=changed),
         Column(title="max", kind="number", hint="largest change of aspect"),
         Column(title="border", kind="ratio", hint="mean share of the input"),
-        Column(
-            title="enlarged",
-            kind="ratio",
-            hint="share of images smaller than the input",
-        ),
+        Column(title="enlarged", kind="ratio", hint=smaller),
     )
     rows: list[tuple[Cell, ...]] = []
     for mode, effect in result.effects.items():
@@ -157,10 +148,10 @@ def _before_and_after(result: Preview, image: PreviewImage) -> Images:
     images = [_display_image(image.original, f"original, {whole}", "")]
     for mode, pixels in image.inputs.items():
         label = " (selected)" if mode == p.resize else ""
-        effect = resize_effect(replace(p, resize=mode), *image.sides)
-        images.append(
-            _display_image(pixels.numpy(), f"{mode}{label}", _effect_text(effect))
-        )
+        height, width = image.sides
+        effect = resize_effect(replace(p, resize=mode), height, width)
+        text = _effect_text(effect)
+        images.append(_display_image(pixels.numpy(), f"{mode}{label}", text))
     return Images(title=f"{image.path} · {image.label}", images=tuple(images))
 
 
@@ -182,9 +173,7 @@ def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
     height, width, channels = pixels.shape
     longest = max(height, width)
     if longest > SIDE:
-        rows, columns = (
-            max(1, round(side * SIDE / longest)) for side in (height, width)
-        )
+        rows, columns = (max(1, round(n * SIDE / longest)) for n in (height, width))
         small = Preprocess(channels=channels, height=rows, width=columns)
         pixels = image_to_input(pixels, small).numpy()
     else:
@@ -200,19 +189,14 @@ def _input_stats_table(result: Preview) -> Table:
         *(Column(title=t, kind="number") for t in ("mean", "std", "min", "max")),
     )
     rows = tuple((n.channel, n.mean, n.std, n.min, n.max) for n in result.input_stats)
-    recovery = (
-        "Denormalizing gives the exact 8-bit pixels."
-        if result.recovers_pixels
-        else "Denormalizing does not give the exact 8-bit pixels."
-    )
-    p = result.preprocess
-    constants = "; ".join(
-        f"{name} {', '.join(f'{v:.4g}' for v in values)}"
-        for name, values in (("mean", p.mean), ("std", p.std))
+    gives = "gives" if result.recovers_pixels else "does not give"
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in values)
+        for values in (result.preprocess.mean, result.preprocess.std)
     )
     note = (
-        f"Over the {len(result.images)} images shown. Normalization: {constants}. "
-        f"{recovery}"
+        f"Over the {len(result.images)} images shown. Normalization: mean {mean}; std "
+        f"{std}. Denormalizing {gives} the exact 8-bit pixels."
     )
     return Table(title="Input statistics", columns=columns, rows=rows, note=note)
 
@@ -246,7 +230,4 @@ def rule_table(result: Preview) -> Table:
         Column(title="what happens"),
         Column(title="setting", kind="code", hint="empty: fixed"),
     )
-    rows = tuple(
-        (r.step, r.action, r.setting) for r in preprocess_rules(result.preprocess)
-    )
-    return Table(columns=columns, rows=rows)
+    return Table(columns=columns, rows=preprocess_rules(result.preprocess))

@@ -46,19 +46,14 @@ class PreviewImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeSummary:
-    """Effect of a resize mode on all images of a data set.
+    """Effect of a resize mode on all images of a data set."""
 
-    Args:
-        visible: Mean and minimum share of an image that is left after cropping.
-        distortion: Mean and maximum distortion of the aspect ratio; 1: no distortion.
-        border: Mean and maximum share of the input that is padding.
-        enlarged: Share of images that are smaller than the input.
-    """
-
+    # mean and minimum share of an image that is left after cropping
     visible: tuple[float, float]
+    # mean and maximum distortion of the aspect ratio; 1: no distortion
     distortion: tuple[float, float]
-    border: tuple[float, float]
-    enlarged: float
+    border: tuple[float, float]  # mean and maximum share of the input that is padding
+    enlarged: float  # share of images that are smaller than the input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +69,15 @@ class InputStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Result of `data preview`.
+    """Result of `data preview`."""
 
-    Args:
-        data: The data set as training loads it.
-        images: The displayed images.
-        sizes: Number of images by (height, width).
-        effects: Effect of each resize mode, by name.
-        input_stats: Statistics of each channel, for the selected resize mode.
-        recovers_pixels: True if denormalizing gives the exact 8-bit pixels.
-    """
-
-    data: ImageData = field(repr=False)
-    images: tuple[PreviewImage, ...] = field(repr=False)
-    sizes: Mapping[tuple[int, int], int]
-    effects: Mapping[str, ResizeSummary]
+    data: ImageData = field(repr=False)  # the data set as training loads it
+    images: tuple[PreviewImage, ...] = field(repr=False)  # the displayed images
+    sizes: Mapping[tuple[int, int], int]  # number of images by (height, width)
+    effects: Mapping[str, ResizeSummary]  # effect of each resize mode, by name
+    # statistics of each channel, for the selected resize mode
     input_stats: tuple[InputStats, ...]
-    recovers_pixels: bool
+    recovers_pixels: bool  # true if denormalizing gives the exact 8-bit pixels
 
     @property
     def preprocess(self) -> Preprocess:
@@ -137,16 +124,15 @@ def preview(
     """
     source = data if isinstance(data, Source) else find_source(data)
     loaded = load_data(source, seed=seed, **settings)
-    store = open_cache(**_cache_settings(settings))
+    names = {"cache": "where", "cache_gb": "gigabytes"}
+    store = open_cache(**{names[k]: v for k, v in settings.items() if k in names})
     scan = scan_files(source, store.file_index if store else None)
     used = {row.path for row in loaded.rows}
     index = [i for i in scan.readable if source.records[i].path in used]
     sizes = Counter(_sides(scan, i) for i in index)
     modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZE_MODES}
     positions = _choose_images(scan, index, count, seed)
-    images = [
-        image for i in positions if (image := _load_image(source, i, modes)) is not None
-    ]
+    images = list(filter(None, (_load_image(source, i, modes) for i in positions)))
     return Preview(
         data=loaded,
         images=tuple(images),
@@ -154,11 +140,6 @@ def preview(
         effects={mode: _resize_summary(p, sizes) for mode, p in modes.items()},
         **_input_stats(images, loaded.preprocess),
     )
-
-
-def _cache_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"cache": "where", "cache_gb": "gigabytes"}
-    return {name: settings[key] for key, name in names.items() if key in settings}
 
 
 def _sides(scan: FileScan, i: int) -> tuple[int, int]:
@@ -211,14 +192,13 @@ def _resize_summary(
     preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]
 ) -> ResizeSummary:
     weights = list(sizes.values())
-    fits = [resize_effect(preprocess, *sides) for sides in sizes]
+    fits = [resize_effect(preprocess, height, width) for height, width in sizes]
 
     def mean(values: Sequence[float]) -> float:
         return round(float(np.average(values, weights=weights)), 6)
 
-    visible, distortion, border = zip(
-        *((f.visible, f.distortion, f.border) for f in fits), strict=True
-    )
+    visible, distortion = [f.visible for f in fits], [f.distortion for f in fits]
+    border = [f.border for f in fits]
     return ResizeSummary(
         visible=(mean(visible), min(visible)),
         distortion=(mean(distortion), max(distortion)),

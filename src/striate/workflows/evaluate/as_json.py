@@ -54,12 +54,10 @@ def _threshold(threshold: Threshold) -> dict[str, Any]:
 
 
 def _counts(counts: ConfusionCounts) -> dict[str, Any]:
-    names = ("recall", "precision", "specificity")
-    shares = {name: getattr(counts, name) for name in names}
-    intervals = {
-        f"{name}_interval": getattr(counts, f"{name}_interval") for name in names
-    }
-    return {"count": counts.count, **asdict(counts), **shares, **intervals}
+    shares = ("recall", "precision", "specificity")
+    names = (*shares, *(f"{name}_interval" for name in shares))
+    derived = {name: getattr(counts, name) for name in names}
+    return {"count": counts.count, **asdict(counts), **derived}
 
 
 def _roc_auc(group: GroupResult) -> Mapping[str, Any] | None:

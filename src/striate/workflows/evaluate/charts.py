@@ -73,12 +73,9 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
 
 def review_chart(result: OperatingPointResult) -> Curve:
     """Return a chart of accuracy of automatic decisions by share of manual review."""
-    reaches, accuracies = selective_accuracy_curve(
-        result.data.probs, result.data.positive
-    )
-    count = result.data.count
-    distances = np.sort(np.abs(result.data.probs - 0.5))
-    reviewed = np.searchsorted(distances, reaches) / count
+    data, count = result.data, result.data.count
+    reaches, accuracies = selective_accuracy_curve(data.probs, data.positive)
+    reviewed = np.searchsorted(np.sort(np.abs(data.probs - 0.5)), reaches) / count
     selective = result.evaluation.overall.selective
     return Curve(
         title="Accuracy and manual review",
@@ -102,23 +99,16 @@ def distribution_chart(
     result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
 ) -> Curve:
     """Return a chart of cumulative probability distributions, a curve per CSV value."""
+    series = []
+    for group in groups[:MAX_LINES]:
+        shares = np.arange(len(group.probs) + 1) / len(group.probs)
+        x, y = (0.0, *group.probs.tolist(), 1.0), (*shares.tolist(), 1.0)
+        series.append(Series(name=f"{column} {group.value}", x=x, y=y))
     return Curve(
         title=f"Cumulative distribution by {column}",
         x_label=f"predicted probability of {result.target}",
         y_label="share of images up to this probability",
-        series=tuple(
-            _cumulative(f"{column} {group.value}", group.probs)
-            for group in groups[:MAX_LINES]
-        ),
+        series=tuple(series),
         percent_y=True,
         mark=(result.selection.threshold.probability, "threshold"),
-    )
-
-
-def _cumulative(name: str, probs: np.ndarray) -> Series:
-    shares = np.arange(1, len(probs) + 1) / len(probs)
-    return Series(
-        name=name,
-        x=(0.0, *probs.tolist(), 1.0),
-        y=(0.0, *shares.tolist(), 1.0),
     )

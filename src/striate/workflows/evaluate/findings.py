@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
 from striate.data.cache.image_rows import PixelRows
+from striate.metrics.selective import SelectiveCounts
 from striate.metrics.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE
+from striate.metrics.threshold import ConfusionCounts
 from striate.report.format import count_text, percent
 from striate.run.run import Run
 from striate.run.scorecard import ci_text
@@ -37,6 +39,23 @@ SMALL = 0.05  # |log temperature| below this is no visible miscalibration
 FEW = 59  # with fewer, even 100 % correct does not show 95 % with 95 % confidence
 
 
+THRESHOLD = (
+    "The thresholds were chosen on validation: the highest one that reaches the target "
+    "recall there, and the highest one that reaches it on new images of the same kind "
+    "with 95 % confidence."
+)
+CALIBRATION = (
+    "Temperature scaling divides the logits by one number, fitted on validation (Guo "
+    "et al. 2017). It changes the probabilities, but never the predicted class. All "
+    "probabilities in this report are temperature-scaled."
+)
+REVIEW_BAND = (
+    "The least confident images are sent to manual review (selective prediction). The "
+    "review band is the narrowest range of probabilities around 0.5 outside which the "
+    "target accuracy is reached on validation."
+)
+
+
 def operating_point_blocks(result: OperatingPointResult) -> list[Block]:
     """Return the blocks of the terminal report; the conclusions come last."""
     blocks: list[Block | None] = [
@@ -61,11 +80,18 @@ def operating_point_page(
         *conclusions(result),
         *result.caveats,
     )
+    threshold: tuple[Block, ...] = (
+        selection_table(result.selection, result.target),
+        threshold_table(result),
+        precision_recall_chart(result),
+    )
+    calibration = (calibration_table(result), calibration_chart(result))
+    band = (band_table(result) or _band_conclusion(result), review_chart(result))
     sections = [
         Section(title="Summary", blocks=summary),
-        _threshold_section(result),
-        _calibration_section(result),
-        _review_section(result),
+        Section(title="Threshold", lead=THRESHOLD, blocks=threshold),
+        Section(title="Calibration", lead=CALIBRATION, blocks=calibration),
+        Section(title="Review band", lead=REVIEW_BAND, blocks=band),
         *_group_sections(result),
         misclassified_section(result, pixels),
     ]
@@ -84,57 +110,35 @@ def operating_point_figures(result: OperatingPointResult) -> Figures:
     """Return the key figures, such as recall and precision."""
     overall, counts = result.evaluation.overall, result.evaluation.overall.counts
     precision, interval = result.evaluation.average_precision
-    shares = (
-        ("recall", counts.recall, counts.recall_interval, counts.positives),
-        (
-            "precision",
-            counts.precision,
-            counts.precision_interval,
-            counts.predicted_positives,
-        ),
-        (
-            "specificity",
-            counts.specificity,
-            counts.specificity_interval,
-            counts.negatives,
-        ),
-    )
-    figures = [_share_figure(*share) for share in shares]
+    figures = [
+        _share_figure("recall", counts, "recall", counts.positives),
+        _share_figure("precision", counts, "precision", counts.predicted_positives),
+        _share_figure("specificity", counts, "specificity", counts.negatives),
+    ]
     if overall.roc_auc:
         auc, (low, high) = overall.roc_auc
         detail = f"95 % interval {low:.3f}–{high:.3f}; 1 = perfect, 0.5 = random"
         figures.append(Figure(label="ROC-AUC", value=f"{auc:.3f}", detail=detail))
     baseline = percent(counts.positives / counts.count)
-    figures.append(
-        Figure(
-            label="average precision",
-            value=percent(precision),
-            detail=f"about {ci_text(interval)}; random baseline: {baseline}",
-        )
-    )
-    if selective := overall.selective:
+    detail = f"about {ci_text(interval)}; random baseline: {baseline}"
+    average = Figure(label="average precision", value=percent(precision), detail=detail)
+    figures.append(average)
+    if band := overall.selective:
         figures += [
-            _share_figure(
-                "manual review",
-                selective.abstention_rate,
-                selective.abstention_rate_interval,
-                selective.count,
-            ),
-            _share_figure(
-                "automatic accuracy",
-                selective.accuracy,
-                selective.accuracy_interval,
-                selective.answered,
-            ),
+            _share_figure("manual review", band, "abstention_rate", band.count),
+            _share_figure("automatic accuracy", band, "accuracy", band.answered),
         ]
     return Figures(figures=tuple(figures))
 
 
 def _share_figure(
-    label: str, value: float, interval: tuple[float, float], count: int
+    label: str, counts: ConfusionCounts | SelectiveCounts, share: str, total: int
 ) -> Figure:
-    detail = f"95 % interval {ci_text(interval)}, n = {count:,}"
-    return Figure(label=label, value=percent(value) if count else "–", detail=detail)
+    """Return a share of `total` images with its interval; – if there are none."""
+    interval = ci_text(getattr(counts, f"{share}_interval"))
+    detail = f"95 % interval {interval}, n = {total:,}"
+    value = percent(getattr(counts, share)) if total else "–"
+    return Figure(label=label, value=value, detail=detail)
 
 
 def conclusions(result: OperatingPointResult) -> Iterator[Prose]:
@@ -148,22 +152,19 @@ def _threshold_conclusion(result: OperatingPointResult) -> Prose:
     counts, goal = result.evaluation.overall.counts, result.request.recall
     low, high = counts.recall_interval
     threshold = percent(result.selection.threshold.probability, 2)
+    others = "other" if len(result.other_classes) > 1 else result.rest
     text = (
         f"With threshold {threshold}, {counts.tp:,} of {counts.positives:,} "
         f"'{result.target}' images are found: recall {percent(counts.recall)} (95 % "
         f"interval {ci_text((low, high))}), target {percent(goal)}. "
         f"{count_text(counts.fp, 'false positive')} among {counts.negatives:,} "
-        f"{_negatives(result)}."
+        f"{others} images."
     )
     if high < goal:
         return Prose(text=f"{text} Target not reached.", tone="warning")
     if low >= goal:
         return Prose(text=f"{text} Target reached.", tone="good")
     return Prose(text=f"{text} Too few images to tell whether the target is reached.")
-
-
-def _negatives(result: OperatingPointResult) -> str:
-    return "other images" if len(result.other_classes) > 1 else f"{result.rest} images"
 
 
 def _temperature_conclusion(result: OperatingPointResult) -> Prose:
@@ -205,38 +206,6 @@ def _band_conclusion(result: OperatingPointResult) -> Prose:
     return Prose(text=text, tone="good" if low >= goal else "plain")
 
 
-def _threshold_section(result: OperatingPointResult) -> Section:
-    lead = (
-        "The thresholds were chosen on validation: the highest one that reaches the "
-        "target recall there, and the highest one that reaches it on new images of the "
-        "same kind with 95 % confidence."
-    )
-    tables = selection_table(result.selection, result.target), threshold_table(result)
-    blocks = (*tables, precision_recall_chart(result))
-    return Section(title="Threshold", lead=lead, blocks=blocks)
-
-
-def _calibration_section(result: OperatingPointResult) -> Section:
-    lead = (
-        "Temperature scaling divides the logits by one number, fitted on validation "
-        "(Guo et al. 2017). It changes the probabilities, but never the predicted "
-        "class. All probabilities in this report are temperature-scaled."
-    )
-    blocks = (calibration_table(result), calibration_chart(result))
-    return Section(title="Calibration", lead=lead, blocks=blocks)
-
-
-def _review_section(result: OperatingPointResult) -> Section:
-    lead = (
-        "The least confident images are sent to manual review (selective prediction). "
-        "The review band is the narrowest range of probabilities around 0.5 outside "
-        "which the target accuracy is reached on validation."
-    )
-    table = band_table(result) or _band_conclusion(result)
-    blocks: tuple[Block, ...] = (table, review_chart(result))
-    return Section(title="Review band", lead=lead, blocks=blocks)
-
-
 def _group_sections(result: OperatingPointResult) -> Iterator[Section]:
     for column, groups in result.evaluation.by.items():
         blocks = (
@@ -251,11 +220,15 @@ def operating_point_caveats(
     run: Run, selection: Selection, request: OperatingPointRequest, split: str
 ) -> Iterator[Prose]:
     """Yield the limitations of the results, the most important first."""
-    texts = (
+    texts = [
         *_too_few_images(selection, request.target),
         *_temperature_limits(selection),
-        *_reused_validation(run, split),
-    )
+    ]
+    if run.manifest.get("transfer", {}).get("head") != "logistic":
+        texts.append(
+            "Validation also chose the epoch whose weights were saved, so results on "
+            f"validation are slightly too good. Results on {split} are not affected."
+        )
     for text in texts:
         yield Prose(text=text, tone="warning")
     yield Prose(
@@ -289,11 +262,3 @@ def _temperature_limits(selection: Selection) -> Iterator[str]:
         )
     elif selection.temperature >= MAX_TEMPERATURE * 0.999:
         yield "The temperature is at its upper limit: probabilities are meaningless."
-
-
-def _reused_validation(run: Run, split: str) -> Iterator[str]:
-    if run.manifest.get("transfer", {}).get("head") != "logistic":
-        yield (
-            "Validation also chose the epoch whose weights were saved, so results on "
-            f"validation are slightly too good. Results on {split} are not affected."
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,34 +17,20 @@ MAX_IMAGES = 12
 SIDE = 96  # small images are enlarged to about this many pixels
 
 
-def false_negatives(
-    data: OneVsRest, columns: Mapping[str, Sequence[str]]
+def misclassified_images(
+    data: OneVsRest, columns: Mapping[str, Sequence[str]], *, positive: bool
 ) -> tuple[Misclassified, ...]:
-    """Return images of the class with a probability below 0.5, the lowest first.
+    """Return false negatives (`positive`) or false positives, the worst first.
 
-    The limit is 0.5 and not the threshold: below 0.5 the model is wrong.
+    The limit is 0.5 and not the threshold: at 0.5 the model's prediction changes.
     """
-    rows = np.flatnonzero(data.positive & (data.probs < 0.5))
-    return _misclassified(
-        rows[np.argsort(data.probs[rows], kind="stable")], data, columns
-    )
-
-
-def false_positives(
-    data: OneVsRest, columns: Mapping[str, Sequence[str]]
-) -> tuple[Misclassified, ...]:
-    """Return images of other classes with a probability ≥ 0.5, the highest first."""
-    rows = np.flatnonzero(~data.positive & (data.probs >= 0.5))
-    rows = rows[np.argsort(-data.probs[rows], kind="stable")]
-    return _misclassified(rows, data, columns)
-
-
-def _misclassified(
-    rows: Iterable[int], data: OneVsRest, columns: Mapping[str, Sequence[str]]
-) -> tuple[Misclassified, ...]:
+    wrong = (data.probs < 0.5) == positive
+    rows = np.flatnonzero((data.positive == positive) & wrong)
+    sign = 1 if positive else -1
+    rows = rows[np.argsort(sign * data.probs[rows], kind="stable")].tolist()
     return tuple(
         Misclassified(
-            row=int(i),
+            row=i,
             path=data.paths[i],
             prob=float(data.probs[i]),
             cells=tuple((name, cells[i]) for name, cells in columns.items()),
@@ -88,10 +74,8 @@ def _gallery(
     rest = len(images) - len(visible)
     note = f"{rest:,} more; see operating_point.json." if rest else ""
     if pixels is None:
-        columns = (
-            Column(title="image"),
-            Column(title=f"P({target})", kind="percent"),
-        )
+        probability = Column(title=f"P({target})", kind="percent")
+        columns = (Column(title="image"), probability)
         rows = tuple((image.path, image.prob) for image in visible)
         return Table(title=title, columns=columns, rows=rows, note=note)
     tiles = tuple(_tile(image, target, pixels) for image in visible)

@@ -12,7 +12,6 @@ from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown_name_error
 from striate.data.cache.image_rows import PixelRows
 from striate.data.sources.source import Skipped
-from striate.data.subset import Subset
 from striate.metrics.temperature import apply_temperature, log_losses
 from striate.run import layout as names
 from striate.run.predictions import MAX_PROBABILITY_COLUMNS, Predictions
@@ -22,46 +21,33 @@ from striate.run.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedSplit:
-    """An evaluated split: predictions, images, and the CSV that lists the images.
+    """An evaluated split: predictions, images, and the CSV that lists the images."""
 
-    Args:
-        split: Name of the split.
-        predictions: The model's predictions.
-        csv: The CSV that lists the images; None if there is none.
-        skipped: Files that could not be used.
-        pixels: Function that returns the images; None if no image can be read.
-    """
-
-    split: str
-    predictions: Predictions = field(repr=False)
-    csv: Path | None
-    skipped: tuple[Skipped, ...] = ()
+    split: str  # name of the split
+    predictions: Predictions = field(repr=False)  # the model's predictions
+    csv: Path | None  # the CSV that lists the images; None if there is none
+    skipped: tuple[Skipped, ...] = ()  # files that could not be used
+    # function that returns the images; None if no image can be read
     pixels: Callable[[], PixelRows | None] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneVsRest:
-    """A split as a binary classification problem: one class against all others.
+    """A split as a binary classification problem: one class against all others."""
 
-    Args:
-        split: Name of the split.
-        paths: Path of each image.
-        positive: (N,) whether the image belongs to the class.
-        uncalibrated: (N,) probability of the class before temperature scaling.
-        probs: (N,) probability of the class after temperature scaling.
-        all_uncalibrated: (N, classes) probabilities before temperature scaling.
-        all_probs: (N, classes) probabilities after temperature scaling.
-        truth: (N,) index of the true class.
-    """
-
-    split: str
-    paths: Sequence[str] = field(repr=False)
+    split: str  # name of the split
+    paths: Sequence[str] = field(repr=False)  # path of each image
+    # (N,) whether the image belongs to the class
     positive: np.ndarray = field(repr=False)
+    # (N,) probability of the class before temperature scaling
     uncalibrated: np.ndarray = field(repr=False)
+    # (N,) probability of the class after temperature scaling
     probs: np.ndarray = field(repr=False)
+    # (N, classes) probabilities before temperature scaling
     all_uncalibrated: np.ndarray = field(repr=False)
+    # (N, classes) probabilities after temperature scaling
     all_probs: np.ndarray = field(repr=False)
-    truth: np.ndarray = field(repr=False)
+    truth: np.ndarray = field(repr=False)  # (N,) index of the true class
 
     @property
     def count(self) -> int:
@@ -131,13 +117,13 @@ def split_to_evaluate(run: Run, data: str | None, split: str | None) -> Evaluate
         SettingError: The split was used for training or for choosing the threshold.
         DataError: There is no test split.
     """
-    if data is not None and not _is_own_data(run, data):
+    own = run.origin
+    if data not in (None, own) and not (own and Path(data).resolve() == Path(own)):
         return _other_images(run, data, split)
     if split not in (None, "test"):
         use = "for choosing the threshold" if split == "val" else "for training"
-        what = (
-            f"the {split} split was used {use}: results on this split would be too good"
-        )
+        too_good = "results on this split would be too good"
+        what = f"the {split} split was used {use}: {too_good}"
         fix = "use --split test, or other images with --data"
         raise SettingError(what, where="--split", fix=fix)
     saved = _has_all_probs(run, "test")
@@ -145,11 +131,10 @@ def split_to_evaluate(run: Run, data: str | None, split: str | None) -> Evaluate
         what = "the run has no test split to evaluate"
         fix = "give other labeled images: --data DATA"
         raise DataError(what, where=run.path, fix=fix)
-    predictions = (
-        run.predictions("test")
-        if saved
-        else run.predict_subset(run.data.subset("test"))
-    )
+    if saved:
+        predictions = run.predictions("test")
+    else:
+        predictions = run.predict_subset(run.data.subset("test"))
     return EvaluatedSplit(
         split="test",
         predictions=predictions,
@@ -164,11 +149,6 @@ def _has_all_probs(run: Run, split: str) -> bool:
     return path.is_file() and len(run.labels) <= MAX_PROBABILITY_COLUMNS
 
 
-def _is_own_data(run: Run, data: str) -> bool:
-    own = run.origin
-    return data == own or (bool(own) and Path(data).resolve() == Path(own))
-
-
 def _other_images(run: Run, data: str, split: str | None) -> EvaluatedSplit:
     subset, name, skipped = run.subset_for(data, split)
     return EvaluatedSplit(
@@ -176,12 +156,8 @@ def _other_images(run: Run, data: str, split: str | None) -> EvaluatedSplit:
         predictions=run.predict_subset(subset),
         csv=_csv(data),
         skipped=skipped,
-        pixels=lambda: _pixels(subset),
+        pixels=lambda: subset.pixels,
     )
-
-
-def _pixels(subset: Subset) -> PixelRows:
-    return subset.pixels
 
 
 def _csv(data: str) -> Path | None:

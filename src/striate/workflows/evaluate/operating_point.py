@@ -24,7 +24,7 @@ from striate.workflows.evaluate.findings import (
     operating_point_caveats,
     operating_point_page,
 )
-from striate.workflows.evaluate.misclassified import false_negatives, false_positives
+from striate.workflows.evaluate.misclassified import misclassified_images
 from striate.workflows.evaluate.one_vs_rest import (
     EvaluatedSplit,
     OneVsRest,
@@ -81,7 +81,9 @@ class OperatingPoint:
 
     @cached_property
     def _result(self) -> OperatingPointResult:
-        classes = self.run.labels.names
+        classes, data, columns = self.run.labels.names, self._data, self._columns
+        run, selection = self.run, self.selection
+        caveats = operating_point_caveats(run, selection, self.request, self.split)
         return OperatingPointResult(
             run=self.run.path.name,
             request=self.request,
@@ -89,14 +91,10 @@ class OperatingPoint:
             other_classes=[name for name in classes if name != self.request.target],
             selection=self.selection,
             evaluation=self.evaluation,
-            data=self._data,
-            caveats=tuple(
-                operating_point_caveats(
-                    self.run, self.selection, self.request, self.split
-                )
-            ),
-            false_negatives=false_negatives(self._data, self._columns),
-            false_positives=false_positives(self._data, self._columns),
+            data=data,
+            caveats=tuple(caveats),
+            false_negatives=misclassified_images(data, columns, positive=True),
+            false_positives=misclassified_images(data, columns, positive=False),
         )
 
     @property
@@ -130,7 +128,9 @@ class OperatingPoint:
         with names.new_folder("evaluate", name, path, overwrite) as folder:
             verb = {"made_by": "striate evaluate --operating-point"}
             write_json(folder / names.OPERATING_POINT, {**verb, **self.as_dict()})
-            for number, chart in enumerate(_charts(page), 1):
+            blocks = [block for section in page.sections for block in section.blocks]
+            charts = [block for block in blocks if isinstance(block, Curve)]
+            for number, chart in enumerate(charts, 1):
                 slug = names.safe_name(chart.title.lower()).replace("--", "-")[:60]
                 save_curve(chart, folder / names.PLOTS / f"{number:02d}-{slug}.png")
             write_text(folder / names.REPORT, render_page(page))
@@ -212,11 +212,5 @@ def _column_values(
         raise DataError(what, where=f"--by {','.join(columns)}", fix=fix)
     rows = read_columns(evaluated.csv, columns)
     paths = evaluated.predictions.paths
-    return {
-        name: [rows.get(path, {}).get(name, "") for path in paths] for name in columns
-    }
-
-
-def _charts(page: Page) -> list[Curve]:
-    blocks = [block for section in page.sections for block in section.blocks]
-    return [block for block in blocks if isinstance(block, Curve)]
+    cells = [rows.get(path, {}) for path in paths]
+    return {name: [row.get(name, "") for row in cells] for name in columns}

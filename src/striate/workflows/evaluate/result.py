@@ -13,47 +13,32 @@ from striate.workflows.evaluate.threshold_results import Evaluation
 
 @dataclass(frozen=True, kw_only=True)
 class Misclassified:
-    """An image that is a false negative or a false positive at probability 0.5.
+    """An image that is a false negative or a false positive at probability 0.5."""
 
-    Args:
-        row: Index of the image in the evaluated split.
-        path: Path of the image file.
-        prob: Predicted probability of the class.
-        cells: Values in the requested CSV columns, as (column, value).
-    """
-
-    row: int
-    path: str
-    prob: float
+    row: int  # index of the image in the evaluated split
+    path: str  # path of the image file
+    prob: float  # predicted probability of the class
+    # values in the requested CSV columns, as (column, value)
     cells: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPointResult:
-    """Data of the report on an operating point.
+    """Data of the report on an operating point."""
 
-    Args:
-        run: Name of the run.
-        request: Class, target recall and target accuracy.
-        split: Name of the evaluated split.
-        other_classes: All classes but the requested one.
-        selection: Temperature, thresholds and review band, chosen on validation.
-        evaluation: Results on the evaluated split.
-        data: Labels and probabilities of the evaluated split.
-        caveats: Limitations of the results, the most important first.
-        false_negatives: Images of the class with a probability below 0.5, worst first.
-        false_positives: Other images with a probability of 0.5 or more, worst first.
-    """
-
-    run: str
-    request: OperatingPointRequest
-    split: str
-    other_classes: Sequence[str]
+    run: str  # name of the run
+    request: OperatingPointRequest  # class, target recall and target accuracy
+    split: str  # name of the evaluated split
+    other_classes: Sequence[str]  # all classes but the requested one
+    # temperature, thresholds and review band, chosen on validation
     selection: Selection
-    evaluation: Evaluation
+    evaluation: Evaluation  # results on the evaluated split
+    # labels and probabilities of the evaluated split
     data: OneVsRest = field(repr=False)
-    caveats: tuple[Prose, ...]
+    caveats: tuple[Prose, ...]  # limitations of the results, the most important first
+    # images of the class with a probability below 0.5, worst first
     false_negatives: tuple[Misclassified, ...] = field(repr=False)
+    # other images with a probability of 0.5 or more, worst first
     false_positives: tuple[Misclassified, ...] = field(repr=False)
 
     @property

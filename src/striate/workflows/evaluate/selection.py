@@ -32,12 +32,6 @@ HALF, TARGET, GUARANTEED = "half", "target", "guaranteed"
 class OperatingPointRequest:
     """Request for an operating point: the class, target recall and target accuracy.
 
-    Args:
-        target: The positive class.
-        recall: Target recall of this class.
-        selective_accuracy: Target accuracy of the predictions outside the review band.
-        by: CSV columns; results are also computed for each value of each column.
-
     Raises:
         SettingError: A target is out of range, or a column is named twice.
 
@@ -46,9 +40,11 @@ class OperatingPointRequest:
         0.98
     """
 
-    target: str
-    recall: float = 0.95
+    target: str  # the positive class
+    recall: float = 0.95  # target recall of this class
+    # target accuracy of the predictions outside the review band
     selective_accuracy: float = 0.98
+    # CSV columns; results are also computed for each value of each column
     by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -70,45 +66,31 @@ def _check_share(name: str, value: float, low: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """A decision threshold, with its result on the validation split.
+    """A decision threshold, with its result on the validation split."""
 
-    Args:
-        key: `half`, `target` (reaches the recall on validation) or `guaranteed`
-            (reaches it on new images with 95 % confidence).
-        name: Displayed name.
-        probability: Threshold of the temperature-scaled probability of the class.
-        uncalibrated: Threshold before temperature scaling; None for over two classes.
-        counts: Confusion counts on validation.
-        expected_recall: 95 % range of the recall on new images; None for `half`.
-    """
-
+    # `half`, `target` (reaches the recall on validation) or `guaranteed` (reaches it on
+    # new images with 95 % confidence)
     key: str
-    name: str
-    probability: float
+    name: str  # displayed name
+    probability: float  # threshold of the temperature-scaled probability of the class
+    # threshold before temperature scaling; None for over two classes
     uncalibrated: float | None
-    counts: ConfusionCounts
+    counts: ConfusionCounts  # confusion counts on validation
+    # 95 % range of the recall on new images; None for `half`
     expected_recall: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Temperature, thresholds and review band chosen on the validation split.
+    """Temperature, thresholds and review band chosen on the validation split."""
 
-    Args:
-        temperature: Divisor of the logits.
-        thresholds: Decision thresholds; the first is 0.5.
-        band: Probabilities sent to manual review; None if no band reaches the target.
-        selective: Result of the band on validation.
-        count: Number of validation images.
-        positives: Number of validation images of the class.
-    """
-
-    temperature: float
-    thresholds: tuple[Threshold, ...]
+    temperature: float  # divisor of the logits
+    thresholds: tuple[Threshold, ...]  # decision thresholds; the first is 0.5
+    # probabilities sent to manual review; None if no band reaches the target
     band: AbstainBand | None
-    selective: SelectiveCounts | None
-    count: int
-    positives: int
+    selective: SelectiveCounts | None  # result of the band on validation
+    count: int  # number of validation images
+    positives: int  # number of validation images of the class
 
     @property
     def threshold(self) -> Threshold:
@@ -156,20 +138,17 @@ def _thresholds(
     data: OneVsRest, request: OperatingPointRequest, temperature: float
 ) -> tuple[Threshold, ...]:
     recall, positives = request.recall, data.positives
-    text = percent(recall, 0 if recall * 100 % 1 < 1e-9 else 1)
-    guaranteed = guaranteed_tp(recall, positives)
+    goal = f"for {percent(recall, 0 if recall * 100 % 1 < 1e-9 else 1)} recall"
+    target, guaranteed = (
+        required_tp(recall, positives),
+        guaranteed_tp(recall, positives),
+    )
     thresholds = [
         _threshold(HALF, "0.5 (default)", None, data, temperature),
-        _threshold(
-            TARGET,
-            f"for {text} recall",
-            required_tp(recall, positives),
-            data,
-            temperature,
-        ),
+        _threshold(TARGET, goal, target, data, temperature),
     ]
     if guaranteed is not None:
-        name = f"for {text} recall, {percent(CONFIDENCE, 0)} confidence"
+        name = f"{goal}, {percent(CONFIDENCE, 0)} confidence"
         thresholds.append(_threshold(GUARANTEED, name, guaranteed, data, temperature))
     return tuple(thresholds)
 
@@ -180,15 +159,14 @@ def _threshold(
     """Return the highest threshold with at least `rank` true positives."""
     probability = threshold_at(data.probs, data.positive, rank) if rank else 0.5
     binary = data.all_probs.shape[1] == 2
+    interval = order_statistic_interval(rank, data.positives) if rank else None
     return Threshold(
         key=key,
         name=name,
         probability=probability,
         uncalibrated=uncalibrate(probability, temperature) if binary else None,
         counts=confusion_counts(data.probs, data.positive, probability),
-        expected_recall=order_statistic_interval(rank, data.positives)
-        if rank
-        else None,
+        expected_recall=interval,
     )
 
 

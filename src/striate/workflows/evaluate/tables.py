@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 
 from striate.core.findings import Cell, Column, Table
 from striate.metrics.selective import SelectiveCounts
@@ -27,37 +28,36 @@ def ratio_text(count: int, total: int) -> str:
     return f"{count:,} of {total:,}"
 
 
+HINTS = {
+    "probability": "calibrated probability from which on the class is predicted",
+    "uncalibrated": "the same threshold before temperature scaling, for the "
+    "probabilities that `striate predict` prints",
+    "recall": "95 % range of the recall on new images of the same kind "
+    "(distribution-free; Wilks 1941)",
+    "ece": "expected calibration error: mean gap between predicted probability and "
+    "observed frequency (10 equal-size bins)",
+    "expected_ece": "ECE of a perfectly calibrated model with this number of images",
+    "top_label_ece": "ECE of the predicted class (15 equal-width bins), as `striate "
+    "evaluate` prints it",
+    "brier": "mean squared error of the probability; lower is better",
+    "accuracy": "accuracy of automatic decisions (outside the review band)",
+}
+
+
 def selection_table(selection: Selection, target: str) -> Table:
     """Return the table of thresholds chosen on validation, with expected recall."""
+    title, probability = f"P({target}) ≥", "probability"
     columns = (
         Column(title="threshold", key="name"),
-        Column(
-            title=f"P({target}) ≥",
-            kind="ratio",
-            key="probability",
-            hint="calibrated probability from which on the class is predicted",
-        ),
-        Column(
-            title="uncalibrated",
-            kind="ratio",
-            hint="the same threshold before temperature scaling, for the probabilities "
-            "that `striate predict` prints",
-            key="uncalibrated",
-            rank=2,
-        ),
+        Column(title=title, kind="ratio", key=probability, hint=HINTS[probability]),
+        Column(title="uncalibrated", kind="ratio", hint=HINTS["uncalibrated"], rank=2),
         Column(title="true positives", key="tp", hint="on validation"),
-        Column(
-            title="expected recall",
-            hint="95 % range of the recall on new images of the same kind "
-            "(distribution-free; Wilks 1941)",
-            key="expected_recall",
-        ),
+        Column(title="expected recall", hint=HINTS["recall"], key="expected_recall"),
         Column(title="false positives", hint="on validation", key="fp", rank=1),
     )
-    count = f"n{GAP}={GAP}{selection.count:,}"
+    count, positives = f"n{GAP}={GAP}{selection.count:,}", f"{selection.positives:,}"
     table = Table(
-        title=f"Chosen on validation: {count}, {selection.positives:,} of them "
-        f"{target}",
+        title=f"Chosen on validation: {count}, {positives} of them {target}",
         columns=columns,
         rows=tuple(_threshold(each) for each in selection.thresholds),
     )
@@ -78,17 +78,13 @@ def _threshold(threshold: Threshold) -> Row:
 
 def threshold_table(result: OperatingPointResult) -> Table:
     """Return a table of recall, precision and specificity of each threshold."""
-    columns = (Column(title="threshold", key="name"), *_share_columns(result))
-    rows = tuple(
-        (threshold.name, *_recall(n), *_precision(n), *_specificity(n))
-        for threshold, n in result.evaluation.thresholds
-    )
+    thresholds = result.evaluation.thresholds
     overall = result.evaluation.overall.counts
     positives = f"{overall.positives:,} of them {result.target}"
     return Table(
         title=f"Results of the thresholds on {result.split}",
-        columns=columns,
-        rows=rows,
+        columns=(Column(title="threshold", key="name"), *_share_columns(result)),
+        rows=tuple((each.name, *_shares(counts)) for each, counts in thresholds),
         note=f"n{GAP}={GAP}{overall.count:,}, {positives}.",
     )
 
@@ -109,56 +105,38 @@ def _share_columns(result: OperatingPointResult) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _recall(n: ConfusionCounts) -> Row:
-    return (n.recall, ci_text(n.recall_interval)) if n.positives else (None, "")
-
-
-def _precision(n: ConfusionCounts) -> Row:
-    return (
-        (n.precision, ci_text(n.precision_interval))
-        if n.predicted_positives
-        else (None, "")
-    )
-
-
-def _specificity(n: ConfusionCounts) -> Row:
-    if not n.negatives:
-        return None, ""
-    return n.specificity, ci_text(n.specificity_interval)
+def _shares(n: ConfusionCounts, precision: bool = True) -> Row:
+    """Return recall, precision and specificity with intervals; empty if undefined."""
+    defined = {
+        "recall": n.positives,
+        "precision": precision and n.predicted_positives,
+        "specificity": n.negatives,
+    }
+    row: list[Cell] = []
+    for name, is_defined in defined.items():
+        interval = ci_text(getattr(n, f"{name}_interval")) if is_defined else ""
+        row += [getattr(n, name) if is_defined else None, interval]
+    return tuple(row)
 
 
 def calibration_table(result: OperatingPointResult) -> Table:
     """Return a table of calibration before and after temperature scaling."""
+    titles = {
+        "ece": "ECE",
+        "expected_ece": "expected ECE",
+        "top_label_ece": "top-label ECE",
+    }
+    ece_columns = [
+        Column(
+            title=title, kind="ratio", hint=HINTS[key], key=key, rank=int("top" in key)
+        )
+        for key, title in titles.items()
+    ]
     columns = (
         Column(title="probabilities", key="name"),
         Column(title="log loss", kind="number", hint="cross-entropy; lower is better"),
-        Column(
-            title="ECE",
-            kind="ratio",
-            hint="expected calibration error: mean gap between predicted probability "
-            "and observed frequency (10 equal-size bins)",
-            key="ece",
-        ),
-        Column(
-            title="expected ECE",
-            kind="ratio",
-            hint="ECE of a perfectly calibrated model with this number of images",
-            key="expected_ece",
-        ),
-        Column(
-            title="top-label ECE",
-            kind="ratio",
-            hint="ECE of the predicted class (15 equal-width bins), as `striate "
-            "evaluate` prints it",
-            key="top_label_ece",
-            rank=1,
-        ),
-        Column(
-            title="Brier",
-            kind="number",
-            hint="mean squared error of the probability; lower is better",
-            rank=2,
-        ),
+        *ece_columns,
+        Column(title="Brier", kind="number", hint=HINTS["brier"], rank=2),
     )
     evaluation, temperature = result.evaluation, result.selection.temperature
     rows = (
@@ -174,13 +152,8 @@ def calibration_table(result: OperatingPointResult) -> Table:
 
 
 def _calibration(calibration: Calibration) -> Row:
-    return (
-        calibration.log_loss,
-        calibration.ece,
-        calibration.expected_ece,
-        calibration.top_label_ece,
-        calibration.brier_score,
-    )
+    c = calibration
+    return c.log_loss, c.ece, c.expected_ece, c.top_label_ece, c.brier_score
 
 
 def _log_loss_change(result: OperatingPointResult) -> str:
@@ -200,6 +173,7 @@ def band_table(result: OperatingPointResult) -> Table | None:
     if evaluated is None or validation is None:
         return None
     target, rest = result.target, result.rest
+    hint = f"missed without review: {target} images decided as {rest}"
     columns = (
         Column(title="split", key="split"),
         Column(title="n", kind="integer", hint="images", key="count", rank=4),
@@ -208,17 +182,13 @@ def band_table(result: OperatingPointResult) -> Table | None:
         Column(
             title="automatic accuracy",
             kind="percent",
-            hint="accuracy of automatic decisions (outside the review band)",
+            hint=HINTS["accuracy"],
             key="accuracy",
         ),
         Column(title="95 % interval", key="accuracy_interval", rank=1),
         Column(title=f"correct {target}", key="correct_positive", rank=2),
         Column(title=f"correct {rest}", key="correct_negative", rank=2),
-        Column(
-            title="missed",
-            hint=f"missed without review: {target} images decided as {rest}",
-            key="fn",
-        ),
+        Column(title="missed", hint=hint, key="fn"),
     )
     rows = (
         ("validation", *_selective(validation)),
@@ -260,34 +230,23 @@ def group_table(
 
 def _without_empty_columns(table: Table) -> Table:
     """Return a table without columns that have no values."""
-    cells = list(zip(*table.rows, strict=True))
     filled = [
-        i for i, column in enumerate(cells) if any(c not in (None, "") for c in column)
+        any(cell not in (None, "") for cell in column)
+        for column in zip(*table.rows, strict=True)
     ]
-    return replace(
-        table,
-        columns=tuple(table.columns[i] for i in filled),
-        rows=tuple(tuple(row[i] for i in filled) for row in table.rows),
-    )
+    rows = tuple(tuple(compress(row, filled)) for row in table.rows)
+    return replace(table, columns=tuple(compress(table.columns, filled)), rows=rows)
 
 
 def _group(group: GroupResult) -> Row:
-    n, auc = group.counts, group.roc_auc
-    return (
-        group.value,
-        n.count,
-        n.positives,
-        *_recall(n),
-        # If all images are of one class, precision only repeats it.
-        *(_precision(n) if n.positives and n.negatives else (None, "")),
-        *_specificity(n),
-        *((round(auc[0], 3), _auc_interval(auc[1])) if auc else (None, "")),
-    )
-
-
-def _auc_interval(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{low:.3f}–{high:.3f}"
+    n = group.counts
+    # If all images are of one class, precision only repeats it.
+    shares = _shares(n, precision=bool(n.positives and n.negatives))
+    auc: Row = (None, "")
+    if group.roc_auc:
+        value, (low, high) = group.roc_auc
+        auc = round(value, 3), f"{low:.3f}–{high:.3f}"
+    return (group.value, n.count, n.positives, *shares, *auc)
 
 
 def distribution_table(
@@ -295,26 +254,17 @@ def distribution_table(
 ) -> Table:
     """Return a table of the distribution of probabilities by value of a CSV column."""
     target, rest = result.target, result.rest
+    hint = f"lower and upper quartile of the probabilities of {target}"
     columns = (
         Column(title=column, key="value"),
         Column(title="n", kind="integer", hint="images", key="count"),
         Column(title=f"predicted {target}", kind="percent", key="predicted"),
-        Column(
-            title="middle 50 %",
-            hint=f"lower and upper quartile of the probabilities of {target}",
-            key="quartiles",
-            rank=2,
-        ),
+        Column(title="middle 50 %", hint=hint, key="quartiles", rank=2),
         Column(title="median", kind="percent", key="median", rank=1),
-        *(
-            Column(title=title, kind="percent", key=key, rank=rank)
-            for title, key, rank in (
-                (f"automatic {rest}", "below", 1),
-                ("manual review", "review", 0),
-                (f"automatic {target}", "above", 1),
-                ("automatic accuracy", "accuracy", 0),
-            )
-        ),
+        Column(title=f"automatic {rest}", kind="percent", key="below", rank=1),
+        Column(title="manual review", kind="percent", key="review"),
+        Column(title=f"automatic {target}", kind="percent", key="above", rank=1),
+        Column(title="automatic accuracy", kind="percent", key="accuracy"),
         Column(title="95 % interval", key="accuracy_interval", rank=2),
     )
     rows = tuple(_distribution(group) for group in groups)
@@ -330,9 +280,7 @@ def _distribution(group: GroupResult) -> Row:
     if selective is None:
         return (*row, None, 1.0, None, None, "")
     accuracy = selective.accuracy if selective.answered else None
-    sides = (
-        selective.predicted_negatives / count,
-        selective.abstention_rate,
-        selective.predicted_positives / count,
-    )
+    low_side = selective.predicted_negatives / count
+    high_side = selective.predicted_positives / count
+    sides = (low_side, selective.abstention_rate, high_side)
     return (*row, *sides, accuracy, ci_text(selective.accuracy_interval))

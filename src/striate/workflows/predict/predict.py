@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,7 @@ class PredictResult:
         """Return predictions and skipped files as a JSON-serializable dict."""
         return {
             "predictions": [prediction.as_dict() for prediction in self.predictions],
-            "skipped": [
-                {"path": s.path, "reason": s.reason, "detail": s.detail}
-                for s in self.skipped
-            ],
+            "skipped": [asdict(skip) for skip in self.skipped],
         }
 
     def save(self, path: Path) -> None:
@@ -65,11 +62,8 @@ class PredictResult:
             return
         classes = list(self.predictions[0].probs)
         columns = ["path", "pred", *(f"p_{name}" for name in classes)]
-        write_csv(path, columns, self._rows())
-
-    def _rows(self) -> Iterator[list[Any]]:
-        for prediction in self.predictions:
-            yield [prediction.path, prediction.label, *prediction.probs.values()]
+        rows = ([p.path, p.label, *p.probs.values()] for p in self.predictions)
+        write_csv(path, columns, rows)
 
 
 def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
@@ -95,10 +89,18 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
                 continue
             x = normalize(batch.to(device), run.preprocess)
             probs = tta(model, x).float().softmax(1).cpu()
-            predictions += [
-                _prediction(path, row, run)
-                for path, row in zip(usable, probs, strict=True)
-            ]
+            best_classes = probs.argmax(1).tolist()
+            rows = zip(usable, probs.tolist(), best_classes, strict=True)
+            for path, row, best in rows:
+                values = [round(prob, 7) for prob in row]
+                by_name = dict(zip(run.labels.names, values, strict=True))
+                prediction = Prediction(
+                    path=str(path),
+                    label=run.labels[best],
+                    score=values[best],
+                    probs=by_name,
+                )
+                predictions.append(prediction)
     if not predictions:
         first = skipped[0]
         what = f"none of {len(skipped)} files is a usable image; first error: "
@@ -114,7 +116,11 @@ def expand_inputs(item: str | Path) -> list[Path]:
     """
     path = Path(item)
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if _is_visible_file(p, path)]
+        files = [
+            p
+            for p in sorted(path.rglob("*"))
+            if p.is_file() and not any(n[0] == "." for n in p.relative_to(path).parts)
+        ]
     elif path.exists():
         return [path]
     else:
@@ -127,11 +133,6 @@ def expand_inputs(item: str | Path) -> list[Path]:
     return files
 
 
-def _is_visible_file(path: Path, root: Path) -> bool:
-    names = path.relative_to(root).parts
-    return path.is_file() and not any(name.startswith(".") for name in names)
-
-
 def _read(
     paths: Sequence[Path], run: Run, skipped: list[Skipped]
 ) -> tuple[list[Path], Tensor]:
@@ -141,8 +142,7 @@ def _read(
             inputs.append(read_input(path, run))
             usable.append(path)
         except UndecodableError as error:
-            skip = Skipped(path=str(path), reason=error.reason, detail=error.detail)
-            skipped.append(skip)
+            skipped.append(Skipped.of(str(path), error))
     return usable, torch.stack(inputs) if inputs else torch.empty(0)
 
 
@@ -153,11 +153,3 @@ def read_input(path: Path, run: Run) -> Tensor:
         UndecodableError: The file is not a usable image.
     """
     return file_to_input(read_file(path), run.preprocess)
-
-
-def _prediction(path: Path, probs: Tensor, run: Run) -> Prediction:
-    best = int(probs.argmax())
-    values = [round(p, 7) for p in probs.tolist()]
-    by_name = dict(zip(run.labels.names, values, strict=True))
-    label = run.labels[best]
-    return Prediction(path=str(path), label=label, score=values[best], probs=by_name)
