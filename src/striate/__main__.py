@@ -1,4 +1,4 @@
-"""`python -m striate` is `striate`."""
+"""Entry point of `python -m striate`, the same as the command `striate`."""
 
 import sys
 

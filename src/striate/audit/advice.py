@@ -62,7 +62,7 @@ class DesignContext:
         )
 
     def name_of(self, number: int) -> str:
-        """Return the layer name of an operation number; for the image, `the image`."""
+        """Return the name of the layer of operation `number`, or else `the image`."""
         return self.layer_of[number].name if number in self.layer_of else "the image"
 
 
@@ -82,7 +82,7 @@ def design_context(audit: Audit) -> DesignContext:
 
 
 def join_names(names: Sequence[str], most: int = 3) -> str:
-    """Join names to a text like `a and b`; count the names after the first `most`.
+    """Join up to `most` names, such as `a and b`; for more names, append `and 2 more`.
 
     Example:
         >>> join_names(["a"]), join_names(["a", "b"]), join_names(list("abcde"))

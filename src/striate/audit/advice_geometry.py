@@ -134,7 +134,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
 
 
 def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
-    """Return advice on how to use all positions of a feature map, with the cost."""
+    """Return advice on how a layer can read all positions, with new size or MACs."""
     window, name = operation.window, context.layer_of[operation.number].name
     assert window is not None  # noqa: S101 - checked before
     if window.pooling:
@@ -143,7 +143,7 @@ def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
             f, s, p, _ = window.axis(i)
             sides.append(ceil((n + 2 * p - f) / s) + 1)
         height, width = sides
-        return f"With ceil_mode=True {name} reads all: its output is {height}×{width}."
+        return f"ceil_mode=True in {name} uses all positions: output {height}×{width}."
     macs = operation.macs or 0
     times = window.stride[0] * window.stride[1]
     return (

@@ -44,7 +44,7 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Layer of the summary: one module call, or a container's own operations.
+    """Layer in the summary: one module call, or operations outside of leaf modules.
 
     Args:
         name: Dotted name in the model; in parentheses for operations outside of leaf
@@ -77,7 +77,7 @@ class Layer:
 
     @property
     def window(self) -> SlidingWindow | None:
-        """Kernel, stride and padding; None unless the layer has exactly one window."""
+        """Sliding window of the layer; None if the layer has no or several windows."""
         windows = [o.window for o in self.operations if o.window is not None]
         return windows[0] if len(windows) == 1 else None
 

@@ -1,4 +1,4 @@
-"""Formulas of one layer with numbers: output size, parameters, MACs."""
+"""Formulas of one layer with inserted values: output size, parameters, MACs."""
 
 from __future__ import annotations
 

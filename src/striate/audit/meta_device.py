@@ -114,7 +114,7 @@ def _as_meta(value: Any) -> Any:
 
 
 def to_meta(tensor: Tensor) -> Tensor:
-    """Return a meta tensor of the same shape, strides and dtype.
+    """Return a meta tensor with the shape, strides and dtype of a given tensor.
 
     Example:
         >>> to_meta(torch.ones(2, 3)).device.type

@@ -74,7 +74,7 @@ class Audit:
 
 
 class ForwardError(GeometryError):
-    """Error of a failed forward pass; `audit` contains the layers that ran before.
+    """Error of a failed forward pass; its attribute `audit` lists the layers that ran.
 
     `data_dependent`: the control flow depends on tensor values.
     """
@@ -246,7 +246,7 @@ def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
 
 
 def first_line(error: Exception) -> str:
-    r"""Return the first line of an error's message; its class name if it is empty.
+    r"""Return the first line of an error message; if empty, the error's class name.
 
     Example:
         >>> first_line(ValueError("too small\nby far")), first_line(KeyError())
@@ -260,7 +260,7 @@ _MATMUL = re.compile(r"got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]")
 
 
 def _linear_mismatch(error: Exception) -> str:
-    """Describe a linear layer's wrong number of input features; else return ""."""
+    """Describe a linear layer's wrong number of input features; "" for other errors."""
     sides = _MATMUL.search(str(error))
     if sides is None:
         return ""

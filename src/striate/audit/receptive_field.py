@@ -77,12 +77,12 @@ class Axis:
 
     @cached_property
     def full(self) -> bool:
-        """Whether every unit depends on some input, not on padding alone."""
+        """Whether every unit depends on at least one input position."""
         return bool(np.all(self.low <= self.high))
 
     @property
     def size(self) -> Number:
-        """Receptive field size by the formula; without a formula, the maximum."""
+        """Receptive field size by the formula; else the maximum over all units."""
         if self.formula is not None and self.formula.uniform:
             return self.formula.size
         return max(0, int((self.high - self.low).max()) + 1)
@@ -170,7 +170,7 @@ def transposed_window(
 
 
 def repeat_units(axis: Axis, before: int, after: int) -> Axis:
-    """Repeat every unit: output p is input unit (p // after) mod n.
+    """Repeat the n units: output p is the input unit at index (p // `after`) mod n.
 
     Example:
         >>> repeat_units(input_axis(2), before=1, after=2).low.tolist()

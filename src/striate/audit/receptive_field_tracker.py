@@ -66,7 +66,7 @@ class ReceptiveField:
         return tuple(len(axis) for axis in self.paths[0])
 
     def box(self, *unit: int) -> Box | None:
-        """Return first and last row and column of a unit's field; None if empty.
+        """Return the row range and column range of a unit's field; None if empty.
 
         Args:
             unit: Index along the tensor's last dimensions, such as row and column.
@@ -271,7 +271,7 @@ def _expanded(field: ReceptiveField, shape: Shape) -> ReceptiveField:
 
 
 def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
-    """Return the dimensions that all tensors share; None if they differ."""
+    """Return the dimensions if the image axes of all tensors agree, else None."""
     dims = []
     for same in zip(*every, strict=True):
         axis_dims = {dim for dim in same if any(index != PLAIN for index, _ in dim)}

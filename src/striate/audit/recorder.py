@@ -37,7 +37,7 @@ class LayerRecord:
 
 
 class ModuleRecord:
-    """Record of one running module call: its current row and its number of rows."""
+    """Record of a running module call: current summary row, and number of rows."""
 
     __slots__ = ("call", "input_shape", "is_row", "module", "name", "row", "rows")
 
@@ -133,13 +133,13 @@ class Recorder:
         return row
 
     def drop_unfinished(self) -> None:
-        """Remove the rows that an error left unfinished."""
+        """Remove the summary rows of layers that an error left unfinished."""
         for row in [r for r in self.rows if r.module is not None and r.output is None]:
             self.rows.remove(row)
             self._unused.update((id(weight), weight) for weight in row.weights)
 
     def current(self) -> LayerRecord:
-        """Return the row that the next operation belongs to."""
+        """Return the summary row that the next operation belongs to."""
         frame = self._stack[-1]
         if frame.row is None or not (frame.is_row or frame.row is self.rows[-1]):
             return self._begin(frame)

@@ -75,7 +75,7 @@ def _contiguous(*tensors: Any) -> bool:
 
 
 def _contiguous_or_expanded(tensor: Tensor) -> bool:
-    """Return whether a meta tensor is contiguous or expanded (gradients of sums)."""
+    """Return whether a meta tensor is contiguous or expanded (with a stride of 0)."""
     return tensor.is_meta and (tensor.is_contiguous() or 0 in tensor.stride())
 
 

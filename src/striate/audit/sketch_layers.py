@@ -24,7 +24,7 @@ _FLAGS = ("same", "valid", "depthwise", "nobias", "ceil")
 
 @dataclass
 class LayerOptions:
-    """Settings of a layer in a sketch: kernel, number of outputs, options, flags."""
+    """Settings of a layer in a sketch, such as kernel size and number of outputs."""
 
     kernel: tuple[int, int] | None = None
     count: int | None = None
@@ -47,7 +47,7 @@ class LayerOptions:
         return self.kernel
 
     def written(self) -> dict[str, str]:
-        """Return the given settings as text, by option name.
+        """Return a dict from the name of each given setting to its text.
 
         Example:
             >>> read_options(["5x5", "32", "same", "/2"]).written()
@@ -68,7 +68,7 @@ class LayerOptions:
 
 
 def read_options(words: Sequence[str]) -> LayerOptions:
-    """Parse the settings of a layer: 5x5, 32, same, stride 2, s2, /2, d2, g4, nobias.
+    """Parse the settings of a layer, such as `5x5`, `32`, `same`, `stride 2` or `/2`.
 
     Raises:
         SettingError: A word is not a setting.
@@ -123,7 +123,7 @@ def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     stride, dilation = options.named.get("stride", 1), options.named.get("dilation", 1)
     if channels % groups or out_channels % groups:
         what = f"{groups} groups do not divide {channels} → {out_channels} channels"
-        fix = "use a number of groups that divides both numbers"
+        fix = "set groups to a divisor of both channel numbers"
         raise GeometryError(what, where="sketch", fix=fix)
     padding = "same" if "same" in options.flags else options.named.get("pad", 0)
     pads, out = [], []

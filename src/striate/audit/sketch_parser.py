@@ -22,7 +22,7 @@ TOKEN = re.compile(r"\s*([>|→,()\[\]*]|[^\s>|→,()\[\]*]+)")
 
 
 def is_sketch(text: str) -> bool:
-    """Return whether a text is a sketch, not a name or a path.
+    """Return whether a text is a sketch (a network in one line), not a name or path.
 
     Example:
         >>> is_sketch("28x28x1 > conv 3x3 8"), is_sketch("vgg16")
@@ -151,7 +151,7 @@ class Concatenate(_Branches):
     """Module that runs branches on the same input and concatenates their channels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the concatenated outputs."""
+        """Return the concatenated outputs of the branches."""
         return torch.cat([branch(x) for branch in self.children()], 1)
 
 
@@ -159,6 +159,6 @@ class Add(_Branches):
     """Module that runs branches on the same input and adds their outputs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of the outputs."""
+        """Return the sum of the outputs of the branches."""
         total: Tensor = sum(branch(x) for branch in self.children())
         return total

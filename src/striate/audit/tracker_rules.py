@@ -86,7 +86,7 @@ _PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
 
 @cache
 def is_local(func: Any) -> bool:
-    """Return whether each output position depends only on the same input position.
+    """Return whether an operation computes each position from the same input position.
 
     Example:
         >>> is_local(torch.ops.aten.relu.default), is_local(torch.ops.aten.mm.default)

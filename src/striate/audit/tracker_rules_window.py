@@ -97,7 +97,7 @@ def _resample(table: Callable[..., Any]) -> Rule:
 
 
 def _adaptive(inputs: int, outputs: int, args: Args) -> Any:
-    """Return the inputs of adaptive pooling cells: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
+    """Return the inputs of adaptive pooling output i: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
     i = np.arange(outputs)
     first, last = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
     at = first[:, None] + np.arange(int((last - first).max()))
@@ -109,7 +109,7 @@ def _nearest(inputs: int, outputs: int, args: Args) -> Any:
 
 
 def _bilinear(inputs: int, outputs: int, args: Args) -> Any:
-    """Return the inputs of bilinear resizing: the two nearest to (i + ½)·n/m − ½."""
+    """Return the two inputs of bilinear output i: the nearest to (i + ½)·n/m − ½."""
     if len(args) > 2 and args[2]:  # corners are aligned
         parts = max(outputs - 1, 1)
         at = np.arange(outputs) * (inputs - 1)

@@ -22,7 +22,7 @@ Masks = tuple[Mask, Mask]  # rows, columns
 
 @dataclass(frozen=True)
 class UsedPositions:
-    """Used positions by number of the operation; number −1 is the image.
+    """Used positions of each feature map, by operation number; −1 is the image.
 
     Args:
         read: Positions that any later operation reads.
@@ -134,7 +134,7 @@ def _read_positions(
 def window_positions(
     window: SlidingWindow, axis: int, side: int, output_masks: Mask
 ) -> Mask:
-    """Return a mask of the input positions that sliding windows read, by axis.
+    """Return a mask of the input positions along `axis` that sliding windows read.
 
     Example:
         >>> two = (2, 2)

@@ -1,4 +1,4 @@
-"""Find the image sizes and channels that a network accepts, by trial on shapes."""
+"""Find image sizes and channel counts that a network accepts, by test runs."""
 
 from __future__ import annotations
 

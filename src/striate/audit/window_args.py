@@ -14,7 +14,7 @@ Sides = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow:
-    """The sliding window of a convolution or pooling; one number per axis."""
+    """Sliding window of a convolution or pooling; settings have one number per axis."""
 
     kernel: Sides
     stride: Sides
@@ -52,7 +52,7 @@ class SlidingWindow:
 
 
 def sides_text(sides: tuple[object, ...]) -> str:
-    """Format one number if both axes are equal, else both numbers.
+    """Format a setting of two axes: one number if both are equal, else both numbers.
 
     Example:
         >>> sides_text((2, 2)), sides_text((2, 1))
@@ -91,7 +91,7 @@ def _shared(
     transposed: bool = False,
     pooling: bool = False,
 ) -> SlidingWindow:
-    """Return a cached window, so that equal numbers give the same object."""
+    """Return a cached window, so that windows with equal settings are one object."""
     return SlidingWindow(
         kernel=kernel,
         stride=stride,

@@ -1,4 +1,4 @@
-"""Inspect images before training: check, split, preview, augment, learning curve."""
+"""Prepare image data: check, split, preview, augment; measure a learning curve."""
 
 from __future__ import annotations
 

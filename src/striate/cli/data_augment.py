@@ -46,7 +46,7 @@ def configure_data_augment(parser: argparse.ArgumentParser) -> None:
 
 
 def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
-    """Return a setting, with `six` as the default of --augment in this command."""
+    """Return a settings field; in this command, --augment has the default `six`."""
     if field.name == "augment":
         field = copy.copy(field)
         field.default = "six"

@@ -1,4 +1,4 @@
-"""Learning curve: train on growing fractions; predict accuracy with more images."""
+"""Learning curve: train on growing fractions; predict the accuracy for more images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def configure_data_curve(parser: argparse.ArgumentParser) -> None:
 
 
 def run_data_curve(options: argparse.Namespace) -> int:
-    """Train the runs that are missing and print the learning curve."""
+    """Train the missing networks of the learning curve, and print the curve."""
     recipe = read_recipe(options)
     fractions = _fractions(options.fractions)
     if options.goal is not None and not 0 < options.goal < 1:

@@ -52,7 +52,7 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         metavar="COLUMN,…",
-        help="operating point: also evaluate each value of these columns of the CSV, "
+        help="operating point: also show results for each value of these CSV columns, "
         "comma-separated",
     )
     parser.add_argument(

@@ -130,7 +130,7 @@ def print_end(run: Run) -> None:
 
 
 def print_plan(plan: TransferPlan) -> None:
-    """Print the linear probes, the trials and the proposal of a transfer plan."""
+    """Print a transfer plan: linear probes, tested heads and cut points, proposal."""
     from striate.report.terminal import print_blocks
     from striate.run.transfer_plan_findings import plan_findings
 

@@ -27,7 +27,7 @@ class ClassNames:
 
     @classmethod
     def of(cls, labels: Sequence[str]) -> ClassNames:
-        """Return the sorted distinct labels; numeric labels are sorted as numbers.
+        """Create class names: the distinct labels, sorted (as numbers if numeric).
 
         Example:
             >>> ClassNames.of(["10", "9", "9"]).names

@@ -75,7 +75,7 @@ def _processor(device: torch.device) -> str:
 
 @contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Context manager: treat denormal numbers as zero, 5 to 10 times faster on CPUs.
+    """Context manager: treat denormals as zero, which is 5 to 10 times faster on CPUs.
 
     The setting applies to the current thread and is restored at the end.
 

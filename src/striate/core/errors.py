@@ -52,7 +52,7 @@ class UnknownNameError(SettingError):
 
 
 class DataError(StriateError):
-    """Error of image files, or of their folder layout, that cannot be used."""
+    """Error of unusable image files, or of an unusable folder layout."""
 
 
 class GeometryError(StriateError):

@@ -139,7 +139,7 @@ class StopForward(BaseException):
 def intercept_outputs(
     model: nn.Module, names: Sequence[str], visit: Visit
 ) -> Iterator[None]:
-    """Context manager: pass each output of the named modules to `visit`.
+    """Context manager: let `visit` read or replace each output of the named modules.
 
     `visit(name, output)` gets the module name for the first call, and `name #2`,
     `name #3` … for later calls. A tensor that `visit` returns replaces the output.
@@ -225,7 +225,7 @@ def trace_modules(
 def model_restored(
     model: nn.Module, replace_tensor: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[nn.Module]:
-    """Context manager: undo every change to the model at exit.
+    """Context manager: at exit, restore modes, attributes, tensors and child modules.
 
     Modes, attributes, tensors, child modules and RNG states are restored. In-place
     changes of tensor values are undone only if `replace_tensor` is given.

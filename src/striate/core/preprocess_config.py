@@ -51,7 +51,7 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Preprocessing of an image file to a network input.
+    """Settings of the conversion from an image file to a network input.
 
     Training, evaluation and prediction use the same instance, so their input tensors
     are bitwise identical. Steps in order: EXIF orientation; conversion to `channels`;
@@ -167,7 +167,7 @@ def _check_normalization(
 def normalization(
     name: str, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return (mean, std) by name or from given values; empty if to be measured.
+    """Return (mean, std) by name or as given; two empty tuples if not yet measured.
 
     A single value applies to every channel.
 

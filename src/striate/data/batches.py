@@ -144,7 +144,7 @@ class Batches:
         )
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
-        """Return the image indices of each batch in an epoch, from batch `start`."""
+        """Return the image indices of each batch in an epoch, from batch `start` on."""
         if self.subset.blocks:
             return islice(cut_batches(self._runs(epoch), self.batch_size), start, None)
         return self._order(epoch)[start:]
@@ -180,7 +180,7 @@ class Batches:
 
 
 def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
-    """Split image indices into batches; a last single image joins the batch before.
+    """Split image indices into batches; a single leftover image joins the last batch.
 
     Example:
         >>> runs = iter([np.array([3, 1, 2]), np.array([5, 4])])
@@ -204,7 +204,7 @@ def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
 def shuffled_blocks(
     blocks: Sequence[tuple[int, int]], seed: int, epoch: int
 ) -> Iterator[np.ndarray]:
-    """Shuffle blocks of image indices, and then the indices within a buffer.
+    """Shuffle blocks of image indices, then the indices within each buffer of blocks.
 
     Args:
         blocks: (start, end) indices of each block of neighboring images.
@@ -273,14 +273,14 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 def _first_places(images: int, classes: int) -> list[int]:
-    """Divide `images` items among the classes as evenly as possible."""
+    """Return the image count of each class: `images` divided as evenly as possible."""
     return [(images + classes - 1 - c) // classes for c in range(classes)]
 
 
 def _class_order(
     members: np.ndarray, begin: int, end: int, seed: int, label: int
 ) -> np.ndarray:
-    """Return items `begin` to `end` of the endless shuffled sequence of a class."""
+    """Return image indices `begin` to `end` of a class's endless shuffled sequence."""
     size = len(members)
     rounds = range(begin // size, -(-end // size))
     shuffles = [

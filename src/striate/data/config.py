@@ -32,7 +32,7 @@ class DataConfig(SeedConfig):
     image_size: int | tuple[int, int] | None = setting(
         None,
         "input size in pixels: one side, or HEIGHTxWIDTH (default: as the pretrained "
-        "weights expect, else the image size if all images have the same, else 64)",
+        "weights expect, else the size of the images if all sizes are equal, else 64)",
     )
     in_chans: int | None = setting(
         None,
@@ -42,8 +42,8 @@ class DataConfig(SeedConfig):
     )
     resize: str | None = setting(
         None,
-        "resize mode: stretch changes the aspect ratio, crop cuts the longer side, pad "
-        "adds background; default: as the pretrained weights expect, else stretch",
+        "resize mode; stretch: change the aspect ratio; crop: cut the longer side; "
+        "pad: add background (default: as the pretrained weights expect, else stretch)",
         choices=RESIZE_MODES,
     )
     background: int | None = setting(
@@ -62,13 +62,13 @@ class DataConfig(SeedConfig):
     )
     jpeg: str = setting(
         "reduced",
-        "decoding of large JPEGs: full resolution, or reduced resolution (faster)",
+        "resolution for decoding large JPEGs; full: all pixels; reduced: faster",
         choices=JPEG_MODES,
     )
     normalize: str = setting(
         "auto",
-        "input normalization: data (mean and std of the training split), imagenet or "
-        "none; auto: as the pretrained weights expect, else data",
+        "input normalization; data: mean and std of the training split; imagenet: mean "
+        "and std of ImageNet; none: off; auto: as pretrained weights expect, else data",
         choices=("auto", *NORMALIZATIONS),
     )
     mean: tuple[float, ...] | None = setting(
@@ -155,7 +155,7 @@ class DataConfig(SeedConfig):
 
 
 def _augment(name: str) -> Any:
-    """Return a field of `Augment` as a setting; None uses the value of the preset."""
+    """Create a setting for a field of `Augment`; None means the value of the preset."""
     (spec,) = [spec for spec in fields(Augment) if spec.name == name]
     return field(default=None, metadata=spec.metadata)
 

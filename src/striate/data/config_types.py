@@ -1,4 +1,4 @@
-"""Types of the settings that `load_data` and `train` accept by name."""
+"""Types of the settings that `load_data` and `train` accept as keyword arguments."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from striate.data.sources.table import read_table
 
 
 def find_source(data: str | Path) -> Source:
-    """Open a data set by name or path; a name takes precedence over a folder.
+    """Open a data set by name or path; a known name takes precedence over a path.
 
     Raises:
         DataError: The path does not exist, or its layout is not supported.

@@ -72,12 +72,12 @@ class ImageData:
 
     @property
     def num_files(self) -> int:
-        """Return the number of files: used, spare, quarantined and ignored."""
+        """Return the number of files, including spare, quarantined and ignored ones."""
         return len(self.rows) + len(self.quarantined) + len(self.ignored)
 
     @property
     def num_spare(self) -> int:
-        """Return the number of training images outside the fraction."""
+        """Return the number of training images left unused because of `fraction`."""
         return sum(row.split == SPARE for row in self.rows)
 
     def with_fraction(self, fraction: float) -> ImageData:

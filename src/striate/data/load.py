@@ -110,7 +110,7 @@ def load_data(
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """Arguments of `load_data` that are no settings of a run."""
+    """Arguments of `load_data` that are not fields of `DataConfig`."""
 
     margin: float
     preprocess: Preprocess | None

@@ -189,7 +189,7 @@ def label_conflicts(
     contents: Sequence[str],
     splits: Sequence[str | None],
 ) -> dict[int, Skipped]:
-    """Return the images in `index` that also occur with a different label.
+    """Return which of the given images also occur with a different label, by index.
 
     The correct label is unknown, so all of these images are quarantined. Images of a
     given test split stay, because a published test set is never changed.

@@ -196,7 +196,7 @@ def _verified(path: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, bytes
 
 
 def _read(path: Path, length: int | None = None) -> bytes:
-    """Read a file and check its length in bytes; None: only the maximum length."""
+    """Read a file that has `length` bytes; None: at most `MAX_MANIFEST_BYTES` bytes."""
     try:
         if not path.is_file():
             raise DamagedCheckpointError(f"{path.name} is missing")

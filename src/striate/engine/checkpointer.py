@@ -94,7 +94,7 @@ class Checkpointer:
         self._save_if_due()
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Save the weights if the epoch is the best so far, and a due checkpoint."""
+        """Save the weights of the best epoch so far, and a checkpoint if one is due."""
         if epoch.best:
             self._check_finite(self._eval_model)
             payload = tensors_to_bytes(self._eval_model.state_dict())

@@ -77,7 +77,7 @@ class OptimConfig(SeedConfig):
     drop_path: float = setting(
         0.0,
         "stochastic depth: drop probability of the last residual block; earlier blocks "
-        "get proportionally less; 0: off",
+        "get proportionally lower probabilities; 0: off",
         low=0,
         below=1,
     )
@@ -96,8 +96,8 @@ class OptimConfig(SeedConfig):
     )
     class_weights: str = setting(
         "none",
-        "method for class imbalance: auto (logit adjustment by class frequency), "
-        "loss (class-weighted loss), sampling (class-balanced batches)",
+        "method for class imbalance; none: off; auto: logit adjustment by class "
+        "frequency; loss: class-weighted loss; sampling: class-balanced batches",
         choices=("none", "auto", "loss", "sampling"),
     )
     patience: int = setting(
@@ -169,7 +169,7 @@ class RuntimeConfig(SettingsBase):
     )
     rank_timeout: float = setting(
         60.0,
-        "under torchrun: seconds until a process that does not answer ends the run",
+        "with torchrun: end the run if a process does not answer for this many seconds",
         above=0,
         incidental=True,
     )
@@ -187,8 +187,8 @@ class RuntimeConfig(SettingsBase):
     )
     on_nonfinite: str = setting(
         "stop",
-        "action on a NaN or infinite loss or gradient: stop; skip the batch; lower-lr: "
-        "restart from the last checkpoint with a lower learning rate",
+        "action on a NaN or infinite loss or gradient; stop: end the run; skip: skip "
+        "the batch; lower-lr: restart from the last checkpoint with a lower --lr",
         choices=NONFINITE_ACTIONS,
         incidental=True,
     )

@@ -151,7 +151,7 @@ class _PoolThenRelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Pass the gradient to the maximum of each window if that is positive."""
+        """Pass the gradient to the maximum of each window, for positive maxima."""
         x, out, index = ctx.saved_tensors
         # In another layout torch takes its slow kernel, and copies its result twice.
         aten: Any = torch.ops.aten

@@ -56,7 +56,7 @@ def batch_loss(
 
 
 def scaled_backward(loss: Tensor, scale: float = 1.0) -> None:
-    """Run the backward pass of `scale` times a loss."""
+    """Run the backward pass of a loss multiplied by `scale`."""
     scaled = loss if scale == 1.0 else loss * scale
     scaled.backward()  # type: ignore[no-untyped-call]
 

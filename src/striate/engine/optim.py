@@ -145,7 +145,7 @@ def _groups_by_scale(
 
 
 def _avoid_compiler_import() -> None:
-    """Prevent torch from importing its compiler, an import of more than a second.
+    """Prevent torch from importing its compiler, which takes more than a second.
 
     Some optimizer methods are marked as never compiled, and the mark imports the
     compiler. This function registers each such method as its own uncompiled version,

@@ -110,7 +110,7 @@ class Stepper:
     def stop_requests(
         self, should_stop: Callable[[], bool]
     ) -> tuple[Callable[[], bool], Callable[[], bool]]:
-        """Return what asks for stop requests: between steps, and in validation.
+        """Return two stop checks: one for use between steps, one for validation.
 
         All ranks must stop after the same step. So they exchange their requests.
         """

@@ -1,4 +1,4 @@
-"""Stop signals (Ctrl-C, SIGTERM): the first stops after a step, the second at once."""
+"""Stop signals: the first one ends the run after a step, the second one at once."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class TensorBoardLogger:
         self._flush()
 
     def _start_session(self, step: int) -> None:
-        """Mark the start of a resumed run: discard later steps in earlier files."""
+        """Mark a resumed run: TensorBoard then ignores later steps of old files."""
         from tensorboardX.proto.event_pb2 import SessionLog
 
         for split in SPLITS:

@@ -89,7 +89,7 @@ class ThroughputMeter:
         return useful / self.peak_flops if self.peak_flops else 0.0
 
     def time_shares(self) -> dict[str, float]:
-        """Return the shares of the elapsed time for data, compute and optimizer."""
+        """Return the shares of elapsed time for `data`, `compute` and `optimizer`."""
         elapsed = max(self._clock() - self._start, 1e-9)
         data, update = self.data_seconds / elapsed, self.update_seconds / elapsed
         return {"data": data, "compute": 1 - data - update, "optimizer": update}

@@ -40,7 +40,7 @@ class Epochs(Protocol):
     """Callable that returns the batches of an epoch, starting at any batch."""
 
     def __call__(self, epoch: int, start: int = 0) -> Iterable[Batch]:
-        """Yield (input, label) batches of an epoch, skipping the first `start`."""
+        """Yield the (input, label) batches of an epoch, from batch `start` on."""
         ...
 
     def __len__(self) -> int: ...
@@ -89,7 +89,7 @@ def raise_error(error: NonFiniteError, state: TrainState) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FitSession:
-    """How one call of `fit` stops, handles NaN, and shares work with other ranks.
+    """Options of one call of `fit`: stop check, handling of NaN, and group of ranks.
 
     Args:
         should_stop: Called before each batch; True ends the loop between two steps.
@@ -191,7 +191,7 @@ def _check_finite(
     state: TrainState,
     group: RankGroup,
 ) -> None:
-    """Raise an error if the validation loss is not finite; names layer and images."""
+    """Raise an error with bad layer and images if the validation loss is not finite."""
     if math.isfinite(outputs.loss):
         return
     with evaluation_mode(model):

@@ -99,7 +99,7 @@ def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
 
 
 def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
-    """Return all cut points of a model: ends of stages, with a chain of layers behind.
+    """Return the cut points of a model: ends of stages where the model can be split.
 
     Raises:
         SettingError: The model cannot be split even before the classifier.
@@ -125,7 +125,7 @@ def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
 
 
 def _group_calls(calls: Sequence[ModuleCall]) -> list[list[ModuleCall]]:
-    """Group module calls by stage; calls before the first stage belong to it."""
+    """Group module calls by stage; the first stage includes all calls before it."""
     groups: list[list[ModuleCall]] = [[]]
     has_kernel = False
     for block in _blocks(calls, 0):

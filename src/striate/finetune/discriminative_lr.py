@@ -53,7 +53,7 @@ class FineTuneConfig:
 
 
 def default_lr_decay(stages: int) -> float:
-    """Return the learning-rate decay for which the first stage has a tenth of the rate.
+    """Return the decay factor that gives the first stage 0.1 × the classifier's rate.
 
     Example:
         >>> round(default_lr_decay(3), 3), default_lr_decay(1)

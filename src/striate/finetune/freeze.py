@@ -194,7 +194,7 @@ def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]
 
 
 def _matched(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
-    """Return the modules that match the patterns, and all submodules, each once."""
+    """Return the modules that match the patterns, and their submodules, each once."""
     patterns = [patterns] if isinstance(patterns, str) else patterns
     modules = dict(model.named_modules())
     matched: dict[int, nn.Module] = {}

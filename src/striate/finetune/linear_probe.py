@@ -131,7 +131,7 @@ def _point(results: Sequence[PenaltyResult], count: int) -> ProbePoint:
 def order_in_class(
     y: Tensor, groups: Sequence[Hashable], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return each group's random rank in its class, and the class's number of groups.
+    """Return, by image, the random rank of its group in its class, and the group count.
 
     Images with rank / groups ≤ f form the subset of fraction f. Groups stay together,
     all classes have the same share, and smaller subsets are parts of larger subsets.

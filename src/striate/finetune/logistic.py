@@ -162,7 +162,7 @@ def _one_group() -> DataError:
 
 
 def assign_folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
-    """Return the fold of each row: groups stay together, classes are spread evenly.
+    """Return the fold of each row; a group is in one fold, classes are spread evenly.
 
     Shapes:
         (N,) → (N,) int64
@@ -216,7 +216,7 @@ def _compare_penalties(
 
 @contextmanager
 def _few_threads(x: Tensor) -> Iterator[None]:
-    """Context manager that limits the threads of BLAS, and of torch for few features.
+    """Context manager: BLAS uses one thread, and so does torch if the input is small.
 
     The threads of SciPy's BLAS busy-wait between steps and slow down torch's threads by
     a factor of thirty on two cores. For little computation, more than one torch thread
@@ -232,7 +232,7 @@ def _few_threads(x: Tensor) -> Iterator[None]:
 
 
 class _Fit:
-    """Logistic regression on fixed rows, for several L2 regularization strengths.
+    """Logistic regression on one set of features, for several L2 strengths.
 
     Features are standardized to mean 0 and standard deviation 1 over these rows. If
     there are more features than rows, they are projected to the span of the rows;

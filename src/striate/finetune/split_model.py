@@ -165,7 +165,7 @@ def cut_before(model: nn.Module, calls: Sequence[ModuleCall], name: str) -> CutP
 
 
 def _later(calls: Sequence[ModuleCall], index: int) -> list[int]:
-    """Return the indices of calls after a call: later siblings, then the parent's."""
+    """Return the indices of the later siblings of a call and of all enclosing calls."""
     later: list[int] = []
     while index >= 0:
         parent = calls[index].parent
@@ -204,7 +204,7 @@ def _largest(
 def _before_last_layer(
     model: nn.Module, calls: Sequence[ModuleCall], x: Tensor, output: Tensor
 ) -> CutPoint:
-    """Return the cut point before the last layer with weights and preceding dropout."""
+    """Return the cut point before the last layer with weights (and its dropout)."""
     leaves = [i for i, call in enumerate(calls) if not any(call.module.children())]
     weighted = [i for i in leaves if any(True for _ in calls[i].module.parameters())]
     if not weighted:

@@ -46,7 +46,7 @@ def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
 
 
 def module_name(call: str) -> str:
-    """Return the module name of a layer call, without ` #2`.
+    """Return the module name of a layer call, without a call number such as ` #2`.
 
     Example:
         >>> module_name("relu #2")

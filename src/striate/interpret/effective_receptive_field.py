@@ -93,7 +93,7 @@ def effective_receptive_fields(
 def unit_effective_field(
     model: nn.Module, x: Tensor, call: str, unit: tuple[int, int, int]
 ) -> EffectiveField:
-    """Measure the effective receptive field of one unit, without later layers.
+    """Measure the effective receptive field of one unit; later layers do not run.
 
     Args:
         model: Any network; not modified.
@@ -135,7 +135,7 @@ def unit_effective_field(
 
 @contextmanager
 def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Yield images with gradients enabled; protect the model inside the context.
+    """Yield a copy of the images that requires gradients, with the model in eval mode.
 
     Run the network on a copy of these images: its first layer may work in place.
 
@@ -168,7 +168,7 @@ def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
 
 
 def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> int:
-    """Return the length of the shortest span that contains a share of the energy.
+    """Return the length of the shortest interval with `share` of the sum of `profile`.
 
     Example:
         >>> shortest_span(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))

@@ -1,4 +1,4 @@
-"""Feature maps of one image: the outputs of all layers with height and width."""
+"""Feature maps of one image: all layer outputs that have height and width."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PIXELS = 64  # maximum height: sixteen maps fill the width of a page
 
 
 def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return every layer output with height and width, in execution order.
+    """Return every layer output that has height and width, in execution order.
 
     Returns:
         Dotted name → (channels, height, width); the last output of a reused layer.

@@ -110,7 +110,7 @@ def filter_statistics(weight: Tensor) -> FilterStatistics:
 
 
 def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
-    """Draw a later layer's filters: one row per filter, one column per channel.
+    """Draw the filters of a convolution: one row per filter, one column per channel.
 
     Rows are the first filters, which make the first feature maps. Columns are the input
     channels with the largest weights, in order. Each filter has its own color scale.
@@ -158,7 +158,7 @@ def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarra
 
 
 def filter_limits(*weights: Tensor) -> Tensor:
-    """Return each filter's largest magnitude over several versions of the weights."""
+    """Return each filter's largest absolute weight over several states of the layer."""
     stacked = torch.stack([w.detach().float().cpu() for w in weights])
     return stacked.abs().amax(dim=(0, 2, 3, 4))
 

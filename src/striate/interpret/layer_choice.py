@@ -23,7 +23,7 @@ MIN_SIDE = 4  # smallest map, 4×4 cells, that is chosen automatically
 
 @dataclass(frozen=True, kw_only=True)
 class TargetLayer:
-    """Target layer of a CAM method, with output shape and reason of the choice."""
+    """Target layer of a CAM method, with output shape and reason for the choice."""
 
     call: str
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ class TargetLayer:
 
 
 def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the output shape of every module call, in the order of their ends.
+    """Return the output shape of every module call, in the order in which calls end.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())

@@ -102,7 +102,7 @@ def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray
 
 
 def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Enlarge an image by whole factors to at least `side` pixels in height.
+    """Enlarge an image by an integer factor to at least `side` pixels in height.
 
     Example:
         >>> enlarge(np.zeros((3, 2, 3), np.uint8), 6).shape

@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TopPatch:
-    """Image and position at which a channel has a high activation."""
+    """Image patch with a high activation of a channel: image index and position."""
 
     image: int
     row: int
@@ -128,7 +128,7 @@ class _Table:
         self._positions = positions.gather(0, order[..., None].expand(-1, -1, 3))
 
     def preferences(self, call: str, class_counts: Tensor) -> ChannelPreferences:
-        """Return the result."""
+        """Return the top patches, class means and selectivity of all added batches."""
         by_class = self._sums / class_counts.clamp(min=1)[:, None]
         rows = zip(self._values.T, self._positions.transpose(0, 1), strict=True)
         patches = []

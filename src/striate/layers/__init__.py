@@ -1,1 +1,1 @@
-"""Layers and blocks that torch does not provide, one idea of a paper per file."""
+"""Layers and blocks that torch does not provide, one type of layer per file."""

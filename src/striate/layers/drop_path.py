@@ -81,7 +81,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
 
 
 def _branch(module: nn.Module) -> nn.Module | None:
-    """Return the module whose last layer is the end of a residual branch."""
+    """Return the module that gets the drop-path layer; None if not a residual block."""
     if isinstance(module, InvertedResidual):
         return module.conv if module.use_shortcut else None
     return module if isinstance(module, Residual) else None

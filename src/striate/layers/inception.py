@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class InceptionWidths:
-    """Channels of one Inception module: a row of the paper's table 1.
+    """Numbers of channels of one Inception module: a row of the paper's table 1.
 
     Example:
         >>> InceptionWidths(64, 96, 128, 16, 32, 32).total
@@ -35,7 +35,7 @@ class InceptionWidths:
 def conv_relu(
     channels: int, width: int, kernel: int = 1, stride: int = 1, norm: bool = False
 ) -> nn.Sequential:
-    """Return convolution, batch norm (if `norm`) and ReLU, with padding (f − 1)/2.
+    """Return convolution, batch norm (if `norm`) and ReLU; padding (kernel − 1)/2.
 
     With batch norm the convolution has no bias, and ε is 10⁻³, as in the public
     weights.

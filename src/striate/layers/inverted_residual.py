@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def conv_bn_relu6(
     channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Return convolution, batch norm and ReLU6, with padding (f − 1)/2.
+    """Return convolution, batch norm and ReLU6, with padding (kernel − 1)/2.
 
     Shapes:
         (N, channels, H, W) → (N, out_channels, ⌈H/s⌉, ⌈W/s⌉)
@@ -56,6 +56,6 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the block; add x if input and output have the same shape."""
+        """Run the block; add the input if input and output have the same shape."""
         out: Tensor = self.conv(x)
         return x + out if self.use_shortcut else out

@@ -206,7 +206,7 @@ class _ChannelSums:
         self.channels = 0
 
     def inside(self, chunk: Tensor) -> Tensor:
-        """Return the part of the buffer for `chunk`, between margins of zeros."""
+        """Return the writable view of the buffer for `chunk`, between zero margins."""
         outer, self.channels, inner = chunk.shape
         shape = (outer, self.channels + self.size - 1, inner)
         if self.buffer.shape != shape:
@@ -216,7 +216,7 @@ class _ChannelSums:
         return self.buffer.narrow(1, self.before, self.channels)
 
     def total(self) -> Tensor:
-        """Return the channel sums; ignore the values in the margin."""
+        """Return the channel sums of the whole buffer, with unused margin values."""
         flat, sums = self.buffer.view(-1), self.sums.view(-1)
         step = self.buffer.shape[2]
         length = flat.numel() - (self.size - 1) * step

@@ -133,7 +133,7 @@ def shortcut(
 def _subsampling(
     channels: int, stride: int, blur: int
 ) -> tuple[int, dict[str, nn.Module]]:
-    """Return the stride of a convolution, and the blur layer that replaces it."""
+    """Return (stride of the convolution, blur layer); with a blur, the stride is 1."""
     if not blur or stride == 1:
         return stride, {}
     return 1, {"blur": BlurPool(channels, blur, stride)}

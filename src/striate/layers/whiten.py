@@ -15,7 +15,7 @@ MAX_VALUES = 4_000_000  # values of these images in memory, 16 MB
 
 
 class Whiten(nn.Module):
-    """Convolution with whitening filters of patches and their negatives, then ReLU.
+    """Convolution with patch-whitening filters and the negated filters, then ReLU.
 
     Each filter is an eigenvector of the covariance of k×k patches, divided by the root
     of its eigenvalue. So the outputs are uncorrelated with equal variance, and the next
@@ -85,7 +85,7 @@ class Whiten(nn.Module):
 
     @torch.no_grad()
     def _set_filters(self, filters: Tensor) -> None:
-        """Set the convolution's weights to the filters and their negatives."""
+        """Set the convolution's weights to the filters and the negated filters."""
         weight = self.conv.weight
         both = torch.zeros(weight.shape[0], weight[0].numel())
         count = len(filters)

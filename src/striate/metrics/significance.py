@@ -44,9 +44,9 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def sign_test(lost: int, won: int) -> float:
-    """Return the one-sided p-value of the sign test, for at least `lost` losses.
+    """Return the one-sided p-value of the sign test on `lost` and `won` pairs.
 
-    This is the exact one-sided McNemar test: is a loss more likely than a win?
+    This is the exact one-sided McNemar test: are lost pairs more likely than won pairs?
 
     Example:
         >>> sign_test(5, 0), sign_test(0, 0)

@@ -33,7 +33,7 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 
 
 def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return per-channel means or standard deviations for other input channels.
+    """Return channel means or stds for another number of input channels.
 
     The channels are averaged or repeated as in `adapted`.
 
@@ -71,7 +71,7 @@ def adaptation_text(old_channels: int, channels: int) -> str:
 def first_kernel(
     state: Mapping[str, Tensor], target: Mapping[str, Tensor]
 ) -> tuple[str, int] | None:
-    """Return (name, channels) of a file's first convolution if the channels differ.
+    """Return (name, channels) of a file's first kernel if it must be adapted, or None.
 
     Only the number of input channels of the network's first kernel may differ.
     """

@@ -39,7 +39,7 @@ def local_file(public: PretrainedFile, folder: Path | None) -> Path:
 
 
 def location(public: PretrainedFile, folder: Path | None) -> str:
-    """Describe where pretrained weights are: package, cache or not downloaded."""
+    """Return the location of pretrained weights: package, cache or "not downloaded"."""
     if _packaged(public) is not None:
         return f"package {public.package}"
     if folder is not None and (folder / public.file).is_file():

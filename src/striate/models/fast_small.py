@@ -1,4 +1,4 @@
-"""Our own networks for fast training on small images; there is no paper.
+"""Networks of striate (not from a paper) for fast training on small images.
 
 | name              | at 28×28×1, layer by layer                             | MACs   |
 |-------------------|--------------------------------------------------------|--------|

@@ -35,7 +35,7 @@ def without_prefixes(state: dict[str, T]) -> dict[str, T]:
 
 
 def classifier_pattern(model: nn.Module) -> str:
-    r"""Return a regex for tensors whose shape depends on the number of classes.
+    r"""Return a regex for the names of all tensors of the classifier.
 
     Example:
         >>> classifier_pattern(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 2)))

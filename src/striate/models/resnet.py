@@ -102,7 +102,7 @@ class ResNetConfig:
 
 
 def stages(channels: int, config: ResNetConfig) -> dict[str, nn.Module]:
-    """Return the stages layer1, layer2, … of a network with `channels` inputs."""
+    """Return the stages layer1, layer2, … for an input with `channels` channels."""
     layers: dict[str, nn.Module] = {}
     for i, count in enumerate(config.blocks):
         width = config.width * 2**i

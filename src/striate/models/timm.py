@@ -143,7 +143,7 @@ def fetch(name: str) -> dict[str, Tensor]:
 
 
 def classifiers_of(model: nn.Module) -> tuple[str, ...]:
-    """Return the classifier layers' names in a timm network; empty for others.
+    """Return the names of a timm network's classifiers; empty for other networks.
 
     Example:
         >>> classifiers_of(nn.Linear(2, 2))
@@ -155,7 +155,7 @@ def classifiers_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def packages_of(name: str) -> tuple[str, ...]:
-    """Return the packages whose versions affect a network: timm or none.
+    """Return the packages whose versions affect a network: `timm`, or none.
 
     Example:
         >>> packages_of("timm:resnet18"), packages_of("resnet18")

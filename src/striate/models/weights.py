@@ -154,7 +154,7 @@ def _read_pickle(path: Path, trust: bool) -> State:
 
 
 def _completed(state: State, target: State, renewed: str) -> State:
-    """Drop and add tensors that may be different in a file and in the network.
+    """Drop unneeded tensors of the file; take tensors to keep from the network.
 
     Tensors whose names match `renewed` keep their initial values.
     """

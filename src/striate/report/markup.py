@@ -39,7 +39,7 @@ def bdi(text: str) -> Html:
 
 
 def tag(element: str, *children: Html, **attributes: Value) -> Html:
-    """Return an HTML element with escaped attributes, without those None or False.
+    """Return an HTML element with escaped attributes; omit values None and False.
 
     `class_` gives the attribute `class`, and underscores in names become hyphens.
 

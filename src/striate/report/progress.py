@@ -228,7 +228,7 @@ def _bar(stream: TextIO) -> Bar:
 def progress_bar(
     description: str, *, quiet: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
-    """Context manager: a function of (done, total) that updates a bar on stderr.
+    """Context manager that yields a function of (done, total) to update a bar.
 
     Example:
         >>> with progress_bar("looking", quiet=True) as tick:

@@ -229,7 +229,7 @@ def _lines(
 
 
 def _visible_columns(table: Table, widths: Sequence[int], width: int) -> list[int]:
-    """Return the indices of the columns that fit; hide the highest ranks first."""
+    """Return the indices of the columns that fit; hide columns of high rank first."""
     visible = list(range(len(widths)))
     while sum(widths[i] for i in visible) > width:
         last = max(visible, key=lambda i: table.columns[i].rank)

@@ -15,7 +15,7 @@ from striate.run.scorecard import ci_text
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Result of one of the compared runs.
+    """Result of one baseline run in the comparison.
 
     Args:
         name: `from scratch`, `head only` or `fine-tuned`.
@@ -86,7 +86,7 @@ def _row(baseline: Baseline) -> tuple[Cell, ...]:
 
 
 def _time_note(baseline: Baseline) -> str:
-    """Return a note on the plan time and the cached features of a baseline."""
+    """Return a note on a baseline's time for the transfer plan and cached features."""
     plan = f"the time includes {baseline.plan_seconds:.0f} s of the transfer plan"
     cached = f"{baseline.cached:,} features were already in the cache"
     parts = [plan] * (baseline.plan_seconds > 0) + [cached] * (baseline.cached > 0)

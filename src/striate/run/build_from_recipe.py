@@ -208,7 +208,7 @@ def recipe_execution(runtime: RuntimeConfig) -> ExecutionConfig:
 
 
 def process_notes(config: TrainConfig) -> tuple[str, ...]:
-    """Return a note on processes and threads of distributed training, else empty."""
+    """Return a note on processes and threads; empty without distributed training."""
     rank_info = RankInfo.from_environment()
     if rank_info.world_size == 1:
         return ()
@@ -216,5 +216,5 @@ def process_notes(config: TrainConfig) -> tuple[str, ...]:
     text = "1 thread" if threads == 1 else f"{threads} threads"
     world_size, batch_size = rank_info.world_size, config.batch_size
     share = f"{world_size} processes of {text} share each batch of {batch_size}"
-    norms = "whole batch" if config.sync_batch_norm else "images of its process"
+    norms = "whole batch" if config.sync_batch_norm else "images of each process"
     return (f"{share} images; batch norm uses the {norms}",)

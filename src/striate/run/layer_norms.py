@@ -27,7 +27,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class LayerNormsLogger:
-    """Callback that records layer norms for some images during training.
+    """Callback that records layer norms for a fixed batch of images during training.
 
     The callback runs a fixed batch in training mode, without augmentation and optimizer
     step. It then restores the network, the gradients and all RNG states, so

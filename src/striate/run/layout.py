@@ -109,7 +109,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _is_new(folder: Path) -> bool:
-    """Return whether a folder is empty except for files of a killed start."""
+    """Return whether a folder is empty, apart from files of an interrupted start."""
     ignored = (*PARTIAL_FILES, LOCK)
     return folder.is_dir() and all(
         entry.name.startswith(ignored) for entry in folder.iterdir()

@@ -78,7 +78,7 @@ def _owner_json() -> str:
 
 
 def _owner(path: Path) -> tuple[int, str]:
-    """Return process ID and host from the lock file, or 0 and '' if it has none yet."""
+    """Return process ID and host from the lock file; 0 and '' if not written yet."""
     try:
         owner = json.loads(path.read_bytes())
         return int(owner["pid"]), str(owner["host"])

@@ -112,7 +112,7 @@ def _size(value: Any) -> int | tuple[int, int]:
 
 
 def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
-    """Create a recipe from several dicts of settings; later dicts override earlier.
+    """Create a recipe from dicts of settings; later dicts override earlier dicts.
 
     Raises:
         UnknownNameError: There is no such setting; the message lists similar names.

@@ -58,7 +58,7 @@ class WeightsFile:
 
 
 def find_weights(word: str | Path, cache: str = AUTO) -> WeightsFile:
-    """Find a weights file by path, run folder, public name, or timm name.
+    """Find a weights file by path, run folder, published name or timm name.
 
     Args:
         word: The value of `--pretrained`.
@@ -104,7 +104,7 @@ def _sha256(path: Path) -> str:
 
 @lru_cache(maxsize=16)
 def _hash_once(path: Path, stamp: tuple[int, ...]) -> str:
-    """Return the hash of a file; it is read again only if its stamp has changed."""
+    """Return the hash of a file, cached by path and stamp (inode, size, time)."""
     return hash_file(path)
 
 

@@ -18,7 +18,7 @@ DELAY = 1.0  # seconds until the reading progress is shown
 
 
 def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
-    """Return a callback that shows the number of read images; None if not a terminal.
+    """Return a callback that shows the number of read images; None without a terminal.
 
     The callback overwrites one line and clears the line after the last image.
     """

@@ -26,7 +26,7 @@ class InputConfig(DataConfig, ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RuntimeConfig, AugmentConfig, OptimConfig):
-    """Settings of training, once the images and the network are given."""
+    """Settings of training: optimizer, augmentation, device and precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Recipe(TrainConfig, InputConfig):
     data: str
 
     def resolved(self) -> Recipe:
-        """Return the recipe with all defaults that do not depend on the data."""
+        """Return the recipe with default learning rate and augmentation filled in."""
         lr = DEFAULT_LR[self.optimizer] if self.lr is None else self.lr
         return replace(self, lr=lr, **asdict(self.augmentation))
 

@@ -209,7 +209,7 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
 
 
 def _learning(run: Run) -> tuple[Curve, ...]:
-    """Return the charts of losses and accuracies, and of the range test if one ran."""
+    """Return the charts of training, and of the learning-rate range test if present."""
     path = run.path / names.LR_RANGE
     if (run.path / names.PENALTIES).is_file():
         return (penalty_chart(run),)
@@ -222,7 +222,7 @@ def _learning(run: Run) -> tuple[Curve, ...]:
 
 
 def _norms(run: Run) -> list[Section]:
-    """Return the report section on layer norms; empty if none were recorded."""
+    """Return the report section on layer norms; empty if no norms were recorded."""
     snapshots = run.layer_norms
     if not snapshots:
         return []

@@ -127,7 +127,7 @@ def _named(target: str, request: SummaryRequest, real: bool) -> Target:
 def _unknown_target(target: str) -> SettingError:
     close = closest_names(target, list_models())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    forms = "a name of `striate models`, file.py:Class, a run folder, or a sketch"
+    forms = "a name from `striate models`, file.py:Class, a run folder, or a sketch"
     example = "such as '28x28x1 > conv 3x3 8'"
     return SettingError(
         f"no network is called '{target}'", fix=f"{hint}give {forms} {example}"
@@ -180,7 +180,7 @@ def _from_file(target: str, request: SummaryRequest, real: bool) -> Target:
 
 
 def _build_without_weights(build: Callable[[], Any]) -> Any:
-    """Build a network without weights, if its constructor does not read values."""
+    """Build a network, if possible without allocating memory for the weights."""
     try:
         with init_empty_weights():
             return build()

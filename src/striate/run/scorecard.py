@@ -55,7 +55,7 @@ def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...
 def confusion_block(
     score: ClassificationMetrics, split: str, images: CellImages
 ) -> Block:
-    """Return the confusion matrix, or a table of the most frequent errors if too large.
+    """Return the confusion matrix; for many classes, a table of frequent errors.
 
     Args:
         score: The metrics.

@@ -68,14 +68,14 @@ class TransferTrial:
         return sum(self.losses) / len(self.losses)
 
     def is_worse_than(self, other: TransferTrial) -> bool:
-        """Return whether the loss is over one standard error larger than `other`'s."""
+        """Return whether the loss is over one standard error above `other.loss`."""
         difference = np.subtract(self.losses, other.losses)
         return bool(difference.mean() > difference.std() / sqrt(len(difference)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferPlan:
-    """Result of a transfer plan: probes, trials, the proposal, expected accuracy.
+    """Result of a transfer plan: probes, trials, proposed trial, expected accuracy.
 
     Args:
         probes: A linear probe at every cut point, from the input to the output.
@@ -113,7 +113,7 @@ class TransferPlan:
 
     @property
     def tuned(self) -> TransferTrial | None:
-        """Return the best tuned trial, even if it is not the proposed trial."""
+        """Return the best fine-tuned trial, even if another trial is proposed."""
         return best_tuned(self.trials)
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class TransferPlan:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> TransferPlan:
-        """Create a plan from the result of `as_dict`, also after JSON."""
+        """Create a plan from a dict that was made by `as_dict` or read from JSON."""
         probes = [
             LinearProbe(
                 **{**row, "points": tuple(ProbePoint(**p) for p in row["points"])}
@@ -151,7 +151,7 @@ class TransferPlan:
 
 
 def best_tuned(trials: Sequence[TransferTrial]) -> TransferTrial | None:
-    """Return the trial with the most stages within one standard error of the best.
+    """Return the fine-tuned trial with the most stages and a loss close to the lowest.
 
     Only tuned trials count. Short trials with few images underestimate the accuracy of
     many trained stages, so more stages are preferred at equal loss.

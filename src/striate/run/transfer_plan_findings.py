@@ -49,7 +49,7 @@ def plan_section(folder: Path) -> tuple[Section, ...]:
 
 
 def plan_findings(plan: TransferPlan) -> list[Block]:
-    """Return the blocks that the terminal shows before the proposal is trained."""
+    """Return the terminal report of a transfer plan: tables and the proposed trial."""
     return [probe_table(plan), trial_table(plan), proposal(plan)]
 
 

@@ -17,7 +17,7 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe YAML loader that raises an error for duplicate keys and aliases."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Raise an error for duplicate keys; YAML would silently use the last one."""
+        """Construct a mapping; raise an error if a key occurs twice."""
         keys = [str(key.value).replace("-", "_") for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
@@ -27,7 +27,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Raise an error for aliases, because a few aliases can expand to gigabytes."""
+        """Compose a node; raise an error for aliases, which can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise SettingError("YAML aliases (*name) are not allowed", where=mark)

@@ -55,7 +55,7 @@ class Augment:
     flip: str = setting("none", "direction of the random flip", choices=FLIPS)
     crop: float = _range(0.9, "random crop: maximum fraction of each side to remove")
     color: float = _range(
-        1, "color shift of each channel: maximum, as a fraction of the value range"
+        1, "random color shift: maximum per channel, as a fraction of the value range"
     )
     scale: float = _range(1, "random zoom in or out; 0.2 means a factor of up to 1.2")
     shift: float = _range(

@@ -69,7 +69,7 @@ class AugmentPipeline:
 
     @cached_property
     def shift_buffer(self) -> ShiftBuffer | None:
-        """Return the cached shift buffer of the subset and its flipped copy.
+        """Return the cached shift buffer with the subset's images and flipped copies.
 
         With the buffer, gathering, shifting and flipping a batch is one copy per image.
         Return None if other transforms are on, or if the buffer needs too much memory.
@@ -89,7 +89,7 @@ class AugmentPipeline:
         return ShiftBuffer(both, right, down, augment.border, level)
 
     def shifted_batches(self, epoch: int) -> Callable[[Tensor], Batch]:
-        """Return a function from image indices to a batch of shifted images."""
+        """Return a function that maps image indices to a batch of shifted images."""
         shift_buffer = self.shift_buffer
         assert shift_buffer is not None  # noqa: S101 - asked only where there is one
         count = len(self.subset)

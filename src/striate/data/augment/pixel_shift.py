@@ -71,7 +71,7 @@ class ShiftBuffer:
 
 
 def _bordered(pixels: Tensor, right: int, down: int, border: str, level: int) -> Tensor:
-    """Copy images and their padding into one flat buffer, (bytes,)."""
+    """Copy images with padding into one flat, one-dimensional buffer."""
     count, height, width, channels = pixels.shape
     rows, columns = height + 2 * down, width + 2 * right
     # The last window may end a little behind the last row.

@@ -62,7 +62,7 @@ class SingleTransform:
 
 
 def range_ends(augment: Augment) -> tuple[SingleTransform, ...]:
-    """Return every active transform with its largest amount.
+    """Return each active transform with the largest amount that the settings allow.
 
     Example:
         >>> [str(end) for end in range_ends(Augment(rotate=15, flip="both"))]
@@ -77,7 +77,7 @@ def range_ends(augment: Augment) -> tuple[SingleTransform, ...]:
 
 
 def random_signs(count: int, transform: SingleTransform, seed: int = 0) -> np.ndarray:
-    """Return random signs (−1 or 1) for the parameters of a transform, (count, 2K²)."""
+    """Return random signs (−1 or 1) for a transform's parameters, one row per image."""
     columns = range(2 * CONTROL_POINTS**2)
     uniform01 = uniform(np.arange(count), columns, seed, "trial", transform.name)
     return np.where(uniform01 < 0.5, -1.0, 1.0)
@@ -86,7 +86,7 @@ def random_signs(count: int, transform: SingleTransform, seed: int = 0) -> np.nd
 def single_params(
     transform: SingleTransform, shape: ImageSpec, signs: np.ndarray
 ) -> RandomParams:
-    """Return parameters that apply the transform at its exact amount to all images.
+    """Return parameters that apply a transform with a fixed amount to all images.
 
     Example:
         >>> shape = ImageSpec(channels=1, height=8, width=8)

@@ -27,7 +27,7 @@ class Cache:
 
     @property
     def packs(self) -> Path:
-        """Return the folder that contains the packs."""
+        """Return the folder of the packs (cached decoded images)."""
         return self.folder / "packs"
 
     @property
@@ -36,12 +36,12 @@ class Cache:
         return FileIndex(self.folder / "facts.sqlite")
 
     def fits(self, size: int) -> bool:
-        """Return whether `size` bytes fit after removing other packs."""
+        """Return whether `size` bytes fit into the cache if other packs are removed."""
         used = sum(weight for _, weight, _ in list_packs(self.packs))
         return size <= self.limit and size + MIN_FREE_DISK <= used + self._free()
 
     def make_room(self, size: int) -> None:
-        """Remove the least recently used packs until `size` more bytes fit."""
+        """Free cache space for `size` bytes: remove the least recently used packs."""
         packs = list_packs(self.packs)
         used = sum(weight for _, weight, _ in packs)
         for _, weight, folder in packs:

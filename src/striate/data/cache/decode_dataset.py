@@ -32,7 +32,7 @@ BATCH = 32  # images that must fit memory at once to train at all
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedSet:
-    """Decoded images of a source, in order, and the files that cannot be used."""
+    """Decoded images in the order of the source, and the files that cannot be used."""
 
     index: tuple[int, ...]  # index of each image in the source's records
     # (N, H, W, C) uint8, one entry for each image size

@@ -167,7 +167,7 @@ class PackBuilder:
             self._sync.result()
 
     def finish(self, hashes: Sequence[str], errors: DecodeErrors) -> Path:
-        """Write the marker file and rename the pack; keep a valid existing pack."""
+        """Write the marker file and rename the pack, unless a valid pack exists."""
         self._flush()
         self._wait_for_sync()
         os.fdatasync(self._hashes_file.fileno())

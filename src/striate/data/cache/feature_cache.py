@@ -116,7 +116,7 @@ class FeatureStore:
         os.utime(path)  # the least recently used is removed first
 
     def _read_segment(self, keys_file: Path) -> None:
-        """Map a segment into memory; rows without a key are ignored."""
+        """Map a segment (file of rows) into memory; rows without a key are ignored."""
         rows = keys_file.with_suffix(ROWS)
         try:
             written = keys_file.stat().st_size // _RECORD.itemsize

@@ -36,7 +36,7 @@ def _of_system() -> int | None:
 
 
 def _of_container() -> int | None:
-    """Return the bytes left by the cgroup limits of this process; None without limit.
+    """Return the bytes left by the cgroup limits of this process; None if unlimited.
 
     Version 2 of cgroups has one tree for all resources; version 1 has one for memory.
     """

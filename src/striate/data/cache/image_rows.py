@@ -1,4 +1,4 @@
-"""Common access to images in memory, memory-mapped, or decoded when needed."""
+"""Common access to images that are in memory, memory-mapped, or lazily decoded."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def gather_rows(pixels: PixelRows, index: Tensor) -> Tensor:
 
 
 def index_rows(pixels: PixelRows, index: Tensor) -> IndexedRows:
-    """Select images without a copy; only lazy images are decoded."""
+    """Select images without a copy; images of `LazyPixels` are decoded first."""
     if isinstance(pixels, LazyPixels):
         pixels, index = pixels[index], torch.arange(len(index))
     if isinstance(pixels, IndexedRows):

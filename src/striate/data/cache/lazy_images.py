@@ -135,7 +135,7 @@ class LazyPixels:
         return DecodedBatch(pixels[places], index[places], tuple(lost))
 
     def _rows(self, index: Tensor) -> Tensor:
-        """Return indices of encoded images; negative indices count from the end.
+        """Convert indices to indices of encoded images; negative: counted from the end.
 
         Raises:
             IndexError: An index is out of range.
@@ -177,7 +177,7 @@ class LazyPixels:
             yield from results_in_order(pool, calls, ahead)
 
     def _record_lost(self, lost: Sequence[Skipped]) -> None:
-        """Add unreadable files to the list, each file only once.
+        """Add unreadable files to `lost`, each file only once.
 
         Raises:
             DataError: Too many files cannot be read.

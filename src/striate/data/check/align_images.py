@@ -37,7 +37,7 @@ class Difference:
 
     @property
     def score(self) -> np.ndarray:
-        """Return the geometric mean of residual and detail; 0 for a perfect copy."""
+        """Return the geometric mean of `residual` and `detail`; 0: perfect copy."""
         return np.asarray(np.sqrt(self.residual * self.detail))
 
 
@@ -78,7 +78,7 @@ def align_and_compare(
 def _sample(
     images: np.ndarray, down: np.ndarray, across: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average a window of each image over cells; also return a mask of valid cells.
+    """Average each image's window over a grid of cells; also return a valid-cell mask.
 
     Windows are (start, end), as a fraction of the image height or width.
     """
@@ -91,7 +91,7 @@ def _sample(
 
 
 def _window(size: int, cells: int, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return averaging matrices (P, cells, size), and a mask of valid cells."""
+    """Return averaging matrices (P, cells, size) of P windows, and valid-cell masks."""
     start, end = span[:, :1] * size, span[:, 1:] * size
     edges = start + (end - start) * (np.arange(cells + 1, dtype=np.float32) / cells)
     pixel = np.arange(size, dtype=np.float32)
@@ -168,7 +168,7 @@ def _variance(cells: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def _detail(
     moving: np.ndarray, fixed: np.ndarray, valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the relative difference in fine detail, and which cells have detail."""
+    """Return the relative difference in fine detail, and a mask of detailed cells."""
     moving_detail, fixed_detail = moving - _smooth(moving), fixed - _smooth(fixed)
     size = np.maximum(np.abs(moving_detail), np.abs(fixed_detail))
     has_detail = valid & (size > DETAIL)

@@ -42,7 +42,7 @@ class Descriptors:
 
 
 def _operators(rows: slice, cells: int) -> np.ndarray:
-    """Return (3, cells, 32) matrices: blurred average, and its two derivatives."""
+    """Return (3, cells, 32): blurred average, its derivatives by shift and stretch."""
     pixel = np.arange(SIDE)
     blur = np.zeros((SIDE, SIDE))
     for offset, weight in ((-1, 0.25), (0, 0.5), (1, 0.25)):
@@ -128,7 +128,7 @@ def flipped_points(points: np.ndarray, axis: int) -> np.ndarray:
 
 
 def tangent_projection(slopes: np.ndarray) -> np.ndarray:
-    """Return matrices M for the squared tangent distance ‖e‖² − ‖M e‖².
+    """Return matrices M: a difference e has squared tangent distance ‖e‖² − ‖M e‖².
 
     Here e is the difference of two descriptors. Large shifts are penalized: M = L⁻¹ J,
     with L Lᵀ = J Jᵀ + (NOISE/SHARE)².
@@ -145,7 +145,7 @@ def _penalized_gram(slopes: np.ndarray) -> np.ndarray:
 
 
 def aligned_distance(moving: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Return distances of thumbnail pairs after aligning the first of each pair.
+    """Return distances of thumbnail pairs, the first thumbnail aligned to the second.
 
     These are Newton steps on the tangent distance. Each step warps the thumbnail by the
     best crop and compares again, because a single linear step is only approximate.

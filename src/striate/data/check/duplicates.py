@@ -24,7 +24,7 @@ class NearPair:
 
 
 def exact_duplicates(contents: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Return groups of two or more indices with equal content hashes.
+    """Return groups of two or more image indices with equal content hashes.
 
     Example:
         >>> exact_duplicates(["x", "y", "x", "z"])

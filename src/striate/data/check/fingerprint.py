@@ -35,7 +35,7 @@ def shrink(gray: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @lru_cache(256)
 def area_matrix(size: int, cells: int) -> np.ndarray:
-    """Return the (cells, size) matrix that averages `size` pixels to `cells` cells.
+    """Return the (cells, size) matrix that averages `size` pixels into `cells` cells.
 
     Example:
         >>> area_matrix(3, 2).astype(float).round(2).tolist()
@@ -56,5 +56,5 @@ def closeup(gray: np.ndarray) -> np.ndarray:
 
 
 def thumbnail(view: np.ndarray) -> np.ndarray:
-    """Resize a close-up to a thumbnail of 32×32 pixels, 8-bit."""
+    """Resize a close-up (gray image) to a thumbnail of 32×32 pixels, 8-bit."""
     return shrink(view.astype(np.float32), THUMB, THUMB)

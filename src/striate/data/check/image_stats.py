@@ -126,7 +126,7 @@ def measure_image(pixels: np.ndarray) -> tuple[ImageStats, np.ndarray, np.ndarra
 
 
 def _sharpness(gray: np.ndarray) -> float:
-    """Return the mean change over one pixel, divided by that over four pixels."""
+    """Return the mean change over one pixel divided by the change over four pixels."""
     row, col = (max(0, (n - WINDOW) // 2) for n in gray.shape)
     middle = gray[row : row + WINDOW, col : col + WINDOW]
     if min(middle.shape) < 8:

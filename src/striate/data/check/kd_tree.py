@@ -41,7 +41,7 @@ def pairs_within_radius(
     tangents: Tangents | None = None,  # directions that add no distance
     reach: float | None = None,  # largest Euclidean distance; default `radius`
 ) -> PointPairs:
-    """Return point pairs within `radius`, limited to the `keep` nearest of each point.
+    """Return point pairs within `radius`: for each point, its `keep` nearest neighbors.
 
     Example:
         >>> line = np.array([[0.0], [0.1], [1.0], [1.05]], np.float32)
@@ -75,7 +75,7 @@ def pairs_within_radius(
 def _augmented_rows(
     first_rows: np.ndarray, second_points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return vectors whose dot products are the squared distances a² − 2ab + b²."""
+    """Return vectors whose dot products are the squared distances of points a and b."""
     ones = np.ones((len(first_rows), 1), first_rows.dtype)
     squares = [(x**2).sum(1, keepdims=True) for x in (first_rows, second_points)]
     first_rows = np.concatenate([-2 * first_rows, squares[0], ones], 1)
@@ -86,7 +86,7 @@ def _augmented_rows(
 def _blocks(
     points: np.ndarray, others: np.ndarray, reach: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield index blocks that together contain every pair within `reach` once."""
+    """Yield pairs of index blocks; every point pair within `reach` is covered once."""
     axes = principal_axes(points, AXES)
     flat = points @ axes
     leaves = _leaves(flat, np.arange(len(points)))
@@ -147,7 +147,7 @@ class _NearestPairs:
     def add(
         self, first: np.ndarray, second: np.ndarray, square: np.ndarray, same: bool
     ) -> None:
-        """Add pairs; `same` means that each pair is given in both orders."""
+        """Add pairs; set `same` if each pair is given in both orders."""
         limit = np.maximum(self.limits[first], self.limits[second])
         mask = square <= limit
         if same:
@@ -159,7 +159,7 @@ class _NearestPairs:
             self.pending = len(self.batches[0])
 
     def result(self) -> PointPairs:
-        """Return pairs in which one point is a nearest neighbor of the other."""
+        """Return pairs with one point among the nearest neighbors of the other."""
         if not self.batches:
             none = np.empty(0, np.int64)
             return PointPairs(none, none, np.empty(0, np.float32))
@@ -184,7 +184,7 @@ class _NearestPairs:
 
 
 def rank_by_distance(ends: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Rank the distances of each point, from 0 for the smallest distance.
+    """Rank the distances that belong to the same point; the smallest has rank 0.
 
     Example:
         >>> rank_by_distance(np.array([7, 7, 2]), np.array([0.5, 0.1, 9.0])).tolist()

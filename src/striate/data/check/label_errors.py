@@ -82,7 +82,7 @@ class ConfidentLearning:
 
     @cached_property
     def confident_class(self) -> np.ndarray:
-        """Return the class whose threshold each image reaches, or `NONE`, (N,).
+        """Return for each image the class whose threshold is reached, or `NONE`, (N,).
 
         If an image reaches several thresholds, the most probable class (equation 1).
         """
@@ -185,7 +185,7 @@ LABEL_ERROR = "label-error"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedLabel:
-    """Entry of an image in the label ranking; fields are None without a prediction."""
+    """Entry of the label ranking; predicted values are None without a prediction."""
 
     rank: int  # rank from 1, the lowest label quality
     position: int  # index of the image in the check

@@ -136,7 +136,7 @@ class LeakImpact:
 
     @property
     def estimate(self) -> float:
-        """Return the accuracy gain of a nearest-neighbor classifier, as a fraction.
+        """Return the estimated accuracy gain from the leak, as a fraction.
 
         Example:
             >>> counts = dict(same_label=12, other_label=0, correct_anyway=9)
@@ -153,7 +153,7 @@ def leak_impact(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> LeakImpact:
-    """Return the effect of training copies on the accuracy of an evaluated split."""
+    """Return the effect of copies in the training split on the accuracy of a split."""
     nearest_labels = _nearest_labels(points, labels, train, duplicates)
     same_label = sum(
         labels[i] in {labels[m] for m in leaked} for i, leaked in duplicates.items()
@@ -172,7 +172,7 @@ def _nearest_labels(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> dict[int, str]:
-    """Return the nearest training label (without copies) for each leaked image."""
+    """For each leaked image, return the label of the nearest non-copy in training."""
     train_points = points[np.asarray(train)]
     row = {position: k for k, position in enumerate(train)}
     nearest_labels: dict[int, str] = {}

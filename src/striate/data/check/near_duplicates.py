@@ -70,7 +70,7 @@ def find_near_duplicates(
 def _neighbor_distance(
     candidates: CandidatePairs, differences: Difference, count: int
 ) -> np.ndarray:
-    """Return, for each pair, the distance to the nearest image that is not a copy."""
+    """Return each pair's distance to the nearest image that is not a near-duplicate."""
     different = (differences.score > LOOSE_SCORE) | (differences.detail > MAX_DETAIL)
     rejected = ~candidates.compare | different
     nearest = np.full(count, RADIUS)
@@ -82,7 +82,7 @@ def _neighbor_distance(
 def searchable_positions(
     thumbs: np.ndarray, sides: Sequence[int], positions: Collection[int]
 ) -> np.ndarray:
-    """Return indices of images that are large enough and have enough contrast."""
+    """Return the indices of images with enough size and contrast for the search."""
     large_enough = np.array([side >= MIN_SIDE for side in sides], bool)
     selected = np.zeros(len(thumbs), bool)
     selected[list(positions)] = True
@@ -98,7 +98,7 @@ def _contrast(thumbs: np.ndarray) -> np.ndarray:
 def _differences(
     candidates: CandidatePairs, closeup: Closeup, tick: Tick | None
 ) -> Difference:
-    """Compare the marked pairs; unmarked pairs get the value 9 (different)."""
+    """Return the differences of the pairs to compare, and 9 for all other pairs."""
     residual, detail = np.full(len(candidates), 9.0), np.full(len(candidates), 9.0)
     selected = np.flatnonzero(candidates.compare)
     for start in range(0, len(selected), _CHUNK):
@@ -124,7 +124,7 @@ def _difference(
     flips: np.ndarray,
     limit: np.ndarray,
 ) -> Difference:
-    """Compare pairs of images, in batches of equal image size."""
+    """Return the differences of image pairs, in batches of equal image size."""
     stacks: dict[object, dict[int, tuple[np.ndarray, np.ndarray]]] = defaultdict(dict)
     for k, (i, j, flip) in enumerate(zip(first, second, flips, strict=True)):
         a, b = closeup(int(i)), closeup(int(j))

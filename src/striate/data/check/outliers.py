@@ -67,7 +67,7 @@ def _few(positions: list[int], images: Sequence[ImageStats], share: float) -> li
 
 
 def _blurred(images: Sequence[ImageStats]) -> list[int]:
-    """Return the indices of blurred images, if other images have fine detail."""
+    """Return the indices of blurred images; none if many images are blurred."""
     fine = np.array([image.sharpness for image in images]) - RAMP
     limit = min(SOFT, USUAL * float(np.median(fine)))
     # In a set of enlarged images, half would be below the limit.

@@ -304,7 +304,7 @@ class _WorkerPool:
             self.stop_worker(worker)
 
     def fail_current(self, worker: _Worker, reason: str | None) -> None:
-        """Report the current image as unusable; queue the other images again."""
+        """Report a worker's current image as unusable; queue its other images again."""
         code = self.stop_worker(worker)
         if not worker.pending:
             return

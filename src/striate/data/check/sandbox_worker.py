@@ -96,7 +96,7 @@ def _grant_seconds() -> None:
 
 
 def worker_main(args: Sequence[str]) -> None:
-    """Run the worker: examine images; with `preview`, make color previews."""
+    """Run the worker process: examine images; for argument `preview`, make previews."""
     confine()
     task = preview_file if args == ["preview"] else examine_file
     serve(task, sys.stdin.buffer, sys.stdout.buffer)

@@ -1,4 +1,4 @@
-"""Safe reading of image files, and the error of unusable files."""
+"""Safe reading of image files, and the error class for unusable files."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
 def non_image_kind(payload: bytes) -> str:
-    """Return a description of a file that is not an image.
+    """Describe the content of a file that is not a supported image, in one sentence.
 
     Example:
         >>> non_image_kind(b"<!DOCTYPE html>")

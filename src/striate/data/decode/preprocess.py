@@ -62,7 +62,7 @@ def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
 
 
 def decoded_to_input(decoded: DecodedImage, preprocess: Preprocess) -> Tensor:
-    """Convert a decoded image to 8-bit network input, based on its full size.
+    """Convert a decoded image to 8-bit network input, scaled from the original size.
 
     The size of a reduced JPEG is rounded; a size computed from it could be off by one.
     """

@@ -24,7 +24,7 @@ _COLORS = {
 
 
 class PreprocessRule(NamedTuple):
-    """Preprocessing step, its description, and its setting ('' if it is fixed)."""
+    """Preprocessing step, its description, and its setting ('' for a fixed step)."""
 
     step: str
     action: str

@@ -140,7 +140,7 @@ def _write_splits(
     split_config: SplitConfig,
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
-    """Write index rows and labels of each split; return a summary of the splits."""
+    """Write the rows of each split; return row ranges, classes and skipped images."""
     named_splits = [split_of_shard(shard.name) for shard in shards]
     assigned_splits = held_out_splits({split for split in named_splits if split})
     blocks: dict[str, list[tuple[int, int]]] = {}

@@ -28,7 +28,7 @@ class Assignment:
 
     @property
     def rows(self) -> list[SplitRow]:
-        """Return the rows of the assigned images."""
+        """Return the `split.csv` rows of the assigned images."""
         return [row for row in self.results if isinstance(row, SplitRow)]
 
     @property
@@ -77,7 +77,7 @@ def assign_splits(
 
 
 def held_out_splits(existing_splits: set[str]) -> tuple[str, ...]:
-    """Return the splits to take from the training images.
+    """Return the missing splits (val, test) that are taken from the training images.
 
     Example:
         >>> held_out_splits(set()), held_out_splits({"train", "test"})

@@ -84,7 +84,7 @@ def hash_number(seed: int, purpose: str, content: str, group: str | None = None)
 def split_of_number(
     number: int, split_config: SplitConfig, splits: Collection[str]
 ) -> str:
-    """Return the split of an image from its number (see `hash_number`).
+    """Return the split of an image from its hash number (see `hash_number`).
 
     Low numbers are the test split, high numbers the validation split. So another
     validation fraction does not change the test split, and a smaller fraction is a

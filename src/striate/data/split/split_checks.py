@@ -43,7 +43,7 @@ def check_counts(labels: Iterable[str]) -> None:
 def check_classes(
     rows: Sequence[SplitRow], labels: ClassNames, held_out: Collection[str] = ()
 ) -> ClassNames:
-    """Return the classes that have training images, in output order.
+    """Return the classes with training images, in the order of the network's outputs.
 
     Raises:
         DataError: A split is empty, or has classes without training images.
@@ -77,7 +77,7 @@ def _by_split(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
 def _missing_classes(
     classes: Mapping[str, int], present: Mapping[str, int]
 ) -> tuple[str, str] | None:
-    """Return number and names of the missing classes, or None if none is missing."""
+    """Return texts with count and names of missing classes; None if none is missing."""
     missing = sorted(classes.keys() - present.keys())
     if not missing:
         return None

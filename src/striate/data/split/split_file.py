@@ -69,11 +69,11 @@ class EarlierSplit:
 
     @property
     def splits(self) -> set[str]:
-        """Return the splits that have images."""
+        """Return the names of the splits that have images."""
         return {split for _, split in self.files.values()}
 
     def count_missing(self, records: Sequence[Record], contents: Sequence[str]) -> int:
-        """Return the number of earlier images that no longer exist, even renamed."""
+        """Count the earlier images of which neither path nor content exists now."""
         paths, hashes = {record.path for record in records}, set(contents)
         return sum(
             path not in paths and content not in hashes

@@ -109,7 +109,7 @@ class DistributedStep:
         return total_loss
 
     def _backward(self, ddp: DistributedDataParallel, x: Tensor, y: Tensor) -> float:
-        """Back-propagate this rank's share of a batch; return its summed loss."""
+        """Back-propagate this rank's share of a batch; return the share's loss sum."""
         # Synchronized norms wait for each other: all ranks run equally often.
         possible = possible_micro_batches(len(y), self._micro_batches)
         count = self._micro_batches if self._synced else possible
@@ -134,7 +134,7 @@ class DistributedStep:
         return 0.0
 
     def _exchange(self, step: int, loss: float, images: int) -> float:
-        """Sum loss, counts, stop requests and running statistics over the ranks."""
+        """Sum loss, image counts, stop flags and running statistics over the ranks."""
         world_size, statistics = self._group.world_size, self._running_statistics()
         failed = images > 0 and not math.isfinite(loss)
         rows = torch.zeros(
@@ -169,7 +169,7 @@ class DistributedStep:
         return [tensor for tensor in tensors if tensor is not None]
 
     def agree_to_stop(self) -> bool:
-        """Return whether a rank requests a stop; an all-reduce of its own."""
+        """Return whether any rank requests a stop, by a separate all-reduce."""
         flag = torch.tensor([float(self._should_stop())], device=self._device)
         self._group.all_reduce(flag, "stop requests")
         self.stop_requested = self.stop_requested or bool(flag)
@@ -178,7 +178,7 @@ class DistributedStep:
     def first_bad_layer(
         self, layer: str, rows: tuple[int, ...]
     ) -> tuple[str, tuple[int, ...]]:
-        """Return the first bad layer of all ranks, and rows of the whole batch."""
+        """Return the first bad layer on any rank, and the indices of bad images."""
         offset = sum(self._counts[: self._group.rank])
         own = layer, [row + offset for row in rows]
         values = self._group.all_gather_object(own, "the first bad layer")
@@ -192,7 +192,7 @@ class DistributedStep:
 
     @contextmanager
     def without_sync(self) -> Iterator[None]:
-        """Context manager: synchronized norms use the statistics of this rank."""
+        """Context manager: `SyncBatchNorm` layers use this rank's statistics only."""
         norms = [m for m in self._model.modules() if isinstance(m, nn.SyncBatchNorm)]
         own_group = (
             dist.new_group([self._group.rank], use_local_synchronization=True)
@@ -219,7 +219,7 @@ def _data_parallel(model: nn.Module, x: Tensor) -> DistributedDataParallel:
 
 
 def _has_unused_parameters(model: nn.Module, x: Tensor) -> bool:
-    """Return whether a parameter has no effect on the loss; DDP must know it."""
+    """Return whether a parameter has no effect on the loss, which DDP needs to know."""
     buffers = BufferSnapshot(model)
     buffers.save()
     blank = x.new_zeros(2, *x.shape[1:])

@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class RankGroup:
-    """The processes (ranks) of a run, seen from one of them.
+    """Group of all processes (ranks) of a run, with the rank of this process.
 
     All ranks must call every method but `store_set` and `store_get`, in the same
     order. A method returns the same value on all ranks.
@@ -69,7 +69,7 @@ class RankGroup:
 
     @contextmanager
     def operation(self, name: str) -> Iterator[None]:
-        """Context manager: name the missing rank if a collective operation fails.
+        """Context manager: if communication fails, the error names the missing rank.
 
         Raises:
             RankError: A rank died, was stopped, failed or does not answer.
@@ -106,13 +106,13 @@ class RankGroup:
         return values[0]
 
     def barrier(self, name: str) -> None:
-        """Wait until all ranks have called this."""
+        """Wait until all ranks have called this method."""
         if self.is_distributed:
             with self.operation(name):
                 dist.monitored_barrier(self._gloo)
 
     def store_set(self, key: str, text: str) -> None:
-        """Store a text for the processes of a later restart by torchrun."""
+        """Store a text that processes can read after torchrun has restarted them."""
         if self._store is not None:
             self._store.set(f"run/{key}", text)
 
@@ -125,7 +125,7 @@ class RankGroup:
 
     @contextmanager
     def rank_first(self, rank: int, name: str) -> Iterator[None]:
-        """Context manager: one rank runs the block first; the others wait for it.
+        """Context manager: one rank runs the block before all other ranks.
 
         There is no timeout, since reading images may take hours. A rank that died,
         failed or was stopped is a `RankError`.
@@ -145,7 +145,7 @@ ONE_PROCESS = RankGroup()
 
 
 def _is_communication_error(error: RuntimeError) -> bool:
-    """Return whether a collective operation failed; gloo has no error class for it."""
+    """Return whether an error is a failed collective operation, by type or message."""
     texts = ("gloo", "NCCL", "c10d", "monitoredBarrier", "ProcessGroup")
     return isinstance(error, dist.DistError) or any(t in str(error) for t in texts)
 
@@ -187,7 +187,7 @@ def join_process_group(
 
 
 def _signal_at_end_of_launcher(number: int) -> None:
-    """Ask Linux for a signal (0: none) when torchrun dies; no process outlives it."""
+    """Ask Linux to send this process a signal when torchrun dies; 0 means no signal."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -1,4 +1,4 @@
-"""Which rank is missing after a failed collective operation, and why.
+"""Find out which rank is missing after a failed collective operation, and why.
 
 gloo and NCCL report that a peer has gone or that the timeout is over, but not which
 rank it was. So every rank whose operation failed reports this in torchrun's key-value
@@ -66,13 +66,13 @@ class FaultReports:
             absent = [n for n, key in keys.items() if not self._store.check([key])]
             ranks = ", ".join(map(str, absent))
             what = f"rank {ranks} did not start within {self._timeout:.0f} s"
-            fix = "see its output; --nnodes and --nproc-per-node must match the start"
+            fix = f"see the output of rank {ranks}; check --nnodes and --nproc-per-node"
             raise RankError(what, where=f"rank {self._rank}", fix=fix) from error
         for rank, key in keys.items():
             self._processes[rank] = tuple(json.loads(self._store.get(key)))
 
     def report_done(self, name: str) -> None:
-        """Report that this rank has done what the others wait for."""
+        """Report that this rank has finished the work that other ranks wait for."""
         self._store.add(f"done/{name}/{self._rank}", 1)
 
     def wait_for(self, rank: int, name: str) -> None:
@@ -93,12 +93,12 @@ class FaultReports:
             time.sleep(_POLL)
 
     def report_fault(self, what: str) -> None:
-        """Report why this rank ends, so that the others can say it."""
+        """Report why this rank ends, for the error messages of the other ranks."""
         with suppress(*_STORE_ERRORS):
             self._store.set(f"fault/{self._rank}", what)
 
     def error(self, operation: str, cause: RuntimeError) -> RankError:
-        """Return the error that names the rank behind a failed operation."""
+        """Return an error that names the rank that made an operation fail."""
         try:
             what = self._fault(operation) or f"{operation}: {cause}".splitlines()[0]
         except _STORE_ERRORS:
@@ -106,7 +106,7 @@ class FaultReports:
         return RankError(what, where=f"seen by rank {self._rank}", fix=RESUME_HINT)
 
     def _fault(self, operation: str) -> str:
-        """Return which rank failed and why; empty if unknown."""
+        """Return a text that says which rank failed and why; '' if unknown."""
         self._store.set(f"waits/{self._rank}", operation)
         end = time.monotonic() + _REPORT_TIME
         while True:

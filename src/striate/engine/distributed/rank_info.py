@@ -12,7 +12,7 @@ from striate.core.errors import SettingError
 
 @dataclass(frozen=True, kw_only=True)
 class RankInfo:
-    """One process among those of a run.
+    """Rank, world size and restart count of one process of a run.
 
     Args:
         rank: Its number, from 0; rank 0 writes the run folder.
@@ -56,7 +56,7 @@ class RankInfo:
 
     @property
     def is_main(self) -> bool:
-        """Return whether this is rank 0, which prints and writes for all."""
+        """Return whether this is rank 0, which prints and writes for all ranks."""
         return self.rank == 0
 
 

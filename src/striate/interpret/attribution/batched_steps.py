@@ -1,4 +1,4 @@
-"""Run one traced step for many changed inputs at once, each change separately."""
+"""Run one traced step for many changed inputs at once, with a result for each."""
 
 from __future__ import annotations
 

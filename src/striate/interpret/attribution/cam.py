@@ -23,7 +23,7 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another or
 
 @dataclass(frozen=True, kw_only=True)
 class GapHead:
-    """Parts of a CAM: feature maps before global average pooling, linear layer.
+    """Inputs of a CAM: feature maps before global average pooling, and linear layer.
 
     Args:
         call: Name of the layer that returned the maps.
@@ -53,7 +53,7 @@ class GapHead:
 
 
 def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
-    """Find the feature maps before global average pooling, by their values.
+    """Find the feature maps before global average pooling, and the last linear layer.
 
     The network is supported if the last linear layer takes the means of the last
     feature maps and returns the logits, or if the means are the logits. A module or
@@ -109,7 +109,7 @@ class _Recorder:
             self._dense = module, output
 
     def gap_head(self, logits: Tensor) -> GapHead:
-        """Return the pooled maps and the linear layer, after a check of the logits.
+        """Return the recorded maps and linear layer as a `GapHead`; check the logits.
 
         Raises:
             GeometryError: The network does not end in global average pooling.

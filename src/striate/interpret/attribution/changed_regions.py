@@ -39,7 +39,7 @@ class ChangedBoxes:
 
     @property
     def grid(self) -> Tensor:
-        """Values with shape (grid rows, grid columns, channels, rows, columns)."""
+        """Box values: (grid rows, grid columns, channels, box rows, box columns)."""
         grid = len(self.tops), len(self.lefts)
         return self.values.view(*grid, *self.values.shape[1:])
 
@@ -115,7 +115,7 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
 def _overlaps(
     boxes: Sequence[int], patches: Sequence[int], length: int, patch_length: int
 ) -> list[tuple[slice, slice, slice]]:
-    """Group neighboring boxes that have the same position in their patches.
+    """Group consecutive boxes whose offsets from their patches are equal.
 
     Each result is (slice of the grid, slice of the patch, slice of the box).
 

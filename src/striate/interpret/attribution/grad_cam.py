@@ -93,7 +93,7 @@ def _gradcam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
 
 
 def _gradcam_plus(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    """Compute Grad-CAM++ weights (equation 19); α is 0 if its denominator is 0."""
+    """Compute Grad-CAM++ weights (paper, eq. 19); α is 0 if its denominator is 0."""
     square = gradients**2
     total = activations.sum((2, 3), keepdim=True)
     denominator = 2 * square + total * square * gradients

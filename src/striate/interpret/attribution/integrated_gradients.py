@@ -22,7 +22,7 @@ def integrated_gradients(
     baseline: Tensor | float = 0.0,
     steps: int = STEPS,
 ) -> tuple[Tensor, float]:
-    """Return every input value's attribution, and the convergence error.
+    """Return the attribution of every input value, and the convergence error.
 
     Attributions are (x − b)·∫ ∂score/∂x on the straight path from the baseline b to x,
     by Gauss–Legendre quadrature. Exact attributions add up to score(x) − score(b).

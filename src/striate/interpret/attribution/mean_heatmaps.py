@@ -1,4 +1,4 @@
-"""Mean Grad-CAM map per predicted class; shares on image border and background.
+"""Mean Grad-CAM map per predicted class, with its share on border and background.
 
 The map of each image explains its predicted class. Each map is scaled to the sum one,
 so that all images have equal weight.
@@ -129,7 +129,7 @@ class _Sums:
         self._shares.index_add_(0, predicted, shares)
 
     def result(self) -> DatasetAttribution:
-        """Return the means over images."""
+        """Return the mean maps and mean shares over all images added so far."""
         count = self._counts.clamp(min=1).double()
         means = self._shares / count[:, None]
         return DatasetAttribution(

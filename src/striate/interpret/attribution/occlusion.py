@@ -55,7 +55,7 @@ class OcclusionWindow:
 
     @classmethod
     def of(cls, height: int, width: int) -> OcclusionWindow:
-        """Return the default window: 1/7 of each side, with strides half as large.
+        """Return the default window: 1/7 of height and width, stride half as large.
 
         Example:
             >>> OcclusionWindow.of(28, 28)
@@ -65,7 +65,7 @@ class OcclusionWindow:
         return cls(window=window, stride=(-(-window[0] // 2), -(-window[1] // 2)))
 
     def boxes(self, height: int, width: int) -> list[Box]:
-        """Return (rows, columns) of all windows, row by row.
+        """Return the (row range, column range) of every window, row by row.
 
         Example:
             >>> len(OcclusionWindow.of(28, 28).boxes(28, 28))
@@ -182,7 +182,7 @@ def _recomputed(
 def _occluded_boxes(
     x: Tensor, rows: Spans, columns: Spans, window: OcclusionWindow
 ) -> ChangedBoxes:
-    """Return covered windows as boxes of equal size; short windows are padded."""
+    """Return the windows as boxes of equal size; fill the covered pixels."""
     size = min(window.window[0], x.shape[2]), min(window.window[1], x.shape[3])
     tops, down = _aligned_starts(rows, size[0], x.shape[2])
     lefts, across = _aligned_starts(columns, size[1], x.shape[3])
@@ -193,7 +193,7 @@ def _occluded_boxes(
 
 
 def _aligned_starts(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
-    """Return the starts of ranges of equal length, with a mask for each range."""
+    """Shift the starts so that all ranges have equal length; mask the added indices."""
     starts = [min(span.start, room - length) for span in spans]
     gaps = [span.start - at for span, at in zip(spans, starts, strict=True)]
     return starts, torch.arange(length) >= torch.tensor(gaps)[:, None]
@@ -206,7 +206,7 @@ def full_forward_scores(
     window: OcclusionWindow,
     boxes: list[Box],
 ) -> Tensor:
-    """Return the scores of the covered images, by full forward passes."""
+    """Return the scores of the image with each window covered, by full passes."""
     scores = []
     most = images_at_once(x.shape, AT_ONCE)
     for start in range(0, len(boxes), most):

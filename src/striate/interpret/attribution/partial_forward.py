@@ -142,7 +142,7 @@ def _pointwise(
 
 
 def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
-    """Return starts and one length of ranges that contain all given ranges."""
+    """Return the starts and the common length of ranges that contain all given ones."""
     firsts = [min(at) for at in zip(*(starts for starts, _ in spans), strict=True)]
     ends = zip(*([s + n for s in starts] for starts, n in spans), strict=True)
     length = max(max(e) - f for f, e in zip(firsts, ends, strict=True))

@@ -53,7 +53,7 @@ class SanityChecks:
 
     @property
     def beats_random(self) -> bool:
-        """Whether deletion or insertion is better than with random pixel order."""
+        """Whether the deletion or insertion score beats that of random pixel order."""
         deletes = self.deletion < self.random_deletion
         return deletes or self.insertion > self.random_insertion
 
@@ -120,7 +120,7 @@ def deletion_and_insertion(
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the image blurred to cells: at most 8×8 cells of at least 4×4 pixels."""
+    """Return the image averaged over cells (at most 8×8) and enlarged to full size."""
     height, width = x.shape[2:]
     cells = min(_BLUR, max(height, width) // 4) / max(height, width)
     size = (max(1, round(cells * height)), max(1, round(cells * width)))

@@ -41,7 +41,7 @@ class AttributionTarget:
         return own - logits[:, self.against_index]
 
     def probability(self, logits: Tensor) -> Tensor:
-        """Return the class probability; with `against`, among these two classes."""
+        """Return the class probability; with a second class, from these two logits."""
         if self.against_index is None:
             return logits.softmax(1)[:, self.class_index]
         return logits[:, [self.class_index, self.against_index]].softmax(1)[:, 0]

@@ -1,4 +1,4 @@
-"""Size of activations and gradients by layer, to find vanishing gradients.
+"""Magnitude of activations and gradients by layer, to find vanishing gradients.
 
 A gradient that passed L layers is a product of L Jacobians (Glorot and Bengio 2010,
 section 4.2.1). If each is smaller than one, the first layers do not learn.
@@ -22,7 +22,7 @@ from striate.interpret.attribution.target import logits_of
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
-    """Activation, gradient and update size of one layer with weights, for a batch.
+    """Magnitude of activation, gradient and update of one layer, for a batch.
 
     Args:
         name: Name of the call, such as `conv1` or `again #2`.
@@ -128,7 +128,7 @@ def _loss(output: object, labels: Tensor) -> Tensor:
 
 
 def _weight(module: nn.Module) -> nn.Parameter | None:
-    """Return a layer's weight matrix or kernel; None for other layers (batch norm)."""
+    """Return a layer's weight matrix or kernel; None without one, as in batch norm."""
     weight = module._parameters.get("weight")
     return weight if weight is not None and weight.ndim > 1 else None
 

@@ -55,7 +55,7 @@ class PolynomialFeatures(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class FittedNetwork:
-    """Network fitted to the two rings, with its accuracy."""
+    """Network fitted to points in two rings, with the accuracy on these points."""
 
     name: str
     model: nn.Module

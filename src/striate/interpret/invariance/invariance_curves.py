@@ -1,4 +1,4 @@
-"""Invariance curves: accuracy, consistency and feature distance by strength."""
+"""Invariance curves: accuracy, consistency, feature distance by transform strength."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Ten
 
 
 class _NeighborDistances:
-    """Sum of the distances between consecutive images, including last to first."""
+    """Sum of feature distances of consecutive images; the last precedes the first."""
 
     def __init__(self) -> None:
         self._ends: tuple[Tensor, Tensor] | None = None
@@ -141,7 +141,7 @@ class _NeighborDistances:
 
     @property
     def total(self) -> float:
-        """Return the sum of all distances, one distance per image."""
+        """Return the sum of the distances, including the one from last to first."""
         if self._ends is None:
             return 0.0
         first, last = self._ends

@@ -1,4 +1,4 @@
-"""Count the values that a one-pixel shift changes: pixels, edge map, pooled map.
+"""Count the values that a one-pixel shift changes in image, edge and pooled maps.
 
 The study notes count 38 changed pixels in one 28×28 digit, and 12 changed cells after a
 vertical-edge filter and 2×2 max pooling: 68 % fewer. A pooled map has only a quarter of
@@ -66,7 +66,7 @@ def resize_gray(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
 
 
 def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
-    """Count the changes after a one-pixel shift in images, edge maps, pooled maps.
+    """Count the values of images, edge maps and pooled maps that a shift changes.
 
     Images are binarized at half their range. A cell has changed if its value differs.
 
@@ -98,7 +98,7 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
 
 
 def shift_stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return original and shifted images as pairs, by stage (image, edges, pooled).
+    """Return the maps of the original and of the shifted images, each a dict by stage.
 
     Shapes:
         (N, H, W) → each (N, height, width)

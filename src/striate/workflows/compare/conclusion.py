@@ -81,7 +81,7 @@ def p_equals(p: float | None) -> str:
 
 
 def comparison_conclusions(tests: Sequence[PairwiseTest]) -> Iterator[Prose]:
-    """Yield the result of each test, or a summary if there are many tests."""
+    """Yield a text for each significance test, or one summary for many tests."""
     count = sum(test.p is not None for test in tests)
     if len(tests) <= MAX_SENTENCES:
         yield from (pairwise_conclusion(test, count) for test in tests)
@@ -105,7 +105,7 @@ def _outcome(test: PairwiseTest, reference: str) -> str:
 
 
 def pairwise_conclusion(test: PairwiseTest, count: int) -> Prose:
-    """Describe the result of a test in a few sentences."""
+    """Describe the result of a significance test in a few sentences."""
     describe = {MCNEMAR: _over_images, NO_TEST: _not_tested}
     sentences = describe.get(test.method, _over_seeds)(test)
     return Prose(text=" ".join([*sentences, *_decision(test, count)]))
@@ -200,7 +200,7 @@ def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
 
 
 def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:
-    """Yield the number of images that only one of the two runs evaluated."""
+    """Yield a sentence for each pair of runs that did not evaluate the same images."""
     for test in tests:
         for pairing in test.pairings:
             only_a, only_b = pairing.left_out

@@ -1,4 +1,4 @@
-"""Tables of differences between groups: accuracy, other metrics, recall by class."""
+"""Tables of differences between groups of runs: accuracy, loss, recall by class."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _difference_row(
 
 
 def _accuracies(test: PairwiseTest) -> tuple[float, float]:
-    """Return the accuracies of the two groups that are tested."""
+    """Return the mean accuracies of the two groups of runs in a significance test."""
     if test.method == WELCH or not test.pairings:
         return test.first.mean_accuracy, test.second.mean_accuracy
     pairs = [pairing.paired.accuracies for pairing in test.pairings]
@@ -140,7 +140,7 @@ def _other_differences(test: PairwiseTest) -> list[tuple[float, Interval | None]
 
 
 def class_difference_table(test: PairwiseTest) -> Table | None:
-    """Return the table of recall by class in both groups of a test.
+    """Return the table of recall by class for the two groups of runs in a test.
 
     With several seeds, the counts are summed over the seeds. The same images then count
     more than once, so no class is tested.
@@ -176,7 +176,7 @@ def _classes(test: PairwiseTest) -> list[tuple[str, PairedCounts]]:
 
 
 def _most_changed(classes: Sequence[PairedCounts]) -> list[int]:
-    """Return all class indices, or only the most changed if there are many."""
+    """Return all class indices; for many classes, those with the largest changes."""
     order = list(range(len(classes)))
     if len(classes) <= MAX_CLASSES:
         return order

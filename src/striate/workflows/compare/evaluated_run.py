@@ -189,7 +189,7 @@ def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
 def _keys(
     predictions: Predictions, rows: Sequence[dict[str, str]], path: Path
 ) -> tuple[ImageKey, ...]:
-    """Return a key for each image: content hash, label, and a number for duplicates.
+    """Return a key for each image: content hash, label, and index among duplicates.
 
     Copies give a network the same input, so it does not matter which copy of one run is
     paired with which of another.

@@ -141,7 +141,7 @@ def _flipped_section(test: PairwiseTest) -> Section:
 
 
 def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
-    """Return charts of the training history of all groups, averaged over seeds."""
+    """Return charts of the training history, with a mean curve per group of runs."""
     several_seeds = any(len(group.runs) > 1 for group in groups)
     note = "Mean over the seeds. Shaded: minimum to maximum." * several_seeds
     return tuple(
@@ -158,7 +158,7 @@ def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
 
 
 def _series(group: RunGroup, key: str) -> Series:
-    """Return the mean curve of a group, over the epochs that all runs completed."""
+    """Return the mean curve of a group of runs, up to the end of the shortest run."""
     lines = [[row[key] for row in run.run.history] for run in group.runs]
     epochs = list(zip(*lines, strict=False))
 

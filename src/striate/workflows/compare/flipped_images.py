@@ -19,7 +19,7 @@ SIDE = 96  # small images are enlarged to about this many pixels
 
 
 def flipped_table(test: PairwiseTest) -> Table | None:
-    """Return a table of images that only one of the two groups classifies correctly."""
+    """Return a table of images classified correctly more often by one group of runs."""
     images = flipped_images(test.pairings)
     if not images:
         return None
@@ -58,7 +58,7 @@ def _prediction_text(image: FlippedImage, side: int) -> str:
 
 
 def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
-    """Yield two galleries: images classified better, or worse, by the second group."""
+    """Yield two galleries: images on which the second group is better, or is worse."""
     images = flipped_images(test.pairings)
     if not images:
         yield Prose(text="No image flipped.")

@@ -101,7 +101,7 @@ def group_letter(number: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingDifference:
-    """A setting or environment value (such as a version) that differs by group."""
+    """A setting or environment value that differs between groups of runs."""
 
     name: str
     values: tuple[str, ...]

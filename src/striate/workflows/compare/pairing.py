@@ -35,12 +35,12 @@ class Pairing:
 
     @property
     def left_out(self) -> tuple[int, int]:
-        """Return how many images only the first and only the second run evaluated."""
+        """Return two counts: images only in the first run, only in the second run."""
         return len(self.first.keys) - self.count, len(self.second.keys) - self.count
 
     @cached_property
     def correct(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return whether each run classifies each image correctly, (N,) bool each."""
+        """Return (N,) bool for each run: whether each prediction is correct."""
         return self.first.correct[self.rows[0]], self.second.correct[self.rows[1]]
 
     @cached_property
@@ -110,7 +110,7 @@ class FlippedImage:
 
     @property
     def gained(self) -> bool:
-        """Return whether the second group is correct more often."""
+        """Return whether the second group of runs is correct more often."""
         return self.correct[1] > self.correct[0]
 
 
@@ -118,7 +118,7 @@ Occurrences = Sequence[tuple[Pairing, int]]  # of one image: a pairing and its r
 
 
 def flipped_images(pairings: Sequence[Pairing]) -> tuple[FlippedImage, ...]:
-    """Return images with different correctness, the largest difference first."""
+    """Return images that one group of runs classifies correctly more often."""
     by_image: dict[ImageKey, list[tuple[Pairing, int]]] = {}
     for pairing in pairings:
         for k, i in enumerate(pairing.rows[0]):

@@ -20,7 +20,7 @@ MCNEMAR, PAIRED_T, WELCH, NO_TEST = "mcnemar", "paired_t", "welch", "none"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairwiseTest:
-    """Difference in accuracy between two groups, with a significance test."""
+    """Difference in accuracy between two groups of runs, with a significance test."""
 
     first: RunGroup  # the reference group
     second: RunGroup  # the group compared with it
@@ -115,7 +115,7 @@ def _pairings_by_seed(first: RunGroup, second: RunGroup) -> tuple[Pairing, ...]:
 
 
 def _overlap(group: RunGroup) -> float:
-    """Return test images per training image; 0 if the seeds share the test images."""
+    """Return test images per training image; 0 if all runs share the test images."""
     if len({frozenset(run.keys) for run in group.runs}) == 1:
         return 0.0
     return max(

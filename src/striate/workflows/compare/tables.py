@@ -20,7 +20,7 @@ MAX_COLUMNS = 4  # groups side by side; more stand in rows
 
 
 def runs_table(groups: Sequence[RunGroup]) -> Table:
-    """Return the table of groups: letter and names of the runs."""
+    """Return the table of groups of runs: letter, folder names and seeds."""
     several_seeds = any(len(group.runs) > 1 for group in groups)
     columns = [Column(title="", kind="code"), Column(title="run")]
     if several_seeds:
@@ -64,7 +64,7 @@ class Metric:
     write_mean: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
 
     def text(self, group: RunGroup) -> str:
-        """Format the value of the run, or mean ± standard deviation over seeds."""
+        """Format the metric of one run, or mean ± standard deviation of several."""
         values = group.values(self.read)
         if not values:
             return "–"
@@ -133,7 +133,7 @@ def _interval(group: RunGroup) -> str:
 def _lay_out(
     letters: Sequence[str], lines: Sequence[tuple[str, list[str]]]
 ) -> tuple[tuple[Column, ...], tuple[tuple[Cell, ...], ...]]:
-    """Return a table with groups as columns, or as rows if there are many."""
+    """Return a table with groups of runs as columns, or as rows if there are many."""
     if len(letters) <= MAX_COLUMNS:
         heads = [Column(title=letter, kind="number") for letter in letters]
         rows = tuple((name, *cells) for name, cells in lines)

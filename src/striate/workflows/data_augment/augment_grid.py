@@ -36,7 +36,7 @@ MIN_HEIGHT, MAX_HEIGHT = 48, 112  # display height in pixels
 
 
 def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
-    """Return report sections with the image grids and a table of the ranges."""
+    """Return report sections: image grids, and a table of the augmentation ranges."""
     subset = data.subset("train")
     index = _one_per_class(subset)
     return [

@@ -117,7 +117,7 @@ class UnsafeLabel:
 
     @property
     def mistaken(self) -> bool:
-        """Return whether most new errors of the class are the same wrong class."""
+        """Return whether most newly wrong images are predicted as the same class."""
         return _is_mistaken(self.predicted_share, self.other_share)
 
 
@@ -232,7 +232,7 @@ def unsafe_labels(
     ends: Iterable[SingleTransform],
     labels: Sequence[str],
 ) -> tuple[UnsafeLabel, ...]:
-    """Return classes with a significant accuracy loss (McNemar's test with Holm)."""
+    """Return classes with a significant drop in accuracy (McNemar's test with Holm)."""
     cases = [
         (point, k)
         for range_end in ends

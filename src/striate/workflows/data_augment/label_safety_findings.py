@@ -86,7 +86,7 @@ def label_safety_summary(safety: LabelSafety) -> list[Block]:
 
 
 def _warning(safety: LabelSafety, name: str) -> Prose:
-    """Return a warning with the number of unsafe classes and the largest loss."""
+    """Return a warning: number of unsafe classes, and the largest drop in accuracy."""
     unsafe_here = [d for d in safety.unsafe if d.transform.name == name]
     worst = unsafe_here[0]
     classes = "class loses" if len(unsafe_here) == 1 else "classes lose"
@@ -108,7 +108,7 @@ def _title(transform: SingleTransform) -> str:
 
 
 def _unsafe_table(safety: LabelSafety) -> Table:
-    """Return a table of classes that lose accuracy, the largest loss first."""
+    """Return a table of unsafe classes, the largest drop in accuracy first."""
     rows = tuple(
         (
             _title(d.transform),
@@ -175,7 +175,7 @@ def unsafe_label_dict(label: UnsafeLabel) -> dict[str, object]:
 
 
 def _all_safe(safety: LabelSafety) -> str:
-    """Return a sentence on the smallest accuracy loss that could be detected."""
+    """Return a sentence on the smallest drop in accuracy that could be detected."""
     first = next(iter(safety.curves.values()))[0]
     tests = len(safety.curves) * len(_classes(first))
     # The rarest outcome, every changed prediction a loss, has probability 2^-losses.

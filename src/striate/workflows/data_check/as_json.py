@@ -99,7 +99,7 @@ def _finding_dict(result: DataCheckResult, finding: Finding) -> dict[str, Any]:
 
 
 def save_training_table(result: DataCheckResult, path: Path) -> None:
-    """Write a training CSV in which duplicate images have the same group.
+    """Write a training CSV in which duplicate images have the same `group` value.
 
     Raises:
         SettingError: The images are not local files.

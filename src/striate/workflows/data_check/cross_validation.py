@@ -134,4 +134,4 @@ class _Counter:
         self._tick(self._count, self._total)
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
-        """Do nothing."""
+        """Do nothing at the end of an epoch."""

@@ -201,7 +201,7 @@ def data_check_blocks(result: DataCheckResult) -> list[Block]:
 
 
 def _names(result: DataCheckResult, finding: Finding, folder: str) -> list[str]:
-    """Return the paths of the first groups or files as text, one per line."""
+    """Return the first image groups or files of a finding, one per line of text."""
     groups = finding.groups[:NAMES_IN_TERMINAL]
     lines = [_group_line(result, group, folder) for group in groups]
     for skip in finding.files[:NAMES_IN_TERMINAL] if not groups else ():

@@ -131,7 +131,7 @@ def usable_source(result: DataCheckResult) -> Source:
 
 
 def label_error_folds(result: DataCheckResult, seed: int) -> np.ndarray:
-    """Return stratified fold numbers, (N,); images of a group are in one fold."""
+    """Return stratified fold indices, (N,); duplicates and groups stay in one fold."""
     groups = enumerate(split_groups(result))
     group_names = {i: f"group {k}" for k, members in groups for i in members}
     folds = stratify(

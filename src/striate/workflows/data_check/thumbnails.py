@@ -71,7 +71,7 @@ def group_gallery(
     folder: str,
     side: int = DISPLAY_SIDE,
 ) -> Images | None:
-    """Return a gallery with one image per group: the thumbnails side by side."""
+    """Return a gallery of image groups, with the thumbnails of a group side by side."""
     images, shown = [], []
     for group in groups:
         members = [i for i in group.members if i in thumbnails][:SIDE_BY_SIDE]

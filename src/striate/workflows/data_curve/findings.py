@@ -97,7 +97,7 @@ def law_text(curve: LearningCurve) -> Prose:
 
 
 def backtest(curve: LearningCurve) -> Prose | None:
-    """Describe the backtest: the largest fraction predicted from smaller fractions."""
+    """Describe how well smaller fractions predict the accuracy of the largest one."""
     if curve.backtest_law is None:
         return None
     last = curve.points[-1]
@@ -129,7 +129,7 @@ def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
 
 
 def measured_table(curve: LearningCurve) -> Table:
-    """Return a table of mean accuracy and standard deviation at every fraction."""
+    """Return a table of accuracy (mean, std) by fraction of the training images."""
     columns = (
         Column(title="fraction", key="fraction"),
         Column(title="images", kind="integer", hint="training images, mean over seeds"),

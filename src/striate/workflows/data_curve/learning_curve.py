@@ -42,7 +42,7 @@ class LearningCurve:
 
     @property
     def metric(self) -> str:
-        """Return the metric: accuracy, or balanced accuracy with class weights."""
+        """Return `balanced_accuracy` if class weights are used, else `accuracy`."""
         is_weighted = self.recipe.class_weights != "none"
         return "balanced_accuracy" if is_weighted else "accuracy"
 

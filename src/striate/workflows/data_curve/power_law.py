@@ -167,7 +167,7 @@ def fit_power_law(points: Sequence[CurvePoint]) -> PowerLaw:
 
 
 def _noise(points: Sequence[CurvePoint]) -> float:
-    """Return the ratio of variance over seeds to binomial variance, for all points.
+    """Return the mean ratio of the variance over seeds to the binomial variance.
 
     The few seeds of one point give a bad estimate of the variance; its ratio to the
     binomial variance is similar at all points, so they are pooled.

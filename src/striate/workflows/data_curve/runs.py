@@ -133,7 +133,7 @@ class CurvePlan:
     def _run(
         self, curve_folder: Path, images: _Images, fraction: float
     ) -> tuple[Run, bool]:
-        """Return the run of a fraction and seed, and whether it was trained now."""
+        """Return the run of a fraction, and whether this call trained the run."""
         recipe = replace(images.recipe, epochs=self.epochs(fraction))
         if recipe.precision == "auto":  # which depends on the length of the run
             recipe = replace(recipe, precision="fp32")

@@ -12,7 +12,7 @@ ROWS_SHOWN = 20  # if there are more classes, the smallest are shown
 
 
 def split_counts(data: ImageData) -> dict[str, dict[str, int]]:
-    """Return the number of images by class and split; classes are in output order."""
+    """Return image counts by class (in the order of the network outputs) and split."""
     counts = Counter((row.label, row.split) for row in data.rows)
     splits = split_order(set(data.subsets))
     return {

@@ -72,7 +72,7 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
 
 
 def review_chart(result: OperatingPointResult) -> Curve:
-    """Return a chart of accuracy of automatic decisions by share of manual review."""
+    """Return a chart of accuracy against the share of manually reviewed images."""
     data, count = result.data, result.data.count
     reaches, accuracies = selective_accuracy_curve(data.probs, data.positive)
     reviewed = np.searchsorted(np.sort(np.abs(data.probs - 0.5)), reaches) / count
@@ -98,7 +98,7 @@ def review_chart(result: OperatingPointResult) -> Curve:
 def distribution_chart(
     result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
 ) -> Curve:
-    """Return a chart of cumulative probability distributions, a curve per CSV value."""
+    """Return a chart of cumulative distributions, one per value of a CSV column."""
     series = []
     for group in groups[:MAX_LINES]:
         shares = np.arange(len(group.probs) + 1) / len(group.probs)

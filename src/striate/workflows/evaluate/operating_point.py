@@ -1,4 +1,4 @@
-"""Operating point: a decision threshold for one class against the rest."""
+"""Operating point: a decision threshold for one class against all other classes."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def operating_point(
     data: str | Path | None = None,
     split: str | None = None,
 ) -> OperatingPoint:
-    """Choose and evaluate a decision threshold for one class against the rest.
+    """Choose and evaluate a decision threshold for one class against all other classes.
 
     Temperature, threshold and review band are chosen on the validation split. The test
     split, or other labeled images, are used for evaluation only.

@@ -171,7 +171,7 @@ def _threshold(
 
 
 def uncalibrate(prob: float, temperature: float) -> float:
-    """Return a probability before temperature scaling, for two classes.
+    """Undo temperature scaling of a probability, for a network with two classes.
 
     Example:
         >>> round(uncalibrate(2 / 3, 2.0), 3)

@@ -127,7 +127,7 @@ class ChannelPatches:
 def find_channel_patches(
     loaded: LoadedModel, calls: Sequence[str]
 ) -> ChannelPatches | None:
-    """Find the top-activating patches of each channel; return None without a run."""
+    """Find the top-activating patches of each channel; None if the model has no run."""
     run = loaded.run
     if run is None or not calls:
         return None

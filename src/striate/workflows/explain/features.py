@@ -106,7 +106,7 @@ def features(
 
 
 class _Reader:
-    """Reader of image batches from tensors or files; lists paths and skipped files."""
+    """Reader of image batches that also records the paths of read and skipped files."""
 
     def __init__(
         self, network: nn.Module | Run, preprocess: Preprocess | None, batch_size: int

@@ -131,7 +131,7 @@ def _patches(
 def _arithmetic(
     loaded: LoadedModel, image: ExplainedImage
 ) -> tuple[UnitArithmetic | None, str]:
-    """Trace the computation of an image; return the trace, or an error message."""
+    """Trace the computation of the logits; return the trace, or an error message."""
     try:
         return UnitArithmetic(loaded.model, image.x), ""
     except GeometryError as error:

@@ -69,7 +69,7 @@ def subsample(subset: Subset, limit: int) -> Subset:
 
 
 def run_images(loaded: LoadedModel) -> list[ExplainedImage]:
-    """Return two images of a run: most confident correct, and highest-loss error.
+    """Return the images with the best correct and the worst wrong prediction of a run.
 
     Raises:
         SettingError: The network does not belong to a run.

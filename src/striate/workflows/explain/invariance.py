@@ -129,7 +129,7 @@ def _distance_curve(curves: InvarianceCurve) -> Curve:
 def _pools(
     run: Run, batches: list[Batch]
 ) -> tuple[dict[str, InvarianceCurve], list[str]]:
-    """Return the invariance to shifts for each kind of pooling, and skipped kinds."""
+    """Return the shift invariance by kind of pooling, and notes on skipped kinds."""
     name = last_dense(run.model)
     if name is None:
         return {}, ["other pooling: there is no last linear layer to refit"]

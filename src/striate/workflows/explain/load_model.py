@@ -72,7 +72,7 @@ def load_model(
     std = _STD if channels == 3 else (0.25,) * channels
     remarks.append(
         f"Assumed preprocessing: resize to {height}×{width}, mean {_list(mean)}, std "
-        f"{_list(std)}. For a run it is known."
+        f"{_list(std)}. For a run, the preprocessing is known."
     )
     preprocess = Preprocess(
         channels=channels, height=height, width=width, mean=mean, std=std

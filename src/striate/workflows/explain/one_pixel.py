@@ -58,7 +58,7 @@ class OnePixelCounts:
         return next(stage for stage in self.stages if stage.stage == name)
 
     def relative_changes(self, name: str) -> Tensor:
-        """Return the relative change in the count from input to a stage, by image."""
+        """Return (count at a stage / count at the input) − 1 for each image."""
         first = self.stage(INPUT).counts.double()
         nonempty = first > 0  # an empty image does not change at all
         return self.stage(name).counts.double()[nonempty] / first[nonempty] - 1
@@ -160,7 +160,7 @@ def _table(stages: Sequence[ChangedCells]) -> Table:
 
 
 def _curve(counts: OnePixelCounts) -> Curve:
-    """Return a chart of the cumulative distribution of the change in the count."""
+    """Return a chart of the cumulative distribution of `relative_changes`, by stage."""
     series = []
     for name in (POOLED, SUBSAMPLED):
         changes = counts.relative_changes(name).sort().values

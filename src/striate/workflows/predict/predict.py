@@ -67,7 +67,7 @@ class PredictResult:
 
 
 def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
-    """Predict the classes of image files, of folders (recursively) and glob patterns.
+    """Predict the classes of images, given as files, folders or glob patterns.
 
     Args:
         run: A finished run.

@@ -67,7 +67,7 @@ class Summary:
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """Return advice on the architecture, with numbers for each proposed change."""
+        """Return advice on the architecture, with the effects of each change."""
         return advise(self.audit)
 
     @property

@@ -122,7 +122,7 @@ def _benchmark_result(values: dict[str, Any]) -> BenchmarkResult:
 def _free_settings(
     config: TrainConfig, device: torch.device, group: RankGroup
 ) -> ExecutionChoices:
-    """Return the execution settings to choose: `auto`, and available on all ranks."""
+    """Return the execution settings that are `auto` and available on all ranks."""
     free = ExecutionChoices(
         layout=config.layout == AUTO,
         bf16=config.precision == AUTO and not bf16_obstacle(device),
@@ -292,7 +292,7 @@ def save_autotune(folder: Path, result: AutotuneResult) -> None:
 def throughput_facts(
     laps: ThroughputMeter, rate: float, epochs: int
 ) -> dict[str, float]:
-    """Return throughput values for the manifest: shares of the time, and the MFU."""
+    """Return time shares and model FLOPs utilization (MFU) for the manifest."""
     facts = {
         name: round(rank_slice, 3) for name, rank_slice in laps.time_shares().items()
     }

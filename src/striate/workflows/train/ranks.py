@@ -37,7 +37,7 @@ from striate.run.recipe import TrainConfig
 
 @contextmanager
 def join_rank_group(runtime: RuntimeConfig) -> Iterator[RankGroup]:
-    """Join the processes that torchrun has started; one process is a group of one.
+    """Join the rank group of torchrun; without torchrun, use a group of one process.
 
     Raises:
         RankError: A rank did not start, died, was stopped, failed or does not answer,
@@ -73,7 +73,7 @@ def _check_same_version(group: RankGroup) -> None:
 def sync_batch_norm(
     model: nn.Module, runtime: RuntimeConfig, group: RankGroup
 ) -> Iterator[None]:
-    """Replace batch norms by SyncBatchNorm if the recipe says so; restore them after.
+    """Use SyncBatchNorm inside the context if it is enabled; restore BatchNorm after.
 
     Weights and running statistics are shared with the replaced layers.
     """
@@ -169,7 +169,7 @@ def find_earlier_attempt(key: str, group: RankGroup) -> tuple[Path | None, bool]
 
 
 def check_distributed(config: TrainConfig, group: RankGroup) -> None:
-    """Refuse settings that several processes cannot follow, such as a tiny batch.
+    """Raise an error for settings that distributed training does not support.
 
     Raises:
         SettingError: The batch size is too small, synchronized batch norm would have

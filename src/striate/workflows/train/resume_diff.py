@@ -143,7 +143,7 @@ def check_untrained(run: Run, flaws: list[str]) -> None:
 def environment_changes(
     before: Mapping[str, str], after: Mapping[str, str]
 ) -> list[str]:
-    """Return the differences between two environments, one line per name.
+    """Return the differences between two environments, one line per changed value.
 
     Example:
         >>> environment_changes({"torch": "2.13", "threads": "1"}, {"torch": "2.13"})
@@ -171,7 +171,7 @@ class DataChanges:
 
     @property
     def summary(self) -> str:
-        """Return the numbers of removed and changed images as text."""
+        """Return the counts of removed and changed images as text."""
         return f"{len(self.removed)} removed and {len(self.changed)} changed"
 
     def notes(self) -> list[str]:

@@ -271,7 +271,7 @@ def _on_nonfinite(
     report: NonFiniteReport,
     display: ProgressCallback,
 ) -> Exception:
-    """Return the exception to raise: restart request, or error with a fix."""
+    """Return the exception to raise: a restart request, or the error with advice."""
     state = checkpointer.state
     if job.recipe.on_nonfinite == LOWER_LR:
         if _restarts_with_lower_lr(job.recipe, state):

@@ -83,7 +83,7 @@ def _transfer(
 
 
 def _fine_tune_options(run: Run, options: TransferOptions) -> TransferOptions | None:
-    """Return the options of the fine-tuned baseline: best of the plan, or a default."""
+    """Return the options of the fine-tuned baseline, from the plan or by default."""
     path = run.path / names.PLAN
     if path.is_file():
         tuned = TransferPlan.read(path).tuned

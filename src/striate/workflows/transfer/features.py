@@ -137,7 +137,7 @@ def _check_views(config: AugmentConfig, views: int) -> None:
     if not views:
         return
     if not config.augmentation.is_active:
-        fix = "choose an augmentation: --augment six, or --flip sides"
+        fix = "choose an augmentation: --augment six, or --flip horizontal"
         what = "augmented views without augmentation would be identical"
         raise SettingError(what, where="--views", fix=fix)
     if config.augmentation.mixes_images:
@@ -255,7 +255,7 @@ class _ForwardPass:
         return tuple(keys)
 
     def _add(self, keys: Sequence[str], inputs: Inputs) -> None:
-        """Compute the features of a batch that are not cached, duplicates only once."""
+        """Compute features that are not cached, only once for duplicate images."""
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         new = [i for key, i in first.items() if key not in self._store]
         if new:

@@ -130,7 +130,7 @@ def fit_head(
 def feature_batches(
     split: str, features: BackboneFeatures, data: ImageData, config: TrainConfig
 ) -> FeatureBatches:
-    """Return batches of features of a split; for train, with augmented views."""
+    """Return feature batches of a split; with augmented views for the `train` split."""
     device = devices.select_device(config.device)
     batches = split_batches(split, data, config, device)
     views = features.views if split == "train" else ()
@@ -245,7 +245,7 @@ def _fit_classifier_first(
 
 
 def logistic_loss(data: ImageData, optim: OptimConfig) -> LossFunction:
-    """Return the loss of logistic regression, with the class weights of the recipe.
+    """Return the loss function of logistic regression, with the recipe's class weights.
 
     Every image is used exactly once per step. So class weights in the loss replace
     sampling of rare classes; the average effect is equal.
@@ -256,7 +256,7 @@ def logistic_loss(data: ImageData, optim: OptimConfig) -> LossFunction:
 
 
 def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
-    """Return the group of each training image; without groups, the image hash."""
+    """Return the split group of each training image, or its hash if it has no group."""
     rows = {row.path: row for row in data.rows if row.split == "train"}
     names = data.subset("train").paths
     groups = [rows[name].group if name in rows else "" for name in names]

@@ -143,7 +143,7 @@ def expected_accuracy(
     trial: TransferTrial,
     val_images: int,
 ) -> tuple[float, float]:
-    """Return the expected accuracy of a candidate, and half of the 95 % interval.
+    """Return the expected accuracy of a candidate, and half the 95 % interval width.
 
     The accuracy of the head alone is measured on all folds. The gain of a candidate is
     measured on the images that both trials were evaluated on. The interval covers the

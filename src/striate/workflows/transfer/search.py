@@ -83,7 +83,7 @@ class CandidateSearch:
         return next(filter(self._fits, range((last + 1) // 2, last)), last)
 
     def lower(self, index: int) -> Iterator[int]:
-        """Yield the indices of earlier cut points, each at half the depth."""
+        """Yield the indices of earlier cut points, halving the index each time."""
         while index:
             index //= 2
             if self._fits(index):
@@ -146,7 +146,7 @@ class CandidateSearch:
         self.tell(f"skipped: {text}")
 
     def _check_not_all_diverged(self, index: int) -> None:
-        """Raise an error if a tuned head is requested and all trials diverged."""
+        """Raise an error if `--head tuned` is set, because all trials diverged."""
         if self.options.head == TUNED:
             what = "fine-tuning diverged in every trial"
             where = f"after {self._name(index)}"
@@ -157,7 +157,7 @@ class CandidateSearch:
 
 
 def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
-    """Return the last cut point with a probe within one standard error of the best.
+    """Return the last cut point with an accuracy within one standard error of the best.
 
     The very last cut point is excluded, as it leaves only the classifier to train.
     """

@@ -79,7 +79,7 @@ def transfer(
     quiet: bool = False,
     **settings: Unpack[TransferSettings],
 ) -> Run:
-    """Fine-tune a pretrained network on images: `striate transfer` from Python.
+    """Transfer a pretrained network to new images, like the command `striate transfer`.
 
     Args:
         data: Images, as for `load_data`, or a loaded data set.
@@ -101,7 +101,7 @@ def transfer(
     loaded = data if isinstance(data, ImageData) else None
     if fixed := sorted(LOADED_DATA_SETTINGS & given.keys()) if loaded else []:
         what = f"{', '.join(fixed)} cannot be set after the images are loaded"
-        raise SettingError(what, where="transfer", fix="give it to load_data instead")
+        raise SettingError(what, where="transfer", fix="pass the setting to load_data")
     source = str(data) if loaded is None else loaded.origin or loaded.name
     return transfer_recipe(
         make_recipe({**given, "data": source}),
@@ -183,7 +183,7 @@ def _check(recipe: Recipe) -> None:
         fix = "add --pretrained RUN, FILE or a name from striate models --weights"
         raise SettingError(what, where="--pretrained", fix=fix)
     if recipe.model == AUTO:
-        what = "which model do these weights belong to?"
+        what = "the model of these weights is unknown"
         raise SettingError(
             what, where="--model", fix="add --model, for example --model mobilenet_v2"
         )
@@ -326,7 +326,7 @@ def _facts(
 
 
 def _plan_facts(plan: TransferPlan, folder: Path) -> dict[str, object]:
-    """Return the manifest values on expected and reached accuracy of a plan."""
+    """Return the manifest values of a plan, such as expected and measured accuracy."""
     return {
         "expected": plan.accuracy,
         "interval": [plan.low, plan.high],

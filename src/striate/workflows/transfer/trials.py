@@ -63,7 +63,7 @@ def limit_training_images(data: ImageData, seed: int) -> ImageData:
 def split_for_trials(
     y: Tensor, groups: Sequence[Hashable], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Split the training images of a trial: indices to train, indices to evaluate.
+    """Split training images for trials; return indices to train on and to evaluate.
 
     The split is stratified and keeps groups together. Each class has a group of train
     images, and one group of evaluation images if there are two groups.
@@ -193,7 +193,7 @@ class TrialRunner:
 
 
 def trial_epochs(optim: OptimConfig, images: int) -> int:
-    """Return the number of epochs of a trial: two thirds, or more with few images.
+    """Return the epochs of a trial: two thirds of the recipe, or more for few images.
 
     Example:
         >>> recipe = Recipe(data="digits", epochs=12, batch_size=32)

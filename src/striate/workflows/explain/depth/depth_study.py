@@ -53,17 +53,17 @@ class ChainResult:
 
     @property
     def factor(self) -> float:
-        """Return the change of the gradient per layer (factor), at initialization."""
+        """Return the mean gradient factor from layer to layer, at initialization."""
         return gradient_factor(self.snapshots[0].layers)
 
     @property
     def first(self) -> float:
-        """Return the gradient of the first over the last layer, at initialization."""
+        """Return the ratio of first-layer to last-layer gradient, at initialization."""
         return first_to_last_gradient(self.snapshots[0].layers)
 
     @property
     def end(self) -> float:
-        """Return the gradient of the first over the last layer, after training."""
+        """Return the ratio of first-layer to last-layer gradient, after training."""
         return first_to_last_gradient(self.snapshots[-1].layers)
 
 
