@@ -25,7 +25,6 @@ from striate.core.errors import InterruptedRunError, NonFiniteError, RankError
 from striate.engine.distributed.missing_ranks import FaultReports
 from striate.engine.distributed.rank_info import RankInfo
 
-RANK_TIMEOUT = 60.0  # seconds
 _RUNS = count()
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -152,7 +151,7 @@ def _is_communication_error(error: RuntimeError) -> bool:
 
 @contextmanager
 def join_process_group(
-    rank_info: RankInfo, device: torch.device, timeout: float = RANK_TIMEOUT
+    rank_info: RankInfo, device: torch.device, timeout: float = 60.0
 ) -> Iterator[RankGroup]:
     """Context manager: join the processes that torchrun has started.
 

@@ -63,8 +63,8 @@ class FaultReports:
         try:
             self._store.wait(list(keys.values()), timedelta(seconds=self._timeout))
         except _STORE_ERRORS as error:
-            absent = [n for n, key in keys.items() if not self._store.check([key])]
-            ranks = ", ".join(map(str, absent))
+            absent = [str(n) for n in keys if not self._store.check([keys[n]])]
+            ranks = ", ".join(absent)
             what = f"rank {ranks} did not start within {self._timeout:.0f} s"
             fix = f"see the output of rank {ranks}; check --nnodes and --nproc-per-node"
             raise RankError(what, where=f"rank {self._rank}", fix=fix) from error
