@@ -25,12 +25,8 @@ def apply_split(source: Source, split_by_path: Mapping[str, str]) -> Source:
         for i in rows
     ]
     skipped = [Skipped(path=record.path, reason="not-in-split") for record in new]
-    return replace(
-        source,
-        records=tuple(records),
-        arrays=None if source.arrays is None else source.arrays[rows],
-        ignored=(*source.ignored, *skipped),
-    )
+    ignored = (*source.ignored, *skipped)
+    return replace(source.take(rows, records), ignored=ignored)
 
 
 def missing_files(source: Source, split_by_path: Mapping[str, str]) -> list[Skipped]:

@@ -13,7 +13,7 @@ from striate.core.device import paused_gc
 from striate.core.errors import DataError, SettingError
 from striate.core.preprocess_config import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
-from striate.data.cache.decode_dataset import DecodedSet, materialize
+from striate.data.cache.decode_dataset import DecodedSet
 from striate.data.cache.image_rows import PixelRows, take_rows
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.channel_stats import channel_mean_std
@@ -21,7 +21,7 @@ from striate.data.choose_preprocess import choose_preprocess
 from striate.data.find_source import find_source
 from striate.data.given_split import apply_split, missing_files
 from striate.data.image_data import ImageData
-from striate.data.scan import FileScan, Tick, label_conflicts, scan_files
+from striate.data.scan import FileScan, Tick, label_conflicts
 from striate.data.shards.load import open_shards
 from striate.data.shards.tars import is_shards
 from striate.data.sources.named import NAMED
@@ -39,11 +39,20 @@ from striate.data.split.split_checks import (
 )
 from striate.data.split.split_file import EarlierSplit, SplitRow, read_split
 from striate.data.subset import Subset
+from striate.data.torch_dataset.decode_source import (
+    dataset_facts,
+    dataset_preprocess,
+    decode_source,
+    scan_source,
+)
+from striate.data.torch_dataset.source import TorchData, open_data
 
 
 def load_data(
-    data: str | Path | Source,
+    data: str | Path | Source | TorchData,
     *,
+    val: TorchData | None = None,
+    test: TorchData | None = None,
     image_size: int | tuple[int, int] | None = None,
     in_chans: int | None = None,
     resize: str = "stretch",
@@ -73,7 +82,10 @@ def load_data(
     """Load images, check the files, and split the images into train, val and test.
 
     Args:
-        data: A named data set, a folder, a CSV, IDX files, tar shards, or a `Source`.
+        data: A named data set, a folder, a CSV, IDX files, tar shards, a `Source`, or
+            a torch `Dataset` or `DataLoader` of images with integer labels.
+        val: `Dataset` or `DataLoader` of the validation split.
+        test: `Dataset` or `DataLoader` of the test split.
         image_size: Input height and width in pixels: one number or (height, width).
             Default: the size of the images if all have the same size, else 64.
         in_chans: 1 (gray) or 3 (RGB); default: 1 if every image is gray.
@@ -120,6 +132,7 @@ def load_data(
     shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
     split_config = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
     earlier = _read_earlier(split, split_config)
+    data = open_data(data, val, test, settings)
     if not isinstance(data, Source) and is_shards(data):
         return _load_shards(data, split_config, settings)
     with paused_gc():
@@ -157,17 +170,16 @@ def _load(
         skipped = missing_files(source, split_by_path)
         source = apply_split(source, split_by_path)
     store = open_cache(settings["cache"], settings["cache_gb"])
-    before = settings["given_hashes"] or {}
-    scan = scan_files(source, store.file_index if store else None).check_hashes(
-        source, before
-    )
+    scan = scan_source(source, store.file_index if store else None)
+    scan = scan.check_hashes(source, settings["given_hashes"] or {})
     skipped += scan.skipped
     _check_any(scan.readable, skipped, source)
-    preprocess = settings["preprocess"] or _choose(scan, settings)
+    preprocess = settings["preprocess"] or dataset_preprocess(source, settings)
+    preprocess = preprocess or _choose(scan, settings)
     sizes = [preprocess]
-    if settings["margin"] > 1:
+    if settings["margin"] > 1 and not preprocess.is_float:
         sizes.append(preprocess.enlarged(settings["margin"]))
-    decoded = materialize(source, scan, sizes, store, settings["tick"])
+    decoded = decode_source(source, scan, sizes, store, settings["tick"])
     skipped += decoded.skipped
     decoded, rows_kept = _without_conflicts(source, scan, decoded, preprocess, skipped)
     split_up = _split_up(
@@ -181,7 +193,7 @@ def _load(
         earlier,
         settings["workers"],
     )
-    return replace(split_up, origin=origin)
+    return replace(split_up, origin=origin, **dataset_facts(source, split_up))
 
 
 def _without_conflicts(
@@ -318,7 +330,8 @@ def _subset(
     ]
     for pixels in sizes:
         if isinstance(pixels, LazyPixels):
-            pixels.workers, pixels.replace_lost = workers, name == "train"
+            pixels.workers = workers or pixels.workers
+            pixels.replace_lost = name == "train"
     return Subset.of(
         sizes[0],
         [number[row.label] for row in members],
@@ -341,7 +354,7 @@ def _pixels(
 
 
 def load_labeled(
-    data: str | Path | Source,
+    data: str | Path | Source | TorchData,
     preprocess: Preprocess,
     labels: ClassNames,
     split: str | None = None,
@@ -365,7 +378,8 @@ def load_labeled(
     Raises:
         DataError: No image is usable, or the network was not trained on a class.
     """
-    source = data if isinstance(data, Source) else find_source(data)
+    source = open_data(data)
+    source = source if isinstance(source, Source) else find_source(source)
     records = [r for r in source.records if split is None or r.split == split]
     if not records:
         raise DataError(f"'{source.name}' has no {split} split", where=source.root)
@@ -376,8 +390,8 @@ def load_labeled(
         raise DataError(what, where=source.root, fix=fix)
     source = apply_split(source, {r.path: split or "test" for r in records})
     store = open_cache(cache, cache_gb)
-    scan = scan_files(source, store.file_index if store else None)
-    decoded = materialize(source, scan, [preprocess], store)
+    scan = scan_source(source, store.file_index if store else None)
+    decoded = decode_source(source, scan, [preprocess], store)
     skipped = (*source.quarantined, *scan.skipped, *decoded.skipped)
     _check_any(decoded.index, skipped, source)
     usable = [source.records[i] for i in decoded.index]
