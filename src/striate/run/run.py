@@ -11,7 +11,7 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.class_names import ClassNames
-from striate.core.errors import RunError
+from striate.core.errors import RunError, SettingError
 from striate.core.files import read_csv, read_json
 from striate.core.preprocess_config import Preprocess
 from striate.data.batches import Batches
@@ -88,6 +88,10 @@ class Run:
         data: ImageData | None = None,
     ) -> None:
         self.path = find_run(path)
+        if not isinstance(data, ImageData | None):
+            what = f"data is a {type(data).__name__}, not loaded images"
+            fix = "give data=striate.load_data(...), called as for the training"
+            raise SettingError(what, where=self.path, fix=fix)
         self._model = model
         self._data = data
 

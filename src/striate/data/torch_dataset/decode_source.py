@@ -99,7 +99,7 @@ def dataset_preprocess(
         channels=header.channels,
         height=header.height,
         width=header.width,
-        mean=tuple(-low / span for low, span in spans),
+        mean=tuple((0.0 - low) / span for low, span in spans),
         std=tuple(1 / span for low, span in spans),
         dtype="float32",
     )

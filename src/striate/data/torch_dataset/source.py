@@ -178,12 +178,20 @@ def _open(data: Any, split: str, reader: ItemReader) -> LoaderData:
     """
     if isinstance(data, DataLoader | IterableDataset):
         return _not_empty(open_loader(data, split, reader), split)
-    name = type(data.dataset if isinstance(data, TorchSubset) else data).__name__
-    if not hasattr(data, "__getitem__"):
-        what = f"the {split} data is a {name}, not a torch Dataset or DataLoader"
+    if isinstance(data, type) or not is_torch_data(data):
+        what = f"the {split} data is {_type_text(data)}, not a Dataset or DataLoader"
         fix = "give an object with __getitem__ and __len__ that returns (image, label)"
         raise DataError(what, where=split, fix=fix)
+    name = type(data.dataset if isinstance(data, TorchSubset) else data).__name__
     return _not_empty(LoaderData(dataset=data, name=name), split)
+
+
+def _type_text(data: object) -> str:
+    if isinstance(data, type):
+        return f"the class {data.__name__}, not an instance"
+    if isinstance(data, str):
+        return f"the text {data!r:.40}"
+    return f"an object of the type {type(data).__name__}"
 
 
 def _not_empty(data: LoaderData, split: str) -> LoaderData:

@@ -10,9 +10,8 @@ import numpy as np
 
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown_name_error
-from striate.data.cache.image_rows import PixelRows
+from striate.data.cache.image_rows import PixelRows, display_rows
 from striate.data.sources.source import Skipped
-from striate.data.subset import Subset
 from striate.metrics.temperature import apply_temperature, log_losses
 from striate.run import layout as names
 from striate.run.predictions import MAX_PROBABILITY_COLUMNS, Predictions
@@ -176,12 +175,8 @@ def _other_images(run: Run, data: str, split: str | None) -> EvaluatedSplit:
         predictions=run.predict_subset(subset),
         csv=_csv(data),
         skipped=skipped,
-        pixels=lambda: _pixels(subset),
+        pixels=lambda: display_rows(subset.pixels, run.preprocess),
     )
-
-
-def _pixels(subset: Subset) -> PixelRows:
-    return subset.pixels
 
 
 def _csv(data: str) -> Path | None:

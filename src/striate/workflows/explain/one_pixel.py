@@ -21,6 +21,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
+from striate.data.cache.image_rows import display_rows
 from striate.data.image_data import ImageData
 from striate.interpret.invariance.one_pixel_shift import (
     INPUT,
@@ -72,10 +73,13 @@ class OnePixelCounts:
 
 def count_changes(data: ImageData) -> OnePixelCounts:
     """Count the values changed by a one-pixel shift, over a gray dataset."""
+    preprocess = data.preprocess
     subsets = [subsample(subset, MOST) for subset in data.subsets.values()]
     gray = torch.cat(
         [
-            resize_gray(subset.gather(torch.arange(len(subset)))[..., 0].float() / 255)
+            resize_gray(
+                display_rows(subset.pixels, preprocess)[:][..., 0].float() / 255
+            )
             for subset in subsets
         ]
     )
