@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,8 +125,10 @@ def _read_once(
     name = type(source.dataset if isinstance(source, DataLoader) else source).__name__
     where = f"{split} {type(source).__name__} of {name}" if is_loader else name
     items = _Items(where)
-    for number, batch in enumerate(_batches(source, where, items)):
-        for pair in _pairs(batch, source, f"{where}, batch {number}"):
+    unstacked, has_items = _without_stacking(source)
+    for number, batch in enumerate(_batches(unstacked, where, items)):
+        pairs = batch if has_items else _pairs(batch, f"{where}, batch {number}")
+        for pair in pairs:
             items.add(reader.read(pair, f"{where}, image {len(items.items)}"))
     if not items.items:
         what = "the loader returned no image"
@@ -143,9 +146,31 @@ def _read_once(
     )
 
 
-def _batches(
-    source: DataLoader[Any] | IterableDataset[Any], where: str, items: _Items
-) -> Iterator[Any]:
+def _without_stacking(source: Any) -> tuple[Iterable[Any], bool]:
+    """Return a loader whose batches are lists of items, if its `collate_fn` allows it.
+
+    Stacked arrays become tensors, in which channels would be taken for columns.
+    """
+    if not isinstance(source, DataLoader):
+        return ([item] for item in source), True
+    loader = copy(source)
+    if loader.collate_fn is default_collate:
+        loader.collate_fn = list
+    elif loader.batch_size is None and loader.batch_sampler is None:
+        if loader.collate_fn is default_convert:
+            loader.collate_fn = _unchanged
+        return ([item] for item in loader), True
+    else:
+        return source, False
+    loader._iterator = None  # of worker processes that stay: they stack
+    return loader, True
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _batches(source: Iterable[Any], where: str, items: _Items) -> Iterator[Any]:
     """Yield the batches of a loader; name the loader in errors."""
     try:
         yield from source
@@ -163,18 +188,17 @@ def _batches(
         raise DataError(what, where=where, fix=fix) from error
 
 
-def _pairs(batch: Any, source: Iterable[Any], where: str) -> Iterable[Any]:
-    """Return the (image, label) pairs of a batch."""
-    unbatched = not isinstance(source, DataLoader) or (
-        source.batch_size is None and source.batch_sampler is None
-    )
-    if unbatched:
-        return [batch]
+def _pairs(batch: Any, where: str) -> Iterable[Any]:
+    """Return the (image, label) pairs of a batch of a `collate_fn`.
+
+    Raises:
+        DataError: The batch is no pair of images and labels, and no list of pairs.
+    """
     if isinstance(batch, tuple | list) and batch and all(map(_is_pair, batch)):
         return batch
     if isinstance(batch, tuple | list) and len(batch) == 2:
         images, labels = batch
-        stacked = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
+        stacked = isinstance(images, Tensor | np.ndarray) and images.ndim > 2
         if (stacked or isinstance(images, tuple | list)) and hasattr(labels, "__len__"):
             if len(images) == len(labels):
                 return zip(images, labels, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
@@ -149,7 +149,7 @@ def open_data(
 
     Raises:
         SettingError: `val` or `test` is given with data that is not torch data.
-        DataError: The data set cannot be used.
+        DataError: The data cannot be used.
     """
     if is_torch_data(data):
         names = ("background", "white_level", "tick")
@@ -159,7 +159,11 @@ def open_data(
         what = "val and test are only for torch data sets"
         fix = "use a folder with train, val and test, or give Datasets for all splits"
         raise SettingError(what, where="val, test", fix=fix)
-    return cast("str | Path | Source", data)
+    if not isinstance(data, str | Path | Source):
+        what = f"the data is {_type_text(data)}"
+        fix = "give a path, a name, a Source, or a torch Dataset or DataLoader"
+        raise DataError(what, where="data", fix=fix)
+    return data
 
 
 def _places(parts: Sequence[Part]) -> list[tuple[Part, int]]:
