@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from striate.core import device as devices
 from striate.core.class_names import ClassNames
@@ -21,6 +21,7 @@ from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import SPARE
 from striate.data.subset import Subset
+from striate.data.torch_dataset.source import TorchData
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import TTA_MODES
@@ -272,8 +273,20 @@ class Run:
         outputs = evaluate(self.model.to(device), batches(0), tta, group)
         return Predictions.of(subset.paths, outputs, self.labels)
 
+    def image_in_memory(self, path: str) -> Tensor | None:
+        """Return a stored image of data in memory by its path, or None.
+
+        Shapes:
+            (H, W, C) uint8, or float32 for float tensors of a torch `Dataset`
+        """
+        subsets = {} if self._data is None else self._data.subsets
+        for subset in subsets.values():
+            if path in subset.paths:
+                return subset.pixels[list(subset.paths).index(path)]
+        return None
+
     def subset_for(
-        self, data: str | None = None, split: str | None = None
+        self, data: str | TorchData | None = None, split: str | None = None
     ) -> tuple[Subset, str, tuple[Skipped, ...]]:
         """Return the images to evaluate, their split name, and the unused files.
 
@@ -282,7 +295,8 @@ class Run:
         """
         if data is not None:
             subset, skipped = load_labeled(data, self.preprocess, self.labels, split)
-            return subset, split or data, skipped
+            name = data if isinstance(data, str) else type(data).__name__
+            return subset, split or name, skipped
         name = split or ("test" if "test" in self.data.subsets else "val")
         return self.data.subset(name), name, self._changed_files()
 
@@ -294,9 +308,14 @@ class Run:
         return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
     def evaluate(
-        self, split: str | None = None, data: str | None = None
+        self, split: str | None = None, data: str | TorchData | None = None
     ) -> ClassificationMetrics:
-        """Evaluate a split (default: test, else val) or other images (`data`)."""
+        """Evaluate a split (default: test, else val) or other images (`data`).
+
+        Args:
+            split: `train`, `val` or `test`.
+            data: Other images: a path or name, or a torch `Dataset` or `DataLoader`.
+        """
         return self.predict_subset(self.subset_for(data, split)[0]).metrics()
 
     @property
