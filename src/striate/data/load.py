@@ -43,7 +43,7 @@ from striate.data.torch_dataset.decode_source import (
     dataset_facts,
     dataset_preprocess,
     decode_source,
-    scan_source,
+    scan_images,
 )
 from striate.data.torch_dataset.source import TorchData, open_data
 
@@ -170,7 +170,7 @@ def _load(
         skipped = missing_files(source, split_by_path)
         source = apply_split(source, split_by_path)
     store = open_cache(settings["cache"], settings["cache_gb"])
-    scan = scan_source(source, store.file_index if store else None)
+    scan = scan_images(source, store.file_index if store else None)
     scan = scan.check_hashes(source, settings["given_hashes"] or {})
     skipped += scan.skipped
     _check_any(scan.readable, skipped, source)
@@ -390,7 +390,7 @@ def load_labeled(
         raise DataError(what, where=source.root, fix=fix)
     source = apply_split(source, {r.path: split or "test" for r in records})
     store = open_cache(cache, cache_gb)
-    scan = scan_source(source, store.file_index if store else None)
+    scan = scan_images(source, store.file_index if store else None)
     decoded = decode_source(source, scan, [preprocess], store)
     skipped = (*source.quarantined, *scan.skipped, *decoded.skipped)
     _check_any(decoded.index, skipped, source)

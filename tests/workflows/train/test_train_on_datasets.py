@@ -149,7 +149,7 @@ def test_images_of_a_run_are_evaluated_explained_and_predicted(runs, kind, tmp_p
         labels=run.labels,
         run=run,
     )
-    sections = "dataset", "channels", "invariance"
+    sections = "dataset", "invariance"
     page = explain_images(
         loaded, options=ExplainOptions(sections=sections), out=tmp_path / "page"
     )

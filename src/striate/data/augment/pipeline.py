@@ -223,7 +223,7 @@ def augment_batch(
 
 
 def _fills_float_border(augment: Augment, preprocess: Preprocess) -> bool:
-    """Return whether borders get a color of float images, one value per channel."""
+    """Return whether borders of float images are filled: a value per channel."""
     return preprocess.is_float and augment.border == "background" and augment.shift > 0
 
 

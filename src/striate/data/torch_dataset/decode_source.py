@@ -17,7 +17,7 @@ from striate.data.torch_dataset.pixels import DatasetPixels, read_pixels
 from striate.data.torch_dataset.source import DatasetSource
 
 
-def scan_source(source: Source, index: FileIndex | None = None) -> FileScan:
+def scan_images(source: Source, index: FileIndex | None = None) -> FileScan:
     """Return the size of each image of a data set, or scan the files of a source."""
     if isinstance(source, DatasetSource):
         headers = source.items.headers
