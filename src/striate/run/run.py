@@ -193,13 +193,14 @@ class Run:
             tick: Called with (done, total) while decoding.
 
         Raises:
-            RunError: The run was trained on arrays in memory.
+            RunError: The run was trained on arrays in memory or on a torch Dataset.
         """
         origin = self.origin
         if not origin:
             fix = "give the data: striate.load_run(path, data=...) or resume(data=...)"
             raise RunError(
-                "the run was trained on arrays in memory, so its images cannot be read",
+                "the run was trained on arrays in memory or on a torch Dataset, so its "
+                "images cannot be read",
                 where=self.path,
                 fix=fix,
             )

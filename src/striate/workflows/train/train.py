@@ -123,12 +123,13 @@ def train(
             not be written.
 
     Example:
-        >>> import torch
+        >>> import tempfile, torch
         >>> from torch.utils.data import TensorDataset
         >>> images = torch.arange(24.0).view(12, 1, 2, 1).expand(-1, -1, -1, 2) / 24
         >>> toy = TensorDataset(images, torch.arange(12) // 6)
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> run = train(net, toy, toy, epochs=1, out="toy", quiet=True)
+        >>> folder = f"{tempfile.mkdtemp()}/toy"
+        >>> run = train(net, toy, toy, epochs=1, out=folder, quiet=True)
         >>> run.data.image_size, run.scores["val"]["count"]
         ((2, 2), 12)
     """
