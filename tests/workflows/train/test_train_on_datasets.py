@@ -289,4 +289,7 @@ def test_bad_data_makes_no_run_folder():
         st.train(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), *splits(), out="run")
     with pytest.raises(SettingError, match="must be set when images are loaded"):
         st.train(network(), *splits(), image_size=9)
+    unread = [None] * 9  # its items would fail
+    with pytest.raises(SettingError, match="epochs"):
+        st.train(network(), unread, out="run", epochs=-1)
     assert not Path("run").exists()

@@ -164,12 +164,15 @@ def _loaded(
     """Load torch data sets; return loaded images unchanged.
 
     Raises:
-        SettingError: `val` or `test` is given with loaded images.
+        SettingError: A setting is invalid, or `val` or `test` is given with loaded
+            images.
+        DataError: A data set cannot be used.
     """
     if not isinstance(data, ImageData):
-        options = {name: settings[name] for name in ("seed",) if name in settings}
-        workers = settings.get("workers") or 0
-        return load_data(data, val=val, test=test, workers=workers, **options)
+        # First the settings: a wrong one fails before any image is read.
+        recipe = make_recipe(settings, {"data": "torch", "model": CUSTOM})
+        options = {"seed": recipe.seed, "workers": recipe.workers}
+        return load_data(data, val=val, test=test, **options)
     if val is not None or test is not None:
         what = "val and test cannot be added to loaded images"
         fix = "load all splits: striate.load_data(train, val=val, test=test)"
