@@ -171,8 +171,8 @@ def _loaded(
     if not isinstance(data, ImageData):
         # First the settings: a wrong one fails before any image is read.
         recipe = make_recipe(settings, {"data": "torch", "model": CUSTOM})
-        options = {"seed": recipe.seed, "workers": recipe.workers}
-        return load_data(data, val=val, test=test, **options)
+        seed, workers = recipe.seed, recipe.workers
+        return load_data(data, val=val, test=test, seed=seed, workers=workers)
     if val is not None or test is not None:
         what = "val and test cannot be added to loaded images"
         fix = "load all splits: striate.load_data(train, val=val, test=test)"
