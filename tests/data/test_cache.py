@@ -38,6 +38,7 @@ from striate.data.cache.decoded_images import (
 )
 from striate.data.decode import jpeg_decoder
 from striate.data.load import load_data
+from striate.data.load_options import LoadOptions
 from support.images import encoded, pil_image, snapshot, stripes, write_folder
 
 
@@ -470,7 +471,9 @@ def test_rows_of_large_splits_are_mapped_not_copied(photos, store, monkeypatch):
 
 def test_two_sizes_from_one_decoding(photos, store, decoded, later):
     """The larger size, for crops, comes from the same decoding."""
-    both = load_data(photos, image_size=16, margin=1.25, cache=store)
+    both = load_data(
+        photos, image_size=16, options=LoadOptions(margin=1.25), cache=store
+    )
     assert len(decoded) == 24
     larger = both.subset("train").larger
     assert larger.shape[1:] == (20, 20, 3)
@@ -478,7 +481,9 @@ def test_two_sizes_from_one_decoding(photos, store, decoded, later):
     load_data(photos, image_size=16, cache=store)
     load_data(photos, image_size=20, cache=store)
     assert len(decoded) == 24
-    off = load_data(photos, image_size=16, margin=1.25, cache="off")
+    off = load_data(
+        photos, image_size=16, options=LoadOptions(margin=1.25), cache="off"
+    )
     assert torch.equal(off.subset("train").larger[:], larger[:])
     same(both, off)
 

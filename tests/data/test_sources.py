@@ -12,6 +12,7 @@ from striate.core.errors import DataError
 from striate.data.cache import free_memory as memory
 from striate.data.find_source import find_source
 from striate.data.load import load_data, load_labeled
+from striate.data.load_options import LoadOptions
 from striate.data.sources.idx import read_idx
 from striate.data.sources.named import FASHION_CLASSES, fashion_mnist
 from striate.data.sources.source import from_arrays
@@ -178,7 +179,10 @@ def test_an_earlier_split_is_reused():
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     first = load_data(source, seed=3)
     split_by_path = {row.path: row.split for row in first.rows[5:]}
-    again = load_data(source, preprocess=first.preprocess, given_split=split_by_path)
+    again = load_data(
+        source,
+        options=LoadOptions(preprocess=first.preprocess, given_split=split_by_path),
+    )
     assert {r.path: r.split for r in again.rows} == split_by_path
     assert [s.reason for s in again.ignored] == ["not-in-split"] * 5
 

@@ -12,6 +12,7 @@ from striate.core.registry import unknown_name_error
 
 RESIZE_MODES = ("stretch", "crop", "pad")
 JPEG_MODES = ("full", "reduced")
+DTYPES = ("uint8", "float32")
 MAX_WHITE_LEVEL = 65_535
 
 # Mean and std of v/255 by name; `data` measures them on the training split. Public
@@ -75,11 +76,16 @@ class Preprocess:
     mean: tuple[float, ...] = ()
     # standard deviation of v/255 per channel, measured or given
     std: tuple[float, ...] = ()
+    # `uint8` pixels are normalized; `float32` images (from a torch Dataset) are network
+    # inputs already. Their `mean` and `std` map the value range to 0–1: the images of a
+    # report and color augmentation need the range.
+    dtype: str = "uint8"
 
     def __post_init__(self) -> None:
         for kind, value, choices in (
             ("resize mode", self.resize, RESIZE_MODES),
             ("JPEG decoding", self.jpeg, JPEG_MODES),
+            ("image dtype", self.dtype, DTYPES),
         ):
             if value not in choices:
                 raise unknown_name_error(kind, value, choices)
@@ -112,9 +118,14 @@ class Preprocess:
         return self.height, self.width, self.channels
 
     @property
+    def is_float(self) -> bool:
+        """Return whether images are floating-point network inputs already."""
+        return self.dtype == "float32"
+
+    @property
     def nbytes(self) -> int:
-        """Return the size of one 8-bit image in bytes."""
-        return self.height * self.width * self.channels
+        """Return the size of one stored image in bytes."""
+        return self.height * self.width * self.channels * (4 if self.is_float else 1)
 
     def at(self, height: int, width: int) -> Preprocess:
         """Return a copy with another input size."""
@@ -130,8 +141,11 @@ class Preprocess:
         return self.at(round(self.height * margin), round(self.width * margin))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON values."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        """Return all fields as JSON values; `dtype` only if it is not `uint8`."""
+        fields = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        if not self.is_float:  # so that caches and older runs stay valid
+            del fields["dtype"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Preprocess:

@@ -18,12 +18,8 @@ def apply_split(source: Source, split_by_path: Mapping[str, str]) -> Source:
         for record in source.records
         if record.path not in split_by_path
     ]
-    return replace(
-        source,
-        records=tuple(records),
-        arrays=None if source.arrays is None else source.arrays[list(given)],
-        ignored=(*source.ignored, *skipped),
-    )
+    ignored = (*source.ignored, *skipped)
+    return replace(source.take(list(given), records), ignored=ignored)
 
 
 def missing_files(source: Source, split_by_path: Mapping[str, str]) -> list[Skipped]:

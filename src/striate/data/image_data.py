@@ -39,6 +39,8 @@ class ImageData:
         split_config: Settings of the split.
         earlier_split: Path of the earlier split that was reused; empty if none was.
         measured: Whether mean and standard deviation come from the training split.
+        inexact: Why another load or read can give other images; empty for files.
+        batch_size: Batch size of the `DataLoader` that was loaded, if any.
     """
 
     name: str
@@ -54,6 +56,8 @@ class ImageData:
     split_config: SplitConfig = field(default_factory=SplitConfig, repr=False)
     earlier_split: str = ""
     measured: bool = False
+    inexact: tuple[str, ...] = ()
+    batch_size: int | None = None
 
     @property
     def num_classes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,7 +14,7 @@ from striate.core.errors import DataError, SettingError
 from striate.core.preprocess_config import Preprocess
 from striate.core.registry import unknown_name_error
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
-from striate.data.cache.decode_dataset import DecodedSet, materialize
+from striate.data.cache.decode_dataset import DecodedSet
 from striate.data.cache.image_rows import take_rows
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.channel_stats import channel_mean_std
@@ -24,7 +24,8 @@ from striate.data.config_types import DataSettings
 from striate.data.find_source import find_source
 from striate.data.given_split import apply_split, missing_files
 from striate.data.image_data import ImageData
-from striate.data.scan import FileScan, Tick, label_conflicts, scan_files
+from striate.data.load_options import LoadOptions
+from striate.data.scan import FileScan, label_conflicts
 from striate.data.shards.load import open_shards
 from striate.data.shards.tars import is_shards
 from striate.data.sources.named import NAMED
@@ -42,35 +43,37 @@ from striate.data.split.split_checks import (
 )
 from striate.data.split.split_file import EarlierSplit, SplitRow, read_split
 from striate.data.subset import Subset
+from striate.data.torch_dataset.decode_source import (
+    dataset_facts,
+    dataset_preprocess,
+    decode_source,
+    scan_images,
+)
+from striate.data.torch_dataset.source import TorchData, open_data
 
 
 def load_data(
-    data: str | Path | Source,
+    data: str | Path | Source | TorchData,
     config: DataConfig | None = None,
     *,
+    val: TorchData | None = None,
+    test: TorchData | None = None,
     exact: bool = False,
-    margin: float = 1.0,
-    preprocess: Preprocess | None = None,
-    given_split: Mapping[str, str] | None = None,
-    given_hashes: Mapping[str, str] | None = None,
-    tick: Tick | None = None,
+    options: LoadOptions | None = None,
     **overrides: Unpack[DataSettings],
 ) -> ImageData:
     """Load images, check the files, and split the images into train, val and test.
 
     Args:
-        data: A named data set, a folder, a CSV, IDX files, tar shards, or a `Source`.
+        data: A named data set, a folder, a CSV, IDX files, tar shards, a `Source`, or
+            a torch `Dataset` or `DataLoader` of images with integer labels.
         config: Settings of reading, preprocessing and splitting (default: those of
             `DataConfig`).
+        val: `Dataset` or `DataLoader` of the validation split.
+        test: `Dataset` or `DataLoader` of the test split.
         exact: Split each class by exact counts. Adding images can then move old images
             to another split.
-        margin: Also store training images at this multiple of the input size, for
-            random crops.
-        preprocess: Use this preprocessing instead of the settings in `config`.
-        given_split: Dictionary from path to split, from an earlier `split.csv`.
-        given_hashes: Dictionary from path to SHA-256, from the same file; changed files
-            are quarantined.
-        tick: Progress callback, called with (done, total) while decoding.
+        options: Preprocessing and split of an earlier run, and a progress callback.
         overrides: Settings by name that replace those of `config`, such as
             `image_size=64`.
 
@@ -85,20 +88,17 @@ def load_data(
         {'train': 1213, 'val': 134, 'test': 450}
     """
     config = _config(config or DataConfig(), overrides)
-    options = LoadOptions(
-        margin=margin,
-        preprocess=preprocess,
-        given_split=given_split,
-        given_hashes=given_hashes or {},
-        tick=tick,
-    )
+    options = options or LoadOptions()
     split_config = replace(config.split_config, exact=exact)
     earlier = _read_earlier(config.split, split_config)
+    data = open_data(data, val, test, config, options.tick)
     if not isinstance(data, Source) and is_shards(data):
-        shards = open_shards(data, config, split_config, preprocess)
+        shards = open_shards(data, config, split_config, options.preprocess)
         if not shards.fits:
             return shards.streamed(config.workers)
-        options = LoadOptions(margin=margin, preprocess=shards.preprocess, tick=tick)
+        options = LoadOptions(
+            preprocess=shards.preprocess, margin=options.margin, tick=options.tick
+        )
         loaded = _load(shards.as_source(), config, options, SplitConfig(), None)
         # The records carry their splits; `split_config` is what made them.
         return replace(loaded, origin=shards.origin, split_config=split_config)
@@ -106,17 +106,6 @@ def load_data(
         source = data if isinstance(data, Source) else find_source(data)
         loaded = _load(source, config, options, split_config, earlier)
         return replace(loaded, origin=_origin(data))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """Arguments of `load_data` that are not fields of `DataConfig`."""
-
-    margin: float
-    preprocess: Preprocess | None
-    tick: Tick | None
-    given_split: Mapping[str, str] | None = None
-    given_hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def _config(config: DataConfig, overrides: Mapping[str, Any]) -> DataConfig:
@@ -141,15 +130,16 @@ def _load(
         skipped = missing_files(source, options.given_split)
         source = apply_split(source, options.given_split)
     store = open_cache(config.cache, config.cache_gb)
-    scan = scan_files(source, store.file_index if store else None)
+    scan = scan_images(source, store.file_index if store else None)
     scan = scan.check_hashes(source, options.given_hashes)
     skipped += scan.skipped
     _check_any(scan.readable, skipped, source)
-    preprocess = options.preprocess or choose_preprocess(scan, config)
+    preprocess = options.preprocess or dataset_preprocess(source, config)
+    preprocess = preprocess or choose_preprocess(scan, config)
     sizes = [preprocess]
-    if options.margin > 1:
+    if options.margin > 1 and not preprocess.is_float:
         sizes.append(preprocess.enlarged(options.margin))
-    decoded = materialize(source, scan, sizes, store, options.tick)
+    decoded = decode_source(source, scan, sizes, store, options.tick)
     skipped += decoded.skipped
     decoded, rows_kept = _without_conflicts(source, scan, decoded, preprocess, skipped)
     images = UsableImages(
@@ -160,28 +150,20 @@ def _load(
         skipped=skipped,
         workers=config.workers,
     )
-    return _split_up(images, preprocess, split_config, earlier)
+    split_up = _split_up(images, preprocess, split_config, earlier)
+    return replace(split_up, **dataset_facts(source, split_up))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UsableImages:
-    """Decoded images of a source, before they are split.
-
-    Args:
-        source: Records and files.
-        scan: Hashes and headers of the files.
-        decoded: Pixels of the readable images.
-        rows_kept: Indices of the decoded images without label conflicts.
-        skipped: Images that are not used.
-        workers: Number of decoding processes.
-    """
+    """Decoded images of a source, before they are split."""
 
     source: Source
     scan: FileScan
     decoded: DecodedSet
-    rows_kept: Sequence[int]
+    rows_kept: Sequence[int]  # indices of decoded images without label conflicts
     skipped: Sequence[Skipped]
-    workers: int
+    workers: int  # number of decoding processes
 
 
 def _without_conflicts(
@@ -303,7 +285,8 @@ def _subset(
     sizes += [take_rows(pixels, picked, max_bytes=0) for pixels in larger]
     for pixels in sizes:
         if isinstance(pixels, LazyPixels):
-            pixels.workers, pixels.replace_lost = images.workers, name == "train"
+            pixels.workers = images.workers or pixels.workers
+            pixels.replace_lost = name == "train"
     return Subset.of(
         sizes[0],
         [number[row.label] for row in members],
@@ -313,7 +296,7 @@ def _subset(
 
 
 def load_labeled(
-    data: str | Path | Source,
+    data: str | Path | Source | TorchData,
     preprocess: Preprocess,
     labels: ClassNames,
     split: str | None = None,
@@ -337,7 +320,8 @@ def load_labeled(
     Raises:
         DataError: No image is usable, or the network was not trained on a class.
     """
-    source = data if isinstance(data, Source) else find_source(data)
+    source = open_data(data)
+    source = source if isinstance(source, Source) else find_source(source)
     records = [r for r in source.records if split is None or r.split == split]
     if not records:
         raise DataError(f"'{source.name}' has no {split} split", where=source.root)
@@ -348,8 +332,8 @@ def load_labeled(
         raise DataError(what, where=source.root, fix=fix)
     source = apply_split(source, {r.path: split or "test" for r in records})
     store = open_cache(cache, cache_gb)
-    scan = scan_files(source, store.file_index if store else None)
-    decoded = materialize(source, scan, [preprocess], store)
+    scan = scan_images(source, store.file_index if store else None)
+    decoded = decode_source(source, scan, [preprocess], store)
     skipped = (*source.quarantined, *scan.skipped, *decoded.skipped)
     _check_any(decoded.index, skipped, source)
     usable = [source.records[i] for i in decoded.index]

@@ -21,6 +21,7 @@ from striate.data.batches import Batches
 from striate.data.config import DataConfig
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
+from striate.data.load_options import LoadOptions
 from striate.data.progressive_resize import Side
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
@@ -80,8 +81,9 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
     data = load_data(
         recipe.data,
         config,
-        margin=crop_margin(recipe.augmentation),
-        tick=reading_progress(quiet),
+        options=LoadOptions(
+            margin=crop_margin(recipe.augmentation), tick=reading_progress(quiet)
+        ),
     )
     return with_weights_statistics(data, recipe)
 

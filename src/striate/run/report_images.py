@@ -11,7 +11,7 @@ from striate.audit.layer import shape_text
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section
 from striate.core.preprocess_config import Preprocess
-from striate.data.cache.image_rows import PixelRows
+from striate.data.cache.image_rows import DisplayRows, PixelRows, display_rows
 from striate.data.decode.preprocess import normalize
 from striate.engine.weights_io import read_weights
 from striate.interpret.feature_maps import MAX_CHANNELS, feature_maps, map_sheet
@@ -33,12 +33,18 @@ PER_CORRECT_CELL = 6
 
 
 def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> PixelRows | None:
-    """Return the images of a split, or None if the files changed or are unreadable."""
+    """Return the images of a split for display, or None if they are unavailable.
+
+    They are unavailable if files changed or are unreadable, or if the run was trained
+    on images in memory that are not given.
+    """
     try:
         subset = run.data.subset(split)
     except StriateError:
         return None
-    return subset.pixels if tuple(subset.paths) == tuple(paths) else None
+    if tuple(subset.paths) != tuple(paths):
+        return None
+    return display_rows(subset.pixels, run.preprocess)
 
 
 def confusion_images(
@@ -100,7 +106,8 @@ def filters_and_maps_sections(
     if pixels is None:
         return
     example = _example(predictions)
-    sheets = _maps(run, pixels[example], run.preprocess)
+    stored = pixels.pixels if isinstance(pixels, DisplayRows) else pixels
+    sheets = _maps(run, stored[example], run.preprocess)
     image = _captioned(predictions, pixels, example)
     source = Images(images=(image,), scale=_scale(pixels.shape[1]))
     lead = "Activations of one test image, layer by layer from input to output."

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from striate.core import device as devices
 from striate.core.class_names import ClassNames
-from striate.core.errors import RunError
+from striate.core.errors import RunError, SettingError
 from striate.core.files import read_csv, read_json
 from striate.core.preprocess_config import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data, load_labeled
+from striate.data.load_options import LoadOptions
 from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import SPARE
 from striate.data.subset import Subset
+from striate.data.torch_dataset.source import TorchData
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import TTA_MODES
@@ -88,6 +90,10 @@ class Run:
         data: ImageData | None = None,
     ) -> None:
         self.path = find_run(path)
+        if not isinstance(data, ImageData | None):
+            what = f"data is a {type(data).__name__}, not loaded images"
+            fix = "give data=striate.load_data(...), called as for the training"
+            raise SettingError(what, where=self.path, fix=fix)
         self._model = model
         self._data = data
 
@@ -188,31 +194,29 @@ class Run:
             tick: Called with (done, total) while decoding.
 
         Raises:
-            RunError: The run was trained on arrays in memory.
+            RunError: The run was trained on arrays in memory or on a torch Dataset.
         """
         origin = self.origin
         if not origin:
             fix = "give the data: striate.load_run(path, data=...) or resume(data=...)"
             raise RunError(
-                "the run was trained on arrays in memory, so its images cannot be read",
+                "the run was trained on arrays in memory or on a torch Dataset, so its "
+                "images cannot be read",
                 where=self.path,
                 fix=fix,
             )
         rows = read_csv(self.path / names.SPLIT)
-        return load_data(
-            origin,
-            self.recipe,
+        used = [row for row in rows if row["split"] != SPARE]
+        options = LoadOptions(
             preprocess=self.preprocess,
-            given_split={
-                row["path"]: row["split"] for row in rows if row["split"] != SPARE
-            },
-            given_hashes={row["path"]: row.get("sha256", "") for row in rows},
             margin=margin,
+            given_split={row["path"]: row["split"] for row in used},
+            given_hashes={row["path"]: row.get("sha256", "") for row in rows},
             tick=tick,
-            # Shards are split again by content; equal settings give an equal split.
-            split=None,
-            fraction=1.0,
         )
+        # Shards are split again by content; equal settings give an equal split.
+        config = replace(self.recipe, split=None, fraction=1.0)
+        return load_data(origin, config, options=options)
 
     def predictions(self, split: str) -> Predictions:
         """Return the saved predictions of a split.
@@ -263,8 +267,20 @@ class Run:
         outputs = evaluate(self.model.to(device), batches(0), tta, group)
         return Predictions.of(subset.paths, outputs, self.labels)
 
+    def image_in_memory(self, path: str) -> Tensor | None:
+        """Return a stored image of data in memory by its path, or None.
+
+        Shapes:
+            (H, W, C) uint8, or float32 for float tensors of a torch `Dataset`
+        """
+        subsets = {} if self._data is None else self._data.subsets
+        for subset in subsets.values():
+            if path in subset.paths:
+                return subset.pixels[list(subset.paths).index(path)]
+        return None
+
     def subset_for(
-        self, data: str | None = None, split: str | None = None
+        self, data: str | TorchData | None = None, split: str | None = None
     ) -> tuple[Subset, str, tuple[Skipped, ...]]:
         """Return the images to evaluate, their split name, and the unused files.
 
@@ -273,7 +289,8 @@ class Run:
         """
         if data is not None:
             subset, skipped = load_labeled(data, self.preprocess, self.labels, split)
-            return subset, split or data, skipped
+            name = data if isinstance(data, str) else type(data).__name__
+            return subset, split or name, skipped
         name = split or ("test" if "test" in self.data.subsets else "val")
         return self.data.subset(name), name, self._changed_files()
 
@@ -285,9 +302,14 @@ class Run:
         return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
     def evaluate(
-        self, split: str | None = None, data: str | None = None
+        self, split: str | None = None, data: str | TorchData | None = None
     ) -> ClassificationMetrics:
-        """Evaluate a split (default: test, else val) or other images (`data`)."""
+        """Evaluate a split (default: test, else val) or other images (`data`).
+
+        Args:
+            split: `train`, `val` or `test`.
+            data: Other images: a path or name, or a torch `Dataset` or `DataLoader`.
+        """
         return self.predict_subset(self.subset_for(data, split)[0]).metrics()
 
     @property

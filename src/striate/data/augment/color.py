@@ -12,6 +12,8 @@ from striate.core.preprocess_config import Preprocess
 class ColorMap:
     """Compute (clip(v/255 + shift, 0, 1) − mean)/std for every pixel value v.
 
+    Float images are (v/255 − mean)/std already.
+
     Each pixel row is processed as one vector of width · channels numbers, because SIMD
     instructions are inefficient on vectors of three channels.
 
@@ -36,8 +38,11 @@ class ColorMap:
             return torch.from_numpy(repeated).to(device).unsqueeze(1)
 
         self._clips = shifts is not None
-        self._scale = line(1 / (255 * std)[None])
-        self._offset = line((moved - mean) / std)
+        if preprocess.is_float:
+            self._scale, self._offset = line(np.ones_like(std)[None]), line(moved / std)
+        else:
+            self._scale = line(1 / (255 * std)[None])
+            self._offset = line((moved - mean) / std)
         self._limits = line((-mean / std)[None]), line(((1 - mean) / std)[None])
         level = np.clip(preprocess.background / 255 + moved, 0, 1)
         back = torch.from_numpy(((level - mean) / std).astype(np.float32))
@@ -47,7 +52,7 @@ class ColorMap:
         """Return the normalized network input of the selected images.
 
         Shapes:
-            (N, H, W, C) uint8 → (N, C, H, W) float32, channels last
+            (N, H, W, C) uint8 or float32 → (N, C, H, W) float32, channels last
         """
         count, height, width, channels = pixels.shape
         lines = pixels.reshape(count, height, width * channels)

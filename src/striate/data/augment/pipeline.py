@@ -78,6 +78,8 @@ class AugmentPipeline:
         others = (augment.interpolates, augment.mixes_images, augment.color)
         if any((*others, augment.erase, augment.flip in ("vertical", "both"))):
             return None
+        if _fills_float_border(augment, self.preprocess):
+            return None
         if not isinstance(pixels, Tensor) or torch.device(self.device).type != "cpu":
             return None
         right = int(augment.shift * pixels.shape[2])
@@ -195,11 +197,16 @@ def augment_batch(
     Shapes:
         (N, H, W, C) uint8 → (N, C, H, W) float32, channels last
     """
-    if augment.interpolates:
+    if augment.interpolates or _fills_float_border(augment, preprocess):
         x = _warp_and_color(pixels, params, preprocess, augment.border)
     else:
         x = _shift_and_color(pixels, params, preprocess, augment)
     return _erase(x, params)
+
+
+def _fills_float_border(augment: Augment, preprocess: Preprocess) -> bool:
+    """Return whether borders of float images are filled: a value per channel."""
+    return preprocess.is_float and augment.border == "background" and augment.shift > 0
 
 
 def _erase(x: Tensor, params: RandomParams) -> Tensor:

@@ -54,7 +54,8 @@ class ShiftBuffer:
     def nbytes(pixels: Tensor, right: int, down: int) -> int:
         """Return the size of the buffer in bytes: images and padding."""
         count, height, width, channels = pixels.shape
-        return count * (height + 2 * down) * (width + 2 * right) * channels
+        values = count * (height + 2 * down) * (width + 2 * right) * channels
+        return values * pixels.element_size()
 
     def offsets(self, index: np.ndarray, shift: np.ndarray) -> Tensor:
         """Return the start offsets (n,) of the windows of shifted images."""

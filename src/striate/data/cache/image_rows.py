@@ -13,9 +13,11 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
+from striate.core.preprocess_config import Preprocess
 from striate.core.read_ahead import results_in_order
 from striate.data.cache.decode_workers import DecodedBatch
 from striate.data.cache.lazy_images import LazyPixels
+from striate.data.decode.preprocess import display_pixels
 
 T = TypeVar("T")
 
@@ -53,7 +55,47 @@ class IndexedRows:
         return self.pixels.index_select(0, self.rows[index])
 
 
-PixelRows = Tensor | IndexedRows | LazyPixels
+@dataclass(frozen=True)
+class DisplayRows:
+    """Float images as 8-bit pixels for display.
+
+    Example:
+        >>> range_ = {"mean": (0.5,), "std": (0.5,), "dtype": "float32"}
+        >>> p = Preprocess(channels=1, height=1, width=1, **range_)
+        >>> rows = DisplayRows(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1), p)
+        >>> rows[:].flatten().tolist(), rows.shape
+        ([0, 255], torch.Size([2, 1, 1, 1]))
+    """
+
+    pixels: Tensor | IndexedRows | LazyPixels = field(repr=False)
+    preprocess: Preprocess
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Return the number of images, height, width and channels."""
+        return torch.Size(self.pixels.shape)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        """Return one image (H, W, C), or several images (n, H, W, C), uint8."""
+        return display_pixels(self.pixels[index], self.preprocess)
+
+
+PixelRows = Tensor | IndexedRows | LazyPixels | DisplayRows
+
+
+def display_rows(pixels: PixelRows, preprocess: Preprocess) -> PixelRows:
+    """Return images as 8-bit pixels for display; 8-bit images are returned unchanged.
+
+    Args:
+        pixels: 8-bit or float images.
+        preprocess: Preprocessing of the images, with the value range of float images.
+    """
+    if preprocess.is_float and not isinstance(pixels, DisplayRows):
+        return DisplayRows(pixels, preprocess)
+    return pixels
 
 
 def take_rows(
@@ -62,6 +104,8 @@ def take_rows(
     """Select images by index, in the given order; large selections are not copied."""
     if isinstance(pixels, LazyPixels):
         return pixels.take(index)
+    if isinstance(pixels, DisplayRows):
+        pixels = pixels[:]
     rows = torch.as_tensor(index, dtype=torch.int64)
     if isinstance(pixels, IndexedRows):
         subset = IndexedRows(pixels.pixels, pixels.rows[rows])
@@ -90,8 +134,8 @@ def gather_rows(pixels: PixelRows, index: Tensor) -> Tensor:
 
 
 def index_rows(pixels: PixelRows, index: Tensor) -> IndexedRows:
-    """Select images without a copy; images of `LazyPixels` are decoded first."""
-    if isinstance(pixels, LazyPixels):
+    """Select images without a copy; only lazy images are decoded."""
+    if isinstance(pixels, LazyPixels | DisplayRows):
         pixels, index = pixels[index], torch.arange(len(index))
     if isinstance(pixels, IndexedRows):
         return IndexedRows(pixels.pixels, pixels.rows[index])

@@ -120,12 +120,12 @@ class LazyPixels:
 
     def decode_batch(self, index: Tensor) -> DecodedBatch:
         """Decode the images of a batch; replace and list unreadable images."""
-        pixels = torch.empty(len(index), *self.preprocess.shape, dtype=torch.uint8)
+        dtype = torch.float32 if self.preprocess.is_float else torch.uint8
+        pixels = torch.empty(len(index), *self.preprocess.shape, dtype=dtype)
         positions, lost = [], []
         for place, row in enumerate(self._rows(index).tolist()):
             try:
-                payload = self.originals.payload(row)
-                pixels[place] = file_to_input(payload, self.preprocess)
+                pixels[place] = self.read_image(row)
                 positions.append(place)
             except UndecodableError as error:
                 lost.append(Skipped.of(self.originals.path(row), error))
@@ -133,6 +133,14 @@ class LazyPixels:
             return DecodedBatch(pixels, index)
         places = _with_replacements(len(index), positions)
         return DecodedBatch(pixels[places], index[places], tuple(lost))
+
+    def read_image(self, row: int) -> Tensor:
+        """Read and decode an encoded image, (H, W, C).
+
+        Raises:
+            UndecodableError: The image cannot be read.
+        """
+        return file_to_input(self.originals.payload(row), self.preprocess)
 
     def _rows(self, index: Tensor) -> Tensor:
         """Convert indices to indices of encoded images; negative: counted from the end.

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -45,6 +46,7 @@ MAX_SIDE = 32_768
 # No real image is both large and this empty; the header of a bomb is.
 LARGE_IMAGE = 1 << 24
 MAX_PIXELS_PER_BYTE = 1000
+_32_BITS = "32-bit pixels are not supported; save the image with 8 or 16 bits"
 _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter, and an error
@@ -199,8 +201,7 @@ def _open(payload: bytes) -> Image.Image:
         raise UndecodableError(error_reason(payload, str(error)), detail) from None
     _check_size(payload, image)
     if image.mode in ("F", "I"):
-        detail = "32-bit pixels are not supported; save the image with 8 or 16 bits"
-        raise UndecodableError("unsupported", detail)
+        raise UndecodableError("unsupported", _32_BITS)
     return image
 
 
@@ -316,6 +317,32 @@ def _to_array(image: Image.Image, background: int, white_level: int) -> np.ndarr
         image = Image.alpha_composite(canvas, foreground)
     pixels = np.array(image.convert("L" if gray else "RGB"))
     return pixels[..., None] if gray else pixels
+
+
+def is_pil_image(value: object) -> bool:
+    """Return whether an object is a PIL image."""
+    return isinstance(value, Image.Image)
+
+
+def pil_to_pixels(
+    image: Any, background: int = 255, white_level: int = MAX_WHITE_LEVEL
+) -> np.ndarray:
+    """Convert a PIL image to 8-bit pixels, as an image file is converted.
+
+    Args:
+        image: PIL image of any color mode with 1, 8 or 16 bits.
+        background: Gray level under transparent pixels, 0–255.
+        white_level: The 16-bit gray value that becomes 255.
+
+    Shapes:
+        (height, width, 1) or (height, width, 3), uint8
+
+    Raises:
+        UndecodableError: The image has 32-bit values, or a value above `white_level`.
+    """
+    if image.mode in ("F", "I"):
+        raise UndecodableError("unsupported", _32_BITS)
+    return _to_array(image, background, white_level)
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -25,10 +25,30 @@ def decode_for(payload: bytes, preprocess: Preprocess) -> DecodedImage:
 
     Raises:
         UndecodableError: The file is not a usable image.
+        DataError: The network was trained on float tensors.
     """
+    check_takes_pixels(preprocess)
     p = preprocess
     scaled = partial(scaled_sides, p) if p.jpeg == "reduced" else None
     return decode_image(payload, p.background, p.white_level, scaled)
+
+
+def check_takes_pixels(preprocess: Preprocess) -> None:
+    """Raise an error if the inputs of the network are float tensors.
+
+    Raises:
+        DataError: Only the user's data set can make such inputs.
+    """
+    if preprocess.is_float:
+        what = (
+            "the network was trained on float tensors of a data set, so how to prepare "
+            "8-bit images for it is not known"
+        )
+        fix = (
+            "pass tensors: striate.explain(run, x) or run.model(x); or train on a data "
+            "set of PIL images or uint8 arrays, which striate prepares"
+        )
+        raise DataError(what, fix=fix)
 
 
 def decode_at_sizes(
@@ -88,7 +108,12 @@ def image_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
 
 
 def batch_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """Convert images of equal size, (N, H, W, C), to 8-bit network input."""
+    """Convert images of equal size, (N, H, W, C), to 8-bit network input.
+
+    Raises:
+        DataError: The network was trained on float tensors.
+    """
+    check_takes_pixels(preprocess)
     return _to_input(pixels, preprocess, (pixels.shape[1], pixels.shape[2]))
 
 
@@ -161,16 +186,20 @@ def _center(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
 def normalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
     """Normalize an 8-bit batch to the network's floating-point input.
 
-    (v/255 − mean)/std for each channel, as a channels-last tensor.
+    (v/255 − mean)/std for each channel, as a channels-last tensor. A float batch is
+    network input already: it is copied.
 
     Shapes:
-        (N, H, W, C) uint8 → (N, C, H, W) float32
+        (N, H, W, C) uint8 or float32 → (N, C, H, W) float32
 
     Example:
         >>> p = Preprocess(channels=1, height=1, width=1, mean=(0.5,), std=(0.5,))
         >>> normalize(torch.tensor([[[[255]]], [[[0]]]]).byte(), p).flatten().tolist()
         [1.0, -1.0]
     """
+    if batch.is_floating_point():
+        # A copy: networks may change their input in place.
+        return batch.clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
     count, height, width, channels = batch.shape
     # Contiguous images, or images with longer rows (cut from wider ones).
     shape = (count, 1, -1) if batch.is_contiguous() else (count, height, -1)
@@ -189,6 +218,31 @@ def normalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
     else:
         ready.copy_(rows).sub_(mean).div_(std)
     return ready.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def display_pixels(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Convert images to 8-bit pixels for display; 8-bit images are returned unchanged.
+
+    0 to 255 is the value range of the training images, in each channel.
+
+    Shapes:
+        (..., C) uint8 or float32 → (..., C) uint8
+
+    Example:
+        >>> range_ = {"mean": (0.5,), "std": (0.5,), "dtype": "float32"}
+        >>> p = Preprocess(channels=1, height=1, width=1, **range_)
+        >>> pixels = torch.tensor([[-1.0], [0.0], [1.0]])
+        >>> display_pixels(pixels, p).flatten().tolist()
+        [0, 128, 255]
+    """
+    if not pixels.is_floating_point():
+        return pixels
+    mean, std = (
+        torch.tensor(values, device=pixels.device)
+        for values in (preprocess.mean, preprocess.std)
+    )
+    levels = pixels.mul(std).add_(mean).mul_(255).round_().clamp_(0, 255)
+    return levels.to(torch.uint8)
 
 
 @lru_cache(maxsize=8)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -72,6 +73,11 @@ class Source:
         if self.root is None:
             raise TypeError("a source of arrays has no files")
         return LocalFiles(self.root)
+
+    def take(self, index: Sequence[int], records: Sequence[Record]) -> Self:
+        """Return a source of the images at the given indices, with new records."""
+        arrays = None if self.arrays is None else self.arrays[list(index)]
+        return replace(self, records=tuple(records), arrays=arrays)
 
     def payload(self, index: int) -> bytes:
         """Return the bytes of a record's file.

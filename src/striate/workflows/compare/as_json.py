@@ -80,5 +80,6 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
 
 
 def _flipped(image: FlippedImage) -> dict[str, Any]:
-    names = ("path", "label", "predicted", "confidence", "correct", "pairs")
-    return _fields(image, *names)
+    return _fields(
+        image, "path", "label", "predicted", "confidence", "correct", "pairs"
+    )

@@ -10,7 +10,7 @@ import numpy as np
 
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown_name_error
-from striate.data.cache.image_rows import PixelRows
+from striate.data.cache.image_rows import PixelRows, display_rows
 from striate.data.sources.source import Skipped
 from striate.metrics.temperature import apply_temperature, log_losses
 from striate.run import layout as names
@@ -156,7 +156,7 @@ def _other_images(run: Run, data: str, split: str | None) -> EvaluatedSplit:
         predictions=run.predict_subset(subset),
         csv=_csv(data),
         skipped=skipped,
-        pixels=lambda: subset.pixels,
+        pixels=lambda: display_rows(subset.pixels, run.preprocess),
     )
 
 

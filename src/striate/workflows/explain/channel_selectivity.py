@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.batches import Batches
+from striate.data.cache.image_rows import display_rows
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
 from striate.interpret.render import enlarge, tile, to_image, to_rgb
@@ -145,7 +146,7 @@ def find_channel_patches(
     boxes = {call: _box_function(fields.get(call), whole_image) for call in calls}
     return ChannelPatches(
         name=run.evaluated_split,
-        subset=subset,
+        subset=replace(subset, pixels=display_rows(subset.pixels, loaded.preprocess)),
         labels=run.labels.names,
         layers=tuple(layers),
         boxes=boxes,

@@ -18,6 +18,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.batches import Batches
+from striate.data.cache.image_rows import display_rows, gather_rows
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
 from striate.interpret.attribution.attribute import attribute
@@ -90,7 +91,7 @@ def _mistakes(run: Run) -> list[Image]:
         predicted = run.labels[int(predictions.predicted[i])]
         result = attribute(run.model, x, method="gradcam", target=predicted,
                          labels=run.labels, sanity_checks=False)  # fmt: skip
-        pixels = single.gather(torch.tensor([0]))[0].numpy()
+        pixels = display_rows(single.pixels, run.preprocess)[0].numpy()
         heat = result.heatmap.detach().cpu().numpy()
         pair = [to_rgb(pixels), overlay_heatmap(pixels, heat, result.signed)]
         truth = run.labels[int(predictions.truth[i])]
@@ -109,7 +110,10 @@ def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
         rows = (subset.labels == i).nonzero().flatten()
         if not len(rows):
             rows = torch.arange(len(subset))
-        mean = subset.gather(rows).float().mean(0).round().to(torch.uint8).numpy()
+        visible = display_rows(subset.pixels, run.preprocess)
+        mean = (
+            gather_rows(visible, rows).float().mean(0).round().to(torch.uint8).numpy()
+        )
         heat = result.heatmap[i].numpy()
         pixels = enlarge(overlay_heatmap(mean, heat, False), SIDE)
         count = f"{int(result.counts[i])} images"

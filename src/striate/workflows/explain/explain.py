@@ -14,6 +14,7 @@ from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
 from striate.core.files import write_bytes, write_csv, write_json, write_text
 from striate.core.findings import Curve, Image, Images, Page
+from striate.data.decode.preprocess import normalize
 from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
@@ -63,7 +64,7 @@ def explain(
     Args:
         network: Any classifier, or a run.
         x: One preprocessed image, (1, C, H, W) or (C, H, W); for a run also an
-            image file.
+            image file, or the path of an image in memory that the run was trained on.
         method: `cam`, `gradcam`, `gradcam++`, `layercam`, `scorecam`, `occlusion`,
             `integrated_gradients`; `auto` is CAM if the network ends in global average
             pooling, else Grad-CAM.
@@ -97,8 +98,7 @@ def explain(
             what = "an image file must be preprocessed for the network"
             fix = "pass a preprocessed tensor, or a run (with its preprocessing)"
             raise SettingError(what, where=x, fix=fix)
-        loaded = LoadedModel(name="", model=model, preprocess=network.preprocess)
-        x = read_images(loaded, [x])[0].x
+        x = _run_input(network, x)
     tensor = next(model.parameters(), x)
     return attribute(
         model,
@@ -110,6 +110,15 @@ def explain(
         labels=labels,
         sanity_checks=sanity_checks,
     )
+
+
+def _run_input(run: Run, path: str | Path) -> Tensor:
+    """Return the preprocessed image of a path: of the run's data, or of a file."""
+    pixels = run.image_in_memory(str(path))
+    if pixels is not None:
+        return normalize(pixels[None], run.preprocess)
+    loaded = LoadedModel(name="", model=run.model, preprocess=run.preprocess)
+    return read_images(loaded, [path])[0].x
 
 
 def explain_images(

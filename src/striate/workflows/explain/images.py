@@ -11,7 +11,7 @@ from torch import Tensor
 
 from striate.core.errors import DataError, SettingError
 from striate.data.decode.file_bytes import UndecodableError, read_file
-from striate.data.decode.preprocess import file_to_input, normalize
+from striate.data.decode.preprocess import display_pixels, file_to_input, normalize
 from striate.data.subset import Subset
 from striate.run.run import Run
 from striate.workflows.explain.load_model import LoadedModel
@@ -58,7 +58,8 @@ def _explained(
     loaded: LoadedModel, name: str, pixels: Tensor, truth: str | None = None
 ) -> ExplainedImage:
     x = normalize(pixels[None], loaded.preprocess)
-    return ExplainedImage(name=name, pixels=pixels.numpy(), x=x, truth=truth)
+    visible = display_pixels(pixels, loaded.preprocess).numpy()
+    return ExplainedImage(name=name, pixels=visible, x=x, truth=truth)
 
 
 def subsample(subset: Subset, limit: int) -> Subset:

@@ -21,6 +21,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
+from striate.data.cache.image_rows import display_rows
 from striate.data.image_data import ImageData
 from striate.interpret.invariance.one_pixel_shift import (
     INPUT,
@@ -66,9 +67,10 @@ class OnePixelCounts:
 
 def count_changes(data: ImageData) -> OnePixelCounts:
     """Count the values changed by a one-pixel shift, over a gray dataset."""
+    preprocess = data.preprocess
     subsets = [subsample(subset, MOST) for subset in data.subsets.values()]
-    pixels = [subset.gather(torch.arange(len(subset)))[..., 0] for subset in subsets]
-    gray = torch.cat([resize_gray(images.float() / 255) for images in pixels])
+    images = [display_rows(subset.pixels, preprocess)[:] for subset in subsets]
+    gray = torch.cat([resize_gray(pixels[..., 0].float() / 255) for pixels in images])
     labels = torch.cat([subset.labels for subset in subsets])
     return OnePixelCounts(gray=gray, labels=labels, stages=tuple(one_pixel_shift(gray)))
 

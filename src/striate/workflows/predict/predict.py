@@ -71,12 +71,13 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
 
     Args:
         run: A finished run.
-        inputs: Paths or glob patterns; in a folder, every file is tried.
+        inputs: Paths or glob patterns; in a folder, every file is tried. For a run on
+            data in memory also paths of its images, as in `split.csv`.
 
     Raises:
         DataError: An input matches no file, or no file is a usable image.
     """
-    paths = [path for item in inputs for path in expand_inputs(item)]
+    paths = [path for item in inputs for path in _input_paths(item, run)]
     device = devices.select_device(run.recipe.device)
     model, tta = run.model.to(device), TTA_MODES[run.recipe.tta]
     size = evaluation_batch_size(run.preprocess.height, run.preprocess.width)
@@ -106,6 +107,11 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
         what = f"none of {len(skipped)} files is a usable image; first error: "
         raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)
     return PredictResult(predictions=tuple(predictions), skipped=tuple(skipped))
+
+
+def _input_paths(item: str | Path, run: Run) -> list[Path]:
+    in_memory = run.image_in_memory(str(item)) is not None
+    return [Path(item)] if in_memory else expand_inputs(item)
 
 
 def expand_inputs(item: str | Path) -> list[Path]:
@@ -147,9 +153,12 @@ def _read(
 
 
 def read_input(path: Path, run: Run) -> Tensor:
-    """Read an image file as 8-bit pixels (H, W, C) at the input size of a run.
+    """Read an image as stored pixels (H, W, C) at the input size of a run.
 
     Raises:
         UndecodableError: The file is not a usable image.
     """
+    pixels = run.image_in_memory(str(path))
+    if pixels is not None:
+        return pixels
     return file_to_input(read_file(path), run.preprocess)

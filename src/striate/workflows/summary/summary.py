@@ -29,6 +29,7 @@ from striate.core.findings import Block, Cell, Column, Page, Section, Table
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import normalize
 from striate.data.load import load_data
+from striate.data.load_options import LoadOptions
 from striate.interpret.effective_receptive_field import (
     EffectiveField,
     effective_receptive_fields,
@@ -266,7 +267,10 @@ def validation_images(
     """Return preprocessed validation images, to measure effective receptive fields."""
     channels, height, width = shape
     loaded = load_data(
-        data, image_size=(height, width), in_chans=channels, preprocess=preprocess
+        data,
+        image_size=(height, width),
+        in_chans=channels,
+        options=LoadOptions(preprocess=preprocess),
     )
     return normalize(loaded.subset("val").pixels[:EFFECTIVE_IMAGES], loaded.preprocess)
 

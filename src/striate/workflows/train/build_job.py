@@ -126,7 +126,7 @@ def build_job(
         val=split_batches("val", data, recipe, device, group),
         data=data,
         environment=result_factors(recipe, data, device),
-        inexact=list(inexact),
+        inexact=list(dict.fromkeys([*data.inexact, *inexact])),
         options=options,
         group=group,
         laps=make_laps(model, data, recipe, options.quiet, group),

@@ -272,7 +272,8 @@ def _resume_info(
     before = checkpoint.metadata["circumstances"]
     after = result_factors(recipe, run.data, device)
     after["images"] = before["images"] if changes.harmless else changes.summary
-    inexact = [*checkpoint.metadata["inexact"], *environment_changes(before, after)]
+    inexact = [*run.data.inexact, *checkpoint.metadata["inexact"]]
+    inexact += [*environment_changes(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
     if device.type != "cpu":
         inexact.append(f"floating-point sums on {device.type} are not deterministic")

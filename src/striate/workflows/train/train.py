@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,6 +13,8 @@ from torch import nn
 from striate.core.errors import SettingError
 from striate.core.settings import AUTO
 from striate.data.image_data import ImageData
+from striate.data.load import load_data
+from striate.data.torch_dataset.source import TorchData
 from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
 from striate.models.catalogue import model_entry
@@ -90,7 +92,9 @@ def train_recipe(
 
 def train(
     model: nn.Module,
-    data: ImageData,
+    data: ImageData | TorchData,
+    val: TorchData | None = None,
+    test: TorchData | None = None,
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -103,7 +107,12 @@ def train(
     Args:
         model: Any module from (N, C, H, W) to (N, classes); trained in place, and
             returned with the best weights.
-        data: The images, from `load_data`.
+        data: The images, from `load_data`; or a torch `Dataset` or `DataLoader` of
+            (image, label) with images as PIL images, uint8 arrays (H, W[, C]) or
+            tensors (C, H, W), see `load_data`.
+        val: `Dataset` or `DataLoader` of the validation split; None takes it from
+            `data`.
+        test: `Dataset` or `DataLoader` of the test split.
         out: The run folder (default: `runs/train/<data>-<class>`).
         overwrite: Replace an existing run folder.
         quiet: Show no progress.
@@ -111,8 +120,19 @@ def train(
         settings: Settings of `Recipe`, for example `epochs=10, lr=0.01`.
 
     Raises:
-        StriateError: The settings or the model are invalid, or a file could not be
-            written.
+        StriateError: The settings, the data or the model are invalid, or a file could
+            not be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch.utils.data import TensorDataset
+        >>> images = torch.arange(24.0).view(12, 1, 2, 1).expand(-1, -1, -1, 2) / 24
+        >>> toy = TensorDataset(images, torch.arange(12) // 6)
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> folder = f"{tempfile.mkdtemp()}/toy"
+        >>> run = train(net, toy, toy, epochs=1, out=folder, quiet=True)
+        >>> run.data.image_size, run.scores["val"]["count"]
+        ((2, 2), 12)
     """
     if settings.get("pretrained") is not None:
         what = "pretrained cannot be used with a model object"
@@ -125,12 +145,40 @@ def train(
     if fixed := LOADED_DATA_SETTINGS & settings.keys():
         what = f"{', '.join(sorted(fixed))} must be set when images are loaded"
         raise SettingError(what, where="train", fix="pass the setting to load_data")
+    data = _loaded(data, val, test, settings)
+    if data.batch_size and "batch_size" not in settings:
+        settings["batch_size"] = data.batch_size
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     origin = {"data": data.origin or data.name, "model": name}
     recipe = resolve_recipe(make_recipe(settings, origin), data)
     folder = Path(out) if out is not None else None
     options = SessionOptions(quiet=quiet, tensorboard=tensorboard)
     return _train_or_resume(recipe, model, data, folder, overwrite, options)
+
+
+def _loaded(
+    data: ImageData | TorchData,
+    val: TorchData | None,
+    test: TorchData | None,
+    settings: Mapping[str, Any],
+) -> ImageData:
+    """Load torch data sets; return loaded images unchanged.
+
+    Raises:
+        SettingError: A setting is invalid, or `val` or `test` is given with loaded
+            images.
+        DataError: A data set cannot be used.
+    """
+    if not isinstance(data, ImageData):
+        # First the settings: a wrong one fails before any image is read.
+        recipe = make_recipe(settings, {"data": "torch", "model": CUSTOM})
+        seed, workers = recipe.seed, recipe.workers
+        return load_data(data, val=val, test=test, seed=seed, workers=workers)
+    if val is not None or test is not None:
+        what = "val and test cannot be added to loaded images"
+        fix = "load all splits: striate.load_data(train, val=val, test=test)"
+        raise SettingError(what, where="train", fix=fix)
+    return data
 
 
 def _train_or_resume(

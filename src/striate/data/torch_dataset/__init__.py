@@ -1,0 +1,1 @@
+"""Torch data sets and data loaders: checks, reading, and lazily read images."""

@@ -1,0 +1,283 @@
+"""DataLoader as a data set: its own data set if possible, else its images read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
+
+from striate.core.errors import DataError, StriateError, WorkerError
+from striate.data.cache import free_memory as memory
+from striate.data.decode.decode import is_pil_image
+from striate.data.decode.hashing import content_hash
+from striate.data.torch_dataset.item import KINDS, Item, ItemReader
+
+# After so many images in a row that were all read before, a loader has no end.
+MAX_REPEATS = 1024
+READ_ONCE = "a data loader with its own order or collate_fn was read once"
+_OWN_ORDER = f"{READ_ONCE}, and may give another order or other images the next time"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderData:
+    """Data set of a DataLoader, and what of the loader is used.
+
+    Args:
+        dataset: The data set, or the list of the images that were read.
+        name: Name of the data set's class.
+        batch_size: Images per batch; None if the loader has no fixed batch size.
+        workers: Number of worker processes.
+        notes: What was taken over, as sentences.
+        warnings: Images that the loader left out or repeated, as sentences.
+        inexact: Why another load can give other images; empty if it cannot.
+    """
+
+    dataset: Any = field(repr=False)
+    name: str
+    batch_size: int | None = None
+    workers: int = 0
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    inexact: tuple[str, ...] = ()
+
+
+def open_loader(
+    source: DataLoader[Any] | IterableDataset[Any], split: str, reader: ItemReader
+) -> LoaderData:
+    """Return the data set of a plain DataLoader; read any other loader once.
+
+    A loader is plain if it reads a data set by index, in order or shuffled, and
+    stacks the items by the default `collate_fn`.
+
+    Args:
+        source: A data loader, or an iterable data set without one.
+        split: Name of the split, for messages.
+        reader: Converter of items.
+
+    Raises:
+        DataError: The loader has no images, no end, or an item cannot be used.
+        WorkerError: A worker process of the loader died.
+    """
+    if isinstance(source, DataLoader) and is_plain(source):
+        return _take_over(source, split)
+    return _read_once(source, split, reader)
+
+
+def is_plain(loader: DataLoader[Any]) -> bool:
+    """Return whether a loader reads every item of its data set once, unchanged."""
+    sampler, dataset = loader.sampler, loader.dataset
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        return False
+    batched = loader.batch_size is not None
+    if not batched and loader.batch_sampler is not None:
+        return False
+    if type(loader.batch_sampler) not in (BatchSampler, type(None)):
+        return False
+    if loader.collate_fn is not (default_collate if batched else default_convert):
+        return False
+    if type(sampler) is RandomSampler:
+        return not sampler.replacement and sampler.num_samples == len(dataset)
+    return type(sampler) is SequentialSampler
+
+
+def _take_over(loader: DataLoader[Any], split: str) -> LoaderData:
+    dataset: Any = loader.dataset
+    count, size = len(dataset), loader.batch_size
+    taken = [f"the data set ({count:,} images)"]
+    if size is not None and split == "train":
+        taken.append(f"batch size {size}")
+    if loader.num_workers:
+        taken.append(
+            f"{loader.num_workers} worker processes, where images are read again"
+        )
+    replaced = ["the order (the seed of the run sets the order of each epoch)"]
+    if loader.drop_last and size is not None and count % size:
+        replaced.append(
+            f"drop_last (the last {count % size} images of an epoch are used too)"
+        )
+    note = f"{split} DataLoader: used {', '.join(taken)}; "
+    return LoaderData(
+        dataset=dataset,
+        name=type(dataset).__name__,
+        batch_size=size,
+        workers=loader.num_workers,
+        notes=(f"{note}not used: {', '.join(replaced)}",),
+    )
+
+
+def _read_once(
+    source: DataLoader[Any] | IterableDataset[Any], split: str, reader: ItemReader
+) -> LoaderData:
+    is_loader = isinstance(source, DataLoader)
+    name = type(source.dataset if isinstance(source, DataLoader) else source).__name__
+    where = f"{split} {type(source).__name__} of {name}" if is_loader else name
+    items = _Items(where)
+    unstacked, has_items = _without_stacking(source)
+    for number, batch in enumerate(_batches(unstacked, where, items)):
+        pairs = batch if has_items else _pairs(batch, f"{where}, batch {number}")
+        for pair in pairs:
+            items.add(reader.read(pair, f"{where}, image {len(items.items)}"))
+    if not items.items:
+        what = "the loader returned no image"
+        raise DataError(what, where=where, fix="give a data set with images")
+    count = len(items.items)
+    note = f"{where}: read once, {count:,} images in the order of the loader"
+    size = source.batch_size if isinstance(source, DataLoader) else None
+    return LoaderData(
+        dataset=items.items,
+        name=name,
+        batch_size=size,
+        notes=(f"{note}; each epoch shuffles these images again",),
+        warnings=(*_left_out(source, count, where), *items.repeats()),
+        inexact=(_OWN_ORDER,),
+    )
+
+
+def _without_stacking(source: Any) -> tuple[Iterable[Any], bool]:
+    """Return a loader whose batches are lists of items, if its `collate_fn` allows it.
+
+    Stacked arrays become tensors, in which channels would be taken for columns.
+    """
+    if not isinstance(source, DataLoader):
+        return ([item] for item in source), True
+    loader = copy(source)
+    if loader.collate_fn is default_collate:
+        loader.collate_fn = list
+    elif loader.batch_size is None and loader.batch_sampler is None:
+        if loader.collate_fn is default_convert:
+            loader.collate_fn = _unchanged
+        return ([item] for item in loader), True
+    else:
+        return source, False
+    loader._iterator = None  # of worker processes that stay: they stack
+    return loader, True
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _batches(source: Iterable[Any], where: str, items: _Items) -> Iterator[Any]:
+    """Yield the batches of a loader; name the loader in errors."""
+    try:
+        yield from source
+    except StriateError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        if "DataLoader worker" in lines[0] and "exited" in lines[0]:
+            what = f"a worker process of the DataLoader died: {lines[0]}"
+            fix = "use num_workers=0 to see the error, or fewer workers"
+            raise WorkerError(what, where=where, fix=fix) from error
+        text = lines[-1] if len(lines) > 1 else f"{type(error).__name__}: {lines[0]}"
+        what = f"the loader raised after {len(items.items):,} images: {text}"
+        fix = "correct the data set or the collate_fn; num_workers=0 shows the line"
+        raise DataError(what, where=where, fix=fix) from error
+
+
+def _pairs(batch: Any, where: str) -> Iterable[Any]:
+    """Return the (image, label) pairs of a batch of a `collate_fn`.
+
+    Raises:
+        DataError: The batch is no pair of images and labels, and no list of pairs.
+    """
+    if isinstance(batch, tuple | list) and batch and all(map(_is_pair, batch)):
+        return batch
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        images, labels = batch
+        stacked = isinstance(images, Tensor | np.ndarray) and images.ndim > 2
+        if (stacked or isinstance(images, tuple | list)) and hasattr(labels, "__len__"):
+            if len(images) == len(labels):
+                return zip(images, labels, strict=True)
+            what = f"the batch has {len(images)} images and {len(labels)} labels"
+            raise DataError(what, where=where, fix="correct the collate_fn")
+    what = f"the batch is no pair of images and labels, but a {type(batch).__name__}"
+    fix = f"return (images, labels) from the collate_fn; {KINDS}"
+    raise DataError(what, where=where, fix=fix)
+
+
+def _is_pair(value: Any) -> bool:
+    """Return whether a value of a batch is one (image, label) pair."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        return False
+    image = value[0]
+    if isinstance(image, Tensor | np.ndarray):
+        return image.ndim in (2, 3) and not _is_image(value[1])
+    return is_pil_image(image) and not is_pil_image(value[1])
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray) and value.ndim > 1
+
+
+def _left_out(source: Any, count: int, where: str) -> tuple[str, ...]:
+    """Return a warning if a loader returned fewer images than its data set has."""
+    dataset = source.dataset if isinstance(source, DataLoader) else source
+    if not isinstance(source, DataLoader):
+        return ()
+    if hasattr(dataset, "__len__") and (lost := len(dataset) - count) > 0:
+        reason = "its drop_last" if source.drop_last else "its sampler"
+        text = f"{where}: left out {lost:,} of {len(dataset):,} images ({reason})"
+        return (text,)
+    if source.drop_last and not hasattr(dataset, "__len__"):
+        text = f"{where}: drop_last left out the images after the last full batch"
+        return (text,)
+    return ()
+
+
+class _Items:
+    """Images that were read from a loader; stops loaders without end."""
+
+    def __init__(self, where: str) -> None:
+        self.items: list[Item] = []
+        self._where = where
+        self._contents: set[str] = set()
+        self._repeats = self._in_a_row = 0
+        free = memory.available_bytes()
+        self._bytes_left = None if free is None else int(memory.SHARE * free / 2)
+
+    def add(self, item: Item) -> None:
+        """Add an image.
+
+        Raises:
+            DataError: The loader repeats itself, or the memory is full.
+        """
+        content = content_hash(item.pixels)
+        is_repeat = content in self._contents
+        self._repeats += is_repeat
+        self._in_a_row = self._in_a_row + 1 if is_repeat else 0
+        self._contents.add(content)
+        distinct = len(self._contents)
+        if self._in_a_row >= max(MAX_REPEATS, 2 * distinct):
+            what = f"the loader repeats its {distinct:,} images without end"
+            fix = "give the data set itself, or a loader that ends after one epoch"
+            raise DataError(what, where=self._where, fix=fix)
+        # A copy: the pixels may be a view of a whole batch.
+        self.items.append(Item(item.pixels.copy(), item.label, item.is_tensor))
+        if self._bytes_left is not None:
+            self._bytes_left -= item.pixels.nbytes
+            if self._bytes_left < 0:
+                what = f"after {len(self.items):,} images of the loader, memory is full"
+                fix = "give a data set with a length, which is read when needed"
+                raise DataError(what, where=self._where, fix=fix)
+
+    def repeats(self) -> tuple[str, ...]:
+        """Return a warning if images were read several times."""
+        if not self._repeats:
+            return ()
+        count = len(self.items)
+        text = f"returned {self._repeats:,} of {count:,} images more than once"
+        return (f"{self._where}: {text}; copies are always in the same split",)
