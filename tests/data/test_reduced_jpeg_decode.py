@@ -211,5 +211,5 @@ def test_sixteen_bits_by_their_own_white():
     twelve = decoding.decode(file.getvalue(), white_level=4095)
     assert twelve[..., 0].tolist() == [[0, 62, 255]]
     assert decoding.decode(file.getvalue())[..., 0].tolist() == [[0, 4, 16]]
-    with pytest.raises(UndecodableError, match="above-white: a value of 4,095"):
+    with pytest.raises(UndecodableError, match="above-white: the value 4,095"):
         decoding.decode(file.getvalue(), white_level=4000)

@@ -250,6 +250,7 @@ def test_a_container_may_have_less_memory_than_its_machine(monkeypatch, tmp_path
 def test_progress_of_reading(shared_folder):
     ticks = []
     load_data(
-        shared_folder, tick=lambda position, count: ticks.append((position, count))
+        shared_folder,
+        options=LoadOptions(tick=lambda at, count: ticks.append((at, count))),
     )
     assert ticks[0] == (0, 40)

@@ -127,7 +127,7 @@ def test_the_first_five_differences_are_listed(tmp_path):
     error = refused(tiny(seed=1), path, "do not fit")
     assert error.what.splitlines()[1:] == [
         "    conv1.weight is 16×3×5×5, in the network 16×3×3×3",
-        "    bn1.weight holds torch.int64, the network torch.float32",
+        "    bn1.weight has dtype torch.int64, expected torch.float32",
         "    bn1.bias is missing",
         "    bn1.running_mean is missing",
         "    bn1.running_var is missing",

@@ -137,7 +137,7 @@ def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
 def map_dim(
     field: ReceptiveField, dim: int, axis_index: int, change: Callable[[Axis], Axis]
 ) -> ReceptiveField:
-    """Apply a function to the image axis of one dimension of a receptive field."""
+    """Apply a function to the receptive field of one tensor dimension (H or W)."""
     changed = map_axis(field, axis_index, change)
     return set_dim(changed, dim, ((axis_index, len(changed.paths[0][axis_index])),))
 

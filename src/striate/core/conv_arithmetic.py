@@ -121,8 +121,8 @@ def transposed_side(
     """
     _check(kernel, stride, dilation)
     if extra and extra >= max(stride, dilation):
-        what = f"output padding {extra} must be smaller than the stride ({stride}) or "
-        raise GeometryError(f"{what}the dilation ({dilation})")
+        limit = f"the stride ({stride}) or the dilation ({dilation})"
+        raise GeometryError(f"output padding {extra} must be smaller than {limit}")
     span = kernel_extent(kernel, dilation)
     outputs = (side - 1) * stride - 2 * padding + span + extra
     if min(side, outputs) < 1:

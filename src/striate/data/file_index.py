@@ -82,7 +82,7 @@ class FileIndex:
     @contextmanager
     def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:
         if not write and not self._path.exists():
-            raise sqlite3.OperationalError("no index yet")
+            raise sqlite3.OperationalError("the index file does not exist yet")
         if write:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._remove_if_broken()

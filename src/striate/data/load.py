@@ -85,7 +85,7 @@ def load_data(
     Example:
         >>> digits = load_data("digits", exact=True, val_fraction=0.1)
         >>> {name: len(split) for name, split in digits.subsets.items()}
-        {'train': 1213, 'val': 134, 'test': 450}
+        {'train': 1168, 'val': 179, 'test': 450}
     """
     config = _config(config or DataConfig(), overrides)
     options = options or LoadOptions()

@@ -71,7 +71,7 @@ class TensorBoardLogger:
         self._flush()
 
     def _start_session(self, step: int) -> None:
-        """Mark a resumed run: TensorBoard then ignores later steps of old files."""
+        """Write the resumed step; TensorBoard ignores later steps of earlier files."""
         from tensorboardX.proto.event_pb2 import SessionLog
 
         for split in SPLITS:

@@ -303,7 +303,9 @@ def _call_untouched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def _no_call() -> None:
-    raise AssertionError("the input image is not the output of a traced operation")
+    raise AssertionError(
+        "the requested value is the input image: no operation computes it"
+    )
 
 
 def nested_tensors(values: Any) -> list[Tensor]:

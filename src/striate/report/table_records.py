@@ -13,6 +13,7 @@ def records(table: Table) -> list[dict[str, Cell]]:
     """Return the rows of a table as dicts with column keys.
 
     Example:
+        >>> from striate.core.findings import Column
         >>> columns = (Column(title="Param #", key="parameters", kind="integer"),)
         >>> records(Table(columns=columns, rows=((56,),)))
         [{'parameters': 56}]
@@ -36,6 +37,7 @@ def table_dict(table: Table) -> dict[str, Any]:
     """Return a table as JSON values: title, rows, and totals if present.
 
     Example:
+        >>> from striate.core.findings import Column, Table
         >>> table_dict(Table(columns=(Column(title="Output"),), rows=(("a",),)))
         {'title': '', 'rows': [{'output': 'a'}]}
     """

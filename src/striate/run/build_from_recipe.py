@@ -196,7 +196,7 @@ def recipe_execution(runtime: RuntimeConfig) -> ExecutionConfig:
     """Return layout, precision and compile settings; `auto` gives the default.
 
     Example:
-        >>> print(recipe_execution(Recipe(data="digits", layout="nchw")))
+        >>> print(recipe_execution(RuntimeConfig(layout="nchw")))
         nchw fp32
     """
     default = ExecutionConfig()

@@ -107,9 +107,9 @@ def test_no_fold_is_predicted_by_a_network_trained_on_it(checked, monkeypatch):
     splits = []
     real = cross_validation.fit
 
-    def fit(model, optimizer, train, val, *words):
+    def fit(model, optimizer, train, val, *words, **options):
         splits.append((set(train.subset.paths), set(val.subset.paths)))
-        return real(model, optimizer, train, val, *words)
+        return real(model, optimizer, train, val, *words, **options)
 
     monkeypatch.setattr(cross_validation, "fit", fit)
     source, _ = planted(find_source("digits"), range(60))

@@ -166,9 +166,9 @@ def test_other_errors_of_the_trial_step_are_raised(digits, monkeypatch):
 
 
 def test_an_unresolved_auto_setting_is_an_error():
-    with pytest.raises(SettingError, match="lr is not decided"):
+    with pytest.raises(SettingError, match="lr must be a number, got auto"):
         _ = make_recipe({"data": "digits", "lr": "auto"}).max_lr
-    with pytest.raises(SettingError, match="batch_size is not decided"):
+    with pytest.raises(SettingError, match="batch_size must be a number, got auto"):
         _ = make_recipe({"data": "digits", "batch_size": "auto"}).images_per_step
 
 

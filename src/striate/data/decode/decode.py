@@ -222,7 +222,7 @@ def _check_size(payload: bytes, image: Image.Image) -> None:
         limit = f"at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} in height and width"
         raise UndecodableError("too-large", f"{width}×{height}; {limit}")
     if min(width, height) < 1:
-        raise UndecodableError("damaged", f"{width}×{height} pixels")
+        raise UndecodableError("damaged", f"the size is {width}×{height} pixels")
     if width * height > max(LARGE_IMAGE, MAX_PIXELS_PER_BYTE * len(payload)):
         detail = f"{width}×{height} pixels in a file of {len(payload):,} bytes"
         raise UndecodableError("too-large", detail)

@@ -84,7 +84,8 @@ def _expanded(text: str) -> Iterator[str]:
     first, last = match.groups()
     count = int(last) - int(first) + 1
     if not 0 < count <= MOST_SHARDS:
-        raise DataError(f"{match[0]} expands to {max(count, 0):,} shards", where=text)
+        what = f"{match[0]} expands to {max(count, 0):,} shards"
+        raise DataError(what, where=text, fix=f"use a range of 1 to {MOST_SHARDS:,}")
     for number in range(int(first), int(last) + 1):
         name = f"{number:0{len(first)}d}"
         yield from _expanded(text[: match.start()] + name + text[match.end() :])

@@ -212,7 +212,7 @@ def _copy(out: _Output) -> UnitValue:
 
 
 def _zero_filled(step: TraceStep) -> TraceStep:
-    """Return a copy of a step with zero padding and zero constants."""
+    """Return a copy of an operation whose constant inputs are replaced by zero."""
     args = tuple(_zeros(arg) for arg in step.args)
     if step.name == "constant_pad_nd":
         args = args[:2]

@@ -115,7 +115,7 @@ def _pairings_by_seed(first: RunGroup, second: RunGroup) -> tuple[Pairing, ...]:
 
 
 def _overlap(group: RunGroup) -> float:
-    """Return test images per training image; 0 if all runs share the test images."""
+    """Return the ratio of test to training images; 0 if all have the same test set."""
     if len({frozenset(run.keys) for run in group.runs}) == 1:
         return 0.0
     return max(
