@@ -121,6 +121,8 @@ def print_end(run: Run) -> None:
     out.print("\nnext:", style="bold")
     # The command that starts striate; its path if it is not on PATH.
     program = "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
+    if program.endswith("__main__.py"):
+        program = "python -m striate"
     for command in (
         f"open {run.path / names.REPORT}",
         f"{program} predict {run.path} IMAGE_OR_FOLDER",
