@@ -17,25 +17,15 @@ from striate.core.findings import Prose
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """One piece of advice on a network's design.
+    """One piece of advice on a network's design."""
 
-    Args:
-        check: Name of the check, such as `redundant-bias`.
-        layer: Name of the layer in the summary table; `image` for the input.
-        finding: The problem, with its numbers.
-        change: The proposed change, with the numbers after the change.
-        before: The number before the change.
-        after: The same number after the change.
-        unit: Unit of that number.
-    """
-
-    check: str
-    layer: str
-    finding: str
-    change: str
-    before: int
-    after: int
-    unit: str
+    check: str  # name of the check, such as `redundant-bias`
+    layer: str  # name of the layer in the summary table; `image` for the input
+    finding: str  # the problem, with its numbers
+    change: str  # the proposed change, with the numbers after the change
+    before: int  # the number before the change
+    after: int  # the same number after the change
+    unit: str  # unit of that number
 
     @property
     def prose(self) -> Prose:

@@ -29,32 +29,21 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Result of `audit`: the layers of a network in execution order, and totals.
+    """Result of `audit`: the layers of a network in execution order, and totals."""
 
-    Args:
-        shape: (channels, height, width) of one image.
-        layers: All layers that run in evaluation mode.
-        unused_layers: Layers with weights that do not run in evaluation mode.
-        parameters: Number of parameters, trainable or not.
-        trainable: Number of trainable parameters.
-        weights: Bytes of parameters and buffers.
-        peak: Peak bytes of the activations of one image in evaluation mode.
-        memory: Memory of a training step; None if it could not be measured.
-        memory_error: The reason why the training step could not be measured.
-        real: Whether one image was computed with real values.
-        container_outputs: Last output of each container module, by name.
-    """
-
-    shape: Shape
-    layers: tuple[Layer, ...]
+    shape: Shape  # (channels, height, width) of one image
+    layers: tuple[Layer, ...]  # all layers that run in evaluation mode
+    # Layers with weights that do not run in evaluation mode.
     unused_layers: tuple[Layer, ...] = ()
-    parameters: int
-    trainable: int
-    weights: int
-    peak: int
+    parameters: int  # number of parameters, trainable or not
+    trainable: int  # number of trainable parameters
+    weights: int  # bytes of parameters and buffers
+    peak: int  # peak bytes of the activations of one image in evaluation mode
+    # Memory of a training step; None if it could not be measured.
     memory: TrainingMemory | None = None
-    memory_error: str = ""
-    real: bool = False
+    memory_error: str = ""  # the reason why the training step could not be measured
+    real: bool = False  # whether one image was computed with real values
+    # Last output of each container module, by name.
     container_outputs: dict[str, LayerRecord]
 
     @cached_property

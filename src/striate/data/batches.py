@@ -36,19 +36,6 @@ class Batches:
     With several processes, each process gets a part of every batch. The images of a
     batch do not depend on the number of processes.
 
-    Args:
-        subset: Images and labels.
-        preprocess: Mean and standard deviation that images are normalized with.
-        batch_size: Images per batch.
-        shuffle: Draw a new order in each epoch.
-        balanced: Draw every class equally often.
-        augment: Data augmentation, or the name of a preset.
-        classes: Number of classes; needed for mixup and CutMix.
-        seed: Seed of the order and the augmentation.
-        device: Device of the tensors.
-        rank: Index of this process.
-        world_size: Number of processes.
-
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
         >>> subset = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
@@ -58,17 +45,18 @@ class Batches:
         ([2, 3], 2)
     """
 
-    subset: Subset
+    subset: Subset  # images and labels
+    # Mean and standard deviation that images are normalized with.
     preprocess: Preprocess
-    batch_size: int
-    shuffle: bool = True
-    balanced: bool = False
-    augment: Augment | str = "none"
-    classes: int = 0
-    seed: int = 0
-    device: torch.device | str = "cpu"
-    rank: int = 0
-    world_size: int = 1
+    batch_size: int  # images per batch
+    shuffle: bool = True  # draw a new order in each epoch
+    balanced: bool = False  # draw every class equally often
+    augment: Augment | str = "none"  # data augmentation, or the name of a preset
+    classes: int = 0  # number of classes; needed for mixup and CutMix
+    seed: int = 0  # seed of the order and the augmentation
+    device: torch.device | str = "cpu"  # device of the tensors
+    rank: int = 0  # index of this process
+    world_size: int = 1  # number of processes
 
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.

@@ -52,17 +52,11 @@ class BenchmarkResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionChoices:
-    """Fields of an execution mode that the benchmark may change.
+    """Fields of an execution mode that the benchmark may change."""
 
-    Args:
-        layout: Try the other memory layout.
-        bf16: Try bf16 mixed precision, which the device must support.
-        compiled: Try `torch.compile`, which needs a C++ compiler on a CPU.
-    """
-
-    layout: bool = True
-    bf16: bool = False
-    compiled: bool = False
+    layout: bool = True  # try the other memory layout
+    bf16: bool = False  # try bf16 mixed precision, which the device must support
+    compiled: bool = False  # try `torch.compile`, which needs a C++ compiler on a CPU
 
 
 def choose_execution(

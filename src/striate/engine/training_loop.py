@@ -48,33 +48,23 @@ class Epochs(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """Settings of the training loop.
+    """Settings of the training loop."""
 
-    Args:
-        epochs: Maximum number of epochs.
-        lr: Largest learning rate of the schedule.
-        schedule: Function from progress (0–1) to a factor of `lr`.
-        label_smoothing: Share of the target spread over all classes.
-        patience: Epochs without improvement before stopping; 0: no early stopping.
-        class_balance: Correction of the loss for class imbalance; None: no correction.
-        balanced: Choose the best epoch by balanced accuracy, so that rare classes
-            count as much as common ones.
-        tta: Test-time augmentation for validation.
-        seed: Random seed of layers such as dropout.
-        micro_batches: Number of micro-batches for gradient accumulation.
-        execution: Memory layout, precision and compilation.
-    """
-
-    epochs: int
-    lr: float
-    schedule: Schedule
-    label_smoothing: float = 0.0
+    epochs: int  # maximum number of epochs
+    lr: float  # largest learning rate of the schedule
+    schedule: Schedule  # function from progress (0–1) to a factor of `lr`
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+    # Epochs without improvement before stopping; 0: no early stopping.
     patience: int = 0
+    # Correction of the loss for class imbalance; None: no correction.
     class_balance: ClassBalance | None = None
+    # Choose the best epoch by balanced accuracy, so that rare classes count as much as
+    # common ones.
     balanced: bool = False
-    tta: TTA = no_tta
-    seed: int = 0
-    micro_batches: int = 1
+    tta: TTA = no_tta  # test-time augmentation for validation
+    seed: int = 0  # random seed of layers such as dropout
+    micro_batches: int = 1  # number of micro-batches for gradient accumulation
+    # Memory layout, precision and compilation.
     execution: ExecutionConfig = DEFAULT_EXECUTION
 
 

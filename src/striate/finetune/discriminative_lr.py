@@ -89,18 +89,12 @@ def stages_behind(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainableStages:
-    """Stages of a model behind the cut point, and the settings for training them.
+    """Stages of a model behind the cut point, and the settings for training them."""
 
-    Args:
-        model: The whole model.
-        stages: Stages in order from the cut point to the classifier.
-        config: Settings for training the stages.
-        always_frozen: Name patterns of layers that are never unfrozen.
-    """
-
-    model: nn.Module = field(repr=False)
-    stages: tuple[Stage, ...]
-    config: FineTuneConfig
+    model: nn.Module = field(repr=False)  # the whole model
+    stages: tuple[Stage, ...]  # stages in order from the cut point to the classifier
+    config: FineTuneConfig  # settings for training the stages
+    # Name patterns of layers that are never unfrozen.
     always_frozen: tuple[str, ...] = ()
 
     def lr_scales(self) -> dict[nn.Parameter, float]:

@@ -32,19 +32,13 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveField:
-    """Influence of each pixel on a unit, averaged over images.
+    """Influence of each pixel on a unit, averaged over images."""
 
-    Args:
-        unit: Row and column of the unit in its map.
-        energy: (height, width): mean squared gradient by pixel; the sum is 1.
-        height: Smallest number of rows with 95.45 % of the energy.
-        width: Smallest number of columns with 95.45 % of the energy.
-    """
-
-    unit: tuple[int, int]
+    unit: tuple[int, int]  # row and column of the unit in its map
+    # (height, width): mean squared gradient by pixel; the sum is 1.
     energy: NDArray[np.float64]
-    height: int
-    width: int
+    height: int  # smallest number of rows with 95.45 % of the energy
+    width: int  # smallest number of columns with 95.45 % of the energy
 
 
 def effective_receptive_fields(

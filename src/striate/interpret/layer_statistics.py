@@ -35,30 +35,19 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationStatistics:
-    """Statistics of the output of one layer call, over a batch.
+    """Statistics of the output of one layer call, over a batch."""
 
-    Args:
-        name: Name of the call, such as `layer1.0.relu #2`.
-        kind: Class of the module.
-        shape: Output shape for one image.
-        mean: Mean of all values.
-        std: Standard deviation of all values.
-        minimum: Smallest value.
-        maximum: Largest value.
-        zero_share: Share of exact zeros, if no value is negative, as after a ReLU;
-            else None.
-        dead_channels: Number of channels that are zero everywhere in every image, if
-            no value is negative; else None.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    mean: float
-    std: float
-    minimum: float
-    maximum: float
+    name: str  # name of the call, such as `layer1.0.relu #2`
+    kind: str  # class of the module
+    shape: tuple[int, ...]  # output shape for one image
+    mean: float  # mean of all values
+    std: float  # standard deviation of all values
+    minimum: float  # smallest value
+    maximum: float  # largest value
+    # Share of exact zeros, if no value is negative, as after a ReLU; else None.
     zero_share: float | None
+    # Number of channels that are zero everywhere in every image, if no value is
+    # negative; else None.
     dead_channels: int | None
 
 

@@ -23,21 +23,13 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another or
 
 @dataclass(frozen=True, kw_only=True)
 class GapHead:
-    """Inputs of a CAM: feature maps before global average pooling, and linear layer.
+    """Inputs of a CAM: feature maps before global average pooling, and linear layer."""
 
-    Args:
-        call: Name of the layer that returned the maps.
-        maps: (N, channels, height, width).
-        weight: (classes, channels) of the last linear layer.
-        bias: (classes,), or one zero if there is none.
-        logits: (N, classes).
-    """
-
-    call: str
-    maps: Tensor
-    weight: Tensor
-    bias: Tensor
-    logits: Tensor
+    call: str  # name of the layer that returned the maps
+    maps: Tensor  # (N, channels, height, width)
+    weight: Tensor  # (classes, channels) of the last linear layer
+    bias: Tensor  # (classes,), or one zero if there is none
+    logits: Tensor  # (N, classes)
 
     def class_maps(self, classes: Tensor | None = None) -> Tensor:
         """Return the CAMs: contributions of all map cells to the logits of classes.

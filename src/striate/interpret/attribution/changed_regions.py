@@ -15,17 +15,11 @@ Sides = tuple[int, int]
 
 @dataclass(eq=False)
 class ChangedBoxes:
-    """Changed boxes of one feature map, all of the same size, on a grid.
+    """Changed boxes of one feature map, all of the same size, on a grid."""
 
-    Args:
-        values: (changes, channels, rows, columns), row by row of the grid.
-        tops: First row of the boxes of each row of the grid.
-        lefts: First column of the boxes of each column of the grid.
-    """
-
-    values: Tensor
-    tops: Ints
-    lefts: Ints
+    values: Tensor  # (changes, channels, rows, columns), row by row of the grid
+    tops: Ints  # first row of the boxes of each row of the grid
+    lefts: Ints  # first column of the boxes of each column of the grid
 
     @property
     def sides(self) -> Sides:

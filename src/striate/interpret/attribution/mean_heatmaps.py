@@ -37,28 +37,18 @@ class PredictedClass(AttributionTarget):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetAttribution:
-    """Mean attribution maps over a dataset, by predicted class.
+    """Mean attribution maps over a dataset, by predicted class."""
 
-    Args:
-        layer: The target layer.
-        counts: (classes,): images predicted as this class, with a nonzero map.
-        heatmap: (classes, H, W): mean map of each class; the sum is one.
-        border: (classes,): mean share of the attribution on the image border.
-        background: (classes,): mean share of the attribution on the background, the
-            pixels with about the color of the image border.
-        border_area: Share of the image area that is border.
-        background_area: (classes,): share of the image area that is background.
-        empty: Number of images with an all-zero map.
-    """
-
-    layer: TargetLayer
-    counts: Tensor
-    heatmap: Tensor
-    border: Tensor
+    layer: TargetLayer  # the target layer
+    counts: Tensor  # (classes,): images predicted as this class, with a nonzero map
+    heatmap: Tensor  # (classes, H, W): mean map of each class; the sum is one
+    border: Tensor  # (classes,): mean share of the attribution on the image border
+    # (classes,): mean share of the attribution on the background, the pixels with about
+    # the color of the image border.
     background: Tensor
-    border_area: float
-    background_area: Tensor
-    empty: int
+    border_area: float  # share of the image area that is border
+    background_area: Tensor  # (classes,): share of the image area that is background
+    empty: int  # number of images with an all-zero map
 
 
 def dataset_attribution(

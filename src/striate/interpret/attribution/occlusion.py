@@ -33,15 +33,11 @@ class OcclusionWindow:
     """Size, stride and fill value of the occlusion window.
 
     The last window of a row or column ends at the image border.
-
-    Args:
-        window: Height and width of the window, in pixels.
-        stride: Vertical and horizontal step, in pixels.
-        value: Value of covered pixels; zero is the mean color of a normalized dataset.
     """
 
-    window: tuple[int, int]
-    stride: tuple[int, int]
+    window: tuple[int, int]  # height and width of the window, in pixels
+    stride: tuple[int, int]  # vertical and horizontal step, in pixels
+    # Value of covered pixels; zero is the mean color of a normalized dataset.
     value: float = 0.0
 
     def __post_init__(self) -> None:

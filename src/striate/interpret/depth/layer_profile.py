@@ -22,21 +22,15 @@ from striate.interpret.attribution.target import logits_of
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
-    """Magnitude of activation, gradient and update of one layer, for a batch.
+    """Magnitude of activation, gradient and update of one layer, for a batch."""
 
-    Args:
-        name: Name of the call, such as `conv1` or `again #2`.
-        depth: Number of the layer, 1 at the input.
-        activation: Root mean square (RMS) of the layer's output.
-        gradient: RMS of the gradient of one image's loss with respect to the output.
-        update: Norm of the weight's gradient divided by the norm of the weight: the
-            relative change by a step with learning rate 1; nan for frozen weights.
-    """
-
-    name: str
-    depth: int
-    activation: float
+    name: str  # name of the call, such as `conv1` or `again #2`
+    depth: int  # number of the layer, 1 at the input
+    activation: float  # root mean square (RMS) of the layer's output
+    # RMS of the gradient of one image's loss with respect to the output.
     gradient: float
+    # Norm of the weight's gradient divided by the norm of the weight: the relative
+    # change by a step with learning rate 1; nan for frozen weights.
     update: float
 
 

@@ -25,28 +25,21 @@ OUTPUT = "output"
 
 @dataclass(frozen=True, kw_only=True)
 class InvarianceCurve:
-    """Accuracy, consistency and feature distance for one transform, by strength.
+    """Accuracy, consistency and feature distance for one transform, by strength."""
 
-    Args:
-        transform: Name of the transform.
-        unit: Unit of the amounts.
-        amounts: Strengths of the transform.
-        accuracy: Share of transformed images predicted correctly, by amount.
-        consistency: Share of transformed images with the same prediction as the
-            original image, by amount (Zhang 2019).
-        distance: For each layer, and `output` for the logits, the mean distance between
-            the features of transformed and original image, divided by the mean distance
-            of two different images: 0 is invariant, 1 is as far as another image.
-        images: Number of images; each is transformed once per direction.
-    """
-
-    transform: str
-    unit: str
-    amounts: tuple[float, ...]
+    transform: str  # name of the transform
+    unit: str  # unit of the amounts
+    amounts: tuple[float, ...]  # strengths of the transform
+    # Share of transformed images predicted correctly, by amount.
     accuracy: tuple[float, ...]
+    # Share of transformed images with the same prediction as the original image, by
+    # amount (Zhang 2019).
     consistency: tuple[float, ...]
+    # For each layer, and `output` for the logits, the mean distance between the
+    # features of transformed and original image, divided by the mean distance of two
+    # different images: 0 is invariant, 1 is as far as another image.
     distance: dict[str, tuple[float, ...]]
-    images: int
+    images: int  # number of images; each is transformed once per direction
 
 
 @torch.no_grad()
