@@ -30,7 +30,7 @@ class Advice:
     @property
     def prose(self) -> Prose:
         """The problem and the proposed change as one paragraph."""
-        return Prose(text=f"{self.finding} {self.change}", tone="advice")
+        return Prose(f"{self.finding} {self.change}", "advice")
 
 
 @dataclass(frozen=True, kw_only=True)

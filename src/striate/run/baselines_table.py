@@ -34,17 +34,13 @@ class Baseline:
 def baseline_table(baselines: Sequence[Baseline]) -> Table:
     """Return the comparison with baselines as a table."""
     columns = (
-        Column(title="method"),
-        Column(title="frozen up to", kind="code", key="cut"),
-        Column(title="accuracy", kind="ratio"),
-        Column(title="95 % interval", key="interval"),
-        Column(
-            title="n", kind="integer", hint="number of evaluated images", key="count"
-        ),
-        Column(
-            title="seconds", kind="number", hint="features and training", key="seconds"
-        ),
-        Column(title="p", kind="number", hint="McNemar's test against 'head only'"),
+        Column("method"),
+        Column("frozen up to", "code", key="cut"),
+        Column("accuracy", "ratio"),
+        Column("95 % interval", key="interval"),
+        Column("n", "integer", hint="number of evaluated images", key="count"),
+        Column("seconds", "number", hint="features and training", key="seconds"),
+        Column("p", "number", hint="McNemar's test against 'head only'"),
     )
     split = baselines[0].split
     notes = [
@@ -96,4 +92,4 @@ def baseline_section(folder: Path) -> tuple[Section, ...]:
             Baseline(**{**row, "interval": tuple(row["interval"])})
             for row in content["baselines"]
         ]
-    return (Section(title="Baselines", blocks=(baseline_table(baselines),)),)
+    return (Section("Baselines", (baseline_table(baselines),)),)

@@ -85,7 +85,7 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> P
     pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
-        Section(title="Learning curves", blocks=_learning(run)),
+        Section("Learning curves", _learning(run)),
         *plan_section(run.path),
         *baseline_section(run.path),
         *_norms(run),
@@ -99,7 +99,7 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> P
     versions = run.manifest["versions"]
     program = f"striate {versions['striate']} · torch {versions['torch']}"
     return Page(
-        title=f"{run.manifest['data']['name']} · {run.recipe.model}",
+        f"{run.manifest['data']['name']} · {run.recipe.model}",
         subtitle=f"{run.path.name} · {_when(run.manifest['finished'])}",
         sections=tuple(sections),
         footer=f"{program} · seed {run.recipe.seed}",
@@ -114,24 +114,20 @@ def _result(run: Run, score: ClassificationMetrics) -> Section:
     manifest = run.manifest
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
-        figures=(
+        (
             *score_figures(run.evaluated_split, score),
+            Figure("errors", f"{wrong:,}", detail=f"of {score.count:,} images"),
             Figure(
-                label="errors", value=f"{wrong:,}", detail=f"of {score.count:,} images"
+                "parameters", f"{manifest['parameters']:,}", detail=run.recipe.model
             ),
             Figure(
-                label="parameters",
-                value=f"{manifest['parameters']:,}",
-                detail=run.recipe.model,
-            ),
-            Figure(
-                label="training time",
-                value=duration_text(manifest["seconds"]),
+                "training time",
+                duration_text(manifest["seconds"]),
                 detail=f"{manifest['images_per_second']:,.0f} images/s",
             ),
         )
     )
-    return Section(title="Result", blocks=(figures, *_notes(run, score)))
+    return Section("Result", (figures, *_notes(run, score)))
 
 
 def _notes(run: Run, score: ClassificationMetrics) -> list[Block]:
@@ -154,9 +150,9 @@ def _notes(run: Run, score: ClassificationMetrics) -> list[Block]:
             f"was evaluated once on the {split} split."
         )
     ece = f" Expected calibration error (ECE): {percent(score.ece)}."
-    notes: list[Block] = [Prose(text=text + ece)]
-    notes += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
-    notes += [Prose(text=note) for note in manifest.get("notes", ())]
+    notes: list[Block] = [Prose(text + ece)]
+    notes += [Prose(w, "warning") for w in manifest["data"]["warnings"]]
+    notes += [Prose(note) for note in manifest.get("notes", ())]
     return notes
 
 
@@ -182,11 +178,11 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
     mark = (best, f"best: {best:.0f}")
 
     def series(name: str, key: str) -> Series:
-        return Series(name=name, x=epochs, y=tuple(row[key] for row in history))
+        return Series(name, epochs, tuple(row[key] for row in history))
 
     return (
         Curve(
-            title="Loss",
+            "Loss",
             x_label="epoch",
             y_label="cross-entropy",
             series=(series("training", "train_loss"), series("validation", "val_loss")),
@@ -195,7 +191,7 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
             "validation loss does not.",
         ),
         Curve(
-            title="Accuracy",
+            "Accuracy",
             x_label="epoch",
             y_label="accuracy",
             series=(
@@ -230,11 +226,7 @@ def _norms(run: Run) -> list[Section]:
         "Norms of each layer for some training images, without augmentation. Layers "
         "with vanishing gradients do not learn."
     )
-    return [
-        Section(
-            title="Layer norms", lead=lead, blocks=tuple(layer_norms_blocks(snapshots))
-        )
-    ]
+    return [Section("Layer norms", tuple(layer_norms_blocks(snapshots)), lead=lead)]
 
 
 def penalty_chart(run: Run) -> Curve:
@@ -244,10 +236,10 @@ def penalty_chart(run: Run) -> Curve:
     losses = tuple(float(row["loss"]) for row in rows)
     penalty = run.manifest["transfer"]["penalty"]
     return Curve(
-        title="Penalty",
+        "Penalty",
         x_label="L2 penalty of the head",
         y_label="cross-entropy",
-        series=(Series(name="cross-validation", x=penalties, y=losses),),
+        series=(Series("cross-validation", penalties, losses),),
         log_x=True,
         mark=(penalty, f"chosen: {penalty:.2g}"),
         note="Five-fold cross-validation on the training split only.",
@@ -267,8 +259,8 @@ def _predictions(
     blocks: list[Block] = [matrix, per_class_table(score)]
     if pixels is None:
         text = "The image files could not be read, so the cells show no images."
-        blocks.insert(0, Prose(text=text, tone="warning"))
-    return Section(title="Predictions", blocks=tuple(blocks))
+        blocks.insert(0, Prose(text, "warning"))
+    return Section("Predictions", tuple(blocks))
 
 
 def _layers(run: Run) -> Section:
@@ -276,7 +268,7 @@ def _layers(run: Run) -> Section:
     result = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"Input: {run.preprocess.spec}."
     blocks: list[Block] = [audit_figures(result), layer_table(result), *caveats(result)]
-    return Section(title="Layers", lead=lead, blocks=tuple(blocks))
+    return Section("Layers", tuple(blocks), lead=lead)
 
 
 def _data(run: Run) -> Section:
@@ -284,7 +276,7 @@ def _data(run: Run) -> Section:
     splits = _split_counts(run)
     rows = tuple((split, count) for split, count in splits.items())
     table = Table(
-        columns=(Column(title="split"), Column(title="images", kind="integer")),
+        columns=(Column("split"), Column("images", "integer")),
         rows=rows,
         totals=("used", facts["used"]),
     )
@@ -294,11 +286,11 @@ def _data(run: Run) -> Section:
         f"{facts['seen']:,} files: {facts['used']:,} used, {beyond}"
         f"{facts['quarantined']:,} quarantined, {facts['ignored']:,} ignored."
     )
-    blocks: list[Block] = [Prose(text=account), table]
+    blocks: list[Block] = [Prose(account), table]
     skipped = read_csv(run.path / names.QUARANTINE)
     if skipped:
         blocks.append(_skipped_table(skipped))
-    return Section(title="Data", blocks=tuple(blocks))
+    return Section("Data", tuple(blocks))
 
 
 def _split_counts(run: Run) -> dict[str, int]:
@@ -315,7 +307,7 @@ def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:
     rows = tuple(tuple(row[key] for key in keys) for row in skipped[:MAX_SKIPPED])
     rest = len(skipped) - len(rows)
     note = f"{rest:,} more; see {names.QUARANTINE}." if rest else ""
-    columns = tuple(Column(title=key) for key in keys)
+    columns = tuple(Column(key) for key in keys)
     return Table(title="Files not used", columns=columns, rows=rows, note=note)
 
 
@@ -330,10 +322,10 @@ def _settings(run: Run) -> Section:
         ("hash of the data", run.manifest["data"]["hash"][:16]),
         ("hash of the weights", run.manifest["weights"][:16]),
     ]
-    columns = (Column(title="setting", kind="code"), Column(title="value"))
+    columns = (Column("setting", "code"), Column("value"))
     return Section(
-        title="Settings",
-        blocks=(
+        "Settings",
+        (
             Table(columns=columns, rows=tuple(settings)),
             Table(title="Environment", columns=columns, rows=tuple(origin)),
         ),
@@ -351,10 +343,10 @@ def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> Curve:
     """Return the chart of a learning-rate range test, with the chosen rate marked."""
     rates, losses = zip(*rows, strict=True)
     return Curve(
-        title="Learning-rate range test",
+        "Learning-rate range test",
         x_label="learning rate",
         y_label="training loss, smoothed",
-        series=(Series(name="loss", x=rates, y=losses),),
+        series=(Series("loss", rates, losses),),
         log_x=True,
         mark=(lr, f"chosen: {lr:g}"),
         note="One training step per learning rate, on a copy of the network.",

@@ -45,7 +45,7 @@ def plan_section(folder: Path) -> tuple[Section, ...]:
     blocks: list[Block] = [proposal(plan), depth_chart(plan)]
     tables = probe_table(plan), trial_table(plan)
     lead = "Chosen on the training split only, without validation and test images."
-    return (Section(title="Transfer plan", lead=lead, blocks=(*blocks, *tables)),)
+    return (Section("Transfer plan", (*blocks, *tables), lead=lead),)
 
 
 def plan_findings(plan: TransferPlan) -> list[Block]:
@@ -57,20 +57,20 @@ def probe_table(plan: TransferPlan) -> Table:
     """Return the table of linear-probe accuracy by cut point and training-set size."""
     sizes = [point.images for point in plan.probes[-1].points]
     columns = [
-        Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
-        Column(title="features", kind="integer", hint="per image", rank=1),
+        Column("cut point", "code", hint="last frozen layer", key="cut"),
+        Column("features", "integer", hint="per image", rank=1),
         *(
             Column(
-                title=f"n = {size:,}",
-                kind="percent",
+                f"n = {size:,}",
+                "percent",
                 hint="accuracy of a probe trained on n images",
                 key=f"accuracy_{size}",
                 rank=0 if size == sizes[-1] else 2,
             )
             for size in sizes
         ),
-        Column(title="± error", kind="percent", hint="standard error", key="error"),
-        Column(title="", key="proposed"),
+        Column("± error", "percent", hint="standard error", key="error"),
+        Column("", key="proposed"),
     ]
     rows = tuple(_probe_row(probe, plan) for probe in plan.probes)
     note = (
@@ -90,36 +90,26 @@ def _probe_row(probe: LinearProbe, plan: TransferPlan) -> tuple[Cell, ...]:
 def trial_table(plan: TransferPlan) -> Table:
     """Return the table of trials: accuracy, loss and time of each candidate."""
     columns = (
-        Column(title="method"),
-        Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
+        Column("method"),
+        Column("cut point", "code", hint="last frozen layer", key="cut"),
         Column(
-            title="trained layers",
-            kind="integer",
+            "trained layers",
+            "integer",
             hint="layers or blocks after the cut point",
             key="stages",
         ),
-        Column(title="batch norm", key="batch_norm", rank=1),
-        Column(title="accuracy", kind="percent"),
-        Column(title="95 % interval", key="interval", rank=1),
+        Column("batch norm", key="batch_norm", rank=1),
+        Column("accuracy", "percent"),
+        Column("95 % interval", key="interval", rank=1),
+        Column("loss", "number", hint="cross-entropy after temperature scaling"),
+        Column("trial time", "number", hint="seconds", key="seconds", rank=2),
         Column(
-            title="loss",
-            kind="number",
-            hint="cross-entropy after temperature scaling",
-        ),
-        Column(
-            title="trial time",
-            kind="number",
-            hint="seconds",
-            key="seconds",
-            rank=2,
-        ),
-        Column(
-            title="full time",
-            kind="number",
+            "full time",
+            "number",
             hint="expected seconds with all images and epochs",
             key="full_seconds",
         ),
-        Column(title="", key="proposed"),
+        Column("", key="proposed"),
     )
     rows = tuple(_trial_row(trial, plan) for trial in plan.trials)
     return Table(title="Trials", columns=columns, rows=rows, note=_trial_note(plan))
@@ -176,7 +166,7 @@ def proposal(plan: TransferPlan) -> Prose:
         f"{ci_text((plan.low, plan.high), 1)}), in about {_time(best.full_seconds)}. "
         f"The plan took {_time(plan.seconds)}."
     )
-    return Prose(text=f"{what} {expected}", tone="advice")
+    return Prose(f"{what} {expected}", "advice")
 
 
 def _stage_range(trial: TransferTrial) -> str:
@@ -200,9 +190,9 @@ def depth_chart(plan: TransferPlan) -> Curve:
         pairs = list(zip(y, errors, strict=True))
         series.append(
             Series(
-                name=f"trained on {size:,}",
-                x=depth,
-                y=y,
+                f"trained on {size:,}",
+                depth,
+                y,
                 low=tuple(max(0.0, a - e) for a, e in pairs) if last else None,
                 high=tuple(min(1.0, a + e) for a, e in pairs) if last else None,
             )
@@ -211,7 +201,7 @@ def depth_chart(plan: TransferPlan) -> Curve:
     cut = plan.best.cut
     mark = (float(order.index(cut) + 1), f"cut point {cut}") if cut in order else None
     return Curve(
-        title="Probe accuracy by cut point",
+        "Probe accuracy by cut point",
         x_label="layers or blocks before the cut point",
         y_label="accuracy of a linear probe",
         series=tuple(series),

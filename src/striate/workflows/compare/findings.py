@@ -55,7 +55,7 @@ def comparison_blocks(result: ComparisonResult) -> list[Block]:
         setting_differences_table(result.setting_differences, result.groups),
         *comparison_charts(result.groups)[:1],
         *(map(class_difference_table, result.tests) if few else ()),
-        *(map(flipped_table, result.tests) if few else (Prose(text=SEE_REPORT),)),
+        *(map(flipped_table, result.tests) if few else (Prose(SEE_REPORT),)),
         metrics_table(result.groups, result.split),
         other_metrics_table(result.tests),
         difference_table(result.tests),
@@ -72,7 +72,7 @@ def comparison_page(result: ComparisonResult) -> Page:
     figures += [_difference_figure(test) for test in tests[:1] if len(tests) == 1]
     contents: dict[str, Sequence[Block | None]] = {
         "Summary": [
-            Figures(figures=tuple(figures)),
+            Figures(tuple(figures)),
             *comparison_conclusions(tests),
             *comparison_caveats(result),
         ],
@@ -89,11 +89,11 @@ def comparison_page(result: ComparisonResult) -> Page:
         "By class": [class_difference_table(test) for test in tests],
     }
     present = {title: _without_none(blocks) for title, blocks in contents.items()}
-    sections = [Section(title=t, blocks=b) for t, b in present.items() if b]
+    sections = [Section(t, b) for t, b in present.items() if b]
     sections += [_flipped_section(test) for test in tests if test.pairings]
     data = groups[0].runs[0].manifest.get("data", {})
     return Page(
-        title=_title(groups),
+        _title(groups),
         subtitle=f"{data.get('name', 'Data')}, {result.split} split.",
         sections=tuple(sections),
     )
@@ -120,7 +120,7 @@ def _accuracy_figure(group: RunGroup) -> Figure:
     else:
         detail = f"accuracy ± {100 * deviation:.2f} over {len(group.runs)} seeds"
     label = f"{group.letter} {group.name}"
-    return Figure(label=label, value=percent(mean), detail=detail)
+    return Figure(label, percent(mean), detail=detail)
 
 
 def _difference_figure(test: PairwiseTest) -> Figure:
@@ -128,7 +128,7 @@ def _difference_figure(test: PairwiseTest) -> Figure:
     if test.interval:
         detail += f", {points_interval(test.interval)}, p {p_equals(test.p)}"
     value = points_text(test.difference)
-    return Figure(label=test.letters, value=value, detail=detail)
+    return Figure(test.letters, value, detail=detail)
 
 
 def _flipped_section(test: PairwiseTest) -> Section:
@@ -137,7 +137,7 @@ def _flipped_section(test: PairwiseTest) -> Section:
         who = "more seeds of one group than of the other"
     title = f"Flipped images, {test.second.letter} against {test.first.letter}"
     lead = f"Images classified correctly by {who}, clearest first."
-    return Section(title=title, lead=lead, blocks=tuple(flipped_blocks(test)))
+    return Section(title, tuple(flipped_blocks(test)), lead=lead)
 
 
 def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
@@ -146,7 +146,7 @@ def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
     note = "Mean over the seeds. Shaded: minimum to maximum." * several_seeds
     return tuple(
         Curve(
-            title=title,
+            title,
             x_label="epoch",
             y_label=unit,
             series=tuple(_series(group, key) for group in groups),
@@ -167,9 +167,9 @@ def _series(group: RunGroup, key: str) -> Series:
 
     several_seeds = len(lines) > 1
     return Series(
-        name=f"{group.letter} {group.name}",
-        x=tuple(float(i + 1) for i in range(len(epochs))),
-        y=reduce(fmean),
+        f"{group.letter} {group.name}",
+        tuple(float(i + 1) for i in range(len(epochs))),
+        reduce(fmean),
         low=reduce(min) if several_seeds else None,
         high=reduce(max) if several_seeds else None,
     )

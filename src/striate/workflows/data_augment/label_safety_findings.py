@@ -60,22 +60,22 @@ def label_safety_sections(safety: LabelSafety) -> list[Section]:
     )
     return [
         Section(
-            title="Do labels survive the transforms?",
+            "Do labels survive the transforms?",
+            (*label_safety_summary(safety), Prose(READING)),
             lead=lead,
-            blocks=(*label_safety_summary(safety), Prose(text=READING)),
         ),
         Section(
-            title="Accuracy by transform amount",
+            "Accuracy by transform amount",
+            tuple(_curves(safety)),
             lead=f"All classes, and the {WORST_SHOWN} with the largest loss at the end "
             "of the range. Bands: 95 % intervals (Wilson).",
-            blocks=tuple(_curves(safety)),
         ),
     ]
 
 
 def label_safety_summary(safety: LabelSafety) -> list[Block]:
     """Return warnings, a table of unsafe classes, and a table of accuracies."""
-    blocks: list[Block] = [Prose(text=_all_safe(safety), tone="good")]
+    blocks: list[Block] = [Prose(_all_safe(safety), "good")]
     if safety.unsafe:
         changes = dict.fromkeys(label.transform.name for label in safety.unsafe)
         blocks = [_warning(safety, name) for name in changes]
@@ -99,7 +99,7 @@ def _warning(safety: LabelSafety, name: str) -> Prose:
     if mistaken:
         pairs = ", ".join(f"'{d.label}' for '{d.predicted}'" for d in mistaken)
         text += f" Mistaken for one other class: {pairs}."
-    return Prose(text=text, tone="warning")
+    return Prose(text, "warning")
 
 
 def _title(transform: SingleTransform) -> str:
@@ -126,14 +126,14 @@ def _unsafe_table(safety: LabelSafety) -> Table:
     note = f"{more} more with a smaller loss." if more else ""
     hint = "accuracy on transformed images"
     columns = (
-        Column(title="Transform"),
-        Column(title="Class"),
-        Column(title="Original", kind="ratio", hint="accuracy on original images"),
-        Column(title="Transformed", kind="ratio", hint=hint),
-        Column(title="95 % interval", rank=1),
-        Column(title="Images", kind="integer", rank=2),
-        Column(title="Predicted as"),
-        Column(title="Of new errors", kind="ratio"),
+        Column("Transform"),
+        Column("Class"),
+        Column("Original", "ratio", hint="accuracy on original images"),
+        Column("Transformed", "ratio", hint=hint),
+        Column("95 % interval", rank=1),
+        Column("Images", "integer", rank=2),
+        Column("Predicted as"),
+        Column("Of new errors", "ratio"),
     )
     title = "Classes that lose accuracy"
     return Table(columns=columns, rows=rows, title=title, note=note)
@@ -154,12 +154,12 @@ def mistaken_table(safety: LabelSafety) -> Table:
                     rows.append((*row, "yes" if within else ""))
                     break
     columns = (
-        Column(title="Transform"),
-        Column(title="Amount"),
-        Column(title="Class"),
-        Column(title="Predicted as"),
-        Column(title="Share", kind="ratio", hint="of the images of the class"),
-        Column(title="In range", hint="amount within the chosen range"),
+        Column("Transform"),
+        Column("Amount"),
+        Column("Class"),
+        Column("Predicted as"),
+        Column("Share", "ratio", hint="of the images of the class"),
+        Column("In range", hint="amount within the chosen range"),
     )
     note = "Images of the other classes get this prediction at most a quarter as often."
     title = "Classes mistaken for one other class, also beyond the range"
@@ -198,13 +198,13 @@ def range_end_table(safety: LabelSafety) -> Table:
         recalls = (float(x.correct[worst]) / count for x in (before, after))
         rows.append((*row, *accuracies, safety.labels[worst], *recalls))
     columns = (
-        Column(title="Transform"),
-        Column(title="End of range", key="amount"),
-        Column(title="Original", kind="ratio", key="accuracy_original"),
-        Column(title="Transformed", kind="ratio", key="accuracy_transformed"),
-        Column(title="Worst class", key="worst_class"),
-        Column(title="Its original", kind="ratio", key="worst_original", rank=1),
-        Column(title="Its transformed", kind="ratio", key="worst_transformed"),
+        Column("Transform"),
+        Column("End of range", key="amount"),
+        Column("Original", "ratio", key="accuracy_original"),
+        Column("Transformed", "ratio", key="accuracy_transformed"),
+        Column("Worst class", key="worst_class"),
+        Column("Its original", "ratio", key="worst_original", rank=1),
+        Column("Its transformed", "ratio", key="worst_transformed"),
     )
     title = "Accuracy at the end of each range"
     return Table(columns=columns, rows=tuple(rows), title=title)
@@ -232,7 +232,7 @@ def _curves(safety: LabelSafety) -> Iterator[Curve]:
             continue  # a flip has no amounts between
         worst = _by_loss(curve[0], _end(safety, name))[:WORST_SHOWN]
         yield Curve(
-            title=TRANSFORM_NAMES[name].capitalize(),
+            TRANSFORM_NAMES[name].capitalize(),
             x_label=AXES[name],
             y_label="accuracy",
             percent_y=True,
@@ -254,9 +254,9 @@ def _accuracy_series(
     ]
     bands = [wilson_interval(correct, count) for correct, count in pairs]
     return Series(
-        name=name,
-        x=tuple(point.transform.amount for point in curve),
-        y=tuple(correct / count for correct, count in pairs),
+        name,
+        tuple(point.transform.amount for point in curve),
+        tuple(correct / count for correct, count in pairs),
         low=tuple(low for low, _ in bands),
         high=tuple(high for _, high in bands),
     )

@@ -93,7 +93,7 @@ def data_check_page(result: DataCheckResult) -> Page:
     sections = [
         _summary(result),
         *(_section(result, finding, thumbnails) for finding in result.findings),
-        Section(title="Classes", blocks=tuple(class_blocks)),
+        Section("Classes", tuple(class_blocks)),
         *_ignored_section(result),
     ]
     folder = common_folder(result)
@@ -102,7 +102,7 @@ def data_check_page(result: DataCheckResult) -> Page:
         f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored."
     )
     return Page(
-        title=f"{result.source.name} · data check",
+        f"{result.source.name} · data check",
         subtitle=counts + (f"\n\nPaths are relative to {folder}" if folder else ""),
         sections=tuple(sections),
         footer="The data set was not changed.",
@@ -128,11 +128,11 @@ def _summary(result: DataCheckResult) -> Section:
     }
     details = {"used": by_split_text}
     figures = tuple(
-        Figure(label=name, value=f"{n:,}", detail=details.get(name, ""))
+        Figure(name, f"{n:,}", detail=details.get(name, ""))
         for name, n in counts.items()
     )
-    blocks: list[Block] = [Figures(figures=figures), *findings_table(result)]
-    return Section(title="Summary", lead=_image_kinds(result), blocks=tuple(blocks))
+    blocks: list[Block] = [Figures(figures), *findings_table(result)]
+    return Section("Summary", tuple(blocks), lead=_image_kinds(result))
 
 
 def _image_kinds(result: DataCheckResult) -> str:
@@ -164,12 +164,12 @@ def _most_common(counts: Counter[str], several: str) -> str:
 
 def findings_table(result: DataCheckResult) -> list[Block]:
     """Return a table of all findings, with one sentence per finding."""
-    ok = [Prose(text="No problems found.", tone="good")] if result.ok else []
+    ok = [Prose("No problems found.", "good")] if result.ok else []
     if not result.findings:
         return [*ok]
     words = {"bad": "problem", "warning": "warning", "note": "note"}
     rows = tuple((words[finding.tone], finding.what) for finding in result.findings)
-    columns = (Column(title="severity"), Column(title="finding"))
+    columns = (Column("severity"), Column("finding"))
     return [*ok, Table(columns=columns, rows=rows)]
 
 
@@ -184,7 +184,7 @@ def data_check_blocks(result: DataCheckResult) -> list[Block]:
     folder = common_folder(result)
     blocks: list[Block] = []
     if folder:
-        blocks.append(Prose(text=f"Paths are relative to {folder}"))
+        blocks.append(Prose(f"Paths are relative to {folder}"))
     for finding in result.findings:
         label_errors = result.label_errors if finding.kind == LABEL_ERROR else None
         names = [] if label_errors else _names(result, finding, folder)
@@ -193,7 +193,7 @@ def data_check_blocks(result: DataCheckResult) -> list[Block]:
             lines.append(f"  why: {finding.why}")
         if finding.fix:
             lines.append(f"  fix: {finding.fix}")
-        blocks.append(Prose(text="\n".join(lines), tone=_tone(finding)))
+        blocks.append(Prose("\n".join(lines), _tone(finding)))
         if label_errors:
             blocks += suspect_table(result, ROWS_IN_TERMINAL, folder)
             blocks += confusion_table(label_errors, NAMES_IN_TERMINAL)
@@ -230,7 +230,7 @@ def _section(
 ) -> Section:
     fix = f"Fix: {finding.fix}." if finding.fix else ""
     text = "\n\n".join(filter(None, (finding.why, fix)))
-    blocks: list[Block] = [Prose(text=text, tone=_tone(finding))] if text else []
+    blocks: list[Block] = [Prose(text, _tone(finding))] if text else []
     if finding.kind == LABEL_ERROR and result.label_errors:
         blocks += confusion_table(result.label_errors)
         blocks.append(method_note(result.label_errors))
@@ -239,7 +239,7 @@ def _section(
     if finding.files:
         blocks.append(skipped_table(finding.files))
     title = TITLES[finding.kind]
-    return Section(title=title, lead=f"{finding.what}.", blocks=tuple(blocks))
+    return Section(title, tuple(blocks), lead=f"{finding.what}.")
 
 
 def _gallery(
@@ -275,10 +275,10 @@ def class_count_table(result: DataCheckResult) -> Table:
     splits = [p for p in SPLITS if any(p in by_split for _, by_split in result.classes)]
     total = len(result.items) or 1
     columns = (
-        Column(title="class"),
-        *(Column(title=split, kind="integer") for split in splits),
-        Column(title="images", kind="integer"),
-        Column(title="share", kind="share"),
+        Column("class"),
+        *(Column(split, "integer") for split in splits),
+        Column("images", "integer"),
+        Column("share", "share"),
     )
     rows: list[tuple[Cell, ...]] = []
     classes = result.classes[:ROWS_SHOWN]
@@ -297,7 +297,7 @@ def _ignored_section(result: DataCheckResult) -> list[Section]:
     count = count_text(len(result.ignored), "file")
     lead = f"{count} that do not belong to the data set."
     table = skipped_table(result.ignored)
-    return [Section(title="Ignored files", lead=lead, blocks=(table,))]
+    return [Section("Ignored files", (table,), lead=lead)]
 
 
 def skipped_table(skips: Sequence[Skipped]) -> Table:
@@ -305,7 +305,7 @@ def skipped_table(skips: Sequence[Skipped]) -> Table:
     rows = skips[:FILES_SHOWN]
     rest = len(skips) - len(rows)
     return Table(
-        columns=(Column(title="path"), Column(title="reason"), Column(title="detail")),
+        columns=(Column("path"), Column("reason"), Column("detail")),
         rows=tuple((skip.path, skip.reason, skip.detail) for skip in rows),
         note=f"{rest:,} more in the output of --json." if rest else "",
     )

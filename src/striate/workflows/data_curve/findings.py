@@ -79,9 +79,9 @@ def conclusion(curve: LearningCurve) -> Prose:
         f"{percent(now, 2)} with {last.images:,.0f}"
     )
     if 1 - forecast.high > now:
-        return Prose(text=f"More images would help: {text}.", tone="good")
+        return Prose(f"More images would help: {text}.", "good")
     prefix = "It is not clear whether more images would help: "
-    return Prose(text=f"{prefix}{text}. More seeds give a smaller interval.")
+    return Prose(f"{prefix}{text}. More seeds give a smaller interval.")
 
 
 def law_text(curve: LearningCurve) -> Prose:
@@ -93,7 +93,7 @@ def law_text(curve: LearningCurve) -> Prose:
         "training images. The intervals contain all such laws that fit the runs, and "
         "the noise of a mean over as many runs."
     )
-    return Prose(text=text)
+    return Prose(text)
 
 
 def backtest(curve: LearningCurve) -> Prose | None:
@@ -109,9 +109,9 @@ def backtest(curve: LearningCurve) -> Prose | None:
         f"images. Measured: {percent(1 - last.mean, 2)}"
     )
     if forecast.low <= last.mean <= forecast.high:
-        return Prose(text=f"{text}, inside the interval.", tone="good")
+        return Prose(f"{text}, inside the interval.", "good")
     text += ", outside the interval. The forecast is unreliable."
-    return Prose(text=text, tone="warning")
+    return Prose(text, "warning")
 
 
 def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
@@ -125,19 +125,19 @@ def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
         most = f"{estimate.high:,}" if estimate.high else "no upper limit"
         text = f"expected at about {estimate.images:,} training images "
         text += f"(95 % interval {estimate.low:,} to {most})"
-    return Prose(text=f"{goal}: {text}.")
+    return Prose(f"{goal}: {text}.")
 
 
 def measured_table(curve: LearningCurve) -> Table:
     """Return a table of accuracy (mean, std) by fraction of the training images."""
     columns = (
-        Column(title="fraction", key="fraction"),
-        Column(title="images", kind="integer", hint="training images, mean over seeds"),
-        Column(title="runs", kind="integer"),
-        Column(title="accuracy", kind="ratio", hint="mean over seeds"),
-        Column(title="± std", kind="ratio", key="std", hint="over seeds"),
-        Column(title="balanced accuracy", kind="ratio", key="balanced_accuracy"),
-        Column(title="± std", kind="ratio", key="balanced_std", rank=1),
+        Column("fraction", key="fraction"),
+        Column("images", "integer", hint="training images, mean over seeds"),
+        Column("runs", "integer"),
+        Column("accuracy", "ratio", hint="mean over seeds"),
+        Column("± std", "ratio", key="std", hint="over seeds"),
+        Column("balanced accuracy", "ratio", key="balanced_accuracy"),
+        Column("± std", "ratio", key="balanced_std", rank=1),
     )
     return Table(
         title=f"Measured on the {curve.split} split",
@@ -163,11 +163,11 @@ def forecast_table(curve: LearningCurve) -> Table:
         for times, f in zip(FORECAST_FACTORS, forecasts(curve), strict=True)
     )
     columns = (
-        Column(title="times", key="times", hint="multiple of the current images"),
-        Column(title="images", kind="integer"),
-        Column(title=METRIC_NAMES[curve.metric], kind="ratio", key="expected"),
-        Column(title="95 % low", kind="ratio", key="low"),
-        Column(title="95 % high", kind="ratio", key="high"),
+        Column("times", key="times", hint="multiple of the current images"),
+        Column("images", "integer"),
+        Column(METRIC_NAMES[curve.metric], "ratio", key="expected"),
+        Column("95 % low", "ratio", key="low"),
+        Column("95 % high", "ratio", key="high"),
     )
     return Table(title="Forecast", columns=columns, rows=rows)
 
@@ -178,7 +178,7 @@ def curve_charts(curve: LearningCurve) -> tuple[Curve, Curve]:
     law = _forecast_series(curve)
     metric = METRIC_NAMES[curve.metric]
     accuracy_chart = Curve(
-        title=metric.capitalize(),
+        metric.capitalize(),
         x_label="training images",
         y_label=metric,
         series=(_complement(measured), _complement(law)),
@@ -199,9 +199,9 @@ def curve_charts(curve: LearningCurve) -> tuple[Curve, Curve]:
 
 def _measured_series(points: tuple[CurvePoint, ...]) -> Series:
     return Series(
-        name="measured",
-        x=tuple(point.images for point in points),
-        y=tuple(point.mean for point in points),
+        "measured",
+        tuple(point.images for point in points),
+        tuple(point.mean for point in points),
         low=tuple(max(point.mean - point.deviation, 0.0) for point in points),
         high=tuple(min(point.mean + point.deviation, 1.0) for point in points),
     )
@@ -214,9 +214,9 @@ def _forecast_series(curve: LearningCurve) -> Series:
         x.append(min(x[-1] * STEP, FORECAST_FACTORS[-1] * last))
     line = [curve.law.forecast(n) for n in x]
     return Series(
-        name="forecast",
-        x=tuple(x),
-        y=tuple(forecast.error for forecast in line),
+        "forecast",
+        tuple(x),
+        tuple(forecast.error for forecast in line),
         low=tuple(forecast.low for forecast in line),
         high=tuple(forecast.high for forecast in line),
     )
@@ -298,32 +298,32 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
     metric = METRIC_NAMES[curve.metric]
     scatter = f"± {percent(last.deviation, 2)} over {len(last.errors)} runs"
     label = f"{metric}, {last.images:,.0f} images"
-    figures = [Figure(label=label, value=percent(1 - last.mean, 2), detail=scatter)]
+    figures = [Figure(label, percent(1 - last.mean, 2), detail=scatter)]
     figures += [
         Figure(
-            label=f"forecast, {forecast.images:,.0f} images",
-            value=percent(1 - forecast.error, 2),
+            f"forecast, {forecast.images:,.0f} images",
+            percent(1 - forecast.error, 2),
             detail=f"95 % interval {ci_text((1 - forecast.high, 1 - forecast.low), 2)}",
         )
         for forecast in forecasts(curve)
     ]
     settings = {**curve.recipe.as_dict(), "model": curve.model}
     settings_table = Table(
-        columns=(Column(title="setting", kind="code"), Column(title="value")),
+        columns=(Column("setting", "code"), Column("value")),
         rows=tuple((name, setting_text(value)) for name, value in settings.items()),
         note="Of all runs; seed, fraction and epochs differ between runs.",
     )
     texts = [b for b in curve_blocks(curve, goal) if isinstance(b, Prose)]
-    head: list[Block] = [Figures(figures=tuple(figures)), *texts, law_text(curve)]
+    head: list[Block] = [Figures(tuple(figures)), *texts, law_text(curve)]
     sections = (
-        Section(title="Would more images help?", blocks=tuple(head)),
-        Section(title="Curve", blocks=curve_charts(curve)),
-        Section(title="Tables", blocks=(measured_table(curve), forecast_table(curve))),
+        Section("Would more images help?", tuple(head)),
+        Section("Curve", curve_charts(curve)),
+        Section("Tables", (measured_table(curve), forecast_table(curve))),
         _runs_section(curve),
-        Section(title="Settings", blocks=(settings_table,)),
+        Section("Settings", (settings_table,)),
     )
     return Page(
-        title=f"Learning curve · {Path(curve.recipe.data).name} · {curve.model}",
+        f"Learning curve · {Path(curve.recipe.data).name} · {curve.model}",
         subtitle=curve.path.name,
         sections=sections,
     )
@@ -331,15 +331,15 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
 
 def _runs_section(curve: LearningCurve) -> Section:
     columns = (
-        Column(title="run", kind="code"),
-        Column(title="images", kind="integer"),
-        Column(title="test images", kind="integer"),
-        Column(title="accuracy", kind="ratio"),
-        Column(title="balanced accuracy", kind="ratio"),
+        Column("run", "code"),
+        Column("images", "integer"),
+        Column("test images", "integer"),
+        Column("accuracy", "ratio"),
+        Column("balanced accuracy", "ratio"),
     )
     rows = tuple(
         (r.path.name, r.images, r.test_images, r.accuracy, r.balanced_accuracy)
         for r in curve.runs
     )
     lead = "Each run has its own folder and report."
-    return Section(title="Runs", lead=lead, blocks=(Table(columns=columns, rows=rows),))
+    return Section("Runs", (Table(columns=columns, rows=rows),), lead=lead)

@@ -38,28 +38,28 @@ def preview_page(result: Preview) -> Page:
     """Return the HTML report of a preview."""
     p = result.preprocess
     return Page(
-        title=f"{result.data.name} · network input",
+        f"{result.data.name} · network input",
         subtitle=f"{p.spec}, resize mode {p.resize}, as in training and prediction",
         sections=(
-            Section(title="Summary", blocks=tuple(preview_summary(result))),
+            Section("Summary", tuple(preview_summary(result))),
             Section(
-                title="Before and after",
+                "Before and after",
+                tuple(_before_and_after(result, i) for i in result.images),
                 lead="The original image, then the input in every resize mode. Images "
                 "with extreme sizes and aspect ratios come first, because the modes "
                 "differ most for them.",
-                blocks=tuple(_before_and_after(result, i) for i in result.images),
             ),
             Section(
-                title="Normalized input",
+                "Normalized input",
+                (_input_stats_table(result), _input_images(result)),
                 lead="The values that the first layer receives, as an image, and the "
                 "image after undoing the normalization.",
-                blocks=(_input_stats_table(result), _input_images(result)),
             ),
             Section(
-                title="Preprocessing steps",
+                "Preprocessing steps",
+                (rule_table(result),),
                 lead="All steps from the file to the input, in order, with the setting "
                 "that changes each. A run saves them in preprocess.json.",
-                blocks=(rule_table(result),),
             ),
         ),
     )
@@ -76,10 +76,10 @@ def preview_summary(result: Preview) -> list[Block]:
     p = result.preprocess
     return [
         Figures(
-            figures=(
-                Figure(label="images", value=f"{count:,}"),
-                Figure(label="image sizes", value=span, detail=variety),
-                Figure(label="input", value=str(p.spec), detail=f"--resize {p.resize}"),
+            (
+                Figure("images", f"{count:,}"),
+                Figure("image sizes", span, detail=variety),
+                Figure("input", str(p.spec), detail=f"--resize {p.resize}"),
             )
         ),
         _effects_table(result),
@@ -95,13 +95,13 @@ def _effects_table(result: Preview) -> Table:
     changed = "mean change of aspect; 1 is none"
     smaller = "share of images smaller than the input"
     columns = (
-        Column(title="mode", kind="code"),
-        Column(title="visible", kind="ratio", hint="mean visible share of an image"),
-        Column(title="min", kind="ratio", hint="smallest visible share of an image"),
-        Column(title="distortion", kind="number", hint=changed),
-        Column(title="max", kind="number", hint="largest change of aspect"),
-        Column(title="border", kind="ratio", hint="mean share of the input"),
-        Column(title="enlarged", kind="ratio", hint=smaller),
+        Column("mode", "code"),
+        Column("visible", "ratio", hint="mean visible share of an image"),
+        Column("min", "ratio", hint="smallest visible share of an image"),
+        Column("distortion", "number", hint=changed),
+        Column("max", "number", hint="largest change of aspect"),
+        Column("border", "ratio", hint="mean share of the input"),
+        Column("enlarged", "ratio", hint=smaller),
     )
     rows: list[tuple[Cell, ...]] = []
     for mode, effect in result.effects.items():
@@ -138,8 +138,8 @@ def _advice(result: Preview) -> list[Block]:
             "A smaller --image-size is faster and loses no detail."
         )
     if not advice:
-        return [Prose(text="The selected resize mode loses little.", tone="good")]
-    return [Prose(text=text, tone="warning") for text in advice]
+        return [Prose("The selected resize mode loses little.", "good")]
+    return [Prose(text, "warning") for text in advice]
 
 
 def _before_and_after(result: Preview, image: PreviewImage) -> Images:
@@ -185,8 +185,8 @@ def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
 
 def _input_stats_table(result: Preview) -> Table:
     columns = (
-        Column(title="channel"),
-        *(Column(title=t, kind="number") for t in ("mean", "std", "min", "max")),
+        Column("channel"),
+        *(Column(t, "number") for t in ("mean", "std", "min", "max")),
     )
     rows = tuple((n.channel, n.mean, n.std, n.min, n.max) for n in result.input_stats)
     gives = "gives" if result.recovers_pixels else "does not give"
@@ -226,8 +226,8 @@ def _input_to_image(x: Tensor) -> np.ndarray:
 def rule_table(result: Preview) -> Table:
     """Return a table of all preprocessing steps with their settings."""
     columns = (
-        Column(title="step"),
-        Column(title="what happens"),
-        Column(title="setting", kind="code", hint="empty: fixed"),
+        Column("step"),
+        Column("what happens"),
+        Column("setting", "code", hint="empty: fixed"),
     )
     return Table(columns=columns, rows=preprocess_rules(result.preprocess))

@@ -47,40 +47,40 @@ METHOD_NAMES = {
 
 
 CHECK_COLUMNS = (
-    Column(title="Method", key="method"),
-    Column(title="Target", key="target", rank=1),
-    Column(title="Layer", kind="code", key="layer", rank=2),
+    Column("Method", key="method"),
+    Column("Target", key="target", rank=1),
+    Column("Layer", "code", key="layer", rank=2),
     Column(
-        title="Deletion",
-        kind="percent",
+        "Deletion",
+        "percent",
         key="deletion",
         hint="mean probability as the most important pixels are removed; lower is "
         "better",
     ),
     Column(
-        title="Deletion, random",
-        kind="percent",
+        "Deletion, random",
+        "percent",
         key="random_deletion",
         hint="deletion in random pixel order",
         rank=3,
     ),
     Column(
-        title="Insertion",
-        kind="percent",
+        "Insertion",
+        "percent",
         key="insertion",
         hint="mean probability as the most important pixels are added; higher is "
         "better",
     ),
     Column(
-        title="Insertion, random",
-        kind="percent",
+        "Insertion, random",
+        "percent",
         key="random_insertion",
         hint="insertion in random pixel order",
         rank=3,
     ),
     Column(
-        title="Shuffled Weights",
-        kind="number",
+        "Shuffled Weights",
+        "number",
         key="shuffled_correlation",
         hint="rank correlation with the heatmap of a network with shuffled weights; "
         "near 0 is good; above 0.5: do not trust this heatmap",
@@ -115,9 +115,7 @@ def explain_image(
         against = _other_class(loaded, image, options, ranked)
     if against is not None:
         shown.append(_attribute(loaded, image, options, options.methods[0], against))
-    figures = tuple(
-        Figure(label=names[i], value=percent(float(probs[i]))) for i in ranked[:TOP]
-    )
+    figures = tuple(Figure(names[i], percent(float(probs[i]))) for i in ranked[:TOP])
     table = _sanity_table(shown)
     truth = f" True class: {image.truth}." if image.truth else ""
     target = attributions[0].target
@@ -135,19 +133,12 @@ def explain_image(
         "attributions": records(table),
     }
     warnings = [warning for each in shown for warning in _warnings(each)]
-    blocks: list[Block] = [
-        Figures(figures=figures),
-        _heatmaps(image, shown),
-        table,
-        *warnings,
-    ]
+    blocks: list[Block] = [Figures(figures), _heatmaps(image, shown), table, *warnings]
     maps = {}
     for each in shown:
         suffix = "" if each.target.against_index is None else " against"
         maps[each.method + suffix] = each.heatmap.detach().cpu()
-    section = Section(
-        title=_title(image, names[ranked[0]]), lead=lead, blocks=tuple(blocks)
-    )
+    section = Section(_title(image, names[ranked[0]]), tuple(blocks), lead=lead)
     return ImageExplanation(section=section, facts=facts, maps=maps)
 
 
@@ -249,19 +240,19 @@ def _warnings(each: Attribution) -> Iterator[Prose]:
             f"{_caption(each)} is empty: no position of this layer supports the class. "
             "Its sanity checks are meaningless. Try another layer or method."
         )
-        yield Prose(text=text, tone="warning")
+        yield Prose(text, "warning")
     elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
         text = (
             f"{_caption(each)} is almost the same with shuffled weights: it depends "
             "only on the image, not on what the network learned. Do not trust it."
         )
-        yield Prose(text=text, tone="bad")
+        yield Prose(text, "bad")
     elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
         text = (
             f"{_caption(each)} is not better than random: neither deletion nor "
             "insertion beats a random pixel order."
         )
-        yield Prose(text=text, tone="warning")
+        yield Prose(text, "warning")
 
 
 def _is_empty(each: Attribution) -> bool:

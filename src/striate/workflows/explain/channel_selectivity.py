@@ -85,15 +85,15 @@ class ChannelPatches:
         if row is None:
             images = f"{len(self.subset):,} images"
             text = f"Channel {number} is dead (never above zero) on all {images}."
-            return [Prose(text=text)]
+            return [Prose(text)]
         title = f"Top patches of channel {number}"
         return [Images(title=title, images=(row,)), self._classes(layer, number)]
 
     def _classes(self, layer: ChannelPreferences, number: int) -> Table:
         means = layer.by_class[:, number]
         columns = (
-            Column(title="Class", key="class"),
-            Column(title="Mean Activation", kind="number", key="mean"),
+            Column("Class", key="class"),
+            Column("Mean Activation", "number", key="mean"),
         )
         order = means.argsort(descending=True)[:CLASSES].tolist()
         rows = tuple((self.labels[i], float(means[i])) for i in order)
@@ -171,9 +171,7 @@ def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, C
         "field. All channels of all layers are in channels.csv."
     )
     section = Section(
-        title="What channels detect",
-        lead=lead,
-        blocks=(_curve(patches.layers), table, *images),
+        "What channels detect", (_curve(patches.layers), table, *images), lead=lead
     )
     return section, records(table)
 
@@ -181,10 +179,10 @@ def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, C
 def _curve(layers: Sequence[ChannelPreferences]) -> Curve:
     means = tuple(float(layer.selectivity.nanmean()) for layer in layers)
     depth = tuple(float(i) for i in range(1, len(layers) + 1))
-    series = Series(name="mean over channels", x=depth, y=means)
+    series = Series("mean over channels", depth, means)
     names = ", ".join(f"{i} {layer.call}" for i, layer in enumerate(layers, 1))
     return Curve(
-        title="Class selectivity by depth",
+        "Class selectivity by depth",
         x_label="layer",
         y_label="0: all classes equal, 1: one class only",
         series=(series,),
@@ -194,23 +192,20 @@ def _curve(layers: Sequence[ChannelPreferences]) -> Curve:
 
 def _numbers(layers: Sequence[ChannelPreferences], labels: Sequence[str]) -> Table:
     columns = (
-        Column(title="Layer", kind="code", key="layer"),
-        Column(title="Channels", kind="integer", key="channels", rank=1),
-        Column(title="Mean Selectivity", kind="number", key="mean"),
+        Column("Layer", "code", key="layer"),
+        Column("Channels", "integer", key="channels", rank=1),
+        Column("Mean Selectivity", "number", key="mean"),
         Column(
-            title="Selective",
-            kind="share",
+            "Selective",
+            "share",
             key="selective",
             hint="channels with selectivity above 0.5: one class activates them at "
             "least three times as strongly as the others",
         ),
-        Column(title="Max", kind="number", key="max", rank=2),
-        Column(title="Max for Class", key="preferred_class", rank=2),
+        Column("Max", "number", key="max", rank=2),
+        Column("Max for Class", key="preferred_class", rank=2),
         Column(
-            title="Dead",
-            kind="integer",
-            key="dead",
-            hint="channels that are never above zero",
+            "Dead", "integer", key="dead", hint="channels that are never above zero"
         ),
     )
     rows = tuple(_row(layer, labels) for layer in layers)

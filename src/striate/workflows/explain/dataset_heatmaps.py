@@ -72,7 +72,7 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     if result.empty:
         lead += f" Images with an empty heatmap: {result.empty}."
     title = "Heatmaps over the dataset"
-    return Section(title=title, lead=lead, blocks=tuple(blocks)), data
+    return Section(title, tuple(blocks), lead=lead), data
 
 
 def _mistakes(run: Run) -> list[Image]:
@@ -126,12 +126,12 @@ def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
 
 def _table(run: Run, result: DatasetAttribution) -> Table:
     columns = (
-        Column(title="Predicted Class", key="class"),
-        Column(title="Images", kind="integer", key="images"),
-        Column(title="On Border", kind="percent", key="border"),
-        Column(title="Border Area", kind="percent", key="border_area"),
-        Column(title="On Background", kind="percent", key="background"),
-        Column(title="Background Area", kind="percent", key="background_area", rank=1),
+        Column("Predicted Class", key="class"),
+        Column("Images", "integer", key="images"),
+        Column("On Border", "percent", key="border"),
+        Column("Border Area", "percent", key="border_area"),
+        Column("On Background", "percent", key="background"),
+        Column("Background Area", "percent", key="background_area", rank=1),
     )
     rows: list[tuple[Cell, ...]] = [
         (
@@ -169,4 +169,4 @@ def _warnings(run: Run, result: DatasetAttribution) -> list[Block]:
         f"is {percent(result.border_area)} of the area. A frame, a caption or the "
         "background may reveal the class (shortcut). Check these images."
     )
-    return [Prose(text=text, tone="warning")]
+    return [Prose(text, "warning")]

@@ -23,11 +23,7 @@ from striate.core.findings import (
 from striate.interpret.arithmetic.contributions import contributions
 from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.layer_choice import (
-    check_unit,
-    layer_shapes,
-    layers_with_maps,
-)
+from striate.interpret.layer_choice import check_unit, layer_shapes, layers_with_maps
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.table_records import records, tree_dicts
 from striate.run.run import Run
@@ -89,7 +85,7 @@ def explain_findings(
     layer_parts, layer_data = layer_sections(loaded, first, calls, channel_patches)
     extra, extra_data = _extra_sections(loaded, options)
     page = Page(
-        title=f"Explanation of {loaded.name}",
+        f"Explanation of {loaded.name}",
         subtitle="Which parts of an image support the predicted class, and how.",
         sections=(*sections, *layer_parts, *extra),
         footer="The model was not modified.",
@@ -175,12 +171,12 @@ def _arithmetic_section(
     )
     title = "How the score is computed"
     if arithmetic is None:
-        return Section(title=title, blocks=(Prose(text=error),)), None
+        return Section(title, (Prose(error),)), None
     names = loaded.labels.names if loaded.labels else ()
     tree = arithmetic_tree(arithmetic, "output", (class_index,), names)
     table, image_block = _contribution_blocks(image, arithmetic, class_index)
     data = {"tree": tree_dicts(tree), "contributions": records(table)}
-    return Section(title=title, lead=lead, blocks=(tree, table, image_block)), data
+    return Section(title, (tree, table, image_block), lead=lead), data
 
 
 def _contribution_blocks(
@@ -191,8 +187,8 @@ def _contribution_blocks(
     steps = sorted(result.steps.items(), key=lambda item: -abs(item[1]))
     rows: list[tuple[Cell, ...]] = [("pixels", float(result.pixels.sum())), *steps]
     columns = (
-        Column(title="Source", kind="code", key="source"),
-        Column(title="Contribution", kind="number", key="contribution"),
+        Column("Source", "code", key="source"),
+        Column("Contribution", "number", key="contribution"),
     )
     table = Table(
         title="Contribution of pixels and biases",

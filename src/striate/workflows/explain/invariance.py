@@ -59,7 +59,7 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     if not _fits("shift", run):
         skipped.insert(0, "shift: the images are too small")
     if skipped:
-        blocks.append(Prose(text=f"Skipped: {'; '.join(skipped)}."))
+        blocks.append(Prose(f"Skipped: {'; '.join(skipped)}."))
     data: dict[str, Any] = {
         "images": len(subset),
         "transforms": [_as_data(each) for each in curves],
@@ -76,7 +76,7 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
         "change as much as for another image."
     )
     title = "Invariance to image transforms"
-    return Section(title=title, lead=lead, blocks=tuple(blocks)), data
+    return Section(title, tuple(blocks), lead=lead), data
 
 
 def _fits(name: str, run: Run) -> bool:
@@ -97,18 +97,18 @@ def _accuracy_curve(curves: InvarianceCurve) -> Curve:
     # independent, so each image counts once.
     half = [(y, 1.96 * sqrt(y * (1 - y) / curves.images)) for y in curves.accuracy]
     return Curve(
-        title=f"Predictions under {curves.transform}",
+        f"Predictions under {curves.transform}",
         x_label=curves.unit,
         y_label="share of images",
         series=(
             Series(
-                name="accuracy",
-                x=curves.amounts,
-                y=curves.accuracy,
+                "accuracy",
+                curves.amounts,
+                curves.accuracy,
                 low=tuple(max(0.0, y - h) for y, h in half),
                 high=tuple(min(1.0, y + h) for y, h in half),
             ),
-            Series(name="consistency", x=curves.amounts, y=curves.consistency),
+            Series("consistency", curves.amounts, curves.consistency),
         ),
         percent_y=True,
     )
@@ -116,11 +116,11 @@ def _accuracy_curve(curves: InvarianceCurve) -> Curve:
 
 def _distance_curve(curves: InvarianceCurve) -> Curve:
     return Curve(
-        title=f"Features under {curves.transform}",
+        f"Features under {curves.transform}",
         x_label=curves.unit,
         y_label="feature distance (1: another image)",
         series=tuple(
-            Series(name=name, x=curves.amounts, y=values)
+            Series(name, curves.amounts, values)
             for name, values in curves.distance.items()
         ),
     )
@@ -155,13 +155,13 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
         return []
     shifts = 1, 2, 4  # pixels
     columns = (
-        Column(title="Pooling", key="pool"),
-        Column(title="Accuracy", kind="percent", key="accuracy"),
+        Column("Pooling", key="pool"),
+        Column("Accuracy", "percent", key="accuracy"),
         *(
-            Column(title=f"Consistency, {n} px", kind="percent", key=f"consistency_{n}")
+            Column(f"Consistency, {n} px", "percent", key=f"consistency_{n}")
             for n in shifts
         ),
-        Column(title="Distance, 1 px", kind="number", key="distance_1"),
+        Column("Distance, 1 px", "number", key="distance_1"),
     )
     rows: list[tuple[Cell, ...]] = []
     for kind, each in pools.items():
@@ -174,12 +174,11 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
         "with the same prediction as without shift."
     )
     curve = Curve(
-        title="Pooling and shifts",
+        "Pooling and shifts",
         x_label="pixels, in four directions",
         y_label="same prediction",
         series=tuple(
-            Series(name=kind, x=each.amounts, y=each.consistency)
-            for kind, each in pools.items()
+            Series(kind, each.amounts, each.consistency) for kind, each in pools.items()
         ),
         percent_y=True,
     )

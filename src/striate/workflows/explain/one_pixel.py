@@ -110,7 +110,7 @@ def _text(counts: OnePixelCounts) -> Prose:
         f"{percent(pooled.share)} with max pooling, {percent(subsampled.share)} with "
         "subsampling."
     )
-    return Prose(text=text)
+    return Prose(text)
 
 
 def _example(counts: OnePixelCounts) -> Images:
@@ -138,14 +138,14 @@ def _example(counts: OnePixelCounts) -> Images:
 def _table(stages: Sequence[ChangedCells]) -> Table:
     first = stages[0].mean or 1.0
     columns = (
-        Column(title="Stage", key="stage"),
-        Column(title="Cells", kind="integer", key="cells"),
-        Column(title="Changed", kind="number", key="changed"),
-        Column(title="Std", kind="number", key="std", rank=2),
-        Column(title="Min", kind="integer", key="min", rank=3),
-        Column(title="Max", kind="integer", key="max", rank=3),
-        Column(title="Change from Input", kind="percent", key="change"),
-        Column(title="Share of Cells", kind="percent", key="share"),
+        Column("Stage", key="stage"),
+        Column("Cells", "integer", key="cells"),
+        Column("Changed", "number", key="changed"),
+        Column("Std", "number", key="std", rank=2),
+        Column("Min", "integer", key="min", rank=3),
+        Column("Max", "integer", key="max", rank=3),
+        Column("Change from Input", "percent", key="change"),
+        Column("Share of Cells", "percent", key="share"),
     )
     rows: list[tuple[Cell, ...]] = []
     for stage in stages:
@@ -171,9 +171,9 @@ def _curve(counts: OnePixelCounts) -> Curve:
         places = [round(i * (len(changes) - 1) / (_STEPS - 1)) for i in range(_STEPS)]
         x = tuple(float(changes[i]) for i in places)
         y = tuple((i + 1) / len(changes) for i in places)
-        series.append(Series(name=name, x=x, y=y))
+        series.append(Series(name, x, y))
     return Curve(
-        title="Change of the count from input to map, over images",
+        "Change of the count from input to map, over images",
         x_label="relative change of the count (−1: no cell differs)",
         y_label="share of images with this change or less",
         series=tuple(series),
@@ -184,11 +184,11 @@ def _curve(counts: OnePixelCounts) -> Curve:
 
 def _classes(counts: OnePixelCounts, labels: ClassNames) -> Table:
     columns = (
-        Column(title="Class", key="class"),
-        Column(title="Images", kind="integer", key="images"),
-        Column(title="Input", kind="number", key="input"),
-        Column(title="Pooled", kind="number", key="pooled"),
-        Column(title="Change", kind="percent", key="change"),
+        Column("Class", key="class"),
+        Column("Images", "integer", key="images"),
+        Column("Input", "number", key="input"),
+        Column("Pooled", "number", key="pooled"),
+        Column("Change", "percent", key="change"),
     )
     rows: list[tuple[Cell, ...]] = []
     for i, name in enumerate(labels.names):

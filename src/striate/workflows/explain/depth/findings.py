@@ -86,7 +86,7 @@ def depth_section(
         "chains": [_as_data(chain) for chain in study.chains],
         "majority_accuracy": study.majority_accuracy,
     }
-    return Section(title="Gradients by depth", lead=lead, blocks=tuple(blocks)), data
+    return Section("Gradients by depth", tuple(blocks), lead=lead), data
 
 
 def study_blocks(study: DepthStudy) -> list[Block]:
@@ -111,14 +111,14 @@ def study_curves(study: DepthStudy) -> list[Curve]:
 
 def _first_layers(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
-        title="Chains: gradient of the first layer",
+        "Chains: gradient of the first layer",
         x_label="training step",
         y_label="gradient of the loss, root mean square",
         series=tuple(
             Series(
-                name=name,
-                x=snapshot_steps(chain.snapshots),
-                y=tuple(s.layers[0].gradient for s in chain.snapshots),
+                name,
+                snapshot_steps(chain.snapshots),
+                tuple(s.layers[0].gradient for s in chain.snapshots),
             )
             for name, chain in chains.items()
         ),
@@ -129,7 +129,7 @@ def _first_layers(chains: dict[str, ChainResult]) -> Curve:
 
 def _loss_curve(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
-        title="Chains: training loss",
+        "Chains: training loss",
         x_label="step",
         y_label="cross-entropy loss",
         series=tuple(_smoothed(name, chain.losses) for name, chain in chains.items()),
@@ -141,33 +141,33 @@ def _smoothed(name: str, losses: tuple[float, ...]) -> Series:
     starts = range(0, len(losses), SMOOTH)
     groups = [losses[start : start + SMOOTH] for start in starts]
     x = tuple(start + len(g) / 2 for start, g in zip(starts, groups, strict=True))
-    return Series(name=name, x=x, y=tuple(sum(group) / len(group) for group in groups))
+    return Series(name, x, tuple(sum(group) / len(group) for group in groups))
 
 
 def _table(study: DepthStudy) -> Table:
     columns = (
-        Column(title="Chain", key="chain"),
+        Column("Chain", key="chain"),
         Column(
-            title="Factor per Layer",
-            kind="number",
+            "Factor per Layer",
+            "number",
             key="factor",
             hint="change of the gradient per additional layer of distance from the "
             "loss",
         ),
         Column(
-            title="First / Last",
-            kind="number",
+            "First / Last",
+            "number",
             key="first",
             hint="gradient of the first layer over that of the last, at initialization",
         ),
         Column(
-            title="First / Last, trained",
-            kind="number",
+            "First / Last, trained",
+            "number",
             key="end",
             hint="the same ratio after training",
         ),
-        Column(title="Accuracy", kind="percent", key="accuracy"),
-        Column(title="Learning Rate", kind="number", key="lr", rank=2),
+        Column("Accuracy", "percent", key="accuracy"),
+        Column("Learning Rate", "number", key="lr", rank=2),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (c.design.name, c.factor, c.first, c.end, c.accuracy, c.lr)
@@ -196,7 +196,7 @@ def _text(study: DepthStudy) -> list[Block]:
             f" With shortcuts: {number(twin.first)} (factor {number(twin.factor)}), "
             f"accuracy {percent(twin.accuracy)}."
         )
-        blocks.append(Prose(text=head + tail, tone="warning" if vanishes else "plain"))
+        blocks.append(Prose(head + tail, "warning" if vanishes else "plain"))
     return blocks
 
 
