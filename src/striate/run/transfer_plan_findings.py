@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from striate.core import findings as f
 from striate.core.files import write_json
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Prose,
-    Section,
-    Series,
-    Table,
-)
 from striate.finetune.linear_probe import LinearProbe
 from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
@@ -37,30 +28,30 @@ def write_plan(folder: Path, plan: TransferPlan) -> None:
     save_curve(depth_chart(plan), folder / names.PLOTS / CHART)
 
 
-def plan_section(folder: Path) -> tuple[Section, ...]:
+def plan_section(folder: Path) -> tuple[f.Section, ...]:
     """Return the report section on the transfer plan; empty if there is no plan."""
     if not (folder / names.PLAN).is_file():
         return ()
     plan = TransferPlan.read(folder / names.PLAN)
-    blocks: list[Block] = [proposal(plan), depth_chart(plan)]
+    blocks: list[f.Block] = [proposal(plan), depth_chart(plan)]
     tables = probe_table(plan), trial_table(plan)
     lead = "Chosen on the training split only, without validation and test images."
-    return (Section("Transfer plan", (*blocks, *tables), lead=lead),)
+    return (f.Section("Transfer plan", (*blocks, *tables), lead=lead),)
 
 
-def plan_findings(plan: TransferPlan) -> list[Block]:
+def plan_findings(plan: TransferPlan) -> list[f.Block]:
     """Return the terminal report of a transfer plan: tables and the proposed trial."""
     return [probe_table(plan), trial_table(plan), proposal(plan)]
 
 
-def probe_table(plan: TransferPlan) -> Table:
+def probe_table(plan: TransferPlan) -> f.Table:
     """Return the table of linear-probe accuracy by cut point and training-set size."""
     sizes = [point.images for point in plan.probes[-1].points]
     columns = [
-        Column("cut point", "code", hint="last frozen layer", key="cut"),
-        Column("features", "integer", hint="per image", rank=1),
+        f.Column("cut point", "code", hint="last frozen layer", key="cut"),
+        f.Column("features", "integer", hint="per image", rank=1),
         *(
-            Column(
+            f.Column(
                 f"n = {size:,}",
                 "percent",
                 hint="accuracy of a probe trained on n images",
@@ -69,8 +60,8 @@ def probe_table(plan: TransferPlan) -> Table:
             )
             for size in sizes
         ),
-        Column("± error", "percent", hint="standard error", key="error"),
-        Column("", key="proposed"),
+        f.Column("± error", "percent", hint="standard error", key="error"),
+        f.Column("", key="proposed"),
     ]
     rows = tuple(_probe_row(probe, plan) for probe in plan.probes)
     note = (
@@ -78,41 +69,41 @@ def probe_table(plan: TransferPlan) -> Table:
         "n: number of training images. Feature maps are average-pooled."
     )
     title = "Linear probes at every cut point"
-    return Table(title=title, columns=tuple(columns), rows=rows, note=note)
+    return f.Table(title=title, columns=tuple(columns), rows=rows, note=note)
 
 
-def _probe_row(probe: LinearProbe, plan: TransferPlan) -> tuple[Cell, ...]:
+def _probe_row(probe: LinearProbe, plan: TransferPlan) -> tuple[f.Cell, ...]:
     mark = "◂ proposed" if probe.cut == plan.best.cut else ""
     accuracies = tuple(point.accuracy for point in probe.points)
     return (probe.cut, probe.width, *accuracies, probe.error, mark)
 
 
-def trial_table(plan: TransferPlan) -> Table:
+def trial_table(plan: TransferPlan) -> f.Table:
     """Return the table of trials: accuracy, loss and time of each candidate."""
     columns = (
-        Column("method"),
-        Column("cut point", "code", hint="last frozen layer", key="cut"),
-        Column(
+        f.Column("method"),
+        f.Column("cut point", "code", hint="last frozen layer", key="cut"),
+        f.Column(
             "trained layers",
             "integer",
             hint="layers or blocks after the cut point",
             key="stages",
         ),
-        Column("batch norm", key="batch_norm", rank=1),
-        Column("accuracy", "percent"),
-        Column("95 % interval", key="interval", rank=1),
-        Column("loss", "number", hint="cross-entropy after temperature scaling"),
-        Column("trial time", "number", hint="seconds", key="seconds", rank=2),
-        Column(
+        f.Column("batch norm", key="batch_norm", rank=1),
+        f.Column("accuracy", "percent"),
+        f.Column("95 % interval", key="interval", rank=1),
+        f.Column("loss", "number", hint="cross-entropy after temperature scaling"),
+        f.Column("trial time", "number", hint="seconds", key="seconds", rank=2),
+        f.Column(
             "full time",
             "number",
             hint="expected seconds with all images and epochs",
             key="full_seconds",
         ),
-        Column("", key="proposed"),
+        f.Column("", key="proposed"),
     )
     rows = tuple(_trial_row(trial, plan) for trial in plan.trials)
-    return Table(title="Trials", columns=columns, rows=rows, note=_trial_note(plan))
+    return f.Table(title="Trials", columns=columns, rows=rows, note=_trial_note(plan))
 
 
 def _trial_note(plan: TransferPlan) -> str:
@@ -133,7 +124,7 @@ def _trial_note(plan: TransferPlan) -> str:
     return note
 
 
-def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[Cell, ...]:
+def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[f.Cell, ...]:
     return (
         HEADS[trial.head],
         trial.cut,
@@ -148,7 +139,7 @@ def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[Cell, ...]:
     )
 
 
-def proposal(plan: TransferPlan) -> Prose:
+def proposal(plan: TransferPlan) -> f.Prose:
     """Return a text with the proposal, its expected accuracy and its duration."""
     best = plan.best
     what = f"Proposed: freeze all layers up to {best.cut} and fit the head alone."
@@ -166,7 +157,7 @@ def proposal(plan: TransferPlan) -> Prose:
         f"{ci_text((plan.low, plan.high), 1)}), in about {_time(best.full_seconds)}. "
         f"The plan took {_time(plan.seconds)}."
     )
-    return Prose(f"{what} {expected}", "advice")
+    return f.Prose(f"{what} {expected}", "advice")
 
 
 def _stage_range(trial: TransferTrial) -> str:
@@ -178,7 +169,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def depth_chart(plan: TransferPlan) -> Curve:
+def depth_chart(plan: TransferPlan) -> f.Curve:
     """Return the chart of probe accuracy by cut point, a line per training-set size."""
     depth = tuple(float(i + 1) for i in range(len(plan.probes)))
     sizes = [point.images for point in plan.probes[-1].points]
@@ -189,7 +180,7 @@ def depth_chart(plan: TransferPlan) -> Curve:
         last = size == sizes[-1]
         pairs = list(zip(y, errors, strict=True))
         series.append(
-            Series(
+            f.Series(
                 f"trained on {size:,}",
                 depth,
                 y,
@@ -200,7 +191,7 @@ def depth_chart(plan: TransferPlan) -> Curve:
     order = [probe.cut for probe in plan.probes]
     cut = plan.best.cut
     mark = (float(order.index(cut) + 1), f"cut point {cut}") if cut in order else None
-    return Curve(
+    return f.Curve(
         "Probe accuracy by cut point",
         x_label="layers or blocks before the cut point",
         y_label="accuracy of a linear probe",

@@ -8,19 +8,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Figures,
-    Image,
-    Images,
-    Page,
-    Prose,
-    Section,
-    Table,
-)
+from striate.core import findings as f
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
 from striate.data.decode.preprocess_rules import preprocess_rules
@@ -34,28 +22,28 @@ FRAME = 160  # gray level around every image
 VALUE_RANGE = 2.5  # displayed range in standard deviations, in both directions
 
 
-def preview_page(result: Preview) -> Page:
+def preview_page(result: Preview) -> f.Page:
     """Return the HTML report of a preview."""
     p = result.preprocess
-    return Page(
+    return f.Page(
         f"{result.data.name} · network input",
         subtitle=f"{p.spec}, resize mode {p.resize}, as in training and prediction",
         sections=(
-            Section("Summary", tuple(preview_summary(result))),
-            Section(
+            f.Section("Summary", tuple(preview_summary(result))),
+            f.Section(
                 "Before and after",
                 tuple(_before_and_after(result, i) for i in result.images),
                 lead="The original image, then the input in every resize mode. Images "
                 "with extreme sizes and aspect ratios come first, because the modes "
                 "differ most for them.",
             ),
-            Section(
+            f.Section(
                 "Normalized input",
                 (_input_stats_table(result), _input_images(result)),
                 lead="The values that the first layer receives, as an image, and the "
                 "image after undoing the normalization.",
             ),
-            Section(
+            f.Section(
                 "Preprocessing steps",
                 (rule_table(result),),
                 lead="All steps from the file to the input, in order, with the setting "
@@ -65,7 +53,7 @@ def preview_page(result: Preview) -> Page:
     )
 
 
-def preview_summary(result: Preview) -> list[Block]:
+def preview_summary(result: Preview) -> list[f.Block]:
     """Return the terminal report: image sizes, and effects of each resize mode."""
     sizes = result.sizes
     count = sum(sizes.values())
@@ -75,11 +63,11 @@ def preview_summary(result: Preview) -> list[Block]:
     variety = f"{len(sizes):,} different" if len(sizes) > 1 else "all the same"
     p = result.preprocess
     return [
-        Figures(
+        f.Figures(
             (
-                Figure("images", f"{count:,}"),
-                Figure("image sizes", span, detail=variety),
-                Figure("input", str(p.spec), detail=f"--resize {p.resize}"),
+                f.Figure("images", f"{count:,}"),
+                f.Figure("image sizes", span, detail=variety),
+                f.Figure("input", str(p.spec), detail=f"--resize {p.resize}"),
             )
         ),
         _effects_table(result),
@@ -91,29 +79,29 @@ def _size(sides: tuple[int, int]) -> str:
     return f"{sides[0]}×{sides[1]}"
 
 
-def _effects_table(result: Preview) -> Table:
+def _effects_table(result: Preview) -> f.Table:
     changed = "mean change of aspect; 1 is none"
     smaller = "share of images smaller than the input"
     columns = (
-        Column("mode", "code"),
-        Column("visible", "ratio", hint="mean visible share of an image"),
-        Column("min", "ratio", hint="smallest visible share of an image"),
-        Column("distortion", "number", hint=changed),
-        Column("max", "number", hint="largest change of aspect"),
-        Column("border", "ratio", hint="mean share of the input"),
-        Column("enlarged", "ratio", hint=smaller),
+        f.Column("mode", "code"),
+        f.Column("visible", "ratio", hint="mean visible share of an image"),
+        f.Column("min", "ratio", hint="smallest visible share of an image"),
+        f.Column("distortion", "number", hint=changed),
+        f.Column("max", "number", hint="largest change of aspect"),
+        f.Column("border", "ratio", hint="mean share of the input"),
+        f.Column("enlarged", "ratio", hint=smaller),
     )
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[f.Cell, ...]] = []
     for mode, effect in result.effects.items():
         label = f"{mode} ←" if mode == result.preprocess.resize else mode
         distortion = (round(value, 2) for value in effect.distortion)
         numbers = *effect.visible, *distortion, effect.border[0], effect.enlarged
         rows.append((label, *numbers))
     title = "Effect of each resize mode"
-    return Table(title=title, columns=columns, rows=tuple(rows))
+    return f.Table(title=title, columns=columns, rows=tuple(rows))
 
 
-def _advice(result: Preview) -> list[Block]:
+def _advice(result: Preview) -> list[f.Block]:
     """Return warnings about the selected resize mode."""
     effect = result.effects[result.preprocess.resize]
     advice: list[str] = []
@@ -138,11 +126,11 @@ def _advice(result: Preview) -> list[Block]:
             "A smaller --image-size is faster and loses no detail."
         )
     if not advice:
-        return [Prose("The selected resize mode loses little.", "good")]
-    return [Prose(text, "warning") for text in advice]
+        return [f.Prose("The selected resize mode loses little.", "good")]
+    return [f.Prose(text, "warning") for text in advice]
 
 
-def _before_and_after(result: Preview, image: PreviewImage) -> Images:
+def _before_and_after(result: Preview, image: PreviewImage) -> f.Images:
     p = result.preprocess
     whole = _size(image.sides)
     images = [_display_image(image.original, f"original, {whole}", "")]
@@ -152,7 +140,7 @@ def _before_and_after(result: Preview, image: PreviewImage) -> Images:
         effect = resize_effect(replace(p, resize=mode), height, width)
         text = _effect_text(effect)
         images.append(_display_image(pixels.numpy(), f"{mode}{label}", text))
-    return Images(title=f"{image.path} · {image.label}", images=tuple(images))
+    return f.Images(title=f"{image.path} · {image.label}", images=tuple(images))
 
 
 def _effect_text(effect: ResizeEffect) -> str:
@@ -168,7 +156,7 @@ def _effect_text(effect: ResizeEffect) -> str:
     return ", ".join(texts) or "no loss"
 
 
-def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
+def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> f.Image:
     """Resize an image for display; small images are enlarged by an integer factor."""
     height, width, channels = pixels.shape
     longest = max(height, width)
@@ -183,10 +171,10 @@ def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
     return to_image(framed, caption, detail)
 
 
-def _input_stats_table(result: Preview) -> Table:
+def _input_stats_table(result: Preview) -> f.Table:
     columns = (
-        Column("channel"),
-        *(Column(t, "number") for t in ("mean", "std", "min", "max")),
+        f.Column("channel"),
+        *(f.Column(t, "number") for t in ("mean", "std", "min", "max")),
     )
     rows = tuple((n.channel, n.mean, n.std, n.min, n.max) for n in result.input_stats)
     gives = "gives" if result.recovers_pixels else "does not give"
@@ -198,10 +186,10 @@ def _input_stats_table(result: Preview) -> Table:
         f"Over the {len(result.images)} images shown. Normalization: mean {mean}; std "
         f"{std}. Denormalizing {gives} the exact 8-bit pixels."
     )
-    return Table(title="Input statistics", columns=columns, rows=rows, note=note)
+    return f.Table(title="Input statistics", columns=columns, rows=rows, note=note)
 
 
-def _input_images(result: Preview) -> Images:
+def _input_images(result: Preview) -> f.Images:
     """Return a gallery of normalized inputs beside their denormalized images."""
     p = result.preprocess
     images = []
@@ -213,7 +201,7 @@ def _input_images(result: Preview) -> Images:
         ]
     note = f"Displayed range: −{VALUE_RANGE} to {VALUE_RANGE} standard deviations"
     note += "; blue: below the mean, red: above." if p.channels == 1 else "."
-    return Images(images=tuple(images), note=note)
+    return f.Images(images=tuple(images), note=note)
 
 
 def _input_to_image(x: Tensor) -> np.ndarray:
@@ -223,11 +211,11 @@ def _input_to_image(x: Tensor) -> np.ndarray:
     return np.clip((values / VALUE_RANGE + 1) * 127.5, 0, 255).round().astype(np.uint8)
 
 
-def rule_table(result: Preview) -> Table:
+def rule_table(result: Preview) -> f.Table:
     """Return a table of all preprocessing steps with their settings."""
     columns = (
-        Column("step"),
-        Column("what happens"),
-        Column("setting", "code", hint="empty: fixed"),
+        f.Column("step"),
+        f.Column("what happens"),
+        f.Column("setting", "code", hint="empty: fixed"),
     )
-    return Table(columns=columns, rows=preprocess_rules(result.preprocess))
+    return f.Table(columns=columns, rows=preprocess_rules(result.preprocess))

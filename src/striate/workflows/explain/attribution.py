@@ -9,18 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Figures,
-    Image,
-    Images,
-    Prose,
-    Section,
-    Table,
-)
+from striate.core import findings as f
 from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Attribution, attribute
@@ -47,38 +36,38 @@ METHOD_NAMES = {
 
 
 CHECK_COLUMNS = (
-    Column("Method", key="method"),
-    Column("Target", key="target", rank=1),
-    Column("Layer", "code", key="layer", rank=2),
-    Column(
+    f.Column("Method", key="method"),
+    f.Column("Target", key="target", rank=1),
+    f.Column("Layer", "code", key="layer", rank=2),
+    f.Column(
         "Deletion",
         "percent",
         key="deletion",
         hint="mean probability as the most important pixels are removed; lower is "
         "better",
     ),
-    Column(
+    f.Column(
         "Deletion, random",
         "percent",
         key="random_deletion",
         hint="deletion in random pixel order",
         rank=3,
     ),
-    Column(
+    f.Column(
         "Insertion",
         "percent",
         key="insertion",
         hint="mean probability as the most important pixels are added; higher is "
         "better",
     ),
-    Column(
+    f.Column(
         "Insertion, random",
         "percent",
         key="random_insertion",
         hint="insertion in random pixel order",
         rank=3,
     ),
-    Column(
+    f.Column(
         "Shuffled Weights",
         "number",
         key="shuffled_correlation",
@@ -92,7 +81,7 @@ CHECK_COLUMNS = (
 class ImageExplanation:
     """Explanation of one image, as report section and data."""
 
-    section: Section
+    section: f.Section
     facts: dict[str, Any]
     maps: dict[str, Tensor]
 
@@ -115,7 +104,7 @@ def explain_image(
         against = _other_class(loaded, image, options, ranked)
     if against is not None:
         shown.append(_attribute(loaded, image, options, options.methods[0], against))
-    figures = tuple(Figure(names[i], percent(float(probs[i]))) for i in ranked[:TOP])
+    figures = tuple(f.Figure(names[i], percent(float(probs[i]))) for i in ranked[:TOP])
     table = _sanity_table(shown)
     truth = f" True class: {image.truth}." if image.truth else ""
     target = attributions[0].target
@@ -133,12 +122,17 @@ def explain_image(
         "attributions": records(table),
     }
     warnings = [warning for each in shown for warning in _warnings(each)]
-    blocks: list[Block] = [Figures(figures), _heatmaps(image, shown), table, *warnings]
+    blocks: list[f.Block] = [
+        f.Figures(figures),
+        _heatmaps(image, shown),
+        table,
+        *warnings,
+    ]
     maps = {}
     for each in shown:
         suffix = "" if each.target.against_index is None else " against"
         maps[each.method + suffix] = each.heatmap.detach().cpu()
-    section = Section(_title(image, names[ranked[0]]), tuple(blocks), lead=lead)
+    section = f.Section(_title(image, names[ranked[0]]), tuple(blocks), lead=lead)
     return ImageExplanation(section=section, facts=facts, maps=maps)
 
 
@@ -193,8 +187,8 @@ def _target_index(
     return loaded.labels.index(options.target)
 
 
-def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Images:
-    images: list[Image] = [to_image(enlarge(image.pixels, SIDE), "input image")]
+def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> f.Images:
+    images: list[f.Image] = [to_image(enlarge(image.pixels, SIDE), "input image")]
     for each in attributions:
         heat = each.heatmap.detach().cpu().numpy()
         pixels = enlarge(overlay_heatmap(image.pixels, heat, each.signed), SIDE)
@@ -202,7 +196,7 @@ def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Ima
     note = (
         "Orange: importance. Red: supports the class. Blue: speaks against the class."
     )
-    return Images(images=tuple(images), note=note)
+    return f.Images(images=tuple(images), note=note)
 
 
 def _caption(each: Attribution) -> str:
@@ -218,14 +212,14 @@ def _detail(each: Attribution) -> str:
     return f"layer {each.layer.call}" if each.layer else "computed on the pixels"
 
 
-def _sanity_table(attributions: Sequence[Attribution]) -> Table:
+def _sanity_table(attributions: Sequence[Attribution]) -> f.Table:
     layers = dict.fromkeys(
         f"Target layer {each.layer.call}: {each.layer.reason}."
         for each in attributions
         if each.layer
     )
     notes = [*layers, *(note for each in attributions for note in each.notes)]
-    return Table(
+    return f.Table(
         title="How reliable are these heatmaps? (sanity checks)",
         columns=CHECK_COLUMNS,
         rows=tuple(_row(each) for each in attributions),
@@ -233,33 +227,33 @@ def _sanity_table(attributions: Sequence[Attribution]) -> Table:
     )
 
 
-def _warnings(each: Attribution) -> Iterator[Prose]:
+def _warnings(each: Attribution) -> Iterator[f.Prose]:
     """Yield a warning if a sanity check failed."""
     if _is_empty(each):
         text = (
             f"{_caption(each)} is empty: no position of this layer supports the class. "
             "Its sanity checks are meaningless. Try another layer or method."
         )
-        yield Prose(text, "warning")
+        yield f.Prose(text, "warning")
     elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
         text = (
             f"{_caption(each)} is almost the same with shuffled weights: it depends "
             "only on the image, not on what the network learned. Do not trust it."
         )
-        yield Prose(text, "bad")
+        yield f.Prose(text, "bad")
     elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
         text = (
             f"{_caption(each)} is not better than random: neither deletion nor "
             "insertion beats a random pixel order."
         )
-        yield Prose(text, "warning")
+        yield f.Prose(text, "warning")
 
 
 def _is_empty(each: Attribution) -> bool:
     return not each.signed and not bool(each.heatmap.any())
 
 
-def _row(each: Attribution) -> tuple[Cell, ...]:
+def _row(each: Attribution) -> tuple[f.Cell, ...]:
     checks = each.sanity_checks
     numbers: list[float | None] = [None] * 5
     if checks is not None:
