@@ -16,23 +16,16 @@ if TYPE_CHECKING:
 
 
 def accumulate_gradients(
+    # Any network from inputs to logits, see `train_step`.
     model: Callable[[Tensor], Any],
     x: Tensor,
-    y: Tensor,
-    loss_fn: Loss = F.cross_entropy,
-    micro_batches: int = 1,
+    y: Tensor,  # targets of the batch, see `train_step`
+    loss_fn: Loss = F.cross_entropy,  # mean loss of a batch's logits
+    micro_batches: int = 1,  # number of micro-batches, run one after the other
+    # Add gradients of the summed loss instead of the mean loss.
     sum_gradients: bool = False,
 ) -> float:
-    """Add the gradients of a batch to `.grad` and return the mean loss in nats.
-
-    Args:
-        model: Any network from inputs to logits, see `train_step`.
-        x: A batch of inputs.
-        y: Targets of the batch, see `train_step`.
-        loss_fn: Mean loss of a batch's logits.
-        micro_batches: Number of micro-batches, run one after the other.
-        sum_gradients: Add gradients of the summed loss instead of the mean loss.
-    """
+    """Add the gradients of a batch to `.grad` and return the mean loss in nats."""
     scale = float(len(x)) if sum_gradients else 1.0
     if micro_batches == 1:
         loss = batch_loss(model, x, y, loss_fn)

@@ -51,17 +51,11 @@ class TrainState:
         self,
         val_loss: float,
         val_accuracy: float,
-        val_balanced_accuracy: float,
+        val_balanced_accuracy: float,  # mean recall over the classes of that split
+        # Choose the best epoch by balanced accuracy instead of accuracy.
         balanced: bool = False,
     ) -> EpochResult:
-        """Record the results of an epoch and advance to the next epoch.
-
-        Args:
-            val_loss: Loss on the validation split.
-            val_accuracy: Accuracy on the validation split.
-            val_balanced_accuracy: Mean recall over the classes of that split.
-            balanced: Choose the best epoch by balanced accuracy instead of accuracy.
-        """
+        """Record the results of an epoch and advance to the next epoch."""
         metric = "val_balanced_accuracy" if balanced else "val_accuracy"
         epoch = EpochResult(
             epoch=self.epoch,

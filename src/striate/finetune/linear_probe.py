@@ -59,22 +59,16 @@ class LinearProbe:
 
 
 def probe_learning_curve(
-    x: Tensor,
-    y: Tensor,
+    x: Tensor,  # (N, width) features of training images
+    y: Tensor,  # (N,) class indices
     num_classes: int,
+    # (N) group of each image; all images of a group are in the same fold.
     groups: Sequence[Hashable],
+    # Loss to minimize: mean loss of logits and class indices.
     loss: LossFunction = F.cross_entropy,
-    seed: int = 0,
+    seed: int = 0,  # random seed of the folds and of the order of images
 ) -> tuple[ProbePoint, ...]:
     """Return the cross-validated learning curve of linear heads on the given features.
-
-    Args:
-        x: (N, width) features of training images.
-        y: (N,) class indices.
-        num_classes: Number of classes.
-        groups: (N) group of each image; all images of a group are in the same fold.
-        loss: Loss to minimize: mean loss of logits and class indices.
-        seed: Random seed of the folds and of the order of images.
 
     Raises:
         DataError: All images belong to one group, so cross-validation is impossible.

@@ -85,15 +85,12 @@ def effective_receptive_fields(
 
 
 def unit_effective_field(
-    model: nn.Module, x: Tensor, call: str, unit: tuple[int, int, int]
+    model: nn.Module,  # any network; not modified
+    x: Tensor,  # one image, or several for an average
+    call: str,  # layer name, or a later call of a reused layer (`relu #2`)
+    unit: tuple[int, int, int],  # (channel, row, column) in the layer's output
 ) -> EffectiveField:
     """Measure the effective receptive field of one unit; later layers do not run.
-
-    Args:
-        model: Any network; not modified.
-        x: One image, or several for an average.
-        call: Layer name, or a later call of a reused layer (`relu #2`).
-        unit: (channel, row, column) in the layer's output.
 
     Shapes:
         x: (N, C, H, W); energy: (H, W)

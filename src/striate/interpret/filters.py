@@ -56,7 +56,7 @@ class FilterStatistics:
     count: int  # number of filters
     kernel: tuple[int, int, int]  # (channels, height, width) of one filter
     min_norm: float  # smallest norm of a filter
-    median_norm: float  # median norm
+    median_norm: float
     max_norm: float  # largest norm
     dead: int  # filters with a norm below a thousandth of the largest
     # Share of the squared weights in the kernels' means (DC share): 0 for edge

@@ -32,17 +32,14 @@ class CalibrationBin:
 
 
 def calibration_curve(
-    probs: np.ndarray, positive: np.ndarray, bins: int = BINS
+    probs: np.ndarray,  # (N,) predicted probabilities of the class
+    positive: np.ndarray,  # (N,) bool: whether each image belongs to the class
+    bins: int = BINS,
 ) -> tuple[CalibrationBin, ...]:
     """Return the calibration curve of one class, in bins of about equal count.
 
     Bins have equal counts rather than equal widths, so that every bin has a useful
     interval. Equal probabilities share a bin, so there may be fewer bins than given.
-
-    Args:
-        probs: (N,) predicted probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        bins: Number of bins.
 
     Example:
         >>> probs, positive = np.array([0.1, 0.1, 0.9, 0.9]), np.eye(4)[3] > 0

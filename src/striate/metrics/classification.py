@@ -62,19 +62,12 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, size: int) -> np.
 
 
 def classification_metrics(
-    probs: np.ndarray,
-    truth: np.ndarray,
-    losses: np.ndarray,
-    names: Sequence[str],
+    probs: np.ndarray,  # (N, classes), rows summing to 1
+    truth: np.ndarray,  # (N,) true class indices
+    losses: np.ndarray,  # (N,) cross-entropies in nats
+    names: Sequence[str],  # class names in the order of the outputs
 ) -> ClassificationMetrics:
-    """Compute all classification metrics of a set of predictions.
-
-    Args:
-        probs: (N, classes), rows summing to 1.
-        truth: (N,) true class indices.
-        losses: (N,) cross-entropies in nats.
-        names: Class names in the order of the outputs.
-    """
+    """Compute all classification metrics of a set of predictions."""
     predicted = probs.argmax(1)
     hits = predicted == truth
     correct, count, size = int(hits.sum()), len(truth), len(names)
@@ -91,8 +84,7 @@ def classification_metrics(
         interval=wilson_interval(correct, count),
         balanced_accuracy=sum(c.recall for c in present) / len(present),
         balanced_interval=mean_recall_interval(
-            [round(c.recall * c.support) for c in present],
-            [c.support for c in present],
+            [round(c.recall * c.support) for c in present], [c.support for c in present]
         ),
         loss=float(losses.mean()),
         ece=top_label_ece(probs, hits),

@@ -31,7 +31,8 @@ def wilson_interval(
 
 
 def mean_recall_interval(
-    correct: Sequence[int], counts: Sequence[int]
+    correct: Sequence[int],  # number of correctly predicted images of each class
+    counts: Sequence[int],  # number of images of each class, at least one
 ) -> tuple[float, float]:
     """Return the 95 % interval of the mean recall over classes (balanced accuracy).
 
@@ -39,10 +40,6 @@ def mean_recall_interval(
     unbiased variances is right for many classes, but zero if every recall is 0 or 1.
     Distances to the Wilson limits, added like standard deviations (Zou & Donner 2008),
     are never zero, but too short for many classes with few images.
-
-    Args:
-        correct: Number of correctly predicted images of each class.
-        counts: Number of images of each class, at least one.
 
     Example:
         >>> low, high = mean_recall_interval([10, 90], [10, 100])

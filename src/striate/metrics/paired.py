@@ -125,7 +125,7 @@ def mean_difference(values: np.ndarray) -> tuple[float, Interval | None]:
 
 
 def balanced_accuracy_difference(
-    classes: Sequence[PairedCounts],
+    classes: Sequence[PairedCounts],  # the paired counts of each class with images
 ) -> tuple[float, Interval]:
     """Return the difference in balanced accuracy, with a 95 % interval.
 
@@ -133,9 +133,6 @@ def balanced_accuracy_difference(
     class. It varies like an accuracy over fewer images: their effective number
     replaces the count in Tango's interval, as in Korn and Graubard (1998) for weighted
     samples. For classes of equal size this is nearly the interval of the accuracy.
-
-    Args:
-        classes: The paired counts of each class with images.
 
     Example:
         >>> pair = PairedCounts(both=40, gained=6, lost=1, neither=3)

@@ -115,18 +115,15 @@ class AbstainBand:
 
 
 def narrowest_abstain_band(
-    probs: np.ndarray, positive: np.ndarray, accuracy: float
+    probs: np.ndarray,  # (N,) calibrated probabilities of the class
+    positive: np.ndarray,  # (N,) bool: whether each image belongs to the class
+    accuracy: float,  # minimum accuracy of the predictions outside the band
 ) -> AbstainBand | None:
     """Return the narrowest abstain band that reaches the given selective accuracy.
 
     Abstaining on the least confident predictions is the best rule if both errors cost
     the same and probabilities are calibrated (Chow 1970). Return None if no band
     reaches the accuracy.
-
-    Args:
-        probs: (N,) calibrated probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        accuracy: Minimum accuracy of the predictions outside the band.
 
     Example:
         >>> probs = np.array([0.9, 0.6, 0.45, 0.1])

@@ -79,14 +79,11 @@ class ConfusionCounts:
 
 
 def confusion_counts(
-    probs: np.ndarray, positive: np.ndarray, threshold: float
+    probs: np.ndarray,  # (N,) probabilities of the class
+    positive: np.ndarray,  # (N,) bool: whether each image belongs to the class
+    threshold: float,  # the lowest probability that is predicted as the class
 ) -> ConfusionCounts:
     """Return the confusion counts if probabilities ≥ threshold are predicted positive.
-
-    Args:
-        probs: (N,) probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        threshold: The lowest probability that is predicted as the class.
 
     Example:
         >>> confusion_counts(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 0.5)

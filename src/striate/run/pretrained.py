@@ -36,7 +36,7 @@ WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as saf
 class WeightsFile:
     """A weights file with its hash, origin, preprocessing and classes."""
 
-    path: Path  # the file
+    path: Path
     sha256: str  # hash of the file
     origin: str  # description of the source, for messages
     # Preprocessing that the weights were trained with, if known.

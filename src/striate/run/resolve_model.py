@@ -36,7 +36,7 @@ class Target:
     """A network with its name and its input shape."""
 
     name: str  # display name
-    model: nn.Module  # the network
+    model: nn.Module
     shape: Shape  # input shape (channels, height, width)
     # Preprocessing that the network was trained with, if known.
     preprocess: Preprocess | None = None

@@ -46,15 +46,11 @@ def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...
 
 
 def confusion_block(
-    score: ClassificationMetrics, split: str, images: CellImages
+    score: ClassificationMetrics,
+    split: str,
+    images: CellImages,  # example images of each cell
 ) -> Block:
-    """Return the confusion matrix; for many classes, a table of frequent errors.
-
-    Args:
-        score: The metrics.
-        split: The evaluated split.
-        images: Example images of each cell.
-    """
+    """Return the confusion matrix; for many classes, a table of frequent errors."""
     names = tuple(c.name for c in score.classes)
     if score.confusion:
         title = f"Confusion matrix ({split} split)"

@@ -86,18 +86,13 @@ class Shards:
 
 
 def open_shards(
-    data: str | Path,
-    config: DataConfig,
-    split_config: SplitConfig,
+    data: str | Path,  # path, pattern or address of the shards
+    config: DataConfig,  # settings of reading and preprocessing
+    split_config: SplitConfig,  # split settings for images without a split
+    # Use this preprocessing instead of the settings in `config`.
     preprocess: Preprocess | None = None,
 ) -> Shards:
     """Scan and split tar shards, given by path, pattern or address.
-
-    Args:
-        data: Path, pattern or address of the shards.
-        config: Settings of reading and preprocessing.
-        split_config: Split settings for images without a split.
-        preprocess: Use this preprocessing instead of the settings in `config`.
 
     Raises:
         DataError: The shards cannot be used for training.

@@ -41,7 +41,7 @@ class UnitValue:
     # `function` (of the listed values), `image` (an input pixel).
     kind: str
     operation: str  # name of the operation
-    terms: tuple[InputTerms, ...] = ()  # the inputs
+    terms: tuple[InputTerms, ...] = ()
     constant: float = 0.0  # the added constant: a bias, a batch norm's shift
     result: float = 0.0  # the sum of the terms, or the recomputed value of the function
 

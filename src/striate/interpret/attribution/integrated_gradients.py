@@ -16,23 +16,17 @@ _GRADIENT_MEMORY = 8  # memory per image, relative to a forward pass
 
 
 def integrated_gradients(
-    model: nn.Module,
-    x: Tensor,
-    target: AttributionTarget,
+    model: nn.Module,  # any network; not modified
+    x: Tensor,  # one preprocessed image, (1, C, H, W)
+    target: AttributionTarget,  # the class score to explain
+    # Baseline image; zero is the mean color of a normalized dataset.
     baseline: Tensor | float = 0.0,
-    steps: int = STEPS,
+    steps: int = STEPS,  # number of points on the path
 ) -> tuple[Tensor, float]:
     """Return the attribution of every input value, and the convergence error.
 
     Attributions are (x − b)·∫ ∂score/∂x on the straight path from the baseline b to x,
     by Gauss–Legendre quadrature. Exact attributions add up to score(x) − score(b).
-
-    Args:
-        model: Any network; not modified.
-        x: One preprocessed image, (1, C, H, W).
-        target: The class score to explain.
-        baseline: Baseline image; zero is the mean color of a normalized dataset.
-        steps: Number of points on the path.
 
     Returns:
         Attributions (C, H, W), and their sum minus (score(x) − score(b)).

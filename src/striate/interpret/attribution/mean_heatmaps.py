@@ -39,7 +39,7 @@ class PredictedClass(AttributionTarget):
 class DatasetAttribution:
     """Mean attribution maps over a dataset, by predicted class."""
 
-    layer: TargetLayer  # the target layer
+    layer: TargetLayer
     counts: Tensor  # (classes,): images predicted as this class, with a nonzero map
     heatmap: Tensor  # (classes, H, W): mean map of each class; the sum is one
     border: Tensor  # (classes,): mean share of the attribution on the image border

@@ -86,21 +86,16 @@ def _spans(side: int, window: int, stride: int) -> Spans:
 
 
 def occlusion(
-    model: nn.Module,
-    x: Tensor,
-    target: AttributionTarget,
+    model: nn.Module,  # any network; not modified
+    x: Tensor,  # one preprocessed image, (1, C, H, W)
+    target: AttributionTarget,  # the class score to explain
+    # Occlusion window; if None, the default for the image size.
     window: OcclusionWindow | None = None,
 ) -> Tensor:
     """Return each pixel's mean score drop over all windows that cover the pixel.
 
     Only the part of each layer that a window changes is recomputed
     (`partial_forward`). One window is checked against a full forward pass.
-
-    Args:
-        model: Any network; not modified.
-        x: One preprocessed image, (1, C, H, W).
-        target: The class score to explain.
-        window: Occlusion window; if None, the default for the image size.
 
     Shapes:
         (1, C, H, W) → (H, W)

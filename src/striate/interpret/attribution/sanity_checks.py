@@ -59,23 +59,14 @@ class SanityChecks:
 
 
 def run_sanity_checks(
-    model: nn.Module,
-    x: Tensor,
-    heatmap: Tensor,
-    target: AttributionTarget,
-    method: AttributionMethod,
-    seed: int = 0,
+    model: nn.Module,  # the network; not modified
+    x: Tensor,  # the image, (1, C, H, W)
+    heatmap: Tensor,  # the map at the image's size, (H, W)
+    target: AttributionTarget,  # the explained class score
+    method: AttributionMethod,  # computes the same kind of map for another network
+    seed: int = 0,  # random seed of the pixel order and of the shuffled weights
 ) -> SanityChecks:
-    """Run the sanity checks of an attribution map.
-
-    Args:
-        model: The network; not modified.
-        x: The image, (1, C, H, W).
-        heatmap: The map at the image's size, (H, W).
-        target: The explained class score.
-        method: Computes the same kind of map for another network.
-        seed: Random seed of the pixel order and of the shuffled weights.
-    """
+    """Run the sanity checks of an attribution map."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "chance"))
     random = torch.rand(heatmap.shape, generator=generator).to(heatmap)
     deletion, insertion = deletion_and_insertion(model, x, heatmap, target)

@@ -18,7 +18,7 @@ ClassRef = int | str
 class AttributionTarget:
     """The score to explain: the logit of a class, or the difference of two logits."""
 
-    class_index: int  # index of the class
+    class_index: int
     # Index of a second class, whose logit is subtracted; None if there is none.
     against_index: int | None = None
     text: str  # the target in words: `cat`, `cat rather than dog`

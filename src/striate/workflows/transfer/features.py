@@ -80,26 +80,18 @@ class BackboneFeatures:
 
 
 def compute_features(
-    model: nn.Module,
-    cut: FeatureSource,
+    model: nn.Module,  # the model on the training device
+    cut: FeatureSource,  # the cut point, where the backbone ends
+    # The frozen layers of the backbone, which are part of the cache key.
     frozen: FrozenLayers,
     data: ImageData,
-    recipe: Recipe,
-    views: int = 0,
-    tick: Tick | None = None,
+    recipe: Recipe,  # recipe with the augmentation of views, and the cache folder
+    views: int = 0,  # augmented copies of each training image, besides the image itself
+    tick: Tick | None = None,  # called with the numbers of images (done, total)
+    # Names of the splits to compute; default: all splits.
     splits: Collection[str] | None = None,
 ) -> BackboneFeatures:
     """Compute the backbone features of every image whose features are not cached.
-
-    Args:
-        model: The model on the training device.
-        cut: The cut point, where the backbone ends.
-        frozen: The frozen layers of the backbone, which are part of the cache key.
-        data: The images.
-        recipe: Recipe with the augmentation of views, and the cache folder.
-        views: Augmented copies of each training image, besides the image itself.
-        tick: Called with the numbers of images (done, total).
-        splits: Names of the splits to compute; default: all splits.
 
     Raises:
         SettingError: Views are requested without any augmentation.

@@ -101,7 +101,7 @@ class TrialRunner:
     features: BackboneFeatures = field(repr=False)
     # Indices to train and to evaluate, from `split_for_trials`.
     trial_split: tuple[Tensor, Tensor] = field(repr=False)
-    cut_points: CutPoints  # all cut points
+    cut_points: CutPoints
     total_images: int  # number of images in all splits, before the limit
     train_images: int  # number of images in the training split, before the limit
 
