@@ -16,7 +16,7 @@ Line = tuple[str, str, str]
 COLUMNS = (
     Column("Quantity", key="what"),
     Column("Calculation", "code", key="arithmetic"),
-    Column("Result", "code", key="result"),
+    Column("Result", "code"),
 )
 AXES = ("height", "width", "depth")
 

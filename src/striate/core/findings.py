@@ -48,7 +48,7 @@ class Column:
     kind: str = "text"  # one of the kinds above
     _: KW_ONLY
     hint: str = ""  # explanation of the column
-    key: str = ""  # name in JSON and CSV
+    key: str = ""  # name in JSON and CSV; default: the title as `snake_case`
     # 0: always shown; columns of the highest rank are hidden first on narrow screens
     rank: int = 0
 

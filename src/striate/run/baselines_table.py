@@ -39,7 +39,7 @@ def baseline_table(baselines: Sequence[Baseline]) -> Table:
         Column("accuracy", "ratio"),
         Column("95 % interval", key="interval"),
         Column("n", "integer", hint="number of evaluated images", key="count"),
-        Column("seconds", "number", hint="features and training", key="seconds"),
+        Column("seconds", "number", hint="features and training"),
         Column("p", "number", hint="McNemar's test against 'head only'"),
     )
     split = baselines[0].split

@@ -121,7 +121,7 @@ def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
     first, last = snapshots[0], snapshots[-1]
     moments = [first] if len(snapshots) == 1 else [first, last]
     columns = [
-        Column("Layer", "code", key="layer"),
+        Column("Layer", "code"),
         Column("Number", "integer", key="depth", rank=3),
     ]
     for when, rank in zip(("first", "last"), (0, 1), strict=False):

@@ -53,21 +53,16 @@ class ProgressCallback:
     """Training-loop callback that shows the progress on stderr.
 
     If stderr is closed, the run continues without progress output.
-
-    Args:
-        epochs: Maximum number of epochs.
-        batches: Batches of the training split.
-        quiet: Show nothing.
-        balanced: Also show the balanced accuracy, which then selects the best epoch.
-        speed: Function from images per second to an additional text.
     """
 
     def __init__(
         self,
-        epochs: int,
-        batches: Batches | ProgressiveResize,
-        quiet: bool,
+        epochs: int,  # maximum number of epochs
+        batches: Batches | ProgressiveResize,  # batches of the training split
+        quiet: bool,  # show nothing
+        # Also show the balanced accuracy, which then selects the best epoch.
         balanced: bool = False,
+        # Function from images per second to an additional text.
         speed: Callable[[float], str] = lambda rate: "",
     ) -> None:
         self._progress = TrainingProgress(quiet=quiet, speed=speed)

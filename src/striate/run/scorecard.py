@@ -77,7 +77,7 @@ def per_class_table(score: ClassificationMetrics, most: int = MAX_CLASSES) -> Ta
     With more than `most` classes, only the classes with the lowest recall are listed.
     """
     columns = (
-        Column("class", key="class"),
+        Column("class"),
         Column("images", "integer", key="support"),
         Column(
             "recall",

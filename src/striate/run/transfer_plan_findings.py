@@ -60,7 +60,7 @@ def probe_table(plan: TransferPlan) -> f.Table:
             )
             for size in sizes
         ),
-        f.Column("± error", "percent", hint="standard error", key="error"),
+        f.Column("± error", "percent", hint="standard error"),
         f.Column("", key="proposed"),
     ]
     rows = tuple(_probe_row(probe, plan) for probe in plan.probes)
@@ -89,7 +89,7 @@ def trial_table(plan: TransferPlan) -> f.Table:
             hint="layers or blocks after the cut point",
             key="stages",
         ),
-        f.Column("batch norm", key="batch_norm", rank=1),
+        f.Column("batch norm", rank=1),
         f.Column("accuracy", "percent"),
         f.Column("95 % interval", key="interval", rank=1),
         f.Column("loss", "number", hint="cross-entropy after temperature scaling"),

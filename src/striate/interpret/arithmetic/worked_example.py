@@ -96,5 +96,5 @@ def _columns(places: list[int]) -> tuple[Column, ...]:
     window = [Column(f"x[{p}]", "number", key=f"at_{p}") for p in places]
     cells = range(len(places))
     kernel = [Column(f"w[{i}]", "number", key=f"w_{i}") for i in cells]
-    first = Column("Channel", key="channel")
+    first = Column("Channel")
     return (first, *window, *kernel, Column("Σ x·w", "number", key="adds"))

@@ -43,7 +43,7 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
     columns.append(Column("p", "number", rank=4 if several else 0))
     if several:
         hint = f"p corrected for {len(tests)} comparisons"
-        columns.append(Column("p (Holm)", "number", key="p_holm", hint=hint))
+        columns.append(Column("p (Holm)", "number", hint=hint))
     return Table(
         title=f"Accuracy difference from {first}, on the images evaluated by both",
         columns=tuple(columns),
@@ -197,5 +197,5 @@ def _class_columns(test: PairwiseTest, count: int, tested: bool) -> tuple[Column
     ]
     if tested:
         hint = f"p corrected for {count} classes"
-        columns.append(Column("p (Holm)", "number", key="p_holm", hint=hint))
+        columns.append(Column("p (Holm)", "number", hint=hint))
     return tuple(columns)

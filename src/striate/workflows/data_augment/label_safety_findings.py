@@ -193,7 +193,7 @@ def range_end_table(safety: LabelSafety) -> f.Table:
         f.Column("End of range", key="amount"),
         f.Column("Original", "ratio", key="accuracy_original"),
         f.Column("Transformed", "ratio", key="accuracy_transformed"),
-        f.Column("Worst class", key="worst_class"),
+        f.Column("Worst class"),
         f.Column("Its original", "ratio", key="worst_original", rank=1),
         f.Column("Its transformed", "ratio", key="worst_transformed"),
     )

@@ -119,12 +119,12 @@ def goal_text(estimate: GoalEstimate, metric: str) -> f.Prose:
 def measured_table(curve: LearningCurve) -> f.Table:
     """Return a table of accuracy (mean, std) by fraction of the training images."""
     columns = (
-        f.Column("fraction", key="fraction"),
+        f.Column("fraction"),
         f.Column("images", "integer", hint="training images, mean over seeds"),
         f.Column("runs", "integer"),
         f.Column("accuracy", "ratio", hint="mean over seeds"),
-        f.Column("± std", "ratio", key="std", hint="over seeds"),
-        f.Column("balanced accuracy", "ratio", key="balanced_accuracy"),
+        f.Column("± std", "ratio", hint="over seeds"),
+        f.Column("balanced accuracy", "ratio"),
         f.Column("± std", "ratio", key="balanced_std", rank=1),
     )
     return f.Table(
@@ -151,7 +151,7 @@ def forecast_table(curve: LearningCurve) -> f.Table:
         for times, at in zip(FORECAST_FACTORS, forecasts(curve), strict=True)
     )
     columns = (
-        f.Column("times", key="times", hint="multiple of the current images"),
+        f.Column("times", hint="multiple of the current images"),
         f.Column("images", "integer"),
         f.Column(METRIC_NAMES[curve.metric], "ratio", key="expected"),
         f.Column("95 % low", "ratio", key="low"),

@@ -52,7 +52,7 @@ def selection_table(selection: Selection, target: str) -> Table:
         Column(title, "ratio", key=probability, hint=HINTS[probability]),
         Column("uncalibrated", "ratio", hint=HINTS["uncalibrated"], rank=2),
         Column("true positives", key="tp", hint="on validation"),
-        Column("expected recall", hint=HINTS["recall"], key="expected_recall"),
+        Column("expected recall", hint=HINTS["recall"]),
         Column("false positives", hint="on validation", key="fp", rank=1),
     )
     count, positives = f"n{GAP}={GAP}{selection.count:,}", f"{selection.positives:,}"
@@ -173,7 +173,7 @@ def band_table(result: OperatingPointResult) -> Table | None:
     target, rest = result.target, result.rest
     hint = f"missed without review: {target} images decided as {rest}"
     columns = (
-        Column("split", key="split"),
+        Column("split"),
         Column("n", "integer", hint="images", key="count", rank=4),
         Column("manual review", "percent", key="review"),
         Column("95 % interval", key="review_interval", rank=3),
@@ -212,7 +212,7 @@ def group_table(
         Column("n", "integer", hint="images", key="count"),
         Column(result.target, "integer", key="positives"),
         *_share_columns(result),
-        Column("ROC-AUC", "number", key="roc_auc", rank=2),
+        Column("ROC-AUC", "number", rank=2),
         Column("95 % interval", key="roc_auc_interval", rank=6),
     )
     threshold = percent(result.selection.threshold.probability, 2)
@@ -253,7 +253,7 @@ def distribution_table(
         Column("n", "integer", hint="images", key="count"),
         Column(f"predicted {target}", "percent", key="predicted"),
         Column("middle 50 %", hint=hint, key="quartiles", rank=2),
-        Column("median", "percent", key="median", rank=1),
+        Column("median", "percent", rank=1),
         Column(f"automatic {rest}", "percent", key="below", rank=1),
         Column("manual review", "percent", key="review"),
         Column(f"automatic {target}", "percent", key="above", rank=1),

@@ -36,13 +36,12 @@ METHOD_NAMES = {
 
 
 CHECK_COLUMNS = (
-    f.Column("Method", key="method"),
-    f.Column("Target", key="target", rank=1),
-    f.Column("Layer", "code", key="layer", rank=2),
+    f.Column("Method"),
+    f.Column("Target", rank=1),
+    f.Column("Layer", "code", rank=2),
     f.Column(
         "Deletion",
         "percent",
-        key="deletion",
         hint="mean probability as the most important pixels are removed; lower is "
         "better",
     ),
@@ -56,7 +55,6 @@ CHECK_COLUMNS = (
     f.Column(
         "Insertion",
         "percent",
-        key="insertion",
         hint="mean probability as the most important pixels are added; higher is "
         "better",
     ),

@@ -80,10 +80,7 @@ class ChannelPatches:
 
     def _classes(self, layer: ChannelPreferences, number: int) -> f.Table:
         means = layer.by_class[:, number]
-        columns = (
-            f.Column("Class", key="class"),
-            f.Column("Mean Activation", "number", key="mean"),
-        )
+        columns = (f.Column("Class"), f.Column("Mean Activation", "number", key="mean"))
         order = means.argsort(descending=True)[:CLASSES].tolist()
         rows = tuple((self.labels[i], float(means[i])) for i in order)
         title = "Mean activation by class"
@@ -183,21 +180,18 @@ def _curve(layers: Sequence[ChannelPreferences]) -> f.Curve:
 
 def _numbers(layers: Sequence[ChannelPreferences], labels: Sequence[str]) -> f.Table:
     columns = (
-        f.Column("Layer", "code", key="layer"),
-        f.Column("Channels", "integer", key="channels", rank=1),
+        f.Column("Layer", "code"),
+        f.Column("Channels", "integer", rank=1),
         f.Column("Mean Selectivity", "number", key="mean"),
         f.Column(
             "Selective",
             "share",
-            key="selective",
             hint="channels with selectivity above 0.5: one class activates them at "
             "least three times as strongly as the others",
         ),
-        f.Column("Max", "number", key="max", rank=2),
+        f.Column("Max", "number", rank=2),
         f.Column("Max for Class", key="preferred_class", rank=2),
-        f.Column(
-            "Dead", "integer", key="dead", hint="channels that are never above zero"
-        ),
+        f.Column("Dead", "integer", hint="channels that are never above zero"),
     )
     rows = tuple(_row(layer, labels) for layer in layers)
     return f.Table(title="Selectivity by layer", columns=columns, rows=rows)

@@ -118,11 +118,11 @@ def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> f.Images:
 def _table(run: Run, result: DatasetAttribution) -> f.Table:
     columns = (
         f.Column("Predicted Class", key="class"),
-        f.Column("Images", "integer", key="images"),
+        f.Column("Images", "integer"),
         f.Column("On Border", "percent", key="border"),
-        f.Column("Border Area", "percent", key="border_area"),
+        f.Column("Border Area", "percent"),
         f.Column("On Background", "percent", key="background"),
-        f.Column("Background Area", "percent", key="background_area", rank=1),
+        f.Column("Background Area", "percent", rank=1),
     )
     rows: list[tuple[f.Cell, ...]] = [
         (

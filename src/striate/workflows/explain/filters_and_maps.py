@@ -109,16 +109,15 @@ def _filters(weight: Tensor) -> Image:
 
 def _filter_table(filters: dict[str, Tensor]) -> Table:
     columns = (
-        Column("Layer", "code", key="layer"),
-        Column("Filters", "integer", key="filters"),
-        Column("Kernel", "code", key="kernel", rank=1),
-        Column("Min Norm", "number", key="min_norm", rank=2),
-        Column("Median Norm", "number", key="median_norm"),
-        Column("Max Norm", "number", key="max_norm", rank=3),
+        Column("Layer", "code"),
+        Column("Filters", "integer"),
+        Column("Kernel", "code", rank=1),
+        Column("Min Norm", "number", rank=2),
+        Column("Median Norm", "number"),
+        Column("Max Norm", "number", rank=3),
         Column(
             "Dead",
             "integer",
-            key="dead",
             hint="filters with a norm below a thousandth of the largest",
         ),
         Column(
@@ -131,7 +130,6 @@ def _filter_table(filters: dict[str, Tensor]) -> Table:
         Column(
             "Max Cosine",
             "number",
-            key="max_cosine",
             hint="largest |cosine| with another filter, median over filters; 1: "
             "duplicates",
         ),
@@ -170,12 +168,12 @@ def _layer_table(
     loaded: LoadedModel, image: ExplainedImage
 ) -> tuple[Section, list[dict[str, Cell]]]:
     columns = (
-        Column("Layer", "code", key="layer"),
-        Column("Type", key="type", rank=2),
+        Column("Layer", "code"),
+        Column("Type", rank=2),
         Column("Output Shape", "code", key="output", rank=1),
-        Column("Mean", "number", key="mean"),
-        Column("Std", "number", key="std"),
-        Column("Max", "number", key="max", rank=2),
+        Column("Mean", "number"),
+        Column("Std", "number"),
+        Column("Max", "number", rank=2),
         Column("Zeros", "share", key="zero_share", hint="share of exact zeros"),
         Column(
             "Dead",

@@ -177,10 +177,7 @@ def _contribution_blocks(
     result = contributions(arithmetic, "output", (class_index,))
     steps = sorted(result.steps.items(), key=lambda item: -abs(item[1]))
     rows: list[tuple[f.Cell, ...]] = [("pixels", float(result.pixels.sum())), *steps]
-    columns = (
-        f.Column("Source", "code", key="source"),
-        f.Column("Contribution", "number", key="contribution"),
-    )
+    columns = (f.Column("Source", "code"), f.Column("Contribution", "number"))
     table = f.Table(
         title="Contribution of pixels and biases",
         columns=columns,

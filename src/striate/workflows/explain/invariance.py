@@ -147,7 +147,7 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[f.Block]:
     shifts = 1, 2, 4  # pixels
     columns = (
         f.Column("Pooling", key="pool"),
-        f.Column("Accuracy", "percent", key="accuracy"),
+        f.Column("Accuracy", "percent"),
         *(
             f.Column(f"Consistency, {n} px", "percent", key=f"consistency_{n}")
             for n in shifts

@@ -129,12 +129,12 @@ def _example(counts: OnePixelCounts) -> f.Images:
 def _table(stages: Sequence[ChangedCells]) -> f.Table:
     first = stages[0].mean or 1.0
     columns = (
-        f.Column("Stage", key="stage"),
-        f.Column("Cells", "integer", key="cells"),
-        f.Column("Changed", "number", key="changed"),
-        f.Column("Std", "number", key="std", rank=2),
-        f.Column("Min", "integer", key="min", rank=3),
-        f.Column("Max", "integer", key="max", rank=3),
+        f.Column("Stage"),
+        f.Column("Cells", "integer"),
+        f.Column("Changed", "number"),
+        f.Column("Std", "number", rank=2),
+        f.Column("Min", "integer", rank=3),
+        f.Column("Max", "integer", rank=3),
         f.Column("Change from Input", "percent", key="change"),
         f.Column("Share of Cells", "percent", key="share"),
     )
@@ -175,11 +175,11 @@ def _curve(counts: OnePixelCounts) -> f.Curve:
 
 def _classes(counts: OnePixelCounts, labels: ClassNames) -> f.Table:
     columns = (
-        f.Column("Class", key="class"),
-        f.Column("Images", "integer", key="images"),
-        f.Column("Input", "number", key="input"),
-        f.Column("Pooled", "number", key="pooled"),
-        f.Column("Change", "percent", key="change"),
+        f.Column("Class"),
+        f.Column("Images", "integer"),
+        f.Column("Input", "number"),
+        f.Column("Pooled", "number"),
+        f.Column("Change", "percent"),
     )
     rows: list[tuple[f.Cell, ...]] = []
     for i, name in enumerate(labels.names):

@@ -244,12 +244,11 @@ EFFECTIVE_IMAGES = 16  # more images change the fields by one pixel at most
 
 
 EFFECTIVE_COLUMNS = (
-    Column("Layer", "code", key="layer"),
+    Column("Layer", "code"),
     Column("Rec. Field", "code", key="receptive_field"),
     Column(
         "Effective Field",
         "code",
-        key="effective_field",
         hint="rows × columns with 95.45 % of the squared gradient",
     ),
     Column(

@@ -137,7 +137,7 @@ def _smoothed(name: str, losses: tuple[float, ...]) -> f.Series:
 
 def _table(study: DepthStudy) -> f.Table:
     columns = (
-        f.Column("Chain", key="chain"),
+        f.Column("Chain"),
         f.Column(
             "Factor per Layer",
             "number",
@@ -157,7 +157,7 @@ def _table(study: DepthStudy) -> f.Table:
             key="end",
             hint="the same ratio after training",
         ),
-        f.Column("Accuracy", "percent", key="accuracy"),
+        f.Column("Accuracy", "percent"),
         f.Column("Learning Rate", "number", key="lr", rank=2),
     )
     rows: tuple[tuple[f.Cell, ...], ...] = tuple(

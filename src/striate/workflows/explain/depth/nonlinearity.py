@@ -62,13 +62,12 @@ def _detail(network: FittedNetwork) -> str:
 
 def _table(networks: Sequence[FittedNetwork]) -> Table:
     columns = (
-        Column("Network", key="network"),
+        Column("Network"),
         Column("Param #", "integer", key="weights"),
-        Column("Accuracy", "percent", key="accuracy"),
+        Column("Accuracy", "percent"),
         Column(
             "Collapse Error",
             "number",
-            key="collapse_error",
             hint="largest difference between its logits and those of the single linear "
             "layer that equals it",
         ),
