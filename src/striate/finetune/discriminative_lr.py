@@ -25,18 +25,15 @@ LOWEST_LR_SCALE = 0.1  # of the classifier's rate, for the stage next to the cut
 class FineTuneConfig:
     """Settings for training the stages behind a cut point.
 
-    Args:
-        lr_decay: Learning-rate factor from each stage to the stage before; 1: no decay.
-        unfreeze: Number of epochs until the next stage is unfrozen; 0: train all.
-        batch_norm: Running statistics `adapting` to the new images, or `frozen`;
-            weights and biases train in both cases.
-
     Raises:
         SettingError: A value is out of range.
     """
 
+    # Learning-rate factor from each stage to the stage before; 1: no decay.
     lr_decay: float = 1.0
-    unfreeze: int = 0
+    unfreeze: int = 0  # number of epochs until the next stage is unfrozen; 0: train all
+    # Running statistics `adapting` to the new images, or `frozen`; weights and biases
+    # train in both cases.
     batch_norm: str = ADAPTING
 
     def __post_init__(self) -> None:

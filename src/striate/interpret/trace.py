@@ -75,17 +75,13 @@ class _Frame:
 
 @dataclass(eq=False)
 class Trace:
-    """Trace of a forward pass: the recorded steps, in execution order.
+    """Trace of a forward pass: the recorded steps, in execution order."""
 
-    Args:
-        steps: Steps in the order they ran; the first is the image.
-        module_outputs: Output of each module call, by name.
-        output: Output of the network.
-    """
-
+    # Steps in the order they ran; the first is the image.
     steps: list[TraceStep] = field(default_factory=list)
+    # Output of each module call, by name.
     module_outputs: dict[str, TensorRef] = field(default_factory=dict)
-    output: TensorRef = TensorRef(0)
+    output: TensorRef = TensorRef(0)  # output of the network
 
     def value(self, ref: TensorRef) -> Tensor:
         """Return the tensor of a reference."""

@@ -25,24 +25,17 @@ AttributionMethod = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class SanityChecks:
-    """Results of the sanity checks of one attribution map.
+    """Results of the sanity checks of one attribution map."""
 
-    Args:
-        deletion: Mean probability as the most important pixels are removed first;
-            lower is better.
-        insertion: Mean probability as the most important pixels are inserted first;
-            higher is better.
-        random_deletion: Deletion with the pixels in random order.
-        random_insertion: Insertion with the pixels in random order.
-        shuffled_correlation: Mean rank correlation with the maps of the network with
-            shuffled weights (Adebayo et al. 2018); near 0 is good, None if the map is
-            constant.
-    """
-
+    # Mean probability as the most important pixels are removed first; lower is better.
     deletion: float
+    # Mean probability as the most important pixels are inserted first; higher is
+    # better.
     insertion: float
-    random_deletion: float
-    random_insertion: float
+    random_deletion: float  # deletion with the pixels in random order
+    random_insertion: float  # insertion with the pixels in random order
+    # Mean rank correlation with the maps of the network with shuffled weights (Adebayo
+    # et al. 2018); near 0 is good, None if the map is constant.
     shuffled_correlation: float | None
 
     @property
