@@ -71,14 +71,14 @@ def design_context(audit: Audit) -> DesignContext:
     )
 
 
-def join_names(names: Sequence[str], most: int = 3) -> str:
-    """Join up to `most` names, such as `a and b`; for more names, append `and 2 more`.
+def join_names(names: Sequence[str]) -> str:
+    """Join up to three names, such as `a and b`; for more names, append `and 2 more`.
 
     Example:
         >>> join_names(["a"]), join_names(["a", "b"]), join_names(list("abcde"))
         ('a', 'a and b', 'a, b, c and 2 more')
     """
     names = list(dict.fromkeys(names))
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    if len(names) > 3:
+        return f"{', '.join(names[:3])} and {len(names) - 3} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)

@@ -22,21 +22,18 @@ def accumulate_gradients(
     y: Tensor,  # targets of the batch, see `train_step`
     loss_fn: Loss = F.cross_entropy,  # mean loss of a batch's logits
     micro_batches: int = 1,  # number of micro-batches, run one after the other
-    # Add gradients of the summed loss instead of the mean loss.
-    sum_gradients: bool = False,
 ) -> float:
     """Add the gradients of a batch to `.grad` and return the mean loss in nats."""
-    scale = float(len(x)) if sum_gradients else 1.0
     if micro_batches == 1:
         loss = batch_loss(model, x, y, loss_fn)
-        scaled_backward(loss, scale)
+        scaled_backward(loss)
         return loss.item()
     total = 0.0
     splits = (tensor.tensor_split(micro_batches) for tensor in (x, y))
     for images, labels in zip(*splits, strict=True):
         share = len(images) / len(x)
         loss = batch_loss(model, images, labels, loss_fn)
-        scaled_backward(loss, share * scale)
+        scaled_backward(loss, share)
         total += loss.item() * share
     return total
 

@@ -6,9 +6,9 @@ Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -71,7 +71,8 @@ def lr_range_test(
         train_step = Stepper(
             candidate, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
         )
-        for step, (x, y) in enumerate(islice(_endless_batches(batches), steps)):
+        endless = chain.from_iterable(map(batches, count()))
+        for step, (x, y) in enumerate(islice(endless, steps)):
             lr = MIN_LR * (MAX_LR / MIN_LR) ** (step / (steps - 1))
             set_lr(optimizer, lr)
             try:
@@ -84,11 +85,6 @@ def lr_range_test(
             if points[-1].loss > DIVERGED * points[0].loss:
                 break
     return points
-
-
-def _endless_batches(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    for epoch in count():
-        yield from batches(epoch)
 
 
 def suggest_lr(points: list[LRPoint]) -> float | None:

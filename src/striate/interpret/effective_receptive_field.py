@@ -158,8 +158,8 @@ def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
     )
 
 
-def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> int:
-    """Return the length of the shortest interval with `share` of the sum of `profile`.
+def shortest_span(profile: NDArray[np.float64]) -> int:
+    """Return the length of the shortest interval with 95.45 % of the sum of `profile`.
 
     Example:
         >>> shortest_span(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))
@@ -171,6 +171,6 @@ def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> 
     if sums[-1] == 0:
         return 0
     # For each start, the first end with enough energy.
-    ends = np.searchsorted(sums, sums + share * sums[-1] - 1e-12)
+    ends = np.searchsorted(sums, sums + ENERGY_SHARE * sums[-1] - 1e-12)
     lengths = ends - np.arange(len(sums))
     return int(lengths[ends < len(sums)].min())

@@ -100,10 +100,8 @@ def expected_ece(probs: np.ndarray, bins: int = BINS) -> float:
 def top_label_ece(probs: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Return the ECE of the predicted class, in bins of equal width (Guo et al. 2017).
 
-    Args:
-        probs: (N, classes) predicted probabilities.
-        correct: (N,) bool: whether each prediction is correct.
-        bins: Number of bins.
+    Shapes:
+        probs: (N, classes); correct: (N,) bool
 
     Example:
         >>> top_label_ece(np.array([[0.8, 0.2]] * 5), np.array([1, 1, 1, 1, 0]))

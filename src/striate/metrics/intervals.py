@@ -8,10 +8,8 @@ from collections.abc import Sequence
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
-def wilson_interval(
-    successes: float, count: int, z: float = Z95
-) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion; default: 95 % confidence.
+def wilson_interval(successes: float, count: int) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion, with 95 % confidence.
 
     Unlike the textbook interval p ± z·√(p(1−p)/n), it stays within 0–1 and has the
     right coverage for proportions near 100 % (Wilson 1927).
@@ -23,7 +21,7 @@ def wilson_interval(
     """
     if count == 0:
         return 0.0, 1.0
-    share = successes / count
+    z, share = Z95, successes / count
     center = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count

@@ -108,9 +108,7 @@ def required_tp(recall: float, positives: int) -> int:
     return max(1, math.ceil(recall * positives - 1e-9))
 
 
-def guaranteed_tp(
-    recall: float, positives: int, confidence: float = CONFIDENCE
-) -> int | None:
+def guaranteed_tp(recall: float, positives: int) -> int | None:
     """Return the number of true positives that guarantees a recall on new images.
 
     With a threshold at the k-th highest of n probabilities, the recall on new images is
@@ -123,7 +121,7 @@ def guaranteed_tp(
         (None, 59, 196)
     """
     for rank in range(required_tp(recall, positives), positives + 1):
-        if binomial_tail(rank, positives, recall) <= 1 - confidence:
+        if binomial_tail(rank, positives, recall) <= 1 - CONFIDENCE:
             return rank
     return None
 

@@ -329,9 +329,9 @@ def check_same_weights(config: InputConfig, manifest: dict[str, Any]) -> None:
         raise WeightsError(what, where=weights.path, fix=fix)
 
 
-def weights_rows(cache: str = AUTO) -> list[dict[str, str | int]]:
+def weights_rows() -> list[dict[str, str | int]]:
     """Return the table rows of `striate models --weights`."""
-    store = open_cache(cache)
+    store = open_cache(AUTO)
     folder = store.folder / WEIGHTS_FOLDER if store else None
     return [
         {

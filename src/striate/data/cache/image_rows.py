@@ -155,8 +155,8 @@ def batch_rows(
         yield index_rows(pixels, index), index
 
 
-def prefetched(items: Iterator[T], count: int = 2) -> Iterator[T]:
-    """Prefetch up to `count` items of an iterator on a thread.
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """Prefetch up to two items of an iterator on a thread.
 
     Example:
         >>> list(prefetched(iter("abc")))
@@ -166,7 +166,7 @@ def prefetched(items: Iterator[T], count: int = 2) -> Iterator[T]:
     calls = repeat(partial(next, items, end))
     with (
         ThreadPoolExecutor(1) as pool,
-        closing(results_in_order(pool, calls, ahead=count)) as results,
+        closing(results_in_order(pool, calls, ahead=2)) as results,
     ):
         for item in results:
             if item is end:

@@ -52,21 +52,15 @@ class DatasetAttribution:
 
 
 def dataset_attribution(
-    model: nn.Module, batches: Iterable[Tensor], classes: int, layer: str = AUTO
+    model: nn.Module, batches: Iterable[Tensor], classes: int
 ) -> DatasetAttribution:
     """Compute the mean Grad-CAM map of each predicted class over a dataset.
 
     Memory holds one layer's output for one batch, and one mean map per class.
 
-    Args:
-        model: Any classifier; not modified.
-        batches: Batches of preprocessed images.
-        classes: Number of outputs.
-        layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
-
     Raises:
         DataError: There are no images.
-        GeometryError: The layer has no feature maps.
+        GeometryError: The network has no feature maps.
 
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten()
@@ -80,7 +74,7 @@ def dataset_attribution(
     for x in batches:
         check_image_batch(x)
         if sums is None:
-            sums = _Sums(target_layer(model, x, layer), classes, x)
+            sums = _Sums(target_layer(model, x, AUTO), classes, x)
         state = layer_gradients(model, x, sums.layer.call, PredictedClass())
         weights = state.gradients.mean((2, 3), keepdim=True)
         maps = (weights * state.activations).sum(1, keepdim=True).relu()

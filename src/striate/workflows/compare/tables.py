@@ -110,7 +110,9 @@ def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
     """Return the table of metrics, with intervals or standard deviations."""
     lines = [(m.title, [m.text(group) for group in groups]) for m in METRICS]
     if all(len(group.runs) == 1 for group in groups):
-        lines.insert(1, ("95 % interval", [_interval(group) for group in groups]))
+        limits = [group.runs[0].score.interval for group in groups]
+        texts = [f"{100 * low:.1f}–{100 * high:.1f} %" for low, high in limits]
+        lines.insert(1, ("95 % interval", texts))
     several_seeds = any(len(group.runs) > 1 for group in groups)
     columns, rows = _lay_out([group.letter for group in groups], lines)
     return Table(
@@ -119,11 +121,6 @@ def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
         rows=rows,
         note="Mean ± standard deviation over the seeds." * several_seeds,
     )
-
-
-def _interval(group: RunGroup) -> str:
-    low, high = group.runs[0].score.interval
-    return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
 def _lay_out(
