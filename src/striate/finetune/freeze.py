@@ -160,11 +160,7 @@ def frozen_layers(model: nn.Module) -> FrozenLayers:
 
 
 def check_frozen(model: nn.Module, sha256: str) -> None:
-    """Check that all frozen tensors still have the hash from the start of training.
-
-    Raises:
-        WeightsError: A frozen weight or statistic has changed.
-    """
+    """Check that all frozen tensors still have the hash from the start of training."""
     now = frozen_layers(model)
     if now.sha256 != sha256:
         what = (

@@ -129,9 +129,6 @@ def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
     """Yield a copy of the images that requires gradients, with the model in eval mode.
 
     Run the network on a copy of these images: its first layer may work in place.
-
-    Raises:
-        GeometryError: The tensor is not a batch of images.
     """
     check_image_batch(x)
     with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():

@@ -39,11 +39,7 @@ def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
 
 
 def check_finished(run: Run) -> None:
-    """Check that the manifest has all keys of a finished run.
-
-    Raises:
-        RunError: Keys are missing; the message lists the keys.
-    """
+    """Check that the manifest has all keys of a finished run."""
     missing = [name for name in _FINISHED_KEYS if name not in run.manifest]
     if missing:
         what = f"keys are missing in {names.MANIFEST}: {', '.join(missing)}"

@@ -34,11 +34,7 @@ def decode_for(payload: bytes, preprocess: Preprocess) -> DecodedImage:
 
 
 def check_takes_pixels(preprocess: Preprocess) -> None:
-    """Raise an error if the inputs of the network are float tensors.
-
-    Raises:
-        DataError: Only the user's data set can make such inputs.
-    """
+    """Raise an error if the inputs of the network are float tensors."""
     if preprocess.is_float:
         what = (
             "the network was trained on float tensors of a data set, so how to prepare "

@@ -151,36 +151,6 @@ def _open(
     )
 
 
-def _streamed(shards: Shards, workers: int) -> ImageData:
-    stream, preprocess = shards.stream, shards.preprocess
-    subsets = {
-        split: Subset(
-            pixels=LazyPixels(
-                originals, preprocess, workers=workers, replace_lost=split == "train"
-            ),
-            labels=stream.numbers[split],
-            paths=LazyPaths(originals),
-            blocks=stream.blocks[split],
-        )
-        for split, originals in stream.originals.items()
-    }
-    measured = not preprocess.mean
-    if measured:
-        mean, std = channel_mean_std(subsets["train"].pixels)
-        preprocess = replace(preprocess, mean=mean, std=std)
-    return ImageData(
-        name=shards.name,
-        origin=shards.origin,
-        labels=stream.labels,
-        preprocess=preprocess,
-        subsets=subsets,
-        rows=LazySplitRows(stream),
-        quarantined=stream.skipped,
-        split_config=shards.split_config,
-        measured=measured,
-    )
-
-
 def _check(split_config: SplitConfig, config: DataConfig) -> None:
     """Raise an error for settings that shards do not support."""
     for name, is_set in (

@@ -148,11 +148,7 @@ def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[TarMember
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise an error for a damaged header, which tarfile takes as the archive's end.
-
-    Raises:
-        ReadError: The bytes after the last member are not an end-of-archive block.
-    """
+    """Raise an error for a damaged header, which tarfile takes as the archive's end."""
     file, place = tar.fileobj, tar.offset
     assert file is not None  # noqa: S101 - it is open
     file.seek(place)

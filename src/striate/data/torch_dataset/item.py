@@ -58,11 +58,7 @@ class ItemReader:
     white_level: int = MAX_WHITE_LEVEL  # the 16-bit gray value that becomes 255
 
     def read(self, item: Any, where: str) -> Item:
-        """Check what a data set returned, and return its pixels and its label.
-
-        Raises:
-            DataError: The item is no image with an integer label.
-        """
+        """Check what a data set returned, and return its pixels and its label."""
         if isinstance(item, Item):
             return item
         if not isinstance(item, tuple | list) or len(item) != 2:

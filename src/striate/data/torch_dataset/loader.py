@@ -178,11 +178,7 @@ def _batches(source: Iterable[Any], images: _Images) -> Iterator[Any]:
 
 
 def _pairs(batch: Any, where: str) -> Iterable[Any]:
-    """Return the (image, label) pairs of a batch of a `collate_fn`.
-
-    Raises:
-        DataError: The batch is no pair of images and labels, and no list of pairs.
-    """
+    """Return the (image, label) pairs of a batch of a `collate_fn`."""
     if isinstance(batch, tuple | list) and batch and all(map(_is_pair, batch)):
         return batch
     if isinstance(batch, tuple | list) and len(batch) == 2:

@@ -188,11 +188,7 @@ def _type_text(data: object) -> str:
 
 
 def _common_classes(given: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the class names, which must be equal in all data sets that have some.
-
-    Raises:
-        DataError: Two data sets have different classes.
-    """
+    """Return the class names, which must be equal in all data sets that have some."""
     first: tuple[str, tuple[str, ...]] | None = None
     for split, data in given.items():
         names = dataset_classes(data.dataset if isinstance(data, DataLoader) else data)

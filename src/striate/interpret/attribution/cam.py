@@ -101,11 +101,7 @@ class _Recorder:
             self._dense = module, output
 
     def gap_head(self, logits: Tensor) -> GapHead:
-        """Return the recorded maps and linear layer as a `GapHead`; check the logits.
-
-        Raises:
-            GeometryError: The network does not end in global average pooling.
-        """
+        """Return the recorded maps and linear layer as a `GapHead`; check the logits."""
         if self._maps is None:
             raise _no_gap_head("no layer has feature maps")
         maps, calls_so_far = self._maps, self._order[: self._maps_position]

@@ -121,11 +121,7 @@ def select_operating_point(
 
 
 def check_both_classes(data: OneVsRest, target: str) -> None:
-    """Check that a split has images of the class and of other classes.
-
-    Raises:
-        DataError: One of the two is missing.
-    """
+    """Check that a split has images of the class and of other classes."""
     if 0 < data.positives < data.count:
         return
     has = f"only '{target}'" if data.positives else f"no '{target}'"
