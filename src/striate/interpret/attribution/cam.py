@@ -101,7 +101,7 @@ class _Recorder:
             self._dense = module, output
 
     def gap_head(self, logits: Tensor) -> GapHead:
-        """Return the recorded maps and linear layer as a `GapHead`; check the logits."""
+        """Return the recorded maps and linear layer; check the logits."""
         if self._maps is None:
             raise _no_gap_head("no layer has feature maps")
         maps, calls_so_far = self._maps, self._order[: self._maps_position]
