@@ -83,25 +83,20 @@ class ForwardError(GeometryError):
 
 
 def audit(
-    model: nn.Module,
-    shape: Shape,
+    model: nn.Module,  # any network
+    shape: Shape,  # (channels, height, width) of one image
     *,
-    batch_size: int = 32,
+    batch_size: int = 32,  # images per training step, for the memory estimate
+    # Optimizer of the training step: `sgd`, `adam` or `adamw`.
     optimizer: str = "adamw",
+    # Compute one image of zeros with real values, for data-dependent control flow; the
+    # training step is then not measured.
     real: bool = False,
 ) -> Audit:
     """Return layers, parameters, MACs and memory of a network.
 
     The network runs on the meta device: nothing is computed or allocated, and the
     network stays unchanged, its random state included.
-
-    Args:
-        model: Any network.
-        shape: (channels, height, width) of one image.
-        batch_size: Images per training step, for the memory estimate.
-        optimizer: Optimizer of the training step: `sgd`, `adam` or `adamw`.
-        real: Compute one image of zeros with real values, for data-dependent control
-            flow; the training step is then not measured.
 
     Raises:
         ForwardError: The network rejects images of this shape, or its control flow

@@ -190,14 +190,12 @@ def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
 
 
 def shuffled_blocks(
-    blocks: Sequence[tuple[int, int]], seed: int, epoch: int
+    # (start, end) indices of each block of neighboring images.
+    blocks: Sequence[tuple[int, int]],
+    seed: int,  # seed of the run
+    epoch: int,  # epoch, counted from 0
 ) -> Iterator[np.ndarray]:
     """Shuffle blocks of image indices, then the indices within each buffer of blocks.
-
-    Args:
-        blocks: (start, end) indices of each block of neighboring images.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
 
     Example:
         >>> (run,) = shuffled_blocks([(0, 3), (3, 5)], seed=0, epoch=0)

@@ -41,27 +41,20 @@ class LRPoint:
 
 
 def lr_range_test(
-    model: nn.Module,
+    model: nn.Module,  # the network before training
+    # Creates the optimizer for the parameters of the copy.
     make_optimizer: Callable[[nn.Module], Optimizer],
-    batches: Batches,
-    loss_fn: Loss,
+    batches: Batches,  # returns the batches of an epoch, given the epoch number
+    loss_fn: Loss,  # loss function of the run
     *,
-    seed: int = 0,
+    seed: int = 0,  # random seed of the run
+    # Maximum number of steps; the test ends early at 1.5 times the first loss.
     steps: int = STEPS,
-    micro_batches: int = 1,
+    micro_batches: int = 1,  # number of micro-batches, see `train_step`
 ) -> list[LRPoint]:
     """Train a copy of a network while the learning rate increases from 10⁻⁵ to 10.
 
     The copy is discarded; the model and the RNG state do not change.
-
-    Args:
-        model: The network before training.
-        make_optimizer: Creates the optimizer for the parameters of the copy.
-        batches: Returns the batches of an epoch, given the epoch number.
-        loss_fn: Loss function of the run.
-        seed: Random seed of the run.
-        steps: Maximum number of steps; the test ends early at 1.5 times the first loss.
-        micro_batches: Number of micro-batches, see `train_step`.
     """
     candidate = copy.deepcopy(model).train()
     optimizer = make_optimizer(candidate)

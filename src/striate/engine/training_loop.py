@@ -96,27 +96,20 @@ class FitSession:
 
 
 def fit(
-    model: nn.Module,
-    optimizer: Optimizer,
-    train: Epochs,
-    val: Epochs,
-    config: FitConfig,
+    model: nn.Module,  # any network from images to logits
+    optimizer: Optimizer,  # optimizer of the model's parameters; the schedule sets `lr`
+    train: Epochs,  # training batches
+    val: Epochs,  # validation batches
+    config: FitConfig,  # settings of the loop
     *,
+    # Callbacks, called in this order after every step and epoch.
     callbacks: Sequence[Callback] = (),
+    # Training state to start from, updated in place; default: a new state.
     state: TrainState | None = None,
+    # Stop requests, handling of NaN, evaluated network, and ranks.
     session: FitSession = FitSession(),
 ) -> list[EpochResult]:
     """Train a network in place and return the results of all epochs.
-
-    Args:
-        model: Any network from images to logits.
-        optimizer: Optimizer of the model's parameters; the schedule sets `lr`.
-        train: Training batches.
-        val: Validation batches.
-        config: Settings of the loop.
-        callbacks: Callbacks, called in this order after every step and epoch.
-        state: Training state to start from, updated in place; default: a new state.
-        session: Stop requests, handling of NaN, evaluated network, and ranks.
 
     Raises:
         NonFiniteError: A loss or gradient is not finite; names epoch, step and layer.
@@ -175,11 +168,7 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
 
 
 def _check_finite(
-    outputs: Outputs,
-    model: nn.Module,
-    val: Epochs,
-    state: TrainState,
-    group: RankGroup,
+    outputs: Outputs, model: nn.Module, val: Epochs, state: TrainState, group: RankGroup
 ) -> None:
     """Raise an error with bad layer and images if the validation loss is not finite."""
     if math.isfinite(outputs.loss):

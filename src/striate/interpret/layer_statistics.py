@@ -52,17 +52,15 @@ class ActivationStatistics:
 
 
 def activation_statistics(
-    model: nn.Module, x: Tensor, names: Sequence[str] | None = None
+    model: nn.Module,  # any network; not modified
+    x: Tensor,  # preprocessed images, (N, C, H, W)
+    # Modules, by name or pattern; all leaf modules if None.
+    names: Sequence[str] | None = None,
 ) -> list[ActivationStatistics]:
     """Return the activation statistics of every leaf module, in execution order.
 
     This takes little longer than the forward pass (benchmarks/capture.py): each output
     is read while it is still in the processor's cache, and is not stored.
-
-    Args:
-        model: Any network; not modified.
-        x: Preprocessed images, (N, C, H, W).
-        names: Modules, by name or pattern; all leaf modules if None.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())

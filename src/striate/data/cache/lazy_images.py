@@ -143,7 +143,7 @@ class LazyPixels:
         return file_to_input(self.originals.payload(row), self.preprocess)
 
     def _rows(self, index: Tensor) -> Tensor:
-        """Convert indices to indices of encoded images; negative ones count from the end."""
+        """Convert indices to indices of encoded images; -1 is the last."""
         if self.rows is not None:
             return self.rows[index]
         count = len(self)

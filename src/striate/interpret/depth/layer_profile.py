@@ -35,18 +35,16 @@ class LayerProfile:
 
 
 def depth_profile(
-    model: nn.Module, x: Tensor, labels: Tensor, training: bool = False
+    model: nn.Module,  # any classifier; not modified
+    x: Tensor,  # preprocessed images
+    labels: Tensor,  # class indices
+    # Run in training mode, with batch statistics in batch norm; running statistics are
+    # restored.
+    training: bool = False,
 ) -> list[LayerProfile]:
     """Measure activations and gradients of every layer with weights, for one batch.
 
     `.grad` is not changed. Gradients also pass through frozen layers.
-
-    Args:
-        model: Any classifier; not modified.
-        x: Preprocessed images.
-        labels: Class indices.
-        training: Run in training mode, with batch statistics in batch norm; running
-            statistics are restored.
 
     Shapes:
         x: (N, C, H, W); labels: (N,)

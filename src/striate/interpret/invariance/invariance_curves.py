@@ -44,9 +44,10 @@ class InvarianceCurve:
 
 @torch.no_grad()
 def invariance_curves(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    transforms: Sequence[Transform],
+    model: nn.Module,  # any classifier; not modified
+    batches: Iterable[Batch],  # (input, label) batches of preprocessed images
+    transforms: Sequence[Transform],  # items of `TRANSFORMS`, or your own
+    # Names or patterns of layers to compare, besides the logits.
     layers: str | Sequence[str] = (),
 ) -> list[InvarianceCurve]:
     """Measure how predictions and features change when images are transformed.
@@ -54,12 +55,6 @@ def invariance_curves(
     Features are compared position by position, so a shifted feature map counts as
     changed: the curves measure invariance, not equivariance. Only the features of one
     batch are in memory.
-
-    Args:
-        model: Any classifier; not modified.
-        batches: (input, label) batches of preprocessed images.
-        transforms: Items of `TRANSFORMS`, or your own.
-        layers: Names or patterns of layers to compare, besides the logits.
 
     Raises:
         UnknownNameError: No layer has this name; the message lists the names.

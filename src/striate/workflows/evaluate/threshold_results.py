@@ -74,15 +74,12 @@ class Evaluation:
 
 
 def evaluate_selection(
-    data: OneVsRest, selection: Selection, columns: Mapping[str, Sequence[str]]
+    data: OneVsRest,  # the evaluated split
+    # Temperature, thresholds and review band, chosen on validation.
+    selection: Selection,
+    columns: Mapping[str, Sequence[str]],  # values of each CSV column, one per image
 ) -> Evaluation:
-    """Evaluate the thresholds and the review band that were chosen on validation.
-
-    Args:
-        data: The evaluated split.
-        selection: Temperature, thresholds and review band, chosen on validation.
-        columns: Values of each CSV column, one per image.
-    """
+    """Evaluate the thresholds and the review band that were chosen on validation."""
     before, after = data.log_losses
     precision = float(average_precision_score(data.positive, data.probs))
     return Evaluation(

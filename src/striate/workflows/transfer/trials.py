@@ -30,11 +30,7 @@ from striate.workflows.transfer.features import (
     compute_features,
 )
 from striate.workflows.transfer.heads import evaluate_head, fit_head
-from striate.workflows.transfer.options import (
-    SplitModel,
-    TransferOptions,
-    split_model,
-)
+from striate.workflows.transfer.options import SplitModel, TransferOptions, split_model
 
 MAX_IMAGES = 3000  # training images of a plan
 TRIAL_IMAGES = 500  # of them that a trial is trained on
