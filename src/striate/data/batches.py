@@ -189,6 +189,15 @@ def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
         yield torch.from_numpy(rest)
 
 
+def batches_in_order(
+    subset: Subset, preprocess: Preprocess, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the batches of a subset once, in order and without augmentation."""
+    return Batches(
+        subset=subset, preprocess=preprocess, batch_size=batch_size, shuffle=False
+    )(0)
+
+
 def shuffled_blocks(
     # (start, end) indices of each block of neighboring images.
     blocks: Sequence[tuple[int, int]],

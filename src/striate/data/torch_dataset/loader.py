@@ -75,12 +75,10 @@ def _is_plain(loader: DataLoader[Any]) -> bool:
     sampler, dataset = loader.sampler, loader.dataset
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return False
-    batched = loader.batch_size is not None
-    if not batched and loader.batch_sampler is not None:
-        return False
-    if type(loader.batch_sampler) not in (BatchSampler, type(None)):
-        return False
-    if loader.collate_fn is not (default_collate if batched else default_convert):
+    defaults: tuple[Any, Any] = (BatchSampler, default_collate)
+    if loader.batch_size is None:
+        defaults = (type(None), default_convert)
+    if (type(loader.batch_sampler), loader.collate_fn) != defaults:
         return False
     if type(sampler) is RandomSampler:
         return not sampler.replacement and sampler.num_samples == len(dataset)

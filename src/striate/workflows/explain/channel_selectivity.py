@@ -9,7 +9,7 @@ import numpy as np
 
 from striate.audit.receptive_field_tracker import Box, ReceptiveField
 from striate.core import findings as f
-from striate.data.batches import Batches
+from striate.data.batches import batches_in_order
 from striate.data.cache.image_rows import display_rows
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
@@ -120,13 +120,9 @@ def find_channel_patches(
         return None
     subset = subsample(run.data.subsets[run.evaluated_split], MAX_IMAGES)
     height, width = subset.pixels.shape[1:3]
-    batches = Batches(
-        subset=subset,
-        preprocess=loaded.preprocess,
-        batch_size=images_at_once((height, width), BATCH),
-        shuffle=False,
-    )
-    layers = channel_preferences(loaded.model, batches(0), calls, len(run.labels))
+    size = images_at_once((height, width), BATCH)
+    batches = batches_in_order(subset, loaded.preprocess, size)
+    layers = channel_preferences(loaded.model, batches, calls, len(run.labels))
     fields = receptive_fields(loaded)
     whole_image = (0, height - 1), (0, width - 1)
     boxes = {call: _box_function(fields.get(call), whole_image) for call in calls}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from striate.core import findings as f
-from striate.data.batches import Batches
+from striate.data.batches import batches_in_order
 from striate.data.cache.image_rows import display_rows, gather_rows
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
@@ -36,10 +36,8 @@ def dataset_section(run: Run) -> tuple[f.Section, dict[str, Any]]:
     """Return the report section on confident errors and mean heatmaps by class."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOST)
     size = images_at_once(run.preprocess.spec.shape, BATCH)
-    batches = Batches(
-        subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
-    )
-    result = dataset_attribution(run.model, (x for x, _ in batches(0)), len(run.labels))
+    inputs = (x for x, _ in batches_in_order(subset, run.preprocess, size))
+    result = dataset_attribution(run.model, inputs, len(run.labels))
     blocks: list[f.Block] = []
     wrong = _mistakes(run)
     if wrong:
@@ -75,10 +73,7 @@ def _mistakes(run: Run) -> list[f.Image]:
     images: list[f.Image] = []
     for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]:
         single = subset.take([row_of[predictions.paths[int(i)]]])
-        batches = Batches(
-            subset=single, preprocess=run.preprocess, batch_size=1, shuffle=False
-        )
-        x, _ = next(batches(0))
+        x, _ = next(batches_in_order(single, run.preprocess, 1))
         predicted = run.labels[int(predictions.predicted[i])]
         result = attribute(run.model, x, method="gradcam", target=predicted,
                          labels=run.labels, sanity_checks=False)  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from striate.core import findings as f
 from striate.core.errors import GeometryError
-from striate.data.batches import Batches
+from striate.data.batches import batches_in_order
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
 from striate.interpret.invariance.invariance_curves import (
@@ -77,10 +77,7 @@ def _fits(name: str, run: Run) -> bool:
 
 def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
     size = images_at_once(run.preprocess.spec.shape, BATCH)
-    loader = Batches(
-        subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
-    )
-    return loader(0)
+    return batches_in_order(subset, run.preprocess, size)
 
 
 def _accuracy_curve(curves: InvarianceCurve) -> f.Curve:

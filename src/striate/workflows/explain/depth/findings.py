@@ -7,7 +7,7 @@ from typing import Any
 
 from striate.core import findings as f
 from striate.core.errors import RunError
-from striate.data.batches import Batches
+from striate.data.batches import batches_in_order
 from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.layers.whiten import whiten_layers
@@ -40,10 +40,7 @@ def run_snapshots(run: Run) -> list[Snapshot]:
     if recorded := run.layer_norms:
         return recorded
     subset = subsample(run.data.subset("train"), MAX_IMAGES)
-    loader = Batches(
-        subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
-    )
-    x, y = next(loader(0))
+    x, y = next(batches_in_order(subset, run.preprocess, len(subset)))
     current = Snapshot(step=None, layers=tuple(depth_profile(run.model, x, y, True)))
     try:
         untrained = None if run.recipe.pretrained else run.fresh_model()
