@@ -196,8 +196,8 @@ def _common_classes(given: Mapping[str, Any]) -> tuple[str, ...] | None:
             continue
         first = first or (split, names)
         if names != first[1]:
-            theirs, ours = (", ".join(each[:8]) for each in (first[1], names))
-            what = f"the classes of {first[0]} are {theirs}; those of {split}: {ours}"
+            a, b = (", ".join(each[:8]) for each in (first[1], names))
+            what = f"the classes of {first[0]} are {a}; those of {split}: {b}"
             fix = "use the same classes in the same order in all data sets"
             raise DataError(what, where="classes", fix=fix)
     return first[1] if first else None
