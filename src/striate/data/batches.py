@@ -241,11 +241,6 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     images of a class are shown equally often, with a difference of at most one. A large
     class is spread over several epochs; a small class repeats within an epoch.
 
-    Args:
-        labels: (N,) class indices.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
-
     Example:
         >>> order = balanced_order(np.array([0, 0, 0, 0, 0, 1]), 0, 0)
         >>> sorted(order.tolist()).count(5), len(order)

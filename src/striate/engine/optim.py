@@ -60,10 +60,6 @@ def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
     """Create an L-BFGS optimizer, a quasi-Newton method (Liu & Nocedal 1989).
 
     `step` takes a closure that computes the loss and the gradients of all examples.
-
-    Args:
-        parameters: The tensors to optimize.
-        options: Options of `torch.optim.LBFGS`.
     """
     _avoid_compiler_import()
     return _uncompiled(torch.optim.LBFGS)(parameters, **options)

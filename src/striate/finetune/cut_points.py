@@ -78,10 +78,6 @@ def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
     stage. An `nn.Sequential` of several stages is split into its stages; any other
     module is one block.
 
-    Args:
-        model: Any model; not changed.
-        x: A batch of inputs for one forward pass.
-
     Example:
         >>> conv, norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
         >>> model = nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))

@@ -138,11 +138,7 @@ def _batch(subset: Subset, eval_batches: Batches) -> Batch:
 
 
 def read_layer_norms(path: Path) -> list[Snapshot]:
-    """Read the layer norms from `norms.csv` of a run; empty if there is no such file.
-
-    Args:
-        path: The run folder.
-    """
+    """Read the layer norms from `norms.csv` of a run; empty without such a file."""
     file = path / names.NORMS
     rows = read_csv(file) if file.is_file() else []
     return [

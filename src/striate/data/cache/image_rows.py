@@ -87,12 +87,7 @@ PixelRows = Tensor | IndexedRows | LazyPixels | DisplayRows
 
 
 def display_rows(pixels: PixelRows, preprocess: Preprocess) -> PixelRows:
-    """Return images as 8-bit pixels for display; 8-bit images are returned unchanged.
-
-    Args:
-        pixels: 8-bit or float images.
-        preprocess: Preprocessing of the images, with the value range of float images.
-    """
+    """Return images as 8-bit pixels for display; 8-bit images are unchanged."""
     if preprocess.is_float and not isinstance(pixels, DisplayRows):
         return DisplayRows(pixels, preprocess)
     return pixels

@@ -113,10 +113,8 @@ def tar_members(path: Path, skipped: list[Skipped]) -> Iterator[TarMember]:
             yield from _members(tar, skipped)
             _check_end(tar)
     except (tarfile.TarError, EOFError, OSError) as error:
-        what, fix = (
-            f"the shard cannot be read: {error}",
-            "copy or create the shard again",
-        )
+        what = f"the shard cannot be read: {error}"
+        fix = "copy or create the shard again"
         raise DataError(what, where=path, fix=fix) from error
 
 

@@ -223,10 +223,8 @@ def average_over_windows(
         tensor([[1., 2., 3.]])
     """
     rows, columns = window.axes(height, width)
-    down, across = (
-        _coverage(rows, height).to(drops),
-        _coverage(columns, width).to(drops),
-    )
+    down = _coverage(rows, height).to(drops)
+    across = _coverage(columns, width).to(drops)
     total = down.T @ drops.view(len(down), len(across)) @ across
     return total / down.sum(0)[:, None] / across.sum(0)
 

@@ -53,14 +53,11 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
 
 
 def _flip_columns(first: str) -> list[Column]:
-    gained, lost = (
-        f"images wrong in {first}, correct here",
-        f"images correct in {first}, wrong here",
-    )
-    return [
-        Column("gained", "integer", hint=gained),
-        Column("lost", "integer", hint=lost),
-    ]
+    hints = {
+        "gained": f"images wrong in {first}, correct here",
+        "lost": f"images correct in {first}, wrong here",
+    }
+    return [Column(name, "integer", hint=hint) for name, hint in hints.items()]
 
 
 def _difference_row(

@@ -178,10 +178,8 @@ def _input_stats_table(result: Preview) -> f.Table:
     )
     rows = tuple((n.channel, n.mean, n.std, n.min, n.max) for n in result.input_stats)
     gives = "gives" if result.recovers_pixels else "does not give"
-    mean, std = (
-        ", ".join(f"{value:.4g}" for value in values)
-        for values in (result.preprocess.mean, result.preprocess.std)
-    )
+    mean = ", ".join(f"{value:.4g}" for value in result.preprocess.mean)
+    std = ", ".join(f"{value:.4g}" for value in result.preprocess.std)
     note = (
         f"Over the {len(result.images)} images shown. Normalization: mean {mean}; std "
         f"{std}. Denormalizing {gives} the exact 8-bit pixels."

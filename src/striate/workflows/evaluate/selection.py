@@ -135,10 +135,8 @@ def _thresholds(
 ) -> tuple[Threshold, ...]:
     recall, positives = request.recall, data.positives
     goal = f"for {percent(recall, 0 if recall * 100 % 1 < 1e-9 else 1)} recall"
-    target, guaranteed = (
-        required_tp(recall, positives),
-        guaranteed_tp(recall, positives),
-    )
+    target = required_tp(recall, positives)
+    guaranteed = guaranteed_tp(recall, positives)
     thresholds = [
         _threshold(HALF, "0.5 (default)", None, data, temperature),
         _threshold(TARGET, goal, target, data, temperature),
