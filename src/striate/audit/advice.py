@@ -17,30 +17,20 @@ from striate.core.findings import Prose
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """One piece of advice on a network's design.
+    """One piece of advice on a network's design."""
 
-    Args:
-        check: Name of the check, such as `redundant-bias`.
-        layer: Name of the layer in the summary table; `image` for the input.
-        finding: The problem, with its numbers.
-        change: The proposed change, with the numbers after the change.
-        before: The number before the change.
-        after: The same number after the change.
-        unit: Unit of that number.
-    """
-
-    check: str
-    layer: str
-    finding: str
-    change: str
-    before: int
-    after: int
-    unit: str
+    check: str  # name of the check, such as `redundant-bias`
+    layer: str  # name of the layer in the summary table; `image` for the input
+    finding: str  # the problem, with its numbers
+    change: str  # the proposed change, with the numbers after the change
+    before: int  # the number before the change
+    after: int  # the same number after the change
+    unit: str  # unit of that number
 
     @property
     def prose(self) -> Prose:
         """The problem and the proposed change as one paragraph."""
-        return Prose(text=f"{self.finding} {self.change}", tone="advice")
+        return Prose(f"{self.finding} {self.change}", "advice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +71,14 @@ def design_context(audit: Audit) -> DesignContext:
     )
 
 
-def join_names(names: Sequence[str], most: int = 3) -> str:
-    """Join up to `most` names, such as `a and b`; for more names, append `and 2 more`.
+def join_names(names: Sequence[str]) -> str:
+    """Join up to three names, such as `a and b`; for more names, append `and 2 more`.
 
     Example:
         >>> join_names(["a"]), join_names(["a", "b"]), join_names(list("abcde"))
         ('a', 'a and b', 'a, b, c and 2 more')
     """
     names = list(dict.fromkeys(names))
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    if len(names) > 3:
+        return f"{', '.join(names[:3])} and {len(names) - 3} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)

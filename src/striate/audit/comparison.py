@@ -39,10 +39,10 @@ def comparison_table(first: Audit, second: Audit, names: tuple[str, str]) -> Tab
         ('multiply-adds', '10,368', '5,184', 0.5)
     """
     columns = (
-        Column(title="Total", key="what"),
-        Column(title=names[0], key="first", kind="number"),
-        Column(title=names[1], key="second", kind="number"),
-        Column(title="second / first", key="ratio", kind="ratio"),
+        Column("Total", key="what"),
+        Column(names[0], "number", key="first"),
+        Column(names[1], "number", key="second"),
+        Column("second / first", "ratio", key="ratio"),
     )
     rows: list[tuple[Cell, ...]] = []
     for name, metric, write in METRICS:

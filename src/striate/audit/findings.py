@@ -19,78 +19,78 @@ Fields = tuple[str, str, str]  # receptive field, jump, center
 # Titles are those of torchinfo if it has the column. A narrow terminal hides the
 # columns of highest rank first.
 COLUMNS = (
-    Column(title="Layer", key="layer", kind="code"),
-    Column(title="Type", key="type", rank=2),
+    Column("Layer", "code", key="layer"),
+    Column("Type", key="type", rank=2),
     Column(
-        title="Kernel Shape",
+        "Kernel Shape",
+        "code",
         key="kernel",
-        kind="code",
         rank=3,
         hint="kernel size, /stride, d dilation, g groups",
     ),
     Column(
-        title="Output Shape",
+        "Output Shape",
+        "code",
         key="output",
-        kind="code",
         hint="height×width×channels, for one image",
     ),
-    Column(title="Param #", key="parameters", kind="integer"),
+    Column("Param #", "integer", key="parameters"),
     Column(
-        title="Param %",
+        "Param %",
+        "share",
         key="parameters_share",
-        kind="share",
         rank=7,
         hint="share of all parameters",
     ),
     Column(
-        title="Mult-Adds",
+        "Mult-Adds",
+        "integer",
         key="macs",
-        kind="integer",
         hint="multiply-adds (MACs) for one image; 1 MAC = 2 FLOPs",
     ),
     Column(
-        title="Mult-Adds %",
+        "Mult-Adds %",
+        "share",
         key="macs_share",
-        kind="share",
         rank=5,
         hint="share of all multiply-adds",
     ),
     Column(
-        title="Output Mem",
+        "Output Mem",
+        "bytes",
         key="activation_bytes",
-        kind="bytes",
         rank=6,
         hint="output memory per image (none for in-place ops and views)",
     ),
     Column(
-        title="Saved Mem",
+        "Saved Mem",
+        "bytes",
         key="saved_bytes",
-        kind="bytes",
         rank=8,
         hint="activations saved for the backward pass, per image",
     ),
     Column(
-        title="Rec. Field",
+        "Rec. Field",
+        "code",
         key="receptive_field",
-        kind="code",
         rank=1,
         hint="receptive field of one unit, height×width in input pixels",
     ),
     Column(
-        title="Jump",
+        "Jump",
+        "code",
         key="jump",
-        kind="code",
         rank=4,
         hint="input pixels between neighboring units (product of the strides)",
     ),
     Column(
-        title="Center",
+        "Center",
+        "code",
         key="center",
-        kind="code",
         rank=9,
         hint="center of the first unit's receptive field, in input pixels",
     ),
-    Column(title="Trainable", key="trainable", rank=10),
+    Column("Trainable", key="trainable", rank=10),
 )
 
 
@@ -238,8 +238,8 @@ def headline_figures(audit: Audit) -> Figures:
     if memory is not None:
         size = f"at batch size {memory.batch_size}"
         texts.append(("training memory", format_bytes(memory.peak), size))
-    figures = [Figure(label=name, value=value, detail=d) for name, value, d in texts]
-    return Figures(figures=tuple(figures))
+    figures = [Figure(name, value, detail=d) for name, value, d in texts]
+    return Figures(tuple(figures))
 
 
 def last_field_text(audit: Audit) -> str:
@@ -272,9 +272,9 @@ def memory_table(audit: Audit) -> Table | None:
         ("saved activations", memory.saved, "for the backward pass"),
     ]
     columns = (
-        Column(title="Kind", key="what"),
-        Column(title="Memory", key="bytes", kind="bytes"),
-        Column(title="Note", key="note"),
+        Column("Kind", key="what"),
+        Column("Memory", "bytes", key="bytes"),
+        Column("Note", key="note"),
     )
     totals = ("peak memory", memory.peak, "largest total at one time")
     title = f"Memory of one training step, batch size {memory.batch_size}"
@@ -292,21 +292,21 @@ def caveats(audit: Audit) -> list[Prose]:
     for name, times in audit.uncounted_ops.items():
         count = f"{name} (ran {times} times)"
         text = f"Not counted: {count}; no MAC rule for this operation."
-        blocks.append(Prose(text=text, tone="warning"))
+        blocks.append(Prose(text, "warning"))
     if audit.unused_layers:
         names = ", ".join(layer.name for layer in audit.unused_layers[:6])
         numbers = sum(layer.parameters for layer in audit.unused_layers)
         more = " …" if len(audit.unused_layers) > 6 else ""
         text = f"Not run in evaluation mode: {names}{more} ({numbers:,} parameters)."
-        blocks.append(Prose(text=text))
+        blocks.append(Prose(text))
     fields = [(layer, layer.receptive_field) for layer in audit.layers]
     bounds = [layer for layer, field in fields if field and field.is_bound]
     if bounds:
         text = f"Receptive fields from {bounds[0].name} on are upper bounds (≤): "
-        blocks.append(Prose(text=text + f"{bounds[0].kind} has no exact rule."))
+        blocks.append(Prose(text + f"{bounds[0].kind} has no exact rule."))
     if audit.memory_error:
         text = f"Training memory is unknown: {audit.memory_error}."
-        blocks.append(Prose(text=text, tone="warning"))
+        blocks.append(Prose(text, "warning"))
     return blocks
 
 
@@ -323,4 +323,4 @@ def summary_blocks(audit: Audit, depth: int | None = None) -> list[Block]:
     blocks: list[Block] = [headline_figures(audit), layer_table(audit, depth)]
     if memory is not None:
         blocks.append(memory)
-    return [*blocks, *caveats(audit), Prose(text=CONVENTIONS)]
+    return [*blocks, *caveats(audit), Prose(CONVENTIONS)]

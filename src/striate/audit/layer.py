@@ -14,59 +14,40 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """One torch operation of a forward pass.
+    """One torch operation of a forward pass."""
 
-    Args:
-        name: Name in torch, such as `convolution`.
-        inputs: Shapes of all input tensors.
-        output: Shape of the first output.
-        macs: Multiply-adds; None if no rule counts them.
-        window: Kernel, stride, padding and dilation of a convolution or pooling.
-        input_field: Receptive field of the first input.
-        receptive_field: Receptive field of the output.
-        number: Position in the order of all operations.
-        producers: Pairs (index of an input that depends on the image, number of the
-            operation that produced it); −1 is the image itself.
-        local: Whether each output position depends only on the same input position.
-    """
-
-    name: str
-    inputs: tuple[Shape, ...]
-    output: Shape
-    macs: int | None
+    name: str  # name in torch, such as `convolution`
+    inputs: tuple[Shape, ...]  # shapes of all input tensors
+    output: Shape  # shape of the first output
+    macs: int | None  # multiply-adds; None if no rule counts them
+    # Kernel, stride, padding and dilation of a convolution or pooling.
     window: SlidingWindow | None = None
-    input_field: ReceptiveField | None = None
-    receptive_field: ReceptiveField | None = None
-    number: int = 0
+    input_field: ReceptiveField | None = None  # receptive field of the first input
+    receptive_field: ReceptiveField | None = None  # receptive field of the output
+    number: int = 0  # position in the order of all operations
+    # Pairs (index of an input that depends on the image, number of the operation that
+    # produced it); −1 is the image itself.
     producers: tuple[tuple[int, int], ...] = ()
+    # Whether each output position depends only on the same input position.
     local: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Layer in the summary: one module call, or operations outside of leaf modules.
+    """Layer in the summary: one module call, or operations outside of leaf modules."""
 
-    Args:
-        name: Dotted name in the model; in parentheses for operations outside of leaf
-            modules; with ` #2` for a second call.
-        kind: Class of the module, or names of the operations.
-        output: Shape of one image's output, without the batch.
-        parameters: Number of parameters first used here, trainable or not.
-        trainable: Number of trainable parameters among `parameters`.
-        operations: The operations, in order.
-        activation: Bytes of the output; 0 for views and in-place operations.
-        saved: Bytes per image that autograd saves for the backward pass.
-        receptive_field: Receptive field of the output's units.
-    """
-
+    # Dotted name in the model; in parentheses for operations outside of leaf modules;
+    # with ` #2` for a second call.
     name: str
-    kind: str
-    output: Shape | None
-    parameters: int
-    trainable: int
-    operations: tuple[Operation, ...] = ()
-    activation: int = 0
+    kind: str  # class of the module, or names of the operations
+    output: Shape | None  # shape of one image's output, without the batch
+    parameters: int  # number of parameters first used here, trainable or not
+    trainable: int  # number of trainable parameters among `parameters`
+    operations: tuple[Operation, ...] = ()  # the operations, in order
+    activation: int = 0  # bytes of the output; 0 for views and in-place operations
+    # Bytes per image that autograd saves for the backward pass.
     saved: int | None = None
+    # Receptive field of the output's units.
     receptive_field: ReceptiveField | None = None
     key: tuple[object, ...] = ()
 

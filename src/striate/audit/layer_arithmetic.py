@@ -14,9 +14,9 @@ from striate.core.registry import unknown_name_error
 
 Line = tuple[str, str, str]
 COLUMNS = (
-    Column(title="Quantity", key="what"),
-    Column(title="Calculation", key="arithmetic", kind="code"),
-    Column(title="Result", key="result", kind="code"),
+    Column("Quantity", key="what"),
+    Column("Calculation", "code", key="arithmetic"),
+    Column("Result", "code"),
 )
 AXES = ("height", "width", "depth")
 

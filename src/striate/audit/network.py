@@ -29,32 +29,21 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Result of `audit`: the layers of a network in execution order, and totals.
+    """Result of `audit`: the layers of a network in execution order, and totals."""
 
-    Args:
-        shape: (channels, height, width) of one image.
-        layers: All layers that run in evaluation mode.
-        unused_layers: Layers with weights that do not run in evaluation mode.
-        parameters: Number of parameters, trainable or not.
-        trainable: Number of trainable parameters.
-        weights: Bytes of parameters and buffers.
-        peak: Peak bytes of the activations of one image in evaluation mode.
-        memory: Memory of a training step; None if it could not be measured.
-        memory_error: The reason why the training step could not be measured.
-        real: Whether one image was computed with real values.
-        container_outputs: Last output of each container module, by name.
-    """
-
-    shape: Shape
-    layers: tuple[Layer, ...]
+    shape: Shape  # (channels, height, width) of one image
+    layers: tuple[Layer, ...]  # all layers that run in evaluation mode
+    # Layers with weights that do not run in evaluation mode.
     unused_layers: tuple[Layer, ...] = ()
-    parameters: int
-    trainable: int
-    weights: int
-    peak: int
+    parameters: int  # number of parameters, trainable or not
+    trainable: int  # number of trainable parameters
+    weights: int  # bytes of parameters and buffers
+    peak: int  # peak bytes of the activations of one image in evaluation mode
+    # Memory of a training step; None if it could not be measured.
     memory: TrainingMemory | None = None
-    memory_error: str = ""
-    real: bool = False
+    memory_error: str = ""  # the reason why the training step could not be measured
+    real: bool = False  # whether one image was computed with real values
+    # Last output of each container module, by name.
     container_outputs: dict[str, LayerRecord]
 
     @cached_property
@@ -94,25 +83,20 @@ class ForwardError(GeometryError):
 
 
 def audit(
-    model: nn.Module,
-    shape: Shape,
+    model: nn.Module,  # any network
+    shape: Shape,  # (channels, height, width) of one image
     *,
-    batch_size: int = 32,
+    batch_size: int = 32,  # images per training step, for the memory estimate
+    # Optimizer of the training step: `sgd`, `adam` or `adamw`.
     optimizer: str = "adamw",
+    # Compute one image of zeros with real values, for data-dependent control flow; the
+    # training step is then not measured.
     real: bool = False,
 ) -> Audit:
     """Return layers, parameters, MACs and memory of a network.
 
     The network runs on the meta device: nothing is computed or allocated, and the
     network stays unchanged, its random state included.
-
-    Args:
-        model: Any network.
-        shape: (channels, height, width) of one image.
-        batch_size: Images per training step, for the memory estimate.
-        optimizer: Optimizer of the training step: `sgd`, `adam` or `adamw`.
-        real: Compute one image of zeros with real values, for data-dependent control
-            flow; the training step is then not measured.
 
     Raises:
         ForwardError: The network rejects images of this shape, or its control flow

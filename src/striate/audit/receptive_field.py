@@ -60,17 +60,11 @@ def as_integer(value: Number) -> Number:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """The receptive fields of all units along one axis.
+    """The receptive fields of all units along one axis."""
 
-    Args:
-        low: First input position that each unit depends on.
-        high: Last such position; less than `low` if a unit depends on no position.
-        formula: Textbook formula, if one exists.
-    """
-
-    low: Ints
-    high: Ints
-    formula: FieldFormula | None = None
+    low: Ints  # first input position that each unit depends on
+    high: Ints  # last such position; less than `low` if a unit depends on no position
+    formula: FieldFormula | None = None  # textbook formula, if one exists
 
     def __len__(self) -> int:
         return len(self.low)

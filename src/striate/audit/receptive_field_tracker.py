@@ -34,18 +34,14 @@ MAX_PATHS = 16  # paths that are tracked separately
 
 @dataclass(frozen=True, eq=False)
 class ReceptiveField:
-    """The receptive field of every unit of a tensor.
+    """The receptive field of every unit of a tensor."""
 
-    Args:
-        paths: Row axis and column axis, for each path through the network that is
-            tracked separately: a branch that reads only padding along one axis has an
-            empty field. An axis that no dimension of the tensor contains has one unit.
-        dims: The atoms of each dimension of the tensor.
-        is_bound: The fields are upper bounds: some operation has no exact rule.
-    """
-
+    # Row axis and column axis, for each path through the network that is tracked
+    # separately: a branch that reads only padding along one axis has an empty field. An
+    # axis that no dimension of the tensor contains has one unit.
     paths: tuple[Path, ...]
-    dims: tuple[Dim, ...]
+    dims: tuple[Dim, ...]  # the atoms of each dimension of the tensor
+    # The fields are upper bounds: some operation has no exact rule.
     is_bound: bool = False
 
     @property

@@ -231,15 +231,11 @@ _CONVOLUTION = "kernel", "count", *_PADDING, "stride", "dilation", "groups"
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """Specification of a layer type: its builder and its allowed settings.
+    """Specification of a layer type: its builder and its allowed settings."""
 
-    Args:
-        make: Function that builds the layer from its settings and the input shape.
-        settings: Allowed settings; any other setting is an error.
-    """
-
+    # Function that builds the layer from its settings and the input shape.
     make: Callable[[LayerOptions, Shape], BuiltLayers]
-    settings: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()  # allowed settings; any other setting is an error
 
 
 LAYERS = {

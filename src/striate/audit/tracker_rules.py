@@ -46,20 +46,13 @@ _SAME_POSITION = frozenset(_SAME_POSITION_NAMES.split())
 def propagate_field(
     func: Any,
     args: tuple[Any, ...],
+    # Pairs (index of an input tensor that depends on the image, its receptive field);
+    # tensors in lists are counted too.
     sources: Sequence[tuple[int, ReceptiveField]],
     shape: Shape,
-    output_index: int = 0,
+    output_index: int = 0,  # index of the output, for operations with several
 ) -> ReceptiveField:
-    """Return the receptive field of an operation's output.
-
-    Args:
-        func: The operation.
-        args: Its arguments.
-        sources: Pairs (index of an input tensor that depends on the image, its
-            receptive field); tensors in lists are counted too.
-        shape: Shape of the output.
-        output_index: Index of the output, for operations with several.
-    """
+    """Return the receptive field of an operation's output."""
     fields = [field for _, field in sources]
     name = func.overloadpacket.__name__
     try:

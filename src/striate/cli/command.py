@@ -28,13 +28,7 @@ class Verb:
 
 
 def add_verbs(subparsers: Any, verbs: Mapping[str, Verb], **json: Any) -> None:
-    """Add a parser for each command; each gets the flag `--json`.
-
-    Args:
-        subparsers: Result of `ArgumentParser.add_subparsers`.
-        verbs: Commands by name.
-        json: Extra arguments of `add_argument` for the flag `--json`.
-    """
+    """Add a parser for each command; each gets the flag `--json`."""
     for name, verb in verbs.items():
         parser = subparsers.add_parser(
             name, help=verb.help, description=verb.help, allow_abbrev=False

@@ -9,6 +9,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from striate.cli.summary import add_input_flags, image_size_option
+
 if TYPE_CHECKING:
     from striate.workflows.explain.load_model import LoadedModel
     from striate.workflows.explain.options import ExplainOptions
@@ -86,23 +88,7 @@ def _configure_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="weights file of TARGET"
     )
-    parser.add_argument(
-        "--image-size",
-        metavar="SIZE",
-        help="input size in pixels, or HEIGHTxWIDTH (default: that of the network)",
-    )
-    parser.add_argument(
-        "--in-chans",
-        type=int,
-        metavar="N",
-        help="number of input channels (default: that of the network)",
-    )
-    parser.add_argument(
-        "--num-classes",
-        type=int,
-        metavar="N",
-        help="number of classes (default: that of the network)",
-    )
+    add_input_flags(parser)
     parser.add_argument(
         "--seed",
         type=int,
@@ -144,7 +130,6 @@ def run_explain(options: argparse.Namespace) -> int:
 
 
 def _model(options: argparse.Namespace) -> LoadedModel:
-    from striate.cli.summary import image_size_option
     from striate.run.resolve_model import SummaryRequest
     from striate.workflows.explain.load_model import load_model
 

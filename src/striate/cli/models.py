@@ -52,21 +52,21 @@ def _table(rows: Sequence[Mapping[str, Any]], *, weights: bool) -> Table:
     if weights:
         hint = "SHA-256 of the file, or its first digits if only these are published"
         columns: tuple[Column, ...] = (
-            Column(title="name", kind="code"),
-            Column(title="file", kind="code", rank=2),
-            Column(title="classes", kind="integer"),
-            Column(title="on disk", key="here"),
-            Column(title="license"),
-            Column(title="sha256", kind="code", hint=hint, rank=3),
+            Column("name", "code"),
+            Column("file", "code", rank=2),
+            Column("classes", "integer"),
+            Column("on disk", key="here"),
+            Column("license"),
+            Column("sha256", "code", hint=hint, rank=3),
         )
         note = "Use: striate train DATA --model NAME --pretrained NAME"
         return Table(columns=columns, rows=cells, note=note)
     columns = (
-        Column(title="name", kind="code"),
-        Column(title="input", kind="code", hint="height×width×channels"),
-        Column(title="classes", kind="integer"),
-        Column(title="parameters", kind="integer"),
-        Column(title="description"),
+        Column("name", "code"),
+        Column("input", "code", hint="height×width×channels"),
+        Column("classes", "integer"),
+        Column("parameters", "integer"),
+        Column("description"),
     )
     note = "Also all models of timm: --model timm:NAME (pip install 'striate[timm]')"
     return Table(columns=columns, rows=cells, note=note)

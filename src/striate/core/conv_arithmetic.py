@@ -28,27 +28,21 @@ def kernel_extent(kernel: int, dilation: int = 1) -> int:
 
 
 def output_side(
-    side: int,
+    side: int,  # input size (height or width)
     kernel: int,
-    stride: int = 1,
+    stride: int = 1,  # step between windows
+    # One number for both ends, a pair (before, after), `valid` (no padding), or `same`
+    # (output size ⌈n/s⌉).
     padding: Padding = 0,
-    dilation: int = 1,
+    dilation: int = 1,  # step between kernel elements
+    # Round the output size up, as `ceil_mode` in torch does: a last window may exceed
+    # the input if it starts inside.
     ceil: bool = False,
 ) -> int:
     """Return the output size of a convolution or pooling along one dimension.
 
     The size is ⌊(n + p_before + p_after − d·(f − 1) − 1)/s⌋ + 1. With d = 1 and equal
     padding p on both ends, this is ⌊(n + 2p − f)/s⌋ + 1.
-
-    Args:
-        side: Input size (height or width).
-        kernel: Kernel size.
-        stride: Step between windows.
-        padding: One number for both ends, a pair (before, after), `valid` (no padding),
-            or `same` (output size ⌈n/s⌉).
-        dilation: Step between kernel elements.
-        ceil: Round the output size up, as `ceil_mode` in torch does: a last window may
-            exceed the input if it starts inside.
 
     Raises:
         GeometryError: The window is larger than the padded input.

@@ -6,12 +6,12 @@ An analysis returns these blocks; `report` renders them as HTML or for a termina
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 Cell = str | int | float | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Prose:
     """Paragraphs of plain text, separated by blank lines."""
 
@@ -19,7 +19,7 @@ class Prose:
     tone: str = "plain"  # plain | good | warning | bad | advice
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Figure:
     """A headline number with a label and a detail, such as a test accuracy."""
 
@@ -28,14 +28,14 @@ class Figure:
     detail: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Figures:
     """A row of headline numbers side by side."""
 
     figures: tuple[Figure, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """A column of a table; `kind` determines alignment and number format.
 
@@ -46,8 +46,9 @@ class Column:
 
     title: str  # heading
     kind: str = "text"  # one of the kinds above
+    _: KW_ONLY
     hint: str = ""  # explanation of the column
-    key: str = ""  # name in JSON and CSV
+    key: str = ""  # name in JSON and CSV; default: the title as `snake_case`
     # 0: always shown; columns of the highest rank are hidden first on narrow screens
     rank: int = 0
 
@@ -63,7 +64,7 @@ class Table:
     note: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Series:
     """One line of a chart; `low` and `high` are the limits of an optional band."""
 
@@ -74,11 +75,12 @@ class Series:
     high: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Curve:
     """A line chart; `mark` is the x value and the label of a vertical line."""
 
     title: str
+    _: KW_ONLY
     x_label: str
     y_label: str
     series: tuple[Series, ...]
@@ -148,7 +150,7 @@ class Tree:
 Block = Prose | Figures | Table | Curve | Images | Matrix | Tree
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Section:
     """A section of a report: a heading and its blocks."""
 
@@ -157,11 +159,12 @@ class Section:
     lead: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Page:
     """A complete report: title, sections and footer."""
 
     title: str
+    _: KW_ONLY
     sections: tuple[Section, ...]
     subtitle: str = ""
     footer: str = ""

@@ -36,19 +36,6 @@ class Batches:
     With several processes, each process gets a part of every batch. The images of a
     batch do not depend on the number of processes.
 
-    Args:
-        subset: Images and labels.
-        preprocess: Mean and standard deviation that images are normalized with.
-        batch_size: Images per batch.
-        shuffle: Draw a new order in each epoch.
-        balanced: Draw every class equally often.
-        augment: Data augmentation, or the name of a preset.
-        classes: Number of classes; needed for mixup and CutMix.
-        seed: Seed of the order and the augmentation.
-        device: Device of the tensors.
-        rank: Index of this process.
-        world_size: Number of processes.
-
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
         >>> subset = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
@@ -58,17 +45,18 @@ class Batches:
         ([2, 3], 2)
     """
 
-    subset: Subset
+    subset: Subset  # images and labels
+    # Mean and standard deviation that images are normalized with.
     preprocess: Preprocess
-    batch_size: int
-    shuffle: bool = True
-    balanced: bool = False
-    augment: Augment | str = "none"
-    classes: int = 0
-    seed: int = 0
-    device: torch.device | str = "cpu"
-    rank: int = 0
-    world_size: int = 1
+    batch_size: int  # images per batch
+    shuffle: bool = True  # draw a new order in each epoch
+    balanced: bool = False  # draw every class equally often
+    augment: Augment | str = "none"  # data augmentation, or the name of a preset
+    classes: int = 0  # number of classes; needed for mixup and CutMix
+    seed: int = 0  # seed of the order and the augmentation
+    device: torch.device | str = "cpu"  # device of the tensors
+    rank: int = 0  # index of this process
+    world_size: int = 1  # number of processes
 
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
@@ -201,15 +189,22 @@ def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
         yield torch.from_numpy(rest)
 
 
+def batches_in_order(
+    subset: Subset, preprocess: Preprocess, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the batches of a subset once, in order and without augmentation."""
+    return Batches(
+        subset=subset, preprocess=preprocess, batch_size=batch_size, shuffle=False
+    )(0)
+
+
 def shuffled_blocks(
-    blocks: Sequence[tuple[int, int]], seed: int, epoch: int
+    # (start, end) indices of each block of neighboring images.
+    blocks: Sequence[tuple[int, int]],
+    seed: int,  # seed of the run
+    epoch: int,  # epoch, counted from 0
 ) -> Iterator[np.ndarray]:
     """Shuffle blocks of image indices, then the indices within each buffer of blocks.
-
-    Args:
-        blocks: (start, end) indices of each block of neighboring images.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
 
     Example:
         >>> (run,) = shuffled_blocks([(0, 3), (3, 5)], seed=0, epoch=0)
@@ -245,11 +240,6 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     next part of each sequence, 1/C of the epoch long (C classes). Over the epochs, all
     images of a class are shown equally often, with a difference of at most one. A large
     class is spread over several epochs; a small class repeats within an epoch.
-
-    Args:
-        labels: (N,) class indices.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
 
     Example:
         >>> order = balanced_order(np.array([0, 0, 0, 0, 0, 1]), 0, 0)

@@ -42,8 +42,5 @@ def channel_mean_std(pixels: PixelRows) -> tuple[tuple[float, ...], tuple[float,
     variances = (share * (levels - means[:, None]) ** 2).sum(1)
     # Constant images have no deviation; 1/255 keeps the division finite.
     deviations = variances.sqrt().clamp_min(1 / 255)
-    mean, std = (
-        tuple(round(value, 6) for value in values.tolist())
-        for values in (means, deviations)
-    )
-    return mean, std
+    mean = tuple(round(value, 6) for value in means.tolist())
+    return mean, tuple(round(value, 6) for value in deviations.tolist())

@@ -108,11 +108,7 @@ def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
 
 
 def check_unchanged(payload: bytes, sha256: str) -> bytes:
-    """Return `payload` if its SHA-256 matches; raise an error otherwise.
-
-    Raises:
-        UndecodableError: The file has changed.
-    """
+    """Return `payload` if its SHA-256 matches; raise an error otherwise."""
     now = file_hash(payload)
     if now != sha256:
         raise UndecodableError(CHANGED, _difference(sha256, now))

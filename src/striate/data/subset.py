@@ -13,21 +13,14 @@ from striate.data.cache.image_rows import PixelRows, gather_rows, take_rows
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """Images of the training, validation or test split.
+    """Images of the training, validation or test split."""
 
-    Args:
-        pixels: (N, H, W, C) uint8 at the input size.
-        labels: (N,) int64 class indices.
-        paths: Path of each image, as in `split.csv`.
-        larger: The same images at a larger size, for random crops.
-        blocks: (start, end) indices of the images in each shard. Shuffling keeps blocks
-            together.
-    """
-
-    pixels: PixelRows = field(repr=False)
-    labels: Tensor = field(repr=False)
-    paths: Sequence[str] = field(repr=False)
+    pixels: PixelRows = field(repr=False)  # (N, H, W, C) uint8 at the input size
+    labels: Tensor = field(repr=False)  # (N,) int64 class indices
+    paths: Sequence[str] = field(repr=False)  # path of each image, as in `split.csv`
+    # The same images at a larger size, for random crops.
     larger: PixelRows | None = field(default=None, repr=False)
+    # (start, end) indices of the images in each shard. Shuffling keeps blocks together.
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     @classmethod

@@ -52,36 +52,24 @@ class BenchmarkResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionChoices:
-    """Fields of an execution mode that the benchmark may change.
+    """Fields of an execution mode that the benchmark may change."""
 
-    Args:
-        layout: Try the other memory layout.
-        bf16: Try bf16 mixed precision, which the device must support.
-        compiled: Try `torch.compile`, which needs a C++ compiler on a CPU.
-    """
-
-    layout: bool = True
-    bf16: bool = False
-    compiled: bool = False
+    layout: bool = True  # try the other memory layout
+    bf16: bool = False  # try bf16 mixed precision, which the device must support
+    compiled: bool = False  # try `torch.compile`, which needs a C++ compiler on a CPU
 
 
 def choose_execution(
     model: nn.Module,
+    # Inputs and class indices, of the size used in training.
     batch: tuple[Tensor, Tensor],
-    start: ExecutionConfig,
-    choices: ExecutionChoices,
-    steps: int,
+    start: ExecutionConfig,  # the mode to start with
+    choices: ExecutionChoices,  # fields of the mode that may be changed
+    steps: int,  # number of steps of the whole run; a short run is not measured
 ) -> BenchmarkResult:
     """Return the execution mode `start`, or another mode that is clearly faster.
 
     Only copies of the model run; the model and the RNG state do not change.
-
-    Args:
-        model: Any network.
-        batch: Inputs and class indices, of the size used in training.
-        start: The mode to start with.
-        choices: Fields of the mode that may be changed.
-        steps: Number of steps of the whole run; a short run is not measured.
     """
     if steps < MIN_STEPS:
         return BenchmarkResult(execution=start)

@@ -67,20 +67,15 @@ class CheckpointStore:
     def write(
         self,
         steps: int,
-        epochs: int,
+        epochs: int,  # epochs completed; steps and epochs form the folder's name
+        # Name and content of each file; only one file is in memory at a time.
         files: Iterable[tuple[str, bytes]],
         *,
         size: int,
+        # JSON values, stored in the manifest.
         metadata: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write and verify a checkpoint, then delete all but the two newest ones.
-
-        Args:
-            steps: Steps completed.
-            epochs: Epochs completed; steps and epochs form the folder's name.
-            files: Name and content of each file; only one file is in memory at a time.
-            size: Approximate total bytes.
-            metadata: JSON values, stored in the manifest.
 
         Raises:
             StorageError: The write failed, or the bytes read back differ; earlier

@@ -195,11 +195,7 @@ class Checkpointer:
 
 
 def checkpoint_state(checkpoint: Checkpoint) -> tuple[TrainState, dict[str, Any]]:
-    """Return the training state and the log file offsets stored in a checkpoint.
-
-    Raises:
-        WeightsError: The training state has another format.
-    """
+    """Return the training state and the log file offsets stored in a checkpoint."""
     try:
         state = json.loads(checkpoint.files[STATE])
         return TrainState.from_dict(state["train_state"]), dict(state["offsets"])

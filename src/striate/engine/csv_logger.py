@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor
@@ -99,14 +98,9 @@ class CSVLogger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         # The first error is the message, not a second one on closing.
-        quiet = suppress(StorageError) if error else nullcontext()
+        quiet = suppress(StorageError) if any(error) else nullcontext()
         with quiet, closing(self._events), closing(self._results):
             pass
 
@@ -126,12 +120,6 @@ class TimingLogger:
 
     If a run is resumed, the seconds before the last checkpoint are included.
 
-    Args:
-        folder: The run folder.
-        epochs: Number of completed epochs of a resumed run, whose rows are kept.
-        seconds_before: Training seconds of a resumed run before its last checkpoint.
-        clock: Monotonic clock in seconds; tests replace it.
-
     Raises:
         StorageError: The write failed.
     """
@@ -139,12 +127,10 @@ class TimingLogger:
     def __init__(
         self,
         folder: Path,
-        epochs: int = 0,
-        seconds_before: float = 0.0,
-        clock: Callable[[], float] = time.perf_counter,
+        epochs: int = 0,  # completed epochs of a resumed run, whose rows are kept
+        seconds_before: float = 0.0,  # of a resumed run, before its last checkpoint
     ) -> None:
-        self._clock = clock
-        self._start = clock() - seconds_before
+        self._start = time.perf_counter() - seconds_before
         path = folder / TIMING
         kept_rows = _first_rows(path, epochs) if epochs else b""
         self._rows = AppendLog(path, {"bytes": len(kept_rows)})
@@ -154,7 +140,7 @@ class TimingLogger:
     @property
     def seconds(self) -> float:
         """Return the training seconds of the run, including those before a resume."""
-        return self._clock() - self._start
+        return time.perf_counter() - self._start
 
     def on_step_end(self, step: StepResult) -> None:
         """Do nothing; `timing.csv` has a row for each epoch only."""
@@ -167,12 +153,7 @@ class TimingLogger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._rows.close()
 
 

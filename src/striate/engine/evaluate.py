@@ -16,17 +16,11 @@ from striate.engine.tta import TTA, no_tta
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Logits, labels and losses of all images, in the order of the batches, on the CPU.
+    """Logits, labels and losses of all images in the order of batches, on the CPU."""
 
-    Args:
-        logits: (N, classes) float32.
-        labels: (N,) int64.
-        losses: (N,) cross-entropy in nats, without smoothing.
-    """
-
-    logits: Tensor = field(repr=False)
-    labels: Tensor = field(repr=False)
-    losses: Tensor = field(repr=False)
+    logits: Tensor = field(repr=False)  # (N, classes) float32
+    labels: Tensor = field(repr=False)  # (N,) int64
+    losses: Tensor = field(repr=False)  # (N,) cross-entropy in nats, without smoothing
 
     @property
     def probs(self) -> Tensor:
@@ -53,21 +47,16 @@ class Outputs:
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module,  # any network
+    # Inputs and labels; in a distributed run only this rank's share of each batch. All
+    # ranks then return the outputs of all images.
     batches: Iterable[tuple[Tensor, Tensor]],
-    tta: TTA = no_tta,
-    group: RankGroup = ONE_PROCESS,
+    tta: TTA = no_tta,  # test-time augmentation
+    group: RankGroup = ONE_PROCESS,  # the ranks of a distributed run; None: one process
 ) -> Outputs:
     """Run a network on batches in evaluation mode and return all outputs.
 
     The network's training or evaluation mode is restored afterwards.
-
-    Args:
-        model: Any network.
-        batches: Inputs and labels; in a distributed run only this rank's share of
-            each batch. All ranks then return the outputs of all images.
-        tta: Test-time augmentation.
-        group: The ranks of a distributed run; None: one process.
     """
     logits: list[Tensor | None] = []
     labels: list[Tensor] = []

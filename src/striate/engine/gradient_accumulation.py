@@ -16,34 +16,24 @@ if TYPE_CHECKING:
 
 
 def accumulate_gradients(
+    # Any network from inputs to logits, see `train_step`.
     model: Callable[[Tensor], Any],
     x: Tensor,
-    y: Tensor,
-    loss_fn: Loss = F.cross_entropy,
-    micro_batches: int = 1,
-    sum_gradients: bool = False,
+    y: Tensor,  # targets of the batch, see `train_step`
+    loss_fn: Loss = F.cross_entropy,  # mean loss of a batch's logits
+    micro_batches: int = 1,  # number of micro-batches, run one after the other
 ) -> float:
-    """Add the gradients of a batch to `.grad` and return the mean loss in nats.
-
-    Args:
-        model: Any network from inputs to logits, see `train_step`.
-        x: A batch of inputs.
-        y: Targets of the batch, see `train_step`.
-        loss_fn: Mean loss of a batch's logits.
-        micro_batches: Number of micro-batches, run one after the other.
-        sum_gradients: Add gradients of the summed loss instead of the mean loss.
-    """
-    scale = float(len(x)) if sum_gradients else 1.0
+    """Add the gradients of a batch to `.grad` and return the mean loss in nats."""
     if micro_batches == 1:
         loss = batch_loss(model, x, y, loss_fn)
-        scaled_backward(loss, scale)
+        scaled_backward(loss)
         return loss.item()
     total = 0.0
     splits = (tensor.tensor_split(micro_batches) for tensor in (x, y))
     for images, labels in zip(*splits, strict=True):
         share = len(images) / len(x)
         loss = batch_loss(model, images, labels, loss_fn)
-        scaled_backward(loss, share * scale)
+        scaled_backward(loss, share)
         total += loss.item() * share
     return total
 

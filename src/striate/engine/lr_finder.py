@@ -6,9 +6,9 @@ Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -41,27 +41,20 @@ class LRPoint:
 
 
 def lr_range_test(
-    model: nn.Module,
+    model: nn.Module,  # the network before training
+    # Creates the optimizer for the parameters of the copy.
     make_optimizer: Callable[[nn.Module], Optimizer],
-    batches: Batches,
-    loss_fn: Loss,
+    batches: Batches,  # returns the batches of an epoch, given the epoch number
+    loss_fn: Loss,  # loss function of the run
     *,
-    seed: int = 0,
+    seed: int = 0,  # random seed of the run
+    # Maximum number of steps; the test ends early at 1.5 times the first loss.
     steps: int = STEPS,
-    micro_batches: int = 1,
+    micro_batches: int = 1,  # number of micro-batches, see `train_step`
 ) -> list[LRPoint]:
     """Train a copy of a network while the learning rate increases from 10⁻⁵ to 10.
 
     The copy is discarded; the model and the RNG state do not change.
-
-    Args:
-        model: The network before training.
-        make_optimizer: Creates the optimizer for the parameters of the copy.
-        batches: Returns the batches of an epoch, given the epoch number.
-        loss_fn: Loss function of the run.
-        seed: Random seed of the run.
-        steps: Maximum number of steps; the test ends early at 1.5 times the first loss.
-        micro_batches: Number of micro-batches, see `train_step`.
     """
     candidate = copy.deepcopy(model).train()
     optimizer = make_optimizer(candidate)
@@ -71,7 +64,8 @@ def lr_range_test(
         train_step = Stepper(
             candidate, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
         )
-        for step, (x, y) in enumerate(islice(_endless_batches(batches), steps)):
+        endless = chain.from_iterable(map(batches, count()))
+        for step, (x, y) in enumerate(islice(endless, steps)):
             lr = MIN_LR * (MAX_LR / MIN_LR) ** (step / (steps - 1))
             set_lr(optimizer, lr)
             try:
@@ -84,11 +78,6 @@ def lr_range_test(
             if points[-1].loss > DIVERGED * points[0].loss:
                 break
     return points
-
-
-def _endless_batches(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    for epoch in count():
-        yield from batches(epoch)
 
 
 def suggest_lr(points: list[LRPoint]) -> float | None:

@@ -25,7 +25,7 @@ BETA2, EPS = 0.999, 1e-8  # of AdamW
 RMS = 0.2
 
 
-def orthogonalize(matrix: Tensor, steps: int = STEPS) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """Return an approximation of U·Vᵀ for a matrix U·S·Vᵀ, by Newton–Schulz iteration.
 
     The precision is that of the matrix: bfloat16, which the paper uses, is slower than
@@ -42,7 +42,7 @@ def orthogonalize(matrix: Tensor, steps: int = STEPS) -> Tensor:
     a, b, c = QUINTIC
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x: Tensor = wide / (wide.norm() + 1e-7)
-    for _ in range(steps):
+    for _ in range(STEPS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if wide is matrix else x.T

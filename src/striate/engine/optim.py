@@ -60,10 +60,6 @@ def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
     """Create an L-BFGS optimizer, a quasi-Newton method (Liu & Nocedal 1989).
 
     `step` takes a closure that computes the loss and the gradients of all examples.
-
-    Args:
-        parameters: The tensors to optimize.
-        options: Options of `torch.optim.LBFGS`.
     """
     _avoid_compiler_import()
     return _uncompiled(torch.optim.LBFGS)(parameters, **options)
@@ -86,24 +82,17 @@ def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
 
 def make_optimizer(
     model: nn.Module,
-    name: str,
+    name: str,  # name of the optimizer, a key of `OPTIMIZERS`
     lr: float,
-    momentum: float,
-    weight_decay: float,
+    momentum: float,  # momentum of SGD and Muon; first beta of Adam and AdamW
+    weight_decay: float,  # weight decay of kernels
+    # Learning-rate factors by parameter; default 1.
     lr_scales: Mapping[nn.Parameter, float] | None = None,
 ) -> Optimizer:
     """Create an optimizer for the trainable parameters of a network.
 
     Biases, gains and other vectors have no weight decay: shrinking them does not
     regularize the network.
-
-    Args:
-        model: The network to train.
-        name: Name of the optimizer, a key of `OPTIMIZERS`.
-        lr: Initial learning rate.
-        momentum: Momentum of SGD and Muon; first beta of Adam and AdamW.
-        weight_decay: Weight decay of kernels.
-        lr_scales: Learning-rate factors by parameter; default 1.
 
     Raises:
         UnknownNameError: No optimizer has this name.

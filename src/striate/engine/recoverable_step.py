@@ -37,28 +37,20 @@ class Stepper:
     """Callable that runs training steps; a step with NaN or infinity is undone.
 
     The random numbers of layers such as dropout depend on seed, rank and step only.
-
-    Args:
-        model: Any network.
-        optimizer: Over its parameters.
-        loss_fn: As for `train_step`.
-        seed: Seed of the run.
-        micro_batches: As for `train_step`; fewer if a batch is too small.
-        group: The ranks of the run; each trains on its share of a batch.
-        execution: Execution mode of the network.
-        should_stop: Returns whether this process was asked to stop.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        loss_fn: Loss = F.cross_entropy,
+        model: nn.Module,  # any network
+        optimizer: Optimizer,  # over its parameters
+        loss_fn: Loss = F.cross_entropy,  # as for `train_step`
         *,
-        seed: int = 0,
-        micro_batches: int = 1,
+        seed: int = 0,  # seed of the run
+        micro_batches: int = 1,  # as for `train_step`; fewer if a batch is too small
+        # The ranks of the run; each trains on its share of a batch.
         group: RankGroup = ONE_PROCESS,
-        execution: ExecutionConfig = DEFAULT_EXECUTION,
+        execution: ExecutionConfig = DEFAULT_EXECUTION,  # execution mode of the network
+        # Returns whether this process was asked to stop.
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model = model

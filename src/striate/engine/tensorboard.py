@@ -19,11 +19,7 @@ EVENT_BYTES = 96  # approximate size of a point
 
 
 def check_tensorboard() -> None:
-    """Check before training that the package for TensorBoard event files is installed.
-
-    Raises:
-        SettingError: The package tensorboardX is not installed.
-    """
+    """Check that the package for TensorBoard event files is installed."""
     if find_spec("tensorboardX") is None:
         what = "TensorBoard event files need the package tensorboardX"
         fix = "pip install 'striate[tensorboard]', or omit --tensorboard"

@@ -14,17 +14,6 @@ from striate.engine.callbacks import EpochResult, StepResult
 class TrainState:
     """Training state that is needed to resume, in addition to weights and optimizer.
 
-    Args:
-        epoch: Index of the current epoch, from 0.
-        batch: Index of the next batch; the number of batches if validation is next.
-        step: Index of the next step of the run.
-        loss_sum: Sum of the losses of the images trained on in this epoch, in nats.
-        images: Number of images trained on in this epoch.
-        lr: Learning rate of the last step.
-        lr_scale: Factor on the learning rate; below 1 after a NaN with `lower-lr`.
-        skipped: Number of consecutive skipped batches.
-        history: Results of the completed epochs.
-
     Example:
         >>> state = TrainState()
         >>> _ = state.record_step(loss=2.0, lr=0.1, images=3)
@@ -33,14 +22,18 @@ class TrainState:
         (2, 6.0, 3, 1)
     """
 
-    epoch: int = 0
+    epoch: int = 0  # index of the current epoch, from 0
+    # Index of the next batch; the number of batches if validation is next.
     batch: int = 0
-    step: int = 0
+    step: int = 0  # index of the next step of the run
+    # Sum of the losses of the images trained on in this epoch, in nats.
     loss_sum: float = 0.0
-    images: int = 0
-    lr: float = 0.0
+    images: int = 0  # number of images trained on in this epoch
+    lr: float = 0.0  # learning rate of the last step
+    # Factor on the learning rate; below 1 after a NaN with `lower-lr`.
     lr_scale: float = 1.0
-    skipped: int = 0
+    skipped: int = 0  # number of consecutive skipped batches
+    # Results of the completed epochs.
     history: list[EpochResult] = field(default_factory=list)
 
     def record_step(self, loss: float, lr: float, images: int) -> StepResult:
@@ -58,17 +51,11 @@ class TrainState:
         self,
         val_loss: float,
         val_accuracy: float,
-        val_balanced_accuracy: float,
+        val_balanced_accuracy: float,  # mean recall over the classes of that split
+        # Choose the best epoch by balanced accuracy instead of accuracy.
         balanced: bool = False,
     ) -> EpochResult:
-        """Record the results of an epoch and advance to the next epoch.
-
-        Args:
-            val_loss: Loss on the validation split.
-            val_accuracy: Accuracy on the validation split.
-            val_balanced_accuracy: Mean recall over the classes of that split.
-            balanced: Choose the best epoch by balanced accuracy instead of accuracy.
-        """
+        """Record the results of an epoch and advance to the next epoch."""
         metric = "val_balanced_accuracy" if balanced else "val_accuracy"
         epoch = EpochResult(
             epoch=self.epoch,
@@ -86,7 +73,8 @@ class TrainState:
 
     def is_finished(self, epochs: int, patience: int) -> bool:
         """Return whether all epochs are done or early stopping applies."""
-        waited = _epochs_without_improvement(self.history)
+        best = max((i for i, epoch in enumerate(self.history) if epoch.best), default=0)
+        waited = max(len(self.history) - 1 - best, 0)
         return self.epoch >= epochs or 0 < patience <= waited
 
     def as_dict(self) -> dict[str, Any]:
@@ -110,8 +98,3 @@ def _is_best(epoch: EpochResult, metric: str, history: Sequence[EpochResult]) ->
     # Small validation splits tie often; the lower loss then decides.
     current, *earlier = ((getattr(e, metric), -e.val_loss) for e in (epoch, *history))
     return all(current > other for other in earlier)
-
-
-def _epochs_without_improvement(history: Sequence[EpochResult]) -> int:
-    best = max((i for i, epoch in enumerate(history) if epoch.best), default=0)
-    return max(len(history) - 1 - best, 0)

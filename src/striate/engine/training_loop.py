@@ -48,33 +48,23 @@ class Epochs(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """Settings of the training loop.
+    """Settings of the training loop."""
 
-    Args:
-        epochs: Maximum number of epochs.
-        lr: Largest learning rate of the schedule.
-        schedule: Function from progress (0–1) to a factor of `lr`.
-        label_smoothing: Share of the target spread over all classes.
-        patience: Epochs without improvement before stopping; 0: no early stopping.
-        class_balance: Correction of the loss for class imbalance; None: no correction.
-        balanced: Choose the best epoch by balanced accuracy, so that rare classes
-            count as much as common ones.
-        tta: Test-time augmentation for validation.
-        seed: Random seed of layers such as dropout.
-        micro_batches: Number of micro-batches for gradient accumulation.
-        execution: Memory layout, precision and compilation.
-    """
-
-    epochs: int
-    lr: float
-    schedule: Schedule
-    label_smoothing: float = 0.0
+    epochs: int  # maximum number of epochs
+    lr: float  # largest learning rate of the schedule
+    schedule: Schedule  # function from progress (0–1) to a factor of `lr`
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+    # Epochs without improvement before stopping; 0: no early stopping.
     patience: int = 0
+    # Correction of the loss for class imbalance; None: no correction.
     class_balance: ClassBalance | None = None
+    # Choose the best epoch by balanced accuracy, so that rare classes count as much as
+    # common ones.
     balanced: bool = False
-    tta: TTA = no_tta
-    seed: int = 0
-    micro_batches: int = 1
+    tta: TTA = no_tta  # test-time augmentation for validation
+    seed: int = 0  # random seed of layers such as dropout
+    micro_batches: int = 1  # number of micro-batches for gradient accumulation
+    # Memory layout, precision and compilation.
     execution: ExecutionConfig = DEFAULT_EXECUTION
 
 
@@ -106,27 +96,20 @@ class FitSession:
 
 
 def fit(
-    model: nn.Module,
-    optimizer: Optimizer,
-    train: Epochs,
-    val: Epochs,
-    config: FitConfig,
+    model: nn.Module,  # any network from images to logits
+    optimizer: Optimizer,  # optimizer of the model's parameters; the schedule sets `lr`
+    train: Epochs,  # training batches
+    val: Epochs,  # validation batches
+    config: FitConfig,  # settings of the loop
     *,
+    # Callbacks, called in this order after every step and epoch.
     callbacks: Sequence[Callback] = (),
+    # Training state to start from, updated in place; default: a new state.
     state: TrainState | None = None,
+    # Stop requests, handling of NaN, evaluated network, and ranks.
     session: FitSession = FitSession(),
 ) -> list[EpochResult]:
     """Train a network in place and return the results of all epochs.
-
-    Args:
-        model: Any network from images to logits.
-        optimizer: Optimizer of the model's parameters; the schedule sets `lr`.
-        train: Training batches.
-        val: Validation batches.
-        config: Settings of the loop.
-        callbacks: Callbacks, called in this order after every step and epoch.
-        state: Training state to start from, updated in place; default: a new state.
-        session: Stop requests, handling of NaN, evaluated network, and ranks.
 
     Raises:
         NonFiniteError: A loss or gradient is not finite; names epoch, step and layer.
@@ -185,11 +168,7 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
 
 
 def _check_finite(
-    outputs: Outputs,
-    model: nn.Module,
-    val: Epochs,
-    state: TrainState,
-    group: RankGroup,
+    outputs: Outputs, model: nn.Module, val: Epochs, state: TrainState, group: RankGroup
 ) -> None:
     """Raise an error with bad layer and images if the validation loss is not finite."""
     if math.isfinite(outputs.loss):

@@ -18,9 +18,6 @@ BATCH_NORM_MODES = (ADAPTING, FROZEN)
 def freeze_batch_norm_stats(module: nn.Module) -> int:
     """Freeze the running statistics of all batch norms; weights and biases still train.
 
-    Args:
-        module: Any module with batch norms; changed in place.
-
     Returns:
         The number of batch norms.
 

@@ -41,17 +41,12 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class CutPoints:
-    """Cut points of a model, in order from the input to the classifier.
+    """Cut points of a model, in order from the input to the classifier."""
 
-    Args:
-        cuts: The cut points; the last one is in front of the classifier.
-        widths: Number of averaged features per image at each cut point.
-        last_is_vector: Whether the features at the last cut point are a vector, which
-            needs no averaging.
-    """
-
+    # The cut points; the last one is in front of the classifier.
     cuts: tuple[CutPoint, ...]
-    widths: tuple[int, ...]
+    widths: tuple[int, ...]  # number of averaged features per image at each cut point
+    # Whether the features at the last cut point are a vector, which needs no averaging.
     last_is_vector: bool
 
     @property
@@ -82,10 +77,6 @@ def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
     A stage begins with a layer or block that has a kernel, and ends before the next
     stage. An `nn.Sequential` of several stages is split into its stages; any other
     module is one block.
-
-    Args:
-        model: Any model; not changed.
-        x: A batch of inputs for one forward pass.
 
     Example:
         >>> conv, norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)

@@ -20,17 +20,11 @@ MAX_NAMED = 12  # layers named in a message
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenLayers:
-    """Frozen layers of a model, with a SHA-256 hash of the frozen tensors.
+    """Frozen layers of a model, with a SHA-256 hash of the frozen tensors."""
 
-    Args:
-        layers: Dotted names of the frozen modules, in order.
-        parameters: Number of frozen parameters.
-        sha256: Hash of name, shape and bytes of every frozen parameter and buffer.
-    """
-
-    layers: tuple[str, ...]
-    parameters: int
-    sha256: str
+    layers: tuple[str, ...]  # dotted names of the frozen modules, in order
+    parameters: int  # number of frozen parameters
+    sha256: str  # hash of name, shape and bytes of every frozen parameter and buffer
 
     def __str__(self) -> str:
         if not self.layers:
@@ -166,11 +160,7 @@ def frozen_layers(model: nn.Module) -> FrozenLayers:
 
 
 def check_frozen(model: nn.Module, sha256: str) -> None:
-    """Check that all frozen tensors still have the hash from the start of training.
-
-    Raises:
-        WeightsError: A frozen weight or statistic has changed.
-    """
+    """Check that all frozen tensors still have the hash from the start of training."""
     now = frozen_layers(model)
     if now.sha256 != sha256:
         what = (

@@ -121,19 +121,17 @@ def run_model(model: nn.Module, x: Tensor) -> object:
 
 
 def activations_at(
-    model: nn.Module, x: Tensor, names: str | Sequence[str], batch_size: int = 64
+    model: nn.Module,  # any network
+    x: Tensor,  # preprocessed images, (N, C, H, W)
+    # Names (`layer3.2.conv2`), patterns (`layer*.relu`), or a later call of a reused
+    # module (`relu #2`).
+    names: str | Sequence[str],
+    batch_size: int = 64,  # images per batch; memory holds one batch and the results
 ) -> dict[str, Tensor]:
     """Return the activations of layers, by dotted name or pattern.
 
     The network runs in evaluation mode, without gradients, up to the last of these
     layers. It is not modified.
-
-    Args:
-        model: Any network.
-        x: Preprocessed images, (N, C, H, W).
-        names: Names (`layer3.2.conv2`), patterns (`layer*.relu`), or a later call of
-            a reused module (`relu #2`).
-        batch_size: Images per batch; memory holds one batch and the results.
 
     Shapes:
         (N, C, H, W) → for each layer (N, …)

@@ -32,19 +32,13 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveField:
-    """Influence of each pixel on a unit, averaged over images.
+    """Influence of each pixel on a unit, averaged over images."""
 
-    Args:
-        unit: Row and column of the unit in its map.
-        energy: (height, width): mean squared gradient by pixel; the sum is 1.
-        height: Smallest number of rows with 95.45 % of the energy.
-        width: Smallest number of columns with 95.45 % of the energy.
-    """
-
-    unit: tuple[int, int]
+    unit: tuple[int, int]  # row and column of the unit in its map
+    # (height, width): mean squared gradient by pixel; the sum is 1.
     energy: NDArray[np.float64]
-    height: int
-    width: int
+    height: int  # smallest number of rows with 95.45 % of the energy
+    width: int  # smallest number of columns with 95.45 % of the energy
 
 
 def effective_receptive_fields(
@@ -91,15 +85,12 @@ def effective_receptive_fields(
 
 
 def unit_effective_field(
-    model: nn.Module, x: Tensor, call: str, unit: tuple[int, int, int]
+    model: nn.Module,  # any network; not modified
+    x: Tensor,  # one image, or several for an average
+    call: str,  # layer name, or a later call of a reused layer (`relu #2`)
+    unit: tuple[int, int, int],  # (channel, row, column) in the layer's output
 ) -> EffectiveField:
     """Measure the effective receptive field of one unit; later layers do not run.
-
-    Args:
-        model: Any network; not modified.
-        x: One image, or several for an average.
-        call: Layer name, or a later call of a reused layer (`relu #2`).
-        unit: (channel, row, column) in the layer's output.
 
     Shapes:
         x: (N, C, H, W); energy: (H, W)
@@ -138,9 +129,6 @@ def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
     """Yield a copy of the images that requires gradients, with the model in eval mode.
 
     Run the network on a copy of these images: its first layer may work in place.
-
-    Raises:
-        GeometryError: The tensor is not a batch of images.
     """
     check_image_batch(x)
     with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
@@ -167,8 +155,8 @@ def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
     )
 
 
-def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> int:
-    """Return the length of the shortest interval with `share` of the sum of `profile`.
+def shortest_span(profile: NDArray[np.float64]) -> int:
+    """Return the length of the shortest interval with 95.45 % of the sum of `profile`.
 
     Example:
         >>> shortest_span(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))
@@ -180,6 +168,6 @@ def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> 
     if sums[-1] == 0:
         return 0
     # For each start, the first end with enough energy.
-    ends = np.searchsorted(sums, sums + share * sums[-1] - 1e-12)
+    ends = np.searchsorted(sums, sums + ENERGY_SHARE * sums[-1] - 1e-12)
     lengths = ends - np.arange(len(sums))
     return int(lengths[ends < len(sums)].min())

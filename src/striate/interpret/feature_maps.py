@@ -43,11 +43,11 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return maps
 
 
-def map_sheet(maps: Tensor, columns: int = 16) -> np.ndarray:
+def map_sheet(maps: Tensor) -> np.ndarray:
     """Draw a layer's first channels side by side, each with its own color scale."""
     if max(maps.shape[1:]) > MAX_PIXELS:
         ratio = MAX_PIXELS / max(maps.shape[1:])
         height, width = (max(1, round(side * ratio)) for side in maps.shape[1:])
         maps = F.adaptive_avg_pool2d(maps, (height, width))
     planes = [sequential_colors(plane) for plane in maps[:MAX_CHANNELS].numpy()]
-    return tile([enlarge(plane, MIN_PIXELS) for plane in planes], columns)
+    return tile([enlarge(plane, MIN_PIXELS) for plane in planes], 16)

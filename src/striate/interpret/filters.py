@@ -51,28 +51,19 @@ def layers_with_filters(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterStatistics:
-    """Statistics of the filters of one layer.
+    """Statistics of the filters of one layer."""
 
-    Args:
-        count: Number of filters.
-        kernel: (channels, height, width) of one filter.
-        min_norm: Smallest norm of a filter.
-        median_norm: Median norm.
-        max_norm: Largest norm.
-        dead: Filters with a norm below a thousandth of the largest.
-        mean_share: Share of the squared weights in the kernels' means (DC share): 0 for
-            edge detectors, 1 for kernels that only average.
-        max_cosine: Largest |cosine| of a filter with another filter, median over
-            filters: 1 if every filter has a duplicate.
-    """
-
-    count: int
-    kernel: tuple[int, int, int]
-    min_norm: float
+    count: int  # number of filters
+    kernel: tuple[int, int, int]  # (channels, height, width) of one filter
+    min_norm: float  # smallest norm of a filter
     median_norm: float
-    max_norm: float
-    dead: int
+    max_norm: float  # largest norm
+    dead: int  # filters with a norm below a thousandth of the largest
+    # Share of the squared weights in the kernels' means (DC share): 0 for edge
+    # detectors, 1 for kernels that only average.
     mean_share: float
+    # Largest |cosine| of a filter with another filter, median over filters: 1 if every
+    # filter has a duplicate.
     max_cosine: float
 
 

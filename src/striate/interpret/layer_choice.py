@@ -143,11 +143,7 @@ def check_unit(
 
 
 def check_index(call: str, unit: Sequence[int], shape: Sequence[int]) -> None:
-    """Raise an error that gives the ranges if a tensor has no such index.
-
-    Raises:
-        SettingError: The index is outside of the shape.
-    """
+    """Raise an error that gives the ranges if a tensor has no such index."""
     outside = any(not 0 <= i < n for i, n in zip(unit, shape, strict=False))
     if len(unit) != len(shape) or outside:
         ranges = " × ".join(f"0…{n - 1}" for n in shape)

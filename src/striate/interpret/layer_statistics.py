@@ -35,45 +35,32 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationStatistics:
-    """Statistics of the output of one layer call, over a batch.
+    """Statistics of the output of one layer call, over a batch."""
 
-    Args:
-        name: Name of the call, such as `layer1.0.relu #2`.
-        kind: Class of the module.
-        shape: Output shape for one image.
-        mean: Mean of all values.
-        std: Standard deviation of all values.
-        minimum: Smallest value.
-        maximum: Largest value.
-        zero_share: Share of exact zeros, if no value is negative, as after a ReLU;
-            else None.
-        dead_channels: Number of channels that are zero everywhere in every image, if
-            no value is negative; else None.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    mean: float
-    std: float
-    minimum: float
-    maximum: float
+    name: str  # name of the call, such as `layer1.0.relu #2`
+    kind: str  # class of the module
+    shape: tuple[int, ...]  # output shape for one image
+    mean: float  # mean of all values
+    std: float  # standard deviation of all values
+    minimum: float  # smallest value
+    maximum: float  # largest value
+    # Share of exact zeros, if no value is negative, as after a ReLU; else None.
     zero_share: float | None
+    # Number of channels that are zero everywhere in every image, if no value is
+    # negative; else None.
     dead_channels: int | None
 
 
 def activation_statistics(
-    model: nn.Module, x: Tensor, names: Sequence[str] | None = None
+    model: nn.Module,  # any network; not modified
+    x: Tensor,  # preprocessed images, (N, C, H, W)
+    # Modules, by name or pattern; all leaf modules if None.
+    names: Sequence[str] | None = None,
 ) -> list[ActivationStatistics]:
     """Return the activation statistics of every leaf module, in execution order.
 
     This takes little longer than the forward pass (benchmarks/capture.py): each output
     is read while it is still in the processor's cache, and is not stored.
-
-    Args:
-        model: Any network; not modified.
-        x: Preprocessed images, (N, C, H, W).
-        names: Modules, by name or pattern; all leaf modules if None.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())

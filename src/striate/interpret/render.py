@@ -47,14 +47,11 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
 
 
 def overlay_heatmap(
-    pixels: np.ndarray, heatmap: np.ndarray, signed: bool
+    pixels: np.ndarray,  # image, (H, W, C), uint8
+    heatmap: np.ndarray,  # (H, W)
+    signed: bool,  # draw positive values red and negative ones blue; else orange
 ) -> np.ndarray:
     """Draw a heatmap in color over a gray image.
-
-    Args:
-        pixels: Image, (H, W, C), uint8.
-        heatmap: (H, W).
-        signed: Draw positive values red and negative ones blue; else orange.
 
     Shapes:
         (H, W, C) and (H, W) → (H, W, 3) uint8

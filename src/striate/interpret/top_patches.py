@@ -27,21 +27,16 @@ class TopPatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPreferences:
-    """Top patches, class means and class selectivity of a layer's channels.
+    """Top patches, class means and class selectivity of a layer's channels."""
 
-    Args:
-        call: Layer name.
-        patches: Patches with the highest activation of each channel, at most one per
-            image, highest first.
-        by_class: (classes, channels): mean positive activation over a class's images
-            and positions.
-        selectivity: (channels,): 0 if all classes have the same mean, 1 if only one
-            class activates the channel; nan for dead channels (Morcos et al. 2018).
-    """
-
-    call: str
+    call: str  # layer name
+    # Patches with the highest activation of each channel, at most one per image,
+    # highest first.
     patches: tuple[tuple[TopPatch, ...], ...]
+    # (classes, channels): mean positive activation over a class's images and positions.
     by_class: Tensor
+    # (channels,): 0 if all classes have the same mean, 1 if only one class activates
+    # the channel; nan for dead channels (Morcos et al. 2018).
     selectivity: Tensor
 
     @property

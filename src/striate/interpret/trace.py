@@ -34,26 +34,17 @@ class TensorRef:
 
 @dataclass(eq=False)
 class TraceStep:
-    """Record of one operation on tensors that depend on the image.
+    """Record of one operation on tensors that depend on the image."""
 
-    Args:
-        module: Call of the module it ran in; empty for the model's own forward.
-        name: Name in torch; the class of a module that is one step; `image` for the
-            first step.
-        call: Function that computes the step again.
-        args: Arguments, with a `TensorRef` for each tensor that depends on the image.
-        kwargs: Keyword arguments, in the same form.
-        results: Output tensors.
-        func: The torch operation; None for a module or the image.
-    """
-
-    module: str
+    module: str  # call of the module it ran in; empty for the model's own forward
+    # Name in torch; the class of a module that is one step; `image` for the first step.
     name: str
-    call: Callable[..., Any]
+    call: Callable[..., Any]  # function that computes the step again
+    # Arguments, with a `TensorRef` for each tensor that depends on the image.
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    results: list[Tensor]
-    func: Any = None
+    kwargs: Mapping[str, Any]  # keyword arguments, in the same form
+    results: list[Tensor]  # output tensors
+    func: Any = None  # the torch operation; None for a module or the image
 
     @cached_property
     def refs(self) -> list[TensorRef]:
@@ -84,17 +75,13 @@ class _Frame:
 
 @dataclass(eq=False)
 class Trace:
-    """Trace of a forward pass: the recorded steps, in execution order.
+    """Trace of a forward pass: the recorded steps, in execution order."""
 
-    Args:
-        steps: Steps in the order they ran; the first is the image.
-        module_outputs: Output of each module call, by name.
-        output: Output of the network.
-    """
-
+    # Steps in the order they ran; the first is the image.
     steps: list[TraceStep] = field(default_factory=list)
+    # Output of each module call, by name.
     module_outputs: dict[str, TensorRef] = field(default_factory=dict)
-    output: TensorRef = TensorRef(0)
+    output: TensorRef = TensorRef(0)  # output of the network
 
     def value(self, ref: TensorRef) -> Tensor:
         """Return the tensor of a reference."""

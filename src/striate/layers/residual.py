@@ -98,17 +98,14 @@ class PadShortcut(nn.Module):
 
 
 def shortcut(
-    option: str, channels: int, out_channels: int, stride: int, blur: int = 0
+    option: str,  # A, B or C
+    channels: int,
+    out_channels: int,
+    stride: int,
+    # Side of the blur filter that subsamples before the 1×1 convolution; 0 for none.
+    blur: int = 0,
 ) -> nn.Module:
     """Return the shortcut layer of option A, B or C.
-
-    Args:
-        option: A, B or C.
-        channels: Channels of x.
-        out_channels: Channels of the output.
-        stride: Stride of the block.
-        blur: Side of the blur filter that subsamples before the 1×1 convolution; 0
-            for none.
 
     Raises:
         UnknownNameError: The option is not A, B or C.

@@ -14,17 +14,11 @@ BINS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationBin:
-    """Bin of a calibration curve: mean predicted probability and observed frequency.
+    """Bin of a calibration curve: mean predicted probability and observed frequency."""
 
-    Args:
-        mean_prob: Mean predicted probability of the class.
-        count: Number of images.
-        positives: Number of images of the class.
-    """
-
-    mean_prob: float
-    count: int
-    positives: int
+    mean_prob: float  # mean predicted probability of the class
+    count: int  # number of images
+    positives: int  # number of images of the class
 
     @property
     def frequency(self) -> float:
@@ -38,17 +32,14 @@ class CalibrationBin:
 
 
 def calibration_curve(
-    probs: np.ndarray, positive: np.ndarray, bins: int = BINS
+    probs: np.ndarray,  # (N,) predicted probabilities of the class
+    positive: np.ndarray,  # (N,) bool: whether each image belongs to the class
+    bins: int = BINS,
 ) -> tuple[CalibrationBin, ...]:
     """Return the calibration curve of one class, in bins of about equal count.
 
     Bins have equal counts rather than equal widths, so that every bin has a useful
     interval. Equal probabilities share a bin, so there may be fewer bins than given.
-
-    Args:
-        probs: (N,) predicted probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        bins: Number of bins.
 
     Example:
         >>> probs, positive = np.array([0.1, 0.1, 0.9, 0.9]), np.eye(4)[3] > 0
@@ -109,10 +100,8 @@ def expected_ece(probs: np.ndarray, bins: int = BINS) -> float:
 def top_label_ece(probs: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Return the ECE of the predicted class, in bins of equal width (Guo et al. 2017).
 
-    Args:
-        probs: (N, classes) predicted probabilities.
-        correct: (N,) bool: whether each prediction is correct.
-        bins: Number of bins.
+    Shapes:
+        probs: (N, classes); correct: (N,) bool
 
     Example:
         >>> top_label_ece(np.array([[0.8, 0.2]] * 5), np.array([1, 1, 1, 1, 0]))

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
-def wilson_interval(
-    successes: float, count: int, z: float = Z95
-) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion; default: 95 % confidence.
+def wilson_interval(successes: float, count: int) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion, with 95 % confidence.
 
     Unlike the textbook interval p ± z·√(p(1−p)/n), it stays within 0–1 and has the
     right coverage for proportions near 100 % (Wilson 1927).
@@ -23,7 +21,7 @@ def wilson_interval(
     """
     if count == 0:
         return 0.0, 1.0
-    share = successes / count
+    z, share = Z95, successes / count
     center = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
@@ -31,7 +29,8 @@ def wilson_interval(
 
 
 def mean_recall_interval(
-    correct: Sequence[int], counts: Sequence[int]
+    correct: Sequence[int],  # number of correctly predicted images of each class
+    counts: Sequence[int],  # number of images of each class, at least one
 ) -> tuple[float, float]:
     """Return the 95 % interval of the mean recall over classes (balanced accuracy).
 
@@ -39,10 +38,6 @@ def mean_recall_interval(
     unbiased variances is right for many classes, but zero if every recall is 0 or 1.
     Distances to the Wilson limits, added like standard deviations (Zou & Donner 2008),
     are never zero, but too short for many classes with few images.
-
-    Args:
-        correct: Number of correctly predicted images of each class.
-        counts: Number of images of each class, at least one.
 
     Example:
         >>> low, high = mean_recall_interval([10, 90], [10, 100])

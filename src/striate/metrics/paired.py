@@ -19,22 +19,16 @@ Interval = tuple[float, float]
 class PairedCounts:
     """Numbers of images that both, one or neither of two models predict correctly.
 
-    Args:
-        both: Images that both models predict correctly.
-        gained: Images that only the second model predicts correctly.
-        lost: Images that only the first model predicts correctly.
-        neither: Images that both models predict wrongly.
-
     Example:
         >>> pair = PairedCounts(both=90, gained=7, lost=1, neither=2)
         >>> pair.count, pair.difference, round(pair.p_value, 4)
         (100, 0.06, 0.0703)
     """
 
-    both: int
-    gained: int
-    lost: int
-    neither: int
+    both: int  # images that both models predict correctly
+    gained: int  # images that only the second model predicts correctly
+    lost: int  # images that only the first model predicts correctly
+    neither: int  # images that both models predict wrongly
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> PairedCounts:
@@ -81,9 +75,7 @@ class PairedCounts:
         return mcnemar(self.gained, self.lost)
 
 
-def tango_interval(
-    gained: float, lost: float, count: float, z: float = Z95
-) -> Interval:
+def tango_interval(gained: float, lost: float, count: float) -> Interval:
     """Return Tango's score interval of a paired difference of proportions (Tango 1998).
 
     It contains the differences δ that a score test would not reject:
@@ -102,7 +94,7 @@ def tango_interval(
     middle = (gained - lost) / count
 
     def excess(delta: float) -> float:
-        return abs(_score(gained, lost, count, delta)) - z
+        return abs(_score(gained, lost, count, delta)) - Z95
 
     def limit(end: float) -> float:
         return end if excess(end) <= 0 else float(bisect(excess, middle, end))
@@ -131,7 +123,7 @@ def mean_difference(values: np.ndarray) -> tuple[float, Interval | None]:
 
 
 def balanced_accuracy_difference(
-    classes: Sequence[PairedCounts],
+    classes: Sequence[PairedCounts],  # the paired counts of each class with images
 ) -> tuple[float, Interval]:
     """Return the difference in balanced accuracy, with a 95 % interval.
 
@@ -139,9 +131,6 @@ def balanced_accuracy_difference(
     class. It varies like an accuracy over fewer images: their effective number
     replaces the count in Tango's interval, as in Korn and Graubard (1998) for weighted
     samples. For classes of equal size this is nearly the interval of the accuracy.
-
-    Args:
-        classes: The paired counts of each class with images.
 
     Example:
         >>> pair = PairedCounts(both=40, gained=6, lost=1, neither=3)

@@ -13,23 +13,14 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCounts:
-    """Counts of images inside the abstain band, and confusion counts outside the band.
+    """Counts of images in the abstain band, and confusion counts outside the band."""
 
-    Args:
-        abstained: Number of images inside the band, which need manual review.
-        tp: True positives outside the band.
-        fp: False positives outside the band.
-        tn: True negatives outside the band.
-        fn: False negatives outside the band, which are missed without a review.
-        abstained_positives: Number of images of the class inside the band.
-    """
-
-    abstained: int
-    tp: int
-    fp: int
-    tn: int
-    fn: int
-    abstained_positives: int
+    abstained: int  # number of images inside the band, which need manual review
+    tp: int  # true positives outside the band
+    fp: int  # false positives outside the band
+    tn: int  # true negatives outside the band
+    fn: int  # false negatives outside the band, which are missed without a review
+    abstained_positives: int  # number of images of the class inside the band
 
     @property
     def count(self) -> int:
@@ -124,18 +115,15 @@ class AbstainBand:
 
 
 def narrowest_abstain_band(
-    probs: np.ndarray, positive: np.ndarray, accuracy: float
+    probs: np.ndarray,  # (N,) calibrated probabilities of the class
+    positive: np.ndarray,  # (N,) bool: whether each image belongs to the class
+    accuracy: float,  # minimum accuracy of the predictions outside the band
 ) -> AbstainBand | None:
     """Return the narrowest abstain band that reaches the given selective accuracy.
 
     Abstaining on the least confident predictions is the best rule if both errors cost
     the same and probabilities are calibrated (Chow 1970). Return None if no band
     reaches the accuracy.
-
-    Args:
-        probs: (N,) calibrated probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        accuracy: Minimum accuracy of the predictions outside the band.
 
     Example:
         >>> probs = np.array([0.9, 0.6, 0.45, 0.1])

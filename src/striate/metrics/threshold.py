@@ -79,14 +79,11 @@ class ConfusionCounts:
 
 
 def confusion_counts(
-    probs: np.ndarray, positive: np.ndarray, threshold: float
+    probs: np.ndarray,  # (N,) probabilities of the class
+    positive: np.ndarray,  # (N,) bool: whether each image belongs to the class
+    threshold: float,  # the lowest probability that is predicted as the class
 ) -> ConfusionCounts:
     """Return the confusion counts if probabilities ≥ threshold are predicted positive.
-
-    Args:
-        probs: (N,) probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        threshold: The lowest probability that is predicted as the class.
 
     Example:
         >>> confusion_counts(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 0.5)
@@ -111,9 +108,7 @@ def required_tp(recall: float, positives: int) -> int:
     return max(1, math.ceil(recall * positives - 1e-9))
 
 
-def guaranteed_tp(
-    recall: float, positives: int, confidence: float = CONFIDENCE
-) -> int | None:
+def guaranteed_tp(recall: float, positives: int) -> int | None:
     """Return the number of true positives that guarantees a recall on new images.
 
     With a threshold at the k-th highest of n probabilities, the recall on new images is
@@ -126,7 +121,7 @@ def guaranteed_tp(
         (None, 59, 196)
     """
     for rank in range(required_tp(recall, positives), positives + 1):
-        if binomial_tail(rank, positives, recall) <= 1 - confidence:
+        if binomial_tail(rank, positives, recall) <= 1 - CONFIDENCE:
             return rank
     return None
 

@@ -101,18 +101,16 @@ class ImageClassifier(ClassifierMethods, nn.Sequential):
         return x
 
 
-def dense_classifier(
-    features: int, num_classes: int, units: int = 4096
-) -> nn.Sequential:
+def dense_classifier(features: int, num_classes: int) -> nn.Sequential:
     """Return the three dense layers of AlexNet and VGG, with ReLU and dropout."""
     return nn.Sequential(
-        nn.Linear(features, units),
+        nn.Linear(features, 4096),
         nn.ReLU(),
         nn.Dropout(0.5),
-        nn.Linear(units, units),
+        nn.Linear(4096, 4096),
         nn.ReLU(),
         nn.Dropout(0.5),
-        nn.Linear(units, num_classes),
+        nn.Linear(4096, num_classes),
     )
 
 

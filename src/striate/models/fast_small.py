@@ -34,18 +34,12 @@ SMALL = ImageSpec(channels=1, height=28, width=28)
 
 @dataclass(frozen=True, kw_only=True)
 class FastSmallConfig:
-    """Configuration of a `fast_small` network.
+    """Configuration of a `fast_small` network."""
 
-    Args:
-        whitened: Filters of the whitening layer, in pairs.
-        widths: Filters of the convolutions behind it.
-        strides: Strides of those convolutions.
-        pooled: Numbers, from 1, of the convolutions with a 2×2 max pool after them.
-    """
-
-    whitened: int
-    widths: tuple[int, ...]
-    strides: tuple[int, ...]
+    whitened: int  # filters of the whitening layer, in pairs
+    widths: tuple[int, ...]  # filters of the convolutions behind it
+    strides: tuple[int, ...]  # strides of those convolutions
+    # Numbers, from 1, of the convolutions with a 2×2 max pool after them.
     pooled: tuple[int, ...] = ()
 
 

@@ -69,21 +69,13 @@ AUX_WEIGHT = 0.3  # section 5
 
 @dataclass(frozen=True, kw_only=True)
 class GoogLeNetConfig:
-    """Configuration of GoogLeNet: the paper's network or the batch-norm variant.
+    """Configuration of GoogLeNet: the paper's network or the batch-norm variant."""
 
-    Args:
-        norm: Batch norm after every convolution, instead of two LRNs.
-        kernel5: Kernel size of the "5×5" convolutions.
-        last_pool: Kernel size of maxpool4.
-        dropout: Dropout probability before the last dense layer.
-        aux: Whether the network has auxiliary heads.
-    """
-
-    norm: bool = False
-    kernel5: int = 5
-    last_pool: int = 3
-    dropout: float = 0.4
-    aux: bool = True
+    norm: bool = False  # batch norm after every convolution, instead of two LRNs
+    kernel5: int = 5  # kernel size of the "5×5" convolutions
+    last_pool: int = 3  # kernel size of maxpool4
+    dropout: float = 0.4  # dropout probability before the last dense layer
+    aux: bool = True  # whether the network has auxiliary heads
 
 
 class GoogLeNet(ClassifierMethods):

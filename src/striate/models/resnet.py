@@ -66,24 +66,18 @@ TRIANGLE = 3  # side of the blur filter: Tri-3 of Zhang's table 2, and timm's
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    """Configuration of a residual or plain network.
+    """Configuration of a residual or plain network."""
 
-    Args:
-        blocks: Blocks of each stage; widths double from stage to stage.
-        width: Channels of the first stage.
-        stride_in: Which convolution of a bottleneck has the stride, `1x1` or `3x3`;
-            empty for blocks of two 3×3.
-        shortcut: A, B or C of `layers.residual`; empty for a plain network.
-        blur: Kernel size of the blur filter that replaces every stride except in the
-            first layer; 0 for none.
-        blurred_shortcut: Whether shortcuts are blurred, as in the author's code.
-    """
-
-    blocks: tuple[int, ...]
-    width: int = 64
+    blocks: tuple[int, ...]  # blocks of each stage; widths double from stage to stage
+    width: int = 64  # channels of the first stage
+    # Which convolution of a bottleneck has the stride, `1x1` or `3x3`; empty for blocks
+    # of two 3×3.
     stride_in: str = ""
-    shortcut: str = "B"
+    shortcut: str = "B"  # a, B or C of `layers.residual`; empty for a plain network
+    # Kernel size of the blur filter that replaces every stride except in the first
+    # layer; 0 for none.
     blur: int = 0
+    # Whether shortcuts are blurred, as in the author's code.
     blurred_shortcut: bool = False
 
     def __post_init__(self) -> None:

@@ -31,27 +31,16 @@ _MODES = {"center": "crop", "squash": "squash", "border": "pad"}
 
 @dataclass(frozen=True, kw_only=True)
 class TimmDescription:
-    """Description of a timm network: input, classes, preprocessing, license.
+    """Description of a timm network: input, classes, preprocessing, license."""
 
-    Args:
-        name: Name with the tag of the weights, if there is one.
-        image: Input of the network.
-        classes: Number of outputs.
-        preprocess: timm's preprocessing, as far as striate supports it.
-        remark: The difference from timm's preprocessing, in words.
-        license: License of the weights.
-        url: Where the weights are published.
-        fixed_size: Whether the network is built for one image size only.
-    """
-
-    name: str
-    image: ImageSpec
-    classes: int
-    preprocess: Preprocess
-    remark: str
-    license: str
-    url: str
-    fixed_size: bool
+    name: str  # name with the tag of the weights, if there is one
+    image: ImageSpec  # input of the network
+    classes: int  # number of outputs
+    preprocess: Preprocess  # timm's preprocessing, as far as striate supports it
+    remark: str  # the difference from timm's preprocessing, in words
+    license: str  # license of the weights
+    url: str  # where the weights are published
+    fixed_size: bool  # whether the network is built for one image size only
 
     @property
     def summary(self) -> str:

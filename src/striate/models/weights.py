@@ -58,20 +58,14 @@ def load_pretrained(
 
 def put_pretrained(
     model: nn.Module,
-    tensors: State,
-    path: Path,
+    tensors: State,  # the file's tensors by name
+    path: Path,  # the file, for messages
     *,
-    head: bool = True,
+    head: bool = True,  # as for `load_pretrained`
+    # Whether the weights are known to be of the same network.
     same_network: bool = False,
 ) -> None:
     """Load the tensors of a weight file into a network; see `load_pretrained`.
-
-    Args:
-        model: A network of the catalogue.
-        tensors: The file's tensors by name.
-        path: The file, for messages.
-        head: As for `load_pretrained`.
-        same_network: Whether the weights are known to be of the same network.
 
     Raises:
         WeightsError: Tensors are missing, unknown, of another shape or not finite.

@@ -54,11 +54,6 @@ def drawable_points(
 ) -> list[Point]:
     """Return the points of a series that can be drawn.
 
-    Args:
-        series: A line.
-        log: Whether the y axis is logarithmic.
-        log_x: Whether the x axis is logarithmic.
-
     Example:
         >>> drawable_points(Series(name="", x=(1, 2), y=(float("inf"), 0.5)))
         [(2.0, 0.5)]

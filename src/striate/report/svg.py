@@ -180,10 +180,8 @@ def _description(curve: Curve) -> str:
 
 
 def _sentence(series: Series, curve: Curve) -> str:
-    spots, who = (
-        drawable_points(series, curve.log_y, curve.log_x),
-        isolate(one_line(series.name)),
-    )
+    spots = drawable_points(series, curve.log_y, curve.log_x)
+    who = isolate(one_line(series.name))
     left_out = len(series.x) - len(spots)
     gap = f" {left_out:,} values cannot be drawn." if left_out else ""
     if not spots:

@@ -19,10 +19,6 @@ _FINISHED_KEYS = (
 def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
     """Check that `results.csv` has complete rows for the learning curves.
 
-    Args:
-        run: A run trained in epochs.
-        columns: Columns that every row must have.
-
     Raises:
         RunError: Rows or columns are missing, or no epoch is marked as best.
     """
@@ -39,11 +35,7 @@ def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
 
 
 def check_finished(run: Run) -> None:
-    """Check that the manifest has all keys of a finished run.
-
-    Raises:
-        RunError: Keys are missing; the message lists the keys.
-    """
+    """Check that the manifest has all keys of a finished run."""
     missing = [name for name in _FINISHED_KEYS if name not in run.manifest]
     if missing:
         what = f"keys are missing in {names.MANIFEST}: {', '.join(missing)}"

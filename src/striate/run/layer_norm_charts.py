@@ -19,24 +19,21 @@ QUANTITIES = {
 
 
 def chart_by_depth(
-    title: str, quantity: str, lines: Mapping[str, Sequence[LayerProfile]]
+    title: str,  # title of the chart
+    quantity: str,  # a key of `QUANTITIES`
+    # The layer profiles of each line, by line name.
+    lines: Mapping[str, Sequence[LayerProfile]],
 ) -> Curve:
-    """Return the chart of a quantity by layer, one line per network or snapshot.
-
-    Args:
-        title: Title of the chart.
-        quantity: A key of `QUANTITIES`.
-        lines: The layer profiles of each line, by line name.
-    """
+    """Return the chart of a quantity by layer, one line per network or snapshot."""
     return Curve(
-        title=title,
+        title,
         x_label="layer with weights, counted from the input",
         y_label=QUANTITIES[quantity],
         series=tuple(
             Series(
-                name=name,
-                x=tuple(float(level.depth) for level in levels),
-                y=tuple(getattr(level, quantity) for level in levels),
+                name,
+                tuple(float(level.depth) for level in levels),
+                tuple(getattr(level, quantity) for level in levels),
             )
             for name, levels in lines.items()
         ),
@@ -87,16 +84,14 @@ def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
         range(min(len(snapshot.layers) for snapshot in snapshots)), MAX_LAYERS
     )
     return Curve(
-        title=f"{quantity.capitalize()} during training",
+        f"{quantity.capitalize()} during training",
         x_label="training step",
         y_label=QUANTITIES[quantity],
         series=tuple(
             Series(
-                name=snapshots[0].layers[i].name,
-                x=steps,
-                y=tuple(
-                    getattr(snapshot.layers[i], quantity) for snapshot in snapshots
-                ),
+                snapshots[0].layers[i].name,
+                steps,
+                tuple(getattr(snapshot.layers[i], quantity) for snapshot in snapshots),
             )
             for i in numbers
         ),
@@ -123,15 +118,15 @@ def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
     first, last = snapshots[0], snapshots[-1]
     moments = [first] if len(snapshots) == 1 else [first, last]
     columns = [
-        Column(title="Layer", kind="code", key="layer"),
-        Column(title="Number", kind="integer", key="depth", rank=3),
+        Column("Layer", "code"),
+        Column("Number", "integer", key="depth", rank=3),
     ]
     for when, rank in zip(("first", "last"), (0, 1), strict=False):
         stage = stage_text((first if when == "first" else last).step)
         columns += [
             Column(
-                title=f"{quantity.capitalize()}, {when}",
-                kind="number",
+                f"{quantity.capitalize()}, {when}",
+                "number",
                 key=f"{quantity}_{when}",
                 hint=f"{QUANTITIES[quantity]}, {stage}",
                 rank=rank + (quantity == "update"),

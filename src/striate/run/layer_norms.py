@@ -108,21 +108,12 @@ def _row(step: int, level: LayerProfile) -> str:
 def layer_norms_logger(
     folder: Path,
     model: nn.Module,
-    subset: Subset,
-    eval_batches: Batches,
-    start_step: int,
+    subset: Subset,  # the training images; up to 64 of these images are used
+    eval_batches: Batches,  # evaluation batches, which define the preprocessing
+    start_step: int,  # step at which a resumed run continues
     enabled: bool,
 ) -> Iterator[Sequence[LayerNormsLogger]]:
-    """Context manager that yields the layer-norm callbacks: one, or none.
-
-    Args:
-        folder: The run folder.
-        model: The network in training.
-        subset: The training images; up to 64 of these images are used.
-        eval_batches: Evaluation batches, which define the preprocessing.
-        start_step: Step at which a resumed run continues.
-        enabled: Whether to record layer norms.
-    """
+    """Context manager that yields the layer-norm callbacks: one, or none."""
     if not enabled:
         yield ()
         return
@@ -147,11 +138,7 @@ def _batch(subset: Subset, eval_batches: Batches) -> Batch:
 
 
 def read_layer_norms(path: Path) -> list[Snapshot]:
-    """Read the layer norms from `norms.csv` of a run; empty if there is no such file.
-
-    Args:
-        path: The run folder.
-    """
+    """Read the layer norms from `norms.csv` of a run; empty without such a file."""
     file = path / names.NORMS
     rows = read_csv(file) if file.is_file() else []
     return [

@@ -34,35 +34,21 @@ WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as saf
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """A weights file with its hash, origin, preprocessing and classes.
-
-    Args:
-        path: The file.
-        sha256: Hash of the file.
-        origin: Description of the source, for messages.
-        preprocess: Preprocessing that the weights were trained with, if known.
-        classes: Class names of the outputs, if known.
-        linear_head: Whether the classifier head is one linear layer.
-        network: Name of the network in striate, if known.
-        preprocess_note: How the original preprocessing differs from striate's.
-    """
+    """A weights file with its hash, origin, preprocessing and classes."""
 
     path: Path
-    sha256: str
-    origin: str
+    sha256: str  # hash of the file
+    origin: str  # description of the source, for messages
+    # Preprocessing that the weights were trained with, if known.
     preprocess: Preprocess | None = None
-    classes: tuple[str, ...] | None = None
-    linear_head: bool = True
-    network: str = ""
-    preprocess_note: str = ""
+    classes: tuple[str, ...] | None = None  # class names of the outputs, if known
+    linear_head: bool = True  # whether the classifier head is one linear layer
+    network: str = ""  # name of the network in striate, if known
+    preprocess_note: str = ""  # how the original preprocessing differs from striate's
 
 
 def find_weights(word: str | Path, cache: str = AUTO) -> WeightsFile:
     """Find a weights file by path, run folder, published name or timm name.
-
-    Args:
-        word: The value of `--pretrained`.
-        cache: The cache folder for downloads, see `open_cache`.
 
     Raises:
         WeightsError: There are no such weights, or a download has the wrong hash.
@@ -323,11 +309,7 @@ def pretrained_notes(config: InputConfig, data: ImageData) -> list[str]:
 
 
 def check_same_weights(config: InputConfig, manifest: dict[str, Any]) -> None:
-    """Raise an error if the pretrained weights changed since the run started.
-
-    Raises:
-        WeightsError: The weights file has changed.
-    """
+    """Raise an error if the pretrained weights changed since the run started."""
     if config.pretrained is None or "pretrained" not in manifest:
         return
     before, weights = manifest["pretrained"]["sha256"], _weights_of(config)
@@ -339,9 +321,9 @@ def check_same_weights(config: InputConfig, manifest: dict[str, Any]) -> None:
         raise WeightsError(what, where=weights.path, fix=fix)
 
 
-def weights_rows(cache: str = AUTO) -> list[dict[str, str | int]]:
+def weights_rows() -> list[dict[str, str | int]]:
     """Return the table rows of `striate models --weights`."""
-    store = open_cache(cache)
+    store = open_cache(AUTO)
     folder = store.folder / WEIGHTS_FOLDER if store else None
     return [
         {

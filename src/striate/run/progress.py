@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self, TextIO
 
 from striate.data.batches import Batches
@@ -53,21 +52,16 @@ class ProgressCallback:
     """Training-loop callback that shows the progress on stderr.
 
     If stderr is closed, the run continues without progress output.
-
-    Args:
-        epochs: Maximum number of epochs.
-        batches: Batches of the training split.
-        quiet: Show nothing.
-        balanced: Also show the balanced accuracy, which then selects the best epoch.
-        speed: Function from images per second to an additional text.
     """
 
     def __init__(
         self,
-        epochs: int,
-        batches: Batches | ProgressiveResize,
-        quiet: bool,
+        epochs: int,  # maximum number of epochs
+        batches: Batches | ProgressiveResize,  # batches of the training split
+        quiet: bool,  # show nothing
+        # Also show the balanced accuracy, which then selects the best epoch.
         balanced: bool = False,
+        # Function from images per second to an additional text.
         speed: Callable[[float], str] = lambda rate: "",
     ) -> None:
         self._progress = TrainingProgress(quiet=quiet, speed=speed)
@@ -109,10 +103,5 @@ class ProgressCallback:
         self._draw(lambda: self._progress.start(self._epochs, **self._size))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._draw(self._progress.close)

@@ -78,17 +78,15 @@ def highest_loss_section(predictions: Predictions, pixels: PixelRows | None) -> 
         if predictions.truth[i] != predictions.predicted[i]
     ]
     if not wrong:
-        blocks: tuple[Block, ...] = (
-            Prose(text="All predictions are correct.", tone="good"),
-        )
+        blocks: tuple[Block, ...] = (Prose("All predictions are correct.", "good"),)
     elif pixels is None:
         text = "\n\n".join(predictions.paths[i] for i in wrong)
-        blocks = (Prose(text=text),)
+        blocks = (Prose(text),)
     else:
         images = tuple(_captioned(predictions, pixels, i) for i in wrong)
         blocks = (Images(images=images, scale=_scale(pixels.shape[1])),)
     lead = "Errors with the highest loss. Check these for wrong labels first."
-    return Section(title="Highest-loss errors", lead=lead, blocks=blocks)
+    return Section("Highest-loss errors", blocks, lead=lead)
 
 
 def _scale(side: int, target: int = 96) -> int:
@@ -102,7 +100,7 @@ def filters_and_maps_sections(
     blocks: list[Block] = _filters(run)
     if blocks:
         lead = "Filters of the first convolution, before and after training."
-        yield Section(title="First filters", lead=lead, blocks=tuple(blocks))
+        yield Section("First filters", tuple(blocks), lead=lead)
     if pixels is None:
         return
     example = _example(predictions)
@@ -111,7 +109,7 @@ def filters_and_maps_sections(
     image = _captioned(predictions, pixels, example)
     source = Images(images=(image,), scale=_scale(pixels.shape[1]))
     lead = "Activations of one test image, layer by layer from input to output."
-    yield Section(title="Feature maps", lead=lead, blocks=(source, *sheets))
+    yield Section("Feature maps", (source, *sheets), lead=lead)
 
 
 def _filters(run: Run) -> list[Block]:

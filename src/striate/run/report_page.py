@@ -10,21 +10,8 @@ from typing import TYPE_CHECKING
 from striate.audit.findings import caveats, layer_table
 from striate.audit.findings import headline_figures as audit_figures
 from striate.audit.network import audit
+from striate.core import findings as f
 from striate.core.files import read_csv, write_text
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Figure,
-    Figures,
-    Matrix,
-    Page,
-    Prose,
-    Section,
-    Series,
-    Table,
-)
 from striate.data.cache.image_rows import PixelRows
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
@@ -69,23 +56,23 @@ def write_report(run: Run) -> Path:
     predictions = run.predictions(run.evaluated_split)
     score = predictions.metrics()
     page = _page(run, predictions, score)
-    depth = [b for s in _norms(run) for b in s.blocks if isinstance(b, Curve)]
+    depth = [b for s in _norms(run) for b in s.blocks if isinstance(b, f.Curve)]
     for curve in (*_learning(run), *depth):
         name = curve.title.lower().replace(" ", "_")
         save_curve(curve, run.path / names.PLOTS / f"{name}.png")
     plain = confusion_block(score, run.evaluated_split, {})
-    if isinstance(plain, Matrix):
+    if isinstance(plain, f.Matrix):
         save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
     path = run.path / names.REPORT
     write_text(path, render_page(page))
     return path
 
 
-def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> Page:
+def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> f.Page:
     pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
-        Section(title="Learning curves", blocks=_learning(run)),
+        f.Section("Learning curves", _learning(run)),
         *plan_section(run.path),
         *baseline_section(run.path),
         *_norms(run),
@@ -98,8 +85,8 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> P
     ]
     versions = run.manifest["versions"]
     program = f"striate {versions['striate']} · torch {versions['torch']}"
-    return Page(
-        title=f"{run.manifest['data']['name']} · {run.recipe.model}",
+    return f.Page(
+        f"{run.manifest['data']['name']} · {run.recipe.model}",
         subtitle=f"{run.path.name} · {_when(run.manifest['finished'])}",
         sections=tuple(sections),
         footer=f"{program} · seed {run.recipe.seed}",
@@ -110,31 +97,27 @@ def _when(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _result(run: Run, score: ClassificationMetrics) -> Section:
+def _result(run: Run, score: ClassificationMetrics) -> f.Section:
     manifest = run.manifest
     wrong = score.count - round(score.accuracy * score.count)
-    figures = Figures(
-        figures=(
+    figures = f.Figures(
+        (
             *score_figures(run.evaluated_split, score),
-            Figure(
-                label="errors", value=f"{wrong:,}", detail=f"of {score.count:,} images"
+            f.Figure("errors", f"{wrong:,}", detail=f"of {score.count:,} images"),
+            f.Figure(
+                "parameters", f"{manifest['parameters']:,}", detail=run.recipe.model
             ),
-            Figure(
-                label="parameters",
-                value=f"{manifest['parameters']:,}",
-                detail=run.recipe.model,
-            ),
-            Figure(
-                label="training time",
-                value=duration_text(manifest["seconds"]),
+            f.Figure(
+                "training time",
+                duration_text(manifest["seconds"]),
                 detail=f"{manifest['images_per_second']:,.0f} images/s",
             ),
         )
     )
-    return Section(title="Result", blocks=(figures, *_notes(run, score)))
+    return f.Section("Result", (figures, *_notes(run, score)))
 
 
-def _notes(run: Run, score: ClassificationMetrics) -> list[Block]:
+def _notes(run: Run, score: ClassificationMetrics) -> list[f.Block]:
     manifest, split = run.manifest, run.evaluated_split
     epoch = f"epoch {manifest['best_epoch']} of {manifest['epochs']}"
     metric = "balanced accuracy" if run.recipe.class_weights != "none" else "accuracy"
@@ -154,9 +137,9 @@ def _notes(run: Run, score: ClassificationMetrics) -> list[Block]:
             f"was evaluated once on the {split} split."
         )
     ece = f" Expected calibration error (ECE): {percent(score.ece)}."
-    notes: list[Block] = [Prose(text=text + ece)]
-    notes += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
-    notes += [Prose(text=note) for note in manifest.get("notes", ())]
+    notes: list[f.Block] = [f.Prose(text + ece)]
+    notes += [f.Prose(w, "warning") for w in manifest["data"]["warnings"]]
+    notes += [f.Prose(note) for note in manifest.get("notes", ())]
     return notes
 
 
@@ -175,18 +158,18 @@ def duration_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
+def learning_charts(history: Sequence[dict[str, float]]) -> tuple[f.Curve, ...]:
     """Return the charts of loss and accuracy by epoch, with the best epoch marked."""
     epochs = tuple(row["epoch"] + 1 for row in history)
     best = max(row["epoch"] + 1 for row in history if row["best"])
     mark = (best, f"best: {best:.0f}")
 
-    def series(name: str, key: str) -> Series:
-        return Series(name=name, x=epochs, y=tuple(row[key] for row in history))
+    def series(name: str, key: str) -> f.Series:
+        return f.Series(name, epochs, tuple(row[key] for row in history))
 
     return (
-        Curve(
-            title="Loss",
+        f.Curve(
+            "Loss",
             x_label="epoch",
             y_label="cross-entropy",
             series=(series("training", "train_loss"), series("validation", "val_loss")),
@@ -194,8 +177,8 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
             note="The training loss includes label smoothing and class weights; the "
             "validation loss does not.",
         ),
-        Curve(
-            title="Accuracy",
+        f.Curve(
+            "Accuracy",
             x_label="epoch",
             y_label="accuracy",
             series=(
@@ -208,7 +191,7 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
     )
 
 
-def _learning(run: Run) -> tuple[Curve, ...]:
+def _learning(run: Run) -> tuple[f.Curve, ...]:
     """Return the charts of training, and of the learning-rate range test if present."""
     path = run.path / names.LR_RANGE
     if (run.path / names.PENALTIES).is_file():
@@ -221,7 +204,7 @@ def _learning(run: Run) -> tuple[Curve, ...]:
     return (*curves, lr_range_chart(rows, run.recipe.max_lr))
 
 
-def _norms(run: Run) -> list[Section]:
+def _norms(run: Run) -> list[f.Section]:
     """Return the report section on layer norms; empty if no norms were recorded."""
     snapshots = run.layer_norms
     if not snapshots:
@@ -230,24 +213,20 @@ def _norms(run: Run) -> list[Section]:
         "Norms of each layer for some training images, without augmentation. Layers "
         "with vanishing gradients do not learn."
     )
-    return [
-        Section(
-            title="Layer norms", lead=lead, blocks=tuple(layer_norms_blocks(snapshots))
-        )
-    ]
+    return [f.Section("Layer norms", tuple(layer_norms_blocks(snapshots)), lead=lead)]
 
 
-def penalty_chart(run: Run) -> Curve:
+def penalty_chart(run: Run) -> f.Curve:
     """Return the chart of cross-validation loss by L2 penalty of the logistic head."""
     rows = read_csv(run.path / names.PENALTIES)
     penalties = tuple(float(row["penalty"]) for row in rows)
     losses = tuple(float(row["loss"]) for row in rows)
     penalty = run.manifest["transfer"]["penalty"]
-    return Curve(
-        title="Penalty",
+    return f.Curve(
+        "Penalty",
         x_label="L2 penalty of the head",
         y_label="cross-entropy",
-        series=(Series(name="cross-validation", x=penalties, y=losses),),
+        series=(f.Series("cross-validation", penalties, losses),),
         log_x=True,
         mark=(penalty, f"chosen: {penalty:.2g}"),
         note="Five-fold cross-validation on the training split only.",
@@ -259,32 +238,36 @@ def _predictions(
     predictions: Predictions,
     score: ClassificationMetrics,
     pixels: PixelRows | None,
-) -> Section:
+) -> f.Section:
     images: CellImages = {}
     if pixels is not None and score.confusion:
         images = confusion_images(predictions, pixels)
     matrix = confusion_block(score, run.evaluated_split, images)
-    blocks: list[Block] = [matrix, per_class_table(score)]
+    blocks: list[f.Block] = [matrix, per_class_table(score)]
     if pixels is None:
         text = "The image files could not be read, so the cells show no images."
-        blocks.insert(0, Prose(text=text, tone="warning"))
-    return Section(title="Predictions", blocks=tuple(blocks))
+        blocks.insert(0, f.Prose(text, "warning"))
+    return f.Section("Predictions", tuple(blocks))
 
 
-def _layers(run: Run) -> Section:
+def _layers(run: Run) -> f.Section:
     size = run.recipe.images_per_step
     result = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"Input: {run.preprocess.spec}."
-    blocks: list[Block] = [audit_figures(result), layer_table(result), *caveats(result)]
-    return Section(title="Layers", lead=lead, blocks=tuple(blocks))
+    blocks: list[f.Block] = [
+        audit_figures(result),
+        layer_table(result),
+        *caveats(result),
+    ]
+    return f.Section("Layers", tuple(blocks), lead=lead)
 
 
-def _data(run: Run) -> Section:
+def _data(run: Run) -> f.Section:
     facts = run.manifest["data"]
     splits = _split_counts(run)
     rows = tuple((split, count) for split, count in splits.items())
-    table = Table(
-        columns=(Column(title="split"), Column(title="images", kind="integer")),
+    table = f.Table(
+        columns=(f.Column("split"), f.Column("images", "integer")),
         rows=rows,
         totals=("used", facts["used"]),
     )
@@ -294,11 +277,11 @@ def _data(run: Run) -> Section:
         f"{facts['seen']:,} files: {facts['used']:,} used, {beyond}"
         f"{facts['quarantined']:,} quarantined, {facts['ignored']:,} ignored."
     )
-    blocks: list[Block] = [Prose(text=account), table]
+    blocks: list[f.Block] = [f.Prose(account), table]
     skipped = read_csv(run.path / names.QUARANTINE)
     if skipped:
         blocks.append(_skipped_table(skipped))
-    return Section(title="Data", blocks=tuple(blocks))
+    return f.Section("Data", tuple(blocks))
 
 
 def _split_counts(run: Run) -> dict[str, int]:
@@ -310,32 +293,32 @@ def _split_counts(run: Run) -> dict[str, int]:
     }
 
 
-def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:
+def _skipped_table(skipped: Sequence[dict[str, str]]) -> f.Table:
     keys = ("status", "path", "reason", "detail")
     rows = tuple(tuple(row[key] for key in keys) for row in skipped[:MAX_SKIPPED])
     rest = len(skipped) - len(rows)
     note = f"{rest:,} more; see {names.QUARANTINE}." if rest else ""
-    columns = tuple(Column(title=key) for key in keys)
-    return Table(title="Files not used", columns=columns, rows=rows, note=note)
+    columns = tuple(f.Column(key) for key in keys)
+    return f.Table(title="Files not used", columns=columns, rows=rows, note=note)
 
 
-def _settings(run: Run) -> Section:
-    settings: list[tuple[Cell, ...]] = [
+def _settings(run: Run) -> f.Section:
+    settings: list[tuple[f.Cell, ...]] = [
         (name, setting_text(value)) for name, value in run.recipe.as_dict().items()
     ]
-    origin: list[tuple[Cell, ...]] = [
+    origin: list[tuple[f.Cell, ...]] = [
         *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
         *((k, setting_text(v)) for k, v in run.manifest["machine"].items()),
         ("git", run.manifest["git"]),
         ("hash of the data", run.manifest["data"]["hash"][:16]),
         ("hash of the weights", run.manifest["weights"][:16]),
     ]
-    columns = (Column(title="setting", kind="code"), Column(title="value"))
-    return Section(
-        title="Settings",
-        blocks=(
-            Table(columns=columns, rows=tuple(settings)),
-            Table(title="Environment", columns=columns, rows=tuple(origin)),
+    columns = (f.Column("setting", "code"), f.Column("value"))
+    return f.Section(
+        "Settings",
+        (
+            f.Table(columns=columns, rows=tuple(settings)),
+            f.Table(title="Environment", columns=columns, rows=tuple(origin)),
         ),
     )
 
@@ -347,14 +330,14 @@ def setting_text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> Curve:
+def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> f.Curve:
     """Return the chart of a learning-rate range test, with the chosen rate marked."""
     rates, losses = zip(*rows, strict=True)
-    return Curve(
-        title="Learning-rate range test",
+    return f.Curve(
+        "Learning-rate range test",
         x_label="learning rate",
         y_label="training loss, smoothed",
-        series=(Series(name="loss", x=rates, y=losses),),
+        series=(f.Series("loss", rates, losses),),
         log_x=True,
         mark=(lr, f"chosen: {lr:g}"),
         note="One training step per learning rate, on a copy of the network.",

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from operator import attrgetter
 
-from striate.core.findings import (
-    Block,
-    Column,
-    Figure,
-    Image,
-    Matrix,
-    Table,
-)
+from striate.core.findings import Block, Column, Figure, Image, Matrix, Table
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 
@@ -40,28 +33,24 @@ def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...
     count = f"n{GAP}={GAP}{score.count:,}"
     return (
         Figure(
-            label=f"{split} accuracy",
-            value=percent(score.accuracy),
+            f"{split} accuracy",
+            percent(score.accuracy),
             detail=f"{wide} {ci_text(score.interval)}, {count}",
         ),
         Figure(
-            label="balanced accuracy",
-            value=percent(score.balanced_accuracy),
+            "balanced accuracy",
+            percent(score.balanced_accuracy),
             detail=f"{wide} {ci_text(score.balanced_interval)}, mean of class recalls",
         ),
     )
 
 
 def confusion_block(
-    score: ClassificationMetrics, split: str, images: CellImages
+    score: ClassificationMetrics,
+    split: str,
+    images: CellImages,  # example images of each cell
 ) -> Block:
-    """Return the confusion matrix; for many classes, a table of frequent errors.
-
-    Args:
-        score: The metrics.
-        split: The evaluated split.
-        images: Example images of each cell.
-    """
+    """Return the confusion matrix; for many classes, a table of frequent errors."""
     names = tuple(c.name for c in score.classes)
     if score.confusion:
         title = f"Confusion matrix ({split} split)"
@@ -71,9 +60,9 @@ def confusion_block(
     return Table(
         title=f"Most frequent errors ({split} split)",
         columns=(
-            Column(title="true class", key="true"),
-            Column(title="predicted"),
-            Column(title="images", kind="integer"),
+            Column("true class", key="true"),
+            Column("predicted"),
+            Column("images", "integer"),
         ),
         rows=tuple((names[true], names[pred], count) for true, pred, count in errors),
         note=f"{rest:,} more pairs of classes; {len(names):,} classes in total."
@@ -88,26 +77,21 @@ def per_class_table(score: ClassificationMetrics, most: int = MAX_CLASSES) -> Ta
     With more than `most` classes, only the classes with the lowest recall are listed.
     """
     columns = (
-        Column(title="class", key="class"),
-        Column(title="images", kind="integer", key="support"),
+        Column("class"),
+        Column("images", "integer", key="support"),
         Column(
-            title="recall",
-            kind="share",
+            "recall",
+            "share",
             hint="share of this class's images that were predicted correctly",
         ),
-        Column(title="95 % interval", key="recall_interval", rank=1),
+        Column("95 % interval", key="recall_interval", rank=1),
         Column(
-            title="precision",
-            kind="percent",
+            "precision",
+            "percent",
             hint="share of predictions of this class that are correct",
         ),
-        Column(title="95 % interval", key="precision_interval", rank=2),
-        Column(
-            title="F1",
-            kind="percent",
-            hint="harmonic mean of precision and recall",
-            rank=3,
-        ),
+        Column("95 % interval", key="precision_interval", rank=2),
+        Column("F1", "percent", hint="harmonic mean of precision and recall", rank=3),
     )
     classes, note, title = score.classes, "", "By class"
     if len(classes) > most:

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from striate.core import findings as f
 from striate.core.files import write_json
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Prose,
-    Section,
-    Series,
-    Table,
-)
 from striate.finetune.linear_probe import LinearProbe
 from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
@@ -37,40 +28,40 @@ def write_plan(folder: Path, plan: TransferPlan) -> None:
     save_curve(depth_chart(plan), folder / names.PLOTS / CHART)
 
 
-def plan_section(folder: Path) -> tuple[Section, ...]:
+def plan_section(folder: Path) -> tuple[f.Section, ...]:
     """Return the report section on the transfer plan; empty if there is no plan."""
     if not (folder / names.PLAN).is_file():
         return ()
     plan = TransferPlan.read(folder / names.PLAN)
-    blocks: list[Block] = [proposal(plan), depth_chart(plan)]
+    blocks: list[f.Block] = [proposal(plan), depth_chart(plan)]
     tables = probe_table(plan), trial_table(plan)
     lead = "Chosen on the training split only, without validation and test images."
-    return (Section(title="Transfer plan", lead=lead, blocks=(*blocks, *tables)),)
+    return (f.Section("Transfer plan", (*blocks, *tables), lead=lead),)
 
 
-def plan_findings(plan: TransferPlan) -> list[Block]:
+def plan_findings(plan: TransferPlan) -> list[f.Block]:
     """Return the terminal report of a transfer plan: tables and the proposed trial."""
     return [probe_table(plan), trial_table(plan), proposal(plan)]
 
 
-def probe_table(plan: TransferPlan) -> Table:
+def probe_table(plan: TransferPlan) -> f.Table:
     """Return the table of linear-probe accuracy by cut point and training-set size."""
     sizes = [point.images for point in plan.probes[-1].points]
     columns = [
-        Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
-        Column(title="features", kind="integer", hint="per image", rank=1),
+        f.Column("cut point", "code", hint="last frozen layer", key="cut"),
+        f.Column("features", "integer", hint="per image", rank=1),
         *(
-            Column(
-                title=f"n = {size:,}",
-                kind="percent",
+            f.Column(
+                f"n = {size:,}",
+                "percent",
                 hint="accuracy of a probe trained on n images",
                 key=f"accuracy_{size}",
                 rank=0 if size == sizes[-1] else 2,
             )
             for size in sizes
         ),
-        Column(title="± error", kind="percent", hint="standard error", key="error"),
-        Column(title="", key="proposed"),
+        f.Column("± error", "percent", hint="standard error"),
+        f.Column("", key="proposed"),
     ]
     rows = tuple(_probe_row(probe, plan) for probe in plan.probes)
     note = (
@@ -78,51 +69,41 @@ def probe_table(plan: TransferPlan) -> Table:
         "n: number of training images. Feature maps are average-pooled."
     )
     title = "Linear probes at every cut point"
-    return Table(title=title, columns=tuple(columns), rows=rows, note=note)
+    return f.Table(title=title, columns=tuple(columns), rows=rows, note=note)
 
 
-def _probe_row(probe: LinearProbe, plan: TransferPlan) -> tuple[Cell, ...]:
+def _probe_row(probe: LinearProbe, plan: TransferPlan) -> tuple[f.Cell, ...]:
     mark = "◂ proposed" if probe.cut == plan.best.cut else ""
     accuracies = tuple(point.accuracy for point in probe.points)
     return (probe.cut, probe.width, *accuracies, probe.error, mark)
 
 
-def trial_table(plan: TransferPlan) -> Table:
+def trial_table(plan: TransferPlan) -> f.Table:
     """Return the table of trials: accuracy, loss and time of each candidate."""
     columns = (
-        Column(title="method"),
-        Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
-        Column(
-            title="trained layers",
-            kind="integer",
+        f.Column("method"),
+        f.Column("cut point", "code", hint="last frozen layer", key="cut"),
+        f.Column(
+            "trained layers",
+            "integer",
             hint="layers or blocks after the cut point",
             key="stages",
         ),
-        Column(title="batch norm", key="batch_norm", rank=1),
-        Column(title="accuracy", kind="percent"),
-        Column(title="95 % interval", key="interval", rank=1),
-        Column(
-            title="loss",
-            kind="number",
-            hint="cross-entropy after temperature scaling",
-        ),
-        Column(
-            title="trial time",
-            kind="number",
-            hint="seconds",
-            key="seconds",
-            rank=2,
-        ),
-        Column(
-            title="full time",
-            kind="number",
+        f.Column("batch norm", rank=1),
+        f.Column("accuracy", "percent"),
+        f.Column("95 % interval", key="interval", rank=1),
+        f.Column("loss", "number", hint="cross-entropy after temperature scaling"),
+        f.Column("trial time", "number", hint="seconds", key="seconds", rank=2),
+        f.Column(
+            "full time",
+            "number",
             hint="expected seconds with all images and epochs",
             key="full_seconds",
         ),
-        Column(title="", key="proposed"),
+        f.Column("", key="proposed"),
     )
     rows = tuple(_trial_row(trial, plan) for trial in plan.trials)
-    return Table(title="Trials", columns=columns, rows=rows, note=_trial_note(plan))
+    return f.Table(title="Trials", columns=columns, rows=rows, note=_trial_note(plan))
 
 
 def _trial_note(plan: TransferPlan) -> str:
@@ -143,7 +124,7 @@ def _trial_note(plan: TransferPlan) -> str:
     return note
 
 
-def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[Cell, ...]:
+def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[f.Cell, ...]:
     return (
         HEADS[trial.head],
         trial.cut,
@@ -158,7 +139,7 @@ def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[Cell, ...]:
     )
 
 
-def proposal(plan: TransferPlan) -> Prose:
+def proposal(plan: TransferPlan) -> f.Prose:
     """Return a text with the proposal, its expected accuracy and its duration."""
     best = plan.best
     what = f"Proposed: freeze all layers up to {best.cut} and fit the head alone."
@@ -176,7 +157,7 @@ def proposal(plan: TransferPlan) -> Prose:
         f"{ci_text((plan.low, plan.high), 1)}), in about {_time(best.full_seconds)}. "
         f"The plan took {_time(plan.seconds)}."
     )
-    return Prose(text=f"{what} {expected}", tone="advice")
+    return f.Prose(f"{what} {expected}", "advice")
 
 
 def _stage_range(trial: TransferTrial) -> str:
@@ -188,7 +169,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def depth_chart(plan: TransferPlan) -> Curve:
+def depth_chart(plan: TransferPlan) -> f.Curve:
     """Return the chart of probe accuracy by cut point, a line per training-set size."""
     depth = tuple(float(i + 1) for i in range(len(plan.probes)))
     sizes = [point.images for point in plan.probes[-1].points]
@@ -199,10 +180,10 @@ def depth_chart(plan: TransferPlan) -> Curve:
         last = size == sizes[-1]
         pairs = list(zip(y, errors, strict=True))
         series.append(
-            Series(
-                name=f"trained on {size:,}",
-                x=depth,
-                y=y,
+            f.Series(
+                f"trained on {size:,}",
+                depth,
+                y,
                 low=tuple(max(0.0, a - e) for a, e in pairs) if last else None,
                 high=tuple(min(1.0, a + e) for a, e in pairs) if last else None,
             )
@@ -210,8 +191,8 @@ def depth_chart(plan: TransferPlan) -> Curve:
     order = [probe.cut for probe in plan.probes]
     cut = plan.best.cut
     mark = (float(order.index(cut) + 1), f"cut point {cut}") if cut in order else None
-    return Curve(
-        title="Probe accuracy by cut point",
+    return f.Curve(
+        "Probe accuracy by cut point",
         x_label="layers or blocks before the cut point",
         y_label="accuracy of a linear probe",
         series=tuple(series),

@@ -91,10 +91,7 @@ def _from_packs(pack_set: PackedSet, source: Source) -> DecodedSet:
 
 
 def _decode_into_memory(
-    source: Source,
-    scan: FileScan,
-    sizes: Sequence[Preprocess],
-    tick: Tick | None,
+    source: Source, scan: FileScan, sizes: Sequence[Preprocess], tick: Tick | None
 ) -> DecodedSet:
     index = scan.readable
     shapes = [(len(index), *size.shape) for size in sizes]

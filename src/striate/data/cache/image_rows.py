@@ -87,12 +87,7 @@ PixelRows = Tensor | IndexedRows | LazyPixels | DisplayRows
 
 
 def display_rows(pixels: PixelRows, preprocess: Preprocess) -> PixelRows:
-    """Return images as 8-bit pixels for display; 8-bit images are returned unchanged.
-
-    Args:
-        pixels: 8-bit or float images.
-        preprocess: Preprocessing of the images, with the value range of float images.
-    """
+    """Return images as 8-bit pixels for display; 8-bit images are unchanged."""
     if preprocess.is_float and not isinstance(pixels, DisplayRows):
         return DisplayRows(pixels, preprocess)
     return pixels
@@ -155,8 +150,8 @@ def batch_rows(
         yield index_rows(pixels, index), index
 
 
-def prefetched(items: Iterator[T], count: int = 2) -> Iterator[T]:
-    """Prefetch up to `count` items of an iterator on a thread.
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """Prefetch up to two items of an iterator on a thread.
 
     Example:
         >>> list(prefetched(iter("abc")))
@@ -166,7 +161,7 @@ def prefetched(items: Iterator[T], count: int = 2) -> Iterator[T]:
     calls = repeat(partial(next, items, end))
     with (
         ThreadPoolExecutor(1) as pool,
-        closing(results_in_order(pool, calls, ahead=count)) as results,
+        closing(results_in_order(pool, calls, ahead=2)) as results,
     ):
         for item in results:
             if item is end:

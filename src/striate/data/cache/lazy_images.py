@@ -143,11 +143,7 @@ class LazyPixels:
         return file_to_input(self.originals.payload(row), self.preprocess)
 
     def _rows(self, index: Tensor) -> Tensor:
-        """Convert indices to indices of encoded images; negative: counted from the end.
-
-        Raises:
-            IndexError: An index is out of range.
-        """
+        """Convert indices to indices of encoded images; -1 is the last."""
         if self.rows is not None:
             return self.rows[index]
         count = len(self)
@@ -185,11 +181,7 @@ class LazyPixels:
             yield from results_in_order(pool, calls, ahead)
 
     def _record_lost(self, lost: Sequence[Skipped]) -> None:
-        """Add unreadable files to `lost`, each file only once.
-
-        Raises:
-            DataError: Too many files cannot be read.
-        """
+        """Add unreadable files to `lost`, each file only once."""
         paths = {skip.path for skip in self.lost}
         self.lost += [skip for skip in lost if skip.path not in paths]
         if len(self.lost) > max(MAX_LOST, MAX_LOST_SHARE * len(self)):

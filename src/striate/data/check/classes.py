@@ -32,9 +32,7 @@ Counts = Sequence[tuple[str, dict[str, int]]]  # class, and images per split
 
 
 def class_findings(
-    counts: Counts,
-    positions: dict[str, list[int]],
-    ignored: Sequence[Skipped],
+    counts: Counts, positions: dict[str, list[int]], ignored: Sequence[Skipped]
 ) -> list[Finding]:
     """Return findings about empty, small, imbalanced and missing classes."""
     findings = [

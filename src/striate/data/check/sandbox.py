@@ -177,21 +177,19 @@ class _Worker:
         return self.process.wait()
 
 
+@dataclass(eq=False)
 class _WorkerPool:
     """Pool of workers, with a queue of files and results in input order."""
 
-    def __init__(
-        self,
-        count: int,
-        request: Callable[[int], Request | UnusableFile],
-        queue_length: int,
-        program: Sequence[str],
-        timeout: float,
-        max_images: int,
-    ) -> None:
-        self.count, self.request, self.queue_length = count, request, queue_length
-        self.program, self.timeout, self.max_images = program, timeout, max_images
-        self.queue = deque(range(count))
+    count: int
+    request: Callable[[int], Request | UnusableFile]
+    queue_length: int
+    program: Sequence[str]
+    timeout: float
+    max_images: int
+
+    def __post_init__(self) -> None:
+        self.queue = deque(range(self.count))
         self.finished: dict[int, Result] = {}
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()

@@ -107,14 +107,11 @@ class DecodedImage:
 
 
 def decode(
-    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
+    payload: bytes,
+    background: int = 255,  # gray level under transparent pixels, 0–255
+    white_level: int = MAX_WHITE_LEVEL,  # the 16-bit gray value that becomes 255
 ) -> np.ndarray:
     """Decode a file to 8-bit pixels, (height, width, 1) or (height, width, 3).
-
-    Args:
-        payload: Bytes of the whole file.
-        background: Gray level under transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
 
     Raises:
         UndecodableError: The file is damaged, truncated, too large or not an image.
@@ -325,14 +322,11 @@ def is_pil_image(value: object) -> bool:
 
 
 def pil_to_pixels(
-    image: Any, background: int = 255, white_level: int = MAX_WHITE_LEVEL
+    image: Any,  # PIL image of any color mode with 1, 8 or 16 bits
+    background: int = 255,  # gray level under transparent pixels, 0–255
+    white_level: int = MAX_WHITE_LEVEL,  # the 16-bit gray value that becomes 255
 ) -> np.ndarray:
     """Convert a PIL image to 8-bit pixels, as an image file is converted.
-
-    Args:
-        image: PIL image of any color mode with 1, 8 or 16 bits.
-        background: Gray level under transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
 
     Shapes:
         (height, width, 1) or (height, width, 3), uint8

@@ -34,11 +34,7 @@ def decode_for(payload: bytes, preprocess: Preprocess) -> DecodedImage:
 
 
 def check_takes_pixels(preprocess: Preprocess) -> None:
-    """Raise an error if the inputs of the network are float tensors.
-
-    Raises:
-        DataError: Only the user's data set can make such inputs.
-    """
+    """Raise an error if the inputs of the network are float tensors."""
     if preprocess.is_float:
         what = (
             "the network was trained on float tensors of a data set, so how to prepare "
@@ -237,10 +233,8 @@ def display_pixels(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """
     if not pixels.is_floating_point():
         return pixels
-    mean, std = (
-        torch.tensor(values, device=pixels.device)
-        for values in (preprocess.mean, preprocess.std)
-    )
+    mean = torch.tensor(preprocess.mean, device=pixels.device)
+    std = torch.tensor(preprocess.std, device=pixels.device)
     levels = pixels.mul(std).add_(mean).mul_(255).round_().clamp_(0, 255)
     return levels.to(torch.uint8)
 

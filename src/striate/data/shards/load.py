@@ -86,18 +86,13 @@ class Shards:
 
 
 def open_shards(
-    data: str | Path,
-    config: DataConfig,
-    split_config: SplitConfig,
+    data: str | Path,  # path, pattern or address of the shards
+    config: DataConfig,  # settings of reading and preprocessing
+    split_config: SplitConfig,  # split settings for images without a split
+    # Use this preprocessing instead of the settings in `config`.
     preprocess: Preprocess | None = None,
 ) -> Shards:
     """Scan and split tar shards, given by path, pattern or address.
-
-    Args:
-        data: Path, pattern or address of the shards.
-        config: Settings of reading and preprocessing.
-        split_config: Split settings for images without a split.
-        preprocess: Use this preprocessing instead of the settings in `config`.
 
     Raises:
         DataError: The shards cannot be used for training.
@@ -153,36 +148,6 @@ def _open(
         split_config=split_config,
         background=background,
         white_level=white_level,
-    )
-
-
-def _streamed(shards: Shards, workers: int) -> ImageData:
-    stream, preprocess = shards.stream, shards.preprocess
-    subsets = {
-        split: Subset(
-            pixels=LazyPixels(
-                originals, preprocess, workers=workers, replace_lost=split == "train"
-            ),
-            labels=stream.numbers[split],
-            paths=LazyPaths(originals),
-            blocks=stream.blocks[split],
-        )
-        for split, originals in stream.originals.items()
-    }
-    measured = not preprocess.mean
-    if measured:
-        mean, std = channel_mean_std(subsets["train"].pixels)
-        preprocess = replace(preprocess, mean=mean, std=std)
-    return ImageData(
-        name=shards.name,
-        origin=shards.origin,
-        labels=stream.labels,
-        preprocess=preprocess,
-        subsets=subsets,
-        rows=LazySplitRows(stream),
-        quarantined=stream.skipped,
-        split_config=shards.split_config,
-        measured=measured,
     )
 
 

@@ -266,11 +266,7 @@ class LazySplitRows(Sequence[SplitRow]):
 
 
 def _from_front(index: int, length: int) -> int:
-    """Convert a negative index, which counts from the end, to a non-negative index.
-
-    Raises:
-        IndexError: The index is out of range.
-    """
+    """Convert a negative index, which counts from the end, to a non-negative index."""
     if not -length <= index < length:
         raise IndexError(index)
     return index % length

@@ -114,10 +114,8 @@ def tar_members(path: Path, skipped: list[Skipped]) -> Iterator[TarMember]:
             yield from _members(tar, skipped)
             _check_end(tar)
     except (tarfile.TarError, EOFError, OSError) as error:
-        what, fix = (
-            f"the shard cannot be read: {error}",
-            "copy or create the shard again",
-        )
+        what = f"the shard cannot be read: {error}"
+        fix = "copy or create the shard again"
         raise DataError(what, where=path, fix=fix) from error
 
 
@@ -149,11 +147,7 @@ def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[TarMember
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise an error for a damaged header, which tarfile takes as the archive's end.
-
-    Raises:
-        ReadError: The bytes after the last member are not an end-of-archive block.
-    """
+    """Raise an error for a damaged header, which tarfile takes as the archive's end."""
     file, place = tar.fileobj, tar.offset
     assert file is not None  # noqa: S101 - it is open
     file.seek(place)

@@ -22,11 +22,7 @@ EXACT_FIX = (
 
 
 def check_counts(labels: Iterable[str]) -> None:
-    """Raise an error if there are too few classes or images to split.
-
-    Raises:
-        DataError: There is only one class, or a class has a single image.
-    """
+    """Raise an error if there are too few classes or images to split."""
     counts = Counter(labels)
     if len(counts) < 2:
         only = next(iter(counts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import ConcatDataset, Subset
@@ -37,14 +38,11 @@ def dataset_classes(dataset: Any) -> tuple[str, ...] | None:
 
 
 def number_classes(
-    labels: Mapping[str, Sequence[int]], names: Sequence[str] | None, where: str
+    labels: Mapping[str, Sequence[int]],  # by split; first that of the training images
+    names: Sequence[str] | None,  # None: the classes are named by their number
+    where: str,
 ) -> ClassNames:
     """Check the labels of all splits, and return the classes in output order.
-
-    Args:
-        labels: Integer labels by split; the first split has the training images.
-        names: Class names, or None: the classes are named by their number.
-        where: Name of the data set, for messages.
 
     Raises:
         DataError: A label is out of range, or a class has no training image.
@@ -56,38 +54,28 @@ def number_classes(
     (first, train), *_ = labels.items()
     present = set(train)
     count = max(present) + 1 if names is None else len(names)
+    limit = f"attribute `classes` has {count} classes"
+    if names is None:
+        limit = f"training images have labels 0 to {count - 1}"
     for split, numbers in labels.items():
         for i, number in enumerate(numbers):
             if number >= count:
-                raise _out_of_range(number, count, names, where, f"{split} item {i}")
+                what = f"label {number} is out of range: the {limit}"
+                item = f"{where}, {split} item {i}"
+                raise DataError(what, where=item, fix=_CONTIGUOUS)
     if len(present) < count:
         raise _missing(present, count, names, f"{where}, {first} labels")
     return ClassNames(tuple(map(str, names or range(count))))
 
 
-def _out_of_range(
-    number: int, count: int, names: Sequence[str] | None, where: str, item: str
-) -> DataError:
-    have = "training images" if names is None else "attribute `classes`"
-    what = f"label {number} is out of range: the {have} has {count} classes"
-    if names is None:
-        what = (
-            f"label {number} is out of range: the {have} have labels 0 to {count - 1}"
-        )
-    return DataError(what, where=f"{where}, {item}", fix=_CONTIGUOUS)
-
-
 def _missing(
     present: set[int], count: int, names: Sequence[str] | None, where: str
 ) -> DataError:
-    gaps: list[str] = []
-    for number in range(count):  # a label may be a huge number: stop early
-        if number not in present:
-            gaps.append(str(number) if names is None else f"{number} ({names[number]})")
-        if len(gaps) == MAX_NAMED:
-            break
+    # Lazy: a label may be a huge number.
+    gaps = (number for number in range(count) if number not in present)
+    listed = [f"{n} ({names[n]})" if names else str(n) for n in islice(gaps, MAX_NAMED)]
     total = count - len(present)
-    rest = " …" if total > len(gaps) else ""
-    what = f"no training image has the label {', '.join(gaps)}{rest}"
+    rest = " …" if total > len(listed) else ""
+    what = f"no training image has the label {', '.join(listed)}{rest}"
     fix = f"{_CONTIGUOUS}: renumber them, or add images of these classes"
     return DataError(f"{what} ({total:,} of {count:,} labels)", where=where, fix=fix)

@@ -21,7 +21,7 @@ from striate.data.torch_dataset.source import DatasetSource
 def scan_images(source: Source, index: FileIndex | None = None) -> FileScan:
     """Return the size of each image of a data set, or scan the files of a source."""
     if isinstance(source, DatasetSource):
-        headers = source.items.headers
+        headers = tuple(info.header for info in source.items.infos)
         return FileScan(headers=headers, hashes=("",) * len(headers))
     return scan_files(source, index)
 
@@ -47,7 +47,7 @@ def decode_source(
     return DecodedSet(
         index=tuple(range(len(source.items))),
         pixels=pixels,
-        contents=source.items.contents,
+        contents=tuple(info.content for info in source.items.infos),
     )
 
 
@@ -65,17 +65,13 @@ def dataset_facts(source: Source, data: ImageData) -> dict[str, Any]:
 def dataset_preprocess(source: Source, config: DataConfig) -> Preprocess | None:
     """Return the preprocessing of float tensors (none); None for other sources.
 
-    Args:
-        source: The source of the images.
-        config: Settings that must not change the tensors.
-
     Raises:
         SettingError: A setting would change the tensors.
     """
     if not isinstance(source, DatasetSource) or not source.items.is_float:
         return None
     items = source.items
-    header = items.headers[0]
+    header = items.infos[0].header
     shape = header.height, header.width
     size = config.image_size
     unchanged = {
@@ -92,7 +88,7 @@ def dataset_preprocess(source: Source, config: DataConfig) -> Preprocess | None:
     # mean and std for which 0–255 becomes the range of the values.
     spans = [
         (low, (high - low) or 1.0)
-        for low, high in zip(items.low, items.high, strict=True)
+        for low, high in zip(items.low.tolist(), items.high.tolist(), strict=True)
     ]
     return Preprocess(
         channels=header.channels,

@@ -23,23 +23,22 @@ _CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Checked item of a data set.
+    """Checked item of a data set."""
 
-    Args:
-        pixels: (H, W, C) uint8, or float32 from a float tensor.
-        label: Index of the class.
-        is_tensor: Whether the image was a tensor, which is never resized.
-    """
+    pixels: np.ndarray = field(repr=False)  # (H, W, C) uint8; float32 of a float tensor
+    label: int  # index of the class
+    is_tensor: bool = False  # whether the image was a tensor, which is never resized
 
-    pixels: np.ndarray = field(repr=False)
-    label: int
-    is_tensor: bool = False
+    @property
+    def is_float(self) -> bool:
+        """Return whether the image was a float tensor."""
+        return self.pixels.dtype == np.float32
 
     @property
     def kind(self) -> str:
         """Return the kind of the image, for messages."""
         height, width, channels = self.pixels.shape
-        dtype = "float" if self.pixels.dtype == np.float32 else "uint8"
+        dtype = "float" if self.is_float else "uint8"
         if self.is_tensor:
             return f"a {dtype} tensor of {channels}×{height}×{width}"
         return f"an image of {height}×{width}×{channels}"
@@ -49,37 +48,24 @@ class Item:
 class ItemReader:
     """Converter of items to 8-bit or float pixels.
 
-    Args:
-        background: Gray level under transparent pixels, 0–255.
-        white_level: The 16-bit gray value that becomes 255.
-
     Example:
         >>> item = ItemReader().read((torch.zeros(1, 2, 3), 7), "item 0")
         >>> item.kind, item.label
         ('a float tensor of 1×2×3', 7)
     """
 
-    background: int = 255
-    white_level: int = MAX_WHITE_LEVEL
+    background: int = 255  # gray level under transparent pixels
+    white_level: int = MAX_WHITE_LEVEL  # the 16-bit gray value that becomes 255
 
     def read(self, item: Any, where: str) -> Item:
-        """Check an item, and return its pixels and its label.
-
-        Args:
-            item: What the data set returned.
-            where: Number of the item, for messages.
-
-        Raises:
-            DataError: The item is no image with an integer label.
-        """
+        """Check what a data set returned, and return its pixels and its label."""
         if isinstance(item, Item):
             return item
         if not isinstance(item, tuple | list) or len(item) != 2:
             what = f"the data set returned {_text(item)}, not a pair (image, label)"
             raise DataError(what, where=where, fix=KINDS)
         image, label = item
-        number = read_label(label, where)
-        pixels = self._pixels(image, where)
+        number, pixels = read_label(label, where), self._pixels(image, where)
         if not pixels.size:
             what = f"the image is empty: its shape is {tuple(image.shape)}"
             raise DataError(what, where=where, fix=KINDS)
@@ -96,8 +82,7 @@ class ItemReader:
             except UndecodableError as error:
                 what = f"the PIL image cannot be used: {error.reason}"
                 raise DataError(what, where=where, fix=error.detail) from error
-        what = f"the image is {_text(image)}"
-        raise DataError(what, where=where, fix=KINDS)
+        raise DataError(f"the image is {_text(image)}", where=where, fix=KINDS)
 
 
 def read_label(label: Any, where: str) -> int:
@@ -176,12 +161,12 @@ def _from_array(image: np.ndarray, where: str) -> np.ndarray:
 
 def _text(value: object) -> str:
     """Describe a value that cannot be used."""
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of length {len(value)}"
-    if isinstance(value, dict):
-        keys = ", ".join(map(repr, list(value)[:4]))
-        return f"a dict with the keys {keys}"
-    if isinstance(value, str | float):
-        return f"the {type(value).__name__} {value!r:.40}"
-    name = type(value).__name__
-    return f"an object of the type {name}" if value is not None else "None"
+    kind = type(value).__name__
+    match value:
+        case tuple() | list():
+            return f"a {kind} of length {len(value)}"
+        case dict():
+            return f"a dict with the keys {', '.join(map(repr, list(value)[:4]))}"
+        case str() | float():
+            return f"the {kind} {value!r:.40}"
+    return "None" if value is None else f"an object of the type {kind}"

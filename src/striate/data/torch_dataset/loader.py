@@ -20,10 +20,10 @@ from torch.utils.data import (
 )
 
 from striate.core.errors import DataError, StriateError, WorkerError
-from striate.data.cache import free_memory as memory
 from striate.data.decode.decode import is_pil_image
 from striate.data.decode.hashing import content_hash
 from striate.data.torch_dataset.item import KINDS, Item, ItemReader
+from striate.data.torch_dataset.items import image_bytes_left
 
 # After so many images in a row that were all read before, a loader has no end.
 MAX_REPEATS = 1024
@@ -33,25 +33,19 @@ _OWN_ORDER = f"{READ_ONCE}, and may give another order or other images the next 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderData:
-    """Data set of a DataLoader, and what of the loader is used.
+    """Data set of a DataLoader, and what of the loader is used."""
 
-    Args:
-        dataset: The data set, or the list of the images that were read.
-        name: Name of the data set's class.
-        batch_size: Images per batch; None if the loader has no fixed batch size.
-        workers: Number of worker processes.
-        notes: What was taken over, as sentences.
-        warnings: Images that the loader left out or repeated, as sentences.
-        inexact: Why another load can give other images; empty if it cannot.
-    """
-
-    dataset: Any = field(repr=False)
-    name: str
-    batch_size: int | None = None
-    workers: int = 0
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    inexact: tuple[str, ...] = ()
+    dataset: Any = field(
+        repr=False
+    )  # the data set, or the list of images that were read
+    name: str  # name of the data set's class
+    batch_size: int | None = None  # None if the loader has no fixed batch size
+    workers: int = 0  # number of worker processes
+    notes: tuple[str, ...] = ()  # what was taken over, as sentences
+    warnings: tuple[
+        str, ...
+    ] = ()  # images that were left out or repeated, as sentences
+    inexact: tuple[str, ...] = ()  # why another load can give other images
 
 
 def open_loader(
@@ -62,31 +56,29 @@ def open_loader(
     A loader is plain if it reads a data set by index, in order or shuffled, and
     stacks the items by the default `collate_fn`.
 
-    Args:
-        source: A data loader, or an iterable data set without one.
-        split: Name of the split, for messages.
-        reader: Converter of items.
-
     Raises:
         DataError: The loader has no images, no end, or an item cannot be used.
         WorkerError: A worker process of the loader died.
     """
-    if isinstance(source, DataLoader) and is_plain(source):
-        return _take_over(source, split)
-    return _read_once(source, split, reader)
+    if isinstance(source, DataLoader):
+        if _is_plain(source):
+            return _take_over(source, split)
+        name = type(source.dataset).__name__
+        where = f"{split} {type(source).__name__} of {name}"
+        return _read_once(source, name, where, reader)
+    name = type(source).__name__
+    return _read_once(source, name, name, reader)
 
 
-def is_plain(loader: DataLoader[Any]) -> bool:
+def _is_plain(loader: DataLoader[Any]) -> bool:
     """Return whether a loader reads every item of its data set once, unchanged."""
     sampler, dataset = loader.sampler, loader.dataset
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return False
-    batched = loader.batch_size is not None
-    if not batched and loader.batch_sampler is not None:
-        return False
-    if type(loader.batch_sampler) not in (BatchSampler, type(None)):
-        return False
-    if loader.collate_fn is not (default_collate if batched else default_convert):
+    defaults: tuple[Any, Any] = (BatchSampler, default_collate)
+    if loader.batch_size is None:
+        defaults = (type(None), default_convert)
+    if (type(loader.batch_sampler), loader.collate_fn) != defaults:
         return False
     if type(sampler) is RandomSampler:
         return not sampler.replacement and sampler.num_samples == len(dataset)
@@ -118,30 +110,25 @@ def _take_over(loader: DataLoader[Any], split: str) -> LoaderData:
     )
 
 
-def _read_once(
-    source: DataLoader[Any] | IterableDataset[Any], split: str, reader: ItemReader
-) -> LoaderData:
-    is_loader = isinstance(source, DataLoader)
-    name = type(source.dataset if isinstance(source, DataLoader) else source).__name__
-    where = f"{split} {type(source).__name__} of {name}" if is_loader else name
-    items = _Items(where)
+def _read_once(source: Any, name: str, where: str, reader: ItemReader) -> LoaderData:
+    images = _Images(where)
     unstacked, has_items = _without_stacking(source)
-    for number, batch in enumerate(_batches(unstacked, where, items)):
+    for number, batch in enumerate(_batches(unstacked, images)):
         pairs = batch if has_items else _pairs(batch, f"{where}, batch {number}")
         for pair in pairs:
-            items.add(reader.read(pair, f"{where}, image {len(items.items)}"))
-    if not items.items:
+            images.add(reader.read(pair, f"{where}, image {len(images.items)}"))
+    count = len(images.items)
+    if not count:
         what = "the loader returned no image"
         raise DataError(what, where=where, fix="give a data set with images")
-    count = len(items.items)
     note = f"{where}: read once, {count:,} images in the order of the loader"
-    size = source.batch_size if isinstance(source, DataLoader) else None
+    warnings = (*_left_out(source, count), *images.repeats())
     return LoaderData(
-        dataset=items.items,
+        dataset=images.items,
         name=name,
-        batch_size=size,
+        batch_size=source.batch_size if isinstance(source, DataLoader) else None,
         notes=(f"{note}; each epoch shuffles these images again",),
-        warnings=(*_left_out(source, count, where), *items.repeats()),
+        warnings=tuple(f"{where}: {text}" for text in warnings),
         inexact=(_OWN_ORDER,),
     )
 
@@ -170,7 +157,7 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-def _batches(source: Iterable[Any], where: str, items: _Items) -> Iterator[Any]:
+def _batches(source: Iterable[Any], images: _Images) -> Iterator[Any]:
     """Yield the batches of a loader; name the loader in errors."""
     try:
         yield from source
@@ -181,19 +168,15 @@ def _batches(source: Iterable[Any], where: str, items: _Items) -> Iterator[Any]:
         if "DataLoader worker" in lines[0] and "exited" in lines[0]:
             what = f"a worker process of the DataLoader died: {lines[0]}"
             fix = "use num_workers=0 to see the error, or fewer workers"
-            raise WorkerError(what, where=where, fix=fix) from error
+            raise WorkerError(what, where=images.where, fix=fix) from error
         text = lines[-1] if len(lines) > 1 else f"{type(error).__name__}: {lines[0]}"
-        what = f"the loader raised after {len(items.items):,} images: {text}"
+        what = f"the loader raised after {len(images.items):,} images: {text}"
         fix = "correct the data set or the collate_fn; num_workers=0 shows the line"
-        raise DataError(what, where=where, fix=fix) from error
+        raise DataError(what, where=images.where, fix=fix) from error
 
 
 def _pairs(batch: Any, where: str) -> Iterable[Any]:
-    """Return the (image, label) pairs of a batch of a `collate_fn`.
-
-    Raises:
-        DataError: The batch is no pair of images and labels, and no list of pairs.
-    """
+    """Return the (image, label) pairs of a batch of a `collate_fn`."""
     if isinstance(batch, tuple | list) and batch and all(map(_is_pair, batch)):
         return batch
     if isinstance(batch, tuple | list) and len(batch) == 2:
@@ -213,41 +196,35 @@ def _is_pair(value: Any) -> bool:
     """Return whether a value of a batch is one (image, label) pair."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         return False
-    image = value[0]
+    image, label = value
     if isinstance(image, Tensor | np.ndarray):
-        return image.ndim in (2, 3) and not _is_image(value[1])
-    return is_pil_image(image) and not is_pil_image(value[1])
+        labels = isinstance(label, Tensor | np.ndarray) and label.ndim > 1
+        return image.ndim in (2, 3) and not labels
+    return is_pil_image(image) and not is_pil_image(label)
 
 
-def _is_image(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray) and value.ndim > 1
-
-
-def _left_out(source: Any, count: int, where: str) -> tuple[str, ...]:
-    """Return a warning if a loader returned fewer images than its data set has."""
-    dataset = source.dataset if isinstance(source, DataLoader) else source
+def _left_out(source: Any, count: int) -> Iterator[str]:
+    """Yield a warning if a loader returned fewer images than its data set has."""
     if not isinstance(source, DataLoader):
-        return ()
-    if hasattr(dataset, "__len__") and (lost := len(dataset) - count) > 0:
+        return
+    dataset: Any = source.dataset
+    if not hasattr(dataset, "__len__"):
+        if source.drop_last:
+            yield "drop_last left out the images after the last full batch"
+    elif (lost := len(dataset) - count) > 0:
         reason = "its drop_last" if source.drop_last else "its sampler"
-        text = f"{where}: left out {lost:,} of {len(dataset):,} images ({reason})"
-        return (text,)
-    if source.drop_last and not hasattr(dataset, "__len__"):
-        text = f"{where}: drop_last left out the images after the last full batch"
-        return (text,)
-    return ()
+        yield f"left out {lost:,} of {len(dataset):,} images ({reason})"
 
 
-class _Items:
+class _Images:
     """Images that were read from a loader; stops loaders without end."""
 
     def __init__(self, where: str) -> None:
+        self.where = where
         self.items: list[Item] = []
-        self._where = where
         self._contents: set[str] = set()
         self._repeats = self._in_a_row = 0
-        free = memory.available_bytes()
-        self._bytes_left = None if free is None else int(memory.SHARE * free / 2)
+        self._bytes_left = image_bytes_left()
 
     def add(self, item: Item) -> None:
         """Add an image.
@@ -264,20 +241,17 @@ class _Items:
         if self._in_a_row >= max(MAX_REPEATS, 2 * distinct):
             what = f"the loader repeats its {distinct:,} images without end"
             fix = "give the data set itself, or a loader that ends after one epoch"
-            raise DataError(what, where=self._where, fix=fix)
+            raise DataError(what, where=self.where, fix=fix)
         # A copy: the pixels may be a view of a whole batch.
         self.items.append(Item(item.pixels.copy(), item.label, item.is_tensor))
-        if self._bytes_left is not None:
-            self._bytes_left -= item.pixels.nbytes
-            if self._bytes_left < 0:
-                what = f"after {len(self.items):,} images of the loader, memory is full"
-                fix = "give a data set with a length, which is read when needed"
-                raise DataError(what, where=self._where, fix=fix)
+        self._bytes_left -= item.pixels.nbytes
+        if self._bytes_left < 0:
+            what = f"after {len(self.items):,} images of the loader, memory is full"
+            fix = "give a data set with a length, which is read when needed"
+            raise DataError(what, where=self.where, fix=fix)
 
-    def repeats(self) -> tuple[str, ...]:
-        """Return a warning if images were read several times."""
-        if not self._repeats:
-            return ()
-        count = len(self.items)
-        text = f"returned {self._repeats:,} of {count:,} images more than once"
-        return (f"{self._where}: {text}; copies are always in the same split",)
+    def repeats(self) -> Iterator[str]:
+        """Yield a warning if images were read several times."""
+        if self._repeats:
+            of = f"{self._repeats:,} of {len(self.items):,} images"
+            yield f"returned {of} more than once; copies are always in the same split"

@@ -21,32 +21,17 @@ from striate.data.torch_dataset.items import ItemSet
 
 
 class DatasetPixels(LazyPixels):
-    """Images that are read from a torch Dataset when a batch needs them.
+    """Images that are read from a torch Dataset when a batch needs them."""
 
-    Args:
-        items: The items.
-        preprocess: Preprocessing of the images.
-        rows: Indices of the items to use; None uses all.
-        workers: Number of processes that read; 0 reads in this process.
-    """
-
-    def __init__(
-        self,
-        items: ItemSet,
-        preprocess: Preprocess,
-        rows: Tensor | None = None,
-        workers: int = 0,
-    ) -> None:
-        super().__init__(items, preprocess, rows, workers)
-        self.items = items
+    originals: ItemSet
 
     def take(
         self, index: Sequence[int], *, workers: int = 0, replace_lost: bool = False
     ) -> DatasetPixels:
         """Select images by index, in the given order."""
         rows = self._rows(torch.as_tensor(index, dtype=torch.int64))
-        count = workers or self.workers
-        return DatasetPixels(self.items, self.preprocess, rows, count)
+        workers = workers or self.workers
+        return DatasetPixels(self.originals, self.preprocess, rows, workers)
 
     def read_image(self, row: int) -> Tensor:
         """Read an image of the data set, at the input size.
@@ -54,7 +39,7 @@ class DatasetPixels(LazyPixels):
         Raises:
             DataError: The item cannot be read, or is another image than before.
         """
-        return item_to_input(self.items, row, self.preprocess)
+        return item_to_input(self.originals, row, self.preprocess)
 
     def _decoded_ahead(self, indices: Iterable[Tensor]) -> Iterator[DecodedBatch]:
         # On this thread: data sets need not be safe for several threads, and random
@@ -67,13 +52,12 @@ class DatasetPixels(LazyPixels):
             sampler=list(indices),
             batch_size=None,
             num_workers=self.workers,
-            collate_fn=_unchanged,
             timeout=TIMEOUT,
         )
         try:
             for batch in loader:
-                if isinstance(batch, _Failed):
-                    raise DataError(batch.what, where=batch.where, fix=batch.fix)
+                if isinstance(batch, StriateError):
+                    raise batch
                 yield batch
         except RuntimeError as error:
             first = str(error).strip().splitlines()[0]
@@ -82,28 +66,17 @@ class DatasetPixels(LazyPixels):
             raise WorkerError(what, where="workers", fix=fix) from error
 
 
-class _Failed:
-    """Error of a worker process; exceptions lose their attributes on the way."""
-
-    def __init__(self, error: StriateError) -> None:
-        self.what, self.where, self.fix = error.what, error.where, error.fix
-
-
 class _BatchReader(TorchDataset[Any]):
     """Data set whose items are whole batches, for worker processes."""
 
     def __init__(self, pixels: DatasetPixels) -> None:
         self._pixels = pixels
 
-    def __getitem__(self, index: Any) -> DecodedBatch | _Failed:
+    def __getitem__(self, index: Any) -> DecodedBatch | StriateError:
         try:
             return self._pixels.decode_batch(index)
         except StriateError as error:
-            return _Failed(error)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
+            return error  # a raised error would lose its attributes on the way
 
 
 def item_to_input(items: ItemSet, row: int, preprocess: Preprocess) -> Tensor:
@@ -112,7 +85,10 @@ def item_to_input(items: ItemSet, row: int, preprocess: Preprocess) -> Tensor:
     Raises:
         DataError: The item cannot be read, or does not fit to the network.
     """
-    check_fits(items.is_float, preprocess)
+    if items.is_float and not preprocess.is_float:
+        what = "the data set returns float tensors; the network takes 8-bit images"
+        fix = "return PIL images or uint8 arrays, without a transform to tensors"
+        raise DataError(what, fix=fix)
     pixels = items.read(row)
     if not items.is_float:
         return image_to_input(pixels, preprocess)
@@ -124,18 +100,6 @@ def item_to_input(items: ItemSet, row: int, preprocess: Preprocess) -> Tensor:
         shape = f"{channels}×{height}×{width}"
         raise DataError(what + shape, where=items.path(row), fix=fix)
     return torch.from_numpy(pixels)
-
-
-def check_fits(is_float: bool, preprocess: Preprocess) -> None:
-    """Check that float tensors go to a network that was trained on float tensors.
-
-    Raises:
-        DataError: The network was trained on 8-bit images.
-    """
-    if is_float and not preprocess.is_float:
-        what = "the data set returns float tensors; the network takes 8-bit images"
-        fix = "return PIL images or uint8 arrays, without a transform to tensors"
-        raise DataError(what, fix=fix)
 
 
 def read_pixels(items: ItemSet, size: Preprocess) -> PixelRows:

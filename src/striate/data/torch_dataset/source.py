@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset as TorchSubset
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, SettingError
-from striate.core.preprocess_config import MAX_WHITE_LEVEL
 from striate.data.config import DataConfig
 from striate.data.scan import Tick
 from striate.data.sources.source import Record, Source
@@ -28,21 +28,13 @@ LARGEST_USUAL = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource(Source):
-    """Source of images that are read by index from torch Datasets.
+    """Source of images that are read by index from torch Datasets."""
 
-    Args:
-        items: The images, one for each record.
-        batch_size: Batch size of the DataLoader, if one was given.
-        workers: Number of worker processes of the DataLoader.
-        notes: Notes for the user, as sentences.
-        inexact: Why another load or read can give other images; empty if it cannot.
-    """
-
-    items: ItemSet = field(repr=False)
-    batch_size: int | None = None
-    workers: int = 0
-    notes: tuple[str, ...] = ()
-    inexact: tuple[str, ...] = ()
+    items: ItemSet = field(repr=False)  # the images, one for each record
+    batch_size: int | None = None  # batch size of the DataLoader, if one was given
+    workers: int = 0  # number of worker processes of the DataLoader
+    notes: tuple[str, ...] = ()  # notes for the user, as sentences
+    inexact: tuple[str, ...] = ()  # why another load or read can give other images
 
     def take(self, index: Sequence[int], records: Sequence[Record]) -> Self:
         """Return a source of the images at the given indices, with new records."""
@@ -65,21 +57,12 @@ def is_torch_data(data: object) -> bool:
 def dataset_source(
     train: Any,
     *,
-    val: Any = None,
-    test: Any = None,
-    background: int = 255,
-    white_level: int = MAX_WHITE_LEVEL,
+    val: Any = None,  # None takes the split from `train`
+    test: Any = None,  # None takes the split from `train`, if `val` is None
+    reader: ItemReader | None = None,
     tick: Tick | None = None,
 ) -> DatasetSource:
     """Read torch Datasets or DataLoaders once, and return them as a source of images.
-
-    Args:
-        train: Data set of (image, label), or a DataLoader.
-        val: Data set of the validation split; None takes it from `train`.
-        test: Data set of the test split; None takes it from `train`, if `val` is None.
-        background: Gray level under transparent pixels of PIL images.
-        white_level: The 16-bit gray value that becomes 255.
-        tick: Progress callback, called with (done, total).
 
     Raises:
         DataError: A data set has no length or no images, or an item cannot be used.
@@ -93,42 +76,34 @@ def dataset_source(
         >>> source.labels.names, source.records[1].path, source.items.is_float
         (('0', '1'), 'TensorDataset/1', True)
     """
-    reader = ItemReader(background=background, white_level=white_level)
+    reader = reader or ItemReader()
     given = {"train": train, "val": val, "test": test}
-    opened = {
-        split: _open(data, split, reader)
-        for split, data in given.items()
-        if data is not None
-    }
-    splits = len(opened) > 1
+    given = {split: data for split, data in given.items() if data is not None}
+    opened = {split: _open(data, split, reader) for split, data in given.items()}
     parts = [
-        Part(split=split if splits else "", dataset=d.dataset, length=len(d.dataset))
-        for split, d in opened.items()
+        Part(
+            split=split if len(opened) > 1 else "",
+            dataset=data.dataset,
+            length=len(data.dataset),
+        )
+        for split, data in opened.items()
     ]
     items = read_items(parts, reader, tick)
-    name = opened["train"].name
-    classes = number_classes(
-        _labels_by_split(parts, items.labels),
-        _common_classes({s: dataset_classes(_inner(d)) for s, d in given.items()}),
-        name,
-    )
-    width = len(str(max(part.length for part in parts) - 1))
+    first = opened["train"]
+    labels = {
+        part.split or "train": [x.label for x in items.infos if x.part is part]
+        for part in parts
+    }
+    classes = number_classes(labels, _common_classes(given), first.name)
     random_notes, inexact = _randomness(items)
     return DatasetSource(
-        name=name,
-        records=tuple(
-            Record(
-                path="/".join(filter(None, (name, part.split, f"{i:0{width}d}"))),
-                label=classes.names[label],
-                split=part.split or None,
-            )
-            for (part, i), label in zip(_places(parts), items.labels, strict=True)
-        ),
+        name=first.name,
+        records=_records(items, first.name, classes),
         labels=classes,
         warnings=(*_collect(opened, "warnings"), *_range_warnings(items)),
         items=items,
-        batch_size=opened["train"].batch_size,
-        workers=opened["train"].workers,
+        batch_size=first.batch_size,
+        workers=first.workers,
         notes=(*_collect(opened, "notes"), *random_notes),
         inexact=tuple(dict.fromkeys((*_collect(opened, "inexact"), *inexact))),
     )
@@ -143,27 +118,17 @@ def open_data(
 ) -> str | Path | Source:
     """Return the source of torch data; return other data unchanged.
 
-    Args:
-        data: Data set, as for `load_data`.
-        val: Data of the validation split.
-        test: Data of the test split.
-        config: Settings of the images; None uses the defaults.
-        tick: Progress callback, called with (done, total).
-
     Raises:
         SettingError: `val` or `test` is given with data that is not torch data.
         DataError: The data cannot be used.
     """
     if is_torch_data(data):
         config = config or DataConfig()
-        return dataset_source(
-            data,
-            val=val,
-            test=test,
+        reader = ItemReader(
             background=config.background_or_white,
             white_level=config.white_level_or_full,
-            tick=tick,
         )
+        return dataset_source(data, val=val, test=test, reader=reader, tick=tick)
     if val is not None or test is not None:
         what = "val and test are only for torch data sets"
         fix = "use a folder with train, val and test, or give Datasets for all splits"
@@ -175,8 +140,16 @@ def open_data(
     return data
 
 
-def _places(parts: Sequence[Part]) -> list[tuple[Part, int]]:
-    return [(part, i) for part in parts for i in range(part.length)]
+def _records(items: ItemSet, name: str, classes: ClassNames) -> tuple[Record, ...]:
+    width = len(str(max(info.i for info in items.infos)))
+    return tuple(
+        Record(
+            path="/".join(filter(None, (name, x.part.split, f"{x.i:0{width}d}"))),
+            label=classes.names[x.label],
+            split=x.part.split or None,
+        )
+        for x in items.infos
+    )
 
 
 def _collect(opened: Mapping[str, LoaderData], name: str) -> list[str]:
@@ -184,19 +157,26 @@ def _collect(opened: Mapping[str, LoaderData], name: str) -> list[str]:
 
 
 def _open(data: Any, split: str, reader: ItemReader) -> LoaderData:
-    """Return a data set with a length.
-
-    Raises:
-        DataError: The data set has no length, or is empty.
-    """
+    """Return a data set with a length and with images, or an error."""
     if isinstance(data, DataLoader | IterableDataset):
-        return _not_empty(open_loader(data, split, reader), split)
-    if isinstance(data, type) or not is_torch_data(data):
+        opened = open_loader(data, split, reader)
+    elif isinstance(data, type) or not is_torch_data(data):
         what = f"the {split} data is {_type_text(data)}, not a Dataset or DataLoader"
         fix = "give an object with __getitem__ and __len__ that returns (image, label)"
         raise DataError(what, where=split, fix=fix)
-    name = type(data.dataset if isinstance(data, TorchSubset) else data).__name__
-    return _not_empty(LoaderData(dataset=data, name=name), split)
+    else:
+        inner = data.dataset if isinstance(data, TorchSubset) else data
+        opened = LoaderData(dataset=data, name=type(inner).__name__)
+    try:
+        length = len(opened.dataset)
+    except (TypeError, NotImplementedError) as error:
+        what = f"the {split} data set has no length ({error})"
+        fix = "define __len__, or give an IterableDataset, which is read once"
+        raise DataError(what, where=opened.name, fix=fix) from error
+    if not length:
+        what = f"the {split} data set is empty"
+        raise DataError(what, where=opened.name, fix="give a data set with images")
+    return opened
 
 
 def _type_text(data: object) -> str:
@@ -207,51 +187,20 @@ def _type_text(data: object) -> str:
     return f"an object of the type {type(data).__name__}"
 
 
-def _not_empty(data: LoaderData, split: str) -> LoaderData:
-    try:
-        length = len(data.dataset)
-    except (TypeError, NotImplementedError) as error:
-        what = f"the {split} data set has no length ({error})"
-        fix = "define __len__, or give an IterableDataset, which is read once"
-        raise DataError(what, where=data.name, fix=fix) from error
-    if not length:
-        what = f"the {split} data set is empty"
-        raise DataError(what, where=data.name, fix="give a data set with images")
-    return data
-
-
-def _inner(data: Any) -> Any:
-    return data.dataset if isinstance(data, DataLoader) else data
-
-
-def _common_classes(
-    classes: Mapping[str, tuple[str, ...] | None],
-) -> tuple[str, ...] | None:
-    """Return the class names, which must be equal in all data sets that have some.
-
-    Raises:
-        DataError: Two data sets have different classes.
-    """
-    named = {split: names for split, names in classes.items() if names}
-    for split, names in named.items():
-        if names != next(iter(named.values())):
-            first = next(iter(named))
-            have = [", ".join(named[s][:8]) for s in (first, split)]
-            what = f"the classes of {first} are {have[0]}; those of {split}: {have[1]}"
+def _common_classes(given: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the class names, which must be equal in all data sets that have some."""
+    first: tuple[str, tuple[str, ...]] | None = None
+    for split, data in given.items():
+        names = dataset_classes(data.dataset if isinstance(data, DataLoader) else data)
+        if names is None:
+            continue
+        first = first or (split, names)
+        if names != first[1]:
+            a, b = (", ".join(each[:8]) for each in (first[1], names))
+            what = f"the classes of {first[0]} are {a}; those of {split}: {b}"
             fix = "use the same classes in the same order in all data sets"
             raise DataError(what, where="classes", fix=fix)
-    return next(iter(named.values()), None)
-
-
-def _labels_by_split(
-    parts: Sequence[Part], labels: Sequence[int]
-) -> dict[str, Sequence[int]]:
-    by_split: dict[str, Sequence[int]] = {}
-    start = 0
-    for part in parts:
-        by_split[part.split or "train"] = labels[start : start + part.length]
-        start += part.length
-    return by_split
+    return first[1] if first else None
 
 
 def _randomness(items: ItemSet) -> tuple[list[str], list[str]]:
@@ -271,8 +220,9 @@ def _randomness(items: ItemSet) -> tuple[list[str], list[str]]:
 
 
 def _range_warnings(items: ItemSet) -> tuple[str, ...]:
-    if not items.is_float or max(*items.high, *(-v for v in items.low)) < LARGEST_USUAL:
+    low, high = float(items.low.min()), float(items.high.max())
+    if not items.is_float or max(high, -low) < LARGEST_USUAL:
         return ()
-    values = f"{min(items.low):g} to {max(items.high):g}"
+    values = f"{low:g} to {high:g}"
     text = f"the float tensors have values from {values} and are used as they are"
     return (f"{text}; normalize them in the transforms of the data set",)

@@ -44,27 +44,18 @@ class DistributedStep:
     Running statistics of batch norm become their mean over the images of all ranks.
     After a step all tensors are equal on all ranks, so that the checkpoint of rank 0
     is the checkpoint of all.
-
-    Args:
-        group: All ranks.
-        model: The network, equal on all of them.
-        optimizer: Over its parameters.
-        loss_fn: Mean loss of a batch's logits.
-        micro_batches: Number of micro-batches, run one after the other.
-        execution: Execution mode of the network.
-        should_stop: Returns whether this rank was asked to stop.
     """
 
     def __init__(
         self,
-        group: RankGroup,
-        model: nn.Module,
-        optimizer: Optimizer,
-        loss_fn: Loss,
+        group: RankGroup,  # all ranks
+        model: nn.Module,  # the network, equal on all of them
+        optimizer: Optimizer,  # over its parameters
+        loss_fn: Loss,  # mean loss of a batch's logits
         *,
-        micro_batches: int,
-        execution: ExecutionConfig,
-        should_stop: Callable[[], bool],
+        micro_batches: int,  # number of micro-batches, run one after the other
+        execution: ExecutionConfig,  # execution mode of the network
+        should_stop: Callable[[], bool],  # returns whether this rank was asked to stop
     ) -> None:
         self.images = 0  # of the last batch, over all ranks
         self.stop_requested = False  # on any rank, before the last step

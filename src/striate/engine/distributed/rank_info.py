@@ -14,14 +14,6 @@ from striate.core.errors import SettingError
 class RankInfo:
     """Rank, world size and restart count of one process of a run.
 
-    Args:
-        rank: Its number, from 0; rank 0 writes the run folder.
-        world_size: How many there are.
-        local_rank: Its number on this machine.
-        local_world_size: How many are on this machine.
-        attempt: How often torchrun has started them again.
-        launched: Whether a launcher has started this process.
-
     Example:
         >>> RankInfo.from_environment({"RANK": "3", "WORLD_SIZE": "4"}).rank
         3
@@ -29,12 +21,12 @@ class RankInfo:
         False
     """
 
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
-    attempt: int = 0
-    launched: bool = False
+    rank: int = 0  # its number, from 0; rank 0 writes the run folder
+    world_size: int = 1  # how many there are
+    local_rank: int = 0  # its number on this machine
+    local_world_size: int = 1  # how many are on this machine
+    attempt: int = 0  # how often torchrun has started them again
+    launched: bool = False  # whether a launcher has started this process
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> RankInfo:

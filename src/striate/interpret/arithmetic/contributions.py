@@ -23,17 +23,12 @@ _ROUNDING = 1e-6  # share of a step's terms; a smaller rest is a float32 roundin
 
 @dataclass(frozen=True, kw_only=True)
 class Contributions:
-    """Contributions of pixels and biases to the value of one unit.
+    """Contributions of pixels and biases to the value of one unit."""
 
-    Args:
-        value: The value as torch computed it.
-        pixels: (C, H, W): contribution of each input value.
-        steps: Contribution of each step by name: biases, and the nonlinear part of
-            smooth functions such as tanh; `rounding` is the float32 rounding error.
-    """
-
-    value: float
-    pixels: Tensor
+    value: float  # the value as torch computed it
+    pixels: Tensor  # (C, H, W): contribution of each input value
+    # Contribution of each step by name: biases, and the nonlinear part of smooth
+    # functions such as tanh; `rounding` is the float32 rounding error.
     steps: dict[str, float]
 
     @property

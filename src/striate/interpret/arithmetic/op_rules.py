@@ -45,11 +45,7 @@ class _Output:
         return name.replace("_", " ")
 
     def sum_of(
-        self,
-        *terms: InputTerms,
-        operation: str,
-        constant: float = 0.0,
-        kind: str = SUM,
+        self, *terms: InputTerms, operation: str, constant: float = 0.0, kind: str = SUM
     ) -> UnitValue:
         """Return the output as a weighted sum of terms and a constant."""
         total = constant + sum(float(term.contributions.sum()) for term in terms)

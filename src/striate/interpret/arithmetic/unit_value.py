@@ -32,28 +32,18 @@ class InputTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitValue:
-    """Value of one unit, with the operation and the terms that produce it.
+    """Value of one unit, with the operation and the terms that produce it."""
 
-    Args:
-        ref: The tensor of the unit.
-        unit: Index in that tensor.
-        value: The value as torch computed it.
-        kind: `sum` (weighted sum), `copy` (moved or padded), `maximum` (max pooling),
-            `function` (of the listed values), `image` (an input pixel).
-        operation: Name of the operation.
-        terms: The inputs.
-        constant: The added constant: a bias, a batch norm's shift.
-        result: The sum of the terms, or the recomputed value of the function.
-    """
-
-    ref: TensorRef
-    unit: tuple[int, ...]
-    value: float
+    ref: TensorRef  # the tensor of the unit
+    unit: tuple[int, ...]  # index in that tensor
+    value: float  # the value as torch computed it
+    # `sum` (weighted sum), `copy` (moved or padded), `maximum` (max pooling),
+    # `function` (of the listed values), `image` (an input pixel).
     kind: str
-    operation: str
+    operation: str  # name of the operation
     terms: tuple[InputTerms, ...] = ()
-    constant: float = 0.0
-    result: float = 0.0
+    constant: float = 0.0  # the added constant: a bias, a batch norm's shift
+    result: float = 0.0  # the sum of the terms, or the recomputed value of the function
 
     @property
     def scale(self) -> float:

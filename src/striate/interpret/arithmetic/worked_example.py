@@ -93,8 +93,8 @@ def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None
 
 
 def _columns(places: list[int]) -> tuple[Column, ...]:
-    window = [Column(title=f"x[{p}]", kind="number", key=f"at_{p}") for p in places]
+    window = [Column(f"x[{p}]", "number", key=f"at_{p}") for p in places]
     cells = range(len(places))
-    kernel = [Column(title=f"w[{i}]", kind="number", key=f"w_{i}") for i in cells]
-    first = Column(title="Channel", key="channel")
-    return (first, *window, *kernel, Column(title="Σ x·w", kind="number", key="adds"))
+    kernel = [Column(f"w[{i}]", "number", key=f"w_{i}") for i in cells]
+    first = Column("Channel")
+    return (first, *window, *kernel, Column("Σ x·w", "number", key="adds"))

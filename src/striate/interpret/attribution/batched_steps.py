@@ -15,14 +15,12 @@ class NotBatchableError(Exception):
 
 
 def run_batched(
-    trace: Trace, step: TraceStep, changed: Mapping[TensorRef, Tensor]
+    trace: Trace,  # trace of one image; unchanged tensors are read from it
+    step: TraceStep,  # a step of the trace
+    # Changed tensors, each stacked along a new first axis.
+    changed: Mapping[TensorRef, Tensor],
 ) -> list[Tensor]:
     """Run a traced step for many changed inputs at once, with `torch.vmap`.
-
-    Args:
-        trace: Trace of one image; unchanged tensors are read from it.
-        step: A step of the trace.
-        changed: Changed tensors, each stacked along a new first axis.
 
     Shapes:
         (changes, 1, …) → (changes, 1, …)

@@ -23,21 +23,13 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another or
 
 @dataclass(frozen=True, kw_only=True)
 class GapHead:
-    """Inputs of a CAM: feature maps before global average pooling, and linear layer.
+    """Inputs of a CAM: feature maps before global average pooling, and linear layer."""
 
-    Args:
-        call: Name of the layer that returned the maps.
-        maps: (N, channels, height, width).
-        weight: (classes, channels) of the last linear layer.
-        bias: (classes,), or one zero if there is none.
-        logits: (N, classes).
-    """
-
-    call: str
-    maps: Tensor
-    weight: Tensor
-    bias: Tensor
-    logits: Tensor
+    call: str  # name of the layer that returned the maps
+    maps: Tensor  # (N, channels, height, width)
+    weight: Tensor  # (classes, channels) of the last linear layer
+    bias: Tensor  # (classes,), or one zero if there is none
+    logits: Tensor  # (N, classes)
 
     def class_maps(self, classes: Tensor | None = None) -> Tensor:
         """Return the CAMs: contributions of all map cells to the logits of classes.
@@ -109,11 +101,7 @@ class _Recorder:
             self._dense = module, output
 
     def gap_head(self, logits: Tensor) -> GapHead:
-        """Return the recorded maps and linear layer as a `GapHead`; check the logits.
-
-        Raises:
-            GeometryError: The network does not end in global average pooling.
-        """
+        """Return the recorded maps and linear layer; check the logits."""
         if self._maps is None:
             raise _no_gap_head("no layer has feature maps")
         maps, calls_so_far = self._maps, self._order[: self._maps_position]

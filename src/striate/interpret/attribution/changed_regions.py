@@ -15,17 +15,11 @@ Sides = tuple[int, int]
 
 @dataclass(eq=False)
 class ChangedBoxes:
-    """Changed boxes of one feature map, all of the same size, on a grid.
+    """Changed boxes of one feature map, all of the same size, on a grid."""
 
-    Args:
-        values: (changes, channels, rows, columns), row by row of the grid.
-        tops: First row of the boxes of each row of the grid.
-        lefts: First column of the boxes of each column of the grid.
-    """
-
-    values: Tensor
-    tops: Ints
-    lefts: Ints
+    values: Tensor  # (changes, channels, rows, columns), row by row of the grid
+    tops: Ints  # first row of the boxes of each row of the grid
+    lefts: Ints  # first column of the boxes of each column of the grid
 
     @property
     def sides(self) -> Sides:
@@ -45,16 +39,14 @@ class ChangedBoxes:
 
 
 def extract_patches(
-    base: Tensor, tops: Ints, lefts: Ints, size: Sides, empty: float = 0.0
+    base: Tensor,  # (1, channels, height, width)
+    # First row of the patches of each row of the grid; may be outside the map.
+    tops: Ints,
+    lefts: Ints,  # first column of the patches of each column of the grid, likewise
+    size: Sides,  # height and width of a patch
+    empty: float = 0.0,  # value outside of the map
 ) -> Tensor:
     """Cut one patch from a feature map at every position of a grid.
-
-    Args:
-        base: (1, channels, height, width).
-        tops: First row of the patches of each row of the grid; may be outside the map.
-        lefts: First column of the patches of each column of the grid, likewise.
-        size: Height and width of a patch.
-        empty: Value outside of the map.
 
     Shapes:
         (rows of the grid · its columns, channels, *size)

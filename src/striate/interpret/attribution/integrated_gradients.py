@@ -16,26 +16,18 @@ _GRADIENT_MEMORY = 8  # memory per image, relative to a forward pass
 
 
 def integrated_gradients(
-    model: nn.Module,
-    x: Tensor,
-    target: AttributionTarget,
-    baseline: Tensor | float = 0.0,
-    steps: int = STEPS,
+    model: nn.Module,  # any network; not modified
+    x: Tensor,  # one preprocessed image, (1, C, H, W)
+    target: AttributionTarget,  # the class score to explain
 ) -> tuple[Tensor, float]:
     """Return the attribution of every input value, and the convergence error.
 
-    Attributions are (x − b)·∫ ∂score/∂x on the straight path from the baseline b to x,
-    by Gauss–Legendre quadrature. Exact attributions add up to score(x) − score(b).
-
-    Args:
-        model: Any network; not modified.
-        x: One preprocessed image, (1, C, H, W).
-        target: The class score to explain.
-        baseline: Baseline image; zero is the mean color of a normalized dataset.
-        steps: Number of points on the path.
+    Attributions are x·∫ ∂score/∂x on the straight path from 0 to x, by Gauss–Legendre
+    quadrature; 0 is the mean color of a normalized dataset. Exact attributions add up
+    to score(x) − score(0).
 
     Returns:
-        Attributions (C, H, W), and their sum minus (score(x) − score(b)).
+        Attributions (C, H, W), and their sum minus (score(x) − score(0)).
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -46,10 +38,10 @@ def integrated_gradients(
         (True, True)
     """
     check_image_batch(x)
-    points, weights = np.polynomial.legendre.leggauss(steps)
+    points, weights = np.polynomial.legendre.leggauss(STEPS)
     with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone()  # a tensor of inference mode cannot be differentiated
-        start = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
+        start = torch.zeros_like(x)
         total = torch.zeros_like(x[0])
         alphas = torch.as_tensor((1 + points) / 2, dtype=x.dtype, device=x.device)
         step_weights = torch.as_tensor(weights / 2, dtype=x.dtype, device=x.device)

@@ -37,46 +37,30 @@ class PredictedClass(AttributionTarget):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetAttribution:
-    """Mean attribution maps over a dataset, by predicted class.
-
-    Args:
-        layer: The target layer.
-        counts: (classes,): images predicted as this class, with a nonzero map.
-        heatmap: (classes, H, W): mean map of each class; the sum is one.
-        border: (classes,): mean share of the attribution on the image border.
-        background: (classes,): mean share of the attribution on the background, the
-            pixels with about the color of the image border.
-        border_area: Share of the image area that is border.
-        background_area: (classes,): share of the image area that is background.
-        empty: Number of images with an all-zero map.
-    """
+    """Mean attribution maps over a dataset, by predicted class."""
 
     layer: TargetLayer
-    counts: Tensor
-    heatmap: Tensor
-    border: Tensor
+    counts: Tensor  # (classes,): images predicted as this class, with a nonzero map
+    heatmap: Tensor  # (classes, H, W): mean map of each class; the sum is one
+    border: Tensor  # (classes,): mean share of the attribution on the image border
+    # (classes,): mean share of the attribution on the background, the pixels with about
+    # the color of the image border.
     background: Tensor
-    border_area: float
-    background_area: Tensor
-    empty: int
+    border_area: float  # share of the image area that is border
+    background_area: Tensor  # (classes,): share of the image area that is background
+    empty: int  # number of images with an all-zero map
 
 
 def dataset_attribution(
-    model: nn.Module, batches: Iterable[Tensor], classes: int, layer: str = AUTO
+    model: nn.Module, batches: Iterable[Tensor], classes: int
 ) -> DatasetAttribution:
     """Compute the mean Grad-CAM map of each predicted class over a dataset.
 
     Memory holds one layer's output for one batch, and one mean map per class.
 
-    Args:
-        model: Any classifier; not modified.
-        batches: Batches of preprocessed images.
-        classes: Number of outputs.
-        layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
-
     Raises:
         DataError: There are no images.
-        GeometryError: The layer has no feature maps.
+        GeometryError: The network has no feature maps.
 
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten()
@@ -90,7 +74,7 @@ def dataset_attribution(
     for x in batches:
         check_image_batch(x)
         if sums is None:
-            sums = _Sums(target_layer(model, x, layer), classes, x)
+            sums = _Sums(target_layer(model, x, AUTO), classes, x)
         state = layer_gradients(model, x, sums.layer.call, PredictedClass())
         weights = state.gradients.mean((2, 3), keepdim=True)
         maps = (weights * state.activations).sum(1, keepdim=True).relu()

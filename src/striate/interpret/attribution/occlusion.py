@@ -33,15 +33,11 @@ class OcclusionWindow:
     """Size, stride and fill value of the occlusion window.
 
     The last window of a row or column ends at the image border.
-
-    Args:
-        window: Height and width of the window, in pixels.
-        stride: Vertical and horizontal step, in pixels.
-        value: Value of covered pixels; zero is the mean color of a normalized dataset.
     """
 
-    window: tuple[int, int]
-    stride: tuple[int, int]
+    window: tuple[int, int]  # height and width of the window, in pixels
+    stride: tuple[int, int]  # vertical and horizontal step, in pixels
+    # Value of covered pixels; zero is the mean color of a normalized dataset.
     value: float = 0.0
 
     def __post_init__(self) -> None:
@@ -90,21 +86,16 @@ def _spans(side: int, window: int, stride: int) -> Spans:
 
 
 def occlusion(
-    model: nn.Module,
-    x: Tensor,
-    target: AttributionTarget,
+    model: nn.Module,  # any network; not modified
+    x: Tensor,  # one preprocessed image, (1, C, H, W)
+    target: AttributionTarget,  # the class score to explain
+    # Occlusion window; if None, the default for the image size.
     window: OcclusionWindow | None = None,
 ) -> Tensor:
     """Return each pixel's mean score drop over all windows that cover the pixel.
 
     Only the part of each layer that a window changes is recomputed
     (`partial_forward`). One window is checked against a full forward pass.
-
-    Args:
-        model: Any network; not modified.
-        x: One preprocessed image, (1, C, H, W).
-        target: The class score to explain.
-        window: Occlusion window; if None, the default for the image size.
 
     Shapes:
         (1, C, H, W) → (H, W)
@@ -232,10 +223,8 @@ def average_over_windows(
         tensor([[1., 2., 3.]])
     """
     rows, columns = window.axes(height, width)
-    down, across = (
-        _coverage(rows, height).to(drops),
-        _coverage(columns, width).to(drops),
-    )
+    down = _coverage(rows, height).to(drops)
+    across = _coverage(columns, width).to(drops)
     total = down.T @ drops.view(len(down), len(across)) @ across
     return total / down.sum(0)[:, None] / across.sum(0)
 

@@ -25,24 +25,17 @@ AttributionMethod = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class SanityChecks:
-    """Results of the sanity checks of one attribution map.
+    """Results of the sanity checks of one attribution map."""
 
-    Args:
-        deletion: Mean probability as the most important pixels are removed first;
-            lower is better.
-        insertion: Mean probability as the most important pixels are inserted first;
-            higher is better.
-        random_deletion: Deletion with the pixels in random order.
-        random_insertion: Insertion with the pixels in random order.
-        shuffled_correlation: Mean rank correlation with the maps of the network with
-            shuffled weights (Adebayo et al. 2018); near 0 is good, None if the map is
-            constant.
-    """
-
+    # Mean probability as the most important pixels are removed first; lower is better.
     deletion: float
+    # Mean probability as the most important pixels are inserted first; higher is
+    # better.
     insertion: float
-    random_deletion: float
-    random_insertion: float
+    random_deletion: float  # deletion with the pixels in random order
+    random_insertion: float  # insertion with the pixels in random order
+    # Mean rank correlation with the maps of the network with shuffled weights (Adebayo
+    # et al. 2018); near 0 is good, None if the map is constant.
     shuffled_correlation: float | None
 
     @property
@@ -59,23 +52,14 @@ class SanityChecks:
 
 
 def run_sanity_checks(
-    model: nn.Module,
-    x: Tensor,
-    heatmap: Tensor,
-    target: AttributionTarget,
-    method: AttributionMethod,
-    seed: int = 0,
+    model: nn.Module,  # the network; not modified
+    x: Tensor,  # the image, (1, C, H, W)
+    heatmap: Tensor,  # the map at the image's size, (H, W)
+    target: AttributionTarget,  # the explained class score
+    method: AttributionMethod,  # computes the same kind of map for another network
+    seed: int = 0,  # random seed of the pixel order and of the shuffled weights
 ) -> SanityChecks:
-    """Run the sanity checks of an attribution map.
-
-    Args:
-        model: The network; not modified.
-        x: The image, (1, C, H, W).
-        heatmap: The map at the image's size, (H, W).
-        target: The explained class score.
-        method: Computes the same kind of map for another network.
-        seed: Random seed of the pixel order and of the shuffled weights.
-    """
+    """Run the sanity checks of an attribution map."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "chance"))
     random = torch.rand(heatmap.shape, generator=generator).to(heatmap)
     deletion, insertion = deletion_and_insertion(model, x, heatmap, target)

@@ -16,18 +16,12 @@ ClassRef = int | str
 
 @dataclass(frozen=True, kw_only=True)
 class AttributionTarget:
-    """The score to explain: the logit of a class, or the difference of two logits.
-
-    Args:
-        class_index: Index of the class.
-        against_index: Index of a second class, whose logit is subtracted; None if
-            there is none.
-        text: The target in words: `cat`, `cat rather than dog`.
-    """
+    """The score to explain: the logit of a class, or the difference of two logits."""
 
     class_index: int
+    # Index of a second class, whose logit is subtracted; None if there is none.
     against_index: int | None = None
-    text: str
+    text: str  # the target in words: `cat`, `cat rather than dog`
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the target score of each image.

@@ -22,37 +22,29 @@ from striate.interpret.attribution.target import logits_of
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
-    """Magnitude of activation, gradient and update of one layer, for a batch.
+    """Magnitude of activation, gradient and update of one layer, for a batch."""
 
-    Args:
-        name: Name of the call, such as `conv1` or `again #2`.
-        depth: Number of the layer, 1 at the input.
-        activation: Root mean square (RMS) of the layer's output.
-        gradient: RMS of the gradient of one image's loss with respect to the output.
-        update: Norm of the weight's gradient divided by the norm of the weight: the
-            relative change by a step with learning rate 1; nan for frozen weights.
-    """
-
-    name: str
-    depth: int
-    activation: float
+    name: str  # name of the call, such as `conv1` or `again #2`
+    depth: int  # number of the layer, 1 at the input
+    activation: float  # root mean square (RMS) of the layer's output
+    # RMS of the gradient of one image's loss with respect to the output.
     gradient: float
+    # Norm of the weight's gradient divided by the norm of the weight: the relative
+    # change by a step with learning rate 1; nan for frozen weights.
     update: float
 
 
 def depth_profile(
-    model: nn.Module, x: Tensor, labels: Tensor, training: bool = False
+    model: nn.Module,  # any classifier; not modified
+    x: Tensor,  # preprocessed images
+    labels: Tensor,  # class indices
+    # Run in training mode, with batch statistics in batch norm; running statistics are
+    # restored.
+    training: bool = False,
 ) -> list[LayerProfile]:
     """Measure activations and gradients of every layer with weights, for one batch.
 
     `.grad` is not changed. Gradients also pass through frozen layers.
-
-    Args:
-        model: Any classifier; not modified.
-        x: Preprocessed images.
-        labels: Class indices.
-        training: Run in training mode, with batch statistics in batch norm; running
-            statistics are restored.
 
     Shapes:
         x: (N, C, H, W); labels: (N,)

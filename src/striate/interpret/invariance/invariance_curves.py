@@ -25,35 +25,29 @@ OUTPUT = "output"
 
 @dataclass(frozen=True, kw_only=True)
 class InvarianceCurve:
-    """Accuracy, consistency and feature distance for one transform, by strength.
+    """Accuracy, consistency and feature distance for one transform, by strength."""
 
-    Args:
-        transform: Name of the transform.
-        unit: Unit of the amounts.
-        amounts: Strengths of the transform.
-        accuracy: Share of transformed images predicted correctly, by amount.
-        consistency: Share of transformed images with the same prediction as the
-            original image, by amount (Zhang 2019).
-        distance: For each layer, and `output` for the logits, the mean distance between
-            the features of transformed and original image, divided by the mean distance
-            of two different images: 0 is invariant, 1 is as far as another image.
-        images: Number of images; each is transformed once per direction.
-    """
-
-    transform: str
-    unit: str
-    amounts: tuple[float, ...]
+    transform: str  # name of the transform
+    unit: str  # unit of the amounts
+    amounts: tuple[float, ...]  # strengths of the transform
+    # Share of transformed images predicted correctly, by amount.
     accuracy: tuple[float, ...]
+    # Share of transformed images with the same prediction as the original image, by
+    # amount (Zhang 2019).
     consistency: tuple[float, ...]
+    # For each layer, and `output` for the logits, the mean distance between the
+    # features of transformed and original image, divided by the mean distance of two
+    # different images: 0 is invariant, 1 is as far as another image.
     distance: dict[str, tuple[float, ...]]
-    images: int
+    images: int  # number of images; each is transformed once per direction
 
 
 @torch.no_grad()
 def invariance_curves(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    transforms: Sequence[Transform],
+    model: nn.Module,  # any classifier; not modified
+    batches: Iterable[Batch],  # (input, label) batches of preprocessed images
+    transforms: Sequence[Transform],  # items of `TRANSFORMS`, or your own
+    # Names or patterns of layers to compare, besides the logits.
     layers: str | Sequence[str] = (),
 ) -> list[InvarianceCurve]:
     """Measure how predictions and features change when images are transformed.
@@ -61,12 +55,6 @@ def invariance_curves(
     Features are compared position by position, so a shifted feature map counts as
     changed: the curves measure invariance, not equivariance. Only the features of one
     batch are in memory.
-
-    Args:
-        model: Any classifier; not modified.
-        batches: (input, label) batches of preprocessed images.
-        transforms: Items of `TRANSFORMS`, or your own.
-        layers: Names or patterns of layers to compare, besides the logits.
 
     Raises:
         UnknownNameError: No layer has this name; the message lists the names.

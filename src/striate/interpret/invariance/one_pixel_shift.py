@@ -47,19 +47,19 @@ class ChangedCells:
         return self.mean / self.cells
 
 
-def resize_gray(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
+def resize_gray(images: Tensor) -> Tensor:
     """Resize gray images to a square, with bilinear interpolation.
 
     Shapes:
-        (N, H, W) → (N, side, side)
+        (N, H, W) → (N, 28, 28)
 
     Example:
         >>> resize_gray(torch.full((1, 8, 8), 0.5)).shape
         torch.Size([1, 28, 28])
     """
-    if images.shape[1:] == (side, side):
+    size = NOTES_SIDE, NOTES_SIDE
+    if images.shape[1:] == size:
         return images
-    size = side, side
     return F.interpolate(
         images[:, None], size, mode="bilinear", align_corners=False, antialias=True
     )[:, 0]

@@ -22,19 +22,12 @@ Copies = Callable[[Tensor, float], list[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Transform:
-    """Transform of an image batch with adjustable strength; labels stay valid.
+    """Transform of an image batch with adjustable strength; labels stay valid."""
 
-    Args:
-        name: Name of the transform, such as `rotation`.
-        unit: Unit of the amount, in words.
-        amounts: Default amounts; the first is the identity.
-        copies: (N, C, H, W) and an amount → one transformed batch per direction.
-    """
-
-    name: str
-    unit: str
-    amounts: tuple[float, ...]
-    copies: Copies
+    name: str  # name of the transform, such as `rotation`
+    unit: str  # unit of the amount, in words
+    amounts: tuple[float, ...]  # default amounts; the first is the identity
+    copies: Copies  # (N, C, H, W) and an amount → one transformed batch per direction
 
 
 def shift_pixels(x: Tensor, down: int, right: int) -> Tensor:

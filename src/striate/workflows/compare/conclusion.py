@@ -9,12 +9,7 @@ from striate.metrics.paired import Interval
 from striate.report.format import MINUS, count_text
 from striate.workflows.compare.groups import RunGroup
 from striate.workflows.compare.result import ComparisonResult
-from striate.workflows.compare.significance import (
-    MCNEMAR,
-    NO_TEST,
-    WELCH,
-    PairwiseTest,
-)
+from striate.workflows.compare.significance import MCNEMAR, NO_TEST, WELCH, PairwiseTest
 
 LEVEL = 0.05
 MAX_SENTENCES = 2  # tests with a paragraph each; of more, only a summary
@@ -93,7 +88,7 @@ def comparison_conclusions(tests: Sequence[PairwiseTest]) -> Iterator[Prose]:
         letters.setdefault(_outcome(test, reference), []).append(test.second.letter)
     listed = [f"{words}: {', '.join(some)}." for words, some in letters.items() if some]
     corrected = f" The p-values are corrected for {count} tests (Holm)." * bool(count)
-    yield Prose(text=" ".join(listed) + corrected)
+    yield Prose(" ".join(listed) + corrected)
 
 
 def _outcome(test: PairwiseTest, reference: str) -> str:
@@ -108,7 +103,7 @@ def pairwise_conclusion(test: PairwiseTest, count: int) -> Prose:
     """Describe the result of a significance test in a few sentences."""
     describe = {MCNEMAR: _over_images, NO_TEST: _not_tested}
     sentences = describe.get(test.method, _over_seeds)(test)
-    return Prose(text=" ".join([*sentences, *_decision(test, count)]))
+    return Prose(" ".join([*sentences, *_decision(test, count)]))
 
 
 def _over_images(test: PairwiseTest) -> Iterator[str]:
@@ -187,7 +182,7 @@ def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
         texts.insert(0, text)
     if len({str(run.manifest.get("machine")) for g in groups for run in g.runs}) > 1:
         texts.append("The runs used different machines: do not compare their times.")
-    yield from (Prose(text=text, tone="warning") for text in texts)
+    yield from (Prose(text, "warning") for text in texts)
     settings = [group.runs[0].run.recipe.as_dict() | {"seed": 0} for group in groups]
     settings_differ = any(other != settings[0] for other in settings)
     if settings_differ and all(test.method == MCNEMAR for test in tests):
@@ -196,7 +191,7 @@ def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
             "another seed gives another model. To compare settings, train each with "
             "several seeds (--seed 1, --seed 2, …) and name all runs."
         )
-        yield Prose(text=text, tone="advice")
+        yield Prose(text, "advice")
 
 
 def _unpaired_images(tests: Sequence[PairwiseTest]) -> Iterator[str]:

@@ -31,19 +31,19 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
     several = sum(test.p is not None for test in tests) > 1
     points = "in percentage points of accuracy"
     columns = [
-        Column(title="", key="second", kind="code"),
-        Column(title="tested on", key="on", rank=2),
-        Column(title=f"accuracy {first}", key="first", kind="number", rank=3),
-        Column(title="accuracy", key="own", kind="number"),
-        Column(title="difference", kind="number", hint=points),
-        Column(title="95 % interval", key="interval", kind="number"),
+        Column("", "code", key="second"),
+        Column("tested on", key="on", rank=2),
+        Column(f"accuracy {first}", "number", key="first", rank=3),
+        Column("accuracy", "number", key="own"),
+        Column("difference", "number", hint=points),
+        Column("95 % interval", "number", key="interval"),
     ]
     if over_images:
         columns += _flip_columns(first)
-    columns.append(Column(title="p", kind="number", rank=4 if several else 0))
+    columns.append(Column("p", "number", rank=4 if several else 0))
     if several:
         hint = f"p corrected for {len(tests)} comparisons"
-        columns.append(Column(title="p (Holm)", key="p_holm", kind="number", hint=hint))
+        columns.append(Column("p (Holm)", "number", hint=hint))
     return Table(
         title=f"Accuracy difference from {first}, on the images evaluated by both",
         columns=tuple(columns),
@@ -53,14 +53,11 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
 
 
 def _flip_columns(first: str) -> list[Column]:
-    gained, lost = (
-        f"images wrong in {first}, correct here",
-        f"images correct in {first}, wrong here",
-    )
-    return [
-        Column(title="gained", kind="integer", hint=gained),
-        Column(title="lost", kind="integer", hint=lost),
-    ]
+    hints = {
+        "gained": f"images wrong in {first}, correct here",
+        "lost": f"images correct in {first}, wrong here",
+    }
+    return [Column(name, "integer", hint=hint) for name, hint in hints.items()]
 
 
 def _difference_row(
@@ -113,10 +110,10 @@ def other_metrics_table(tests: Sequence[PairwiseTest]) -> Table | None:
         text = f"{signed_text(ends[0], 4)} to {signed_text(ends[1], 4)}" if ends else ""
         rows.append((test.letters, "loss (cross-entropy)", signed_text(loss, 4), text))
     columns = (
-        Column(title="", key="groups", kind="code"),
-        Column(title="", key="metric"),
-        Column(title="difference", kind="number"),
-        Column(title="95 % interval", key="interval", kind="number"),
+        Column("", "code", key="groups"),
+        Column("", key="metric"),
+        Column("difference", "number"),
+        Column("95 % interval", "number", key="interval"),
     )
     note = (
         "Only accuracy is tested for significance (testing many metrics produces false "
@@ -188,14 +185,14 @@ def _class_columns(test: PairwiseTest, count: int, tested: bool) -> tuple[Column
     a, b = test.first.letter, test.second.letter
     points = "difference of recall in percentage points"
     columns = [
-        Column(title="class"),
-        Column(title="images" if tested else "predictions", kind="integer", rank=1),
-        Column(title=f"recall {a}", key="first", kind="number"),
-        Column(title=f"recall {b}", key="second", kind="number"),
-        Column(title=test.letters, key="difference", kind="number", hint=points),
+        Column("class"),
+        Column("images" if tested else "predictions", "integer", rank=1),
+        Column(f"recall {a}", "number", key="first"),
+        Column(f"recall {b}", "number", key="second"),
+        Column(test.letters, "number", key="difference", hint=points),
         *_flip_columns(a),
     ]
     if tested:
         hint = f"p corrected for {count} classes"
-        columns.append(Column(title="p (Holm)", key="p_holm", kind="number", hint=hint))
+        columns.append(Column("p (Holm)", "number", hint=hint))
     return tuple(columns)

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from striate.core.findings import (
-    Block,
-    Curve,
-    Figure,
-    Figures,
-    Page,
-    Prose,
-    Section,
-    Series,
-)
+from striate.core import findings as f
 from striate.report.format import count_text, percent
 from striate.workflows.compare.conclusion import (
     MAX_SENTENCES,
@@ -47,15 +38,15 @@ CHARTS = (
 )
 
 
-def comparison_blocks(result: ComparisonResult) -> list[Block]:
+def comparison_blocks(result: ComparisonResult) -> list[f.Block]:
     """Return the blocks of the terminal report; the conclusion comes last."""
     few = len(result.tests) <= MAX_SENTENCES
-    blocks: list[Block | None] = [
+    blocks: list[f.Block | None] = [
         runs_table(result.groups),
         setting_differences_table(result.setting_differences, result.groups),
         *comparison_charts(result.groups)[:1],
         *(map(class_difference_table, result.tests) if few else ()),
-        *(map(flipped_table, result.tests) if few else (Prose(text=SEE_REPORT),)),
+        *(map(flipped_table, result.tests) if few else (f.Prose(SEE_REPORT),)),
         metrics_table(result.groups, result.split),
         other_metrics_table(result.tests),
         difference_table(result.tests),
@@ -65,14 +56,14 @@ def comparison_blocks(result: ComparisonResult) -> list[Block]:
     return list(_without_none(blocks))
 
 
-def comparison_page(result: ComparisonResult) -> Page:
+def comparison_page(result: ComparisonResult) -> f.Page:
     """Return the HTML report; the conclusion comes first."""
     groups, tests = result.groups, result.tests
     figures = [_accuracy_figure(group) for group in groups]
     figures += [_difference_figure(test) for test in tests[:1] if len(tests) == 1]
-    contents: dict[str, Sequence[Block | None]] = {
+    contents: dict[str, Sequence[f.Block | None]] = {
         "Summary": [
-            Figures(figures=tuple(figures)),
+            f.Figures(tuple(figures)),
             *comparison_conclusions(tests),
             *comparison_caveats(result),
         ],
@@ -89,11 +80,11 @@ def comparison_page(result: ComparisonResult) -> Page:
         "By class": [class_difference_table(test) for test in tests],
     }
     present = {title: _without_none(blocks) for title, blocks in contents.items()}
-    sections = [Section(title=t, blocks=b) for t, b in present.items() if b]
+    sections = [f.Section(t, b) for t, b in present.items() if b]
     sections += [_flipped_section(test) for test in tests if test.pairings]
     data = groups[0].runs[0].manifest.get("data", {})
-    return Page(
-        title=_title(groups),
+    return f.Page(
+        _title(groups),
         subtitle=f"{data.get('name', 'Data')}, {result.split} split.",
         sections=tuple(sections),
     )
@@ -106,11 +97,11 @@ def _title(groups: Sequence[RunGroup]) -> str:
     return " and ".join(group.name for group in groups)
 
 
-def _without_none(blocks: Sequence[Block | None]) -> tuple[Block, ...]:
+def _without_none(blocks: Sequence[f.Block | None]) -> tuple[f.Block, ...]:
     return tuple(block for block in blocks if block is not None)
 
 
-def _accuracy_figure(group: RunGroup) -> Figure:
+def _accuracy_figure(group: RunGroup) -> f.Figure:
     mean, deviation = mean_and_std(group.values(lambda run: run.score.accuracy))
     if deviation is None:
         score = group.runs[0].score
@@ -120,33 +111,33 @@ def _accuracy_figure(group: RunGroup) -> Figure:
     else:
         detail = f"accuracy ± {100 * deviation:.2f} over {len(group.runs)} seeds"
     label = f"{group.letter} {group.name}"
-    return Figure(label=label, value=percent(mean), detail=detail)
+    return f.Figure(label, percent(mean), detail=detail)
 
 
-def _difference_figure(test: PairwiseTest) -> Figure:
+def _difference_figure(test: PairwiseTest) -> f.Figure:
     detail = "percentage points of accuracy"
     if test.interval:
         detail += f", {points_interval(test.interval)}, p {p_equals(test.p)}"
     value = points_text(test.difference)
-    return Figure(label=test.letters, value=value, detail=detail)
+    return f.Figure(test.letters, value, detail=detail)
 
 
-def _flipped_section(test: PairwiseTest) -> Section:
+def _flipped_section(test: PairwiseTest) -> f.Section:
     who = "only one of the two runs"
     if len(test.pairings) > 1:
         who = "more seeds of one group than of the other"
     title = f"Flipped images, {test.second.letter} against {test.first.letter}"
     lead = f"Images classified correctly by {who}, clearest first."
-    return Section(title=title, lead=lead, blocks=tuple(flipped_blocks(test)))
+    return f.Section(title, tuple(flipped_blocks(test)), lead=lead)
 
 
-def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
+def comparison_charts(groups: Sequence[RunGroup]) -> tuple[f.Curve, ...]:
     """Return charts of the training history, with a mean curve per group of runs."""
     several_seeds = any(len(group.runs) > 1 for group in groups)
     note = "Mean over the seeds. Shaded: minimum to maximum." * several_seeds
     return tuple(
-        Curve(
-            title=title,
+        f.Curve(
+            title,
             x_label="epoch",
             y_label=unit,
             series=tuple(_series(group, key) for group in groups),
@@ -157,7 +148,7 @@ def comparison_charts(groups: Sequence[RunGroup]) -> tuple[Curve, ...]:
     )
 
 
-def _series(group: RunGroup, key: str) -> Series:
+def _series(group: RunGroup, key: str) -> f.Series:
     """Return the mean curve of a group of runs, up to the end of the shortest run."""
     lines = [[row[key] for row in run.run.history] for run in group.runs]
     epochs = list(zip(*lines, strict=False))
@@ -166,10 +157,10 @@ def _series(group: RunGroup, key: str) -> Series:
         return tuple(function(values) for values in epochs)
 
     several_seeds = len(lines) > 1
-    return Series(
-        name=f"{group.letter} {group.name}",
-        x=tuple(float(i + 1) for i in range(len(epochs))),
-        y=reduce(fmean),
+    return f.Series(
+        f"{group.letter} {group.name}",
+        tuple(float(i + 1) for i in range(len(epochs))),
+        reduce(fmean),
         low=reduce(min) if several_seeds else None,
         high=reduce(max) if several_seeds else None,
     )

@@ -26,7 +26,7 @@ def flipped_table(test: PairwiseTest) -> Table | None:
     gained, lost = ([i for i in images if i.gained is side] for side in (True, False))
     rows = tuple(_row(image, test) for image in [*gained[:MAX_ROWS], *lost[:MAX_ROWS]])
     rest = len(images) - len(rows)
-    columns = (Column(title="correct", kind="code", key="better"), *_columns(test))
+    columns = (Column("correct", "code", key="better"), *_columns(test))
     return Table(
         title=f"Flipped images, {test.second.letter} against {test.first.letter}",
         columns=columns,
@@ -37,10 +37,10 @@ def flipped_table(test: PairwiseTest) -> Table | None:
 
 def _columns(test: PairwiseTest) -> tuple[Column, ...]:
     return (
-        Column(title="image"),
-        Column(title="true class", key="label"),
-        Column(title=f"{test.first.letter} predicts", key="first"),
-        Column(title=f"{test.second.letter} predicts", key="second"),
+        Column("image"),
+        Column("true class", key="label"),
+        Column(f"{test.first.letter} predicts", key="first"),
+        Column(f"{test.second.letter} predicts", key="second"),
     )
 
 
@@ -61,7 +61,7 @@ def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
     """Yield two galleries: images on which the second group is better, or is worse."""
     images = flipped_images(test.pairings)
     if not images:
-        yield Prose(text="No image flipped.")
+        yield Prose("No image flipped.")
         return
     if len(test.pairings) == 1:
         yield _contingency_table(test)
@@ -71,7 +71,7 @@ def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
     }
     if any(rows is None for rows in pixels.values()):
         text = "The image files could not be read, so only their paths are shown."
-        yield Prose(text=text, tone="warning")
+        yield Prose(text, "warning")
     a, b = test.first.letter, test.second.letter
     for side, better, worse in ((True, b, a), (False, a, b)):
         some = [image for image in images if image.gained is side]
@@ -85,9 +85,9 @@ def _contingency_table(test: PairwiseTest) -> Table:
     paired = test.pairings[0].paired
     a, b = test.first.letter, test.second.letter
     columns = (
-        Column(title="", key="first"),
-        Column(title=f"{b} correct", key="correct", kind="integer"),
-        Column(title=f"{b} wrong", key="wrong", kind="integer"),
+        Column("", key="first"),
+        Column(f"{b} correct", "integer", key="correct"),
+        Column(f"{b} wrong", "integer", key="wrong"),
     )
     rows = (
         (f"{a} correct", paired.both, paired.lost),

@@ -10,11 +10,7 @@ from striate.core.findings import Cell, Column, Table
 from striate.report.format import percent
 from striate.run.report_page import duration_text
 from striate.workflows.compare.evaluated_run import EvaluatedRun
-from striate.workflows.compare.groups import (
-    RunGroup,
-    SettingDifference,
-    mean_and_std,
-)
+from striate.workflows.compare.groups import RunGroup, SettingDifference, mean_and_std
 
 MAX_COLUMNS = 4  # groups side by side; more stand in rows
 
@@ -22,9 +18,9 @@ MAX_COLUMNS = 4  # groups side by side; more stand in rows
 def runs_table(groups: Sequence[RunGroup]) -> Table:
     """Return the table of groups of runs: letter, folder names and seeds."""
     several_seeds = any(len(group.runs) > 1 for group in groups)
-    columns = [Column(title="", kind="code"), Column(title="run")]
+    columns = [Column("", "code"), Column("run")]
     if several_seeds:
-        columns.append(Column(title="seeds"))
+        columns.append(Column("seeds"))
     count = Counter(group.name for group in groups)
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
@@ -40,11 +36,11 @@ def setting_differences_table(
     differences: Sequence[SettingDifference], groups: Sequence[RunGroup]
 ) -> Table:
     """Return the table of settings and environment values that differ."""
-    letters = tuple(Column(title=group.letter) for group in groups)
+    letters = tuple(Column(group.letter) for group in groups)
     rows = tuple((each.name, *each.values) for each in differences)
     return Table(
         title="Settings that differ",
-        columns=(Column(title="", kind="code", key="name"), *letters),
+        columns=(Column("", "code", key="name"), *letters),
         rows=rows,
         note="" if rows else "None: all settings are equal.",
     )
@@ -114,7 +110,9 @@ def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
     """Return the table of metrics, with intervals or standard deviations."""
     lines = [(m.title, [m.text(group) for group in groups]) for m in METRICS]
     if all(len(group.runs) == 1 for group in groups):
-        lines.insert(1, ("95 % interval", [_interval(group) for group in groups]))
+        limits = [group.runs[0].score.interval for group in groups]
+        texts = [f"{100 * low:.1f}–{100 * high:.1f} %" for low, high in limits]
+        lines.insert(1, ("95 % interval", texts))
     several_seeds = any(len(group.runs) > 1 for group in groups)
     columns, rows = _lay_out([group.letter for group in groups], lines)
     return Table(
@@ -125,20 +123,15 @@ def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
     )
 
 
-def _interval(group: RunGroup) -> str:
-    low, high = group.runs[0].score.interval
-    return f"{100 * low:.1f}–{100 * high:.1f} %"
-
-
 def _lay_out(
     letters: Sequence[str], lines: Sequence[tuple[str, list[str]]]
 ) -> tuple[tuple[Column, ...], tuple[tuple[Cell, ...], ...]]:
     """Return a table with groups of runs as columns, or as rows if there are many."""
     if len(letters) <= MAX_COLUMNS:
-        heads = [Column(title=letter, kind="number") for letter in letters]
+        heads = [Column(letter, "number") for letter in letters]
         rows = tuple((name, *cells) for name, cells in lines)
-        return (Column(title="", key="metric"), *heads), rows
+        return (Column("", key="metric"), *heads), rows
     titles = [name for name, _ in lines]
-    heads = [Column(title=t, kind="number", rank=i) for i, t in enumerate(titles)]
+    heads = [Column(t, "number", rank=i) for i, t in enumerate(titles)]
     rows = tuple(zip(letters, *(cells for _, cells in lines), strict=True))
-    return (Column(title="", key="group"), *heads), rows
+    return (Column("", key="group"), *heads), rows

@@ -95,7 +95,7 @@ def _write(
         sections = [*safety_findings.label_safety_sections(safety), *sections]
     network = f", predictions of {run.path.name}" if run is not None else ""
     page = Page(
-        title=f"{data.name} · augmentation",
+        f"{data.name} · augmentation",
         subtitle=f"{data.preprocess.spec}{network}",
         sections=tuple(sections),
         footer=f"striate · seed {recipe.seed}",

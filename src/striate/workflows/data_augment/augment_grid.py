@@ -41,17 +41,17 @@ def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Secti
     index = _one_per_class(subset)
     return [
         Section(
-            title="All transforms combined",
+            "All transforms combined",
+            (combined_grid(data, augment, index[:COMBINED_COUNT], seed),),
             lead="Left: the original image. Then the augmented inputs of the first "
             f"{EPOCHS} epochs of a run with seed {seed}.",
-            blocks=(combined_grid(data, augment, index[:COMBINED_COUNT], seed),),
         ),
         Section(
-            title="Each transform alone",
+            "Each transform alone",
+            (single_grids(data, augment, index[:SINGLE_COUNT]),),
             lead="From one end of its range to the other.",
-            blocks=(single_grids(data, augment, index[:SINGLE_COUNT]),),
         ),
-        Section(title="Ranges", blocks=(range_table(augment),)),
+        Section("Ranges", (range_table(augment),)),
     ]
 
 
@@ -150,11 +150,7 @@ def range_table(augment: Augment) -> Table:
         value = getattr(augment, field.name)
         text = value if isinstance(value, str) else f"{value:g}" if value else "off"
         rows.append((f"--{field.name}", text, field.metadata["help"]))
-    columns = (
-        Column(title="Setting", kind="code"),
-        Column(title="Range"),
-        Column(title="Meaning"),
-    )
+    columns = (Column("Setting", "code"), Column("Range"), Column("Meaning"))
     return Table(columns=columns, rows=tuple(rows))
 
 

@@ -143,7 +143,6 @@ class LabelSafety:
 def measure_label_safety(
     run: Run,
     augment: Augment,
-    split: str = "val",
     tick: Callable[[int, int], None] = lambda count, total: None,
 ) -> LabelSafety:
     """Evaluate the network of a run on images transformed by increasing amounts.
@@ -151,7 +150,7 @@ def measure_label_safety(
     Every transform is measured alone, in random directions, on the validation split:
     the test split is only for the final evaluation.
     """
-    images = run.data.subset(split)
+    images = run.data.subset("val")
     ends = range_ends(augment)
     transforms = [
         SingleTransform(end.name, amount)
@@ -174,7 +173,7 @@ def measure_label_safety(
     curves = {name: tuple(curve) for name, curve in points.items()}
     unsafe = unsafe_labels(curves, ends, run.labels.names)
     return LabelSafety(
-        split=split,
+        split="val",
         labels=run.labels.names,
         curves=curves,
         ends={range_end.name: range_end.amount for range_end in ends},

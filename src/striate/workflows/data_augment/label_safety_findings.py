@@ -8,16 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Prose,
-    Section,
-    Series,
-    Table,
-)
+from striate.core import findings as f
 from striate.data.augment.single_transform import TRANSFORM_NAMES, SingleTransform
 from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
@@ -49,7 +40,7 @@ AXES = {
 }
 
 
-def label_safety_sections(safety: LabelSafety) -> list[Section]:
+def label_safety_sections(safety: LabelSafety) -> list[f.Section]:
     """Return the report sections with the warnings and the accuracy curves."""
     split = "validation" if safety.split == "val" else safety.split
     lead = (
@@ -59,23 +50,23 @@ def label_safety_sections(safety: LabelSafety) -> list[Section]:
         f"{percent(MIN_LOSS, 0)}."
     )
     return [
-        Section(
-            title="Do labels survive the transforms?",
+        f.Section(
+            "Do labels survive the transforms?",
+            (*label_safety_summary(safety), f.Prose(READING)),
             lead=lead,
-            blocks=(*label_safety_summary(safety), Prose(text=READING)),
         ),
-        Section(
-            title="Accuracy by transform amount",
+        f.Section(
+            "Accuracy by transform amount",
+            tuple(_curves(safety)),
             lead=f"All classes, and the {WORST_SHOWN} with the largest loss at the end "
             "of the range. Bands: 95 % intervals (Wilson).",
-            blocks=tuple(_curves(safety)),
         ),
     ]
 
 
-def label_safety_summary(safety: LabelSafety) -> list[Block]:
+def label_safety_summary(safety: LabelSafety) -> list[f.Block]:
     """Return warnings, a table of unsafe classes, and a table of accuracies."""
-    blocks: list[Block] = [Prose(text=_all_safe(safety), tone="good")]
+    blocks: list[f.Block] = [f.Prose(_all_safe(safety), "good")]
     if safety.unsafe:
         changes = dict.fromkeys(label.transform.name for label in safety.unsafe)
         blocks = [_warning(safety, name) for name in changes]
@@ -85,7 +76,7 @@ def label_safety_summary(safety: LabelSafety) -> list[Block]:
     return [*blocks, range_end_table(safety)]
 
 
-def _warning(safety: LabelSafety, name: str) -> Prose:
+def _warning(safety: LabelSafety, name: str) -> f.Prose:
     """Return a warning: number of unsafe classes, and the largest drop in accuracy."""
     unsafe_here = [d for d in safety.unsafe if d.transform.name == name]
     worst = unsafe_here[0]
@@ -99,7 +90,7 @@ def _warning(safety: LabelSafety, name: str) -> Prose:
     if mistaken:
         pairs = ", ".join(f"'{d.label}' for '{d.predicted}'" for d in mistaken)
         text += f" Mistaken for one other class: {pairs}."
-    return Prose(text=text, tone="warning")
+    return f.Prose(text, "warning")
 
 
 def _title(transform: SingleTransform) -> str:
@@ -107,7 +98,7 @@ def _title(transform: SingleTransform) -> str:
     return words if transform.name.startswith("flip") else f"{words} {transform.range}"
 
 
-def _unsafe_table(safety: LabelSafety) -> Table:
+def _unsafe_table(safety: LabelSafety) -> f.Table:
     """Return a table of unsafe classes, the largest drop in accuracy first."""
     rows = tuple(
         (
@@ -126,22 +117,22 @@ def _unsafe_table(safety: LabelSafety) -> Table:
     note = f"{more} more with a smaller loss." if more else ""
     hint = "accuracy on transformed images"
     columns = (
-        Column(title="Transform"),
-        Column(title="Class"),
-        Column(title="Original", kind="ratio", hint="accuracy on original images"),
-        Column(title="Transformed", kind="ratio", hint=hint),
-        Column(title="95 % interval", rank=1),
-        Column(title="Images", kind="integer", rank=2),
-        Column(title="Predicted as"),
-        Column(title="Of new errors", kind="ratio"),
+        f.Column("Transform"),
+        f.Column("Class"),
+        f.Column("Original", "ratio", hint="accuracy on original images"),
+        f.Column("Transformed", "ratio", hint=hint),
+        f.Column("95 % interval", rank=1),
+        f.Column("Images", "integer", rank=2),
+        f.Column("Predicted as"),
+        f.Column("Of new errors", "ratio"),
     )
     title = "Classes that lose accuracy"
-    return Table(columns=columns, rows=rows, title=title, note=note)
+    return f.Table(columns=columns, rows=rows, title=title, note=note)
 
 
-def mistaken_table(safety: LabelSafety) -> Table:
+def mistaken_table(safety: LabelSafety) -> f.Table:
     """Return a table of classes mistaken for another class, by transform amount."""
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[f.Cell, ...]] = []
     for name, curve in safety.curves.items():
         for k in _classes(curve[0]):
             for point in curve[1:]:
@@ -154,16 +145,16 @@ def mistaken_table(safety: LabelSafety) -> Table:
                     rows.append((*row, "yes" if within else ""))
                     break
     columns = (
-        Column(title="Transform"),
-        Column(title="Amount"),
-        Column(title="Class"),
-        Column(title="Predicted as"),
-        Column(title="Share", kind="ratio", hint="of the images of the class"),
-        Column(title="In range", hint="amount within the chosen range"),
+        f.Column("Transform"),
+        f.Column("Amount"),
+        f.Column("Class"),
+        f.Column("Predicted as"),
+        f.Column("Share", "ratio", hint="of the images of the class"),
+        f.Column("In range", hint="amount within the chosen range"),
     )
     note = "Images of the other classes get this prediction at most a quarter as often."
     title = "Classes mistaken for one other class, also beyond the range"
-    return Table(columns=columns, rows=tuple(rows), title=title, note=note)
+    return f.Table(columns=columns, rows=tuple(rows), title=title, note=note)
 
 
 def unsafe_label_dict(label: UnsafeLabel) -> dict[str, object]:
@@ -186,9 +177,9 @@ def _all_safe(safety: LabelSafety) -> str:
     )
 
 
-def range_end_table(safety: LabelSafety) -> Table:
+def range_end_table(safety: LabelSafety) -> f.Table:
     """Return a table of the accuracy at the maximum of each transform range."""
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[f.Cell, ...]] = []
     for name, curve in safety.curves.items():
         before, after = curve[0], _end(safety, name)
         worst = _by_loss(before, after)[0]
@@ -198,16 +189,16 @@ def range_end_table(safety: LabelSafety) -> Table:
         recalls = (float(x.correct[worst]) / count for x in (before, after))
         rows.append((*row, *accuracies, safety.labels[worst], *recalls))
     columns = (
-        Column(title="Transform"),
-        Column(title="End of range", key="amount"),
-        Column(title="Original", kind="ratio", key="accuracy_original"),
-        Column(title="Transformed", kind="ratio", key="accuracy_transformed"),
-        Column(title="Worst class", key="worst_class"),
-        Column(title="Its original", kind="ratio", key="worst_original", rank=1),
-        Column(title="Its transformed", kind="ratio", key="worst_transformed"),
+        f.Column("Transform"),
+        f.Column("End of range", key="amount"),
+        f.Column("Original", "ratio", key="accuracy_original"),
+        f.Column("Transformed", "ratio", key="accuracy_transformed"),
+        f.Column("Worst class"),
+        f.Column("Its original", "ratio", key="worst_original", rank=1),
+        f.Column("Its transformed", "ratio", key="worst_transformed"),
     )
     title = "Accuracy at the end of each range"
-    return Table(columns=columns, rows=tuple(rows), title=title)
+    return f.Table(columns=columns, rows=tuple(rows), title=title)
 
 
 def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
@@ -226,13 +217,13 @@ def _classes(measured: TransformedAccuracy) -> list[int]:
     return [k for k, count in enumerate(measured.counts.sum(1)) if count]
 
 
-def _curves(safety: LabelSafety) -> Iterator[Curve]:
+def _curves(safety: LabelSafety) -> Iterator[f.Curve]:
     for name, curve in safety.curves.items():
         if len(curve) < 3:
             continue  # a flip has no amounts between
         worst = _by_loss(curve[0], _end(safety, name))[:WORST_SHOWN]
-        yield Curve(
-            title=TRANSFORM_NAMES[name].capitalize(),
+        yield f.Curve(
+            TRANSFORM_NAMES[name].capitalize(),
             x_label=AXES[name],
             y_label="accuracy",
             percent_y=True,
@@ -246,17 +237,17 @@ def _curves(safety: LabelSafety) -> Iterator[Curve]:
 
 def _accuracy_series(
     name: str, curve: tuple[TransformedAccuracy, ...], k: int | None
-) -> Series:
+) -> f.Series:
     classes = slice(None) if k is None else k
     pairs = [
         (int(point.correct[classes].sum()), int(point.counts[classes].sum()))
         for point in curve
     ]
     bands = [wilson_interval(correct, count) for correct, count in pairs]
-    return Series(
-        name=name,
-        x=tuple(point.transform.amount for point in curve),
-        y=tuple(correct / count for correct, count in pairs),
+    return f.Series(
+        name,
+        tuple(point.transform.amount for point in curve),
+        tuple(correct / count for correct, count in pairs),
         low=tuple(low for low, _ in bands),
         high=tuple(high for _, high in bands),
     )

@@ -6,19 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from striate.core import findings as f
 from striate.core.files import write_text
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Figures,
-    Images,
-    Page,
-    Prose,
-    Section,
-    Table,
-)
 from striate.data.check.check import DataCheckResult
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.check.label_errors import LABEL_ERROR
@@ -80,7 +69,7 @@ TITLES = {
 }
 
 
-def data_check_page(result: DataCheckResult) -> Page:
+def data_check_page(result: DataCheckResult) -> f.Page:
     """Return the HTML report: summary, findings with images, and classes."""
     examples = _examples_by_class(result)
     positions = {i for members in examples.values() for i in members}
@@ -89,11 +78,11 @@ def data_check_page(result: DataCheckResult) -> Page:
             positions |= set(group.members[:SIDE_BY_SIDE])
     thumbnails = load_previews(result, sorted(positions))
     galleries = [class_gallery(thumbnails, i, name) for name, i in examples.items()]
-    class_blocks: list[Block] = [class_count_table(result), *filter(None, galleries)]
+    class_blocks: list[f.Block] = [class_count_table(result), *filter(None, galleries)]
     sections = [
         _summary(result),
         *(_section(result, finding, thumbnails) for finding in result.findings),
-        Section(title="Classes", blocks=tuple(class_blocks)),
+        f.Section("Classes", tuple(class_blocks)),
         *_ignored_section(result),
     ]
     folder = common_folder(result)
@@ -101,8 +90,8 @@ def data_check_page(result: DataCheckResult) -> Page:
         f"{count_text(result.file_count, 'file')} = {len(result.items):,} used + "
         f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored."
     )
-    return Page(
-        title=f"{result.source.name} · data check",
+    return f.Page(
+        f"{result.source.name} · data check",
         subtitle=counts + (f"\n\nPaths are relative to {folder}" if folder else ""),
         sections=tuple(sections),
         footer="The data set was not changed.",
@@ -114,7 +103,7 @@ def save_data_check_page(result: DataCheckResult, path: Path) -> None:
     write_text(path, render_page(data_check_page(result)))
 
 
-def _summary(result: DataCheckResult) -> Section:
+def _summary(result: DataCheckResult) -> f.Section:
     sizes: Counter[str] = Counter()
     for _, by_split in result.classes:
         sizes.update(by_split)
@@ -128,11 +117,11 @@ def _summary(result: DataCheckResult) -> Section:
     }
     details = {"used": by_split_text}
     figures = tuple(
-        Figure(label=name, value=f"{n:,}", detail=details.get(name, ""))
+        f.Figure(name, f"{n:,}", detail=details.get(name, ""))
         for name, n in counts.items()
     )
-    blocks: list[Block] = [Figures(figures=figures), *findings_table(result)]
-    return Section(title="Summary", lead=_image_kinds(result), blocks=tuple(blocks))
+    blocks: list[f.Block] = [f.Figures(figures), *findings_table(result)]
+    return f.Section("Summary", tuple(blocks), lead=_image_kinds(result))
 
 
 def _image_kinds(result: DataCheckResult) -> str:
@@ -162,29 +151,29 @@ def _most_common(counts: Counter[str], several: str) -> str:
     return f"{len(counts):,} {several}, {named}"
 
 
-def findings_table(result: DataCheckResult) -> list[Block]:
+def findings_table(result: DataCheckResult) -> list[f.Block]:
     """Return a table of all findings, with one sentence per finding."""
-    ok = [Prose(text="No problems found.", tone="good")] if result.ok else []
+    ok = [f.Prose("No problems found.", "good")] if result.ok else []
     if not result.findings:
         return [*ok]
     words = {"bad": "problem", "warning": "warning", "note": "note"}
     rows = tuple((words[finding.tone], finding.what) for finding in result.findings)
-    columns = (Column(title="severity"), Column(title="finding"))
-    return [*ok, Table(columns=columns, rows=rows)]
+    columns = (f.Column("severity"), f.Column("finding"))
+    return [*ok, f.Table(columns=columns, rows=rows)]
 
 
 def _tone(finding: Finding) -> str:
     return "plain" if finding.tone == "note" else finding.tone
 
 
-def data_check_blocks(result: DataCheckResult) -> list[Block]:
+def data_check_blocks(result: DataCheckResult) -> list[f.Block]:
     """Return the blocks of the terminal report: findings, fixes and example files."""
     if not result.findings:
         return findings_table(result)
     folder = common_folder(result)
-    blocks: list[Block] = []
+    blocks: list[f.Block] = []
     if folder:
-        blocks.append(Prose(text=f"Paths are relative to {folder}"))
+        blocks.append(f.Prose(f"Paths are relative to {folder}"))
     for finding in result.findings:
         label_errors = result.label_errors if finding.kind == LABEL_ERROR else None
         names = [] if label_errors else _names(result, finding, folder)
@@ -193,7 +182,7 @@ def data_check_blocks(result: DataCheckResult) -> list[Block]:
             lines.append(f"  why: {finding.why}")
         if finding.fix:
             lines.append(f"  fix: {finding.fix}")
-        blocks.append(Prose(text="\n".join(lines), tone=_tone(finding)))
+        blocks.append(f.Prose("\n".join(lines), _tone(finding)))
         if label_errors:
             blocks += suspect_table(result, ROWS_IN_TERMINAL, folder)
             blocks += confusion_table(label_errors, NAMES_IN_TERMINAL)
@@ -227,10 +216,10 @@ def _group_line(result: DataCheckResult, group: ImageGroup, folder: str) -> str:
 
 def _section(
     result: DataCheckResult, finding: Finding, thumbnails: Thumbnails
-) -> Section:
+) -> f.Section:
     fix = f"Fix: {finding.fix}." if finding.fix else ""
     text = "\n\n".join(filter(None, (finding.why, fix)))
-    blocks: list[Block] = [Prose(text=text, tone=_tone(finding))] if text else []
+    blocks: list[f.Block] = [f.Prose(text, _tone(finding))] if text else []
     if finding.kind == LABEL_ERROR and result.label_errors:
         blocks += confusion_table(result.label_errors)
         blocks.append(method_note(result.label_errors))
@@ -239,12 +228,12 @@ def _section(
     if finding.files:
         blocks.append(skipped_table(finding.files))
     title = TITLES[finding.kind]
-    return Section(title=title, lead=f"{finding.what}.", blocks=tuple(blocks))
+    return f.Section(title, tuple(blocks), lead=f"{finding.what}.")
 
 
 def _gallery(
     result: DataCheckResult, finding: Finding, thumbnails: Thumbnails
-) -> Images | None:
+) -> f.Images | None:
     groups = _shown_groups(finding)
     rest = len(finding.groups) - len(groups)
     note = f"{rest:,} more in the output of --json." if rest else ""
@@ -270,17 +259,17 @@ def _examples_by_class(result: DataCheckResult) -> dict[str, list[int]]:
     return spread
 
 
-def class_count_table(result: DataCheckResult) -> Table:
+def class_count_table(result: DataCheckResult) -> f.Table:
     """Return a table of the number of images per class (and per split, if given)."""
     splits = [p for p in SPLITS if any(p in by_split for _, by_split in result.classes)]
     total = len(result.items) or 1
     columns = (
-        Column(title="class"),
-        *(Column(title=split, kind="integer") for split in splits),
-        Column(title="images", kind="integer"),
-        Column(title="share", kind="share"),
+        f.Column("class"),
+        *(f.Column(split, "integer") for split in splits),
+        f.Column("images", "integer"),
+        f.Column("share", "share"),
     )
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[f.Cell, ...]] = []
     classes = result.classes[:ROWS_SHOWN]
     rest = len(result.classes) - len(classes)
     for name, by_split in classes:
@@ -288,24 +277,24 @@ def class_count_table(result: DataCheckResult) -> Table:
         sizes = [by_split.get(split, 0) for split in splits]
         rows.append((name, *sizes, count, count / total))
     note = f"{rest:,} more in the output of --json." if rest else ""
-    return Table(columns=columns, rows=tuple(rows), note=note)
+    return f.Table(columns=columns, rows=tuple(rows), note=note)
 
 
-def _ignored_section(result: DataCheckResult) -> list[Section]:
+def _ignored_section(result: DataCheckResult) -> list[f.Section]:
     if not result.ignored:
         return []
     count = count_text(len(result.ignored), "file")
     lead = f"{count} that do not belong to the data set."
     table = skipped_table(result.ignored)
-    return [Section(title="Ignored files", lead=lead, blocks=(table,))]
+    return [f.Section("Ignored files", (table,), lead=lead)]
 
 
-def skipped_table(skips: Sequence[Skipped]) -> Table:
+def skipped_table(skips: Sequence[Skipped]) -> f.Table:
     """Return a table of the files that are not used, with the reason for each."""
     rows = skips[:FILES_SHOWN]
     rest = len(skips) - len(rows)
-    return Table(
-        columns=(Column(title="path"), Column(title="reason"), Column(title="detail")),
+    return f.Table(
+        columns=(f.Column("path"), f.Column("reason"), f.Column("detail")),
         rows=tuple((skip.path, skip.reason, skip.detail) for skip in rows),
         note=f"{rest:,} more in the output of --json." if rest else "",
     )

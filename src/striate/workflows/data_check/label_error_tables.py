@@ -18,11 +18,11 @@ def suspect_table(result: DataCheckResult, count: int, folder: str = "") -> list
     if label_errors is None or not len(label_errors.analysis.suspected):
         return []
     columns = (
-        Column(title="image"),
-        Column(title="label"),
-        Column(title="predicted"),
-        Column(title="P(predicted)", kind="percent", hint="probability of this class"),
-        Column(title="P(label)", kind="percent", hint="probability of the label"),
+        Column("image"),
+        Column("label"),
+        Column("predicted"),
+        Column("P(predicted)", "percent", hint="probability of this class"),
+        Column("P(label)", "percent", hint="probability of the label"),
     )
     suspected = (row for row in label_errors.ranking() if row.suspected)
     rows = tuple(
@@ -44,10 +44,10 @@ def confusion_table(label_errors: LabelErrors, count: int = PAIRS_SHOWN) -> list
         return []
     hint = "from confident predictions, scaled to the class size"
     columns = (
-        Column(title="label"),
-        Column(title="predicted"),
-        Column(title="suspected", kind="integer", hint="images listed here"),
-        Column(title="estimated errors", kind="number", hint=hint),
+        Column("label"),
+        Column("predicted"),
+        Column("suspected", "integer", hint="images listed here"),
+        Column("estimated errors", "number", hint=hint),
     )
     names = label_errors.names
     rows = tuple(
@@ -69,4 +69,4 @@ def method_note(label_errors: LabelErrors) -> Prose:
         "mean probability of that class over the images with this label (confident "
         "learning; Northcutt, Jiang and Chuang 2021)."
     )
-    return Prose(text=text)
+    return Prose(text)

@@ -13,7 +13,7 @@ from striate.data.check.finding import ImageGroup
 from striate.data.check.image_stats import ExaminedImage, preview_pixels
 from striate.data.check.sandbox import PREVIEWER
 from striate.data.check.scan import examine_records
-from striate.interpret.render import tile, to_image
+from striate.interpret.render import tile, to_image, to_rgb
 
 SIDE_BY_SIDE = 4  # images shown of a group
 DISPLAY_SIDE = 96  # display size of small images in pixels
@@ -28,27 +28,16 @@ def load_previews(result: DataCheckResult, positions: Sequence[int]) -> Thumbnai
     source = result.source
     records = [result.items[i].record for i in positions]
     if source.arrays is not None:
-        rows = {
-            record.path: row
-            for record, row in zip(source.records, source.arrays, strict=True)
-        }
-        return {
-            i: _to_rgb(preview_pixels(rows[record.path]))
-            for i, record in zip(positions, records, strict=True)
-        }
+        paths = (record.path for record in source.records)
+        rows = dict(zip(paths, source.arrays, strict=True))
+        pairs = zip(positions, records, strict=True)
+        return {i: to_rgb(preview_pixels(rows[record.path])) for i, record in pairs}
     answers = examine_records(source, records, program=PREVIEWER)
     return {
-        i: _to_rgb(answer.view)
+        i: to_rgb(answer.view)
         for i, answer in zip(positions, answers, strict=True)
         if isinstance(answer, ExaminedImage)
     }
-
-
-def _to_rgb(pixels: np.ndarray) -> np.ndarray:
-    if pixels.shape[-1] == 3:
-        return pixels
-    gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
-    return np.asarray(gray.repeat(3, -1))
 
 
 def common_folder(result: DataCheckResult) -> str:

@@ -8,20 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from striate.core import findings as f
 from striate.core.files import read_json, write_json, write_text
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Figure,
-    Figures,
-    Page,
-    Prose,
-    Section,
-    Series,
-    Table,
-)
 from striate.report.format import percent
 from striate.report.html import render_page
 from striate.report.png import save_curve
@@ -68,7 +56,7 @@ def images_for_goal(curve: LearningCurve, goal: float) -> GoalEstimate:
     return GoalEstimate(goal=goal, images=reached["error"], low=low, high=high)
 
 
-def conclusion(curve: LearningCurve) -> Prose:
+def conclusion(curve: LearningCurve) -> f.Prose:
     """Return a sentence on whether twice as many images would help."""
     last, forecast = curve.points[-1], forecasts(curve)[0]
     now, metric = 1 - last.mean, METRIC_NAMES[curve.metric]
@@ -79,12 +67,12 @@ def conclusion(curve: LearningCurve) -> Prose:
         f"{percent(now, 2)} with {last.images:,.0f}"
     )
     if 1 - forecast.high > now:
-        return Prose(text=f"More images would help: {text}.", tone="good")
+        return f.Prose(f"More images would help: {text}.", "good")
     prefix = "It is not clear whether more images would help: "
-    return Prose(text=f"{prefix}{text}. More seeds give a smaller interval.")
+    return f.Prose(f"{prefix}{text}. More seeds give a smaller interval.")
 
 
-def law_text(curve: LearningCurve) -> Prose:
+def law_text(curve: LearningCurve) -> f.Prose:
     """Return a sentence on the fitted power law."""
     law = curve.law
     floor = f"{law.floor:.4f} + " if law.floor > 5e-5 else ""
@@ -93,10 +81,10 @@ def law_text(curve: LearningCurve) -> Prose:
         "training images. The intervals contain all such laws that fit the runs, and "
         "the noise of a mean over as many runs."
     )
-    return Prose(text=text)
+    return f.Prose(text)
 
 
-def backtest(curve: LearningCurve) -> Prose | None:
+def backtest(curve: LearningCurve) -> f.Prose | None:
     """Describe how well smaller fractions predict the accuracy of the largest one."""
     if curve.backtest_law is None:
         return None
@@ -109,12 +97,12 @@ def backtest(curve: LearningCurve) -> Prose | None:
         f"images. Measured: {percent(1 - last.mean, 2)}"
     )
     if forecast.low <= last.mean <= forecast.high:
-        return Prose(text=f"{text}, inside the interval.", tone="good")
+        return f.Prose(f"{text}, inside the interval.", "good")
     text += ", outside the interval. The forecast is unreliable."
-    return Prose(text=text, tone="warning")
+    return f.Prose(text, "warning")
 
 
-def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
+def goal_text(estimate: GoalEstimate, metric: str) -> f.Prose:
     """Return a sentence on the number of images for a target accuracy."""
     goal = f"{percent(estimate.goal, 2)} {METRIC_NAMES[metric]}"
     if estimate.low is None:
@@ -125,28 +113,28 @@ def goal_text(estimate: GoalEstimate, metric: str) -> Prose:
         most = f"{estimate.high:,}" if estimate.high else "no upper limit"
         text = f"expected at about {estimate.images:,} training images "
         text += f"(95 % interval {estimate.low:,} to {most})"
-    return Prose(text=f"{goal}: {text}.")
+    return f.Prose(f"{goal}: {text}.")
 
 
-def measured_table(curve: LearningCurve) -> Table:
+def measured_table(curve: LearningCurve) -> f.Table:
     """Return a table of accuracy (mean, std) by fraction of the training images."""
     columns = (
-        Column(title="fraction", key="fraction"),
-        Column(title="images", kind="integer", hint="training images, mean over seeds"),
-        Column(title="runs", kind="integer"),
-        Column(title="accuracy", kind="ratio", hint="mean over seeds"),
-        Column(title="± std", kind="ratio", key="std", hint="over seeds"),
-        Column(title="balanced accuracy", kind="ratio", key="balanced_accuracy"),
-        Column(title="± std", kind="ratio", key="balanced_std", rank=1),
+        f.Column("fraction"),
+        f.Column("images", "integer", hint="training images, mean over seeds"),
+        f.Column("runs", "integer"),
+        f.Column("accuracy", "ratio", hint="mean over seeds"),
+        f.Column("± std", "ratio", hint="over seeds"),
+        f.Column("balanced accuracy", "ratio"),
+        f.Column("± std", "ratio", key="balanced_std", rank=1),
     )
-    return Table(
+    return f.Table(
         title=f"Measured on the {curve.split} split",
         columns=columns,
         rows=tuple(_point_row(curve, fraction) for fraction in curve.fractions),
     )
 
 
-def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
+def _point_row(curve: LearningCurve, fraction: float) -> tuple[f.Cell, ...]:
     runs = [run for run in curve.runs if run.fraction == fraction]
     plain = [run.accuracy for run in runs]
     balanced = [run.balanced_accuracy for run in runs]
@@ -156,29 +144,29 @@ def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
     return (f"{fraction:.4g}", images, len(runs), *chain(*statistics_of))
 
 
-def forecast_table(curve: LearningCurve) -> Table:
+def forecast_table(curve: LearningCurve) -> f.Table:
     """Return a table of forecast accuracies for larger training sets."""
     rows = tuple(
-        (f"× {times}", round(f.images), 1 - f.error, 1 - f.high, 1 - f.low)
-        for times, f in zip(FORECAST_FACTORS, forecasts(curve), strict=True)
+        (f"× {times}", round(at.images), 1 - at.error, 1 - at.high, 1 - at.low)
+        for times, at in zip(FORECAST_FACTORS, forecasts(curve), strict=True)
     )
     columns = (
-        Column(title="times", key="times", hint="multiple of the current images"),
-        Column(title="images", kind="integer"),
-        Column(title=METRIC_NAMES[curve.metric], kind="ratio", key="expected"),
-        Column(title="95 % low", kind="ratio", key="low"),
-        Column(title="95 % high", kind="ratio", key="high"),
+        f.Column("times", hint="multiple of the current images"),
+        f.Column("images", "integer"),
+        f.Column(METRIC_NAMES[curve.metric], "ratio", key="expected"),
+        f.Column("95 % low", "ratio", key="low"),
+        f.Column("95 % high", "ratio", key="high"),
     )
-    return Table(title="Forecast", columns=columns, rows=rows)
+    return f.Table(title="Forecast", columns=columns, rows=rows)
 
 
-def curve_charts(curve: LearningCurve) -> tuple[Curve, Curve]:
+def curve_charts(curve: LearningCurve) -> tuple[f.Curve, f.Curve]:
     """Return two charts: error on log-log axes, and accuracy."""
     measured = _measured_series(curve.points)
     law = _forecast_series(curve)
     metric = METRIC_NAMES[curve.metric]
-    accuracy_chart = Curve(
-        title=metric.capitalize(),
+    accuracy_chart = f.Curve(
+        metric.capitalize(),
         x_label="training images",
         y_label=metric,
         series=(_complement(measured), _complement(law)),
@@ -197,32 +185,32 @@ def curve_charts(curve: LearningCurve) -> tuple[Curve, Curve]:
     return error_chart, accuracy_chart
 
 
-def _measured_series(points: tuple[CurvePoint, ...]) -> Series:
-    return Series(
-        name="measured",
-        x=tuple(point.images for point in points),
-        y=tuple(point.mean for point in points),
+def _measured_series(points: tuple[CurvePoint, ...]) -> f.Series:
+    return f.Series(
+        "measured",
+        tuple(point.images for point in points),
+        tuple(point.mean for point in points),
         low=tuple(max(point.mean - point.deviation, 0.0) for point in points),
         high=tuple(min(point.mean + point.deviation, 1.0) for point in points),
     )
 
 
-def _forecast_series(curve: LearningCurve) -> Series:
+def _forecast_series(curve: LearningCurve) -> f.Series:
     first, last = curve.points[0].images, curve.points[-1].images
     x = [first]
     while x[-1] < FORECAST_FACTORS[-1] * last * 0.99:
         x.append(min(x[-1] * STEP, FORECAST_FACTORS[-1] * last))
     line = [curve.law.forecast(n) for n in x]
-    return Series(
-        name="forecast",
-        x=tuple(x),
-        y=tuple(forecast.error for forecast in line),
+    return f.Series(
+        "forecast",
+        tuple(x),
+        tuple(forecast.error for forecast in line),
         low=tuple(forecast.low for forecast in line),
         high=tuple(forecast.high for forecast in line),
     )
 
 
-def _complement(series: Series) -> Series:
+def _complement(series: f.Series) -> f.Series:
     def flip(values: tuple[float, ...] | None) -> tuple[float, ...]:
         return tuple(1 - value for value in values or ())
 
@@ -230,9 +218,9 @@ def _complement(series: Series) -> Series:
     return replace(series, y=y, low=low, high=high)
 
 
-def curve_blocks(curve: LearningCurve, goal: float | None = None) -> list[Block]:
+def curve_blocks(curve: LearningCurve, goal: float | None = None) -> list[f.Block]:
     """Return the blocks of the terminal report."""
-    blocks: list[Block] = [
+    blocks: list[f.Block] = [
         measured_table(curve),
         forecast_table(curve),
         conclusion(curve),
@@ -293,53 +281,53 @@ def write_curve_report(curve: LearningCurve, goal: float | None = None) -> Path:
     return path
 
 
-def _curve_page(curve: LearningCurve, goal: float | None) -> Page:
+def _curve_page(curve: LearningCurve, goal: float | None) -> f.Page:
     last = curve.points[-1]
     metric = METRIC_NAMES[curve.metric]
     scatter = f"± {percent(last.deviation, 2)} over {len(last.errors)} runs"
     label = f"{metric}, {last.images:,.0f} images"
-    figures = [Figure(label=label, value=percent(1 - last.mean, 2), detail=scatter)]
+    figures = [f.Figure(label, percent(1 - last.mean, 2), detail=scatter)]
     figures += [
-        Figure(
-            label=f"forecast, {forecast.images:,.0f} images",
-            value=percent(1 - forecast.error, 2),
+        f.Figure(
+            f"forecast, {forecast.images:,.0f} images",
+            percent(1 - forecast.error, 2),
             detail=f"95 % interval {ci_text((1 - forecast.high, 1 - forecast.low), 2)}",
         )
         for forecast in forecasts(curve)
     ]
     settings = {**curve.recipe.as_dict(), "model": curve.model}
-    settings_table = Table(
-        columns=(Column(title="setting", kind="code"), Column(title="value")),
+    settings_table = f.Table(
+        columns=(f.Column("setting", "code"), f.Column("value")),
         rows=tuple((name, setting_text(value)) for name, value in settings.items()),
         note="Of all runs; seed, fraction and epochs differ between runs.",
     )
-    texts = [b for b in curve_blocks(curve, goal) if isinstance(b, Prose)]
-    head: list[Block] = [Figures(figures=tuple(figures)), *texts, law_text(curve)]
+    texts = [b for b in curve_blocks(curve, goal) if isinstance(b, f.Prose)]
+    head: list[f.Block] = [f.Figures(tuple(figures)), *texts, law_text(curve)]
     sections = (
-        Section(title="Would more images help?", blocks=tuple(head)),
-        Section(title="Curve", blocks=curve_charts(curve)),
-        Section(title="Tables", blocks=(measured_table(curve), forecast_table(curve))),
+        f.Section("Would more images help?", tuple(head)),
+        f.Section("Curve", curve_charts(curve)),
+        f.Section("Tables", (measured_table(curve), forecast_table(curve))),
         _runs_section(curve),
-        Section(title="Settings", blocks=(settings_table,)),
+        f.Section("Settings", (settings_table,)),
     )
-    return Page(
-        title=f"Learning curve · {Path(curve.recipe.data).name} · {curve.model}",
+    return f.Page(
+        f"Learning curve · {Path(curve.recipe.data).name} · {curve.model}",
         subtitle=curve.path.name,
         sections=sections,
     )
 
 
-def _runs_section(curve: LearningCurve) -> Section:
+def _runs_section(curve: LearningCurve) -> f.Section:
     columns = (
-        Column(title="run", kind="code"),
-        Column(title="images", kind="integer"),
-        Column(title="test images", kind="integer"),
-        Column(title="accuracy", kind="ratio"),
-        Column(title="balanced accuracy", kind="ratio"),
+        f.Column("run", "code"),
+        f.Column("images", "integer"),
+        f.Column("test images", "integer"),
+        f.Column("accuracy", "ratio"),
+        f.Column("balanced accuracy", "ratio"),
     )
     rows = tuple(
         (r.path.name, r.images, r.test_images, r.accuracy, r.balanced_accuracy)
         for r in curve.runs
     )
     lead = "Each run has its own folder and report."
-    return Section(title="Runs", lead=lead, blocks=(Table(columns=columns, rows=rows),))
+    return f.Section("Runs", (f.Table(columns=columns, rows=rows),), lead=lead)

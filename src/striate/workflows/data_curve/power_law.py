@@ -25,17 +25,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """Measured errors at one training set size.
+    """Measured errors at one training set size."""
 
-    Args:
-        images: Number of training images.
-        errors: Error rate of each seed.
-        test_images: Number of test images per seed.
-    """
-
-    images: float
-    errors: tuple[float, ...]
-    test_images: int
+    images: float  # number of training images
+    errors: tuple[float, ...]  # error rate of each seed
+    test_images: int  # number of test images per seed
 
     @property
     def mean(self) -> float:

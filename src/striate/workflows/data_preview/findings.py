@@ -8,19 +8,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Figures,
-    Image,
-    Images,
-    Page,
-    Prose,
-    Section,
-    Table,
-)
+from striate.core import findings as f
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
 from striate.data.decode.preprocess_rules import preprocess_rules
@@ -34,38 +22,38 @@ FRAME = 160  # gray level around every image
 VALUE_RANGE = 2.5  # displayed range in standard deviations, in both directions
 
 
-def preview_page(result: Preview) -> Page:
+def preview_page(result: Preview) -> f.Page:
     """Return the HTML report of a preview."""
     p = result.preprocess
-    return Page(
-        title=f"{result.data.name} · network input",
+    return f.Page(
+        f"{result.data.name} · network input",
         subtitle=f"{p.spec}, resize mode {p.resize}, as in training and prediction",
         sections=(
-            Section(title="Summary", blocks=tuple(preview_summary(result))),
-            Section(
-                title="Before and after",
+            f.Section("Summary", tuple(preview_summary(result))),
+            f.Section(
+                "Before and after",
+                tuple(_before_and_after(result, i) for i in result.images),
                 lead="The original image, then the input in every resize mode. Images "
                 "with extreme sizes and aspect ratios come first, because the modes "
                 "differ most for them.",
-                blocks=tuple(_before_and_after(result, i) for i in result.images),
             ),
-            Section(
-                title="Normalized input",
+            f.Section(
+                "Normalized input",
+                (_input_stats_table(result), _input_images(result)),
                 lead="The values that the first layer receives, as an image, and the "
                 "image after undoing the normalization.",
-                blocks=(_input_stats_table(result), _input_images(result)),
             ),
-            Section(
-                title="Preprocessing steps",
+            f.Section(
+                "Preprocessing steps",
+                (rule_table(result),),
                 lead="All steps from the file to the input, in order, with the setting "
                 "that changes each. A run saves them in preprocess.json.",
-                blocks=(rule_table(result),),
             ),
         ),
     )
 
 
-def preview_summary(result: Preview) -> list[Block]:
+def preview_summary(result: Preview) -> list[f.Block]:
     """Return the terminal report: image sizes, and effects of each resize mode."""
     sizes = result.sizes
     count = sum(sizes.values())
@@ -75,11 +63,11 @@ def preview_summary(result: Preview) -> list[Block]:
     variety = f"{len(sizes):,} different" if len(sizes) > 1 else "all the same"
     p = result.preprocess
     return [
-        Figures(
-            figures=(
-                Figure(label="images", value=f"{count:,}"),
-                Figure(label="image sizes", value=span, detail=variety),
-                Figure(label="input", value=str(p.spec), detail=f"--resize {p.resize}"),
+        f.Figures(
+            (
+                f.Figure("images", f"{count:,}"),
+                f.Figure("image sizes", span, detail=variety),
+                f.Figure("input", str(p.spec), detail=f"--resize {p.resize}"),
             )
         ),
         _effects_table(result),
@@ -91,29 +79,29 @@ def _size(sides: tuple[int, int]) -> str:
     return f"{sides[0]}×{sides[1]}"
 
 
-def _effects_table(result: Preview) -> Table:
+def _effects_table(result: Preview) -> f.Table:
     changed = "mean change of aspect; 1 is none"
     smaller = "share of images smaller than the input"
     columns = (
-        Column(title="mode", kind="code"),
-        Column(title="visible", kind="ratio", hint="mean visible share of an image"),
-        Column(title="min", kind="ratio", hint="smallest visible share of an image"),
-        Column(title="distortion", kind="number", hint=changed),
-        Column(title="max", kind="number", hint="largest change of aspect"),
-        Column(title="border", kind="ratio", hint="mean share of the input"),
-        Column(title="enlarged", kind="ratio", hint=smaller),
+        f.Column("mode", "code"),
+        f.Column("visible", "ratio", hint="mean visible share of an image"),
+        f.Column("min", "ratio", hint="smallest visible share of an image"),
+        f.Column("distortion", "number", hint=changed),
+        f.Column("max", "number", hint="largest change of aspect"),
+        f.Column("border", "ratio", hint="mean share of the input"),
+        f.Column("enlarged", "ratio", hint=smaller),
     )
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[f.Cell, ...]] = []
     for mode, effect in result.effects.items():
         label = f"{mode} ←" if mode == result.preprocess.resize else mode
         distortion = (round(value, 2) for value in effect.distortion)
         numbers = *effect.visible, *distortion, effect.border[0], effect.enlarged
         rows.append((label, *numbers))
     title = "Effect of each resize mode"
-    return Table(title=title, columns=columns, rows=tuple(rows))
+    return f.Table(title=title, columns=columns, rows=tuple(rows))
 
 
-def _advice(result: Preview) -> list[Block]:
+def _advice(result: Preview) -> list[f.Block]:
     """Return warnings about the selected resize mode."""
     effect = result.effects[result.preprocess.resize]
     advice: list[str] = []
@@ -138,11 +126,11 @@ def _advice(result: Preview) -> list[Block]:
             "A smaller --image-size is faster and loses no detail."
         )
     if not advice:
-        return [Prose(text="The selected resize mode loses little.", tone="good")]
-    return [Prose(text=text, tone="warning") for text in advice]
+        return [f.Prose("The selected resize mode loses little.", "good")]
+    return [f.Prose(text, "warning") for text in advice]
 
 
-def _before_and_after(result: Preview, image: PreviewImage) -> Images:
+def _before_and_after(result: Preview, image: PreviewImage) -> f.Images:
     p = result.preprocess
     whole = _size(image.sides)
     images = [_display_image(image.original, f"original, {whole}", "")]
@@ -152,7 +140,7 @@ def _before_and_after(result: Preview, image: PreviewImage) -> Images:
         effect = resize_effect(replace(p, resize=mode), height, width)
         text = _effect_text(effect)
         images.append(_display_image(pixels.numpy(), f"{mode}{label}", text))
-    return Images(title=f"{image.path} · {image.label}", images=tuple(images))
+    return f.Images(title=f"{image.path} · {image.label}", images=tuple(images))
 
 
 def _effect_text(effect: ResizeEffect) -> str:
@@ -168,7 +156,7 @@ def _effect_text(effect: ResizeEffect) -> str:
     return ", ".join(texts) or "no loss"
 
 
-def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
+def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> f.Image:
     """Resize an image for display; small images are enlarged by an integer factor."""
     height, width, channels = pixels.shape
     longest = max(height, width)
@@ -183,25 +171,23 @@ def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
     return to_image(framed, caption, detail)
 
 
-def _input_stats_table(result: Preview) -> Table:
+def _input_stats_table(result: Preview) -> f.Table:
     columns = (
-        Column(title="channel"),
-        *(Column(title=t, kind="number") for t in ("mean", "std", "min", "max")),
+        f.Column("channel"),
+        *(f.Column(t, "number") for t in ("mean", "std", "min", "max")),
     )
     rows = tuple((n.channel, n.mean, n.std, n.min, n.max) for n in result.input_stats)
     gives = "gives" if result.recovers_pixels else "does not give"
-    mean, std = (
-        ", ".join(f"{value:.4g}" for value in values)
-        for values in (result.preprocess.mean, result.preprocess.std)
-    )
+    mean = ", ".join(f"{value:.4g}" for value in result.preprocess.mean)
+    std = ", ".join(f"{value:.4g}" for value in result.preprocess.std)
     note = (
         f"Over the {len(result.images)} images shown. Normalization: mean {mean}; std "
         f"{std}. Denormalizing {gives} the exact 8-bit pixels."
     )
-    return Table(title="Input statistics", columns=columns, rows=rows, note=note)
+    return f.Table(title="Input statistics", columns=columns, rows=rows, note=note)
 
 
-def _input_images(result: Preview) -> Images:
+def _input_images(result: Preview) -> f.Images:
     """Return a gallery of normalized inputs beside their denormalized images."""
     p = result.preprocess
     images = []
@@ -213,7 +199,7 @@ def _input_images(result: Preview) -> Images:
         ]
     note = f"Displayed range: −{VALUE_RANGE} to {VALUE_RANGE} standard deviations"
     note += "; blue: below the mean, red: above." if p.channels == 1 else "."
-    return Images(images=tuple(images), note=note)
+    return f.Images(images=tuple(images), note=note)
 
 
 def _input_to_image(x: Tensor) -> np.ndarray:
@@ -223,11 +209,11 @@ def _input_to_image(x: Tensor) -> np.ndarray:
     return np.clip((values / VALUE_RANGE + 1) * 127.5, 0, 255).round().astype(np.uint8)
 
 
-def rule_table(result: Preview) -> Table:
+def rule_table(result: Preview) -> f.Table:
     """Return a table of all preprocessing steps with their settings."""
     columns = (
-        Column(title="step"),
-        Column(title="what happens"),
-        Column(title="setting", kind="code", hint="empty: fixed"),
+        f.Column("step"),
+        f.Column("what happens"),
+        f.Column("setting", "code", hint="empty: fixed"),
     )
-    return Table(columns=columns, rows=preprocess_rules(result.preprocess))
+    return f.Table(columns=columns, rows=preprocess_rules(result.preprocess))

@@ -233,9 +233,7 @@ def denormalize(x: Tensor, preprocess: Preprocess) -> Tensor:
     Shapes:
         (N, C, H, W) → (N, H, W, C) uint8
     """
-    mean, std = (
-        torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
-        for values in (preprocess.mean, preprocess.std)
-    )
+    mean = torch.tensor(preprocess.mean, dtype=torch.float64).view(1, -1, 1, 1)
+    std = torch.tensor(preprocess.std, dtype=torch.float64).view(1, -1, 1, 1)
     levels = ((x.double() * std + mean) * 255).round().clamp(0, 255)
     return levels.permute(0, 2, 3, 1).to(torch.uint8)

@@ -35,8 +35,5 @@ def split_table(data: ImageData) -> Table:
     sums = [len(data.subsets[split]) for split in splits]
     shares: tuple[Cell, ...] = tuple(f"{100 * n / sum(sums):.1f} %" for n in sums)
     rows.append(("share", *shares))
-    columns = (
-        Column(title="class"),
-        *(Column(title=split, kind="integer") for split in splits),
-    )
+    columns = (Column("class"), *(Column(split, "integer") for split in splits))
     return Table(title=title, columns=columns, rows=tuple(rows), totals=("all", *sums))

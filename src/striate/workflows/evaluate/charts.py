@@ -21,13 +21,13 @@ def calibration_chart(result: OperatingPointResult) -> Curve:
     """Return the reliability diagram, before and after temperature scaling."""
     evaluation, target = result.evaluation, result.target
     return Curve(
-        title="Reliability diagram",
+        "Reliability diagram",
         x_label=f"predicted probability of {target}",
         y_label=f"observed frequency of {target}",
         series=(
             _bins("uncalibrated", evaluation.uncalibrated.bins),
             _bins("after temperature scaling", evaluation.calibrated.bins, band=True),
-            Series(name="perfect", x=(0.0, 1.0), y=(0.0, 1.0)),
+            Series("perfect", (0.0, 1.0), (0.0, 1.0)),
         ),
         percent_y=True,
         note=f"{result.split}: {result.data.count:,} images in bins of equal size. "
@@ -37,9 +37,9 @@ def calibration_chart(result: OperatingPointResult) -> Curve:
 
 def _bins(name: str, bins: Sequence[CalibrationBin], band: bool = False) -> Series:
     return Series(
-        name=name,
-        x=tuple(each.mean_prob for each in bins),
-        y=tuple(each.frequency for each in bins),
+        name,
+        tuple(each.mean_prob for each in bins),
+        tuple(each.frequency for each in bins),
         low=tuple(each.interval[0] for each in bins) if band else None,
         high=tuple(each.interval[1] for each in bins) if band else None,
     )
@@ -53,16 +53,16 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
     counts = next(n for each, n in result.evaluation.thresholds if each is threshold)
     label = f"P({result.target}) ≥ {percent(threshold.probability)}"
     return Curve(
-        title="Precision and recall",
+        "Precision and recall",
         x_label="recall",
         y_label="precision",
         series=(
             Series(
-                name="all thresholds",
-                x=tuple(recall[-2::-1].tolist()),  # without scikit-learn's end (0, 1)
-                y=tuple(precision[-2::-1].tolist()),
+                "all thresholds",
+                tuple(recall[-2::-1].tolist()),  # without scikit-learn's end (0, 1)
+                tuple(precision[-2::-1].tolist()),
             ),
-            Series(name="chosen threshold", x=(counts.recall,), y=(counts.precision,)),
+            Series("chosen threshold", (counts.recall,), (counts.precision,)),
         ),
         percent_y=True,
         mark=(counts.recall, label),
@@ -78,14 +78,14 @@ def review_chart(result: OperatingPointResult) -> Curve:
     reviewed = np.searchsorted(np.sort(np.abs(data.probs - 0.5)), reaches) / count
     selective = result.evaluation.overall.selective
     return Curve(
-        title="Accuracy and manual review",
+        "Accuracy and manual review",
         x_label="share sent to manual review",
         y_label="accuracy of automatic decisions",
         series=(
             Series(
-                name=f"on {result.split}",
-                x=tuple(reviewed[::-1].tolist()),
-                y=tuple(accuracies[::-1].tolist()),
+                f"on {result.split}",
+                tuple(reviewed[::-1].tolist()),
+                tuple(accuracies[::-1].tolist()),
             ),
         ),
         percent_y=True,
@@ -103,9 +103,9 @@ def distribution_chart(
     for group in groups[:MAX_LINES]:
         shares = np.arange(len(group.probs) + 1) / len(group.probs)
         x, y = (0.0, *group.probs.tolist(), 1.0), (*shares.tolist(), 1.0)
-        series.append(Series(name=f"{column} {group.value}", x=x, y=y))
+        series.append(Series(f"{column} {group.value}", x, y))
     return Curve(
-        title=f"Cumulative distribution by {column}",
+        f"Cumulative distribution by {column}",
         x_label=f"predicted probability of {result.target}",
         y_label="share of images up to this probability",
         series=tuple(series),

@@ -88,16 +88,16 @@ def operating_point_page(
     calibration = (calibration_table(result), calibration_chart(result))
     band = (band_table(result) or _band_conclusion(result), review_chart(result))
     sections = [
-        Section(title="Summary", blocks=summary),
-        Section(title="Threshold", lead=THRESHOLD, blocks=threshold),
-        Section(title="Calibration", lead=CALIBRATION, blocks=calibration),
-        Section(title="Review band", lead=REVIEW_BAND, blocks=band),
+        Section("Summary", summary),
+        Section("Threshold", threshold, lead=THRESHOLD),
+        Section("Calibration", calibration, lead=CALIBRATION),
+        Section("Review band", band, lead=REVIEW_BAND),
         *_group_sections(result),
         misclassified_section(result, pixels),
     ]
     counts = result.evaluation.overall.counts
     return Page(
-        title=f"Operating point for '{result.target}'",
+        f"Operating point for '{result.target}'",
         subtitle=f"Run {result.run}, evaluated on {result.split}: {counts.count:,} "
         f"images, {counts.positives:,} of them {result.target}. The temperature, the "
         "thresholds and the review band were chosen on validation "
@@ -118,17 +118,17 @@ def operating_point_figures(result: OperatingPointResult) -> Figures:
     if overall.roc_auc:
         auc, (low, high) = overall.roc_auc
         detail = f"95 % interval {low:.3f}–{high:.3f}; 1 = perfect, 0.5 = random"
-        figures.append(Figure(label="ROC-AUC", value=f"{auc:.3f}", detail=detail))
+        figures.append(Figure("ROC-AUC", f"{auc:.3f}", detail=detail))
     baseline = percent(counts.positives / counts.count)
     detail = f"about {ci_text(interval)}; random baseline: {baseline}"
-    average = Figure(label="average precision", value=percent(precision), detail=detail)
+    average = Figure("average precision", percent(precision), detail=detail)
     figures.append(average)
     if band := overall.selective:
         figures += [
             _share_figure("manual review", band, "abstention_rate", band.count),
             _share_figure("automatic accuracy", band, "accuracy", band.answered),
         ]
-    return Figures(figures=tuple(figures))
+    return Figures(tuple(figures))
 
 
 def _share_figure(
@@ -138,7 +138,7 @@ def _share_figure(
     interval = ci_text(getattr(counts, f"{share}_interval"))
     detail = f"95 % interval {interval}, n = {total:,}"
     value = percent(getattr(counts, share)) if total else "–"
-    return Figure(label=label, value=value, detail=detail)
+    return Figure(label, value, detail=detail)
 
 
 def conclusions(result: OperatingPointResult) -> Iterator[Prose]:
@@ -161,10 +161,10 @@ def _threshold_conclusion(result: OperatingPointResult) -> Prose:
         f"{others} images."
     )
     if high < goal:
-        return Prose(text=f"{text} Target not reached.", tone="warning")
+        return Prose(f"{text} Target not reached.", "warning")
     if low >= goal:
-        return Prose(text=f"{text} Target reached.", tone="good")
-    return Prose(text=f"{text} Too few images to tell whether the target is reached.")
+        return Prose(f"{text} Target reached.", "good")
+    return Prose(f"{text} Too few images to tell whether the target is reached.")
 
 
 def _temperature_conclusion(result: OperatingPointResult) -> Prose:
@@ -180,7 +180,7 @@ def _temperature_conclusion(result: OperatingPointResult) -> Prose:
         f"{count_text(result.data.count, 'image')}, a perfectly calibrated model would "
         f"show {percent(evaluation.calibrated.expected_ece)}."
     )
-    return Prose(text=text)
+    return Prose(text)
 
 
 def _band_conclusion(result: OperatingPointResult) -> Prose:
@@ -191,7 +191,7 @@ def _band_conclusion(result: OperatingPointResult) -> Prose:
             f"No review band reaches {percent(goal)} accuracy outside it on "
             "validation, so all images are sent to manual review."
         )
-        return Prose(text=text, tone="warning")
+        return Prose(text, "warning")
     low, high = selective.accuracy_interval
     text = (
         f"Images with a probability between {percent(band.low)} and "
@@ -202,8 +202,8 @@ def _band_conclusion(result: OperatingPointResult) -> Prose:
         f"{selective.positives:,} '{result.target}' images are missed without review."
     )
     if high < goal:
-        return Prose(text=f"{text} Target not reached.", tone="warning")
-    return Prose(text=text, tone="good" if low >= goal else "plain")
+        return Prose(f"{text} Target not reached.", "warning")
+    return Prose(text, "good" if low >= goal else "plain")
 
 
 def _group_sections(result: OperatingPointResult) -> Iterator[Section]:
@@ -213,7 +213,7 @@ def _group_sections(result: OperatingPointResult) -> Iterator[Section]:
             distribution_table(result, column, groups),
             distribution_chart(result, column, groups),
         )
-        yield Section(title=f"By {column}", blocks=blocks)
+        yield Section(f"By {column}", blocks)
 
 
 def operating_point_caveats(
@@ -230,13 +230,13 @@ def operating_point_caveats(
             f"validation are slightly too good. Results on {split} are not affected."
         )
     for text in texts:
-        yield Prose(text=text, tone="warning")
+        yield Prose(text, "warning")
     yield Prose(
-        text="The 95 % intervals assume independent images. Several images of one "
+        "The 95 % intervals assume independent images. Several images of one "
         "object (a module, a patient, a batch) make them too narrow; if some of these "
         "images were used for training, the results are also too good. List the "
         "objects in a group column to keep their images in one split.",
-        tone="advice",
+        "advice",
     )
 
 

@@ -44,17 +44,17 @@ def misclassified_section(
 ) -> Section:
     """Return the report section with the highest-loss false negatives and positives."""
     return Section(
-        title="Misclassified images",
+        "Misclassified images",
+        tuple(_blocks(result, pixels)),
         lead="Errors at probability 0.5, the most confident first. Check these for "
         "wrong labels first.",
-        blocks=tuple(_blocks(result, pixels)),
     )
 
 
 def _blocks(result: OperatingPointResult, pixels: PixelRows | None) -> Iterator[Block]:
     if pixels is None:
         text = "The image files could not be read, so only their paths are shown."
-        yield Prose(text=text, tone="warning")
+        yield Prose(text, "warning")
     target, rest = result.target, result.rest
     for title, images in (
         (f"False negatives: {target} predicted as {rest}", result.false_negatives),
@@ -64,7 +64,7 @@ def _blocks(result: OperatingPointResult, pixels: PixelRows | None) -> Iterator[
             heading = f"{title}, {count_text(len(images), 'image')}"
             yield _gallery(heading, images, target, pixels)
         else:
-            yield Prose(text=f"{title}: none.", tone="good")
+            yield Prose(f"{title}: none.", "good")
 
 
 def _gallery(
@@ -74,8 +74,8 @@ def _gallery(
     rest = len(images) - len(visible)
     note = f"{rest:,} more; see operating_point.json." if rest else ""
     if pixels is None:
-        probability = Column(title=f"P({target})", kind="percent")
-        columns = (Column(title="image"), probability)
+        probability = Column(f"P({target})", "percent")
+        columns = (Column("image"), probability)
         rows = tuple((image.path, image.prob) for image in visible)
         return Table(title=title, columns=columns, rows=rows, note=note)
     tiles = tuple(_tile(image, target, pixels) for image in visible)

@@ -121,11 +121,7 @@ def select_operating_point(
 
 
 def check_both_classes(data: OneVsRest, target: str) -> None:
-    """Check that a split has images of the class and of other classes.
-
-    Raises:
-        DataError: One of the two is missing.
-    """
+    """Check that a split has images of the class and of other classes."""
     if 0 < data.positives < data.count:
         return
     has = f"only '{target}'" if data.positives else f"no '{target}'"
@@ -139,10 +135,8 @@ def _thresholds(
 ) -> tuple[Threshold, ...]:
     recall, positives = request.recall, data.positives
     goal = f"for {percent(recall, 0 if recall * 100 % 1 < 1e-9 else 1)} recall"
-    target, guaranteed = (
-        required_tp(recall, positives),
-        guaranteed_tp(recall, positives),
-    )
+    target = required_tp(recall, positives)
+    guaranteed = guaranteed_tp(recall, positives)
     thresholds = [
         _threshold(HALF, "0.5 (default)", None, data, temperature),
         _threshold(TARGET, goal, target, data, temperature),

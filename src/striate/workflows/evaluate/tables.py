@@ -48,12 +48,12 @@ def selection_table(selection: Selection, target: str) -> Table:
     """Return the table of thresholds chosen on validation, with expected recall."""
     title, probability = f"P({target}) ≥", "probability"
     columns = (
-        Column(title="threshold", key="name"),
-        Column(title=title, kind="ratio", key=probability, hint=HINTS[probability]),
-        Column(title="uncalibrated", kind="ratio", hint=HINTS["uncalibrated"], rank=2),
-        Column(title="true positives", key="tp", hint="on validation"),
-        Column(title="expected recall", hint=HINTS["recall"], key="expected_recall"),
-        Column(title="false positives", hint="on validation", key="fp", rank=1),
+        Column("threshold", key="name"),
+        Column(title, "ratio", key=probability, hint=HINTS[probability]),
+        Column("uncalibrated", "ratio", hint=HINTS["uncalibrated"], rank=2),
+        Column("true positives", key="tp", hint="on validation"),
+        Column("expected recall", hint=HINTS["recall"]),
+        Column("false positives", hint="on validation", key="fp", rank=1),
     )
     count, positives = f"n{GAP}={GAP}{selection.count:,}", f"{selection.positives:,}"
     table = Table(
@@ -83,7 +83,7 @@ def threshold_table(result: OperatingPointResult) -> Table:
     positives = f"{overall.positives:,} of them {result.target}"
     return Table(
         title=f"Results of the thresholds on {result.split}",
-        columns=(Column(title="threshold", key="name"), *_share_columns(result)),
+        columns=(Column("threshold", key="name"), *_share_columns(result)),
         rows=tuple((each.name, *_shares(counts)) for each, counts in thresholds),
         note=f"n{GAP}={GAP}{overall.count:,}, {positives}.",
     )
@@ -99,8 +99,8 @@ def _share_columns(result: OperatingPointResult) -> tuple[Column, ...]:
     columns = []
     for rank, (name, hint) in enumerate(hints.items()):
         columns += [
-            Column(title=name, kind="percent", hint=hint, key=name, rank=rank),
-            Column(title="95 % interval", key=f"{name}_interval", rank=3 + rank),
+            Column(name, "percent", hint=hint, key=name, rank=rank),
+            Column("95 % interval", key=f"{name}_interval", rank=3 + rank),
         ]
     return tuple(columns)
 
@@ -127,16 +127,14 @@ def calibration_table(result: OperatingPointResult) -> Table:
         "top_label_ece": "top-label ECE",
     }
     ece_columns = [
-        Column(
-            title=title, kind="ratio", hint=HINTS[key], key=key, rank=int("top" in key)
-        )
+        Column(title, "ratio", hint=HINTS[key], key=key, rank=int("top" in key))
         for key, title in titles.items()
     ]
     columns = (
-        Column(title="probabilities", key="name"),
-        Column(title="log loss", kind="number", hint="cross-entropy; lower is better"),
+        Column("probabilities", key="name"),
+        Column("log loss", "number", hint="cross-entropy; lower is better"),
         *ece_columns,
-        Column(title="Brier", kind="number", hint=HINTS["brier"], rank=2),
+        Column("Brier", "number", hint=HINTS["brier"], rank=2),
     )
     evaluation, temperature = result.evaluation, result.selection.temperature
     rows = (
@@ -175,20 +173,15 @@ def band_table(result: OperatingPointResult) -> Table | None:
     target, rest = result.target, result.rest
     hint = f"missed without review: {target} images decided as {rest}"
     columns = (
-        Column(title="split", key="split"),
-        Column(title="n", kind="integer", hint="images", key="count", rank=4),
-        Column(title="manual review", kind="percent", key="review"),
-        Column(title="95 % interval", key="review_interval", rank=3),
-        Column(
-            title="automatic accuracy",
-            kind="percent",
-            hint=HINTS["accuracy"],
-            key="accuracy",
-        ),
-        Column(title="95 % interval", key="accuracy_interval", rank=1),
-        Column(title=f"correct {target}", key="correct_positive", rank=2),
-        Column(title=f"correct {rest}", key="correct_negative", rank=2),
-        Column(title="missed", hint=hint, key="fn"),
+        Column("split"),
+        Column("n", "integer", hint="images", key="count", rank=4),
+        Column("manual review", "percent", key="review"),
+        Column("95 % interval", key="review_interval", rank=3),
+        Column("automatic accuracy", "percent", hint=HINTS["accuracy"], key="accuracy"),
+        Column("95 % interval", key="accuracy_interval", rank=1),
+        Column(f"correct {target}", key="correct_positive", rank=2),
+        Column(f"correct {rest}", key="correct_negative", rank=2),
+        Column("missed", hint=hint, key="fn"),
     )
     rows = (
         ("validation", *_selective(validation)),
@@ -215,12 +208,12 @@ def group_table(
 ) -> Table:
     """Return a table of the threshold's results for each value of a CSV column."""
     columns = (
-        Column(title=column, key="value"),
-        Column(title="n", kind="integer", hint="images", key="count"),
-        Column(title=result.target, kind="integer", key="positives"),
+        Column(column, key="value"),
+        Column("n", "integer", hint="images", key="count"),
+        Column(result.target, "integer", key="positives"),
         *_share_columns(result),
-        Column(title="ROC-AUC", kind="number", key="roc_auc", rank=2),
-        Column(title="95 % interval", key="roc_auc_interval", rank=6),
+        Column("ROC-AUC", "number", rank=2),
+        Column("95 % interval", key="roc_auc_interval", rank=6),
     )
     threshold = percent(result.selection.threshold.probability, 2)
     title = f"By {column}, with threshold P({result.target}) ≥ {threshold}"
@@ -256,16 +249,16 @@ def distribution_table(
     target, rest = result.target, result.rest
     hint = f"lower and upper quartile of the probabilities of {target}"
     columns = (
-        Column(title=column, key="value"),
-        Column(title="n", kind="integer", hint="images", key="count"),
-        Column(title=f"predicted {target}", kind="percent", key="predicted"),
-        Column(title="middle 50 %", hint=hint, key="quartiles", rank=2),
-        Column(title="median", kind="percent", key="median", rank=1),
-        Column(title=f"automatic {rest}", kind="percent", key="below", rank=1),
-        Column(title="manual review", kind="percent", key="review"),
-        Column(title=f"automatic {target}", kind="percent", key="above", rank=1),
-        Column(title="automatic accuracy", kind="percent", key="accuracy"),
-        Column(title="95 % interval", key="accuracy_interval", rank=2),
+        Column(column, key="value"),
+        Column("n", "integer", hint="images", key="count"),
+        Column(f"predicted {target}", "percent", key="predicted"),
+        Column("middle 50 %", hint=hint, key="quartiles", rank=2),
+        Column("median", "percent", rank=1),
+        Column(f"automatic {rest}", "percent", key="below", rank=1),
+        Column("manual review", "percent", key="review"),
+        Column(f"automatic {target}", "percent", key="above", rank=1),
+        Column("automatic accuracy", "percent", key="accuracy"),
+        Column("95 % interval", key="accuracy_interval", rank=2),
     )
     rows = tuple(_distribution(group) for group in groups)
     title = f"Predicted probabilities by {column}"

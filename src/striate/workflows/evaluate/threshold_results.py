@@ -32,79 +32,54 @@ OTHERS, EMPTY = "(all others)", "(none)"
 
 @dataclass(frozen=True, kw_only=True)
 class GroupResult:
-    """Results on the images with the same value in a CSV column.
+    """Results on the images with the same value in a CSV column."""
 
-    Args:
-        value: The value in the column.
-        counts: Confusion counts at the threshold for the target recall.
-        selective: Result of the review band; None without a band.
-        roc_auc: ROC-AUC and its interval; None if only one class is present.
-        quartiles: Lower quartile, median and upper quartile of the probabilities.
-        probs: Probabilities of the class, ascending.
-    """
-
-    value: str
-    counts: ConfusionCounts
-    selective: SelectiveCounts | None
+    value: str  # the value in the column
+    counts: ConfusionCounts  # confusion counts at the threshold for the target recall
+    selective: SelectiveCounts | None  # result of the review band; None without a band
+    # ROC-AUC and its interval; None if only one class is present.
     roc_auc: tuple[float, Interval] | None
+    # Lower quartile, median and upper quartile of the probabilities.
     quartiles: tuple[float, float, float]
-    probs: np.ndarray = field(repr=False)
+    probs: np.ndarray = field(repr=False)  # probabilities of the class, ascending
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Calibration of the probabilities, before or after temperature scaling.
+    """Calibration of the probabilities, before or after temperature scaling."""
 
-    Args:
-        log_loss: Mean cross-entropy.
-        ece: Expected calibration error of the class, over bins of equal size.
-        expected_ece: ECE that perfectly calibrated probabilities would show here.
-        top_label_ece: ECE of the predicted class (Guo et al. 2017).
-        brier_score: Mean squared error of the probability of the class.
-        bins: Bins of the reliability diagram.
-    """
-
-    log_loss: float
-    ece: float
-    expected_ece: float
-    top_label_ece: float
-    brier_score: float
+    log_loss: float  # mean cross-entropy
+    ece: float  # expected calibration error of the class, over bins of equal size
+    expected_ece: float  # ECE that perfectly calibrated probabilities would show here
+    top_label_ece: float  # ECE of the predicted class (Guo et al. 2017)
+    brier_score: float  # mean squared error of the probability of the class
+    # Bins of the reliability diagram.
     bins: tuple[CalibrationBin, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All results on the evaluated split.
+    """All results on the evaluated split."""
 
-    Args:
-        thresholds: Each chosen threshold with its confusion counts.
-        overall: All images as one group.
-        average_precision: Average precision, with an approximate interval.
-        uncalibrated: Calibration before temperature scaling.
-        calibrated: Calibration after temperature scaling.
-        log_loss_change: Log loss after minus before temperature scaling, per image.
-        by: Results by CSV column and value.
-    """
-
+    # Each chosen threshold with its confusion counts.
     thresholds: tuple[tuple[Threshold, ConfusionCounts], ...]
-    overall: GroupResult
+    overall: GroupResult  # all images as one group
+    # Average precision, with an approximate interval.
     average_precision: tuple[float, Interval]
-    uncalibrated: Calibration
-    calibrated: Calibration
+    uncalibrated: Calibration  # calibration before temperature scaling
+    calibrated: Calibration  # calibration after temperature scaling
+    # Log loss after minus before temperature scaling, per image.
     log_loss_change: MeanDifference
-    by: Mapping[str, tuple[GroupResult, ...]]
+    by: Mapping[str, tuple[GroupResult, ...]]  # results by CSV column and value
 
 
 def evaluate_selection(
-    data: OneVsRest, selection: Selection, columns: Mapping[str, Sequence[str]]
+    data: OneVsRest,  # the evaluated split
+    # Temperature, thresholds and review band, chosen on validation.
+    selection: Selection,
+    columns: Mapping[str, Sequence[str]],  # values of each CSV column, one per image
 ) -> Evaluation:
-    """Evaluate the thresholds and the review band that were chosen on validation.
-
-    Args:
-        data: The evaluated split.
-        selection: Temperature, thresholds and review band, chosen on validation.
-        columns: Values of each CSV column, one per image.
-    """
+    """Evaluate the thresholds and the review band that were chosen on validation."""
     before, after = data.log_losses
     precision = float(average_precision_score(data.positive, data.probs))
     return Evaluation(

@@ -9,18 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Figures,
-    Image,
-    Images,
-    Prose,
-    Section,
-    Table,
-)
+from striate.core import findings as f
 from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Attribution, attribute
@@ -47,40 +36,38 @@ METHOD_NAMES = {
 
 
 CHECK_COLUMNS = (
-    Column(title="Method", key="method"),
-    Column(title="Target", key="target", rank=1),
-    Column(title="Layer", kind="code", key="layer", rank=2),
-    Column(
-        title="Deletion",
-        kind="percent",
-        key="deletion",
+    f.Column("Method"),
+    f.Column("Target", rank=1),
+    f.Column("Layer", "code", rank=2),
+    f.Column(
+        "Deletion",
+        "percent",
         hint="mean probability as the most important pixels are removed; lower is "
         "better",
     ),
-    Column(
-        title="Deletion, random",
-        kind="percent",
+    f.Column(
+        "Deletion, random",
+        "percent",
         key="random_deletion",
         hint="deletion in random pixel order",
         rank=3,
     ),
-    Column(
-        title="Insertion",
-        kind="percent",
-        key="insertion",
+    f.Column(
+        "Insertion",
+        "percent",
         hint="mean probability as the most important pixels are added; higher is "
         "better",
     ),
-    Column(
-        title="Insertion, random",
-        kind="percent",
+    f.Column(
+        "Insertion, random",
+        "percent",
         key="random_insertion",
         hint="insertion in random pixel order",
         rank=3,
     ),
-    Column(
-        title="Shuffled Weights",
-        kind="number",
+    f.Column(
+        "Shuffled Weights",
+        "number",
         key="shuffled_correlation",
         hint="rank correlation with the heatmap of a network with shuffled weights; "
         "near 0 is good; above 0.5: do not trust this heatmap",
@@ -92,7 +79,7 @@ CHECK_COLUMNS = (
 class ImageExplanation:
     """Explanation of one image, as report section and data."""
 
-    section: Section
+    section: f.Section
     facts: dict[str, Any]
     maps: dict[str, Tensor]
 
@@ -115,9 +102,7 @@ def explain_image(
         against = _other_class(loaded, image, options, ranked)
     if against is not None:
         shown.append(_attribute(loaded, image, options, options.methods[0], against))
-    figures = tuple(
-        Figure(label=names[i], value=percent(float(probs[i]))) for i in ranked[:TOP]
-    )
+    figures = tuple(f.Figure(names[i], percent(float(probs[i]))) for i in ranked[:TOP])
     table = _sanity_table(shown)
     truth = f" True class: {image.truth}." if image.truth else ""
     target = attributions[0].target
@@ -135,8 +120,8 @@ def explain_image(
         "attributions": records(table),
     }
     warnings = [warning for each in shown for warning in _warnings(each)]
-    blocks: list[Block] = [
-        Figures(figures=figures),
+    blocks: list[f.Block] = [
+        f.Figures(figures),
         _heatmaps(image, shown),
         table,
         *warnings,
@@ -145,9 +130,7 @@ def explain_image(
     for each in shown:
         suffix = "" if each.target.against_index is None else " against"
         maps[each.method + suffix] = each.heatmap.detach().cpu()
-    section = Section(
-        title=_title(image, names[ranked[0]]), lead=lead, blocks=tuple(blocks)
-    )
+    section = f.Section(_title(image, names[ranked[0]]), tuple(blocks), lead=lead)
     return ImageExplanation(section=section, facts=facts, maps=maps)
 
 
@@ -202,8 +185,8 @@ def _target_index(
     return loaded.labels.index(options.target)
 
 
-def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Images:
-    images: list[Image] = [to_image(enlarge(image.pixels, SIDE), "input image")]
+def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> f.Images:
+    images: list[f.Image] = [to_image(enlarge(image.pixels, SIDE), "input image")]
     for each in attributions:
         heat = each.heatmap.detach().cpu().numpy()
         pixels = enlarge(overlay_heatmap(image.pixels, heat, each.signed), SIDE)
@@ -211,7 +194,7 @@ def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Ima
     note = (
         "Orange: importance. Red: supports the class. Blue: speaks against the class."
     )
-    return Images(images=tuple(images), note=note)
+    return f.Images(images=tuple(images), note=note)
 
 
 def _caption(each: Attribution) -> str:
@@ -227,14 +210,14 @@ def _detail(each: Attribution) -> str:
     return f"layer {each.layer.call}" if each.layer else "computed on the pixels"
 
 
-def _sanity_table(attributions: Sequence[Attribution]) -> Table:
+def _sanity_table(attributions: Sequence[Attribution]) -> f.Table:
     layers = dict.fromkeys(
         f"Target layer {each.layer.call}: {each.layer.reason}."
         for each in attributions
         if each.layer
     )
     notes = [*layers, *(note for each in attributions for note in each.notes)]
-    return Table(
+    return f.Table(
         title="How reliable are these heatmaps? (sanity checks)",
         columns=CHECK_COLUMNS,
         rows=tuple(_row(each) for each in attributions),
@@ -242,33 +225,33 @@ def _sanity_table(attributions: Sequence[Attribution]) -> Table:
     )
 
 
-def _warnings(each: Attribution) -> Iterator[Prose]:
+def _warnings(each: Attribution) -> Iterator[f.Prose]:
     """Yield a warning if a sanity check failed."""
     if _is_empty(each):
         text = (
             f"{_caption(each)} is empty: no position of this layer supports the class. "
             "Its sanity checks are meaningless. Try another layer or method."
         )
-        yield Prose(text=text, tone="warning")
+        yield f.Prose(text, "warning")
     elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
         text = (
             f"{_caption(each)} is almost the same with shuffled weights: it depends "
             "only on the image, not on what the network learned. Do not trust it."
         )
-        yield Prose(text=text, tone="bad")
+        yield f.Prose(text, "bad")
     elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
         text = (
             f"{_caption(each)} is not better than random: neither deletion nor "
             "insertion beats a random pixel order."
         )
-        yield Prose(text=text, tone="warning")
+        yield f.Prose(text, "warning")
 
 
 def _is_empty(each: Attribution) -> bool:
     return not each.signed and not bool(each.heatmap.any())
 
 
-def _row(each: Attribution) -> tuple[Cell, ...]:
+def _row(each: Attribution) -> tuple[f.Cell, ...]:
     checks = each.sanity_checks
     numbers: list[float | None] = [None] * 5
     if checks is not None:

@@ -8,19 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from striate.audit.receptive_field_tracker import Box, ReceptiveField
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Image,
-    Images,
-    Prose,
-    Section,
-    Series,
-    Table,
-)
-from striate.data.batches import Batches
+from striate.core import findings as f
+from striate.data.batches import batches_in_order
 from striate.data.cache.image_rows import display_rows
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
@@ -61,7 +50,7 @@ class ChannelPatches:
     layers: tuple[ChannelPreferences, ...]
     boxes: Mapping[str, BoxOf]
 
-    def row(self, layer: ChannelPreferences, channel: int) -> Image | None:
+    def row(self, layer: ChannelPreferences, channel: int) -> f.Image | None:
         """Draw the top patches of a channel; return None if the channel is dead."""
         top_patches = [patch for patch in layer.patches[channel] if patch.value > 0]
         if not top_patches:
@@ -76,7 +65,7 @@ class ChannelPatches:
         preferred = self.labels[layer.preferred_classes[channel]]
         return f"selectivity {share:.2f}, preferred class {preferred}"
 
-    def channel(self, call: str, number: int) -> list[Block]:
+    def channel(self, call: str, number: int) -> list[f.Block]:
         """Return the top patches and the mean activation by class of one channel."""
         layer = next((each for each in self.layers if each.call == call), None)
         if layer is None:
@@ -85,25 +74,22 @@ class ChannelPatches:
         if row is None:
             images = f"{len(self.subset):,} images"
             text = f"Channel {number} is dead (never above zero) on all {images}."
-            return [Prose(text=text)]
+            return [f.Prose(text)]
         title = f"Top patches of channel {number}"
-        return [Images(title=title, images=(row,)), self._classes(layer, number)]
+        return [f.Images(title=title, images=(row,)), self._classes(layer, number)]
 
-    def _classes(self, layer: ChannelPreferences, number: int) -> Table:
+    def _classes(self, layer: ChannelPreferences, number: int) -> f.Table:
         means = layer.by_class[:, number]
-        columns = (
-            Column(title="Class", key="class"),
-            Column(title="Mean Activation", kind="number", key="mean"),
-        )
+        columns = (f.Column("Class"), f.Column("Mean Activation", "number", key="mean"))
         order = means.argsort(descending=True)[:CLASSES].tolist()
         rows = tuple((self.labels[i], float(means[i])) for i in order)
         title = "Mean activation by class"
         note = "Mean of the positive activations over images and positions of a class."
-        return Table(title=title, columns=columns, rows=rows, note=note)
+        return f.Table(title=title, columns=columns, rows=rows, note=note)
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    def table(self) -> tuple[tuple[str, ...], list[tuple[f.Cell, ...]]]:
         """Return the header and rows of channels.csv."""
-        rows: list[tuple[Cell, ...]] = []
+        rows: list[tuple[f.Cell, ...]] = []
         for layer in self.layers:
             box = self.boxes[layer.call]
             for channel, top_patches in enumerate(layer.patches):
@@ -117,7 +103,7 @@ class ChannelPatches:
 
     def _selectivity(
         self, layer: ChannelPreferences, channel: int
-    ) -> tuple[Cell, Cell]:
+    ) -> tuple[f.Cell, f.Cell]:
         """Return selectivity and preferred class of a channel; None if it is dead."""
         share = float(layer.selectivity[channel])
         if share != share:
@@ -134,13 +120,9 @@ def find_channel_patches(
         return None
     subset = subsample(run.data.subsets[run.evaluated_split], MAX_IMAGES)
     height, width = subset.pixels.shape[1:3]
-    batches = Batches(
-        subset=subset,
-        preprocess=loaded.preprocess,
-        batch_size=images_at_once((height, width), BATCH),
-        shuffle=False,
-    )
-    layers = channel_preferences(loaded.model, batches(0), calls, len(run.labels))
+    size = images_at_once((height, width), BATCH)
+    batches = batches_in_order(subset, loaded.preprocess, size)
+    layers = channel_preferences(loaded.model, batches, calls, len(run.labels))
     fields = receptive_fields(loaded)
     whole_image = (0, height - 1), (0, width - 1)
     boxes = {call: _box_function(fields.get(call), whole_image) for call in calls}
@@ -160,7 +142,9 @@ def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:
     return lambda row, column: field.box(row, column) or whole_image
 
 
-def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, Cell]]]:
+def channels_section(
+    patches: ChannelPatches,
+) -> tuple[f.Section, list[dict[str, f.Cell]]]:
     """Return the report section with top patches and selectivity of the channels."""
     table = _numbers(patches.layers, patches.labels)
     drawn = evenly_spaced(patches.layers, LAYERS)
@@ -170,21 +154,19 @@ def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, C
         f"{len(patches.subset):,} {patches.name} images, cropped to the receptive "
         "field. All channels of all layers are in channels.csv."
     )
-    section = Section(
-        title="What channels detect",
-        lead=lead,
-        blocks=(_curve(patches.layers), table, *images),
+    section = f.Section(
+        "What channels detect", (_curve(patches.layers), table, *images), lead=lead
     )
     return section, records(table)
 
 
-def _curve(layers: Sequence[ChannelPreferences]) -> Curve:
+def _curve(layers: Sequence[ChannelPreferences]) -> f.Curve:
     means = tuple(float(layer.selectivity.nanmean()) for layer in layers)
     depth = tuple(float(i) for i in range(1, len(layers) + 1))
-    series = Series(name="mean over channels", x=depth, y=means)
+    series = f.Series("mean over channels", depth, means)
     names = ", ".join(f"{i} {layer.call}" for i, layer in enumerate(layers, 1))
-    return Curve(
-        title="Class selectivity by depth",
+    return f.Curve(
+        "Class selectivity by depth",
         x_label="layer",
         y_label="0: all classes equal, 1: one class only",
         series=(series,),
@@ -192,32 +174,26 @@ def _curve(layers: Sequence[ChannelPreferences]) -> Curve:
     )
 
 
-def _numbers(layers: Sequence[ChannelPreferences], labels: Sequence[str]) -> Table:
+def _numbers(layers: Sequence[ChannelPreferences], labels: Sequence[str]) -> f.Table:
     columns = (
-        Column(title="Layer", kind="code", key="layer"),
-        Column(title="Channels", kind="integer", key="channels", rank=1),
-        Column(title="Mean Selectivity", kind="number", key="mean"),
-        Column(
-            title="Selective",
-            kind="share",
-            key="selective",
+        f.Column("Layer", "code"),
+        f.Column("Channels", "integer", rank=1),
+        f.Column("Mean Selectivity", "number", key="mean"),
+        f.Column(
+            "Selective",
+            "share",
             hint="channels with selectivity above 0.5: one class activates them at "
             "least three times as strongly as the others",
         ),
-        Column(title="Max", kind="number", key="max", rank=2),
-        Column(title="Max for Class", key="preferred_class", rank=2),
-        Column(
-            title="Dead",
-            kind="integer",
-            key="dead",
-            hint="channels that are never above zero",
-        ),
+        f.Column("Max", "number", rank=2),
+        f.Column("Max for Class", key="preferred_class", rank=2),
+        f.Column("Dead", "integer", hint="channels that are never above zero"),
     )
     rows = tuple(_row(layer, labels) for layer in layers)
-    return Table(title="Selectivity by layer", columns=columns, rows=rows)
+    return f.Table(title="Selectivity by layer", columns=columns, rows=rows)
 
 
-def _row(layer: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
+def _row(layer: ChannelPreferences, labels: Sequence[str]) -> tuple[f.Cell, ...]:
     selectivity = layer.selectivity.nan_to_num(-1)
     active = layer.selectivity[~layer.selectivity.isnan()]
     count, best = len(selectivity), int(selectivity.argmax())
@@ -230,11 +206,11 @@ def _row(layer: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
     return layer.call, count, float(active.mean()), share, first_row, preferred, silent
 
 
-def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> Images:
+def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> f.Images:
     """Draw the top patches of the most selective channels, one row per channel."""
     order = layer.selectivity.nan_to_num(-1).argsort(descending=True).tolist()
     images = [patches.row(layer, channel) for channel in order[:CHANNELS]]
-    return Images(title=layer.call, images=tuple(row for row in images if row))
+    return f.Images(title=layer.call, images=tuple(row for row in images if row))
 
 
 def _crops(

@@ -7,17 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Image,
-    Images,
-    Prose,
-    Section,
-    Table,
-)
-from striate.data.batches import Batches
+from striate.core import findings as f
+from striate.data.batches import batches_in_order
 from striate.data.cache.image_rows import display_rows, gather_rows
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
@@ -41,20 +32,18 @@ _BORDER = 1.5  # ratio to its area: above it, warn about the border
 _FEW = 5  # images of a class: no warning for fewer
 
 
-def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
+def dataset_section(run: Run) -> tuple[f.Section, dict[str, Any]]:
     """Return the report section on confident errors and mean heatmaps by class."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOST)
     size = images_at_once(run.preprocess.spec.shape, BATCH)
-    batches = Batches(
-        subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
-    )
-    result = dataset_attribution(run.model, (x for x, _ in batches(0)), len(run.labels))
-    blocks: list[Block] = []
+    inputs = (x for x, _ in batches_in_order(subset, run.preprocess, size))
+    result = dataset_attribution(run.model, inputs, len(run.labels))
+    blocks: list[f.Block] = []
     wrong = _mistakes(run)
     if wrong:
         title = "Most confident errors"
         note = "Each image with its Grad-CAM for the wrong prediction."
-        blocks.append(Images(title=title, images=tuple(wrong), note=note))
+        blocks.append(f.Images(title=title, images=tuple(wrong), note=note))
     blocks.append(_classes(run, subset, result))
     table = _table(run, result)
     data = {
@@ -72,22 +61,19 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     if result.empty:
         lead += f" Images with an empty heatmap: {result.empty}."
     title = "Heatmaps over the dataset"
-    return Section(title=title, lead=lead, blocks=tuple(blocks)), data
+    return f.Section(title, tuple(blocks), lead=lead), data
 
 
-def _mistakes(run: Run) -> list[Image]:
+def _mistakes(run: Run) -> list[f.Image]:
     predictions = run.predictions(run.evaluated_split)
     subset = run.data.subsets[run.evaluated_split]
     wrong = np.flatnonzero(np.asarray(predictions.truth != predictions.predicted))
     confidence = np.asarray(predictions.probs).max(1)
     row_of = {path: i for i, path in enumerate(subset.paths)}
-    images: list[Image] = []
+    images: list[f.Image] = []
     for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]:
         single = subset.take([row_of[predictions.paths[int(i)]]])
-        batches = Batches(
-            subset=single, preprocess=run.preprocess, batch_size=1, shuffle=False
-        )
-        x, _ = next(batches(0))
+        x, _ = next(batches_in_order(single, run.preprocess, 1))
         predicted = run.labels[int(predictions.predicted[i])]
         result = attribute(run.model, x, method="gradcam", target=predicted,
                          labels=run.labels, sanity_checks=False)  # fmt: skip
@@ -101,7 +87,7 @@ def _mistakes(run: Run) -> list[Image]:
     return images
 
 
-def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
+def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> f.Images:
     """Draw the mean heatmap of each predicted class over the mean image."""
     order = [int(i) for i in result.counts.argsort(descending=True, stable=True)]
     classes = sorted(i for i in order[:CLASSES] if result.counts[i])
@@ -121,19 +107,19 @@ def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
     note = "Mean heatmap of all images predicted as a class, over its mean image."
     if len(classes) < int((result.counts > 0).sum()):
         note += f" The {len(classes)} most frequent predictions."
-    return Images(title="Mean heatmap by class", images=tuple(images), note=note)
+    return f.Images(title="Mean heatmap by class", images=tuple(images), note=note)
 
 
-def _table(run: Run, result: DatasetAttribution) -> Table:
+def _table(run: Run, result: DatasetAttribution) -> f.Table:
     columns = (
-        Column(title="Predicted Class", key="class"),
-        Column(title="Images", kind="integer", key="images"),
-        Column(title="On Border", kind="percent", key="border"),
-        Column(title="Border Area", kind="percent", key="border_area"),
-        Column(title="On Background", kind="percent", key="background"),
-        Column(title="Background Area", kind="percent", key="background_area", rank=1),
+        f.Column("Predicted Class", key="class"),
+        f.Column("Images", "integer"),
+        f.Column("On Border", "percent", key="border"),
+        f.Column("Border Area", "percent"),
+        f.Column("On Background", "percent", key="background"),
+        f.Column("Background Area", "percent", rank=1),
     )
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[tuple[f.Cell, ...]] = [
         (
             run.labels[i],
             int(result.counts[i]),
@@ -152,10 +138,10 @@ def _table(run: Run, result: DatasetAttribution) -> Table:
         "be correct (the hole of a 0), and coarse heatmaps spill over."
     )
     title = "Attribution on border and background"
-    return Table(title=title, columns=columns, rows=tuple(rows), note=note)
+    return f.Table(title=title, columns=columns, rows=tuple(rows), note=note)
 
 
-def _warnings(run: Run, result: DatasetAttribution) -> list[Block]:
+def _warnings(run: Run, result: DatasetAttribution) -> list[f.Block]:
     limit = _BORDER * result.border_area
     named = [
         f"{run.labels[i]} ({percent(float(result.border[i]))})"
@@ -169,4 +155,4 @@ def _warnings(run: Run, result: DatasetAttribution) -> list[Block]:
         f"is {percent(result.border_area)} of the area. A frame, a caption or the "
         "background may reveal the class (shortcut). Check these images."
     )
-    return [Prose(text=text, tone="warning")]
+    return [f.Prose(text, "warning")]

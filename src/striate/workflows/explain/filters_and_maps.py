@@ -9,15 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.audit.layer import shape_text
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Image,
-    Images,
-    Section,
-    Table,
-)
+from striate.core.findings import Block, Cell, Column, Image, Images, Section, Table
 from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import forward, module_name
 from striate.interpret.feature_maps import MAX_CHANNELS, map_sheet
@@ -72,7 +64,7 @@ def filters_and_maps_section(
         shown = f"{len(drawn_layers)} of {len(calls)}"
         lead += f" {shown} layers are shown: those with filters."
     title = "Filters and feature maps"
-    return Section(title=title, lead=lead, blocks=tuple(blocks))
+    return Section(title, tuple(blocks), lead=lead)
 
 
 def _layers_to_draw(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
@@ -117,29 +109,27 @@ def _filters(weight: Tensor) -> Image:
 
 def _filter_table(filters: dict[str, Tensor]) -> Table:
     columns = (
-        Column(title="Layer", kind="code", key="layer"),
-        Column(title="Filters", kind="integer", key="filters"),
-        Column(title="Kernel", kind="code", key="kernel", rank=1),
-        Column(title="Min Norm", kind="number", key="min_norm", rank=2),
-        Column(title="Median Norm", kind="number", key="median_norm"),
-        Column(title="Max Norm", kind="number", key="max_norm", rank=3),
+        Column("Layer", "code"),
+        Column("Filters", "integer"),
+        Column("Kernel", "code", rank=1),
+        Column("Min Norm", "number", rank=2),
+        Column("Median Norm", "number"),
+        Column("Max Norm", "number", rank=3),
         Column(
-            title="Dead",
-            kind="integer",
-            key="dead",
+            "Dead",
+            "integer",
             hint="filters with a norm below a thousandth of the largest",
         ),
         Column(
-            title="DC Share",
-            kind="share",
+            "DC Share",
+            "share",
             key="mean_share",
             hint="share of the squared weights in the kernels' means: 0 % for edge "
             "detectors, 100 % for kernels that only average",
         ),
         Column(
-            title="Max Cosine",
-            kind="number",
-            key="max_cosine",
+            "Max Cosine",
+            "number",
             hint="largest |cosine| with another filter, median over filters; 1: "
             "duplicates",
         ),
@@ -178,18 +168,16 @@ def _layer_table(
     loaded: LoadedModel, image: ExplainedImage
 ) -> tuple[Section, list[dict[str, Cell]]]:
     columns = (
-        Column(title="Layer", kind="code", key="layer"),
-        Column(title="Type", key="type", rank=2),
-        Column(title="Output Shape", kind="code", key="output", rank=1),
-        Column(title="Mean", kind="number", key="mean"),
-        Column(title="Std", kind="number", key="std"),
-        Column(title="Max", kind="number", key="max", rank=2),
+        Column("Layer", "code"),
+        Column("Type", rank=2),
+        Column("Output Shape", "code", key="output", rank=1),
+        Column("Mean", "number"),
+        Column("Std", "number"),
+        Column("Max", "number", rank=2),
+        Column("Zeros", "share", key="zero_share", hint="share of exact zeros"),
         Column(
-            title="Zeros", kind="share", key="zero_share", hint="share of exact zeros"
-        ),
-        Column(
-            title="Dead",
-            kind="integer",
+            "Dead",
+            "integer",
             key="dead_channels",
             hint="channels that are zero everywhere in this image",
         ),
@@ -201,4 +189,4 @@ def _layer_table(
         rows.append((*first, *numbers, layer.zero_share, layer.dead_channels))
     title, lead = "Activation statistics", "Output of every layer for the first image."
     table = Table(columns=columns, rows=tuple(rows))
-    return Section(title=title, lead=lead, blocks=(table,)), records(table)
+    return Section(title, (table,), lead=lead), records(table)

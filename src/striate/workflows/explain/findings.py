@@ -9,25 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from striate.core import findings as f
 from striate.core.errors import GeometryError, SettingError
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Images,
-    Page,
-    Prose,
-    Section,
-    Table,
-)
 from striate.interpret.arithmetic.contributions import contributions
 from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.layer_choice import (
-    check_unit,
-    layer_shapes,
-    layers_with_maps,
-)
+from striate.interpret.layer_choice import check_unit, layer_shapes, layers_with_maps
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.table_records import records, tree_dicts
 from striate.run.run import Run
@@ -51,7 +38,7 @@ from striate.workflows.explain.unit import strongest_unit, unit_section
 class ExplainFindings:
     """Content of an explanation, before writing it to files."""
 
-    page: Page
+    page: f.Page
     data: dict[str, Any]
     maps: dict[str, Tensor]
     channel_patches: ChannelPatches | None
@@ -88,8 +75,8 @@ def explain_findings(
     sections.append(section)
     layer_parts, layer_data = layer_sections(loaded, first, calls, channel_patches)
     extra, extra_data = _extra_sections(loaded, options)
-    page = Page(
-        title=f"Explanation of {loaded.name}",
+    page = f.Page(
+        f"Explanation of {loaded.name}",
         subtitle="Which parts of an image support the predicted class, and how.",
         sections=(*sections, *layer_parts, *extra),
         footer="The model was not modified.",
@@ -119,7 +106,7 @@ def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) 
 
 def _patches(
     loaded: LoadedModel, channel_patches: ChannelPatches | None, unit: Unit
-) -> list[Block]:
+) -> list[f.Block]:
     layer, place = unit
     if channel_patches is None or len(place) != 3:
         return []
@@ -138,7 +125,7 @@ def _arithmetic(
         return None, f"Unit arithmetic is not available: {error.what}."
 
 
-ExtraSection = Callable[[Run, OnProgress], tuple[Section, dict[str, Any]]]
+ExtraSection = Callable[[Run, OnProgress], tuple[f.Section, dict[str, Any]]]
 EXTRA_SECTIONS: dict[str, ExtraSection] = {
     "dataset": lambda run, on_progress: dataset_section(run),
     "invariance": lambda run, on_progress: invariance_section(run),
@@ -149,9 +136,9 @@ EXTRA_SECTIONS: dict[str, ExtraSection] = {
 
 def _extra_sections(
     loaded: LoadedModel, options: ExplainOptions
-) -> tuple[list[Section], dict[str, Any]]:
+) -> tuple[list[f.Section], dict[str, Any]]:
     """Return the extra sections that are requested with `--sections`."""
-    sections: list[Section] = []
+    sections: list[f.Section] = []
     data: dict[str, Any] = {}
     if loaded.run is None:
         return sections, data
@@ -167,7 +154,7 @@ def _arithmetic_section(
     arithmetic: UnitArithmetic | None,
     class_index: int,
     error: str,
-) -> tuple[Section, dict[str, Any] | None]:
+) -> tuple[f.Section, dict[str, Any] | None]:
     """Return the report section on how the logit of the class is computed."""
     lead = (
         "The logit of the explained class as a sum. Open a line to see the values "
@@ -175,26 +162,23 @@ def _arithmetic_section(
     )
     title = "How the score is computed"
     if arithmetic is None:
-        return Section(title=title, blocks=(Prose(text=error),)), None
+        return f.Section(title, (f.Prose(error),)), None
     names = loaded.labels.names if loaded.labels else ()
     tree = arithmetic_tree(arithmetic, "output", (class_index,), names)
     table, image_block = _contribution_blocks(image, arithmetic, class_index)
     data = {"tree": tree_dicts(tree), "contributions": records(table)}
-    return Section(title=title, lead=lead, blocks=(tree, table, image_block)), data
+    return f.Section(title, (tree, table, image_block), lead=lead), data
 
 
 def _contribution_blocks(
     image: ExplainedImage, arithmetic: UnitArithmetic, class_index: int
-) -> tuple[Table, Images]:
+) -> tuple[f.Table, f.Images]:
     """Return the contributions of pixels and biases as a table and an image."""
     result = contributions(arithmetic, "output", (class_index,))
     steps = sorted(result.steps.items(), key=lambda item: -abs(item[1]))
-    rows: list[tuple[Cell, ...]] = [("pixels", float(result.pixels.sum())), *steps]
-    columns = (
-        Column(title="Source", kind="code", key="source"),
-        Column(title="Contribution", kind="number", key="contribution"),
-    )
-    table = Table(
+    rows: list[tuple[f.Cell, ...]] = [("pixels", float(result.pixels.sum())), *steps]
+    columns = (f.Column("Source", "code"), f.Column("Contribution", "number"))
+    table = f.Table(
         title="Contribution of pixels and biases",
         columns=columns,
         rows=tuple(rows),
@@ -204,4 +188,4 @@ def _contribution_blocks(
     )
     heat = result.pixels.sum(0).cpu().numpy().astype(np.float64)
     pixels = enlarge(overlay_heatmap(image.pixels, heat, True), SIDE)
-    return table, Images(images=(to_image(pixels, "contribution of each pixel"),))
+    return table, f.Images(images=(to_image(pixels, "contribution of each pixel"),))

@@ -8,18 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from striate.core import findings as f
 from striate.core.errors import GeometryError
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Prose,
-    Section,
-    Series,
-    Table,
-)
-from striate.data.batches import Batches
+from striate.data.batches import batches_in_order
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
 from striate.interpret.invariance.invariance_curves import (
@@ -44,14 +35,14 @@ LAYERS = 4  # layers whose features are compared
 Batch = tuple[Tensor, Tensor]
 
 
-def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
+def invariance_section(run: Run) -> tuple[f.Section, dict[str, Any]]:
     """Evaluate a run on transformed images, and with other pooling layers."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOVED)
     batches = list(_batches(run, subset))
     layers = evenly_spaced(layers_with_maps(run.model, batches[0][0]), LAYERS)
     transforms = [each for each in TRANSFORMS.values() if _fits(each.name, run)]
     curves = invariance_curves(run.model, batches, transforms, layers)
-    blocks: list[Block] = []
+    blocks: list[f.Block] = []
     for each in curves:
         blocks += _accuracy_curve(each), _distance_curve(each)
     pools, skipped = _pools(run, batches)
@@ -59,7 +50,7 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     if not _fits("shift", run):
         skipped.insert(0, "shift: the images are too small")
     if skipped:
-        blocks.append(Prose(text=f"Skipped: {'; '.join(skipped)}."))
+        blocks.append(f.Prose(f"Skipped: {'; '.join(skipped)}."))
     data: dict[str, Any] = {
         "images": len(subset),
         "transforms": [_as_data(each) for each in curves],
@@ -76,7 +67,7 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
         "change as much as for another image."
     )
     title = "Invariance to image transforms"
-    return Section(title=title, lead=lead, blocks=tuple(blocks)), data
+    return f.Section(title, tuple(blocks), lead=lead), data
 
 
 def _fits(name: str, run: Run) -> bool:
@@ -86,41 +77,38 @@ def _fits(name: str, run: Run) -> bool:
 
 def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
     size = images_at_once(run.preprocess.spec.shape, BATCH)
-    loader = Batches(
-        subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
-    )
-    return loader(0)
+    return batches_in_order(subset, run.preprocess, size)
 
 
-def _accuracy_curve(curves: InvarianceCurve) -> Curve:
+def _accuracy_curve(curves: InvarianceCurve) -> f.Curve:
     # Half the width of the 95 % confidence interval. The copies of one image are not
     # independent, so each image counts once.
     half = [(y, 1.96 * sqrt(y * (1 - y) / curves.images)) for y in curves.accuracy]
-    return Curve(
-        title=f"Predictions under {curves.transform}",
+    return f.Curve(
+        f"Predictions under {curves.transform}",
         x_label=curves.unit,
         y_label="share of images",
         series=(
-            Series(
-                name="accuracy",
-                x=curves.amounts,
-                y=curves.accuracy,
+            f.Series(
+                "accuracy",
+                curves.amounts,
+                curves.accuracy,
                 low=tuple(max(0.0, y - h) for y, h in half),
                 high=tuple(min(1.0, y + h) for y, h in half),
             ),
-            Series(name="consistency", x=curves.amounts, y=curves.consistency),
+            f.Series("consistency", curves.amounts, curves.consistency),
         ),
         percent_y=True,
     )
 
 
-def _distance_curve(curves: InvarianceCurve) -> Curve:
-    return Curve(
-        title=f"Features under {curves.transform}",
+def _distance_curve(curves: InvarianceCurve) -> f.Curve:
+    return f.Curve(
+        f"Features under {curves.transform}",
         x_label=curves.unit,
         y_label="feature distance (1: another image)",
         series=tuple(
-            Series(name=name, x=curves.amounts, y=values)
+            f.Series(name, curves.amounts, values)
             for name, values in curves.distance.items()
         ),
     )
@@ -150,20 +138,20 @@ def _pools(
     return curves, skipped
 
 
-def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
+def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[f.Block]:
     if not pools:
         return []
     shifts = 1, 2, 4  # pixels
     columns = (
-        Column(title="Pooling", key="pool"),
-        Column(title="Accuracy", kind="percent", key="accuracy"),
+        f.Column("Pooling", key="pool"),
+        f.Column("Accuracy", "percent"),
         *(
-            Column(title=f"Consistency, {n} px", kind="percent", key=f"consistency_{n}")
+            f.Column(f"Consistency, {n} px", "percent", key=f"consistency_{n}")
             for n in shifts
         ),
-        Column(title="Distance, 1 px", kind="number", key="distance_1"),
+        f.Column("Distance, 1 px", "number", key="distance_1"),
     )
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[f.Cell, ...]] = []
     for kind, each in pools.items():
         consistency = [each.consistency[pixels] for pixels in shifts]
         distance = round(each.distance[OUTPUT][1], 3)
@@ -173,18 +161,18 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
         "last linear layer is refitted for each kind. Consistency: share of images "
         "with the same prediction as without shift."
     )
-    curve = Curve(
-        title="Pooling and shifts",
+    curve = f.Curve(
+        "Pooling and shifts",
         x_label="pixels, in four directions",
         y_label="same prediction",
         series=tuple(
-            Series(name=kind, x=each.amounts, y=each.consistency)
+            f.Series(kind, each.amounts, each.consistency)
             for kind, each in pools.items()
         ),
         percent_y=True,
     )
     title = "Other pooling layers"
-    return [Table(title=title, columns=columns, rows=tuple(rows), note=note), curve]
+    return [f.Table(title=title, columns=columns, rows=tuple(rows), note=note), curve]
 
 
 def _as_data(curves: InvarianceCurve) -> dict[str, Any]:

@@ -10,17 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core import findings as f
 from striate.core.class_names import ClassNames
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Images,
-    Prose,
-    Series,
-    Table,
-)
 from striate.data.cache.image_rows import display_rows
 from striate.data.image_data import ImageData
 from striate.interpret.invariance.one_pixel_shift import (
@@ -75,11 +66,11 @@ def count_changes(data: ImageData) -> OnePixelCounts:
     return OnePixelCounts(gray=gray, labels=labels, stages=tuple(one_pixel_shift(gray)))
 
 
-def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
+def one_pixel_blocks(data: ImageData) -> tuple[list[f.Block], dict[str, Any]]:
     """Run the experiment; return text, example, tables and charts of the results."""
     counts = count_changes(data)
     table = _table(counts.stages)
-    blocks: list[Block] = [_text(counts), _example(counts), table, _curve(counts)]
+    blocks: list[f.Block] = [_text(counts), _example(counts), table, _curve(counts)]
     facts: dict[str, Any] = {
         "images": len(counts.gray),
         "side": NOTES_SIDE,
@@ -92,7 +83,7 @@ def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
     return blocks, facts
 
 
-def _text(counts: OnePixelCounts) -> Prose:
+def _text(counts: OnePixelCounts) -> f.Prose:
     first, pooled, subsampled = map(counts.stage, (INPUT, POOLED, SUBSAMPLED))
     pooled_change = pooled.mean / (first.mean or 1.0) - 1
     subsampled_change = subsampled.mean / (first.mean or 1.0) - 1
@@ -110,10 +101,10 @@ def _text(counts: OnePixelCounts) -> Prose:
         f"{percent(pooled.share)} with max pooling, {percent(subsampled.share)} with "
         "subsampling."
     )
-    return Prose(text=text)
+    return f.Prose(text)
 
 
-def _example(counts: OnePixelCounts) -> Images:
+def _example(counts: OnePixelCounts) -> f.Images:
     """Draw the example image at each stage, before and after the shift."""
     at_input = counts.stage(INPUT).counts
     example = int((at_input - NOTES[0]).abs().argmin())
@@ -132,22 +123,22 @@ def _example(counts: OnePixelCounts) -> Images:
         "Original, shifted, and the difference in red. Its count at the input is the "
         f"closest of all images to the {NOTES[0]} in the study notes."
     )
-    return Images(title="One image, shifted", images=tuple(images), note=note)
+    return f.Images(title="One image, shifted", images=tuple(images), note=note)
 
 
-def _table(stages: Sequence[ChangedCells]) -> Table:
+def _table(stages: Sequence[ChangedCells]) -> f.Table:
     first = stages[0].mean or 1.0
     columns = (
-        Column(title="Stage", key="stage"),
-        Column(title="Cells", kind="integer", key="cells"),
-        Column(title="Changed", kind="number", key="changed"),
-        Column(title="Std", kind="number", key="std", rank=2),
-        Column(title="Min", kind="integer", key="min", rank=3),
-        Column(title="Max", kind="integer", key="max", rank=3),
-        Column(title="Change from Input", kind="percent", key="change"),
-        Column(title="Share of Cells", kind="percent", key="share"),
+        f.Column("Stage"),
+        f.Column("Cells", "integer"),
+        f.Column("Changed", "number"),
+        f.Column("Std", "number", rank=2),
+        f.Column("Min", "integer", rank=3),
+        f.Column("Max", "integer", rank=3),
+        f.Column("Change from Input", "percent", key="change"),
+        f.Column("Share of Cells", "percent", key="share"),
     )
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[f.Cell, ...]] = []
     for stage in stages:
         mean_std = round(stage.mean, 1), round(stage.std, 1)
         limits = int(stage.counts.min()), int(stage.counts.max())
@@ -158,10 +149,10 @@ def _table(stages: Sequence[ChangedCells]) -> Table:
         "Then 2×2 max pooling, or subsampling (every other cell)."
     )
     title = "Cells changed by a shift of one pixel"
-    return Table(title=title, columns=columns, rows=tuple(rows), note=note)
+    return f.Table(title=title, columns=columns, rows=tuple(rows), note=note)
 
 
-def _curve(counts: OnePixelCounts) -> Curve:
+def _curve(counts: OnePixelCounts) -> f.Curve:
     """Return a chart of the cumulative distribution of `relative_changes`, by stage."""
     series = []
     for name in (POOLED, SUBSAMPLED):
@@ -171,9 +162,9 @@ def _curve(counts: OnePixelCounts) -> Curve:
         places = [round(i * (len(changes) - 1) / (_STEPS - 1)) for i in range(_STEPS)]
         x = tuple(float(changes[i]) for i in places)
         y = tuple((i + 1) / len(changes) for i in places)
-        series.append(Series(name=name, x=x, y=y))
-    return Curve(
-        title="Change of the count from input to map, over images",
+        series.append(f.Series(name, x, y))
+    return f.Curve(
+        "Change of the count from input to map, over images",
         x_label="relative change of the count (−1: no cell differs)",
         y_label="share of images with this change or less",
         series=tuple(series),
@@ -182,15 +173,15 @@ def _curve(counts: OnePixelCounts) -> Curve:
     )
 
 
-def _classes(counts: OnePixelCounts, labels: ClassNames) -> Table:
+def _classes(counts: OnePixelCounts, labels: ClassNames) -> f.Table:
     columns = (
-        Column(title="Class", key="class"),
-        Column(title="Images", kind="integer", key="images"),
-        Column(title="Input", kind="number", key="input"),
-        Column(title="Pooled", kind="number", key="pooled"),
-        Column(title="Change", kind="percent", key="change"),
+        f.Column("Class"),
+        f.Column("Images", "integer"),
+        f.Column("Input", "number"),
+        f.Column("Pooled", "number"),
+        f.Column("Change", "percent"),
     )
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[f.Cell, ...]] = []
     for i, name in enumerate(labels.names):
         own = counts.labels == i
         if not bool(own.any()):
@@ -201,4 +192,4 @@ def _classes(counts: OnePixelCounts, labels: ClassNames) -> Table:
         )
         change = pooled / (first or 1.0) - 1
         rows.append((name, int(own.sum()), round(first, 1), round(pooled, 1), change))
-    return Table(title="One-pixel shift by class", columns=columns, rows=tuple(rows))
+    return f.Table(title="One-pixel shift by class", columns=columns, rows=tuple(rows))

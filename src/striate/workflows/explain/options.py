@@ -23,31 +23,25 @@ def no_progress(line: str) -> None:
 class ExplainOptions:
     """Options of `striate explain`.
 
-    Args:
-        target: Class name or index; the predicted class if None.
-        against: A second class to compare with; if None the label if the prediction is
-            wrong, else the second-best class.
-        methods: Names of attribution methods.
-        layer: Target layer of CAM methods.
-        unit: Unit to show: a layer call and (channel, row, column); the strongest unit
-            of the target layer if None.
-        seed: Random seed of the sanity checks.
-        sections: Extra sections, for a run: `dataset` (heatmaps over the dataset),
-            `invariance` (transformed images, other pooling), `depth` (gradients by
-            layer), `nonlinearity` (why activations are needed).
-        on_progress: Called with a line of text during long computations.
-
     Raises:
         UnknownNameError: The name of a section is unknown.
     """
 
-    target: ClassRef | None = None
+    target: ClassRef | None = None  # class name or index; the predicted class if None
+    # A second class to compare with; if None the label if the prediction is wrong, else
+    # the second-best class.
     against: ClassRef | None = None
-    methods: tuple[str, ...] = METHODS
-    layer: str = AUTO
+    methods: tuple[str, ...] = METHODS  # names of attribution methods
+    layer: str = AUTO  # target layer of CAM methods
+    # Unit to show: a layer call and (channel, row, column); the strongest unit of the
+    # target layer if None.
     unit: Unit | None = None
-    seed: int = 0
+    seed: int = 0  # random seed of the sanity checks
+    # Extra sections, for a run: `dataset` (heatmaps over the dataset), `invariance`
+    # (transformed images, other pooling), `depth` (gradients by layer), `nonlinearity`
+    # (why activations are needed).
     sections: tuple[str, ...] = ()
+    # Called with a line of text during long computations.
     on_progress: OnProgress = field(default=no_progress, repr=False)
 
     def __post_init__(self) -> None:

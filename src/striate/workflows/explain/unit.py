@@ -90,7 +90,7 @@ def unit_section(
     if len(index) != 3:
         what = f"{layer} {list(index)} has no position"
         text = f"{what}: its receptive field is the whole image."
-        section = Section(title="One unit", blocks=(Prose(text=text),))
+        section = Section("One unit", (Prose(text),))
         return section, {"layer": layer, "unit": list(index)}
     position = index[0], index[1], index[2]
     field = receptive_fields(loaded).get(layer)
@@ -107,9 +107,9 @@ def unit_section(
     note = "The box is the exact receptive field, computed from the layer geometry."
     images = Images(images=tuple(_images(image, facts)), note=note)
     section = Section(
-        title="One unit",
+        "One unit",
+        (images, *([table] if table else []), *patch_blocks),
         lead=_lead(facts),
-        blocks=(images, *([table] if table else []), *patch_blocks),
     )
     return section, _as_data(facts, table)
 

@@ -208,16 +208,16 @@ def summary_page(
     sections = []
     if second is not None:
         blocks = (compare_summaries(first, second),)
-        sections.append(Section(title="Side by side", blocks=blocks))
+        sections.append(Section("Side by side", blocks))
     if layer is not None:
-        sections.append(Section(title=layer, blocks=(first.explain(layer),)))
+        sections.append(Section(layer, (first.explain(layer),)))
     for each in (first, second):
         if each is not None:
             lead = f"Image size {each.image}."
             title = "Layers" if second is None else each.name
-            sections.append(Section(title=title, lead=lead, blocks=tuple(each.blocks)))
+            sections.append(Section(title, tuple(each.blocks), lead=lead))
     return Page(
-        title=first.name if second is None else f"{first.name} against {second.name}",
+        first.name if second is None else f"{first.name} against {second.name}",
         subtitle="Layers, parameters, MACs, memory and receptive fields.",
         sections=tuple(sections),
     )
@@ -244,18 +244,17 @@ EFFECTIVE_IMAGES = 16  # more images change the fields by one pixel at most
 
 
 EFFECTIVE_COLUMNS = (
-    Column(title="Layer", key="layer", kind="code"),
-    Column(title="Rec. Field", key="receptive_field", kind="code"),
+    Column("Layer", "code"),
+    Column("Rec. Field", "code", key="receptive_field"),
     Column(
-        title="Effective Field",
-        key="effective_field",
-        kind="code",
+        "Effective Field",
+        "code",
         hint="rows × columns with 95.45 % of the squared gradient",
     ),
     Column(
-        title="Share",
+        "Share",
+        "share",
         key="used",
-        kind="share",
         hint="area of the effective field / area of the receptive field on the image",
     ),
 )

@@ -26,24 +26,18 @@ SCRATCH, HEAD_ONLY, FINE_TUNED = "from scratch", "head only", "fine-tuned"
 
 
 def run_baselines(
-    run: Run,
+    run: Run,  # the run from `transfer_recipe`, with the data in memory
     recipe: Recipe,
     options: TransferOptions,
     *,
     quiet: bool = True,
+    # Called with a line of text when a baseline begins.
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Baseline, ...]:
     """Train two baselines for a transfer run; write a comparison to the run folder.
 
     The baselines use the same images, splits, image size and settings. No cached
     features are shared, so that times can be compared.
-
-    Args:
-        run: The run from `transfer_recipe`, with the data in memory.
-        recipe: The recipe of that run.
-        options: The options of that run.
-        quiet: Show no progress.
-        tell: Called with a line of text when a baseline begins.
 
     Raises:
         StriateError: A baseline failed, or a file could not be written.

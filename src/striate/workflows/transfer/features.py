@@ -40,22 +40,17 @@ BATCH = 32  # images at a time; larger batches are not faster on a CPU
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFeatures:
-    """Backbone features of all images.
+    """Backbone features of all images."""
 
-    Args:
-        rows: Features of the images without augmentation, by split.
-        views: Features of augmented training images, one item per augmented copy.
-        keys: Hash of each image, by split.
-        computed: Number of newly computed rows; the other rows were cached.
-        seconds: Duration of the computation in seconds.
-        temporary: Temporary folder of the features, if there is no cache.
-    """
-
+    # Features of the images without augmentation, by split.
     rows: Mapping[str, FeatureRows] = field(repr=False)
+    # Features of augmented training images, one item per augmented copy.
     views: tuple[FeatureRows, ...] = field(repr=False)
+    # Hash of each image, by split.
     keys: Mapping[str, tuple[str, ...]] = field(repr=False)
-    computed: int
-    seconds: float
+    computed: int  # number of newly computed rows; the other rows were cached
+    seconds: float  # duration of the computation in seconds
+    # Temporary folder of the features, if there is no cache.
     temporary: TemporaryFolder | None = field(default=None, repr=False)
 
     @property
@@ -80,26 +75,18 @@ class BackboneFeatures:
 
 
 def compute_features(
-    model: nn.Module,
-    cut: FeatureSource,
+    model: nn.Module,  # the model on the training device
+    cut: FeatureSource,  # the cut point, where the backbone ends
+    # The frozen layers of the backbone, which are part of the cache key.
     frozen: FrozenLayers,
     data: ImageData,
-    recipe: Recipe,
-    views: int = 0,
-    tick: Tick | None = None,
+    recipe: Recipe,  # recipe with the augmentation of views, and the cache folder
+    views: int = 0,  # augmented copies of each training image, besides the image itself
+    tick: Tick | None = None,  # called with the numbers of images (done, total)
+    # Names of the splits to compute; default: all splits.
     splits: Collection[str] | None = None,
 ) -> BackboneFeatures:
     """Compute the backbone features of every image whose features are not cached.
-
-    Args:
-        model: The model on the training device.
-        cut: The cut point, where the backbone ends.
-        frozen: The frozen layers of the backbone, which are part of the cache key.
-        data: The images.
-        recipe: Recipe with the augmentation of views, and the cache folder.
-        views: Augmented copies of each training image, besides the image itself.
-        tick: Called with the numbers of images (done, total).
-        splits: Names of the splits to compute; default: all splits.
 
     Raises:
         SettingError: Views are requested without any augmentation.

@@ -43,18 +43,13 @@ from striate.workflows.transfer.features import BackboneFeatures
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureBatches:
-    """Batches of features, in the order of the batches of images.
+    """Batches of features, in the order of the batches of images."""
 
-    Args:
-        batches: Batches of the images; only their order is used.
-        rows: Features of the original images and of each augmented view; each epoch
-            uses the next item.
-        device: Device of the batches.
-    """
-
-    batches: Batches
+    batches: Batches  # batches of the images; only their order is used
+    # Features of the original images and of each augmented view; each epoch uses the
+    # next item.
     rows: Sequence[FeatureRows] = field(repr=False)
-    device: torch.device
+    device: torch.device  # device of the batches
 
     def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (features, labels) of an epoch, without the first `start` batches."""
@@ -95,27 +90,19 @@ class HeadResult:
 
 
 def fit_head(
-    head: nn.Sequential,
-    kind: str,
-    features: BackboneFeatures,
-    data: ImageData,
+    head: nn.Sequential,  # the layers after the cut point
+    kind: str,  # one of `HEADS`
+    features: BackboneFeatures,  # backbone features of all images
+    data: ImageData,  # the images of the features
     config: TrainConfig,
     quiet: bool = True,
+    # Learning rates and unfreezing by stage; None for equal learning rates.
     stages: TrainableStages | None = None,
+    # Keep the weights of the epoch with the best validation accuracy. If False, keep
+    # and evaluate only the weights of the last epoch.
     keep_best: bool = True,
 ) -> HeadResult:
     """Fit the head of a split model to backbone features, in place.
-
-    Args:
-        head: The layers after the cut point.
-        kind: One of `HEADS`.
-        features: Backbone features of all images.
-        data: The images of the features.
-        config: Settings of the training.
-        quiet: Show no progress.
-        stages: Learning rates and unfreezing by stage; None for equal learning rates.
-        keep_best: Keep the weights of the epoch with the best validation accuracy. If
-            False, keep and evaluate only the weights of the last epoch.
 
     Raises:
         SettingError: A logistic head is requested, but the head has several layers.

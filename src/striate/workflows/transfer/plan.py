@@ -49,22 +49,16 @@ def options_from_trial(
 
 
 def plan_transfer(
-    model: nn.Module,
+    model: nn.Module,  # the pretrained model on the training device; not modified
     data: ImageData,
-    recipe: Recipe,
+    recipe: Recipe,  # settings of the heads
+    # Options chosen by the user; the plan chooses the other options.
     options: TransferOptions,
-    tell: Tell,
+    tell: Tell,  # called with a line of text for each result
 ) -> TransferPlan:
     """Compare cut points by linear probes and short trials, and propose the best.
 
     Validation and test images are not used.
-
-    Args:
-        model: The pretrained model on the training device; not modified.
-        data: The images.
-        recipe: Settings of the heads.
-        options: Options chosen by the user; the plan chooses the other options.
-        tell: Called with a line of text for each result.
 
     Raises:
         StriateError: The model cannot be cut, the images cannot be divided, all
@@ -138,10 +132,7 @@ def _probe_cut_points(runner: TrialRunner, tell: Tell) -> tuple[LinearProbe, ...
 
 
 def expected_accuracy(
-    last: LinearProbe,
-    head_only: TransferTrial,
-    trial: TransferTrial,
-    val_images: int,
+    last: LinearProbe, head_only: TransferTrial, trial: TransferTrial, val_images: int
 ) -> tuple[float, float]:
     """Return the expected accuracy of a candidate, and half the 95 % interval width.
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from striate.core.device import flush_denormals
 from striate.core.errors import NonFiniteError, SettingError
-from striate.data.batches import Batches
+from striate.data.batches import batches_in_order
 from striate.data.image_data import ImageData
 from striate.engine.train_step import train_step
 from striate.interpret.depth.layer_profile import depth_profile, gradient_factor
@@ -145,13 +145,9 @@ class _Images:
         self.val_images, self.labels = self._read(data, "val")
 
     def _read(self, data: ImageData, name: str) -> Batch:
-        loader = Batches(
-            subset=subsample(data.subset(name), IMAGES),
-            preprocess=data.preprocess,
-            batch_size=256,
-            shuffle=False,
-        )
-        batches = [(_small(x), y) for x, y in loader(0)]
+        subset = subsample(data.subset(name), IMAGES)
+        loader = batches_in_order(subset, data.preprocess, 256)
+        batches = [(_small(x), y) for x, y in loader]
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
     def batches(self) -> Iterator[Batch]:

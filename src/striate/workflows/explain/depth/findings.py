@@ -5,18 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from striate.core import findings as f
 from striate.core.errors import RunError
-from striate.core.findings import (
-    Block,
-    Cell,
-    Column,
-    Curve,
-    Prose,
-    Section,
-    Series,
-    Table,
-)
-from striate.data.batches import Batches
+from striate.data.batches import batches_in_order
 from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.layers.whiten import whiten_layers
@@ -49,10 +40,7 @@ def run_snapshots(run: Run) -> list[Snapshot]:
     if recorded := run.layer_norms:
         return recorded
     subset = subsample(run.data.subset("train"), MAX_IMAGES)
-    loader = Batches(
-        subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
-    )
-    x, y = next(loader(0))
+    x, y = next(batches_in_order(subset, run.preprocess, len(subset)))
     current = Snapshot(step=None, layers=tuple(depth_profile(run.model, x, y, True)))
     try:
         untrained = None if run.recipe.pretrained else run.fresh_model()
@@ -66,7 +54,7 @@ def run_snapshots(run: Run) -> list[Snapshot]:
 
 def depth_section(
     run: Run, on_progress: OnProgress = no_progress
-) -> tuple[Section, dict[str, Any]]:
+) -> tuple[f.Section, dict[str, Any]]:
     """Return the report section on gradients by layer, in a run and in deep chains."""
     snapshots = run_snapshots(run)
     study = depth_study(run.data, seed=run.recipe.seed, on_progress=on_progress)
@@ -86,15 +74,15 @@ def depth_section(
         "chains": [_as_data(chain) for chain in study.chains],
         "majority_accuracy": study.majority_accuracy,
     }
-    return Section(title="Gradients by depth", lead=lead, blocks=tuple(blocks)), data
+    return f.Section("Gradients by depth", tuple(blocks), lead=lead), data
 
 
-def study_blocks(study: DepthStudy) -> list[Block]:
+def study_blocks(study: DepthStudy) -> list[f.Block]:
     """Return the text, table and charts of a depth study."""
     return [*_text(study), _table(study), *study_curves(study)]
 
 
-def study_curves(study: DepthStudy) -> list[Curve]:
+def study_curves(study: DepthStudy) -> list[f.Curve]:
     """Return the charts of a depth study: activations, gradients and training loss."""
     chains = {chain.design.name: chain for chain in study.chains}
     first = {name: chain.snapshots[0].layers for name, chain in chains.items()}
@@ -109,16 +97,16 @@ def study_curves(study: DepthStudy) -> list[Curve]:
     ]
 
 
-def _first_layers(chains: dict[str, ChainResult]) -> Curve:
-    return Curve(
-        title="Chains: gradient of the first layer",
+def _first_layers(chains: dict[str, ChainResult]) -> f.Curve:
+    return f.Curve(
+        "Chains: gradient of the first layer",
         x_label="training step",
         y_label="gradient of the loss, root mean square",
         series=tuple(
-            Series(
-                name=name,
-                x=snapshot_steps(chain.snapshots),
-                y=tuple(s.layers[0].gradient for s in chain.snapshots),
+            f.Series(
+                name,
+                snapshot_steps(chain.snapshots),
+                tuple(s.layers[0].gradient for s in chain.snapshots),
             )
             for name, chain in chains.items()
         ),
@@ -127,9 +115,9 @@ def _first_layers(chains: dict[str, ChainResult]) -> Curve:
     )
 
 
-def _loss_curve(chains: dict[str, ChainResult]) -> Curve:
-    return Curve(
-        title="Chains: training loss",
+def _loss_curve(chains: dict[str, ChainResult]) -> f.Curve:
+    return f.Curve(
+        "Chains: training loss",
         x_label="step",
         y_label="cross-entropy loss",
         series=tuple(_smoothed(name, chain.losses) for name, chain in chains.items()),
@@ -137,39 +125,39 @@ def _loss_curve(chains: dict[str, ChainResult]) -> Curve:
     )
 
 
-def _smoothed(name: str, losses: tuple[float, ...]) -> Series:
+def _smoothed(name: str, losses: tuple[float, ...]) -> f.Series:
     starts = range(0, len(losses), SMOOTH)
     groups = [losses[start : start + SMOOTH] for start in starts]
     x = tuple(start + len(g) / 2 for start, g in zip(starts, groups, strict=True))
-    return Series(name=name, x=x, y=tuple(sum(group) / len(group) for group in groups))
+    return f.Series(name, x, tuple(sum(group) / len(group) for group in groups))
 
 
-def _table(study: DepthStudy) -> Table:
+def _table(study: DepthStudy) -> f.Table:
     columns = (
-        Column(title="Chain", key="chain"),
-        Column(
-            title="Factor per Layer",
-            kind="number",
+        f.Column("Chain"),
+        f.Column(
+            "Factor per Layer",
+            "number",
             key="factor",
             hint="change of the gradient per additional layer of distance from the "
             "loss",
         ),
-        Column(
-            title="First / Last",
-            kind="number",
+        f.Column(
+            "First / Last",
+            "number",
             key="first",
             hint="gradient of the first layer over that of the last, at initialization",
         ),
-        Column(
-            title="First / Last, trained",
-            kind="number",
+        f.Column(
+            "First / Last, trained",
+            "number",
             key="end",
             hint="the same ratio after training",
         ),
-        Column(title="Accuracy", kind="percent", key="accuracy"),
-        Column(title="Learning Rate", kind="number", key="lr", rank=2),
+        f.Column("Accuracy", "percent"),
+        f.Column("Learning Rate", "number", key="lr", rank=2),
     )
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
+    rows: tuple[tuple[f.Cell, ...], ...] = tuple(
         (c.design.name, c.factor, c.first, c.end, c.accuracy, c.lr)
         for c in study.chains
     )
@@ -179,12 +167,12 @@ def _table(study: DepthStudy) -> Table:
         f"validation images; always predicting the most frequent class: "
         f"{percent(study.majority_accuracy)}."
     )
-    return Table(title="Chains", columns=columns, rows=rows, note=note)
+    return f.Table(title="Chains", columns=columns, rows=rows, note=note)
 
 
-def _text(study: DepthStudy) -> list[Block]:
+def _text(study: DepthStudy) -> list[f.Block]:
     """Return one sentence per activation on the effect of depth and shortcuts."""
-    blocks: list[Block] = []
+    blocks: list[f.Block] = []
     for plain, twin in study.twins:
         vanishes = plain.first < VANISHING
         head = (
@@ -196,7 +184,7 @@ def _text(study: DepthStudy) -> list[Block]:
             f" With shortcuts: {number(twin.first)} (factor {number(twin.factor)}), "
             f"accuracy {percent(twin.accuracy)}."
         )
-        blocks.append(Prose(text=head + tail, tone="warning" if vanishes else "plain"))
+        blocks.append(f.Prose(head + tail, "warning" if vanishes else "plain"))
     return blocks
 
 

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from striate.core.findings import (
-    Cell,
-    Column,
-    Curve,
-    Images,
-    Section,
-    Series,
-    Table,
-)
+from striate.core.findings import Cell, Column, Curve, Images, Section, Series, Table
 from striate.interpret.depth.nonlinearity import (
     FittedNetwork,
     draw_boundary,
@@ -45,7 +37,7 @@ def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
         "its own features."
     )
     title = "Why activations are needed (nonlinearity)"
-    section = Section(title=title, lead=lead, blocks=blocks)
+    section = Section(title, blocks, lead=lead)
     return section, {"networks": records(table)}
 
 
@@ -70,13 +62,12 @@ def _detail(network: FittedNetwork) -> str:
 
 def _table(networks: Sequence[FittedNetwork]) -> Table:
     columns = (
-        Column(title="Network", key="network"),
-        Column(title="Param #", kind="integer", key="weights"),
-        Column(title="Accuracy", kind="percent", key="accuracy"),
+        Column("Network"),
+        Column("Param #", "integer", key="weights"),
+        Column("Accuracy", "percent"),
         Column(
-            title="Collapse Error",
-            kind="number",
-            key="collapse_error",
+            "Collapse Error",
+            "number",
             hint="largest difference between its logits and those of the single linear "
             "layer that equals it",
         ),
@@ -92,9 +83,9 @@ def _line(networks: Sequence[FittedNetwork]) -> Curve:
     series = []
     for network in networks:
         positions, probs = probability_profile(network.model)
-        series.append(Series(name=network.name, x=tuple(positions), y=tuple(probs)))
+        series.append(Series(network.name, tuple(positions), tuple(probs)))
     return Curve(
-        title="Predicted probability along a line through the center",
+        "Predicted probability along a line through the center",
         x_label="x, from left to right",
         y_label="probability of the inner ring",
         series=tuple(series),
