@@ -11,14 +11,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Verb:
-    """A command such as `train`; its help text is the first line of its module.
+    """A command such as `train`; its help text is the first line of its module."""
 
-    Args:
-        configure: Adds the arguments to a parser.
-        run: Runs the parsed arguments and returns the exit code.
-    """
-
+    # adds the arguments to a parser
     configure: Callable[[argparse.ArgumentParser], None]
+    # runs the parsed arguments and returns the exit code
     run: Callable[[argparse.Namespace], int]
 
     @property

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from striate.cli import (
-    data_augment,
-    data_check,
-    data_curve,
-    data_preview,
-    data_split,
-)
+from striate.cli import data_augment, data_check, data_curve, data_preview, data_split
 from striate.cli.command import Verb, add_verbs
 
 SUBVERBS = {

@@ -33,14 +33,11 @@ MIN_COMPILED_SECONDS = 3_600.0  # of training, of which a minute of compiling is
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
-    """Fastest execution mode of a network, and the measured time of each mode.
+    """Fastest execution mode of a network, and the measured time of each mode."""
 
-    Args:
-        execution: The fastest mode; the first mode unless another is clearly faster.
-        seconds: Seconds for forward and backward by mode; empty if not measured.
-    """
-
+    # the fastest mode; the first mode unless another is clearly faster
     execution: ExecutionConfig
+    # seconds for forward and backward by mode; empty if not measured
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -52,17 +49,11 @@ class BenchmarkResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionChoices:
-    """Fields of an execution mode that the benchmark may change.
+    """Fields of an execution mode that the benchmark may change."""
 
-    Args:
-        layout: Try the other memory layout.
-        bf16: Try bf16 mixed precision, which the device must support.
-        compiled: Try `torch.compile`, which needs a C++ compiler on a CPU.
-    """
-
-    layout: bool = True
-    bf16: bool = False
-    compiled: bool = False
+    layout: bool = True  # try the other memory layout
+    bf16: bool = False  # try bf16 mixed precision, which the device must support
+    compiled: bool = False  # try `torch.compile`, which needs a C++ compiler on a CPU
 
 
 def choose_execution(

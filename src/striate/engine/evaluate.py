@@ -16,17 +16,11 @@ from striate.engine.tta import TTA, no_tta
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Logits, labels and losses of all images, in the order of the batches, on the CPU.
+    """Logits, labels and losses of all images, in the order of the batches, on the CPU."""
 
-    Args:
-        logits: (N, classes) float32.
-        labels: (N,) int64.
-        losses: (N,) cross-entropy in nats, without smoothing.
-    """
-
-    logits: Tensor = field(repr=False)
-    labels: Tensor = field(repr=False)
-    losses: Tensor = field(repr=False)
+    logits: Tensor = field(repr=False)  # (N, classes) float32
+    labels: Tensor = field(repr=False)  # (N,) int64
+    losses: Tensor = field(repr=False)  # (N,) cross-entropy in nats, without smoothing
 
     @property
     def probs(self) -> Tensor:

@@ -25,19 +25,15 @@ COMPILERS = ("c++", "g++", "clang++")
 class ExecutionConfig:
     """Execution mode of a network; the default works on every device.
 
-    Args:
-        layout: `nhwc` (channels last) or `nchw`.
-        compiled: Use `torch.compile`.
-        precision: `fp32`, or `bf16` for mixed precision: convolutions and products in
-            bf16; weights, sums, norms and loss in fp32 (Micikevicius et al. 2017).
-
     Example:
         >>> print(ExecutionConfig(precision="bf16"))
         nhwc bf16
     """
 
-    layout: str = "nhwc"
-    compiled: bool = False
+    layout: str = "nhwc"  # `nhwc` (channels last) or `nchw`
+    compiled: bool = False  # use `torch.compile`
+    # `fp32`, or `bf16` for mixed precision: convolutions and products in bf16; weights,
+    # sums, norms and loss in fp32 (Micikevicius et al. 2017).
     precision: str = "fp32"
 
     @property

@@ -16,15 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassBalance:
-    """Correction of the loss for class imbalance, by class weights or class priors.
+    """Correction of the loss for class imbalance, by class weights or class priors."""
 
-    Args:
-        weights: (classes,) Weight of each class in the loss.
-        prior: (classes,) Share of each class in the training data.
-    """
-
-    weights: Tensor | None = None
-    prior: Tensor | None = None
+    weights: Tensor | None = None  # (classes,) Weight of each class in the loss
+    prior: Tensor | None = None  # (classes,) Share of each class in the training data
 
 
 def cross_entropy_loss(

@@ -14,17 +14,6 @@ from striate.engine.callbacks import EpochResult, StepResult
 class TrainState:
     """Training state that is needed to resume, in addition to weights and optimizer.
 
-    Args:
-        epoch: Index of the current epoch, from 0.
-        batch: Index of the next batch; the number of batches if validation is next.
-        step: Index of the next step of the run.
-        loss_sum: Sum of the losses of the images trained on in this epoch, in nats.
-        images: Number of images trained on in this epoch.
-        lr: Learning rate of the last step.
-        lr_scale: Factor on the learning rate; below 1 after a NaN with `lower-lr`.
-        skipped: Number of consecutive skipped batches.
-        history: Results of the completed epochs.
-
     Example:
         >>> state = TrainState()
         >>> _ = state.record_step(loss=2.0, lr=0.1, images=3)
@@ -33,14 +22,18 @@ class TrainState:
         (2, 6.0, 3, 1)
     """
 
-    epoch: int = 0
+    epoch: int = 0  # index of the current epoch, from 0
+    # index of the next batch; the number of batches if validation is next
     batch: int = 0
-    step: int = 0
+    step: int = 0  # index of the next step of the run
+    # sum of the losses of the images trained on in this epoch, in nats
     loss_sum: float = 0.0
-    images: int = 0
-    lr: float = 0.0
+    images: int = 0  # number of images trained on in this epoch
+    lr: float = 0.0  # learning rate of the last step
+    # factor on the learning rate; below 1 after a NaN with `lower-lr`
     lr_scale: float = 1.0
-    skipped: int = 0
+    skipped: int = 0  # number of consecutive skipped batches
+    # results of the completed epochs
     history: list[EpochResult] = field(default_factory=list)
 
     def record_step(self, loss: float, lr: float, images: int) -> StepResult:

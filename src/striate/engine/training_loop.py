@@ -48,33 +48,23 @@ class Epochs(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """Settings of the training loop.
+    """Settings of the training loop."""
 
-    Args:
-        epochs: Maximum number of epochs.
-        lr: Largest learning rate of the schedule.
-        schedule: Function from progress (0–1) to a factor of `lr`.
-        label_smoothing: Share of the target spread over all classes.
-        patience: Epochs without improvement before stopping; 0: no early stopping.
-        class_balance: Correction of the loss for class imbalance; None: no correction.
-        balanced: Choose the best epoch by balanced accuracy, so that rare classes
-            count as much as common ones.
-        tta: Test-time augmentation for validation.
-        seed: Random seed of layers such as dropout.
-        micro_batches: Number of micro-batches for gradient accumulation.
-        execution: Memory layout, precision and compilation.
-    """
-
-    epochs: int
-    lr: float
-    schedule: Schedule
-    label_smoothing: float = 0.0
+    epochs: int  # maximum number of epochs
+    lr: float  # largest learning rate of the schedule
+    schedule: Schedule  # function from progress (0–1) to a factor of `lr`
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+    # epochs without improvement before stopping; 0: no early stopping
     patience: int = 0
+    # correction of the loss for class imbalance; None: no correction
     class_balance: ClassBalance | None = None
+    # choose the best epoch by balanced accuracy, so that rare classes count as much as
+    # common ones
     balanced: bool = False
-    tta: TTA = no_tta
-    seed: int = 0
-    micro_batches: int = 1
+    tta: TTA = no_tta  # test-time augmentation for validation
+    seed: int = 0  # random seed of layers such as dropout
+    micro_batches: int = 1  # number of micro-batches for gradient accumulation
+    # memory layout, precision and compilation
     execution: ExecutionConfig = DEFAULT_EXECUTION
 
 
@@ -89,19 +79,16 @@ def raise_error(error: NonFiniteError, state: TrainState) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FitSession:
-    """Options of one call of `fit`: stop check, handling of NaN, and group of ranks.
+    """Options of one call of `fit`: stop check, handling of NaN, and group of ranks."""
 
-    Args:
-        should_stop: Called before each batch; True ends the loop between two steps.
-        on_nonfinite: Called after a step with NaN or infinity, which is undone. It
-            raises an error to end the run, or returns to skip the batch.
-        eval_model: The network to validate (the EMA); default: the trained network.
-        group: The ranks of a distributed run; the batches are then this rank's share.
-    """
-
+    # called before each batch; True ends the loop between two steps
     should_stop: Callable[[], bool] = lambda: False
+    # called after a step with NaN or infinity, which is undone. It raises an error to
+    # end the run, or returns to skip the batch.
     on_nonfinite: OnNonFinite = raise_error
+    # the network to validate (the EMA); default: the trained network
     eval_model: nn.Module | None = None
+    # the ranks of a distributed run; the batches are then this rank's share
     group: RankGroup = ONE_PROCESS
 
 
@@ -185,11 +172,7 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
 
 
 def _check_finite(
-    outputs: Outputs,
-    model: nn.Module,
-    val: Epochs,
-    state: TrainState,
-    group: RankGroup,
+    outputs: Outputs, model: nn.Module, val: Epochs, state: TrainState, group: RankGroup
 ) -> None:
     """Raise an error with bad layer and images if the validation loss is not finite."""
     if math.isfinite(outputs.loss):

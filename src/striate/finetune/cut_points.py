@@ -28,30 +28,22 @@ MAX_CUT_POINTS = 24  # of deeper models, evenly spaced ones
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Layer or block with weights, together with following layers that have no weights.
+    """Layer or block with weights, together with following layers that have no weights."""
 
-    Args:
-        name: Name of the last layer of the stage, behind which the model can be split.
-        layers: Names of the modules that have their own parameters or buffers.
-    """
-
+    # name of the last layer of the stage, behind which the model can be split
     name: str
+    # names of the modules that have their own parameters or buffers
     layers: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutPoints:
-    """Cut points of a model, in order from the input to the classifier.
+    """Cut points of a model, in order from the input to the classifier."""
 
-    Args:
-        cuts: The cut points; the last one is in front of the classifier.
-        widths: Number of averaged features per image at each cut point.
-        last_is_vector: Whether the features at the last cut point are a vector, which
-            needs no averaging.
-    """
-
+    # the cut points; the last one is in front of the classifier
     cuts: tuple[CutPoint, ...]
-    widths: tuple[int, ...]
+    widths: tuple[int, ...]  # number of averaged features per image at each cut point
+    # whether the features at the last cut point are a vector, which needs no averaging
     last_is_vector: bool
 
     @property

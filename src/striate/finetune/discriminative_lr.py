@@ -25,18 +25,15 @@ LOWEST_LR_SCALE = 0.1  # of the classifier's rate, for the stage next to the cut
 class FineTuneConfig:
     """Settings for training the stages behind a cut point.
 
-    Args:
-        lr_decay: Learning-rate factor from each stage to the stage before; 1: no decay.
-        unfreeze: Number of epochs until the next stage is unfrozen; 0: train all.
-        batch_norm: Running statistics `adapting` to the new images, or `frozen`;
-            weights and biases train in both cases.
-
     Raises:
         SettingError: A value is out of range.
     """
 
+    # learning-rate factor from each stage to the stage before; 1: no decay
     lr_decay: float = 1.0
-    unfreeze: int = 0
+    unfreeze: int = 0  # number of epochs until the next stage is unfrozen; 0: train all
+    # running statistics `adapting` to the new images, or `frozen`; weights and biases
+    # train in both cases
     batch_norm: str = ADAPTING
 
     def __post_init__(self) -> None:
@@ -89,18 +86,12 @@ def stages_behind(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainableStages:
-    """Stages of a model behind the cut point, and the settings for training them.
+    """Stages of a model behind the cut point, and the settings for training them."""
 
-    Args:
-        model: The whole model.
-        stages: Stages in order from the cut point to the classifier.
-        config: Settings for training the stages.
-        always_frozen: Name patterns of layers that are never unfrozen.
-    """
-
-    model: nn.Module = field(repr=False)
-    stages: tuple[Stage, ...]
-    config: FineTuneConfig
+    model: nn.Module = field(repr=False)  # the whole model
+    stages: tuple[Stage, ...]  # stages in order from the cut point to the classifier
+    config: FineTuneConfig  # settings for training the stages
+    # name patterns of layers that are never unfrozen
     always_frozen: tuple[str, ...] = ()
 
     def lr_scales(self) -> dict[nn.Parameter, float]:

@@ -20,17 +20,11 @@ MAX_NAMED = 12  # layers named in a message
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenLayers:
-    """Frozen layers of a model, with a SHA-256 hash of the frozen tensors.
+    """Frozen layers of a model, with a SHA-256 hash of the frozen tensors."""
 
-    Args:
-        layers: Dotted names of the frozen modules, in order.
-        parameters: Number of frozen parameters.
-        sha256: Hash of name, shape and bytes of every frozen parameter and buffer.
-    """
-
-    layers: tuple[str, ...]
-    parameters: int
-    sha256: str
+    layers: tuple[str, ...]  # dotted names of the frozen modules, in order
+    parameters: int  # number of frozen parameters
+    sha256: str  # hash of name, shape and bytes of every frozen parameter and buffer
 
     def __str__(self) -> str:
         if not self.layers:

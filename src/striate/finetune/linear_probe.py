@@ -27,37 +27,24 @@ MIN_IMAGES = 2 * FOLDS  # per class, or folds lack classes
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePoint:
-    """Result of a linear probe that was trained on a given number of images.
+    """Result of a linear probe that was trained on a given number of images."""
 
-    Args:
-        images: Mean number of training images of a fold.
-        accuracy: Cross-validated accuracy over all images.
-        loss: Cross-validated mean cross-entropy in nats.
-        penalty: L2 regularization strength: the best for all images, divided by the
-            share of images used for training.
-    """
-
-    images: int
-    accuracy: float
-    loss: float
+    images: int  # mean number of training images of a fold
+    accuracy: float  # cross-validated accuracy over all images
+    loss: float  # cross-validated mean cross-entropy in nats
+    # l2 regularization strength: the best for all images, divided by the share of
+    # images used for training
     penalty: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe:
-    """Learning curve of a linear probe at a cut point.
+    """Learning curve of a linear probe at a cut point."""
 
-    Args:
-        cut: Name of the cut point.
-        width: Number of features per image.
-        count: Number of images.
-        points: Results for increasing numbers of training images.
-    """
-
-    cut: str
-    width: int
-    count: int
-    points: tuple[ProbePoint, ...]
+    cut: str  # name of the cut point
+    width: int  # number of features per image
+    count: int  # number of images
+    points: tuple[ProbePoint, ...]  # results for increasing numbers of training images
 
     @property
     def accuracy(self) -> float:

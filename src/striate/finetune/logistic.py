@@ -30,33 +30,21 @@ WORSE = 0.11  # of the best penalty, a decade below: smaller ones are not tried
 
 @dataclass(frozen=True, kw_only=True)
 class PenaltyResult:
-    """Cross-validated loss and accuracy of one L2 regularization strength.
+    """Cross-validated loss and accuracy of one L2 regularization strength."""
 
-    Args:
-        penalty: L2 regularization strength, for features with standard deviation 1.
-        loss: Mean cross-entropy in nats.
-        accuracy: Share of correct predictions.
-    """
-
-    penalty: float
-    loss: float
-    accuracy: float
+    penalty: float  # l2 regularization strength, for features with standard deviation 1
+    loss: float  # mean cross-entropy in nats
+    accuracy: float  # share of correct predictions
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticFit:
-    """Fitted linear layer for the original (not standardized) features.
+    """Fitted linear layer for the original (not standardized) features."""
 
-    Args:
-        weight: (classes, width).
-        bias: (classes,).
-        penalty: The L2 regularization strength of the fit.
-        results: Cross-validation results by strength; empty if `penalty` was given.
-    """
-
-    weight: Tensor = field(repr=False)
-    bias: Tensor = field(repr=False)
-    penalty: float
+    weight: Tensor = field(repr=False)  # (classes, width)
+    bias: Tensor = field(repr=False)  # (classes,)
+    penalty: float  # the L2 regularization strength of the fit
+    # cross-validation results by strength; empty if `penalty` was given
     results: tuple[PenaltyResult, ...] = ()
 
 

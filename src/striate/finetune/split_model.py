@@ -20,16 +20,11 @@ BEFORE = "before "  # a cut point in front of a layer, where none is named behin
 
 @dataclass(frozen=True, kw_only=True)
 class CutPoint:
-    """Point at which a model is split into backbone and head.
+    """Point at which a model is split into backbone and head."""
 
-    Args:
-        name: The last layer of the backbone, or `before` the first layer of the head.
-        backbone: Names of the largest modules that make up the backbone.
-        head: The model's own layers behind the cut point, in sequence.
-    """
-
-    name: str
-    backbone: tuple[str, ...]
+    name: str  # the last layer of the backbone, or `before` the first layer of the head
+    backbone: tuple[str, ...]  # names of the largest modules that make up the backbone
+    # the model's own layers behind the cut point, in sequence
     head: nn.Sequential = field(repr=False)
 
     def features(self, model: nn.Module, x: Tensor) -> Tensor:

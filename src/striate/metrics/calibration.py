@@ -14,17 +14,11 @@ BINS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationBin:
-    """Bin of a calibration curve: mean predicted probability and observed frequency.
+    """Bin of a calibration curve: mean predicted probability and observed frequency."""
 
-    Args:
-        mean_prob: Mean predicted probability of the class.
-        count: Number of images.
-        positives: Number of images of the class.
-    """
-
-    mean_prob: float
-    count: int
-    positives: int
+    mean_prob: float  # mean predicted probability of the class
+    count: int  # number of images
+    positives: int  # number of images of the class
 
     @property
     def frequency(self) -> float:

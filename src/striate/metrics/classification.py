@@ -33,32 +33,21 @@ class ClassMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationMetrics:
-    """All classification metrics of a set of predictions.
+    """All classification metrics of a set of predictions."""
 
-    Args:
-        count: Number of images.
-        accuracy: Share of correct predictions.
-        interval: 95 % Wilson interval of the accuracy.
-        balanced_accuracy: Mean recall over the classes with images.
-        balanced_interval: 95 % interval of the balanced accuracy.
-        loss: Mean cross-entropy in nats, without label smoothing.
-        ece: Expected calibration error of the predicted class over 15 bins.
-        confusion: Confusion matrix, counts[true][predicted]; empty for more than
-            `MAX_MATRIX_CLASSES` classes, where most counts would be zero.
-        confused_pairs: (true, predicted, images) of errors, most frequent first.
-        classes: Metrics of each class.
-    """
-
-    count: int
-    accuracy: float
-    interval: tuple[float, float]
-    balanced_accuracy: float
-    balanced_interval: tuple[float, float]
-    loss: float
-    ece: float
+    count: int  # number of images
+    accuracy: float  # share of correct predictions
+    interval: tuple[float, float]  # 95 % Wilson interval of the accuracy
+    balanced_accuracy: float  # mean recall over the classes with images
+    balanced_interval: tuple[float, float]  # 95 % interval of the balanced accuracy
+    loss: float  # mean cross-entropy in nats, without label smoothing
+    ece: float  # expected calibration error of the predicted class over 15 bins
+    # confusion matrix, counts[true][predicted]; empty for more than
+    # `MAX_MATRIX_CLASSES` classes, where most counts would be zero
     confusion: tuple[tuple[int, ...], ...]
+    # (true, predicted, images) of errors, most frequent first
     confused_pairs: tuple[tuple[int, int, int], ...]
-    classes: tuple[ClassMetrics, ...]
+    classes: tuple[ClassMetrics, ...]  # metrics of each class
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
@@ -73,10 +62,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, size: int) -> np.
 
 
 def classification_metrics(
-    probs: np.ndarray,
-    truth: np.ndarray,
-    losses: np.ndarray,
-    names: Sequence[str],
+    probs: np.ndarray, truth: np.ndarray, losses: np.ndarray, names: Sequence[str]
 ) -> ClassificationMetrics:
     """Compute all classification metrics of a set of predictions.
 
@@ -102,8 +88,7 @@ def classification_metrics(
         interval=wilson_interval(correct, count),
         balanced_accuracy=sum(c.recall for c in present) / len(present),
         balanced_interval=mean_recall_interval(
-            [round(c.recall * c.support) for c in present],
-            [c.support for c in present],
+            [round(c.recall * c.support) for c in present], [c.support for c in present]
         ),
         loss=float(losses.mean()),
         ece=top_label_ece(probs, hits),

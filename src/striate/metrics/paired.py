@@ -19,22 +19,16 @@ Interval = tuple[float, float]
 class PairedCounts:
     """Numbers of images that both, one or neither of two models predict correctly.
 
-    Args:
-        both: Images that both models predict correctly.
-        gained: Images that only the second model predicts correctly.
-        lost: Images that only the first model predicts correctly.
-        neither: Images that both models predict wrongly.
-
     Example:
         >>> pair = PairedCounts(both=90, gained=7, lost=1, neither=2)
         >>> pair.count, pair.difference, round(pair.p_value, 4)
         (100, 0.06, 0.0703)
     """
 
-    both: int
-    gained: int
-    lost: int
-    neither: int
+    both: int  # images that both models predict correctly
+    gained: int  # images that only the second model predicts correctly
+    lost: int  # images that only the first model predicts correctly
+    neither: int  # images that both models predict wrongly
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> PairedCounts:

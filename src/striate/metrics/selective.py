@@ -13,23 +13,14 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCounts:
-    """Counts of images inside the abstain band, and confusion counts outside the band.
+    """Counts of images inside the abstain band, and confusion counts outside the band."""
 
-    Args:
-        abstained: Number of images inside the band, which need manual review.
-        tp: True positives outside the band.
-        fp: False positives outside the band.
-        tn: True negatives outside the band.
-        fn: False negatives outside the band, which are missed without a review.
-        abstained_positives: Number of images of the class inside the band.
-    """
-
-    abstained: int
-    tp: int
-    fp: int
-    tn: int
-    fn: int
-    abstained_positives: int
+    abstained: int  # number of images inside the band, which need manual review
+    tp: int  # true positives outside the band
+    fp: int  # false positives outside the band
+    tn: int  # true negatives outside the band
+    fn: int  # false negatives outside the band, which are missed without a review
+    abstained_positives: int  # number of images of the class inside the band
 
     @property
     def count(self) -> int:

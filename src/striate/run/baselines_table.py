@@ -15,32 +15,19 @@ from striate.run.scorecard import ci_text
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Result of one baseline run in the comparison.
+    """Result of one baseline run in the comparison."""
 
-    Args:
-        name: `from scratch`, `head only` or `fine-tuned`.
-        path: Run folder.
-        cut: The last frozen layer; empty if no layer is frozen.
-        split: The evaluated split.
-        accuracy: Accuracy on that split.
-        interval: Wilson 95 % interval of the accuracy.
-        count: Number of evaluated images.
-        seconds: Time of feature extraction and training.
-        plan_seconds: Time of the transfer plan, included in `seconds`.
-        cached: Number of images whose features were already in the cache.
-        p: p-value of McNemar's test against `head only`; None for `head only`.
-    """
-
-    name: str
-    path: str
-    cut: str
-    split: str
-    accuracy: float
-    interval: tuple[float, float]
-    count: int
-    seconds: float
-    plan_seconds: float
-    cached: int
+    name: str  # `from scratch`, `head only` or `fine-tuned`
+    path: str  # run folder
+    cut: str  # the last frozen layer; empty if no layer is frozen
+    split: str  # the evaluated split
+    accuracy: float  # accuracy on that split
+    interval: tuple[float, float]  # Wilson 95 % interval of the accuracy
+    count: int  # number of evaluated images
+    seconds: float  # time of feature extraction and training
+    plan_seconds: float  # time of the transfer plan, included in `seconds`
+    cached: int  # number of images whose features were already in the cache
+    # p-value of McNemar's test against `head only`; None for `head only`
     p: float | None
 
 

@@ -51,10 +51,7 @@ def first_manifest(name: str, data: ImageData, config: ModelConfig) -> dict[str,
             "python": platform.python_version(),
             **{package: version(package) for package in packages},
         },
-        "machine": {
-            "system": platform.platform(),
-            "threads": torch.get_num_threads(),
-        },
+        "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
         "git": git_commit(),
     }
 

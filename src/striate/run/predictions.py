@@ -22,21 +22,13 @@ TOP_K = 10  # probabilities per image saved with more classes
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Predicted probabilities, true classes and losses of the images of a split.
+    """Predicted probabilities, true classes and losses of the images of a split."""
 
-    Args:
-        paths: Path of each image.
-        truth: (N,) true class indices.
-        probs: (N, classes) predicted probabilities.
-        losses: (N,) cross-entropy losses.
-        labels: Class names in output order.
-    """
-
-    paths: tuple[str, ...]
-    truth: np.ndarray
-    probs: np.ndarray
-    losses: np.ndarray
-    labels: ClassNames
+    paths: tuple[str, ...]  # path of each image
+    truth: np.ndarray  # (N,) true class indices
+    probs: np.ndarray  # (N, classes) predicted probabilities
+    losses: np.ndarray  # (N,) cross-entropy losses
+    labels: ClassNames  # class names in output order
 
     @classmethod
     def of(

@@ -34,27 +34,17 @@ WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as saf
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """A weights file with its hash, origin, preprocessing and classes.
+    """A weights file with its hash, origin, preprocessing and classes."""
 
-    Args:
-        path: The file.
-        sha256: Hash of the file.
-        origin: Description of the source, for messages.
-        preprocess: Preprocessing that the weights were trained with, if known.
-        classes: Class names of the outputs, if known.
-        linear_head: Whether the classifier head is one linear layer.
-        network: Name of the network in striate, if known.
-        preprocess_note: How the original preprocessing differs from striate's.
-    """
-
-    path: Path
-    sha256: str
-    origin: str
+    path: Path  # the file
+    sha256: str  # hash of the file
+    origin: str  # description of the source, for messages
+    # preprocessing that the weights were trained with, if known
     preprocess: Preprocess | None = None
-    classes: tuple[str, ...] | None = None
-    linear_head: bool = True
-    network: str = ""
-    preprocess_note: str = ""
+    classes: tuple[str, ...] | None = None  # class names of the outputs, if known
+    linear_head: bool = True  # whether the classifier head is one linear layer
+    network: str = ""  # name of the network in striate, if known
+    preprocess_note: str = ""  # how the original preprocessing differs from striate's
 
 
 def find_weights(word: str | Path, cache: str = AUTO) -> WeightsFile:

@@ -33,21 +33,14 @@ MODULE_PREFIX = "_striate_target_"
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A network with its name and its input shape.
+    """A network with its name and its input shape."""
 
-    Args:
-        name: Display name.
-        model: The network.
-        shape: Input shape (channels, height, width).
-        preprocess: Preprocessing that the network was trained with, if known.
-        trained: Whether the network has trained weights.
-    """
-
-    name: str
-    model: nn.Module
-    shape: Shape
+    name: str  # display name
+    model: nn.Module  # the network
+    shape: Shape  # input shape (channels, height, width)
+    # preprocessing that the network was trained with, if known
     preprocess: Preprocess | None = None
-    trained: bool = False
+    trained: bool = False  # whether the network has trained weights
 
 
 @dataclass(frozen=True, kw_only=True)

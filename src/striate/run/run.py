@@ -348,10 +348,7 @@ def score_as_dict(score: ClassificationMetrics) -> dict[str, Any]:
 
 
 def load_run(
-    path: str | Path,
-    *,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    path: str | Path, *, model: nn.Module | None = None, data: ImageData | None = None
 ) -> Run:
     """Load a run from its folder.
 

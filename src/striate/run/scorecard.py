@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from operator import attrgetter
 
-from striate.core.findings import (
-    Block,
-    Column,
-    Figure,
-    Image,
-    Matrix,
-    Table,
-)
+from striate.core.findings import Block, Column, Figure, Image, Matrix, Table
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 

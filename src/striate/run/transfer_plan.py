@@ -20,37 +20,23 @@ MIN_STEPS = 64  # optimizer steps; shorter trials cannot be compared
 
 @dataclass(frozen=True, kw_only=True)
 class TransferTrial:
-    """Settings and result of one trial (a candidate head and cut point).
+    """Settings and result of one trial (a candidate head and cut point)."""
 
-    Args:
-        head: `logistic` or `tuned`.
-        cut: The last frozen layer.
-        stages: The trained stages, from the cut point to the classifier.
-        batch_norm: Batch norm mode after the cut point; empty for a logistic head.
-        lr: Maximum learning rate of the classifier; 0 for a logistic head.
-        lr_decay: Learning-rate factor from each stage to the stage before it.
-        epochs: Number of training epochs.
-        steps: Number of optimizer steps; 0 for a logistic head.
-        train_images: Number of training images.
-        correct: For each evaluated image, whether the prediction is correct.
-        losses: Cross-entropy of each evaluated image, after temperature scaling.
-        seconds: Duration of the trial, including feature extraction.
-        full_seconds: Expected duration with all images and epochs.
-    """
-
-    head: str
-    cut: str
-    stages: tuple[str, ...]
-    batch_norm: str
-    lr: float
-    lr_decay: float
-    epochs: int
-    steps: int
-    train_images: int
+    head: str  # `logistic` or `tuned`
+    cut: str  # the last frozen layer
+    stages: tuple[str, ...]  # the trained stages, from the cut point to the classifier
+    batch_norm: str  # batch norm mode after the cut point; empty for a logistic head
+    lr: float  # maximum learning rate of the classifier; 0 for a logistic head
+    lr_decay: float  # learning-rate factor from each stage to the stage before it
+    epochs: int  # number of training epochs
+    steps: int  # number of optimizer steps; 0 for a logistic head
+    train_images: int  # number of training images
+    # for each evaluated image, whether the prediction is correct
     correct: tuple[bool, ...] = field(repr=False)
+    # cross-entropy of each evaluated image, after temperature scaling
     losses: tuple[float, ...] = field(repr=False)
-    seconds: float
-    full_seconds: float
+    seconds: float  # duration of the trial, including feature extraction
+    full_seconds: float  # expected duration with all images and epochs
 
     @property
     def eval_images(self) -> int:
@@ -75,36 +61,23 @@ class TransferTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferPlan:
-    """Result of a transfer plan: probes, trials, proposed trial, expected accuracy.
+    """Result of a transfer plan: probes, trials, proposed trial, expected accuracy."""
 
-    Args:
-        probes: A linear probe at every cut point, from the input to the output.
-        trials: All trials; the first is the logistic head.
-        best_index: Index of the proposed trial.
-        accuracy: Expected accuracy on the validation split.
-        low: Lower limit of the 95 % interval of `accuracy`, which includes the
-            sampling error of the trial and of the validation split.
-        high: Upper limit of that interval.
-        val_images: Number of validation images.
-        images: Number of training images used by the plan.
-        feature_seconds: Duration of feature extraction.
-        seconds: Duration of the whole plan.
-        cached: Number of images whose features were in the cache.
-        skipped: Candidates that could not be tried, with the reason.
-    """
-
+    # a linear probe at every cut point, from the input to the output
     probes: tuple[LinearProbe, ...]
-    trials: tuple[TransferTrial, ...]
-    best_index: int
-    accuracy: float
+    trials: tuple[TransferTrial, ...]  # all trials; the first is the logistic head
+    best_index: int  # index of the proposed trial
+    accuracy: float  # expected accuracy on the validation split
+    # lower limit of the 95 % interval of `accuracy`, which includes the sampling error
+    # of the trial and of the validation split
     low: float
-    high: float
-    val_images: int
-    images: int
-    feature_seconds: float
-    seconds: float
-    cached: int = 0
-    skipped: tuple[str, ...] = ()
+    high: float  # upper limit of that interval
+    val_images: int  # number of validation images
+    images: int  # number of training images used by the plan
+    feature_seconds: float  # duration of feature extraction
+    seconds: float  # duration of the whole plan
+    cached: int = 0  # number of images whose features were in the cache
+    skipped: tuple[str, ...] = ()  # candidates that could not be tried, with the reason
 
     @property
     def best(self) -> TransferTrial:

@@ -102,16 +102,10 @@ def trial_table(plan: TransferPlan) -> Table:
         Column(title="accuracy", kind="percent"),
         Column(title="95 % interval", key="interval", rank=1),
         Column(
-            title="loss",
-            kind="number",
-            hint="cross-entropy after temperature scaling",
+            title="loss", kind="number", hint="cross-entropy after temperature scaling"
         ),
         Column(
-            title="trial time",
-            kind="number",
-            hint="seconds",
-            key="seconds",
-            rank=2,
+            title="trial time", kind="number", hint="seconds", key="seconds", rank=2
         ),
         Column(
             title="full time",

@@ -41,16 +41,11 @@ MIN_BATCH_SIZE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class AutoSettings:
-    """Recipe with automatically chosen settings.
+    """Recipe with automatically chosen settings."""
 
-    Args:
-        recipe: The recipe, with numbers in place of `auto`.
-        notes: Text on how each setting was chosen.
-        lr_range: Points of the learning rate range test; empty if the test did not run.
-    """
-
-    recipe: Recipe
-    notes: tuple[str, ...] = ()
+    recipe: Recipe  # the recipe, with numbers in place of `auto`
+    notes: tuple[str, ...] = ()  # text on how each setting was chosen
+    # points of the learning rate range test; empty if the test did not run
     lr_range: tuple[LRPoint, ...] = field(default=(), repr=False)
 
     def save(self, folder: Path) -> None:
@@ -63,10 +58,7 @@ class AutoSettings:
 
 
 def resolve_auto_settings(
-    recipe: Recipe,
-    model: nn.Module,
-    data: ImageData,
-    group: RankGroup = ONE_PROCESS,
+    recipe: Recipe, model: nn.Module, data: ImageData, group: RankGroup = ONE_PROCESS
 ) -> AutoSettings:
     """Replace `auto` settings by numbers; model and random state are not changed.
 

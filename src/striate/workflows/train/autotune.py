@@ -53,15 +53,10 @@ MAX_RESULTS = 500  # in the cache file; then it starts empty again
 
 @dataclass(frozen=True)
 class AutotuneResult:
-    """Fastest execution settings, with the measured times.
+    """Fastest execution settings, with the measured times."""
 
-    Args:
-        recipe: The recipe, with layout, compilation and precision set.
-        benchmark: The measured times, new or from the cache.
-    """
-
-    recipe: Recipe
-    benchmark: BenchmarkResult
+    recipe: Recipe  # the recipe, with layout, compilation and precision set
+    benchmark: BenchmarkResult  # the measured times, new or from the cache
 
     @property
     def notes(self) -> list[str]:
@@ -81,10 +76,7 @@ class AutotuneResult:
 
 
 def autotune(
-    model: nn.Module,
-    data: ImageData,
-    recipe: Recipe,
-    group: RankGroup = ONE_PROCESS,
+    model: nn.Module, data: ImageData, recipe: Recipe, group: RankGroup = ONE_PROCESS
 ) -> AutotuneResult:
     """Choose `auto` execution settings by measurement, and apply the memory layout.
 

@@ -16,11 +16,7 @@ from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
 from striate.engine.checkpointer import LAST
 from striate.engine.config import RuntimeConfig
-from striate.engine.distributed.group import (
-    ONE_PROCESS,
-    RankGroup,
-    join_process_group,
-)
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup, join_process_group
 from striate.engine.distributed.rank_info import RankInfo, threads_per_rank
 from striate.engine.ema import EMA
 from striate.engine.train_state import TrainState

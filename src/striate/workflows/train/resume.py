@@ -73,24 +73,17 @@ END_OF_RUN_KEYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeInfo:
-    """Resume point of a run, with reasons why the result may be inexact.
+    """Resume point of a run, with reasons why the result may be inexact."""
 
-    Args:
-        folder: The run folder.
-        recipe: All settings.
-        data: The images; None if the run is already finished.
-        state: The training state of the checkpoint.
-        inexact: Reasons why the result will differ from an uninterrupted run; empty
-            if the result will be bit-identical.
-        notes: Further notes for the user.
-    """
-
-    folder: Path
-    recipe: Recipe
+    folder: Path  # the run folder
+    recipe: Recipe  # all settings
+    # the images; None if the run is already finished
     data: ImageData | None = field(repr=False)
-    state: TrainState
+    state: TrainState  # the training state of the checkpoint
+    # reasons why the result will differ from an uninterrupted run; empty if the result
+    # will be bit-identical
     inexact: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # further notes for the user
 
     @property
     def exact(self) -> str:

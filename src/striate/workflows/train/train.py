@@ -41,11 +41,7 @@ from striate.workflows.train.ranks import (
     join_rank_group,
     share_folder,
 )
-from striate.workflows.train.resume import (
-    OnResume,
-    ignore_resume,
-    resume_run,
-)
+from striate.workflows.train.resume import OnResume, ignore_resume, resume_run
 from striate.workflows.train.run_job import train_in_folder
 
 OnBegin = Callable[[ImageData, Path], None]

@@ -40,22 +40,17 @@ BATCH = 32  # images at a time; larger batches are not faster on a CPU
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFeatures:
-    """Backbone features of all images.
+    """Backbone features of all images."""
 
-    Args:
-        rows: Features of the images without augmentation, by split.
-        views: Features of augmented training images, one item per augmented copy.
-        keys: Hash of each image, by split.
-        computed: Number of newly computed rows; the other rows were cached.
-        seconds: Duration of the computation in seconds.
-        temporary: Temporary folder of the features, if there is no cache.
-    """
-
+    # features of the images without augmentation, by split
     rows: Mapping[str, FeatureRows] = field(repr=False)
+    # features of augmented training images, one item per augmented copy
     views: tuple[FeatureRows, ...] = field(repr=False)
+    # hash of each image, by split
     keys: Mapping[str, tuple[str, ...]] = field(repr=False)
-    computed: int
-    seconds: float
+    computed: int  # number of newly computed rows; the other rows were cached
+    seconds: float  # duration of the computation in seconds
+    # temporary folder of the features, if there is no cache
     temporary: TemporaryFolder | None = field(default=None, repr=False)
 
     @property

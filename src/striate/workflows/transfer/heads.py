@@ -43,18 +43,13 @@ from striate.workflows.transfer.features import BackboneFeatures
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureBatches:
-    """Batches of features, in the order of the batches of images.
+    """Batches of features, in the order of the batches of images."""
 
-    Args:
-        batches: Batches of the images; only their order is used.
-        rows: Features of the original images and of each augmented view; each epoch
-            uses the next item.
-        device: Device of the batches.
-    """
-
-    batches: Batches
+    batches: Batches  # batches of the images; only their order is used
+    # features of the original images and of each augmented view; each epoch uses the
+    # next item
     rows: Sequence[FeatureRows] = field(repr=False)
-    device: torch.device
+    device: torch.device  # device of the batches
 
     def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (features, labels) of an epoch, without the first `start` batches."""
@@ -83,14 +78,11 @@ class _SingleEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadResult:
-    """Training history of a head, or the fit of its logistic regression.
+    """Training history of a head, or the fit of its logistic regression."""
 
-    Args:
-        history: Results of each epoch; logistic regression has one epoch.
-        logistic: The fit with its regularization strengths, if the head is logistic.
-    """
-
+    # results of each epoch; logistic regression has one epoch
     history: list[EpochResult]
+    # the fit with its regularization strengths, if the head is logistic
     logistic: LogisticFit | None = None
 
 

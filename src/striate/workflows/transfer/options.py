@@ -106,18 +106,12 @@ class TransferOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitModel:
-    """A model split into a frozen backbone and a trainable head.
+    """A model split into a frozen backbone and a trainable head."""
 
-    Args:
-        cut: The cut point.
-        backbone: The frozen layers before the cut point.
-        frozen: All frozen layers; they must not change during training.
-        stages: The stages to train, with their learning rates.
-    """
-
-    cut: CutPoint
-    backbone: FrozenLayers
-    frozen: FrozenLayers
+    cut: CutPoint  # the cut point
+    backbone: FrozenLayers  # the frozen layers before the cut point
+    frozen: FrozenLayers  # all frozen layers; they must not change during training
+    # the stages to train, with their learning rates
     stages: TrainableStages = field(repr=False)
 
 

@@ -138,10 +138,7 @@ def _probe_cut_points(runner: TrialRunner, tell: Tell) -> tuple[LinearProbe, ...
 
 
 def expected_accuracy(
-    last: LinearProbe,
-    head_only: TransferTrial,
-    trial: TransferTrial,
-    val_images: int,
+    last: LinearProbe, head_only: TransferTrial, trial: TransferTrial, val_images: int
 ) -> tuple[float, float]:
     """Return the expected accuracy of a candidate, and half the 95 % interval width.
 

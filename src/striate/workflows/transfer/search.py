@@ -31,20 +31,15 @@ MAX_FEATURE_BYTES = 4e9  # at a cut point that is tried
 
 @dataclass(kw_only=True)
 class CandidateSearch:
-    """Search for the best cut point and head.
+    """Search for the best cut point and head."""
 
-    Args:
-        runner: Trains the candidates.
-        options: Options chosen by the user; the search chooses the other options.
-        tell: Called with a line of text for each result.
-        trials: Finished trials; the first trains only the head.
-        skipped: Candidates that could not be tried, with the reason.
-    """
-
-    runner: TrialRunner
+    runner: TrialRunner  # trains the candidates
+    # options chosen by the user; the search chooses the other options
     options: TransferOptions
-    tell: Tell
+    tell: Tell  # called with a line of text for each result
+    # finished trials; the first trains only the head
     trials: list[TransferTrial] = field(default_factory=list)
+    # candidates that could not be tried, with the reason
     skipped: list[str] = field(default_factory=list)
 
     def run(self, probes: Sequence[LinearProbe]) -> None:

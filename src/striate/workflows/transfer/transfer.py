@@ -273,10 +273,7 @@ class _TransferJob:
         return Run(folder, model=model, data=data)
 
     def _features(
-        self,
-        split: SplitModel,
-        options: TransferOptions,
-        plan: TransferPlan | None,
+        self, split: SplitModel, options: TransferOptions, plan: TransferPlan | None
     ) -> BackboneFeatures:
         """Compute the features of all images, or reuse the features of a plan."""
         model, data, tick = self.model, self.data, None if self.quiet else _tick()

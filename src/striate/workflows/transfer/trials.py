@@ -30,11 +30,7 @@ from striate.workflows.transfer.features import (
     compute_features,
 )
 from striate.workflows.transfer.heads import evaluate_head, fit_head
-from striate.workflows.transfer.options import (
-    SplitModel,
-    TransferOptions,
-    split_model,
-)
+from striate.workflows.transfer.options import SplitModel, TransferOptions, split_model
 
 MAX_IMAGES = 3000  # training images of a plan
 TRIAL_IMAGES = 500  # of them that a trial is trained on
@@ -92,27 +88,18 @@ def split_for_trials(
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRunner:
-    """Runner of trials: a model, and training images for the candidates.
+    """Runner of trials: a model, and training images for the candidates."""
 
-    Args:
-        model: The model; each trial trains a copy.
-        data: The images, limited by `limit_training_images`.
-        recipe: Settings of the heads.
-        features: Spatial averages of the features at every cut point.
-        trial_split: Indices to train and to evaluate, from `split_for_trials`.
-        cut_points: All cut points.
-        total_images: Number of images in all splits, before the limit.
-        train_images: Number of images in the training split, before the limit.
-    """
-
-    model: nn.Module = field(repr=False)
-    data: ImageData
-    recipe: Recipe
+    model: nn.Module = field(repr=False)  # the model; each trial trains a copy
+    data: ImageData  # the images, limited by `limit_training_images`
+    recipe: Recipe  # settings of the heads
+    # spatial averages of the features at every cut point
     features: BackboneFeatures = field(repr=False)
+    # indices to train and to evaluate, from `split_for_trials`
     trial_split: tuple[Tensor, Tensor] = field(repr=False)
-    cut_points: CutPoints
-    total_images: int
-    train_images: int
+    cut_points: CutPoints  # all cut points
+    total_images: int  # number of images in all splits, before the limit
+    train_images: int  # number of images in the training split, before the limit
 
     def run(self, options: TransferOptions) -> TransferTrial:
         """Train and evaluate one candidate.
