@@ -65,14 +65,8 @@ def choose_execution(
 ) -> BenchmarkResult:
     """Return the execution mode `start`, or another mode that is clearly faster.
 
-    Only copies of the model run; the model and the RNG state do not change.
-
-    Args:
-        model: Any network.
-        batch: Inputs and class indices, of the size used in training.
-        start: The mode to start with.
-        choices: Fields of the mode that may be changed.
-        steps: Number of steps of the whole run; a short run is not measured.
+    Only copies of the model run; the model and the RNG state do not change. A run of
+    few `steps` is not measured.
     """
     if steps < MIN_STEPS:
         return BenchmarkResult(execution=start)

@@ -75,12 +75,7 @@ class CheckpointStore:
     ) -> Path:
         """Write and verify a checkpoint, then delete all but the two newest ones.
 
-        Args:
-            steps: Steps completed.
-            epochs: Epochs completed; steps and epochs form the folder's name.
-            files: Name and content of each file; only one file is in memory at a time.
-            size: Approximate total bytes.
-            metadata: JSON values, stored in the manifest.
+        Only one file is in memory at a time; `size` is the approximate total in bytes.
 
         Raises:
             StorageError: The write failed, or the bytes read back differ; earlier

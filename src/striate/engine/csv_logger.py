@@ -38,11 +38,8 @@ class CSVLogger:
 
     Each step's line ends with a hash of its sample indices and of the previous hash.
     Equal last lines therefore prove equal images in equal order throughout the run.
-
-    Args:
-        folder: The run folder.
-        sample_order: Returns the sample indices of an epoch's batches from `start` on.
-        offsets: File offsets from a checkpoint, to which the files are truncated.
+    `sample_order` returns the sample indices of an epoch's batches from a start on. The
+    files are truncated to `offsets`, which come from a checkpoint.
 
     Raises:
         StorageError: The write failed.
@@ -124,13 +121,8 @@ def _cell(value: float | bool) -> str:
 class TimingLogger:
     """Callback that writes `timing.csv`: training seconds at the end of each epoch.
 
-    If a run is resumed, the seconds before the last checkpoint are included.
-
-    Args:
-        folder: The run folder.
-        epochs: Number of completed epochs of a resumed run, whose rows are kept.
-        seconds_before: Training seconds of a resumed run before its last checkpoint.
-        clock: Monotonic clock in seconds; tests replace it.
+    If a run is resumed, the seconds before the last checkpoint are included. The rows
+    of its `epochs` completed epochs are kept. Tests replace `clock`.
 
     Raises:
         StorageError: The write failed.

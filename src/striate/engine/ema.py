@@ -20,16 +20,13 @@ FILE_NAME = Path("ema.safetensors")
 class EMA:
     """Callback that keeps an exponential moving average of a network's weights.
 
-    After step k (from 1) of the run, average ← d·average + (1 − d)·weights with
-    d = min(decay, (1 + k)/(10 + k)), so that the initial weights soon lose influence
+    After step k (from 1) of the run, average ← d·average + (1 − d)·weights with d =
+    min(decay, (1 + k)/(10 + k)), so that the initial weights soon lose influence
     (Polyak & Juditsky 1992; Tan & Le 2019 for networks with batch norm). Running means
     and variances of batch norms are averaged too: they suit the averaged weights as
     long as the weights are close together, and no pass over the images is needed.
-    Counters and frozen tensors are copied exactly, including denormal numbers.
-
-    Args:
-        model: The network in training; `self.model` is its average.
-        decay: EMA decay; the average covers about the last 1/(1 − decay) steps.
+    Counters and frozen tensors are copied exactly, including denormal numbers. The
+    average covers about the last 1/(1 − decay) steps.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)

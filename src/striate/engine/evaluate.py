@@ -16,7 +16,7 @@ from striate.engine.tta import TTA, no_tta
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Logits, labels and losses of all images, in the order of the batches, on the CPU."""
+    """Logits, labels and losses of all images, in their order, on the CPU."""
 
     logits: Tensor = field(repr=False)  # (N, classes) float32
     labels: Tensor = field(repr=False)  # (N,) int64
@@ -54,14 +54,9 @@ def evaluate(
 ) -> Outputs:
     """Run a network on batches in evaluation mode and return all outputs.
 
-    The network's training or evaluation mode is restored afterwards.
-
-    Args:
-        model: Any network.
-        batches: Inputs and labels; in a distributed run only this rank's share of
-            each batch. All ranks then return the outputs of all images.
-        tta: Test-time augmentation.
-        group: The ranks of a distributed run; None: one process.
+    The network's training or evaluation mode is restored afterwards. In a distributed
+    run, `batches` are this rank's share of each batch. All ranks then return the
+    outputs of all images.
     """
     logits: list[Tensor | None] = []
     labels: list[Tensor] = []

@@ -25,13 +25,7 @@ def accumulate_gradients(
 ) -> float:
     """Add the gradients of a batch to `.grad` and return the mean loss in nats.
 
-    Args:
-        model: Any network from inputs to logits, see `train_step`.
-        x: A batch of inputs.
-        y: Targets of the batch, see `train_step`.
-        loss_fn: Mean loss of a batch's logits.
-        micro_batches: Number of micro-batches, run one after the other.
-        sum_gradients: Add gradients of the summed loss instead of the mean loss.
+    With `sum_gradients`, these are the gradients of the summed loss.
     """
     scale = float(len(x)) if sum_gradients else 1.0
     if micro_batches == 1:

@@ -27,9 +27,7 @@ def cross_entropy_loss(
 ) -> Loss:
     """Return a loss function: the mean cross-entropy of a batch in nats.
 
-    Args:
-        label_smoothing: Share of the target spread over all classes (Szegedy 2015).
-        balance: Correction for class imbalance; None: plain cross-entropy.
+    Label smoothing spreads a share of the target over all classes (Szegedy 2015).
 
     Example:
         >>> balance = ClassBalance(weights=torch.tensor([1.0, 3.0]))

@@ -52,16 +52,8 @@ def lr_range_test(
 ) -> list[LRPoint]:
     """Train a copy of a network while the learning rate increases from 10⁻⁵ to 10.
 
-    The copy is discarded; the model and the RNG state do not change.
-
-    Args:
-        model: The network before training.
-        make_optimizer: Creates the optimizer for the parameters of the copy.
-        batches: Returns the batches of an epoch, given the epoch number.
-        loss_fn: Loss function of the run.
-        seed: Random seed of the run.
-        steps: Maximum number of steps; the test ends early at 1.5 times the first loss.
-        micro_batches: Number of micro-batches, see `train_step`.
+    The copy is discarded; the model and the RNG state do not change. The test ends
+    early at 1.5 times the first loss.
     """
     candidate = copy.deepcopy(model).train()
     optimizer = make_optimizer(candidate)

@@ -38,10 +38,6 @@ def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
 
     The caller sets the network's mode and the RNG state, and restores the buffers.
 
-    Args:
-        model: Any network.
-        x: The batch.
-
     Returns:
         The dotted name of the layer, `the images` if the input is not finite, or ''
         if all outputs are finite; and the indices of the bad images in the batch.

@@ -60,10 +60,6 @@ def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
     """Create an L-BFGS optimizer, a quasi-Newton method (Liu & Nocedal 1989).
 
     `step` takes a closure that computes the loss and the gradients of all examples.
-
-    Args:
-        parameters: The tensors to optimize.
-        options: Options of `torch.optim.LBFGS`.
     """
     _avoid_compiler_import()
     return _uncompiled(torch.optim.LBFGS)(parameters, **options)
@@ -95,15 +91,8 @@ def make_optimizer(
     """Create an optimizer for the trainable parameters of a network.
 
     Biases, gains and other vectors have no weight decay: shrinking them does not
-    regularize the network.
-
-    Args:
-        model: The network to train.
-        name: Name of the optimizer, a key of `OPTIMIZERS`.
-        lr: Initial learning rate.
-        momentum: Momentum of SGD and Muon; first beta of Adam and AdamW.
-        weight_decay: Weight decay of kernels.
-        lr_scales: Learning-rate factors by parameter; default 1.
+    regularize the network. `momentum` is the first beta of Adam and AdamW. `lr_scales`
+    are learning-rate factors by parameter (default 1).
 
     Raises:
         UnknownNameError: No optimizer has this name.

@@ -74,9 +74,7 @@ class ThroughputMeter:
     def mfu(self, images_per_second: float, epochs: int = 0) -> float:
         """Return the model FLOPs utilization (MFU) at a throughput.
 
-        Args:
-            images_per_second: Throughput in images per second.
-            epochs: Average over this number of first epochs; 0: only the current epoch.
+        The average over the first `epochs` epochs; 0: only the current epoch.
 
         Example:
             >>> meter = ThroughputMeter(macs=[1_000_000, 3_000_000], peak_flops=60e9)

@@ -56,11 +56,7 @@ class TrainState:
     ) -> EpochResult:
         """Record the results of an epoch and advance to the next epoch.
 
-        Args:
-            val_loss: Loss on the validation split.
-            val_accuracy: Accuracy on the validation split.
-            val_balanced_accuracy: Mean recall over the classes of that split.
-            balanced: Choose the best epoch by balanced accuracy instead of accuracy.
+        With `balanced`, the best epoch is that of the best balanced accuracy.
         """
         metric = "val_balanced_accuracy" if balanced else "val_accuracy"
         epoch = EpochResult(

@@ -105,15 +105,8 @@ def fit(
 ) -> list[EpochResult]:
     """Train a network in place and return the results of all epochs.
 
-    Args:
-        model: Any network from images to logits.
-        optimizer: Optimizer of the model's parameters; the schedule sets `lr`.
-        train: Training batches.
-        val: Validation batches.
-        config: Settings of the loop.
-        callbacks: Callbacks, called in this order after every step and epoch.
-        state: Training state to start from, updated in place; default: a new state.
-        session: Stop requests, handling of NaN, evaluated network, and ranks.
+    The callbacks are called in this order after every step and epoch. `state` is the
+    training state to start from, updated in place.
 
     Raises:
         NonFiniteError: A loss or gradient is not finite; names epoch, step and layer.

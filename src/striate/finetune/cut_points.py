@@ -28,7 +28,7 @@ MAX_CUT_POINTS = 24  # of deeper models, evenly spaced ones
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Layer or block with weights, together with following layers that have no weights."""
+    """Layer or block with weights, together with following layers without weights."""
 
     # name of the last layer of the stage, behind which the model can be split
     name: str
@@ -74,10 +74,6 @@ def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
     A stage begins with a layer or block that has a kernel, and ends before the next
     stage. An `nn.Sequential` of several stages is split into its stages; any other
     module is one block.
-
-    Args:
-        model: Any model; not changed.
-        x: A batch of inputs for one forward pass.
 
     Example:
         >>> conv, norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)

@@ -68,13 +68,7 @@ def probe_learning_curve(
 ) -> tuple[ProbePoint, ...]:
     """Return the cross-validated learning curve of linear heads on the given features.
 
-    Args:
-        x: (N, width) features of training images.
-        y: (N,) class indices.
-        num_classes: Number of classes.
-        groups: (N) group of each image; all images of a group are in the same fold.
-        loss: Loss to minimize: mean loss of logits and class indices.
-        seed: Random seed of the folds and of the order of images.
+    `x` is (N, width). All images of a group are in the same fold.
 
     Raises:
         DataError: All images belong to one group, so cross-validation is impossible.

@@ -61,15 +61,9 @@ def fit_logistic(
 ) -> LogisticFit:
     """Fit a logistic regression (linear layer with softmax) to features.
 
-    Args:
-        x: (N, width) features of training images only.
-        y: (N,) class indices.
-        num_classes: Number of classes.
-        penalty: L2 regularization strength; None: chosen by cross-validation.
-        groups: (N) group of each row (image with its copies); a group is in one fold.
-        eval_mask: (N,) bool: rows used for evaluation, such as unaugmented images.
-        loss: Loss to minimize: mean loss of logits and class indices.
-        seed: Random seed of the folds.
+    `x` is (N, width). A penalty of None is chosen by cross-validation, with all rows of
+    a group (an image and its copies) in one fold. `eval_mask` selects the rows for
+    evaluation, such as unaugmented images.
 
     Raises:
         DataError: Cross-validation is needed, but all rows belong to one group.
@@ -105,15 +99,8 @@ def cross_validate(
 ) -> tuple[PenaltyResult, ...]:
     """Return the cross-validated loss and accuracy of each regularization strength.
 
-    Args:
-        x: (N, width) features of training images only.
-        y: (N,) class indices.
-        num_classes: Number of classes.
-        fold: (N,) fold of each row, from `assign_folds`.
-        train_mask: (N,) bool: rows used for fitting; default: all rows.
-        eval_mask: (N,) bool: rows used for evaluation; default: all rows.
-        loss: Loss to minimize: mean loss of logits and class indices.
-        penalties: L2 regularization strengths to compare, the strongest first.
+    The masks select the rows for fitting and for evaluation (default: all). The
+    strongest of `penalties` comes first.
 
     Raises:
         DataError: All rows belong to one group, so cross-validation is impossible.
@@ -247,9 +234,7 @@ class _Fit:
     def __call__(self, penalty: float, tolerance: float) -> tuple[Tensor, Tensor]:
         """Return weight and bias of a fit, for the original features.
 
-        Args:
-            penalty: L2 regularization strength, for features with standard deviation 1.
-            tolerance: Gradient below which L-BFGS stops before `MAX_STEPS`.
+        L-BFGS stops at a gradient below `tolerance`, or after `MAX_STEPS`.
         """
         from scipy.optimize import minimize  # slow to import, and only fits need it
 

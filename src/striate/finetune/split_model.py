@@ -91,13 +91,9 @@ class ModuleCall:
 def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> CutPoint:
     """Return the cut point behind a layer; default: before the last layer with weights.
 
-    The cut is checked: backbone and head must reproduce the model's output on `x`.
-
-    Args:
-        model: Any model; not changed.
-        x: A batch of inputs for the check.
-        name: Dotted name of a layer; if the layer runs several times, the last run
-            counts. `before NAME` means the cut point in front of the layer.
+    The cut is checked: backbone and head must reproduce the model's output on `x`. If
+    the layer runs several times, the last run counts. `before NAME` means the cut point
+    in front of the layer.
 
     Raises:
         UnknownNameError: No layer has this name; lists similar names.

@@ -14,8 +14,7 @@ from striate.finetune.freeze import freeze, unfreeze
 class GradualUnfreezing:
     """Callback that unfreezes one more stage every `unfreeze` epochs.
 
-    Args:
-        stages: Stages to train; all except the last are frozen on creation.
+    All stages except the last are frozen on creation.
     """
 
     def __init__(self, stages: TrainableStages) -> None:

@@ -38,11 +38,7 @@ def calibration_curve(
 
     Bins have equal counts rather than equal widths, so that every bin has a useful
     interval. Equal probabilities share a bin, so there may be fewer bins than given.
-
-    Args:
-        probs: (N,) predicted probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        bins: Number of bins.
+    Probabilities and outcomes (`positive`) are (N,).
 
     Example:
         >>> probs, positive = np.array([0.1, 0.1, 0.9, 0.9]), np.eye(4)[3] > 0
@@ -103,10 +99,7 @@ def expected_ece(probs: np.ndarray, bins: int = BINS) -> float:
 def top_label_ece(probs: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Return the ECE of the predicted class, in bins of equal width (Guo et al. 2017).
 
-    Args:
-        probs: (N, classes) predicted probabilities.
-        correct: (N,) bool: whether each prediction is correct.
-        bins: Number of bins.
+    `probs` is (N, classes), `correct` is (N,).
 
     Example:
         >>> top_label_ece(np.array([[0.8, 0.2]] * 5), np.array([1, 1, 1, 1, 0]))

@@ -66,11 +66,7 @@ def classification_metrics(
 ) -> ClassificationMetrics:
     """Compute all classification metrics of a set of predictions.
 
-    Args:
-        probs: (N, classes), rows summing to 1.
-        truth: (N,) true class indices.
-        losses: (N,) cross-entropies in nats.
-        names: Class names in the order of the outputs.
+    `probs` is (N, classes); `truth` and `losses` (in nats) are (N,).
     """
     predicted = probs.argmax(1)
     hits = predicted == truth

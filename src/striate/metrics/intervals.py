@@ -38,11 +38,8 @@ def mean_recall_interval(
     Two intervals are computed, and each limit is the farther of both. The sum of the
     unbiased variances is right for many classes, but zero if every recall is 0 or 1.
     Distances to the Wilson limits, added like standard deviations (Zou & Donner 2008),
-    are never zero, but too short for many classes with few images.
-
-    Args:
-        correct: Number of correctly predicted images of each class.
-        counts: Number of images of each class, at least one.
+    are never zero, but too short for many classes with few images. Every class has at
+    least one image.
 
     Example:
         >>> low, high = mean_recall_interval([10, 90], [10, 100])

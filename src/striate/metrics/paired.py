@@ -129,13 +129,11 @@ def balanced_accuracy_difference(
 ) -> tuple[float, Interval]:
     """Return the difference in balanced accuracy, with a 95 % interval.
 
-    Balanced accuracy weighs an image of a rare class more than one of a frequent
-    class. It varies like an accuracy over fewer images: their effective number
-    replaces the count in Tango's interval, as in Korn and Graubard (1998) for weighted
-    samples. For classes of equal size this is nearly the interval of the accuracy.
-
-    Args:
-        classes: The paired counts of each class with images.
+    Balanced accuracy weighs an image of a rare class more than one of a frequent class.
+    It varies like an accuracy over fewer images: their effective number replaces the
+    count in Tango's interval, as in Korn and Graubard (1998) for weighted samples. For
+    classes of equal size this is nearly the interval of the accuracy. Every class has
+    at least one image.
 
     Example:
         >>> pair = PairedCounts(both=40, gained=6, lost=1, neither=3)

@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCounts:
-    """Counts of images inside the abstain band, and confusion counts outside the band."""
+    """Counts of images inside the abstain band, and confusion counts outside."""
 
     abstained: int  # number of images inside the band, which need manual review
     tp: int  # true positives outside the band
@@ -122,11 +122,6 @@ def narrowest_abstain_band(
     Abstaining on the least confident predictions is the best rule if both errors cost
     the same and probabilities are calibrated (Chow 1970). Return None if no band
     reaches the accuracy.
-
-    Args:
-        probs: (N,) calibrated probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        accuracy: Minimum accuracy of the predictions outside the band.
 
     Example:
         >>> probs = np.array([0.9, 0.6, 0.45, 0.1])

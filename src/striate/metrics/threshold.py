@@ -83,11 +83,6 @@ def confusion_counts(
 ) -> ConfusionCounts:
     """Return the confusion counts if probabilities ≥ threshold are predicted positive.
 
-    Args:
-        probs: (N,) probabilities of the class.
-        positive: (N,) bool: whether each image belongs to the class.
-        threshold: The lowest probability that is predicted as the class.
-
     Example:
         >>> confusion_counts(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 0.5)
         ConfusionCounts(tp=1, fn=1, fp=1, tn=0)

@@ -148,10 +148,7 @@ def recipe_optimizer(
 ) -> Optimizer:
     """Create the optimizer of a recipe.
 
-    Args:
-        model: The network.
-        optim: Settings; the learning rate must be a number, not `auto`.
-        scales: Learning-rate factor of each parameter; None: 1 for all.
+    The learning rate must be a number, not `auto`. `scales` are factors on it.
     """
     return make_optimizer(
         model,

@@ -19,10 +19,6 @@ _FINISHED_KEYS = (
 def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
     """Check that `results.csv` has complete rows for the learning curves.
 
-    Args:
-        run: A run trained in epochs.
-        columns: Columns that every row must have.
-
     Raises:
         RunError: Rows or columns are missing, or no epoch is marked as best.
     """

@@ -23,10 +23,7 @@ def chart_by_depth(
 ) -> Curve:
     """Return the chart of a quantity by layer, one line per network or snapshot.
 
-    Args:
-        title: Title of the chart.
-        quantity: A key of `QUANTITIES`.
-        lines: The layer profiles of each line, by line name.
+    `quantity` is a key of `QUANTITIES`.
     """
     return Curve(
         title=title,

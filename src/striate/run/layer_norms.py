@@ -30,14 +30,9 @@ class LayerNormsLogger:
     """Callback that records layer norms for a fixed batch of images during training.
 
     The callback runs a fixed batch in training mode, without augmentation and optimizer
-    step. It then restores the network, the gradients and all RNG states, so
-    the training result is bitwise the same with and without this callback.
-
-    Args:
-        folder: The run folder.
-        model: The network in training.
-        batch: The fixed images and their classes.
-        start_step: Step at which a resumed run continues; later rows are deleted.
+    step. It then restores the network, the gradients and all RNG states, so the
+    training result is bitwise the same with and without this callback. If a run is
+    resumed at `start_step`, later rows are deleted.
 
     Raises:
         StorageError: The file cannot be written.
@@ -115,13 +110,7 @@ def layer_norms_logger(
 ) -> Iterator[Sequence[LayerNormsLogger]]:
     """Context manager that yields the layer-norm callbacks: one, or none.
 
-    Args:
-        folder: The run folder.
-        model: The network in training.
-        subset: The training images; up to 64 of these images are used.
-        eval_batches: Evaluation batches, which define the preprocessing.
-        start_step: Step at which a resumed run continues.
-        enabled: Whether to record layer norms.
+    Up to 64 training images are used, with the preprocessing of `eval_batches`.
     """
     if not enabled:
         yield ()
@@ -147,11 +136,7 @@ def _batch(subset: Subset, eval_batches: Batches) -> Batch:
 
 
 def read_layer_norms(path: Path) -> list[Snapshot]:
-    """Read the layer norms from `norms.csv` of a run; empty if there is no such file.
-
-    Args:
-        path: The run folder.
-    """
+    """Read the layer norms from `norms.csv` of a run; empty without such a file."""
     file = path / names.NORMS
     rows = read_csv(file) if file.is_file() else []
     return [

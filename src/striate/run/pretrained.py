@@ -50,10 +50,6 @@ class WeightsFile:
 def find_weights(word: str | Path, cache: str = AUTO) -> WeightsFile:
     """Find a weights file by path, run folder, published name or timm name.
 
-    Args:
-        word: The value of `--pretrained`.
-        cache: The cache folder for downloads, see `open_cache`.
-
     Raises:
         WeightsError: There are no such weights, or a download has the wrong hash.
     """

@@ -52,14 +52,9 @@ def line_printer(quiet: bool) -> Callable[[str], None]:
 class ProgressCallback:
     """Training-loop callback that shows the progress on stderr.
 
-    If stderr is closed, the run continues without progress output.
-
-    Args:
-        epochs: Maximum number of epochs.
-        batches: Batches of the training split.
-        quiet: Show nothing.
-        balanced: Also show the balanced accuracy, which then selects the best epoch.
-        speed: Function from images per second to an additional text.
+    If stderr is closed, the run continues without progress output. With `balanced`, the
+    balanced accuracy is shown too, which then selects the best epoch. `speed` returns
+    an additional text for a number of images per second.
     """
 
     def __init__(

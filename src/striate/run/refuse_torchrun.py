@@ -9,9 +9,7 @@ from striate.engine.distributed.rank_info import RankInfo
 def check_single_process(what: str, rank_info: RankInfo | None = None) -> None:
     """Raise an error in a distributed run, for commands that run in one process.
 
-    Args:
-        what: The command, as the start of the message.
-        rank_info: This process; None: read from the environment.
+    The message starts with `what`, the command.
 
     Raises:
         SettingError: There are several processes; rank 0 prints it for all.

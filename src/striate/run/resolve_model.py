@@ -57,11 +57,7 @@ def resolve_target(
 ) -> Target:
     """Build the network of a TARGET given on the command line.
 
-    Args:
-        target: A name of `striate models`, `file.py:Class`, a run folder or its name,
-            or a sketch.
-        request: Image size, channels and classes requested by the user.
-        real: Allocate the weights, so that the network can run.
+    With `real`, the weights are allocated, so that the network can run.
 
     Raises:
         SettingError: The target is invalid; the message lists similar names.

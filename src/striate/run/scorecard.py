@@ -50,10 +50,7 @@ def confusion_block(
 ) -> Block:
     """Return the confusion matrix; for many classes, a table of frequent errors.
 
-    Args:
-        score: The metrics.
-        split: The evaluated split.
-        images: Example images of each cell.
+    Cells show the example `images`.
     """
     names = tuple(c.name for c in score.classes)
     if score.confusion:

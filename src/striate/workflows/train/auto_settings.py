@@ -62,13 +62,8 @@ def resolve_auto_settings(
 ) -> AutoSettings:
     """Replace `auto` settings by numbers; model and random state are not changed.
 
-    The batch size comes first, since the learning rate depends on it.
-
-    Args:
-        recipe: All settings.
-        model: The model on the training device, before training.
-        data: The images.
-        group: The processes of a distributed run; rank 0 chooses for all.
+    The batch size comes first, since the learning rate depends on it. In a distributed
+    run, rank 0 chooses for all.
 
     Raises:
         SettingError: Not even a batch of two images fits into memory.

@@ -81,13 +81,7 @@ def autotune(
     """Choose `auto` execution settings by measurement, and apply the memory layout.
 
     A run of fewer than 1,000 steps is too short for a measurement to pay off. In a
-    distributed run, rank 0 measures for all ranks.
-
-    Args:
-        model: The model on the training device.
-        data: The images; only their size and number are used.
-        recipe: All settings.
-        group: The processes of a distributed run; all of them must call this.
+    distributed run, rank 0 measures for all ranks. All ranks must call this.
     """
     free = _free_settings(recipe, devices.select_device(recipe.device), group)
     benchmark = None
@@ -190,8 +184,7 @@ def _cache_file(config: DataConfig) -> Path | None:
 class AutotuneCache:
     """Cache file of speed measurements on this machine.
 
-    Args:
-        path: A JSON file in the cache folder; None disables the cache.
+    Without a path, nothing is stored.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -221,10 +214,7 @@ class AutotuneCache:
     def peak(self, device: torch.device, precision: str, again: bool) -> float:
         """Return the peak FLOP/s: the largest value ever measured on this machine.
 
-        Args:
-            device: The device.
-            precision: The data type of the matrix product.
-            again: Measure again, even if a value is cached; keep the larger value.
+        With `again`, measure even if a value is cached, and keep the larger value.
         """
         name = " ".join([*devices.compute_environment(device).values(), precision])
         peaks = self._section("peaks")

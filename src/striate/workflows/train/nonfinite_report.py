@@ -20,12 +20,7 @@ MAX_SKIPPED = 10  # batches in a row; with more, the images are not the cause
 class NonFiniteReport:
     """Callback that reports NaN or infinite values and follows `on_nonfinite`.
 
-    Args:
-        folder: The run folder, with all reports in `nonfinite.json`.
-        recipe: The recipe, whose `on_nonfinite` is `stop`, `skip` or `lower-lr`.
-        train: Training batches.
-        val: Validation batches.
-        tell: Called with a message for each skipped batch.
+    `tell` is called with a message for each skipped batch.
     """
 
     def __init__(

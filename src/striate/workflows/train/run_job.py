@@ -78,15 +78,8 @@ def train_in_folder(
 ) -> Run:
     """Train in a locked run folder, evaluate the best weights, write the report.
 
-    Args:
-        folder: The run folder, which this process has locked.
-        model: The model, on the training device.
-        data: All images.
-        recipe: All settings.
-        options: Progress display and TensorBoard.
-        checkpoint: Checkpoint to continue from; None for a new run.
-        inexact: Reasons why the result differs from an uninterrupted run.
-        group: The processes of a distributed run.
+    `checkpoint` is the one to continue from. `inexact` has the reasons why the result
+    differs from an uninterrupted run.
 
     Raises:
         StriateError: The run was stopped or diverged, or a file could not be written.

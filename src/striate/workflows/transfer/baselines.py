@@ -36,14 +36,9 @@ def run_baselines(
     """Train two baselines for a transfer run; write a comparison to the run folder.
 
     The baselines use the same images, splits, image size and settings. No cached
-    features are shared, so that times can be compared.
-
-    Args:
-        run: The run from `transfer_recipe`, with the data in memory.
-        recipe: The recipe of that run.
-        options: The options of that run.
-        quiet: Show no progress.
-        tell: Called with a line of text when a baseline begins.
+    features are shared, so that times can be compared. The run is from
+    `transfer_recipe`, with the data in memory. `tell` is called with a line of text
+    when a baseline begins.
 
     Raises:
         StriateError: A baseline failed, or a file could not be written.

@@ -86,15 +86,8 @@ def compute_features(
 ) -> BackboneFeatures:
     """Compute the backbone features of every image whose features are not cached.
 
-    Args:
-        model: The model on the training device.
-        cut: The cut point, where the backbone ends.
-        frozen: The frozen layers of the backbone, which are part of the cache key.
-        data: The images.
-        recipe: Recipe with the augmentation of views, and the cache folder.
-        views: Augmented copies of each training image, besides the image itself.
-        tick: Called with the numbers of images (done, total).
-        splits: Names of the splits to compute; default: all splits.
+    `views` is the number of augmented copies of each training image, besides the image
+    itself. The frozen layers are part of the cache key.
 
     Raises:
         SettingError: Views are requested without any augmentation.

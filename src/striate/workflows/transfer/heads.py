@@ -98,16 +98,8 @@ def fit_head(
 ) -> HeadResult:
     """Fit the head of a split model to backbone features, in place.
 
-    Args:
-        head: The layers after the cut point.
-        kind: One of `HEADS`.
-        features: Backbone features of all images.
-        data: The images of the features.
-        config: Settings of the training.
-        quiet: Show no progress.
-        stages: Learning rates and unfreezing by stage; None for equal learning rates.
-        keep_best: Keep the weights of the epoch with the best validation accuracy. If
-            False, keep and evaluate only the weights of the last epoch.
+    `stages` have learning rates and unfreezing by stage; None: equal learning rates.
+    Without `keep_best`, keep and evaluate only the weights of the last epoch.
 
     Raises:
         SettingError: A logistic head is requested, but the head has several layers.

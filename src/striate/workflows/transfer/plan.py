@@ -57,14 +57,7 @@ def plan_transfer(
 ) -> TransferPlan:
     """Compare cut points by linear probes and short trials, and propose the best.
 
-    Validation and test images are not used.
-
-    Args:
-        model: The pretrained model on the training device; not modified.
-        data: The images.
-        recipe: Settings of the heads.
-        options: Options chosen by the user; the plan chooses the other options.
-        tell: Called with a line of text for each result.
+    Validation and test images are not used. The model is not changed.
 
     Raises:
         StriateError: The model cannot be cut, the images cannot be divided, all
