@@ -4,62 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from striate.cli.command import add_flags
 
 if TYPE_CHECKING:
     from striate.data.check.check import DataCheckResult
 
 CLASSES_SHOWN = 12
 
+FLAGS = {
+    "data PATH": "images: a folder, a CSV file, IDX files, tar shards, a URL, or the "
+    "name of a data set such as digits",
+    "--near {on,off}": "search for near-duplicate images (default on)",
+    "--labels": "search for label errors by cross-validation with small networks",
+    "--ranking FILE": "with --labels: write a CSV of all images, likeliest label "
+    "errors first",
+    "--since FILE": "list changes since an earlier check; FILE: JSON output of that "
+    "check",
+    "--html FILE": "write an HTML report with images",
+    "--csv FILE": "write a CSV for `striate train` that keeps duplicates in the same "
+    "split",
+    "--workers N": "number of processes that decode images (default: number of CPU "
+    "cores)",
+    "--quiet": "do not print progress",
+}
+
 
 def configure_data_check(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate data check`."""
-    parser.add_argument(
-        "data",
-        metavar="PATH",
-        help="images: a folder, a CSV file, IDX files, tar shards, a URL, or the name "
-        "of a data set such as digits",
-    )
-    parser.add_argument(
-        "--near",
-        choices=("on", "off"),
-        default="on",
-        help="search for near-duplicate images (default on)",
-    )
-    parser.add_argument(
-        "--labels",
-        action="store_true",
-        help="search for label errors by cross-validation with small networks",
-    )
-    parser.add_argument(
-        "--ranking",
-        type=Path,
-        metavar="FILE",
-        help="with --labels: write a CSV of all images, likeliest label errors first",
-    )
-    parser.add_argument(
-        "--since",
-        type=Path,
-        metavar="FILE",
-        help="list changes since an earlier check; FILE: JSON output of that check",
-    )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write an HTML report with images"
-    )
-    parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="write a CSV for `striate train` that keeps duplicates in the same split",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="number of processes that decode images (default: number of CPU cores)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="do not print progress")
+    add_flags(parser, FLAGS, near="on")
 
 
 def run_data_check(options: argparse.Namespace) -> int:

@@ -6,119 +6,50 @@ import argparse
 import json
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from striate.cli.command import add_flags
+from striate.cli.summary import INPUT_FLAGS, image_size_option
 
 if TYPE_CHECKING:
     from striate.workflows.explain.load_model import LoadedModel
     from striate.workflows.explain.options import ExplainOptions
 
+FLAGS = {
+    "network TARGET": "run folder or its name; or a name listed by `striate models`, "
+    "with --weights; or FILE.py:CLASS (executes the file)",
+    "images IMAGE*": "image file, folder, or quoted pattern such as 'photos/*.jpg' "
+    "(default for a run: the most confident correct prediction and the highest-loss "
+    "error)",
+    "--target CLASS": "class to explain: its name, or #INDEX from 0 (default: the "
+    "predicted class)",
+    "--against CLASS": "second class: explain the score of --target minus that of "
+    "this class",
+    "--method NAMES": "heatmap methods, comma-separated: auto (cam or gradcam), cam, "
+    "gradcam, gradcam++, layercam, scorecam, occlusion, integrated_gradients (default "
+    "auto,occlusion,integrated_gradients)",
+    "--layer NAME": "target layer of the CAM methods (default: the last layer whose "
+    "feature maps are at least 4×4)",
+    "--unit UNIT": "unit (one output value of a layer) whose arithmetic the report "
+    "shows, as 'LAYER CHANNEL,ROW,COLUMN' (default: the largest value in the target "
+    "layer)",
+    "--open UNIT": "only print how the value of one unit is computed: 'conv2 3,10,12' "
+    "(layer channel,row,column) or 'output 7' (logit of class 7)",
+    "--sections NAMES": "extra report sections for a run, comma-separated: dataset "
+    "(heatmaps of many images), invariance (robustness to transforms), depth "
+    "(gradient norms by layer), nonlinearity (why activation functions are needed)",
+    "--weights FILE": "weights file of TARGET",
+    **INPUT_FLAGS,
+    "--seed N": "random seed of the sanity checks (default 0)",
+    "--out DIR": "output folder (default runs/explain/NAME)",
+    "--overwrite": "replace the folder given by --out",
+}
+METHODS = "auto,occlusion,integrated_gradients"
+
 
 def configure_explain(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate explain`."""
-    parser.add_argument(
-        "network",
-        metavar="TARGET",
-        help="run folder or its name; or a name listed by `striate models`, with "
-        "--weights; or FILE.py:CLASS (executes the file)",
-    )
-    parser.add_argument(
-        "images",
-        nargs="*",
-        metavar="IMAGE",
-        help="image file, folder, or quoted pattern such as 'photos/*.jpg' (default "
-        "for a run: the most confident correct prediction and the highest-loss error)",
-    )
-    _configure_target(parser)
-    _configure_network(parser)
-
-
-def _configure_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target",
-        metavar="CLASS",
-        help="class to explain: its name, or #INDEX from 0 (default: the predicted "
-        "class)",
-    )
-    parser.add_argument(
-        "--against",
-        metavar="CLASS",
-        help="second class: explain the score of --target minus that of this class",
-    )
-    parser.add_argument(
-        "--method",
-        default="auto,occlusion,integrated_gradients",
-        metavar="NAMES",
-        help="heatmap methods, comma-separated: auto (cam or gradcam), cam, gradcam, "
-        "gradcam++, layercam, scorecam, occlusion, integrated_gradients (default "
-        "auto,occlusion,integrated_gradients)",
-    )
-    parser.add_argument(
-        "--layer",
-        default="auto",
-        metavar="NAME",
-        help="target layer of the CAM methods (default: the last layer whose feature "
-        "maps are at least 4×4)",
-    )
-    parser.add_argument(
-        "--unit",
-        metavar="UNIT",
-        help="unit (one output value of a layer) whose arithmetic the report shows, as "
-        "'LAYER CHANNEL,ROW,COLUMN' (default: the largest value in the target "
-        "layer)",
-    )
-    parser.add_argument(
-        "--open",
-        metavar="UNIT",
-        help="only print how the value of one unit is computed: 'conv2 3,10,12' (layer "
-        "channel,row,column) or 'output 7' (logit of class 7)",
-    )
-    parser.add_argument(
-        "--sections",
-        metavar="NAMES",
-        help="extra report sections for a run, comma-separated: dataset (heatmaps of "
-        "many images), invariance (robustness to transforms), depth (gradient norms by "
-        "layer), nonlinearity (why activation functions are needed)",
-    )
-
-
-def _configure_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="weights file of TARGET"
-    )
-    parser.add_argument(
-        "--image-size",
-        metavar="SIZE",
-        help="input size in pixels, or HEIGHTxWIDTH (default: that of the network)",
-    )
-    parser.add_argument(
-        "--in-chans",
-        type=int,
-        metavar="N",
-        help="number of input channels (default: that of the network)",
-    )
-    parser.add_argument(
-        "--num-classes",
-        type=int,
-        metavar="N",
-        help="number of classes (default: that of the network)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="random seed of the sanity checks (default 0)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="output folder (default runs/explain/NAME)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the folder given by --out"
-    )
+    add_flags(parser, FLAGS, method=METHODS, layer="auto", seed=0)
 
 
 def run_explain(options: argparse.Namespace) -> int:
@@ -144,7 +75,6 @@ def run_explain(options: argparse.Namespace) -> int:
 
 
 def _model(options: argparse.Namespace) -> LoadedModel:
-    from striate.cli.summary import image_size_option
     from striate.run.resolve_model import SummaryRequest
     from striate.workflows.explain.load_model import load_model
 

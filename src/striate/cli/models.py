@@ -13,14 +13,10 @@ if TYPE_CHECKING:
 
 def configure_models(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate models`."""
-    parser.add_argument(
-        "pattern", nargs="?", default="", help="show only names that contain this text"
-    )
-    parser.add_argument(
-        "--weights",
-        action="store_true",
-        help="list pretrained weights instead, with license, hash and location",
-    )
+    text = "show only names that contain this text"
+    parser.add_argument("pattern", nargs="?", default="", help=text)
+    text = "list pretrained weights instead, with license, hash and location"
+    parser.add_argument("--weights", action="store_true", help=text)
 
 
 def run_models(options: argparse.Namespace) -> int:

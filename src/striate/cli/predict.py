@@ -7,32 +7,24 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from striate.cli.command import add_flags
+
 if TYPE_CHECKING:
     from striate.workflows.explain.features import Features
+
+FLAGS = {
+    "run_folder RUN": "run folder or its name",
+    "images IMAGE+": "image file, folder, or quoted pattern such as 'photos/*.jpg'",
+    "--out FILE": "output file: .csv or .json; with --layers: .safetensors, or .npy "
+    "for one layer (default: print only)",
+    "--layers NAMES": "write the outputs (features) of these layers instead of "
+    "classes; comma-separated names or patterns such as 'layer*'",
+}
 
 
 def configure_predict(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate predict`."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder or its name")
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="image file, folder, or quoted pattern such as 'photos/*.jpg'",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="output file: .csv or .json; with --layers: .safetensors, or .npy for one "
-        "layer (default: print only)",
-    )
-    parser.add_argument(
-        "--layers",
-        metavar="NAMES",
-        help="write the outputs (features) of these layers instead of classes; "
-        "comma-separated names or patterns such as 'layer*'",
-    )
+    add_flags(parser, FLAGS)
 
 
 def run_predict(options: argparse.Namespace) -> int:

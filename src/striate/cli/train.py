@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from striate.cli.command import add_flags
 from striate.core.errors import SettingError
 from striate.core.malloc import keep_freed_memory
 from striate.core.settings import SettingsBase, flag_name
@@ -41,44 +42,46 @@ BASIC = {
 }
 
 
+DATA_FLAG = {
+    "data DATA?": "labeled images: a folder with one subfolder per class, a CSV file, "
+    "a folder of IDX files, tar shards, or a data set name: digits, fashion-mnist",
+}
+SETTINGS_FLAGS = {
+    "--preset NAME": "named set of settings; --config and flags override them: "
+    f"{', '.join(PRESETS)}",
+    "--config FILE": "YAML file with settings; flags override them",
+}
+FLAGS = {
+    "--resume RUN": "continue this interrupted run (folder or name); needs no other "
+    "flag",
+    "--tensorboard": "also write TensorBoard event files into the run folder",
+}
+
+
 def configure_train(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `striate train`: run settings and output folder."""
     parser.usage = "striate train [DATA] [settings]"
     add_settings(parser)
     add_folder(parser, "run folder", "runs/train/DATA-MODEL")
-    parser.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="continue this interrupted run (folder or name); needs no other flag",
-    )
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also write TensorBoard event files into the run folder",
-    )
+    add_flags(parser, FLAGS)
 
 
 def add_folder(parser: argparse.ArgumentParser, name: str, default: str) -> None:
     """Add the flags --out, --overwrite and --quiet."""
-    text = f"{name} to write (default {default})"
-    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
-    text = f"replace the {name} given by --out if it exists"
-    parser.add_argument("--overwrite", action="store_true", help=text)
-    parser.add_argument("--quiet", action="store_true", help="do not print progress")
+    flags = {
+        "--out DIR": f"{name} to write (default {default})",
+        "--overwrite": f"replace the {name} given by --out if it exists",
+        "--quiet": "do not print progress",
+    }
+    add_flags(parser, flags)
 
 
 def add_settings(
     parser: argparse.ArgumentParser, without: Collection[str] = ()
 ) -> None:
     """Add DATA, --preset, --config and a flag for each setting not in `without`."""
-    parser.add_argument(
-        "data",
-        nargs="?",
-        metavar="DATA",
-        help="labeled images: a folder with one subfolder per class, a CSV file, a "
-        "folder of IDX files, tar shards, or a data set name: digits, fashion-mnist",
-    )
-    kinds, specs = setting_types(), {f.name: f for f in dataclasses.fields(Recipe)}
+    add_flags(parser, DATA_FLAG)
+    specs = {field.name: field for field in dataclasses.fields(Recipe)}
     parser.add_argument(
         "--help-all", action=_HelpAll, nargs=0, help="show all settings and exit"
     )
@@ -87,19 +90,8 @@ def add_settings(
         own = [name for name in config.__annotations__ if name in specs]
         for name in [*own, "seed"] if config is RuntimeConfig else own:
             if name not in without:
-                add_setting(group, specs[name], kinds[name])
-    parser.add_argument(
-        "--preset",
-        metavar="NAME",
-        help="named set of settings; --config and flags override them: "
-        f"{', '.join(PRESETS)}",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file with settings; flags override them",
-    )
+                add_setting(group, specs[name], specs[name].default)
+    add_flags(parser, SETTINGS_FLAGS)
 
 
 class _HelpAll(argparse.Action):
@@ -112,13 +104,14 @@ class _HelpAll(argparse.Action):
 
 
 def add_setting(
-    parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind: Any
+    parser: argparse._ActionsContainer, field: dataclasses.Field[Any], default: Any
 ) -> None:
     """Add the flag of one setting, with help text, choices and default value."""
+    kind = setting_types()[field.name]
     choices = field.metadata.get("choices")
     notes = [f"one of {', '.join(choices)}"] if choices else []
-    if field.default is not None and field.default is not False:
-        notes.append(f"default {field.default}")
+    if default is not None and default is not False:
+        notes.append(f"default {default}")
     options: dict[str, Any] = {}
     if kind is bool:
         options["action"] = "store_true"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from striate.cli.command import add_flags
 from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.run.recipe import TRAINING_LOOP_SETTINGS
 
@@ -17,62 +18,34 @@ if TYPE_CHECKING:
     from striate.run.transfer_plan import TransferPlan
     from striate.workflows.transfer.options import TransferOptions
 
+FLAGS = {
+    "--cut LAYER": "cut point: name of the last frozen layer; auto: choose cut point, "
+    "head and learning rates by short trials (default: freeze all layers except the "
+    "classifier)",
+    "--head NAME": "training method: 'logistic' (logistic regression on the "
+    "features), 'trained' (train all layers after the cut point), or 'tuned' (both, "
+    "one after the other; the default of --lr is then 0.01 for sgd, else 0.001); "
+    "default: logistic; with --cut auto: chosen by short training runs",
+    "--lr-decay F": "discriminative learning rates: learning-rate factor from each "
+    "block to the block before it (default with --head trained: 1; with --head tuned: "
+    "the block next to the cut point gets 1/10 of the learning rate of the head)",
+    "--unfreeze N": "gradual unfreezing: every N epochs, unfreeze the next block "
+    "before the head; 0: train all blocks from the start (default 0)",
+    "--batch-norm NAME": "batch norm running statistics after the cut point: adapting "
+    "(updated in training) or frozen (default adapting)",
+    "--views N": "number of augmented copies of each training image to add, see "
+    "--augment (default 0)",
+    "--compare": "also train baselines for comparison: from scratch, head only, "
+    "fine-tuned",
+}
+
 
 def configure_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate transfer`, training settings included."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
     mixing = "mixup", "cutmix"  # features are computed per image
     add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
-    parser.add_argument(
-        "--cut",
-        metavar="LAYER",
-        help="cut point: name of the last frozen layer; auto: choose cut point, head "
-        "and learning rates by short trials (default: freeze all layers except the "
-        "classifier)",
-    )
-    parser.add_argument(
-        "--head",
-        metavar="NAME",
-        help="training method: 'logistic' (logistic regression on the features), "
-        "'trained' (train all layers after the cut point), or 'tuned' (both, one after "
-        "the other; the default of --lr is then 0.01 for sgd, else 0.001); default: "
-        "logistic; with --cut auto: chosen by short training runs",
-    )
-    parser.add_argument(
-        "--lr-decay",
-        type=float,
-        metavar="F",
-        help="discriminative learning rates: learning-rate factor from each block to "
-        "the block before it (default with --head trained: 1; with --head tuned: the "
-        "block next to the cut point gets 1/10 of the learning rate of the head)",
-    )
-    parser.add_argument(
-        "--unfreeze",
-        type=int,
-        default=0,
-        metavar="N",
-        help="gradual unfreezing: every N epochs, unfreeze the next block before the "
-        "head; 0: train all blocks from the start (default 0)",
-    )
-    parser.add_argument(
-        "--batch-norm",
-        metavar="NAME",
-        help="batch norm running statistics after the cut point: adapting (updated in "
-        "training) or frozen (default adapting)",
-    )
-    parser.add_argument(
-        "--views",
-        type=int,
-        default=0,
-        metavar="N",
-        help="number of augmented copies of each training image to add, see --augment "
-        "(default 0)",
-    )
-    parser.add_argument(
-        "--compare",
-        action="store_true",
-        help="also train baselines for comparison: from scratch, head only, fine-tuned",
-    )
+    add_flags(parser, FLAGS, unfreeze=0, views=0)
     add_folder(parser, "run folder", "runs/transfer/DATA-MODEL")
 
 
