@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor
 
 from striate.core.append_log import AppendLog, prefix_matches
 from striate.core.errors import StorageError
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 
 RESULTS = "results.csv"
 EVENTS = "events.jsonl"
@@ -33,7 +32,7 @@ SampleOrder = Callable[[int, int], Iterable[Tensor]]
 Offsets = Mapping[str, Any]
 
 
-class CSVLogger:
+class CSVLogger(Callback):
     """Callback that writes `results.csv` and `events.jsonl` into a run folder.
 
     Each step's line ends with a hash of its sample indices and of the previous hash.
@@ -96,12 +95,7 @@ class CSVLogger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         # The first error is the message, not a second one on closing.
         quiet = suppress(StorageError) if error else nullcontext()
         with quiet, closing(self._events), closing(self._results):
@@ -118,7 +112,7 @@ def _cell(value: float | bool) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value).lower()
 
 
-class TimingLogger:
+class TimingLogger(Callback):
     """Callback that writes `timing.csv`: training seconds at the end of each epoch.
 
     If a run is resumed, the seconds before the last checkpoint are included. The rows
@@ -148,9 +142,6 @@ class TimingLogger:
         """Return the training seconds of the run, including those before a resume."""
         return self._clock() - self._start
 
-    def on_step_end(self, step: StepResult) -> None:
-        """Do nothing; `timing.csv` has a row for each epoch only."""
-
     def on_epoch_end(self, epoch: EpochResult) -> None:
         """Write the training seconds at the end of an epoch to `timing.csv`."""
         self._rows.append(f"{epoch.epoch},{self.seconds:.3f}")
@@ -159,12 +150,7 @@ class TimingLogger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._rows.close()
 
 

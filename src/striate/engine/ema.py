@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, StepResult
 from striate.engine.weights_io import assign_weights
 
 FILE_NAME = Path("ema.safetensors")
 
 
-class EMA:
+class EMA(Callback):
     """Callback that keeps an exponential moving average of a network's weights.
 
     After step k (from 1) of the run, average ← d·average + (1 − d)·weights with d =
@@ -60,9 +60,6 @@ class EMA:
             else:
                 average.copy_(tensor)
         torch._foreach_lerp_(averages, weights, 1 - decay)
-
-    def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Do nothing: the average is updated after each step."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged tensors by name."""

@@ -66,11 +66,11 @@ def evaluate(
             logits.append(tta(model, x).float().cpu() if len(y) else None)
     ranks = group.all_gather_object((logits, labels), "the outputs of all images")
     # Batch by batch, in the order of the ranks.
-    rank_logits, rank_labels = zip(*ranks, strict=True)
-    parts = [part for batch in zip(*rank_logits, strict=True) for part in batch]
-    all_logits = torch.cat([part for part in parts if part is not None])
-    all_labels = torch.cat(
-        [part for batch in zip(*rank_labels, strict=True) for part in batch]
+    logits, labels = (
+        [part for batch in zip(*lists, strict=True) for part in batch]
+        for lists in zip(*ranks, strict=True)
     )
+    all_logits = torch.cat([part for part in logits if part is not None])
+    all_labels = torch.cat(labels)
     losses = F.cross_entropy(all_logits, all_labels, reduction="none")
     return Outputs(logits=all_logits, labels=all_labels, losses=losses)

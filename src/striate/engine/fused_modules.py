@@ -103,18 +103,13 @@ def _sequential_forward(self: nn.Sequential, x: Tensor) -> Tensor:
     """Run an `nn.Sequential`, but swap each ReLU with a directly following max pool."""
     layers, pairs = list(self), _pairs(self)
     if torch_module._global_forward_hooks:  # each layer has to run by itself
-        return _unfused_forward(self, x)
+        out: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
+        return out
     for i, layer in enumerate(layers):
         if i and pairs[i - 1]:
             x = _pool_then_relu(x, layer) if _is_cpu_map(x) else layer(x)
         elif not (pairs[i] and _is_cpu_map(x)):
             x = layer(x)
-    return x
-
-
-def _unfused_forward(self: nn.Sequential, x: Tensor) -> Tensor:
-    for layer in self:
-        x = layer(x)
     return x
 
 

@@ -30,7 +30,7 @@ def check_tensorboard() -> None:
         raise SettingError(what, where="--tensorboard", fix=fix)
 
 
-class TensorBoardLogger:
+class TensorBoardLogger(Callback):
     """Callback that writes loss, accuracy and learning rate to TensorBoard event files.
 
     Training and validation are separate runs (folders `train` and `val`) with the same

@@ -116,15 +116,13 @@ class ThroughputMeter:
         def on_end(*_: Any) -> None:
             self.update_seconds += self._clock() - start
 
-        handles = (
-            optimizer.register_step_pre_hook(on_start),
-            optimizer.register_step_post_hook(on_end),
-        )
+        before = optimizer.register_step_pre_hook(on_start)
+        after = optimizer.register_step_post_hook(on_end)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            before.remove()
+            after.remove()
 
     def time_batches(self, epochs: Epochs) -> TimedBatches:
         """Return the same batches, wrapped to measure the waiting time for data."""

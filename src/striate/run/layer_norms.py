@@ -15,7 +15,7 @@ from striate.core.append_log import AppendLog
 from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, is_snapshot_step
 from striate.run import layout as names
@@ -26,7 +26,7 @@ COLUMNS = ("step", "depth", "layer", "activation", "gradient", "update")
 Batch = tuple[Tensor, Tensor]
 
 
-class LayerNormsLogger:
+class LayerNormsLogger(Callback):
     """Callback that records layer norms for a fixed batch of images during training.
 
     The callback runs a fixed batch in training mode, without augmentation and optimizer

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self, TextIO
 
 from striate.data.batches import Batches
 from striate.data.progressive_resize import ProgressiveResize
 from striate.data.scan import Tick
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.report.progress import TrainingProgress
 
 DELAY = 1.0  # seconds until the reading progress is shown
@@ -49,7 +48,7 @@ def line_printer(quiet: bool) -> Callable[[str], None]:
     return print_line
 
 
-class ProgressCallback:
+class ProgressCallback(Callback):
     """Training-loop callback that shows the progress on stderr.
 
     If stderr is closed, the run continues without progress output. With `balanced`, the
@@ -75,19 +74,14 @@ class ProgressCallback:
     def on_step_end(self, event: StepResult, /) -> None:
         """Update the progress bar after a training step."""
         self._images += event.images
-        images = self._images
-        self._draw(
-            lambda: self._progress.step(
-                event.epoch + 1, event.batch + 1, event.loss, images
-            )
-        )
+        epoch, batch, images = event.epoch + 1, event.batch + 1, self._images
+        self._draw(lambda: self._progress.step(epoch, batch, event.loss, images))
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
         """Print losses and accuracies of a finished epoch."""
         columns = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
         row = {name: getattr(event, name) for name in columns}
-        row = {"epoch": event.epoch + 1, **row}
-        self._draw(lambda: self._progress.epoch(row))
+        self._draw(lambda: self._progress.epoch({"epoch": event.epoch + 1, **row}))
 
     def note(self, text: str) -> None:
         """Print a message that is also shown with --quiet."""
@@ -104,10 +98,5 @@ class ProgressCallback:
         self._draw(lambda: self._progress.start(self._epochs, **self._size))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._draw(self._progress.close)

@@ -17,7 +17,7 @@ from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
-from striate.engine.callbacks import Callback, EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.config import OptimConfig, RuntimeConfig
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.loss import cross_entropy_loss
@@ -248,15 +248,12 @@ def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
     return [f"g {g}" if g else h for g, h in zip(groups, hashes, strict=True)]
 
 
-class _BestWeights:
+class _BestWeights(Callback):
     """Callback that keeps a copy of the weights of the best epoch."""
 
     def __init__(self, head: nn.Module) -> None:
         self._head = head
         self.state = _copy(head)
-
-    def on_step_end(self, step: StepResult) -> None:
-        """Do nothing: only epochs are evaluated."""
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
         """Copy the weights if this epoch is the best so far."""
