@@ -14,14 +14,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from striate.core import device as devices
 from striate.core.errors import NonFiniteError
 from striate.core.hooks import evaluation_mode
 from striate.finetune.batch_norm import ADAPTING, FROZEN
 from striate.finetune.linear_probe import LinearProbe
-from striate.finetune.split_model import probe_batch
 from striate.report.format import percent
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferTrial, best_tuned
+from striate.workflows.transfer.features import probe_images
 from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.trials import TrialRunner
 
@@ -105,9 +104,12 @@ class CandidateSearch:
 
     def _fits(self, index: int) -> bool:
         """Return whether the features of all images at a cut point can be stored."""
-        size = feature_bytes(self.runner, index)
+        model, cut = self.runner.model, self.runner.cut_points.cuts[index]
+        with evaluation_mode(model), torch.inference_mode():
+            row = cut.features(model, probe_images(model, self.runner.data, 1))
+        size = row.numel() * 4 * self.runner.total_images
         if size > MAX_FEATURE_BYTES:
-            self._skip(f"{self._name(index)} ({size / 1e9:.1f} GB of features)")
+            self._skip(f"{cut.name} ({size / 1e9:.1f} GB of features)")
         return size <= MAX_FEATURE_BYTES
 
     def _tune(self, index: int, mode: str) -> TransferTrial | None:
@@ -160,12 +162,3 @@ def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
     enough = best.accuracy - best.error
     good = [i for i, probe in enumerate(probes[:-1]) if probe.accuracy >= enough]
     return max(good, default=len(probes) - 2)
-
-
-def feature_bytes(runner: TrialRunner, index: int) -> int:
-    """Return the size in bytes of the features of all images at a cut point."""
-    size = runner.data.in_chans, *runner.data.image_size
-    x = probe_batch(size, 1).to(devices.select_device(runner.recipe.device))
-    with evaluation_mode(runner.model), torch.inference_mode():
-        row = runner.cut_points.cuts[index].features(runner.model, x)
-    return row.numel() * 4 * runner.total_images
