@@ -44,9 +44,8 @@ def run_data_augment(options: argparse.Namespace) -> int:
     """Write and print the preview; return 1 if a class loses accuracy."""
     from striate.workflows.data_augment.augment import preview_augment
 
-    settings = {
-        name: value for name, value in vars(options).items() if name in SETTINGS
-    }
+    given = vars(options)
+    settings = {name: given[name] for name in given if name in SETTINGS}
     with _bar(options.json) as tick:
         result = preview_augment(
             options.target,

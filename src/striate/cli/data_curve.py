@@ -10,10 +10,7 @@ from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.core.errors import SettingError
 
 # The command sets fractions and seeds itself, and trains from random weights.
-WITHOUT = (
-    *("fraction", "folds", "fold", "pretrained", "freeze", "trust"),
-    "track_norms",
-)
+WITHOUT = "fraction", "folds", "fold", "pretrained", "freeze", "trust", "track_norms"
 
 FLAGS = {
     "--fractions F,F,…": "at least three fractions of the training split, "

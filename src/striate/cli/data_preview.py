@@ -36,12 +36,8 @@ def configure_data_preview(parser: argparse.ArgumentParser) -> None:
 
 def run_data_preview(options: argparse.Namespace) -> int:
     """Write the HTML page and print a summary."""
-    options_ = vars(options)
-    settings = {
-        name: parse_setting(name, options_[name])
-        for name in SETTINGS
-        if name in options_
-    }
+    given = vars(options)
+    settings = {n: parse_setting(n, given[n]) for n in SETTINGS if n in given}
     Recipe(data=options.data, **settings)  # refuses what is out of range
     if settings.get("normalize") == AUTO:
         del settings["normalize"]

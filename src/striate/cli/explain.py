@@ -124,9 +124,8 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
     from striate.workflows.explain.images import read_images, run_images
 
     name, unit = _unit(options.open, "--open")
-    images = (
-        read_images(loaded, options.images) if options.images else run_images(loaded)
-    )
+    paths = options.images
+    images = read_images(loaded, paths) if paths else run_images(loaded)
     arithmetic = UnitArithmetic(loaded.model, images[0].x)
     names = loaded.labels.names if loaded.labels else ()
     tree = arithmetic_tree(arithmetic, name, unit, names, lines=24)

@@ -48,11 +48,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]
         wrong = [word for word in message.split() if word.startswith("--")]
-        close = (
-            closest_names(wrong[0], flags)
-            if "unrecognized" in message and wrong
-            else []
-        )
+        is_unknown = "unrecognized" in message and wrong
+        close = closest_names(wrong[0], flags) if is_unknown else []
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise SettingError(message, fix=f"{hint}see {self.prog} --help")
 
@@ -90,9 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Design, train, inspect and evaluate convolutional networks.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--version", action="store_true", help="print the version and exit"
-    )
+    text = "print the version and exit"
+    parser.add_argument("--version", action="store_true", help=text)
     verbs = parser.add_subparsers(
         dest="verb", metavar="COMMAND", parser_class=_VerbParser
     )

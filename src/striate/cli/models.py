@@ -31,9 +31,8 @@ def run_models(options: argparse.Namespace) -> int:
     rows = [row for row in every if options.pattern in str(row["name"])]
     if not rows:
         kind = "set of weights" if options.weights else "network"
-        raise unknown_name_error(
-            kind, options.pattern, [str(row["name"]) for row in every]
-        )
+        names = [str(row["name"]) for row in every]
+        raise unknown_name_error(kind, options.pattern, names)
     if options.json:
         print(json.dumps(rows))
     else:

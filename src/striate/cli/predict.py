@@ -67,13 +67,10 @@ def _write_features(options: argparse.Namespace) -> int:
 
 
 def _as_data(result: Features, out: Path) -> dict[str, Any]:
-    skipped = [
-        {"path": s.path, "reason": s.reason, "detail": s.detail} for s in result.skipped
-    ]
-    layers = {name: list(shape) for name, shape in result.shapes.items()}
+    keys = "path", "reason", "detail"
     return {
         "file": str(out),
-        "layers": layers,
+        "layers": {name: list(shape) for name, shape in result.shapes.items()},
         "images": list(result.paths),
-        "skipped": skipped,
+        "skipped": [{key: getattr(s, key) for key in keys} for s in result.skipped],
     }

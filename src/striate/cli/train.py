@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.command import add_flags
@@ -22,7 +21,6 @@ from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 
 if TYPE_CHECKING:
-    from striate.data.image_data import ImageData
     from striate.run.run import Run
     from striate.workflows.train.resume import ResumeInfo
 
@@ -76,15 +74,12 @@ def add_folder(parser: argparse.ArgumentParser, name: str, default: str) -> None
     add_flags(parser, flags)
 
 
-def add_settings(
-    parser: argparse.ArgumentParser, without: Collection[str] = ()
-) -> None:
+def add_settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
     """Add DATA, --preset, --config and a flag for each setting not in `without`."""
     add_flags(parser, DATA_FLAG)
     specs = {field.name: field for field in dataclasses.fields(Recipe)}
-    parser.add_argument(
-        "--help-all", action=_HelpAll, nargs=0, help="show all settings and exit"
-    )
+    text = "show all settings and exit"
+    parser.add_argument("--help-all", action=_HelpAll, nargs=0, help=text)
     for title, config in GROUPS.items():
         group = parser.add_argument_group(title)
         own = [name for name in config.__annotations__ if name in specs]
@@ -135,35 +130,33 @@ def run_train(options: argparse.Namespace) -> int:
         return _resume(options)
     recipe = read_recipe(options)
 
-    from striate.cli.printing import print_data, print_end, print_resumed
-    from striate.workflows.train.train import summary_json, train_recipe
+    from striate.cli.printing import print_data, print_resumed
+    from striate.run.progress import ignore
+    from striate.workflows.train.train import train_recipe
 
     keep_freed_memory()
-    quiet = options.quiet or options.json
-
-    def on_begin(data: ImageData, folder: Path) -> None:
-        if not options.json:
-            print_data(data, folder)
-
-    def on_resume(info: ResumeInfo) -> None:
-        if not options.json:
-            print_resumed(info)
-
-    finished: Run = train_recipe(
+    finished = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
-        on_begin=on_begin,
-        on_resume=on_resume,
-        quiet=quiet,
+        on_begin=ignore if options.json else print_data,
+        on_resume=ignore if options.json else print_resumed,
+        quiet=options.quiet or options.json,
         tensorboard=options.tensorboard,
     )
-    if not RankInfo.from_environment().is_main:
-        return 0
-    if options.json:
-        print(summary_json(finished))
-    else:
-        print_end(finished)
+    return print_result(finished, options)
+
+
+def print_result(run: Run, options: argparse.Namespace, **extra: Any) -> int:
+    """Print the result of a finished run, only on rank 0; return the exit code."""
+    from striate.cli.printing import print_end
+    from striate.workflows.train.train import summary_json
+
+    if RankInfo.from_environment().is_main:
+        if options.json:
+            print(summary_json(run, **extra))
+        else:
+            print_end(run)
     return 0
 
 
@@ -189,20 +182,18 @@ def _resume(options: argparse.Namespace) -> int:
         if getattr(options, name):
             fix = f"leave out this flag: striate train --resume {options.resume}"
             flag = "DATA" if name == "data" else f"--{name}"
-            raise SettingError(
-                "--resume uses the value stored in the run", where=flag, fix=fix
-            )
+            what = "--resume uses the value stored in the run"
+            raise SettingError(what, where=flag, fix=fix)
 
-    from striate.cli.printing import print_end, print_resumed
+    from striate.cli.printing import print_resumed
     from striate.workflows.train.build_job import SessionOptions
     from striate.workflows.train.resume import resume_run
-    from striate.workflows.train.train import summary_json
 
     keep_freed_memory()
-    infos: list[ResumeInfo] = []
+    extra: dict[str, Any] = {}
 
     def on_resume(info: ResumeInfo) -> None:
-        infos.append(info)
+        extra.update(resumed_at=info.state.step, exact=info.exact)
         if not options.json:
             print_resumed(info)
 
@@ -213,12 +204,4 @@ def _resume(options: argparse.Namespace) -> int:
         on_resume=on_resume,
         options=SessionOptions(quiet=quiet, tensorboard=options.tensorboard),
     )
-    if not RankInfo.from_environment().is_main:
-        return 0
-    if options.json:
-        print(
-            summary_json(finished, resumed_at=infos[0].state.step, exact=infos[0].exact)
-        )
-    else:
-        print_end(finished)
-    return 0
+    return print_result(finished, options, **extra)

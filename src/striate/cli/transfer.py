@@ -6,16 +6,12 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.command import add_flags
-from striate.cli.train import add_folder, add_settings, read_recipe
+from striate.cli.train import add_folder, add_settings, print_result, read_recipe
 from striate.run.recipe import TRAINING_LOOP_SETTINGS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from striate.data.image_data import ImageData
     from striate.run.recipe import Recipe
     from striate.run.run import Run
-    from striate.run.transfer_plan import TransferPlan
     from striate.workflows.transfer.options import TransferOptions
 
 FLAGS = {
@@ -53,18 +49,10 @@ def run_transfer(options: argparse.Namespace) -> int:
     """Train the head on the frozen backbone and print the result."""
     recipe = read_recipe(options)
 
-    from striate.cli.printing import print_data, print_end, print_plan, print_transfer
-    from striate.workflows.train.train import summary_json
+    from striate.cli.printing import print_data, print_plan, print_transfer
+    from striate.run.progress import ignore
     from striate.workflows.transfer.options import TransferOptions
     from striate.workflows.transfer.transfer import transfer_recipe
-
-    def on_begin(data: ImageData, folder: Path) -> None:
-        if not options.json:
-            print_data(data, folder)
-
-    def on_plan(plan: TransferPlan) -> None:
-        if not options.json:
-            print_plan(plan)
 
     fields = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
     transfer = TransferOptions(**{name: getattr(options, name) for name in fields})
@@ -73,8 +61,8 @@ def run_transfer(options: argparse.Namespace) -> int:
         transfer,
         out=options.out,
         overwrite=options.overwrite,
-        on_begin=on_begin,
-        on_plan=on_plan,
+        on_begin=ignore if options.json else print_data,
+        on_plan=ignore if options.json else print_plan,
         quiet=options.quiet or options.json,
     )
     more = {"transfer": finished.manifest["transfer"]}
@@ -82,11 +70,7 @@ def run_transfer(options: argparse.Namespace) -> int:
         print_transfer(finished)
     if options.compare:
         more["baselines"] = _compare(finished, recipe, transfer, options)
-    if options.json:
-        print(summary_json(finished, **more))
-    else:
-        print_end(finished)
-    return 0
+    return print_result(finished, options, **more)
 
 
 def _compare(

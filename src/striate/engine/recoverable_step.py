@@ -122,10 +122,9 @@ class Stepper:
     def _step(self, x: Tensor, y: Tensor, step: int) -> float:
         if self._distributed is None:
             self.images = len(y)
-            micro_batches = possible_micro_batches(len(y), self._micro_batches)
-            return train_step(
-                self._forward, x, y, self.optimizer, self.loss_fn, micro_batches
-            )
+            count = possible_micro_batches(len(y), self._micro_batches)
+            optimizer, loss_fn = self.optimizer, self.loss_fn
+            return train_step(self._forward, x, y, optimizer, loss_fn, count)
         try:
             return self._distributed(x, y, step)
         finally:

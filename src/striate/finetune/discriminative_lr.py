@@ -44,9 +44,8 @@ class FineTuneConfig:
             what = f"unfreeze must be at least 0, got {self.unfreeze}"
             raise SettingError(what, where="--unfreeze")
         if self.batch_norm not in BATCH_NORM_MODES:
-            raise unknown_name_error(
-                "batch-norm mode", self.batch_norm, BATCH_NORM_MODES
-            )
+            modes = BATCH_NORM_MODES
+            raise unknown_name_error("batch-norm mode", self.batch_norm, modes)
 
 
 def default_lr_decay(stages: int) -> float:

@@ -247,9 +247,8 @@ class _Fit:
 
         start = self._layer.numpy().ravel()
         options = {"maxiter": MAX_STEPS, "maxcor": 20, "gtol": tolerance, "ftol": 1e-12}
-        result = minimize(
-            objective, start, method="L-BFGS-B", jac=True, options=options
-        )
+        method = "L-BFGS-B"
+        result = minimize(objective, start, method=method, jac=True, options=options)
         self._layer = torch.from_numpy(result.x).view_as(self._layer)
         weight, bias = self._layer[:, :-1], self._layer[:, -1]
         weight = weight if self._basis is None else weight @ self._basis.T

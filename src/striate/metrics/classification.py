@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from striate.metrics.calibration import top_label_ece
-from striate.metrics.intervals import mean_recall_interval, wilson_interval
+from striate.metrics.intervals import Interval, mean_recall_interval, wilson_interval
 
 MAX_MATRIX_CLASSES = 200  # classes up to which the whole confusion matrix is kept
 
@@ -23,9 +23,9 @@ class ClassMetrics:
 
     name: str
     precision: float
-    precision_interval: tuple[float, float]
+    precision_interval: Interval
     recall: float
-    recall_interval: tuple[float, float]
+    recall_interval: Interval
     f1: float
     support: int
     predicted: int
@@ -37,9 +37,9 @@ class ClassificationMetrics:
 
     count: int  # number of images
     accuracy: float  # share of correct predictions
-    interval: tuple[float, float]  # 95 % Wilson interval of the accuracy
+    interval: Interval  # 95 % Wilson interval of the accuracy
     balanced_accuracy: float  # mean recall over the classes with images
-    balanced_interval: tuple[float, float]  # 95 % interval of the balanced accuracy
+    balanced_interval: Interval  # 95 % interval of the balanced accuracy
     loss: float  # mean cross-entropy in nats, without label smoothing
     ece: float  # expected calibration error of the predicted class over 15 bins
     # confusion matrix, counts[true][predicted]; empty for more than

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+Interval = tuple[float, float]
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
-def wilson_interval(
-    successes: float, count: int, z: float = Z95
-) -> tuple[float, float]:
+def wilson_interval(successes: float, count: int, z: float = Z95) -> Interval:
     """Return the Wilson score interval of a proportion; default: 95 % confidence.
 
     Unlike the textbook interval p ± z·√(p(1−p)/n), it stays within 0–1 and has the
@@ -30,9 +29,7 @@ def wilson_interval(
     return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
 
 
-def mean_recall_interval(
-    correct: Sequence[int], counts: Sequence[int]
-) -> tuple[float, float]:
+def mean_recall_interval(correct: Sequence[int], counts: Sequence[int]) -> Interval:
     """Return the 95 % interval of the mean recall over classes (balanced accuracy).
 
     Two intervals are computed, and each limit is the farther of both. The sum of the

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import bisect
 
-from striate.metrics.intervals import Z95
+from striate.metrics.intervals import Z95, Interval
 from striate.metrics.significance import mcnemar, paired_t_test
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +73,7 @@ class PairedCounts:
         return mcnemar(self.gained, self.lost)
 
 
-def tango_interval(
-    gained: float, lost: float, count: float, z: float = Z95
-) -> Interval:
+def tango_interval(gained: float, lost: float, count: float) -> Interval:
     """Return Tango's score interval of a paired difference of proportions (Tango 1998).
 
     It contains the differences δ that a score test would not reject:
@@ -96,7 +92,7 @@ def tango_interval(
     middle = (gained - lost) / count
 
     def excess(delta: float) -> float:
-        return abs(_score(gained, lost, count, delta)) - z
+        return abs(_score(gained, lost, count, delta)) - Z95
 
     def limit(end: float) -> float:
         return end if excess(end) <= 0 else float(bisect(excess, middle, end))

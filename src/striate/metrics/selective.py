@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.metrics.intervals import wilson_interval
-
-Interval = tuple[float, float]
+from striate.metrics.intervals import Interval, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)

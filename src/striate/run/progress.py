@@ -38,6 +38,10 @@ def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
     return tick
 
 
+def ignore(*values: object) -> None:
+    """Do nothing; the default of a callback."""
+
+
 def line_printer(quiet: bool) -> Callable[[str], None]:
     """Return a function that prints a line to stderr, or does nothing if `quiet`."""
 

@@ -33,7 +33,7 @@ from striate.run.prepare_run import (
     write_run_inputs,
 )
 from striate.run.pretrained import check_same_weights
-from striate.run.progress import reading_progress
+from striate.run.progress import ignore, reading_progress
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.run.yaml_io import read_settings, settings_yaml
@@ -47,12 +47,12 @@ from striate.workflows.train.ranks import (
 )
 from striate.workflows.train.resume_diff import (
     change_settings,
-    check_extends_run,
     check_fixed_settings,
     check_has_steps,
     check_untrained,
     data_changes,
     environment_changes,
+    no_effect_error,
 )
 from striate.workflows.train.run_job import train_in_folder
 
@@ -94,16 +94,12 @@ class ResumeInfo:
 OnResume = Callable[[ResumeInfo], None]
 
 
-def ignore_resume(info: ResumeInfo) -> None:
-    """Do nothing when a run is resumed."""
-
-
 def resume(
     path: str | Path,
     *,
     model: nn.Module | None = None,
     data: ImageData | None = None,
-    on_resume: OnResume = ignore_resume,
+    on_resume: OnResume = ignore,
     quiet: bool = False,
     tensorboard: bool = False,
     **settings: Any,
@@ -137,7 +133,7 @@ def resume_run(
     *,
     model: nn.Module | None = None,
     data: ImageData | None = None,
-    on_resume: OnResume = ignore_resume,
+    on_resume: OnResume = ignore,
     options: SessionOptions | None = None,
     group: RankGroup | None = None,
 ) -> Run:
@@ -152,17 +148,18 @@ def resume_run(
     process_group = join_rank_group(recipe) if group is None else nullcontext(group)
     with process_group as group, _locked_by_rank_0(run.path, group):
         options = options.for_rank(group)
-        on_resume = on_resume if group.is_main else ignore_resume
+        on_resume = on_resume if group.is_main else ignore
         checkpoint, flaws = CheckpointStore(run.path / names.WEIGHTS / LAST).newest()
         check_distributed(recipe, group)
         if checkpoint is None:
             check_untrained(run, flaws)
             return _start_again(run, recipe, model, data, on_resume, options, group)
-        check_fixed_settings(recipe, checkpoint, run.path)
+        check_fixed_settings(recipe.as_dict(), checkpoint, run.path)
         state, marks = checkpoint_state(checkpoint)
         finished = state.is_finished(recipe.epochs, recipe.patience)
         if run.manifest["status"] == "done" and finished:
-            check_extends_run(old, recipe, settings, state, run.path)
+            if recipe != old.resolved():
+                raise no_effect_error(settings, state, run.path)
             info = ResumeInfo(folder=run.path, recipe=recipe, data=None, state=state)
             on_resume(info)
             return run
@@ -189,11 +186,7 @@ def resume_run(
 @contextmanager
 def _locked_by_rank_0(folder: Path, group: RankGroup) -> Iterator[None]:
     """Lock the run folder against other programs; rank 0 does it for all ranks."""
-    if not group.is_main:
-        group.barrier("rank 0 locks the run folder")
-        yield
-        return
-    with lock_folder(folder):
+    with lock_folder(folder) if group.is_main else nullcontext():
         group.barrier("rank 0 locks the run folder")
         yield
 
@@ -222,16 +215,13 @@ def _start_again(
         _clear(run.path)
         write_run_inputs(run.path, model, data, recipe)
         save_autotune(run.path, tuned)
-    info = ResumeInfo(
-        folder=run.path,
-        recipe=recipe,
-        data=data,
-        state=TrainState(),
-        notes=(
-            "the run was stopped before its first checkpoint; training starts again",
-        ),
+    note = "the run was stopped before its first checkpoint; training starts again"
+    state = TrainState()
+    on_resume(
+        ResumeInfo(
+            folder=run.path, recipe=recipe, data=data, state=state, notes=(note,)
+        )
     )
-    on_resume(info)
     return train_in_folder(run.path, model, data, recipe, options, group=group)
 
 

@@ -58,13 +58,15 @@ def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return new
 
 
-def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> None:
+def check_fixed_settings(
+    settings: Mapping[str, Any], checkpoint: Checkpoint, folder: Path
+) -> None:
     """Check that fixed settings in `args.yaml` equal those in the checkpoint.
 
     Raises:
         SettingError: A fixed setting was edited; the message names setting and file.
     """
-    before, settings = checkpoint.metadata["circumstances"], recipe.as_dict()
+    before = checkpoint.metadata["circumstances"]
     for name in FIXED:
         # Older versions stored fewer settings; the images' folder is none of them.
         if name in before and not _equal_as_text(before[name], settings[name]):
@@ -90,24 +92,14 @@ def _equal_as_text(text: str, value: Any) -> bool:
     return False
 
 
-def check_extends_run(
-    old: Recipe,
-    new: Recipe,
-    settings: Mapping[str, Any],
-    state: TrainState,
-    folder: Path,
-) -> None:
-    """Check that changed settings make a finished run longer.
-
-    Raises:
-        SettingError: The changed settings have no effect on a finished run.
-    """
-    if new == old.resolved():
-        return
+def no_effect_error(
+    settings: Mapping[str, Any], state: TrainState, folder: Path
+) -> SettingError:
+    """Return the error for changed settings that do not make a finished run longer."""
     flags = ", ".join(flag_name(name) for name in settings)
     what = f"the run is finished after {state.epoch} epochs; {flags} has no effect"
     fix = f"add --epochs N with N above {state.epoch} (or a longer --patience)"
-    raise SettingError(what, where=folder, fix=f"{fix}, or remove {flags}")
+    return SettingError(what, where=folder, fix=f"{fix}, or remove {flags}")
 
 
 def check_has_steps(run: Run) -> None:

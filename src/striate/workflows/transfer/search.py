@@ -104,12 +104,9 @@ class CandidateSearch:
 
     def _fits(self, index: int) -> bool:
         """Return whether the features of all images at a cut point can be stored."""
-        model, cut = self.runner.model, self.runner.cut_points.cuts[index]
-        with evaluation_mode(model), torch.inference_mode():
-            row = cut.features(model, probe_images(model, self.runner.data, 1))
-        size = row.numel() * 4 * self.runner.total_images
+        size = feature_bytes(self.runner, index)
         if size > MAX_FEATURE_BYTES:
-            self._skip(f"{cut.name} ({size / 1e9:.1f} GB of features)")
+            self._skip(f"{self._name(index)} ({size / 1e9:.1f} GB of features)")
         return size <= MAX_FEATURE_BYTES
 
     def _tune(self, index: int, mode: str) -> TransferTrial | None:
@@ -162,3 +159,11 @@ def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
     enough = best.accuracy - best.error
     good = [i for i, probe in enumerate(probes[:-1]) if probe.accuracy >= enough]
     return max(good, default=len(probes) - 2)
+
+
+def feature_bytes(runner: TrialRunner, index: int) -> int:
+    """Return the size in bytes of the features of all images at a cut point."""
+    with evaluation_mode(runner.model), torch.inference_mode():
+        x = probe_images(runner.model, runner.data, 1)
+        row = runner.cut_points.cuts[index].features(runner.model, x)
+    return row.numel() * 4 * runner.total_images

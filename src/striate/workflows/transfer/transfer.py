@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
-from striate.core.errors import SettingError, StorageError, StriateError
+from striate.core.errors import SettingError
 from striate.core.files import hash_file, read_json, write_csv, write_json
 from striate.core.settings import AUTO, flag_name
 from striate.data.config import AugmentConfig
@@ -27,7 +26,7 @@ from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import BEFORE, CutPoint
 from striate.models.catalogue import model_entry
 from striate.run import layout as names
-from striate.run.manifest import now, update_manifest
+from striate.run.manifest import now, record_stop, update_manifest
 from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
 from striate.run.predictions import Predictions
 from striate.run.prepare_run import (
@@ -38,7 +37,7 @@ from striate.run.prepare_run import (
     resolve_recipe,
     write_run_inputs,
 )
-from striate.run.progress import line_printer
+from striate.run.progress import ignore, line_printer
 from striate.run.recipe import TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.recipe_types import TransferSettings
 from striate.run.refuse_torchrun import check_single_process
@@ -65,14 +64,6 @@ OnBegin = Callable[[ImageData, Path], None]
 OnPlan = Callable[[TransferPlan], None]
 PENALTY_COLUMNS = ("penalty", "loss", "accuracy")
 PLANNING_NOTE = "cut point and head are chosen on the training split (--cut auto)"
-
-
-def _ignore_begin(data: ImageData, folder: Path) -> None:
-    """Do nothing when a run begins."""
-
-
-def _ignore_plan(plan: TransferPlan) -> None:
-    """Ignore a transfer plan."""
 
 
 def transfer(
@@ -125,8 +116,8 @@ def transfer_recipe(
     data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-    on_begin: OnBegin = _ignore_begin,
-    on_plan: OnPlan = _ignore_plan,
+    on_begin: OnBegin = ignore,
+    on_plan: OnPlan = ignore,
     quiet: bool = False,
 ) -> Run:
     """Transfer a pretrained model: compute backbone features, then train a head.
@@ -157,28 +148,23 @@ def transfer_recipe(
     # A wrong --cut or --head fails before the run folder is made.
     split = None if options.is_planned else split_model(model, data, recipe, options)
     name = f"{data.name}-{recipe.model}"
-    with names.new_folder("transfer", name, out, overwrite) as folder:
+    new = names.new_folder("transfer", name, out, overwrite)
+    with new as folder, record_stop(folder):
         job = _TransferJob(folder, model, data, recipe, quiet)
         plan = None
-        try:
-            if split is None:
-                job.write_inputs([PLANNING_NOTE])
-                on_begin(data, folder)
-                plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
-                write_plan(folder, plan)
-                on_plan(plan)
-                options = options_from_plan(plan, options)
-                split = split_model(model, data, recipe, options)
-            job = replace(job, recipe=replace(recipe, freeze=split.patterns or None))
-            job.write_inputs(_notes(split.cut, recipe, options))
-            if plan is None:
-                on_begin(data, folder)
-            return job.run(split, options, plan)
-        except BaseException as error:
-            reason = error.what if isinstance(error, StriateError) else repr(error)
-            with suppress(StorageError):
-                update_manifest(folder, status="stopped", reason=reason, finished=now())
-            raise
+        if split is None:
+            job.write_inputs([PLANNING_NOTE])
+            on_begin(data, folder)
+            plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
+            write_plan(folder, plan)
+            on_plan(plan)
+            options = options_from_plan(plan, options)
+            split = split_model(model, data, recipe, options)
+        job = replace(job, recipe=replace(recipe, freeze=split.patterns or None))
+        job.write_inputs(_notes(split.cut, recipe, options))
+        if plan is None:
+            on_begin(data, folder)
+        return job.run(split, options, plan)
 
 
 def _check(recipe: Recipe) -> None:
