@@ -39,9 +39,6 @@ class CSVLogger(Callback):
     Equal last lines therefore prove equal images in equal order throughout the run.
     `sample_order` returns the sample indices of an epoch's batches from a start on. The
     files are truncated to `offsets`, which come from a checkpoint.
-
-    Raises:
-        StorageError: The write failed.
     """
 
     def __init__(
@@ -117,9 +114,6 @@ class TimingLogger(Callback):
 
     If a run is resumed, the seconds before the last checkpoint are included. The rows
     of its `epochs` completed epochs are kept. Tests replace `clock`.
-
-    Raises:
-        StorageError: The write failed.
     """
 
     def __init__(

@@ -66,11 +66,7 @@ class EMA(Callback):
         return dict(self.model.state_dict())
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load tensors that `state_dict` has returned.
-
-        Raises:
-            WeightsError: The tensors belong to another network.
-        """
+        """Load tensors that `state_dict` has returned."""
         assign_weights(self.model, dict(tensors), FILE_NAME)
 
 

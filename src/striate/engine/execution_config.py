@@ -88,11 +88,7 @@ def match_layout(x: Tensor, gradient: Tensor) -> Tensor:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise an error if a precision would be slow on a device.
-
-    Raises:
-        SettingError: bf16 would be slow or was never measured on this device.
-    """
+    """Raise an error if a precision would be slow on a device."""
     if precision == "bf16" and (reason := bf16_obstacle(device)):
         fix = "use --precision fp32, or --precision auto to choose the faster one"
         raise SettingError(f"bf16 is unusable: {reason}", where="--precision", fix=fix)

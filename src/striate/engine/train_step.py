@@ -49,11 +49,7 @@ def train_step(
 
 
 def optimizer_step(optimizer: Optimizer) -> None:
-    """Update the weights if all gradients are finite.
-
-    Raises:
-        NonFiniteError: A gradient is not finite; the weights are unchanged.
-    """
+    """Update the weights; raise an error if a gradient is not finite."""
     if not gradients_are_finite(optimizer):
         raise NonFiniteError("a gradient became NaN or infinite", fix=LOWER_LR)
     optimizer.step()

@@ -23,11 +23,7 @@ LOWEST_LR_SCALE = 0.1  # of the classifier's rate, for the stage next to the cut
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneConfig:
-    """Settings for training the stages behind a cut point.
-
-    Raises:
-        SettingError: A value is out of range.
-    """
+    """Settings for training the stages behind a cut point."""
 
     # learning-rate factor from each stage to the stage before; 1: no decay
     lr_decay: float = 1.0

@@ -117,9 +117,6 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
 
     The layers get the mode (training or evaluation) of the model.
 
-    Raises:
-        UnknownNameError: A pattern matches no layer; lists similar names.
-
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(2), nn.Linear(2, 2))
         >>> _ = freeze(model, "0")
@@ -160,11 +157,7 @@ def frozen_layers(model: nn.Module) -> FrozenLayers:
 
 
 def check_frozen(model: nn.Module, sha256: str) -> None:
-    """Check that all frozen tensors still have the hash from the start of training.
-
-    Raises:
-        WeightsError: A frozen weight or statistic has changed.
-    """
+    """Check that all frozen tensors still have the hash from the start of training."""
     now = frozen_layers(model)
     if now.sha256 != sha256:
         what = (

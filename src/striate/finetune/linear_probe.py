@@ -70,9 +70,6 @@ def probe_learning_curve(
 
     `x` is (N, width). All images of a group are in the same fold.
 
-    Raises:
-        DataError: All images belong to one group, so cross-validation is impossible.
-
     Example:
         >>> x = torch.arange(80.0)[:, None] % 2 + torch.linspace(0, 0.1, 80)[:, None]
         >>> points = probe_learning_curve(x, torch.arange(80) % 2, 2, range(80))

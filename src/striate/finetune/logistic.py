@@ -65,9 +65,6 @@ def fit_logistic(
     a group (an image and its copies) in one fold. `eval_mask` selects the rows for
     evaluation, such as unaugmented images.
 
-    Raises:
-        DataError: Cross-validation is needed, but all rows belong to one group.
-
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
         >>> fit = fit_logistic(x, torch.tensor([0, 0, 1, 1]), 2, penalty=0.1)

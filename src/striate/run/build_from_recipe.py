@@ -32,9 +32,6 @@ def check_batch_norm(model: nn.Module, optim: OptimConfig) -> None:
 
     A last batch of one image is merged into the batch before it, so only the batch size
     matters.
-
-    Raises:
-        SettingError: A batch norm layer would get one image; names the layer.
     """
     norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
     if optim.batch_size != 1 or not norms:

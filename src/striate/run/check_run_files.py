@@ -17,11 +17,7 @@ _FINISHED_KEYS = (
 
 
 def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
-    """Check that `results.csv` has complete rows for the learning curves.
-
-    Raises:
-        RunError: Rows or columns are missing, or no epoch is marked as best.
-    """
+    """Check that `results.csv` has complete rows for the learning curves."""
     try:
         rows = run.history
         complete = bool(rows) and all(row.keys() >= columns for row in rows)
@@ -35,11 +31,7 @@ def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
 
 
 def check_finished(run: Run) -> None:
-    """Check that the manifest has all keys of a finished run.
-
-    Raises:
-        RunError: Keys are missing; the message lists the keys.
-    """
+    """Check that the manifest has all keys of a finished run."""
     missing = [name for name in _FINISHED_KEYS if name not in run.manifest]
     if missing:
         what = f"keys are missing in {names.MANIFEST}: {', '.join(missing)}"

@@ -33,9 +33,6 @@ class LayerNormsLogger(Callback):
     step. It then restores the network, the gradients and all RNG states, so the
     training result is bitwise the same with and without this callback. If a run is
     resumed at `start_step`, later rows are deleted.
-
-    Raises:
-        StorageError: The file cannot be written.
     """
 
     def __init__(

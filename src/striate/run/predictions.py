@@ -87,11 +87,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, labels: ClassNames) -> Predictions:
-        """Read a CSV written by `save`; probabilities that were not saved are 0.
-
-        Raises:
-            RunError: The file is missing or damaged.
-        """
+        """Read a CSV written by `save`; probabilities that were not saved are 0."""
         rows = read_csv(path)
         with damaged_file_errors(path):
             return cls._of_rows(rows, labels)

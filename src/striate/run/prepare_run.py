@@ -68,11 +68,7 @@ LOADED_DATA_SETTINGS = {*DATA_SETTINGS} - {"seed", "cache", "cache_gb", "workers
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
-    """Load and split the images of a recipe; show progress unless `quiet`.
-
-    Raises:
-        StriateError: The data cannot be loaded with these settings.
-    """
+    """Load and split the images of a recipe; show progress unless `quiet`."""
     config = replace(
         recipe,
         **preprocess_settings(recipe),
@@ -118,11 +114,7 @@ def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def build_model(config: InputConfig, data: ImageData) -> nn.Module:
-    """Build the network of a recipe and load its pretrained weights.
-
-    Raises:
-        WeightsError: The pretrained weights do not fit the network.
-    """
+    """Build the network of a recipe and load its pretrained weights."""
     model = create_model(
         config.model,
         num_classes=data.num_classes,
@@ -247,11 +239,7 @@ def _write_skipped(
 
 
 def regularize(model: nn.Module, optim: OptimConfig) -> None:
-    """Set the dropout and stochastic-depth probabilities of a network.
-
-    Raises:
-        SettingError: The network has no dropout layer or no residual block.
-    """
+    """Set the dropout and stochastic-depth probabilities of a network."""
     if optim.dropout is not None:
         set_dropout(model, optim.dropout)
     if optim.drop_path:
@@ -260,9 +248,6 @@ def regularize(model: nn.Module, optim: OptimConfig) -> None:
 
 def set_dropout(model: nn.Module, rate: float) -> None:
     """Set the dropout probability of all dropout layers of a network.
-
-    Raises:
-        SettingError: The network has no dropout layer.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))

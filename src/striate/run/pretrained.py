@@ -309,11 +309,7 @@ def pretrained_notes(config: InputConfig, data: ImageData) -> list[str]:
 
 
 def check_same_weights(config: InputConfig, manifest: dict[str, Any]) -> None:
-    """Raise an error if the pretrained weights changed since the run started.
-
-    Raises:
-        WeightsError: The weights file has changed.
-    """
+    """Raise an error if the pretrained weights changed since the run started."""
     if config.pretrained is None or "pretrained" not in manifest:
         return
     before, weights = manifest["pretrained"]["sha256"], _weights_of(config)

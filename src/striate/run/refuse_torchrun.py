@@ -11,9 +11,6 @@ def check_single_process(what: str, rank_info: RankInfo | None = None) -> None:
 
     The message starts with `what`, the command.
 
-    Raises:
-        SettingError: There are several processes; rank 0 prints it for all.
-
     Example:
         >>> check_single_process("drawing", RankInfo(world_size=2))
         Traceback (most recent call last):

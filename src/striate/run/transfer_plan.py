@@ -113,11 +113,7 @@ class TransferPlan:
 
     @classmethod
     def read(cls, path: Path) -> TransferPlan:
-        """Read a plan from a `plan.json` file.
-
-        Raises:
-            RunError: The file is missing, damaged, or of another version.
-        """
+        """Read a plan from a `plan.json` file."""
         fields = read_json(path)
         with damaged_file_errors(path):
             return cls.from_dict(fields)

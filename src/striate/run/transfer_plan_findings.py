@@ -28,11 +28,7 @@ HEADS = {"logistic": "head only", "tuned": "fine-tuned"}
 
 
 def write_plan(folder: Path, plan: TransferPlan) -> None:
-    """Write `plan.json` and the chart of accuracy by cut point.
-
-    Raises:
-        StorageError: A file could not be written.
-    """
+    """Write `plan.json` and the chart of accuracy by cut point."""
     write_json(folder / names.PLAN, plan.as_dict())
     save_curve(depth_chart(plan), folder / names.PLOTS / CHART)
 

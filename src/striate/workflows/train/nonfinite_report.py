@@ -39,12 +39,7 @@ class NonFiniteReport:
         self._tell = tell
 
     def __call__(self, error: NonFiniteError, state: TrainState) -> None:
-        """Skip the training batch if `on_nonfinite` is `skip`, else raise the error.
-
-        Raises:
-            NonFiniteError: `on_nonfinite` is not `skip`, or too many consecutive
-                batches were skipped.
-        """
+        """Skip the training batch if `on_nonfinite` is `skip`, else raise the error."""
         if self._action != "skip":
             raise error
         if state.skipped >= MAX_SKIPPED:

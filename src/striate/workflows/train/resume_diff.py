@@ -61,11 +61,7 @@ def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 def check_fixed_settings(
     settings: Mapping[str, Any], checkpoint: Checkpoint, folder: Path
 ) -> None:
-    """Check that fixed settings in `args.yaml` equal those in the checkpoint.
-
-    Raises:
-        SettingError: A fixed setting was edited; the message names setting and file.
-    """
+    """Check that fixed settings in `args.yaml` equal those in the checkpoint."""
     before = checkpoint.metadata["circumstances"]
     for name in FIXED:
         # Older versions stored fewer settings; the images' folder is none of them.
@@ -103,11 +99,7 @@ def no_effect_error(
 
 
 def check_has_steps(run: Run) -> None:
-    """Check that a run was trained step by step, so that it can be resumed.
-
-    Raises:
-        RunError: The run was created by `striate transfer`.
-    """
+    """Check that a run was trained step by step, so that it can be resumed."""
     if run.manifest.get("verb") == "transfer":
         what = "runs of striate transfer cannot be resumed"
         fix = "run striate transfer again: cached features make it fast"
@@ -115,11 +107,7 @@ def check_has_steps(run: Run) -> None:
 
 
 def check_untrained(run: Run, flaws: list[str]) -> None:
-    """Raise an error if a run was trained but has no valid checkpoint.
-
-    Raises:
-        RunError: Training again would delete results; the message lists the damage.
-    """
+    """Raise an error if a run was trained but has no valid checkpoint."""
     if flaws:
         what = "\n  ".join(["no checkpoint is valid:", *flaws])
     elif run.manifest.get("status") == "done":

@@ -64,9 +64,6 @@ def train_in_folder(
 
     `checkpoint` is the one to continue from. `inexact` has the reasons why the result
     differs from an uninterrupted run.
-
-    Raises:
-        StriateError: The run was stopped or diverged, or a file could not be written.
     """
     with record_stop(folder) if group.is_main else nullcontext():
         job = build_job(folder, model, data, recipe, options, inexact, group)
@@ -288,13 +285,7 @@ def _finish(
 
 
 def _train_worker(job: TrainJob) -> Run:
-    """Train and evaluate on a rank other than 0, without writing files.
-
-    Raises:
-        InterruptedRunError: One of the ranks was stopped.
-        NonFiniteError: A value became NaN or infinite on one of the ranks.
-        RankError: One of the ranks died, hung or failed.
-    """
+    """Train and evaluate on a rank other than 0, without writing files."""
     while _run_worker_once(job):
         pass
     group = job.group

@@ -155,13 +155,7 @@ def _loaded(
     test: TorchData | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
-    """Load torch data sets; return loaded images unchanged.
-
-    Raises:
-        SettingError: A setting is invalid, or `val` or `test` is given with loaded
-            images.
-        DataError: A data set cannot be used.
-    """
+    """Load torch data sets; return loaded images unchanged."""
     if not isinstance(data, ImageData):
         # First the settings: a wrong one fails before any image is read.
         recipe = make_recipe(settings, {"data": "torch", "model": CUSTOM})

@@ -40,9 +40,6 @@ def run_baselines(
     features are shared, so that times can be compared. The run is from
     `transfer_recipe`, with the data in memory. `tell` is called with a line of text
     when a baseline begins.
-
-    Raises:
-        StriateError: A baseline failed, or a file could not be written.
     """
     facts = run.manifest["transfer"]
     hidden = recipe.head_hidden > 0 and options.cut is None

@@ -105,9 +105,6 @@ class HeadTrainer:
         """Fit the head, which is one of the kinds `HEADS`.
 
         Without `keep_best`, keep and evaluate only the weights of the last epoch.
-
-        Raises:
-            SettingError: A logistic head is requested, but the head has several layers.
         """
         if kind == LOGISTIC:
             return self._fit_logistic()
@@ -208,11 +205,7 @@ class HeadTrainer:
 
 
 def linear_layer_of(head: nn.Sequential) -> nn.Linear:
-    """Return the linear layer of a head that has no other layer except dropout.
-
-    Raises:
-        SettingError: The head has other layers.
-    """
+    """Return the linear layer of a head that has no other layer except dropout."""
     layers = [m for m in head.modules() if not any(m.children())]
     layers = [m for m in layers if not isinstance(m, _DropoutNd | nn.Identity)]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):

@@ -57,10 +57,6 @@ def plan_transfer(
     """Compare cut points by linear probes and short trials, and propose the best.
 
     Validation and test images are not used. The model is not changed.
-
-    Raises:
-        StriateError: The model cannot be cut, the images cannot be divided, all
-            candidates of the requested kind diverge, or a file could not be written.
     """
     start = time.perf_counter()
     few = limit_training_images(data, recipe.seed)

@@ -42,11 +42,7 @@ class CandidateSearch:
     skipped: list[str] = field(default_factory=list)
 
     def run(self, probes: Sequence[LinearProbe]) -> None:
-        """Run the trials: head only, then fine-tuning after several cut points.
-
-        Raises:
-            NonFiniteError: A tuned head is requested, and all candidates diverged.
-        """
+        """Run the trials: head only, then fine-tuning after several cut points."""
         head_only = self._try(TransferOptions(head=LOGISTIC))
         high = highest_good_cut(probes)
         if self.options.head == LOGISTIC or high < 0:

@@ -101,11 +101,7 @@ class TrialRunner:
     train_images: int  # number of images in the training split, before the limit
 
     def run(self, options: TransferOptions) -> TransferTrial:
-        """Train and evaluate one candidate.
-
-        Raises:
-            StriateError: Training diverged, or a file could not be written.
-        """
+        """Train and evaluate one candidate."""
         start = time.perf_counter()
         model = copy.deepcopy(self.model)
         recipe, kind = self.recipe, options.head_kind
