@@ -56,7 +56,8 @@ def run_data_check(options: argparse.Namespace) -> int:
         what = "--ranking requires --labels"
         raise SettingError(what, where="--ranking", fix="add --labels")
     old_hashes = read_hashes(options.since) if options.since else None
-    with progress_bar("checking images", quiet=options.quiet or options.json) as tick:
+    quiet = options.quiet or options.json
+    with progress_bar("checking images", quiet=quiet) as tick:
         result = check_dataset(
             options.data,
             near=options.near == "on",
@@ -65,7 +66,10 @@ def run_data_check(options: argparse.Namespace) -> int:
             tick=tick,
         )
     if options.labels:
-        result = _check_labels(result, options)
+        from striate.workflows.data_check.label_errors import find_label_errors
+
+        with progress_bar("checking labels", quiet=quiet) as tick:
+            result = find_label_errors(result, tick=tick)
     if options.csv:
         save_training_table(result, options.csv)
     if options.ranking:
@@ -77,16 +81,6 @@ def run_data_check(options: argparse.Namespace) -> int:
     else:
         _print(result, options)
     return 0 if result.ok else 1
-
-
-def _check_labels(
-    result: DataCheckResult, options: argparse.Namespace
-) -> DataCheckResult:
-    from striate.report.progress import progress_bar
-    from striate.workflows.data_check.label_errors import find_label_errors
-
-    with progress_bar("checking labels", quiet=options.quiet or options.json) as tick:
-        return find_label_errors(result, tick=tick)
 
 
 def _print(result: DataCheckResult, options: argparse.Namespace) -> None:

@@ -89,9 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     text = "print the version and exit"
     parser.add_argument("--version", action="store_true", help=text)
-    verbs = parser.add_subparsers(
-        dest="verb", metavar="COMMAND", parser_class=_VerbParser
-    )
+    kind = _VerbParser
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=kind)
     add_verbs(verbs, VERBS)
     return parser
 

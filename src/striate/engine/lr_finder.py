@@ -55,13 +55,13 @@ def lr_range_test(
     The copy is discarded; the model and the RNG state do not change. The test ends
     early at 1.5 times the first loss.
     """
-    candidate = copy.deepcopy(model).train()
-    optimizer = make_optimizer(candidate)
+    trial = copy.deepcopy(model).train()
+    optimizer = make_optimizer(trial)
     points: list[LRPoint] = []
     mean = weight = 0.0
     with preserve_rng_state():
         train_step = Stepper(
-            candidate, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
+            trial, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
         )
         for step, (x, y) in enumerate(islice(_endless_batches(batches), steps)):
             lr = MIN_LR * (MAX_LR / MIN_LR) ** (step / (steps - 1))

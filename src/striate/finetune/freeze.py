@@ -151,9 +151,8 @@ def frozen_layers(model: nn.Module) -> FrozenLayers:
         plain = tensor.detach().cpu().contiguous()
         # Bytes, because NumPy has no bfloat16; a scalar must get a dimension first.
         digest.update(plain.reshape(-1).view(dtype=torch.uint8).numpy().data)
-    return FrozenLayers(
-        layers=tuple(layers), parameters=numbers, sha256=digest.hexdigest()
-    )
+    sha256 = digest.hexdigest()
+    return FrozenLayers(layers=tuple(layers), parameters=numbers, sha256=sha256)
 
 
 def check_frozen(model: nn.Module, sha256: str) -> None:

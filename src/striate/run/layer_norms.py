@@ -90,9 +90,8 @@ def _step_of(row: bytes) -> int:
 def _row(step: int, level: LayerProfile) -> str:
     text = io.StringIO()
     sizes = (f"{v:.9g}" for v in (level.activation, level.gradient, level.update))
-    csv.writer(text, lineterminator="").writerow(
-        (step, level.depth, level.name, *sizes)
-    )
+    row = (step, level.depth, level.name, *sizes)
+    csv.writer(text, lineterminator="").writerow(row)
     return text.getvalue()
 
 

@@ -65,23 +65,19 @@ def result_factors(
 
     Two runs with equal factors give bitwise identical results.
     """
-    settings = {
-        k: str(v) for k, v in recipe.as_dict().items() if k not in NO_EFFECT_ON_RESULT
-    }
+    values = recipe.as_dict()
+    settings = {k: str(values[k]) for k in values if k not in NO_EFFECT_ON_RESULT}
+    # Whether shards are loaded or streamed depends on the free memory.
+    streamed = data.subset("train").blocks
     computing = (*COMPUTING, *packages_of(recipe.model))
     return {
         **{name: version(name) for name in computing},
         **devices.compute_environment(device),
         **settings,
-        "order": _order(data),
+        "order": "shard by shard" if streamed else "image by image",
         "processes": str(RankInfo.from_environment().world_size),
         "images": data_hash(data),
     }
-
-
-def _order(data: ImageData) -> str:
-    # Whether shards are loaded or streamed depends on the free memory.
-    return "shard by shard" if data.subset("train").blocks else "image by image"
 
 
 def exactness_text(inexact: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -97,17 +98,14 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> P
         _settings(run),
     ]
     versions = run.manifest["versions"]
+    finished = datetime.fromisoformat(run.manifest["finished"])
     program = f"striate {versions['striate']} · torch {versions['torch']}"
     return Page(
         title=f"{run.manifest['data']['name']} · {run.recipe.model}",
-        subtitle=f"{run.path.name} · {_when(run.manifest['finished'])}",
+        subtitle=f"{run.path.name} · {finished:%Y-%m-%d %H:%M UTC}",
         sections=tuple(sections),
         footer=f"{program} · seed {run.recipe.seed}",
     )
-
-
-def _when(iso: str) -> str:
-    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _result(run: Run, score: ClassificationMetrics) -> Section:
@@ -230,11 +228,8 @@ def _norms(run: Run) -> list[Section]:
         "Norms of each layer for some training images, without augmentation. Layers "
         "with vanishing gradients do not learn."
     )
-    return [
-        Section(
-            title="Layer norms", lead=lead, blocks=tuple(layer_norms_blocks(snapshots))
-        )
-    ]
+    blocks = tuple(layer_norms_blocks(snapshots))
+    return [Section(title="Layer norms", lead=lead, blocks=blocks)]
 
 
 def penalty_chart(run: Run) -> Curve:
@@ -281,11 +276,9 @@ def _layers(run: Run) -> Section:
 
 def _data(run: Run) -> Section:
     facts = run.manifest["data"]
-    splits = _split_counts(run)
-    rows = tuple((split, count) for split, count in splits.items())
     table = Table(
         columns=(Column(title="split"), Column(title="images", kind="integer")),
-        rows=rows,
+        rows=tuple(_split_counts(run).items()),
         totals=("used", facts["used"]),
     )
     spare = facts.get("spare", 0)
@@ -302,12 +295,8 @@ def _data(run: Run) -> Section:
 
 
 def _split_counts(run: Run) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in read_csv(run.path / names.SPLIT):
-        counts[row["split"]] = counts.get(row["split"], 0) + 1
-    return {
-        split: counts[split] for split in ("train", "val", "test") if split in counts
-    }
+    counts = Counter(row["split"] for row in read_csv(run.path / names.SPLIT))
+    return {name: counts[name] for name in ("train", "val", "test") if name in counts}
 
 
 def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:

@@ -118,9 +118,8 @@ def _unknown_target(target: str) -> SettingError:
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     forms = "a name from `striate models`, file.py:Class, a run folder, or a sketch"
     example = "such as '28x28x1 > conv 3x3 8'"
-    return SettingError(
-        f"no network is called '{target}'", fix=f"{hint}give {forms} {example}"
-    )
+    what = f"no network is called '{target}'"
+    return SettingError(what, fix=f"{hint}give {forms} {example}")
 
 
 def _sides(
@@ -137,13 +136,11 @@ def _from_run(target: str, request: SummaryRequest, real: bool) -> Target:
         raise SettingError(what, where=target, fix="leave out these flags")
     run = Run(target)
     model = run.model if real else _built(run.fresh_model, real, run.recipe.model)
-    preprocess = run.preprocess
-    shape = preprocess.spec.shape
     return Target(
         name=run.path.name,
         model=model,
-        shape=shape,
-        preprocess=preprocess,
+        shape=run.preprocess.spec.shape,
+        preprocess=run.preprocess,
         trained=True,
     )
 
@@ -160,9 +157,8 @@ def _from_file(target: str, request: SummaryRequest, real: bool) -> Target:
         raise _user_code_error(path, error) from error
     if not isinstance(model, nn.Module):
         what = f"{expression} returned a {type(model).__name__}, not an nn.Module"
-        raise SettingError(
-            what, where=path, fix="give a class or a function that returns a network"
-        )
+        fix = "give a class or a function that returns a network"
+        raise SettingError(what, where=path, fix=fix)
     height, width = _sides(request.image_size, (DEFAULT_SIZE, DEFAULT_SIZE))
     channels = request.in_chans or first_channels(model)
     return Target(name=target, model=model, shape=(channels, height, width))
@@ -224,9 +220,8 @@ def _load(path: Path, name: str) -> Any:
     if not hasattr(module, name):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
         what = f"the file does not define '{name}'"
-        raise SettingError(
-            what, where=path, fix=f"its classes: {', '.join(sorted(classes))}"
-        )
+        fix = f"its classes: {', '.join(sorted(classes))}"
+        raise SettingError(what, where=path, fix=fix)
     return getattr(module, name)
 
 

@@ -79,7 +79,8 @@ class ResumeInfo:
     recipe: Recipe  # all settings
     # the images; None if the run is already finished
     data: ImageData | None = field(repr=False)
-    state: TrainState  # the training state of the checkpoint
+    # the training state of the checkpoint
+    state: TrainState = field(default_factory=TrainState)
     # reasons why the result will differ from an uninterrupted run; empty if the result
     # will be bit-identical
     inexact: tuple[str, ...] = ()
@@ -166,8 +167,7 @@ def resume_run(
         if data is None:
             margin = crop_margin(recipe.augmentation)
             with group.local_main_first("reading the images"):
-                tick = reading_progress(options.quiet)
-                data = run.read_again(margin=margin, tick=tick)
+                data = run.read_again(margin, reading_progress(options.quiet))
             run = Run(run.path, model=model, data=data)
         check_same_data(run.data, group)
         model = run.fresh_model() if model is None else model
@@ -216,20 +216,15 @@ def _start_again(
         write_run_inputs(run.path, model, data, recipe)
         save_autotune(run.path, tuned)
     note = "the run was stopped before its first checkpoint; training starts again"
-    state = TrainState()
-    on_resume(
-        ResumeInfo(
-            folder=run.path, recipe=recipe, data=data, state=state, notes=(note,)
-        )
-    )
+    info = ResumeInfo(folder=run.path, recipe=recipe, data=data, notes=(note,))
+    on_resume(info)
     return train_in_folder(run.path, model, data, recipe, options, group=group)
 
 
 def _clear(folder: Path) -> None:
     """Remove the output files of a run before it starts again; keep other files."""
     _remove_evaluation(folder)
-    for name in EARLY_FILES:
-        path = folder / name
+    for path in (folder / name for name in EARLY_FILES):
         with storage_errors(path, 0):
             names.remove_path(path)
     _remove_partial_files(folder)

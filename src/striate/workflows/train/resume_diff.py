@@ -131,9 +131,7 @@ def environment_changes(
     """
     keys = dict.fromkeys([*before, *after])
     pairs = {n: (before.get(n, "unknown"), after.get(n, "unknown")) for n in keys}
-    return [
-        f"{name}: {old}, now {new}" for name, (old, new) in pairs.items() if old != new
-    ]
+    return [f"{n}: {old}, now {new}" for n, (old, new) in pairs.items() if old != new]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +160,10 @@ class DataChanges:
             "changed since the run began": self.changed,
         }
         return [
-            f"{len(paths):,} {_images(paths)} {kind}: {_first_of(paths)}"
+            f"{len(paths):,} image{'s' * (len(paths) > 1)} {kind}: {_first_of(paths)}"
             for kind, paths in kinds.items()
             if paths
         ]
-
-
-def _images(paths: Sequence[str]) -> str:
-    return "image" if len(paths) == 1 else "images"
 
 
 def _first_of(paths: Sequence[str]) -> str:

@@ -253,7 +253,7 @@ def _interrupted(
 
 
 def _finish(
-    run: Run, job: TrainJob, history: Sequence[EpochResult], seconds: float
+    run: Run, job: TrainJob, history: list[EpochResult], seconds: float
 ) -> None:
     """Evaluate the best weights (the test set once) and write the report."""
     model, group = job.model, job.group
