@@ -87,7 +87,8 @@ def _model(options: argparse.Namespace) -> LoadedModel:
 
 
 def _request(options: argparse.Namespace) -> ExplainOptions:
-    from striate.workflows.explain.options import ExplainOptions, no_progress
+    from striate.run.progress import line_printer
+    from striate.workflows.explain.options import ExplainOptions
 
     return ExplainOptions(
         target=_class(options.target),
@@ -97,12 +98,8 @@ def _request(options: argparse.Namespace) -> ExplainOptions:
         unit=_unit(options.unit, "--unit") if options.unit else None,
         seed=options.seed,
         sections=tuple(options.sections.split(",")) if options.sections else (),
-        on_progress=no_progress if options.json else _tell,
+        on_progress=line_printer(options.json),
     )
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _class(word: str | None) -> str | int | None:

@@ -106,8 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(build_parser(), arguments)
     except StriateError as error:
         try:
-            if not error.reported_elsewhere:
-                _print_error(error, "--json" in arguments)
+            if not error.reported_elsewhere and "--json" in arguments:
+                print(json.dumps(error.as_dict()))
+            elif not error.reported_elsewhere:
+                print(f"striate: {error}", file=sys.stderr)
         except OSError:  # the terminal has closed
             _discard_output()
         return error.exit_code
@@ -138,7 +140,10 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     _check_verb(parser, arguments)
     options = parser.parse_args(arguments)
     if options.version:
-        return _print_version()
+        from importlib.metadata import version
+
+        print(f"striate {version('striate')}")
+        return 0
     if options.verb is None:
         parser.print_help()
         return 2
@@ -154,17 +159,3 @@ def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> No
     close = closest_names(word, VERBS)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     parser.error(f"unknown command '{word}'; {hint}commands: {', '.join(VERBS)}")
-
-
-def _print_error(error: StriateError, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(error.as_dict()))
-        return
-    print(f"striate: {error}", file=sys.stderr)
-
-
-def _print_version() -> int:
-    from importlib.metadata import version
-
-    print(f"striate {version('striate')}")
-    return 0

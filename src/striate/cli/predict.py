@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from striate.cli.command import add_flags
-
-if TYPE_CHECKING:
-    from striate.workflows.explain.features import Features
 
 FLAGS = {
     "run_folder RUN": "run folder or its name",
@@ -60,17 +55,11 @@ def _write_features(options: argparse.Namespace) -> int:
     names = options.layers.split(",")
     result = features(run, options.images, names, out=options.out)
     if options.json:
-        print(json.dumps(_as_data(result, options.out)))
+        layers = {name: list(shape) for name, shape in result.shapes.items()}
+        data = {"file": str(options.out), "layers": layers, "images": result.paths}
+        keys = "path", "reason", "detail"
+        skipped = [{key: getattr(s, key) for key in keys} for s in result.skipped]
+        print(json.dumps({**data, "skipped": skipped}))
     else:
         print_features(result, options.out)
     return 1 if result.skipped else 0
-
-
-def _as_data(result: Features, out: Path) -> dict[str, Any]:
-    keys = "path", "reason", "detail"
-    return {
-        "file": str(out),
-        "layers": {name: list(shape) for name, shape in result.shapes.items()},
-        "images": list(result.paths),
-        "skipped": [{key: getattr(s, key) for key in keys} for s in result.skipped],
-    }

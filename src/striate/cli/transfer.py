@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from striate.cli.command import add_flags
 from striate.cli.train import add_folder, add_settings, print_result, read_recipe
 from striate.run.recipe import TRAINING_LOOP_SETTINGS
-
-if TYPE_CHECKING:
-    from striate.run.recipe import Recipe
-    from striate.run.run import Run
-    from striate.workflows.transfer.options import TransferOptions
 
 FLAGS = {
     "--cut LAYER": "cut point: name of the last frozen layer; auto: choose cut point, "
@@ -49,11 +43,18 @@ def run_transfer(options: argparse.Namespace) -> int:
     """Train the head on the frozen backbone and print the result."""
     recipe = read_recipe(options)
 
-    from striate.cli.printing import print_data, print_plan, print_transfer
-    from striate.run.progress import ignore
+    from striate.cli.printing import (
+        print_data,
+        print_plan,
+        print_transfer,
+        wide_console,
+    )
+    from striate.report.terminal import print_blocks
+    from striate.run.progress import ignore, line_printer
     from striate.workflows.transfer.options import TransferOptions
     from striate.workflows.transfer.transfer import transfer_recipe
 
+    quiet = options.quiet or options.json
     fields = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
     transfer = TransferOptions(**{name: getattr(options, name) for name in fields})
     finished = transfer_recipe(
@@ -63,32 +64,18 @@ def run_transfer(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         on_begin=ignore if options.json else print_data,
         on_plan=ignore if options.json else print_plan,
-        quiet=options.quiet or options.json,
+        quiet=quiet,
     )
     more = {"transfer": finished.manifest["transfer"]}
     if not options.json:
         print_transfer(finished)
     if options.compare:
-        more["baselines"] = _compare(finished, recipe, transfer, options)
+        from striate.run.baselines_table import baseline_dicts, baseline_table
+        from striate.workflows.transfer.baselines import run_baselines
+
+        tell = line_printer(quiet)
+        baselines = run_baselines(finished, recipe, transfer, quiet=quiet, tell=tell)
+        if not options.json:
+            print_blocks([baseline_table(baselines)], wide_console())
+        more["baselines"] = baseline_dicts(baselines)
     return print_result(finished, options, **more)
-
-
-def _compare(
-    finished: Run,
-    recipe: Recipe,
-    transfer: TransferOptions,
-    options: argparse.Namespace,
-) -> list[dict[str, Any]]:
-    """Train the baselines, print the comparison, and return its rows."""
-    from striate.cli.printing import wide_console
-    from striate.report.terminal import print_blocks
-    from striate.run.baselines_table import baseline_dicts, baseline_table
-    from striate.run.progress import line_printer
-    from striate.workflows.transfer.baselines import run_baselines
-
-    quiet = options.quiet or options.json
-    tell = line_printer(quiet)
-    baselines = run_baselines(finished, recipe, transfer, quiet=quiet, tell=tell)
-    if not options.json:
-        print_blocks([baseline_table(baselines)], wide_console())
-    return baseline_dicts(baselines)

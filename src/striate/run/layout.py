@@ -162,16 +162,21 @@ def find_split(run_or_csv: str | Path) -> Path:
     return find_run(run_or_csv) / SPLIT
 
 
+def existing_run(path: str | Path) -> Path | None:
+    """Return a run folder by its path or by its name below `runs/`, or None."""
+    parents = (Path(), Path("runs/train"), Path("runs/transfer"))
+    folders = (parent / path for parent in parents)
+    return next((f for f in folders if (f / MANIFEST).is_file()), None)
+
+
 def find_run(path: str | Path) -> Path:
     """Find a run folder by its path or by its name below `runs/`.
 
     Raises:
         RunError: There is no such run; the message lists similar names.
     """
-    parents = (Path(), Path("runs/train"), Path("runs/transfer"))
-    for candidate in (parent / path for parent in parents):
-        if (candidate / MANIFEST).is_file():
-            return candidate
+    if folder := existing_run(path):
+        return folder
     existing = [p.parent.name for p in Path("runs").glob(f"*/*/{MANIFEST}")]
     close = closest_names(Path(path).name, existing)
     hint = f"did you mean {' or '.join(close)}? " if close else ""

@@ -207,7 +207,7 @@ def write_run_inputs(
     manifest |= pretrained_record(recipe, data) | frozen_record(model, recipe)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
-    write_text(folder / names.ARGS, settings_yaml(recipe))
+    write_text(folder / names.ARGS, settings_yaml(recipe.as_dict()))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
     write_split(folder / names.SPLIT, data.rows)

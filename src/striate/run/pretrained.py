@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from striate.core.errors import RunError, StorageError, WeightsError
+from striate.core.errors import StorageError, WeightsError
 from striate.core.files import damaged_file_errors, hash_file, read_json
 from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
@@ -67,10 +67,7 @@ def _find(word: str | Path, cache: str) -> WeightsFile:
         return _of_file(path)
     if is_timm(str(word)):
         return _of_timm(str(word), cache)
-    folder = None
-    with suppress(RunError):
-        folder = names.find_run(word)
-    if folder is not None:
+    if (folder := names.existing_run(word)) is not None:
         return _of_run(folder)
     if str(word) in PRETRAINED:
         return _of_public(PRETRAINED[str(word)], cache)

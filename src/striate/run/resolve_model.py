@@ -22,7 +22,7 @@ from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
 from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.timm import is_timm
-from striate.run.layout import MANIFEST
+from striate.run.layout import existing_run
 from striate.run.run import Run
 
 Shape = tuple[int, int, int]
@@ -67,15 +67,9 @@ def resolve_target(
         return _sketched(target, request, real)
     if FILE in target:
         return _from_file(target, request, real)
-    if is_run_name(target):
+    if existing_run(target):
         return _from_run(target, request, real)
     return _named(target, request, real)
-
-
-def is_run_name(target: str) -> bool:
-    """Return whether a target is a run folder or the name of a run below `runs/`."""
-    parents = (Path(), Path("runs/train"), Path("runs/transfer"))
-    return any((parent / target / MANIFEST).is_file() for parent in parents)
 
 
 def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Module:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from striate.core.errors import SettingError
-
-if TYPE_CHECKING:
-    from striate.run.recipe import Recipe
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -53,6 +51,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in loaded.items()}
 
 
-def settings_yaml(recipe: Recipe) -> str:
-    """Return a recipe as YAML text, which `read_settings` can read."""
-    return yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
+def settings_yaml(settings: Mapping[str, Any]) -> str:
+    """Return settings as YAML text, which `read_settings` can read."""
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)

@@ -273,7 +273,7 @@ def _update_folder(info: ResumeInfo, settings_changed: bool) -> None:
     """Update settings and manifest; remove the evaluation results."""
     _remove_partial_files(info.folder)
     if settings_changed:
-        write_text(info.folder / names.ARGS, settings_yaml(info.recipe))
+        write_text(info.folder / names.ARGS, settings_yaml(info.recipe.as_dict()))
     sessions = read_json(info.folder / names.MANIFEST).get("resumed", [])
     session = {"when": now(), "step": info.state.step, "exact": info.exact}
     update_manifest(
