@@ -91,7 +91,11 @@ def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     from striate.workflows.data_check.findings import data_check_blocks
 
     out = console()
-    out.print(f"[bold]{escape(result.source.name)}[/]  {_file_counts(result)}")
+    counts = (
+        f"{result.file_count:,} files = {len(result.items):,} used + "
+        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored"
+    )
+    out.print(f"[bold]{escape(result.source.name)}[/]  {counts}")
     names = [f"{name} {sum(by.values()):,}" for name, by in result.classes]
     text = ", ".join(names[:CLASSES_SHOWN])
     more = " …" if len(names) > CLASSES_SHOWN else ""
@@ -105,10 +109,3 @@ def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
         out.print(f"table   {options.csv}", markup=False)
     if options.ranking:
         out.print(f"ranking {options.ranking}", markup=False)
-
-
-def _file_counts(result: DataCheckResult) -> str:
-    return (
-        f"{result.file_count:,} files = {len(result.items):,} used + "
-        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored"
-    )

@@ -61,9 +61,8 @@ def run_explain(options: argparse.Namespace) -> int:
         loaded = _model(options)
     if options.open:
         return _open(options, loaded)
-    request = _request(options)
     explanation = explain_images(
-        loaded, options.images, request, options.out, options.overwrite
+        loaded, options.images, _request(options), options.out, options.overwrite
     )
     if options.json:
         print(json.dumps({"folder": str(explanation.folder), **explanation.data}))

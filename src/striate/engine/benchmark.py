@@ -36,8 +36,7 @@ MIN_COMPILED_SECONDS = 3_600.0  # of training, of which a minute of compiling is
 class BenchmarkResult:
     """Fastest execution mode of a network, and the measured time of each mode."""
 
-    # the fastest mode; the first mode unless another is clearly faster
-    execution: ExecutionConfig
+    execution: ExecutionConfig  # the first mode, unless another is clearly faster
     # seconds for forward and backward by mode; empty if not measured
     seconds: dict[str, float] = field(default_factory=dict)
 

@@ -124,7 +124,9 @@ class Checkpointer(Callback):
             self._check_finite(self._model)
             step, epoch = position
             files = self._files(self._get_offsets())
-            size, metadata = self._size(), self._metadata()
+            owners = [self._model, *self._stateful.values()]
+            size = sum(t.nbytes for o in owners for t in o.state_dict().values())
+            metadata = self._metadata()
             self.store.write(step, epoch, files, size=size, metadata=metadata)
         self._saved, self._saved_at = position, self._clock()
 
@@ -149,11 +151,6 @@ class Checkpointer(Callback):
             what = f"{BEST} has changed since this run wrote the file"
             raise WeightsError(what, where=self._best_path, fix=fix)
         return payload
-
-    def _size(self) -> int:
-        owners = [self._model, *self._stateful.values()]
-        tensors = [tensor for owner in owners for tensor in owner.state_dict().values()]
-        return sum(tensor.nbytes for tensor in tensors)
 
     def _check_finite(self, model: nn.Module) -> None:
         bad = [name for name, t in model.state_dict().items() if not is_finite(t)]

@@ -6,9 +6,9 @@ Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -57,13 +57,14 @@ def lr_range_test(
     """
     trial = copy.deepcopy(model).train()
     optimizer = make_optimizer(trial)
+    endless = chain.from_iterable(map(batches, count()))
     points: list[LRPoint] = []
     mean = weight = 0.0
     with preserve_rng_state():
         train_step = Stepper(
             trial, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
         )
-        for step, (x, y) in enumerate(islice(_endless_batches(batches), steps)):
+        for step, (x, y) in enumerate(islice(endless, steps)):
             lr = MIN_LR * (MAX_LR / MIN_LR) ** (step / (steps - 1))
             set_lr(optimizer, lr)
             try:
@@ -76,11 +77,6 @@ def lr_range_test(
             if points[-1].loss > DIVERGED * points[0].loss:
                 break
     return points
-
-
-def _endless_batches(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    for epoch in count():
-        yield from batches(epoch)
 
 
 def suggest_lr(points: list[LRPoint]) -> float | None:

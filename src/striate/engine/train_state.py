@@ -33,7 +33,6 @@ class TrainState:
     # factor on the learning rate; below 1 after a NaN with `lower-lr`
     lr_scale: float = 1.0
     skipped: int = 0  # number of consecutive skipped batches
-    # results of the completed epochs
     history: list[EpochResult] = field(default_factory=list)
 
     def record_step(self, loss: float, lr: float, images: int) -> StepResult:
@@ -75,7 +74,8 @@ class TrainState:
 
     def is_finished(self, epochs: int, patience: int) -> bool:
         """Return whether all epochs are done or early stopping applies."""
-        waited = _epochs_without_improvement(self.history)
+        best = max((i for i, epoch in enumerate(self.history) if epoch.best), default=0)
+        waited = len(self.history) - 1 - best
         return self.epoch >= epochs or 0 < patience <= waited
 
     def as_dict(self) -> dict[str, Any]:
@@ -99,8 +99,3 @@ def _is_best(epoch: EpochResult, metric: str, history: Sequence[EpochResult]) ->
     # Small validation splits tie often; the lower loss then decides.
     current, *earlier = ((getattr(e, metric), -e.val_loss) for e in (epoch, *history))
     return all(current > other for other in earlier)
-
-
-def _epochs_without_improvement(history: Sequence[EpochResult]) -> int:
-    best = max((i for i, epoch in enumerate(history) if epoch.best), default=0)
-    return max(len(history) - 1 - best, 0)

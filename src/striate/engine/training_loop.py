@@ -64,7 +64,6 @@ class FitConfig:
     tta: TTA = no_tta  # test-time augmentation for validation
     seed: int = 0  # random seed of layers such as dropout
     micro_batches: int = 1  # number of micro-batches for gradient accumulation
-    # memory layout, precision and compilation
     execution: ExecutionConfig = DEFAULT_EXECUTION
 
 
@@ -86,8 +85,7 @@ class FitSession:
     # called after a step with NaN or infinity, which is undone. It raises an error to
     # end the run, or returns to skip the batch.
     on_nonfinite: OnNonFinite = raise_error
-    # the network to validate (the EMA); default: the trained network
-    eval_model: nn.Module | None = None
+    eval_model: nn.Module | None = None  # network to validate (EMA), if not the trained
     # the ranks of a distributed run; the batches are then this rank's share
     group: RankGroup = ONE_PROCESS
 

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core.hooks import evaluation_mode
 from striate.finetune.split_model import (
+    Calls,
     CutPoint,
     ModuleCall,
     cut_at,
@@ -112,7 +113,7 @@ def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
     return CutPoints(cuts=tuple(cuts), widths=widths, last_is_vector=vector)
 
 
-def _group_calls(calls: Sequence[ModuleCall]) -> list[list[ModuleCall]]:
+def _group_calls(calls: Calls) -> list[list[ModuleCall]]:
     """Group module calls by stage; the first stage includes all calls before it."""
     groups: list[list[ModuleCall]] = [[]]
     has_kernel = False
@@ -125,7 +126,7 @@ def _group_calls(calls: Sequence[ModuleCall]) -> list[list[ModuleCall]]:
     return groups
 
 
-def _blocks(calls: Sequence[ModuleCall], parent: int) -> Iterator[ModuleCall]:
+def _blocks(calls: Calls, parent: int) -> Iterator[ModuleCall]:
     """Yield the calls of blocks in execution order, also inside an `nn.Sequential`."""
     for i, call in enumerate(calls):
         if call.parent != parent:
@@ -142,15 +143,13 @@ def _has_kernel(module: nn.Module) -> bool:
     return any(t.ndim > 1 for t in chain(module.parameters(), module.buffers()))
 
 
-def _end(group: Sequence[ModuleCall]) -> str:
+def _end(group: Calls) -> str:
     """Return the name of a stage's last layer, ignoring dropout and flatten."""
     calls = [c for c in group if not isinstance(c.module, _DropoutNd | nn.Flatten)]
     return (calls or group)[-1].name
 
 
-def _layers(
-    group: Sequence[ModuleCall], names: dict[nn.Module, str]
-) -> tuple[str, ...]:
+def _layers(group: Calls, names: dict[nn.Module, str]) -> tuple[str, ...]:
     modules = chain.from_iterable(call.module.modules() for call in group)
     return tuple(dict.fromkeys(names[m] for m in modules if _has_tensors(m)))
 

@@ -10,6 +10,7 @@ import numpy as np
 from striate.metrics.calibration import top_label_ece
 from striate.metrics.intervals import Interval, mean_recall_interval, wilson_interval
 
+ConfusedPairs = tuple[tuple[int, int, int], ...]
 MAX_MATRIX_CLASSES = 200  # classes up to which the whole confusion matrix is kept
 
 
@@ -46,7 +47,7 @@ class ClassificationMetrics:
     # `MAX_MATRIX_CLASSES` classes, where most counts would be zero
     confusion: tuple[tuple[int, ...], ...]
     # (true, predicted, images) of errors, most frequent first
-    confused_pairs: tuple[tuple[int, int, int], ...]
+    confused_pairs: ConfusedPairs
     classes: tuple[ClassMetrics, ...]  # metrics of each class
 
 
@@ -73,11 +74,8 @@ def classification_metrics(
     correct, count, size = int(hits.sum()), len(truth), len(names)
     classes = per_class_metrics(truth, predicted, names)
     present = [c for c in classes if c.support]
-    matrix = (
-        confusion_matrix(truth, predicted, size).tolist()
-        if size <= MAX_MATRIX_CLASSES
-        else []
-    )
+    is_small = size <= MAX_MATRIX_CLASSES
+    matrix = confusion_matrix(truth, predicted, size).tolist() if is_small else []
     return ClassificationMetrics(
         count=count,
         accuracy=correct / count,
@@ -120,9 +118,7 @@ def per_class_metrics(
     )
 
 
-def confused_pairs(
-    truth: np.ndarray, predicted: np.ndarray
-) -> tuple[tuple[int, int, int], ...]:
+def confused_pairs(truth: np.ndarray, predicted: np.ndarray) -> ConfusedPairs:
     """Return (true class, predicted class, count) of errors, most frequent first.
 
     Example:
@@ -130,8 +126,7 @@ def confused_pairs(
         ((0, 1, 2), (2, 0, 1))
     """
     wrong = truth != predicted
-    pairs, counts = np.unique(
-        np.stack([truth[wrong], predicted[wrong]], 1), axis=0, return_counts=True
-    )
+    errors = np.stack([truth[wrong], predicted[wrong]], 1)
+    pairs, counts = np.unique(errors, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return tuple((*map(int, pairs[i]), int(counts[i])) for i in order)  # type: ignore[misc]

@@ -276,9 +276,10 @@ def _layers(run: Run) -> Section:
 
 def _data(run: Run) -> Section:
     facts = run.manifest["data"]
+    counts = Counter(row["split"] for row in read_csv(run.path / names.SPLIT))
     table = Table(
         columns=(Column(title="split"), Column(title="images", kind="integer")),
-        rows=tuple(_split_counts(run).items()),
+        rows=tuple((s, counts[s]) for s in ("train", "val", "test") if s in counts),
         totals=("used", facts["used"]),
     )
     spare = facts.get("spare", 0)
@@ -292,11 +293,6 @@ def _data(run: Run) -> Section:
     if skipped:
         blocks.append(_skipped_table(skipped))
     return Section(title="Data", blocks=tuple(blocks))
-
-
-def _split_counts(run: Run) -> dict[str, int]:
-    counts = Counter(row["split"] for row in read_csv(run.path / names.SPLIT))
-    return {name: counts[name] for name in ("train", "val", "test") if name in counts}
 
 
 def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:

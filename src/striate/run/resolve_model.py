@@ -26,6 +26,7 @@ from striate.run.layout import existing_run
 from striate.run.run import Run
 
 Shape = tuple[int, int, int]
+Sides = tuple[int, int]
 DEFAULT_SIZE = 224  # default input size of FILE.py:CLASS
 FILE = ".py:"
 MODULE_PREFIX = "_striate_target_"
@@ -116,9 +117,7 @@ def _unknown_target(target: str) -> SettingError:
     return SettingError(what, fix=f"{hint}give {forms} {example}")
 
 
-def _sides(
-    size: int | tuple[int, int] | None, default: tuple[int, int]
-) -> tuple[int, int]:
+def _sides(size: int | Sides | None, default: Sides) -> Sides:
     if size is None:
         return default
     return (size, size) if isinstance(size, int) else size

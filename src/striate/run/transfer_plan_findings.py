@@ -153,11 +153,13 @@ def proposal(plan: TransferPlan) -> Prose:
     best = plan.best
     what = f"Proposed: freeze all layers up to {best.cut} and fit the head alone."
     if best.head != "logistic":
+        first, last = best.stages[0], best.stages[-1]
+        stages = first if first == last else f"{first} … {last}"
         lowest = best.lr * best.lr_decay ** (len(best.stages) - 1)
         what = (
             f"Proposed: freeze all layers up to {best.cut}, fit the head, then "
             f"fine-tune the {len(best.stages)} layers or blocks after the cut point "
-            f"({_stage_range(best)}): learning rate {best.lr:.2g} at the head, "
+            f"({stages}): learning rate {best.lr:.2g} at the head, "
             f"{lowest:.2g} at the cut point, batch norm statistics {best.batch_norm}."
         )
     expected = (
@@ -167,11 +169,6 @@ def proposal(plan: TransferPlan) -> Prose:
         f"The plan took {_time(plan.seconds)}."
     )
     return Prose(text=f"{what} {expected}", tone="advice")
-
-
-def _stage_range(trial: TransferTrial) -> str:
-    first, last = trial.stages[0], trial.stages[-1]
-    return first if first == last else f"{first} … {last}"
 
 
 def _time(seconds: float) -> str:

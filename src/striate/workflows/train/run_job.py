@@ -10,7 +10,12 @@ from typing import Any
 from torch import nn
 
 from striate.core import device as devices
-from striate.core.errors import InterruptedRunError, NonFiniteError, StorageError
+from striate.core.errors import (
+    InterruptedRunError,
+    NonFiniteError,
+    StorageError,
+    StriateError,
+)
 from striate.core.files import hash_file, read_json, write_json
 from striate.data.image_data import ImageData
 from striate.engine.callbacks import Callback, EpochResult
@@ -239,9 +244,7 @@ def _on_nonfinite(
     return report.complete(error, state)
 
 
-def _interrupted(
-    job: TrainJob, state: TrainState, stop: StopRequest
-) -> InterruptedRunError:
+def _interrupted(job: TrainJob, state: TrainState, stop: StopRequest) -> StriateError:
     epochs = job.fit_config.epochs
     total = epochs * len(job.train)
     what = f"stopped on request after step {state.step:,} of {total:,}"

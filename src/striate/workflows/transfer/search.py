@@ -50,9 +50,12 @@ class CandidateSearch:
         middle = self.middle()
         trials = [self._tune(middle, mode) for mode in self._batch_norm_modes(middle)]
         best = min(filter(None, trials), key=lambda trial: trial.loss, default=None)
+        if best is None and self.options.head == TUNED:
+            what, where = "fine-tuning diverged in every trial", self._name(middle)
+            raise NonFiniteError(what, where=f"after {where}", fix="use a lower --lr")
         if best is None:
-            self._check_not_all_diverged(middle)
-        elif not best.is_worse_than(head_only):
+            return
+        if not best.is_worse_than(head_only):
             self._descend(middle, best)
         elif high > middle and self._fits(high):
             self._tune(high, best.batch_norm)
@@ -134,13 +137,6 @@ class CandidateSearch:
     def _skip(self, text: str) -> None:
         self.skipped.append(text)
         self.tell(f"skipped: {text}")
-
-    def _check_not_all_diverged(self, index: int) -> None:
-        """Raise an error if `--head tuned` is set, because all trials diverged."""
-        if self.options.head == TUNED:
-            what = "fine-tuning diverged in every trial"
-            where = f"after {self._name(index)}"
-            raise NonFiniteError(what, where=where, fix="use a lower --lr")
 
     def _name(self, index: int) -> str:
         return self.runner.cut_points.cuts[index].name
