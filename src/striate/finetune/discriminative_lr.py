@@ -85,7 +85,7 @@ class TrainableStages:
 
     model: nn.Module = field(repr=False)  # the whole model
     stages: tuple[Stage, ...]  # stages in order from the cut point to the classifier
-    config: FineTuneConfig  # settings for training the stages
+    config: FineTuneConfig
     # name patterns of layers that are never unfrozen
     always_frozen: tuple[str, ...] = ()
 

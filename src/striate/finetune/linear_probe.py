@@ -43,7 +43,7 @@ class LinearProbe:
 
     cut: str  # name of the cut point
     width: int  # number of features per image
-    count: int  # number of images
+    count: int
     points: tuple[ProbePoint, ...]  # results for increasing numbers of training images
 
     @property

@@ -43,7 +43,7 @@ class LogisticFit:
 
     weight: Tensor = field(repr=False)  # (classes, width)
     bias: Tensor = field(repr=False)  # (classes,)
-    penalty: float  # the L2 regularization strength of the fit
+    penalty: float
     # cross-validation results by strength; empty if `penalty` was given
     results: tuple[PenaltyResult, ...] = ()
 

@@ -17,7 +17,7 @@ class CalibrationBin:
     """Bin of a calibration curve: mean predicted probability and observed frequency."""
 
     mean_prob: float  # mean predicted probability of the class
-    count: int  # number of images
+    count: int
     positives: int  # number of images of the class
 
     @property

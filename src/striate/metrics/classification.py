@@ -36,7 +36,7 @@ class ClassMetrics:
 class ClassificationMetrics:
     """All classification metrics of a set of predictions."""
 
-    count: int  # number of images
+    count: int
     accuracy: float  # share of correct predictions
     interval: Interval  # 95 % Wilson interval of the accuracy
     balanced_accuracy: float  # mean recall over the classes with images

@@ -18,7 +18,7 @@ class Baseline:
     """Result of one baseline run in the comparison."""
 
     name: str  # `from scratch`, `head only` or `fine-tuned`
-    path: str  # run folder
+    path: str
     cut: str  # the last frozen layer; empty if no layer is frozen
     split: str  # the evaluated split
     accuracy: float  # accuracy on that split

@@ -36,8 +36,8 @@ WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as saf
 class WeightsFile:
     """A weights file with its hash, origin, preprocessing and classes."""
 
-    path: Path  # the file
-    sha256: str  # hash of the file
+    path: Path
+    sha256: str
     origin: str  # description of the source, for messages
     # preprocessing that the weights were trained with, if known
     preprocess: Preprocess | None = None

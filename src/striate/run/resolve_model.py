@@ -36,8 +36,8 @@ MODULE_PREFIX = "_striate_target_"
 class Target:
     """A network with its name and its input shape."""
 
-    name: str  # display name
-    model: nn.Module  # the network
+    name: str
+    model: nn.Module
     shape: Shape  # input shape (channels, height, width)
     # preprocessing that the network was trained with, if known
     preprocess: Preprocess | None = None

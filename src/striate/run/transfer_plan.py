@@ -28,9 +28,9 @@ class TransferTrial:
     batch_norm: str  # batch norm mode after the cut point; empty for a logistic head
     lr: float  # maximum learning rate of the classifier; 0 for a logistic head
     lr_decay: float  # learning-rate factor from each stage to the stage before it
-    epochs: int  # number of training epochs
+    epochs: int
     steps: int  # number of optimizer steps; 0 for a logistic head
-    train_images: int  # number of training images
+    train_images: int
     # for each evaluated image, whether the prediction is correct
     correct: tuple[bool, ...] = field(repr=False)
     # cross-entropy of each evaluated image, after temperature scaling
@@ -66,13 +66,13 @@ class TransferPlan:
     # a linear probe at every cut point, from the input to the output
     probes: tuple[LinearProbe, ...]
     trials: tuple[TransferTrial, ...]  # all trials; the first is the logistic head
-    best_index: int  # index of the proposed trial
+    best_index: int
     accuracy: float  # expected accuracy on the validation split
     # lower limit of the 95 % interval of `accuracy`, which includes the sampling error
     # of the trial and of the validation split
     low: float
     high: float  # upper limit of that interval
-    val_images: int  # number of validation images
+    val_images: int
     images: int  # number of training images used by the plan
     feature_seconds: float  # duration of feature extraction
     seconds: float  # duration of the whole plan

@@ -47,8 +47,8 @@ class SessionOptions:
 class TrainJob:
     """Model, optimizer, data and settings of a training run."""
 
-    folder: Path  # the run folder
-    recipe: Recipe  # all settings
+    folder: Path
+    recipe: Recipe
     model: nn.Module  # the model to train, on the training device
     optimizer: Optimizer  # optimizer of the model's parameters
     fit_config: FitConfig  # number of epochs, learning rate and loss
@@ -58,7 +58,7 @@ class TrainJob:
     # versions, device and settings on which exact results depend
     environment: Mapping[str, str]
     inexact: list[str]  # reasons why the result differs from an uninterrupted run
-    options: SessionOptions  # progress display and TensorBoard
+    options: SessionOptions
     group: RankGroup = ONE_PROCESS  # the ranks of the run
     # timer of data loading and updates
     laps: ThroughputMeter = field(default_factory=ThroughputMeter)

@@ -75,8 +75,8 @@ END_OF_RUN_KEYS = (
 class ResumeInfo:
     """Resume point of a run, with reasons why the result may be inexact."""
 
-    folder: Path  # the run folder
-    recipe: Recipe  # all settings
+    folder: Path
+    recipe: Recipe
     # the images; None if the run is already finished
     data: ImageData | None = field(repr=False)
     # the training state of the checkpoint

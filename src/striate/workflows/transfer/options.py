@@ -114,7 +114,7 @@ class TransferOptions:
 class SplitModel:
     """A model split into a frozen backbone and a trainable head."""
 
-    cut: CutPoint  # the cut point
+    cut: CutPoint
     backbone: FrozenLayers  # the frozen layers before the cut point
     frozen: FrozenLayers  # all frozen layers; they must not change during training
     # the stages to train, with their learning rates
