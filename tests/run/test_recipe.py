@@ -83,7 +83,7 @@ RECIPES = st.builds(
 @given(RECIPES)
 def test_yaml_round_trip(tmp_path_factory, recipe):
     path = tmp_path_factory.mktemp("yaml") / "args.yaml"
-    path.write_text(settings_yaml(recipe), encoding="utf-8")
+    path.write_text(settings_yaml(recipe.as_dict()), encoding="utf-8")
     assert make_recipe(read_settings(path)) == recipe
 
 
@@ -99,7 +99,7 @@ def test_flag_round_trip(recipe):
 
 def test_a_recipe_of_odd_bytes(tmp_path):
     recipe = Recipe(data="caf\udce9/")
-    (tmp_path / "a.yaml").write_text(settings_yaml(recipe), encoding="utf-8")
+    (tmp_path / "a.yaml").write_text(settings_yaml(recipe.as_dict()), encoding="utf-8")
     assert make_recipe(read_settings(tmp_path / "a.yaml")) == recipe
 
 

@@ -54,7 +54,7 @@ def made_run(
     rest = [(f"t{n:04}.png", "across", "train", "", f"t{n}") for n in range(train)]
     recipe = Recipe(data="stripes", model="tutorial_gray", **settings).resolved()
     write_csv(path / "split.csv", SPLIT, [*rest, *judged])
-    write_text(path / "args.yaml", settings_yaml(recipe))
+    write_text(path / "args.yaml", settings_yaml(recipe.as_dict()))
     write_json(path / "classes.json", list(classes))
     preprocess = {"channels": 1, "height": 8, "width": 8, "mean": [0], "std": [1]}
     write_json(path / "preprocess.json", preprocess)

@@ -6,19 +6,20 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+# Types of flags by the placeholder of the value; the others are text.
+FLAG_TYPES = {"N": int, "F": float, "FILE": Path, "DIR": Path}
 
 
 @dataclass(frozen=True)
 class Verb:
-    """A command such as `train`; its help text is the first line of its module.
+    """A command such as `train`; its help text is the first line of its module."""
 
-    Args:
-        configure: Adds the arguments to a parser.
-        run: Runs the parsed arguments and returns the exit code.
-    """
-
+    # adds the arguments to a parser
     configure: Callable[[argparse.ArgumentParser], None]
+    # runs the parsed arguments and returns the exit code
     run: Callable[[argparse.Namespace], int]
 
     @property
@@ -28,15 +29,38 @@ class Verb:
 
 
 def add_verbs(subparsers: Any, verbs: Mapping[str, Verb], **json: Any) -> None:
-    """Add a parser for each command; each gets the flag `--json`."""
+    """Add a parser for each command, with `json` as arguments of its flag `--json`."""
     for name, verb in verbs.items():
         parser = subparsers.add_parser(
             name, help=verb.help, description=verb.help, allow_abbrev=False
         )
-        parser.add_argument(
-            "--json",
-            action="store_true",
-            help="print the result as JSON to stdout",
-            **json,
-        )
+        text = "print the result as JSON to stdout"
+        parser.add_argument("--json", action="store_true", help=text, **json)
         verb.configure(parser)
+
+
+def add_flags(
+    parser: argparse._ActionsContainer, flags: Mapping[str, str], **defaults: Any
+) -> None:
+    """Add flags such as `--out DIR`, each with its help text.
+
+    The placeholder gives the type. `{a,b}` are choices, `IMAGE+` takes several values,
+    and a flag without placeholder is a switch.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_flags(parser, {"--seed N": "random seed", "--json": "JSON"}, seed=0)
+        >>> parser.parse_args(["--seed", "3"])
+        Namespace(seed=3, json=False)
+    """
+    for flag, text in flags.items():
+        name, _, value = flag.partition(" ")
+        options: dict[str, Any] = {"action": "store_true"}
+        if value.startswith("{"):
+            options = {"choices": tuple(value[1:-1].split(","))}
+        elif value:
+            metavar = value.rstrip("?*+")
+            options = {"metavar": metavar, "type": FLAG_TYPES.get(metavar)}
+            options |= {"nargs": value[-1]} if value != metavar else {}
+        parser.add_argument(name, help=text, **options)
+    parser.set_defaults(**defaults)

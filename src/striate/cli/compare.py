@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+
+from striate.cli.command import add_flags
+
+FLAGS = {
+    "run_folders RUN+": "run folder, or its name below runs/train or runs/transfer; "
+    "give at least two; the first is the reference",
+    "--split {test,val}": "split to compare on (default: test if all runs evaluated "
+    "it, else val)",
+    "--html FILE": "also write an HTML report with the images that only one run "
+    "predicted correctly",
+}
 
 
 def configure_compare(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate compare`."""
-    parser.add_argument(
-        "run_folders",
-        nargs="+",
-        metavar="RUN",
-        help="run folder, or its name below runs/train or runs/transfer; give at "
-        "least two; the first is the reference",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("test", "val"),
-        help="split to compare on (default: test if all runs evaluated it, else val)",
-    )
-    parser.add_argument(
-        "--html",
-        type=Path,
-        metavar="FILE",
-        help="also write an HTML report with the images that only one run predicted "
-        "correctly",
-    )
+    add_flags(parser, FLAGS)
 
 
 def run_compare(options: argparse.Namespace) -> int:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from striate.cli.command import add_flags
 from striate.cli.train import add_setting
 from striate.data.augment.augment import RANGES
-from striate.run.parse_settings import setting_types
 from striate.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from striate.workflows.data_augment.augment import AugmentPreview
 
 SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
+
+FLAGS = {
+    "--out DIR": "output folder (default runs/augment/DATA)",
+    "--overwrite": "replace the folder given by --out",
+}
 
 
 def configure_data_augment(parser: argparse.ArgumentParser) -> None:
@@ -30,36 +33,19 @@ def configure_data_augment(parser: argparse.ArgumentParser) -> None:
         help="labeled images, as for `striate train`; or a run (folder or name), to "
         "test which classes lose accuracy under augmentation",
     )
-    kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
-            add_setting(parser, _here(field), kinds[field.name])
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="output folder (default runs/augment/DATA)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the folder given by --out"
-    )
-
-
-def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
-    """Return a settings field; in this command, --augment has the default `six`."""
-    if field.name == "augment":
-        field = copy.copy(field)
-        field.default = "six"
-    return field
+            default = "six" if field.name == "augment" else field.default
+            add_setting(parser, field, default)
+    add_flags(parser, FLAGS)
 
 
 def run_data_augment(options: argparse.Namespace) -> int:
     """Write and print the preview; return 1 if a class loses accuracy."""
     from striate.workflows.data_augment.augment import preview_augment
 
-    settings = {
-        name: value for name, value in vars(options).items() if name in SETTINGS
-    }
+    given = vars(options)
+    settings = {name: given[name] for name in given if name in SETTINGS}
     with _bar(options.json) as tick:
         result = preview_augment(
             options.target,

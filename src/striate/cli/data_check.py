@@ -4,62 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from striate.cli.command import add_flags
 
 if TYPE_CHECKING:
     from striate.data.check.check import DataCheckResult
 
 CLASSES_SHOWN = 12
 
+FLAGS = {
+    "data PATH": "images: a folder, a CSV file, IDX files, tar shards, a URL, or the "
+    "name of a data set such as digits",
+    "--near {on,off}": "search for near-duplicate images (default on)",
+    "--labels": "search for label errors by cross-validation with small networks",
+    "--ranking FILE": "with --labels: write a CSV of all images, likeliest label "
+    "errors first",
+    "--since FILE": "list changes since an earlier check; FILE: JSON output of that "
+    "check",
+    "--html FILE": "write an HTML report with images",
+    "--csv FILE": "write a CSV for `striate train` that keeps duplicates in the same "
+    "split",
+    "--workers N": "number of processes that decode images (default: number of CPU "
+    "cores)",
+    "--quiet": "do not print progress",
+}
+
 
 def configure_data_check(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate data check`."""
-    parser.add_argument(
-        "data",
-        metavar="PATH",
-        help="images: a folder, a CSV file, IDX files, tar shards, a URL, or the name "
-        "of a data set such as digits",
-    )
-    parser.add_argument(
-        "--near",
-        choices=("on", "off"),
-        default="on",
-        help="search for near-duplicate images (default on)",
-    )
-    parser.add_argument(
-        "--labels",
-        action="store_true",
-        help="search for label errors by cross-validation with small networks",
-    )
-    parser.add_argument(
-        "--ranking",
-        type=Path,
-        metavar="FILE",
-        help="with --labels: write a CSV of all images, likeliest label errors first",
-    )
-    parser.add_argument(
-        "--since",
-        type=Path,
-        metavar="FILE",
-        help="list changes since an earlier check; FILE: JSON output of that check",
-    )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write an HTML report with images"
-    )
-    parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="write a CSV for `striate train` that keeps duplicates in the same split",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="number of processes that decode images (default: number of CPU cores)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="do not print progress")
+    add_flags(parser, FLAGS, near="on")
 
 
 def run_data_check(options: argparse.Namespace) -> int:
@@ -82,7 +56,8 @@ def run_data_check(options: argparse.Namespace) -> int:
         what = "--ranking requires --labels"
         raise SettingError(what, where="--ranking", fix="add --labels")
     old_hashes = read_hashes(options.since) if options.since else None
-    with progress_bar("checking images", quiet=options.quiet or options.json) as tick:
+    quiet = options.quiet or options.json
+    with progress_bar("checking images", quiet=quiet) as tick:
         result = check_dataset(
             options.data,
             near=options.near == "on",
@@ -91,7 +66,10 @@ def run_data_check(options: argparse.Namespace) -> int:
             tick=tick,
         )
     if options.labels:
-        result = _check_labels(result, options)
+        from striate.workflows.data_check.label_errors import find_label_errors
+
+        with progress_bar("checking labels", quiet=quiet) as tick:
+            result = find_label_errors(result, tick=tick)
     if options.csv:
         save_training_table(result, options.csv)
     if options.ranking:
@@ -105,16 +83,6 @@ def run_data_check(options: argparse.Namespace) -> int:
     return 0 if result.ok else 1
 
 
-def _check_labels(
-    result: DataCheckResult, options: argparse.Namespace
-) -> DataCheckResult:
-    from striate.report.progress import progress_bar
-    from striate.workflows.data_check.label_errors import find_label_errors
-
-    with progress_bar("checking labels", quiet=options.quiet or options.json) as tick:
-        return find_label_errors(result, tick=tick)
-
-
 def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     from rich.markup import escape
 
@@ -123,7 +91,11 @@ def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     from striate.workflows.data_check.findings import data_check_blocks
 
     out = console()
-    out.print(f"[bold]{escape(result.source.name)}[/]  {_file_counts(result)}")
+    counts = (
+        f"{result.file_count:,} files = {len(result.items):,} used + "
+        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored"
+    )
+    out.print(f"[bold]{escape(result.source.name)}[/]  {counts}")
     names = [f"{name} {sum(by.values()):,}" for name, by in result.classes]
     text = ", ".join(names[:CLASSES_SHOWN])
     more = " …" if len(names) > CLASSES_SHOWN else ""
@@ -137,10 +109,3 @@ def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
         out.print(f"table   {options.csv}", markup=False)
     if options.ranking:
         out.print(f"ranking {options.ranking}", markup=False)
-
-
-def _file_counts(result: DataCheckResult) -> str:
-    return (
-        f"{result.file_count:,} files = {len(result.items):,} used + "
-        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored"
-    )

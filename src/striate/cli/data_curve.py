@@ -5,39 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 
+from striate.cli.command import add_flags
 from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.core.errors import SettingError
 
 # The command sets fractions and seeds itself, and trains from random weights.
-WITHOUT = (
-    *("fraction", "folds", "fold", "pretrained", "freeze", "trust"),
-    "track_norms",
-)
+WITHOUT = "fraction", "folds", "fold", "pretrained", "freeze", "trust", "track_norms"
+
+FLAGS = {
+    "--fractions F,F,…": "at least three fractions of the training split, "
+    "comma-separated (default 0.0625,0.125,0.25,0.5,1)",
+    "--seeds N": "number of training runs per fraction, with different seeds (default "
+    "3)",
+    "--goal F": "target accuracy, 0-1: predict how many training images it needs",
+}
 
 
 def configure_data_curve(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate data curve`, training settings included."""
     parser.usage = "striate data curve [DATA] [settings]"
     add_settings(parser, without=WITHOUT)
-    parser.add_argument(
-        "--fractions",
-        metavar="F,F,…",
-        help="at least three fractions of the training split, comma-separated "
-        "(default 0.0625,0.125,0.25,0.5,1)",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        metavar="N",
-        default=3,
-        help="number of training runs per fraction, with different seeds (default 3)",
-    )
-    parser.add_argument(
-        "--goal",
-        type=float,
-        metavar="F",
-        help="target accuracy, 0-1: predict how many training images it needs",
-    )
+    add_flags(parser, FLAGS, seeds=3)
     add_folder(parser, "output folder", "runs/curve/DATA-MODEL")
 
 

@@ -7,9 +7,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+from striate.cli.command import add_flags
 from striate.cli.train import add_setting
 from striate.core.settings import AUTO
-from striate.run.parse_settings import parse_setting, setting_types
+from striate.run.parse_settings import parse_setting
 from striate.run.recipe import Recipe
 
 # The settings of a run that affect preprocessing.
@@ -18,38 +19,25 @@ SETTINGS = (
     *("normalize", "mean", "std", "seed", "cache", "cache_gb"),
 )
 
+FLAGS = {
+    "--count N": "number of images to show (default 6)",
+    "--out FILE": "HTML file to write (default preview.html)",
+}
+
 
 def configure_data_preview(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate data preview`."""
     parser.add_argument("data", metavar="DATA", help="images, as for `striate train`")
-    kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
-            add_setting(parser, field, kinds[field.name])
-    parser.add_argument(
-        "--count",
-        type=int,
-        default=6,
-        metavar="N",
-        help="number of images to show (default 6)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("preview.html"),
-        metavar="FILE",
-        help="HTML file to write (default preview.html)",
-    )
+            add_setting(parser, field, field.default)
+    add_flags(parser, FLAGS, count=6, out=Path("preview.html"))
 
 
 def run_data_preview(options: argparse.Namespace) -> int:
     """Write the HTML page and print a summary."""
-    options_ = vars(options)
-    settings = {
-        name: parse_setting(name, options_[name])
-        for name in SETTINGS
-        if name in options_
-    }
+    given = vars(options)
+    settings = {n: parse_setting(n, given[n]) for n in SETTINGS if n in given}
     Recipe(data=options.data, **settings)  # refuses what is out of range
     if settings.get("normalize") == AUTO:
         del settings["normalize"]

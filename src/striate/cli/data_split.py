@@ -4,74 +4,37 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from striate.cli.command import add_flags
 from striate.core.errors import RunError
 from striate.data.split.hash_split import SplitConfig
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
 
+FLAGS = {
+    "data DATA": "images, as for `striate train`",
+    "--exact": "stratify exactly: split each class by exact image counts; small "
+    "classes get at least one image per split if possible (default: approximate "
+    "fractions)",
+    "--val-fraction F": "fraction of the images for the validation split (default "
+    "0.15)",
+    "--test-fraction F": "fraction of the images for the test split (default 0.25)",
+    "--folds N": "number of cross-validation folds; needs --fold",
+    "--fold N": "index of the fold to use as the test split, from 0; needs --folds",
+    "--split NAME": "earlier split (run folder, or CSV with columns path and split): "
+    "its images stay in their split, only new images are assigned",
+    "--seed N": "random seed of the split (default 0)",
+    "--out FILE": "CSV file to write (default: print only)",
+    "--overwrite": "replace the file given by --out",
+}
+
 
 def configure_data_split(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate data split`."""
     shares = SplitConfig()
-    parser.add_argument("data", metavar="DATA", help="images, as for `striate train`")
-    parser.add_argument(
-        "--exact",
-        action="store_true",
-        help="stratify exactly: split each class by exact image counts; small classes "
-        "get at least one image per split if possible (default: approximate fractions)",
-    )
-    parser.add_argument(
-        "--val-fraction",
-        type=float,
-        metavar="F",
-        default=shares.val,
-        help="fraction of the images for the validation split (default 0.15)",
-    )
-    parser.add_argument(
-        "--test-fraction",
-        type=float,
-        metavar="F",
-        default=shares.test,
-        help="fraction of the images for the test split (default 0.25)",
-    )
-    parser.add_argument(
-        "--folds",
-        type=int,
-        metavar="N",
-        help="number of cross-validation folds; needs --fold",
-    )
-    parser.add_argument(
-        "--fold",
-        type=int,
-        metavar="N",
-        help="index of the fold to use as the test split, from 0; needs --folds",
-    )
-    parser.add_argument(
-        "--split",
-        metavar="NAME",
-        help="earlier split (run folder, or CSV with columns path and split): its "
-        "images stay in their split, only new images are assigned",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        metavar="N",
-        default=0,
-        help="random seed of the split (default 0)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="CSV file to write (default: print only)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the file given by --out"
-    )
+    add_flags(parser, FLAGS, val_fraction=shares.val, test_fraction=shares.test, seed=0)
 
 
 def run_data_split(options: argparse.Namespace) -> int:

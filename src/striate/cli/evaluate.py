@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from striate.cli.command import add_flags
 from striate.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -15,57 +15,28 @@ if TYPE_CHECKING:
 # Without --operating-point these flags would have no effect.
 OPERATING_POINT_FLAGS = ("recall", "selective_accuracy", "by", "out", "overwrite")
 
+FLAGS = {
+    "run_folder RUN": "run folder or its name",
+    "--split {train,val,test}": "split to evaluate (default: test, or val if there is "
+    "no test split)",
+    "--data DATA": "evaluate other labeled images: a folder or CSV with the same "
+    "class names",
+    "--operating-point CLASS": "choose decision threshold, temperature and review "
+    "band (probabilities to review by hand) for this class on the validation split; "
+    "evaluate them on the test split; write a report",
+    "--recall F": "operating point: target recall of CLASS, 0-1 (default 0.95)",
+    "--selective-accuracy F": "operating point: target accuracy of the predictions "
+    "outside the review band, 0-1 (default 0.98)",
+    "--by COLUMN,…": "operating point: also show results for each value of these CSV "
+    "columns, comma-separated",
+    "--out DIR": "operating point: output folder (default runs/evaluate/RUN)",
+    "--overwrite": "operating point: replace the folder given by --out",
+}
+
 
 def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate evaluate`."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder or its name")
-    parser.add_argument(
-        "--split",
-        choices=("train", "val", "test"),
-        help="split to evaluate (default: test, or val if there is no test split)",
-    )
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        help="evaluate other labeled images: a folder or CSV with the same class names",
-    )
-    parser.add_argument(
-        "--operating-point",
-        metavar="CLASS",
-        help="choose decision threshold, temperature and review band (probabilities to "
-        "review by hand) for this class on the validation split; evaluate them on the "
-        "test split; write a report",
-    )
-    parser.add_argument(
-        "--recall",
-        type=float,
-        metavar="F",
-        help="operating point: target recall of CLASS, 0-1 (default 0.95)",
-    )
-    parser.add_argument(
-        "--selective-accuracy",
-        type=float,
-        metavar="F",
-        help="operating point: target accuracy of the predictions outside the review "
-        "band, 0-1 (default 0.98)",
-    )
-    parser.add_argument(
-        "--by",
-        metavar="COLUMN,…",
-        help="operating point: also show results for each value of these CSV columns, "
-        "comma-separated",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="operating point: output folder (default runs/evaluate/RUN)",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="operating point: replace the folder given by --out",
-    )
+    add_flags(parser, FLAGS)
 
 
 def run_evaluate(options: argparse.Namespace) -> int:

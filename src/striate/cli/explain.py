@@ -6,105 +6,50 @@ import argparse
 import json
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from striate.cli.summary import add_input_flags, image_size_option
+from striate.cli.command import add_flags
+from striate.cli.summary import INPUT_FLAGS, image_size_option
 
 if TYPE_CHECKING:
     from striate.workflows.explain.load_model import LoadedModel
     from striate.workflows.explain.options import ExplainOptions
 
+FLAGS = {
+    "network TARGET": "run folder or its name; or a name listed by `striate models`, "
+    "with --weights; or FILE.py:CLASS (executes the file)",
+    "images IMAGE*": "image file, folder, or quoted pattern such as 'photos/*.jpg' "
+    "(default for a run: the most confident correct prediction and the highest-loss "
+    "error)",
+    "--target CLASS": "class to explain: its name, or #INDEX from 0 (default: the "
+    "predicted class)",
+    "--against CLASS": "second class: explain the score of --target minus that of "
+    "this class",
+    "--method NAMES": "heatmap methods, comma-separated: auto (cam or gradcam), cam, "
+    "gradcam, gradcam++, layercam, scorecam, occlusion, integrated_gradients (default "
+    "auto,occlusion,integrated_gradients)",
+    "--layer NAME": "target layer of the CAM methods (default: the last layer whose "
+    "feature maps are at least 4×4)",
+    "--unit UNIT": "unit (one output value of a layer) whose arithmetic the report "
+    "shows, as 'LAYER CHANNEL,ROW,COLUMN' (default: the largest value in the target "
+    "layer)",
+    "--open UNIT": "only print how the value of one unit is computed: 'conv2 3,10,12' "
+    "(layer channel,row,column) or 'output 7' (logit of class 7)",
+    "--sections NAMES": "extra report sections for a run, comma-separated: dataset "
+    "(heatmaps of many images), invariance (robustness to transforms), depth "
+    "(gradient norms by layer), nonlinearity (why activation functions are needed)",
+    "--weights FILE": "weights file of TARGET",
+    **INPUT_FLAGS,
+    "--seed N": "random seed of the sanity checks (default 0)",
+    "--out DIR": "output folder (default runs/explain/NAME)",
+    "--overwrite": "replace the folder given by --out",
+}
+METHODS = "auto,occlusion,integrated_gradients"
+
 
 def configure_explain(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate explain`."""
-    parser.add_argument(
-        "network",
-        metavar="TARGET",
-        help="run folder or its name; or a name listed by `striate models`, with "
-        "--weights; or FILE.py:CLASS (executes the file)",
-    )
-    parser.add_argument(
-        "images",
-        nargs="*",
-        metavar="IMAGE",
-        help="image file, folder, or quoted pattern such as 'photos/*.jpg' (default "
-        "for a run: the most confident correct prediction and the highest-loss error)",
-    )
-    _configure_target(parser)
-    _configure_network(parser)
-
-
-def _configure_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target",
-        metavar="CLASS",
-        help="class to explain: its name, or #INDEX from 0 (default: the predicted "
-        "class)",
-    )
-    parser.add_argument(
-        "--against",
-        metavar="CLASS",
-        help="second class: explain the score of --target minus that of this class",
-    )
-    parser.add_argument(
-        "--method",
-        default="auto,occlusion,integrated_gradients",
-        metavar="NAMES",
-        help="heatmap methods, comma-separated: auto (cam or gradcam), cam, gradcam, "
-        "gradcam++, layercam, scorecam, occlusion, integrated_gradients (default "
-        "auto,occlusion,integrated_gradients)",
-    )
-    parser.add_argument(
-        "--layer",
-        default="auto",
-        metavar="NAME",
-        help="target layer of the CAM methods (default: the last layer whose feature "
-        "maps are at least 4×4)",
-    )
-    parser.add_argument(
-        "--unit",
-        metavar="UNIT",
-        help="unit (one output value of a layer) whose arithmetic the report shows, as "
-        "'LAYER CHANNEL,ROW,COLUMN' (default: the largest value in the target "
-        "layer)",
-    )
-    parser.add_argument(
-        "--open",
-        metavar="UNIT",
-        help="only print how the value of one unit is computed: 'conv2 3,10,12' (layer "
-        "channel,row,column) or 'output 7' (logit of class 7)",
-    )
-    parser.add_argument(
-        "--sections",
-        metavar="NAMES",
-        help="extra report sections for a run, comma-separated: dataset (heatmaps of "
-        "many images), invariance (robustness to transforms), depth (gradient norms by "
-        "layer), nonlinearity (why activation functions are needed)",
-    )
-
-
-def _configure_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="weights file of TARGET"
-    )
-    add_input_flags(parser)
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="random seed of the sanity checks (default 0)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="output folder (default runs/explain/NAME)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the folder given by --out"
-    )
+    add_flags(parser, FLAGS, method=METHODS, layer="auto", seed=0)
 
 
 def run_explain(options: argparse.Namespace) -> int:
@@ -116,9 +61,8 @@ def run_explain(options: argparse.Namespace) -> int:
         loaded = _model(options)
     if options.open:
         return _open(options, loaded)
-    request = _request(options)
     explanation = explain_images(
-        loaded, options.images, request, options.out, options.overwrite
+        loaded, options.images, _request(options), options.out, options.overwrite
     )
     if options.json:
         print(json.dumps({"folder": str(explanation.folder), **explanation.data}))
@@ -142,7 +86,8 @@ def _model(options: argparse.Namespace) -> LoadedModel:
 
 
 def _request(options: argparse.Namespace) -> ExplainOptions:
-    from striate.workflows.explain.options import ExplainOptions, no_progress
+    from striate.run.progress import line_printer
+    from striate.workflows.explain.options import ExplainOptions
 
     return ExplainOptions(
         target=_class(options.target),
@@ -152,12 +97,8 @@ def _request(options: argparse.Namespace) -> ExplainOptions:
         unit=_unit(options.unit, "--unit") if options.unit else None,
         seed=options.seed,
         sections=tuple(options.sections.split(",")) if options.sections else (),
-        on_progress=no_progress if options.json else _tell,
+        on_progress=line_printer(options.json),
     )
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _class(word: str | None) -> str | int | None:
@@ -179,9 +120,8 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
     from striate.workflows.explain.images import read_images, run_images
 
     name, unit = _unit(options.open, "--open")
-    images = (
-        read_images(loaded, options.images) if options.images else run_images(loaded)
-    )
+    paths = options.images
+    images = read_images(loaded, paths) if paths else run_images(loaded)
     arithmetic = UnitArithmetic(loaded.model, images[0].x)
     names = loaded.labels.names if loaded.labels else ()
     tree = arithmetic_tree(arithmetic, name, unit, names, lines=24)

@@ -48,11 +48,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]
         wrong = [word for word in message.split() if word.startswith("--")]
-        close = (
-            closest_names(wrong[0], flags)
-            if "unrecognized" in message and wrong
-            else []
-        )
+        is_unknown = "unrecognized" in message and wrong
+        close = closest_names(wrong[0], flags) if is_unknown else []
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise SettingError(message, fix=f"{hint}see {self.prog} --help")
 
@@ -90,12 +87,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Design, train, inspect and evaluate convolutional networks.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--version", action="store_true", help="print the version and exit"
-    )
-    verbs = parser.add_subparsers(
-        dest="verb", metavar="COMMAND", parser_class=_VerbParser
-    )
+    text = "print the version and exit"
+    parser.add_argument("--version", action="store_true", help=text)
+    kind = _VerbParser
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=kind)
     add_verbs(verbs, VERBS)
     return parser
 
@@ -111,8 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(build_parser(), arguments)
     except StriateError as error:
         try:
-            if not error.reported_elsewhere:
-                _print_error(error, "--json" in arguments)
+            if not error.reported_elsewhere and "--json" in arguments:
+                print(json.dumps(error.as_dict()))
+            elif not error.reported_elsewhere:
+                print(f"striate: {error}", file=sys.stderr)
         except OSError:  # the terminal has closed
             _discard_output()
         return error.exit_code
@@ -143,7 +140,10 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     _check_verb(parser, arguments)
     options = parser.parse_args(arguments)
     if options.version:
-        return _print_version()
+        from importlib.metadata import version
+
+        print(f"striate {version('striate')}")
+        return 0
     if options.verb is None:
         parser.print_help()
         return 2
@@ -159,17 +159,3 @@ def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> No
     close = closest_names(word, VERBS)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     parser.error(f"unknown command '{word}'; {hint}commands: {', '.join(VERBS)}")
-
-
-def _print_error(error: StriateError, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(error.as_dict()))
-        return
-    print(f"striate: {error}", file=sys.stderr)
-
-
-def _print_version() -> int:
-    from importlib.metadata import version
-
-    print(f"striate {version('striate')}")
-    return 0

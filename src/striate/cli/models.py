@@ -13,14 +13,10 @@ if TYPE_CHECKING:
 
 def configure_models(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate models`."""
-    parser.add_argument(
-        "pattern", nargs="?", default="", help="show only names that contain this text"
-    )
-    parser.add_argument(
-        "--weights",
-        action="store_true",
-        help="list pretrained weights instead, with license, hash and location",
-    )
+    text = "show only names that contain this text"
+    parser.add_argument("pattern", nargs="?", default="", help=text)
+    text = "list pretrained weights instead, with license, hash and location"
+    parser.add_argument("--weights", action="store_true", help=text)
 
 
 def run_models(options: argparse.Namespace) -> int:
@@ -35,9 +31,8 @@ def run_models(options: argparse.Namespace) -> int:
     rows = [row for row in every if options.pattern in str(row["name"])]
     if not rows:
         kind = "set of weights" if options.weights else "network"
-        raise unknown_name_error(
-            kind, options.pattern, [str(row["name"]) for row in every]
-        )
+        names = [str(row["name"]) for row in every]
+        raise unknown_name_error(kind, options.pattern, names)
     if options.json:
         print(json.dumps(rows))
     else:

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from striate.workflows.explain.features import Features
+from striate.cli.command import add_flags
+
+FLAGS = {
+    "run_folder RUN": "run folder or its name",
+    "images IMAGE+": "image file, folder, or quoted pattern such as 'photos/*.jpg'",
+    "--out FILE": "output file: .csv or .json; with --layers: .safetensors, or .npy "
+    "for one layer (default: print only)",
+    "--layers NAMES": "write the outputs (features) of these layers instead of "
+    "classes; comma-separated names or patterns such as 'layer*'",
+}
 
 
 def configure_predict(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate predict`."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder or its name")
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="image file, folder, or quoted pattern such as 'photos/*.jpg'",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="output file: .csv or .json; with --layers: .safetensors, or .npy for one "
-        "layer (default: print only)",
-    )
-    parser.add_argument(
-        "--layers",
-        metavar="NAMES",
-        help="write the outputs (features) of these layers instead of classes; "
-        "comma-separated names or patterns such as 'layer*'",
-    )
+    add_flags(parser, FLAGS)
 
 
 def run_predict(options: argparse.Namespace) -> int:
@@ -68,20 +55,11 @@ def _write_features(options: argparse.Namespace) -> int:
     names = options.layers.split(",")
     result = features(run, options.images, names, out=options.out)
     if options.json:
-        print(json.dumps(_as_data(result, options.out)))
+        layers = {name: list(shape) for name, shape in result.shapes.items()}
+        data = {"file": str(options.out), "layers": layers, "images": result.paths}
+        keys = "path", "reason", "detail"
+        skipped = [{key: getattr(s, key) for key in keys} for s in result.skipped]
+        print(json.dumps({**data, "skipped": skipped}))
     else:
         print_features(result, options.out)
     return 1 if result.skipped else 0
-
-
-def _as_data(result: Features, out: Path) -> dict[str, Any]:
-    skipped = [
-        {"path": s.path, "reason": s.reason, "detail": s.detail} for s in result.skipped
-    ]
-    layers = {name: list(shape) for name, shape in result.shapes.items()}
-    return {
-        "file": str(out),
-        "layers": layers,
-        "images": list(result.paths),
-        "skipped": skipped,
-    }

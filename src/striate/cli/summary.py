@@ -6,85 +6,40 @@ import argparse
 import json
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from striate.cli.command import add_flags
 
 if TYPE_CHECKING:
     from striate.audit.network import ForwardError
     from striate.workflows.summary.summary import Summary
 
+INPUT_FLAGS = {
+    "--image-size SIZE": "input size in pixels, or HEIGHTxWIDTH (default: that of the "
+    "network)",
+    "--in-chans N": "number of input channels (default: that of the network)",
+    "--num-classes N": "number of classes (default: that of the network)",
+}
+FLAGS = {
+    "target TARGET": "network: a name listed by `striate models`; FILE.py:CLASS "
+    "(executes the file); a run folder; or a sketch such as '28x28x1 > conv 5x5 8 "
+    "same > pool 2 > dense 10'",
+    "--against OTHER": "second TARGET to compare with, side by side",
+    "--explain LAYER": "show how each number in the table row of this layer is "
+    "computed",
+    "--depth N": "maximum depth of nested modules to show (default: all)",
+    **INPUT_FLAGS,
+    "--batch-size N": "batch size used to estimate training memory (default 32)",
+    "--real": "run one real forward pass, for models that depend on tensor values",
+    "--effective DATA": "measure effective receptive fields on images of this data set",
+    "--csv FILE": "write the layer table to this CSV file",
+    "--html FILE": "write an HTML report",
+}
+
 
 def configure_summary(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate summary`."""
-    parser.add_argument(
-        "target",
-        metavar="TARGET",
-        help="network: a name listed by `striate models`; FILE.py:CLASS (executes the "
-        "file); a run folder; or a sketch such as '28x28x1 > conv 5x5 8 same > pool 2 "
-        "> dense 10'",
-    )
-    parser.add_argument(
-        "--against", metavar="OTHER", help="second TARGET to compare with, side by side"
-    )
-    parser.add_argument(
-        "--explain",
-        metavar="LAYER",
-        help="show how each number in the table row of this layer is computed",
-    )
-    parser.add_argument(
-        "--depth",
-        type=int,
-        metavar="N",
-        help="maximum depth of nested modules to show (default: all)",
-    )
-    add_input_flags(parser)
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=32,
-        metavar="N",
-        help="batch size used to estimate training memory (default 32)",
-    )
-    parser.add_argument(
-        "--real",
-        action="store_true",
-        help="run one real forward pass, for models that depend on tensor values",
-    )
-    parser.add_argument(
-        "--effective",
-        metavar="DATA",
-        help="measure effective receptive fields on images of this data set",
-    )
-    parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="write the layer table to this CSV file",
-    )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write an HTML report"
-    )
-
-
-def add_input_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags --image-size, --in-chans and --num-classes."""
-    parser.add_argument(
-        "--image-size",
-        metavar="SIZE",
-        help="input size in pixels, or HEIGHTxWIDTH (default: that of the network)",
-    )
-    parser.add_argument(
-        "--in-chans",
-        type=int,
-        metavar="N",
-        help="number of input channels (default: that of the network)",
-    )
-    parser.add_argument(
-        "--num-classes",
-        type=int,
-        metavar="N",
-        help="number of classes (default: that of the network)",
-    )
+    add_flags(parser, FLAGS, batch_size=32)
 
 
 def run_summary(options: argparse.Namespace) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from striate.cli.command import add_flags
 from striate.core.errors import SettingError
 from striate.core.malloc import keep_freed_memory
 from striate.core.settings import SettingsBase, flag_name
@@ -21,7 +21,6 @@ from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 
 if TYPE_CHECKING:
-    from striate.data.image_data import ImageData
     from striate.run.run import Run
     from striate.workflows.train.resume import ResumeInfo
 
@@ -41,65 +40,53 @@ BASIC = {
 }
 
 
+DATA_FLAG = {
+    "data DATA?": "labeled images: a folder with one subfolder per class, a CSV file, "
+    "a folder of IDX files, tar shards, or a data set name: digits, fashion-mnist",
+}
+SETTINGS_FLAGS = {
+    "--preset NAME": "named set of settings; --config and flags override them: "
+    f"{', '.join(PRESETS)}",
+    "--config FILE": "YAML file with settings; flags override them",
+}
+FLAGS = {
+    "--resume RUN": "continue this interrupted run (folder or name); needs no other "
+    "flag",
+    "--tensorboard": "also write TensorBoard event files into the run folder",
+}
+
+
 def configure_train(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `striate train`: run settings and output folder."""
     parser.usage = "striate train [DATA] [settings]"
     add_settings(parser)
     add_folder(parser, "run folder", "runs/train/DATA-MODEL")
-    parser.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="continue this interrupted run (folder or name); needs no other flag",
-    )
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also write TensorBoard event files into the run folder",
-    )
+    add_flags(parser, FLAGS)
 
 
 def add_folder(parser: argparse.ArgumentParser, name: str, default: str) -> None:
     """Add the flags --out, --overwrite and --quiet."""
-    text = f"{name} to write (default {default})"
-    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
-    text = f"replace the {name} given by --out if it exists"
-    parser.add_argument("--overwrite", action="store_true", help=text)
-    parser.add_argument("--quiet", action="store_true", help="do not print progress")
+    flags = {
+        "--out DIR": f"{name} to write (default {default})",
+        "--overwrite": f"replace the {name} given by --out if it exists",
+        "--quiet": "do not print progress",
+    }
+    add_flags(parser, flags)
 
 
-def add_settings(
-    parser: argparse.ArgumentParser, without: Collection[str] = ()
-) -> None:
+def add_settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
     """Add DATA, --preset, --config and a flag for each setting not in `without`."""
-    parser.add_argument(
-        "data",
-        nargs="?",
-        metavar="DATA",
-        help="labeled images: a folder with one subfolder per class, a CSV file, a "
-        "folder of IDX files, tar shards, or a data set name: digits, fashion-mnist",
-    )
-    kinds, specs = setting_types(), {f.name: f for f in dataclasses.fields(Recipe)}
-    parser.add_argument(
-        "--help-all", action=_HelpAll, nargs=0, help="show all settings and exit"
-    )
+    add_flags(parser, DATA_FLAG)
+    specs = {field.name: field for field in dataclasses.fields(Recipe)}
+    text = "show all settings and exit"
+    parser.add_argument("--help-all", action=_HelpAll, nargs=0, help=text)
     for title, config in GROUPS.items():
         group = parser.add_argument_group(title)
         own = [name for name in config.__annotations__ if name in specs]
         for name in [*own, "seed"] if config is RuntimeConfig else own:
             if name not in without:
-                add_setting(group, specs[name], kinds[name])
-    parser.add_argument(
-        "--preset",
-        metavar="NAME",
-        help="named set of settings; --config and flags override them: "
-        f"{', '.join(PRESETS)}",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file with settings; flags override them",
-    )
+                add_setting(group, specs[name], specs[name].default)
+    add_flags(parser, SETTINGS_FLAGS)
 
 
 class _HelpAll(argparse.Action):
@@ -112,13 +99,14 @@ class _HelpAll(argparse.Action):
 
 
 def add_setting(
-    parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind: Any
+    parser: argparse._ActionsContainer, field: dataclasses.Field[Any], default: Any
 ) -> None:
     """Add the flag of one setting, with help text, choices and default value."""
+    kind = setting_types()[field.name]
     choices = field.metadata.get("choices")
     notes = [f"one of {', '.join(choices)}"] if choices else []
-    if field.default is not None and field.default is not False:
-        notes.append(f"default {field.default}")
+    if default is not None and default is not False:
+        notes.append(f"default {default}")
     options: dict[str, Any] = {}
     if kind is bool:
         options["action"] = "store_true"
@@ -142,35 +130,33 @@ def run_train(options: argparse.Namespace) -> int:
         return _resume(options)
     recipe = read_recipe(options)
 
-    from striate.cli.printing import print_data, print_end, print_resumed
-    from striate.workflows.train.train import summary_json, train_recipe
+    from striate.cli.printing import print_data, print_resumed
+    from striate.run.progress import ignore
+    from striate.workflows.train.train import train_recipe
 
     keep_freed_memory()
-    quiet = options.quiet or options.json
-
-    def on_begin(data: ImageData, folder: Path) -> None:
-        if not options.json:
-            print_data(data, folder)
-
-    def on_resume(info: ResumeInfo) -> None:
-        if not options.json:
-            print_resumed(info)
-
-    finished: Run = train_recipe(
+    finished = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
-        on_begin=on_begin,
-        on_resume=on_resume,
-        quiet=quiet,
+        on_begin=ignore if options.json else print_data,
+        on_resume=ignore if options.json else print_resumed,
+        quiet=options.quiet or options.json,
         tensorboard=options.tensorboard,
     )
-    if not RankInfo.from_environment().is_main:
-        return 0
-    if options.json:
-        print(summary_json(finished))
-    else:
-        print_end(finished)
+    return print_result(finished, options)
+
+
+def print_result(run: Run, options: argparse.Namespace, **extra: Any) -> int:
+    """Print the result of a finished run, only on rank 0; return the exit code."""
+    from striate.cli.printing import print_end
+    from striate.workflows.train.train import summary_json
+
+    if RankInfo.from_environment().is_main:
+        if options.json:
+            print(summary_json(run, **extra))
+        else:
+            print_end(run)
     return 0
 
 
@@ -196,20 +182,18 @@ def _resume(options: argparse.Namespace) -> int:
         if getattr(options, name):
             fix = f"leave out this flag: striate train --resume {options.resume}"
             flag = "DATA" if name == "data" else f"--{name}"
-            raise SettingError(
-                "--resume uses the value stored in the run", where=flag, fix=fix
-            )
+            what = "--resume uses the value stored in the run"
+            raise SettingError(what, where=flag, fix=fix)
 
-    from striate.cli.printing import print_end, print_resumed
+    from striate.cli.printing import print_resumed
     from striate.workflows.train.build_job import SessionOptions
     from striate.workflows.train.resume import resume_run
-    from striate.workflows.train.train import summary_json
 
     keep_freed_memory()
-    infos: list[ResumeInfo] = []
+    extra: dict[str, Any] = {}
 
     def on_resume(info: ResumeInfo) -> None:
-        infos.append(info)
+        extra.update(resumed_at=info.state.step, exact=info.exact)
         if not options.json:
             print_resumed(info)
 
@@ -220,12 +204,4 @@ def _resume(options: argparse.Namespace) -> int:
         on_resume=on_resume,
         options=SessionOptions(quiet=quiet, tensorboard=options.tensorboard),
     )
-    if not RankInfo.from_environment().is_main:
-        return 0
-    if options.json:
-        print(
-            summary_json(finished, resumed_at=infos[0].state.step, exact=infos[0].exact)
-        )
-    else:
-        print_end(finished)
-    return 0
+    return print_result(finished, options, **extra)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
-from striate.cli.train import add_folder, add_settings, read_recipe
+from striate.cli.command import add_flags
+from striate.cli.train import add_folder, add_settings, print_result, read_recipe
 from striate.run.recipe import TRAINING_LOOP_SETTINGS
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from striate.data.image_data import ImageData
-    from striate.run.recipe import Recipe
-    from striate.run.run import Run
-    from striate.run.transfer_plan import TransferPlan
-    from striate.workflows.transfer.options import TransferOptions
+FLAGS = {
+    "--cut LAYER": "cut point: name of the last frozen layer; auto: choose cut point, "
+    "head and learning rates by short trials (default: freeze all layers except the "
+    "classifier)",
+    "--head NAME": "training method: 'logistic' (logistic regression on the "
+    "features), 'trained' (train all layers after the cut point), or 'tuned' (both, "
+    "one after the other; the default of --lr is then 0.01 for sgd, else 0.001); "
+    "default: logistic; with --cut auto: chosen by short training runs",
+    "--lr-decay F": "discriminative learning rates: learning-rate factor from each "
+    "block to the block before it (default with --head trained: 1; with --head tuned: "
+    "the block next to the cut point gets 1/10 of the learning rate of the head)",
+    "--unfreeze N": "gradual unfreezing: every N epochs, unfreeze the next block "
+    "before the head; 0: train all blocks from the start (default 0)",
+    "--batch-norm NAME": "batch norm running statistics after the cut point: adapting "
+    "(updated in training) or frozen (default adapting)",
+    "--views N": "number of augmented copies of each training image to add, see "
+    "--augment (default 0)",
+    "--compare": "also train baselines for comparison: from scratch, head only, "
+    "fine-tuned",
+}
 
 
 def configure_transfer(parser: argparse.ArgumentParser) -> None:
@@ -23,56 +35,7 @@ def configure_transfer(parser: argparse.ArgumentParser) -> None:
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
     mixing = "mixup", "cutmix"  # features are computed per image
     add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
-    parser.add_argument(
-        "--cut",
-        metavar="LAYER",
-        help="cut point: name of the last frozen layer; auto: choose cut point, head "
-        "and learning rates by short trials (default: freeze all layers except the "
-        "classifier)",
-    )
-    parser.add_argument(
-        "--head",
-        metavar="NAME",
-        help="training method: 'logistic' (logistic regression on the features), "
-        "'trained' (train all layers after the cut point), or 'tuned' (both, one after "
-        "the other; the default of --lr is then 0.01 for sgd, else 0.001); default: "
-        "logistic; with --cut auto: chosen by short training runs",
-    )
-    parser.add_argument(
-        "--lr-decay",
-        type=float,
-        metavar="F",
-        help="discriminative learning rates: learning-rate factor from each block to "
-        "the block before it (default with --head trained: 1; with --head tuned: the "
-        "block next to the cut point gets 1/10 of the learning rate of the head)",
-    )
-    parser.add_argument(
-        "--unfreeze",
-        type=int,
-        default=0,
-        metavar="N",
-        help="gradual unfreezing: every N epochs, unfreeze the next block before the "
-        "head; 0: train all blocks from the start (default 0)",
-    )
-    parser.add_argument(
-        "--batch-norm",
-        metavar="NAME",
-        help="batch norm running statistics after the cut point: adapting (updated in "
-        "training) or frozen (default adapting)",
-    )
-    parser.add_argument(
-        "--views",
-        type=int,
-        default=0,
-        metavar="N",
-        help="number of augmented copies of each training image to add, see --augment "
-        "(default 0)",
-    )
-    parser.add_argument(
-        "--compare",
-        action="store_true",
-        help="also train baselines for comparison: from scratch, head only, fine-tuned",
-    )
+    add_flags(parser, FLAGS, unfreeze=0, views=0)
     add_folder(parser, "run folder", "runs/transfer/DATA-MODEL")
 
 
@@ -80,19 +43,18 @@ def run_transfer(options: argparse.Namespace) -> int:
     """Train the head on the frozen backbone and print the result."""
     recipe = read_recipe(options)
 
-    from striate.cli.printing import print_data, print_end, print_plan, print_transfer
-    from striate.workflows.train.train import summary_json
+    from striate.cli.printing import (
+        print_data,
+        print_plan,
+        print_transfer,
+        wide_console,
+    )
+    from striate.report.terminal import print_blocks
+    from striate.run.progress import ignore, line_printer
     from striate.workflows.transfer.options import TransferOptions
     from striate.workflows.transfer.transfer import transfer_recipe
 
-    def on_begin(data: ImageData, folder: Path) -> None:
-        if not options.json:
-            print_data(data, folder)
-
-    def on_plan(plan: TransferPlan) -> None:
-        if not options.json:
-            print_plan(plan)
-
+    quiet = options.quiet or options.json
     fields = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
     transfer = TransferOptions(**{name: getattr(options, name) for name in fields})
     finished = transfer_recipe(
@@ -100,38 +62,20 @@ def run_transfer(options: argparse.Namespace) -> int:
         transfer,
         out=options.out,
         overwrite=options.overwrite,
-        on_begin=on_begin,
-        on_plan=on_plan,
-        quiet=options.quiet or options.json,
+        on_begin=ignore if options.json else print_data,
+        on_plan=ignore if options.json else print_plan,
+        quiet=quiet,
     )
     more = {"transfer": finished.manifest["transfer"]}
     if not options.json:
         print_transfer(finished)
     if options.compare:
-        more["baselines"] = _compare(finished, recipe, transfer, options)
-    if options.json:
-        print(summary_json(finished, **more))
-    else:
-        print_end(finished)
-    return 0
+        from striate.run.baselines_table import baseline_dicts, baseline_table
+        from striate.workflows.transfer.baselines import run_baselines
 
-
-def _compare(
-    finished: Run,
-    recipe: Recipe,
-    transfer: TransferOptions,
-    options: argparse.Namespace,
-) -> list[dict[str, Any]]:
-    """Train the baselines, print the comparison, and return its rows."""
-    from striate.cli.printing import wide_console
-    from striate.report.terminal import print_blocks
-    from striate.run.baselines_table import baseline_dicts, baseline_table
-    from striate.run.progress import line_printer
-    from striate.workflows.transfer.baselines import run_baselines
-
-    quiet = options.quiet or options.json
-    tell = line_printer(quiet)
-    baselines = run_baselines(finished, recipe, transfer, quiet=quiet, tell=tell)
-    if not options.json:
-        print_blocks([baseline_table(baselines)], wide_console())
-    return baseline_dicts(baselines)
+        tell = line_printer(quiet)
+        baselines = run_baselines(finished, recipe, transfer, quiet=quiet, tell=tell)
+        if not options.json:
+            print_blocks([baseline_table(baselines)], wide_console())
+        more["baselines"] = baseline_dicts(baselines)
+    return print_result(finished, options, **more)

@@ -12,6 +12,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +34,10 @@ MIN_COMPILED_SECONDS = 3_600.0  # of training, of which a minute of compiling is
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
-    """Fastest execution mode of a network, and the measured time of each mode.
+    """Fastest execution mode of a network, and the measured time of each mode."""
 
-    Args:
-        execution: The fastest mode; the first mode unless another is clearly faster.
-        seconds: Seconds for forward and backward by mode; empty if not measured.
-    """
-
-    execution: ExecutionConfig
+    execution: ExecutionConfig  # the first mode, unless another is clearly faster
+    # seconds for forward and backward by mode; empty if not measured
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -69,36 +66,28 @@ def choose_execution(
 ) -> BenchmarkResult:
     """Return the execution mode `start`, or another mode that is clearly faster.
 
-    Only copies of the model run; the model and the RNG state do not change.
+    Only copies of the model run; the model and the RNG state do not change. A run of
+    few `steps` is not measured.
     """
     if steps < MIN_STEPS:
         return BenchmarkResult(execution=start)
-    result = BenchmarkResult(execution=start)
+    best, seconds = start, dict[str, float]()
+
+    def compare(min_speedup: float, **changes: Any) -> None:
+        nonlocal best
+        candidate = replace(best, **changes)
+        before, after = time_steps(model, batch, [best, candidate])
+        seconds.update({str(best): before, str(candidate): after})
+        best = candidate if before >= min_speedup * after else best
+
     if choices.layout:
-        layout = "nchw" if start.layout == "nhwc" else "nhwc"
-        candidate = replace(start, layout=layout)
-        result = _compare(result, candidate, MIN_SPEEDUP, model, batch)
+        compare(MIN_SPEEDUP, layout="nchw" if start.layout == "nhwc" else "nhwc")
     if choices.bf16:
-        candidate = replace(result.execution, precision="bf16")
-        result = _compare(result, candidate, MIN_SPEEDUP_BF16, model, batch)
-    total_seconds = steps * result.seconds.get(str(result.execution), 0.0)
+        compare(MIN_SPEEDUP_BF16, precision="bf16")
+    total_seconds = steps * seconds.get(str(best), 0.0)
     if choices.compiled and total_seconds >= MIN_COMPILED_SECONDS:
-        candidate = replace(result.execution, compiled=True)
-        result = _compare(result, candidate, MIN_SPEEDUP, model, batch)
-    return result
-
-
-def _compare(
-    best: BenchmarkResult,
-    candidate: ExecutionConfig,
-    min_speedup: float,
-    model: nn.Module,
-    batch: tuple[Tensor, Tensor],
-) -> BenchmarkResult:
-    before, after = time_steps(model, batch, [best.execution, candidate])
-    execution = candidate if before >= min_speedup * after else best.execution
-    seconds = {**best.seconds, str(best.execution): before, str(candidate): after}
-    return BenchmarkResult(execution=execution, seconds=seconds)
+        compare(MIN_SPEEDUP, compiled=True)
+    return BenchmarkResult(execution=best, seconds=seconds)
 
 
 def time_steps(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,8 @@ class EpochResult:
     best: bool
 
 
-class Callback(Protocol):
-    """Callback of the training loop, such as a CSV logger or a progress bar."""
+class Callback:
+    """Callback of the training loop, such as a CSV logger; the default does nothing."""
 
     def on_step_end(self, step: StepResult, /) -> None:
         """Handle the result of a training step."""

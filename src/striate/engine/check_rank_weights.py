@@ -12,11 +12,7 @@ from striate.engine.distributed.group import RankGroup
 
 
 def check_equal_weights(model: nn.Module, group: RankGroup) -> None:
-    """Check that all ranks have equal weights and buffers.
-
-    Raises:
-        RankError: They differ; names the first tensor and the ranks.
-    """
+    """Check that all ranks have equal weights and buffers."""
     if not group.is_distributed:
         return
     own = {name: _digest(tensor) for name, tensor in model.state_dict().items()}

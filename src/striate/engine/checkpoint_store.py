@@ -77,6 +77,8 @@ class CheckpointStore:
     ) -> Path:
         """Write and verify a checkpoint, then delete all but the two newest ones.
 
+        Only one file is in memory at a time; `size` is the approximate total in bytes.
+
         Raises:
             StorageError: The write failed, or the bytes read back differ; earlier
                 checkpoints are intact.
@@ -107,9 +109,9 @@ class CheckpointStore:
                 files = dict(_verified(path, manifest))
             except DamagedCheckpointError as error:
                 skipped.append(f"{path.name}: {error}")
-                continue
-            self._intact.add(path.name)
-            return Checkpoint(path, files, manifest["metadata"]), skipped
+            else:
+                self._intact.add(path.name)
+                return Checkpoint(path, files, manifest["metadata"]), skipped
         return None, skipped
 
     def prune(self, keep: int) -> None:
@@ -142,12 +144,9 @@ def _with_manifest(
 
 
 def _with_checksum(content: dict[str, Any]) -> str:
-    checksum = hashlib.sha256(_text(content).encode()).hexdigest()
-    return _text({**content, "checksum": checksum})
-
-
-def _text(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"
+    text = json.dumps(content, indent=2) + "\n"
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({**content, "checksum": checksum}, indent=2) + "\n"
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -203,6 +202,5 @@ def _read(path: Path, length: int | None = None) -> bytes:
             raise DamagedCheckpointError(f"{path.name} is too large: {size:,} bytes")
         return path.read_bytes()
     except OSError as error:
-        raise DamagedCheckpointError(
-            f"{path.name} cannot be read: {error.strerror}"
-        ) from error
+        what = f"{path.name} cannot be read: {error.strerror}"
+        raise DamagedCheckpointError(what) from error

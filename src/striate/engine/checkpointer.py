@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
 from striate.core.files import write_bytes
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.nonfinite import is_finite
 from striate.engine.train_state import TrainState
@@ -45,7 +45,7 @@ class Stateful(Protocol):
 GetOffsets = Callable[[], Mapping[str, Any]]
 
 
-class Checkpointer:
+class Checkpointer(Callback):
     """Callback that saves the best weights, and checkpoints for an exact resume.
 
     It writes `best.safetensors` after each epoch that is the best so far, and a
@@ -85,7 +85,7 @@ class Checkpointer:
         self._metadata = metadata
         self._interval = interval
         self._warn = warn
-        self._clock = time.monotonic
+        self._clock = time.monotonic  # tests replace it
         self._saved_at = time.monotonic()
         self._saved: tuple[int, int] | None = None
 
@@ -122,14 +122,12 @@ class Checkpointer:
         position = self.state.step, self.state.epoch
         if position != self._saved:
             self._check_finite(self._model)
-            offsets = self._get_offsets()
-            self.store.write(
-                self.state.step,
-                self.state.epoch,
-                self._files(offsets),
-                size=self._size(),
-                metadata=self._metadata(),
-            )
+            step, epoch = position
+            files = self._files(self._get_offsets())
+            owners = [self._model, *self._stateful.values()]
+            size = sum(t.nbytes for o in owners for t in o.state_dict().values())
+            metadata = self._metadata()
+            self.store.write(step, epoch, files, size=size, metadata=metadata)
         self._saved, self._saved_at = position, self._clock()
 
     def _files(self, offsets: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
@@ -154,11 +152,6 @@ class Checkpointer:
             raise WeightsError(what, where=self._best_path, fix=fix)
         return payload
 
-    def _size(self) -> int:
-        owners = [self._model, *self._stateful.values()]
-        tensors = [tensor for owner in owners for tensor in owner.state_dict().values()]
-        return sum(tensor.nbytes for tensor in tensors)
-
     def _check_finite(self, model: nn.Module) -> None:
         bad = [name for name, t in model.state_dict().items() if not is_finite(t)]
         if bad:
@@ -172,17 +165,14 @@ class Checkpointer:
         Raises:
             WeightsError: The checkpoint belongs to another network or optimizer.
         """
-        where = checkpoint.path / MODEL
-        assign_weights(
-            self._model, tensors_from_bytes(checkpoint.files[MODEL], where), where
-        )
+        files, where = checkpoint.files, checkpoint.path / MODEL
+        assign_weights(self._model, tensors_from_bytes(files[MODEL], where), where)
         for name, stateful in self._stateful.items():
             where = checkpoint.path / f"{name}.safetensors"
-            stateful.load_state_dict(
-                tensors_from_bytes(checkpoint.files.get(where.name, b""), where)
-            )
-        if BEST in checkpoint.files:
-            self._restore_best(checkpoint.files[BEST])
+            tensors = tensors_from_bytes(files.get(where.name, b""), where)
+            stateful.load_state_dict(tensors)
+        if BEST in files:
+            self._restore_best(files[BEST])
         self.state = checkpoint_state(checkpoint)[0]
         self._saved = self.state.step, self.state.epoch
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from striate.core.append_log import AppendLog, prefix_matches
 from striate.core.errors import StorageError
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 
 RESULTS = "results.csv"
 EVENTS = "events.jsonl"
@@ -32,19 +32,13 @@ SampleOrder = Callable[[int, int], Iterable[Tensor]]
 Offsets = Mapping[str, Any]
 
 
-class CSVLogger:
+class CSVLogger(Callback):
     """Callback that writes `results.csv` and `events.jsonl` into a run folder.
 
     Each step's line ends with a hash of its sample indices and of the previous hash.
     Equal last lines therefore prove equal images in equal order throughout the run.
-
-    Args:
-        folder: The run folder.
-        sample_order: Returns the sample indices of an epoch's batches from `start` on.
-        offsets: File offsets from a checkpoint, to which the files are truncated.
-
-    Raises:
-        StorageError: The write failed.
+    `sample_order` returns the sample indices of an epoch's batches from a start on. The
+    files are truncated to `offsets`, which come from a checkpoint.
     """
 
     def __init__(
@@ -98,9 +92,9 @@ class CSVLogger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         # The first error is the message, not a second one on closing.
-        quiet = suppress(StorageError) if any(error) else nullcontext()
+        quiet = suppress(StorageError) if error else nullcontext()
         with quiet, closing(self._events), closing(self._results):
             pass
 
@@ -115,13 +109,11 @@ def _cell(value: float | bool) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value).lower()
 
 
-class TimingLogger:
+class TimingLogger(Callback):
     """Callback that writes `timing.csv`: training seconds at the end of each epoch.
 
-    If a run is resumed, the seconds before the last checkpoint are included.
-
-    Raises:
-        StorageError: The write failed.
+    If a run is resumed, the seconds before the last checkpoint are included. The rows
+    of its `epochs` completed epochs are kept. Tests replace `clock`.
     """
 
     def __init__(
@@ -141,9 +133,6 @@ class TimingLogger:
     def seconds(self) -> float:
         """Return the training seconds of the run, including those before a resume."""
         return time.perf_counter() - self._start
-
-    def on_step_end(self, step: StepResult) -> None:
-        """Do nothing; `timing.csv` has a row for each epoch only."""
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
         """Write the training seconds at the end of an epoch to `timing.csv`."""

@@ -11,25 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, StepResult
 from striate.engine.weights_io import assign_weights
 
 FILE_NAME = Path("ema.safetensors")
 
 
-class EMA:
+class EMA(Callback):
     """Callback that keeps an exponential moving average of a network's weights.
 
-    After step k (from 1) of the run, average ← d·average + (1 − d)·weights with
-    d = min(decay, (1 + k)/(10 + k)), so that the initial weights soon lose influence
+    After step k (from 1) of the run, average ← d·average + (1 − d)·weights with d =
+    min(decay, (1 + k)/(10 + k)), so that the initial weights soon lose influence
     (Polyak & Juditsky 1992; Tan & Le 2019 for networks with batch norm). Running means
     and variances of batch norms are averaged too: they suit the averaged weights as
     long as the weights are close together, and no pass over the images is needed.
-    Counters and frozen tensors are copied exactly, including denormal numbers.
-
-    Args:
-        model: The network in training; `self.model` is its average.
-        decay: EMA decay; the average covers about the last 1/(1 − decay) steps.
+    Counters and frozen tensors are copied exactly, including denormal numbers. The
+    average covers about the last 1/(1 − decay) steps.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -64,19 +61,12 @@ class EMA:
                 average.copy_(tensor)
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
-    def on_epoch_end(self, epoch: EpochResult) -> None:
-        """Do nothing: the average is updated after each step."""
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged tensors by name."""
         return dict(self.model.state_dict())
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load tensors that `state_dict` has returned.
-
-        Raises:
-            WeightsError: The tensors belong to another network.
-        """
+        """Load tensors that `state_dict` has returned."""
         assign_weights(self.model, dict(tensors), FILE_NAME)
 
 

@@ -16,7 +16,7 @@ from striate.engine.tta import TTA, no_tta
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Logits, labels and losses of all images in the order of batches, on the CPU."""
+    """Logits, labels and losses of all images, in their order, on the CPU."""
 
     logits: Tensor = field(repr=False)  # (N, classes) float32
     labels: Tensor = field(repr=False)  # (N,) int64
@@ -56,7 +56,9 @@ def evaluate(
 ) -> Outputs:
     """Run a network on batches in evaluation mode and return all outputs.
 
-    The network's training or evaluation mode is restored afterwards.
+    The network's training or evaluation mode is restored afterwards. In a distributed
+    run, `batches` are this rank's share of each batch. All ranks then return the
+    outputs of all images.
     """
     logits: list[Tensor | None] = []
     labels: list[Tensor] = []
@@ -66,11 +68,11 @@ def evaluate(
             logits.append(tta(model, x).float().cpu() if len(y) else None)
     ranks = group.all_gather_object((logits, labels), "the outputs of all images")
     # Batch by batch, in the order of the ranks.
-    rank_logits, rank_labels = zip(*ranks, strict=True)
-    parts = [part for batch in zip(*rank_logits, strict=True) for part in batch]
-    all_logits = torch.cat([part for part in parts if part is not None])
-    all_labels = torch.cat(
-        [part for batch in zip(*rank_labels, strict=True) for part in batch]
+    logits, labels = (
+        [part for batch in zip(*lists, strict=True) for part in batch]
+        for lists in zip(*ranks, strict=True)
     )
+    all_logits = torch.cat([part for part in logits if part is not None])
+    all_labels = torch.cat(labels)
     losses = F.cross_entropy(all_logits, all_labels, reduction="none")
     return Outputs(logits=all_logits, labels=all_labels, losses=losses)

@@ -55,9 +55,7 @@ class ExecutionConfig:
 class Forward:
     """Callable that runs a network in an execution mode and returns float32 outputs.
 
-    Args:
-        model: Any network, already in the memory layout of the mode.
-        execution: The execution mode.
+    The network must already be in the memory layout of the mode.
     """
 
     def __init__(self, model: nn.Module, execution: ExecutionConfig) -> None:

@@ -35,9 +35,7 @@ _LEVELS = 1 << _BITS
 class FusedModules:
     """Replaces `forward` of a network's modules by faster functions during a pass.
 
-    Args:
-        model: Any network; only torch's own modules are replaced, no subclasses.
-        enabled: If False, nothing is replaced.
+    Only torch's own modules are replaced, no subclasses.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2))
@@ -105,18 +103,13 @@ def _sequential_forward(self: nn.Sequential, x: Tensor) -> Tensor:
     """Run an `nn.Sequential`, but swap each ReLU with a directly following max pool."""
     layers, pairs = list(self), _pairs(self)
     if torch_module._global_forward_hooks:  # each layer has to run by itself
-        return _unfused_forward(self, x)
+        out: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
+        return out
     for i, layer in enumerate(layers):
         if i and pairs[i - 1]:
             x = _pool_then_relu(x, layer) if _is_cpu_map(x) else layer(x)
         elif not (pairs[i] and _is_cpu_map(x)):
             x = layer(x)
-    return x
-
-
-def _unfused_forward(self: nn.Sequential, x: Tensor) -> Tensor:
-    for layer in self:
-        x = layer(x)
     return x
 
 
@@ -204,11 +197,8 @@ def _dropout_forward(self: nn.Dropout, x: Tensor) -> Tensor:
 def dropout_factors(x: Tensor, p: float) -> Tensor:
     """Draw dropout factors: 0 with probability p, else 1/(1 − p).
 
-    Each 64-bit random number from torch's generator gives four factors.
-
-    Args:
-        x: Tensor whose shape, dtype and layout the factors get.
-        p: Probability of 0, rounded to a multiple of 1/65,536.
+    Each 64-bit random number from torch's generator gives four factors. The factors get
+    shape, dtype and layout of x. p is rounded to a multiple of 1/65,536.
 
     Example:
         >>> _ = torch.manual_seed(0)

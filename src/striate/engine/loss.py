@@ -22,14 +22,10 @@ class ClassBalance:
     prior: Tensor | None = None  # (classes,) Share of each class in the training data
 
 
-def cross_entropy_loss(
-    label_smoothing: float, balance: ClassBalance | None = None
-) -> Loss:
+def cross_entropy_loss(smoothing: float, balance: ClassBalance | None = None) -> Loss:
     """Return a loss function: the mean cross-entropy of a batch in nats.
 
-    Args:
-        label_smoothing: Share of the target spread over all classes (Szegedy 2015).
-        balance: Correction for class imbalance; None: plain cross-entropy.
+    Label smoothing spreads a share of the target over all classes (Szegedy 2015).
 
     Example:
         >>> balance = ClassBalance(weights=torch.tensor([1.0, 3.0]))
@@ -38,13 +34,13 @@ def cross_entropy_loss(
         >>> round(weighted(logits, y).item(), 3)  # 2 ln 2
         1.386
     """
-    loss = partial(F.cross_entropy, label_smoothing=label_smoothing)
+    loss = partial(F.cross_entropy, label_smoothing=smoothing)
     if balance is None:
         return loss
     if balance.prior is not None:
-        return partial(_adjusted, balance.prior, label_smoothing)
+        return partial(_adjusted, balance.prior, smoothing)
     assert balance.weights is not None  # noqa: S101 - one of the two
-    return partial(_weighted, balance.weights, label_smoothing)
+    return partial(_weighted, balance.weights, smoothing)
 
 
 def _weighted(weights: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Tensor:

@@ -54,17 +54,18 @@ def lr_range_test(
 ) -> list[LRPoint]:
     """Train a copy of a network while the learning rate increases from 10⁻⁵ to 10.
 
-    The copy is discarded; the model and the RNG state do not change.
+    The copy is discarded; the model and the RNG state do not change. The test ends
+    early at 1.5 times the first loss.
     """
-    candidate = copy.deepcopy(model).train()
-    optimizer = make_optimizer(candidate)
+    trial = copy.deepcopy(model).train()
+    optimizer = make_optimizer(trial)
+    endless = chain.from_iterable(map(batches, count()))
     points: list[LRPoint] = []
     mean = weight = 0.0
     with preserve_rng_state():
         train_step = Stepper(
-            candidate, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
+            trial, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
         )
-        endless = chain.from_iterable(map(batches, count()))
         for step, (x, y) in enumerate(islice(endless, steps)):
             lr = MIN_LR * (MAX_LR / MIN_LR) ** (step / (steps - 1))
             set_lr(optimizer, lr)

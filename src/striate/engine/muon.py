@@ -51,10 +51,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 class Muon(Optimizer):
     """Optimizer: Muon for parameter groups marked `orthogonal`, AdamW for other groups.
 
-    Args:
-        groups: Parameter groups with keys `params`, `weight_decay` and `orthogonal`.
-        lr: Learning rate of Muon and AdamW.
-        momentum: Nesterov momentum of Muon; first beta of AdamW.
+    `momentum` is the Nesterov momentum of Muon and the first beta of AdamW.
 
     Example:
         >>> weight = nn.Parameter(torch.eye(2))

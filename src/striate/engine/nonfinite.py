@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from striate.core.hooks import trace_modules
 
+BadLayer = tuple[str, tuple[int, ...]]  # name of the layer, rows of the bad images
 INPUT = "the images"
 LOSS = "the loss"
 
@@ -33,7 +34,7 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(tensor.isfinite().all())
 
 
-def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
+def first_bad_layer(model: nn.Module, x: Tensor) -> BadLayer:
     """Run a batch and return the first layer whose output is not finite.
 
     The caller sets the network's mode and the RNG state, and restores the buffers.
@@ -52,7 +53,7 @@ def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
     """
     if not is_finite(x):
         return INPUT, _bad_rows(x, len(x))
-    bad_layers: list[tuple[str, tuple[int, ...]]] = []
+    bad_layers: list[BadLayer] = []
 
     def leave(name: str, module: nn.Module, output: object) -> None:
         if not bad_layers:

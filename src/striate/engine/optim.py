@@ -17,34 +17,29 @@ from striate.engine.muon import Muon, hidden_kernels
 
 Groups = list[dict[str, Any]]
 LR_SCALE = "lr_scale"  # key of a parameter group: factor on its learning rate
-OPTIMIZERS: Registry[Callable[[Groups, float, float], Optimizer]] = Registry(
-    "optimizer"
-)
+MakeOptimizer = Callable[[Groups, float, float], Optimizer]
+OPTIMIZERS: Registry[MakeOptimizer] = Registry("optimizer")
 
 
 @OPTIMIZERS.add("sgd")
 def sgd(groups: Groups, lr: float, momentum: float) -> Optimizer:
     """Create an SGD optimizer with Nesterov momentum."""
-    nesterov = momentum > 0
-    return _uncompiled(torch.optim.SGD)(
-        groups, lr, momentum, nesterov=nesterov, fused=True
-    )
+    make = _uncompiled(torch.optim.SGD)
+    return make(groups, lr, momentum, nesterov=momentum > 0, fused=True)
 
 
 @OPTIMIZERS.add("adam")
 def adam(groups: Groups, lr: float, momentum: float) -> Optimizer:
     """Create an Adam optimizer with L2 regularization (Kingma & Ba 2014)."""
-    return _uncompiled(torch.optim.Adam)(
-        groups, lr, betas=(momentum, 0.999), fused=True
-    )
+    make = _uncompiled(torch.optim.Adam)
+    return make(groups, lr, betas=(momentum, 0.999), fused=True)
 
 
 @OPTIMIZERS.add("adamw")
 def adamw(groups: Groups, lr: float, momentum: float) -> Optimizer:
     """Create an AdamW optimizer: decoupled weight decay (Loshchilov & Hutter 2017)."""
-    return _uncompiled(torch.optim.AdamW)(
-        groups, lr, betas=(momentum, 0.999), fused=True
-    )
+    make = _uncompiled(torch.optim.AdamW)
+    return make(groups, lr, betas=(momentum, 0.999), fused=True)
 
 
 @OPTIMIZERS.add("muon")
@@ -92,7 +87,8 @@ def make_optimizer(
     """Create an optimizer for the trainable parameters of a network.
 
     Biases, gains and other vectors have no weight decay: shrinking them does not
-    regularize the network.
+    regularize the network. `momentum` is the first beta of Adam and AdamW. `lr_scales`
+    are learning-rate factors by parameter (default 1).
 
     Raises:
         UnknownNameError: No optimizer has this name.

@@ -18,6 +18,7 @@ from striate.engine.fused_modules import FusedModules
 from striate.engine.gradient_accumulation import batch_loss, possible_micro_batches
 from striate.engine.nonfinite import (
     LOSS,
+    BadLayer,
     BufferSnapshot,
     first_bad_gradient,
     first_bad_layer,
@@ -114,27 +115,22 @@ class Stepper:
     def _step(self, x: Tensor, y: Tensor, step: int) -> float:
         if self._distributed is None:
             self.images = len(y)
-            micro_batches = possible_micro_batches(len(y), self._micro_batches)
-            return train_step(
-                self._forward, x, y, self.optimizer, self.loss_fn, micro_batches
-            )
+            count = possible_micro_batches(len(y), self._micro_batches)
+            optimizer, loss_fn = self.optimizer, self.loss_fn
+            return train_step(self._forward, x, y, optimizer, loss_fn, count)
         try:
             return self._distributed(x, y, step)
         finally:
             self.images = self._distributed.images
 
-    def _find_bad_layer_over_ranks(
-        self, x: Tensor, y: Tensor, step: int
-    ) -> tuple[str, tuple[int, ...]]:
+    def _find_bad_layer_over_ranks(self, x: Tensor, y: Tensor, step: int) -> BadLayer:
         if self._distributed is None:
             return self._find_bad_layer(x, y, step)
         with self._distributed.without_sync():
             bad_layer = self._find_bad_layer(x, y, step) if len(y) else ("", ())
         return self._distributed.first_bad_layer(*bad_layer)
 
-    def _find_bad_layer(
-        self, x: Tensor, y: Tensor, step: int
-    ) -> tuple[str, tuple[int, ...]]:
+    def _find_bad_layer(self, x: Tensor, y: Tensor, step: int) -> BadLayer:
         """Run the batch again with equal random numbers; return the first bad layer."""
         seed_rng(x.device, *self._rng_key, step)
         layer, rows = first_bad_layer(self.model, x)

@@ -11,9 +11,8 @@ Schedule = Callable[[float], float]
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 
-WARMUP_FRACTION = (
-    0.25  # of a one-cycle run with a rising rate (Smith & Topin 2017, fig. 1)
-)
+# Of a one-cycle run, with a rising rate (Smith & Topin 2017, fig. 1).
+WARMUP_FRACTION = 0.25
 START_FACTOR = 1 / 25
 END_FACTOR = 1e-4
 

@@ -26,18 +26,15 @@ def check_tensorboard() -> None:
         raise SettingError(what, where="--tensorboard", fix=fix)
 
 
-class TensorBoardLogger:
+class TensorBoardLogger(Callback):
     """Callback that writes loss, accuracy and learning rate to TensorBoard event files.
 
     Training and validation are separate runs (folders `train` and `val`) with the same
     tags, so that TensorBoard draws both into one chart. The x-axis is the step.
 
     The writer thread of tensorboardX ends at the first disk error, and its queue then
-    blocks forever. Events are therefore written synchronously.
-
-    Args:
-        folder: Folder of the event files; earlier files are kept.
-        initial_step: Number of completed steps of a resumed run; default 0.
+    blocks forever. Events are therefore written synchronously. Earlier files in the
+    folder are kept.
     """
 
     def __init__(self, folder: Path, initial_step: int = 0) -> None:

@@ -74,9 +74,7 @@ class ThroughputMeter:
     def mfu(self, images_per_second: float, epochs: int = 0) -> float:
         """Return the model FLOPs utilization (MFU) at a throughput.
 
-        Args:
-            images_per_second: Throughput in images per second.
-            epochs: Average over this number of first epochs; 0: only the current epoch.
+        The average over the first `epochs` epochs; 0: only the current epoch.
 
         Example:
             >>> meter = ThroughputMeter(macs=[1_000_000, 3_000_000], peak_flops=60e9)
@@ -118,15 +116,13 @@ class ThroughputMeter:
         def on_end(*_: Any) -> None:
             self.update_seconds += self._clock() - start
 
-        handles = (
-            optimizer.register_step_pre_hook(on_start),
-            optimizer.register_step_post_hook(on_end),
-        )
+        before = optimizer.register_step_pre_hook(on_start)
+        after = optimizer.register_step_post_hook(on_end)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            before.remove()
+            after.remove()
 
     def time_batches(self, epochs: Epochs) -> TimedBatches:
         """Return the same batches, wrapped to measure the waiting time for data."""

@@ -23,17 +23,16 @@ class TrainState:
     """
 
     epoch: int = 0  # index of the current epoch, from 0
-    # Index of the next batch; the number of batches if validation is next.
+    # index of the next batch; the number of batches if validation is next
     batch: int = 0
     step: int = 0  # index of the next step of the run
-    # Sum of the losses of the images trained on in this epoch, in nats.
+    # sum of the losses of the images trained on in this epoch, in nats
     loss_sum: float = 0.0
     images: int = 0  # number of images trained on in this epoch
     lr: float = 0.0  # learning rate of the last step
-    # Factor on the learning rate; below 1 after a NaN with `lower-lr`.
+    # factor on the learning rate; below 1 after a NaN with `lower-lr`
     lr_scale: float = 1.0
     skipped: int = 0  # number of consecutive skipped batches
-    # Results of the completed epochs.
     history: list[EpochResult] = field(default_factory=list)
 
     def record_step(self, loss: float, lr: float, images: int) -> StepResult:
@@ -55,7 +54,10 @@ class TrainState:
         # Choose the best epoch by balanced accuracy instead of accuracy.
         balanced: bool = False,
     ) -> EpochResult:
-        """Record the results of an epoch and advance to the next epoch."""
+        """Record the results of an epoch and advance to the next epoch.
+
+        With `balanced`, the best epoch is that of the best balanced accuracy.
+        """
         metric = "val_balanced_accuracy" if balanced else "val_accuracy"
         epoch = EpochResult(
             epoch=self.epoch,
@@ -74,7 +76,7 @@ class TrainState:
     def is_finished(self, epochs: int, patience: int) -> bool:
         """Return whether all epochs are done or early stopping applies."""
         best = max((i for i, epoch in enumerate(self.history) if epoch.best), default=0)
-        waited = max(len(self.history) - 1 - best, 0)
+        waited = len(self.history) - 1 - best
         return self.epoch >= epochs or 0 < patience <= waited
 
     def as_dict(self) -> dict[str, Any]:

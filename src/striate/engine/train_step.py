@@ -31,14 +31,9 @@ def train_step(
 ) -> float:
     """Train on one mini-batch and return the mean loss in nats.
 
-    Args:
-        model: Any network from (N, C, H, W) to (N, classes); the losses of auxiliary
-            heads are added, see `core.aux_heads`.
-        x: A batch of inputs.
-        y: Class indices (N,), or class probabilities (N, classes) of mixed images.
-        optimizer: Optimizer of the model's parameters.
-        loss_fn: Loss of a batch's logits, see `engine.loss`.
-        micro_batches: Number of micro-batches, see `engine.gradient_accumulation`.
+    The model maps (N, C, H, W) to (N, classes); the losses of auxiliary heads are
+    added. Targets are class indices (N,), or class probabilities (N, classes) of mixed
+    images.
 
     Raises:
         NonFiniteError: The loss or a gradient is not finite; the weights are
@@ -54,11 +49,7 @@ def train_step(
 
 
 def optimizer_step(optimizer: Optimizer) -> None:
-    """Update the weights if all gradients are finite.
-
-    Raises:
-        NonFiniteError: A gradient is not finite; the weights are unchanged.
-    """
+    """Update the weights; raise an error if a gradient is not finite."""
     if not gradients_are_finite(optimizer):
         raise NonFiniteError("a gradient became NaN or infinite", fix=LOWER_LR)
     optimizer.step()

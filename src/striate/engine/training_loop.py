@@ -54,17 +54,16 @@ class FitConfig:
     lr: float  # largest learning rate of the schedule
     schedule: Schedule  # function from progress (0–1) to a factor of `lr`
     label_smoothing: float = 0.0  # share of the target spread over all classes
-    # Epochs without improvement before stopping; 0: no early stopping.
+    # epochs without improvement before stopping; 0: no early stopping
     patience: int = 0
-    # Correction of the loss for class imbalance; None: no correction.
+    # correction of the loss for class imbalance; None: no correction
     class_balance: ClassBalance | None = None
-    # Choose the best epoch by balanced accuracy, so that rare classes count as much as
-    # common ones.
+    # choose the best epoch by balanced accuracy, so that rare classes count as much as
+    # common ones
     balanced: bool = False
     tta: TTA = no_tta  # test-time augmentation for validation
     seed: int = 0  # random seed of layers such as dropout
     micro_batches: int = 1  # number of micro-batches for gradient accumulation
-    # Memory layout, precision and compilation.
     execution: ExecutionConfig = DEFAULT_EXECUTION
 
 
@@ -79,19 +78,15 @@ def raise_error(error: NonFiniteError, state: TrainState) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FitSession:
-    """Options of one call of `fit`: stop check, handling of NaN, and group of ranks.
+    """Options of one call of `fit`: stop check, handling of NaN, and group of ranks."""
 
-    Args:
-        should_stop: Called before each batch; True ends the loop between two steps.
-        on_nonfinite: Called after a step with NaN or infinity, which is undone. It
-            raises an error to end the run, or returns to skip the batch.
-        eval_model: The network to validate (the EMA); default: the trained network.
-        group: The ranks of a distributed run; the batches are then this rank's share.
-    """
-
+    # called before each batch; True ends the loop between two steps
     should_stop: Callable[[], bool] = lambda: False
+    # called after a step with NaN or infinity, which is undone. It raises an error to
+    # end the run, or returns to skip the batch.
     on_nonfinite: OnNonFinite = raise_error
-    eval_model: nn.Module | None = None
+    eval_model: nn.Module | None = None  # network to validate (EMA), if not the trained
+    # the ranks of a distributed run; the batches are then this rank's share
     group: RankGroup = ONE_PROCESS
 
 
@@ -110,6 +105,9 @@ def fit(
     session: FitSession = FitSession(),
 ) -> list[EpochResult]:
     """Train a network in place and return the results of all epochs.
+
+    The callbacks are called in this order after every step and epoch. `state` is the
+    training state to start from, updated in place.
 
     Raises:
         NonFiniteError: A loss or gradient is not finite; names epoch, step and layer.

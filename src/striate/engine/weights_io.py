@@ -20,11 +20,7 @@ MAX_LISTED = 5  # differences named before "and n more"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors to a safetensors file, atomically.
-
-    Raises:
-        StorageError: The write failed; an existing file is unchanged.
-    """
+    """Write named tensors to a safetensors file, atomically."""
     write_bytes(path, tensors_to_bytes(tensors))
 
 
@@ -42,11 +38,7 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read named tensors from a safetensors file; other formats raise an error.
-
-    Raises:
-        WeightsError: The file is missing, damaged, or of another format.
-    """
+    """Read named tensors from a safetensors file; other formats raise an error."""
     try:
         return tensors_from_bytes(path.read_bytes(), path)
     except FileNotFoundError as error:
@@ -57,11 +49,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def tensors_from_bytes(payload: bytes, where: Path) -> dict[str, Tensor]:
-    """Return the named tensors in the bytes of a safetensors file.
-
-    Raises:
-        WeightsError: The bytes are damaged, or of another format.
-    """
+    """Return the named tensors in the bytes of a safetensors file."""
     try:
         return load_tensors(payload)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -70,11 +58,7 @@ def tensors_from_bytes(payload: bytes, where: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a weight file into a network; load nothing if any tensor does not fit.
-
-    Raises:
-        WeightsError: Names, shapes or dtypes differ; lists the first differences.
-    """
+    """Load a weight file into a network, see `assign_weights`."""
     assign_weights(model, read_weights(path), path)
 
 
@@ -150,11 +134,7 @@ class OptimizerState:
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load tensors that `state_dict` has returned.
-
-        Raises:
-            WeightsError: A tensor belongs to no parameter of this optimizer.
-        """
+        """Load tensors that `state_dict` has returned."""
         groups = self._optimizer.state_dict()["param_groups"]
         parameters = [p for g in self._optimizer.param_groups for p in g["params"]]
         state: dict[int, dict[str, Tensor]] = {}

@@ -40,12 +40,8 @@ def adapt_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> int:
     Call this before a head is trained. A head fitted with the old statistics would get
     other features as soon as the norms use batch statistics (Li et al. 2016,
     "Revisiting batch normalization for practical domain adaptation"). Frozen norms stay
-    unchanged.
-
-    Args:
-        module: Any module with batch norms; other layers run in evaluation mode.
-        batches: Inputs of the module, iterated over once; larger batches give better
-            statistics. If a batch fails, the old statistics are restored.
+    unchanged. Other layers run in evaluation mode. Larger batches give better
+    statistics. If a batch fails, the old statistics are restored.
 
     Returns:
         The number of adapted batch norms.

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core.hooks import evaluation_mode
 from striate.finetune.split_model import (
+    Calls,
     CutPoint,
     ModuleCall,
     cut_at,
@@ -28,14 +29,11 @@ MAX_CUT_POINTS = 24  # of deeper models, evenly spaced ones
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Layer or block with weights, together with following layers that have no weights.
+    """Layer or block with weights, together with following layers without weights."""
 
-    Args:
-        name: Name of the last layer of the stage, behind which the model can be split.
-        layers: Names of the modules that have their own parameters or buffers.
-    """
-
+    # name of the last layer of the stage, behind which the model can be split
     name: str
+    # names of the modules that have their own parameters or buffers
     layers: tuple[str, ...]
 
 
@@ -43,10 +41,10 @@ class Stage:
 class CutPoints:
     """Cut points of a model, in order from the input to the classifier."""
 
-    # The cut points; the last one is in front of the classifier.
+    # the cut points; the last one is in front of the classifier
     cuts: tuple[CutPoint, ...]
     widths: tuple[int, ...]  # number of averaged features per image at each cut point
-    # Whether the features at the last cut point are a vector, which needs no averaging.
+    # whether the features at the last cut point are a vector, which needs no averaging
     last_is_vector: bool
 
     @property
@@ -115,7 +113,7 @@ def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
     return CutPoints(cuts=tuple(cuts), widths=widths, last_is_vector=vector)
 
 
-def _group_calls(calls: Sequence[ModuleCall]) -> list[list[ModuleCall]]:
+def _group_calls(calls: Calls) -> list[list[ModuleCall]]:
     """Group module calls by stage; the first stage includes all calls before it."""
     groups: list[list[ModuleCall]] = [[]]
     has_kernel = False
@@ -128,7 +126,7 @@ def _group_calls(calls: Sequence[ModuleCall]) -> list[list[ModuleCall]]:
     return groups
 
 
-def _blocks(calls: Sequence[ModuleCall], parent: int) -> Iterator[ModuleCall]:
+def _blocks(calls: Calls, parent: int) -> Iterator[ModuleCall]:
     """Yield the calls of blocks in execution order, also inside an `nn.Sequential`."""
     for i, call in enumerate(calls):
         if call.parent != parent:
@@ -145,15 +143,13 @@ def _has_kernel(module: nn.Module) -> bool:
     return any(t.ndim > 1 for t in chain(module.parameters(), module.buffers()))
 
 
-def _end(group: Sequence[ModuleCall]) -> str:
+def _end(group: Calls) -> str:
     """Return the name of a stage's last layer, ignoring dropout and flatten."""
     calls = [c for c in group if not isinstance(c.module, _DropoutNd | nn.Flatten)]
     return (calls or group)[-1].name
 
 
-def _layers(
-    group: Sequence[ModuleCall], names: dict[nn.Module, str]
-) -> tuple[str, ...]:
+def _layers(group: Calls, names: dict[nn.Module, str]) -> tuple[str, ...]:
     modules = chain.from_iterable(call.module.modules() for call in group)
     return tuple(dict.fromkeys(names[m] for m in modules if _has_tensors(m)))
 

@@ -23,17 +23,13 @@ LOWEST_LR_SCALE = 0.1  # of the classifier's rate, for the stage next to the cut
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneConfig:
-    """Settings for training the stages behind a cut point.
+    """Settings for training the stages behind a cut point."""
 
-    Raises:
-        SettingError: A value is out of range.
-    """
-
-    # Learning-rate factor from each stage to the stage before; 1: no decay.
+    # learning-rate factor from each stage to the stage before; 1: no decay
     lr_decay: float = 1.0
     unfreeze: int = 0  # number of epochs until the next stage is unfrozen; 0: train all
-    # Running statistics `adapting` to the new images, or `frozen`; weights and biases
-    # train in both cases.
+    # running statistics `adapting` to the new images, or `frozen`; weights and biases
+    # train in both cases
     batch_norm: str = ADAPTING
 
     def __post_init__(self) -> None:
@@ -44,9 +40,8 @@ class FineTuneConfig:
             what = f"unfreeze must be at least 0, got {self.unfreeze}"
             raise SettingError(what, where="--unfreeze")
         if self.batch_norm not in BATCH_NORM_MODES:
-            raise unknown_name_error(
-                "batch-norm mode", self.batch_norm, BATCH_NORM_MODES
-            )
+            modes = BATCH_NORM_MODES
+            raise unknown_name_error("batch-norm mode", self.batch_norm, modes)
 
 
 def default_lr_decay(stages: int) -> float:
@@ -90,8 +85,8 @@ class TrainableStages:
 
     model: nn.Module = field(repr=False)  # the whole model
     stages: tuple[Stage, ...]  # stages in order from the cut point to the classifier
-    config: FineTuneConfig  # settings for training the stages
-    # Name patterns of layers that are never unfrozen.
+    config: FineTuneConfig
+    # name patterns of layers that are never unfrozen
     always_frozen: tuple[str, ...] = ()
 
     def lr_scales(self) -> dict[nn.Parameter, float]:

@@ -117,9 +117,6 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
 
     The layers get the mode (training or evaluation) of the model.
 
-    Raises:
-        UnknownNameError: A pattern matches no layer; lists similar names.
-
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(2), nn.Linear(2, 2))
         >>> _ = freeze(model, "0")
@@ -154,9 +151,8 @@ def frozen_layers(model: nn.Module) -> FrozenLayers:
         plain = tensor.detach().cpu().contiguous()
         # Bytes, because NumPy has no bfloat16; a scalar must get a dimension first.
         digest.update(plain.reshape(-1).view(dtype=torch.uint8).numpy().data)
-    return FrozenLayers(
-        layers=tuple(layers), parameters=numbers, sha256=digest.hexdigest()
-    )
+    sha256 = digest.hexdigest()
+    return FrozenLayers(layers=tuple(layers), parameters=numbers, sha256=sha256)
 
 
 def check_frozen(model: nn.Module, sha256: str) -> None:

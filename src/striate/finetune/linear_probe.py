@@ -32,8 +32,8 @@ class ProbePoint:
     images: int  # mean number of training images of a fold
     accuracy: float  # cross-validated accuracy over all images
     loss: float  # cross-validated mean cross-entropy in nats
-    # L2 regularization strength: the best for all images, divided by the share of
-    # images used for training.
+    # l2 regularization strength: the best for all images, divided by the share of
+    # images used for training
     penalty: float
 
 
@@ -43,7 +43,7 @@ class LinearProbe:
 
     cut: str  # name of the cut point
     width: int  # number of features per image
-    count: int  # number of images
+    count: int
     points: tuple[ProbePoint, ...]  # results for increasing numbers of training images
 
     @property
@@ -70,8 +70,7 @@ def probe_learning_curve(
 ) -> tuple[ProbePoint, ...]:
     """Return the cross-validated learning curve of linear heads on the given features.
 
-    Raises:
-        DataError: All images belong to one group, so cross-validation is impossible.
+    `x` is (N, width). All images of a group are in the same fold.
 
     Example:
         >>> x = torch.arange(80.0)[:, None] % 2 + torch.linspace(0, 0.1, 80)[:, None]

@@ -32,7 +32,7 @@ WORSE = 0.11  # of the best penalty, a decade below: smaller ones are not tried
 class PenaltyResult:
     """Cross-validated loss and accuracy of one L2 regularization strength."""
 
-    penalty: float  # L2 regularization strength, for features with standard deviation 1
+    penalty: float  # l2 regularization strength, for features with standard deviation 1
     loss: float  # mean cross-entropy in nats
     accuracy: float  # share of correct predictions
 
@@ -43,8 +43,8 @@ class LogisticFit:
 
     weight: Tensor = field(repr=False)  # (classes, width)
     bias: Tensor = field(repr=False)  # (classes,)
-    penalty: float  # the L2 regularization strength of the fit
-    # Cross-validation results by strength; empty if `penalty` was given.
+    penalty: float
+    # cross-validation results by strength; empty if `penalty` was given
     results: tuple[PenaltyResult, ...] = ()
 
 
@@ -61,18 +61,9 @@ def fit_logistic(
 ) -> LogisticFit:
     """Fit a logistic regression (linear layer with softmax) to features.
 
-    Args:
-        x: (N, width) features of training images only.
-        y: (N,) class indices.
-        num_classes: Number of classes.
-        penalty: L2 regularization strength; None: chosen by cross-validation.
-        groups: (N) group of each row (image with its copies); a group is in one fold.
-        eval_mask: (N,) bool: rows used for evaluation, such as unaugmented images.
-        loss: Loss to minimize: mean loss of logits and class indices.
-        seed: Random seed of the folds.
-
-    Raises:
-        DataError: Cross-validation is needed, but all rows belong to one group.
+    `x` is (N, width). A penalty of None is chosen by cross-validation, with all rows of
+    a group (an image and its copies) in one fold. `eval_mask` selects the rows for
+    evaluation, such as unaugmented images.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
@@ -105,15 +96,8 @@ def cross_validate(
 ) -> tuple[PenaltyResult, ...]:
     """Return the cross-validated loss and accuracy of each regularization strength.
 
-    Args:
-        x: (N, width) features of training images only.
-        y: (N,) class indices.
-        num_classes: Number of classes.
-        fold: (N,) fold of each row, from `assign_folds`.
-        train_mask: (N,) bool: rows used for fitting; default: all rows.
-        eval_mask: (N,) bool: rows used for evaluation; default: all rows.
-        loss: Loss to minimize: mean loss of logits and class indices.
-        penalties: L2 regularization strengths to compare, the strongest first.
+    The masks select the rows for fitting and for evaluation (default: all). The
+    strongest of `penalties` comes first.
 
     Raises:
         DataError: All rows belong to one group, so cross-validation is impossible.
@@ -247,9 +231,7 @@ class _Fit:
     def __call__(self, penalty: float, tolerance: float) -> tuple[Tensor, Tensor]:
         """Return weight and bias of a fit, for the original features.
 
-        Args:
-            penalty: L2 regularization strength, for features with standard deviation 1.
-            tolerance: Gradient below which L-BFGS stops before `MAX_STEPS`.
+        L-BFGS stops at a gradient below `tolerance`, or after `MAX_STEPS`.
         """
         from scipy.optimize import minimize  # slow to import, and only fits need it
 
@@ -262,9 +244,8 @@ class _Fit:
 
         start = self._layer.numpy().ravel()
         options = {"maxiter": MAX_STEPS, "maxcor": 20, "gtol": tolerance, "ftol": 1e-12}
-        result = minimize(
-            objective, start, method="L-BFGS-B", jac=True, options=options
-        )
+        method = "L-BFGS-B"
+        result = minimize(objective, start, method=method, jac=True, options=options)
         self._layer = torch.from_numpy(result.x).view_as(self._layer)
         weight, bias = self._layer[:, :-1], self._layer[:, -1]
         weight = weight if self._basis is None else weight @ self._basis.T

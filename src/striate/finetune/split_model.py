@@ -24,7 +24,7 @@ class CutPoint:
 
     name: str  # the last layer of the backbone, or `before` the first layer of the head
     backbone: tuple[str, ...]  # names of the largest modules that make up the backbone
-    # The model's own layers behind the cut point, in sequence.
+    # the model's own layers behind the cut point, in sequence
     head: nn.Sequential = field(repr=False)
 
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
@@ -88,16 +88,15 @@ class ModuleCall:
     ended: bool = False
 
 
+Calls = Sequence[ModuleCall]
+
+
 def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> CutPoint:
     """Return the cut point behind a layer; default: before the last layer with weights.
 
-    The cut is checked: backbone and head must reproduce the model's output on `x`.
-
-    Args:
-        model: Any model; not changed.
-        x: A batch of inputs for the check.
-        name: Dotted name of a layer; if the layer runs several times, the last run
-            counts. `before NAME` means the cut point in front of the layer.
+    The cut is checked: backbone and head must reproduce the model's output on `x`. If
+    the layer runs several times, the last run counts. `before NAME` means the cut point
+    in front of the layer.
 
     Raises:
         UnknownNameError: No layer has this name; lists similar names.
@@ -147,19 +146,19 @@ def record_calls(model: nn.Module, x: Tensor) -> tuple[list[ModuleCall], Tensor]
     return calls, output
 
 
-def cut_behind(model: nn.Module, calls: Sequence[ModuleCall], name: str) -> CutPoint:
+def cut_behind(model: nn.Module, calls: Calls, name: str) -> CutPoint:
     """Return the cut point behind a layer that ran, without checking the split."""
     last = max(i for i, call in enumerate(calls) if call.name == name)
     return _cut(model, name, calls, _later(calls, last))
 
 
-def cut_before(model: nn.Module, calls: Sequence[ModuleCall], name: str) -> CutPoint:
+def cut_before(model: nn.Module, calls: Calls, name: str) -> CutPoint:
     """Return the cut point in front of a layer that ran, without checking the split."""
     last = max(i for i, call in enumerate(calls) if call.name == name)
     return _cut(model, BEFORE + name, calls, [last, *_later(calls, last)])
 
 
-def _later(calls: Sequence[ModuleCall], index: int) -> list[int]:
+def _later(calls: Calls, index: int) -> list[int]:
     """Return the indices of the later siblings of a call and of all enclosing calls."""
     later: list[int] = []
     while index >= 0:
@@ -169,9 +168,7 @@ def _later(calls: Sequence[ModuleCall], index: int) -> list[int]:
     return later
 
 
-def _cut(
-    model: nn.Module, name: str, calls: Sequence[ModuleCall], later: Sequence[int]
-) -> CutPoint:
+def _cut(model: nn.Module, name: str, calls: Calls, later: Sequence[int]) -> CutPoint:
     head = nn.Sequential(*(calls[i].module for i in later))
     head_ids = {id(module) for module in head.modules()}
     call_ids = {id(call.module) for call in calls}
@@ -179,25 +176,23 @@ def _cut(
     return CutPoint(name=name, backbone=tuple(backbone), head=head)
 
 
-def _largest(
-    module: nn.Module, name: str, head_ids: set[int], call_ids: set[int]
-) -> list[str]:
+def _largest(module: nn.Module, name: str, head: set[int], ran: set[int]) -> list[str]:
     """Return the names of the largest modules that ran and contain no head layer."""
     names: list[str] = []
     for key, child in module.named_children():
         inner = f"{name}.{key}" if name else key
         ids = {id(descendant) for descendant in child.modules()}
-        if id(child) in head_ids or ids.isdisjoint(call_ids):
+        if id(child) in head or ids.isdisjoint(ran):
             continue
-        if ids.isdisjoint(head_ids):
+        if ids.isdisjoint(head):
             names.append(inner)
         else:
-            names += _largest(child, inner, head_ids, call_ids)
+            names += _largest(child, inner, head, ran)
     return names
 
 
 def _before_last_layer(
-    model: nn.Module, calls: Sequence[ModuleCall], x: Tensor, output: Tensor
+    model: nn.Module, calls: Calls, x: Tensor, output: Tensor
 ) -> CutPoint:
     """Return the cut point before the last layer with weights (and its dropout)."""
     leaves = [i for i, call in enumerate(calls) if not any(call.module.children())]
@@ -231,9 +226,7 @@ def is_exact(model: nn.Module, cut: CutPoint, x: Tensor, output: Tensor) -> bool
     return bool(torch.allclose(result, output, rtol=1e-5, atol=1e-6))
 
 
-def _exact_cuts(
-    model: nn.Module, calls: Sequence[ModuleCall], x: Tensor, output: Tensor
-) -> list[str]:
+def _exact_cuts(model: nn.Module, calls: Calls, x: Tensor, output: Tensor) -> list[str]:
     """Return the names of the outermost layers behind which the model can be split."""
     outer = dict.fromkeys(call.name for call in calls if call.parent == 0)
     cuts = (cut_behind(model, calls, name) for name in outer)

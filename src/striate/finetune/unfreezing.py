@@ -5,17 +5,16 @@ Howard & Ruder 2018, "Universal language model fine-tuning for text classificati
 
 from __future__ import annotations
 
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult
 from striate.finetune.batch_norm import FROZEN, freeze_batch_norm_stats
 from striate.finetune.discriminative_lr import TrainableStages
 from striate.finetune.freeze import freeze, unfreeze
 
 
-class GradualUnfreezing:
+class GradualUnfreezing(Callback):
     """Callback that unfreezes one more stage every `unfreeze` epochs.
 
-    Args:
-        stages: Stages to train; all except the last are frozen on creation.
+    All stages except the last are frozen on creation.
     """
 
     def __init__(self, stages: TrainableStages) -> None:
@@ -27,9 +26,6 @@ class GradualUnfreezing:
             self._unfrozen = 1
             below = [name for stage in stages.stages[:-1] for name in stage.layers]
             freeze(stages.model, below)
-
-    def on_step_end(self, step: StepResult) -> None:
-        """Do nothing: stages are unfrozen between epochs."""
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
         """Unfreeze the next stage after every `unfreeze` epochs."""

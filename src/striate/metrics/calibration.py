@@ -17,7 +17,7 @@ class CalibrationBin:
     """Bin of a calibration curve: mean predicted probability and observed frequency."""
 
     mean_prob: float  # mean predicted probability of the class
-    count: int  # number of images
+    count: int
     positives: int  # number of images of the class
 
     @property
@@ -40,6 +40,7 @@ def calibration_curve(
 
     Bins have equal counts rather than equal widths, so that every bin has a useful
     interval. Equal probabilities share a bin, so there may be fewer bins than given.
+    Probabilities and outcomes (`positive`) are (N,).
 
     Example:
         >>> probs, positive = np.array([0.1, 0.1, 0.9, 0.9]), np.eye(4)[3] > 0
@@ -100,8 +101,7 @@ def expected_ece(probs: np.ndarray, bins: int = BINS) -> float:
 def top_label_ece(probs: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Return the ECE of the predicted class, in bins of equal width (Guo et al. 2017).
 
-    Shapes:
-        probs: (N, classes); correct: (N,) bool
+    `probs` is (N, classes), `correct` is (N,).
 
     Example:
         >>> top_label_ece(np.array([[0.8, 0.2]] * 5), np.array([1, 1, 1, 1, 0]))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from striate.metrics.calibration import top_label_ece
-from striate.metrics.intervals import mean_recall_interval, wilson_interval
+from striate.metrics.intervals import Interval, mean_recall_interval, wilson_interval
 
+ConfusedPairs = tuple[tuple[int, int, int], ...]
 MAX_MATRIX_CLASSES = 200  # classes up to which the whole confusion matrix is kept
 
 
@@ -23,9 +24,9 @@ class ClassMetrics:
 
     name: str
     precision: float
-    precision_interval: tuple[float, float]
+    precision_interval: Interval
     recall: float
-    recall_interval: tuple[float, float]
+    recall_interval: Interval
     f1: float
     support: int
     predicted: int
@@ -35,18 +36,18 @@ class ClassMetrics:
 class ClassificationMetrics:
     """All classification metrics of a set of predictions."""
 
-    count: int  # number of images
+    count: int
     accuracy: float  # share of correct predictions
-    interval: tuple[float, float]  # 95 % Wilson interval of the accuracy
+    interval: Interval  # 95 % Wilson interval of the accuracy
     balanced_accuracy: float  # mean recall over the classes with images
-    balanced_interval: tuple[float, float]  # 95 % interval of the balanced accuracy
+    balanced_interval: Interval  # 95 % interval of the balanced accuracy
     loss: float  # mean cross-entropy in nats, without label smoothing
     ece: float  # expected calibration error of the predicted class over 15 bins
-    # Confusion matrix, counts[true][predicted]; empty for more than
-    # `MAX_MATRIX_CLASSES` classes, where most counts would be zero.
+    # confusion matrix, counts[true][predicted]; empty for more than
+    # `MAX_MATRIX_CLASSES` classes, where most counts would be zero
     confusion: tuple[tuple[int, ...], ...]
-    # (true, predicted, images) of errors, most frequent first.
-    confused_pairs: tuple[tuple[int, int, int], ...]
+    # (true, predicted, images) of errors, most frequent first
+    confused_pairs: ConfusedPairs
     classes: tuple[ClassMetrics, ...]  # metrics of each class
 
 
@@ -62,22 +63,19 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, size: int) -> np.
 
 
 def classification_metrics(
-    probs: np.ndarray,  # (N, classes), rows summing to 1
-    truth: np.ndarray,  # (N,) true class indices
-    losses: np.ndarray,  # (N,) cross-entropies in nats
-    names: Sequence[str],  # class names in the order of the outputs
+    probs: np.ndarray, truth: np.ndarray, losses: np.ndarray, names: Sequence[str]
 ) -> ClassificationMetrics:
-    """Compute all classification metrics of a set of predictions."""
+    """Compute all classification metrics of a set of predictions.
+
+    `probs` is (N, classes); `truth` and `losses` (in nats) are (N,).
+    """
     predicted = probs.argmax(1)
     hits = predicted == truth
     correct, count, size = int(hits.sum()), len(truth), len(names)
     classes = per_class_metrics(truth, predicted, names)
     present = [c for c in classes if c.support]
-    matrix = (
-        confusion_matrix(truth, predicted, size).tolist()
-        if size <= MAX_MATRIX_CLASSES
-        else []
-    )
+    is_small = size <= MAX_MATRIX_CLASSES
+    matrix = confusion_matrix(truth, predicted, size).tolist() if is_small else []
     return ClassificationMetrics(
         count=count,
         accuracy=correct / count,
@@ -120,9 +118,7 @@ def per_class_metrics(
     )
 
 
-def confused_pairs(
-    truth: np.ndarray, predicted: np.ndarray
-) -> tuple[tuple[int, int, int], ...]:
+def confused_pairs(truth: np.ndarray, predicted: np.ndarray) -> ConfusedPairs:
     """Return (true class, predicted class, count) of errors, most frequent first.
 
     Example:
@@ -130,8 +126,7 @@ def confused_pairs(
         ((0, 1, 2), (2, 0, 1))
     """
     wrong = truth != predicted
-    pairs, counts = np.unique(
-        np.stack([truth[wrong], predicted[wrong]], 1), axis=0, return_counts=True
-    )
+    errors = np.stack([truth[wrong], predicted[wrong]], 1)
+    pairs, counts = np.unique(errors, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return tuple((*map(int, pairs[i]), int(counts[i])) for i in order)  # type: ignore[misc]

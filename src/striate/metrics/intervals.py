@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+Interval = tuple[float, float]
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
-def wilson_interval(successes: float, count: int) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion, with 95 % confidence.
+def wilson_interval(successes: float, count: int, z: float = Z95) -> Interval:
+    """Return the Wilson score interval of a proportion; default: 95 % confidence.
 
     Unlike the textbook interval p ± z·√(p(1−p)/n), it stays within 0–1 and has the
     right coverage for proportions near 100 % (Wilson 1927).
@@ -28,16 +29,14 @@ def wilson_interval(successes: float, count: int) -> tuple[float, float]:
     return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
 
 
-def mean_recall_interval(
-    correct: Sequence[int],  # number of correctly predicted images of each class
-    counts: Sequence[int],  # number of images of each class, at least one
-) -> tuple[float, float]:
+def mean_recall_interval(correct: Sequence[int], counts: Sequence[int]) -> Interval:
     """Return the 95 % interval of the mean recall over classes (balanced accuracy).
 
     Two intervals are computed, and each limit is the farther of both. The sum of the
     unbiased variances is right for many classes, but zero if every recall is 0 or 1.
     Distances to the Wilson limits, added like standard deviations (Zou & Donner 2008),
-    are never zero, but too short for many classes with few images.
+    are never zero, but too short for many classes with few images. Every class has at
+    least one image.
 
     Example:
         >>> low, high = mean_recall_interval([10, 90], [10, 100])

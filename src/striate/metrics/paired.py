@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import bisect
 
-from striate.metrics.intervals import Z95
+from striate.metrics.intervals import Z95, Interval
 from striate.metrics.significance import mcnemar, paired_t_test
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +125,11 @@ def balanced_accuracy_difference(
 ) -> tuple[float, Interval]:
     """Return the difference in balanced accuracy, with a 95 % interval.
 
-    Balanced accuracy weighs an image of a rare class more than one of a frequent
-    class. It varies like an accuracy over fewer images: their effective number
-    replaces the count in Tango's interval, as in Korn and Graubard (1998) for weighted
-    samples. For classes of equal size this is nearly the interval of the accuracy.
+    Balanced accuracy weighs an image of a rare class more than one of a frequent class.
+    It varies like an accuracy over fewer images: their effective number replaces the
+    count in Tango's interval, as in Korn and Graubard (1998) for weighted samples. For
+    classes of equal size this is nearly the interval of the accuracy. Every class has
+    at least one image.
 
     Example:
         >>> pair = PairedCounts(both=40, gained=6, lost=1, neither=3)

@@ -6,10 +6,10 @@ import math
 
 from scipy.optimize import bisect
 
-from striate.metrics.intervals import Z95
+from striate.metrics.intervals import Z95, Interval
 
 
-def auc_interval(auc: float, positives: int, negatives: int) -> tuple[float, float]:
+def auc_interval(auc: float, positives: int, negatives: int) -> Interval:
     """Return the 95 % interval of a ROC AUC (Newcombe 2006, method 5).
 
     It contains the areas θ with |θ − AUC| ≤ z·√V(θ), where V is Hanley and McNeil's

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.metrics.intervals import wilson_interval
-
-Interval = tuple[float, float]
+from striate.metrics.intervals import Interval, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCounts:
-    """Counts of images in the abstain band, and confusion counts outside the band."""
+    """Counts of images inside the abstain band, and confusion counts outside."""
 
     abstained: int  # number of images inside the band, which need manual review
     tp: int  # true positives outside the band

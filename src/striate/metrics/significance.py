@@ -30,11 +30,8 @@ def mcnemar(gained: int, lost: int) -> float:
     Two models are compared on the same images. Only the images that exactly one model
     predicts correctly count. If both models are equally good, each of these images is
     gained or lost with probability ½. The p-value is 2·P(B ≤ min(gained, lost)), at
-    most 1, for a binomial B with gained + lost trials.
-
-    Args:
-        gained: Number of images that only the second model predicts correctly.
-        lost: Number of images that only the first model predicts correctly.
+    most 1, for a binomial B with gained + lost trials. Gained are those of the second
+    model.
 
     Example:
         >>> mcnemar(9, 1), mcnemar(4, 4), mcnemar(0, 0)
@@ -77,15 +74,11 @@ def holm_correction(values: Sequence[float]) -> tuple[float, ...]:
 def paired_t_test(differences: Sequence[float], overlap: float = 0.0) -> MeanDifference:
     """Return the result of a paired t-test on one difference per repetition.
 
-    Repetitions that split the same images anew share most of their training images,
-    so the repetitions agree more than independent ones. The variance of the mean is
-    then s²·(1/n + overlap), where overlap is the number of test images divided by the
-    number of training images (Nadeau and Bengio 2003). Without overlap, p-values would
-    be too small.
-
-    Args:
-        differences: Second minus first model for each repetition; at least two values.
-        overlap: Test images divided by training images; 0 for one fixed test split.
+    Repetitions that split the same images anew share most of their training images, so
+    the repetitions agree more than independent ones. The variance of the mean is then
+    s²·(1/n + overlap), where overlap is the number of test images divided by the number
+    of training images (Nadeau and Bengio 2003). Without overlap, p-values would be too
+    small. There must be at least two differences.
 
     Example:
         >>> effect = paired_t_test([0.01, 0.02, 0.03])
@@ -102,10 +95,7 @@ def welch_t_test(
 ) -> MeanDifference:
     """Return the result of Welch's t-test on two unpaired sets of repetitions.
 
-    Args:
-        first: One value for each repetition of the first model; at least two.
-        second: One value for each repetition of the second model; at least two.
-        overlap: Test images divided by training images; 0 for one fixed test split.
+    Each set has at least two values. For `overlap` see `paired_t_test`.
 
     Example:
         >>> effect = welch_t_test([0.90, 0.91, 0.92], [0.94, 0.95, 0.96])

@@ -13,11 +13,7 @@ def fit_temperature(probs: np.ndarray, truth: np.ndarray) -> float:
 
     The loss is convex in 1/T, so its derivative has one root. If every prediction is
     correct, lower is always better, and the result is `MIN_TEMPERATURE`. The most
-    probable class never changes.
-
-    Args:
-        probs: (N, classes) predicted probabilities of images not used for training.
-        truth: (N,) true class indices.
+    probable class never changes. The images must not have been used for training.
 
     Example:
         >>> probs = np.array([[0.99, 0.01]] * 3)  # wrong for one of three

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.metrics.intervals import wilson_interval
+from striate.metrics.intervals import Interval, wilson_interval
 from striate.metrics.significance import binomial_tail
 
 CONFIDENCE = 0.95  # of a guaranteed recall
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ class Baseline:
     """Result of one baseline run in the comparison."""
 
     name: str  # `from scratch`, `head only` or `fine-tuned`
-    path: str  # run folder
+    path: str
     cut: str  # the last frozen layer; empty if no layer is frozen
     split: str  # the evaluated split
     accuracy: float  # accuracy on that split
@@ -27,7 +27,7 @@ class Baseline:
     seconds: float  # time of feature extraction and training
     plan_seconds: float  # time of the transfer plan, included in `seconds`
     cached: int  # number of images whose features were already in the cache
-    # p-value of McNemar's test against `head only`; None for `head only`.
+    # p-value of McNemar's test against `head only`; None for `head only`
     p: float | None
 
 

@@ -67,18 +67,15 @@ def split_batches(
     training = split == "train"
     balanced = training and config.class_weights == "sampling"
     if balanced and data.subset(split).blocks:
-        what = (
-            "class-balanced sampling is not possible: the images are streamed in order"
-        )
+        reason = "the images are streamed in order"
+        what = f"class-balanced sampling is not possible: {reason}"
         fix = "use --class-weights auto or loss"
         raise SettingError(what, where="--class-weights sampling", fix=fix)
-    size = (
-        config.images_per_step if training else evaluation_batch_size(*data.image_size)
-    )
+    size = evaluation_batch_size(*data.image_size)
     return Batches(
         subset=data.subset(split),
         preprocess=data.preprocess,
-        batch_size=size,
+        batch_size=config.images_per_step if training else size,
         shuffle=training,
         balanced=balanced,
         augment=config.augmentation if training else "none",
@@ -145,10 +142,7 @@ def recipe_optimizer(
 ) -> Optimizer:
     """Create the optimizer of a recipe.
 
-    Args:
-        model: The network.
-        optim: Settings; the learning rate must be a number, not `auto`.
-        scales: Learning-rate factor of each parameter; None: 1 for all.
+    The learning rate must be a number, not `auto`. `scales` are factors on it.
     """
     return make_optimizer(
         model,

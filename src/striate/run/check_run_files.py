@@ -17,11 +17,7 @@ _FINISHED_KEYS = (
 
 
 def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
-    """Check that `results.csv` has complete rows for the learning curves.
-
-    Raises:
-        RunError: Rows or columns are missing, or no epoch is marked as best.
-    """
+    """Check that `results.csv` has complete rows for the learning curves."""
     try:
         rows = run.history
         complete = bool(rows) and all(row.keys() >= columns for row in rows)

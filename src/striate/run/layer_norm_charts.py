@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from striate.core.findings import Block, Cell, Column, Curve, Series, Table
+from striate.core.findings import Block, Column, Curve, Series, Table
 from striate.interpret.depth.layer_profile import LayerProfile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.run.report_images import evenly_spaced
@@ -24,7 +24,10 @@ def chart_by_depth(
     # The layer profiles of each line, by line name.
     lines: Mapping[str, Sequence[LayerProfile]],
 ) -> Curve:
-    """Return the chart of a quantity by layer, one line per network or snapshot."""
+    """Return the chart of a quantity by layer, one line per network or snapshot.
+
+    `quantity` is a key of `QUANTITIES`.
+    """
     return Curve(
         title,
         x_label="layer with weights, counted from the input",
@@ -58,9 +61,8 @@ def snapshots_by_stage(
 
 def snapshot_steps(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
     """Return the step of each snapshot plus 1, because a log axis has no 0."""
-    return tuple(
-        snapshot.step + 1.0 for snapshot in snapshots if snapshot.step is not None
-    )
+    steps = (snapshot.step for snapshot in snapshots)
+    return tuple(step + 1.0 for step in steps if step is not None)
 
 
 def stage_text(step: int | None) -> str:
@@ -80,20 +82,18 @@ def stage_text(step: int | None) -> str:
 def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
     """Return the chart of a quantity by training step, one line per layer."""
     steps = snapshot_steps(snapshots)
-    numbers = evenly_spaced(
-        range(min(len(snapshot.layers) for snapshot in snapshots)), MAX_LAYERS
-    )
+    depth = min(len(snapshot.layers) for snapshot in snapshots)
     return Curve(
         f"{quantity.capitalize()} during training",
         x_label="training step",
         y_label=QUANTITIES[quantity],
         series=tuple(
             Series(
-                snapshots[0].layers[i].name,
-                steps,
-                tuple(getattr(snapshot.layers[i], quantity) for snapshot in snapshots),
+                name=snapshots[0].layers[i].name,
+                x=steps,
+                y=tuple(getattr(each.layers[i], quantity) for each in snapshots),
             )
-            for i in numbers
+            for i in evenly_spaced(range(depth), MAX_LAYERS)
         ),
         log_x=True,
         log_y=True,
@@ -102,10 +102,9 @@ def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
 
 def layer_charts(snapshots: Sequence[Snapshot]) -> list[Curve]:
     """Return all layer-norm charts of the snapshots of one network."""
+    stages = snapshots_by_stage(snapshots)
     charts = [
-        chart_by_depth(
-            f"{quantity.capitalize()} by layer", quantity, snapshots_by_stage(snapshots)
-        )
+        chart_by_depth(f"{quantity.capitalize()} by layer", quantity, stages)
         for quantity in ("gradient", "activation")
     ]
     if len(snapshot_steps(snapshots)) == len(snapshots) > 1:
@@ -115,14 +114,13 @@ def layer_charts(snapshots: Sequence[Snapshot]) -> list[Curve]:
 
 def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
     """Return the table of layer norms in the first and the last snapshot."""
-    first, last = snapshots[0], snapshots[-1]
-    moments = [first] if len(snapshots) == 1 else [first, last]
+    moments = [snapshots[0], snapshots[-1]][: len(snapshots)]
     columns = [
         Column("Layer", "code"),
         Column("Number", "integer", key="depth", rank=3),
     ]
-    for when, rank in zip(("first", "last"), (0, 1), strict=False):
-        stage = stage_text((first if when == "first" else last).step)
+    for rank, moment in enumerate(moments):
+        when, stage = ("first", "last")[rank], stage_text(moment.step)
         columns += [
             Column(
                 f"{quantity.capitalize()}, {when}",
@@ -133,17 +131,15 @@ def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
             )
             for quantity in QUANTITIES
         ]
-        if len(moments) == 1:
-            break
     rows = tuple(
-        (levels[0].name, levels[0].depth, *_values(levels))
+        (
+            levels[0].name,
+            levels[0].depth,
+            *(getattr(level, quantity) for level in levels for quantity in QUANTITIES),
+        )
         for levels in zip(*(snapshot.layers for snapshot in moments), strict=False)
     )
     return Table(columns=tuple(columns), rows=rows, title="Norms by layer")
-
-
-def _values(levels: Sequence[LayerProfile]) -> list[Cell]:
-    return [getattr(level, quantity) for level in levels for quantity in QUANTITIES]
 
 
 def layer_norms_blocks(snapshots: Sequence[Snapshot]) -> list[Block]:

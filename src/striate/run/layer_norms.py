@@ -15,7 +15,7 @@ from striate.core.append_log import AppendLog
 from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, is_snapshot_step
 from striate.run import layout as names
@@ -26,21 +26,13 @@ COLUMNS = ("step", "depth", "layer", "activation", "gradient", "update")
 Batch = tuple[Tensor, Tensor]
 
 
-class LayerNormsLogger:
+class LayerNormsLogger(Callback):
     """Callback that records layer norms for a fixed batch of images during training.
 
     The callback runs a fixed batch in training mode, without augmentation and optimizer
-    step. It then restores the network, the gradients and all RNG states, so
-    the training result is bitwise the same with and without this callback.
-
-    Args:
-        folder: The run folder.
-        model: The network in training.
-        batch: The fixed images and their classes.
-        start_step: Step at which a resumed run continues; later rows are deleted.
-
-    Raises:
-        StorageError: The file cannot be written.
+    step. It then restores the network, the gradients and all RNG states, so the
+    training result is bitwise the same with and without this callback. If a run is
+    resumed at `start_step`, later rows are deleted.
     """
 
     def __init__(
@@ -98,9 +90,8 @@ def _step_of(row: bytes) -> int:
 def _row(step: int, level: LayerProfile) -> str:
     text = io.StringIO()
     sizes = (f"{v:.9g}" for v in (level.activation, level.gradient, level.update))
-    csv.writer(text, lineterminator="").writerow(
-        (step, level.depth, level.name, *sizes)
-    )
+    row = (step, level.depth, level.name, *sizes)
+    csv.writer(text, lineterminator="").writerow(row)
     return text.getvalue()
 
 
@@ -113,7 +104,10 @@ def layer_norms_logger(
     start_step: int,  # step at which a resumed run continues
     enabled: bool,
 ) -> Iterator[Sequence[LayerNormsLogger]]:
-    """Context manager that yields the layer-norm callbacks: one, or none."""
+    """Context manager that yields the layer-norm callbacks: one, or none.
+
+    Up to 64 training images are used, with the preprocessing of `eval_batches`.
+    """
     if not enabled:
         yield ()
         return

@@ -73,9 +73,7 @@ def new_folder(
             out.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
         if out is not None:
-            _check_out(
-                out, overwrite
-            )  # again: from here on no other process changes it
+            _check_out(out, overwrite)  # again: now no other process changes it
             with storage_errors(out, 0):
                 clear_folder(out)
         yield folder
@@ -103,17 +101,14 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise RunError("the output folder exists already", where=out, fix=fix)
     if not is_output_folder(out):
         fix = "choose another --out; --overwrite replaces only run folders"
-        raise RunError(
-            "the output folder exists and is not a run folder", where=out, fix=fix
-        )
+        what = "the output folder exists and is not a run folder"
+        raise RunError(what, where=out, fix=fix)
 
 
 def _is_new(folder: Path) -> bool:
     """Return whether a folder is empty, apart from files of an interrupted start."""
     ignored = (*PARTIAL_FILES, LOCK)
-    return folder.is_dir() and all(
-        entry.name.startswith(ignored) for entry in folder.iterdir()
-    )
+    return folder.is_dir() and all(p.name.startswith(ignored) for p in folder.iterdir())
 
 
 def clear_folder(folder: Path) -> None:
@@ -167,16 +162,21 @@ def find_split(run_or_csv: str | Path) -> Path:
     return find_run(run_or_csv) / SPLIT
 
 
+def existing_run(path: str | Path) -> Path | None:
+    """Return a run folder by its path or by its name below `runs/`, or None."""
+    parents = (Path(), Path("runs/train"), Path("runs/transfer"))
+    folders = (parent / path for parent in parents)
+    return next((f for f in folders if (f / MANIFEST).is_file()), None)
+
+
 def find_run(path: str | Path) -> Path:
     """Find a run folder by its path or by its name below `runs/`.
 
     Raises:
         RunError: There is no such run; the message lists similar names.
     """
-    parents = (Path(), Path("runs/train"), Path("runs/transfer"))
-    for candidate in (parent / path for parent in parents):
-        if (candidate / MANIFEST).is_file():
-            return candidate
+    if folder := existing_run(path):
+        return folder
     existing = [p.parent.name for p in Path("runs").glob(f"*/*/{MANIFEST}")]
     close = closest_names(Path(path).name, existing)
     hint = f"did you mean {' or '.join(close)}? " if close else ""

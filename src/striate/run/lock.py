@@ -44,7 +44,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         _acquire(lock, path)
     try:
         with storage_errors(path, 0):
-            path.write_text(_owner_json(), encoding="utf-8")
+            owner = {"pid": os.getpid(), "host": socket.gethostname()}
+            path.write_text(json.dumps(owner), encoding="utf-8")
         yield
     finally:
         with suppress(OSError):  # the folder or the disk may be gone
@@ -71,10 +72,6 @@ def _in_use(path: Path, owner: tuple[int, str]) -> RunError:
     fix = "wait until that process ends, stop it, or choose another --out"
     what = f"the run folder is in use by {who}"
     return RunError(what, where=path.parent, fix=fix)
-
-
-def _owner_json() -> str:
-    return json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
 
 
 def _owner(path: Path) -> tuple[int, str]:

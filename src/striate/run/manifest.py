@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from striate.core import device as devices
+from striate.core.errors import StorageError, StriateError
 from striate.core.files import hash_rows, read_json, write_json
 from striate.data.image_data import ImageData
 from striate.engine.distributed.rank_info import RankInfo
@@ -63,23 +65,19 @@ def result_factors(
 
     Two runs with equal factors give bitwise identical results.
     """
-    settings = {
-        k: str(v) for k, v in recipe.as_dict().items() if k not in NO_EFFECT_ON_RESULT
-    }
+    values = recipe.as_dict()
+    settings = {k: str(values[k]) for k in values if k not in NO_EFFECT_ON_RESULT}
+    # Whether shards are loaded or streamed depends on the free memory.
+    streamed = data.subset("train").blocks
     computing = (*COMPUTING, *packages_of(recipe.model))
     return {
         **{name: version(name) for name in computing},
         **devices.compute_environment(device),
         **settings,
-        "order": _order(data),
+        "order": "shard by shard" if streamed else "image by image",
         "processes": str(RankInfo.from_environment().world_size),
         "images": data_hash(data),
     }
-
-
-def _order(data: ImageData) -> str:
-    # Whether shards are loaded or streamed depends on the free memory.
-    return "shard by shard" if data.subset("train").blocks else "image by image"
 
 
 def exactness_text(inexact: Sequence[str]) -> str:
@@ -104,6 +102,18 @@ def update_manifest(
     path = folder / MANIFEST
     before = {k: v for k, v in read_json(path).items() if k not in without}
     write_json(path, {**before, **changes})
+
+
+@contextmanager
+def record_stop(folder: Path) -> Iterator[None]:
+    """Context manager: after an error, set the status of a run to `stopped`."""
+    try:
+        yield
+    except BaseException as error:
+        reason = error.what if isinstance(error, StriateError) else repr(error)
+        with suppress(StorageError):  # on a full disk the first error is the message
+            update_manifest(folder, status="stopped", reason=reason, finished=now())
+        raise
 
 
 def now() -> str:

@@ -47,9 +47,6 @@ def _without_none(hint: Any) -> Any:
 def parse_setting(name: str, value: Any) -> Any:
     """Convert a value from a flag or a YAML file to the type of the setting.
 
-    Raises:
-        SettingError: The value cannot be converted.
-
     Example:
         >>> parse_setting("lr", "1e-3"), parse_setting("image_size", "64x48")
         (0.001, (64, 48))

@@ -35,13 +35,12 @@ class Predictions:
         cls, paths: Sequence[str], outputs: Outputs, labels: ClassNames
     ) -> Predictions:
         """Create predictions from network outputs for the images at `paths`."""
-        probs = outputs.probs
+        many = len(labels) > MAX_PROBABILITY_COLUMNS
+        probs = outputs.probs if many else outputs.probs.double()
         return cls(
             paths=tuple(paths),
             truth=outputs.labels.numpy(),
-            probs=(
-                probs if len(labels) > MAX_PROBABILITY_COLUMNS else probs.double()
-            ).numpy(),
+            probs=probs.numpy(),
             losses=outputs.losses.double().numpy(),
             labels=labels,
         )
@@ -54,9 +53,8 @@ class Predictions:
 
     def metrics(self) -> ClassificationMetrics:
         """Return accuracy, loss, calibration error and per-class metrics."""
-        return classification_metrics(
-            self.probs, self.truth, self.losses, self.labels.names
-        )
+        names = self.labels.names
+        return classification_metrics(self.probs, self.truth, self.losses, names)
 
     def highest_losses(self, count: int) -> list[int]:
         """Return the indices of the `count` largest losses, largest first."""
@@ -71,27 +69,23 @@ class Predictions:
         names = self.labels.names
         many = len(names) > MAX_PROBABILITY_COLUMNS
         probs_cells = partial(_top_k, names) if many else _all_probs
+        predicted = self.predicted
         rows = (
-            [path_, names[true], names[pred], *probs_cells(probs), f"{loss:.7g}"]
-            for path_, true, pred, probs, loss in zip(
-                self.paths,
-                self.truth,
-                self.predicted,
-                self.probs,
-                self.losses,
-                strict=True,
-            )
+            [
+                path_,
+                names[self.truth[i]],
+                names[predicted[i]],
+                *probs_cells(self.probs[i]),
+                f"{self.losses[i]:.7g}",
+            ]
+            for i, path_ in enumerate(self.paths)
         )
         columns = ["top"] if many else [_PREFIX + name for name in names]
         write_csv(path, ["path", "label", "pred", *columns, "loss"], rows)
 
     @classmethod
     def read(cls, path: Path, labels: ClassNames) -> Predictions:
-        """Read a CSV written by `save`; probabilities that were not saved are 0.
-
-        Raises:
-            RunError: The file is missing or damaged.
-        """
+        """Read a CSV written by `save`; probabilities that were not saved are 0."""
         rows = read_csv(path)
         with damaged_file_errors(path):
             return cls._of_rows(rows, labels)

@@ -23,7 +23,6 @@ from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.load_options import LoadOptions
 from striate.data.progressive_resize import Side
-from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
 from striate.engine.config import OptimConfig
 from striate.engine.execution_config import check_precision
@@ -68,23 +67,12 @@ LOADED_DATA_SETTINGS = {*DATA_SETTINGS} - {"seed", "cache", "cache_gb", "workers
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
-    """Load and split the images of a recipe; show progress unless `quiet`.
-
-    Raises:
-        StriateError: The data cannot be loaded with these settings.
-    """
-    config = replace(
-        recipe,
-        **preprocess_settings(recipe),
-        split=str(names.find_split(recipe.split)) if recipe.split else None,
-    )
-    data = load_data(
-        recipe.data,
-        config,
-        options=LoadOptions(
-            margin=crop_margin(recipe.augmentation), tick=reading_progress(quiet)
-        ),
-    )
+    """Load and split the images of a recipe; show progress unless `quiet`."""
+    split = str(names.find_split(recipe.split)) if recipe.split else None
+    config = replace(recipe, **preprocess_settings(recipe), split=split)
+    margin, tick = crop_margin(recipe.augmentation), reading_progress(quiet)
+    options = LoadOptions(margin=margin, tick=tick)
+    data = load_data(recipe.data, config, options=options)
     return with_weights_statistics(data, recipe)
 
 
@@ -95,13 +83,10 @@ def auto_model(in_chans: int) -> str:
 
 def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
     """Return the recipe with `auto` replaced by the values in use."""
-    model = recipe.model
-    if model == AUTO:
-        model = auto_model(data.in_chans)
-    used = data.preprocess
+    is_auto, used = recipe.model == AUTO, data.preprocess
     return replace(
         recipe.resolved(),
-        model=model,
+        model=auto_model(data.in_chans) if is_auto else recipe.model,
         image_size=data.image_size,
         in_chans=data.in_chans,
         resize=used.resize,
@@ -118,11 +103,7 @@ def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def build_model(config: InputConfig, data: ImageData) -> nn.Module:
-    """Build the network of a recipe and load its pretrained weights.
-
-    Raises:
-        WeightsError: The pretrained weights do not fit the network.
-    """
+    """Build the network of a recipe and load its pretrained weights."""
     model = create_model(
         config.model,
         num_classes=data.num_classes,
@@ -221,37 +202,27 @@ def write_run_inputs(
     manifest = first_manifest(folder.name, data, recipe)
     manifest["notes"] = [*data.notes, *last_batch_notes(data, recipe), *notes]
     manifest["notes"] += pretrained_notes(recipe, data)
-    manifest["notes"] += [
-        *progressive_resize_notes(data, recipe),
-        *process_notes(recipe),
-    ]
+    manifest["notes"] += progressive_resize_notes(data, recipe)
+    manifest["notes"] += process_notes(recipe)
     manifest |= pretrained_record(recipe, data) | frozen_record(model, recipe)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
-    write_text(folder / names.ARGS, settings_yaml(recipe))
+    write_text(folder / names.ARGS, settings_yaml(recipe.as_dict()))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
     write_split(folder / names.SPLIT, data.rows)
-    _write_skipped(folder / names.QUARANTINE, data.quarantined, data.ignored)
+    skipped = [("quarantined", skip) for skip in data.quarantined]
+    skipped += [("ignored", skip) for skip in data.ignored]
+    rows = [(kind, s.path, s.reason, s.detail) for kind, s in skipped]
+    columns = ("status", "path", "reason", "detail")
+    write_csv(folder / names.QUARANTINE, columns, rows)
     first = first_convolution(model)
     if first is not None:
         save_weights(folder / names.FIRST_LAYER, {first[0]: first[1].weight})
 
 
-def _write_skipped(
-    path: Path, quarantined: Sequence[Skipped], ignored: Sequence[Skipped]
-) -> None:
-    rows = [("quarantined", s.path, s.reason, s.detail) for s in quarantined]
-    rows += [("ignored", s.path, s.reason, s.detail) for s in ignored]
-    write_csv(path, ("status", "path", "reason", "detail"), rows)
-
-
 def regularize(model: nn.Module, optim: OptimConfig) -> None:
-    """Set the dropout and stochastic-depth probabilities of a network.
-
-    Raises:
-        SettingError: The network has no dropout layer or no residual block.
-    """
+    """Set the dropout and stochastic-depth probabilities of a network."""
     if optim.dropout is not None:
         set_dropout(model, optim.dropout)
     if optim.drop_path:
@@ -260,9 +231,6 @@ def regularize(model: nn.Module, optim: OptimConfig) -> None:
 
 def set_dropout(model: nn.Module, rate: float) -> None:
     """Set the dropout probability of all dropout layers of a network.
-
-    Raises:
-        SettingError: The network has no dropout layer.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
@@ -315,20 +283,15 @@ def check_image_sizes(
                 with trace_modules(trial, enter=enter, leave=leave):
                     trial(probe)
             except (RuntimeError, ValueError, GeometryError) as error:
-                raise _refusal(error, height, width, active) from error
+                raise _refusal(error, f"{height}×{width}", active[-1]) from error
 
 
-def _refusal(
-    error: Exception, height: int, width: int, active: Sequence[str]
-) -> GeometryError:
+def _refusal(error: Exception, size: str, layer: str) -> GeometryError:
     """Return the error for an image size, with the layer that was running."""
-    reason = str(error).splitlines()[0]
-    size = f"{height}×{width}"
-    what = (
-        f"the network cannot train on {size} images of --progressive-resize: {reason}"
-    )
+    images = f"{size} images of --progressive-resize"
+    what = f"the network cannot train on {images}: {str(error).splitlines()[0]}"
     fix = (
         "leave out --progressive-resize, use a larger fraction, or use a network "
         "with global average pooling: resnet18, antialiased_resnet18, mobilenet_v2"
     )
-    return GeometryError(what, where=f"layer {active[-1]}", fix=fix)
+    return GeometryError(what, where=f"layer {layer}", fix=fix)

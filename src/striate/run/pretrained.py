@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from striate.core.errors import RunError, StorageError, WeightsError
+from striate.core.errors import StorageError, WeightsError
 from striate.core.files import damaged_file_errors, hash_file, read_json
 from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
@@ -37,9 +37,9 @@ class WeightsFile:
     """A weights file with its hash, origin, preprocessing and classes."""
 
     path: Path
-    sha256: str  # hash of the file
+    sha256: str
     origin: str  # description of the source, for messages
-    # Preprocessing that the weights were trained with, if known.
+    # preprocessing that the weights were trained with, if known
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] | None = None  # class names of the outputs, if known
     linear_head: bool = True  # whether the classifier head is one linear layer
@@ -67,10 +67,7 @@ def _find(word: str | Path, cache: str) -> WeightsFile:
         return _of_file(path)
     if is_timm(str(word)):
         return _of_timm(str(word), cache)
-    folder = None
-    with suppress(RunError):
-        folder = names.find_run(word)
-    if folder is not None:
+    if (folder := names.existing_run(word)) is not None:
         return _of_run(folder)
     if str(word) in PRETRAINED:
         return _of_public(PRETRAINED[str(word)], cache)
@@ -78,9 +75,8 @@ def _find(word: str | Path, cache: str) -> WeightsFile:
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give a run folder, a .safetensors or .pth file, or a name listed by "
     fix += "`striate models --weights`"
-    raise WeightsError(
-        f"no pretrained weights are called '{word}'", where="--pretrained", fix=fix
-    )
+    what = f"no pretrained weights are called '{word}'"
+    raise WeightsError(what, where="--pretrained", fix=fix)
 
 
 def _sha256(path: Path) -> str:
@@ -198,15 +194,13 @@ def preprocess_settings(config: InputConfig) -> dict[str, Any]:
     normalize = "data" if config.normalize == AUTO else config.normalize
     if _takes_statistics(config, own):
         normalize = "none"  # mean and std are set later
-    settings = {
-        name: getattr(config, name) for name in ("resize", "background", "white_level")
-    }
     expected = own or Preprocess(channels=1, height=1, width=1)
-    return {
-        "image_size": config.image_size or ((own.height, own.width) if own else None),
-        "normalize": normalize,
-        **{n: getattr(expected, n) if v is None else v for n, v in settings.items()},
-    }
+    settings = {"normalize": normalize}
+    for name in ("resize", "background", "white_level"):
+        value = getattr(config, name)
+        settings[name] = getattr(expected, name) if value is None else value
+    size = config.image_size or ((own.height, own.width) if own else None)
+    return {"image_size": size, **settings}
 
 
 def with_weights_statistics(data: ImageData, config: InputConfig) -> ImageData:
@@ -263,9 +257,8 @@ def _weights_of(config: InputConfig) -> WeightsFile:
     weights = find_weights(str(config.pretrained), config.cache)
     if weights.preprocess is None and is_timm(config.model):
         about = describe(config.model)
-        return replace(
-            weights, preprocess=about.preprocess, preprocess_note=about.remark
-        )
+        note = about.remark
+        return replace(weights, preprocess=about.preprocess, preprocess_note=note)
     return weights
 
 
@@ -314,9 +307,8 @@ def check_same_weights(config: InputConfig, manifest: dict[str, Any]) -> None:
         return
     before, weights = manifest["pretrained"]["sha256"], _weights_of(config)
     if weights.sha256 != before:
-        what = (
-            f"the weights file changed: hash {before[:16]}, now {weights.sha256[:16]}"
-        )
+        hashes = f"hash {before[:16]}, now {weights.sha256[:16]}"
+        what = f"the weights file changed: {hashes}"
         fix = "restore the file, or train again without --resume"
         raise WeightsError(what, where=weights.path, fix=fix)
 

@@ -10,7 +10,7 @@ from typing import Self, TextIO
 from striate.data.batches import Batches
 from striate.data.progressive_resize import ProgressiveResize
 from striate.data.scan import Tick
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.report.progress import TrainingProgress
 
 DELAY = 1.0  # seconds until the reading progress is shown
@@ -38,6 +38,10 @@ def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
     return tick
 
 
+def ignore(*values: object) -> None:
+    """Do nothing; the default of a callback."""
+
+
 def line_printer(quiet: bool) -> Callable[[str], None]:
     """Return a function that prints a line to stderr, or does nothing if `quiet`."""
 
@@ -48,10 +52,12 @@ def line_printer(quiet: bool) -> Callable[[str], None]:
     return print_line
 
 
-class ProgressCallback:
+class ProgressCallback(Callback):
     """Training-loop callback that shows the progress on stderr.
 
-    If stderr is closed, the run continues without progress output.
+    If stderr is closed, the run continues without progress output. With `balanced`, the
+    balanced accuracy is shown too, which then selects the best epoch. `speed` returns
+    an additional text for a number of images per second.
     """
 
     def __init__(
@@ -74,19 +80,14 @@ class ProgressCallback:
     def on_step_end(self, event: StepResult, /) -> None:
         """Update the progress bar after a training step."""
         self._images += event.images
-        images = self._images
-        self._draw(
-            lambda: self._progress.step(
-                event.epoch + 1, event.batch + 1, event.loss, images
-            )
-        )
+        epoch, batch, images = event.epoch + 1, event.batch + 1, self._images
+        self._draw(lambda: self._progress.step(epoch, batch, event.loss, images))
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
         """Print losses and accuracies of a finished epoch."""
         columns = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
         row = {name: getattr(event, name) for name in columns}
-        row = {"epoch": event.epoch + 1, **row}
-        self._draw(lambda: self._progress.epoch(row))
+        self._draw(lambda: self._progress.epoch({"epoch": event.epoch + 1, **row}))
 
     def note(self, text: str) -> None:
         """Print a message that is also shown with --quiet."""

@@ -62,6 +62,4 @@ class Recipe(TrainConfig, InputConfig):
 
 
 # Settings that do not change any result.
-NO_EFFECT_SETTINGS = {
-    spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")
-}
+NO_EFFECT_SETTINGS = {f.name for f in fields(Recipe) if f.metadata.get("incidental")}

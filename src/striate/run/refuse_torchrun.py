@@ -9,8 +9,7 @@ from striate.engine.distributed.rank_info import RankInfo
 def check_single_process(what: str, rank_info: RankInfo | None = None) -> None:
     """Raise an error in a distributed run, for commands that run in one process.
 
-    Raises:
-        SettingError: There are several processes; rank 0 prints it for all.
+    The message starts with `what`, the command.
 
     Example:
         >>> check_single_process("drawing", RankInfo(world_size=2))

@@ -78,19 +78,18 @@ def highest_loss_section(predictions: Predictions, pixels: PixelRows | None) -> 
         if predictions.truth[i] != predictions.predicted[i]
     ]
     if not wrong:
-        blocks: tuple[Block, ...] = (Prose("All predictions are correct.", "good"),)
+        block: Block = Prose(text="All predictions are correct.", tone="good")
     elif pixels is None:
-        text = "\n\n".join(predictions.paths[i] for i in wrong)
-        blocks = (Prose(text),)
+        block = Prose(text="\n\n".join(predictions.paths[i] for i in wrong))
     else:
         images = tuple(_captioned(predictions, pixels, i) for i in wrong)
-        blocks = (Images(images=images, scale=_scale(pixels.shape[1])),)
+        block = Images(images=images, scale=_scale(pixels.shape[1]))
     lead = "Errors with the highest loss. Check these for wrong labels first."
-    return Section("Highest-loss errors", blocks, lead=lead)
+    return Section(title="Highest-loss errors", lead=lead, blocks=(block,))
 
 
-def _scale(side: int, target: int = 96) -> int:
-    return max(1, target // side)
+def _scale(side: int) -> int:
+    return max(1, 96 // side)
 
 
 def filters_and_maps_sections(
@@ -127,12 +126,8 @@ def _filters(run: Run) -> list[Block]:
     ]
     count, _, rows, width = before.shape
     title = f"{name}: {count} filters of {rows}×{width}"
-    note = "Blue: negative, red: positive; same color scale before and after."
-    note = (
-        note
-        if before.shape[1] != 3
-        else "Gray: zero; same color scale before and after."
-    )
+    colors = "Gray: zero" if before.shape[1] == 3 else "Blue: negative, red: positive"
+    note = f"{colors}; same color scale before and after."
     return [Images(title=title, note=note, images=tuple(sheets))]
 
 

@@ -22,10 +22,11 @@ from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
 from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.timm import is_timm
-from striate.run.layout import MANIFEST
+from striate.run.layout import existing_run
 from striate.run.run import Run
 
 Shape = tuple[int, int, int]
+Sides = tuple[int, int]
 DEFAULT_SIZE = 224  # default input size of FILE.py:CLASS
 FILE = ".py:"
 MODULE_PREFIX = "_striate_target_"
@@ -35,10 +36,10 @@ MODULE_PREFIX = "_striate_target_"
 class Target:
     """A network with its name and its input shape."""
 
-    name: str  # display name
+    name: str
     model: nn.Module
     shape: Shape  # input shape (channels, height, width)
-    # Preprocessing that the network was trained with, if known.
+    # preprocessing that the network was trained with, if known
     preprocess: Preprocess | None = None
     trained: bool = False  # whether the network has trained weights
 
@@ -57,11 +58,7 @@ def resolve_target(
 ) -> Target:
     """Build the network of a TARGET given on the command line.
 
-    Args:
-        target: A name of `striate models`, `file.py:Class`, a run folder or its name,
-            or a sketch.
-        request: Image size, channels and classes requested by the user.
-        real: Allocate the weights, so that the network can run.
+    With `real`, the weights are allocated, so that the network can run.
 
     Raises:
         SettingError: The target is invalid; the message lists similar names.
@@ -71,15 +68,9 @@ def resolve_target(
         return _sketched(target, request, real)
     if FILE in target:
         return _from_file(target, request, real)
-    if is_run_name(target):
+    if existing_run(target):
         return _from_run(target, request, real)
     return _named(target, request, real)
-
-
-def is_run_name(target: str) -> bool:
-    """Return whether a target is a run folder or the name of a run below `runs/`."""
-    parents = (Path(), Path("runs/train"), Path("runs/transfer"))
-    return any((parent / target / MANIFEST).is_file() for parent in parents)
 
 
 def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Module:
@@ -122,14 +113,11 @@ def _unknown_target(target: str) -> SettingError:
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     forms = "a name from `striate models`, file.py:Class, a run folder, or a sketch"
     example = "such as '28x28x1 > conv 3x3 8'"
-    return SettingError(
-        f"no network is called '{target}'", fix=f"{hint}give {forms} {example}"
-    )
+    what = f"no network is called '{target}'"
+    return SettingError(what, fix=f"{hint}give {forms} {example}")
 
 
-def _sides(
-    size: int | tuple[int, int] | None, default: tuple[int, int]
-) -> tuple[int, int]:
+def _sides(size: int | Sides | None, default: Sides) -> Sides:
     if size is None:
         return default
     return (size, size) if isinstance(size, int) else size
@@ -141,13 +129,11 @@ def _from_run(target: str, request: SummaryRequest, real: bool) -> Target:
         raise SettingError(what, where=target, fix="leave out these flags")
     run = Run(target)
     model = run.model if real else _built(run.fresh_model, real, run.recipe.model)
-    preprocess = run.preprocess
-    shape = preprocess.spec.shape
     return Target(
         name=run.path.name,
         model=model,
-        shape=shape,
-        preprocess=preprocess,
+        shape=run.preprocess.spec.shape,
+        preprocess=run.preprocess,
         trained=True,
     )
 
@@ -164,9 +150,8 @@ def _from_file(target: str, request: SummaryRequest, real: bool) -> Target:
         raise _user_code_error(path, error) from error
     if not isinstance(model, nn.Module):
         what = f"{expression} returned a {type(model).__name__}, not an nn.Module"
-        raise SettingError(
-            what, where=path, fix="give a class or a function that returns a network"
-        )
+        fix = "give a class or a function that returns a network"
+        raise SettingError(what, where=path, fix=fix)
     height, width = _sides(request.image_size, (DEFAULT_SIZE, DEFAULT_SIZE))
     channels = request.in_chans or first_channels(model)
     return Target(name=target, model=model, shape=(channels, height, width))
@@ -228,9 +213,8 @@ def _load(path: Path, name: str) -> Any:
     if not hasattr(module, name):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
         what = f"the file does not define '{name}'"
-        raise SettingError(
-            what, where=path, fix=f"its classes: {', '.join(sorted(classes))}"
-        )
+        fix = f"its classes: {', '.join(sorted(classes))}"
+        raise SettingError(what, where=path, fix=fix)
     return getattr(module, name)
 
 

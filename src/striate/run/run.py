@@ -124,12 +124,10 @@ class Run:
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """Return one dict per epoch, as in `results.csv`."""
+        rows = read_csv(self.path / names.RESULTS)
         return [
-            {
-                key: float(value == "true" if key == "best" else value)
-                for key, value in row.items()
-            }
-            for row in read_csv(self.path / names.RESULTS)
+            {k: float(v == "true" if k == "best" else v) for k, v in row.items()}
+            for row in rows
         ]
 
     @property
@@ -199,12 +197,9 @@ class Run:
         origin = self.origin
         if not origin:
             fix = "give the data: striate.load_run(path, data=...) or resume(data=...)"
-            raise RunError(
-                "the run was trained on arrays in memory or on a torch Dataset, so its "
-                "images cannot be read",
-                where=self.path,
-                fix=fix,
-            )
+            source = "arrays in memory or on a torch Dataset"
+            what = f"the run was trained on {source}, so its images cannot be read"
+            raise RunError(what, where=self.path, fix=fix)
         rows = read_csv(self.path / names.SPLIT)
         used = [row for row in rows if row["split"] != SPARE]
         options = LoadOptions(
@@ -251,13 +246,11 @@ class Run:
         In a `group` of processes, each process predicts a share of the images, and all
         processes get all predictions.
         """
-        device = devices.select_device(self.recipe.device)
+        device, images = devices.select_device(self.recipe.device), self.preprocess
         batches = Batches(
             subset=subset,
-            preprocess=self.preprocess,
-            batch_size=evaluation_batch_size(
-                self.preprocess.height, self.preprocess.width
-            ),
+            preprocess=images,
+            batch_size=evaluation_batch_size(images.height, images.width),
             shuffle=False,
             device=device,
             rank=group.rank,

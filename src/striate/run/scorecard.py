@@ -50,7 +50,10 @@ def confusion_block(
     split: str,
     images: CellImages,  # example images of each cell
 ) -> Block:
-    """Return the confusion matrix; for many classes, a table of frequent errors."""
+    """Return the confusion matrix; for many classes, a table of frequent errors.
+
+    Cells show the example `images`.
+    """
     names = tuple(c.name for c in score.classes)
     if score.confusion:
         title = f"Confusion matrix ({split} split)"

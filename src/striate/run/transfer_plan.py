@@ -28,12 +28,12 @@ class TransferTrial:
     batch_norm: str  # batch norm mode after the cut point; empty for a logistic head
     lr: float  # maximum learning rate of the classifier; 0 for a logistic head
     lr_decay: float  # learning-rate factor from each stage to the stage before it
-    epochs: int  # number of training epochs
+    epochs: int
     steps: int  # number of optimizer steps; 0 for a logistic head
-    train_images: int  # number of training images
-    # For each evaluated image, whether the prediction is correct.
+    train_images: int
+    # for each evaluated image, whether the prediction is correct
     correct: tuple[bool, ...] = field(repr=False)
-    # Cross-entropy of each evaluated image, after temperature scaling.
+    # cross-entropy of each evaluated image, after temperature scaling
     losses: tuple[float, ...] = field(repr=False)
     seconds: float  # duration of the trial, including feature extraction
     full_seconds: float  # expected duration with all images and epochs
@@ -63,16 +63,16 @@ class TransferTrial:
 class TransferPlan:
     """Result of a transfer plan: probes, trials, proposed trial, expected accuracy."""
 
-    # A linear probe at every cut point, from the input to the output.
+    # a linear probe at every cut point, from the input to the output
     probes: tuple[LinearProbe, ...]
     trials: tuple[TransferTrial, ...]  # all trials; the first is the logistic head
-    best_index: int  # index of the proposed trial
+    best_index: int
     accuracy: float  # expected accuracy on the validation split
-    # Lower limit of the 95 % interval of `accuracy`, which includes the sampling error
-    # of the trial and of the validation split.
+    # lower limit of the 95 % interval of `accuracy`, which includes the sampling error
+    # of the trial and of the validation split
     low: float
     high: float  # upper limit of that interval
-    val_images: int  # number of validation images
+    val_images: int
     images: int  # number of training images used by the plan
     feature_seconds: float  # duration of feature extraction
     seconds: float  # duration of the whole plan
@@ -113,11 +113,7 @@ class TransferPlan:
 
     @classmethod
     def read(cls, path: Path) -> TransferPlan:
-        """Read a plan from a `plan.json` file.
-
-        Raises:
-            RunError: The file is missing, damaged, or of another version.
-        """
+        """Read a plan from a `plan.json` file."""
         fields = read_json(path)
         with damaged_file_errors(path):
             return cls.from_dict(fields)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from striate.core.errors import SettingError
-
-if TYPE_CHECKING:
-    from striate.run.recipe import Recipe
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -21,9 +19,8 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [str(key.value).replace("-", "_") for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
-            raise SettingError(
-                f"the setting '{twice[0]}' is given twice", where=node.start_mark
-            )
+            what = f"the setting '{twice[0]}' is given twice"
+            raise SettingError(what, where=node.start_mark)
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -47,14 +44,13 @@ def read_settings(path: Path) -> dict[str, Any]:
         what = f"the settings file cannot be read: {error.strerror}"
         raise SettingError(what, where=path) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingError(
-            f"the settings file is not valid YAML: {error}", where=path
-        ) from error
+        what = f"the settings file is not valid YAML: {error}"
+        raise SettingError(what, where=path) from error
     if not isinstance(loaded, dict):
         raise SettingError("the settings file has no `name: value` lines", where=path)
     return {str(name).replace("-", "_"): value for name, value in loaded.items()}
 
 
-def settings_yaml(recipe: Recipe) -> str:
-    """Return a recipe as YAML text, which `read_settings` can read."""
-    return yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
+def settings_yaml(settings: Mapping[str, Any]) -> str:
+    """Return settings as YAML text, which `read_settings` can read."""
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)

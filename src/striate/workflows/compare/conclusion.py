@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Prose
-from striate.metrics.paired import Interval
+from striate.metrics.intervals import Interval
 from striate.report.format import MINUS, count_text
 from striate.workflows.compare.groups import RunGroup
 from striate.workflows.compare.result import ComparisonResult

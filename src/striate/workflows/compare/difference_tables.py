@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from striate.core.findings import Cell, Column, Table
-from striate.metrics.paired import Interval, PairedCounts
+from striate.metrics.intervals import Interval
+from striate.metrics.paired import PairedCounts
 from striate.metrics.significance import holm_correction, paired_t_test
 from striate.report.format import percent
 from striate.workflows.compare.conclusion import (

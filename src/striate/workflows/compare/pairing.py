@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from striate.metrics.intervals import Interval
 from striate.metrics.paired import (
-    Interval,
     PairedCounts,
     balanced_accuracy_difference,
     mean_difference,

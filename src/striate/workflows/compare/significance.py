@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from striate.metrics.paired import Interval
+from striate.metrics.intervals import Interval
 from striate.metrics.significance import (
     MeanDifference,
     holm_correction,

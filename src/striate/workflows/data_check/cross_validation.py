@@ -15,7 +15,7 @@ from striate.core.seeds import derive_seed
 from striate.data.batches import Batches
 from striate.data.channel_stats import channel_mean_std
 from striate.data.subset import Subset
-from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.callbacks import Callback, StepResult
 from striate.engine.evaluate import evaluate
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
@@ -122,7 +122,7 @@ class CrossValidation:
         fit(model, optimizer, batches, val_batches, fit_config, callbacks=(counter,))
 
 
-class _Counter:
+class _Counter(Callback):
     """Callback that counts the processed training images over all networks."""
 
     def __init__(self, tick: Tick, total: int) -> None:
@@ -132,6 +132,3 @@ class _Counter:
         """Add the images of a training step to the count."""
         self._count += event.images
         self._tick(self._count, self._total)
-
-    def on_epoch_end(self, event: EpochResult, /) -> None:
-        """Do nothing at the end of an epoch."""

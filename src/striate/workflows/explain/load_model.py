@@ -11,7 +11,8 @@ from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
 from striate.core.preprocess_config import Preprocess
 from striate.models.weights import load_pretrained
-from striate.run.resolve_model import SummaryRequest, is_run_name, resolve_target
+from striate.run.layout import existing_run
+from striate.run.resolve_model import SummaryRequest, resolve_target
 from striate.run.run import Run
 
 # ImageNet statistics, the usual default for three channels.
@@ -45,7 +46,7 @@ def load_model(
         SettingError: The name is unknown, or options conflict with a run.
     """
     options = options or SummaryRequest()
-    if is_run_name(name):
+    if existing_run(name):
         if weights is not None or options != SummaryRequest():
             what = "a run already has weights, image size, channels and classes"
             fix = "remove --weights and the image size, channel and class options"

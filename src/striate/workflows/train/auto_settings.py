@@ -41,16 +41,11 @@ MIN_BATCH_SIZE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class AutoSettings:
-    """Recipe with automatically chosen settings.
+    """Recipe with automatically chosen settings."""
 
-    Args:
-        recipe: The recipe, with numbers in place of `auto`.
-        notes: Text on how each setting was chosen.
-        lr_range: Points of the learning rate range test; empty if the test did not run.
-    """
-
-    recipe: Recipe
-    notes: tuple[str, ...] = ()
+    recipe: Recipe  # the recipe, with numbers in place of `auto`
+    notes: tuple[str, ...] = ()  # text on how each setting was chosen
+    # points of the learning rate range test; empty if the test did not run
     lr_range: tuple[LRPoint, ...] = field(default=(), repr=False)
 
     def save(self, folder: Path) -> None:
@@ -63,20 +58,12 @@ class AutoSettings:
 
 
 def resolve_auto_settings(
-    recipe: Recipe,
-    model: nn.Module,
-    data: ImageData,
-    group: RankGroup = ONE_PROCESS,
+    recipe: Recipe, model: nn.Module, data: ImageData, group: RankGroup = ONE_PROCESS
 ) -> AutoSettings:
     """Replace `auto` settings by numbers; model and random state are not changed.
 
-    The batch size comes first, since the learning rate depends on it.
-
-    Args:
-        recipe: All settings.
-        model: The model on the training device, before training.
-        data: The images.
-        group: The processes of a distributed run; rank 0 chooses for all.
+    The batch size comes first, since the learning rate depends on it. In a distributed
+    run, rank 0 chooses for all.
 
     Raises:
         SettingError: Not even a batch of two images fits into memory.
@@ -109,13 +96,12 @@ def _with_learning_rate(
     recipe = automatic.recipe
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
     device = devices.select_device(recipe.device)
+    balance = class_weighting(data, recipe, device)
     lr_range = lr_range_test(
         model,
         lambda copied: recipe_optimizer(copied, recipe),
         split_batches("train", data, recipe, device),
-        cross_entropy_loss(
-            recipe.label_smoothing, class_weighting(data, recipe, device)
-        ),
+        cross_entropy_loss(recipe.label_smoothing, balance),
         seed=recipe.seed,
         micro_batches=recipe.accumulate,
     )
@@ -169,11 +155,10 @@ def _free_bytes(device: torch.device) -> int | None:
 def _peak_bytes(model: nn.Module, data: ImageData, size: int) -> int | None:
     """Return the peak memory of a step in bytes; None if it cannot be computed."""
     shape = (data.in_chans, *data.image_size)
-    try:
+    with suppress(ForwardError):
         memory = audit(model, shape, batch_size=size).memory
-    except ForwardError:
-        return None
-    return None if memory is None else memory.peak
+        return None if memory is None else memory.peak
+    return None
 
 
 def _step_fits(
@@ -182,13 +167,10 @@ def _step_fits(
     """Return whether a training step, run on a copy of the model, fits into memory."""
     copied = copy.deepcopy(model).train()
     config = replace(config, lr=DEFAULT_LR[config.optimizer])
-    loss = cross_entropy_loss(
-        config.label_smoothing, class_weighting(data, config, device)
-    )
+    balance, count = class_weighting(data, config, device), config.accumulate
+    loss = cross_entropy_loss(config.label_smoothing, balance)
     optimizer = recipe_optimizer(copied, config)
-    stepper = Stepper(
-        copied, optimizer, loss, seed=config.seed, micro_batches=config.accumulate
-    )
+    stepper = Stepper(copied, optimizer, loss, seed=config.seed, micro_batches=count)
     batches = split_batches("train", data, config, device)
     try:
         # The run itself reports NaN or infinite values, with images and layer.

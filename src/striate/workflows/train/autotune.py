@@ -41,6 +41,7 @@ from striate.engine.execution_config import (
 )
 from striate.engine.gradient_accumulation import possible_micro_batches
 from striate.engine.throughput import ThroughputMeter, measure_peak_flops
+from striate.finetune.split_model import probe_batch
 from striate.run.build_from_recipe import epoch_image_sizes, recipe_execution
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
@@ -53,15 +54,10 @@ MAX_RESULTS = 500  # in the cache file; then it starts empty again
 
 @dataclass(frozen=True)
 class AutotuneResult:
-    """Fastest execution settings, with the measured times.
+    """Fastest execution settings, with the measured times."""
 
-    Args:
-        recipe: The recipe, with layout, compilation and precision set.
-        benchmark: The measured times, new or from the cache.
-    """
-
-    recipe: Recipe
-    benchmark: BenchmarkResult
+    recipe: Recipe  # the recipe, with layout, compilation and precision set
+    benchmark: BenchmarkResult  # the measured times, new or from the cache
 
     @property
     def notes(self) -> list[str]:
@@ -81,27 +77,19 @@ class AutotuneResult:
 
 
 def autotune(
-    model: nn.Module,
-    data: ImageData,
-    recipe: Recipe,
-    group: RankGroup = ONE_PROCESS,
+    model: nn.Module, data: ImageData, recipe: Recipe, group: RankGroup = ONE_PROCESS
 ) -> AutotuneResult:
     """Choose `auto` execution settings by measurement, and apply the memory layout.
 
     A run of fewer than 1,000 steps is too short for a measurement to pay off. In a
-    distributed run, rank 0 measures for all ranks.
-
-    Args:
-        model: The model on the training device.
-        data: The images; only their size and number are used.
-        recipe: All settings.
-        group: The processes of a distributed run; all of them must call this.
+    distributed run, rank 0 measures for all ranks. All ranks must call this.
     """
     free = _free_settings(recipe, devices.select_device(recipe.device), group)
     benchmark = None
     with group.rank_first(0, "the measurement of execution settings"):
         if group.is_main:
-            benchmark = _benchmark(model, data, recipe, free, group.world_size)
+            cache = AutotuneCache(_cache_file(recipe))
+            benchmark = _benchmark(model, data, recipe, free, group.world_size, cache)
     benchmark = group.broadcast(benchmark, "the execution settings")
     execution = benchmark.execution
     model.to(memory_format=execution.memory_format)  # type: ignore[call-overload]
@@ -112,11 +100,6 @@ def autotune(
         precision=execution.precision,
     )
     return AutotuneResult(recipe, benchmark)
-
-
-def _benchmark_result(values: dict[str, Any]) -> BenchmarkResult:
-    execution = ExecutionConfig(**values["execution"])
-    return BenchmarkResult(execution=execution, seconds=dict(values["seconds"]))
 
 
 def _free_settings(
@@ -132,45 +115,36 @@ def _free_settings(
         and can_compile(config, group)
         and (device.type == "cuda" or has_compiler()),
     )
-    ranks = group.all_gather_object(
-        asdict(free), "which execution settings are possible"
-    )
-    return ExecutionChoices(
-        **{name: all(rank[name] for rank in ranks) for name in asdict(free)}
-    )
+    what = "which execution settings are possible"
+    ranks = group.all_gather_object(asdict(free), what)
+    possible = {name: all(rank[name] for rank in ranks) for name in asdict(free)}
+    return ExecutionChoices(**possible)
 
 
 def _benchmark(
     model: nn.Module,
     data: ImageData,
-    recipe: Recipe,
+    config: TrainConfig,
     free: ExecutionChoices,
     world_size: int,
+    cache: AutotuneCache,
 ) -> BenchmarkResult:
     """Return the fastest execution settings for the batch size of one process."""
-    start = recipe_execution(recipe)
+    start = recipe_execution(config)
     count = len(data.subset("train"))
-    steps = recipe.epochs * -(-count // recipe.images_per_step)
+    steps = config.epochs * -(-count // config.images_per_step)
     if steps < MIN_STEPS or not any(asdict(free).values()):
         return BenchmarkResult(execution=start)
-    images = rank_slice(min(recipe.images_per_step, count), 0, world_size).stop
-    size = -(-images // possible_micro_batches(images, recipe.accumulate))
-    batch = _random_batch(size, data, devices.select_device(recipe.device))
-    key = _cache_key(model, batch[0], start, free)
-    cache = AutotuneCache(_cache_file(recipe))
-    return cache.benchmark(
-        key, lambda: choose_execution(model, batch, start, free, steps)
-    )
+    images = rank_slice(min(config.images_per_step, count), 0, world_size).stop
+    size = -(-images // possible_micro_batches(images, config.accumulate))
+    device = devices.select_device(config.device)
+    x = probe_batch((data.in_chans, *data.image_size), size).to(device)
+    y = (torch.arange(size) % data.num_classes).to(device)
 
+    def measure() -> BenchmarkResult:
+        return choose_execution(model, (x, y), start, free, steps)
 
-def _random_batch(
-    size: int, data: ImageData, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return a random batch of images and labels, to measure the speed."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(size, data.in_chans, *data.image_size, generator=generator)
-    y = torch.arange(size) % data.num_classes
-    return x.to(device), y.to(device)
+    return cache.benchmark(_cache_key(model, x, start, free), measure)
 
 
 def _cache_key(
@@ -198,8 +172,7 @@ def _cache_file(config: DataConfig) -> Path | None:
 class AutotuneCache:
     """Cache file of speed measurements on this machine.
 
-    Args:
-        path: A JSON file in the cache folder; None disables the cache.
+    Without a path, nothing is stored.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -214,25 +187,23 @@ class AutotuneCache:
     ) -> BenchmarkResult:
         """Return the cached result for a key; measure and store it if missing."""
         with suppress(KeyError, TypeError):
-            return _benchmark_result(self._sections["choices"][key])
+            stored = self._sections["choices"][key]
+            execution, seconds = (
+                ExecutionConfig(**stored["execution"]),
+                stored["seconds"],
+            )
+            return BenchmarkResult(execution=execution, seconds=dict(seconds))
         result = measure()
         results = self._section("choices")
-        if len(results) >= MAX_RESULTS:
-            results = {}
-        results[key] = {
-            "execution": asdict(result.execution),
-            "seconds": result.seconds,
-        }
+        results = {} if len(results) >= MAX_RESULTS else results
+        results[key] = asdict(result)
         self._write("choices", results)
         return result
 
     def peak(self, device: torch.device, precision: str, again: bool) -> float:
         """Return the peak FLOP/s: the largest value ever measured on this machine.
 
-        Args:
-            device: The device.
-            precision: The data type of the matrix product.
-            again: Measure again, even if a value is cached; keep the larger value.
+        With `again`, measure even if a value is cached, and keep the larger value.
         """
         name = " ".join([*devices.compute_environment(device).values(), precision])
         peaks = self._section("peaks")
@@ -293,9 +264,7 @@ def throughput_facts(
     laps: ThroughputMeter, rate: float, epochs: int
 ) -> dict[str, float]:
     """Return time shares and model FLOPs utilization (MFU) for the manifest."""
-    facts = {
-        name: round(rank_slice, 3) for name, rank_slice in laps.time_shares().items()
-    }
-    return (
-        {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak_flops else facts
-    )
+    facts = {name: round(share, 3) for name, share in laps.time_shares().items()}
+    if laps.peak_flops:
+        facts["mfu"] = round(laps.mfu(rate, epochs), 3)
+    return facts

@@ -33,15 +33,10 @@ from striate.workflows.train.autotune import make_laps
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """Options of a training run that do not change the result.
+    """Options of a training run that do not change the result."""
 
-    Args:
-        quiet: Show no progress.
-        tensorboard: Also write TensorBoard event files.
-    """
-
-    quiet: bool = False
-    tensorboard: bool = False
+    quiet: bool = False  # show no progress
+    tensorboard: bool = False  # also write TensorBoard event files
 
     def for_rank(self, group: RankGroup) -> SessionOptions:
         """Return the same options, quiet on every rank but rank 0."""
@@ -50,38 +45,24 @@ class SessionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """Model, optimizer, data and settings of a training run.
-
-    Args:
-        folder: The run folder.
-        recipe: All settings.
-        model: The model to train, on the training device.
-        optimizer: Optimizer of the model's parameters.
-        fit_config: Number of epochs, learning rate and loss.
-        train: Training batches.
-        val: Validation batches.
-        data: All images, for the evaluation after training.
-        environment: Versions, device and settings on which exact results depend.
-        inexact: Reasons why the result differs from an uninterrupted run.
-        options: Progress display and TensorBoard.
-        group: The ranks of the run.
-        laps: Timer of data loading and updates.
-        ema: Moving average of the weights; evaluated and saved in place of the model.
-    """
+    """Model, optimizer, data and settings of a training run."""
 
     folder: Path
     recipe: Recipe
-    model: nn.Module
-    optimizer: Optimizer
-    fit_config: FitConfig
-    train: Batches | ProgressiveResize
-    val: Batches
-    data: ImageData
+    model: nn.Module  # the model to train, on the training device
+    optimizer: Optimizer  # optimizer of the model's parameters
+    fit_config: FitConfig  # number of epochs, learning rate and loss
+    train: Batches | ProgressiveResize  # training batches
+    val: Batches  # validation batches
+    data: ImageData  # all images, for the evaluation after training
+    # versions, device and settings on which exact results depend
     environment: Mapping[str, str]
-    inexact: list[str]
+    inexact: list[str]  # reasons why the result differs from an uninterrupted run
     options: SessionOptions
-    group: RankGroup = ONE_PROCESS
+    group: RankGroup = ONE_PROCESS  # the ranks of the run
+    # timer of data loading and updates
     laps: ThroughputMeter = field(default_factory=ThroughputMeter)
+    # moving average of the weights; evaluated and saved in place of the model
     ema: EMA | None = None
 
     @property

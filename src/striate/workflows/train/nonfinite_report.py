@@ -20,12 +20,7 @@ MAX_SKIPPED = 10  # batches in a row; with more, the images are not the cause
 class NonFiniteReport:
     """Callback that reports NaN or infinite values and follows `on_nonfinite`.
 
-    Args:
-        folder: The run folder, with all reports in `nonfinite.json`.
-        recipe: The recipe, whose `on_nonfinite` is `stop`, `skip` or `lower-lr`.
-        train: Training batches.
-        val: Validation batches.
-        tell: Called with a message for each skipped batch.
+    `tell` is called with a message for each skipped batch.
     """
 
     def __init__(
@@ -44,12 +39,7 @@ class NonFiniteReport:
         self._tell = tell
 
     def __call__(self, error: NonFiniteError, state: TrainState) -> None:
-        """Skip the training batch if `on_nonfinite` is `skip`, else raise the error.
-
-        Raises:
-            NonFiniteError: `on_nonfinite` is not `skip`, or too many consecutive
-                batches were skipped.
-        """
+        """Skip the training batch if `on_nonfinite` is `skip`, else raise the error."""
         if self._action != "skip":
             raise error
         if state.skipped >= MAX_SKIPPED:

@@ -16,11 +16,7 @@ from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
 from striate.engine.checkpointer import LAST
 from striate.engine.config import RuntimeConfig
-from striate.engine.distributed.group import (
-    ONE_PROCESS,
-    RankGroup,
-    join_process_group,
-)
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup, join_process_group
 from striate.engine.distributed.rank_info import RankInfo, threads_per_rank
 from striate.engine.ema import EMA
 from striate.engine.train_state import TrainState
@@ -95,11 +91,7 @@ def can_compile(runtime: RuntimeConfig, group: RankGroup) -> bool:
 
 
 def check_same_data(data: ImageData, group: RankGroup) -> None:
-    """Check that all ranks have read the same images.
-
-    Raises:
-        RankError: A rank has read different images; the message names this rank.
-    """
+    """Check that all ranks have read the same images."""
     hashes = group.all_gather_object(data_hash(data), "the hash of the images")
     differing = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
     if differing:
@@ -169,12 +161,7 @@ def find_earlier_attempt(key: str, group: RankGroup) -> tuple[Path | None, bool]
 
 
 def check_distributed(config: TrainConfig, group: RankGroup) -> None:
-    """Raise an error for settings that distributed training does not support.
-
-    Raises:
-        SettingError: The batch size is too small, synchronized batch norm would have
-            to be compiled, or norms by layer are requested.
-    """
+    """Raise an error for settings that distributed training does not support."""
     if config.sync_batch_norm and devices.select_device(config.device).type == "cpu":
         what = "synchronized batch norm needs GPUs: torch has none for the CPU"
         raise SettingError(what, where="--sync-batch-norm", fix="leave it out")

@@ -33,7 +33,7 @@ from striate.run.prepare_run import (
     write_run_inputs,
 )
 from striate.run.pretrained import check_same_weights
-from striate.run.progress import reading_progress
+from striate.run.progress import ignore, reading_progress
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.run.yaml_io import read_settings, settings_yaml
@@ -47,12 +47,12 @@ from striate.workflows.train.ranks import (
 )
 from striate.workflows.train.resume_diff import (
     change_settings,
-    check_extends_run,
     check_fixed_settings,
     check_has_steps,
     check_untrained,
     data_changes,
     environment_changes,
+    no_effect_error,
 )
 from striate.workflows.train.run_job import train_in_folder
 
@@ -73,24 +73,18 @@ END_OF_RUN_KEYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeInfo:
-    """Resume point of a run, with reasons why the result may be inexact.
-
-    Args:
-        folder: The run folder.
-        recipe: All settings.
-        data: The images; None if the run is already finished.
-        state: The training state of the checkpoint.
-        inexact: Reasons why the result will differ from an uninterrupted run; empty
-            if the result will be bit-identical.
-        notes: Further notes for the user.
-    """
+    """Resume point of a run, with reasons why the result may be inexact."""
 
     folder: Path
     recipe: Recipe
+    # the images; None if the run is already finished
     data: ImageData | None = field(repr=False)
-    state: TrainState
+    # the training state of the checkpoint
+    state: TrainState = field(default_factory=TrainState)
+    # reasons why the result will differ from an uninterrupted run; empty if the result
+    # will be bit-identical
     inexact: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # further notes for the user
 
     @property
     def exact(self) -> str:
@@ -101,16 +95,12 @@ class ResumeInfo:
 OnResume = Callable[[ResumeInfo], None]
 
 
-def ignore_resume(info: ResumeInfo) -> None:
-    """Do nothing when a run is resumed."""
-
-
 def resume(
     path: str | Path,
     *,
     model: nn.Module | None = None,
     data: ImageData | None = None,
-    on_resume: OnResume = ignore_resume,
+    on_resume: OnResume = ignore,
     quiet: bool = False,
     tensorboard: bool = False,
     **settings: Any,
@@ -144,7 +134,7 @@ def resume_run(
     *,
     model: nn.Module | None = None,
     data: ImageData | None = None,
-    on_resume: OnResume = ignore_resume,
+    on_resume: OnResume = ignore,
     options: SessionOptions | None = None,
     group: RankGroup | None = None,
 ) -> Run:
@@ -159,25 +149,25 @@ def resume_run(
     process_group = join_rank_group(recipe) if group is None else nullcontext(group)
     with process_group as group, _locked_by_rank_0(run.path, group):
         options = options.for_rank(group)
-        on_resume = on_resume if group.is_main else ignore_resume
+        on_resume = on_resume if group.is_main else ignore
         checkpoint, flaws = CheckpointStore(run.path / names.WEIGHTS / LAST).newest()
         check_distributed(recipe, group)
         if checkpoint is None:
             check_untrained(run, flaws)
             return _start_again(run, recipe, model, data, on_resume, options, group)
-        check_fixed_settings(recipe, checkpoint, run.path)
+        check_fixed_settings(recipe.as_dict(), checkpoint, run.path)
         state, marks = checkpoint_state(checkpoint)
         finished = state.is_finished(recipe.epochs, recipe.patience)
         if run.manifest["status"] == "done" and finished:
-            check_extends_run(old, recipe, settings, state, run.path)
+            if recipe != old.resolved():
+                raise no_effect_error(settings, state, run.path)
             info = ResumeInfo(folder=run.path, recipe=recipe, data=None, state=state)
             on_resume(info)
             return run
         if data is None:
             margin = crop_margin(recipe.augmentation)
             with group.local_main_first("reading the images"):
-                tick = reading_progress(options.quiet)
-                data = run.read_again(margin=margin, tick=tick)
+                data = run.read_again(margin, reading_progress(options.quiet))
             run = Run(run.path, model=model, data=data)
         check_same_data(run.data, group)
         model = run.fresh_model() if model is None else model
@@ -196,11 +186,7 @@ def resume_run(
 @contextmanager
 def _locked_by_rank_0(folder: Path, group: RankGroup) -> Iterator[None]:
     """Lock the run folder against other programs; rank 0 does it for all ranks."""
-    if not group.is_main:
-        group.barrier("rank 0 locks the run folder")
-        yield
-        return
-    with lock_folder(folder):
+    with lock_folder(folder) if group.is_main else nullcontext():
         group.barrier("rank 0 locks the run folder")
         yield
 
@@ -229,15 +215,8 @@ def _start_again(
         _clear(run.path)
         write_run_inputs(run.path, model, data, recipe)
         save_autotune(run.path, tuned)
-    info = ResumeInfo(
-        folder=run.path,
-        recipe=recipe,
-        data=data,
-        state=TrainState(),
-        notes=(
-            "the run was stopped before its first checkpoint; training starts again",
-        ),
-    )
+    note = "the run was stopped before its first checkpoint; training starts again"
+    info = ResumeInfo(folder=run.path, recipe=recipe, data=data, notes=(note,))
     on_resume(info)
     return train_in_folder(run.path, model, data, recipe, options, group=group)
 
@@ -245,8 +224,7 @@ def _start_again(
 def _clear(folder: Path) -> None:
     """Remove the output files of a run before it starts again; keep other files."""
     _remove_evaluation(folder)
-    for name in EARLY_FILES:
-        path = folder / name
+    for path in (folder / name for name in EARLY_FILES):
         with storage_errors(path, 0):
             names.remove_path(path)
     _remove_partial_files(folder)
@@ -295,7 +273,7 @@ def _update_folder(info: ResumeInfo, settings_changed: bool) -> None:
     """Update settings and manifest; remove the evaluation results."""
     _remove_partial_files(info.folder)
     if settings_changed:
-        write_text(info.folder / names.ARGS, settings_yaml(info.recipe))
+        write_text(info.folder / names.ARGS, settings_yaml(info.recipe.as_dict()))
     sessions = read_json(info.folder / names.MANIFEST).get("resumed", [])
     session = {"when": now(), "step": info.state.step, "exact": info.exact}
     update_manifest(

@@ -58,13 +58,11 @@ def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return new
 
 
-def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> None:
-    """Check that fixed settings in `args.yaml` equal those in the checkpoint.
-
-    Raises:
-        SettingError: A fixed setting was edited; the message names setting and file.
-    """
-    before, settings = checkpoint.metadata["circumstances"], recipe.as_dict()
+def check_fixed_settings(
+    settings: Mapping[str, Any], checkpoint: Checkpoint, folder: Path
+) -> None:
+    """Check that fixed settings in `args.yaml` equal those in the checkpoint."""
+    before = checkpoint.metadata["circumstances"]
     for name in FIXED:
         # Older versions stored fewer settings; the images' folder is none of them.
         if name in before and not _equal_as_text(before[name], settings[name]):
@@ -90,32 +88,18 @@ def _equal_as_text(text: str, value: Any) -> bool:
     return False
 
 
-def check_extends_run(
-    old: Recipe,
-    new: Recipe,
-    settings: Mapping[str, Any],
-    state: TrainState,
-    folder: Path,
-) -> None:
-    """Check that changed settings make a finished run longer.
-
-    Raises:
-        SettingError: The changed settings have no effect on a finished run.
-    """
-    if new == old.resolved():
-        return
+def no_effect_error(
+    settings: Mapping[str, Any], state: TrainState, folder: Path
+) -> SettingError:
+    """Return the error for changed settings that do not make a finished run longer."""
     flags = ", ".join(flag_name(name) for name in settings)
     what = f"the run is finished after {state.epoch} epochs; {flags} has no effect"
     fix = f"add --epochs N with N above {state.epoch} (or a longer --patience)"
-    raise SettingError(what, where=folder, fix=f"{fix}, or remove {flags}")
+    return SettingError(what, where=folder, fix=f"{fix}, or remove {flags}")
 
 
 def check_has_steps(run: Run) -> None:
-    """Check that a run was trained step by step, so that it can be resumed.
-
-    Raises:
-        RunError: The run was created by `striate transfer`.
-    """
+    """Check that a run was trained step by step, so that it can be resumed."""
     if run.manifest.get("verb") == "transfer":
         what = "runs of striate transfer cannot be resumed"
         fix = "run striate transfer again: cached features make it fast"
@@ -123,11 +107,7 @@ def check_has_steps(run: Run) -> None:
 
 
 def check_untrained(run: Run, flaws: list[str]) -> None:
-    """Raise an error if a run was trained but has no valid checkpoint.
-
-    Raises:
-        RunError: Training again would delete results; the message lists the damage.
-    """
+    """Raise an error if a run was trained but has no valid checkpoint."""
     if flaws:
         what = "\n  ".join(["no checkpoint is valid:", *flaws])
     elif run.manifest.get("status") == "done":
@@ -151,9 +131,7 @@ def environment_changes(
     """
     keys = dict.fromkeys([*before, *after])
     pairs = {n: (before.get(n, "unknown"), after.get(n, "unknown")) for n in keys}
-    return [
-        f"{name}: {old}, now {new}" for name, (old, new) in pairs.items() if old != new
-    ]
+    return [f"{n}: {old}, now {new}" for n, (old, new) in pairs.items() if old != new]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,14 +160,10 @@ class DataChanges:
             "changed since the run began": self.changed,
         }
         return [
-            f"{len(paths):,} {_images(paths)} {kind}: {_first_of(paths)}"
+            f"{len(paths):,} image{'s' * (len(paths) > 1)} {kind}: {_first_of(paths)}"
             for kind, paths in kinds.items()
             if paths
         ]
-
-
-def _images(paths: Sequence[str]) -> str:
-    return "image" if len(paths) == 1 else "images"
 
 
 def _first_of(paths: Sequence[str]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,13 @@ from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.rng import preserve_rng_state
 from striate.engine.signals import StopRequest, catch_stop_signals
 from striate.engine.tensorboard import tensorboard_loggers
-from striate.engine.throughput import ThroughputMeter
 from striate.engine.train_state import TrainState
 from striate.engine.training_loop import FitSession, fit
 from striate.engine.weights_io import OptimizerState, load_weights
 from striate.finetune.freeze import check_frozen
 from striate.run import layout as names
-from striate.run.layer_norms import LayerNormsLogger, layer_norms_logger
-from striate.run.manifest import exactness_text, now, update_manifest
+from striate.run.layer_norms import layer_norms_logger
+from striate.run.manifest import exactness_text, now, record_stop, update_manifest
 from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
@@ -47,15 +45,6 @@ from striate.workflows.train.ranks import share_state, sync_batch_norm
 
 LOWER_LR = "lower-lr"
 SMALLEST_LR_SCALE = 2.0**-6  # below that, the learning rate is not the cause
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """History and duration of a training run."""
-
-    history: list[EpochResult]
-    seconds: float
-    laps: ThroughputMeter
 
 
 class _LowerLRError(Exception):
@@ -78,42 +67,25 @@ def train_in_folder(
 ) -> Run:
     """Train in a locked run folder, evaluate the best weights, write the report.
 
-    Args:
-        folder: The run folder, which this process has locked.
-        model: The model, on the training device.
-        data: All images.
-        recipe: All settings.
-        options: Progress display and TensorBoard.
-        checkpoint: Checkpoint to continue from; None for a new run.
-        inexact: Reasons why the result differs from an uninterrupted run.
-        group: The processes of a distributed run.
-
-    Raises:
-        StriateError: The run was stopped or diverged, or a file could not be written.
+    `checkpoint` is the one to continue from. `inexact` has the reasons why the result
+    differs from an uninterrupted run.
     """
-
-    def job_() -> TrainJob:
-        return build_job(folder, model, data, recipe, options, inexact, group)
-
-    if not group.is_main:
-        return _train_worker(job_(), group)
-    try:
-        job = job_()
-        result = fit_job(job, checkpoint)
+    with record_stop(folder) if group.is_main else nullcontext():
+        job = build_job(folder, model, data, recipe, options, inexact, group)
+        if not group.is_main:
+            return _train_worker(job)
+        history, seconds = fit_job(job, checkpoint)
         if job.inexact:
             update_manifest(folder, exact=exactness_text(job.inexact))
-        _finish(Run(folder, model=model, data=data), model, result, group)
-    except BaseException as error:
-        reason = error.what if isinstance(error, StriateError) else repr(error)
-        with suppress(StorageError):  # on a full disk the first error is the message
-            update_manifest(folder, status="stopped", reason=reason, finished=now())
-        raise
+        _finish(Run(folder, model=model, data=data), job, history, seconds)
     # A new object: what the other one has read is from before the run was done.
     return Run(folder, model=model, data=data)
 
 
-def fit_job(job: TrainJob, checkpoint: Checkpoint | None = None) -> TrainResult:
-    """Train to the end, starting from a checkpoint if given.
+def fit_job(
+    job: TrainJob, checkpoint: Checkpoint | None = None
+) -> tuple[list[EpochResult], float]:
+    """Train to the end, from a checkpoint if given; return the history and seconds.
 
     Raises:
         InterruptedRunError: The user stopped the run; the training state is saved.
@@ -133,17 +105,27 @@ def fit_job(job: TrainJob, checkpoint: Checkpoint | None = None) -> TrainResult:
 
 def _run_once(
     job: TrainJob, checkpoint: Checkpoint | None, lr_scale: float
-) -> TrainResult:
+) -> tuple[list[EpochResult], float]:
     """Train until the end, a stop request, or a restart with lower learning rate."""
     state, marks = checkpoint_state(checkpoint) if checkpoint else (TrainState(), None)
     before = float(checkpoint.metadata["seconds"]) if checkpoint else 0.0
-    tensorboard = job.folder / names.TENSORBOARD
+    config, options = job.fit_config, job.options
+    board_folder = job.folder / names.TENSORBOARD
     with (
         CSVLogger(job.folder, job.train.indices, marks) as csv_logger,
         TimingLogger(job.folder, len(state.history), before) as timing,
-        _display(job) as display,
-        tensorboard_loggers(tensorboard, job.options.tensorboard, state.step) as board,
-        _norms(job, state) as norms,
+        ProgressCallback(
+            config.epochs, job.train, options.quiet, config.balanced, job.laps.summary
+        ) as display,
+        tensorboard_loggers(board_folder, options.tensorboard, state.step) as board,
+        layer_norms_logger(
+            job.folder,
+            job.model,
+            job.train.subset,
+            job.val,
+            state.step,
+            enabled=job.recipe.track_norms,
+        ) as norms,
         job.laps.time_optimizer(job.optimizer),
         preserve_rng_state(),
         devices.flush_denormals(),
@@ -153,22 +135,17 @@ def _run_once(
         checkpointer = _checkpointer(job, csv_logger, timing, display)
         if checkpoint:
             checkpointer.restore(checkpoint)
-        checkpointer.state.lr_scale = min(checkpointer.state.lr_scale, lr_scale)
-        share_state(
-            job.group, job.model, job.optimizer, checkpointer.state, ema=job.ema
-        )
+        state = checkpointer.state
+        state.lr_scale = min(state.lr_scale, lr_scale)
+        share_state(job.group, job.model, job.optimizer, state, ema=job.ema)
         checkpointer.save()
         for norm in norms:
-            norm.begin(checkpointer.state.step)
-        ema = [job.ema] if job.ema else []
-        logging = csv_logger, timing, checkpointer, display
-        report = NonFiniteReport(
-            job.folder, job.recipe, job.train, job.val, display.note
-        )
+            norm.begin(state.step)
+        tell = display.note
+        report = NonFiniteReport(job.folder, job.recipe, job.train, job.val, tell)
+        loggers = csv_logger, timing, checkpointer, display, *board, *norms
         try:
-            _fit(
-                job, checkpointer.state, (*ema, *logging, *board, *norms), stop, report
-            )
+            _fit(job, state, loggers, stop, report)
         except NonFiniteError as error:
             raise _on_nonfinite(error, job, checkpointer, report, display) from error
         checkpointer.save()
@@ -177,19 +154,19 @@ def _run_once(
         notes = job.group.all_gather_object(unread, "which images could not be read")
         unread = list(dict.fromkeys(text for rank in notes for text in rank))
         for norm in () if stop() else norms:
-            norm.record(checkpointer.state.step)
+            norm.record(state.step)
         for text in unread:
             display.note(f"{text}; replaced by other images")
     job.inexact.extend(unread)
     if stop():
-        raise _interrupted(job, checkpointer.state, stop)
-    return TrainResult(checkpointer.state.history, timing.seconds, job.laps)
+        raise _interrupted(job, state, stop)
+    return state.history, timing.seconds
 
 
 def _fit(
     job: TrainJob,
     state: TrainState,
-    callbacks: Sequence[Callback],
+    loggers: Sequence[Callback],
     stop: StopRequest,
     on_nonfinite: Callable[[NonFiniteError, TrainState], None],
 ) -> None:
@@ -199,7 +176,7 @@ def _fit(
         job.laps.time_batches(job.train),
         job.val,
         job.fit_config,
-        callbacks=callbacks,
+        callbacks=[job.ema, *loggers] if job.ema else loggers,
         state=state,
         session=FitSession(
             should_stop=stop,
@@ -207,27 +184,6 @@ def _fit(
             eval_model=job.eval_model,
             group=job.group,
         ),
-    )
-
-
-def _norms(
-    job: TrainJob, state: TrainState
-) -> AbstractContextManager[Sequence[LayerNormsLogger]]:
-    return layer_norms_logger(
-        job.folder,
-        job.model,
-        job.train.subset,
-        job.val,
-        state.step,
-        enabled=job.recipe.track_norms,
-    )
-
-
-def _display(job: TrainJob) -> ProgressCallback:
-    config = job.fit_config
-    quiet = job.options.quiet
-    return ProgressCallback(
-        config.epochs, job.train, quiet, config.balanced, job.laps.summary
     )
 
 
@@ -281,17 +237,14 @@ def _on_nonfinite(
             note = "restarting from the last checkpoint with half the learning rate"
             display.note(f"{error.what}; {note}")
             return _LowerLRError(state.lr_scale / 2)
-        error.what = (
-            f"{error.what} (also with {state.lr_scale:g} times the learning rate)"
-        )
+        also = f"also with {state.lr_scale:g} times the learning rate"
+        error.what = f"{error.what} ({also})"
     with suppress(NonFiniteError, StorageError):  # the first error is the message
         checkpointer.save()
     return report.complete(error, state)
 
 
-def _interrupted(
-    job: TrainJob, state: TrainState, stop: StopRequest
-) -> InterruptedRunError:
+def _interrupted(job: TrainJob, state: TrainState, stop: StopRequest) -> StriateError:
     epochs = job.fit_config.epochs
     total = epochs * len(job.train)
     what = f"stopped on request after step {state.step:,} of {total:,}"
@@ -302,8 +255,11 @@ def _interrupted(
     return error
 
 
-def _finish(run: Run, model: nn.Module, result: TrainResult, group: RankGroup) -> None:
+def _finish(
+    run: Run, job: TrainJob, history: list[EpochResult], seconds: float
+) -> None:
     """Evaluate the best weights (the test set once) and write the report."""
+    model, group = job.model, job.group
     load_weights(model, run.path / names.BEST)
     # Not by `run.manifest`, which would keep what is not complete yet.
     if frozen := read_json(run.path / names.MANIFEST).get("frozen"):
@@ -315,7 +271,6 @@ def _finish(run: Run, model: nn.Module, result: TrainResult, group: RankGroup) -
         predictions.save(run.path / names.predictions_file(split))
         scores[split] = score_as_dict(predictions.metrics())
     write_json(run.path / names.SCORES, scores)
-    history, seconds = result.history, result.seconds
     rate = len(history) * len(run.data.subset("train")) / seconds
     update_manifest(
         run.path,
@@ -323,7 +278,7 @@ def _finish(run: Run, model: nn.Module, result: TrainResult, group: RankGroup) -
         seconds=round(seconds, 3),
         epochs=len(history),
         images_per_second=round(rate, 1),
-        speed=throughput_facts(result.laps, rate, len(history)),
+        speed=throughput_facts(job.laps, rate, len(history)),
         best_epoch=max(epoch.epoch for epoch in history if epoch.best) + 1,
         weights=hash_file(run.path / names.BEST),
     )
@@ -332,16 +287,11 @@ def _finish(run: Run, model: nn.Module, result: TrainResult, group: RankGroup) -
         update_manifest(run.path, status="done")
 
 
-def _train_worker(job: TrainJob, group: RankGroup) -> Run:
-    """Train and evaluate on a rank other than 0, without writing files.
-
-    Raises:
-        InterruptedRunError: One of the ranks was stopped.
-        NonFiniteError: A value became NaN or infinite on one of the ranks.
-        RankError: One of the ranks died, hung or failed.
-    """
-    while _run_worker_once(job, group):
+def _train_worker(job: TrainJob) -> Run:
+    """Train and evaluate on a rank other than 0, without writing files."""
+    while _run_worker_once(job):
         pass
+    group = job.group
     group.barrier("the other ranks read the best weights")
     run = Run(job.folder, model=job.model, data=job.data)
     for split in run.splits_to_evaluate:
@@ -350,8 +300,14 @@ def _train_worker(job: TrainJob, group: RankGroup) -> Run:
         return run
 
 
-def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
+def _run_worker_once(job: TrainJob) -> bool:
     """Train on a worker rank; return whether to restart with lower learning rate."""
+    group = job.group
+
+    def on_nonfinite(error: NonFiniteError, state: TrainState) -> None:
+        if job.recipe.on_nonfinite != "skip" or state.skipped >= MAX_SKIPPED:
+            raise error
+
     with (
         preserve_rng_state(),
         devices.flush_denormals(),
@@ -359,9 +315,8 @@ def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
         sync_batch_norm(job.model, job.recipe, group),
     ):
         state = share_state(group, job.model, job.optimizer, TrainState(), ema=job.ema)
-        callbacks = (job.ema,) if job.ema else ()
         try:
-            _fit(job, state, callbacks, stop, _worker_on_nonfinite(job.recipe))
+            _fit(job, state, (), stop, on_nonfinite)
         except NonFiniteError as error:
             if _restarts_with_lower_lr(job.recipe, state):
                 return True
@@ -374,15 +329,3 @@ def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
         error_.exit_code, error_.reported_elsewhere = stop.exit_code, True
         raise error_
     return False
-
-
-def _worker_on_nonfinite(
-    runtime: RuntimeConfig,
-) -> Callable[[NonFiniteError, TrainState], None]:
-    """Return the callback for NaN or infinite values on a worker rank."""
-
-    def on_nonfinite(error: NonFiniteError, state: TrainState) -> None:
-        if runtime.on_nonfinite != "skip" or state.skipped >= MAX_SKIPPED:
-            raise error
-
-    return on_nonfinite

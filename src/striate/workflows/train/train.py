@@ -28,6 +28,7 @@ from striate.run.prepare_run import (
     resolve_recipe,
     write_run_inputs,
 )
+from striate.run.progress import ignore
 from striate.run.recipe import Recipe
 from striate.run.recipe_types import TrainSettings
 from striate.run.run import CUSTOM, Run, short_name
@@ -41,18 +42,10 @@ from striate.workflows.train.ranks import (
     join_rank_group,
     share_folder,
 )
-from striate.workflows.train.resume import (
-    OnResume,
-    ignore_resume,
-    resume_run,
-)
+from striate.workflows.train.resume import OnResume, resume_run
 from striate.workflows.train.run_job import train_in_folder
 
 OnBegin = Callable[[ImageData, Path], None]
-
-
-def _ignore_begin(data: ImageData, folder: Path) -> None:
-    """Do nothing when a run begins."""
 
 
 def train_recipe(
@@ -61,8 +54,8 @@ def train_recipe(
     data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-    on_begin: OnBegin = _ignore_begin,
-    on_resume: OnResume = ignore_resume,
+    on_begin: OnBegin = ignore,
+    on_resume: OnResume = ignore,
     quiet: bool = False,
     tensorboard: bool = False,
 ) -> Run:
@@ -162,13 +155,7 @@ def _loaded(
     test: TorchData | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
-    """Load torch data sets; return loaded images unchanged.
-
-    Raises:
-        SettingError: A setting is invalid, or `val` or `test` is given with loaded
-            images.
-        DataError: A data set cannot be used.
-    """
+    """Load torch data sets; return loaded images unchanged."""
     if not isinstance(data, ImageData):
         # First the settings: a wrong one fails before any image is read.
         recipe = make_recipe(settings, {"data": "torch", "model": CUSTOM})
@@ -188,8 +175,8 @@ def _train_or_resume(
     out: Path | None,
     overwrite: bool,
     options: SessionOptions,
-    on_begin: OnBegin = _ignore_begin,
-    on_resume: OnResume = ignore_resume,
+    on_begin: OnBegin = ignore,
+    on_resume: OnResume = ignore,
 ) -> Run:
     """Train a new run, or resume the run if torchrun restarts the command."""
     if options.tensorboard:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from striate.core import device as devices
 from striate.core.files import write_json
 from striate.finetune.cut_points import find_cut_points
-from striate.finetune.split_model import probe_batch
 from striate.metrics.significance import mcnemar
 from striate.run import layout as names
 from striate.run.baselines_table import Baseline, baseline_dicts
@@ -18,6 +18,7 @@ from striate.run.report_page import write_report
 from striate.run.run import Run
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan
 from striate.workflows.train.train import train_recipe
+from striate.workflows.transfer.features import probe_images
 from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.plan import options_from_trial
 from striate.workflows.transfer.transfer import transfer_recipe
@@ -37,10 +38,9 @@ def run_baselines(
     """Train two baselines for a transfer run; write a comparison to the run folder.
 
     The baselines use the same images, splits, image size and settings. No cached
-    features are shared, so that times can be compared.
-
-    Raises:
-        StriateError: A baseline failed, or a file could not be written.
+    features are shared, so that times can be compared. The run is from
+    `transfer_recipe`, with the data in memory. `tell` is called with a line of text
+    when a baseline begins.
     """
     facts = run.manifest["transfer"]
     hidden = recipe.head_hidden > 0 and options.cut is None
@@ -49,17 +49,18 @@ def run_baselines(
     # Without cached features each takes its full time; the weights stay where they are.
     weights = find_weights(str(recipe.pretrained), recipe.cache).path
     uncached = replace(recipe, cache="off", head_hidden=0, pretrained=str(weights))
-    tuned = _fine_tune_options(run, options)
+    tuned, folder = _fine_tune_options(run, options), run.path / names.BASELINES
+    common = partial(transfer_recipe, uncached, data=run.data, quiet=quiet)
     if HEAD_ONLY not in runs:
         tell(f"baseline: {HEAD_ONLY}")
         logistic = TransferOptions(head=LOGISTIC)
-        runs[HEAD_ONLY] = _transfer(run, uncached, logistic, "head_only", quiet)
+        runs[HEAD_ONLY] = common(logistic, out=folder / "head_only")
     if FINE_TUNED not in runs and tuned is not None:
         tell(f"baseline: {FINE_TUNED} after {tuned.cut}")
-        runs[FINE_TUNED] = _transfer(run, uncached, tuned, "fine_tuned", quiet)
+        runs[FINE_TUNED] = common(tuned, out=folder / "fine_tuned")
     tell(f"baseline: {SCRATCH}")
     fresh = replace(recipe, pretrained=None, freeze=None)
-    out = run.path / names.BASELINES / "scratch"
+    out = folder / "scratch"
     runs[SCRATCH] = train_recipe(fresh, data=run.data, out=out, quiet=quiet)
     order = [name for name in (SCRATCH, HEAD_ONLY, FINE_TUNED) if name in runs]
     baselines = tuple(_baseline(name, runs[name], runs[HEAD_ONLY]) for name in order)
@@ -67,13 +68,6 @@ def run_baselines(
     write_json(run.path / names.BASELINES_FILE, {"baselines": rows})
     write_report(run)
     return baselines
-
-
-def _transfer(
-    run: Run, recipe: Recipe, options: TransferOptions, name: str, quiet: bool
-) -> Run:
-    out = run.path / names.BASELINES / name
-    return transfer_recipe(recipe, options, data=run.data, out=out, quiet=quiet)
 
 
 def _fine_tune_options(run: Run, options: TransferOptions) -> TransferOptions | None:
@@ -84,9 +78,8 @@ def _fine_tune_options(run: Run, options: TransferOptions) -> TransferOptions | 
         if tuned is not None:
             free = replace(options, cut=None, head=TUNED, views=0)
             return options_from_trial(tuned, free)
-    size = run.data.in_chans, *run.data.image_size
-    x = probe_batch(size).to(devices.select_device(run.recipe.device))
-    cuts = find_cut_points(run.model.to(x.device), x).cuts
+    model = run.model.to(devices.select_device(run.recipe.device))
+    cuts = find_cut_points(model, probe_images(model, run.data)).cuts
     if len(cuts) == 1:
         return None
     return TransferOptions(cut=cuts[(len(cuts) - 1) // 2].name, head=TUNED)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -27,7 +26,6 @@ from striate.data.decode.hashing import content_hash
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
-from striate.engine.config import RuntimeConfig
 from striate.finetune.cut_points import CutPoints
 from striate.finetune.freeze import FrozenLayers
 from striate.finetune.split_model import CutPoint, probe_batch
@@ -42,15 +40,15 @@ BATCH = 32  # images at a time; larger batches are not faster on a CPU
 class BackboneFeatures:
     """Backbone features of all images."""
 
-    # Features of the images without augmentation, by split.
+    # features of the images without augmentation, by split
     rows: Mapping[str, FeatureRows] = field(repr=False)
-    # Features of augmented training images, one item per augmented copy.
+    # features of augmented training images, one item per augmented copy
     views: tuple[FeatureRows, ...] = field(repr=False)
-    # Hash of each image, by split.
+    # hash of each image, by split
     keys: Mapping[str, tuple[str, ...]] = field(repr=False)
     computed: int  # number of newly computed rows; the other rows were cached
     seconds: float  # duration of the computation in seconds
-    # Temporary folder of the features, if there is no cache.
+    # temporary folder of the features, if there is no cache
     temporary: TemporaryFolder | None = field(default=None, repr=False)
 
     @property
@@ -88,6 +86,9 @@ def compute_features(
 ) -> BackboneFeatures:
     """Compute the backbone features of every image whose features are not cached.
 
+    `views` is the number of augmented copies of each training image, besides the image
+    itself. The frozen layers are part of the cache key.
+
     Raises:
         SettingError: Views are requested without any augmentation.
         StorageError: A file could not be written.
@@ -97,27 +98,27 @@ def compute_features(
     if splits is not None:
         some = {name: data.subsets[name] for name in data.subsets if name in splits}
         data = replace(data, subsets=some)
-    with ExitStack() as stack:
-        stack.enter_context(evaluation_mode(model))
-        stack.enter_context(torch.inference_mode())
-        stack.enter_context(devices.flush_denormals())
-        backbone = _Backbone(model, cut, data, recipe)
+    with evaluation_mode(model), torch.inference_mode(), devices.flush_denormals():
+        backbone = _Backbone(model, cut, data)
         root, temporary = _cache_root(recipe, data, backbone, views)
         store = FeatureStore(root, backbone.cache_facts(frozen), backbone.shape)
         work = _ForwardPass(backbone, store, data, recipe, tick, views)
         keys = {split: work.images(split) for split in data.subsets}
-        numbers = range(1, views + 1)
-        view_keys = [work.view(number, keys["train"]) for number in numbers]
-        rows = {split: store.rows(of) for split, of in keys.items()}
-        view_rows = tuple(store.rows(of) for of in view_keys)
+        view_keys = [work.view(i + 1, keys["train"]) for i in range(views)]
     return BackboneFeatures(
-        rows=rows,
-        views=view_rows,
+        rows={split: store.rows(of) for split, of in keys.items()},
+        views=tuple(store.rows(of) for of in view_keys),
         keys=keys,
         computed=work.computed,
         seconds=time.perf_counter() - start,
         temporary=temporary,
     )
+
+
+def probe_images(model: nn.Module, data: ImageData, count: int = 2) -> Tensor:
+    """Return a batch of noise in the size of the images, on the device of a model."""
+    x = probe_batch((data.in_chans, *data.image_size), count)
+    return x.to(next(model.parameters()).device)
 
 
 def _check_views(config: AugmentConfig, views: int) -> None:
@@ -136,18 +137,12 @@ def _check_views(config: AugmentConfig, views: int) -> None:
 class _Backbone:
     """Frozen part of a model, as a function from inputs to features."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cut: FeatureSource,
-        data: ImageData,
-        runtime: RuntimeConfig,
-    ) -> None:
-        self.device = devices.select_device(runtime.device)
+    def __init__(self, model: nn.Module, cut: FeatureSource, data: ImageData) -> None:
         self.preprocess = data.preprocess
         self._model, self._cut = model, cut
-        x = probe_batch((data.in_chans, *data.image_size))
-        self._output = self(x.to(self.device))
+        x = probe_images(model, data)
+        self.device = x.device
+        self._output = self(x)
         self.shape = tuple(self._output.shape[1:])
         self.row_bytes = self._output[0].numel() * 4
 
@@ -224,7 +219,7 @@ class _ForwardPass:
     def view(self, number: int, hashes: Sequence[str]) -> tuple[str, ...]:
         """Compute the features of an augmented training split; return cache keys."""
         config, subset = self._config, self._data.subset("train")
-        keys = list(_view_keys(config, number, hashes))
+        keys = _view_keys(config, number, hashes)
         if all(key in self._store for key in keys):
             self._advance(len(keys))
             return tuple(keys)
@@ -258,12 +253,9 @@ class _ForwardPass:
             self._tick(self._finished, self._total)
 
 
-def _view_keys(
-    config: TrainConfig, number: int, hashes: Sequence[str]
-) -> Iterator[str]:
-    """Yield the cache key of each augmented image (view)."""
+def _view_keys(config: TrainConfig, number: int, hashes: Sequence[str]) -> list[str]:
+    """Return the cache key of each augmented image (view)."""
     augmentation = [asdict(config.augmentation), config.seed, number]
     text = json.dumps(augmentation, sort_keys=True, default=str).encode()
     name = hashlib.blake2b(text, digest_size=8).hexdigest()
-    for position, content in enumerate(hashes):
-        yield f"{content}-{name}-{position}"
+    return [f"{content}-{name}-{i}" for i, content in enumerate(hashes)]

@@ -17,8 +17,8 @@ from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
-from striate.engine.callbacks import Callback, EpochResult, StepResult
-from striate.engine.config import OptimConfig, RuntimeConfig
+from striate.engine.callbacks import Callback, EpochResult
+from striate.engine.config import OptimConfig
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.loss import cross_entropy_loss
 from striate.engine.rng import preserve_rng_state
@@ -45,9 +45,9 @@ from striate.workflows.transfer.features import BackboneFeatures
 class FeatureBatches:
     """Batches of features, in the order of the batches of images."""
 
-    batches: Batches  # batches of the images; only their order is used
-    # Features of the original images and of each augmented view; each epoch uses the
-    # next item.
+    batches: Batches  # of the images; only their order is used
+    # features of the original images and of each augmented view; each epoch uses the
+    # next item
     rows: Sequence[FeatureRows] = field(repr=False)
     device: torch.device  # device of the batches
 
@@ -78,77 +78,134 @@ class _SingleEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadResult:
-    """Training history of a head, or the fit of its logistic regression.
+    """Training history of a head, or the fit of its logistic regression."""
 
-    Args:
-        history: Results of each epoch; logistic regression has one epoch.
-        logistic: The fit with its regularization strengths, if the head is logistic.
-    """
-
+    # results of each epoch; logistic regression has one epoch
     history: list[EpochResult]
+    # the fit with its regularization strengths, if the head is logistic
     logistic: LogisticFit | None = None
 
 
-def fit_head(
-    head: nn.Sequential,  # the layers after the cut point
-    kind: str,  # one of `HEADS`
-    features: BackboneFeatures,  # backbone features of all images
-    data: ImageData,  # the images of the features
-    config: TrainConfig,
-    quiet: bool = True,
-    # Learning rates and unfreezing by stage; None for equal learning rates.
-    stages: TrainableStages | None = None,
-    # Keep the weights of the epoch with the best validation accuracy. If False, keep
-    # and evaluate only the weights of the last epoch.
-    keep_best: bool = True,
-) -> HeadResult:
-    """Fit the head of a split model to backbone features, in place.
+@dataclass(frozen=True, kw_only=True)
+class HeadTrainer:
+    """Training and evaluation of the head of a split model on backbone features."""
 
-    Raises:
-        SettingError: A logistic head is requested, but the head has several layers.
-    """
-    if kind == LOGISTIC:
-        return _fit_logistic_head(head, features, data, config)
-    if kind == TUNED:
-        _fit_classifier_first(head, features, data, config)
-    return _train(head, features, data, config, quiet, stages, keep_best)
+    head: nn.Sequential  # the layers after the cut point, trained in place
+    stages: TrainableStages  # learning rates and unfreezing by stage
+    features: BackboneFeatures
+    data: ImageData  # the images of the features
+    config: TrainConfig
 
+    @property
+    def device(self) -> torch.device:
+        """Return the training device."""
+        return devices.select_device(self.config.device)
 
-def feature_batches(
-    split: str, features: BackboneFeatures, data: ImageData, config: TrainConfig
-) -> FeatureBatches:
-    """Return feature batches of a split; with augmented views for the `train` split."""
-    device = devices.select_device(config.device)
-    batches = split_batches(split, data, config, device)
-    views = features.views if split == "train" else ()
-    rows = (features.rows[split], *views)
-    return FeatureBatches(batches=batches, rows=rows, device=device)
+    def fit(self, kind: str, quiet: bool = True, keep_best: bool = True) -> HeadResult:
+        """Fit the head, which is one of the kinds `HEADS`.
 
+        Without `keep_best`, keep and evaluate only the weights of the last epoch.
+        """
+        if kind == LOGISTIC:
+            return self._fit_logistic()
+        if kind == TUNED:
+            self._fit_classifier()
+        return self._train(quiet, keep_best)
 
-def evaluate_head(
-    head: nn.Module,
-    split: str,
-    features: BackboneFeatures,
-    data: ImageData,
-    runtime: RuntimeConfig,
-) -> Outputs:
-    """Return the outputs of the head for the images of a split, in image order."""
-    device = devices.select_device(runtime.device)
-    rows = features.rows[split]
-    order = torch.split(
-        torch.arange(len(rows)), evaluation_batch_size(*data.image_size)
-    )
-    labels = data.subset(split).labels
-    pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
-    return evaluate(head, pairs)
+    def evaluate(self, split: str) -> Outputs:
+        """Return the outputs of the head for the images of a split, in image order."""
+        rows, labels = self.features.rows[split], self.data.subset(split).labels
+        size = evaluation_batch_size(*self.data.image_size)
+        order = torch.split(torch.arange(len(rows)), size)
+        device = self.device
+        pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
+        return evaluate(self.head, pairs)
+
+    def _fit_logistic(self) -> HeadResult:
+        linear, splits = linear_layer_of(self.head), self.features.rows
+        x = torch.cat([r.load() for r in (splits["train"], *self.features.views)])
+        fitted = self._fit_linear(linear, x)
+        train, val = self.evaluate("train"), self.evaluate("val")
+        epoch = EpochResult(
+            epoch=0,
+            train_loss=train.loss,
+            val_loss=val.loss,
+            val_accuracy=val.accuracy,
+            val_balanced_accuracy=val.balanced_accuracy,
+            lr=0.0,
+            best=True,
+        )
+        return HeadResult(history=[epoch], logistic=fitted)
+
+    def _fit_linear(self, linear: nn.Linear, x: Tensor) -> LogisticFit:
+        """Fit a layer to features of training images and their augmented views."""
+        subset = self.data.subset("train")
+        copies = len(x) // len(subset)
+        fitted = fit_logistic(
+            x,
+            subset.labels.repeat(copies),
+            self.data.num_classes,
+            groups=image_groups(self.data, self.features) * copies,
+            eval_mask=torch.arange(len(x)) < len(subset),
+            loss=logistic_loss(self.data, self.config),
+            seed=self.config.seed,
+        )
+        with torch.no_grad():
+            linear.weight.copy_(fitted.weight)
+            if linear.bias is not None:
+                linear.bias.copy_(fitted.bias)
+        return fitted
+
+    def _fit_classifier(self) -> None:
+        """Fit the last layer before fine-tuning the other layers of the head.
+
+        Kumar et al. 2022, "Fine-tuning can distort pretrained features": linear probing
+        first, then fine-tuning of all layers. Random last weights would distort the
+        others.
+        """
+        head, device, rows = self.head, self.device, self.features.rows["train"]
+        equal = ceil(len(rows) / MAX_EVALUATION_BATCH)  # equal batches, equal weights
+        order = torch.arange(len(rows)).tensor_split(equal)
+        adapt_batch_norm(head, (rows[i].to(device) for i in order))
+        inner = cut_at(head, rows[torch.arange(min(2, len(rows)))].to(device))
+        with evaluation_mode(head), torch.inference_mode():
+            x = [inner.features(head, rows[i].to(device)).cpu() for i in order]
+        self._fit_linear(linear_layer_of(inner.head), torch.cat(x))
+
+    def _train(self, quiet: bool, keep_best: bool) -> HeadResult:
+        head, stages = self.head, self.stages
+        config = recipe_fit_config(self.data, self.config, self.device)
+        train, val = self._batches("train"), self._batches("val")
+        epochs: Epochs = train
+        if not keep_best and not stages.config.unfreeze:  # else stages follow by epoch
+            epochs = _SingleEpoch(train, config.epochs)
+            config = replace(config, epochs=1)
+        best, balanced = _BestWeights(head), config.balanced
+        with (
+            preserve_rng_state(),
+            devices.flush_denormals(),
+            ProgressCallback(config.epochs, train.batches, quiet, balanced) as display,
+        ):
+            # Muon needs the whole model.
+            optimizer = recipe_optimizer(stages.model, self.config, stages.lr_scales())
+            unfreezing = GradualUnfreezing(stages)
+            callbacks = (best, unfreezing, display)
+            history = fit(head, optimizer, epochs, val, config, callbacks=callbacks)
+            unfreezing.end()
+        if keep_best:
+            head.load_state_dict(best.state)
+        return HeadResult(history=history)
+
+    def _batches(self, split: str) -> FeatureBatches:
+        """Return feature batches of a split; with augmented views for `train`."""
+        batches = split_batches(split, self.data, self.config, self.device)
+        views = self.features.views if split == "train" else ()
+        rows = (self.features.rows[split], *views)
+        return FeatureBatches(batches=batches, rows=rows, device=self.device)
 
 
 def linear_layer_of(head: nn.Sequential) -> nn.Linear:
-    """Return the linear layer of a head that has no other layer except dropout.
-
-    Raises:
-        SettingError: The head has other layers.
-    """
+    """Return the linear layer of a head that has no other layer except dropout."""
     layers = [m for m in head.modules() if not any(m.children())]
     layers = [m for m in layers if not isinstance(m, _DropoutNd | nn.Identity)]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
@@ -156,79 +213,6 @@ def linear_layer_of(head: nn.Sequential) -> nn.Linear:
         fix = "remove --cut, or train all these layers with --head trained"
         raise SettingError(what, where="--head logistic", fix=fix)
     return layers[0]
-
-
-def _fit_logistic_head(
-    head: nn.Sequential,
-    features: BackboneFeatures,
-    data: ImageData,
-    config: TrainConfig,
-) -> HeadResult:
-    linear = linear_layer_of(head)
-    x = torch.cat([r.load() for r in (features.rows["train"], *features.views)])
-    fitted = _fit_linear(linear, x, features, data, config)
-    train, val = (
-        evaluate_head(head, split, features, data, config) for split in ("train", "val")
-    )
-    epoch = EpochResult(
-        epoch=0,
-        train_loss=train.loss,
-        val_loss=val.loss,
-        val_accuracy=val.accuracy,
-        val_balanced_accuracy=val.balanced_accuracy,
-        lr=0.0,
-        best=True,
-    )
-    return HeadResult(history=[epoch], logistic=fitted)
-
-
-def _fit_linear(
-    linear: nn.Linear,
-    x: Tensor,
-    features: BackboneFeatures,
-    data: ImageData,
-    optim: OptimConfig,
-) -> LogisticFit:
-    """Fit a linear layer to features of training images and their augmented views."""
-    subset = data.subset("train")
-    copies = len(x) // len(subset)
-    fitted = fit_logistic(
-        x,
-        subset.labels.repeat(copies),
-        data.num_classes,
-        groups=image_groups(data, features) * copies,
-        eval_mask=torch.arange(len(x)) < len(subset),
-        loss=logistic_loss(data, optim),
-        seed=optim.seed,
-    )
-    with torch.no_grad():
-        linear.weight.copy_(fitted.weight)
-        if linear.bias is not None:
-            linear.bias.copy_(fitted.bias)
-    return fitted
-
-
-def _fit_classifier_first(
-    head: nn.Sequential,
-    features: BackboneFeatures,
-    data: ImageData,
-    config: TrainConfig,
-) -> None:
-    """Fit the last layer before fine-tuning the other layers of the head.
-
-    Kumar et al. 2022, "Fine-tuning can distort pretrained features": linear probing
-    first, then fine-tuning of all layers. Random last weights would distort the others.
-    """
-    device = devices.select_device(config.device)
-    rows = features.rows["train"]
-    equal = ceil(len(rows) / MAX_EVALUATION_BATCH)  # equal batches have equal weights
-    order = torch.arange(len(rows)).tensor_split(equal)
-    adapt_batch_norm(head, (rows[i].to(device) for i in order))
-    some = rows[torch.arange(min(2, len(rows)))].to(device)
-    inner = cut_at(head, some)
-    with evaluation_mode(head), torch.inference_mode():
-        x = [inner.features(head, rows[i].to(device)).cpu() for i in order]
-    _fit_linear(linear_layer_of(inner.head), torch.cat(x), features, data, config)
 
 
 def logistic_loss(data: ImageData, optim: OptimConfig) -> LossFunction:
@@ -251,61 +235,17 @@ def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
     return [f"g {g}" if g else h for g, h in zip(groups, hashes, strict=True)]
 
 
-class _BestWeights:
+class _BestWeights(Callback):
     """Callback that keeps a copy of the weights of the best epoch."""
 
     def __init__(self, head: nn.Module) -> None:
         self._head = head
-        self.state = _copy(head)
-
-    def on_step_end(self, step: StepResult) -> None:
-        """Do nothing: only epochs are evaluated."""
+        self._copy_weights()
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
         """Copy the weights if this epoch is the best so far."""
         if epoch.best:
-            self.state = _copy(self._head)
+            self._copy_weights()
 
-
-def _copy(head: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in head.state_dict().items()}
-
-
-def _train(
-    head: nn.Sequential,
-    features: BackboneFeatures,
-    data: ImageData,
-    settings: TrainConfig,
-    quiet: bool,
-    stages: TrainableStages | None,
-    keep_best: bool,
-) -> HeadResult:
-    config = recipe_fit_config(data, settings, devices.select_device(settings.device))
-    train, val = (
-        feature_batches(split, features, data, settings) for split in ("train", "val")
-    )
-    epochs: Epochs = train
-    unfreezes = stages is not None and stages.config.unfreeze > 0  # after epochs
-    if not keep_best and not unfreezes:
-        epochs = _SingleEpoch(train, config.epochs)
-        config = replace(config, epochs=1)
-    best = _BestWeights(head)
-    with (
-        preserve_rng_state(),
-        devices.flush_denormals(),
-        ProgressCallback(
-            config.epochs, train.batches, quiet, config.balanced
-        ) as display,
-    ):
-        model, scales = (stages.model, stages.lr_scales()) if stages else (head, None)
-        optimizer = recipe_optimizer(
-            model, settings, scales
-        )  # Muon needs the whole model
-        unfreezing = [GradualUnfreezing(stages)] if stages else []
-        callbacks: tuple[Callback, ...] = (best, *unfreezing, display)
-        history = fit(head, optimizer, epochs, val, config, callbacks=callbacks)
-        for callback in unfreezing:
-            callback.end()
-    if keep_best:
-        head.load_state_dict(best.state)
-    return HeadResult(history=history)
+    def _copy_weights(self) -> None:
+        self.state = {k: v.clone() for k, v in self._head.state_dict().items()}

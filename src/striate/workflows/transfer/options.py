@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from striate.core import device as devices
 from striate.core.errors import SettingError
 from striate.core.registry import unknown_name_error
 from striate.core.settings import AUTO
@@ -20,11 +19,11 @@ from striate.finetune.discriminative_lr import (
     stages_behind,
 )
 from striate.finetune.freeze import FrozenLayers, freeze, frozen_layers
-from striate.finetune.split_model import BEFORE, CutPoint, cut_at, probe_batch
+from striate.finetune.split_model import BEFORE, CutPoint, cut_at
 from striate.models.config import ModelConfig
 from striate.models.head import last_dense
-from striate.run.recipe import Recipe
 from striate.run.transfer_plan import HEADS, LOGISTIC, TRAINED, TUNED
+from striate.workflows.transfer.features import probe_images
 from striate.workflows.transfer.heads import linear_layer_of
 
 # Default learning rates of pretrained layers: far below those of training from scratch.
@@ -79,10 +78,11 @@ class TransferOptions:
             "--unfreeze": self.unfreeze > 0,
             "--batch-norm": self.batch_norm is not None,
         }
-        for flag in (flag for flag, is_set in requested.items() if is_set):
-            what = f"{flag} has no effect on a logistic head, a single layer"
-            fix = "use --head tuned or --head trained, with --cut LAYER"
-            raise SettingError(what, where=flag, fix=fix)
+        for flag, is_set in requested.items():
+            if is_set:
+                what = f"{flag} has no effect on a logistic head, a single layer"
+                fix = "use --head tuned or --head trained, with --cut LAYER"
+                raise SettingError(what, where=flag, fix=fix)
 
     @property
     def is_planned(self) -> bool:
@@ -93,6 +93,12 @@ class TransferOptions:
     def head_kind(self) -> str:
         """Return the kind of head; `logistic` by default."""
         return self.head or LOGISTIC
+
+    @property
+    def may_tune(self) -> bool:
+        """Return whether pretrained layers are or may be trained further."""
+        planned = self.is_planned and self.head is None
+        return self.head_kind == TUNED or planned
 
     def fine_tune_config(self, stages: int) -> FineTuneConfig:
         """Return the fine-tuning settings for a number of stages."""
@@ -111,59 +117,61 @@ class SplitModel:
     cut: CutPoint
     backbone: FrozenLayers  # the frozen layers before the cut point
     frozen: FrozenLayers  # all frozen layers; they must not change during training
-    # The stages to train, with their learning rates.
+    # the stages to train, with their learning rates
     stages: TrainableStages = field(repr=False)
+    patterns: tuple[str, ...]  # names of the layers before the cut point, and --freeze
 
 
 def split_model(
-    model: nn.Module, data: ImageData, recipe: Recipe, options: TransferOptions
-) -> tuple[SplitModel, Recipe]:
+    model: nn.Module, data: ImageData, config: ModelConfig, options: TransferOptions
+) -> SplitModel:
     """Split a model, and freeze all layers that are not trained, in place.
-
-    Returns:
-        The split model, and the recipe with the names of frozen layers.
 
     Raises:
         SettingError: The cut point is not possible, or no layer is left to train.
     """
-    device = devices.select_device(recipe.device)
-    x = probe_batch((data.in_chans, *data.image_size)).to(device)
+    x = probe_images(model, data)
     name = options.cut
-    if name is None and recipe.head_hidden:  # its first layer is new, too
+    if name is None and config.head_hidden:  # its first layer is new, too
         name = BEFORE + str(last_dense(model)).rpartition(".")[0]
     cut = cut_at(model, x, name)
     if options.head_kind == LOGISTIC:
         linear_layer_of(cut.head)
-    user_frozen = recipe.freeze or ()
+    user_frozen = config.freeze or ()
     patterns = (*cut.backbone, *user_frozen)
     stages = stages_behind(model, find_stages(model, x), cut)
     backbone = freeze(model, patterns)
     if options.head_kind == TUNED:
         _check_classifier_trains(model, stages[-1])
-    stages = tuple(stage for stage in stages if _is_trainable(model, stage))
-    config = options.fine_tune_config(len(stages))
-    if config.batch_norm == FROZEN:
+    stages = tuple(s for s in stages if any(t for _, t in _requires_grad(model, s)))
+    tuning = options.fine_tune_config(len(stages))
+    if tuning.batch_norm == FROZEN:
         freeze_batch_norm_stats(cut.head)
-    trainable = TrainableStages(
-        model=model, stages=stages, config=config, always_frozen=user_frozen
+    return SplitModel(
+        cut=cut,
+        backbone=backbone,
+        frozen=frozen_layers(model),
+        stages=TrainableStages(
+            model=model, stages=stages, config=tuning, always_frozen=user_frozen
+        ),
+        patterns=patterns,
     )
-    frozen = frozen_layers(model)
-    split = SplitModel(cut=cut, backbone=backbone, frozen=frozen, stages=trainable)
-    return split, replace(recipe, freeze=patterns or None)
 
 
-def _is_trainable(model: nn.Module, stage: Stage) -> bool:
-    modules = dict(model.named_modules())
-    layers = [modules[name].parameters(recurse=False) for name in stage.layers]
-    return any(parameter.requires_grad for layer in layers for parameter in layer)
+def _requires_grad(model: nn.Module, stage: Stage) -> list[tuple[str, bool]]:
+    """Return the layer of each parameter of a stage, and whether it is trained."""
+    layers = {name: model.get_submodule(name) for name in stage.layers}
+    return [
+        (name, parameter.requires_grad)
+        for name, layer in layers.items()
+        for parameter in layer.parameters(recurse=False)
+    ]
 
 
 def _check_classifier_trains(model: nn.Module, classifier: Stage) -> None:
-    modules = dict(model.named_modules())
-    for name in classifier.layers:
-        parameters = modules[name].parameters(recurse=False)
-        if not all(parameter.requires_grad for parameter in parameters):
-            what = f"'{name}' is frozen, but a tuned head must train this layer"
+    for layer, is_trained in _requires_grad(model, classifier):
+        if not is_trained:
+            what = f"'{layer}' is frozen, but a tuned head must train this layer"
             fix = "remove the layer from --freeze, or use --head trained"
             raise SettingError(what, where="--freeze", fix=fix)
 
@@ -180,11 +188,3 @@ def with_hidden_head(config: ModelConfig, options: TransferOptions) -> TransferO
         what = "a head with a hidden layer cannot be fitted by logistic regression"
         raise SettingError(what, where="--head-hidden", fix="use --head trained")
     return replace(options, head=TRAINED)
-
-
-def with_default_lr(recipe: Recipe, options: TransferOptions) -> Recipe:
-    """Return the recipe, with a default learning rate for pretrained layers."""
-    planned = options.is_planned and options.head is None
-    if recipe.lr is not None or not (options.head_kind == TUNED or planned):
-        return recipe
-    return replace(recipe, lr=TUNED_LR[recipe.optimizer])

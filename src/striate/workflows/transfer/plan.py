@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 
 from torch import nn
 
-from striate.core import device as devices
 from striate.data.image_data import ImageData
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import freeze
 from striate.finetune.linear_probe import LinearProbe, probe_learning_curve
-from striate.finetune.split_model import probe_batch
 from striate.metrics.intervals import Z95
 from striate.report.format import percent
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan, TransferTrial
-from striate.workflows.transfer.features import compute_features
+from striate.workflows.transfer.features import compute_features, probe_images
 from striate.workflows.transfer.heads import image_groups, logistic_loss
 from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.search import CandidateSearch, Tell
@@ -58,18 +57,13 @@ def plan_transfer(
 ) -> TransferPlan:
     """Compare cut points by linear probes and short trials, and propose the best.
 
-    Validation and test images are not used.
-
-    Raises:
-        StriateError: The model cannot be cut, the images cannot be divided, all
-            candidates of the requested kind diverge, or a file could not be written.
+    Validation and test images are not used. The model is not changed.
     """
     start = time.perf_counter()
     few = limit_training_images(data, recipe.seed)
     subset = few.subset("train")
     own = copy.deepcopy(model)
-    x = probe_batch((data.in_chans, *data.image_size))
-    cuts = find_cut_points(own, x.to(devices.select_device(recipe.device)))
+    cuts = find_cut_points(own, probe_images(own, data))
     backbone = freeze(own, (*cuts.backbone, *(recipe.freeze or ())))
     features = compute_features(own, cuts, backbone, few, recipe, splits=("train",))
     feature_seconds = time.perf_counter() - start
@@ -85,7 +79,7 @@ def plan_transfer(
         total_images=sum(map(len, data.subsets.values())),
         train_images=len(data.subset("train")),
     )
-    probes = _probe_cut_points(runner, tell)
+    probes = _probe_cut_points(runner, groups, tell)
     search = CandidateSearch(runner=runner, options=options, tell=tell)
     search.run(probes)
     trials, best = search.trials, search.best_index()
@@ -107,23 +101,17 @@ def plan_transfer(
     )
 
 
-def _probe_cut_points(runner: TrialRunner, tell: Tell) -> tuple[LinearProbe, ...]:
+def _probe_cut_points(
+    runner: TrialRunner, groups: Sequence[str], tell: Tell
+) -> tuple[LinearProbe, ...]:
     """Fit a linear probe to the features at every cut point."""
-    subset = runner.data.subset("train")
-    groups = image_groups(runner.data, runner.features)
-    x = runner.features.rows["train"].load()
-    loss = logistic_loss(runner.data, runner.recipe)
+    data, seed, cut_points = runner.data, runner.recipe.seed, runner.cut_points
+    x, y = runner.features.rows["train"].load(), data.subset("train").labels
+    loss = logistic_loss(data, runner.recipe)
     probes = []
-    for index, cut in enumerate(runner.cut_points.cuts):
-        columns = x[:, runner.cut_points.columns(index)]
-        points = probe_learning_curve(
-            columns,
-            subset.labels,
-            runner.data.num_classes,
-            groups,
-            loss,
-            runner.recipe.seed,
-        )
+    for index, cut in enumerate(cut_points.cuts):
+        columns = x[:, cut_points.columns(index)]
+        points = probe_learning_curve(columns, y, data.num_classes, groups, loss, seed)
         width = columns.shape[1]
         probe = LinearProbe(cut=cut.name, width=width, count=len(x), points=points)
         probes.append(probe)

@@ -14,14 +14,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from striate.core import device as devices
 from striate.core.errors import NonFiniteError
 from striate.core.hooks import evaluation_mode
 from striate.finetune.batch_norm import ADAPTING, FROZEN
 from striate.finetune.linear_probe import LinearProbe
-from striate.finetune.split_model import probe_batch
 from striate.report.format import percent
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferTrial, best_tuned
+from striate.workflows.transfer.features import probe_images
 from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.trials import TrialRunner
 
@@ -34,20 +33,16 @@ class CandidateSearch:
     """Search for the best cut point and head."""
 
     runner: TrialRunner  # trains the candidates
-    # Options chosen by the user; the search chooses the other options.
+    # options chosen by the user; the search chooses the other options
     options: TransferOptions
     tell: Tell  # called with a line of text for each result
-    # Finished trials; the first trains only the head.
+    # finished trials; the first trains only the head
     trials: list[TransferTrial] = field(default_factory=list)
-    # Candidates that could not be tried, with the reason.
+    # candidates that could not be tried, with the reason
     skipped: list[str] = field(default_factory=list)
 
     def run(self, probes: Sequence[LinearProbe]) -> None:
-        """Run the trials: head only, then fine-tuning after several cut points.
-
-        Raises:
-            NonFiniteError: A tuned head is requested, and all candidates diverged.
-        """
+        """Run the trials: head only, then fine-tuning after several cut points."""
         head_only = self._try(TransferOptions(head=LOGISTIC))
         high = highest_good_cut(probes)
         if self.options.head == LOGISTIC or high < 0:
@@ -55,9 +50,12 @@ class CandidateSearch:
         middle = self.middle()
         trials = [self._tune(middle, mode) for mode in self._batch_norm_modes(middle)]
         best = min(filter(None, trials), key=lambda trial: trial.loss, default=None)
+        if best is None and self.options.head == TUNED:
+            what, where = "fine-tuning diverged in every trial", self._name(middle)
+            raise NonFiniteError(what, where=f"after {where}", fix="use a lower --lr")
         if best is None:
-            self._check_not_all_diverged(middle)
-        elif not best.is_worse_than(head_only):
+            return
+        if not best.is_worse_than(head_only):
             self._descend(middle, best)
         elif high > middle and self._fits(high):
             self._tune(high, best.batch_norm)
@@ -140,13 +138,6 @@ class CandidateSearch:
         self.skipped.append(text)
         self.tell(f"skipped: {text}")
 
-    def _check_not_all_diverged(self, index: int) -> None:
-        """Raise an error if `--head tuned` is set, because all trials diverged."""
-        if self.options.head == TUNED:
-            what = "fine-tuning diverged in every trial"
-            where = f"after {self._name(index)}"
-            raise NonFiniteError(what, where=where, fix="use a lower --lr")
-
     def _name(self, index: int) -> str:
         return self.runner.cut_points.cuts[index].name
 
@@ -164,8 +155,7 @@ def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
 
 def feature_bytes(runner: TrialRunner, index: int) -> int:
     """Return the size in bytes of the features of all images at a cut point."""
-    size = runner.data.in_chans, *runner.data.image_size
-    x = probe_batch(size, 1).to(devices.select_device(runner.recipe.device))
     with evaluation_mode(runner.model), torch.inference_mode():
+        x = probe_images(runner.model, runner.data, 1)
         row = runner.cut_points.cuts[index].features(runner.model, x)
     return row.numel() * 4 * runner.total_images

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 from torch import nn
 
-from striate.core.errors import SettingError, StorageError, StriateError
+from striate.core.errors import SettingError
 from striate.core.files import hash_file, read_json, write_csv, write_json
 from striate.core.settings import AUTO, flag_name
 from striate.data.config import AugmentConfig
@@ -23,10 +23,10 @@ from striate.engine.csv_logger import COLUMNS
 from striate.engine.weights_io import save_weights
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
-from striate.finetune.split_model import BEFORE, CutPoint, probe_batch
+from striate.finetune.split_model import BEFORE, CutPoint
 from striate.models.catalogue import model_entry
 from striate.run import layout as names
-from striate.run.manifest import now, update_manifest
+from striate.run.manifest import now, record_stop, update_manifest
 from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
 from striate.run.predictions import Predictions
 from striate.run.prepare_run import (
@@ -37,21 +37,25 @@ from striate.run.prepare_run import (
     resolve_recipe,
     write_run_inputs,
 )
-from striate.run.progress import line_printer
-from striate.run.recipe import TRAINING_LOOP_SETTINGS, Recipe, TrainConfig
+from striate.run.progress import ignore, line_printer
+from striate.run.recipe import TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.recipe_types import TransferSettings
 from striate.run.refuse_torchrun import check_single_process
 from striate.run.report_page import write_report
 from striate.run.run import Run, score_as_dict
 from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
-from striate.workflows.transfer.features import BackboneFeatures, compute_features
-from striate.workflows.transfer.heads import HeadResult, evaluate_head, fit_head
+from striate.workflows.transfer.features import (
+    BackboneFeatures,
+    compute_features,
+    probe_images,
+)
+from striate.workflows.transfer.heads import HeadResult, HeadTrainer
 from striate.workflows.transfer.options import (
+    TUNED_LR,
     SplitModel,
     TransferOptions,
     split_model,
-    with_default_lr,
     with_hidden_head,
 )
 from striate.workflows.transfer.plan import options_from_plan, plan_transfer
@@ -60,14 +64,6 @@ OnBegin = Callable[[ImageData, Path], None]
 OnPlan = Callable[[TransferPlan], None]
 PENALTY_COLUMNS = ("penalty", "loss", "accuracy")
 PLANNING_NOTE = "cut point and head are chosen on the training split (--cut auto)"
-
-
-def _ignore_begin(data: ImageData, folder: Path) -> None:
-    """Do nothing when a run begins."""
-
-
-def _ignore_plan(plan: TransferPlan) -> None:
-    """Ignore a transfer plan."""
 
 
 def transfer(
@@ -120,8 +116,8 @@ def transfer_recipe(
     data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-    on_begin: OnBegin = _ignore_begin,
-    on_plan: OnPlan = _ignore_plan,
+    on_begin: OnBegin = ignore,
+    on_plan: OnPlan = ignore,
     quiet: bool = False,
 ) -> Run:
     """Transfer a pretrained model: compute backbone features, then train a head.
@@ -142,7 +138,8 @@ def transfer_recipe(
     """
     options = with_hidden_head(recipe, options or TransferOptions())
     _check(recipe)
-    recipe = with_default_lr(recipe, options)
+    if recipe.lr is None and options.may_tune:
+        recipe = replace(recipe, lr=TUNED_LR[recipe.optimizer])
     if data is None:
         data = load_recipe(recipe, quiet=quiet)
     recipe = resolve_recipe(recipe, data)
@@ -151,29 +148,23 @@ def transfer_recipe(
     # A wrong --cut or --head fails before the run folder is made.
     split = None if options.is_planned else split_model(model, data, recipe, options)
     name = f"{data.name}-{recipe.model}"
-    with names.new_folder("transfer", name, out, overwrite) as folder:
+    new = names.new_folder("transfer", name, out, overwrite)
+    with new as folder, record_stop(folder):
         job = _TransferJob(folder, model, data, recipe, quiet)
         plan = None
-        try:
-            if split is None:
-                job.write_inputs([PLANNING_NOTE])
-                on_begin(data, folder)
-                plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
-                write_plan(folder, plan)
-                on_plan(plan)
-                options = options_from_plan(plan, options)
-                split = split_model(model, data, recipe, options)
-            parts, recipe = split  # the recipe now names the frozen layers
-            job = replace(job, recipe=recipe)
-            job.write_inputs(_notes(parts.cut, recipe, options))
-            if plan is None:
-                on_begin(data, folder)
-            return job.run(parts, options, plan)
-        except BaseException as error:
-            reason = error.what if isinstance(error, StriateError) else repr(error)
-            with suppress(StorageError):
-                update_manifest(folder, status="stopped", reason=reason, finished=now())
-            raise
+        if split is None:
+            job.write_inputs([PLANNING_NOTE])
+            on_begin(data, folder)
+            plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
+            write_plan(folder, plan)
+            on_plan(plan)
+            options = options_from_plan(plan, options)
+            split = split_model(model, data, recipe, options)
+        job = replace(job, recipe=replace(recipe, freeze=split.patterns or None))
+        job.write_inputs(_notes(split.cut, recipe, options))
+        if plan is None:
+            on_begin(data, folder)
+        return job.run(split, options, plan)
 
 
 def _check(recipe: Recipe) -> None:
@@ -184,9 +175,8 @@ def _check(recipe: Recipe) -> None:
         raise SettingError(what, where="--pretrained", fix=fix)
     if recipe.model == AUTO:
         what = "the model of these weights is unknown"
-        raise SettingError(
-            what, where="--model", fix="add --model, for example --model mobilenet_v2"
-        )
+        fix = "add --model, for example --model mobilenet_v2"
+        raise SettingError(what, where="--model", fix=fix)
     model_entry(recipe.model)
     check_single_process("striate transfer")
     for name in AUTO_SETTINGS:
@@ -237,11 +227,16 @@ class _TransferJob:
         """Compute features, fit the head, evaluate and write the report."""
         start = time.perf_counter()
         folder, model, data = self.folder, self.model, self.data
-        recipe = self.recipe
         features = self._features(split, options, plan)
         features_end = time.perf_counter()
-        head, kind, quiet = split.cut.head, options.head_kind, self.quiet
-        result = fit_head(head, kind, features, data, recipe, quiet, split.stages)
+        trainer = HeadTrainer(
+            head=split.cut.head,
+            stages=split.stages,
+            features=features,
+            data=data,
+            config=self.recipe,
+        )
+        result = trainer.fit(options.head_kind, self.quiet)
         end = time.perf_counter()
         check_frozen(model, split.frozen.sha256)
         save_weights(folder / names.BEST, model.state_dict())
@@ -250,7 +245,7 @@ class _TransferJob:
             rows = [(r.penalty, r.loss, r.accuracy) for r in result.logistic.results]
             write_csv(folder / names.PENALTIES, PENALTY_COLUMNS, rows)
         run = Run(folder, model=model.eval(), data=data)
-        _evaluate(run, split.cut, features, data, recipe)
+        _evaluate(run, trainer)
         facts = _facts(options, split, features, result)
         facts["seconds"] = {"features": features.seconds, "head": end - features_end}
         seconds = end - start
@@ -267,8 +262,7 @@ class _TransferJob:
             weights=hash_file(folder / names.BEST),
             transfer=facts,
         )
-        run = Run(folder, model=model, data=data)
-        write_report(run)
+        write_report(Run(folder, model=model, data=data))
         update_manifest(folder, status="done")
         return Run(folder, model=model, data=data)
 
@@ -276,25 +270,20 @@ class _TransferJob:
         self, split: SplitModel, options: TransferOptions, plan: TransferPlan | None
     ) -> BackboneFeatures:
         """Compute the features of all images, or reuse the features of a plan."""
-        model, data, tick = self.model, self.data, None if self.quiet else _tick()
-        if plan and options.head_kind == LOGISTIC and not options.views:
-            device = next(model.parameters()).device
-            x = probe_batch((data.in_chans, *data.image_size)).to(device)
-            cuts = find_cut_points(model, x)
-            if cuts.last_is_vector:
-                features = compute_features(
-                    model, cuts, split.backbone, data, self.recipe, tick=tick
-                )
-                return features.columns(cuts.columns(-1))
-        return compute_features(
+        model, data = self.model, self.data
+        compute = partial(
+            compute_features,
             model,
-            split.cut,
-            split.backbone,
-            data,
-            self.recipe,
-            views=options.views,
-            tick=tick,
+            frozen=split.backbone,
+            data=data,
+            recipe=self.recipe,
+            tick=None if self.quiet else _tick(),
         )
+        if plan and options.head_kind == LOGISTIC and not options.views:
+            cuts = find_cut_points(model, probe_images(model, data))
+            if cuts.last_is_vector:
+                return compute(cuts).columns(cuts.columns(-1))
+        return compute(split.cut, views=options.views)
 
 
 def _facts(
@@ -341,22 +330,16 @@ def _row(epoch: EpochResult) -> list[str]:
     return [str(v).lower() if isinstance(v, bool) else repr(v) for v in cells]
 
 
-def _evaluate(
-    run: Run,
-    cut: CutPoint,
-    features: BackboneFeatures,
-    data: ImageData,
-    config: TrainConfig,
-) -> None:
+def _evaluate(run: Run, trainer: HeadTrainer) -> None:
     """Evaluate a run on cached features, or on images for test-time augmentation."""
     scores = {}
     for split in run.splits_to_evaluate:
-        if config.tta == "plain":
-            outputs = evaluate_head(cut.head, split, features, data, config)
-            paths = data.subset(split).paths
-            predictions = Predictions.of(paths, outputs, data.labels)
+        subset = trainer.data.subset(split)
+        if trainer.config.tta == "plain":
+            outputs = trainer.evaluate(split)
+            predictions = Predictions.of(subset.paths, outputs, trainer.data.labels)
         else:
-            predictions = run.predict_subset(data.subset(split))
+            predictions = run.predict_subset(subset)
         predictions.save(run.path / names.predictions_file(split))
         scores[split] = score_as_dict(predictions.metrics())
     write_json(run.path / names.SCORES, scores)

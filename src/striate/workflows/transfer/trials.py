@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.core import device as devices
 from striate.core.errors import DataError
 from striate.core.hooks import evaluation_mode
 from striate.data.image_data import ImageData
-from striate.engine.config import OptimConfig, RuntimeConfig
+from striate.engine.config import OptimConfig
 from striate.engine.evaluate import Outputs
 from striate.finetune.cut_points import CutPoints
 from striate.finetune.linear_probe import order_in_class
-from striate.finetune.split_model import probe_batch
 from striate.metrics.temperature import apply_temperature, fit_temperature, log_losses
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, MIN_STEPS, TransferTrial
@@ -28,8 +26,9 @@ from striate.workflows.transfer.features import (
     BackboneFeatures,
     FeatureSource,
     compute_features,
+    probe_images,
 )
-from striate.workflows.transfer.heads import evaluate_head, fit_head
+from striate.workflows.transfer.heads import HeadTrainer
 from striate.workflows.transfer.options import SplitModel, TransferOptions, split_model
 
 MAX_IMAGES = 3000  # training images of a plan
@@ -93,40 +92,40 @@ class TrialRunner:
     model: nn.Module = field(repr=False)  # the model; each trial trains a copy
     data: ImageData  # the images, limited by `limit_training_images`
     recipe: Recipe  # settings of the heads
-    # Spatial averages of the features at every cut point.
+    # spatial averages of the features at every cut point
     features: BackboneFeatures = field(repr=False)
-    # Indices to train and to evaluate, from `split_for_trials`.
+    # indices to train and to evaluate, from `split_for_trials`
     trial_split: tuple[Tensor, Tensor] = field(repr=False)
     cut_points: CutPoints
     total_images: int  # number of images in all splits, before the limit
     train_images: int  # number of images in the training split, before the limit
 
     def run(self, options: TransferOptions) -> TransferTrial:
-        """Train and evaluate one candidate.
-
-        Raises:
-            StriateError: Training diverged, or a file could not be written.
-        """
+        """Train and evaluate one candidate."""
         start = time.perf_counter()
         model = copy.deepcopy(self.model)
-        split, recipe = split_model(model, self.data, self.recipe, options)
-        features = self._features(model, split, recipe, options)
-        features, data = self._split(features)
-        head_only = options.head_kind == LOGISTIC
+        recipe, kind = self.recipe, options.head_kind
+        split = split_model(model, self.data, recipe, options)
+        features, data = self._split(self._features(model, split, kind))
+        head_only = kind == LOGISTIC
         images = len(data.subset("train"))
         short = 1 if head_only else trial_epochs(recipe, images)
         full = 1 if head_only else recipe.epochs
-        head, stages = split.cut.head, split.stages
-        brief = replace(recipe, epochs=short, patience=0)
+        stages, config = split.stages, split.stages.config
+        trainer = HeadTrainer(
+            head=split.cut.head,
+            stages=stages,
+            features=features,
+            data=data,
+            config=replace(recipe, epochs=short, patience=0),
+        )
         fit_start = time.perf_counter()
-        kind = options.head_kind
-        fit_head(head, kind, features, data, brief, stages=stages, keep_best=False)
+        trainer.fit(kind, keep_best=False)
         fit_end = time.perf_counter()
-        outputs = evaluate_head(head, "val", features, data, brief)
+        outputs = trainer.evaluate("val")
         evaluation = time.perf_counter() - fit_end
         # The fit has evaluated once, too.
         epoch = max(fit_end - fit_start - evaluation, 0.0) / short
-        config = stages.config
         return TransferTrial(
             head=kind,
             cut=split.cut.name,
@@ -146,8 +145,14 @@ class TrialRunner:
 
     def _feature_seconds(self, model: nn.Module, cut: FeatureSource) -> float:
         """Estimate the seconds to compute the features of all images not in trials."""
-        images = self.total_images - len(self.data.subset("train"))
-        return images * seconds_per_image(model, cut, self.data, self.recipe)
+        x = probe_images(model, self.data, TIMED_IMAGES)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with evaluation_mode(model), torch.inference_mode():
+            cut.features(model, x)
+            start = time.perf_counter()
+            cut.features(model, x)
+        seconds = (time.perf_counter() - start) / TIMED_IMAGES
+        return (self.total_images - len(self.data.subset("train"))) * seconds
 
     def _epoch_seconds(self, epoch: float, evaluation: float, data: ImageData) -> float:
         """Estimate the seconds of an epoch with all images."""
@@ -156,16 +161,13 @@ class TrialRunner:
         return epoch * train + evaluation * val
 
     def _features(
-        self,
-        model: nn.Module,
-        split: SplitModel,
-        recipe: Recipe,
-        options: TransferOptions,
+        self, model: nn.Module, split: SplitModel, kind: str
     ) -> BackboneFeatures:
-        if options.head_kind == LOGISTIC and self.cut_points.last_is_vector:
+        if kind == LOGISTIC and self.cut_points.last_is_vector:
             return self.features.columns(self.cut_points.columns(-1))
+        cut, backbone, only = split.cut, split.backbone, ("train",)
         return compute_features(
-            model, split.cut, split.backbone, self.data, recipe, splits=("train",)
+            model, cut, backbone, self.data, self.recipe, splits=only
         )
 
     def _split(self, features: BackboneFeatures) -> tuple[BackboneFeatures, ImageData]:
@@ -208,17 +210,3 @@ def _losses(outputs: Outputs) -> np.ndarray:
 
 def _indices(mask: Tensor) -> Tensor:
     return mask.nonzero().flatten()
-
-
-def seconds_per_image(
-    model: nn.Module, cut: FeatureSource, data: ImageData, runtime: RuntimeConfig
-) -> float:
-    """Measure the seconds per image of the forward pass up to a cut point."""
-    device = devices.select_device(runtime.device)
-    x = probe_batch((data.in_chans, *data.image_size), TIMED_IMAGES).to(device)
-    x = x.contiguous(memory_format=torch.channels_last)
-    with evaluation_mode(model), torch.inference_mode():
-        cut.features(model, x)
-        start = time.perf_counter()
-        cut.features(model, x)
-    return (time.perf_counter() - start) / TIMED_IMAGES
