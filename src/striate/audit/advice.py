@@ -52,7 +52,7 @@ class DesignContext:
         )
 
     def name_of(self, number: int) -> str:
-        """Return the name of the layer of operation `number`, or else `the image`."""
+        """Return the layer name of operation `number`; `the image` if it has none."""
         return self.layer_of[number].name if number in self.layer_of else "the image"
 
 

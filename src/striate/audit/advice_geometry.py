@@ -107,7 +107,7 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
 
 
 def _has_gaps(mask: Mask) -> bool:
-    """Return whether some unused positions lie between used positions."""
+    """Return whether a mask has an unused position before its last used position."""
     used = mask.nonzero()[0]
     return len(used) > 0 and not mask[: used[-1]].all()
 
@@ -134,7 +134,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
 
 
 def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
-    """Return advice on how a layer can read all positions, with new size or MACs."""
+    """Suggest a change by which a layer reads all positions of its input."""
     window, name = operation.window, context.layer_of[operation.number].name
     assert window is not None  # noqa: S101 - checked before
     if window.pooling:

@@ -28,7 +28,7 @@ METRICS: tuple[tuple[str, Metric, Callable[[int], str]], ...] = (
 
 
 def comparison_table(first: Audit, second: Audit, names: tuple[str, str]) -> Table:
-    """Return a table of the totals of two networks, with the ratio second / first.
+    """Return a table of the key figures of two networks, and the ratio of each figure.
 
     Example:
         >>> from torch import nn

@@ -192,7 +192,7 @@ def collapse_modules(audit: Audit, layers: Sequence[Layer], depth: int) -> list[
 
 
 def field_texts(field: ReceptiveField | None) -> Fields:
-    """Return a receptive field's size, jump and center as text; `≤`: upper bound.
+    """Return a receptive field's size, jump and center as text; `≤` is an upper bound.
 
     Example:
         >>> from striate.audit.receptive_field_tracker import input_field

@@ -22,7 +22,7 @@ AXES = ("height", "width", "depth")
 
 
 def explain_layer(audit: Audit, name: str) -> Table:
-    """Return a table that computes a layer's output size, parameters and MACs.
+    """Return a table of the formulas of a layer: output size, parameters and MACs.
 
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
@@ -108,7 +108,7 @@ def _convolution(
 
 
 def _matmul(operation: Operation, layer: Layer) -> Iterator[Line]:
-    """Return the formulas of a matrix product; the last two inputs are the matrices."""
+    """Yield the formulas of a matrix product: parameter count and multiply-adds."""
     left, right = [shape for shape in operation.inputs if len(shape) > 1][-2:]
     rows, inner, columns = left[-2], left[-1], right[-1]
     if layer.parameters == (inner + 1) * columns:
@@ -121,7 +121,7 @@ def _matmul(operation: Operation, layer: Layer) -> Iterator[Line]:
 
 
 def _other_operation(operation: Operation) -> Iterator[Line]:
-    """Return the formulas of operations without MACs: concat, flatten, norms."""
+    """Yield the formula of an operation without MACs: concat, flatten, norm or mean."""
     if not operation.inputs:
         return
     inputs = operation.inputs[0]

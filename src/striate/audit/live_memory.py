@@ -28,12 +28,12 @@ class LiveMemory:
         self._storages: dict[int, object] = {}
 
     def ignore(self, tensor: Tensor) -> None:
-        """Exclude an existing storage, such as a weight's, from the count."""
+        """Exclude a tensor's storage, such as that of a weight, from the byte count."""
         storage = tensor.untyped_storage()
         self._track(storage._cdata, storage, 0)
 
     def enter(self, tensor: Tensor) -> int:
-        """Count a tensor's storage if it is new; return the bytes added."""
+        """Count a tensor's storage if not counted before; return the added bytes."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._storages:

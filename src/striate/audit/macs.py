@@ -60,7 +60,7 @@ def _attention(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
 
 
 def _distances(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """MACs of pairwise distances: one per vector element and pair of vectors."""
+    """MACs of pairwise distances: one MAC per pair of vectors and vector element."""
     return int(prod(shape) * args[0].shape[-1])
 
 

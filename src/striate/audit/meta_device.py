@@ -42,7 +42,7 @@ _FACTORIES = {
 
 
 class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Dispatch mode that computes only shapes and reports every torch operation.
+    """Dispatch mode that computes only shapes; calls a function for each operation.
 
     Args:
         on_operation: Called with the operation, its arguments and its output.

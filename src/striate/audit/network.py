@@ -29,7 +29,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Result of `audit`: the layers of a network in execution order, and totals."""
+    """Result of `audit`: layers in execution order, total parameters and memory."""
 
     shape: Shape  # (channels, height, width) of one image
     layers: tuple[Layer, ...]  # all layers that run in evaluation mode
@@ -146,7 +146,7 @@ def audit(
 
 
 def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> Tensor:
-    """Return a batch of zero images in the network's dtype."""
+    """Return a batch of images filled with zeros, in the dtype of the weights."""
     types = (w.dtype for w in weights if w.is_floating_point())
     return torch.zeros(count, *shape, dtype=next(types, torch.float32), device=device)
 
@@ -161,7 +161,7 @@ def _copy(tensor: Tensor) -> Tensor:
 def _evaluate(
     model: nn.Module, image: Tensor, recorder: Recorder, real: bool
 ) -> Exception | None:
-    """Run one image of zeros in eval mode; return the error if the pass fails."""
+    """Run the forward pass of a zero image in eval mode; return its error, or None."""
     model.eval()
     recorder.live_memory.enter(image)
     set_field(image, input_field(image.shape))
@@ -176,7 +176,7 @@ def _evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Evaluation:
-    """Result of the forward pass in eval mode, without the training step."""
+    """Result of the forward pass in eval mode, before the training step is measured."""
 
     model: nn.Module
     weights: Sequence[Tensor]

@@ -60,7 +60,7 @@ def as_integer(value: Number) -> Number:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """The receptive fields of all units along one axis."""
+    """Receptive fields of all units along one image axis (rows or columns)."""
 
     low: Ints  # first input position that each unit depends on
     high: Ints  # last such position; less than `low` if a unit depends on no position
@@ -88,7 +88,7 @@ class Axis:
 
 
 def input_axis(side: int) -> Axis:
-    """Return the axis of the input image, where each pixel depends only on itself.
+    """Return the axis of an input image: the receptive field of each pixel is itself.
 
     Example:
         >>> slide_window(input_axis(5), 3, outputs=3).high.tolist()
@@ -120,7 +120,7 @@ def slide_window(
     *,
     outputs: int,
 ) -> Axis:
-    """Apply a window of kernel k, stride s, padding p and dilation d to an axis.
+    """Return the axis after a window of kernel k, stride s, padding p and dilation d.
 
     jump' = jump·s, low' = low − p·jump, high' = high + (d·(k − 1) − p)·jump.
 
@@ -188,7 +188,7 @@ def merge_neighbors(axis: Axis, size: int) -> Axis:
 
 
 def take_every(axis: Axis, start: int, step: int, count: int) -> Axis:
-    """Select every `step`-th unit, from `start` on; a negative `start` adds padding.
+    """Select every `step`-th unit from index `start`; a negative `start` adds padding.
 
     Example:
         >>> take_every(input_axis(6), 1, 2, 2).low.tolist()
@@ -209,7 +209,7 @@ def merge_all(axis: Axis) -> Axis:
 
 
 def merge_branches(axes: Sequence[Axis]) -> Axis:
-    """Merge branches, as an addition does: each unit gets the union of the fields.
+    """Merge the axes of branches: each unit gets the union of its receptive fields.
 
     Example:
         >>> small, large = slide_window(input_axis(4), 1, outputs=4), input_axis(4)
@@ -236,7 +236,7 @@ def _common_formula(axes: Sequence[Axis]) -> FieldFormula | None:
 
 
 def repeat_single(axis: Axis, count: int) -> Axis:
-    """Repeat a single unit `count` times.
+    """Repeat the only unit of an axis `count` times.
 
     Example:
         >>> repeat_single(merge_all(input_axis(3)), 2).high.tolist()

@@ -46,23 +46,23 @@ class ReceptiveField:
 
     @property
     def axes(self) -> Path:
-        """Row axis and column axis, with all paths merged."""
+        """Row axis and column axis, with all paths through the network merged."""
         if len(self.paths) == 1:
             return self.paths[0]
         return tuple(merge_branches(axes) for axes in zip(*self.paths, strict=True))
 
     def axis_of(self, dim: int) -> int | None:
-        """Return the image axis of a dimension; None for any other dimension."""
+        """Return the image axis (0: rows, 1: columns) of a dimension, or None."""
         atoms = self.dims[dim]
         return atoms[0][0] if len(atoms) == 1 and atoms[0][0] != PLAIN else None
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Number of units along each axis of the image."""
+        """Number of units along the row axis and along the column axis."""
         return tuple(len(axis) for axis in self.paths[0])
 
     def box(self, *unit: int) -> Box | None:
-        """Return the row range and column range of a unit's field; None if empty.
+        """Return the row and column range of a unit's receptive field; None if empty.
 
         Args:
             unit: Index along the tensor's last dimensions, such as row and column.
@@ -106,14 +106,14 @@ def input_field(shape: Shape) -> ReceptiveField:
 
 
 def plain_dim(size: int) -> Dim:
-    """Return a dimension that is not an axis of the image."""
+    """Return a tensor dimension of a given size that is not an axis of the image."""
     return ((PLAIN, size),)
 
 
 def map_axis(
     field: ReceptiveField, axis_index: int, change: Callable[[Axis], Axis]
 ) -> ReceptiveField:
-    """Apply a function to one image axis, on every path through the network."""
+    """Apply a function to the row or column axis of every path through the network."""
     paths = []
     for path in field.paths:
         axes = list(path)
@@ -123,7 +123,7 @@ def map_axis(
 
 
 def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
-    """Return a copy of a receptive field with new atoms (factors) of one dimension."""
+    """Return a receptive field with the factors (atoms) of one dimension replaced."""
     if field.dims[dim] == atoms:
         return field
     dims = (*field.dims[:dim], atoms, *field.dims[dim + 1 :])
@@ -133,13 +133,13 @@ def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
 def map_dim(
     field: ReceptiveField, dim: int, axis_index: int, change: Callable[[Axis], Axis]
 ) -> ReceptiveField:
-    """Apply a function to the receptive field of one tensor dimension (H or W)."""
+    """Apply a function to the receptive field along one tensor dimension (H or W)."""
     changed = map_axis(field, axis_index, change)
     return set_dim(changed, dim, ((axis_index, len(changed.paths[0][axis_index])),))
 
 
 def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
-    """Merge the atoms (factors) of a dimension into its only image axis.
+    """Convert a dimension, a product of one image axis and other factors, to one axis.
 
     Used for pixel shuffle: an axis of H units with r repeats becomes one axis of H·r.
     """
@@ -155,7 +155,7 @@ def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
 
 
 def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
-    """Merge the fields of all units along `dims`, which lose their image axes."""
+    """Merge the receptive fields of all units along the tensor dimensions `dims`."""
     for dim in dims:
         for axis_index, _ in field.dims[dim]:
             if axis_index != PLAIN:
@@ -168,7 +168,7 @@ def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
 def reduce_dims(
     field: ReceptiveField, dims: Sequence[int], keep: bool
 ) -> ReceptiveField:
-    """Return the field after a reduction (sum, mean, max) over dimensions.
+    """Return the receptive field after a reduction (sum, mean, max) over dimensions.
 
     Example:
         >>> reduce_dims(input_field((1, 3, 8, 6)), [2, 3], keep=False).sides
@@ -186,7 +186,7 @@ def reduce_dims(
 
 
 def bound_all(fields: Sequence[ReceptiveField], shape: Shape) -> ReceptiveField:
-    """Return an upper bound: every unit gets the union of all input fields."""
+    """Return an upper bound: each unit gets the union of the fields of all inputs."""
     every = [[merge_all(axis) for axis in path] for s in fields for path in s.paths]
     path = tuple(merge_branches(axes) for axes in zip(*every, strict=True))
     return ReceptiveField((path,), tuple(plain_dim(n) for n in shape), is_bound=True)
@@ -239,7 +239,7 @@ def elementwise_field(fields: Sequence[ReceptiveField], shape: Shape) -> Recepti
 
 
 def _merged(fields: Sequence[ReceptiveField], dims: tuple[Dim, ...]) -> ReceptiveField:
-    """Merge paths, except paths in which some unit depends only on padding."""
+    """Merge paths through the network, unless a unit depends only on padding."""
     is_bound = any(field.is_bound for field in fields)
     paths = list(dict.fromkeys(path for field in fields for path in field.paths))
     full = [path for path in paths if all(axis.full for axis in path)]
@@ -267,7 +267,7 @@ def _expanded(field: ReceptiveField, shape: Shape) -> ReceptiveField:
 
 
 def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
-    """Return the dimensions if the image axes of all tensors agree, else None."""
+    """Return the common dimensions of tensors; None if their image axes differ."""
     dims = []
     for same in zip(*every, strict=True):
         axis_dims = {dim for dim in same if any(index != PLAIN for index, _ in dim)}
@@ -281,7 +281,7 @@ def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
 def concatenate_fields(
     fields: Sequence[ReceptiveField], dim: int, shape: Shape
 ) -> ReceptiveField:
-    """Return the field of a concatenation along channels or along an image axis.
+    """Return the receptive field of a concatenation along channels or an image axis.
 
     Example:
         >>> image = input_field((1, 3, 8, 6))
@@ -306,13 +306,13 @@ def concatenate_fields(
 
 
 class UntrackableError(Exception):
-    """Error of an operation through which unit positions cannot be tracked."""
+    """Error of an operation through which a receptive field cannot be tracked."""
 
 
 def map_image_axis(
     field: ReceptiveField, dim: int, change: Callable[[Axis], Axis], size: int
 ) -> ReceptiveField:
-    """Apply a function to a dimension's image axis, or set the size of a plain one.
+    """Apply a function to a dimension's image axis; without image axis, set its size.
 
     Raises:
         UntrackableError: The dimension is a mixture of axes.
@@ -324,7 +324,7 @@ def map_image_axis(
 
 
 def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
-    """Merge a dimension's atoms (factors); return its image axis, or None."""
+    """Return the field with merged factors of `dim`, and the image axis or None."""
     if not has_image_axis(field, dim):
         return _lone_axis(field, dim)
     field = merge_atoms(field, dim)

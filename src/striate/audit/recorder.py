@@ -24,7 +24,7 @@ _SILENT = {"detach", "lift_fresh", "alias"}
 
 @dataclass(eq=False, slots=True)
 class LayerRecord:
-    """Mutable record of one row of the summary during the forward pass."""
+    """Mutable record of a row of the layer summary, filled during the forward pass."""
 
     name: str
     module: nn.Module | None
@@ -37,7 +37,7 @@ class LayerRecord:
 
 
 class ModuleRecord:
-    """Record of a running module call: current summary row, and number of rows."""
+    """Record of a running module call: its current summary row and its row count."""
 
     __slots__ = ("call", "input_shape", "is_row", "module", "name", "row", "rows")
 
@@ -146,7 +146,7 @@ class Recorder:
         return frame.row
 
     def record_operation(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
-        """Record one torch operation in the current row."""
+        """Record one torch operation in the current row of the layer summary."""
         if self._memory_only:
             self._record_memory(func, args, out)
             return
@@ -239,7 +239,7 @@ def set_field(tensor: Tensor, field: ReceptiveField, producer: int = IMAGE) -> N
 
 
 def producer_of(tensor: Tensor) -> int:
-    """Return the number of the operation that produced a tensor."""
+    """Return the serial number of the operation that produced a tensor."""
     return int(getattr(tensor, _PRODUCER))
 
 

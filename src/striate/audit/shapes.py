@@ -229,7 +229,7 @@ def _batch_norm_backward(gradient: Tensor, x: Tensor, *rest: Any) -> Any:
 
 
 def _gradients(x: Tensor, shapes: tuple[Any, ...], needed: list[bool]) -> Any:
-    """Return a gradient of each shape; None if it is not needed or has no shape."""
+    """Return a tuple of gradients of given shapes; None if a gradient is not needed."""
     pairs = zip(shapes, needed, strict=True)
     return tuple([_new(x, n) if need and n is not None else None for n, need in pairs])
 

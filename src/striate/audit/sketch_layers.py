@@ -47,7 +47,7 @@ class LayerOptions:
         return self.kernel
 
     def written(self) -> dict[str, str]:
-        """Return a dict from the name of each given setting to its text.
+        """Return the text of each given setting, by name, such as `kernel`: `5x5`.
 
         Example:
             >>> read_options(["5x5", "32", "same", "/2"]).written()

@@ -79,7 +79,7 @@ _PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
 
 @cache
 def is_local(func: Any) -> bool:
-    """Return whether an operation computes each position from the same input position.
+    """Return whether each output of an operation depends only on the same position.
 
     Example:
         >>> is_local(torch.ops.aten.relu.default), is_local(torch.ops.aten.mm.default)

@@ -36,7 +36,7 @@ aten = torch.ops.aten
 
 
 def _convolution(field: Field, args: Args, shape: Shape) -> Field:
-    """Rule of a convolution: slide over rows and columns, and mix all channels."""
+    """Rule of a convolution: slide a window over rows and columns, mix all channels."""
     sliding: Any = window_of(aten.convolution.default, args)
     if sliding.pointwise and _upright(field):
         return set_dim(field, 1, plain_dim(shape[1]))
@@ -48,7 +48,7 @@ def _convolution(field: Field, args: Args, shape: Shape) -> Field:
 
 
 def _upright(field: Field) -> bool:
-    """Return whether the dimensions are batch, channels, rows, columns."""
+    """Return whether the dimensions of a tensor are batch, channels, rows, columns."""
     rows, columns = field.dims[-2:]
     has_axes = len(rows) == len(columns) == 1 and not has_image_axis(field, 1)
     return has_axes and (rows[0][0], columns[0][0]) == (0, 1)
@@ -97,7 +97,7 @@ def _resample(table: Callable[..., Any]) -> Rule:
 
 
 def _adaptive(inputs: int, outputs: int, args: Args) -> Any:
-    """Return the inputs of adaptive pooling output i: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
+    """Return input indices of pooling output i: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
     i = np.arange(outputs)
     first, last = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
     at = first[:, None] + np.arange(int((last - first).max()))
@@ -109,7 +109,7 @@ def _nearest(inputs: int, outputs: int, args: Args) -> Any:
 
 
 def _bilinear(inputs: int, outputs: int, args: Args) -> Any:
-    """Return the two inputs of bilinear output i: the nearest to (i + ½)·n/m − ½."""
+    """Return the two input indices of bilinear output i, nearest to (i + ½)·n/m − ½."""
     if len(args) > 2 and args[2]:  # corners are aligned
         parts = max(outputs - 1, 1)
         at = np.arange(outputs) * (inputs - 1)

@@ -51,7 +51,7 @@ def measure_training_step(
     batch: Tensor,
     optimizer: str = "adamw",
 ) -> tuple[TrainingMemory, dict[Any, int]]:
-    """Run a training step on the meta device; return memory, and saved bytes by layer.
+    """Return the memory of a training step, and the saved activation bytes by layer.
 
     The loss is the sum of the outputs; a real loss would add a few values per class.
     """
@@ -93,7 +93,7 @@ def _forward(
     saved: dict[Any, int],
     counted: set[int],
 ) -> Tensor | None:
-    """Run a forward pass; add the bytes by layer to `saved`; return the output sum."""
+    """Return the sum of the outputs; add the saved bytes of each layer to `saved`."""
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

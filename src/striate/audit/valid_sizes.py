@@ -74,7 +74,7 @@ def _sides(side: int, accepts: Callable[[int], bool]) -> str:
 
 
 def _last_accepted(start: int, sign: int, accepts: Callable[[int], bool]) -> int:
-    """Find the last accepted image size in one direction, with doubling steps."""
+    """Return the smallest (`sign` −1) or largest (`sign` 1) accepted image size."""
     accepted, step = start, 1
 
     def next_is_accepted() -> bool:

@@ -52,7 +52,7 @@ class SlidingWindow:
 
 
 def sides_text(sides: tuple[object, ...]) -> str:
-    """Format a setting of two axes: one number if both are equal, else both numbers.
+    """Format the numbers of both axes: one number if they are equal, else as `2×1`.
 
     Example:
         >>> sides_text((2, 2)), sides_text((2, 1))

@@ -30,7 +30,7 @@ def configure_data_curve(parser: argparse.ArgumentParser) -> None:
 
 
 def run_data_curve(options: argparse.Namespace) -> int:
-    """Train the missing networks of the learning curve, and print the curve."""
+    """Train the untrained networks of the learning curve, and print the curve."""
     recipe = read_recipe(options)
     fractions = _fractions(options.fractions)
     if options.goal is not None and not 0 < options.goal < 1:

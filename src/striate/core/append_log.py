@@ -81,7 +81,7 @@ class AppendLog:
 
 
 def prefix_matches(path: Path, offset: Mapping[str, Any]) -> bool:
-    """Return whether the start of a file matches a saved offset (length, SHA-256)."""
+    """Return whether the start of a file has the saved length and SHA-256."""
     try:
         with path.open("rb", buffering=0) as file:
             digest, length = _digest(file.fileno(), _length(offset))

@@ -134,7 +134,7 @@ def _check(kernel: int, stride: int, dilation: int) -> None:
 def padding_amounts(
     padding: Padding, side: int, kernel: int, stride: int = 1, dilation: int = 1
 ) -> tuple[int, int]:
-    """Return the padding as a pair (before, after).
+    """Return the padding of one dimension as a pair (at the start, at the end).
 
     `same` at stride 1 pads d·(f − 1) in total; if this is odd, the end gets one more.
     A kernel of odd size f without dilation gets p = (f − 1)/2 on each end.

@@ -8,7 +8,7 @@ import torch
 def dtype_mismatch(
     actual: torch.dtype, expected: torch.dtype, *, convert: bool = False
 ) -> str:
-    """Return why a stored dtype cannot be loaded, or an empty string if it can.
+    """Return the reason why a stored dtype cannot be loaded; empty if it can be loaded.
 
     Args:
         actual: Dtype of the tensor in the file.

@@ -69,7 +69,7 @@ def write_bytes(path: Path, payload: bytes) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a random hidden path in the same folder, for a temporary file."""
+    """Return a random hidden path in the folder of `path`, for a temporary file."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
@@ -84,7 +84,7 @@ def create_file(path: Path, payload: bytes) -> None:
 
 
 def write_all(handle: int, payload: bytes) -> None:
-    """Write all bytes, with several system calls if necessary."""
+    """Write all bytes to a file handle, with several system calls if necessary."""
     rest = memoryview(payload)
     while rest:
         rest = rest[os.write(handle, rest) :]

@@ -119,7 +119,7 @@ class Preprocess:
 
     @property
     def is_float(self) -> bool:
-        """Return whether images are floating-point network inputs already."""
+        """Return whether stored images are float32 network inputs, not 8-bit pixels."""
         return self.dtype == "float32"
 
     @property
@@ -181,7 +181,7 @@ def _check_normalization(
 def normalization(
     name: str, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return (mean, std) by name or as given; two empty tuples if not yet measured.
+    """Return the given (mean, std), or those of `name`; empty tuples if not measured.
 
     A single value applies to every channel.
 

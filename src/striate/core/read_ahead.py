@@ -16,7 +16,7 @@ def results_in_order(
     ahead: int,
     timeout: float | None = None,
 ) -> Generator[T, None, None]:
-    """Yield the results of calls in order, with up to `ahead` more calls submitted.
+    """Yield the results of calls in order; submit up to `ahead` calls in advance.
 
     Raises:
         TimeoutError: A result took longer than `timeout` seconds.

@@ -105,7 +105,7 @@ class Batches:
     def _prefetched_pixels(
         self, views: AugmentPipeline, epoch: int, indices: Iterable[Tensor]
     ) -> Iterator[Batch]:
-        """Yield the images to augment and their indices, read ahead of time."""
+        """Yield batches of images to augment and of image indices, read ahead."""
         if not views.crops_larger:
             return (
                 (b.pixels, b.index) for b in batch_pixels(views.source_pixels, indices)
@@ -263,14 +263,14 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 def _first_places(images: int, classes: int) -> list[int]:
-    """Return the image count of each class: `images` divided as evenly as possible."""
+    """Divide `images` among classes as evenly as possible; return the counts."""
     return [(images + classes - 1 - c) // classes for c in range(classes)]
 
 
 def _class_order(
     members: np.ndarray, begin: int, end: int, seed: int, label: int
 ) -> np.ndarray:
-    """Return image indices `begin` to `end` of a class's endless shuffled sequence."""
+    """Return elements `begin` to `end` of a class's endless shuffled image sequence."""
     size = len(members)
     rounds = range(begin // size, -(-end // size))
     shuffles = [
@@ -281,7 +281,7 @@ def _class_order(
 
 
 def rank_slice(count: int, rank: int, world_size: int) -> slice:
-    """Return the slice of a batch for one rank; slices are as equal as possible.
+    """Return the slice of a batch for one rank; ranks get nearly equal image counts.
 
     No rank gets a single image, because batch norm has no variance over one image,
     unless the batch has only one. With fewer than two images per rank, the last ranks

@@ -34,7 +34,7 @@ def choose_preprocess(scan: FileScan, config: DataConfig) -> Preprocess:
 def choose_preprocess_for(
     shape: tuple[int, int] | None, channels_of_images: int, config: DataConfig
 ) -> Preprocess:
-    """Return the preprocessing settings; `shape` is None if image sizes differ."""
+    """Return the preprocessing settings; `shape` is the common image size or None."""
     size = config.image_size
     if isinstance(size, int):
         size = size, size

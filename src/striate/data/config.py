@@ -138,7 +138,7 @@ class DataConfig(SeedConfig):
 
     @property
     def white_level_or_full(self) -> int:
-        """Return the 16-bit value of white; the default is the full range."""
+        """Return the 16-bit value that means white; the default is the maximum."""
         return MAX_WHITE_LEVEL if self.white_level is None else self.white_level
 
     @property

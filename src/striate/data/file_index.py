@@ -33,7 +33,7 @@ _COLUMNS = "name, stamp, sha256, height, width, channels, reason, detail"
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """Stored SHA-256 and image header of a file, or why the header is missing."""
+    """Stored SHA-256 of a file, with its image header or why the header is missing."""
 
     sha256: str
     header: tuple[int, int, int] | None
@@ -41,12 +41,12 @@ class FileFacts:
 
     @property
     def cells(self) -> tuple[object, ...]:
-        """Return the last five columns of the table."""
+        """Return header and error as values for the last five columns of the table."""
         return *(self.header or (None,) * 3), *(self.refusal or (None,) * 2)
 
 
 class FileIndex:
-    """SQLite index of a cache folder; if SQLite fails, the index acts as empty."""
+    """SQLite index of scanned files, in a cache folder; empty if SQLite fails."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

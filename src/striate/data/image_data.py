@@ -85,7 +85,7 @@ class ImageData:
         return sum(row.split == SPARE for row in self.rows)
 
     def with_fraction(self, fraction: float) -> ImageData:
-        """Return the data set as loaded with a smaller fraction of the training images.
+        """Return the data set with a smaller fraction of the training images.
 
         Raises:
             SettingError: The fraction is not above 0, or exceeds the loaded fraction.

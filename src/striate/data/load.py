@@ -173,7 +173,7 @@ def _without_conflicts(
     preprocess: Preprocess,
     skipped: list[Skipped],
 ) -> tuple[DecodedSet, list[int]]:
-    """Return the decoded set, and the indices of images without label conflicts.
+    """Return the decoded images, and the indices of images without label conflicts.
 
     Images with conflicting labels are appended to `skipped`.
     """

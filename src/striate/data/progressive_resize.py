@@ -46,7 +46,7 @@ def sides_by_epoch(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
 
 
 def _side(full: int, share: float) -> int:
-    """Return the fraction `share` of `full` as a multiple of 16, at most `full`."""
+    """Return the side `share`·`full` rounded to a multiple of 16, at most `full`."""
     if share >= 1:
         return full
     return min(full, max(1, round(full * share / MULTIPLE)) * MULTIPLE)

@@ -185,7 +185,7 @@ def label_conflicts(
     contents: Sequence[str],
     splits: Sequence[str | None],
 ) -> dict[int, Skipped]:
-    """Return which of the given images also occur with a different label, by index.
+    """Return, by index, a `Skipped` for each image that occurs with several labels.
 
     The correct label is unknown, so all of these images are quarantined. Images of a
     given test split stay, because a published test set is never changed.

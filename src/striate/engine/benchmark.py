@@ -42,7 +42,7 @@ class BenchmarkResult:
 
     @property
     def speedup(self) -> float:
-        """Return how many times as fast the chosen mode is as the first mode."""
+        """Return the speed of the chosen mode, relative to the first mode."""
         times = list(self.seconds.values())
         return times[0] / self.seconds[str(self.execution)] if times else 1.0
 
@@ -93,7 +93,7 @@ def choose_execution(
 def time_steps(
     model: nn.Module, batch: tuple[Tensor, Tensor], configs: Sequence[ExecutionConfig]
 ) -> list[float]:
-    """Return the shortest time of a step in each execution mode, in seconds.
+    """Return the shortest forward-backward time in each execution mode, in seconds.
 
     The modes run in turn. The shortest time is used, because other programs on the
     machine can only add time.

@@ -101,7 +101,7 @@ class CheckpointStore:
         return path
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest intact checkpoint, and the errors of newer damaged ones."""
+        """Return the newest intact checkpoint, and errors of newer checkpoints."""
         skipped = []
         for path in self._all():
             try:
@@ -190,7 +190,7 @@ def _verified(path: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, bytes
 
 
 def _read(path: Path, length: int | None = None) -> bytes:
-    """Read a file that has `length` bytes; None: at most `MAX_MANIFEST_BYTES` bytes."""
+    """Read a file of `length` bytes; default: of at most `MAX_MANIFEST_BYTES` bytes."""
     try:
         if not path.is_file():
             raise DamagedCheckpointError(f"{path.name} is missing")

@@ -71,7 +71,7 @@ class EMA(Callback):
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Return parameters and buffers; a tensor with several names comes once."""
+    """Return all parameters and buffers; a shared tensor is returned only once."""
     return chain(model.parameters(), model.buffers())
 
 

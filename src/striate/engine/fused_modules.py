@@ -188,7 +188,7 @@ class _Flatten(torch.autograd.Function):
 
 
 def _dropout_forward(self: nn.Dropout, x: Tensor) -> Tensor:
-    """Apply dropout with random numbers that are faster to draw."""
+    """Apply dropout with random numbers that are drawn faster than torch's."""
     if not self.training or x.device.type != "cpu":
         return F.dropout(x, self.p, self.training)
     return x * dropout_factors(x, self.p)

@@ -76,7 +76,7 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
 
 
 def class_priors(counts: Tensor) -> Tensor:
-    """Return the share of each class; a class without images counts as one image.
+    """Return the fraction of images in each class; an empty class counts as one image.
 
     Example:
         >>> class_priors(torch.tensor([3, 1])).tolist()

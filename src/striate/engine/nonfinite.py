@@ -1,4 +1,4 @@
-"""Detection of NaN and infinity before an update, and of the first bad layer."""
+"""Detection of NaN and infinity before an update, and of the layer where they begin."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class Stepper:
         return self._distributed.first_bad_layer(*bad_layer)
 
     def _find_bad_layer(self, x: Tensor, y: Tensor, step: int) -> BadLayer:
-        """Run the batch again with equal random numbers; return the first bad layer."""
+        """Run the batch again with the same RNG seed; return the first bad layer."""
         seed_rng(x.device, *self._rng_key, step)
         layer, rows = first_bad_layer(self.model, x)
         if layer:

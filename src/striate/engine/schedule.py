@@ -19,7 +19,7 @@ END_FACTOR = 1e-4
 
 @SCHEDULES.add("one_cycle")
 def one_cycle(progress: float) -> float:
-    """Return the one-cycle factor: 1/25 up to 1 in the first quarter, then to near 0.
+    """Return the one-cycle factor: it rises from 1/25 to 1, then falls to nearly 0.
 
     Smith & Topin 2017, with cosine curves instead of straight lines.
 

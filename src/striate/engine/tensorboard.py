@@ -64,7 +64,7 @@ class TensorBoardLogger(Callback):
         self._flush()
 
     def _start_session(self, step: int) -> None:
-        """Write the resumed step; TensorBoard ignores later steps of earlier files."""
+        """Write a start event; TensorBoard then ignores older points after `step`."""
         from tensorboardX.proto.event_pb2 import SessionLog
 
         for split in SPLITS:

@@ -125,7 +125,7 @@ class ThroughputMeter:
             after.remove()
 
     def time_batches(self, epochs: Epochs) -> TimedBatches:
-        """Return the same batches, wrapped to measure the waiting time for data."""
+        """Wrap a data loader so that the time spent waiting for data is measured."""
         return TimedBatches(epochs, self)
 
     def time_waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -141,7 +141,7 @@ class ThroughputMeter:
 
 
 class TimedBatches:
-    """Wrapper of batches by epoch that measures the waiting time for data."""
+    """Wrapper of a data loader that measures the time spent waiting for data."""
 
     def __init__(self, epochs: Epochs, meter: ThroughputMeter) -> None:
         self._epochs, self._meter = epochs, meter

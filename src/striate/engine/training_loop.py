@@ -168,7 +168,7 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
 def _check_finite(
     outputs: Outputs, model: nn.Module, val: Epochs, state: TrainState, group: RankGroup
 ) -> None:
-    """Raise an error with bad layer and images if the validation loss is not finite."""
+    """Raise an error that names bad layer and images if the loss is not finite."""
     if math.isfinite(outputs.loss):
         return
     with evaluation_mode(model):

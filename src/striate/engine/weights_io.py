@@ -149,7 +149,7 @@ class OptimizerState:
 
 
 def _in_layout_of(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """Return a state tensor in the parameter's memory layout, for fused kernels."""
+    """Return an optimizer state tensor in the memory layout of its parameter."""
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, device="cpu").copy_(tensor)

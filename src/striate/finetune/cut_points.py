@@ -114,7 +114,7 @@ def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
 
 
 def _group_calls(calls: Calls) -> list[list[ModuleCall]]:
-    """Group module calls by stage; the first stage includes all calls before it."""
+    """Group module calls by stage; calls before the first weights are in stage 1."""
     groups: list[list[ModuleCall]] = [[]]
     has_kernel = False
     for block in _blocks(calls, 0):
@@ -127,7 +127,7 @@ def _group_calls(calls: Calls) -> list[list[ModuleCall]]:
 
 
 def _blocks(calls: Calls, parent: int) -> Iterator[ModuleCall]:
-    """Yield the calls of blocks in execution order, also inside an `nn.Sequential`."""
+    """Yield the outermost module calls in order; an `nn.Sequential` may be opened."""
     for i, call in enumerate(calls):
         if call.parent != parent:
             continue

@@ -68,7 +68,7 @@ def probe_learning_curve(
     loss: LossFunction = F.cross_entropy,
     seed: int = 0,  # random seed of the folds and of the order of images
 ) -> tuple[ProbePoint, ...]:
-    """Return the cross-validated learning curve of linear heads on the given features.
+    """Return the cross-validated learning curve of linear probes on the given features.
 
     `x` is (N, width). All images of a group are in the same fold.
 
@@ -111,7 +111,7 @@ def _point(results: Sequence[PenaltyResult], count: int) -> ProbePoint:
 def order_in_class(
     y: Tensor, groups: Sequence[Hashable], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return, by image, the random rank of its group in its class, and the group count.
+    """Return the random rank of each image's group, and the group count of its class.
 
     Images with rank / groups ≤ f form the subset of fraction f. Groups stay together,
     all classes have the same share, and smaller subsets are parts of larger subsets.

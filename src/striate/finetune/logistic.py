@@ -134,7 +134,7 @@ def _one_group() -> DataError:
 
 
 def assign_folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
-    """Return the fold of each row; a group is in one fold, classes are spread evenly.
+    """Return the fold index of each image; groups stay whole, classes are balanced.
 
     Shapes:
         (N,) → (N,) int64
@@ -153,7 +153,7 @@ def assign_folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
 def shuffled_groups(
     y: Tensor, groups: Sequence[Hashable], seed: int, purpose: str
 ) -> Iterator[list[Hashable]]:
-    """Yield the groups of each class in random order; the first row gives the class."""
+    """Yield each class's groups, shuffled; a group has the class of its first image."""
     labels: dict[Hashable, int] = {}
     for label, group in zip(y.tolist(), groups, strict=True):
         labels.setdefault(group, label)

@@ -28,7 +28,7 @@ class CutPoint:
     head: nn.Sequential = field(repr=False)
 
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Return the features of a batch at the cut point; later layers do not run.
+        """Return the features of a batch at the cut point; the head does not run.
 
         The caller sets evaluation mode (`evaluation_mode`) and the gradient mode.
         """
@@ -49,7 +49,7 @@ class CutPoint:
 
 @contextmanager
 def hook_at(model: nn.Module, name: str, on_output: OnOutput) -> Iterator[None]:
-    """Context manager: call a function with the tensor at a cut point in each pass."""
+    """Context manager: call `on_output` with the tensor at a cut point in each pass."""
     module = dict(model.named_modules())[name.removeprefix(BEFORE)]
 
     def before(
@@ -159,7 +159,7 @@ def cut_before(model: nn.Module, calls: Calls, name: str) -> CutPoint:
 
 
 def _later(calls: Calls, index: int) -> list[int]:
-    """Return the indices of the later siblings of a call and of all enclosing calls."""
+    """Return the indices of calls after a call, at its level and all outer levels."""
     later: list[int] = []
     while index >= 0:
         parent = calls[index].parent
@@ -194,7 +194,7 @@ def _largest(module: nn.Module, name: str, head: set[int], ran: set[int]) -> lis
 def _before_last_layer(
     model: nn.Module, calls: Calls, x: Tensor, output: Tensor
 ) -> CutPoint:
-    """Return the cut point before the last layer with weights (and its dropout)."""
+    """Return the cut point before the last layer with weights and preceding dropout."""
     leaves = [i for i, call in enumerate(calls) if not any(call.module.children())]
     weighted = [i for i in leaves if any(True for _ in calls[i].module.parameters())]
     if not weighted:
@@ -215,7 +215,7 @@ def _before_last_layer(
 
 
 def is_exact(model: nn.Module, cut: CutPoint, x: Tensor, output: Tensor) -> bool:
-    """Return whether backbone and head together give the model's own output."""
+    """Return whether backbone and head in sequence give the output of the model."""
     with evaluation_mode(model), torch.no_grad():
         try:
             result = cut.head(cut.features(model, x))

@@ -90,7 +90,7 @@ def unit_effective_field(
     call: str,  # layer name, or a later call of a reused layer (`relu #2`)
     unit: tuple[int, int, int],  # (channel, row, column) in the layer's output
 ) -> EffectiveField:
-    """Measure the effective receptive field of one unit; later layers do not run.
+    """Measure the effective receptive field of one unit; run no layer after the unit.
 
     Shapes:
         x: (N, C, H, W); energy: (H, W)

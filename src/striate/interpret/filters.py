@@ -149,7 +149,7 @@ def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarra
 
 
 def filter_limits(*weights: Tensor) -> Tensor:
-    """Return each filter's largest absolute weight over several states of the layer."""
+    """Return each filter's largest absolute weight, over one or more weight tensors."""
     stacked = torch.stack([w.detach().float().cpu() for w in weights])
     return stacked.abs().amax(dim=(0, 2, 3, 4))
 

@@ -56,7 +56,7 @@ def layers_with_maps(model: nn.Module, x: Tensor) -> list[str]:
 def _run_once(
     model: nn.Module, x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
-    """Return the shapes of all calls, and the last call with a map of at least 4×4."""
+    """Return all calls' output shapes, and the last call with a map of at least 4×4."""
     check_image_batch(x)
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
@@ -143,7 +143,7 @@ def check_unit(
 
 
 def check_index(call: str, unit: Sequence[int], shape: Sequence[int]) -> None:
-    """Raise an error that gives the ranges if a tensor has no such index."""
+    """Raise an error with the valid index ranges if an index is outside of a tensor."""
     outside = any(not 0 <= i < n for i, n in zip(unit, shape, strict=False))
     if len(unit) != len(shape) or outside:
         ranges = " × ".join(f"0…{n - 1}" for n in shape)

@@ -96,7 +96,7 @@ def activation_statistics(
 
 @dataclass(frozen=True)
 class _Measurement:
-    """Sums over one layer output, from which statistics are computed later.
+    """Sums over one layer output, for the computation of activation statistics.
 
     Python code between two layers is slow, because the activations have replaced the
     interpreter's data in the processor's cache.
@@ -137,7 +137,7 @@ class _Unchanged:
         self._measured: dict[int, tuple[ref[Tensor], int, _Measurement]] = {}
 
     def get(self, tensor: Tensor) -> _Measurement | None:
-        """Return a tensor's measurement; None if the tensor has been changed."""
+        """Return a tensor's measurement; None if there is none for these values."""
         if id(tensor) not in self._measured:
             return None
         reference, version, measurement = self._measured[id(tensor)]
@@ -172,7 +172,7 @@ def _measure(output: Tensor) -> _Measurement:
 
 
 def _planes(output: Tensor) -> Tensor:
-    """Return a matrix with one row per image and channel, as a view if possible."""
+    """Return a layer output as a matrix with one row per image and channel."""
     rows = output.shape[0] * (output.shape[1] if output.ndim > 1 else 1)
     planes = output.reshape(rows, -1).contiguous()
     return planes if planes.dtype in (torch.float32, torch.float64) else planes.float()

@@ -73,7 +73,7 @@ def overlay_heatmap(
 
 
 def to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """Return an image with three channels; other images become gray (the mean).
+    """Return an image as RGB; without three channels, as gray (mean over channels).
 
     Shapes:
         (H, W, C) → (H, W, 3) uint8

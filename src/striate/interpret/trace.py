@@ -48,12 +48,12 @@ class TraceStep:
 
     @cached_property
     def refs(self) -> list[TensorRef]:
-        """References to all inputs that depend on the image, in order."""
+        """References to all inputs that depend on the image, in argument order."""
         inputs = tree_leaves((self.args, dict(self.kwargs)))
         return [item for item in inputs if isinstance(item, TensorRef)]
 
     def recompute(self, value: Callable[[TensorRef], Tensor]) -> list[Tensor]:
-        """Compute the step again with other input tensors."""
+        """Compute the step again, with `value(ref)` as the tensor of each reference."""
 
         def fill(item: Any) -> Any:
             return value(item) if isinstance(item, TensorRef) else item
@@ -189,7 +189,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._refer_to(results)
 
     def _refer_to(self, results: list[Tensor]) -> None:
-        """Record that tensors are the results of the last step."""
+        """Record that tensors are the results of the last recorded step."""
         for index, result in enumerate(results):
             self._refs[id(result)] = TensorRef(len(self.trace.steps) - 1, index)
             self._alive.append(result)
@@ -236,7 +236,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise _TooLarge
 
     def _before_write(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Copy tensors before a write; mark views of these tensors as outdated."""
+        """Copy recorded tensors before a write; mark their views as outdated."""
         arguments = zip(func._schema.arguments, args, strict=False)
         written = [
             value

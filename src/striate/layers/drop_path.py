@@ -38,7 +38,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """In training mode, set the branch of random images to zero."""
+        """In training mode, set the branch output of random images to zero."""
         if not self.training or self.rate == 0:
             return x
         stays = torch.rand(x.shape[:1], device=x.device) >= self.rate
@@ -81,7 +81,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
 
 
 def _branch(module: nn.Module) -> nn.Module | None:
-    """Return the module that gets the drop-path layer; None if not a residual block."""
+    """Return the module that gets a residual block's drop-path layer, or None."""
     if isinstance(module, InvertedResidual):
         return module.conv if module.use_shortcut else None
     return module if isinstance(module, Residual) else None

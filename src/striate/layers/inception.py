@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class InceptionWidths:
-    """Numbers of channels of one Inception module: a row of the paper's table 1.
+    """Channel counts of one Inception module: one row of the paper's table 1.
 
     Example:
         >>> InceptionWidths(64, 96, 128, 16, 32, 32).total

@@ -104,7 +104,7 @@ def _power(d: Tensor, beta: float) -> Tensor:
 
 
 class _LRN(Function):
-    """LRN with its own backward pass, on a CPU in chunks that fit the cache."""
+    """LRN with a custom backward pass; on a CPU, in chunks that fit the cache."""
 
     @staticmethod
     def forward(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
@@ -206,7 +206,7 @@ class _ChannelSums:
         self.channels = 0
 
     def inside(self, chunk: Tensor) -> Tensor:
-        """Return the writable view of the buffer for `chunk`, between zero margins."""
+        """Return the part of the buffer for a chunk's channels, as a writable view."""
         outer, self.channels, inner = chunk.shape
         shape = (outer, self.channels + self.size - 1, inner)
         if self.buffer.shape != shape:
@@ -216,7 +216,7 @@ class _ChannelSums:
         return self.buffer.narrow(1, self.before, self.channels)
 
     def total(self) -> Tensor:
-        """Return the channel sums of the whole buffer, with unused margin values."""
+        """Return channel sums of the whole buffer; sums in the margin are invalid."""
         flat, sums = self.buffer.view(-1), self.sums.view(-1)
         step = self.buffer.shape[2]
         length = flat.numel() - (self.size - 1) * step

@@ -147,7 +147,7 @@ def balanced_accuracy_difference(
 def _effective_count(
     classes: Sequence[PairedCounts], gained: float, lost: float
 ) -> float:
-    """Return the effective sample size: equally weighted images with equal variance.
+    """Return the effective number of images for a difference in balanced accuracy.
 
     If predictions changed equally often in all K classes of n images, the number would
     be K²/Σ(1/n). The number is lower if predictions of rare classes change more often.

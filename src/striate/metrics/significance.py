@@ -113,7 +113,7 @@ def welch_t_test(
 
 
 def _exceeds_rounding(squared: float, difference: float) -> bool:
-    """Return whether a squared error is larger than floating-point rounding."""
+    """Return whether a squared standard error is larger than its rounding error."""
     return squared > (1e-12 * max(1.0, abs(difference))) ** 2
 
 
@@ -127,7 +127,7 @@ def _effect(difference: float, error: float, freedom: float) -> MeanDifference:
 
 
 def binomial_tail(rank: int, count: int, share: float) -> float:
-    """Return P(B ≥ rank) for a binomial B with `count` trials of probability `share`.
+    """Return P(B ≥ rank) for a binomial B: `count` trials, success probability `share`.
 
     Example:
         >>> round(binomial_tail(59, 59, 0.95), 4)

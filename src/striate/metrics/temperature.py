@@ -26,7 +26,7 @@ def fit_temperature(probs: np.ndarray, truth: np.ndarray) -> float:
     gaps -= gaps[np.arange(len(truth)), truth][:, None]
 
     def slope(inverse: float) -> float:
-        """Return the derivative of the loss by 1/T: gaps weighted by the softmax."""
+        """Return the derivative of the loss with respect to 1/T: mean logit gap."""
         return float((_softmax(gaps, inverse) * gaps).sum(1).mean())
 
     if slope(1 / MIN_TEMPERATURE) <= 0:

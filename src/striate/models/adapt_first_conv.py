@@ -51,7 +51,7 @@ def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float,
 
 
 def adaptation_text(old_channels: int, channels: int) -> str:
-    """Describe a change of the input channels; empty if the channels are equal.
+    """Describe how the first convolution is adapted; empty for equal channel counts.
 
     Example:
         >>> adaptation_text(3, 1)

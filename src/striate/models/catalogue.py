@@ -147,7 +147,7 @@ def create_model(
 
 
 def catalogue_rows(timm_name: str = "") -> list[dict[str, str | int]]:
-    """Return name, input, classes, parameters and summary of every network.
+    """Return one dict per network: name, input, classes, parameters and summary.
 
     For a name from timm, return the row of that network only. Networks are built on
     torch's meta device, because counting parameters needs no weights.

@@ -157,7 +157,7 @@ def flat_features(
 
 
 def map_positions(image: ImageSpec, windows: Sequence[Window]) -> int:
-    """Return the number of positions of a feature map behind some windows."""
+    """Return the number of positions in the feature map after a chain of windows."""
     rows = output_side_through(image.height, windows)
     return rows * output_side_through(image.width, windows)
 

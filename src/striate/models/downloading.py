@@ -63,7 +63,7 @@ def download(public: PretrainedFile, path: Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder in this context, so that only one process downloads.
+    """Context manager: lock a folder, so that only one process downloads into it.
 
     On a file system without locks, two simultaneous downloads damage each other's file;
     the hash check then reports an error.
@@ -129,7 +129,7 @@ def _is_right(path: Path, sha256: str) -> bool:
 
 
 def _missing(public: PretrainedFile, part: Path) -> Iterator[bytes]:
-    """Yield the missing bytes of a download; restart if the partial file is damaged."""
+    """Yield the missing bytes of a download; all bytes if the server cannot resume."""
     start = part.stat().st_size if part.is_file() else 0
     headers = {"Range": f"bytes={start}-"} if start else {}
     request = urllib.request.Request(public.url, headers=headers)  # noqa: S310 - fixed

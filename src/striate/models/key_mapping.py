@@ -50,7 +50,7 @@ def classifier_pattern(model: nn.Module) -> str:
 
 
 def has_stride_in_1x1(model: nn.Module) -> bool:
-    """Return whether bottlenecks have the stride in the first 1×1, as in the paper.
+    """Return whether bottlenecks have the stride in the first 1×1 convolution.
 
     Public weights have the same names and shapes, but were trained with the stride in
     the 3×3 convolution.

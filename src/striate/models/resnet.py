@@ -91,7 +91,7 @@ class ResNetConfig:
 
     @property
     def expansion(self) -> int:
-        """Channels of a block's output, divided by its width."""
+        """Number of output channels of a block, divided by the block's width."""
         return EXPANSION if self.stride_in else 1
 
 
@@ -140,7 +140,7 @@ def _assemble(
 
 
 def _max_pool(config: ResNetConfig) -> dict[str, nn.Module]:
-    """Return the stem's max pool; if anti-aliased, with stride 1 and a blur."""
+    """Return the stem's max pool; if anti-aliased, max pool with stride 1, and blur."""
     if not config.blur:
         return {"maxpool": nn.MaxPool2d(3, 2, padding=1)}
     # The author's code has a 2×2 max pool, timm's code 3×3 as in ResNet.

@@ -132,7 +132,7 @@ def fetch(name: str) -> dict[str, Tensor]:
 
 
 def classifiers_of(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of a timm network's classifiers; empty for other networks.
+    """Return the names of a timm network's classifier layers; else an empty tuple.
 
     Example:
         >>> classifiers_of(nn.Linear(2, 2))

@@ -148,7 +148,7 @@ def _read_pickle(path: Path, trust: bool) -> State:
 
 
 def _completed(state: State, target: State, renewed: str) -> State:
-    """Drop unneeded tensors of the file; take tensors to keep from the network.
+    """Drop surplus tensors of a file; take `renewed` tensors from the network.
 
     Tensors whose names match `renewed` keep their initial values.
     """

@@ -1,4 +1,4 @@
-"""Chart axes: range, tick positions, tick labels, and the points that fit on them."""
+"""Chart axes: range, tick positions, tick labels, and the points that can be drawn."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def drawable_points(
 def band_points(
     series: Series, log: bool = False, log_x: bool = False
 ) -> list[tuple[float, float, float]]:
-    """Return the (x, low, high) of a series' band that can be drawn."""
+    """Return the drawable points of the band around a series, as (x, low, high)."""
     edges = zip(series.x, series.low or (), series.high or (), strict=False)
     return [
         edge
@@ -94,7 +94,7 @@ def curve_axes(curve: Curve) -> tuple[ChartAxis, ChartAxis]:
 def fit_axis(
     values: Iterable[float], *, log: bool = False, tight: bool = False
 ) -> ChartAxis:
-    """Return an axis for values; limits are ticks, or with `tight` the data range.
+    """Return an axis for values that ends at ticks, or if `tight` at the data range.
 
     Example:
         >>> fit_axis([0.003, 40.0], log=True).ticks
@@ -215,7 +215,7 @@ def x_text(value: float, across: ChartAxis) -> str:
 
 
 def y_text(value: float, up: ChartAxis, percent: bool) -> str:
-    """Format a tick label of the y axis; decades do not share a number of digits."""
+    """Format a y tick label; on a log axis, each label has its own number of digits."""
     if up.log:
         return value_text(value, percent)
     return tick_text(value, up.ticks, percent)

@@ -1,4 +1,4 @@
-"""Render a table as HTML, with bars in share columns and column hints below."""
+"""Render a table as HTML, with bars in percentage columns and column hints below."""
 
 from __future__ import annotations
 

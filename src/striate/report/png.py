@@ -190,7 +190,7 @@ def _mark(axes: Axes, x: float, words: str) -> None:
 
 
 def _bytes(colors: list[list[tuple[float, float, float]]]) -> NDArray[np.uint8]:
-    """Convert colors to bytes, which matplotlib draws three times faster."""
+    """Convert colors to bytes, which matplotlib draws faster than floats."""
     levels: NDArray[np.uint8] = np.rint(255 * np.asarray(colors)).astype(np.uint8)
     return levels
 
@@ -208,7 +208,7 @@ def _colors(matrix: Matrix) -> list[list[tuple[float, float, float]]]:
 def _color(
     count: int, right: bool, total: int, most: int
 ) -> tuple[float, float, float]:
-    """Return the RGB cell color: by recall if correct, by count for errors."""
+    """Return a matrix cell's RGB color: by recall on the diagonal, else by count."""
     if not count:
         return (0.957, 0.957, 0.945)
     full = (0.561, 0.753, 0.871) if right else (0.949, 0.561, 0.384)

@@ -167,7 +167,7 @@ class Throughput:
         self._last: tuple[float, int, int] | None = None
 
     def update(self, now: float, steps: int, images: int) -> None:
-        """Update the rates with total counts; a smaller count means a restart."""
+        """Update the rates from total counts; keep a rate if its count decreases."""
         last, self._last = self._last, (now, steps, images)
         if last is None or now <= last[0]:
             return

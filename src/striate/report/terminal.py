@@ -187,7 +187,7 @@ def _pad(table: Table, i: int, width: int, texts: Sequence[str]) -> list[PaddedC
 
 
 def _bar(cell: Cell) -> str:
-    """Return the bar of a share cell; empty if the cell is not a number."""
+    """Return the bar that shows a fraction; empty if the cell is not a number."""
     if not isinstance(cell, int | float):
         return ""
     filled = round(BAR_WIDTH * min(1.0, max(0.0, cell))) if is_drawable(cell) else 0
@@ -229,7 +229,7 @@ def _lines(
 
 
 def _visible_columns(table: Table, widths: Sequence[int], width: int) -> list[int]:
-    """Return the indices of the columns that fit; hide columns of high rank first."""
+    """Return the indices of columns that fit; hide the columns of highest `rank`."""
     visible = list(range(len(widths)))
     while sum(widths[i] for i in visible) > width:
         last = max(visible, key=lambda i: table.columns[i].rank)
@@ -329,7 +329,7 @@ def _heat(matrix: Matrix, labels: Sequence[str]) -> Grid:
 
 
 def _errors(matrix: Matrix) -> RenderableType:
-    """Return accuracy and most frequent errors, for a matrix that is too wide."""
+    """Return accuracy and frequent errors, in place of a matrix that is too wide."""
     total = sum(map(sum, matrix.counts))
     right = sum(row[i] for i, row in enumerate(matrix.counts))
     share = percent(right / total) if total else "none"

@@ -69,7 +69,7 @@ def _row(baseline: Baseline) -> tuple[Cell, ...]:
 
 
 def _time_note(baseline: Baseline) -> str:
-    """Return a note on a baseline's time for the transfer plan and cached features."""
+    """Return a note on a baseline's planning time and number of cached features."""
     plan = f"the time includes {baseline.plan_seconds:.0f} s of the transfer plan"
     cached = f"{baseline.cached:,} features were already in the cache"
     parts = [plan] * (baseline.plan_seconds > 0) + [cached] * (baseline.cached > 0)

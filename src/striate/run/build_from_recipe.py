@@ -106,7 +106,7 @@ def epoch_image_sizes(data: ImageData, optim: OptimConfig) -> tuple[Side, ...]:
 
 
 def progressive_resize_notes(data: ImageData, optim: OptimConfig) -> tuple[str, ...]:
-    """Return a note on the image size of each epoch; empty without resizing."""
+    """Return a note on image sizes by epoch; empty without progressive resizing."""
     sides = epoch_image_sizes(data, optim)
     return (f"progressive resizing: {image_sizes_text(sides)}",) if sides else ()
 

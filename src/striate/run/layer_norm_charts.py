@@ -60,7 +60,7 @@ def snapshots_by_stage(
 
 
 def snapshot_steps(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
-    """Return the step of each snapshot plus 1, because a log axis has no 0."""
+    """Return each snapshot's step number plus 1, because a log axis has no 0."""
     steps = (snapshot.step for snapshot in snapshots)
     return tuple(step + 1.0 for step in steps if step is not None)
 

@@ -57,7 +57,7 @@ class LayerNormsLogger(Callback):
         self.begin(event.step + 1)
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
-        """Write the new rows to the file."""
+        """Write the rows of the epoch to `norms.csv`."""
         self._rows.flush()
 
     def record(self, step: int) -> None:
@@ -70,12 +70,12 @@ class LayerNormsLogger(Callback):
             self._rows.append(_row(step, level))
 
     def close(self) -> None:
-        """Write the remaining rows and close the file."""
+        """Write the remaining rows to `norms.csv` and close the file."""
         self._rows.close()
 
 
 def _rows_up_to(path: Path, step: int) -> list[bytes]:
-    """Return the header and the rows up to a step from an existing file."""
+    """Return header and rows of a CSV file up to a step; empty if there is no file."""
     if not path.is_file():
         return []
     header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]

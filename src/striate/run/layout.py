@@ -151,7 +151,7 @@ def safe_name(name: str) -> str:
 
 
 def find_split(run_or_csv: str | Path) -> Path:
-    """Return the split CSV of a run folder, or the given CSV path.
+    """Return the path of a run folder's split CSV; return a given CSV path unchanged.
 
     Raises:
         RunError: The argument is neither a CSV path nor a run.

@@ -250,7 +250,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
 def check_image_sizes(
     model: nn.Module, channels: int, sides: Sequence[Side], device: torch.device
 ) -> None:
-    """Check that a network can train on images of each size; restore the network.
+    """Check that a network can train on each image size; do not change the network.
 
     The check runs in training mode, because auxiliary heads are active only there.
 
@@ -287,7 +287,7 @@ def check_image_sizes(
 
 
 def _refusal(error: Exception, size: str, layer: str) -> GeometryError:
-    """Return the error for an image size, with the layer that was running."""
+    """Return the error for an image size on which a layer fails; name the layer."""
     images = f"{size} images of --progressive-resize"
     what = f"the network cannot train on {images}: {str(error).splitlines()[0]}"
     fix = (

@@ -185,7 +185,7 @@ def read_state(
 
 
 def preprocess_settings(config: InputConfig) -> dict[str, Any]:
-    """Return the preprocessing settings: given values, else those of the weights.
+    """Return the preprocessing settings: those of the user, else those of the weights.
 
     Raises:
         WeightsError: The pretrained weights do not exist.
@@ -223,7 +223,7 @@ def _takes_statistics(config: DataConfig, own: Preprocess | None) -> bool:
 
 
 def load_recipe_weights(config: InputConfig, model: nn.Module, data: ImageData) -> None:
-    """Load pretrained weights into a network; the head only if the classes are equal.
+    """Load pretrained weights into a network; the head only for equal class names.
 
     Raises:
         WeightsError: The weights are of another network, damaged, not finite, or an
@@ -238,7 +238,7 @@ def load_recipe_weights(config: InputConfig, model: nn.Module, data: ImageData) 
 
 
 def _check_network(weights: WeightsFile, config: ModelConfig) -> None:
-    """Raise an error for weights of another network with equal names and shapes.
+    """Raise an error for weights of another network with the same names and shapes.
 
     Networks with and without shortcuts, with other strides, or with blur pooling have
     equal tensor names and shapes. Auxiliary heads may be missing.

@@ -31,7 +31,7 @@ class TrainConfig(RuntimeConfig, AugmentConfig, OptimConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainConfig, InputConfig):
-    """All settings of a training run, in one flat list of names.
+    """All settings of a training run, in one dataclass without nesting.
 
     A recipe is a `TrainConfig` (`OptimConfig`, `AugmentConfig`, `RuntimeConfig`) and an
     `InputConfig` (`DataConfig`, `ModelConfig`). A function takes the one that it needs.

@@ -1,4 +1,4 @@
-"""Refuse torchrun for commands that run in one process."""
+"""Raise an error if torchrun starts a command that supports only one process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from striate.engine.distributed.rank_info import RankInfo
 
 
 def check_single_process(what: str, rank_info: RankInfo | None = None) -> None:
-    """Raise an error in a distributed run, for commands that run in one process.
+    """Raise an error if a command for a single process runs in several processes.
 
     The message starts with `what`, the command.
 

@@ -132,7 +132,7 @@ def _filters(run: Run) -> list[Block]:
 
 
 def _example(predictions: Predictions) -> int:
-    """Return the index of the most confident correct prediction, else of any image."""
+    """Return an image index: the most confident correct prediction, if there is one."""
     correct = predictions.truth == predictions.predicted
     order = predictions.highest_losses(len(predictions.paths))
     return next((i for i in reversed(order) if correct[i]), order[0])

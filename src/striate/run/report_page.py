@@ -192,7 +192,7 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[f.Curve, ...]:
 
 
 def _learning(run: Run) -> tuple[f.Curve, ...]:
-    """Return the charts of training, and of the learning-rate range test if present."""
+    """Return the training charts, and the learning-rate range test chart if one ran."""
     path = run.path / names.LR_RANGE
     if (run.path / names.PENALTIES).is_file():
         return (penalty_chart(run),)
@@ -205,7 +205,7 @@ def _learning(run: Run) -> tuple[f.Curve, ...]:
 
 
 def _norms(run: Run) -> list[f.Section]:
-    """Return the report section on layer norms; empty if no norms were recorded."""
+    """Return the report section on the norms of each layer; empty without norms."""
     snapshots = run.layer_norms
     if not snapshots:
         return []
@@ -324,7 +324,7 @@ def _settings(run: Run) -> f.Section:
 
 
 def setting_text(value: object) -> str:
-    """Format the value of a setting: empty for None, `28×28` for a size."""
+    """Format the value of a setting as text: None as empty text, a size as `28×28`."""
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return "" if value is None else str(value)

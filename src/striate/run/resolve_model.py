@@ -1,4 +1,4 @@
-"""Build the network of TARGET: a model name, FILE.py:CLASS, a run, or a sketch."""
+"""Build the network of TARGET: model name, FILE.py:CLASS, run, or sketch of layers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryRequest:
-    """Image size, input channels and class count requested by the user, or None."""
+    """Image size, input channels and class count; None for a value that is not set."""
 
     image_size: int | tuple[int, int] | None = None
     in_chans: int | None = None
@@ -231,7 +231,7 @@ def _user_code_error(path: Path, error: Exception) -> SettingError:
 
 
 def first_channels(model: nn.Module) -> int:
-    """Return the input channels of the first convolution; 3 if there is none.
+    """Return the channel count of the first convolution's input; 3 if there is none.
 
     Example:
         >>> first_channels(nn.Sequential(nn.Conv2d(1, 6, 5)))

@@ -132,7 +132,7 @@ class Run:
 
     @property
     def layer_norms(self) -> list[Snapshot]:
-        """Return the layer norms recorded in training; empty if there are none."""
+        """Return the norms of each layer, recorded in training; empty if missing."""
         return read_layer_norms(self.path)
 
     @cached_property
@@ -181,11 +181,11 @@ class Run:
 
     @cached_property
     def data(self) -> ImageData:
-        """Return the images of the run with their split, read again if necessary."""
+        """Return the images of all splits; read the image files if necessary."""
         return self._data or self.read_again()
 
     def read_again(self, margin: float = 1.0, tick: Tick | None = None) -> ImageData:
-        """Read the images again, with the split and the preprocessing of the run.
+        """Read the image files, with the same splits and preprocessing as in training.
 
         Args:
             margin: As for `load_data`; above 1 for random crops in training.
@@ -235,7 +235,7 @@ class Run:
 
     @property
     def splits_to_evaluate(self) -> list[str]:
-        """Return the splits that are evaluated after training."""
+        """Return the names of the splits that are evaluated after training."""
         return [split for split in ("val", "test") if split in self.data.subsets]
 
     def predict_subset(
@@ -261,7 +261,7 @@ class Run:
         return Predictions.of(subset.paths, outputs, self.labels)
 
     def image_in_memory(self, path: str) -> Tensor | None:
-        """Return a stored image of data in memory by its path, or None.
+        """Return the pixels of an image in memory by its path; None if not in memory.
 
         Shapes:
             (H, W, C) uint8, or float32 for float tensors of a torch `Dataset`
@@ -297,7 +297,7 @@ class Run:
     def evaluate(
         self, split: str | None = None, data: str | TorchData | None = None
     ) -> ClassificationMetrics:
-        """Evaluate a split (default: test, else val) or other images (`data`).
+        """Evaluate a split of the run (default: test, else val) or images in `data`.
 
         Args:
             split: `train`, `val` or `test`.
@@ -307,7 +307,7 @@ class Run:
 
     @property
     def evaluated_split(self) -> str:
-        """Return the split that the report shows: test if evaluated, else val."""
+        """Return the split in the report: `test` if it was evaluated, else `val`."""
         test = self.path / names.predictions_file("test")
         return "test" if test.is_file() else "val"
 
@@ -320,7 +320,7 @@ class Run:
         ]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
-        """Return the images with the highest loss, highest first."""
+        """Return the images with the highest loss as dicts, the highest loss first."""
         predictions = self.predictions(self.evaluated_split)
         predicted = predictions.predicted
         return [

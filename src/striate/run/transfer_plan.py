@@ -1,4 +1,4 @@
-"""Record of a transfer plan: linear probes, trials, and the proposed trial."""
+"""Data classes of a transfer plan: linear probes, trials, and the proposed trial."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TransferTrial:
         return sum(self.losses) / len(self.losses)
 
     def is_worse_than(self, other: TransferTrial) -> bool:
-        """Return whether the loss is over one standard error above `other.loss`."""
+        """Return whether the loss exceeds `other.loss` by over one standard error."""
         difference = np.subtract(self.losses, other.losses)
         return bool(difference.mean() > difference.std() / sqrt(len(difference)))
 
@@ -120,7 +120,7 @@ class TransferPlan:
 
 
 def best_tuned(trials: Sequence[TransferTrial]) -> TransferTrial | None:
-    """Return the fine-tuned trial with the most stages and a loss close to the lowest.
+    """Return the trial with the most fine-tuned stages, of those near the lowest loss.
 
     Only tuned trials count. Short trials with few images underestimate the accuracy of
     many trained stages, so more stages are preferred at equal loss.

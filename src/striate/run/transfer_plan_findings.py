@@ -140,7 +140,7 @@ def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[f.Cell, ...]:
 
 
 def proposal(plan: TransferPlan) -> f.Prose:
-    """Return a text with the proposal, its expected accuracy and its duration."""
+    """Return a text on the proposed trial: settings, expected accuracy and duration."""
     best = plan.best
     what = f"Proposed: freeze all layers up to {best.cut} and fit the head alone."
     if best.head != "logistic":
@@ -170,7 +170,7 @@ def _time(seconds: float) -> str:
 
 
 def depth_chart(plan: TransferPlan) -> f.Curve:
-    """Return the chart of probe accuracy by cut point, a line per training-set size."""
+    """Return a chart of linear-probe accuracy by cut point and training-set size."""
     depth = tuple(float(i + 1) for i in range(len(plan.probes)))
     sizes = [point.images for point in plan.probes[-1].points]
     errors = [probe.error for probe in plan.probes]

@@ -15,7 +15,7 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe YAML loader that raises an error for duplicate keys and aliases."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping; raise an error if a key occurs twice."""
+        """Construct a dict from a YAML mapping; raise an error for a duplicate key."""
         keys = [str(key.value).replace("-", "_") for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
@@ -24,7 +24,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node; raise an error for aliases, which can expand to gigabytes."""
+        """Compose a YAML node; raise an error for aliases, which can need gigabytes."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise SettingError("YAML aliases (*name) are not allowed", where=mark)

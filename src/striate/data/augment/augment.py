@@ -21,7 +21,7 @@ MAX_WARP = 0.12
 
 
 def _range(high: float, words: str) -> Any:
-    """Return the setting of a transform: 0 is off, `high` the largest range."""
+    """Return the setting for a transform's range: 0 is off, `high` the maximum."""
     return setting(0.0, words, low=0, high=high)
 
 

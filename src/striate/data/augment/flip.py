@@ -13,7 +13,7 @@ from striate.core.seeds import numpy_generator
 
 @lru_cache(maxsize=8)
 def first_epoch_flips(count: int, seed: int) -> np.ndarray:
-    """Return a read-only random bit per image: whether epoch 0 flips the image."""
+    """Return a read-only random mask of the images that are flipped in epoch 0."""
     flips: np.ndarray = numpy_generator(seed, "flip").integers(0, 2, count).astype(bool)
     flips.flags.writeable = False
     return flips

@@ -75,7 +75,7 @@ class SamplingField:
     spline: Tensor | None = field(default=None, repr=False)
 
     def take(self, chunk: slice) -> SamplingField:
-        """Return the sampling field of a slice of the images."""
+        """Return the sampling field of the images in a slice of the batch."""
         spline = None if self.spline is None else self.spline[chunk]
         return SamplingField(self.across[chunk], self.slope[chunk], spline)
 

@@ -87,7 +87,7 @@ def _beta(alpha: float, uniform01: np.ndarray) -> np.ndarray:
 def _rectangles(
     shape: ImageSpec, area: np.ndarray, centers: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Return random rectangles with the image's aspect ratio, clipped to the image."""
+    """Return rectangles of given areas and centers, clipped to the image."""
     spans = []
     for side, center in zip((shape.height, shape.width), centers, strict=True):
         half = np.sqrt(area) * side / 2

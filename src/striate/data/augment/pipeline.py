@@ -108,20 +108,20 @@ class AugmentPipeline:
 
     @property
     def source_pixels(self) -> PixelRows:
-        """Return the stored images to augment; random crop uses larger images."""
+        """Return the images to augment: for random crop, larger than the input."""
         larger = self.subset.larger if self.augment.only_crops else None
         return self.subset.pixels if larger is None else larger
 
     @property
     def crops_larger(self) -> bool:
-        """Return True if crops are cut from larger stored images, not warped."""
+        """Return True if crops are cut from images larger than the network input."""
         size = self.preprocess.height, self.preprocess.width
         return self.augment.only_crops and tuple(self.source_pixels.shape[1:3]) != size
 
     def crop_to_input(
         self, source_pixels: IndexedRows, index: Tensor, epoch: int
     ) -> Tensor:
-        """Crop larger images, resize the crops to the input size, and flip them.
+        """Crop images that are larger than the input, resize the crops, and flip them.
 
         Images that need no crop are returned unchanged.
         """
@@ -205,7 +205,7 @@ def augment_batch(
 
 
 def _fills_float_border(augment: Augment, preprocess: Preprocess) -> bool:
-    """Return whether borders of float images are filled: a value per channel."""
+    """Return whether a shift fills borders of float images with a background color."""
     return preprocess.is_float and augment.border == "background" and augment.shift > 0
 
 

@@ -58,14 +58,14 @@ class ShiftBuffer:
         return values * pixels.element_size()
 
     def offsets(self, index: np.ndarray, shift: np.ndarray) -> Tensor:
-        """Return the start offsets (n,) of the windows of shifted images."""
+        """Return the start offset of each shifted image in the buffer, (n,)."""
         right, down = self._most
         first = index * (self._rows * self._columns)
         first = first + (down - shift[:, 1]) * self._columns + right - shift[:, 0]
         return torch.from_numpy(first)
 
     def gather(self, offsets: Tensor) -> Tensor:
-        """Return the images (n, H, W, C) whose windows start at the offsets."""
+        """Return the images (n, H, W, C) at the given start offsets in the buffer."""
         windows = self._stretches.index_select(0, offsets.to(self._bytes.device))
         wide = windows.view(len(offsets), self._height, self._columns, self._channels)
         return wide[:, :, : self._width]

@@ -1,4 +1,4 @@
-"""Random crop with a single resize: crops are cut from larger stored images.
+"""Random crop with one resize, cut from images larger than the network input.
 
 A crop from an image of the input size would have to be enlarged. Every training image
 would then be more blurred than the images in evaluation.
@@ -80,7 +80,7 @@ def crop_and_resize(
 
 
 def _resized(window: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Resize a window (h, w, C) to (*size, C)."""
+    """Resize a window of shape (h, w, C) to the shape (height, width, C)."""
     # Contiguous: from a view torch would first make planes, value by value.
     contiguous = torch.from_numpy(np.ascontiguousarray(window))
     if window.shape[:2] == size:
@@ -117,5 +117,5 @@ def _run_threaded(work: Callable[[range], None], chunks: Sequence[range]) -> Non
 
 @lru_cache(maxsize=1)
 def _thread_pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Return a cached thread pool; a forked process has no threads of its parent."""
+    """Return a thread pool, cached per process: threads do not survive a fork."""
     return ThreadPoolExecutor(threads, thread_name_prefix=f"cut-{process}")

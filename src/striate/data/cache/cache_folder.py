@@ -1,4 +1,4 @@
-"""The cache folder: location, size limit, and removal of old entries."""
+"""The cache folder: location, size limit, removal of least recently used packs."""
 
 from __future__ import annotations
 

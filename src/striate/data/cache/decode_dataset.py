@@ -126,7 +126,7 @@ def _lazy(
     cache: Cache | None,
     tick: Tick | None,
 ) -> DecodedSet:
-    """Decode every image once as a check; decode images again when they are needed."""
+    """Return lazily decoded images; first decode every image once as a check."""
     _check_batch(sizes[-1])
     decoded = materialize(source, scan, [sizes[0].at(1, 1)], cache, tick)
     originals = EncodedFiles(

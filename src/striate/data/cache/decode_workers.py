@@ -57,7 +57,7 @@ class BatchDecoder(Protocol):
         ...
 
     def decode_batch(self, index: Tensor) -> DecodedBatch:
-        """Decode the images of a batch; replace unreadable images by other images."""
+        """Decode a batch of images; replace unreadable images by readable images."""
         ...
 
 

@@ -116,7 +116,7 @@ def _strings(cells: np.ndarray) -> tuple[str, ...]:
 
 
 class PackBuilder:
-    """Writer of a pack, image by image; the pack is invisible until `finish`."""
+    """Writer that adds images to a pack one by one; `finish` makes the pack visible."""
 
     def __init__(self, root: Path, preprocess: Preprocess) -> None:
         self._root = root
@@ -149,25 +149,25 @@ class PackBuilder:
             self._flush()
 
     def _flush(self) -> None:
-        """Start writing the pending rows to the disk, in the background."""
+        """Start writing the buffered images to the disk, in the background."""
         self._wait_for_sync()
         self._pixels.flush()
         self._sync = self._disk.submit(self._sync_rows, self._pending)
         self._pending = []
 
     def _sync_rows(self, rows: list[tuple[str, str]]) -> None:
-        """Write rows to the disk, then list the rows as complete (reusable)."""
+        """Sync the pixels to the disk, then write the hashes of these images."""
         os.fdatasync(self._pixels.fileno())
         np.array(rows, _ROW).tofile(self._hashes_file)
         self._hashes_file.flush()
 
     def _wait_for_sync(self) -> None:
-        """Wait until the last started write to the disk has finished."""
+        """Wait until the background write to the disk has finished."""
         if self._sync is not None:
             self._sync.result()
 
     def finish(self, hashes: Sequence[str], errors: DecodeErrors) -> Path:
-        """Write the marker file and rename the pack, unless a valid pack exists."""
+        """Write the marker file, rename the folder of the pack, and return its path."""
         self._flush()
         self._wait_for_sync()
         os.fdatasync(self._hashes_file.fileno())
@@ -205,7 +205,7 @@ class PackBuilder:
 
 
 class ReusableRows:
-    """Rows of other packs that can be reused instead of decoding the files again."""
+    """Decoded images of existing packs, reused for a pack that is being built."""
 
     def __init__(self, root: Path, preprocess: Preprocess, needed: set[str]) -> None:
         p = preprocess

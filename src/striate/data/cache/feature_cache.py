@@ -37,7 +37,7 @@ _SECONDS_PER_SYNC = 2.0
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Selected rows of a feature store, mapped into memory."""
+    """Features of selected images in a feature store, mapped into memory."""
 
     segments: Sequence[np.ndarray] = field(repr=False)  # the mapped files
     # (N, 2) index of the segment, and of the row in the segment
@@ -185,7 +185,7 @@ class _Segment:
         self.keys: set[str] = set()
 
     def add(self, keys: Sequence[str], rows: np.ndarray) -> None:
-        """Append rows; write pending rows to the disk from time to time."""
+        """Append rows to the file; sync the file to the disk from time to time."""
         for key, row in zip(keys, rows, strict=True):
             payload = row.tobytes()
             self._rows.write(payload)
@@ -197,7 +197,7 @@ class _Segment:
             self._sync()
 
     def _sync(self) -> None:
-        """Write the pending rows to the disk, and then their keys."""
+        """Sync the feature rows to the disk, then write and sync their keys."""
         _sync_file(self._rows)
         np.array(self._pending, _RECORD).tofile(self._keys)
         _sync_file(self._keys)
@@ -205,7 +205,7 @@ class _Segment:
         self._last_sync = time.monotonic()
 
     def close(self) -> Path:
-        """Close the segment, and return the path of the file with its keys."""
+        """Close the segment, and return the path of the file with the row keys."""
         self._sync()
         self._rows.close()
         self._keys.close()

@@ -36,7 +36,7 @@ def _of_system() -> int | None:
 
 
 def _of_container() -> int | None:
-    """Return the bytes left by the cgroup limits of this process; None if unlimited.
+    """Return the bytes available under the cgroup limits of this process, or None.
 
     Version 2 of cgroups has one tree for all resources; version 1 has one for memory.
     """
@@ -58,7 +58,7 @@ def _of_container() -> int | None:
 def _bytes_left(
     root: Path, group_path: str | None, names: tuple[str, str, str]
 ) -> list[int]:
-    """Return the bytes left in the cgroup of this process and in each parent cgroup."""
+    """Return the available bytes of the process's cgroup and of each parent cgroup."""
     group = root / (group_path or "").lstrip("/")
     limit_file, usage_file, cache_key = names
     sizes = []

@@ -189,7 +189,7 @@ class LazyPixels:
 
 
 def _with_replacements(count: int, positions: Sequence[int]) -> Tensor:
-    """Return batch indices in which unreadable images are replaced by other images."""
+    """Return indices in a batch, with unreadable images replaced by readable images."""
     decoded, others = set(positions), cycle(positions)
     places = [i if i in decoded else next(others) for i in range(count) if positions]
     return torch.tensor(places, dtype=torch.int64)

@@ -78,7 +78,7 @@ def align_and_compare(
 def _sample(
     images: np.ndarray, down: np.ndarray, across: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average each image's window over a grid of cells; also return a valid-cell mask.
+    """Average a window of each image over grid cells; also return a valid-cell mask.
 
     Windows are (start, end), as a fraction of the image height or width.
     """
@@ -91,7 +91,7 @@ def _sample(
 
 
 def _window(size: int, cells: int, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return averaging matrices (P, cells, size) of P windows, and valid-cell masks."""
+    """Return averaging matrices (P, cells, size) of P windows; mask of valid cells."""
     start, end = span[:, :1] * size, span[:, 1:] * size
     edges = start + (end - start) * (np.arange(cells + 1, dtype=np.float32) / cells)
     pixel = np.arange(size, dtype=np.float32)
@@ -122,7 +122,7 @@ def _step(warped: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarra
 def _fit_brightness(
     warped: np.ndarray, goal: np.ndarray, inside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fit brightness and contrast by three rounds of reweighted least squares.
+    """Fit the brightness and contrast of each image to its partner, robustly.
 
     Returns:
         The adjusted images (P, h, w); then flattened errors, weights and error scales.
@@ -168,7 +168,7 @@ def _variance(cells: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def _detail(
     moving: np.ndarray, fixed: np.ndarray, valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the relative difference in fine detail, and a mask of detailed cells."""
+    """Return each pair's difference in fine detail, and a mask of detailed cells."""
     moving_detail, fixed_detail = moving - _smooth(moving), fixed - _smooth(fixed)
     size = np.maximum(np.abs(moving_detail), np.abs(fixed_detail))
     has_detail = valid & (size > DETAIL)
@@ -177,7 +177,7 @@ def _detail(
 
 
 def _median(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Return each image's median over its selected cells; NaN if there are none."""
+    """Return the median over the selected cells of each image; NaN without cells."""
     flat = np.where(where, values, np.inf).reshape(len(values), -1)
     flat.sort(axis=1)
     count = where.reshape(len(values), -1).sum(1)

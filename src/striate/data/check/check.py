@@ -163,7 +163,7 @@ def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def _duplicates(
     scan: ScanResult, closeups: CloseupStore, near: bool
 ) -> tuple[Duplicates, int]:
-    """Return all duplicates, and the number of images that were not compared."""
+    """Return all duplicates, and the number of images without near-duplicate check."""
     equal = exact_duplicates([item.stats.content for item in scan.items])
     exact_only = Duplicates(count=len(scan.items), equal=equal)
     if not near:

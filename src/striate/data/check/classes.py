@@ -95,7 +95,7 @@ def _tiny(counts: Counts, positions: dict[str, list[int]]) -> Finding | None:
 
 
 def _training_error(counts: Counts) -> str:
-    """Return why small classes may stop training with an error; "" if they do not.
+    """Return the reason why small classes may stop the training; "" if there is none.
 
     One training image is enough if the validation split is already defined.
     """

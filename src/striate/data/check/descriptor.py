@@ -42,7 +42,7 @@ class Descriptors:
 
 
 def _operators(rows: slice, cells: int) -> np.ndarray:
-    """Return (3, cells, 32): blurred average, its derivatives by shift and stretch."""
+    """Return (3, cells, 32): matrices of blurred mean and its two derivatives."""
     pixel = np.arange(SIDE)
     blur = np.zeros((SIDE, SIDE))
     for offset, weight in ((-1, 0.25), (0, 0.5), (1, 0.25)):
@@ -122,7 +122,7 @@ def descriptor_points(thumbs: np.ndarray) -> np.ndarray:
 
 
 def flipped_points(points: np.ndarray, axis: int) -> np.ndarray:
-    """Return the descriptors of flipped images; axis 1: top-bottom, 2: left-right."""
+    """Flip descriptors as if images were flipped; axis 1: top-bottom, 2: left-right."""
     grid = points.reshape(-1, GRID, GRID)
     return np.asarray(np.flip(grid, axis).reshape(len(points), -1))
 

@@ -104,7 +104,7 @@ def _aligned_distances(
 def _pair_columns(
     first: np.ndarray, second: np.ndarray, number: int, distance: np.ndarray | None
 ) -> np.ndarray:
-    """Stack pairs as rows: low index, high index, flip, distance, half-image flag."""
+    """Return a (5, n) array: low index, high index, flip, distance, half-image flag."""
     is_half = distance is None
     if distance is None:
         distance = np.full(len(first), RADIUS)

@@ -93,7 +93,7 @@ def _near(
 def _within(
     groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> list[Sequence[int]]:
-    """Return the groups whose images have the same label and the same split."""
+    """Return the groups in which all images have the same label and the same split."""
     return [g for g in groups if len({(labels[i], splits[i]) for i in g}) == 1]
 
 

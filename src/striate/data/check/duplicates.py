@@ -56,13 +56,13 @@ class Duplicates:
 
     @property
     def near_groups(self) -> list[list[int]]:
-        """Return the groups that contain more than one distinct image."""
+        """Return the duplicate groups in which not all images have equal pixels."""
         distinct = self.representatives
         return [f for f in self.groups if len({distinct[i] for i in f}) > 1]
 
     @property
     def representatives(self) -> list[int]:
-        """Return, for each image, the first index with equal pixels."""
+        """Return, for each image, the index of the first image with equal pixels."""
         first = list(range(self.count))
         for group in self.equal:
             for position in group:

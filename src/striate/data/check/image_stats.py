@@ -126,7 +126,7 @@ def measure_image(pixels: np.ndarray) -> tuple[ImageStats, np.ndarray, np.ndarra
 
 
 def _sharpness(gray: np.ndarray) -> float:
-    """Return the mean change over one pixel divided by the change over four pixels."""
+    """Return the mean gray-level change over 1 pixel, divided by that over 4 pixels."""
     row, col = (max(0, (n - WINDOW) // 2) for n in gray.shape)
     middle = gray[row : row + WINDOW, col : col + WINDOW]
     if min(middle.shape) < 8:
@@ -136,7 +136,7 @@ def _sharpness(gray: np.ndarray) -> float:
 
 
 def _change(gray: np.ndarray, step: int) -> float:
-    """Return the mean absolute difference of pixels `step` apart, over both axes."""
+    """Return the mean difference of pixels `step` apart, added up over both axes."""
     across = np.abs(gray[:, step:] - gray[:, :-step])
     down = np.abs(gray[step:] - gray[:-step])
     return float(across.sum() / across.size + down.sum() / down.size)

@@ -75,7 +75,7 @@ def pairs_within_radius(
 def _augmented_rows(
     first_rows: np.ndarray, second_points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return vectors whose dot products are the squared distances of points a and b."""
+    """Return two arrays whose row dot products are the squared distances of points."""
     ones = np.ones((len(first_rows), 1), first_rows.dtype)
     squares = [(x**2).sum(1, keepdims=True) for x in (first_rows, second_points)]
     first_rows = np.concatenate([-2 * first_rows, squares[0], ones], 1)
@@ -96,7 +96,7 @@ def _blocks(
     # Each leaf with itself first: the nearest pairs are there, and once every point
     # has some, few others are near enough to be kept.
     def distances(i: int, others: slice) -> np.ndarray:
-        """Return the distances from the box of one leaf to several others."""
+        """Return the distances from the box of leaf `i` to the boxes `others`."""
         gap = np.maximum(their_low[others] - high[i], low[i] - their_high[others])
         return np.asarray(np.sqrt((np.maximum(gap, 0) ** 2).sum(1)))
 
@@ -136,7 +136,7 @@ def _boxes(flat: np.ndarray, leaves: list[np.ndarray]) -> tuple[np.ndarray, np.n
 
 
 class _NearestPairs:
-    """Collector of the nearest pairs of every point; pruned from time to time."""
+    """Collector of point pairs that keeps only the nearest pairs of every point."""
 
     def __init__(self, count: int, radius: float, keep: int) -> None:
         self.keep = keep
@@ -159,7 +159,7 @@ class _NearestPairs:
             self.pending = len(self.batches[0])
 
     def result(self) -> PointPairs:
-        """Return pairs with one point among the nearest neighbors of the other."""
+        """Return pairs in which one point is a nearest neighbor of the other point."""
         if not self.batches:
             none = np.empty(0, np.int64)
             return PointPairs(none, none, np.empty(0, np.float32))
@@ -184,7 +184,7 @@ class _NearestPairs:
 
 
 def rank_by_distance(ends: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Rank the distances that belong to the same point; the smallest has rank 0.
+    """Rank the distances of each point; the smallest distance has rank 0.
 
     Example:
         >>> rank_by_distance(np.array([7, 7, 2]), np.array([0.5, 0.1, 9.0])).tolist()

@@ -216,7 +216,7 @@ class LabelErrors:
         return int((~self.analysis.has_prediction).sum())
 
     def labels_of(self, position: int) -> tuple[str, str, float]:
-        """Return an image's label, the suggested label and its probability."""
+        """Return the label, the suggested label and the suggestion's probability."""
         label = int(self.analysis.labels[position])
         suggested = int(self.analysis.suggested[position])
         prob = float(self.analysis.probs[position, suggested])

@@ -153,7 +153,7 @@ def leak_impact(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> LeakImpact:
-    """Return the effect of copies in the training split on the accuracy of a split."""
+    """Return the effect of leaked images on the accuracy of the evaluated split."""
     nearest_labels = _nearest_labels(points, labels, train, duplicates)
     same_label = sum(
         labels[i] in {labels[m] for m in leaked} for i, leaked in duplicates.items()
@@ -172,7 +172,7 @@ def _nearest_labels(
     train: Sequence[int],
     duplicates: Mapping[int, Sequence[int]],
 ) -> dict[int, str]:
-    """For each leaked image, return the label of the nearest non-copy in training."""
+    """Return each leaked image's nearest training label, copies excluded."""
     train_points = points[np.asarray(train)]
     row = {position: k for k, position in enumerate(train)}
     nearest_labels: dict[int, str] = {}

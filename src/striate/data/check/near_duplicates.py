@@ -40,7 +40,7 @@ Closeup = Callable[[int], np.ndarray]
 def find_near_duplicates(
     thumbs: np.ndarray, closeup: Closeup, tick: Tick | None = None
 ) -> list[NearPair]:
-    """Find near-duplicates among distinct images that are not blank.
+    """Return the pairs of near-duplicates among distinct images that are not blank.
 
     Shapes:
         thumbs (N, 32, 32)
@@ -70,7 +70,7 @@ def find_near_duplicates(
 def _neighbor_distance(
     candidates: CandidatePairs, differences: Difference, count: int
 ) -> np.ndarray:
-    """Return each pair's distance to the nearest image that is not a near-duplicate."""
+    """Return the distance from each image pair to the nearest non-duplicate image."""
     different = (differences.score > LOOSE_SCORE) | (differences.detail > MAX_DETAIL)
     rejected = ~candidates.compare | different
     nearest = np.full(count, RADIUS)
@@ -98,7 +98,7 @@ def _contrast(thumbs: np.ndarray) -> np.ndarray:
 def _differences(
     candidates: CandidatePairs, closeup: Closeup, tick: Tick | None
 ) -> Difference:
-    """Return the differences of the pairs to compare, and 9 for all other pairs."""
+    """Return the image difference of each candidate pair; 9 for pairs not compared."""
     residual, detail = np.full(len(candidates), 9.0), np.full(len(candidates), 9.0)
     selected = np.flatnonzero(candidates.compare)
     for start in range(0, len(selected), _CHUNK):
@@ -124,7 +124,7 @@ def _difference(
     flips: np.ndarray,
     limit: np.ndarray,
 ) -> Difference:
-    """Return the differences of image pairs, in batches of equal image size."""
+    """Return the difference of the two images of each pair, computed in batches."""
     stacks: dict[object, dict[int, tuple[np.ndarray, np.ndarray]]] = defaultdict(dict)
     for k, (i, j, flip) in enumerate(zip(first, second, flips, strict=True)):
         a, b = closeup(int(i)), closeup(int(j))
@@ -142,7 +142,7 @@ def _difference(
 
 
 def _rough_then_refined(a: np.ndarray, b: np.ndarray, limit: np.ndarray) -> Difference:
-    """Align pairs with few steps; align uncertain pairs again with more steps."""
+    """Compare aligned image pairs; align uncertain pairs again with more iterations."""
     rough = align_and_compare(a, b)
     residual, detail = rough.residual, rough.detail
     uncertain = np.flatnonzero((rough.score > STRICT_SCORE) & (rough.score < limit))

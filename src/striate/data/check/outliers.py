@@ -62,7 +62,7 @@ def _which(
 
 
 def _few(positions: list[int], images: Sequence[ImageStats], share: float) -> list[int]:
-    """Return the positions; none if they are more than a share of the images."""
+    """Return `positions`, or [] if they exceed the fraction `share` of `images`."""
     return positions if len(positions) <= share * len(images) else []
 
 
@@ -91,7 +91,7 @@ def _beyond(values: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _other_color(images: Sequence[ImageStats]) -> list[int]:
-    """Return the indices of a few gray images among color images, or the reverse."""
+    """Return the indices of rare gray images or of rare color images, else []."""
     colored = _which(images, lambda image: image.colored)
     if 0 < len(colored) <= RARE * len(images):
         return colored

@@ -1,4 +1,4 @@
-"""Prefetching of remote files and shard members on threads, a few files ahead.
+"""Prefetching: threads read remote files and tar members before they are needed.
 
 Reading, unlike decoding, needs no sandbox: the same Python code has already listed the
 files. A file that cannot be read in time becomes a finding, like any other unusable
@@ -19,7 +19,7 @@ TIMEOUT = 600.0  # seconds for one file; a whole shard may be downloaded again f
 
 
 class Prefetcher:
-    """Reader of files by index, which reads a few files ahead of the current one.
+    """Reader of files by index; threads read the next few files in advance.
 
     Example:
         >>> prefetcher = Prefetcher(["a", "b"], str.encode)

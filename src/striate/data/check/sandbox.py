@@ -120,7 +120,7 @@ class _Worker:
         )
 
     def send(self) -> bool:
-        """Write pending bytes to the worker's pipe; return True if bytes remain.
+        """Write outgoing bytes to the worker's pipe; return True if some are unwritten.
 
         The call never waits for the pipe, because the decoder behind it may hang.
         """
@@ -195,7 +195,7 @@ class _WorkerPool:
         self.selector = selectors.DefaultSelector()
 
     def results(self, workers: int | None) -> Iterator[Result]:
-        """Yield all results in order, using at most `workers` processes."""
+        """Yield the results in input order, using at most `workers` processes."""
         # Starting a worker takes as long as decoding a few hundred small images.
         worker_count = min(workers or cpu_count(), 1 + self.count // IMAGES_PER_WORKER)
         try:
@@ -267,7 +267,7 @@ class _WorkerPool:
         return request
 
     def send(self, worker: _Worker) -> None:
-        """Send pending bytes to a worker; watch its pipe if some bytes remain."""
+        """Send outgoing bytes to a worker; watch the pipe if some are unwritten."""
         pipe = worker.process.stdin
         assert pipe is not None  # noqa: S101 - opened as a pipe
         unwritten, registered = worker.send(), pipe in self.selector.get_map()
@@ -302,7 +302,7 @@ class _WorkerPool:
             self.stop_worker(worker)
 
     def fail_current(self, worker: _Worker, reason: str | None) -> None:
-        """Report a worker's current image as unusable; queue its other images again."""
+        """Report the image that a worker failed on; requeue its other images."""
         code = self.stop_worker(worker)
         if not worker.pending:
             return
@@ -311,7 +311,7 @@ class _WorkerPool:
         self.finished[failed] = _crash_reason(code, reason)
 
     def stop_worker(self, worker: _Worker) -> int:
-        """Stop a worker and start the next one."""
+        """Stop a worker; start a new one if images are left. Return the exit code."""
         for pipe in (worker.process.stdin, worker.process.stdout):
             if pipe is not None and pipe in self.selector.get_map():
                 self.selector.unregister(pipe)

@@ -49,7 +49,7 @@ class ScanResult:
 
 
 class CloseupStore:
-    """Context manager that stores the close-ups of all images in a temporary file."""
+    """Context manager: temporary file with a small gray copy (close-up) per image."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="striate-")  # noqa: SIM115
@@ -139,7 +139,7 @@ def examine_records(
     workers: int | None = None,
     program: Sequence[str] = WORKER,
 ) -> Iterator[ExaminedImage | UnusableFile]:
-    """Decode and measure the files of some records; yield results in order."""
+    """Decode and measure the files of the given records; yield results in order."""
     if source.files is None:
         paths = [file_of(source, record) for record in records]
         return examine_files(paths, workers=workers, program=program)

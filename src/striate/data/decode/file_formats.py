@@ -90,5 +90,5 @@ def gif_frames(payload: bytes, limit: int = MAX_FRAMES) -> int:
 
 
 def _table_bytes(flags: bytes) -> int:
-    """Return the size of a GIF color table in bytes, from its flags."""
+    """Return the size in bytes of a GIF color table, from the flags byte before it."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0

@@ -52,7 +52,7 @@ def coded_hash(payload: bytes, layout: JPEGLayout, orientation: int) -> str:
 
 
 def is_coded_hash(content: str) -> bool:
-    """Return whether a content hash is of compressed JPEG data, not of pixels."""
+    """Return whether a content hash was computed from JPEG data instead of pixels."""
     return content.startswith(_CODED)
 
 

@@ -18,7 +18,7 @@ _FIRST_APP, _ADOBE, _LAST_APP, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 
 @dataclass(frozen=True)
 class JPEGLayout:
-    """Positions of the segments of a JPEG."""
+    """Byte positions of the segments of a JPEG file."""
 
     # (marker, start, end) of the body of each segment
     segments: tuple[tuple[int, int, int], ...]

@@ -78,7 +78,7 @@ def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
 
 
 def decoded_to_input(decoded: DecodedImage, preprocess: Preprocess) -> Tensor:
-    """Convert a decoded image to 8-bit network input, scaled from the original size.
+    """Convert a decoded image, which may be a reduced JPEG, to 8-bit network input.
 
     The size of a reduced JPEG is rounded; a size computed from it could be off by one.
     """
@@ -153,7 +153,7 @@ def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 
 def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
-    """Return the (height, width) after resizing, before cropping or padding.
+    """Return an image's (height, width) after resizing, before cropping or padding.
 
     Example:
         >>> p = Preprocess(channels=3, height=8, width=8, resize="crop")

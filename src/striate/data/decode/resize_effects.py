@@ -21,7 +21,7 @@ class ResizeEffect:
 
 
 def resize_effect(preprocess: Preprocess, height: int, width: int) -> ResizeEffect:
-    """Return the effects of a preprocessing on an image of this size.
+    """Return the effects of resizing an image of the given size by `preprocess`.
 
     Example:
         >>> p = Preprocess(channels=3, height=64, width=64, resize="crop")

@@ -1,4 +1,4 @@
-"""Index of the images in tar shards: one file per shard, read row by row.
+"""Index of the images in tar shards: one index file per shard, with a row per image.
 
 Every image is decoded once, to check and hash the image. The cache keeps the index of a
 shard with the shard's size and times. So an interrupted scan continues where it
@@ -58,7 +58,7 @@ class Shard:
     skipped: tuple[Skipped, ...] = field(default=(), repr=False)
 
     def rows(self) -> np.ndarray:
-        """Return the memory-mapped rows; `label` is an index into `self.labels`."""
+        """Return memory-mapped index rows; `row['label']` is an index into `labels`."""
         if not self.count:
             return np.empty(0, ROW)
         return np.memmap(self.rows_file, ROW, "r")
@@ -254,7 +254,7 @@ class ShardImages:
         return payload
 
     def _read_ahead(self, file: int, shard: int) -> None:
-        """Ask the operating system to read a whole shard ahead of its images.
+        """Ask the operating system to load a whole shard before its images are read.
 
         On a fast disk this saves a tenth of the time if the shard is not in memory; a
         hard disk would otherwise seek for each image.
@@ -268,7 +268,7 @@ class ShardImages:
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def row(self, i: int) -> Any:
-        """Return index row i; the index file is not kept open or mapped."""
+        """Return row i of the index file, which is not kept open or memory-mapped."""
         with self.index.open("rb") as file:
             raw = os.pread(file.fileno(), ROW.itemsize, i * ROW.itemsize)
         return np.frombuffer(raw, ROW)[0]

@@ -105,7 +105,7 @@ def _map_labels(path: Path) -> torch.Tensor:
 
 
 def _class_indices(shard: Shard, rows: np.ndarray, labels: ClassNames) -> np.ndarray:
-    """Return the index of each row's class in all classes, not in the shard's."""
+    """Return the index of each row's class in the class names of the whole data set."""
     numbers = np.array([labels.index(name) for name in shard.labels], np.uint32)
     return numbers[rows["label"]] if len(rows) else numbers[:0]
 
@@ -140,7 +140,7 @@ def _write_splits(
     split_config: SplitConfig,
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
-    """Write the rows of each split; return row ranges, classes and skipped images."""
+    """Write each split's index rows; return row ranges, classes and skipped images."""
     named_splits = [split_of_shard(shard.name) for shard in shards]
     assigned_splits = held_out_splits({split for split in named_splits if split})
     blocks: dict[str, list[tuple[int, int]]] = {}
@@ -233,7 +233,7 @@ class LazySplitRows(Sequence[SplitRow]):
         return self._stream.count
 
     def __iter__(self) -> Iterator[SplitRow]:
-        """Yield the rows split by split, a few thousand at a time."""
+        """Yield all rows, ordered by split; the index is read in large blocks."""
         for split, originals in self._stream.originals.items():
             with originals.index.open("rb") as file:
                 while raw := file.read(_CHUNK * ROW.itemsize):
@@ -254,7 +254,7 @@ class LazySplitRows(Sequence[SplitRow]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[SplitRow]: ...
     def __getitem__(self, index: int | slice) -> SplitRow | Sequence[SplitRow]:
-        """Return one row, or a list of rows."""
+        """Return the row at an index, or a list of rows for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         offset = _from_front(index, len(self))

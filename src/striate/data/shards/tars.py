@@ -28,7 +28,7 @@ MOST_SHARDS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """An image in a shard: name, class, and position of its bytes."""
+    """An image in a shard: file name, class, and byte range in the tar file."""
 
     name: str
     label: str

@@ -23,7 +23,7 @@ NAMED: Registry[Callable[[], Source]] = Registry("data set")
 
 @NAMED.add("digits")
 def digits() -> Source:
-    """Return scikit-learn's 1,797 handwritten digits, 8×8 gray, levels 0–16."""
+    """Return scikit-learn's 1,797 handwritten digits: 8×8 pixels, 17 gray levels."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

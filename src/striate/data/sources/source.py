@@ -43,7 +43,7 @@ class Skipped:
 
     @classmethod
     def of(cls, path: str, error: UndecodableError) -> Skipped:
-        """Return a file that cannot be decoded."""
+        """Create a `Skipped` from the error of a file that cannot be decoded."""
         return cls(path=path, reason=error.reason, detail=error.detail)
 
 
@@ -75,7 +75,7 @@ class Source:
         return LocalFiles(self.root)
 
     def take(self, index: Sequence[int], records: Sequence[Record]) -> Self:
-        """Return a source of the images at the given indices, with new records."""
+        """Return a source of the images at the given indices, with these records."""
         arrays = None if self.arrays is None else self.arrays[list(index)]
         return replace(self, records=tuple(records), arrays=arrays)
 

@@ -92,7 +92,7 @@ def held_out_splits(existing_splits: set[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Assigner:
-    """Images with their splits, which are assigned in place."""
+    """Images and their splits; the methods change the list of splits in place."""
 
     records: Sequence[Record]
     contents: Sequence[str]
@@ -117,7 +117,7 @@ class _Assigner:
     def assign_from_earlier(
         self, earlier: EarlierSplit, pool: Sequence[int], held_out: Sequence[str]
     ) -> tuple[str, ...]:
-        """Give old images their earlier split, and split new images; return notes."""
+        """Reuse the earlier splits of known images; split new images. Return notes."""
         records, contents = self.records, self.contents
         allowed = {"train", *held_out}
         previous = {i: earlier.split_of(records[i], contents[i]) for i in pool}

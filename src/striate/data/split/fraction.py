@@ -12,7 +12,7 @@ from striate.data.split.split_file import SPARE, SplitRow
 
 
 def mark_spare(rows: Sequence[SplitRow], split_config: SplitConfig) -> list[SplitRow]:
-    """Return the split rows, with split `spare` for images outside the fraction."""
+    """Return the `split.csv` rows; training images outside the fraction get `spare`."""
     if split_config.fraction == 1:
         return [replace(r, split="train") if r.split == SPARE else r for r in rows]
     pool = [i for i, row in enumerate(rows) if row.split in ("train", SPARE)]

@@ -20,7 +20,7 @@ def merge_jpeg_hashes(
     contents: Sequence[str],
     preprocess: Preprocess,
 ) -> list[str]:
-    """Return content hashes in which lossless copies have the hash of their JPEG.
+    """Return content hashes; a lossless copy of a JPEG gets the hash of the JPEG.
 
     A large JPEG is hashed by its compressed data, because it may not be decoded in
     full. A PNG of the same pixels is hashed by its pixels. Only if both kinds have the

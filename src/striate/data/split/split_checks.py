@@ -73,7 +73,7 @@ def _by_split(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
 def _missing_classes(
     classes: Mapping[str, int], present: Mapping[str, int]
 ) -> tuple[str, str] | None:
-    """Return texts with count and names of missing classes; None if none is missing."""
+    """Return the count and the names of missing classes as texts, or None."""
     missing = sorted(classes.keys() - present.keys())
     if not missing:
         return None

@@ -73,7 +73,7 @@ class EarlierSplit:
         return {split for _, split in self.files.values()}
 
     def count_missing(self, records: Sequence[Record], contents: Sequence[str]) -> int:
-        """Count the earlier images of which neither path nor content exists now."""
+        """Count images of the earlier split whose path and content no longer exist."""
         paths, hashes = {record.path for record in records}, set(contents)
         return sum(
             path not in paths and content not in hashes

@@ -19,7 +19,7 @@ from striate.data.torch_dataset.source import DatasetSource
 
 
 def scan_images(source: Source, index: FileIndex | None = None) -> FileScan:
-    """Return the size of each image of a data set, or scan the files of a source."""
+    """Return the scan of a source; for a torch Dataset, it has only the image sizes."""
     if isinstance(source, DatasetSource):
         headers = tuple(info.header for info in source.items.infos)
         return FileScan(headers=headers, hashes=("",) * len(headers))
@@ -33,7 +33,7 @@ def decode_source(
     cache: Cache | None = None,
     tick: Tick | None = None,
 ) -> DecodedSet:
-    """Return the images of a source at each size; see `materialize`.
+    """Return the decoded images of a source at each of the given input sizes.
 
     Raises:
         DataError: An item of a data set cannot be used.
@@ -52,7 +52,7 @@ def decode_source(
 
 
 def dataset_facts(source: Source, data: ImageData) -> dict[str, Any]:
-    """Return the fields of `ImageData` that only data sets set."""
+    """Return values for the `ImageData` fields that only torch Datasets fill."""
     if not isinstance(source, DatasetSource):
         return {}
     return {
@@ -63,7 +63,7 @@ def dataset_facts(source: Source, data: ImageData) -> dict[str, Any]:
 
 
 def dataset_preprocess(source: Source, config: DataConfig) -> Preprocess | None:
-    """Return the preprocessing of float tensors (none); None for other sources.
+    """Return a preprocessing that keeps float tensors unchanged; None for 8-bit images.
 
     Raises:
         SettingError: A setting would change the tensors.

@@ -36,7 +36,7 @@ class Item:
 
     @property
     def kind(self) -> str:
-        """Return the kind of the image, for messages."""
+        """Return the type and size of the image as text, for messages."""
         height, width, channels = self.pixels.shape
         dtype = "float" if self.is_float else "uint8"
         if self.is_tensor:
@@ -160,7 +160,7 @@ def _from_array(image: np.ndarray, where: str) -> np.ndarray:
 
 
 def _text(value: object) -> str:
-    """Describe a value that cannot be used."""
+    """Return a description of an unusable value, for error messages."""
     kind = type(value).__name__
     match value:
         case tuple() | list():

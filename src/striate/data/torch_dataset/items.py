@@ -30,7 +30,7 @@ class Part:
     length: int
 
     def where(self, i: int) -> str:
-        """Return the number of an item, for messages."""
+        """Return a name of item i for messages, such as `Digits[3] (train)`."""
         name = type(self.dataset).__name__
         return f"{name}[{i}]" + (f" ({self.split})" if self.split else "")
 
@@ -93,7 +93,7 @@ class ItemSet:
         return len(self.infos)
 
     def read(self, row: int) -> np.ndarray:
-        """Read an image again, (H, W, C) uint8 or float32.
+        """Return an image from memory or from its data set, (H, W, C) uint8 or float32.
 
         Raises:
             DataError: The item cannot be read, or is no longer the same image.
@@ -122,7 +122,7 @@ class ItemSet:
         raise TypeError("items of a data set have no file")
 
     def path(self, i: int) -> str:
-        """Return the number of item i, for messages."""
+        """Return a name of item i for messages, such as `Digits[3] (train)`."""
         return self.infos[i].part.where(self.infos[i].i)
 
     def add(self, part: Part, i: int, item: Item) -> None:

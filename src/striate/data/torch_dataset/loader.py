@@ -1,4 +1,4 @@
-"""DataLoader as a data set: its own data set if possible, else its images read once."""
+"""Use a DataLoader as a data set: its `dataset` if possible, else its batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OWN_ORDER = f"{READ_ONCE}, and may give another order or other images the next 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderData:
-    """Data set of a DataLoader, and what of the loader is used."""
+    """Data set of a DataLoader, with the loader's settings, notes and warnings."""
 
     dataset: Any = field(
         repr=False
@@ -217,7 +217,7 @@ def _left_out(source: Any, count: int) -> Iterator[str]:
 
 
 class _Images:
-    """Images that were read from a loader; stops loaders without end."""
+    """Images that were read from a loader; an endless loader raises an error."""
 
     def __init__(self, where: str) -> None:
         self.where = where

@@ -103,7 +103,7 @@ def item_to_input(items: ItemSet, row: int, preprocess: Preprocess) -> Tensor:
 
 
 def read_pixels(items: ItemSet, size: Preprocess) -> PixelRows:
-    """Return the images at a size: in memory, or read when needed.
+    """Return the images at the input size, in memory or read when accessed.
 
     Images stay in the data set if its transforms are random, or if they do not fit
     into memory.

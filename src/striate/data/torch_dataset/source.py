@@ -37,12 +37,12 @@ class DatasetSource(Source):
     inexact: tuple[str, ...] = ()  # why another load or read can give other images
 
     def take(self, index: Sequence[int], records: Sequence[Record]) -> Self:
-        """Return a source of the images at the given indices, with new records."""
+        """Return a source of the images at the given indices, with these records."""
         return replace(self, records=tuple(records), items=self.items.take(index))
 
 
 def is_torch_data(data: object) -> bool:
-    """Return whether an object is a Dataset, a DataLoader, or a list like a Dataset.
+    """Return whether an object is a Dataset, a DataLoader, or can be indexed (no text).
 
     Example:
         >>> is_torch_data("digits"), is_torch_data([])
@@ -188,7 +188,7 @@ def _type_text(data: object) -> str:
 
 
 def _common_classes(given: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the class names, which must be equal in all data sets that have some."""
+    """Return the class names of all data sets; different class names are an error."""
     first: tuple[str, tuple[str, ...]] | None = None
     for split, data in given.items():
         names = dataset_classes(data.dataset if isinstance(data, DataLoader) else data)

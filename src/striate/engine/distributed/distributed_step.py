@@ -1,4 +1,4 @@
-"""Distributed training step: DistributedDataParallel on a rank's share of the batch.
+"""Distributed training step: DistributedDataParallel on each rank's images of a batch.
 
 DDP averages gradients over the ranks, which is wrong for shares of unequal size. So
 every rank back-propagates the sum over its images, and the average is scaled by
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class DistributedStep:
-    """A training step on a rank's share of a batch, with the whole batch's gradient.
+    """Training step on one rank's images; the gradient is that of the whole batch.
 
     Running statistics of batch norm become their mean over the images of all ranks.
     After a step all tensors are equal on all ranks, so that the checkpoint of rank 0
@@ -100,7 +100,7 @@ class DistributedStep:
         return total_loss
 
     def _backward(self, ddp: DistributedDataParallel, x: Tensor, y: Tensor) -> float:
-        """Back-propagate this rank's share of a batch; return the share's loss sum."""
+        """Back-propagate the loss of this rank's images; return the sum of losses."""
         # Synchronized norms wait for each other: all ranks run equally often.
         possible = possible_micro_batches(len(y), self._micro_batches)
         count = self._micro_batches if self._synced else possible
@@ -169,7 +169,7 @@ class DistributedStep:
     def first_bad_layer(
         self, layer: str, rows: tuple[int, ...]
     ) -> tuple[str, tuple[int, ...]]:
-        """Return the first bad layer on any rank, and the indices of bad images."""
+        """Return the first non-finite layer on any rank, and indices of bad images."""
         offset = sum(self._counts[: self._group.rank])
         own = layer, [row + offset for row in rows]
         values = self._group.all_gather_object(own, "the first bad layer")

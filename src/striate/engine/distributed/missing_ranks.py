@@ -76,7 +76,7 @@ class FaultReports:
         self._store.add(f"done/{name}/{self._rank}", 1)
 
     def wait_for(self, rank: int, name: str) -> None:
-        """Wait until a rank has reported that it is done, however long it takes.
+        """Wait, without a time limit, until another rank has reported that it is done.
 
         Raises:
             RankError: The rank died, failed, or was stopped for the timeout.
@@ -132,7 +132,7 @@ class FaultReports:
         return {n: self._store.get(name).decode() for n, name in present.items()}
 
     def _state(self, rank: int) -> str:
-        """Return `died` or `was stopped` for a process of this machine, else ''."""
+        """Return whether a rank `died` or `was stopped`; '' if neither or unknown."""
         pid, host = self._processes[rank]
         if host != socket.gethostname() or not Path("/proc/self/stat").exists():
             return ""

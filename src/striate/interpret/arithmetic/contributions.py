@@ -83,7 +83,7 @@ def _backward_step(
     upstream: dict[TensorRef, Tensor],
     gradients: dict[TensorRef, Tensor],
 ) -> tuple[float, float]:
-    """Backpropagate through a step; return its contribution and Σ abs(value·grad)."""
+    """Backpropagate through a step; return its bias term and Σ abs(value·grad)."""
     sources = list(dict.fromkeys(step.refs))
     inputs = {
         ref: trace.value(ref).detach().clone().requires_grad_() for ref in sources

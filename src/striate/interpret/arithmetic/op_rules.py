@@ -32,7 +32,7 @@ Value = Callable[[TensorRef], Tensor]
 
 @dataclass(frozen=True)
 class _Output:
-    """One output value of a step, with a function that returns the step's inputs."""
+    """One output value of a traced operation, and access to the operation's inputs."""
 
     step: TraceStep
     ref: TensorRef
@@ -52,7 +52,7 @@ class _Output:
         return self._unit_value(kind, operation, terms, total, constant)
 
     def function_of(self, terms: Sequence[InputTerms], result: float) -> UnitValue:
-        """Return the output as a function of terms, with the recomputed result."""
+        """Return the output as a nonlinear function of terms, with value `result`."""
         return self._unit_value(FUNCTION, self.operation, terms, result)
 
     def _unit_value(
@@ -95,7 +95,7 @@ def _terms(ref: TensorRef, value: Tensor, at: Any, weights: Any) -> InputTerms:
 
 
 def _convolution(out: _Output) -> UnitValue:
-    """Rule of a convolution: Σ x·w over the group's channels and the window, + bias."""
+    """Rule of a convolution: Σ x·w + bias, over window and channels of the group."""
     source, weight, bias, *settings, transposed, _, groups = out.step.args
     x = out.value(source)
     n, channel, *positions = out.unit
@@ -125,7 +125,7 @@ def _convolution(out: _Output) -> UnitValue:
 def _reads(
     at: int, side: int, cells: np.ndarray, window: list[int], transposed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the input position of each kernel cell, and whether it is inside."""
+    """Return the input index of each kernel cell, and a mask of the valid indices."""
     stride, padding, dilation = window
     if transposed:
         scaled = at + padding - dilation * cells
@@ -182,7 +182,7 @@ def _max_pool(out: _Output) -> UnitValue:
 
 
 def _copy(out: _Output) -> UnitValue:
-    """Rule of a copied value: run the operation on indices to find the source."""
+    """Rule of an operation that copies values: run it on indices to find the source."""
     starts: dict[TensorRef, int] = {}
     total = 1  # zero marks padding
 
@@ -208,7 +208,7 @@ def _copy(out: _Output) -> UnitValue:
 
 
 def _zero_filled(step: TraceStep) -> TraceStep:
-    """Return a copy of an operation whose constant inputs are replaced by zero."""
+    """Return a copy of an operation, with zeros in place of its constant inputs."""
     args = tuple(_zeros(arg) for arg in step.args)
     if step.name == "constant_pad_nd":
         args = args[:2]
@@ -245,7 +245,7 @@ def _broadcast_term(out: _Output, ref: TensorRef, weight: float) -> InputTerms:
 
 
 def _narrowed(unit: Unit, shape: Sequence[int]) -> Unit:
-    """Convert a unit's index to the index in a tensor before broadcasting.
+    """Convert an index after broadcasting to the index in the tensor before it.
 
     Example:
         >>> _narrowed((0, 3, 5, 2), (4, 1, 1))
@@ -276,18 +276,18 @@ def _scale(out: _Output) -> UnitValue:
 
 
 def _weighted(out: _Output) -> UnitValue:
-    """Rule of a linear operation without constant: the gradients are the weights."""
+    """Rule of a linear operation without bias: its gradients are the weights."""
     return out.sum_of(*_by_derivative(out)[0], operation=out.operation)
 
 
 def _function(out: _Output) -> UnitValue:
-    """Rule of any other operation: the terms are all inputs with a gradient."""
+    """Rule of any other operation: the terms are all inputs with nonzero gradient."""
     terms, result = _by_derivative(out)
     return out.function_of(terms, result)
 
 
 def _by_derivative(out: _Output) -> tuple[list[InputTerms], float]:
-    """Return all inputs with a nonzero gradient, and the recomputed output."""
+    """Return all inputs with nonzero gradient as terms, and the recomputed output."""
     sources = list(dict.fromkeys(out.step.refs))
     inputs = {source: out.value(source).detach().requires_grad_() for source in sources}
     with torch.enable_grad():
@@ -306,7 +306,7 @@ def _by_derivative(out: _Output) -> tuple[list[InputTerms], float]:
 def optional_gradients(
     results: Sequence[Tensor], inputs: Sequence[Tensor], grad_outputs: Any = None
 ) -> Sequence[Tensor | None]:
-    """Return gradients; None for inputs that have no effect on the results."""
+    """Return the gradient for each input; None if the input does not affect results."""
     if not any(result.requires_grad for result in results):
         return [None] * len(inputs)
     return torch.autograd.grad(results, inputs, grad_outputs, allow_unused=True)
@@ -356,7 +356,7 @@ RULES: dict[str, Rule] = {
 
 
 def unit_value(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Split one output value of a step into its terms."""
+    """Split one output value of a traced operation into its terms."""
     output = _Output(step, ref, unit, value)
     if step.func is None:
         return _function(output)

@@ -24,7 +24,7 @@ LINES = 160  # lines of a tree, at most
 
 @dataclass
 class _Line:
-    """Unit value with its text in the tree, before it becomes a node."""
+    """Line of the unfinished tree: value of a unit, text, weight and child lines."""
 
     entry: UnitValue
     term: str
@@ -128,7 +128,7 @@ def _description(entry: UnitValue) -> str:
 
 
 def _remaining_terms(entry: UnitValue, line: _Line) -> list[Node]:
-    """Return lines for the sum of the terms left out and for the constant."""
+    """Return tree nodes for the sum of all terms not shown, and for the constant."""
     products = np.concatenate([np.zeros(0), *(t.contributions for t in entry.terms)])
     order = np.argsort(-np.abs(products), kind="stable")
     rest = products[order[len(line.children) :]]

@@ -46,7 +46,7 @@ class UnitArithmetic:
         return [INPUT, *self.trace.module_outputs, OUTPUT]
 
     def find(self, name: str) -> TensorRef:
-        """Return the tensor of a name, such as `conv1` or `@12` (output of step 12).
+        """Return the reference to a named tensor: `conv1`, `@12` (output of step 12).
 
         Raises:
             UnknownNameError: No layer call has this name; the message lists all names.
@@ -119,7 +119,7 @@ class UnitArithmetic:
         return self._unit(source.ref, tuple(int(i) for i in position))
 
     def largest(self, entry: UnitValue, count: int = 1) -> list[tuple[int, int]]:
-        """Return the terms with the largest magnitude, as (input tensor, index).
+        """Return the largest terms by magnitude, as (input tensor index, term index).
 
         Example:
             >>> import torch

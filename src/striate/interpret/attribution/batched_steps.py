@@ -11,7 +11,7 @@ from striate.interpret.trace import TensorRef, Trace, TraceStep
 
 
 class NotBatchableError(Exception):
-    """Error of an operation that cannot be run for many changes at once."""
+    """Error of an operation that cannot be run for many changed inputs at once."""
 
 
 def run_batched(
@@ -56,7 +56,7 @@ def run_batched(
 def _as_batch(
     trace: Trace, step: TraceStep, changed: Mapping[TensorRef, Tensor]
 ) -> list[Tensor]:
-    """Run a step with the changes as the images of a batch."""
+    """Run a traced step once, with all changed inputs as one batch."""
     count = len(next(iter(changed.values())))
 
     def batch(ref: TensorRef) -> Tensor:

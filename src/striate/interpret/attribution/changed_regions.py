@@ -107,7 +107,7 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
 def _overlaps(
     boxes: Sequence[int], patches: Sequence[int], length: int, patch_length: int
 ) -> list[tuple[slice, slice, slice]]:
-    """Group consecutive boxes whose offsets from their patches are equal.
+    """Return slices along one axis: where the boxes overlap their patches.
 
     Each result is (slice of the grid, slice of the patch, slice of the box).
 

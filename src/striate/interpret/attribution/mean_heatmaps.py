@@ -1,4 +1,4 @@
-"""Mean Grad-CAM map per predicted class, with its share on border and background.
+"""Mean Grad-CAM map per predicted class; share of the map on border and background.
 
 The map of each image explains its predicted class. Each map is scaled to the sum one,
 so that all images have equal weight.
@@ -25,7 +25,7 @@ _CONTRAST = 0.25  # share of an image's value range: larger differences are fore
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedClass(AttributionTarget):
-    """Attribution target: the score of each image's own predicted class."""
+    """Attribution target: for each image, the score of the predicted class."""
 
     class_index: int = -1
     text: str = "the predicted class"
@@ -113,7 +113,7 @@ class _Sums:
         self._shares.index_add_(0, predicted, shares)
 
     def result(self) -> DatasetAttribution:
-        """Return the mean maps and mean shares over all images added so far."""
+        """Return mean maps and mean shares on border and background, by class."""
         count = self._counts.clamp(min=1).double()
         means = self._shares / count[:, None]
         return DatasetAttribution(
@@ -129,7 +129,7 @@ class _Sums:
 
 
 def border_mask(height: int, width: int) -> Tensor:
-    """Return a mask of the border: a tenth of each side, at least one pixel.
+    """Return a mask of the border: 10 % of height and width, at least one pixel wide.
 
     Example:
         >>> int(border_mask(10, 10).sum())

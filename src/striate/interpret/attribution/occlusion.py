@@ -51,7 +51,7 @@ class OcclusionWindow:
 
     @classmethod
     def of(cls, height: int, width: int) -> OcclusionWindow:
-        """Return the default window: 1/7 of height and width, stride half as large.
+        """Return a window of 1/7 of height and width; the stride is half the window.
 
         Example:
             >>> OcclusionWindow.of(28, 28)
@@ -129,7 +129,7 @@ def _partial_scores(
     window: OcclusionWindow,
     boxes: list[Box],
 ) -> tuple[Tensor, Tensor] | None:
-    """Return the scores of the image and of all windows, by partial forward passes.
+    """Return the scores of the full and the covered images, by partial passes.
 
     Return None if the result differs from a full forward pass.
     """
@@ -151,7 +151,7 @@ def _partial_scores(
 def _recomputed(
     trace: Trace, x: Tensor, target: AttributionTarget, window: OcclusionWindow
 ) -> Tensor:
-    """Return the scores of all windows, by partial forward passes."""
+    """Return the score of the image for each covered window, by partial passes."""
     down, across = window.axes(x.shape[2], x.shape[3])
     largest = max(result.nbytes for step in trace.steps for result in step.results)
     most = max(1, min(MAX_CHANGES, MAX_BYTES // largest))
@@ -173,7 +173,7 @@ def _recomputed(
 def _occluded_boxes(
     x: Tensor, rows: Spans, columns: Spans, window: OcclusionWindow
 ) -> ChangedBoxes:
-    """Return the windows as boxes of equal size; fill the covered pixels."""
+    """Return the image regions at all windows, equal in size, with pixels covered."""
     size = min(window.window[0], x.shape[2]), min(window.window[1], x.shape[3])
     tops, down = _aligned_starts(rows, size[0], x.shape[2])
     lefts, across = _aligned_starts(columns, size[1], x.shape[3])
@@ -184,7 +184,7 @@ def _occluded_boxes(
 
 
 def _aligned_starts(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
-    """Shift the starts so that all ranges have equal length; mask the added indices."""
+    """Extend ranges to equal length; return starts, and masks of the given ranges."""
     starts = [min(span.start, room - length) for span in spans]
     gaps = [span.start - at for span, at in zip(spans, starts, strict=True)]
     return starts, torch.arange(length) >= torch.tensor(gaps)[:, None]
@@ -197,7 +197,7 @@ def full_forward_scores(
     window: OcclusionWindow,
     boxes: list[Box],
 ) -> Tensor:
-    """Return the scores of the image with each window covered, by full passes."""
+    """Return the score of the image for each covered window, by full forward passes."""
     scores = []
     most = images_at_once(x.shape, AT_ONCE)
     for start in range(0, len(boxes), most):

@@ -46,7 +46,7 @@ class PartialForward:
         self._trace = trace
 
     def run(self, changed: ChangedBoxes) -> Tensor:
-        """Return the network's output for every change, shape (changes, …).
+        """Return the network's output for every changed image, shape (changes, …).
 
         Raises:
             NotBatchableError: A step cannot be run for many changes at once.
@@ -81,7 +81,7 @@ class PartialForward:
             state[TensorRef(number, part)] = result
 
     def _stacked(self, ref: TensorRef, state: dict[TensorRef, Change]) -> Tensor:
-        """Return the full feature maps of all changes, stacked along a new axis."""
+        """Return the full feature maps of all changed images, along a new axis."""
         change = state[ref]
         if isinstance(change, ChangedBoxes):
             change = full_maps(self._trace.value(ref), change).unsqueeze(1)
@@ -95,7 +95,7 @@ Rule = Callable[[Trace, TraceStep, dict[TensorRef, Change]], ChangedBoxes | None
 
 
 def _rule(step: TraceStep) -> Rule | None:
-    """Return the partial-forward rule of a step; None if the step mixes positions."""
+    """Return the partial-forward rule of a step; None if the step needs a full pass."""
     if step.func is None or len(step.results[0].shape) != 4:
         return None
     name = step.name.rstrip("_") if is_in_place(step.func) else step.name
@@ -142,7 +142,7 @@ def _pointwise(
 
 
 def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
-    """Return the starts and the common length of ranges that contain all given ones."""
+    """Merge lists of ranges index by index; return the starts and the common length."""
     firsts = [min(at) for at in zip(*(starts for starts, _ in spans), strict=True)]
     ends = zip(*([s + n for s in starts] for starts, n in spans), strict=True)
     length = max(max(e) - f for f, e in zip(firsts, ends, strict=True))
@@ -187,7 +187,7 @@ class _AxisWindow:
     dilation: int
 
     def outputs_of(self, starts: Ints, length: int, outputs: int) -> tuple[Ints, int]:
-        """Return starts and one length of the output ranges that changes affect.
+        """Return starts and common length of the output ranges affected by changes.
 
         Example:
             >>> window = _AxisWindow(kernel=3, stride=1, padding=1, dilation=1)
@@ -203,7 +203,7 @@ class _AxisWindow:
         return [max(0, min(first, outputs - most)) for first in firsts], most
 
     def inputs_of(self, starts: Ints, length: int) -> tuple[Ints, int]:
-        """Return starts and one length of the input ranges that outputs read."""
+        """Return starts and common length of the input ranges read by output ranges."""
         inputs = [start * self.stride - self.padding for start in starts]
         reach = self.dilation * (self.kernel - 1) + 1
         return inputs, (length - 1) * self.stride + reach

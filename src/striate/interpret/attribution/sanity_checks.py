@@ -104,7 +104,7 @@ def deletion_and_insertion(
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the image averaged over cells (at most 8×8) and enlarged to full size."""
+    """Return the image averaged over a grid of at most 8×8 cells, at full size."""
     height, width = x.shape[2:]
     cells = min(_BLUR, max(height, width) // 4) / max(height, width)
     size = (max(1, round(cells * height)), max(1, round(cells * width)))

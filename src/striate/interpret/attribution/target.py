@@ -35,7 +35,7 @@ class AttributionTarget:
         return own - logits[:, self.against_index]
 
     def probability(self, logits: Tensor) -> Tensor:
-        """Return the class probability; with a second class, from these two logits."""
+        """Return the class probability; for two target classes, from their logits."""
         if self.against_index is None:
             return logits.softmax(1)[:, self.class_index]
         return logits[:, [self.class_index, self.against_index]].softmax(1)[:, 0]

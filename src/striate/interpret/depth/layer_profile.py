@@ -120,7 +120,7 @@ def _loss(output: object, labels: Tensor) -> Tensor:
 
 
 def _weight(module: nn.Module) -> nn.Parameter | None:
-    """Return a layer's weight matrix or kernel; None without one, as in batch norm."""
+    """Return a layer's weight matrix or kernel; None for layers such as batch norm."""
     weight = module._parameters.get("weight")
     return weight if weight is not None and weight.ndim > 1 else None
 

@@ -114,7 +114,7 @@ def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Ten
 
 
 class _NeighborDistances:
-    """Sum of feature distances of consecutive images; the last precedes the first."""
+    """Sum of feature distances between consecutive images, and from last to first."""
 
     def __init__(self) -> None:
         self._ends: tuple[Tensor, Tensor] | None = None
@@ -129,7 +129,7 @@ class _NeighborDistances:
 
     @property
     def total(self) -> float:
-        """Return the sum of the distances, including the one from last to first."""
+        """Return the sum of the distances, including that from last to first image."""
         if self._ends is None:
             return 0.0
         first, last = self._ends

@@ -45,7 +45,7 @@ def _run(run: EvaluatedRun) -> dict[str, Any]:
 
 
 def _fields(item: object, *names: str) -> dict[str, Any]:
-    """Return some attributes of an object as a dict."""
+    """Return the named attributes of an object as a dict."""
     return {name: getattr(item, name) for name in names}
 
 

@@ -165,7 +165,7 @@ def class_difference_table(test: PairwiseTest) -> Table | None:
 
 
 def _classes(test: PairwiseTest) -> list[tuple[str, PairedCounts]]:
-    """Return counts of correct and wrong predictions by class, over all run pairs."""
+    """Return the sums over run pairs of correct and wrong predictions by class."""
     sums: dict[str, PairedCounts] = {}
     for pairing in test.pairings:
         for name, paired in pairing.classes:
@@ -174,7 +174,7 @@ def _classes(test: PairwiseTest) -> list[tuple[str, PairedCounts]]:
 
 
 def _most_changed(classes: Sequence[PairedCounts]) -> list[int]:
-    """Return all class indices; for many classes, those with the largest changes."""
+    """Return class indices; of many classes, those with the largest recall changes."""
     order = list(range(len(classes)))
     if len(classes) <= MAX_CLASSES:
         return order

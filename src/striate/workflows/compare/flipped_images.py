@@ -19,7 +19,7 @@ SIDE = 96  # small images are enlarged to about this many pixels
 
 
 def flipped_table(test: PairwiseTest) -> Table | None:
-    """Return a table of images classified correctly more often by one group of runs."""
+    """Return a table of images on which one of two run groups is correct more often."""
     images = flipped_images(test.pairings)
     if not images:
         return None
@@ -58,7 +58,7 @@ def _prediction_text(image: FlippedImage, side: int) -> str:
 
 
 def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
-    """Yield two galleries: images on which the second group is better, or is worse."""
+    """Yield two galleries: images on which the second run group is better, or worse."""
     images = flipped_images(test.pairings)
     if not images:
         yield Prose("No image flipped.")
@@ -81,7 +81,7 @@ def flipped_blocks(test: PairwiseTest) -> Iterator[Block]:
 
 
 def _contingency_table(test: PairwiseTest) -> Table:
-    """Return a 2×2 table of correct and wrong predictions of both runs."""
+    """Return a 2×2 table of the images that two runs predict correctly or wrongly."""
     paired = test.pairings[0].paired
     a, b = test.first.letter, test.second.letter
     columns = (

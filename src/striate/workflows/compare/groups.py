@@ -38,7 +38,7 @@ class RunGroup:
         return sum(run.score.accuracy for run in self.runs) / len(self.runs)
 
     def values(self, metric: Callable[[EvaluatedRun], float | None]) -> list[float]:
-        """Return the values of a metric, without runs that lack the metric."""
+        """Return the metric of each run, except runs that do not have the metric."""
         return [value for run in self.runs if (value := metric(run)) is not None]
 
 
@@ -124,7 +124,7 @@ def setting_differences(groups: Sequence[RunGroup]) -> tuple[SettingDifference, 
 def _values(
     groups: Sequence[Sequence[dict[str, Any]]], setting: bool
 ) -> Iterator[SettingDifference]:
-    """Yield the values of all groups for each name, equal or not."""
+    """Yield the values of each setting in all groups of runs, even if equal."""
     for name in dict.fromkeys(chain.from_iterable(chain(*groups))):
         texts = ([_value_text(run.get(name)) for run in group] for group in groups)
         values = tuple(" · ".join(dict.fromkeys(each)) for each in texts)

@@ -30,28 +30,28 @@ class Pairing:
 
     @property
     def count(self) -> int:
-        """Return the number of common images."""
+        """Return the number of images that both runs evaluated."""
         return len(self.rows[0])
 
     @property
     def left_out(self) -> tuple[int, int]:
-        """Return two counts: images only in the first run, only in the second run."""
+        """Return two counts: images evaluated only by the first or the second run."""
         return len(self.first.keys) - self.count, len(self.second.keys) - self.count
 
     @cached_property
     def correct(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (N,) bool for each run: whether each prediction is correct."""
+        """Return a bool array (N,) for each run: whether each prediction is correct."""
         return self.first.correct[self.rows[0]], self.second.correct[self.rows[1]]
 
     @cached_property
     def paired(self) -> PairedCounts:
-        """Return the 2×2 table of correct and wrong predictions."""
+        """Return the 2×2 table of correct and wrong predictions of the two runs."""
         first, second = self.correct
         return PairedCounts.of(first, second)
 
     @cached_property
     def classes(self) -> tuple[tuple[str, PairedCounts], ...]:
-        """Return a 2×2 table of correct and wrong predictions for each class."""
+        """Return each class with the 2×2 table of the two runs: correct or wrong."""
         truth = self.first.predictions.truth[self.rows[0]]
         first, second = self.correct
         return tuple(
@@ -62,12 +62,12 @@ class Pairing:
 
     @cached_property
     def balanced(self) -> tuple[float, Interval]:
-        """Return the difference in balanced accuracy, with its 95 % interval."""
+        """Return the runs' difference in balanced accuracy, with its 95 % interval."""
         return balanced_accuracy_difference([paired for _, paired in self.classes])
 
     @cached_property
     def loss(self) -> tuple[float, Interval | None]:
-        """Return the difference in mean cross-entropy, with its 95 % interval."""
+        """Return the runs' difference in mean cross-entropy, with its 95 % interval."""
         return mean_difference(self.loss_differences)
 
     @cached_property
@@ -94,7 +94,7 @@ def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
 
 @dataclass(frozen=True, kw_only=True)
 class FlippedImage:
-    """An image that one group of runs classifies correctly more often."""
+    """An image on which one of two groups of runs is correct more often."""
 
     path: str  # path of the image file
     label: str  # true class
@@ -110,7 +110,7 @@ class FlippedImage:
 
     @property
     def gained(self) -> bool:
-        """Return whether the second group of runs is correct more often."""
+        """Return whether the second group is correct more often than the first."""
         return self.correct[1] > self.correct[0]
 
 
@@ -118,7 +118,7 @@ Occurrences = Sequence[tuple[Pairing, int]]  # of one image: a pairing and its r
 
 
 def flipped_images(pairings: Sequence[Pairing]) -> tuple[FlippedImage, ...]:
-    """Return images that one group of runs classifies correctly more often."""
+    """Return the images on which one of two groups of runs is correct more often."""
     by_image: dict[ImageKey, list[tuple[Pairing, int]]] = {}
     for pairing in pairings:
         for k, i in enumerate(pairing.rows[0]):
@@ -160,7 +160,7 @@ def _times_correct(occurrences: Occurrences, side: int) -> int:
 
 
 def _prediction(occurrences: Occurrences, side: int) -> tuple[str, float]:
-    """Return the most frequent prediction of a group, and its mean probability."""
+    """Return the most frequent class predicted by a group, and its mean probability."""
     rows = []
     for pairing, k in occurrences:
         run = (pairing.first, pairing.second)[side]

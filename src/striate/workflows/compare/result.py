@@ -22,5 +22,5 @@ class ComparisonResult:
     setting_differences: tuple[SettingDifference, ...]
 
     def flipped_images(self, test: int = 0) -> tuple[FlippedImage, ...]:
-        """Return the images that one group of runs classifies correctly more often."""
+        """Return the images on which one group in a test is correct more often."""
         return flipped_images(self.tests[test].pairings)

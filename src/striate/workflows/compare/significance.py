@@ -40,7 +40,7 @@ class PairwiseTest:
 
     @property
     def letters(self) -> str:
-        """Return the letters of both groups, such as `B − A`."""
+        """Return the letters of the two groups of runs, such as `B − A`."""
         return f"{self.second.letter} − {self.first.letter}"
 
 
@@ -115,7 +115,7 @@ def _pairings_by_seed(first: RunGroup, second: RunGroup) -> tuple[Pairing, ...]:
 
 
 def _overlap(group: RunGroup) -> float:
-    """Return the ratio of test to training images; 0 if all have the same test set."""
+    """Return the ratio of test to training images; 0 if all runs share a test set."""
     if len({frozenset(run.keys) for run in group.runs}) == 1:
         return 0.0
     return max(

@@ -60,7 +60,7 @@ class Metric:
     write_mean: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
 
     def text(self, group: RunGroup) -> str:
-        """Format the metric of one run, or mean ± standard deviation of several."""
+        """Format a metric of a group: one value, or mean ± standard deviation."""
         values = group.values(self.read)
         if not values:
             return "–"

@@ -124,7 +124,7 @@ def to_pixels(x: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def _grid_image(columns: Sequence[Tensor], caption: str, detail: str) -> Image:
-    """Join batches to a grid image: one row per image, one column per batch."""
+    """Join batches of images into a grid: one row per image, one column per batch."""
     cells = [_display_size(x) for row in zip(*columns, strict=True) for x in row]
     return to_image(tile(cells, len(columns)), caption, detail)
 

@@ -77,7 +77,7 @@ class TransformedAccuracy:
         return float(self.correct.sum() / self.counts.sum())
 
     def errors(self, k: int) -> tuple[int, float, float]:
-        """Return the most frequent wrong prediction for class k.
+        """Return the most frequent wrong prediction for class k, and its frequency.
 
         Returns:
             The predicted class, the share of class k predicted as it, and the share of
@@ -94,7 +94,7 @@ class TransformedAccuracy:
         return other, share, other_share
 
     def mistaken_for(self, k: int) -> tuple[int, float] | None:
-        """Return the wrong class predicted most often for class k, with its share."""
+        """Return the class that class k is mistaken for, and the share of images."""
         other, predicted_share, other_share = self.errors(k)
         mistaken = _is_mistaken(predicted_share, other_share)
         return (other, predicted_share) if mistaken else None
@@ -117,7 +117,7 @@ class UnsafeLabel:
 
     @property
     def mistaken(self) -> bool:
-        """Return whether most newly wrong images are predicted as the same class."""
+        """Return whether the transform makes the class look like one other class."""
         return _is_mistaken(self.predicted_share, self.other_share)
 
 

@@ -202,7 +202,7 @@ def range_end_table(safety: LabelSafety) -> f.Table:
 
 
 def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
-    """Return the result at the maximum of the requested range of a transform."""
+    """Return the accuracy of a transform at the maximum of its requested range."""
     amount = safety.ends[name]
     return next(p for p in safety.curves[name] if p.transform.amount == amount)
 

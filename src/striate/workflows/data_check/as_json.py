@@ -67,7 +67,7 @@ def _label_dict(label_errors: LabelErrors) -> dict[str, Any]:
 
 
 def save_ranking(result: DataCheckResult, path: Path) -> None:
-    """Write a CSV of all used images, sorted by label quality, lowest first.
+    """Write a CSV of all images in the label check, the lowest label quality first.
 
     Raises:
         SettingError: The labels were not checked.

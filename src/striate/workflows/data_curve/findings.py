@@ -37,7 +37,7 @@ class GoalEstimate:
 
 
 def forecasts(curve: LearningCurve) -> list[Forecast]:
-    """Return forecasts of the error for larger numbers of training images."""
+    """Return forecasts of the error for more training images than were measured."""
     return [curve.law.forecast(n * curve.points[-1].images) for n in FORECAST_FACTORS]
 
 
@@ -85,7 +85,7 @@ def law_text(curve: LearningCurve) -> f.Prose:
 
 
 def backtest(curve: LearningCurve) -> f.Prose | None:
-    """Describe how well smaller fractions predict the accuracy of the largest one."""
+    """Compare the largest fraction's accuracy with a forecast from smaller ones."""
     if curve.backtest_law is None:
         return None
     last = curve.points[-1]
@@ -161,7 +161,7 @@ def forecast_table(curve: LearningCurve) -> f.Table:
 
 
 def curve_charts(curve: LearningCurve) -> tuple[f.Curve, f.Curve]:
-    """Return two charts: error on log-log axes, and accuracy."""
+    """Return two charts by training set size: error on log-log axes, and accuracy."""
     measured = _measured_series(curve.points)
     law = _forecast_series(curve)
     metric = METRIC_NAMES[curve.metric]

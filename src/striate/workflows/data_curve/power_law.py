@@ -33,12 +33,12 @@ class CurvePoint:
 
     @property
     def mean(self) -> float:
-        """Return the mean error."""
+        """Return the mean error over seeds."""
         return sum(self.errors) / len(self.errors)
 
     @property
     def deviation(self) -> float:
-        """Return the standard deviation over seeds; 0 for a single seed."""
+        """Return the standard deviation of the error over seeds; 0 for one seed."""
         return float(np.std(self.errors, ddof=1)) if len(self.errors) > 1 else 0.0
 
     @property
@@ -161,7 +161,7 @@ def fit_power_law(points: Sequence[CurvePoint]) -> PowerLaw:
 
 
 def _noise(points: Sequence[CurvePoint]) -> float:
-    """Return the mean ratio of the variance over seeds to the binomial variance.
+    """Return the mean ratio of the error variance over seeds to the binomial variance.
 
     The few seeds of one point give a bad estimate of the variance; its ratio to the
     binomial variance is similar at all points, so they are pooled.

@@ -169,7 +169,7 @@ class _Images:
         return self._data.with_fraction(fraction)
 
     def check(self, run: Run, fraction: float) -> None:
-        """Raise an error if a finished run was trained on different images."""
+        """Raise an error if the images have changed since a run was trained."""
         if self._data is None:
             return
         now = data_hash(self._data.with_fraction(fraction))

@@ -98,7 +98,7 @@ def review_chart(result: OperatingPointResult) -> Curve:
 def distribution_chart(
     result: OperatingPointResult, column: str, groups: Sequence[GroupResult]
 ) -> Curve:
-    """Return a chart of cumulative distributions, one per value of a CSV column."""
+    """Return a chart of probability distributions, one curve per CSV column value."""
     series = []
     for group in groups[:MAX_LINES]:
         shares = np.arange(len(group.probs) + 1) / len(group.probs)

@@ -134,7 +134,7 @@ def operating_point_figures(result: OperatingPointResult) -> Figures:
 def _share_figure(
     label: str, counts: ConfusionCounts | SelectiveCounts, share: str, total: int
 ) -> Figure:
-    """Return a share of `total` images with its interval; – if there are none."""
+    """Return a key figure: a percentage of `total` images with its interval, or `–`."""
     interval = ci_text(getattr(counts, f"{share}_interval"))
     detail = f"95 % interval {interval}, n = {total:,}"
     value = percent(getattr(counts, share)) if total else "–"

@@ -20,7 +20,7 @@ SIDE = 96  # small images are enlarged to about this many pixels
 def misclassified_images(
     data: OneVsRest, columns: Mapping[str, Sequence[str]], *, positive: bool
 ) -> tuple[Misclassified, ...]:
-    """Return false negatives (`positive`) or false positives, the worst first.
+    """Return false negatives if `positive`, else false positives, highest loss first.
 
     The limit is 0.5 and not the threshold: at 0.5 the model's prediction changes.
     """
@@ -42,7 +42,7 @@ def misclassified_images(
 def misclassified_section(
     result: OperatingPointResult, pixels: PixelRows | None
 ) -> Section:
-    """Return the report section with the highest-loss false negatives and positives."""
+    """Return the report section on false negatives and false positives."""
     return Section(
         "Misclassified images",
         tuple(_blocks(result, pixels)),

@@ -48,6 +48,6 @@ class OperatingPointResult:
 
     @property
     def rest(self) -> str:
-        """Return the name of the other class; `not <target>` if there are several."""
+        """Return the name of the other class, or `not <target>` for several classes."""
         others = self.other_classes
         return others[0] if len(others) == 1 else f"not {self.target}"

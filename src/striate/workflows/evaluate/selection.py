@@ -121,7 +121,7 @@ def select_operating_point(
 
 
 def check_both_classes(data: OneVsRest, target: str) -> None:
-    """Check that a split has images of the class and of other classes."""
+    """Check that a split has images of the requested class and of other classes."""
     if 0 < data.positives < data.count:
         return
     has = f"only '{target}'" if data.positives else f"no '{target}'"
@@ -150,7 +150,7 @@ def _thresholds(
 def _threshold(
     key: str, name: str, rank: int | None, data: OneVsRest, temperature: float
 ) -> Threshold:
-    """Return the highest threshold with at least `rank` true positives."""
+    """Return the highest threshold with `rank` true positives; 0.5 without `rank`."""
     probability = threshold_at(data.probs, data.positive, rank) if rank else 0.5
     binary = data.all_probs.shape[1] == 2
     interval = order_statistic_interval(rank, data.positives) if rank else None

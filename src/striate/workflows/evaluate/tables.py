@@ -165,7 +165,7 @@ def _log_loss_change(result: OperatingPointResult) -> str:
 
 
 def band_table(result: OperatingPointResult) -> Table | None:
-    """Return a table of the review band's results on validation and on test images."""
+    """Return a table of the review band on the validation and the evaluated split."""
     validation = result.selection.selective
     evaluated = result.evaluation.overall.selective
     if evaluated is None or validation is None:

@@ -133,7 +133,7 @@ def _groups(
 
 
 def _sort_key(value: str) -> tuple[bool, float, str]:
-    """Return a sort key that orders numbers by value, before other text."""
+    """Return a sort key for column values: numbers by value first, then other text."""
     try:
         return False, float(value), value
     except ValueError:

@@ -167,7 +167,7 @@ def _other_class(
     options: ExplainOptions,
     ranked: Sequence[int],
 ) -> int | None:
-    """Return the class to compare with: the true class, or the next best."""
+    """Return the class index to compare with: true class, or next most likely class."""
     others = [*ranked]
     if image.truth is not None and loaded.labels is not None:
         others.insert(0, loaded.labels.index(image.truth))

@@ -114,7 +114,7 @@ class ChannelPatches:
 def find_channel_patches(
     loaded: LoadedModel, calls: Sequence[str]
 ) -> ChannelPatches | None:
-    """Find the top-activating patches of each channel; None if the model has no run."""
+    """Find the top-activating patches of each channel; None if there is no run."""
     run = loaded.run
     if run is None or not calls:
         return None
@@ -136,7 +136,7 @@ def find_channel_patches(
 
 
 def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:
-    """Return a function from a unit (row, column) to its receptive field."""
+    """Return a function from the row and column of a unit to its receptive field."""
     if field is None:
         return lambda row, column: whole_image
     return lambda row, column: field.box(row, column) or whole_image

@@ -88,7 +88,7 @@ def _mistakes(run: Run) -> list[f.Image]:
 
 
 def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> f.Images:
-    """Draw the mean heatmap of each predicted class over the mean image."""
+    """Draw mean heatmaps by predicted class, each over the mean image of the class."""
     order = [int(i) for i in result.counts.argsort(descending=True, stable=True)]
     classes = sorted(i for i in order[:CLASSES] if result.counts[i])
     images = []

@@ -113,7 +113,7 @@ def explain(
 
 
 def _run_input(run: Run, path: str | Path) -> Tensor:
-    """Return the preprocessed image of a path: of the run's data, or of a file."""
+    """Return the preprocessed image of a path, from data in memory or from a file."""
     pixels = run.image_in_memory(str(path))
     if pixels is not None:
         return normalize(pixels[None], run.preprocess)

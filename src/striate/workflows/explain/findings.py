@@ -93,7 +93,7 @@ def explain_findings(
 
 
 def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) -> None:
-    """Check the options before the long computation starts."""
+    """Check the options of `explain` before the long computation starts."""
     if options.sections and loaded.run is None:
         what = f"{', '.join(options.sections)}: these sections need a dataset"
         fix = "explain a run, which has a dataset"
@@ -155,7 +155,7 @@ def _arithmetic_section(
     class_index: int,
     error: str,
 ) -> tuple[f.Section, dict[str, Any] | None]:
-    """Return the report section on how the logit of the class is computed."""
+    """Return the report section on how the logit of the explained class is computed."""
     lead = (
         "The logit of the explained class as a sum. Open a line to see the values "
         "that it is computed from, down to single pixels."
@@ -173,7 +173,7 @@ def _arithmetic_section(
 def _contribution_blocks(
     image: ExplainedImage, arithmetic: UnitArithmetic, class_index: int
 ) -> tuple[f.Table, f.Images]:
-    """Return the contributions of pixels and biases as a table and an image."""
+    """Return the contributions of pixels and biases to a logit: table and image."""
     result = contributions(arithmetic, "output", (class_index,))
     steps = sorted(result.steps.items(), key=lambda item: -abs(item[1]))
     rows: list[tuple[f.Cell, ...]] = [("pixels", float(result.pixels.sum())), *steps]

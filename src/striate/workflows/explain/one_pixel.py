@@ -46,11 +46,11 @@ class OnePixelCounts:
     stages: tuple[ChangedCells, ...]
 
     def stage(self, name: str) -> ChangedCells:
-        """Return the counts of a stage by name."""
+        """Return the counts of changed values at a processing stage, by its name."""
         return next(stage for stage in self.stages if stage.stage == name)
 
     def relative_changes(self, name: str) -> Tensor:
-        """Return (count at a stage / count at the input) − 1 for each image."""
+        """Return (changed values at a stage / at the input) − 1 for each image."""
         first = self.stage(INPUT).counts.double()
         nonempty = first > 0  # an empty image does not change at all
         return self.stage(name).counts.double()[nonempty] / first[nonempty] - 1
@@ -105,7 +105,7 @@ def _text(counts: OnePixelCounts) -> f.Prose:
 
 
 def _example(counts: OnePixelCounts) -> f.Images:
-    """Draw the example image at each stage, before and after the shift."""
+    """Draw the example image at each processing stage, before and after the shift."""
     at_input = counts.stage(INPUT).counts
     example = int((at_input - NOTES[0]).abs().argmin())
     original, shifted = shift_stages(counts.gray[example : example + 1])

@@ -72,7 +72,7 @@ def _step(pool: nn.MaxPool2d | nn.AvgPool2d) -> int:
 
 
 def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
-    """Copy a network with replaced strided pooling layers; also return their number.
+    """Return a network copy with replaced strided pooling layers, and their number.
 
     Example:
         >>> model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten())

@@ -92,7 +92,7 @@ class TensorFile:
                 self._parts[name].write(array.data)
 
     def finish(self, paths: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
-        """Write the final file, and a .csv with the image path of each row."""
+        """Write the tensor file, and a .csv with the image path of each row."""
         shapes = {n: (self._rows[n], *self._kinds[n][1]) for n in self._names}
         whole = self._folder / "whole"
         size = sum(part.tell() for part in self._parts.values())

@@ -177,7 +177,7 @@ def _as_data(facts: _UnitFacts, table: Table | None) -> dict[str, Any]:
 
 
 def _with_box(pixels: np.ndarray, box: Box | None) -> np.ndarray:
-    """Enlarge an image, and draw a box of its pixels."""
+    """Enlarge an image, and draw the outline of a box given in pixels of the image."""
     enlarged = enlarge(pixels, SIDE)
     if box is None:
         return enlarged

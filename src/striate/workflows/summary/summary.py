@@ -68,7 +68,7 @@ class Summary:
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """Return advice on the architecture, with the effects of each change."""
+        """Return advice on the architecture, with the effects of proposed changes."""
         return advise(self.audit)
 
     @property
@@ -277,7 +277,7 @@ def validation_images(
 def effective_field_table(
     model: nn.Module, audit: Audit, x: Tensor, trained: bool
 ) -> Table:
-    """Return receptive and effective fields of the layers with a kernel above 1×1."""
+    """Return receptive and effective fields of layers with a kernel larger than 1×1."""
     maps = [x for x in audit.layers if x.output is not None and len(x.output) == 3]
     layers = {x.name: x for x in maps if x.window and prod(x.window.kernel) > 1}
     result = effective_receptive_fields(model, x, list(layers))

@@ -153,7 +153,7 @@ def _free_bytes(device: torch.device) -> int | None:
 
 
 def _peak_bytes(model: nn.Module, data: ImageData, size: int) -> int | None:
-    """Return the peak memory of a step in bytes; None if it cannot be computed."""
+    """Return the peak memory of a training step in bytes; None if not computable."""
     shape = (data.in_chans, *data.image_size)
     with suppress(ForwardError):
         memory = audit(model, shape, batch_size=size).memory

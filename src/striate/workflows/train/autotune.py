@@ -263,7 +263,7 @@ def save_autotune(folder: Path, result: AutotuneResult) -> None:
 def throughput_facts(
     laps: ThroughputMeter, rate: float, epochs: int
 ) -> dict[str, float]:
-    """Return time shares and model FLOPs utilization (MFU) for the manifest."""
+    """Return time shares of data, compute and optimizer, and MFU, for the manifest."""
     facts = {name: round(share, 3) for name, share in laps.time_shares().items()}
     if laps.peak_flops:
         facts["mfu"] = round(laps.mfu(rate, epochs), 3)

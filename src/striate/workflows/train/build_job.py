@@ -39,7 +39,7 @@ class SessionOptions:
     tensorboard: bool = False  # also write TensorBoard event files
 
     def for_rank(self, group: RankGroup) -> SessionOptions:
-        """Return the same options, quiet on every rank but rank 0."""
+        """Return the options of a process, with progress shown only on rank 0."""
         return replace(self, quiet=self.quiet or not group.is_main)
 
 

@@ -18,7 +18,7 @@ MAX_SKIPPED = 10  # batches in a row; with more, the images are not the cause
 
 
 class NonFiniteReport:
-    """Callback that reports NaN or infinite values and follows `on_nonfinite`.
+    """Callback that reports NaN or infinite values, and acts as set in `on_nonfinite`.
 
     `tell` is called with a message for each skipped batch.
     """
@@ -50,7 +50,7 @@ class NonFiniteReport:
         self._tell(f"skipped {error.where}: {error.what}; {_image_list(images)}")
 
     def record(self, error: NonFiniteError, state: TrainState) -> list[str]:
-        """Add an error to `nonfinite.json`; return the paths of the images."""
+        """Add an error to `nonfinite.json`; return the paths of the affected images."""
         images = self._images(error, state)
         case = {
             "epoch": state.epoch + 1,

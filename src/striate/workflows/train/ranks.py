@@ -149,7 +149,7 @@ def share_state(
 
 
 def find_earlier_attempt(key: str, group: RankGroup) -> tuple[Path | None, bool]:
-    """Return the run folder of an earlier attempt, and whether it has a checkpoint.
+    """Return the run folder of a failed torchrun attempt, and if it has a checkpoint.
 
     After a failure, torchrun starts the same command again, and the run is resumed.
     """

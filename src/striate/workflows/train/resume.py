@@ -185,7 +185,7 @@ def resume_run(
 
 @contextmanager
 def _locked_by_rank_0(folder: Path, group: RankGroup) -> Iterator[None]:
-    """Lock the run folder against other programs; rank 0 does it for all ranks."""
+    """Lock the run folder against other programs; rank 0 locks it for all ranks."""
     with lock_folder(folder) if group.is_main else nullcontext():
         group.barrier("rank 0 locks the run folder")
         yield
@@ -222,7 +222,7 @@ def _start_again(
 
 
 def _clear(folder: Path) -> None:
-    """Remove the output files of a run before it starts again; keep other files."""
+    """Remove the files that a run has written, so that training can start again."""
     _remove_evaluation(folder)
     for path in (folder / name for name in EARLY_FILES):
         with storage_errors(path, 0):
@@ -270,7 +270,7 @@ def _resume_info(
 
 
 def _update_folder(info: ResumeInfo, settings_changed: bool) -> None:
-    """Update settings and manifest; remove the evaluation results."""
+    """Update settings and manifest of a resumed run; remove its evaluation results."""
     _remove_partial_files(info.folder)
     if settings_changed:
         write_text(info.folder / names.ARGS, settings_yaml(info.recipe.as_dict()))

@@ -99,7 +99,7 @@ def no_effect_error(
 
 
 def check_has_steps(run: Run) -> None:
-    """Check that a run was trained step by step, so that it can be resumed."""
+    """Check that a run can be resumed: runs of `striate transfer` cannot."""
     if run.manifest.get("verb") == "transfer":
         what = "runs of striate transfer cannot be resumed"
         fix = "run striate transfer again: cached features make it fast"

@@ -48,7 +48,7 @@ SMALLEST_LR_SCALE = 2.0**-6  # below that, the learning rate is not the cause
 
 
 class _LowerLRError(Exception):
-    """Signal to restart from the last checkpoint with a lower learning rate."""
+    """Exception to restart from the last checkpoint with a lower learning rate."""
 
     def __init__(self, lr_scale: float) -> None:
         super().__init__(lr_scale)
@@ -227,7 +227,7 @@ def _on_nonfinite(
     report: NonFiniteReport,
     display: ProgressCallback,
 ) -> Exception:
-    """Return the exception to raise: a restart request, or the error with advice."""
+    """Return the exception for NaN values: request to restart, or error with advice."""
     state = checkpointer.state
     if job.recipe.on_nonfinite == LOWER_LR:
         if _restarts_with_lower_lr(job.recipe, state):
@@ -258,7 +258,7 @@ def _interrupted(job: TrainJob, state: TrainState, stop: StopRequest) -> Striate
 def _finish(
     run: Run, job: TrainJob, history: list[EpochResult], seconds: float
 ) -> None:
-    """Evaluate the best weights (the test set once) and write the report."""
+    """Evaluate the best weights on validation and test images, and write the report."""
     model, group = job.model, job.group
     load_weights(model, run.path / names.BEST)
     # Not by `run.manifest`, which would keep what is not complete yet.

@@ -155,7 +155,7 @@ def _loaded(
     test: TorchData | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
-    """Load torch data sets; return loaded images unchanged."""
+    """Load the images of torch data sets; return an `ImageData` unchanged."""
     if not isinstance(data, ImageData):
         # First the settings: a wrong one fails before any image is read.
         recipe = make_recipe(settings, {"data": "torch", "model": CUSTOM})

@@ -1,4 +1,4 @@
-"""Baselines of a transfer run (`--compare`): from scratch, head only or fine-tuned."""
+"""Baselines of a transfer run (`--compare`), such as training from scratch."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def run_baselines(
 
 
 def _fine_tune_options(run: Run, options: TransferOptions) -> TransferOptions | None:
-    """Return the options of the fine-tuned baseline, from the plan or by default."""
+    """Return the options of the fine-tuned baseline, from the plan if there is one."""
     path = run.path / names.PLAN
     if path.is_file():
         tuned = TransferPlan.read(path).tuned

@@ -58,16 +58,16 @@ class BackboneFeatures:
 
     @property
     def count(self) -> int:
-        """Return the number of feature rows."""
+        """Return the number of feature vectors, including those of augmented images."""
         return sum(len(rows) for rows in (*self.rows.values(), *self.views))
 
     @property
     def cached(self) -> int:
-        """Return the number of feature rows that were in the cache."""
+        """Return the number of feature vectors that were in the cache."""
         return self.count - self.computed
 
     def columns(self, columns: slice) -> BackboneFeatures:
-        """Return the features with only the given columns."""
+        """Return a copy with only the given slice of the features of each image."""
         rows = {split: rows.columns(columns) for split, rows in self.rows.items()}
         return replace(self, rows=rows)
 
@@ -147,12 +147,12 @@ class _Backbone:
         self.row_bytes = self._output[0].numel() * 4
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the features of a normalized batch."""
+        """Return the features of a batch of normalized images."""
         x = x.contiguous(memory_format=torch.channels_last)
         return self._cut.features(self._model, x).float().cpu()
 
     def cache_facts(self, frozen: FrozenLayers) -> dict[str, object]:
-        """Return all settings on which features depend, except the image."""
+        """Return all settings that determine features, for the cache key."""
         # Equal weights in other code give another output: it is part of the key.
         output = hashlib.sha256(self._output.contiguous().numpy().tobytes())
         return {
@@ -217,7 +217,7 @@ class _ForwardPass:
         return normalize(pixels[index], self._backbone.preprocess)
 
     def view(self, number: int, hashes: Sequence[str]) -> tuple[str, ...]:
-        """Compute the features of an augmented training split; return cache keys."""
+        """Compute the features of augmented training images; return cache keys."""
         config, subset = self._config, self._data.subset("train")
         keys = _view_keys(config, number, hashes)
         if all(key in self._store for key in keys):
@@ -237,7 +237,7 @@ class _ForwardPass:
         return tuple(keys)
 
     def _add(self, keys: Sequence[str], inputs: Inputs) -> None:
-        """Compute features that are not cached, only once for duplicate images."""
+        """Compute and store missing features, only once for duplicate images."""
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         new = [i for key, i in first.items() if key not in self._store]
         if new:

@@ -43,7 +43,7 @@ from striate.workflows.transfer.features import BackboneFeatures
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureBatches:
-    """Batches of features, in the order of the batches of images."""
+    """Batches of backbone features, with the same order of images as `batches`."""
 
     batches: Batches  # of the images; only their order is used
     # features of the original images and of each augmented view; each epoch uses the
@@ -52,7 +52,7 @@ class FeatureBatches:
     device: torch.device  # device of the batches
 
     def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (features, labels) of an epoch, without the first `start` batches."""
+        """Yield (features, labels) of each batch in an epoch, from batch `start`."""
         rows = self.rows[epoch % len(self.rows)]
         for index in self.batches.indices(epoch, start):
             labels = self.batches.subset.labels[index]
@@ -78,7 +78,7 @@ class _SingleEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadResult:
-    """Training history of a head, or the fit of its logistic regression."""
+    """Result of training a head: history by epoch, and the logistic fit, if used."""
 
     # results of each epoch; logistic regression has one epoch
     history: list[EpochResult]
@@ -227,7 +227,7 @@ def logistic_loss(data: ImageData, optim: OptimConfig) -> LossFunction:
 
 
 def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
-    """Return the split group of each training image, or its hash if it has no group."""
+    """Return the group of each training image, or its content hash without a group."""
     rows = {row.path: row for row in data.rows if row.split == "train"}
     names = data.subset("train").paths
     groups = [rows[name].group if name in rows else "" for name in names]

@@ -76,7 +76,7 @@ class CandidateSearch:
         return next(filter(self._fits, range((last + 1) // 2, last)), last)
 
     def lower(self, index: int) -> Iterator[int]:
-        """Yield the indices of earlier cut points, halving the index each time."""
+        """Yield indices of cut points before `index`: a half, a quarter, and so on."""
         while index:
             index //= 2
             if self._fits(index):
@@ -143,7 +143,7 @@ class CandidateSearch:
 
 
 def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
-    """Return the last cut point with an accuracy within one standard error of the best.
+    """Return the index of the last cut point with an accuracy near the best accuracy.
 
     The very last cut point is excluded, as it leaves only the classifier to train.
     """

@@ -214,7 +214,7 @@ class _TransferJob:
     quiet: bool
 
     def write_inputs(self, notes: list[str]) -> None:
-        """Write the settings, the data list and notes to the run folder."""
+        """Write the settings, the list of images and notes to the run folder."""
         write_run_inputs(self.folder, self.model, self.data, self.recipe, notes)
         update_manifest(self.folder, verb="transfer")
 

@@ -144,7 +144,7 @@ class TrialRunner:
         )
 
     def _feature_seconds(self, model: nn.Module, cut: FeatureSource) -> float:
-        """Estimate the seconds to compute the features of all images not in trials."""
+        """Estimate the seconds to compute the features of images not in trials."""
         x = probe_images(model, self.data, TIMED_IMAGES)
         x = x.contiguous(memory_format=torch.channels_last)
         with evaluation_mode(model), torch.inference_mode():
@@ -155,7 +155,7 @@ class TrialRunner:
         return (self.total_images - len(self.data.subset("train"))) * seconds
 
     def _epoch_seconds(self, epoch: float, evaluation: float, data: ImageData) -> float:
-        """Estimate the seconds of an epoch with all images."""
+        """Estimate the seconds of a training epoch with all training images."""
         train = self.train_images / len(data.subset("train"))
         val = len(self.data.subset("val")) / len(data.subset("val"))
         return epoch * train + evaluation * val
@@ -171,7 +171,7 @@ class TrialRunner:
         )
 
     def _split(self, features: BackboneFeatures) -> tuple[BackboneFeatures, ImageData]:
-        """Return features and data of a trial, with `train` and `val` splits."""
+        """Return the features and images of a trial, split into `train` and `val`."""
         subset, hashes = self.data.subset("train"), features.keys["train"]
         index = dict(zip(("train", "val"), self.trial_split, strict=True))
         rows = {name: features.rows["train"].take(i) for name, i in index.items()}
@@ -182,7 +182,7 @@ class TrialRunner:
 
 
 def trial_epochs(optim: OptimConfig, images: int) -> int:
-    """Return the epochs of a trial: two thirds of the recipe, or more for few images.
+    """Return the epochs of a trial: two thirds of those of the recipe, or more.
 
     Example:
         >>> recipe = Recipe(data="digits", epochs=12, batch_size=32)

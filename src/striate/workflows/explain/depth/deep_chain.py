@@ -63,7 +63,7 @@ class ChainDesign:
 
     @property
     def name(self) -> str:
-        """Return the name of the chain for legends."""
+        """Return the name of the chain for the legend of a chart."""
         return f"{self.activation}, shortcuts" if self.residual else self.activation
 
 
@@ -81,7 +81,7 @@ class ChainLayer(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return conv(a(x)), added to x if the layer has a shortcut."""
+        """Return conv(a(x)), or x + share · conv(a(x)) if the layer has a shortcut."""
         out: Tensor = self.conv(self.act(x))
         return x + self.share * out if self.share else out
 

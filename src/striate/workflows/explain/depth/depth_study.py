@@ -1,4 +1,4 @@
-"""Comparison of gradients in plain and residual chains with three activations."""
+"""Comparison of gradients in plain and residual chains, for three nonlinearities."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ChainResult:
 
     @property
     def factor(self) -> float:
-        """Return the mean gradient factor from layer to layer, at initialization."""
+        """Return the mean gradient ratio of adjacent layers, at initialization."""
         return gradient_factor(self.snapshots[0].layers)
 
     @property
@@ -69,7 +69,7 @@ class ChainResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthStudy:
-    """Results of chains that differ only in activation and shortcuts."""
+    """Results of deep chains that differ only in activation function and shortcuts."""
 
     chains: tuple[ChainResult, ...]
     majority_accuracy: float
@@ -77,7 +77,7 @@ class DepthStudy:
 
     @property
     def twins(self) -> list[tuple[ChainResult, ChainResult]]:
-        """Return the pair of plain and residual chain for each activation."""
+        """Return (plain, residual) pairs of results, one per activation function."""
         return list(zip(self.chains[::2], self.chains[1::2], strict=True))
 
 

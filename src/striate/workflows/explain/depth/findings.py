@@ -171,7 +171,7 @@ def _table(study: DepthStudy) -> f.Table:
 
 
 def _text(study: DepthStudy) -> list[f.Block]:
-    """Return one sentence per activation on the effect of depth and shortcuts."""
+    """Return a sentence per activation function: the effect of depth and shortcuts."""
     blocks: list[f.Block] = []
     for plain, twin in study.twins:
         vanishes = plain.first < VANISHING
