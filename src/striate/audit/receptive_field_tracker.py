@@ -106,7 +106,7 @@ def input_field(shape: Shape) -> ReceptiveField:
 
 
 def plain_dim(size: int) -> Dim:
-    """Return a tensor dimension of a given size that is not an axis of the image."""
+    """Describe a tensor dimension that is neither image height nor width."""
     return ((PLAIN, size),)
 
 

@@ -21,7 +21,7 @@ class Prose:
 
 @dataclass(frozen=True)
 class Figure:
-    """A headline number with a label and a detail, such as a test accuracy."""
+    """A key number of a report, such as the test accuracy, with label and detail."""
 
     label: str
     value: str

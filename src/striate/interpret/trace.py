@@ -89,7 +89,7 @@ class Trace:
 
 
 def record_trace(model: nn.Module, x: Tensor) -> Trace:
-    """Run images and record every step; the outputs of all steps stay in memory.
+    """Run images through the network; record each operation and keep its outputs.
 
     Raises:
         GeometryError: The network rejects the images, cannot be traced, or the outputs

@@ -229,7 +229,7 @@ class _ChannelSums:
         return self.sums
 
     def power(self, beta: float) -> Tensor:
-        """Return the channel sums to the power −β; the sums are not changed."""
+        """Return sums over neighboring channels to the power −β, as a new tensor."""
         if beta != 0.75:
             return torch.pow(self.sums, -beta, out=self.powers)
         torch.rsqrt(self.sums, out=self.powers)

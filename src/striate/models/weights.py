@@ -184,12 +184,12 @@ def _compare(state: State, target: State, path: Path, classifiers: str) -> None:
     listed = "\n    ".join(differences[:LISTED])
     rest = len(differences) - LISTED
     more = f"\n    and {rest} more" if rest > 0 else ""
-    what = f"the weights do not fit:\n    {listed}{more}\n    nothing was loaded"
+    what = f"the weights do not fit the network:\n    {listed}{more}\n    nothing was loaded"
     fix = "build the network of these weights, with equal classes, channels and size"
     if all(re.match(rf"{classifiers}|{AUXILIARY}", line) for line in differences):
         fix = "build the network with the file's classes, or load with head=False"
     if all(re.match(AUXILIARY, line) for line in differences):
-        fix = "build the variant of the network with the same auxiliary heads"
+        fix = "create the network with the same auxiliary heads as the weight file"
     raise WeightsError(what, where=path, fix=fix)
 
 

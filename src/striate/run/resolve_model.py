@@ -213,7 +213,7 @@ def _load(path: Path, name: str) -> Any:
     if not hasattr(module, name):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
         what = f"the file does not define '{name}'"
-        fix = f"its classes: {', '.join(sorted(classes))}"
+        fix = f"use one of its Python classes: {', '.join(sorted(classes))}"
         raise SettingError(what, where=path, fix=fix)
     return getattr(module, name)
 

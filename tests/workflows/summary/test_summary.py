@@ -216,7 +216,7 @@ MISTAKES = {
     "vgg61": "did you mean vgg19 or vgg16",
     "nowhere": "no network is called 'nowhere'",
     "absent.py:Net": "the file does not exist",
-    "net.py:Absent": "its classes: Broken, Looks, Net, Peeks",
+    "net.py:Absent": "use one of its Python classes: Broken, Looks, Net, Peeks",
     "net.py:Net(": "is not the name or the call of a class",
     "net.py:Net(open('x'))": "is not the name or the call of a class",
     "net.py:a.b": "is not the name or the call of a class",

@@ -67,7 +67,7 @@ class Source:
 
     @property
     def reader(self) -> Files:
-        """Return the reader of the records' files."""
+        """Return the object that reads the image files of this data source."""
         if self.files is not None:
             return self.files
         if self.root is None:

@@ -122,7 +122,7 @@ def _area(model: nn.Module, images: Tensor, target: AttributionTarget) -> float:
 def shuffled_weights_correlation(
     model: nn.Module, heatmap: Tensor, method: AttributionMethod, seed: int = 0
 ) -> float | None:
-    """Return the mean rank correlation with maps of weight-shuffled networks.
+    """Return the mean rank correlation with heatmaps of networks with shuffled weights.
 
     The values of every parameter are shuffled, in all layers at once; batch-norm
     statistics are not changed. A constant map counts as correlation 0.
