@@ -184,7 +184,8 @@ def _compare(state: State, target: State, path: Path, classifiers: str) -> None:
     listed = "\n    ".join(differences[:LISTED])
     rest = len(differences) - LISTED
     more = f"\n    and {rest} more" if rest > 0 else ""
-    what = f"the weights do not fit the network:\n    {listed}{more}\n    nothing was loaded"
+    what = f"the weights do not fit the network:\n    {listed}{more}"
+    what += "\n    nothing was loaded"
     fix = "build the network of these weights, with equal classes, channels and size"
     if all(re.match(rf"{classifiers}|{AUXILIARY}", line) for line in differences):
         fix = "build the network with the file's classes, or load with head=False"
