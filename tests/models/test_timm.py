@@ -158,7 +158,7 @@ def heads(model):
 
 
 def test_where_it_is_no_chain_is_told(timm):
-    with pytest.raises(SettingError, match="no chain of layers") as caught:
+    with pytest.raises(SettingError, match="no simple chain") as caught:
         cut_at(made("test_vit", 160), probe_batch((3, 160, 160)), "patch_embed")
     assert "use one of: " in caught.value.fix
 
@@ -208,11 +208,11 @@ def test_features_are_kept_and_a_head_learns(timm, striate, colours, weights):
     assert preprocess.mean == (0.485, 0.456, 0.406)
     assert (preprocess.height, preprocess.resize) == (64, "crop")
     (note,) = [n for n in run.manifest["notes"] if "except for resizing" in n]
-    assert "bicubic and the middle 95.0% kept, here bilinear" in note
+    assert "bicubic and cropped to the central 95.0%, here bilinear" in note
     before, after = load_file(path), run.model.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in after if n[:3] != "fc.")
     assert striate(*words, *QUICK, "--image-size", "64", "--out", "two").code == 0
-    assert st.load_run("two").manifest["transfer"]["kept"] == 32
+    assert st.load_run("two").manifest["transfer"]["cached"] == 32
 
 
 def test_a_plan_is_made_and_done(timm, striate, colours, weights):
@@ -262,4 +262,4 @@ def test_without_internet_it_says_what_to_bring(timm, monkeypatch, refused, colo
     assert "could not fetch the weights of resnet18.a1_in1k: no route to host\n" in said
     assert "timm/resnet18.a1_in1k" in said
     assert "--pretrained" in said
-    assert "there is no cache" in refused(colours, *words, "--cache", "off")
+    assert "the cache is off" in refused(colours, *words, "--cache", "off")
