@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from striate.cli.command import add_flags
 from striate.cli.train import add_setting
 from striate.data.augment.augment import RANGES
-from striate.run.recipe import Recipe
+from striate.run.parse_settings import setting_fields
 
 if TYPE_CHECKING:
     from striate.workflows.data_augment.augment import AugmentPreview
@@ -33,10 +33,9 @@ def configure_data_augment(parser: argparse.ArgumentParser) -> None:
         help="labeled images, as for `striate train`; or a run (folder or name), to "
         "test which classes lose accuracy under augmentation",
     )
-    for field in dataclasses.fields(Recipe):
-        if field.name in SETTINGS:
-            default = "six" if field.name == "augment" else field.default
-            add_setting(parser, field, default)
+    for field in setting_fields(SETTINGS):
+        default = "six" if field.name == "augment" else field.default
+        add_setting(parser, field, default)
     add_flags(parser, FLAGS)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
 from striate.cli.command import add_flags
 from striate.cli.train import add_setting
 from striate.core.settings import AUTO
-from striate.run.parse_settings import parse_setting
-from striate.run.recipe import Recipe
+from striate.run.parse_settings import make_recipe, parse_setting, setting_fields
 
 # The settings of a run that affect preprocessing.
 SETTINGS = (
@@ -28,9 +26,8 @@ FLAGS = {
 def configure_data_preview(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate data preview`."""
     parser.add_argument("data", metavar="DATA", help="images, as for `striate train`")
-    for field in dataclasses.fields(Recipe):
-        if field.name in SETTINGS:
-            add_setting(parser, field, field.default)
+    for field in setting_fields(SETTINGS):
+        add_setting(parser, field, field.default)
     add_flags(parser, FLAGS, count=6, out=Path("preview.html"))
 
 
@@ -38,7 +35,7 @@ def run_data_preview(options: argparse.Namespace) -> int:
     """Write the HTML page and print a summary."""
     given = vars(options)
     settings = {n: parse_setting(n, given[n]) for n in SETTINGS if n in given}
-    Recipe(data=options.data, **settings)  # refuses what is out of range
+    make_recipe({"data": options.data, **settings})  # refuses what is out of range
     if settings.get("normalize") == AUTO:
         del settings["normalize"]
 

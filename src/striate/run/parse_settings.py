@@ -6,8 +6,8 @@ import functools
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
+from dataclasses import Field, fields
 from typing import Any, Literal
 
 from striate.core.errors import SettingError
@@ -27,6 +27,11 @@ SHAPES = {
     "freeze": "comma-separated names or patterns",
     "sync_batch_norm": "true or false",
 }
+
+
+def setting_fields(names: Collection[str]) -> list[Field[Any]]:
+    """Return the dataclass fields of some settings, in the order of definition."""
+    return [spec for spec in fields(Recipe) if spec.name in names]
 
 
 @functools.cache  # called once per setting
