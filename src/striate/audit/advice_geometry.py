@@ -190,9 +190,8 @@ def _is_even_same_convolution(context: DesignContext, operation: Operation) -> b
 
 def _jump(layer: Layer) -> str:
     field = layer.receptive_field
-    if field is None or (line := field.axes[0].formula) is None:
-        return ""
-    return f" ({float(line.jump) / 2:g} pixels of the image)"
+    line = None if field is None else field.axes[0].formula
+    return "" if line is None else f" ({float(line.jump) / 2:g} pixels of the image)"
 
 
 CHECKS = (receptive_field_size, unused_pixels, skipped_positions, even_kernels)

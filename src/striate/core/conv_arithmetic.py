@@ -7,10 +7,7 @@ dilation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
-from itertools import count
 
 from striate.core.errors import GeometryError
 
@@ -213,8 +210,16 @@ def smallest_side(windows: Sequence[Window]) -> int:
         >>> smallest_side([Window(name="conv", kernel=5), pool])
         6
     """
-    for side in count(1):
-        with suppress(GeometryError):
-            reduce(lambda size, window: window.output(size), windows, side)
-            break
+    side = 1
+    while not _fits(side, windows):
+        side += 1
     return side
+
+
+def _fits(side: int, windows: Sequence[Window]) -> bool:
+    try:
+        for window in windows:
+            side = window.output(side)
+    except GeometryError:
+        return False
+    return True
