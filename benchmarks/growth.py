@@ -24,7 +24,7 @@ from striate.core.malloc import keep_freed_memory
 from striate.core.preprocess_config import ImageSpec
 from striate.engine.execution_config import ExecutionConfig
 from striate.engine.optim import make_optimizer
-from striate.engine.recoverable_step import Stepper
+from striate.engine.recoverable_step import RecoverableStep
 from striate.models.resnet import ResNetConfig, cifar_resnet
 
 BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least
@@ -62,7 +62,7 @@ class Runner:
         model.to(memory_format=torch.channels_last)
         self.macs = BATCH * audit(model, (3, size.side, size.side)).macs
         optimizer = make_optimizer(model.train(), "adamw", 1e-3, 0.9, 0.01)
-        self._learn = Stepper(
+        self._learn = RecoverableStep(
             model, optimizer, F.cross_entropy, execution=ExecutionConfig()
         )
         x = torch.rand(BATCH, 3, size.side, size.side)

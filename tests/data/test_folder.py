@@ -341,14 +341,14 @@ def test_duplicates_are_in_one_split(loaded, photos):
 
 
 def test_a_file_that_is_deleted_between_scan_and_decoding(photos, monkeypatch):
-    from striate.data.cache.decode_dataset import materialize
+    from striate.data.cache.decode_dataset import decode_images
     from striate.data.torch_dataset import decode_source
 
     def late(source, *words, **options):
         (photos / "across/00.png").unlink()
-        return materialize(source, *words, **options)
+        return decode_images(source, *words, **options)
 
-    monkeypatch.setattr(decode_source, "materialize", late)
+    monkeypatch.setattr(decode_source, "decode_images", late)
     data = load_data(photos)
     assert [(s.path, s.reason) for s in data.quarantined] == [
         ("across/00.png", "missing")

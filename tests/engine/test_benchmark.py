@@ -22,7 +22,7 @@ from striate.engine.execution_config import (
     bf16_obstacle,
     check_precision,
 )
-from striate.engine.recoverable_step import Stepper
+from striate.engine.recoverable_step import RecoverableStep
 
 CPU = torch.device("cpu")
 ENOUGH = MIN_STEPS
@@ -52,7 +52,7 @@ def fake_times(monkeypatch, seconds):
 def test_benchmark_changes_nothing():
     model, pair = network(), batch()
     optimizer = torch.optim.AdamW(model.parameters())
-    Stepper(model, optimizer)(*pair, 0)
+    RecoverableStep(model, optimizer)(*pair, 0)
     before = [tensor.clone() for tensor in model.state_dict().values()]
     moments = [t.clone() for s in optimizer.state.values() for t in s.values()]
     grads = [p.grad.clone() for p in model.parameters()]
@@ -175,7 +175,9 @@ def test_bf16_auxiliary_outputs_are_float32():
 def test_weights_and_optimizer_stay_in_float32():
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-    stepper = Stepper(model, optimizer, execution=ExecutionConfig(precision="bf16"))
+    stepper = RecoverableStep(
+        model, optimizer, execution=ExecutionConfig(precision="bf16")
+    )
     losses = [stepper(*batch(), step) for step in range(3)]
     assert all(loss < 3 for loss in losses)
     moments_ = [t for s in optimizer.state.values() for t in s.values()]

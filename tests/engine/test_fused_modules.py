@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from striate.core.hooks import trace_modules
 from striate.engine.fused_modules import FusedModules, dropout_factors
-from striate.engine.recoverable_step import Stepper
+from striate.engine.recoverable_step import RecoverableStep
 from striate.models.catalogue import create_model
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -69,7 +69,7 @@ def test_fused_modules_train_bit_exactly(name):
         model = nn.Sequential(*(m for m in model.modules() if not list(m.children())))
         model = nn.Sequential(*(m for m in model if type(m) is not nn.Dropout))
         model.train().to(memory_format=torch.channels_last)
-        stepper = Stepper(model, torch.optim.SGD(model.parameters(), 0.1))
+        stepper = RecoverableStep(model, torch.optim.SGD(model.parameters(), 0.1))
         stepper._fused = FusedModules(model, enabled=enabled)
         losses.append([stepper(x, y, step) for step in range(3)])
     assert losses[0] == losses[1]

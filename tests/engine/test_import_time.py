@@ -5,12 +5,12 @@ import sys
 
 LEARN = """
 import sys, torch
-from striate.engine.recoverable_step import Stepper
+from striate.engine.recoverable_step import RecoverableStep
 from striate.engine.optim import OPTIMIZERS, make_optimizer
 for name in OPTIMIZERS:
     model = torch.nn.Linear(3, 2)
     optimizer = make_optimizer(model, name, 0.1, 0.9, 0.0)
-    Stepper(model, optimizer)(torch.ones(2, 3), torch.tensor([0, 1]), 0)
+    RecoverableStep(model, optimizer)(torch.ones(2, 3), torch.tensor([0, 1]), 0)
     optimizer.load_state_dict(optimizer.state_dict())
 print("torch._dynamo" in sys.modules)
 compiled = torch.compile(torch.nn.Linear(3, 2), backend="eager")

@@ -33,7 +33,7 @@ from striate.engine.evaluate import evaluate
 from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.optim import make_optimizer
-from striate.engine.recoverable_step import Stepper
+from striate.engine.recoverable_step import RecoverableStep
 from striate.engine.tta import TTA_MODES
 from striate.run.parse_settings import make_recipe
 from striate.run.recipe import Recipe
@@ -77,7 +77,7 @@ def data(sizes, soft):
 
 
 def step_of(group, model, optimizer, loss_fn, **more):
-    return Stepper(model, optimizer, loss_fn, group=group, **more)
+    return RecoverableStep(model, optimizer, loss_fn, group=group, **more)
 
 
 def own_share(group, x, y):
@@ -92,7 +92,7 @@ def train_both_ways(group, *, sizes, norm=False, soft=False, loss_fn=None, **mor
     first = make_optimizer(distributed, "sgd", 0.1, 0.9, 0.01)
     second = make_optimizer(alone, "sgd", 0.1, 0.9, 0.01)
     step_in_group = step_of(group, distributed, first, loss_fn, **more)
-    step_alone = Stepper(alone, second, loss_fn)
+    step_alone = RecoverableStep(alone, second, loss_fn)
     losses = []
     for step, (x, y) in enumerate(data(sizes, soft)):
         loss = step_in_group(*own_share(group, x, y), step)
@@ -108,7 +108,7 @@ def ema_both_ways(group, sizes, decay):
     optimizers = [make_optimizer(n, "sgd", 0.1, 0.9, 0.0) for n in (distributed, alone)]
     loss_fn = cross_entropy_loss(0.1)
     step_in_group = step_of(group, distributed, optimizers[0], loss_fn)
-    step_alone = Stepper(alone, optimizers[1], loss_fn)
+    step_alone = RecoverableStep(alone, optimizers[1], loss_fn)
     emas = EMA(distributed, decay), EMA(alone, decay)
     for step, (x, y) in enumerate(data(sizes, soft=False)):
         step_losses = (

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.engine.optim import set_lr
-from striate.engine.recoverable_step import Stepper
+from striate.engine.recoverable_step import RecoverableStep
 from striate.engine.rng import preserve_rng_state
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def lr_range_test(
     points: list[LRPoint] = []
     mean = weight = 0.0
     with preserve_rng_state():
-        train_step = Stepper(
+        train_step = RecoverableStep(
             trial, optimizer, loss_fn, seed=seed, micro_batches=micro_batches
         )
         for step, (x, y) in enumerate(islice(endless, steps)):

@@ -1,4 +1,4 @@
-"""Stepper: runs training steps with seeded random numbers, and undoes failed steps."""
+"""RecoverableStep: training steps with seeded random numbers, undone if they fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOT_REPRODUCED = "but not when the same batch was run again"
 DEFAULT_EXECUTION = ExecutionConfig()
 
 
-class Stepper:
+class RecoverableStep:
     """Callable that runs training steps; a step with NaN or infinity is undone.
 
     The random numbers of layers such as dropout depend on seed, rank and step only.

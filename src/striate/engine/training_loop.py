@@ -26,7 +26,7 @@ from striate.engine.execution_config import ExecutionConfig
 from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_lr
-from striate.engine.recoverable_step import DEFAULT_EXECUTION, Stepper
+from striate.engine.recoverable_step import DEFAULT_EXECUTION, RecoverableStep
 from striate.engine.schedule import Schedule
 from striate.engine.train_state import TrainState
 from striate.engine.train_step import LOWER_LR
@@ -115,7 +115,7 @@ def fit(
     """
     state = state or TrainState()
     total_steps = config.epochs * len(train)
-    train_step = Stepper(
+    train_step = RecoverableStep(
         model,
         optimizer,
         cross_entropy_loss(config.label_smoothing, config.class_balance),

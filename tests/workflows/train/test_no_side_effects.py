@@ -15,6 +15,19 @@ def flushes_denormals() -> bool:
     return float(torch.tensor([1e-40]) * 1.0) == 0.0
 
 
+def global_settings() -> tuple:
+    return (
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        flushes_denormals(),
+        torch.random.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+    )
+
+
 def test_train_restores_global_settings(monkeypatch):
     monkeypatch.setattr(malloc, "_reuse", Event())
     data = st.load_data("digits", fraction=0.1, cache="off")
@@ -23,28 +36,9 @@ def test_train_restores_global_settings(monkeypatch):
     )
     forwards = {name: module.forward for name, module in model.named_modules()}
     torch.manual_seed(3)
-    before = (
-        torch.get_num_threads(),
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        torch.are_deterministic_algorithms_enabled(),
-        flushes_denormals(),
-        torch.random.get_rng_state().tolist(),
-        random.getstate(),
-        np.random.get_state()[1].tolist(),
-    )
+    before = global_settings()
     st.train(model, data, epochs=1, quiet=True)
-    after = (
-        torch.get_num_threads(),
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        torch.are_deterministic_algorithms_enabled(),
-        flushes_denormals(),
-        torch.random.get_rng_state().tolist(),
-        random.getstate(),
-        np.random.get_state()[1].tolist(),
-    )
-    assert after == before
+    assert global_settings() == before
     assert not malloc._reuse.is_set()
     for name, module in model.named_modules():
         assert "forward" not in vars(module), name

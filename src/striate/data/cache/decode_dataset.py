@@ -42,7 +42,7 @@ class DecodedSet:
     skipped: tuple[Skipped, ...] = ()  # quarantined files
 
 
-def materialize(
+def decode_images(
     source: Source,
     scan: FileScan,
     sizes: Sequence[Preprocess],
@@ -128,7 +128,7 @@ def _lazy(
 ) -> DecodedSet:
     """Return lazily decoded images; first decode every image once as a check."""
     _check_batch(sizes[-1])
-    decoded = materialize(source, scan, [sizes[0].at(1, 1)], cache, tick)
+    decoded = decode_images(source, scan, [sizes[0].at(1, 1)], cache, tick)
     originals = EncodedFiles(
         files=source.reader,
         paths=tuple(source.records[i].path for i in decoded.index),

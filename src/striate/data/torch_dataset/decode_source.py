@@ -8,7 +8,7 @@ from typing import Any
 from striate.core.errors import SettingError
 from striate.core.preprocess_config import Preprocess
 from striate.data.cache.cache_folder import Cache
-from striate.data.cache.decode_dataset import DecodedSet, materialize
+from striate.data.cache.decode_dataset import DecodedSet, decode_images
 from striate.data.config import DataConfig
 from striate.data.file_index import FileIndex
 from striate.data.image_data import ImageData
@@ -39,7 +39,7 @@ def decode_source(
         DataError: An item of a data set cannot be used.
     """
     if not isinstance(source, DatasetSource):
-        return materialize(source, scan, sizes, cache, tick)
+        return decode_images(source, scan, sizes, cache, tick)
     pixels = tuple(read_pixels(source.items, size) for size in sizes)
     for rows in pixels:
         if isinstance(rows, DatasetPixels):

@@ -22,7 +22,7 @@ from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.gradient_accumulation import possible_micro_batches
 from striate.engine.loss import cross_entropy_loss
 from striate.engine.lr_finder import LRPoint, lr_range_test, suggest_lr
-from striate.engine.recoverable_step import Stepper
+from striate.engine.recoverable_step import RecoverableStep
 from striate.engine.rng import preserve_rng_state
 from striate.report.png import save_curve
 from striate.run import layout as names
@@ -170,13 +170,15 @@ def _step_fits(
     balance, count = class_weighting(data, config, device), config.accumulate
     loss = cross_entropy_loss(config.label_smoothing, balance)
     optimizer = recipe_optimizer(copied, config)
-    stepper = Stepper(copied, optimizer, loss, seed=config.seed, micro_batches=count)
+    train_step = RecoverableStep(
+        copied, optimizer, loss, seed=config.seed, micro_batches=count
+    )
     batches = split_batches("train", data, config, device)
     try:
         # The run itself reports NaN or infinite values, with images and layer.
         with preserve_rng_state(), suppress(NonFiniteError):
             x, y = next(iter(batches(0)))
-            stepper(x, y, 0)
+            train_step(x, y, 0)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
             return False
