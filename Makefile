@@ -73,7 +73,7 @@ test-one: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(T)
 
 test-all: lint twins
-	$(BIN)/pytest
+	ALL_EXAMPLES=1 $(BIN)/pytest
 
 # Pins and hashes for every platform and Python; make lock UP=--upgrade takes the newest.
 LOCKER := .venv-lock

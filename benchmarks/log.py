@@ -21,6 +21,10 @@ class Log:
         self._kept = {line["key"]: line["figures"] for line in map(json.loads, lines)}
         self.found = len(self._kept)  # by an earlier start
 
+    def stored(self, key: str) -> dict[str, Any]:
+        """Return the stored result of a key; empty if missing."""
+        return self._kept.get(key, {})
+
     def get(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the stored result of a key; if missing, call `make` and store it."""
         if key not in self._kept:

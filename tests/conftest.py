@@ -35,7 +35,10 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # No deadlines: what is slow here is another process on the same cores.
 settings.register_profile(
-    "striate", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "striate",
+    max_examples=100 if os.environ.get("ALL_EXAMPLES") else 40,  # see `make test-all`
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("striate")
 

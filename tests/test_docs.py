@@ -7,8 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+from sklearn import datasets
+from sklearn.utils import Bunch
 
 from striate.cli.main import main
+from support.images import pil_image, stripes, write_folder
 
 ROOT = Path(__file__).parents[1]
 # The first page's runs are drawn whole, the other pages' without their PNG files.
@@ -19,18 +22,41 @@ PAGES = [
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.parametrize("images", [600, pytest.param(1797, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("page", PAGES)
-def test_what_the_manual_shows_works(page, tmp_path, monkeypatch, capfd):
-    """Blocks run top to bottom in one empty folder, as a reader would run them."""
+def test_what_the_manual_shows_works(page, images, tmp_path, monkeypatch, capfd):
+    """Blocks run top to bottom in one empty folder, as a reader would run them.
+
+    In fast tests with the first of the 1,797 digits, but where all are counted.
+    """
+    if page.name == "python_api.md":
+        images = None
+    bunch = datasets.load_digits()
+    digits = Bunch(images=bunch.images[:images], target=bunch.target[:images])
+    monkeypatch.setattr(datasets, "load_digits", lambda: digits)
     monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    if "photos" in text:
+        write_photos()
     names: dict[str, object] = {}
-    for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+    for kind, body in BLOCK.findall(text):
         if kind == "python":
             exec(compile(body, str(page), "exec"), names)  # noqa: S102 - our own manual
             continue
         for line in body.splitlines():
             program, *words = shlex.split(line.removeprefix("$ "))
             run_command(program, words)
+
+
+def write_photos() -> None:
+    """Write the reader's own images, small ones that are quick to train on."""
+    classes, size = ("cat", "dog", "horse"), (12, 12)
+    write_folder(Path("photos"), classes, count=20, size=size, channels=3)
+    new = Path("new-photos")
+    new.mkdir()
+    for i in range(4):
+        image = pil_image(stripes(i % 3, 90_000 + i, *size, channels=3))
+        image.save(new / f"{i:02}.jpg")
 
 
 def run_command(program: str, words: list[str]) -> None:

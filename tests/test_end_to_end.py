@@ -24,7 +24,7 @@ def test_scan_train_predict_report(tmp_path):
     run = st.train(model, data, epochs=8, batch_size=16, quiet=True)
     assert run.scores["test"]["accuracy"] > 0.85
     answers = st.predict(run, [photos / "across", str(photos / "down/*.png")])
-    labels = [one.label for one in answers.predictions]
+    labels = [one.pred for one in answers.predictions]
     assert labels.count("across") + labels.count("down") >= 36
     assert [skip.reason for skip in answers.skipped] == ["not-an-image"]
     page = write_report(st.load_run(run.path, model=model)).read_text(encoding="utf-8")

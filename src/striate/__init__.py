@@ -77,12 +77,24 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)
 
+# Modules with the HTML that a notebook shows for the results of a public name.
+_RUN_CARDS = "striate.run.notebook_cards"
+_CARDS = {
+    **dict.fromkeys(("ImageData", "Run", "load_data", "load_run"), _RUN_CARDS),
+    **dict.fromkeys(("predict", "resume", "train", "train_recipe"), _RUN_CARDS),
+    "transfer": _RUN_CARDS,
+    "check_data": "striate.workflows.data_check.findings",
+    "learning_curve": "striate.workflows.data_curve.findings",
+}
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(
             f"striate has no attribute '{name}'; public names: {', '.join(__all__)}"
         )
+    if name in _CARDS:
+        importlib.import_module(_CARDS[name])
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -117,7 +117,7 @@ class Cumulates(nn.Module):
 def test_caveats():
     result = audit(Cumulates(), (1, 4, 4))
     text = " ".join(block.text for block in caveats(result))
-    assert "_fft_c2c (ran 1 times)" in text
+    assert "_fft_c2c (ran 1 time)" in text
     assert "are upper bounds (≤)" in text
     assert layer_table(result).rows[-1][10].startswith("≤")
     real = audit(nn.ReLU(), (1, 4, 4), real=True)

@@ -56,11 +56,11 @@ def check(seed: int) -> None:
 
 # torch warns that it copies the image for an even kernel.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
-@settings(max_examples=200, derandomize=True)
-@given(st.integers(0, 2**32))
-def test_boxes_are_those_of_gradients(seed):
-    """On 200 networks of windows, branches, reshapes, enlargements and gates."""
-    check(seed)
+@pytest.mark.parametrize("times", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_boxes_are_those_of_gradients(times):
+    """On networks of windows, branches, reshapes, enlargements and gates."""
+    case = given(st.integers(0, 2**32))(check)
+    settings(max_examples=times, derandomize=True)(case)()
 
 
 def stem(stride_first: bool) -> nn.Sequential:

@@ -45,7 +45,7 @@ BAD = {
     "8x8x3 > conv 3x3 2 4": "'4' is not a layer setting",
     "8x8x3 > conv 3x3 2 sane": "'sane' is not a layer setting",
     "8x8x3 > conv 9x9 2": "does not fit",
-    "8x8x3 > conv 3x3 4 g2": "2 groups do not divide 3 → 4",
+    "8x8x3 > conv 3x3 4 g2": "groups=2 does not divide 3 → 4",
     "8x8x4 > conv 3x3 4 depthwise g2": "depthwise and groups 2 cannot be combined",
     "8x8x3 > conv 3x3 4 s0": "at least 1",
     "8x8x3 > conv 3x3 4 g0": "at least 1",

@@ -34,7 +34,7 @@ def measured(model, shape):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.integers(0, 2**32))
 def test_unused_positions_have_zero_gradient(seed):
     draw = random.Random(seed)
@@ -51,7 +51,7 @@ def test_unused_positions_have_zero_gradient(seed):
         assert not (seen & ~(rows[:, None] & columns)).any()
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.integers(0, 2**32))
 def test_used_positions_of_plain_windows_are_exact(seed):
     draw = random.Random(seed)

@@ -14,6 +14,7 @@ from striate.core.conv_arithmetic import (
     output_side_through,
     padding_amounts,
 )
+from striate.core.derive_seed import derive_seed
 from striate.core.errors import (
     DataError,
     GeometryError,
@@ -24,7 +25,7 @@ from striate.core.errors import (
 from striate.core.hooks import capture_outputs, evaluation_mode
 from striate.core.preprocess_config import ImageSpec, Preprocess, normalization
 from striate.core.registry import Registry, closest_names, unknown_name_error
-from striate.core.seeds import derive_seed, numpy_generator, permutation
+from striate.core.seeds import numpy_generator, permutation
 
 # --- errors
 

@@ -179,3 +179,44 @@ def test_append_log_closes_a_file_it_cannot_truncate(tmp_path, monkeypatch):
 def test_removing_a_missing_folder(tmp_path):
     folders.remove_folder(tmp_path / "gone")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_file_is_refused(tmp_path):
+    path = tmp_path / "a b/새 파일.html"
+    files.refuse_existing(path, overwrite=False)
+    assert not path.parent.exists()
+    files.write_text(path, "old")
+    files.refuse_existing(path, overwrite=True)
+    with pytest.raises(RunError, match="exists already") as caught:
+        files.refuse_existing(path, overwrite=False)
+    assert (caught.value.exit_code, "--overwrite" in caught.value.fix) == (2, True)
+    path.unlink()
+    path.symlink_to("nowhere")  # a write would replace the link
+    with pytest.raises(RunError, match="exists already"):
+        files.refuse_existing(path, overwrite=False)
+    for overwrite in (True, False):
+        with pytest.raises(RunError, match="is a folder"):
+            files.refuse_existing(tmp_path, overwrite)
+
+
+def test_an_output_file_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file/a.html", tmp_path / "file/new/a.html"):
+        with pytest.raises(StorageError, match="not a writable folder"):
+            files.refuse_existing(path, overwrite=True)
+
+
+def test_an_output_file_in_a_folder_without_permission(tmp_path, monkeypatch):
+    """Root may write everywhere, so the answer of the system is replaced."""
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: False)
+    with pytest.raises(StorageError, match="not a writable folder"):
+        files.refuse_existing(tmp_path / "a.html", overwrite=False)
+
+
+def test_the_next_free_name(tmp_path):
+    names = []
+    for _ in range(3):
+        path = files.next_free_file(tmp_path / "page.html")
+        files.write_text(path, "")
+        names.append(path.name)
+    assert names == ["page.html", "page-2.html", "page-3.html"]

@@ -98,16 +98,25 @@ def check_promises(seed, size, groups, contents, split_config):
             assert split in ("train", "val")
 
 
-@settings(max_examples=2500)
-@given(
+cases = given(
     st.integers(0, 2**32),
     st.integers(1, 30),
     st.integers(0, 9),
     st.integers(1, 45),
     st.sampled_from(DEALS),
 )
+
+
+@settings(max_examples=300)
+@cases
 def test_the_promises(seed, size, groups, contents, split_config):
-    """Four sets of images a case: 10,000 in all."""
+    check_promises(seed, size, groups, contents, split_config)
+
+
+@pytest.mark.slow
+@settings(max_examples=2500)
+@cases
+def test_the_promises_in_ten_thousand_sets(seed, size, groups, contents, split_config):
     for extra in range(4):
         check_promises(seed + extra, size, groups, contents, split_config)
 

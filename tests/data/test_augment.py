@@ -13,9 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from striate.core.derive_seed import derive_seed
 from striate.core.errors import SettingError, UnknownNameError
 from striate.core.preprocess_config import ImageSpec, Preprocess
-from striate.core.seeds import COLUMNS, derive_seed, uniform
+from striate.core.seeds import COLUMNS, uniform
 from striate.data.augment import pipeline
 from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
 from striate.data.augment.flip import flip_images, flipped_in_epoch

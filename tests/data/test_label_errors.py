@@ -123,7 +123,7 @@ def test_no_prediction_and_no_suspicion_are_different_findings():
         probs=probs * 0, labels=labels, has_prediction=np.zeros(2, bool)
     )
     [note] = label_error_findings(label_errors_of(empty))
-    assert note.what == "the labels of 2 images could not be checked"
+    assert note.what == "2 labels could not be checked"
     assert empty.agreement == empty.estimate == 0
     rows = list(label_errors_of(empty).ranking())
     assert [(row.rank, row.suggested_label, row.label_quality) for row in rows] == [

@@ -33,7 +33,7 @@ def check_folder(striate, root, files) -> collections.Counter:
         checked["file_count"]
         == checked["used"] + checked["quarantined"] + checked["ignored"]
     )
-    names = {file["path"] for file in checked["files"]}
+    names = {file["image_path"] for file in checked["files"]}
     assert len(names) == checked["file_count"]
     return collections.Counter(file.get("reason", "") for file in checked["files"])
 

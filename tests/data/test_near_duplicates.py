@@ -146,7 +146,7 @@ def test_through_the_command_line(striate, tmp_path):
     findings = {f["kind"]: f for f in result.json["findings"]}
 
     def paths(kind):
-        return [set(group["paths"]) for group in findings[kind]["groups"]]
+        return [set(group["image_paths"]) for group in findings[kind]["groups"]]
 
     assert paths("leak") == [{"test/bark/leak.jpg", "train/bark/0.png"}]
     assert paths("near-duplicates") == [{"train/bark/2.png", "train/bark/copy.png"}]

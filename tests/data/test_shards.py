@@ -333,7 +333,9 @@ def test_training_images_are_never_evaluated(striate, folder, shares):
     result = striate("train", f"{folder}/p-{{000..003}}.tar", *words, *options)
     assert result.code == 0
     with open("run/split.csv", newline="") as file:
-        split_by_path = {row["path"]: row["split"] for row in csv.DictReader(file)}
+        split_by_path = {
+            row["image_path"]: row["split"] for row in csv.DictReader(file)
+        }
     again = load_run("run").data
     assert {row.path: row.split for row in again.rows} == split_by_path
     assert load_run("run").recipe.folds == (4 if "--folds" in shares else None)
@@ -342,12 +344,12 @@ def test_training_images_are_never_evaluated(striate, folder, shares):
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        ("nowhere-{000..003}.tar", "4 of 4 shards do not exist"),
+        ("nowhere-{000..003}.tar", "missing shards: 4 of 4"),
         ("p-{3..1}.tar", "expands to 0 shards"),
         ("p-{0..99999999}.tar", "expands to 100,000,000 shards"),
         ("page.tar", "the shard cannot be read"),
-        ("one.tar", "1 classes in 1 shards"),
-        ("none.tar", "0 classes in 1 shards"),
+        ("one.tar", "1 class in 1 shard;"),
+        ("none.tar", "0 classes in 1 shard;"),
     ],
 )
 def test_invalid_shards(striate, tmp_path, data, match):

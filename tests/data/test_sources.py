@@ -143,7 +143,7 @@ def test_from_arrays():
     for wrong in (PIXELS.astype(np.float32), PIXELS[0]):
         with pytest.raises(ValueError, match=r"must be uint8 \(N, H, W\[, C\]\)"):
             from_arrays("toy", wrong, ["a"] * len(wrong))
-    with pytest.raises(ValueError, match="40 images but 1 labels"):
+    with pytest.raises(ValueError, match="40 images but 1 label"):
         from_arrays("toy", PIXELS, ["a"])
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     assert [r.path for r in source.records[:2]] == ["toy/00", "toy/01"]

@@ -26,7 +26,7 @@ def test_counts():
     check_counts(["a", "b"] * 2)
     with pytest.raises(DataError, match=r"only one class \('a'\)"):
         check_counts(["a"] * 9)
-    with pytest.raises(DataError, match="2 of 3 classes have one image: 'b', 'c'"):
+    with pytest.raises(DataError, match=r"only one image \(2 of 3\): 'b', 'c'"):
         check_counts(["a", "a", "b", "c"])
 
 
@@ -52,6 +52,14 @@ def test_errors_of_a_new_split_have_a_fix():
     with pytest.raises(DataError, match="the val split has no images") as caught:
         check_classes(rows(a_train=5, b_train=2, b_test=1), labels, SPLITS[1:])
     assert "--exact" in str(caught.value)
+    copies = [row("a", "train", "one")] * 20 + [row("b", "test", "two")] * 20
+    with pytest.raises(
+        DataError,
+        match="the val split has no images: the 40 files "
+        "are copies of 2 different images",
+    ) as caught:
+        check_classes(copies, labels, SPLITS[1:])
+    assert "add different images" in str(caught.value)
     # A class that only a given test split shows is not for dealing to mend.
     with pytest.raises(DataError, match="the test split has classes without"):
         check_classes(rows(a_train=5, a_val=2, b_test=1), labels, ("val",))
@@ -63,7 +71,7 @@ def test_warnings_on_missing_small_and_imbalanced_classes():
     assert told == (
         "val has no images of 1 of 3 classes (not evaluated): c (9)",
         "test has no images of 1 of 3 classes (not evaluated): c (9)",
-        "1 classes have fewer than 10 training images: c (9)",
+        "1 class has fewer than 10 training images: c (9)",
         "imbalanced classes (22:1): a has 200 training images, c 9; use the balanced "
         "accuracy, or train with --class-weights auto",
     )
@@ -88,8 +96,8 @@ def test_warnings_on_leaks_and_images_left_out():
     ]
     twin = Skipped(path="p", reason="duplicate-in-test", detail="q")
     told = split_warnings(found, [twin])
-    assert "1 images of test are also in train (given splits): x = y" in told
+    assert "1 image of test is also in train (given splits): x = y" in told
     assert (
-        "1 images left out, because an equal image of another group is in val or test; "
+        "1 image left out, because an equal image of another group is in val or test; "
         "first: p = q"
     ) in told

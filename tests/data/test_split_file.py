@@ -19,7 +19,7 @@ from support.images import pil_image, stripes, write_folder
 
 
 def save(rows, path=Path("split.csv")):
-    columns = ("path", "label", "split", "group", "content")
+    columns = ("image_path", "label", "split", "group", "content")
     write_csv(
         path, columns, [(r.path, r.label, r.split, r.group, r.content) for r in rows]
     )
@@ -46,8 +46,7 @@ def test_an_exact_split_is_kept_when_images_are_added(photos):
     assert splits(first).items() <= splits(again).items()
     assert len(again.rows) == 69
     assert again.notes == (
-        "split of split.csv: 60 images keep their split, 9 new images are assigned, "
-        "0 are missing",
+        "split of split.csv: 60 images with the earlier split, 9 new images, 0 missing",
     )
     # Dealt anew they would not have stayed: the file is what keeps them.
     anew = splits(load_data(photos, exact=True, seed=1))
@@ -64,8 +63,8 @@ def test_renamed_files_match_by_content_and_changed_files_are_new(photos):
     had, have = splits(first), splits(again)
     assert have["down/renamed.png"] == had["down/00.png"]
     assert "59 images" not in again.notes[0]
-    assert "58 images keep their split, 1 new" in again.notes[0]
-    assert "1 are missing" in again.notes[0]
+    assert "58 images with the earlier split, 1 new image," in again.notes[0]
+    assert "1 missing" in again.notes[0]
     rest = had.keys() - {"down/00.png", "down/01.png", "down/02.png"}
     assert {have[p] for p in rest} == {"train", "val", "test"}
     assert all(have[path] == had[path] for path in rest)
@@ -135,7 +134,7 @@ def test_given_splits_are_kept(tmp_path):
         tmp_path / "sets/test/across/00.png", tmp_path / "sets/train/across/t.png"
     )
     moved = load_data(tmp_path / "sets", split="split.csv")
-    assert moved.notes[1] == "1 earlier test images are now in train; assigned again"
+    assert moved.notes[1] == "1 earlier test image now in train: assigned again"
     assert splits(moved)["train/across/t.png"] in ("train", "val")
 
 
@@ -155,16 +154,16 @@ def test_a_run_is_a_split(striate, photos):
     write_folder(photos, count=33)
     words = ("--epochs", "1", "--seed", "3", "--out", "b")
     said = striate("train", photos, "--split", "a", *words)
-    assert "60 images keep their split, 6 new images are assigned" in said.out
+    assert "60 images with the earlier split, 6 new images" in said.out
     had, have = (
-        {row["path"]: row["split"] for row in read_csv(Path(run) / "split.csv")}
+        {row["image_path"]: row["split"] for row in read_csv(Path(run) / "split.csv")}
         for run in ("runs/train/a", "b")
     )
     assert had.items() <= have.items()
     assert api.load_run("b").recipe.split == str(
         Path("runs/train/a/split.csv").resolve()
     )
-    assert "60 images keep their split" in Path("b/report.html").read_text()
+    assert "60 images with the earlier split" in Path("b/report.html").read_text()
     # And again from the settings that the run wrote down.
     assert striate("train", "--config", "b/args.yaml", "--out", "c").code == 0
     assert Path("c/split.csv").read_text() == Path("b/split.csv").read_text()
@@ -173,7 +172,7 @@ def test_a_run_is_a_split(striate, photos):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a split file needs the columns path and split, got: "),
+        ("", "a split file needs the columns image_path and split, got: "),
         ("path,label\na,b\n", "got: path, label"),
         ("image,split\na,train\n", "got: image, split"),
         ("path,split\na,train\nb,holdout\n", "unknown split 'holdout'"),

@@ -261,7 +261,7 @@ def test_a_plain_loader_lends_its_data_set():
     assert torch.equal(data.subset("train").pixels, plain.subset("train").pixels)
     assert (data.batch_size, data.inexact) == (8, ())
     assert "batch size 8" in data.notes[0]
-    assert "drop_last (the last 2 images of an epoch are used too)" in data.notes[0]
+    assert "drop_last (the rest of an epoch, 2 images, is used too)" in data.notes[0]
     assert len(data.notes) == 2
 
 
@@ -542,7 +542,7 @@ BAD_ITEMS = {
     "the image is None": lambda i, y: (None, y),
     "has the type float64, not uint8": lambda i, y: (i / 255.0, y),
     "has the type int64, not uint8": lambda i, y: (i.astype(int), y),
-    "has 1 dimensions, not 2 or 3": lambda i, y: (i[0], y),
+    "has 1 dimension, not 2 or 3": lambda i, y: (i[0], y),
     "looks like channels×height×width": lambda i, y: (np.zeros((3, 9, 9), np.uint8), y),
     "looks like height×width×channels": lambda i, y: (torch.zeros(9, 9, 3), y),
     "tensor has 2 dimensions (4×4), not 3": lambda i, y: (X[0], y),
@@ -626,7 +626,7 @@ def test_a_loader_that_fails_is_named():
     loader = DataLoader(
         floats(), batch_size=3, collate_fn=lambda p: (torch.zeros(2, 1, 4, 4), [0])
     )
-    assert "has 2 images and 1 labels" in error_of(loader).what
+    assert "has 2 images and 1 label" in error_of(loader).what
     bad = TensorDataset(X.expand(9, 1, 4, 4), torch.zeros(9))
     error = error_of(DataLoader(bad, sampler=range(9)))
     assert "label is the float 0.0" in error.what

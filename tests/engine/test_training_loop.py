@@ -81,7 +81,7 @@ def test_fit_trains_and_calls_callbacks():
     assert history[-1].val_accuracy > 0.9
     assert recorder.epochs == history
     assert [s.step for s in recorder.steps] == list(range(40))
-    assert [s.epoch for s in recorder.steps] == [i // 2 for i in range(40)]
+    assert [s.epoch for s in recorder.steps] == [1 + i // 2 for i in range(40)]
     assert [s.images for s in recorder.steps[:2]] == [20, 12]
     mean = (20 * recorder.steps[0].loss + 12 * recorder.steps[1].loss) / 32
     assert history[0].train_loss == pytest.approx(mean)

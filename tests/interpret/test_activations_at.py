@@ -223,7 +223,7 @@ def test_folders_go_to_files(tmp_path, shared_run):
     for name, tensor in read.items():
         assert torch.allclose(tensor, kept[name], atol=1e-6)
     lines = out.with_suffix(".csv").read_text().splitlines()
-    assert lines[0] == "row,path"
+    assert lines[0] == "row,image_path"
     assert lines[1:] == [f"{i},{path}" for i, path in enumerate(kept.paths)]
     single = tmp_path / "one.npy"
     st.features(shared_run, folder, "conv1", out=single)
@@ -244,9 +244,9 @@ def test_files_are_refused_with_reasons(tmp_path, shared_run):
     with pytest.raises(SettingError, match="batch_size"):
         st.features(shared_run, folder, "conv1", batch_size=0)
     (tmp_path / "text.png").write_text("text")
-    with pytest.raises(DataError, match="none of 1 files"):
+    with pytest.raises(DataError, match="no readable image among 1 file"):
         st.features(shared_run, tmp_path / "text.png", "conv1")
-    with pytest.raises(DataError, match="none of 1 files"):
+    with pytest.raises(DataError, match="no readable image among 1 file"):
         st.features(shared_run, tmp_path / "text.png", "conv1", out=tmp_path / "b.npy")
     assert not (tmp_path / "b.npy").exists()
 

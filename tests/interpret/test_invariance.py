@@ -80,7 +80,7 @@ def test_the_first_amount_changes_nothing_and_directions_differ(move):
 
 
 def test_invalid_transforms():
-    with pytest.raises(UnknownNameError, match="mean rotation"):
+    with pytest.raises(UnknownNameError, match="no transform is called 'rotate'"):
         get_transform("rotate")
     for amount in (1.5, 12, -1):
         with pytest.raises(SettingError, match="whole number of pixels"):

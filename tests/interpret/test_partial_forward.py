@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 import striate.interpret.attribution.occlusion as occlusions
 from striate.core.hooks import evaluation_mode
+from striate.interpret.attribution.batched_steps import run_batched
 from striate.interpret.attribution.occlusion import OcclusionWindow, full_forward_scores
 from striate.interpret.attribution.partial_forward import PartialForward
 from striate.interpret.attribution.target import AttributionTarget
@@ -224,3 +225,18 @@ def test_only_boxes_are_computed():
             occlusions._occluded_boxes(x, *cover.axes(40, 40), cover)
         )
     assert seen == [(8, 8), (10, 10)]
+
+
+def test_pooling_in_channels_last_prints_no_warning(capfd):
+    """`adaptive_avg_pool2d` then calls `as_strided_`, which vmap cannot batch."""
+    conv = nn.Conv2d(3, 8, 3)
+    net = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    net = net.eval().to(memory_format=torch.channels_last)
+    x = torch.rand(1, 3, 9, 9).to(memory_format=torch.channels_last)
+    trace = record_trace(net, x)
+    step = next(s for s in trace.steps if s.name.startswith("as_strided"))
+    values = torch.rand(5, *step.results[0].shape)
+    with torch.no_grad():
+        (result,) = run_batched(trace, step, {step.refs[0]: values})
+    assert torch.equal(result, values)
+    assert "performance drop" not in capfd.readouterr().err

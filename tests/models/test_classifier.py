@@ -6,9 +6,10 @@ from torch import nn
 
 from striate.core.aux_heads import HeadOutputs
 from striate.layers.rbf import RBFOutput
-from striate.models.catalogue import create_model, list_models, model_entry
+from striate.models.catalogue import create_model, model_entry
 from striate.models.classifier import ImageClassifier
 from striate.models.head import deepen
+from support.networks_of_each_kind import EVERY
 
 
 def on_meta(name, **settings):
@@ -20,7 +21,7 @@ def zeros(name):
     return torch.zeros(2, *model_entry(name).image.shape, device="meta")
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", EVERY)
 def test_features_and_head_are_the_network(name):
     model, x = on_meta(name), zeros(name)
     maps = model.forward_features(x)
@@ -37,7 +38,7 @@ def test_features_and_head_compute_what_the_network_computes(name):
         assert torch.equal(model.forward_head(model.forward_features(x)), model(x))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", EVERY)
 def test_the_classifier_is_replaced(name):
     model, x = on_meta(name), zeros(name)
     before = dict(model.named_parameters())

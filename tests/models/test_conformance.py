@@ -13,21 +13,9 @@ from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.models.catalogue import create_model, list_models, model_entry
+from support.networks_of_each_kind import EVERY, marked_slow
 
 NAMES = list_models()
-COMMIT = {
-    *("lenet5", "lenet5_modern", "tutorial_gray", "tutorial_color", "alexnet"),
-    *("alexnet_one_tower", "vgg11_bn", "googlenet", "googlenet_bn", "googlenet_no_aux"),
-    *("resnet18", "plain18", "resnet50", "resnet50_v1_5", "cifar_resnet20"),
-    *(
-        "cifar_plain20",
-        "mobilenet_v2",
-        "fast_small",
-        "fast_small_large",
-        "resnetblur18",
-    ),
-}
-EVERY = [pytest.param(n, marks=() if n in COMMIT else pytest.mark.slow) for n in NAMES]
 CLASSES = 3
 # Height and width, of unequal sides, that every network of a family admits.
 SMALL = {
@@ -68,7 +56,7 @@ def batch(name, count=4, dtype=torch.float32):
     return x, torch.arange(count) % CLASSES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("size", ["the paper's", "small"])
 def test_any_size_channels_and_classes(name, size):
     if size == "small":
@@ -181,7 +169,10 @@ def test_auxiliary_heads_count_for_three_tenths():
     assert torch.allclose(total_loss(F.cross_entropy, out, y), expected)
 
 
-@pytest.mark.parametrize("name", EVERY)
+SLOW_TO_EXPORT = {"googlenet_bn", "plain18", "resnet50", "vgg11_bn"}
+
+
+@pytest.mark.parametrize("name", marked_slow(SLOW_TO_EXPORT))
 def test_exports(name):
     model, (x, _) = built(name).eval(), batch(name)
     dynamic = ({0: torch.export.Dim("batch", min=2)},)

@@ -117,7 +117,7 @@ def test_a_gap_parts_the_line_and_a_lone_value_is_a_dot():
     (path,) = (n for n in reader.all("path") if "line" in n.attributes["class"])
     assert path.attributes["d"].count("M") == 2
     assert len(reader.all("circle")) == 1
-    assert "2 values cannot be drawn" in text
+    assert "Not drawn: 2 values" in text
 
 
 def test_zero_has_no_place_on_a_logarithm():
@@ -180,6 +180,19 @@ def test_a_band_needs_both_edges():
     assert 'class="band' in svg.svg_chart(curve(banded))
     half = Series(name="a", x=(1, 2), y=(2, 2), low=(1, 1))
     assert 'class="band' not in svg.svg_chart(curve(half))
+
+
+def test_a_legend_shows_the_values_at_the_mark_and_never_the_last_ones():
+    chart = curve(line(0.25, 0.75, 0.5), mark=(1, "best epoch: 1"))
+    key = svg.svg_legend(chart)
+    assert "<output>0.75</output>" in key
+    assert "at the mark (best epoch: 1)" in key
+    assert "0.75 at the mark (best epoch: 1)" in svg.svg_chart(chart)
+    key = svg.svg_legend(curve(line(0.25, 0.75, 0.5)))
+    assert "<output></output>" in key
+    assert "mark" not in key
+    elsewhere = curve(line(0.25, 0.75, 0.5), mark=(1.5, "now"))
+    assert "now" not in svg.svg_legend(elsewhere)
 
 
 def test_more_series_than_colors_are_dashed():

@@ -44,9 +44,13 @@ def test_a_sparkline_rises_and_falls_with_its_values():
     assert sparkline(line(1.0, 10.0, 100.0), log=True) in {"▁▄█", "▁▅█"}
 
 
-def test_a_curve_says_where_it_began_and_ended():
+def test_a_curve_says_its_range_or_the_value_at_the_mark():
     text = printed(curve(line(0.5, 0.75, 0.9), percent_y=True))
-    assert "50.00 % → 90.00 %" in text
+    assert "50.00 % to 90.00 %" in text
+    mark = (1, "best epoch: 1")
+    text = printed(curve(line(0.5, 0.75, 0.6), percent_y=True, mark=mark))
+    assert "75.00 % (best epoch: 1)" in text
+    assert "60.00 %" not in text
 
 
 def test_a_small_matrix_is_shown_whole_and_a_large_one_by_its_worst_errors():

@@ -138,7 +138,7 @@ def snapshot(step, *gradients):
 def test_charts_say_when_and_which():
     course = [snapshot(step, 0.5 + step, 2.0) for step in (0, 1, 2, 3, 4, 6, 8)]
     assert list(snapshots_by_stage(course))[:2] == [
-        "at initialization",
+        "before training",
         "after 2 steps",
     ]
     chart = chart_over_steps(course, "gradient")

@@ -27,15 +27,17 @@ from striate.data.decode.preprocess import normalize
 from striate.engine.weights_io import read_weights
 from striate.run import layout as names
 from striate.run.build_from_recipe import split_batches
+from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.run import Run, evaluation_batch_size
-from striate.workflows.predict.predict import predict, read_input
+from striate.run.run import Run
+from striate.workflows.predict.predict import predict
 from striate.workflows.train import run_job
 from support.images import encoded, pil_image, stripes, write_folder
 
 FILES = {
     "args.yaml",
+    "calibration.json",
     "classes.json",
     "events.jsonl",
     "manifest.json",
@@ -122,7 +124,7 @@ def test_what_a_run_says_again(shared_run):
     assert [w["loss"] for w in worst] == sorted(
         (w["loss"] for w in worst), reverse=True
     )
-    assert set(worst[0]) == {"path", "label", "pred", "probability", "loss"}
+    assert set(worst[0]) == {"image_path", "true", "pred", "probability", "loss"}
     assert len(again.most_confused()) <= 2
     with pytest.raises(RunError, match="the train split was not evaluated") as caught:
         again.predictions("train")
@@ -136,7 +138,7 @@ def test_most_confused(shared_run, tmp_path):
     cells = lines[1].split(",")
     p = dict(zip(lines[0].split(","), range(9), strict=False))
     cells[p["p_across"]], cells[p["p_down"]] = "0.1", "0.9"
-    cells[p["label"]] = "across"
+    cells[p["true"]] = "across"
     path.write_text("\n".join([lines[0], ",".join(cells), ""]))
     assert Run(tmp_path / "copy").most_confused() == [("across", "down", 1)]
 
@@ -182,7 +184,8 @@ def test_predict_sees_what_validation_saw_to_the_bit(tmp_path, resize, channels)
     write_folder(root, ("across", "down"), 4, (17, 16), channels, ".jpg", seed=1)
     run = quick(root, resize=resize, image_size=(13, 18), epochs=1)
     subset = run.data.subset("val")
-    inputs = torch.stack([read_input(root / path, run) for path in subset.paths])
+    read = run.image_predictor.read_input
+    inputs = torch.stack([read(root / path) for path in subset.paths])
     assert torch.equal(inputs, subset.pixels)
     assert torch.equal(
         normalize(inputs, run.preprocess), normalize(subset.pixels, run.preprocess)
@@ -190,17 +193,18 @@ def test_predict_sees_what_validation_saw_to_the_bit(tmp_path, resize, channels)
     answers = predict(run, [root / path for path in subset.paths])
     said = run.predictions("val")
     for i, one in enumerate(answers.predictions):
-        assert one.label == run.labels[int(said.predicted[i])]
+        assert one.pred == run.labels[int(said.predicted[i])]
         mine = [one.probs[name] for name in run.labels.names]
-        assert np.allclose(mine, said.probs[i], atol=2e-7)
-        assert one.score == max(mine)
+        assert np.allclose(mine, said.probs[i], atol=5e-7)
+        assert one.probability == max(mine)
 
 
 def test_color_through_a_gray_network(tmp_path):
     root = write_folder(tmp_path / "photos", channels=3)
     run = quick(root, in_chans=1, epochs=1)
     subset = run.data.subset("val")
-    inputs = torch.stack([read_input(root / path, run) for path in subset.paths])
+    read = run.image_predictor.read_input
+    inputs = torch.stack([read(root / path) for path in subset.paths])
     assert torch.equal(inputs, subset.pixels)
 
 
@@ -431,7 +435,8 @@ def test_arrays_and_files_agree(tmp_path):
     for i in range(24):
         (tmp_path / f"{i:02d}.png").write_bytes(encoded(pil_image(pixels[i])))
     subset = data.subset("val")
-    inputs = [read_input(tmp_path / f"{p[-2:]}.png", run) for p in subset.paths]
+    read = run.image_predictor.read_input
+    inputs = [read(tmp_path / f"{p[-2:]}.png") for p in subset.paths]
     assert torch.equal(torch.stack(inputs), subset.pixels)
 
 

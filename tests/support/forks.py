@@ -127,6 +127,8 @@ def serve(flag: str, said: str) -> None:
         if isinstance(order, int):
             print(os.waitstatus_to_exitcode(os.waitpid(order, 0)[1]), flush=True)
             continue
+        if order["rank"]:  # DDP imports it, which takes two seconds: once for all
+            import torch._dynamo  # noqa: F401
         pid = os.fork()
         if not pid:
             _be_child(order, said)

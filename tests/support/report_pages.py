@@ -43,7 +43,9 @@ def page(*blocks: Block, title: str = "Run", section: str = "Part") -> Page:
 
 def full_page(name: str) -> Page:
     """Use one name wherever a page takes text from outside."""
-    shot = Image(png=b"shot", width=8, height=8, caption=name, detail=name)
+    shot = Image(
+        png=b"shot", width=8, height=8, caption=name, lines=(name,), detail=name
+    )
     label = (name, f"{name}2")
     blocks: tuple[Block, ...] = (
         Prose(text=name, tone="warning"),

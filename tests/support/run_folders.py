@@ -13,7 +13,7 @@ from striate.run.recipe import Recipe
 from striate.run.yaml_io import settings_yaml
 
 CLASSES = ("across", "down")
-SPLIT = ("path", "label", "split", "group", "content")
+SPLIT = ("image_path", "label", "split", "group", "content")
 
 
 def made_run(
@@ -63,6 +63,7 @@ def made_run(
     )
     _results(path, accuracies)
     _predictions(path, split, judged, right, classes, sure)
+    write_text(path / "weights/best.safetensors", "not read")
     return path
 
 
@@ -85,14 +86,14 @@ def _facts(path: Path, epochs: int) -> dict:
 def _results(path: Path, accuracies: Sequence[float]) -> None:
     columns = ("epoch", "train_loss", "val_loss", "val_accuracy", "lr", "best")
     rows = [
-        (i, 1 - a, 1 - a, a, 0.01, "true" if i == len(accuracies) - 1 else "false")
-        for i, a in enumerate(accuracies)
+        (i, 1 - a, 1 - a, a, 0.01, "true" if i == len(accuracies) else "false")
+        for i, a in enumerate(accuracies, 1)
     ]
     write_csv(path / "results.csv", columns, rows)
 
 
 def _predictions(path, split, judged, right, classes, sure) -> None:
-    columns = ["path", "label", "pred", *(f"p_{c}" for c in classes), "loss"]
+    columns = ["image_path", "true", "pred", *(f"p_{c}" for c in classes), "loss"]
     rows = []
     for (where, label, *_), good in zip(judged, right, strict=True):
         true = classes.index(label)

@@ -8,6 +8,7 @@ from math import prod
 from striate.audit.advice import Advice, DesignContext, join_names
 from striate.audit.findings import last_feature_map
 from striate.audit.layer import Layer, Operation
+from striate.core.format import count_text
 
 MAX_HEAD_SHARE = 0.5  # share of all parameters in dense layers
 MIN_SAVING = 0.3  # share of all MACs that bottlenecks must save to be proposed
@@ -30,7 +31,7 @@ def redundant_bias(context: DesignContext) -> Iterator[Advice]:
         check="redundant-bias",
         layer=names[0],
         finding=f"{join_names(names)} {verb} a bias before a batch norm, which "
-        f"cancels it: {count:,} parameters without effect.",
+        f"cancels it: {count_text(count, 'parameter')} without effect.",
         change=f"Set bias=False ({its} batch norm has its own shift): "
         f"{total - count:,} parameters instead of {total:,}, same outputs.",
         before=total,
@@ -71,7 +72,7 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
         check="heavy-head",
         layer=dense[0].name,
         finding=f"{join_names([x.name for x in dense])} {verb} {dense_parameters:,} of "
-        f"{total:,} parameters ({100 * dense_parameters / total:.1f} %).",
+        f"{count_text(total, 'parameter')} ({100 * dense_parameters / total:.1f} %).",
         change=f"Global average pooling and one dense layer {channels:,} → {classes:,} "
         f"would reduce the network to {after:,} parameters.",
         before=total,

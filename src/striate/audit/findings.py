@@ -12,7 +12,7 @@ from striate.audit.network import Audit
 from striate.audit.receptive_field_tracker import Path, ReceptiveField
 from striate.audit.window_args import sides_text
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
-from striate.core.format import format_bytes
+from striate.core.format import count_text, format_bytes
 
 Fields = tuple[str, str, str]  # receptive field, jump, center
 
@@ -150,7 +150,7 @@ def _trainable(parameters: int, trainable: int) -> str:
 def _totals(audit: Audit, count: int) -> tuple[Cell, ...]:
     cells: dict[str, Cell] = {
         "layer": "total",
-        "type": f"{count} layers",
+        "type": count_text(count, "layer"),
         "parameters": audit.parameters,
         "macs": audit.macs,
         "activation_bytes": sum(layer.activation for layer in audit.layers),
@@ -290,14 +290,17 @@ def caveats(audit: Audit) -> list[Prose]:
     """Return notes on uncounted operations, unused layers and approximate values."""
     blocks = []
     for name, times in audit.uncounted_ops.items():
-        count = f"{name} (ran {times} times)"
+        count = f"{name} (ran {count_text(times, 'time')})"
         text = f"Not counted: {count}; no MAC rule for this operation."
         blocks.append(Prose(text, "warning"))
     if audit.unused_layers:
         names = ", ".join(layer.name for layer in audit.unused_layers[:6])
         numbers = sum(layer.parameters for layer in audit.unused_layers)
         more = " …" if len(audit.unused_layers) > 6 else ""
-        text = f"Not run in evaluation mode: {names}{more} ({numbers:,} parameters)."
+        text = (
+            f"Not run in evaluation mode: {names}{more} "
+            f"({count_text(numbers, 'parameter')})."
+        )
         blocks.append(Prose(text))
     fields = [(layer, layer.receptive_field) for layer in audit.layers]
     bounds = [layer for layer, field in fields if field and field.is_bound]

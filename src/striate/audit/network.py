@@ -22,6 +22,7 @@ from striate.audit.training_memory import (
     tensor_bytes,
 )
 from striate.core.errors import GeometryError
+from striate.core.format import count_text
 from striate.core.hooks import model_restored, parameters_and_buffers, trace_modules
 
 Shape = tuple[int, int, int]
@@ -248,7 +249,10 @@ def _linear_mismatch(error: Exception) -> str:
     sides = _MATMUL.search(str(error))
     if sides is None:
         return ""
-    return f" the layer expects {int(sides[2]):,} features and got {int(sides[1]):,}"
+    return (
+        f" the layer expects {count_text(int(sides[2]), 'feature')} and got "
+        f"{int(sides[1]):,}"
+    )
 
 
 _DATA_DEPENDENT = (

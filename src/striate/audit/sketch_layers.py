@@ -11,6 +11,7 @@ from torch import nn
 
 from striate.core.conv_arithmetic import output_side, padding_amounts, transposed_side
 from striate.core.errors import GeometryError, SettingError
+from striate.core.format import count_text
 
 Shape = tuple[int, ...]  # channels, height, width; or features alone
 BuiltLayers = list[tuple[str, nn.Module, Shape]]
@@ -107,7 +108,10 @@ def read_options(words: Sequence[str]) -> LayerOptions:
 
 def _map_of(shape: Shape, word: str) -> tuple[int, int, int]:
     if len(shape) != 3:
-        what = f"{word} needs a feature map, but its input has {shape[0]} flat features"
+        what = (
+            f"{word} needs a feature map, but its input has "
+            f"{count_text(shape[0], 'flat feature')}"
+        )
         raise GeometryError(what, where="sketch", fix="move it before dense or flatten")
     return shape[0], shape[1], shape[2]
 
@@ -122,7 +126,7 @@ def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     kernel = options.kernel or (3, 3)
     stride, dilation = options.named.get("stride", 1), options.named.get("dilation", 1)
     if channels % groups or out_channels % groups:
-        what = f"{groups} groups do not divide {channels} → {out_channels} channels"
+        what = f"groups={groups} does not divide {channels} → {out_channels}"
         fix = "set groups to a divisor of both channel numbers"
         raise GeometryError(what, where="sketch", fix=fix)
     padding = "same" if "same" in options.flags else options.named.get("pad", 0)

@@ -11,6 +11,7 @@ from torch import nn
 
 from striate.audit.meta_device import MetaMode, to_meta
 from striate.audit.shapes import META
+from striate.core.format import count_text
 from striate.core.hooks import model_restored
 
 Shape = tuple[int, int, int]
@@ -38,8 +39,7 @@ def suggest_size(model: nn.Module, shape: Shape) -> str:
                 continue
             if count == channels:
                 return _sides(side, accepts)
-            plural = "" if count == 1 else "s"
-            return f"use {count} channel{plural} (--in-chans {count})"
+            return f"use {count_text(count, 'channel')} (--in-chans {count})"
     return "no square image up to 512 with 1, 3 or 4 channels works either"
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from striate.core.errors import SettingError
+from striate.core.files import refuse_existing
+
 # Types of flags by the placeholder of the value; the others are text.
 FLAG_TYPES = {"N": int, "F": float, "FILE": Path, "DIR": Path}
 
@@ -37,6 +40,28 @@ def add_verbs(subparsers: Any, verbs: Mapping[str, Verb], **json: Any) -> None:
         text = "print the result as JSON to stdout"
         parser.add_argument("--json", action="store_true", help=text, **json)
         verb.configure(parser)
+
+
+def check_output_files(options: argparse.Namespace, *names: str) -> None:
+    """Refuse output files that exist already, and one file for two flags.
+
+    Call this before the work starts. `names` are flags such as `html` and `csv`; the
+    flag `--overwrite` permits to replace existing files.
+
+    Raises:
+        RunError: A file exists already and `--overwrite` is not given.
+        SettingError: Two flags have the same file.
+    """
+    given: dict[Path, str] = {}
+    for name in names:
+        path: Path | None = getattr(options, name)
+        if path is None:
+            continue
+        refuse_existing(path, options.overwrite)
+        other = given.setdefault(path.resolve(), name)
+        if other != name:
+            what = f"--{other} and --{name} have the same file"
+            raise SettingError(what, where=path, fix="give two different files")
 
 
 def add_flags(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, check_output_files
 
 FLAGS = {
     "run_folders RUN+": "run folder, or its name below runs/train or runs/transfer; "
@@ -14,6 +14,7 @@ FLAGS = {
     "it, else val)",
     "--html FILE": "also write an HTML report with the images that only one run "
     "predicted correctly",
+    "--overwrite": "replace output files that exist already",
 }
 
 
@@ -24,6 +25,7 @@ def configure_compare(parser: argparse.ArgumentParser) -> None:
 
 def run_compare(options: argparse.Namespace) -> int:
     """Compare the runs and print the result."""
+    check_output_files(options, "html")
     from striate.cli.printing import wide_console
     from striate.report.terminal import print_blocks
     from striate.workflows.compare.compare import compare

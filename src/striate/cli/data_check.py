@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, check_output_files
 
 if TYPE_CHECKING:
     from striate.data.check.check import DataCheckResult
@@ -25,6 +25,7 @@ FLAGS = {
     "--html FILE": "write an HTML report with images",
     "--csv FILE": "write a CSV for `striate train` that keeps duplicates in the same "
     "split",
+    "--overwrite": "replace output files that exist already",
     "--workers N": "number of processes that decode images (default: number of CPU "
     "cores)",
     "--quiet": "do not print progress",
@@ -55,6 +56,7 @@ def run_data_check(options: argparse.Namespace) -> int:
     if options.ranking and not options.labels:
         what = "--ranking requires --labels"
         raise SettingError(what, where="--ranking", fix="add --labels")
+    check_output_files(options, "csv", "ranking", "html")
     old_hashes = read_hashes(options.since) if options.since else None
     quiet = options.quiet or options.json
     with progress_bar("checking images", quiet=quiet) as tick:
@@ -87,19 +89,20 @@ def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     from rich.markup import escape
 
     from striate.cli.printing import console
+    from striate.core.format import count_text
     from striate.report.terminal import print_blocks
     from striate.workflows.data_check.findings import data_check_blocks
 
     out = console()
-    counts = (
-        f"{result.file_count:,} files = {len(result.items):,} used + "
-        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored"
-    )
-    out.print(f"[bold]{escape(result.source.name)}[/]  {counts}")
+    out.print(f"[bold]{escape(result.source.name)}[/]  {result.counts_text}")
     names = [f"{name} {sum(by.values()):,}" for name, by in result.classes]
     text = ", ".join(names[:CLASSES_SHOWN])
     more = " …" if len(names) > CLASSES_SHOWN else ""
-    out.print(f"{len(names)} classes: {text}{more}\n", style="dim", markup=False)
+    out.print(
+        f"{count_text(len(names), 'class', 'classes')}: {text}{more}\n",
+        style="dim",
+        markup=False,
+    )
     print_blocks(data_check_blocks(result), out)
     if options.html:
         out.print(f"page    {options.html}", markup=False)

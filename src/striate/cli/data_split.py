@@ -6,8 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from striate.cli.command import add_flags
-from striate.core.errors import RunError
+from striate.cli.command import add_flags, check_output_files
 from striate.data.split.hash_split import SplitConfig
 
 if TYPE_CHECKING:
@@ -23,8 +22,8 @@ FLAGS = {
     "--test-fraction F": "fraction of the images for the test split (default 0.25)",
     "--folds N": "number of cross-validation folds; needs --fold",
     "--fold N": "index of the fold to use as the test split, from 0; needs --folds",
-    "--split NAME": "earlier split (run folder, or CSV with columns path and split): "
-    "its images stay in their split, only new images are assigned",
+    "--split NAME": "earlier split (run folder, or CSV with the columns image_path and "
+    "split): its images stay in their split, only new images are assigned",
     "--seed N": "random seed of the split (default 0)",
     "--out FILE": "CSV file to write (default: print only)",
     "--overwrite": "replace the file given by --out",
@@ -39,9 +38,7 @@ def configure_data_split(parser: argparse.ArgumentParser) -> None:
 
 def run_data_split(options: argparse.Namespace) -> int:
     """Split the images, print the counts, and write the CSV if --out is given."""
-    if options.out and options.out.exists() and not options.overwrite:
-        fix = "choose another --out, or add --overwrite"
-        raise RunError("the file exists already", where=options.out, fix=fix)
+    check_output_files(options, "out")
 
     from striate.data.load import load_data
     from striate.data.split.split_file import write_split
@@ -62,7 +59,10 @@ def run_data_split(options: argparse.Namespace) -> int:
     if options.out:
         write_split(options.out, data.rows)
     if options.json:
-        facts = {"splits": {name: len(subset) for name, subset in data.subsets.items()}}
+        facts: dict[str, object] = {"file_count": data.num_files, **data.counts}
+        facts |= {
+            "splits": {name: len(subset) for name, subset in data.subsets.items()}
+        }
         messages = {"warnings": data.warnings, "notes": data.notes}
         out = {"out": str(options.out) if options.out else None}
         print(json.dumps({**facts, "classes": split_counts(data), **messages, **out}))
@@ -77,6 +77,7 @@ def _show(options: argparse.Namespace, data: ImageData) -> None:
     from striate.workflows.data_split.table import split_table
 
     out = console()
+    out.print(data.counts_text, style="dim", markup=False)
     print_blocks([split_table(data)], out)
     for warning in data.warnings:
         out.print(f"note: {warning}", style="yellow", markup=False)

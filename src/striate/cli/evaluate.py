@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 from striate.cli.command import add_flags
@@ -21,9 +22,10 @@ FLAGS = {
     "no test split)",
     "--data DATA": "evaluate other labeled images: a folder or CSV with the same "
     "class names",
-    "--operating-point CLASS": "choose decision threshold, temperature and review "
-    "band (probabilities to review by hand) for this class on the validation split; "
-    "evaluate them on the test split; write a report",
+    "--operating-point CLASS": "choose decision threshold and review band "
+    "(probabilities to review by hand) for this class on the validation split; "
+    "evaluate them on the test split; write a report, and store them in the run for "
+    "`striate predict`",
     "--recall F": "operating point: target recall of CLASS, 0-1 (default 0.95)",
     "--selective-accuracy F": "operating point: target accuracy of the predictions "
     "outside the review band, 0-1 (default 0.98)",
@@ -61,25 +63,42 @@ def _check_flags(options: argparse.Namespace) -> None:
 
 
 def _print_scores(run: Run, options: argparse.Namespace) -> int:
-    from striate.cli.printing import print_score, print_skipped
+    from striate.cli.printing import (
+        print_accuracies,
+        print_next_steps,
+        print_scaling,
+        print_score,
+        print_skipped,
+        print_verdict,
+    )
     from striate.run.run import score_as_dict
+    from striate.run.verdict import run_verdict
 
     subset, name, skipped = run.subset_for(options.data, options.split)
-    score = run.predict_subset(subset).metrics()
+    predictions = run.predict_subset(subset)
+    verdict = run_verdict(run, name, predictions, other_data=options.data)
+    score = predictions.metrics()
     if options.json:
         scores = {"run": str(run.path), "split": name, **score_as_dict(score)}
-        print(json.dumps({**scores, "skipped": len(skipped)}))
+        more = {"verdict": verdict.as_dict(), "skipped": len(skipped)}
+        print(json.dumps({**scores, "temperature": run.temperature, **more}))
     else:
+        print_verdict(verdict)
+        print_accuracies(run, name)
         print_score(name, score)
+        print_scaling(run)
         print_skipped(skipped)
+        print_next_steps(verdict)
     return 1 if skipped else 0
 
 
 def _print_operating_point(run: Run, options: argparse.Namespace) -> int:
     from striate.cli.printing import console, print_skipped, wide_console
     from striate.report.terminal import print_blocks
+    from striate.run.layout import check_out
     from striate.workflows.evaluate.operating_point import operating_point
 
+    check_out(options.out, options.overwrite)
     names = ("recall", "selective_accuracy")
     targets = {name: getattr(options, name) for name in names}
     result = operating_point(
@@ -98,4 +117,7 @@ def _print_operating_point(run: Run, options: argparse.Namespace) -> int:
         print_blocks(result.blocks, wide_console())
         print_skipped(result.skipped)
         console().print(f"report  {folder / 'report.html'}", markup=False)
+        text = f"stored for: striate predict {run.path} IMAGE --operating-point "
+        text += shlex.quote(options.operating_point)
+        console().print(text, markup=False)
     return 1 if result.skipped else 0

@@ -131,7 +131,7 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
         from striate.report.table_records import table_dict, tree_dicts
 
         example = None if table is None else table_dict(table)
-        result = {"image": images[0].name, "tree": tree_dicts(tree)}
+        result = {"image_path": images[0].name, "tree": tree_dicts(tree)}
         print(json.dumps({**result, "worked_example": example}))
         return 0
     out = console()

@@ -23,8 +23,9 @@ from striate.cli import (
     transfer,
 )
 from striate.cli.command import Verb, add_verbs
+from striate.cli.synonyms import check_words
 from striate.core.errors import SettingError, StriateError
-from striate.core.registry import closest_names
+from striate.core.format import count_text
 from striate.run.refuse_torchrun import check_single_process
 
 VERBS = {
@@ -43,15 +44,10 @@ DISTRIBUTED_VERBS = ("train",)  # under torchrun, each process does its share
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argument parser that suggests similar flags for an unknown flag."""
+    """Argument parser whose errors are those of striate."""
 
     def error(self, message: str) -> NoReturn:
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        wrong = [word for word in message.split() if word.startswith("--")]
-        is_unknown = "unrecognized" in message and wrong
-        close = closest_names(wrong[0], flags) if is_unknown else []
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise SettingError(message, fix=f"{hint}see {self.prog} --help")
+        raise SettingError(message, fix=f"see {self.prog} --help")
 
 
 class _VerbParser(_Parser):
@@ -76,7 +72,10 @@ class _VerbParser(_Parser):
         short = super().format_help()
         for action, text in zip(hidden, texts, strict=True):
             action.help = text
-        return f"{short}\n{len(hidden)} more settings: {self.prog} --help-all\n"
+        return (
+            f"{short}\n{count_text(len(hidden), 'more setting')}: "
+            f"{self.prog} --help-all\n"
+        )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -137,7 +136,7 @@ def _replace_unencodable() -> None:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
-    _check_verb(parser, arguments)
+    check_words(parser, arguments)
     options = parser.parse_args(arguments)
     if options.version:
         from importlib.metadata import version
@@ -150,12 +149,3 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     if options.verb not in DISTRIBUTED_VERBS:
         check_single_process(f"striate {options.verb}")
     return VERBS[options.verb].run(options)
-
-
-def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    word = arguments[0] if arguments else ""
-    if not word or word.startswith("-") or word in VERBS:
-        return
-    close = closest_names(word, VERBS)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    parser.error(f"unknown command '{word}'; {hint}commands: {', '.join(VERBS)}")

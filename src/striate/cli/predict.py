@@ -5,13 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, check_output_files
+from striate.core.errors import SettingError
+from striate.core.files import refuse_existing
+
+# With --layers these flags would have no effect.
+CLASS_FLAGS = ("top", "threshold", "operating_point", "html")
 
 FLAGS = {
     "run_folder RUN": "run folder or its name",
     "images IMAGE+": "image file, folder, or quoted pattern such as 'photos/*.jpg'",
+    "--top N": "number of most probable classes to show for each image (default 5)",
+    "--threshold F": "mark images as 'needs review' if the probability of the "
+    "predicted class is lower, 0-1",
+    "--operating-point CLASS": "class with an operating point of `striate evaluate RUN "
+    "--operating-point CLASS`, or its file: mark images inside the review band, and "
+    "decide by its threshold",
     "--out FILE": "output file: .csv or .json; with --layers: .safetensors, or .npy "
     "for one layer (default: print only)",
+    "--html FILE": "write an HTML page with thumbnails; images that need a review come "
+    "first",
+    "--overwrite": "replace output files that exist already",
     "--layers NAMES": "write the outputs (features) of these layers instead of "
     "classes; comma-separated names or patterns such as 'layer*'",
 }
@@ -24,42 +38,60 @@ def configure_predict(parser: argparse.ArgumentParser) -> None:
 
 def run_predict(options: argparse.Namespace) -> int:
     """Predict and print the classes; return 1 if files could not be used."""
+    check_output_files(options, "out", "html")
     if options.layers:
         return _write_features(options)
+    top = 5 if options.top is None else options.top
+    if top < 1:
+        what = f"--top must be at least 1, got {top}"
+        raise SettingError(what, where="--top", fix="give a number of classes")
     from striate.cli.printing import print_predictions
+    from striate.core.files import write_text
+    from striate.report.html import render_page
     from striate.run.run import Run
-    from striate.workflows.predict.predict import predict
+    from striate.workflows.predict.page import predictions_page
 
-    result = predict(Run(options.run_folder), options.images)
+    run = Run(options.run_folder)
+    result = run.predict(
+        options.images,
+        threshold=options.threshold,
+        operating_point=options.operating_point,
+    )
     if options.out:
-        result.save(options.out)
+        result.save(options.out, options.overwrite)
+    if options.html:
+        write_text(options.html, render_page(predictions_page(run, result, top)))
     if options.json:
         print(json.dumps(result.as_dict()))
     else:
-        print_predictions(result)
+        print_predictions(result, top, options.html)
     return 1 if result.skipped else 0
 
 
 def _write_features(options: argparse.Namespace) -> int:
     """Write the layer outputs (features) of the images to a file."""
     from striate.cli.printing import print_features
-    from striate.core.errors import SettingError
+    from striate.run.predict_images import skipped_dict
     from striate.run.run import Run
     from striate.workflows.explain.features import features
 
+    for name in CLASS_FLAGS:
+        if getattr(options, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            what = f"{flag} has no effect with --layers"
+            raise SettingError(what, where=flag, fix=f"remove {flag} or --layers")
     if options.out is None:
         what = "the outputs of layers are too large to print"
         fix = "add --out rows.safetensors, or rows.npy for one layer"
         raise SettingError(what, where="--layers", fix=fix)
+    refuse_existing(options.out.with_suffix(".csv"), options.overwrite)
     run = Run(options.run_folder)
     names = options.layers.split(",")
     result = features(run, options.images, names, out=options.out)
     if options.json:
         layers = {name: list(shape) for name, shape in result.shapes.items()}
         data = {"file": str(options.out), "layers": layers, "images": result.paths}
-        keys = "path", "reason", "detail"
-        skipped = [{key: getattr(s, key) for key in keys} for s in result.skipped]
-        print(json.dumps({**data, "skipped": skipped}))
+        print(json.dumps({**data, "skipped": [*map(skipped_dict, result.skipped)]}))
     else:
         print_features(result, options.out)
     return 1 if result.skipped else 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sys
+from textwrap import fill
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 
 from striate.core.files import read_json
+from striate.core.format import count_text
 from striate.report.format import percent
 from striate.run import layout as names
 
@@ -21,16 +25,16 @@ if TYPE_CHECKING:
     from striate.data.image_data import ImageData
     from striate.data.sources.source import Skipped
     from striate.metrics.classification import ClassificationMetrics
+    from striate.run.predict_images import PredictResult
     from striate.run.run import Run
     from striate.run.transfer_plan import TransferPlan
+    from striate.run.verdict import Verdict
     from striate.workflows.explain.explain import Explanation
     from striate.workflows.explain.features import Features
-    from striate.workflows.predict.predict import PredictResult
     from striate.workflows.train.resume import ResumeInfo
 
 MAX_CLASS_NAMES = 12
 MAX_CLASS_ROWS = 20
-MAX_PREDICTIONS = 40
 PIPE_WIDTH = 180  # columns of a file or pipe
 
 
@@ -66,11 +70,12 @@ def print_set(data: ImageData) -> None:
     out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {splits}")
     listed = ", ".join(data.labels.names[:MAX_CLASS_NAMES])
     more = " …" if data.num_classes > MAX_CLASS_NAMES else ""
-    text = f"{data.num_classes} classes: {listed}{more}"
+    text = f"{count_text(data.num_classes, 'class', 'classes')}: {listed}{more}"
     out.print(text, style="dim", markup=False)
+    out.print(data.counts_text, style="dim", markup=False)
     if data.quarantined:
-        count = len(data.quarantined)
-        text = f"{count:,} of {data.num_files:,} files cannot be used; the first:"
+        count = count_text(len(data.quarantined), "file")
+        text = f"{count} cannot be used; the first:"
         out.print(text, style="yellow")
         for skip in data.quarantined[:3]:
             out.print(f"  {skip.path}: {skip.reason} ({skip.detail})", markup=False)
@@ -83,7 +88,9 @@ def print_resumed(info: ResumeInfo) -> None:
     out = console()
     state, recipe = info.state, info.recipe
     if info.data is None:
-        text = f"already finished: {state.epoch} of {recipe.epochs} epochs"
+        text = (
+            f"already finished: {state.epoch} of {count_text(recipe.epochs, 'epoch')}"
+        )
         out.print(text, markup=False)
         out.print("to train longer: --epochs N, or a larger --patience", style="dim")
         return
@@ -109,26 +116,68 @@ def print_score(split: str, score: ClassificationMetrics) -> None:
     print_blocks([per_class_table(score, MAX_CLASS_ROWS)], out)
 
 
+def print_scaling(run: Run) -> None:
+    """Print the temperature of the run, or why probabilities are not scaled."""
+    if run.scaling:
+        console().print(run.scaling.sentence, style="dim", markup=False)
+
+
 def print_end(run: Run) -> None:
-    """Print the metrics of a run, the paths of its files, and the next commands."""
-    out = console()
-    print_score(run.evaluated_split, run.predictions(run.evaluated_split).metrics())
+    """Print the verdict on a run, its metrics, its files and the next steps."""
+    from striate.run.verdict import run_verdict
+
+    out, split = console(), run.evaluated_split
+    verdict = run_verdict(run)
+    print_verdict(verdict)
+    print_accuracies(run, split)
+    print_score(split, run.predictions(split).metrics())
+    print_scaling(run)
     if "frozen" in run.manifest:
         digest = run.manifest["frozen"]["sha256"][:16]
         out.print(f"frozen  weights are unchanged (hash {digest})", markup=False)
     out.print(f"run     {run.path}", markup=False)
     out.print(f"report  {run.path / names.REPORT}", markup=False)
+    print_next_steps(verdict)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """Print the sentences of a verdict, one per line."""
+    from striate.report.terminal import print_blocks
+    from striate.run.verdict_findings import verdict_prose
+
+    out, prose = console(), verdict_prose(verdict)
+    # rich would separate a number from its percent sign.
+    width = out.width - len("! ")
+    lines = (fill(line, width) for line in prose.text.splitlines())
+    print_blocks([dataclasses.replace(prose, text="\n".join(lines))], out)
+
+
+def print_accuracies(run: Run, split: str) -> None:
+    """Print the training accuracy, and the validation accuracy unless it is `split`."""
+    from striate.run.scorecard import other_accuracies
+
+    for figure in other_accuracies(run, split):
+        text = f"{figure.label} {figure.value}  {figure.detail}"
+        console().print(text, markup=False)
+
+
+def print_next_steps(verdict: Verdict) -> None:
+    """Print the next steps of a verdict: each reason, and its command below."""
+    if not verdict.next_steps:
+        return
+    out, program = console(), program_name()
     out.print("\nnext:", style="bold")
-    # The command that starts striate; its path if it is not on PATH.
+    for step in verdict.next_steps:
+        out.print(f"  {step.reason}", style="dim", markup=False, soft_wrap=False)
+        if step.command:
+            command = step.command.replace("striate", program, 1)
+            out.print(f"    {command}", markup=False)
+
+
+def program_name() -> str:
+    """Return the command that starts striate; its path if it is not on PATH."""
     program = "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
-    if program.endswith("__main__.py"):
-        program = "python -m striate"
-    for command in (
-        f"open {run.path / names.REPORT}",
-        f"{program} predict {run.path} IMAGE_OR_FOLDER",
-        f"{program} train FOLDER_OF_CLASS_FOLDERS",
-    ):
-        out.print(f"  {command}", markup=False)
+    return "python -m striate" if program.endswith("__main__.py") else program
 
 
 def print_plan(plan: TransferPlan) -> None:
@@ -143,8 +192,11 @@ def print_transfer(run: Run) -> None:
     """Print the number of features, the head, and the training time."""
     facts, out = run.manifest["transfer"], console()
     seconds = facts["seconds"]
-    images = f"{facts['computed']:,} images computed, {facts['cached']:,} from cache"
-    width = f"{facts['width']:,} features per image"
+    images = (
+        f"{count_text(facts['computed'], 'image')} computed, "
+        f"{facts['cached']:,} from cache"
+    )
+    width = f"{count_text(facts['width'], 'feature')} per image"
     out.print(f"features  {images}; {width}; {seconds['features']:.1f} s", markup=False)
     head = facts["head"]
     if "penalty" in facts:
@@ -159,16 +211,20 @@ def print_transfer(run: Run) -> None:
     out.print()
 
 
-def print_predictions(result: PredictResult) -> None:
-    """Print the predictions, and every file that could not be read."""
-    out = console()
-    for item in result.predictions[:MAX_PREDICTIONS]:
-        text = f"{percent(item.score):>8}  {item.label:<20} {item.path}"
-        out.print(text, markup=False)
-    rest = len(result.predictions) - MAX_PREDICTIONS
-    if rest > 0:
-        out.print(f"… and {rest:,} more; --out FILE.csv writes all", style="dim")
+def print_predictions(result: PredictResult, top: int, page: Path | None) -> None:
+    """Print the most probable classes of each image, and unusable files."""
+    from striate.report.terminal import blocks_text, print_blocks
+
+    out, table = wide_console(), result.table(top)
+    wide = blocks_text([table], width=1000).splitlines()[: len(table.rows) + 1]
+    if max(map(cell_len, wide)) <= out.width:
+        print_blocks([table], out)
+    else:
+        out.print("\n".join(result.lines(top)), markup=False, soft_wrap=False)
+        out.print()
     print_skipped(result.skipped)
+    if page:
+        console().print(f"page  {page}", markup=False)
 
 
 def print_skipped(skipped: Sequence[Skipped]) -> None:
@@ -183,7 +239,7 @@ def print_features(features: Features, path: Path) -> None:
     out = console()
     for name, shape in features.shapes.items():
         sides = "×".join(map(str, shape[1:])) or "1"
-        out.print(f"{name:<20} {shape[0]:,} images × {sides}", markup=False)
+        out.print(f"{name:<20} {count_text(shape[0], 'image')} × {sides}", markup=False)
     print_skipped(features.skipped)
     out.print(f"written {path}; image paths: {path.with_suffix('.csv')}", markup=False)
 

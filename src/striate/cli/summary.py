@@ -8,7 +8,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, check_output_files
 
 if TYPE_CHECKING:
     from striate.audit.network import ForwardError
@@ -34,6 +34,7 @@ FLAGS = {
     "--effective DATA": "measure effective receptive fields on images of this data set",
     "--csv FILE": "write the layer table to this CSV file",
     "--html FILE": "write an HTML report",
+    "--overwrite": "replace output files that exist already",
 }
 
 
@@ -44,6 +45,7 @@ def configure_summary(parser: argparse.ArgumentParser) -> None:
 
 def run_summary(options: argparse.Namespace) -> int:
     """Print a network summary; after an error, print the layers that ran before it."""
+    check_output_files(options, "csv", "html")
     from striate.audit.network import ForwardError
     from striate.workflows.summary.summary import save_csv, save_html, summary_page
 

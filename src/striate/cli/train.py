@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.command import add_flags
@@ -15,12 +15,16 @@ from striate.data.config import AugmentConfig, DataConfig
 from striate.engine.config import OptimConfig, RuntimeConfig
 from striate.engine.distributed.rank_info import RankInfo
 from striate.models.config import ModelConfig
-from striate.run.parse_settings import make_recipe, setting_types
+from striate.run.parse_settings import make_recipe, merge_settings, setting_types
 from striate.run.presets import PRESETS
 from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from striate.data.image_data import ImageData
+    from striate.run.choose_recipe import RecipeChoice
     from striate.run.run import Run
     from striate.workflows.train.resume import ResumeInfo
 
@@ -36,7 +40,7 @@ GROUPS: Mapping[str, type[SettingsBase]] = {
 # Settings in --help; the others are only in --help-all.
 BASIC = {
     *("model", "pretrained", "epochs", "batch_size", "lr", "class_weights"),
-    *("augment", "image_size", "split", "seed", "device"),
+    *("augment", "image_size", "split", "seed", "device", "offline"),
 }
 
 
@@ -128,23 +132,73 @@ def run_train(options: argparse.Namespace) -> int:
     """Train a model, or resume a run, and print the result."""
     if options.resume:
         return _resume(options)
-    recipe = read_recipe(options)
-
-    from striate.cli.printing import print_data, print_resumed
+    from striate.cli.printing import print_resumed
     from striate.run.progress import ignore
     from striate.workflows.train.train import train_recipe
 
+    choice = _choose(options)
     keep_freed_memory()
+    if choice.transfer is not None:
+        return _train_head(choice, options)
     finished = train_recipe(
-        recipe,
+        choice.recipe,
         out=options.out,
         overwrite=options.overwrite,
-        on_begin=ignore if options.json else print_data,
+        on_begin=_on_begin(choice, options),
         on_resume=ignore if options.json else print_resumed,
         quiet=options.quiet or options.json,
         tensorboard=options.tensorboard,
     )
     return print_result(finished, options)
+
+
+def _choose(options: argparse.Namespace) -> RecipeChoice:
+    """Return the recipe, with the network chosen if no flag names one."""
+    recipe = read_recipe(options)
+    explicit = {*_preset_and_config(options), *_flags(options)}
+    if options.tensorboard:
+        explicit.add("tensorboard")
+
+    from striate.run.choose_recipe import choose_recipe
+    from striate.run.layout import check_out
+
+    check_out(options.out, options.overwrite)
+    return choose_recipe(recipe, explicit)
+
+
+def _on_begin(
+    choice: RecipeChoice, options: argparse.Namespace
+) -> Callable[[ImageData, Path], None]:
+    """Return a function that records the choice and prints the data of a new run."""
+    from striate.cli.printing import print_data
+
+    def on_begin(data: ImageData, folder: Path) -> None:
+        choice.record(folder)
+        if not options.json:
+            print_data(data, folder)
+
+    return on_begin
+
+
+def _train_head(choice: RecipeChoice, options: argparse.Namespace) -> int:
+    """Train a head on a frozen backbone, and print the result."""
+    from striate.cli.printing import print_transfer
+    from striate.run.progress import TransferCallbacks
+    from striate.workflows.transfer.options import TransferOptions
+    from striate.workflows.transfer.transfer import transfer_recipe
+
+    finished = transfer_recipe(
+        choice.recipe,
+        TransferOptions(**(choice.transfer or {})),
+        out=options.out,
+        overwrite=options.overwrite,
+        callbacks=TransferCallbacks(on_begin=_on_begin(choice, options)),
+        verb="train",
+        quiet=options.quiet or options.json,
+    )
+    if not options.json:
+        print_transfer(finished)
+    return print_result(finished, options, transfer=finished.manifest["transfer"])
 
 
 def print_result(run: Run, options: argparse.Namespace, **extra: Any) -> int:
@@ -162,9 +216,14 @@ def print_result(run: Run, options: argparse.Namespace, **extra: Any) -> int:
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
     """Return the settings: flags override --config, which overrides --preset."""
+    return make_recipe(_preset_and_config(options), _flags(options))
+
+
+def _preset_and_config(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of --preset and --config."""
     preset = PRESETS[options.preset].settings if options.preset else {}
     config = read_settings(options.config) if options.config else {}
-    return make_recipe(preset, config, _flags(options))
+    return merge_settings(preset, config)
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:

@@ -32,7 +32,7 @@ FLAGS = {
 
 def configure_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate transfer`, training settings included."""
-    parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
+    parser.usage = "striate transfer DATA [--pretrained WEIGHTS] [settings]"
     mixing = "mixup", "cutmix"  # features are computed per image
     add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
     add_flags(parser, FLAGS, unfreeze=0, views=0)
@@ -50,20 +50,22 @@ def run_transfer(options: argparse.Namespace) -> int:
         wide_console,
     )
     from striate.report.terminal import print_blocks
-    from striate.run.progress import ignore, line_printer
+    from striate.run.progress import TransferCallbacks, line_printer
     from striate.workflows.transfer.options import TransferOptions
     from striate.workflows.transfer.transfer import transfer_recipe
 
     quiet = options.quiet or options.json
     fields = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
     transfer = TransferOptions(**{name: getattr(options, name) for name in fields})
+    callbacks = TransferCallbacks()
+    if not options.json:
+        callbacks = TransferCallbacks(on_begin=print_data, on_plan=print_plan)
     finished = transfer_recipe(
         recipe,
         transfer,
         out=options.out,
         overwrite=options.overwrite,
-        on_begin=ignore if options.json else print_data,
-        on_plan=ignore if options.json else print_plan,
+        callbacks=callbacks,
         quiet=quiet,
     )
     more = {"transfer": finished.manifest["transfer"]}

@@ -109,6 +109,46 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise an error if a file to write exists already, unless `overwrite` is set.
+
+    Call this before a long computation. The folder of the file is checked, too.
+
+    Raises:
+        RunError: The file exists and `overwrite` is off, or the path is a folder.
+        StorageError: The folder of the file cannot be written.
+    """
+    if os.path.isdir(path):  # noqa: PTH112 - False without permission to look
+        fix = "give the name of a file"
+        raise RunError("the output file is a folder", where=path, fix=fix)
+    if os.path.lexists(path) and not overwrite:
+        fix = "choose another name, or add --overwrite"
+        raise RunError("the output file exists already", where=path, fix=fix)
+    exists = os.path.exists  # `Path.exists` fails without permission to look
+    folder = next(place for place in path.parents if exists(place))
+    effective = os.access in os.supports_effective_ids
+    if not (folder.is_dir() and os.access(folder, os.W_OK, effective_ids=effective)):
+        what = f"{path.name} cannot be written: {folder} is not a writable folder"
+        raise StorageError(what, where=path, fix="choose another folder")
+
+
+def next_free_file(path: Path) -> Path:
+    """Return the path, or `NAME-2`, `NAME-3` … in the same folder if it exists.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_text(Path(folder, "page.html"), "")
+        ...     next_free_file(Path(folder, "page.html")).name
+        'page-2.html'
+    """
+    free, number = path, 1
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; surrogate-escaped bytes are kept."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"))

@@ -5,6 +5,7 @@ An analysis returns these blocks; `report` renders them as HTML or for a termina
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -77,7 +78,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line chart; `mark` is the x value and the label of a vertical line."""
+    """A line chart; `mark` is the x value and the label of a vertical line.
+
+    Legends show the values at the mark. Without a mark, they show no values: the last
+    value of a series is not its result.
+    """
 
     title: str
     _: KW_ONLY
@@ -90,15 +95,30 @@ class Curve:
     mark: tuple[float, str] | None = None
     note: str = ""
 
+    def value_at_mark(self, series: Series) -> float | None:
+        """Return the value of a series at the mark, or None.
+
+        Example:
+            >>> line = Series("a", x=(1, 2, 3), y=(0.5, 0.9, 0.7))
+            >>> axes = {"x_label": "epoch", "y_label": "accuracy"}
+            >>> curve = Curve("A", **axes, series=(line,), mark=(2, "best epoch: 2"))
+            >>> curve.value_at_mark(line)
+            0.9
+        """
+        at = self.mark[0] if self.mark else math.nan
+        pairs = zip(series.x, series.y, strict=False)
+        return next((y for x, y in pairs if math.isclose(x, at)), None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A PNG image with its size in pixels, a caption and a detail text."""
+    """A PNG image with its size in pixels, a caption, further lines and a detail."""
 
     png: bytes = field(repr=False)
     width: int
     height: int
     caption: str = ""
+    lines: tuple[str, ...] = ()  # lines between the caption and the detail
     detail: str = ""
 
 

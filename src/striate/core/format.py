@@ -1,4 +1,4 @@
-"""Formatting of byte counts, and parsing of image sizes such as `64x48`."""
+"""Formatting of counts and byte counts, and parsing of sizes such as `64x48`."""
 
 from __future__ import annotations
 
@@ -32,3 +32,40 @@ def parse_image_size(text: str) -> int | tuple[int, int]:
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise ValueError(text)
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def count_text(count: int, noun: str, plural: str = "") -> str:
+    """Format a count with a noun in singular or plural (default: with an s).
+
+    Example:
+        >>> count_text(1, "image"), count_text(2000, "image")
+        ('1 image', '2,000 images')
+        >>> count_text(1, "class", "classes"), count_text(2, "class", "classes")
+        ('1 class', '2 classes')
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def file_counts_text(
+    *, used: int, quarantined: int, ignored: int, spare: int = 0, left_out: int = 0
+) -> str:
+    """Return the counts of all files of a data set as a sum.
+
+    Args:
+        used: Images of the splits.
+        quarantined: Files that should be images but cannot be used.
+        ignored: Files that do not belong to the data set.
+        spare: Training images outside `--fraction`.
+        left_out: Images equal to an image of another group that is in val or test.
+
+    Example:
+        >>> file_counts_text(used=299, quarantined=2, ignored=2)
+        '303 files = 299 used + 2 quarantined + 2 ignored'
+        >>> file_counts_text(used=1, quarantined=0, ignored=0, left_out=1)
+        '2 files = 1 used + 1 left out + 0 quarantined + 0 ignored'
+    """
+    counts = [("used", used), ("outside --fraction", spare), ("left out", left_out)]
+    terms = [(word, n) for word, n in counts if n or word == "used"]
+    terms += [("quarantined", quarantined), ("ignored", ignored)]
+    total = count_text(sum(n for _, n in terms), "file")
+    return f"{total} = {' + '.join(f'{n:,} {word}' for word, n in terms)}"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from striate.core.errors import SettingError
+from striate.core.format import count_text
 from striate.core.registry import unknown_name_error
 
 RESIZE_MODES = ("stretch", "crop", "pad")
@@ -170,7 +171,10 @@ def _check_normalization(
     if not mean and not std:
         return  # not measured yet
     if not len(mean) == len(std) == channels:
-        what = f"{len(mean)} means and {len(std)} stds for {channels} channels"
+        what = (
+            f"{len(mean)} means and {len(std)} stds for "
+            f"{count_text(channels, 'channel')}"
+        )
         fix = "give mean and std, each with one value per channel"
         raise SettingError(what, where="preprocess", fix=fix)
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:

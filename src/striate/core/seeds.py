@@ -6,9 +6,9 @@ do not change it.
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
+
+from striate.core.derive_seed import derive_seed
 
 # SplitMix64's step and multipliers (Steele, Lea & Flood 2014, "Fast splittable
 # pseudorandom number generators"; the constants are those of Java 8).
@@ -18,19 +18,6 @@ _MIX = (
     (np.uint64(27), np.uint64(0x94D049BB133111EB)),
 )
 COLUMNS = 1024  # maximum number of random numbers per sample
-
-
-def derive_seed(*parts: object) -> int:
-    """Hash the parts of a key into a 63-bit seed.
-
-    Example:
-        >>> derive_seed(0, "order", 1) == derive_seed(0, "order", 1)
-        True
-        >>> derive_seed(0, "order", 1) == derive_seed(0, "order", 2)
-        False
-    """
-    text = "\x1f".join(repr(part) for part in parts).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
 def numpy_generator(*parts: object) -> np.random.Generator:

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field, replace
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, SettingError
+from striate.core.format import file_counts_text
+from striate.core.notebook import NotebookResult
 from striate.core.preprocess_config import Preprocess
 from striate.data.channel_stats import channel_mean_std
-from striate.data.sources.source import Skipped
+from striate.data.sources.source import SPARE, Skipped
+from striate.data.split.assign import is_left_out
 from striate.data.split.fraction import mark_spare
 from striate.data.split.hash_split import SplitConfig
-from striate.data.split.split_file import SPARE, SplitRow
+from striate.data.split.split_file import SplitRow
 from striate.data.subset import Subset
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageData:
+class ImageData(NotebookResult):
     """Loaded data set, with the preprocessing settings for new images.
 
     Each of the `num_files` files is used, spare (a training image outside the
@@ -33,7 +36,8 @@ class ImageData:
         subsets: Images by split: `train`, `val`, `test`.
         rows: Rows of `split.csv`, one for each image.
         quarantined: Files that should be images but cannot be used.
-        ignored: Files that do not belong to the data set.
+        ignored: Files that do not belong to the data set, and images that are left out
+            because an equal image of another group is in val or test.
         warnings: Warnings for the user, as sentences.
         notes: Notes about the split, as sentences.
         split_config: Settings of the split.
@@ -83,6 +87,27 @@ class ImageData:
     def num_spare(self) -> int:
         """Return the number of training images left unused because of `fraction`."""
         return sum(row.split == SPARE for row in self.rows)
+
+    @property
+    def num_left_out(self) -> int:
+        """Return the number of images left out as duplicates of another group."""
+        return sum(is_left_out(skip) for skip in self.ignored)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return the number of files of each status; the sum is `num_files`."""
+        return {
+            "used": len(self.rows) - self.num_spare,
+            "spare": self.num_spare,
+            "left_out": self.num_left_out,
+            "quarantined": len(self.quarantined),
+            "ignored": len(self.ignored) - self.num_left_out,
+        }
+
+    @property
+    def counts_text(self) -> str:
+        """Return the number of files of each status as one sum."""
+        return file_counts_text(**self.counts)
 
     def with_fraction(self, fraction: float) -> ImageData:
         """Return the data set with a smaller fraction of the training images.

@@ -11,8 +11,9 @@ from typing import Any, Unpack
 from striate.core.class_names import ClassNames
 from striate.core.device import paused_gc
 from striate.core.errors import DataError, SettingError
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
-from striate.core.registry import unknown_name_error
+from striate.core.synonyms import unknown_setting_error
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.decode_dataset import DecodedSet
 from striate.data.cache.image_rows import take_rows
@@ -25,7 +26,7 @@ from striate.data.find_source import find_source
 from striate.data.given_split import apply_split, missing_files
 from striate.data.image_data import ImageData
 from striate.data.load_options import LoadOptions
-from striate.data.scan import FileScan, label_conflicts
+from striate.data.scan import TWO_LABELS, FileScan, label_conflicts
 from striate.data.shards.load import open_shards
 from striate.data.shards.tars import is_shards
 from striate.data.sources.named import NAMED
@@ -112,7 +113,7 @@ def _config(config: DataConfig, overrides: Mapping[str, Any]) -> DataConfig:
     names = [spec.name for spec in fields(DataConfig)]
     for name in overrides:
         if name not in names:
-            raise unknown_name_error("setting", name, names)
+            raise unknown_setting_error(name, names)
     lists = {k: tuple(v) for k, v in overrides.items() if isinstance(v, list)}
     return replace(config, **{**overrides, **lists})
 
@@ -182,8 +183,8 @@ def _without_conflicts(
         source, scan, decoded.index, decoded.contents, preprocess
     )
     decoded = replace(decoded, contents=tuple(contents))
-    given_splits = [source.records[i].split for i in decoded.index]
-    conflicts = label_conflicts(source, decoded.index, decoded.contents, given_splits)
+    records = [source.records[i] for i in decoded.index]
+    conflicts = label_conflicts(records, decoded.contents)
     skipped += conflicts.values()
     rows_kept = [k for k in range(len(decoded.index)) if k not in conflicts]
     _check_any(rows_kept, skipped, source)
@@ -268,8 +269,14 @@ def _check_any(
     reasons = Counter(skip.reason for skip in skipped)
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     first = f"; the first: {skipped[0].path} ({skipped[0].detail})" if skipped else ""
-    what = f"no usable images among {len(source.records)} files: {counts}{first}"
-    raise DataError(what, where=source.root, fix="use PNG, JPEG or other image files")
+    what = (
+        f"no usable images among {count_text(len(source.records), 'file')}: "
+        f"{counts}{first}"
+    )
+    fix = "use PNG, JPEG or other image files"
+    if set(reasons) == {TWO_LABELS}:
+        fix = "every image is in several classes: keep each image in one class only"
+    raise DataError(what, where=source.root, fix=fix)
 
 
 def _subset(

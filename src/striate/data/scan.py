@@ -23,6 +23,7 @@ Tick = Callable[[int, int], None]
 # A set of so few bytes is decoded faster than a cache is opened.
 SMALL_SET = 4 << 20
 CHANGED, MISSING = "changed-since-scan", "missing"
+TWO_LABELS = "two-labels"  # the same image with several labels
 SPAN = 16  # files a thread takes at a time
 
 
@@ -180,20 +181,16 @@ def read_in_order(
 
 
 def label_conflicts(
-    source: Source,
-    index: Sequence[int],
-    contents: Sequence[str],
-    splits: Sequence[str | None],
+    records: Sequence[Record], contents: Sequence[str]
 ) -> dict[int, Skipped]:
     """Return, by index, a `Skipped` for each image that occurs with several labels.
 
     The correct label is unknown, so all of these images are quarantined. Images of a
     given test split stay, because a published test set is never changed.
     """
-    records = [source.records[i] for i in index]
     copies_by_content: dict[str, dict[int, Record]] = {}
     for k, content in enumerate(contents):
-        if splits[k] != "test":
+        if records[k].split != "test":
             copies_by_content.setdefault(content, {})[k] = records[k]
     conflicts: dict[int, Skipped] = {}
     for copies in copies_by_content.values():
@@ -202,5 +199,5 @@ def label_conflicts(
         for k, record in copies.items():
             other = next(r for r in copies.values() if r.label != record.label)
             detail = f"'{record.label}' here, '{other.label}' in {other.path}"
-            conflicts[k] = Skipped(path=record.path, reason="two-labels", detail=detail)
+            conflicts[k] = Skipped(path=record.path, reason=TWO_LABELS, detail=detail)
     return conflicts

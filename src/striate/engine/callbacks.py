@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class StepResult:
     """Result of a training step; `loss` is NaN if the batch was skipped."""
 
-    epoch: int
+    epoch: int  # counted from 1
     batch: int
     step: int
     loss: float
@@ -21,7 +21,7 @@ class StepResult:
 class EpochResult:
     """Result of an epoch; `best` is true if the epoch is the best so far."""
 
-    epoch: int
+    epoch: int  # counted from 1
     train_loss: float
     val_loss: float
     val_accuracy: float

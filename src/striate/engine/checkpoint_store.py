@@ -24,7 +24,7 @@ from striate.core.errors import StorageError
 from striate.core.files import write_text
 from striate.core.folders import remove_folder, remove_leftovers, write_folder
 
-FORMAT = "striate checkpoint 1"
+FORMAT = "striate checkpoint 2"  # 1: log files that count epochs from 0
 MANIFEST = "MANIFEST.json"
 LATEST = "LATEST"
 KEEP = 2  # intact checkpoints, in case one is damaged later
@@ -165,7 +165,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not is_intact:
         raise DamagedCheckpointError(f"{MANIFEST} does not match its checksum")
     if content.get("format") != FORMAT or not _well_formed(content):
-        raise DamagedCheckpointError(f"{MANIFEST} is not of the format '{FORMAT}'")
+        what = f"{MANIFEST} is not of the format '{FORMAT}'"
+        raise DamagedCheckpointError(f"{what}, but of another version of striate")
     return content
 
 

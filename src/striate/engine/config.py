@@ -10,6 +10,8 @@ from striate.core.settings import SeedConfig, SettingsBase, flag_name, setting
 
 # For small networks from scratch; measured in docs/notebook/accuracy-recipes.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "muon": 3e-3}
+# For pretrained networks: far lower than for training from scratch.
+TUNED_LR = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 1e-3}
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
 TTA_NAMES = ("plain", "flip", "flip_shift")
 NONFINITE_ACTIONS = ("stop", "skip", "lower-lr")
@@ -45,7 +47,7 @@ class OptimConfig(SeedConfig):
     lr: float | Literal["auto"] | None = setting(
         None,
         "maximum learning rate; auto: chosen by a learning-rate range test (default: "
-        "0.05 for sgd, 0.003 for other optimizers)",
+        "0.05 for sgd, 0.003 for other optimizers; 0.01 and 0.001 with --pretrained)",
         above=0,
     )
     optimizer: str = setting("adamw", "optimizer", choices=tuple(DEFAULT_LR))

@@ -37,8 +37,9 @@ class CSVLogger(Callback):
 
     Each step's line ends with a hash of its sample indices and of the previous hash.
     Equal last lines therefore prove equal images in equal order throughout the run.
-    `sample_order` returns the sample indices of an epoch's batches from a start on. The
-    files are truncated to `offsets`, which come from a checkpoint.
+    `sample_order` returns the sample indices of an epoch's batches from a start on. It
+    counts epochs from 0; the files count from 1. The files are truncated to `offsets`,
+    which come from a checkpoint.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class CSVLogger(Callback):
         self._events = AppendLog(folder / EVENTS, saved.get(EVENTS))
         self._sample_hash = str(saved.get("sample_hash", ""))
         self._sample_order = sample_order
-        self._epoch = -1
+        self._epoch = 0
         self._batches: Iterator[Tensor] = iter(())
         if offsets is None:
             self._results.append(",".join(COLUMNS))
@@ -69,7 +70,7 @@ class CSVLogger(Callback):
     def _next_sample_hash(self, step: StepResult) -> str:
         if self._epoch != step.epoch:
             self._epoch = step.epoch
-            self._batches = iter(self._sample_order(step.epoch, step.batch))
+            self._batches = iter(self._sample_order(step.epoch - 1, step.batch))
         indices = next(self._batches).numpy().tobytes()
         digest = hashlib.blake2b(self._sample_hash.encode() + indices, digest_size=8)
         self._sample_hash = digest.hexdigest()

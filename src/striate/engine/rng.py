@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from striate.core.seeds import derive_seed
+from striate.core.derive_seed import derive_seed
 
 _NUMPY_SEEDS = 1 << 32
 

@@ -22,7 +22,7 @@ class TrainState:
         (2, 6.0, 3, 1)
     """
 
-    epoch: int = 0  # index of the current epoch, from 0
+    epoch: int = 0  # number of completed epochs
     # index of the next batch; the number of batches if validation is next
     batch: int = 0
     step: int = 0  # index of the next step of the run
@@ -37,7 +37,8 @@ class TrainState:
 
     def record_step(self, loss: float, lr: float, images: int) -> StepResult:
         """Record the loss of a batch (NaN if skipped) and return the step's result."""
-        result = StepResult(self.epoch, self.batch, self.step, loss, lr, images)
+        epoch = self.epoch + 1
+        result = StepResult(epoch, self.batch, self.step, loss, lr, images)
         self.batch, self.step, self.lr = self.batch + 1, self.step + 1, lr
         if math.isnan(loss):
             self.skipped += 1
@@ -60,7 +61,7 @@ class TrainState:
         """
         metric = "val_balanced_accuracy" if balanced else "val_accuracy"
         epoch = EpochResult(
-            epoch=self.epoch,
+            epoch=self.epoch + 1,
             train_loss=self.loss_sum / max(self.images, 1),
             val_loss=val_loss,
             val_accuracy=val_accuracy,

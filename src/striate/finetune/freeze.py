@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
+from striate.core.format import count_text
 from striate.core.frozen_eval_mode import freeze_mode, has_frozen_mode, unfreeze_mode
 from striate.core.registry import closest_names
 
@@ -31,8 +32,11 @@ class FrozenLayers:
             return "nothing is frozen"
         first, last = self.layers[0], self.layers[-1]
         span = first if first == last else f"{first} … {last}"
-        count = f"{len(self.layers)} {'layer' if first == last else 'layers'}"
-        return f"{span}: {count}, {self.parameters:,} parameters, {self.sha256[:16]}"
+        count = count_text(len(self.layers), "layer")
+        return (
+            f"{span}: {count}, {count_text(self.parameters, 'parameter')}, "
+            f"{self.sha256[:16]}"
+        )
 
 
 def freeze(model: nn.Module, patterns: str | Sequence[str]) -> FrozenLayers:

@@ -31,7 +31,7 @@ class GradualUnfreezing(Callback):
         """Unfreeze the next stage after every `unfreeze` epochs."""
         every = self._stages.config.unfreeze
         if every:
-            self._unfreeze_up_to(1 + (epoch.epoch + 1) // every)
+            self._unfreeze_up_to(1 + epoch.epoch // every)
 
     def end(self) -> None:
         """Unfreeze all remaining stages, in case training has ended early."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from striate.core.format import count_text
 from striate.interpret.render import diverging_colors, enlarge, tile
 
 MIN_PIXELS = 24  # minimum height of a drawn filter, in pixels
@@ -125,13 +126,13 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
         for kernel, limit in zip(shown_filters.numpy(), limits, strict=True)
         for plane in kernel
     ]
-    rows, across = f"{filters}", f"{channels}"
+    rows, across = count_text(filters, "filter"), count_text(channels, "channel")
     if len(shown_filters) < filters:
-        rows = f"{len(shown_filters)} of {filters}"
+        rows = f"{len(shown_filters)} of {rows}"
     if len(columns) < channels:
-        across = f"the {len(columns)} strongest of {channels}"
+        across = f"the {len(columns)} strongest of {across}"
     sheet = tile(planes, columns=len(columns), gap=1)
-    return sheet, f"{rows} filters × {across} channels"
+    return sheet, f"{rows} × {across}"
 
 
 def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarray]:

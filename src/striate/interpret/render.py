@@ -109,6 +109,25 @@ def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
     return pixels.repeat(times, 0).repeat(times, 1)
 
 
+def limit_side(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Shrink an image so that its longest side is at most `side` pixels.
+
+    Shapes:
+        (H, W, C) → (H, W, C) uint8; with 1 or 3 channels, else unchanged
+
+    Example:
+        >>> limit_side(np.zeros((200, 100, 1), np.uint8), 50).shape
+        (50, 25, 1)
+    """
+    longest, channels = max(pixels.shape[:2]), pixels.shape[-1]
+    if longest <= side or channels not in (1, 3):
+        return pixels
+    height, width = (max(1, round(n * side / longest)) for n in pixels.shape[:2])
+    image = PILImage.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    small = np.asarray(image.resize((width, height), PILImage.Resampling.BOX))
+    return small.reshape(height, width, channels)
+
+
 def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
     """Arrange images of equal size in a grid with transparent gaps.
 

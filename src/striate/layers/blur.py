@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError, SettingError
+from striate.core.format import count_text
 
 
 class BlurPool(nn.Module):
@@ -55,7 +56,9 @@ class BlurPool(nn.Module):
         """Filter and subsample the input."""
         channels, margin = self.weight.shape[0], max(self.padding)
         if x.shape[1] != channels:
-            raise GeometryError(f"BlurPool got {x.shape[1]} channels, not {channels}")
+            raise GeometryError(
+                f"BlurPool got {count_text(x.shape[1], 'channel')}, not {channels}"
+            )
         if min(x.shape[-2:]) <= margin:
             got = f"{x.shape[-2]}×{x.shape[-1]}"
             what = f"BlurPool got {got}, needs height and width ≥ {margin + 1}"

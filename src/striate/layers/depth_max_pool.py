@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from striate.core.conv_arithmetic import output_side
 from striate.core.errors import GeometryError
+from striate.core.format import count_text
 
 
 class DepthMaxPool(nn.Module):
@@ -42,7 +43,10 @@ class DepthMaxPool(nn.Module):
         """Compute the maximum over each window of channels."""
         channels = x.shape[1]
         if channels < self.window:
-            what = f"DepthMaxPool got {channels} channels, needs at least {self.window}"
+            what = (
+                f"DepthMaxPool got {count_text(channels, 'channel')}, needs "
+                f"at least {self.window}"
+            )
             raise GeometryError(what)
         # The first maximum of a window takes the whole gradient, as in max pooling.
         pooled = F.max_pool3d(x.unsqueeze(1), (self.window, 1, 1), (self.stride, 1, 1))

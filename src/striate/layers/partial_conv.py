@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
+from striate.core.format import count_text
 
 # LeCun et al. 1998, table I: which of S2's six maps each of C3's sixteen maps reads.
 LENET_C3 = (
@@ -74,7 +75,10 @@ class PartialConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each output map over the connected input maps."""
         if x.shape[1] != self.in_channels:
-            what = f"PartialConv2d got {x.shape[1]} channels, not {self.in_channels}"
+            what = (
+                f"PartialConv2d got {count_text(x.shape[1], 'channel')}, "
+                f"not {self.in_channels}"
+            )
             raise GeometryError(what)
         return F.conv2d(x, self.dense_weight(), self.bias)
 

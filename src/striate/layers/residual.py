@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
+from striate.core.format import count_text
 from striate.core.registry import unknown_name_error
 from striate.layers.blur import BlurPool
 
@@ -81,7 +82,7 @@ class PadShortcut(nn.Module):
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         if out_channels < channels:
-            what = f"shortcut A cannot reduce {channels} channels to "
+            what = f"shortcut A cannot reduce {count_text(channels, 'channel')} to "
             fix = "use shortcut B, a 1×1 convolution"
             raise GeometryError(f"{what}{out_channels}", fix=fix)
         self.added = out_channels - channels

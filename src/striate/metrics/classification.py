@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from striate.core.notebook import NotebookResult
 from striate.metrics.calibration import top_label_ece
 from striate.metrics.intervals import Interval, mean_recall_interval, wilson_interval
 
@@ -33,7 +34,7 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationMetrics:
+class ClassificationMetrics(NotebookResult):
     """All classification metrics of a set of predictions."""
 
     count: int

@@ -1,4 +1,4 @@
-"""Significance tests: McNemar, sign test, Holm correction, paired t and Welch's t."""
+"""Significance tests: McNemar, sign, Fisher, Holm correction, paired and Welch's t."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
+import numpy as np
+
 # Half of what importing scipy.stats costs; these are the distributions it calls.
-from scipy.special import bdtr, bdtrc, betaincinv, stdtr, stdtrit
+from scipy.special import bdtr, bdtrc, betaincinv, gammaln, stdtr, stdtrit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,34 @@ def sign_test(lost: int, won: int) -> float:
         (0.03125, 1.0)
     """
     return float(bdtr(won, lost + won, 0.5))
+
+
+def fisher_exact(first: tuple[int, int], second: tuple[int, int]) -> float:
+    """Return the two-sided p-value of Fisher's exact test on two proportions.
+
+    Each proportion is (successes, count). If both samples have the same success
+    probability, the number of successes in the first one has a hypergeometric
+    distribution. The p-value is the probability of all numbers that are at most as
+    likely as the observed number.
+
+    Example:
+        >>> round(fisher_exact((8, 10), (1, 6)), 4), fisher_exact((3, 3), (5, 5))
+        (0.035, 1.0)
+    """
+    (k1, n1), (k2, n2) = first, second
+    total = k1 + k2
+    k = np.arange(max(0, total - n2), min(n1, total) + 1)
+    log_p = _log_choose(n1, k) + _log_choose(n2, total - k)
+    log_p -= _log_choose(n1 + n2, np.array(total))
+    # Equally likely numbers differ by rounding errors.
+    tail = log_p <= log_p[k1 - k[0]] + 1e-7
+    return min(1.0, float(np.exp(log_p[tail]).sum()))
+
+
+def _log_choose(n: int, k: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the binomial coefficient "n choose k"."""
+    logs: np.ndarray = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return logs
 
 
 def holm_correction(values: Sequence[float]) -> tuple[float, ...]:

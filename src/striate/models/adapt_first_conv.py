@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 
 
@@ -61,11 +62,17 @@ def adaptation_text(old_channels: int, channels: int) -> str:
         return ""
     if channels == 1:
         return (
-            f"the first convolution sums its weights over {old_channels} channels for "
+            "the first convolution sums its weights over "
+            f"{count_text(old_channels, 'channel')} for "
             "gray images"
         )
-    text = f"the first convolution repeats the weights of {old_channels} channels"
-    return f"{text} for {channels} channels, times {old_channels}/{channels}"
+    text = (
+        "the first convolution repeats the weights of "
+        f"{count_text(old_channels, 'channel')}"
+    )
+    return (
+        f"{text} for {count_text(channels, 'channel')}, times {old_channels}/{channels}"
+    )
 
 
 def first_kernel(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
 
+from striate.core.derive_seed import derive_seed
 from striate.core.errors import SettingError
 from striate.core.preprocess_config import ImageSpec
 from striate.core.registry import Registry
-from striate.core.seeds import derive_seed
 from striate.models.timm import build, describe, is_timm
 
 Builder = Callable[[ImageSpec, int], nn.Module]
@@ -157,21 +157,24 @@ def catalogue_rows(timm_name: str = "") -> list[dict[str, str | int]]:
         >>> rows["lenet5_modern"]["parameters"]
         61706
     """
-    rows: list[dict[str, str | int]] = []
     entries = [model_entry(timm_name)] if is_timm(timm_name) else model_entries()
-    for entry in entries:
-        with torch.device("meta"):
-            model = entry.build(entry.image, entry.classes)
-        rows.append(
-            {
-                "name": entry.name,
-                "input": str(entry.image),
-                "classes": entry.classes,
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "what": entry.summary,
-            }
-        )
-    return rows
+    return [
+        {
+            "name": entry.name,
+            "input": str(entry.image),
+            "classes": entry.classes,
+            "parameters": _parameter_count(entry),
+            "what": entry.summary,
+        }
+        for entry in entries
+    ]
+
+
+@cache  # to build all networks takes two seconds
+def _parameter_count(entry: ModelEntry) -> int:
+    with torch.device("meta"):
+        model = entry.build(entry.image, entry.classes)
+    return sum(p.numel() for p in model.parameters())
 
 
 def _image(

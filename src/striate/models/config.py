@@ -21,8 +21,8 @@ class ModelConfig(SeedConfig):
 
     model: str = setting(
         "auto",
-        "network: a name listed by `striate models`, or timm:NAME; auto: tutorial_gray "
-        "for gray images, tutorial_color for color images",
+        "network: a name listed by `striate models`, or timm:NAME; auto: the network "
+        "of --pretrained, else chosen by the size and the number of the images",
     )
     pretrained: str | None = setting(
         None,
@@ -33,6 +33,11 @@ class ModelConfig(SeedConfig):
         None,
         "layers to freeze: comma-separated names, or patterns such as 'layer1*' "
         "(default: none)",
+    )
+    offline: bool = setting(
+        False,
+        "never download pretrained weights; use only weights on this machine",
+        incidental=True,
     )
     trust: bool = setting(
         False,

@@ -21,13 +21,18 @@ TIMEOUT = 30.0  # seconds without a byte
 PARTIAL = ".part"  # suffix of unfinished downloads
 
 
-def local_file(public: PretrainedFile, folder: Path | None) -> Path:
+def local_file(
+    public: PretrainedFile, folder: Path | None, *, offline: bool = False
+) -> Path:
     """Return the local path of pretrained weights; download them if necessary.
+
+    The file is searched in its Python package, in the cache `folder` and in
+    the download folder of `torch.hub`. With `offline`, nothing is downloaded.
 
     Raises:
         WeightsError: The file is not available, or its hash is wrong.
     """
-    if (path := _packaged(public)) is not None:
+    if (path := _packaged(public) or _in_torch_hub(public)) is not None:
         return path
     if folder is None:
         what = f"{public.file} is not on this machine, and there is no cache folder"
@@ -35,13 +40,18 @@ def local_file(public: PretrainedFile, folder: Path | None) -> Path:
     path = folder / public.file
     if path.is_file() and _is_right(path, public.sha256):
         return path
+    if offline:
+        what = f"{public.file} is not on this machine, and --offline is set"
+        raise WeightsError(what, where=path, fix=_by_hand(public))
     return download(public, path)
 
 
 def location(public: PretrainedFile, folder: Path | None) -> str:
-    """Return the location of pretrained weights: package, cache or "not downloaded"."""
+    """Return where pretrained weights are, such as "cache" or "not downloaded"."""
     if _packaged(public) is not None:
         return f"package {public.package}"
+    if _in_torch_hub(public) is not None:
+        return "torch.hub"
     if folder is not None and (folder / public.file).is_file():
         return "cache"
     return "not downloaded"
@@ -122,6 +132,14 @@ def _packaged(public: PretrainedFile) -> Path | None:
         if file.name == public.file and path.is_file():
             return path if _is_right(path, public.sha256) else None
     return None
+
+
+def _in_torch_hub(public: PretrainedFile) -> Path | None:
+    """Return the file in the download folder of `torch.hub`, if it is intact there."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
+    path = home / "hub" / "checkpoints" / public.file
+    return path if path.is_file() and _is_right(path, public.sha256) else None
 
 
 def _is_right(path: Path, sha256: str) -> bool:

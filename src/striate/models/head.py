@@ -7,8 +7,8 @@ import re
 import torch
 from torch import nn
 
+from striate.core.derive_seed import derive_seed
 from striate.core.errors import SettingError
-from striate.core.seeds import derive_seed
 
 AUXILIARY = r"aux\d*\."  # names of the tensors of auxiliary heads
 

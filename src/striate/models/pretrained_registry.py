@@ -29,7 +29,7 @@ class PretrainedFile:
     license: str = _LICENSE  # the publisher's license
     # Per-channel mean of v/255 that images were normalized with.
     mean: tuple[float, ...] = _IMAGENET[0]
-    std: tuple[float, ...] = _IMAGENET[1]  # per-channel standard deviation, likewise
+    std: tuple[float, ...] = _IMAGENET[1]  # per-channel standard deviation of v/255
     package: str = ""  # a Python package that contains the file; empty if there is none
 
     @property

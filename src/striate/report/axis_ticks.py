@@ -66,6 +66,14 @@ def drawable_points(
     ]
 
 
+def mark_text(curve: Curve, series: Series) -> str:
+    """Return the value of a series at the mark of its chart as text, or ''."""
+    value = curve.value_at_mark(series)
+    if value is None or not is_drawable(value, curve.log_y):
+        return ""
+    return value_text(value, curve.percent_y)
+
+
 def band_points(
     series: Series, log: bool = False, log_x: bool = False
 ) -> list[tuple[float, float, float]]:

@@ -118,13 +118,3 @@ def cell_text(cell: Cell, kind: str) -> str:
     if isinstance(cell, int):
         return f"{cell:,}".replace("-", MINUS)
     return number(cell)
-
-
-def count_text(count: int, noun: str) -> str:
-    """Format a count with a noun in singular or plural.
-
-    Example:
-        >>> count_text(1, "image"), count_text(2000, "image")
-        ('1 image', '2,000 images')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -112,15 +112,23 @@ def _section(section: Section, anchor: str, images: PageImages) -> Html:
     label_id = f"{anchor}-title"
     head = tag("h2", escape(one_line(section.title)), id=label_id)
     lead = tag("div", paragraphs(section.lead), class_="lead") if section.lead else ""
-    blocks = join(_blocks(section.blocks, images, anchor))
+    blocks = join(blocks_html(section.blocks, images, anchor))
     return tag("section", head, Html(lead), blocks, id=anchor, aria_labelledby=label_id)
 
 
-def _blocks(blocks: Sequence[Block], images: PageImages, anchor: str) -> Iterator[Html]:
-    """Render blocks as HTML; on wide pages, adjacent charts share a row."""
+def blocks_html(
+    blocks: Sequence[Block], images: PageImages, anchor: str
+) -> Iterator[Html]:
+    """Render blocks as HTML; on wide pages, adjacent charts share a row.
+
+    Without `anchor`, nothing can be clicked, because a notebook runs no script.
+    """
     numbered = enumerate(blocks, 1)
     for charts, group in groupby(numbered, key=lambda pair: isinstance(pair[1], Curve)):
-        html = [_block(block, images, f"{anchor}-{number}") for number, block in group]
+        keys = (
+            (block, f"{anchor}-{number}" if anchor else "") for number, block in group
+        )
+        html = [_block(block, images, key) for block, key in keys]
         yield tag("div", *html, class_="charts") if charts else join(html)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from striate.core.findings import Image, Matrix
+from striate.core.format import count_text
 from striate.report.axis_ticks import error_shade
-from striate.report.format import count_text, isolate, one_line, percent
+from striate.report.format import isolate, one_line, percent
 from striate.report.html_images import PageImages
 from striate.report.markup import Html, Value, bdi, escape, join, note, tag
 
@@ -38,6 +39,8 @@ Cells = dict[Position, MatrixCell]
 def matrix_html(matrix: Matrix, page_images: PageImages, key: str) -> Html:
     """Return the HTML of a matrix, its most frequent errors and one dialog per cell.
 
+    Without `key`, there are no dialogs, and nothing can be clicked.
+
     Example:
         >>> truth = Matrix(labels=("a", "b"), counts=((3, 1), (0, 4)))
         >>> html = matrix_html(truth, PageImages(), "m")
@@ -53,11 +56,12 @@ def matrix_html(matrix: Matrix, page_images: PageImages, key: str) -> Html:
     box = tag(
         "div", table, class_="scroll", tabindex=0, role="region", aria_label=title
     )
-    dialogs = join(_dialog(cell, matrix, page_images) for cell in cells.values())
-    action = "Point at a cell to see its classes."
-    if any(matrix.images.values()):
-        action = "Click a cell to see its images."
-    hint = escape(f"{action} Rows: true class; columns: predicted.")
+    opened = cells.values() if key else ()
+    dialogs = join(_dialog(cell, matrix, page_images) for cell in opened)
+    action = "Point at a cell to see its classes. " if key else ""
+    if key and any(matrix.images.values()):
+        action = "Click a cell to see its images. "
+    hint = escape(f"{action}Rows: true class; columns: predicted.")
     readout = tag("p", hint, class_="readout", aria_hidden="true")
     errors = _frequent_errors(matrix, cells) if size > MAX_READABLE else Html("")
     inside = [box, readout, errors, note(matrix.note), dialogs]
@@ -73,7 +77,7 @@ def _cells(matrix: Matrix, key: str) -> Iterator[MatrixCell]:
                 yield MatrixCell(
                     position=(row, column),
                     count=count,
-                    dialog=f"{key}-{row}-{column}",
+                    dialog=f"{key}-{row}-{column}" if key else "",
                     label=text + count_text(count, "image"),
                 )
 
@@ -159,7 +163,10 @@ def _chip(cell: MatrixCell, matrix: Matrix) -> Html:
 
 
 def _button(cell: MatrixCell, *children: Html, **attributes: Value) -> Html:
-    """Return a button that opens the dialog of a cell."""
+    """Return a button that opens the dialog of a cell; only its text without one."""
+    if not cell.dialog:
+        names = f"cell {attributes.pop('class_')}"
+        return tag("span", *children, class_=names, title=cell.label, **attributes)
     opens = {"command": "show-modal", "commandfor": cell.dialog}
     return tag("button", *children, type="button", **attributes, **opens)
 

@@ -43,7 +43,8 @@ class PageImages:
             role="img",
             class_=f"pic {css_class} crisp" if crisp else f"pic {css_class}",
             style=f"width:{width * scale}px;aspect-ratio:{width}/{height}",
-            aria_label=one_line(f"{image.caption} {image.detail}") or "image",
+            aria_label=one_line(" ".join((image.caption, *image.lines, image.detail)))
+            or "image",
         )
 
     def gallery(self, images: Sequence[Image], scale: int = 1) -> Html:
@@ -56,8 +57,8 @@ class PageImages:
         parts = [self.image_html(image, scale)]
         if image.caption:
             parts.append(tag("b", bdi(image.caption)))
-        if image.detail:
-            parts.append(tag("small", bdi(image.detail)))
+        details = [*image.lines, *([image.detail] if image.detail else [])]
+        parts += [tag("small", bdi(line)) for line in details]
         return tag("li", *parts)
 
     def css(self) -> str:

@@ -51,7 +51,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// A chart's key shows the values nearest to the pointer.
+// A chart's key shows the values nearest to the pointer, else those at the mark.
 const spell = (value, percent) => {
   const text = percent ? (100 * value).toFixed(2) + " %" : String(+value.toPrecision(4));
   return text.replace("-", "−");
@@ -60,6 +60,7 @@ for (const chart of document.querySelectorAll("svg.chart")) {
   const series = JSON.parse(chart.dataset.points);
   const outputs = [...chart.parentElement.querySelectorAll(".legend output")];
   const last = outputs.map((output) => output.textContent);
+  const at = chart.parentElement.querySelector(".legend .at");
   const axis = chart.querySelector("text.end");
   const label = axis.textContent;
   const cursor = chart.querySelector(".cursor");
@@ -77,6 +78,7 @@ for (const chart of document.querySelectorAll("svg.chart")) {
     cursor.setAttribute("x1", 100 * place + "%");
     cursor.setAttribute("x2", 100 * place + "%");
     chart.classList.add("read");
+    if (at) at.hidden = true;
     axis.textContent = `${label} ${spell(x, false)}`.trim();
     series.forEach((points, i) => {
       if (points.length) outputs[i].textContent = spell(nearest(points, place)[2], percent);
@@ -84,6 +86,7 @@ for (const chart of document.querySelectorAll("svg.chart")) {
   });
   chart.addEventListener("pointerleave", () => {
     chart.classList.remove("read");
+    if (at) at.hidden = false;
     axis.textContent = label;
     outputs.forEach((output, i) => (output.textContent = last[i]));
   });

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from striate.core.format import count_text
 from striate.report.format import number, percent
 
 REDRAW = 0.1  # seconds between updates: terminals are slow
@@ -88,7 +89,7 @@ class TrainingProgress:
         interactive = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         if interactive and not self._quiet:
             self._bar = _bar(self._stream)
-            text = f"{images:,} images per epoch"
+            text = f"{count_text(images, 'image')} per epoch"
             self._task = self._bar.add_task("", total=epochs * steps, text=text)
             self._bar.start()
 

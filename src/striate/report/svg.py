@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Curve, Series
+from striate.core.format import count_text
 from striate.report.axis_ticks import (
     ChartAxis,
     Point,
@@ -17,6 +18,7 @@ from striate.report.axis_ticks import (
     curve_axes,
     drawable_points,
     is_drawable,
+    mark_text,
     x_text,
     y_text,
 )
@@ -62,21 +64,27 @@ def svg_chart(chart: Curve) -> str:
 
 
 def svg_legend(curve: Curve) -> str:
-    """Return the legend of a chart: color, name and last value of each series.
+    """Return the legend of a chart: color, name and value at the mark of each series.
 
     Example:
         >>> flat = Series(name="a<b", x=(1,), y=(0.5,))
-        >>> key = svg_legend(Curve(title="", x_label="", y_label="", series=(flat,)))
-        >>> "a&lt;b" in key, "0.5" in key
-        (True, True)
+        >>> axes = {"x_label": "", "y_label": "", "series": (flat,)}
+        >>> key = svg_legend(Curve(title="", **axes, mark=(1, "best epoch: 1")))
+        >>> "a&lt;b" in key, "0.5" in key, "at the mark (best epoch: 1)" in key
+        (True, True, True)
+        >>> "0.5" in svg_legend(Curve(title="", **axes))
+        False
     """
     items = [_key(i, series, curve) for i, series in enumerate(curve.series)]
+    if any(mark_text(curve, series) for series in curve.series) and curve.mark:
+        text = f"at the mark ({one_line(curve.mark[1])})"
+        items.append(tag("li", escape(text), class_="at"))
     return tag("ul", *items, class_="legend")
 
 
 def _key(index: int, series: Series, curve: Curve) -> Html:
-    finite = [y for _, y in zip(series.x, series.y, strict=False) if is_drawable(y)]
-    value = value_text(finite[-1], curve.percent_y) if finite else "no values"
+    finite = drawable_points(series, curve.log_y, curve.log_x)
+    value = mark_text(curve, series) if finite else "no values"
     return tag(
         "li",
         tag("i", class_=_hue(index)),
@@ -183,12 +191,16 @@ def _sentence(series: Series, curve: Curve) -> str:
     spots = drawable_points(series, curve.log_y, curve.log_x)
     who = isolate(one_line(series.name))
     left_out = len(series.x) - len(spots)
-    gap = f" {left_out:,} values cannot be drawn." if left_out else ""
+    gap = f" Not drawn: {count_text(left_out, 'value')}." if left_out else ""
     if not spots:
         return f"{who}: no values.{gap}"
     (x0, y0), (x1, y1) = spots[0], spots[-1]
     first, last = value_text(y0, curve.percent_y), value_text(y1, curve.percent_y)
-    return f"{who}: {first} at {number(x0)}, {last} at {number(x1)}.{gap}"
+    text = f"{who}: {first} at {number(x0)}, {last} at {number(x1)}"
+    at_mark = mark_text(curve, series)
+    if at_mark and curve.mark:
+        text += f", {at_mark} at the mark ({one_line(curve.mark[1])})"
+    return f"{text}.{gap}"
 
 
 def _readings(curve: Curve, across: ChartAxis) -> str:

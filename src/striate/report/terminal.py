@@ -28,11 +28,16 @@ from striate.core.findings import (
     Table,
     Tree,
 )
-from striate.report.axis_ticks import fit_axis, is_drawable
+from striate.core.format import count_text
+from striate.report.axis_ticks import (
+    drawable_points,
+    fit_axis,
+    is_drawable,
+    mark_text,
+)
 from striate.report.format import (
     NUMERIC,
     cell_text,
-    count_text,
     one_line,
     percent,
     printable,
@@ -251,17 +256,21 @@ def _curve(curve: Curve, width: int) -> Group:
     for series in curve.series:
         name = Text(shorten(one_line(series.name), 16))
         line = Text(sparkline(series, room, log=curve.log_y), "cyan")
-        grid.add_row(name, line, Text(_ends(series, curve.percent_y), "dim"))
+        grid.add_row(name, line, Text(_key(curve, series), "dim"))
     axes = f"{one_line(curve.y_label)} by {one_line(curve.x_label)}"
     title = curve.title or axes
     return _framed(title, grid, curve.note)
 
 
-def _ends(series: Series, share: bool) -> str:
-    finite = [y for y in series.y if is_drawable(y)]
-    if not finite:
+def _key(curve: Curve, series: Series) -> str:
+    """Return the value at the mark, or the range of the values, as text."""
+    values = [y for _, y in drawable_points(series, curve.log_y, curve.log_x)]
+    if not values:
         return "no values"
-    return f"{value_text(finite[0], share)} → {value_text(finite[-1], share)}"
+    if (text := mark_text(curve, series)) and curve.mark:
+        return f"{text} ({one_line(curve.mark[1])})"
+    low, high = (value_text(y, curve.percent_y) for y in (min(values), max(values)))
+    return f"{low} to {high}" if low != high else low
 
 
 def sparkline(series: Series, room: int = SPARKLINE_WIDTH, *, log: bool = False) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from striate.core.files import damaged_file_errors, read_json
 from striate.core.findings import Cell, Column, Section, Table
+from striate.core.format import count_text
 from striate.run import layout as names
 from striate.run.scorecard import ci_text
 
@@ -71,7 +72,7 @@ def _row(baseline: Baseline) -> tuple[Cell, ...]:
 def _time_note(baseline: Baseline) -> str:
     """Return a note on a baseline's planning time and number of cached features."""
     plan = f"the time includes {baseline.plan_seconds:.0f} s of the transfer plan"
-    cached = f"{baseline.cached:,} features were already in the cache"
+    cached = f"features of {count_text(baseline.cached, 'image')} came from the cache"
     parts = [plan] * (baseline.plan_seconds > 0) + [cached] * (baseline.cached > 0)
     return f"{baseline.name.capitalize()}: {', '.join(parts)}."
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from striate.core.errors import SettingError
+from striate.core.format import count_text
 from striate.core.settings import AUTO
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
@@ -23,8 +24,8 @@ from striate.engine.loss import ClassBalance, balanced_class_weights, class_prio
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.training_loop import FitConfig
+from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.recipe import TrainConfig
-from striate.run.run import evaluation_batch_size
 
 
 def check_batch_norm(model: nn.Module, optim: OptimConfig) -> None:
@@ -46,7 +47,7 @@ def last_batch_notes(data: ImageData, optim: OptimConfig) -> tuple[str, ...]:
     count, size = len(data.subset("train")), optim.images_per_step
     if size == 1 or count % size != 1:
         return ()
-    remainder = f"{count:,} images in batches of {size} leave one image"
+    remainder = f"{count_text(count, 'image')} in batches of {size} leave one image"
     return (f"{remainder}; the last batch gets this image too ({size + 1} images)",)
 
 
@@ -204,8 +205,11 @@ def process_notes(config: TrainConfig) -> tuple[str, ...]:
     if rank_info.world_size == 1:
         return ()
     threads = torch.get_num_threads()
-    text = "1 thread" if threads == 1 else f"{threads} threads"
+    text = count_text(threads, "thread")
     world_size, batch_size = rank_info.world_size, config.batch_size
-    share = f"{world_size} processes of {text} share each batch of {batch_size}"
+    share = (
+        f"{count_text(world_size, 'process', 'processes')} of {text} share "
+        f"each batch of {batch_size}"
+    )
     norms = "whole batch" if config.sync_batch_norm else "images of each process"
     return (f"{share} images; batch norm uses the {norms}",)

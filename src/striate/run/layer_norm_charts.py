@@ -1,10 +1,11 @@
-"""Charts and tables of layer norms by depth, at initialization and in training."""
+"""Charts and tables of layer norms by depth, before and during training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from striate.core.findings import Block, Column, Curve, Series, Table
+from striate.core.format import count_text
 from striate.interpret.depth.layer_profile import LayerProfile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.run.report_images import evenly_spaced
@@ -51,7 +52,7 @@ def snapshots_by_stage(
 
     Example:
         >>> list(snapshots_by_stage([Snapshot(step=s, layers=()) for s in (0, 1, 8)]))
-        ['at initialization', 'after 1 step', 'after 8 steps']
+        ['before training', 'after 1 step', 'after 8 steps']
     """
     return {
         stage_text(snapshot.step): snapshot.layers
@@ -70,13 +71,13 @@ def stage_text(step: int | None) -> str:
 
     Example:
         >>> stage_text(0), stage_text(1_000), stage_text(None)
-        ('at initialization', 'after 1,000 steps', 'as trained')
+        ('before training', 'after 1,000 steps', 'as trained')
     """
     if step is None:
         return "as trained"
     if not step:
-        return "at initialization"
-    return f"after {step:,} step{'' if step == 1 else 's'}"
+        return "before training"
+    return f"after {count_text(step, 'step')}"
 
 
 def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:

@@ -18,6 +18,7 @@ CLASSES = "classes.json"
 PREPROCESS = "preprocess.json"
 SPLIT = "split.csv"
 QUARANTINE = "quarantine.csv"
+QUARANTINE_COLUMNS = ("status", "image_path", "reason", "detail")
 RESULTS = "results.csv"
 LR_RANGE = "lr_range.csv"
 PENALTIES = "penalties.csv"
@@ -26,6 +27,7 @@ BASELINES = "baselines"
 BASELINES_FILE = "baselines.json"
 NORMS = "norms.csv"
 SCORES = "scores.json"
+CALIBRATION = "calibration.json"
 REPORT = "report.html"
 WEIGHTS = "weights"
 BEST = "weights/best.safetensors"
@@ -34,6 +36,7 @@ PLOTS = "plots"
 CONFUSION = "confusion.png"  # in PLOTS
 EXPLANATION = "explain.json"
 OPERATING_POINT = "operating_point.json"
+OPERATING_POINTS = "operating_points"  # folder: one file per class
 TENSORBOARD = "tensorboard"
 # Files that identify a folder written by striate, and a key that each file has.
 _MARKERS = {MANIFEST: "versions", EXPLANATION: "made_by", OPERATING_POINT: "made_by"}
@@ -68,12 +71,12 @@ def new_folder(
         folder = _next_free(Path("runs") / verb / safe_name(name))
     else:
         folder = out
-        _check_out(out, overwrite)
+        check_out(out, overwrite)
         with storage_errors(out, 0):
             out.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
         if out is not None:
-            _check_out(out, overwrite)  # again: now no other process changes it
+            check_out(out, overwrite)  # again: now no other process changes it
             with storage_errors(out, 0):
                 clear_folder(out)
         yield folder
@@ -93,8 +96,15 @@ def _next_free(path: Path) -> Path:
                 return candidate
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    if not out.exists() or _is_new(out):
+def check_out(out: Path | None, overwrite: bool) -> None:
+    """Raise an error if an output folder must not be replaced; None is a new folder.
+
+    Call this before a long computation.
+
+    Raises:
+        RunError: The folder exists and `overwrite` is off, or is not a run folder.
+    """
+    if out is None or not out.exists() or _is_new(out):
         return
     if not overwrite:
         fix = "choose another --out, add --overwrite, or continue with --resume"

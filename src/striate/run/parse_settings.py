@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from striate.core.errors import SettingError
 from striate.core.format import parse_image_size
-from striate.core.registry import unknown_name_error
 from striate.core.settings import AUTO, flag_name
+from striate.core.synonyms import unknown_setting_error
 from striate.data.augment.augment import RANGES
 from striate.run.recipe import Recipe
 
@@ -113,6 +113,29 @@ def _size(value: Any) -> int | tuple[int, int]:
     return int(_exactly(int, value))
 
 
+def merge_settings(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the converted settings of all dicts; later dicts override earlier dicts.
+
+    Raises:
+        UnknownNameError: There is no such setting; the message lists similar names.
+        SettingError: A value has the wrong type.
+
+    Example:
+        >>> merge_settings({"flip": "both", "lr": "0.1"}, {"augment": "none"})
+        {'lr': 0.1, 'augment': 'none'}
+    """
+    types = setting_types()
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        if "augment" in layer:  # a preset replaces all earlier augmentation values
+            merged = {key: merged[key] for key in merged if key not in RANGES}
+        for name, value in layer.items():
+            if name not in types:
+                raise unknown_setting_error(name, types)
+            merged[name] = parse_setting(name, value)
+    return merged
+
+
 def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
     """Create a recipe from dicts of settings; later dicts override earlier dicts.
 
@@ -124,15 +147,7 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
         >>> make_recipe({"data": "digits", "epochs": 9}, {"epochs": "3"}).epochs
         3
     """
-    types = setting_types()
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        if "augment" in layer:  # a preset replaces all earlier augmentation values
-            merged = {key: merged[key] for key in merged if key not in RANGES}
-        for name, value in layer.items():
-            if name not in types:
-                raise unknown_name_error("setting", name, types)
-            merged[name] = parse_setting(name, value)
+    merged = merge_settings(*layers)
     if not merged.get("data"):
         fix = "give a folder, a CSV file, or a data set name: `striate train digits`"
         raise SettingError("no data set is given", where="DATA", fix=fix)

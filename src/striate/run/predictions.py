@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from striate.core.class_names import ClassNames
 from striate.core.files import damaged_file_errors, read_csv, write_csv
 from striate.engine.evaluate import Outputs
 from striate.metrics.classification import ClassificationMetrics, classification_metrics
+from striate.metrics.temperature import apply_temperature, log_losses
 
 _PREFIX = "p_"
 MAX_PROBABILITY_COLUMNS = 1000  # with more classes, only the top k are saved
@@ -51,17 +53,46 @@ class Predictions:
         most: np.ndarray = self.probs.argmax(1)
         return most
 
+    def temperature_scaled(self, temperature: float) -> Predictions:
+        """Return the predictions with logits divided by `temperature`; 1: unchanged."""
+        if temperature == 1.0:
+            return self
+        probs = apply_temperature(self.probs, temperature)
+        losses = log_losses(probs, self.truth)
+        return replace(self, probs=probs.astype(self.probs.dtype), losses=losses)
+
     def metrics(self) -> ClassificationMetrics:
         """Return accuracy, loss, calibration error and per-class metrics."""
         names = self.labels.names
         return classification_metrics(self.probs, self.truth, self.losses, names)
+
+    def most_confused(self, count: int) -> list[tuple[str, str, int]]:
+        """Return the most frequent errors as (true class, predicted class, count)."""
+        return [
+            (self.labels[true], self.labels[pred], images)
+            for true, pred, images in self.metrics().confused_pairs[:count]
+        ]
+
+    def top_losses(self, count: int) -> list[dict[str, Any]]:
+        """Return the images with the highest loss as dicts, the highest loss first."""
+        predicted = self.predicted
+        return [
+            {
+                "image_path": self.paths[i],
+                "true": self.labels[int(self.truth[i])],
+                "pred": self.labels[int(predicted[i])],
+                "probability": float(self.probs[i].max()),
+                "loss": float(self.losses[i]),
+            }
+            for i in self.highest_losses(count)
+        ]
 
     def highest_losses(self, count: int) -> list[int]:
         """Return the indices of the `count` largest losses, largest first."""
         return [int(i) for i in np.argsort(-self.losses, kind="stable")[:count]]
 
     def save(self, path: Path) -> None:
-        """Write a CSV with path, label, prediction, probabilities and loss.
+        """Write a CSV: `image_path`, `true`, `pred`, probabilities and `loss`.
 
         There is one probability column per class. With more than
         `MAX_PROBABILITY_COLUMNS` classes, one column has the top `TOP_K` as JSON.
@@ -81,7 +112,7 @@ class Predictions:
             for i, path_ in enumerate(self.paths)
         )
         columns = ["top"] if many else [_PREFIX + name for name in names]
-        write_csv(path, ["path", "label", "pred", *columns, "loss"], rows)
+        write_csv(path, ["image_path", "true", "pred", *columns, "loss"], rows)
 
     @classmethod
     def read(cls, path: Path, labels: ClassNames) -> Predictions:
@@ -95,6 +126,8 @@ class Predictions:
         cls, rows: Sequence[dict[str, str]], labels: ClassNames
     ) -> Predictions:
         number = {name: i for i, name in enumerate(labels.names)}
+        old = bool(rows) and "image_path" not in rows[0]  # columns of earlier versions
+        path, true = ("path", "label") if old else ("image_path", "true")
         if len(labels) > MAX_PROBABILITY_COLUMNS:
             probs = np.zeros((len(rows), len(labels)), np.float32)
             for i, row in enumerate(rows):
@@ -104,8 +137,8 @@ class Predictions:
             columns = [_PREFIX + name for name in labels.names]
             probs = np.array([[float(row[name]) for name in columns] for row in rows])
         return cls(
-            paths=tuple(row["path"] for row in rows),
-            truth=np.array([number[row["label"]] for row in rows]),
+            paths=tuple(row[path] for row in rows),
+            truth=np.array([number[row[true]] for row in rows]),
             probs=probs,
             losses=np.array([float(row["loss"]) for row in rows]),
             labels=labels,

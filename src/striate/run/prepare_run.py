@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
+from striate.core.format import count_text
 from striate.core.hooks import model_restored, trace_modules
 from striate.core.settings import AUTO
 from striate.data.augment.random_crop import crop_margin
@@ -23,6 +24,7 @@ from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.load_options import LoadOptions
 from striate.data.progressive_resize import Side
+from striate.data.split.assign import is_left_out
 from striate.data.split.split_file import write_split
 from striate.engine.config import OptimConfig
 from striate.engine.execution_config import check_precision
@@ -186,7 +188,10 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
     finally:
         model.train(training)
     if shape != (1, data.num_classes):
-        what = f"model output {shape[1:]} does not match {data.num_classes} classes"
+        what = (
+            f"model output {shape[1:]} does not match "
+            f"{count_text(data.num_classes, 'class', 'classes')}"
+        )
         fix = f"build the model with num_classes={data.num_classes}"
         raise SettingError(what, fix=fix)
 
@@ -212,10 +217,11 @@ def write_run_inputs(
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
     write_split(folder / names.SPLIT, data.rows)
     skipped = [("quarantined", skip) for skip in data.quarantined]
-    skipped += [("ignored", skip) for skip in data.ignored]
-    rows = [(kind, s.path, s.reason, s.detail) for kind, s in skipped]
-    columns = ("status", "path", "reason", "detail")
-    write_csv(folder / names.QUARANTINE, columns, rows)
+    skipped += [
+        ("left_out" if is_left_out(skip) else "ignored", skip) for skip in data.ignored
+    ]
+    rows = [(status, s.path, s.reason, s.detail) for status, s in skipped]
+    write_csv(folder / names.QUARANTINE, names.QUARANTINE_COLUMNS, rows)
     first = first_convolution(model)
     if first is not None:
         save_weights(folder / names.FIRST_LAYER, {first[0]: first[1].weight})

@@ -87,6 +87,23 @@ PRESETS.add("photographs")(
     )
 )
 
+# No flip: it changes letters and digits.
+PRESETS.add("small-images")(
+    Preset(
+        claim="400 letters of 32 pixels: test accuracy 96.1 % (n = 102); 1,000 images "
+        "of Fashion-MNIST: 84.0 % (n = 238); one seed each",
+        settings={
+            "model": "fast_small",
+            "epochs": 40,
+            "batch_size": 32,
+            "optimizer": "muon",
+            "lr": 0.02,
+            "weight_decay": 0.05,
+            "shift": 0.07,
+        },
+    )
+)
+
 PRESETS.add("fashion-best")(
     Preset(
         claim="test accuracy 93.69 ± 0.16 % over 3 seeds",

@@ -12,6 +12,7 @@ from torch import nn
 
 from striate.core.errors import StorageError, WeightsError
 from striate.core.files import damaged_file_errors, hash_file, read_json
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 from striate.core.registry import closest_names
 from striate.data.cache.cache_folder import AUTO, open_cache
@@ -26,8 +27,8 @@ from striate.models.pretrained_registry import PRETRAINED, PretrainedFile, known
 from striate.models.timm import describe, fetch, is_timm
 from striate.models.weights import State, put_pretrained, read
 from striate.run import layout as names
-from striate.run.recipe import InputConfig
-from striate.run.run import Run
+from striate.run.recipe import InputConfig, Recipe
+from striate.run.run import CUSTOM, Run
 
 WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as safetensors
 
@@ -47,30 +48,33 @@ class WeightsFile:
     preprocess_note: str = ""  # how the original preprocessing differs from striate's
 
 
-def find_weights(word: str | Path, cache: str = AUTO) -> WeightsFile:
+def find_weights(
+    word: str | Path, cache: str = AUTO, *, offline: bool = False
+) -> WeightsFile:
     """Find a weights file by path, run folder, published name or timm name.
 
     Raises:
-        WeightsError: There are no such weights, or a download has the wrong hash.
+        WeightsError: There are no such weights, a download has the wrong hash, or the
+            weights must be downloaded and `offline` is set.
     """
     try:
-        return _find(word, cache)
+        return _find(word, cache, offline)
     except OSError as error:
         what = f"the weights file cannot be read: {error.strerror or error}"
         fix = "check the path and its permissions"
         raise WeightsError(what, where=error.filename or word, fix=fix) from error
 
 
-def _find(word: str | Path, cache: str) -> WeightsFile:
+def _find(word: str | Path, cache: str, offline: bool) -> WeightsFile:
     path = Path(word).expanduser()
     if path.is_file():
         return _of_file(path)
     if is_timm(str(word)):
-        return _of_timm(str(word), cache)
+        return _of_timm(str(word), cache, offline)
     if (folder := names.existing_run(word)) is not None:
         return _of_run(folder)
     if str(word) in PRETRAINED:
-        return _of_public(PRETRAINED[str(word)], cache)
+        return _of_public(PRETRAINED[str(word)], cache, offline)
     close = closest_names(str(word), list(PRETRAINED))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give a run folder, a .safetensors or .pth file, or a name listed by "
@@ -122,13 +126,14 @@ def _of_run(folder: Path) -> WeightsFile:
     )
 
 
-def _of_public(public: PretrainedFile, cache: str) -> WeightsFile:
+def _of_public(public: PretrainedFile, cache: str, offline: bool) -> WeightsFile:
     store = open_cache(cache)
-    path = local_file(public, store.folder / WEIGHTS_FOLDER if store else None)
+    folder = store.folder / WEIGHTS_FOLDER if store else None
+    path = local_file(public, folder, offline=offline)
     return _described(public, path, _sha256(path))
 
 
-def _of_timm(name: str, cache: str) -> WeightsFile:
+def _of_timm(name: str, cache: str, offline: bool) -> WeightsFile:
     about, store = describe(name), open_cache(cache)
     if store is None:
         what = f"the weights of {about.name} cannot be stored: the cache is off"
@@ -136,6 +141,10 @@ def _of_timm(name: str, cache: str) -> WeightsFile:
         raise WeightsError(what, where="--pretrained", fix=fix)
     path = store.folder / WEIGHTS_FOLDER / f"timm-{about.name}.safetensors"
     if not path.is_file():
+        if offline:
+            what = f"the weights of {about.name} are not on this machine, and --offline"
+            fix = "leave out --offline, or give a file: --pretrained PATH"
+            raise WeightsError(f"{what} is set", where="--pretrained", fix=fix)
         save_weights(path, fetch(name))
     return WeightsFile(
         path=path,
@@ -237,6 +246,23 @@ def load_recipe_weights(config: InputConfig, model: nn.Module, data: ImageData) 
     put_pretrained(model, state, weights.path, head=head, same_network=same)
 
 
+def with_known_network(recipe: Recipe) -> Recipe:
+    """Return the recipe with the network of its pretrained weights, for `auto`.
+
+    Raises:
+        WeightsError: There are no such weights, or their network is unknown.
+    """
+    if recipe.pretrained is None or recipe.model != AUTO:
+        return recipe
+    name = recipe.pretrained
+    network = name if is_timm(name) else _weights_of(recipe).network
+    if not network or network.startswith(CUSTOM):
+        what = f"the network of the weights '{recipe.pretrained}' is unknown"
+        fix = "add --model, for example --model mobilenet_v2"
+        raise WeightsError(what, where="--pretrained", fix=fix)
+    return replace(recipe, model=network)
+
+
 def _check_network(weights: WeightsFile, config: ModelConfig) -> None:
     """Raise an error for weights of another network with the same names and shapes.
 
@@ -254,7 +280,8 @@ def _check_network(weights: WeightsFile, config: ModelConfig) -> None:
 
 def _weights_of(config: InputConfig) -> WeightsFile:
     """Return the weights file of a recipe; timm models get timm's preprocessing."""
-    weights = find_weights(str(config.pretrained), config.cache)
+    word, cache = str(config.pretrained), config.cache
+    weights = find_weights(word, cache, offline=config.offline)
     if weights.preprocess is None and is_timm(config.model):
         about = describe(config.model)
         note = about.remark
@@ -289,7 +316,10 @@ def pretrained_notes(config: InputConfig, data: ImageData) -> list[str]:
     weights = _weights_of(config)
     head = "is loaded too, because the classes are equal"
     if not _keeps_head(weights, config, data):
-        head = f"is initialized randomly, for {data.num_classes} classes"
+        head = (
+            "is initialized randomly, for "
+            f"{count_text(data.num_classes, 'class', 'classes')}"
+        )
     notes = [f"pretrained weights: {weights.origin}; the head {head}"]
     if weights.preprocess is None:
         return [

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Self, TextIO
 
 from striate.data.batches import Batches
+from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize
 from striate.data.scan import Tick
 from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.report.progress import TrainingProgress
+from striate.run.transfer_plan import TransferPlan
 
 DELAY = 1.0  # seconds until the reading progress is shown
 
@@ -40,6 +44,16 @@ def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
 
 def ignore(*values: object) -> None:
     """Do nothing; the default of a callback."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferCallbacks:
+    """Functions that are called in the course of a transfer run."""
+
+    # called with the data and the run folder before anything is computed
+    on_begin: Callable[[ImageData, Path], None] = ignore
+    # called with the plan of `cut="auto"` before training
+    on_plan: Callable[[TransferPlan], None] = ignore
 
 
 def line_printer(quiet: bool) -> Callable[[str], None]:
@@ -80,14 +94,14 @@ class ProgressCallback(Callback):
     def on_step_end(self, event: StepResult, /) -> None:
         """Update the progress bar after a training step."""
         self._images += event.images
-        epoch, batch, images = event.epoch + 1, event.batch + 1, self._images
+        epoch, batch, images = event.epoch, event.batch + 1, self._images
         self._draw(lambda: self._progress.step(epoch, batch, event.loss, images))
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
         """Print losses and accuracies of a finished epoch."""
         columns = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
         row = {name: getattr(event, name) for name in columns}
-        self._draw(lambda: self._progress.epoch({"epoch": event.epoch + 1, **row}))
+        self._draw(lambda: self._progress.epoch({"epoch": event.epoch, **row}))
 
     def note(self, text: str) -> None:
         """Print a message that is also shown with --quiet."""

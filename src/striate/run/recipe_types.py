@@ -57,6 +57,7 @@ class TransferSettings(TrainSettings, DataSettings, total=False):
     """Fields of `Recipe` and `TransferOptions`, as keyword arguments of `transfer`."""
 
     model: str
+    offline: bool
     trust: bool
     head_hidden: int
     cut: str | None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from torch import Tensor
 
 from striate.audit.layer import shape_text
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 from striate.data.cache.image_rows import DisplayRows, PixelRows, display_rows
 from striate.data.decode.preprocess import normalize
@@ -17,9 +19,11 @@ from striate.engine.weights_io import read_weights
 from striate.interpret.feature_maps import MAX_CHANNELS, feature_maps, map_sheet
 from striate.interpret.filters import filter_limits, filter_tiles, first_convolution
 from striate.interpret.render import tile, to_image
+from striate.layers.whiten import whiten_layers
 from striate.report.format import percent
 from striate.run import layout as names
 from striate.run.predictions import Predictions
+from striate.run.report_texts import first_filters_texts
 
 if TYPE_CHECKING:
     from striate.run.run import Run
@@ -72,11 +76,9 @@ def _captioned(predictions: Predictions, pixels: PixelRows, i: int) -> Image:
 
 def highest_loss_section(predictions: Predictions, pixels: PixelRows | None) -> Section:
     """Return the report section of misclassified images with the highest loss."""
-    wrong = [
-        i
-        for i in predictions.highest_losses(MAX_ERRORS)
-        if predictions.truth[i] != predictions.predicted[i]
-    ]
+    correct = predictions.truth == predictions.predicted
+    order = predictions.highest_losses(len(predictions.paths))
+    wrong = [i for i in order if not correct[i]][:MAX_ERRORS]
     if not wrong:
         block: Block = Prose(text="All predictions are correct.", tone="good")
     elif pixels is None:
@@ -96,10 +98,7 @@ def filters_and_maps_sections(
     run: Run, predictions: Predictions, pixels: PixelRows | None
 ) -> Iterable[Section]:
     """Yield report sections: filters of the first convolution, and feature maps."""
-    blocks: list[Block] = _filters(run)
-    if blocks:
-        lead = "Filters of the first convolution, before and after training."
-        yield Section("First filters", tuple(blocks), lead=lead)
+    yield from _filters_section(run)
     if pixels is None:
         return
     example = _example(predictions)
@@ -107,28 +106,36 @@ def filters_and_maps_sections(
     sheets = _maps(run, stored[example], run.preprocess)
     image = _captioned(predictions, pixels, example)
     source = Images(images=(image,), scale=_scale(pixels.shape[1]))
-    lead = "Activations of one test image, layer by layer from input to output."
+    image_text = f"one image of the {run.evaluated_split} split"
+    lead = f"Activations of {image_text}, layer by layer from input to output."
     yield Section("Feature maps", (source, *sheets), lead=lead)
 
 
-def _filters(run: Run) -> list[Block]:
+def _filters_section(run: Run) -> Iterable[Section]:
     first = first_convolution(run.model)
     path = run.path / names.FIRST_LAYER
     if first is None or not path.is_file():
-        return []
+        return
     name, module = first
-    before, after = read_weights(path)[name], module.weight
+    before, after = read_weights(path)[name], module.weight.detach().cpu()
+    unchanged = torch.equal(before, after)
+    computed = any(layer.conv is module for layer in whiten_layers(run.model))
+    lead, caption = first_filters_texts(
+        run, name, unchanged=unchanged, computed=computed
+    )
     limits = filter_limits(before, after)
+    shown = [(before, caption)] + [(after, "after training")] * (not unchanged)
     columns = 16 if before.shape[1] in (1, 3) else 4
     sheets = [
         to_image(tile(filter_tiles(weight, limits), columns), caption)
-        for weight, caption in ((before, "before training"), (after, "after training"))
+        for weight, caption in shown
     ]
     count, _, rows, width = before.shape
-    title = f"{name}: {count} filters of {rows}×{width}"
+    title = f"{name}: {count_text(count, 'filter')} of {rows}×{width}"
     colors = "Gray: zero" if before.shape[1] == 3 else "Blue: negative, red: positive"
-    note = f"{colors}; same color scale before and after."
-    return [Images(title=title, note=note, images=tuple(sheets))]
+    note = f"{colors}" + ("." if unchanged else "; same color scale for both.")
+    block = Images(title=title, note=note, images=tuple(sheets))
+    yield Section("First filters", (block,), lead=lead)
 
 
 def _example(predictions: Predictions) -> int:
@@ -146,10 +153,15 @@ def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
     images: list[Image] = []
     for name, stack in evenly_spaced(maps, MAX_LAYERS):
         count, visible = len(stack), min(len(stack), MAX_CHANNELS)
-        channels = f"{visible} of {count}" if visible < count else f"{count}"
+        channels = count_text(count, "channel")
+        channels = f"{visible} of {channels}" if visible < count else channels
         text = f"{name} · {shape_text(tuple(stack.shape))}"
-        images.append(to_image(map_sheet(stack), text, f"{channels} channels"))
-    note = f"{len(images)} of {len(maps)} layers." if len(images) < len(maps) else ""
+        images.append(to_image(map_sheet(stack), text, channels))
+    note = (
+        f"{len(images)} of {count_text(len(maps), 'layer')}."
+        if len(images) < len(maps)
+        else ""
+    )
     return [Images(images=tuple(images), note=note)] if images else []
 
 

@@ -12,6 +12,7 @@ from striate.audit.findings import headline_figures as audit_figures
 from striate.audit.network import audit
 from striate.core import findings as f
 from striate.core.files import read_csv, write_text
+from striate.core.format import count_text, file_counts_text
 from striate.data.cache.image_rows import PixelRows
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
@@ -28,13 +29,22 @@ from striate.run.report_images import (
     highest_loss_section,
     subset_pixels,
 )
+from striate.run.report_texts import (
+    evaluation_text,
+    loss_note,
+    no_images_text,
+    setting_text,
+)
 from striate.run.scorecard import (
     CellImages,
     confusion_block,
+    other_accuracies,
     per_class_table,
     score_figures,
 )
 from striate.run.transfer_plan_findings import plan_section
+from striate.run.verdict import run_verdict
+from striate.run.verdict_findings import verdict_blocks
 
 if TYPE_CHECKING:
     from striate.run.run import Run
@@ -72,7 +82,7 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> f
     pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
-        f.Section("Learning curves", _learning(run)),
+        _learning_section(run),
         *plan_section(run.path),
         *baseline_section(run.path),
         *_norms(run),
@@ -103,7 +113,10 @@ def _result(run: Run, score: ClassificationMetrics) -> f.Section:
     figures = f.Figures(
         (
             *score_figures(run.evaluated_split, score),
-            f.Figure("errors", f"{wrong:,}", detail=f"of {score.count:,} images"),
+            *other_accuracies(run, run.evaluated_split),
+            f.Figure(
+                "errors", f"{wrong:,}", detail=f"of {count_text(score.count, 'image')}"
+            ),
             f.Figure(
                 "parameters", f"{manifest['parameters']:,}", detail=run.recipe.model
             ),
@@ -114,32 +127,18 @@ def _result(run: Run, score: ClassificationMetrics) -> f.Section:
             ),
         )
     )
-    return f.Section("Result", (figures, *_notes(run, score)))
+    verdict = verdict_blocks(run_verdict(run))
+    return f.Section("Result", (*verdict, figures, *_notes(run, score)))
 
 
 def _notes(run: Run, score: ClassificationMetrics) -> list[f.Block]:
-    manifest, split = run.manifest, run.evaluated_split
-    epoch = f"epoch {manifest['best_epoch']} of {manifest['epochs']}"
-    metric = "balanced accuracy" if run.recipe.class_weights != "none" else "accuracy"
-    text = (
-        f"Evaluated once on the test split, using the weights with the best validation "
-        f"{metric} ({epoch})."
-    )
-    if split != "test":
-        text = (
-            "There is no test split. These validation results are optimistic, because "
-            f"the weights with the best validation {metric} were used ({epoch})."
-        )
-    if (run.path / names.PENALTIES).is_file():
-        text = (
-            "The head is a logistic regression on features of a frozen network. The L2 "
-            "penalty was chosen by cross-validation on the training split. The head "
-            f"was evaluated once on the {split} split."
-        )
+    text, manifest = evaluation_text(run), run.manifest
     ece = f" Expected calibration error (ECE): {percent(score.ece)}."
-    notes: list[f.Block] = [f.Prose(text + ece)]
+    scaling = f" {run.scaling.sentence}" if run.scaling else ""
+    notes: list[f.Block] = [f.Prose(text + ece + scaling)]
     notes += [f.Prose(w, "warning") for w in manifest["data"]["warnings"]]
-    notes += [f.Prose(note) for note in manifest.get("notes", ())]
+    texts = [str(note).rstrip(".") for note in manifest.get("notes", ())]
+    notes += [f.Prose(f"{text[:1].upper()}{text[1:]}.") for text in texts]
     return notes
 
 
@@ -158,11 +157,16 @@ def duration_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def learning_charts(history: Sequence[dict[str, float]]) -> tuple[f.Curve, ...]:
-    """Return the charts of loss and accuracy by epoch, with the best epoch marked."""
-    epochs = tuple(row["epoch"] + 1 for row in history)
-    best = max(row["epoch"] + 1 for row in history if row["best"])
-    mark = (best, f"best: {best:.0f}")
+def learning_charts(
+    history: Sequence[dict[str, float]], note: str
+) -> tuple[f.Curve, ...]:
+    """Return the charts of loss and accuracy by epoch, with the best epoch marked.
+
+    `note` is a note on the loss chart.
+    """
+    epochs = tuple(row["epoch"] for row in history)
+    best = max(row["epoch"] for row in history if row["best"])
+    mark = (best, f"best epoch: {best:.0f}")
 
     def series(name: str, key: str) -> f.Series:
         return f.Series(name, epochs, tuple(row[key] for row in history))
@@ -174,8 +178,7 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[f.Curve, ...]:
             y_label="cross-entropy",
             series=(series("training", "train_loss"), series("validation", "val_loss")),
             mark=mark,
-            note="The training loss includes label smoothing and class weights; the "
-            "validation loss does not.",
+            note=note,
         ),
         f.Curve(
             "Accuracy",
@@ -191,13 +194,19 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[f.Curve, ...]:
     )
 
 
+def _learning_section(run: Run) -> f.Section:
+    logistic = (run.path / names.PENALTIES).is_file()
+    title = "Choice of the L2 penalty" if logistic else "Learning curves"
+    return f.Section(title, _learning(run))
+
+
 def _learning(run: Run) -> tuple[f.Curve, ...]:
     """Return the training charts, and the learning-rate range test chart if one ran."""
     path = run.path / names.LR_RANGE
     if (run.path / names.PENALTIES).is_file():
         return (penalty_chart(run),)
     check_history(run, CHART_COLUMNS)
-    curves = learning_charts(run.history)
+    curves = learning_charts(run.history, loss_note(run.recipe))
     if not path.is_file():
         return curves
     rows = [(float(row["lr"]), float(row["loss"])) for row in read_csv(path)]
@@ -245,7 +254,7 @@ def _predictions(
     matrix = confusion_block(score, run.evaluated_split, images)
     blocks: list[f.Block] = [matrix, per_class_table(score)]
     if pixels is None:
-        text = "The image files could not be read, so the cells show no images."
+        text = f"The cells show no images: {no_images_text(run)}."
         blocks.insert(0, f.Prose(text, "warning"))
     return f.Section("Predictions", tuple(blocks))
 
@@ -271,13 +280,9 @@ def _data(run: Run) -> f.Section:
         rows=rows,
         totals=("used", facts["used"]),
     )
-    spare = facts.get("spare", 0)
-    beyond = f"{spare:,} not used because of --fraction, " if spare else ""
-    account = (
-        f"{facts['seen']:,} files: {facts['used']:,} used, {beyond}"
-        f"{facts['quarantined']:,} quarantined, {facts['ignored']:,} ignored."
-    )
-    blocks: list[f.Block] = [f.Prose(account), table]
+    counts = "used", "spare", "left_out", "quarantined", "ignored"
+    account = file_counts_text(**{name: facts.get(name, 0) for name in counts})
+    blocks: list[f.Block] = [f.Prose(f"{account}."), table]
     skipped = read_csv(run.path / names.QUARANTINE)
     if skipped:
         blocks.append(_skipped_table(skipped))
@@ -294,21 +299,22 @@ def _split_counts(run: Run) -> dict[str, int]:
 
 
 def _skipped_table(skipped: Sequence[dict[str, str]]) -> f.Table:
-    keys = ("status", "path", "reason", "detail")
-    rows = tuple(tuple(row[key] for key in keys) for row in skipped[:MAX_SKIPPED])
+    keys = names.QUARANTINE_COLUMNS
+    rows = tuple(tuple(row.values())[: len(keys)] for row in skipped[:MAX_SKIPPED])
     rest = len(skipped) - len(rows)
     note = f"{rest:,} more; see {names.QUARANTINE}." if rest else ""
-    columns = tuple(f.Column(key) for key in keys)
+    columns = tuple(f.Column(key.replace("_", " ")) for key in keys)
     return f.Table(title="Files not used", columns=columns, rows=rows, note=note)
 
 
 def _settings(run: Run) -> f.Section:
     settings: list[tuple[f.Cell, ...]] = [
-        (name, setting_text(value)) for name, value in run.recipe.as_dict().items()
+        (name, setting_text(name, value))
+        for name, value in run.recipe.as_dict().items()
     ]
     origin: list[tuple[f.Cell, ...]] = [
         *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
-        *((k, setting_text(v)) for k, v in run.manifest["machine"].items()),
+        *((k, setting_text(k, v)) for k, v in run.manifest["machine"].items()),
         ("git", run.manifest["git"]),
         ("hash of the data", run.manifest["data"]["hash"][:16]),
         ("hash of the weights", run.manifest["weights"][:16]),
@@ -321,13 +327,6 @@ def _settings(run: Run) -> f.Section:
             f.Table(title="Environment", columns=columns, rows=tuple(origin)),
         ),
     )
-
-
-def setting_text(value: object) -> str:
-    """Format the value of a setting as text: None as empty text, a size as `28×28`."""
-    if isinstance(value, list | tuple):
-        return "×".join(map(str, value))
-    return "" if value is None else str(value)
 
 
 def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> f.Curve:

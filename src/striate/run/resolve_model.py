@@ -41,7 +41,8 @@ class Target:
     shape: Shape  # input shape (channels, height, width)
     # preprocessing that the network was trained with, if known
     preprocess: Preprocess | None = None
-    trained: bool = False  # whether the network has trained weights
+    # whether the network has trained weights; None: the code of a file may load some
+    trained: bool | None = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +155,8 @@ def _from_file(target: str, request: SummaryRequest, real: bool) -> Target:
         raise SettingError(what, where=path, fix=fix)
     height, width = _sides(request.image_size, (DEFAULT_SIZE, DEFAULT_SIZE))
     channels = request.in_chans or first_channels(model)
-    return Target(name=target, model=model, shape=(channels, height, width))
+    shape = channels, height, width
+    return Target(name=target, model=model, shape=shape, trained=None)
 
 
 def _build_without_weights(build: Callable[[], Any]) -> Any:

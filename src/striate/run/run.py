@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,15 @@ from striate.core import device as devices
 from striate.core.class_names import ClassNames
 from striate.core.errors import RunError, SettingError
 from striate.core.files import read_csv, read_json
+from striate.core.notebook import NotebookResult
 from striate.core.preprocess_config import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data, load_labeled
 from striate.data.load_options import LoadOptions
 from striate.data.scan import CHANGED, MISSING, Tick
-from striate.data.sources.source import Skipped
-from striate.data.split.split_file import SPARE
+from striate.data.sources.source import SPARE, Skipped
+from striate.data.split.split_file import read_split_rows
 from striate.data.subset import Subset
 from striate.data.torch_dataset.source import TorchData
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
@@ -28,35 +30,24 @@ from striate.engine.evaluate import evaluate
 from striate.engine.tta import TTA_MODES
 from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import freeze
-from striate.interpret.activations_at import images_at_once
 from striate.interpret.depth.snapshots import Snapshot
 from striate.metrics.classification import ClassificationMetrics
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
+from striate.run.calibration import TemperatureScaling, read_scaling
+from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.layer_norms import read_layer_norms
 from striate.run.layout import find_run
 from striate.run.parse_settings import make_recipe
+from striate.run.predict_images import ImagePredictor, PredictResult
 from striate.run.predictions import Predictions
 from striate.run.recipe import Recipe
+from striate.run.review_rule import ReviewRule
+from striate.run.stored_operating_point import load_operating_point
 from striate.run.yaml_io import read_settings
 
 CUSTOM = "custom:"  # name prefix of a model that was given as a Python object
-MAX_EVALUATION_BATCH = 256  # for small images
-
-
-def evaluation_batch_size(height: int, width: int) -> int:
-    """Return the evaluation batch size for an image size.
-
-    Evaluation keeps the feature maps of one or two layers, training those of all.
-    Evaluating 32 images of 224×224 takes 0.5 to 1.3 times the memory of a training step
-    with 8 images.
-
-    Example:
-        >>> evaluation_batch_size(28, 28), evaluation_batch_size(224, 224)
-        (256, 32)
-    """
-    return images_at_once((height, width), MAX_EVALUATION_BATCH)
 
 
 def short_name(model: str) -> str:
@@ -70,7 +61,7 @@ def short_name(model: str) -> str:
     return name if name == model else name.rpartition(".")[2]
 
 
-class Run:
+class Run(NotebookResult):
     """A run folder as an object; files are read on first use.
 
     Args:
@@ -123,12 +114,14 @@ class Run:
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
-        """Return one dict per epoch, as in `results.csv`."""
-        rows = read_csv(self.path / names.RESULTS)
-        return [
+        """Return one dict per epoch, as in `results.csv`; epochs count from 1."""
+        rows = [
             {k: float(v == "true" if k == "best" else v) for k, v in row.items()}
-            for row in rows
+            for row in read_csv(self.path / names.RESULTS)
         ]
+        if rows and rows[0].get("epoch") == 0:  # of a version that counted from 0
+            rows = [{**row, "epoch": row["epoch"] + 1} for row in rows]
+        return rows
 
     @property
     def layer_norms(self) -> list[Snapshot]:
@@ -140,6 +133,21 @@ class Run:
         """Return the metrics of each evaluated split, as in `scores.json`."""
         scores: dict[str, dict[str, Any]] = read_json(self.path / names.SCORES)
         return scores
+
+    @cached_property
+    def scaling(self) -> TemperatureScaling | None:
+        """Return the temperature scaling of `calibration.json`; None if missing."""
+        return read_scaling(self.path)
+
+    @property
+    def temperature(self) -> float:
+        """Return the divisor of the logits in all reported probabilities.
+
+        It is 1 if temperature scaling does not help, and for runs without
+        `calibration.json`.
+        """
+        scaling = self.scaling
+        return scaling.temperature if scaling and scaling.used else 1.0
 
     @cached_property
     def model(self) -> nn.Module:
@@ -200,13 +208,13 @@ class Run:
             source = "arrays in memory or on a torch Dataset"
             what = f"the run was trained on {source}, so its images cannot be read"
             raise RunError(what, where=self.path, fix=fix)
-        rows = read_csv(self.path / names.SPLIT)
+        rows = read_split_rows(self.path / names.SPLIT)
         used = [row for row in rows if row["split"] != SPARE]
         options = LoadOptions(
             preprocess=self.preprocess,
             margin=margin,
-            given_split={row["path"]: row["split"] for row in used},
-            given_hashes={row["path"]: row.get("sha256", "") for row in rows},
+            given_split={row["image_path"]: row["split"] for row in used},
+            given_hashes={row["image_path"]: row.get("sha256", "") for row in rows},
             tick=tick,
         )
         # Shards are split again by content; equal settings give an equal split.
@@ -239,12 +247,14 @@ class Run:
         return [split for split in ("val", "test") if split in self.data.subsets]
 
     def predict_subset(
-        self, subset: Subset, group: RankGroup = ONE_PROCESS
+        self, subset: Subset, group: RankGroup = ONE_PROCESS, *, scaled: bool = True
     ) -> Predictions:
         """Predict all images of a subset with the best weights.
 
-        In a `group` of processes, each process predicts a share of the images, and all
-        processes get all predictions.
+        Args:
+            subset: The images.
+            group: Processes that share the images; all of them get all predictions.
+            scaled: Whether to apply the temperature of the run.
         """
         device, images = devices.select_device(self.recipe.device), self.preprocess
         batches = Batches(
@@ -258,7 +268,54 @@ class Run:
         )
         tta = TTA_MODES[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), tta, group)
-        return Predictions.of(subset.paths, outputs, self.labels)
+        predictions = Predictions.of(subset.paths, outputs, self.labels)
+        return predictions.temperature_scaled(self.temperature if scaled else 1.0)
+
+    def predict(
+        self,
+        inputs: str | Path | Sequence[str | Path],
+        *,
+        threshold: float | None = None,
+        operating_point: str | Path | None = None,
+    ) -> PredictResult:
+        """Predict the classes of images, given as files, folders or glob patterns.
+
+        Args:
+            inputs: Paths or glob patterns; in a folder, every file is tried. For a run
+                on data in memory also paths of its images, as in `split.csv`.
+            threshold: Mark predictions with a lower probability for a review.
+            operating_point: A class whose operating point is stored in the run, or a
+                file `operating_point.json`. It also decides for or against this class.
+
+        Raises:
+            DataError: An input matches no file, or no file is a usable image.
+            SettingError: The threshold is not a probability.
+            RunError: The operating point is missing, or belongs to other weights.
+        """
+        items = [inputs] if isinstance(inputs, str | Path) else [*inputs]
+        point = operating_point and load_operating_point(
+            self.path, self.labels, self.temperature, operating_point
+        )
+        rule = ReviewRule(
+            threshold=threshold,
+            operating_point=point or None,
+            classes=self.labels.names,
+        )
+        return self.image_predictor.predict(items, rule)
+
+    @property
+    def image_predictor(self) -> ImagePredictor:
+        """Return the network with all that it needs to predict image files."""
+        device = devices.select_device(self.recipe.device)
+        return ImagePredictor(
+            model=self.model.to(device),
+            device=device,
+            preprocess=self.preprocess,
+            classes=self.labels.names,
+            temperature=self.temperature,
+            tta=TTA_MODES[self.recipe.tta],
+            in_memory=self.image_in_memory,
+        )
 
     def image_in_memory(self, path: str) -> Tensor | None:
         """Return the pixels of an image in memory by its path; None if not in memory.
@@ -313,26 +370,11 @@ class Run:
 
     def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
         """Return the most frequent errors as (true class, predicted class, count)."""
-        predictions = self.predictions(self.evaluated_split)
-        return [
-            (self.labels[true], self.labels[pred], images)
-            for true, pred, images in predictions.metrics().confused_pairs[:count]
-        ]
+        return self.predictions(self.evaluated_split).most_confused(count)
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
         """Return the images with the highest loss as dicts, the highest loss first."""
-        predictions = self.predictions(self.evaluated_split)
-        predicted = predictions.predicted
-        return [
-            {
-                "path": predictions.paths[i],
-                "label": self.labels[int(predictions.truth[i])],
-                "pred": self.labels[int(predicted[i])],
-                "probability": float(predictions.probs[i].max()),
-                "loss": float(predictions.losses[i]),
-            }
-            for i in predictions.highest_losses(count)
-        ]
+        return self.predictions(self.evaluated_split).top_losses(count)
 
 
 def score_as_dict(score: ClassificationMetrics) -> dict[str, Any]:

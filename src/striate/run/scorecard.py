@@ -1,4 +1,4 @@
-"""Report blocks of metrics: accuracy, confusion matrix, per-class table."""
+"""Report blocks of metrics: accuracies, confusion matrix, per-class table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from operator import attrgetter
 
 from striate.core.findings import Block, Column, Figure, Image, Matrix, Table
+from striate.core.format import count_text
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
+from striate.run import layout as names
+from striate.run.run import Run
 
 MAX_ERRORS = 30  # confusions listed if the matrix is too large
 MAX_CLASSES = 200  # maximum rows of the per-class table
@@ -45,6 +48,25 @@ def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...
     )
 
 
+def other_accuracies(run: Run, split: str) -> tuple[Figure, ...]:
+    """Return the accuracies of the training split, and of val unless it is `split`."""
+    accuracies = {}
+    if split != "train":
+        accuracies["training accuracy"] = run.manifest.get("train_accuracy")
+    if split != "val" and (run.path / names.SCORES).is_file():
+        accuracies["validation accuracy"] = run.scores.get("val")
+    return tuple(
+        Figure(
+            label,
+            percent(record["accuracy"]),
+            detail=f"95{GAP}% interval {ci_text(record['interval'])}, "
+            f"n{GAP}={GAP}{record['count']:,}",
+        )
+        for label, record in accuracies.items()
+        if record is not None
+    )
+
+
 def confusion_block(
     score: ClassificationMetrics,
     split: str,
@@ -58,6 +80,12 @@ def confusion_block(
     if score.confusion:
         title = f"Confusion matrix ({split} split)"
         return Matrix(labels=names, counts=score.confusion, images=images, title=title)
+    return errors_table(score, split)
+
+
+def errors_table(score: ClassificationMetrics, split: str) -> Table:
+    """Return the table of the most frequent errors, by true and predicted class."""
+    names = tuple(c.name for c in score.classes)
     errors = score.confused_pairs[:MAX_ERRORS]
     rest = len(score.confused_pairs) - len(errors)
     return Table(
@@ -68,7 +96,10 @@ def confusion_block(
             Column("images", "integer"),
         ),
         rows=tuple((names[true], names[pred], count) for true, pred, count in errors),
-        note=f"{rest:,} more pairs of classes; {len(names):,} classes in total."
+        note=(
+            f"{count_text(rest, 'more pair')} of classes; "
+            f"{count_text(len(names), 'class', 'classes')} in total."
+        )
         if rest
         else "",
     )
@@ -101,7 +132,9 @@ def per_class_table(score: ClassificationMetrics, most: int = MAX_CLASSES) -> Ta
         evaluated = [c for c in classes if c.support]
         classes = tuple(sorted(evaluated, key=attrgetter("recall", "name"))[:most])
         title = f"By class, the {len(classes):,} with the lowest recall"
-        note = f"scores.json has all {len(score.classes):,} classes."
+        note = (
+            f"scores.json has all {count_text(len(score.classes), 'class', 'classes')}."
+        )
     rows = tuple(
         (
             c.name,

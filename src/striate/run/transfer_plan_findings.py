@@ -6,6 +6,7 @@ from pathlib import Path
 
 from striate.core import findings as f
 from striate.core.files import write_json
+from striate.core.format import count_text
 from striate.finetune.linear_probe import LinearProbe
 from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
@@ -65,7 +66,8 @@ def probe_table(plan: TransferPlan) -> f.Table:
     ]
     rows = tuple(_probe_row(probe, plan) for probe in plan.probes)
     note = (
-        f"Accuracy by five-fold cross-validation on {plan.images:,} training images; "
+        "Accuracy by five-fold cross-validation on "
+        f"{count_text(plan.images, 'training image')}; "
         "n: number of training images. Feature maps are average-pooled."
     )
     title = "Linear probes at every cut point"
@@ -109,14 +111,15 @@ def trial_table(plan: TransferPlan) -> f.Table:
 def _trial_note(plan: TransferPlan) -> str:
     first = plan.trials[0]
     note = (
-        f"Each trial used {first.train_images:,} images for training and "
-        f"{first.eval_images:,} others for evaluation. If losses differ by "
-        "less than a standard error, the trial with more trained layers is proposed."
+        f"Each trial used {count_text(first.train_images, 'image')} for training and "
+        f"{first.eval_images:,} for evaluation. If losses differ by less than a "
+        "standard error, the trial with more trained layers is proposed."
     )
     fewest = min((t.steps for t in plan.trials if t.steps), default=MIN_STEPS)
     if fewest < MIN_STEPS:
         note += (
-            f" Fine-tuning had only {fewest} steps, too few for a fair comparison: use "
+            f" Fine-tuning had only {count_text(fewest, 'step')}, too "
+            "few for a fair comparison: use "
             "more --epochs or a smaller --batch-size."
         )
     if plan.skipped:
@@ -147,12 +150,12 @@ def proposal(plan: TransferPlan) -> f.Prose:
         lowest = best.lr * best.lr_decay ** (len(best.stages) - 1)
         what = (
             f"Proposed: freeze all layers up to {best.cut}, fit the head, then "
-            f"fine-tune the {len(best.stages)} layers or blocks after the cut point "
-            f"({_stage_range(best)}): learning rate {best.lr:.2g} at the head, "
+            f"fine-tune the layers or blocks after the cut point ({len(best.stages)}: "
+            f"{_stage_range(best)}): learning rate {best.lr:.2g} at the head, "
             f"{lowest:.2g} at the cut point, batch norm statistics {best.batch_norm}."
         )
     expected = (
-        f"Expected accuracy on the {plan.val_images:,} validation images: "
+        f"Expected accuracy on the {count_text(plan.val_images, 'validation image')}: "
         f"{percent(plan.accuracy)} (95 % interval "
         f"{ci_text((plan.low, plan.high), 1)}), in about {_time(best.full_seconds)}. "
         f"The plan took {_time(plan.seconds)}."

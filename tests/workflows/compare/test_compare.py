@@ -95,9 +95,11 @@ def test_differences_of_balanced_accuracy_and_loss(two):
 
 def test_flipped_images(two):
     comparison = st.compare(*two).flipped_images()
-    assert [f.path for f in comparison if f.gained] == [f"{i:04}.png" for i in range(5)]
+    assert [f.image_path for f in comparison if f.gained] == [
+        f"{i:04}.png" for i in range(5)
+    ]
     (lost,) = [f for f in comparison if not f.gained]
-    assert (lost.path, lost.label, lost.predicted) == (
+    assert (lost.image_path, lost.true, lost.pred) == (
         "0006.png",
         "across",
         ("across", "down"),
@@ -227,9 +229,11 @@ def test_classes_are_matched_by_name(tmp_path):
     comparison = st.compare(one, two)
     paired = comparison.tests[0].pairings[0].paired
     assert (paired.gained, paired.lost) == (1, 1)
-    gained, lost = sorted(comparison.flipped_images(), key=lambda image: image.path)
-    assert (gained.label, gained.predicted) == ("a", ("b", "a"))
-    assert (lost.label, lost.predicted) == ("c", ("c", "a"))
+    gained, lost = sorted(
+        comparison.flipped_images(), key=lambda image: image.image_path
+    )
+    assert (gained.true, gained.pred) == ("a", ("b", "a"))
+    assert (lost.true, lost.pred) == ("c", ("c", "a"))
     score = comparison.groups[1].runs[0].score
     assert [c.recall for c in score.classes] == [1.0, 1.0, 0.5]
 
@@ -315,7 +319,7 @@ def test_overlapping_training_images_widen_the_interval(tmp_path):
             for i, line in enumerate(everything)
         ]
         (run / "split.csv").write_text(
-            "\n".join(["path,label,split,group,content", *lines])
+            "\n".join(["image_path,label,split,group,content", *lines])
         )
     comparison = st.compare(*one, *two)
     (test,) = comparison.tests
@@ -398,8 +402,8 @@ def test_flipped_images_over_seeds(tmp_path):
     one = seeds(tmp_path, "one", (10, 10, 10), lr=0.1)
     two = seeds(tmp_path, "two", (9, 8, 8), lr=0.2)
     first, second = st.compare(*one, *two).flipped_images()
-    assert (first.path, first.correct, first.pairs) == ("0009.png", (0, 3), 3)
-    assert (second.path, second.correct, second.predicted) == (
+    assert (first.image_path, first.correct, first.pairs) == ("0009.png", (0, 3), 3)
+    assert (second.image_path, second.correct, second.pred) == (
         "0008.png",
         (0, 2),
         ("down", "across"),
@@ -553,7 +557,7 @@ def test_the_page_shows_the_flipped_images(real):
     page = render_page(comparison.page)
     image = comparison.flipped_images()[0]
     assert not image.gained
-    assert f"A: {image.label} → B: {image.predicted[1]}" in page
+    assert f"A: {image.true} → B: {image.pred[1]}" in page
     assert "data:image/png" in page
     assert "could not be read" not in page
     gallery = comparison.page.sections[-1].blocks[-1]
@@ -583,7 +587,7 @@ def test_missing_image_files_are_listed(real, tmp_path, monkeypatch):
     comparison = st.compare(*runs)
     page = render_page(comparison.page)
     assert "could not be read" in page
-    assert comparison.flipped_images()[0].path in page
+    assert comparison.flipped_images()[0].image_path in page
     assert "data:image/png" not in page
 
 

@@ -61,7 +61,7 @@ def test_html(striate, runs, tmp_path):
     assert f"report  {page}" in said.out
     assert "B correct, A wrong: 9 images" in page.read_text()
     assert "--html FILE writes" not in said.out
-    said = striate("compare", *runs, "--json", "--html", page)
+    said = striate("compare", *runs, "--json", "--html", page, "--overwrite")
     assert said.json["split"] == "test"
 
 

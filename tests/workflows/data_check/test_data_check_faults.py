@@ -52,10 +52,10 @@ def check_folder(striate, photos):
         assert data["file_count"] == sum(
             data[k] for k in ("used", "quarantined", "ignored")
         )
-        paths = [file["path"] for file in data["files"]]
+        paths = [file["image_path"] for file in data["files"]]
         assert len(set(paths)) == len(paths)
         return {
-            file["path"].removeprefix("across/"): file["reason"]
+            file["image_path"].removeprefix("across/"): file["reason"]
             for file in data["files"]
             if file["status"] != "used"
         }, data
@@ -64,7 +64,9 @@ def check_folder(striate, photos):
 
 
 def detail(data, name):
-    return next(f["detail"] for f in data["files"] if f["path"] == f"across/{name}")
+    return next(
+        f["detail"] for f in data["files"] if f["image_path"] == f"across/{name}"
+    )
 
 
 def kinds(data, *tones):
@@ -145,11 +147,15 @@ def test_c4_every_overwrite_after_a_scan_is_flagged(striate, photos, tmp_path):
     )
     data = striate(*quick, "--since", scan).json
     texts = {f["kind"]: f for f in data["findings"]}
-    changed = {file["path"] for file in texts["changed"]["files"]}
+    changed = {file["image_path"] for file in texts["changed"]["files"]}
     assert changed == {f"down/{path.name}" for path in hurt}
     assert texts["changed"]["what"] == "100 files changed since the earlier check"
-    assert [file["path"] for file in texts["removed"]["files"]] == ["across/00.png"]
-    assert [file["path"] for file in texts["new"]["files"]] == ["across/fresh.png"]
+    assert [file["image_path"] for file in texts["removed"]["files"]] == [
+        "across/00.png"
+    ]
+    assert [file["image_path"] for file in texts["new"]["files"]] == [
+        "across/fresh.png"
+    ]
 
 
 def test_c6_bombs_are_refused_before_they_are_decoded(check_folder, put, photos):
@@ -268,7 +274,7 @@ def test_c10_of_several_images_the_first_counts_and_is_listed(check_folder, put)
         f for f in data["findings"] if "first image of the file" in f["what"]
     )
     assert several["tone"] == "note"
-    assert [g["paths"] for g in several["groups"]] == [
+    assert [g["image_paths"] for g in several["groups"]] == [
         [f"across/{name}"] for name in ("a.gif", "b.webp", "c.png", "d.tif", "e.jpg")
     ]
     assert {g["note"] for g in several["groups"]} == {

@@ -82,6 +82,12 @@ def test_runs_are_run_folders_of_nested_splits(made):
     assert epochs == [4, 4, 2, 2, 1, 1]
 
 
+def test_a_notebook_shows_the_curve(made):
+    html = made[0]._repr_html_()
+    assert "Learning curve of curve" in html
+    assert "<svg" in html
+
+
 def trained(run):
     text = (run.path / "split.csv").read_text().splitlines()
     return [line.split(",")[0] for line in text if ",train," in line]
@@ -393,7 +399,7 @@ def test_from_the_command_line(striate, photos):
     [
         (("--fractions", "a,b"), "'a,b' is not a list of fractions"),
         (("--goal", "99"), "the target accuracy must be between 0 and 1, got 99"),
-        (("--fraction", "0.5"), "unrecognized arguments: --fraction"),
+        (("--fraction", "0.5"), "has no flag --fraction"),
         (("--seeds", "1"), "at least two seeds"),
     ],
 )

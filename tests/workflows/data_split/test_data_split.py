@@ -26,7 +26,7 @@ def test_an_exact_split_is_written_and_trained_on(striate, photos):
     words = ("--split", "mine.csv", "--epochs", "1", "--out", "run")
     assert striate("train", photos, *words).code == 0
     dealt, kept = (
-        {row["path"]: row["split"] for row in read_csv(Path(path))}
+        {row["image_path"]: row["split"] for row in read_csv(Path(path))}
         for path in ("mine.csv", "run/split.csv")
     )
     assert dealt == kept
@@ -36,10 +36,10 @@ def test_it_extends_an_earlier_one(striate, photos):
     assert striate("data", "split", photos, "--exact", "--out", "one.csv").code == 0
     write_folder(photos, count=36)
     said = striate("data", "split", photos, "--split", "one.csv", "--out", "two.csv")
-    assert "63 images keep their split, 12 new images are assigned" in said.out
-    assert "classes have fewer than 10 training images: rare (1)" in said.out
+    assert "63 images with the earlier split, 12 new images" in said.out
+    assert "1 class has fewer than 10 training images: rare (1)" in said.out
     one, two = (
-        {row["path"]: row["split"] for row in read_csv(Path(path))}
+        {row["image_path"]: row["split"] for row in read_csv(Path(path))}
         for path in ("one.csv", "two.csv")
     )
     assert one.items() <= two.items()
@@ -73,7 +73,7 @@ def test_a_file_that_is_there_stays(striate, photos):
     Path("mine.csv").write_text("mine")
     said = striate("data", "split", photos, "--out", "mine.csv")
     assert (said.code, Path("mine.csv").read_text()) == (2, "mine")
-    assert "the file exists already" in said.err
+    assert "the output file exists already" in said.err
     words = ("--exact", "--out", "mine.csv", "--overwrite")
     assert striate("data", "split", photos, *words).code == 0
     assert len(read_csv(Path("mine.csv"))) == 63

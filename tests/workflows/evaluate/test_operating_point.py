@@ -13,10 +13,11 @@ from striate.core.errors import DataError, RunError, SettingError, UnknownNameEr
 from striate.core.files import read_json, write_csv
 from striate.core.findings import Images
 from striate.engine.evaluate import Outputs
-from striate.metrics.temperature import fit_temperature
 from striate.report.html import render_page
+from striate.run.calibration import save_evaluation
 from striate.run.predictions import Predictions
 from striate.run.run import Run
+from striate.run.stored_operating_point import load_operating_point
 from striate.workflows.evaluate.operating_point import operating_point
 from striate.workflows.evaluate.selection import OperatingPointRequest, uncalibrate
 from support.images import snapshot
@@ -52,16 +53,17 @@ def make_run(tmp_path):
             classes=CLASSES,
             manifest={"data": _data(tmp_path)},
         )
-        rows = []
+        rows, unscaled = [], {}
         for split, count, seed in (("val", val, 1), ("test", test, 2)):
             outputs = model_outputs(count, seed, **outputs_options)
             names = [f"{split}/{i:04}.png" for i in range(count)]
             predictions = Predictions.of(names, outputs, ClassNames(CLASSES))
-            predictions.save(path / f"predictions_{split}.csv")
+            unscaled[split] = predictions
             for i, (name, number) in enumerate(
                 zip(names, outputs.labels.tolist(), strict=True)
             ):
                 rows.append((name, CLASSES[number], KINDS[i % 2], f"{number}.0", split))
+        save_evaluation(path, unscaled)
         if csv:
             columns = ("image_path", "label", "kind", "probability", "split")
             write_csv(tmp_path / "cells.csv", columns, rows)
@@ -78,17 +80,17 @@ def test_threshold_is_chosen_on_validation_and_evaluated_on_test(make_run):
     run = make_run()
     result = operating_point(run, "defect", recall=0.9)
     val, test = run.predictions("val"), run.predictions("test")
-    temperature = fit_temperature(val.probs, val.truth)
+    temperature = run.temperature
     assert result.temperature == temperature
     assert 1.5 < temperature < 3  # the logits were twice too large
-    threshold, (first, second) = result.selection.threshold, np.log(val.probs.T)
-    probs = 1 / (1 + np.exp((second - first) / temperature))
-    positives = np.sort(probs[val.truth == 0])[::-1]
+    threshold = result.selection.threshold
+    positives = np.sort(val.probs[val.truth == 0, 0])[::-1]
     rank = int(np.ceil(0.9 * len(positives)))
     assert result.threshold == pytest.approx(positives[rank - 1])
     expected = uncalibrate(result.threshold, temperature)
     assert threshold.uncalibrated == pytest.approx(expected)
-    predicted = test.probs[:, 0] >= threshold.uncalibrated - 1e-12
+    raw = torch.tensor(test.probs).log().mul(temperature).softmax(1)[:, 0].numpy()
+    predicted = raw >= threshold.uncalibrated - 1e-9
     counts = result.evaluation.overall.counts
     assert counts.tp == (predicted & (test.truth == 0)).sum()
     assert counts.fp == (predicted & (test.truth == 1)).sum()
@@ -185,14 +187,14 @@ def test_no_band_reaches_the_target_accuracy(make_run):
     assert result.selection.band is None
     assert "No review band reaches" in str(result)
     assert result.as_dict()["review_band"] is None
-    assert result.temperature == pytest.approx(20)
+    assert result.temperature == pytest.approx(20, rel=1e-3)
     assert "probabilities are meaningless" in " ".join(str(result).split())
     assert "all images are sent to manual review" in str(result.page)
 
 
 def test_all_predictions_correct(make_run):
     result = operating_point(make_run(shift=9.0), "defect")
-    assert result.temperature == pytest.approx(0.05)
+    assert 0.05 < result.temperature <= 1  # the prior keeps it off the limit
     assert "All validation predictions are correct" in " ".join(str(result).split())
     assert "predicted as sound: none." in str(result.page)
 
@@ -290,6 +292,52 @@ def test_misclassified_images_are_shown(shared_run, monkeypatch):
 def test_shares_are_checked_first():
     with pytest.raises(SettingError):
         OperatingPointRequest(target="a", recall=2)
+
+
+def test_a_run_without_temperature_is_not_scaled(make_run):
+    """A second temperature is not fitted: `predict` would print other probabilities."""
+    run = make_run()
+    (run.path / "calibration.json").unlink()
+    result = operating_point(Run(run.path), "defect")
+    assert result.temperature == 1
+    assert result.selection.threshold.uncalibrated is None
+    text = " ".join(str(result).split())
+    assert "not temperature-scaled: the run has no temperature" in text
+    assert "Change in log loss" not in text
+    before, after = result.evaluation.uncalibrated, result.evaluation.calibrated
+    assert before == after
+    charts = str(result.page)
+    assert "name='not scaled'" in charts
+    assert "name='temperature-scaled'" not in charts
+
+
+def test_saving_stores_the_operating_point_in_the_run(make_run):
+    run = make_run()
+    result = operating_point(run, "defect")
+    folder = result.save()
+    point = load_operating_point(run.path, run.labels, run.temperature, "defect")
+    assert point == result.stored
+    assert point.threshold == result.threshold
+    band = result.selection.band
+    assert point.review_band == (band.low, band.high)
+    file = folder / "operating_point.json"
+    for given in (file, folder, str(file)):
+        same = load_operating_point(run.path, run.labels, run.temperature, given)
+        assert same == point
+
+
+def test_the_stored_point_decides_as_the_report_counts(make_run):
+    """Every count of the report follows from the probabilities of the run."""
+    run = make_run()
+    result = operating_point(run, "defect", recall=0.9)
+    test, point = run.predictions("test"), result.stored
+    probs, positive = test.probs[:, 0], test.truth == 0
+    decided = np.array([point.is_positive(p) for p in probs])
+    review = np.array([point.needs_review(p) for p in probs])
+    counts = result.evaluation.overall.counts
+    assert (decided & positive).sum() == counts.tp
+    assert (decided & ~positive).sum() == counts.fp
+    assert review.sum() == result.evaluation.overall.selective.abstained
 
 
 def test_it_is_a_public_name():

@@ -1,14 +1,18 @@
 """`striate evaluate --operating-point` as typed."""
 
+import shutil
+
 import pytest
 
+from striate.core.files import read_json
 from support.images import snapshot
 
 
 @pytest.fixture
 def run_path(shared_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return shared_run.path
+    shutil.copytree(shared_run.path, tmp_path / "run")
+    return tmp_path / "run"
 
 
 def test_prints_tables_and_writes_the_report(striate, run_path, tmp_path):
@@ -29,6 +33,11 @@ def test_prints_tables_and_writes_the_report(striate, run_path, tmp_path):
         p.name for p in (tmp_path / "runs/evaluate" / run_path.name).iterdir()
     )
     assert {"report.html", "operating_point.json"} <= set(files)
+    stored = run_path / "operating_points/0-across.json"
+    text = f"stored for: striate predict {run_path} IMAGE --operating-point across"
+    assert text in said.out
+    assert read_json(stored)["class"] == "across"
+    shutil.rmtree(stored.parent)  # nothing else was written
     assert snapshot(run_path) == before
 
 

@@ -61,7 +61,7 @@ def test_run_without_images(striate, shared_run):
     data = json.loads(Path(folder, "explain.json").read_text())
     assert data["made_by"] == "striate explain"
     first = data["images"][0]
-    assert first["truth"] == first["predictions"][0]["class"]
+    assert first["true"] == first["pred"] == first["predictions"][0]["class"]
     methods = [row["method"] for row in first["attributions"]]
     assert methods[1:3] == ["Occlusion", "Integrated gradients"]
     page = Path(folder, "report.html").read_text()
@@ -119,13 +119,15 @@ def test_a_file_of_your_own_with_images(striate, file, photo, tmp_path):
     assert "mean 0.485, 0.456, 0.406" in said.out
     drawn = sorted(path.name for path in (tmp_path / "mine" / "images").iterdir())
     assert any("layercam" in name for name in drawn)
-    assert striate("explain", f"{file}:Net", photo, *method).code == 2
-    words = (*method, "--overwrite", "--json")
+    quick = ("--method", "gradcam", "--image-size", "12x16", *method[2:])
+    assert striate("explain", f"{file}:Net", photo, *quick).code == 2
+    words = (*quick, "--overwrite", "--json")
     assert striate("explain", f"{file}:Net", photo, *words).code == 0
     keep = tmp_path / "keep"
     keep.mkdir()
     (keep / "explain.json").write_text("{}")
-    said = striate("explain", f"{file}:Net", photo, "--out", keep, "--overwrite")
+    words = (*quick[:-1], keep, "--overwrite")
+    said = striate("explain", f"{file}:Net", photo, *words)
     assert said.code == 2
     assert "not a run folder" in said.err
     assert (keep / "explain.json").read_text() == "{}"
@@ -243,6 +245,9 @@ def test_five_channels_and_no_weights(tmp_path):
     done = explain_images(about, out=tmp_path / "five")
     assert (tmp_path / "five" / "report.html").is_file()
     assert done.data["images"][0]["attributions"][0]["method"] == "CAM"
+    in_notebook = done._repr_html_()
+    assert "How reliable are these heatmaps?" in in_notebook
+    assert 'href="five/report.html"' in in_notebook
 
 
 def test_weights_are_for_named_networks(tmp_path):

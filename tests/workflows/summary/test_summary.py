@@ -213,7 +213,7 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
 
 
 MISTAKES = {
-    "vgg61": "did you mean vgg19 or vgg16",
+    "vgg61": "did you mean vgg16",
     "nowhere": "no network is called 'nowhere'",
     "absent.py:Net": "the file does not exist",
     "net.py:Absent": "use one of its Python classes: Broken, Looks, Net, Peeks",

@@ -7,10 +7,11 @@ its test go red (a traceback, another message, or a trained run).
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from striate.models.catalogue import create_model
-from support.images import write_folder
+from support.images import pil_image, write_folder
 
 
 def test_a_missing_path_suggests_the_nearest(refused, tmp_path):
@@ -51,7 +52,7 @@ def test_class_folders_without_files(refused, tmp_path):
 def test_no_class_folders(refused, tmp_path):
     shutil.copytree(write_folder(tmp_path / "photos") / "across", tmp_path / "loose")
     message = refused("loose")
-    assert "no class folders: 12 files are directly in the folder" in message
+    assert "no class folders, but 12 files directly in the folder" in message
 
 
 def test_one_class(refused, tmp_path):
@@ -65,7 +66,7 @@ def test_a_class_with_one_image(refused, tmp_path):
     write_folder(tmp_path / "photos", classes=["cats", "dogs"])
     write_folder(tmp_path / "photos", classes=["newt"], count=1, seed=5)
     message = refused("photos")
-    assert "1 of 3 classes have one image: 'newt'" in message
+    assert "classes with only one image (1 of 3): 'newt'" in message
     assert "train and val need at least one image each" in message
 
 
@@ -74,7 +75,7 @@ def test_a_warning_about_a_class_with_two_images(striate, tmp_path):
     write_folder(tmp_path / "photos", classes=["newt"], count=2, seed=5)
     result = striate("train", "photos", "--epochs", "1")
     assert result.code == 0
-    assert "1 classes have fewer than 10 training images: newt (" in result.out
+    assert "1 class has fewer than 10 training images: newt (" in result.out
 
 
 def test_no_usable_images(refused, tmp_path):
@@ -85,6 +86,45 @@ def test_no_usable_images(refused, tmp_path):
     message = refused("photos")
     assert "no usable images among 6 files: 6 not-an-image" in message
     assert f"the first: a{os.sep}0.jpg (the file is empty)" in message
+
+
+def test_a_folder_of_two_images(refused, tmp_path):
+    write_folder(tmp_path / "photos", count=1)
+    message = refused("photos")
+    assert "classes with only one image (2 of 2): 'across', 'down'" in message
+    assert "add images or remove the class" in message
+
+
+def constant(path, level):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pil_image(np.full((8, 8, 1), level, np.uint8)).save(path)
+
+
+def test_all_images_are_the_same(refused, tmp_path):
+    """A classifier cannot be trained on copies of one image, whatever their class."""
+    for i, name in enumerate(["a", "b"] * 20):
+        constant(tmp_path / f"photos/{name}/{i}.png", 99)
+    message = refused("photos")
+    assert "no usable images among 40 files: 40 two-labels" in message
+    assert "every image is in several classes: keep each image in one class" in message
+    for i, name in enumerate(["a", "b"] * 20):
+        constant(tmp_path / f"flat/{name}/{i}.png", 99 if name == "a" else 150)
+    message = refused("flat")
+    assert (
+        "split has no images: the 40 files are copies of 2 different images" in message
+    )
+    assert "`striate data check DATA` lists the copies" in message
+
+
+def test_images_of_one_gray_level_each(striate, tmp_path):
+    """All pixels of an image are equal, and the level does not depend on the class."""
+    for i in range(120):
+        constant(tmp_path / f"photos/{'ab'[i * 7919 % 11 % 2]}/{i}.png", 40 + i)
+    result = striate("train", "photos", "--epochs", "2", "--json")
+    assert result.code == 0
+    verdict = result.json["verdict"]
+    assert verdict["kind"] == "at chance"
+    assert verdict["next_steps"][0]["command"] == "striate data check photos"
 
 
 def test_classes_in_test_that_training_has_not(refused, tmp_path):

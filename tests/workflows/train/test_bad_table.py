@@ -218,7 +218,7 @@ def test_a_given_test_split_is_never_changed(table, tmp_path):
     add(table, "images/across/t.png,across,train", "images/down/t.png,down,test")
     data = load_data(table)
     assert data.quarantined == ()
-    leak = "1 images of test are also in train (given splits): "
+    leak = "1 image of test is also in train (given splits): "
     pair = "images/across/t.png = images/down/t.png"
     assert leak + pair in data.warnings
 

@@ -48,7 +48,7 @@ class Small(nn.Sequential):
     ("counts", "message"),
     [
         ((30,), "only one class ('a'): a classifier needs at least two"),
-        ((30, 1), "1 of 2 classes have one image: 'b'"),
+        ((30, 1), "classes with only one image (1 of 2): 'b'"),
         ((30, 0), "only one class"),
     ],
 )
@@ -64,7 +64,9 @@ def test_an_empty_class_is_listed(tmp_path, striate):
     said = striate("train", root, "--epochs", "1", "--out", "run", "--json")
     assert said.code == 0
     rows = read_csv(Path("run/quarantine.csv"))
-    assert ("empty", "empty-class-folder") in [(r["path"], r["reason"]) for r in rows]
+    assert ("empty", "empty-class-folder") in [
+        (r["image_path"], r["reason"]) for r in rows
+    ]
     assert read_json(Path("run/classes.json")) == ["across", "down"]
 
 
@@ -129,7 +131,7 @@ def check_many_classes(count):
     assert np.allclose(kept.probs.max(1), fresh.probs.max(1), rtol=1e-5)
     assert (np.count_nonzero(kept.probs, 1) == predictions_module.TOP_K).all()
     row = read_csv(run.path / "predictions_test.csv")[0]
-    assert list(row) == ["path", "label", "pred", "top", "loss"]
+    assert list(row) == ["image_path", "true", "pred", "top", "loss"]
     assert row["pred"] in json.loads(row["top"])
     page = (run.path / "report.html").read_text()
     assert "Most frequent errors (test split)" in page

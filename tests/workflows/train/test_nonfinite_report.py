@@ -193,7 +193,9 @@ def test_nan_in_validation_names_its_images(striate, shared_folder, monkeypatch)
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
     assert "the validation loss became nan, first in the images" in said.err
-    rows = [r["path"] for r in read_csv(Path("run/split.csv")) if r["split"] == "val"]
+    rows = [
+        r["image_path"] for r in read_csv(Path("run/split.csv")) if r["split"] == "val"
+    ]
     assert f"  images: {rows[1]}\n" in said.err
     assert not Path("run/weights/best.safetensors").exists()
     sealed, _ = CheckpointStore(Path("run/weights/last")).newest()

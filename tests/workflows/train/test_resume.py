@@ -390,7 +390,7 @@ def row(run, split):
     from striate.core.files import read_csv
 
     rows = read_csv(run / "split.csv")
-    return next(Path(r["path"]) for r in rows if r["split"] == split)
+    return next(Path(r["image_path"]) for r in rows if r["split"] == split)
 
 
 def test_added_images_are_noted_and_not_used(striate, photos):

@@ -192,7 +192,7 @@ def test_unreadable_images_make_the_run_inexact(lazily, tmp_path, capsys):
     photos = write_folder(tmp_path / "photos", count=20)
     split = whole(photos, out="whole")
     gone = next(
-        r["path"] for r in read_csv(split / "split.csv") if r["split"] == "train"
+        r["image_path"] for r in read_csv(split / "split.csv") if r["split"] == "train"
     )
     hidden = photos / gone
     real = LazyPixels.batches

@@ -64,6 +64,7 @@ def test_one_process_two_processes_and_a_restart(striate, shared_folder):
     assert hashes("killed") == hashes("two")
     assert len(status("killed")["resumed"]) == 1
     assert "resumed" not in status("two")
+    assert status("two")["train_accuracy"] == status("one")["train_accuracy"]
     assert not left_behind("killed")
 
 

@@ -140,7 +140,7 @@ def test_images_of_a_run_are_evaluated_explained_and_predicted(runs, kind, tmp_p
     x = run.predict_subset(run.data.subset("test")).probs[0]
     assert heatmap.shape == (8, 8)
     (prediction,) = st.predict(run, [name]).predictions
-    assert prediction.path == name
+    assert prediction.image_path == name
     assert list(prediction.probs.values()) == pytest.approx(x.tolist(), abs=1e-5)
     loaded = LoadedModel(
         name=kind,
@@ -177,7 +177,7 @@ def test_files_are_predicted_only_by_networks_of_8_bit_images(runs, tmp_path):
     file = tmp_path / "digit.png"
     Image.fromarray(PIXELS[401]).save(file)
     (prediction,) = st.predict(runs["array"], [file]).predictions
-    assert prediction.score > 0.3
+    assert prediction.probability > 0.3
     for command in (
         lambda: st.predict(runs["float"], [file]),
         lambda: st.explain(runs["float"], file),

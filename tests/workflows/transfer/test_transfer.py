@@ -58,6 +58,9 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     )  # from the images, through the whole
     assert again.paths == kept.paths
     assert abs(again.probs - kept.probs).max() < 1e-5
+    record = run.manifest["train_accuracy"]  # from the features of the images
+    score = run.evaluate("train")
+    assert (record["accuracy"], record["count"]) == (score.accuracy, score.count)
     assert striate("evaluate", "run", "--json").code == 0
     answers = striate("predict", "run", shared_folder, "--json").json
     assert len(answers["predictions"]) == 40
@@ -69,12 +72,20 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert facts("run")["penalty"] == float(best["penalty"])
 
 
+def test_training_accuracy_with_test_time_augmentation(striate, words):
+    """The features of the images are not those of their mirror images."""
+    assert striate(*words, "--out", "run", "--tta", "flip").code == 0
+    run = st.load_run("run")
+    record = run.manifest["train_accuracy"]
+    assert record["accuracy"] == run.evaluate("train").accuracy
+
+
 def test_adding_features_updates_the_time_of_the_store(tmp_path):
     store = FeatureStore(tmp_path, {"network": "a"}, (2,))
     os.utime(store.folder / MARKER, (1, 1))
     store.add(["x"], torch.ones(1, 2))
     assert (store.folder / MARKER).stat().st_mtime > 1
-    with pytest.raises(StorageError, match="another process removed 1 features"):
+    with pytest.raises(StorageError, match="another process removed 1 feature "):
         store.rows(["x", "y"])
     assert store.rows(["x"]).load().tolist() == [[1, 1]]
 
@@ -271,7 +282,7 @@ def test_layers_behind_the_cut_point_are_trained(striate, words, source):
 
 def test_invalid_flags_are_refused(striate, words, source):
     short = [w for w in words if w not in ("--pretrained", source.path)]
-    assert "needs pretrained weights" in striate(*short).err
+    assert "no published pretrained weights of" in striate(*short).err
     assert "no layer is called 'blok1'" in striate(*words, "--cut", "blok1").err
     assert (
         "a logistic head needs one linear layer"

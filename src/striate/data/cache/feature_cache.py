@@ -25,6 +25,7 @@ from torch import Tensor
 
 from striate.core.errors import StorageError
 from striate.core.files import make_folder, read_json, storage_errors, write_json
+from striate.core.format import count_text
 from striate.data.cache.decoded_images import MARKER
 from striate.data.decode.hashing import checksum64
 
@@ -165,7 +166,10 @@ class FeatureStore:
             self._segment = None
         missing = sum(key not in self._row_by_key for key in keys)
         if missing:
-            what = f"another process removed {missing:,} features from the cache"
+            what = (
+                f"another process removed {count_text(missing, 'feature')} "
+                "from the cache"
+            )
             fix = "run the command again; if both runs need the cache, raise --cache-gb"
             raise StorageError(what, where=self.folder, fix=fix)
         places = np.array([self._row_by_key[key][:2] for key in keys], np.int64)

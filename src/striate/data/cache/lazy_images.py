@@ -19,6 +19,7 @@ from torch import Tensor
 
 from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.core.malloc import release_freed_memory
 from striate.core.preprocess_config import Preprocess
 from striate.core.read_ahead import results_in_order
@@ -149,7 +150,10 @@ class LazyPixels:
         count = len(self)
         outside = (index < -count) | (index >= count)
         if outside.any():
-            what = f"index {int(index[outside][0])} is out of range: {count:,} images"
+            what = (
+                f"index {int(index[outside][0])} is out of range: "
+                f"{count_text(count, 'image')}"
+            )
             raise IndexError(what)
         return torch.where(index < 0, index + count, index)
 
@@ -198,7 +202,8 @@ def _with_replacements(count: int, positions: Sequence[int]) -> Tensor:
 def _lost_error(lost: Sequence[Skipped], count: int) -> DataError:
     first = lost[0]
     what = (
-        f"{len(lost):,} of {count:,} images can no longer be read; first error: "
+        f"{len(lost):,} of {count_text(count, 'image')} can no longer "
+        "be read; first error: "
         f"{first.reason} ({first.detail})"
     )
     fix = "restore the files and start the run again; do not change files during a run"

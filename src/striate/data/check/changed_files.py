@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import Skipped
 
@@ -21,7 +22,7 @@ def read_hashes(path: Path) -> dict[str, str]:
     fix = "use the output of `striate data check PATH --json > FILE`"
     try:
         files = json.loads(path.read_bytes())["files"]
-        hashes = {file["path"]: file["hash"] for file in files}
+        hashes = {_path_of(file): file["hash"] for file in files}
     except OSError as error:
         what = f"cannot read the earlier check: {error.strerror}"
         raise DataError(what, where=path, fix=fix) from error
@@ -29,6 +30,10 @@ def read_hashes(path: Path) -> dict[str, str]:
         what = "not the output of `data check --json`"
         raise DataError(what, where=path, fix=fix) from error
     return {name: value for name, value in hashes.items() if value}
+
+
+def _path_of(file: Mapping[str, str]) -> str:
+    return file["image_path"] if "image_path" in file else file["path"]  # earlier
 
 
 def change_findings(
@@ -41,12 +46,11 @@ def change_findings(
     findings = []
     for paths, (kind, tone, fix) in zip((changed, removed, new), _KINDS, strict=True):
         status = f"{kind} since the earlier check"
-        noun = "file" if len(paths) == 1 else "files"
         usable = [positions[path] for path in paths if path in positions]
         finding = Finding(
             kind=kind,
             tone=tone,
-            what=f"{len(paths):,} {noun} {status}",
+            what=f"{count_text(len(paths), 'file')} {status}",
             fix=fix,
             groups=tuple(ImageGroup(members=(i,), note=status) for i in usable),
             files=tuple(Skipped(path=path, reason=status) for path in paths),

@@ -1,6 +1,6 @@
 """Data check: scan all files of a data set once, and report findings.
 
-Nothing is written. Every file is either used, quarantined or ignored.
+Every file is either used, quarantined or ignored, with the same numbers as in training.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from striate.core.format import count_text, file_counts_text
+from striate.core.notebook import NotebookResult
 from striate.data.check.changed_files import change_findings
 from striate.data.check.classes import class_counts, class_findings
 from striate.data.check.descriptor import descriptor_points
@@ -33,6 +35,7 @@ from striate.data.check.scan import (
     scan_source,
 )
 from striate.data.find_source import find_source
+from striate.data.scan import label_conflicts
 from striate.data.shards.tars import is_shards
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
@@ -41,13 +44,15 @@ EXIF_WARNING = "the EXIF data is unreadable"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataCheckResult:
+class DataCheckResult(NotebookResult):
     """Result of a data check."""
 
     source: Source = field(repr=False)  # the checked source
-    # the usable images, in the source's order; findings refer to images by index
+    # the readable images, in the source's order; findings refer to images by index
     items: tuple[ImageItem, ...] = field(repr=False)
-    # files that should be images but cannot be used
+    # items that training leaves out because equal images have other labels, by index
+    conflicts: Mapping[int, Skipped] = field(repr=False)
+    # files that should be images but cannot be used, the conflicts included
     quarantined: tuple[Skipped, ...] = field(repr=False)
     # files that do not belong to the data set
     ignored: tuple[Skipped, ...] = field(repr=False)
@@ -63,7 +68,20 @@ class DataCheckResult:
     @property
     def file_count(self) -> int:
         """Return the number of files."""
-        return len(self.items) + len(self.quarantined) + len(self.ignored)
+        return self.used + len(self.quarantined) + len(self.ignored)
+
+    @property
+    def used(self) -> int:
+        """Return the number of images that training can use."""
+        return len(self.items) - len(self.conflicts)
+
+    @property
+    def counts_text(self) -> str:
+        """Return the number of used, quarantined and ignored files as one sum."""
+        quarantined, ignored = len(self.quarantined), len(self.ignored)
+        return file_counts_text(
+            used=self.used, quarantined=quarantined, ignored=ignored
+        )
 
     @property
     def ok(self) -> bool:
@@ -76,14 +94,24 @@ class DataCheckResult:
         return replace(self, findings=findings, label_errors=label_errors)
 
     def files(self) -> Iterator[dict[str, Any]]:
-        """Yield path, status and details of every file, as JSON-compatible values."""
-        yield from map(_file, self.items)
+        """Yield path, status and details of every file, as JSON-compatible values.
+
+        The items come first, in order.
+        """
+        for position, item in enumerate(self.items):
+            yield _file(item, self.conflicts.get(position))
+        conflicts = {id(skip) for skip in self.conflicts.values()}
         unused = {"quarantined": self.quarantined, "ignored": self.ignored}
         for status, skips in unused.items():
             for skip in skips:
-                cells = {"reason": skip.reason, "detail": skip.detail}
-                file_hash = self.hashes.get(skip.path, "")
-                yield {"path": skip.path, "status": status, **cells, "hash": file_hash}
+                if id(skip) not in conflicts:
+                    yield {
+                        "image_path": skip.path,
+                        "status": status,
+                        "reason": skip.reason,
+                        "detail": skip.detail,
+                        "hash": self.hashes.get(skip.path, ""),
+                    }
 
 
 def check_dataset(
@@ -111,14 +139,19 @@ def check_dataset(
     records = [item.record for item in scan.items]
     splits = assigned_splits(records)
     labels = [record.label for record in records]
-    counts = class_counts(labels, splits, source.labels.names)
+    conflicts = label_conflicts(records, [item.stats.content for item in scan.items])
+    counts = class_counts(
+        [label for i, label in enumerate(labels) if i not in conflicts],
+        [split for i, split in enumerate(splits) if i not in conflicts],
+        source.labels.names,
+    )
     positions_by_label: dict[str, list[int]] = defaultdict(list)
     for position, label in enumerate(labels):
         positions_by_label[label].append(position)
-    quarantined = (*source.quarantined, *scan.unusable)
+    unusable = (*source.quarantined, *scan.unusable)
     layout = [Finding(kind="layout", tone="warning", what=t) for t in source.warnings]
     findings = [
-        *_unusable_files(quarantined),
+        *_unusable_files(unusable),
         *class_findings(counts, positions_by_label, source.ignored),
         *leak_findings(duplicates, records, splits, descriptor_points(scan.thumbs)),
         *duplicate_findings(duplicates, records, splits),
@@ -135,7 +168,8 @@ def check_dataset(
     return DataCheckResult(
         source=source,
         items=scan.items,
-        quarantined=quarantined,
+        conflicts=conflicts,
+        quarantined=(*unusable, *conflicts.values()),
         ignored=source.ignored,
         hashes=hashes,
         classes=tuple(counts),
@@ -184,12 +218,11 @@ def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:
         return []
     reasons = Counter(skip.reason for skip in skips).most_common()
     counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons)
-    noun = "file" if len(skips) == 1 else "files"
     return [
         Finding(
             kind="quarantined",
             tone="bad",
-            what=f"{len(skips):,} {noun} cannot be used: {counts}",
+            what=f"{count_text(len(skips), 'file')} cannot be used: {counts}",
             why="These files should be images, but they cannot be decoded or used. "
             "Training leaves them out.",
             fix="copy the files again from the original source, or remove the files",
@@ -210,7 +243,7 @@ def _file_notes(items: Sequence[ImageItem]) -> list[Finding]:
         Finding(
             kind="exif" if note == EXIF_WARNING else "rule",
             tone="warning" if note == EXIF_WARNING else "note",
-            what=f"{len(images):,} image{'' if len(images) == 1 else 's'}: {note}",
+            what=f"{count_text(len(images), 'image')}: {note}",
             fix="check the orientation of these images" if note == EXIF_WARNING else "",
             groups=tuple(images),
         )
@@ -221,8 +254,8 @@ def _file_notes(items: Sequence[ImageItem]) -> list[Finding]:
 def _not_searched(count: int) -> list[Finding]:
     if not count:
         return []
-    noun = "image was" if count == 1 else "images were"
-    what = f"{count:,} {noun} not searched for near-duplicates"
+    verb = "was" if count == 1 else "were"
+    what = f"{count_text(count, 'image')} {verb} not searched for near-duplicates"
     why = (
         f"These images are smaller than {MIN_SIDE} pixels or have no contrast, so "
         "different images look the same."
@@ -235,11 +268,15 @@ def _hash(item: ImageItem) -> str:
     return item.sha256 or item.stats.content
 
 
-def _file(item: ImageItem) -> dict[str, Any]:
+def _file(item: ImageItem, conflict: Skipped | None) -> dict[str, Any]:
     stats, nature = item.stats, item.nature
+    status: dict[str, Any] = {"status": "used"}
+    if conflict is not None:
+        status = {"status": "quarantined", "reason": conflict.reason}
+        status["detail"] = conflict.detail
     return {
-        "path": item.record.path,
-        "status": "used",
+        "image_path": item.record.path,
+        **status,
         "label": item.record.label,
         "split": item.record.split,
         "group": item.record.group,

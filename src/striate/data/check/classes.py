@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from striate.core.format import count_text
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.split_checks import FEW
@@ -124,8 +125,8 @@ def _imbalance(counts: Counts) -> Finding | None:
     return Finding(
         kind="imbalance",
         tone="warning",
-        what=f"imbalanced classes ({most / least:,.0f}:1): {large} has {most:,} "
-        f"images, {small} {least:,}",
+        what=f"imbalanced classes ({most / least:,.0f}:1): {large} has "
+        f"{count_text(most, 'image')}, {small} {least:,}",
         why=f"Always predicting '{large}' gives {share:.1%} accuracy. Look at balanced "
         "accuracy and at the recall of each class.".replace("%", "\u00a0%"),
         fix="add images of the small classes, or train with --class-weights auto",
@@ -147,7 +148,7 @@ def _missing_in_training(counts: Counts, split: str) -> Finding | None:
 
 
 def _classes(count: int) -> str:
-    return f"{count:,} class{'' if count == 1 else 'es'}"
+    return count_text(count, "class", "classes")
 
 
 def _joined_names(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from striate.core.format import count_text
 from striate.data.check.duplicates import Duplicates, NearPair
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import Record
@@ -56,11 +57,10 @@ def _exact(
         return None
     extra = sum(len(group) - 1 for group in selected)
     verb = "is an exact duplicate" if extra == 1 else "are exact duplicates"
-    images = "image" if extra == 1 else "images"
     return Finding(
         kind="exact-duplicates",
         tone="warning",
-        what=f"{extra:,} {images} {verb} of other images of the same class",
+        what=f"{count_text(extra, 'image')} {verb} of other images of the same class",
         why=f"Each image counts several times in training. {KEEP_TOGETHER}",
         fix="remove the duplicates, unless these images should have more weight",
         groups=tuple(ImageGroup(members=tuple(group)) for group in selected),
@@ -78,8 +78,8 @@ def _near(
     return Finding(
         kind="near-duplicates",
         tone="warning",
-        what=f"{images:,} images are near-duplicates, in {len(selected):,} "
-        f"group{'' if len(selected) == 1 else 's'}",
+        what=f"{count_text(images, 'image')} are near-duplicates, in "
+        f"{count_text(len(selected), 'group')}",
         why="Near-duplicates are edited copies of one image, or several photos of one "
         "object. In different splits, near-duplicates make test results too good.",
         fix=TABLE_FIX,

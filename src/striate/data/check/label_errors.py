@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
+from striate.core.format import count_text
 from striate.data.check.finding import Finding, ImageGroup
 
 NONE = -1
@@ -257,9 +258,8 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
         f"on, and agree with {agreement} of the labels"
     )
     if not suspected:
-        what = f"no label errors suspected in {count:,} labels"
+        what = f"no label errors suspected in {count_text(count, 'label')}"
         return Finding(kind=LABEL_ERROR, tone="note", what=what, why=f"{method}.")
-    noun = "label error" if len(suspected) == 1 else "label errors"
     estimate = round(label_errors.analysis.estimate)
     groups = []
     for i in suspected:
@@ -270,8 +270,8 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
     return Finding(
         kind=LABEL_ERROR,
         tone="warning",
-        what=f"{len(suspected):,} suspected {noun} in {count:,} labels; estimated "
-        f"total: {estimate:,}",
+        what=f"{count_text(len(suspected), 'suspected label error')} in "
+        f"{count_text(count, 'label')}; estimated total: {estimate:,}",
         why=f"{method}. For these images the networks predict another class. Some of "
         "these labels are wrong; others belong to rare or difficult images. If classes "
         "look similar, the estimate is too high.",
@@ -284,12 +284,10 @@ def _unchecked(label_errors: LabelErrors) -> Finding | None:
     positions = (~label_errors.analysis.has_prediction).nonzero()[0].tolist()
     if not positions:
         return None
-    single = len(positions) == 1
     return Finding(
         kind="unchecked-labels",
         tone="note",
-        what=f"the label{'' if single else 's'} of {len(positions):,} "
-        f"image{'' if single else 's'} could not be checked",
+        what=f"{count_text(len(positions), 'label')} could not be checked",
         why="Labels are checked by cross-validation, and no other fold has an image of "
         "the same class: it has too few images, or all are duplicates or in one group.",
         groups=tuple(ImageGroup(members=(i,)) for i in positions),

@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
+from striate.core.format import count_text
 from striate.data.check.duplicates import Duplicates
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import SPLITS, Record
@@ -72,15 +73,15 @@ def _leak(
 ) -> Finding:
     first = duplicates.representatives
     exact = sum(first[i] in {first[m] for m in copies} for i, copies in leaked.items())
-    verb, noun = ("is", "image") if len(leaked) == 1 else ("are", "images")
+    verb = "is" if len(leaked) == 1 else "are"
     kinds = {"exact": exact, "near-duplicate": len(leaked) - exact}
     similar = " and ".join(f"{n:,} {kind}" for kind, n in kinds.items() if n)
     groups = [ImageGroup(members=(i, *leaked[i][:3])) for i in sorted(leaked)]
     return Finding(
         kind="leak",
         tone="bad",
-        what=f"{len(leaked):,} {noun} of {eval_split} {verb} also in {train_split}: "
-        f"{similar}",
+        what=f"{count_text(len(leaked), 'image')} of {eval_split} {verb} also in "
+        f"{train_split}: {similar}",
         why=_explanation(eval_split, impact),
         fix=FIX,
         groups=tuple(groups),
@@ -101,7 +102,8 @@ def _explanation(eval_split: str, impact: LeakImpact) -> str:
     ]
     if impact.other_label:
         sentences.append(
-            f"For {impact.other_label:,} images the copy has another label; memorizing "
+            f"For {count_text(impact.other_label, 'image')} the copy "
+            "has another label; memorizing "
             "these copies lowers the accuracy."
         )
     return " ".join(sentences).replace("%", "\u00a0%")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.decode import DecodedImage, decode_image
 from striate.data.decode.jpeg_decoder import jpeg_reduction
@@ -148,7 +149,10 @@ def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if (given_channels, needed_channels) == (3, 1):
         luma = pixels.astype(np.uint32) @ np.array(_LUMA, np.uint32)
         return ((luma + 32_768) >> 16).astype(np.uint8)[..., None]
-    what = f"images have {given_channels} channels, the network takes {needed_channels}"
+    what = (
+        f"images have {count_text(given_channels, 'channel')}, the network "
+        f"takes {needed_channels}"
+    )
     raise DataError(what, fix=f"use --in-chans {given_channels}")
 
 

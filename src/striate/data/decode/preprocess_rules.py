@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.decode import FORMATS, MAX_PIXELS, MAX_SIDE
 from striate.data.decode.jpeg_decoder import LARGE_JPEG, REDUCED
@@ -56,7 +57,7 @@ def preprocess_rules(preprocess: Preprocess) -> tuple[PreprocessRule, ...]:
         "colors keep the high byte"
     )
     blended = f"transparent pixels are blended with gray level {p.background}"
-    color = _COLORS.get(p.channels, f"{p.channels} channels, unchanged")
+    color = _COLORS.get(p.channels, f"{count_text(p.channels, 'channel')}, unchanged")
     pairs = dict.fromkeys(zip(p.mean, p.std, strict=True))
     formulas = [f"(v/255 − {mean:.3g})/{std:.3g}" for mean, std in pairs]
     numbers = "; ".join(formulas) or "mean and standard deviation are not measured yet"

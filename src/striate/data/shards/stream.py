@@ -16,6 +16,7 @@ import torch
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.data.cache.cache_folder import TemporaryFolder
 from striate.data.shards.index import ROW, LocalShards, Shard, ShardImages, scan_shard
 from striate.data.shards.tars import split_of_shard
@@ -69,7 +70,10 @@ def open_shard_stream(
     ]
     labels = ClassNames.of([label for shard in shards for label in shard.labels])
     if len(labels) < 2:
-        what = f"{len(labels)} classes in {len(names)} shards; at least 2 are needed"
+        what = (
+            f"{count_text(len(labels), 'class', 'classes')} in "
+            f"{count_text(len(names), 'shard')}; at least 2 are needed"
+        )
         fix = "give each image a .cls or .json file, or put it into a class folder"
         raise DataError(what, where=names[0], fix=fix)
     folder = TemporaryFolder()

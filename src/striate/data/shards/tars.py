@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import SPLIT_ALIASES, Skipped
 
@@ -71,7 +72,7 @@ def shard_names(data: str | Path) -> list[str]:
     names = list(_expanded(text))
     missing = [n for n in names if not is_remote(n) and not Path(n).is_file()]
     if missing:
-        what = f"{len(missing)} of {len(names)} shards do not exist"
+        what = f"missing shards: {len(missing):,} of {len(names):,}"
         raise DataError(what, where=missing[0], fix="check the numbers in the braces")
     return names
 
@@ -84,7 +85,7 @@ def _expanded(text: str) -> Iterator[str]:
     first, last = match.groups()
     count = int(last) - int(first) + 1
     if not 0 < count <= MOST_SHARDS:
-        what = f"{match[0]} expands to {max(count, 0):,} shards"
+        what = f"{match[0]} expands to {count_text(max(count, 0), 'shard')}"
         raise DataError(what, where=text, fix=f"use a range of 1 to {MOST_SHARDS:,}")
     for number in range(int(first), int(last) + 1):
         name = f"{number:0{len(first)}d}"

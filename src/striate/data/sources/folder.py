@@ -8,6 +8,7 @@ from pathlib import Path
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 
 # Files that operating systems leave behind; never classes or images.
@@ -26,7 +27,9 @@ def read_folder(root: Path) -> Source:
     folders = _subfolders(root, root, ignored)
     if not folders:
         direct = sum(skip.reason == "not-in-a-class-folder" for skip in ignored)
-        what = f"no class folders: {direct} files are directly in the folder"
+        what = (
+            f"no class folders, but {count_text(direct, 'file')} directly in the folder"
+        )
         what = what if direct else "the folder is empty"
         raise DataError(what, where=root, fix=FOLDER_LAYOUT)
     if are_splits((folder.name for folder in folders), root):

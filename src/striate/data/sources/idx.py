@@ -12,6 +12,7 @@ import numpy as np
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.data.sources.source import Source, from_arrays
 
 _PREFIXES = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
@@ -42,7 +43,10 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         pixels = _read(image_file, dimensions=3)
         numbers = _read(label_file, dimensions=1)
         if len(pixels) != len(numbers):
-            what = f"{len(pixels)} images but {len(numbers)} labels in '{prefix}'"
+            what = (
+                f"{count_text(len(pixels), 'image')} but "
+                f"{count_text(len(numbers), 'label')} in '{prefix}'"
+            )
             raise DataError(what, where=folder)
         if images and pixels.shape[1:] != images[0].shape[1:]:
             sides = pixels.shape[1:]
@@ -56,7 +60,10 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         raise DataError("the IDX files contain no images", where=folder)
     classes = names or tuple(str(n) for n in range(int(numbers.max()) + 1))
     if numbers.max() >= len(classes):
-        what = f"found label {numbers.max()}, but there are only {len(classes)} classes"
+        what = (
+            f"found label {numbers.max()}, but there are only "
+            f"{count_text(len(classes), 'class', 'classes')}"
+        )
         raise DataError(what, where=folder, fix="copy the files again")
     return from_arrays(
         folder.resolve().name,
@@ -80,7 +87,10 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"the file is damaged: {error}", where=path) from error
     if len(raw) < 4 or raw[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or raw[3] != dimensions:
-        what = f"not an IDX file of unsigned bytes in {dimensions} dimensions"
+        what = (
+            "not an IDX file of unsigned bytes in "
+            f"{count_text(dimensions, 'dimension')}"
+        )
         raise DataError(what, where=path)
     head = 4 + 4 * dimensions
     sides = struct.unpack(f">{dimensions}I", raw[4:head].ljust(head - 4, b"\xff"))

@@ -10,10 +10,12 @@ from typing import Self
 import numpy as np
 
 from striate.core.class_names import ClassNames
+from striate.core.format import count_text
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.sources.files import Files, LocalFiles
 
 SPLITS = ("train", "val", "test")
+SPARE = "spare"  # in split.csv: training images outside the fraction
 SPLIT_ALIASES = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"val": "val", "valid": "val", "validation": "val"},
@@ -45,6 +47,11 @@ class Skipped:
     def of(cls, path: str, error: UndecodableError) -> Skipped:
         """Create a `Skipped` from the error of a file that cannot be decoded."""
         return cls(path=path, reason=error.reason, detail=error.detail)
+
+    def as_dict(self) -> dict[str, str]:
+        """Return path, reason and detail as JSON values."""
+        values = {"reason": self.reason, "detail": self.detail}
+        return {"image_path": self.path, **values}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +118,12 @@ def from_arrays(
         (2, 4, 4, 1)
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        shape = f"{images.dtype} of {images.ndim} dimensions"
+        shape = f"{images.dtype} of {count_text(images.ndim, 'dimension')}"
         raise ValueError(f"images must be uint8 (N, H, W[, C]), got {shape}")
     if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        raise ValueError(
+            f"{count_text(len(images), 'image')} but {count_text(len(labels), 'label')}"
+        )
     width = len(str(len(images) - 1))
     split_or_none: Sequence[str | None] = splits or [None] * len(labels)
     records = tuple(

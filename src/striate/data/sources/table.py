@@ -1,4 +1,4 @@
-"""Read a CSV with the columns image_path,label[,split,group]."""
+"""Read a CSV with the columns image_path,label[,split,group], such as split.csv."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.core.registry import closest_names
-from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
+from striate.data.sources.source import SPARE, SPLIT_ALIASES, Record, Skipped, Source
 
 REQUIRED = ("image_path", "label")
 OPTIONAL = ("split", "group")
+OF_SPLIT_FILES = ("content", "sha256")  # hashes, which are computed again
 
 
 def read_table(path: Path) -> Source:
@@ -29,6 +30,10 @@ def read_table(path: Path) -> Source:
     ignored: list[Skipped] = []
     conflicts: dict[str, Skipped] = {}
     for number, row in rows:
+        if (row.get("split") or "").strip().lower() == SPARE:
+            skip = Skipped(path=row.get("image_path") or "", reason=SPARE)
+            ignored.append(skip)
+            continue
         record = _record(row, number, path)
         first = records.setdefault(record.path, record)
         if first is record:
@@ -83,11 +88,12 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 
 def _check_columns(header: list[str], path: Path) -> tuple[str, ...]:
-    expected = (*REQUIRED, *OPTIONAL)
+    expected = (*REQUIRED, *OPTIONAL, *OF_SPLIT_FILES)
     extra = [name for name in header if name not in expected]
     missing = [name for name in REQUIRED if name not in header]
     if missing:
         similar = [n for name in missing for n in closest_names(name, extra, 1)]
+        similar = [n for n in extra if closest_names(n, missing)] or similar
         rename = f"rename '{similar[0]}'; " if similar else ""
         what = f"missing column: {' and '.join(missing)}; got: {', '.join(header)}"
         fix = f"{rename}the columns are image_path,label[,split,group]"

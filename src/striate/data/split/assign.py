@@ -6,10 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from striate.core.format import count_text
 from striate.data.sources.source import SPLITS, Record, Skipped
 from striate.data.split.exact_counts import exact_split
 from striate.data.split.hash_split import SplitConfig, hash_number, split_of_number
 from striate.data.split.split_file import EarlierSplit, SplitRow
+
+LEFT_OUT = "duplicate-in-"  # start of a reason; the split of the equal image follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +136,19 @@ class _Assigner:
             self.assign([i for i in old if self.splits[i] == "train"], ("val",))
         missing = earlier.count_missing(records, contents)
         notes = [
-            f"split of {earlier.origin}: {len(pool) - len(new):,} images keep their "
-            f"split, {len(new):,} new images are assigned, {missing:,} are missing"
+            f"split of {earlier.origin}: "
+            f"{count_text(len(pool) - len(new), 'image')} with the earlier split, "
+            f"{count_text(len(new), 'new image')}, {missing:,} missing"
         ]
         if reassigned:
-            text = "earlier test images are now in train; assigned again"
-            notes.append(f"{reassigned:,} {text}")
+            text = count_text(reassigned, "earlier test image")
+            notes.append(f"{text} now in train: assigned again")
         return tuple(notes)
+
+
+def is_left_out(skip: Skipped) -> bool:
+    """Return whether an image is left out as a duplicate of another group."""
+    return skip.reason.startswith(LEFT_OUT)
 
 
 def _duplicates_to_leave_out(
@@ -165,7 +174,7 @@ def _duplicates_to_leave_out(
             if rank[i] < rank[best]:
                 left_out[i] = Skipped(
                     path=records[i].path,
-                    reason=f"duplicate-in-{splits[best]}",
+                    reason=f"{LEFT_OUT}{splits[best]}",
                     detail=records[best].path,
                 )
     return left_out

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from striate.data.sources.source import SPARE
 from striate.data.split.hash_split import SplitConfig, hash_number
-from striate.data.split.split_file import SPARE, SplitRow
+from striate.data.split.split_file import SplitRow
 
 
 def mark_spare(rows: Sequence[SplitRow], split_config: SplitConfig) -> list[SplitRow]:

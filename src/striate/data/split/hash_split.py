@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from striate.core.derive_seed import derive_seed
 from striate.core.errors import SettingError
-from striate.core.seeds import derive_seed
 
 SPAN = 1 << 63  # `derive_seed` gives 0 … SPAN - 1
 FOLD_FLAGS = "--folds, --fold"

@@ -8,6 +8,7 @@ from itertools import combinations
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.split_file import SplitRow
 
@@ -31,7 +32,7 @@ def check_counts(labels: Iterable[str]) -> None:
     single = [label for label, count in counts.items() if count == 1]
     if single:
         names = ", ".join(repr(label) for label in single[:NAMES_SHOWN])
-        what = f"{len(single)} of {len(counts)} classes have one image: {names}"
+        what = f"classes with only one image ({len(single)} of {len(counts)}): {names}"
         need = "train and val need at least one image each"
         raise DataError(what, fix=f"add images or remove the class: {need}")
 
@@ -47,8 +48,7 @@ def check_classes(
     counts = _by_split(rows)
     for split in ("train", "val"):
         if not counts[split]:
-            fix = EXACT_FIX if held_out else "add images, or use another split"
-            raise DataError(f"the {split} split has no images", fix=fix)
+            raise _empty_split_error(split, rows, held_out)
     assigned = sum((counts[split] for split in held_out), counts["train"])
     if without := _missing_classes(assigned, counts["train"]):
         what = f"no training images of {without[0]}: {without[1]}"
@@ -61,6 +61,21 @@ def check_classes(
             fix = "add training images, rename the classes, or remove them"
             raise DataError(what, fix=fix)
     return ClassNames(tuple(name for name in labels.names if name in counts["train"]))
+
+
+def _empty_split_error(
+    split: str, rows: Sequence[SplitRow], held_out: Collection[str]
+) -> DataError:
+    """Return the error for a split without images; name copies as the reason."""
+    what = f"the {split} split has no images"
+    fix = EXACT_FIX if held_out else "add images, or use another split"
+    different = len({row.content for row in rows})
+    if held_out and 2 * different <= len(rows):
+        count = f"{different:,} different image{'' if different == 1 else 's'}"
+        what += f": the {len(rows):,} files are copies of {count}"
+        what += ", and copies stay in one split"
+        fix = "add different images; `striate data check DATA` lists the copies"
+    return DataError(what, fix=fix)
 
 
 def _by_split(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
@@ -79,7 +94,10 @@ def _missing_classes(
         return None
     names = ", ".join(f"{label} ({classes[label]})" for label in missing[:NAMES_SHOWN])
     rest = " …" if len(missing) > NAMES_SHOWN else ""
-    return f"{len(missing):,} of {len(classes):,} classes", names + rest
+    return (
+        f"{len(missing):,} of {count_text(len(classes), 'class', 'classes')}",
+        names + rest,
+    )
 
 
 def split_warnings(
@@ -91,7 +109,7 @@ def split_warnings(
     if left_out:
         pair = f"{left_out[0].path} = {left_out[0].detail}"
         why = "an equal image of another group is in val or test"
-        count = f"{len(left_out):,} images left out"
+        count = f"{count_text(len(left_out), 'image')} left out"
         warnings.append(f"{count}, because {why}; first: {pair}")
     warnings += _classes_without_images(counts)
     return (*warnings, *_small(counts["train"]), *_imbalance(counts["train"]))
@@ -114,7 +132,9 @@ def _leaks(rows: Sequence[SplitRow]) -> list[str]:
             continue
         count = sum(len(splits[b]) for splits in shared)
         pair = f"{shared[0][a][0]} = {shared[0][b][0]}"
-        text = f"{count} images of {b} are also in {a} (given splits): {pair}"
+        verb = "is" if count == 1 else "are"
+        images = f"{count_text(count, 'image')} of {b} {verb} also in {a}"
+        text = f"{images} (given splits): {pair}"
         sentences.append(text)
     return sentences
 
@@ -136,14 +156,15 @@ def _small(train: Mapping[str, int]) -> list[str]:
     if not small:
         return []
     names = ", ".join(f"{label} ({train[label]})" for label in small[:NAMES_SHOWN])
-    return [f"{len(small):,} classes have fewer than {FEW} training images: {names}"]
+    count = count_text(len(small), "class has", "classes have")
+    return [f"{count} fewer than {FEW} training images: {names}"]
 
 
 def _imbalance(train: Counter[str]) -> list[str]:
     (largest, many), (smallest, few) = train.most_common()[0], train.most_common()[-1]
     if many < IMBALANCE_RATIO * few:
         return []
-    ratio = f"{largest} has {many:,} training images, {smallest} {few:,}"
+    ratio = f"{largest} has {count_text(many, 'training image')}, {smallest} {few:,}"
     advice = "use the balanced accuracy, or train with --class-weights auto"
     return [f"imbalanced classes ({many / few:,.0f}:1): {ratio}; {advice}"]
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.files import read_csv, write_csv
-from striate.data.sources.source import SPLIT_ALIASES, SPLITS, Record
+from striate.data.sources.source import SPARE, SPLIT_ALIASES, SPLITS, Record
 
-SPARE = "spare"  # training images outside the fraction
 SPLIT_FILE = "split.csv"
-SPLIT_COLUMNS = ("path", "label", "split", "group", "content", "sha256")
+SPLIT_COLUMNS = ("image_path", "label", "split", "group", "content", "sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +40,20 @@ def write_split(path: Path, rows: Sequence[SplitRow]) -> None:
     """
     lines = ((r.path, r.label, r.split, r.group, r.content, r.sha256) for r in rows)
     write_csv(path, SPLIT_COLUMNS, lines)
+
+
+def read_split_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a split file; the column of the paths is `image_path`.
+
+    In files of earlier versions, this column has the name `path`.
+    """
+    return [_renamed(row) for row in read_csv(path)]
+
+
+def _renamed(row: dict[str, str]) -> dict[str, str]:
+    if "image_path" in row or "path" not in row:
+        return row
+    return {"image_path": row["path"], **{k: v for k, v in row.items() if k != "path"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +95,11 @@ class EarlierSplit:
 
 
 def read_split(source: str | Path) -> EarlierSplit:
-    """Read `split.csv` of a run, or any CSV with a path and a split column.
+    """Read `split.csv` of a run, or any CSV with the columns image_path and split.
 
     Args:
-        source: A run folder, or a CSV with the columns `path` (or `image_path`) and
-            `split`; optional columns `group` and `content` match renamed files.
+        source: A run folder, or a CSV with the columns `image_path` (earlier: `path`)
+            and `split`; optional columns `group` and `content` match renamed files.
 
     Raises:
         DataError: The file is missing, lacks a column, or has an unknown split.
@@ -99,7 +112,7 @@ def read_split(source: str | Path) -> EarlierSplit:
     for line, row in enumerate(_rows(path), 2):
         subset = _split(row, f"{path}, line {line}")
         content = row.get("content") or ""
-        files[row.get("path") or row["image_path"]] = content, subset
+        files[row["image_path"]] = content, subset
         if content:
             contents[content].add(subset)
         if group := row.get("group"):
@@ -113,7 +126,7 @@ def read_split(source: str | Path) -> EarlierSplit:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    fix = "use a run folder, or a CSV with the columns path,split"
+    fix = "use a run folder, or a CSV with the columns image_path,split"
     if not path.is_file():
         raise DataError("there is no split file", where=path, fix=fix)
     try:
@@ -122,9 +135,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise DataError(f"not a split file: {error}", where=path, fix=fix) from error
     columns = rows[0].keys() if rows else set()
     if "split" not in columns or not columns & {"path", "image_path"}:
-        what = "a split file needs the columns path and split, got: "
+        what = "a split file needs the columns image_path and split, got: "
         raise DataError(f"{what}{', '.join(columns)}", where=path, fix=fix)
-    return rows
+    return [_renamed(row) for row in rows]
 
 
 def _split(row: Mapping[str, str], where: str) -> str:

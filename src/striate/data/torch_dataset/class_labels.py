@@ -10,6 +10,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
+from striate.core.format import count_text
 
 MAX_NAMED = 5
 _CONTIGUOUS = "labels must be 0 to the number of classes − 1, without gaps"
@@ -54,7 +55,7 @@ def number_classes(
     (first, train), *_ = labels.items()
     present = set(train)
     count = max(present) + 1 if names is None else len(names)
-    limit = f"attribute `classes` has {count} classes"
+    limit = f"attribute `classes` has {count_text(count, 'class', 'classes')}"
     if names is None:
         limit = f"training images have labels 0 to {count - 1}"
     for split, numbers in labels.items():
@@ -64,7 +65,7 @@ def number_classes(
                 item = f"{where}, {split} item {i}"
                 raise DataError(what, where=item, fix=_CONTIGUOUS)
     if len(present) < count:
-        raise _missing(present, count, names, f"{where}, {first} labels")
+        raise _missing(present, count, names, f"{where}, labels of {first}")
     return ClassNames(tuple(map(str, names or range(count))))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import DataError
+from striate.core.format import count_text
 from striate.core.preprocess_config import MAX_WHITE_LEVEL
 from striate.data.decode.decode import is_pil_image, pil_to_pixels
 from striate.data.decode.file_bytes import UndecodableError
@@ -116,7 +117,10 @@ def read_label(label: Any, where: str) -> int:
 def _from_tensor(image: Tensor, where: str) -> np.ndarray:
     shape = "×".join(map(str, image.shape))
     if image.ndim != 3:
-        what = f"the image tensor has {image.ndim} dimensions ({shape}), not 3"
+        what = (
+            f"the image tensor has {count_text(image.ndim, 'dimension')} "
+            f"({shape}), not 3"
+        )
         fix = "return (channels, height, width); for a gray image: image.unsqueeze(0)"
         raise DataError(what, where=where, fix=fix)
     if image.shape[2] == 3 and min(image.shape[:2]) > max(_CHANNELS):
@@ -147,7 +151,7 @@ def _from_array(image: np.ndarray, where: str) -> np.ndarray:
         )
         raise DataError(what, where=where, fix=fix)
     if image.ndim not in (2, 3):
-        what = f"the image array has {image.ndim} dimensions, not 2 or 3"
+        what = f"the image array has {count_text(image.ndim, 'dimension')}, not 2 or 3"
         raise DataError(what, where=where, fix=KINDS)
     if image.ndim == 2:
         return np.ascontiguousarray(image)[..., None]

@@ -20,6 +20,7 @@ from torch.utils.data import (
 )
 
 from striate.core.errors import DataError, StriateError, WorkerError
+from striate.core.format import count_text
 from striate.data.decode.decode import is_pil_image
 from striate.data.decode.hashing import content_hash
 from striate.data.torch_dataset.item import KINDS, Item, ItemReader
@@ -88,17 +89,17 @@ def _is_plain(loader: DataLoader[Any]) -> bool:
 def _take_over(loader: DataLoader[Any], split: str) -> LoaderData:
     dataset: Any = loader.dataset
     count, size = len(dataset), loader.batch_size
-    taken = [f"the data set ({count:,} images)"]
+    taken = [f"the data set ({count_text(count, 'image')})"]
     if size is not None and split == "train":
         taken.append(f"batch size {size}")
     if loader.num_workers:
-        taken.append(
-            f"{loader.num_workers} worker processes, where images are read again"
-        )
+        workers = count_text(loader.num_workers, "worker process", "worker processes")
+        taken.append(f"{workers}, where images are read again")
     replaced = ["the order (the seed of the run sets the order of each epoch)"]
     if loader.drop_last and size is not None and count % size:
         replaced.append(
-            f"drop_last (the last {count % size} images of an epoch are used too)"
+            "drop_last (the rest of an epoch, "
+            f"{count_text(count % size, 'image')}, is used too)"
         )
     note = f"{split} DataLoader: used {', '.join(taken)}; "
     return LoaderData(
@@ -121,7 +122,9 @@ def _read_once(source: Any, name: str, where: str, reader: ItemReader) -> Loader
     if not count:
         what = "the loader returned no image"
         raise DataError(what, where=where, fix="give a data set with images")
-    note = f"{where}: read once, {count:,} images in the order of the loader"
+    note = (
+        f"{where}: read once, {count_text(count, 'image')} in the order of the loader"
+    )
     warnings = (*_left_out(source, count), *images.repeats())
     return LoaderData(
         dataset=images.items,
@@ -170,7 +173,9 @@ def _batches(source: Iterable[Any], images: _Images) -> Iterator[Any]:
             fix = "use num_workers=0 to see the error, or fewer workers"
             raise WorkerError(what, where=images.where, fix=fix) from error
         text = lines[-1] if len(lines) > 1 else f"{type(error).__name__}: {lines[0]}"
-        what = f"the loader raised after {len(images.items):,} images: {text}"
+        what = (
+            f"the loader raised after {count_text(len(images.items), 'image')}: {text}"
+        )
         fix = "correct the data set or the collate_fn; num_workers=0 shows the line"
         raise DataError(what, where=images.where, fix=fix) from error
 
@@ -185,7 +190,10 @@ def _pairs(batch: Any, where: str) -> Iterable[Any]:
         if (stacked or isinstance(images, tuple | list)) and hasattr(labels, "__len__"):
             if len(images) == len(labels):
                 return zip(images, labels, strict=True)
-            what = f"the batch has {len(images)} images and {len(labels)} labels"
+            what = (
+                f"the batch has {count_text(len(images), 'image')} and "
+                f"{count_text(len(labels), 'label')}"
+            )
             raise DataError(what, where=where, fix="correct the collate_fn")
     what = f"the batch is no pair of images and labels, but a {type(batch).__name__}"
     fix = f"return (images, labels) from the collate_fn; {KINDS}"
@@ -213,7 +221,7 @@ def _left_out(source: Any, count: int) -> Iterator[str]:
             yield "drop_last left out the images after the last full batch"
     elif (lost := len(dataset) - count) > 0:
         reason = "its drop_last" if source.drop_last else "its sampler"
-        yield f"left out {lost:,} of {len(dataset):,} images ({reason})"
+        yield f"left out {lost:,} of {count_text(len(dataset), 'image')} ({reason})"
 
 
 class _Images:
@@ -239,19 +247,22 @@ class _Images:
         self._contents.add(content)
         distinct = len(self._contents)
         if self._in_a_row >= max(MAX_REPEATS, 2 * distinct):
-            what = f"the loader repeats its {distinct:,} images without end"
+            what = f"the loader repeats its {count_text(distinct, 'image')} without end"
             fix = "give the data set itself, or a loader that ends after one epoch"
             raise DataError(what, where=self.where, fix=fix)
         # A copy: the pixels may be a view of a whole batch.
         self.items.append(Item(item.pixels.copy(), item.label, item.is_tensor))
         self._bytes_left -= item.pixels.nbytes
         if self._bytes_left < 0:
-            what = f"after {len(self.items):,} images of the loader, memory is full"
+            what = (
+                f"after {count_text(len(self.items), 'image')} of the "
+                "loader, memory is full"
+            )
             fix = "give a data set with a length, which is read when needed"
             raise DataError(what, where=self.where, fix=fix)
 
     def repeats(self) -> Iterator[str]:
         """Yield a warning if images were read several times."""
         if self._repeats:
-            of = f"{self._repeats:,} of {len(self.items):,} images"
+            of = f"{self._repeats:,} of {count_text(len(self.items), 'image')}"
             yield f"returned {of} more than once; copies are always in the same split"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from striate.core.findings import Node, Tree
+from striate.core.format import count_text
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.arithmetic.unit_value import (
     COPY,
@@ -122,7 +123,7 @@ def _description(entry: UnitValue) -> str:
     if entry.kind != SUM:
         return entry.operation
     count = sum(len(terms.positions) for terms in entry.terms)
-    terms = f"{count:,} terms" if count > 1 else "1 term"
+    terms = count_text(count, "term")
     constant = f" + constant {_text(entry.constant)}" if entry.constant else ""
     return f"{entry.operation}: {terms}{constant}"
 
@@ -134,7 +135,7 @@ def _remaining_terms(entry: UnitValue, line: _Line) -> list[Node]:
     rest = products[order[len(line.children) :]]
     nodes = []
     if np.any(rest):
-        detail = f"sum of {int(np.count_nonzero(rest)):,} smaller terms"
+        detail = f"sum of {count_text(int(np.count_nonzero(rest)), 'smaller term')}"
         nodes.append(Node(title="other terms", value=_text(rest.sum()), detail=detail))
     if entry.constant:
         names = {"convolution": "bias", "linear": "bias", "batch norm": "shift"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from striate.core.findings import Cell, Column, Table
+from striate.core.format import count_text
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.arithmetic.unit_value import UnitValue
 
@@ -77,7 +78,7 @@ def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None
     empty: tuple[Cell, ...] = (None,) * (2 * sides[2])
     if rest := sides[0] - len(largest_channels):
         others = float(row_sums.sum() - row_sums[largest_channels].sum())
-        rows_out.append((f"{rest} other channels", *empty, others))
+        rows_out.append((count_text(rest, "other channel"), *empty, others))
     if entry.constant:
         rows_out.append(("bias", *empty, entry.constant))
     unit = f"{arithmetic.name(entry.ref)} {list(entry.unit[1:])}"

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import evaluation_mode
+from striate.core.notebook import NotebookResult
 from striate.core.registry import unknown_name_error
 from striate.interpret.activations_at import check_image_batch, forward
 from striate.interpret.attribution.cam import cam_map, find_gap_head
@@ -34,7 +35,7 @@ _SIGNED = {CAM, "occlusion", "integrated_gradients"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attribution:
+class Attribution(NotebookResult):
     """An attribution map (heatmap) for a class score, and its sanity checks.
 
     Args:
@@ -78,7 +79,8 @@ def attribute(
         layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
         sanity_checks: Whether to run the sanity checks (about 100 forward passes).
         seed: Random seed of the sanity checks.
-        target: The options `target`, `against` and `labels` of `make_target`.
+        target: The options of `make_target`: `target`, `against`, `labels` and
+            `temperature`.
 
     Raises:
         UnknownNameError: Unknown method, layer or class; the message lists the names.

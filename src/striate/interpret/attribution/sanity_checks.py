@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from striate.core.derive_seed import derive_seed
 from striate.core.hooks import evaluation_mode, model_restored
-from striate.core.seeds import derive_seed
 from striate.interpret.activations_at import forward, images_at_once
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError, SettingError
+from striate.core.format import count_text
 
 ClassRef = int | str
 
@@ -22,6 +23,7 @@ class AttributionTarget:
     # Index of a second class, whose logit is subtracted; None if there is none.
     against_index: int | None = None
     text: str  # the target in words: `cat`, `cat rather than dog`
+    temperature: float = 1.0  # divisor of the logits in probabilities
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the target score of each image.
@@ -36,6 +38,7 @@ class AttributionTarget:
 
     def probability(self, logits: Tensor) -> Tensor:
         """Return the class probability; for two target classes, from their logits."""
+        logits = logits / self.temperature
         if self.against_index is None:
             return logits.softmax(1)[:, self.class_index]
         return logits[:, [self.class_index, self.against_index]].softmax(1)[:, 0]
@@ -47,6 +50,7 @@ class TargetOptions(TypedDict, total=False):
     target: ClassRef | None
     against: ClassRef | None
     labels: ClassNames | Sequence[str] | None
+    temperature: float
 
 
 def make_target(
@@ -54,6 +58,7 @@ def make_target(
     target: ClassRef | None = None,
     against: ClassRef | None = None,
     labels: ClassNames | Sequence[str] | None = None,
+    temperature: float = 1.0,
 ) -> AttributionTarget:
     """Return the attribution target for classes given by name or index.
 
@@ -62,6 +67,7 @@ def make_target(
         target: Class name or index; the predicted class if None.
         against: A second class, to explain the difference of the scores.
         labels: Class names in output order; `class 0`, `class 1` … if None.
+        temperature: Divisor of the logits in probabilities.
 
     Raises:
         UnknownNameError: No class has this name or index; lists similar names.
@@ -76,7 +82,10 @@ def make_target(
     names = _labels(logits.shape[1], labels)
     class_index = int(logits[0].argmax()) if target is None else names.index(target)
     if against is None:
-        return AttributionTarget(class_index=class_index, text=names[class_index])
+        text = names[class_index]
+        return AttributionTarget(
+            class_index=class_index, text=text, temperature=temperature
+        )
     against_index = names.index(against)
     if class_index == against_index:
         what = f"{names[class_index]} is compared with itself"
@@ -85,6 +94,7 @@ def make_target(
         class_index=class_index,
         against_index=against_index,
         text=f"{names[class_index]} rather than {names[against_index]}",
+        temperature=temperature,
     )
 
 
@@ -93,7 +103,9 @@ def _labels(count: int, labels: ClassNames | Sequence[str] | None) -> ClassNames
         return ClassNames(tuple(f"class {i}" for i in range(count)))
     names = labels if isinstance(labels, ClassNames) else ClassNames(tuple(labels))
     if len(names) != count:
-        what = f"{len(names)} class names for {count} outputs"
+        what = (
+            f"{count_text(len(names), 'class name')} for {count_text(count, 'output')}"
+        )
         raise SettingError(what, where="labels", fix="give one name per output")
     return names
 

@@ -81,5 +81,5 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
 
 def _flipped(image: FlippedImage) -> dict[str, Any]:
     return _fields(
-        image, "path", "label", "predicted", "confidence", "correct", "pairs"
+        image, "image_path", "true", "pred", "confidence", "correct", "pairs"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.findings import Block, Page
+from striate.report.html_card import render_card
 from striate.report.terminal import blocks_text
 from striate.run.run import Run
 from striate.workflows.compare.as_json import comparison_dict
@@ -14,6 +15,8 @@ from striate.workflows.compare.findings import comparison_blocks, comparison_pag
 from striate.workflows.compare.groups import group_runs, setting_differences
 from striate.workflows.compare.result import ComparisonResult
 from striate.workflows.compare.significance import pairwise_tests
+
+MAX_SECTIONS = 3  # sections of the report that a notebook shows
 
 
 class Comparison(ComparisonResult):
@@ -35,6 +38,11 @@ class Comparison(ComparisonResult):
 
     def __str__(self) -> str:
         return blocks_text(self.blocks)
+
+    def _repr_html_(self) -> str:
+        # The first sections: the conclusion, the runs, and the results.
+        page = self.page
+        return render_card(page.title, page.sections[:MAX_SECTIONS])
 
 
 def compare(*runs: Run | str | Path, split: str | None = None) -> Comparison:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Prose
+from striate.core.format import count_text
 from striate.metrics.intervals import Interval
-from striate.report.format import MINUS, count_text
+from striate.report.format import MINUS
 from striate.workflows.compare.groups import RunGroup
 from striate.workflows.compare.result import ComparisonResult
 from striate.workflows.compare.significance import MCNEMAR, NO_TEST, WELCH, PairwiseTest
@@ -87,7 +88,10 @@ def comparison_conclusions(tests: Sequence[PairwiseTest]) -> Iterator[Prose]:
     for test in tests:
         letters.setdefault(_outcome(test, reference), []).append(test.second.letter)
     listed = [f"{words}: {', '.join(some)}." for words, some in letters.items() if some]
-    corrected = f" The p-values are corrected for {count} tests (Holm)." * bool(count)
+    corrected = (
+        f" The p-values are corrected for {count_text(count, 'test')} (Holm)."
+        * bool(count)
+    )
     yield Prose(" ".join(listed) + corrected)
 
 
@@ -121,9 +125,9 @@ def _over_images(test: PairwiseTest) -> Iterator[str]:
 
 def _over_seeds(test: PairwiseTest) -> Iterator[str]:
     a, b = test.first, test.second
-    seeds = f"{len(test.pairings)} pairs of runs with equal seed"
+    seeds = f"{count_text(len(test.pairings), 'pair')} of runs with equal seed"
     if test.method == WELCH:
-        seeds = f"{len(a.runs)} and {len(b.runs)} seeds"
+        seeds = f"{len(a.runs)} and {count_text(len(b.runs), 'seed')}"
     interval = points_interval(test.interval)
     within = f" (95 % interval {interval})" if interval else ""
     yield f"{_difference(test)}{within}, on average over {seeds}."
@@ -158,7 +162,7 @@ def _decision(test: PairwiseTest, count: int) -> Iterator[str]:
         if test.method != NO_TEST:
             yield "The difference is the same for all seeds, so no test is possible."
         return
-    corrected = f" (corrected for {count} tests)" if count > 1 else ""
+    corrected = f" (corrected for {count_text(count, 'test')})" if count > 1 else ""
     yield f"p {p_equals(test.p_holm)}{corrected}:"
     if test.p_holm < LEVEL:
         better = test.second if test.difference > 0 else test.first

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from striate.core.findings import Cell, Column, Table
+from striate.core.format import count_text
 from striate.metrics.intervals import Interval
 from striate.metrics.paired import PairedCounts
 from striate.metrics.significance import holm_correction, paired_t_test
@@ -43,7 +44,7 @@ def difference_table(tests: Sequence[PairwiseTest]) -> Table:
         columns += _flip_columns(first)
     columns.append(Column("p", "number", rank=4 if several else 0))
     if several:
-        hint = f"p corrected for {len(tests)} comparisons"
+        hint = f"p corrected for {count_text(len(tests), 'comparison')}"
         columns.append(Column("p (Holm)", "number", hint=hint))
     return Table(
         title=f"Accuracy difference from {first}, on the images evaluated by both",
@@ -84,11 +85,11 @@ def _accuracies(test: PairwiseTest) -> tuple[float, float]:
 
 def _basis(test: PairwiseTest) -> str:
     if test.method == MCNEMAR:
-        return f"{test.pairings[0].count:,} images"
+        return count_text(test.pairings[0].count, "image")
     if test.method == PAIRED_T:
-        return f"{len(test.pairings)} seeds"
+        return count_text(len(test.pairings), "seed")
     if test.method == WELCH:
-        return f"{len(test.first.runs)} and {len(test.second.runs)} seeds"
+        return f"{len(test.first.runs)} and {count_text(len(test.second.runs), 'seed')}"
     return f"{len(test.pairings)} seed" if test.pairings else "nothing"
 
 
@@ -160,7 +161,9 @@ def class_difference_table(test: PairwiseTest) -> Table | None:
         title=f"By class, {test.second.letter} against {test.first.letter}",
         columns=_class_columns(test, len(classes), tested),
         rows=tuple(rows),
-        note=f"{rest:,} classes with smaller changes are not shown." if rest else "",
+        note=f"{count_text(rest, 'class', 'classes')} with smaller changes not shown."
+        if rest
+        else "",
     )
 
 
@@ -194,6 +197,6 @@ def _class_columns(test: PairwiseTest, count: int, tested: bool) -> tuple[Column
         *_flip_columns(a),
     ]
     if tested:
-        hint = f"p corrected for {count} classes"
+        hint = f"p corrected for {count_text(count, 'class', 'classes')}"
         columns.append(Column("p (Holm)", "number", hint=hint))
     return tuple(columns)

@@ -15,8 +15,10 @@ from striate.audit.meta_device import init_empty_weights
 from striate.audit.network import audit
 from striate.core.class_names import ClassNames
 from striate.core.errors import RunError, SettingError, StriateError
-from striate.core.files import hash_rows, read_csv
-from striate.data.split.split_file import SPARE
+from striate.core.files import hash_rows
+from striate.core.format import count_text
+from striate.data.sources.source import SPARE
+from striate.data.split.split_file import read_split_rows
 from striate.metrics.classification import ClassificationMetrics
 from striate.run import layout as names
 from striate.run.check_run_files import check_history
@@ -26,7 +28,7 @@ from striate.run.run import Run
 ImageKey = tuple[str, str, int]  # content, label, and number among its copies
 SPLITS = ("test", "val")
 MAX_LISTED = 5
-_SPLIT_COLUMNS = ("path", "label", "split", "content")
+_SPLIT_COLUMNS = ("image_path", "label", "split", "content")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,7 +121,7 @@ def _common_split(runs: Sequence[Run], split: str | None) -> str:
             return name
     name = split or min(SPLITS, key=lambda name: len(lacking[name]))
     missing = lacking[name]
-    count = f"{len(missing)} of {len(runs)} runs"
+    count = f"{len(missing)} of {count_text(len(runs), 'run')}"
     what = f"{count} have no predictions for the {name} split:"
     lines = [what, *(f"  {run.path}: {_reason(run)}" for run in missing[:MAX_LISTED])]
     if len(missing) > MAX_LISTED:
@@ -159,7 +161,7 @@ def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
     predictions = _in_order(run.predictions(split), labels)
     check_history(run)
     path = run.path / names.SPLIT
-    rows = read_csv(path)
+    rows = read_split_rows(path)
     if not rows or any(rows[0].get(name) is None for name in _SPLIT_COLUMNS):
         what = "split.csv has no rows, or a required column is missing"
         raise RunError(what, where=path, fix="restore the run folder from a backup")
@@ -194,7 +196,7 @@ def _keys(
     Copies give a network the same input, so it does not matter which copy of one run is
     paired with which of another.
     """
-    contents = {row["path"]: row["content"] for row in rows}
+    contents = {row["image_path"]: row["content"] for row in rows}
     copies: Counter[tuple[str, str]] = Counter()
     keys = []
     for image_path, true in zip(predictions.paths, predictions.truth, strict=True):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from striate.core import findings as f
-from striate.report.format import count_text, percent
+from striate.core.format import count_text
+from striate.report.format import percent
 from striate.workflows.compare.conclusion import (
     MAX_SENTENCES,
     comparison_caveats,
@@ -109,7 +110,10 @@ def _accuracy_figure(group: RunGroup) -> f.Figure:
         images = count_text(score.count, "image")
         detail = f"accuracy on {images}, {100 * low:.1f}–{100 * high:.1f} %"
     else:
-        detail = f"accuracy ± {100 * deviation:.2f} over {len(group.runs)} seeds"
+        detail = (
+            f"accuracy ± {100 * deviation:.2f} over "
+            f"{count_text(len(group.runs), 'seed')}"
+        )
     label = f"{group.letter} {group.name}"
     return f.Figure(label, percent(mean), detail=detail)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Table
+from striate.core.format import count_text
 from striate.data.cache.image_rows import PixelRows
 from striate.interpret.render import to_image
-from striate.report.format import count_text, percent
+from striate.report.format import percent
 from striate.run.report_images import subset_pixels
 from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.pairing import FlippedImage, flipped_images
@@ -37,8 +38,8 @@ def flipped_table(test: PairwiseTest) -> Table | None:
 
 def _columns(test: PairwiseTest) -> tuple[Column, ...]:
     return (
-        Column("image"),
-        Column("true class", key="label"),
+        Column("image", key="image_path"),
+        Column("true class", key="true"),
         Column(f"{test.first.letter} predicts", key="first"),
         Column(f"{test.second.letter} predicts", key="second"),
     )
@@ -47,11 +48,11 @@ def _columns(test: PairwiseTest) -> tuple[Column, ...]:
 def _row(image: FlippedImage, test: PairwiseTest) -> tuple[Cell, ...]:
     better = test.second if image.gained else test.first
     predictions = _prediction_text(image, 0), _prediction_text(image, 1)
-    return (better.letter, image.path, image.label, *predictions)
+    return (better.letter, image.image_path, image.true, *predictions)
 
 
 def _prediction_text(image: FlippedImage, side: int) -> str:
-    text = f"{image.predicted[side]} ({percent(image.confidence[side], 0)})"
+    text = f"{image.pred[side]} ({percent(image.confidence[side], 0)})"
     if image.pairs > 1:
         text += f", correct {image.correct[side]} of {image.pairs}"
     return text
@@ -122,8 +123,8 @@ def _tile(
     rows = pixels[run]
     assert rows is not None  # noqa: S101 - checked by the caller
     a, b = test.first.letter, test.second.letter
-    caption = f"{a}: {image.predicted[0]} → {b}: {image.predicted[1]}"
+    caption = f"{a}: {image.pred[0]} → {b}: {image.pred[1]}"
     detail = " → ".join(percent(prob, 0) for prob in image.confidence)
     if image.pairs > 1:
         detail += f", correct {image.correct[0]} → {image.correct[1]} of {image.pairs}"
-    return to_image(rows[row].numpy(), caption, f"{detail} · {image.path}")
+    return to_image(rows[row].numpy(), caption, f"{detail} · {image.image_path}")

@@ -96,10 +96,10 @@ def pair_runs(first: EvaluatedRun, second: EvaluatedRun) -> Pairing:
 class FlippedImage:
     """An image on which one of two groups of runs is correct more often."""
 
-    path: str  # path of the image file
-    label: str  # true class
+    image_path: str  # path of the image file
+    true: str  # true class
     # class predicted most often by the first and by the second group
-    predicted: tuple[str, str]
+    pred: tuple[str, str]
     confidence: tuple[float, float]  # mean probability of that class in each group
     # number of correct predictions of each group, out of `pairs`
     correct: tuple[int, int]
@@ -144,9 +144,9 @@ def _flipped(occurrences: Occurrences) -> FlippedImage:
     differences = [float(p.loss_differences[k]) for p, k in occurrences]
     sources = (pairing.first, row), (pairing.second, int(pairing.rows[1][k]))
     return FlippedImage(
-        path=predictions.paths[row],
-        label=predictions.labels[int(predictions.truth[row])],
-        predicted=(first[0], second[0]),
+        image_path=predictions.paths[row],
+        true=predictions.labels[int(predictions.truth[row])],
+        pred=(first[0], second[0]),
         confidence=(first[1], second[1]),
         correct=(_times_correct(occurrences, 0), _times_correct(occurrences, 1)),
         pairs=len(occurrences),

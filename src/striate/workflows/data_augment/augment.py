@@ -64,6 +64,7 @@ def preview_augment(
     Raises:
         StriateError: The data or the settings are not valid.
     """
+    names.check_out(out, overwrite)
     run = target if isinstance(target, Run) else _run(target)
     if run is None:
         recipe = make_recipe({"augment": "six"}, {**settings, "data": target})

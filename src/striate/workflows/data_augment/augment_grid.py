@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from striate.core.derive_seed import derive_seed
 from striate.core.findings import Column, Image, Images, Section, Table
 from striate.core.preprocess_config import Preprocess
-from striate.core.seeds import derive_seed
 from striate.data.augment.augment import Augment
 from striate.data.augment.pipeline import AugmentPipeline, augment_batch
 from striate.data.augment.single_transform import (

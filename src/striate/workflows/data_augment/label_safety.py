@@ -28,7 +28,8 @@ from striate.engine.evaluate import evaluate
 from striate.metrics.classification import confusion_matrix
 from striate.metrics.intervals import wilson_interval
 from striate.metrics.significance import holm_correction, sign_test
-from striate.run.run import Run, evaluation_batch_size
+from striate.run.evaluation_batch_size import evaluation_batch_size
+from striate.run.run import Run
 
 # Amounts at which each transform is measured, besides the end of its range.
 AMOUNTS: dict[str, tuple[float, ...]] = {

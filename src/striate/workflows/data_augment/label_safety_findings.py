@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from striate.core import findings as f
+from striate.core.format import count_text
 from striate.data.augment.single_transform import TRANSFORM_NAMES, SingleTransform
 from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
@@ -44,7 +45,8 @@ def label_safety_sections(safety: LabelSafety) -> list[f.Section]:
     """Return the report sections with the warnings and the accuracy curves."""
     split = "validation" if safety.split == "val" else safety.split
     lead = (
-        f"The network was evaluated on {safety.images:,} images of the {split} split, "
+        "The network was evaluated on "
+        f"{count_text(safety.images, 'image')} of the {split} split, "
         "one transform at a time. Listed are accuracy losses that are significant over "
         f"all classes and transforms (level {percent(ALPHA, 0)}) and above "
         f"{percent(MIN_LOSS, 0)}."
@@ -173,7 +175,7 @@ def _all_safe(safety: LabelSafety) -> str:
     least = math.ceil(math.log2(tests / ALPHA))
     return (
         "No class loses accuracy significantly at the end of any range. A loss of "
-        f"fewer than {least} images of a class could not be detected."
+        f"fewer than {count_text(least, 'image')} of a class could not be detected."
     )
 
 

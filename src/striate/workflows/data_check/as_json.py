@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def as_dict(result: DataCheckResult) -> dict[str, Any]:
     data: dict[str, Any] = {
         "data": result.source.name,
         "file_count": result.file_count,
-        "used": len(result.items),
+        "used": result.used,
         "quarantined": len(result.quarantined),
         "ignored": len(result.ignored),
         "classes": dict(result.classes),
@@ -91,10 +90,10 @@ def _finding_dict(result: DataCheckResult, finding: Finding) -> dict[str, Any]:
         "why": finding.why,
         "do": finding.fix,
         "groups": [
-            {"paths": [paths[i] for i in group.members], "note": group.note}
+            {"image_paths": [paths[i] for i in group.members], "note": group.note}
             for group in finding.groups
         ],
-        "files": [asdict(skip) for skip in finding.files],
+        "files": [skip.as_dict() for skip in finding.files],
     }
 
 

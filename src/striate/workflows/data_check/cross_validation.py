@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from striate.core import device as devices
+from striate.core.derive_seed import derive_seed
 from striate.core.preprocess_config import Preprocess
-from striate.core.seeds import derive_seed
 from striate.data.batches import Batches
 from striate.data.channel_stats import channel_mean_std
 from striate.data.subset import Subset
@@ -21,9 +21,9 @@ from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.training_loop import FitConfig, fit
 from striate.models.catalogue import create_model
+from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.prepare_run import auto_model
 from striate.run.recipe import Recipe
-from striate.run.run import evaluation_batch_size
 
 Tick = Callable[[int, int], None]
 

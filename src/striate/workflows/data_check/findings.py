@@ -8,12 +8,14 @@ from pathlib import Path
 
 from striate.core import findings as f
 from striate.core.files import write_text
+from striate.core.format import count_text
+from striate.core.notebook import notebook_html
 from striate.data.check.check import DataCheckResult
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.check.label_errors import LABEL_ERROR
 from striate.data.sources.source import SPLITS, Skipped
-from striate.report.format import count_text
 from striate.report.html import render_page
+from striate.report.html_card import render_card
 from striate.workflows.data_check.label_error_tables import (
     confusion_table,
     method_note,
@@ -86,16 +88,19 @@ def data_check_page(result: DataCheckResult) -> f.Page:
         *_ignored_section(result),
     ]
     folder = common_folder(result)
-    counts = (
-        f"{count_text(result.file_count, 'file')} = {len(result.items):,} used + "
-        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored."
-    )
     return f.Page(
         f"{result.source.name} · data check",
-        subtitle=counts + (f"\n\nPaths are relative to {folder}" if folder else ""),
+        subtitle=f"{result.counts_text}."
+        + (f"\n\nPaths are relative to {folder}" if folder else ""),
         sections=tuple(sections),
-        footer="The data set was not changed.",
+        footer="No image and no label was changed.",
     )
+
+
+@notebook_html.register
+def data_check_card(result: DataCheckResult) -> str:
+    """Return the result as HTML for a notebook: the summary of the report."""
+    return render_card(f"{result.source.name}: data check", [_summary(result)])
 
 
 def save_data_check_page(result: DataCheckResult, path: Path) -> None:
@@ -109,7 +114,7 @@ def _summary(result: DataCheckResult) -> f.Section:
         sizes.update(by_split)
     by_split_text = " · ".join(f"{s} {sizes[s]:,}" for s in SPLITS if sizes[s])
     counts = {
-        "used": len(result.items),
+        "used": result.used,
         "quarantined": len(result.quarantined),
         "ignored": len(result.ignored),
         "classes": len(result.classes),
@@ -262,7 +267,7 @@ def _examples_by_class(result: DataCheckResult) -> dict[str, list[int]]:
 def class_count_table(result: DataCheckResult) -> f.Table:
     """Return a table of the number of images per class (and per split, if given)."""
     splits = [p for p in SPLITS if any(p in by_split for _, by_split in result.classes)]
-    total = len(result.items) or 1
+    total = result.used or 1
     columns = (
         f.Column("class"),
         *(f.Column(split, "integer") for split in splits),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import islice
 
 from striate.core.findings import Block, Column, Prose, Table
+from striate.core.format import count_text
 from striate.data.check.check import DataCheckResult
 from striate.data.check.label_errors import LabelErrors
-from striate.report.format import count_text
 
 PAIRS_SHOWN = 10  # rows of the table; --json has all
 

@@ -10,11 +10,14 @@ from typing import Any
 
 from striate.core import findings as f
 from striate.core.files import read_json, write_json, write_text
+from striate.core.format import count_text
+from striate.core.notebook import notebook_html
 from striate.report.format import percent
 from striate.report.html import render_page
+from striate.report.html_card import render_card
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.report_page import setting_text
+from striate.run.report_texts import setting_text
 from striate.run.scorecard import ci_text
 from striate.workflows.data_curve.learning_curve import LearningCurve
 from striate.workflows.data_curve.power_law import CurvePoint, Forecast
@@ -108,10 +111,10 @@ def goal_text(estimate: GoalEstimate, metric: str) -> f.Prose:
     if estimate.low is None:
         text = f"not reached with {MAX_FACTOR:,} times as many images"
     elif estimate.images is None:
-        text = f"not expected, but possible from {estimate.low:,} images"
+        text = f"not expected, but possible from {count_text(estimate.low, 'image')}"
     else:
         most = f"{estimate.high:,}" if estimate.high else "no upper limit"
-        text = f"expected at about {estimate.images:,} training images "
+        text = f"expected at about {count_text(estimate.images, 'training image')} "
         text += f"(95 % interval {estimate.low:,} to {most})"
     return f.Prose(f"{goal}: {text}.")
 
@@ -232,6 +235,14 @@ def curve_blocks(curve: LearningCurve, goal: float | None = None) -> list[f.Bloc
     return blocks
 
 
+@notebook_html.register
+def curve_card(curve: LearningCurve) -> str:
+    """Return a learning curve as HTML for a notebook: chart, table and forecast."""
+    title = f"Learning curve of {curve.path.name}"
+    blocks = (curve_charts(curve)[0], *curve_blocks(curve))
+    return render_card(title, [f.Section("", blocks)])
+
+
 def curve_dict(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
     """Return the curve and its forecasts as a JSON-serializable dict."""
     law = curve.law
@@ -284,7 +295,9 @@ def write_curve_report(curve: LearningCurve, goal: float | None = None) -> Path:
 def _curve_page(curve: LearningCurve, goal: float | None) -> f.Page:
     last = curve.points[-1]
     metric = METRIC_NAMES[curve.metric]
-    scatter = f"± {percent(last.deviation, 2)} over {len(last.errors)} runs"
+    scatter = (
+        f"± {percent(last.deviation, 2)} over {count_text(len(last.errors), 'run')}"
+    )
     label = f"{metric}, {last.images:,.0f} images"
     figures = [f.Figure(label, percent(1 - last.mean, 2), detail=scatter)]
     figures += [
@@ -298,7 +311,9 @@ def _curve_page(curve: LearningCurve, goal: float | None) -> f.Page:
     settings = {**curve.recipe.as_dict(), "model": curve.model}
     settings_table = f.Table(
         columns=(f.Column("setting", "code"), f.Column("value")),
-        rows=tuple((name, setting_text(value)) for name, value in settings.items()),
+        rows=tuple(
+            (name, setting_text(name, value)) for name, value in settings.items()
+        ),
         note="Of all runs; seed, fraction and epochs differ between runs.",
     )
     texts = [b for b in curve_blocks(curve, goal) if isinstance(b, f.Prose)]

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from striate.core.errors import SettingError
+from striate.core.notebook import NotebookResult
 from striate.data.config import DataConfig
 from striate.run.recipe import Recipe
 from striate.run.refuse_torchrun import check_single_process
@@ -20,7 +21,7 @@ SEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearningCurve:
+class LearningCurve(NotebookResult):
     """Result of a learning curve: one run per fraction and seed.
 
     Args:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from striate.core.derive_seed import derive_seed
 from striate.core.errors import InterruptedRunError, RunError
 from striate.core.files import read_json, storage_errors, write_json
-from striate.core.seeds import derive_seed
+from striate.core.format import count_text
 from striate.data.image_data import ImageData
 from striate.run import layout as names
 from striate.run.lock import LOCK, lock_folder
@@ -122,7 +123,9 @@ class CurvePlan:
                     try:
                         run, is_new = self._run(curve_folder, images, fraction)
                     except InterruptedRunError as error:
-                        what = f"stopped after {len(runs)} of {total} runs"
+                        what = (
+                            f"stopped after {len(runs)} of {count_text(total, 'run')}"
+                        )
                         fix, where = "run the same command to continue", curve_folder
                         raise InterruptedRunError(what, where=where, fix=fix) from error
                     runs.append(_to_curve_run(run, fraction, seed))
@@ -222,6 +225,6 @@ def _progress_line(run: CurveRun, number: int, total: int, is_new: bool) -> str:
     suffix = "" if is_new else "  (already done)"
     return (
         f"run {number:>{len(str(total))}}/{total}  fraction {run.fraction:<7.4g} "
-        f"seed {run.seed}{run.images:>9,} images  "
+        f"seed {run.seed}{count_text(run.images, 'image'):>16}  "
         f"accuracy {100 * run.accuracy:.2f} %{suffix}"
     )

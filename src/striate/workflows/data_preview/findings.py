@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from striate.core import findings as f
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
 from striate.data.decode.preprocess_rules import preprocess_rules
@@ -181,7 +182,8 @@ def _input_stats_table(result: Preview) -> f.Table:
     mean = ", ".join(f"{value:.4g}" for value in result.preprocess.mean)
     std = ", ".join(f"{value:.4g}" for value in result.preprocess.std)
     note = (
-        f"Over the {len(result.images)} images shown. Normalization: mean {mean}; std "
+        f"Over the {count_text(len(result.images), 'image')} shown. "
+        f"Normalization: mean {mean}; std "
         f"{std}. Denormalizing {gives} the exact 8-bit pixels."
     )
     return f.Table(title="Input statistics", columns=columns, rows=rows, note=note)

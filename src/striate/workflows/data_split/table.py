@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from striate.core.findings import Cell, Column, Table
+from striate.core.format import count_text
 from striate.data.image_data import ImageData
 from striate.data.split.split_checks import split_order
 
@@ -28,7 +29,10 @@ def split_table(data: ImageData) -> Table:
     names, title = list(counts), ""
     if len(names) > ROWS_SHOWN:
         names = sorted(names, key=lambda name: sum(counts[name].values()))[:ROWS_SHOWN]
-        title = f"The {ROWS_SHOWN} smallest of {len(counts):,} classes"
+        title = (
+            f"The {ROWS_SHOWN} smallest of "
+            f"{count_text(len(counts), 'class', 'classes')}"
+        )
     rows: list[tuple[Cell, ...]] = [
         (name, *(counts[name][split] or "none" for split in splits)) for name in names
     ]

@@ -107,4 +107,8 @@ def _group(group: GroupResult) -> dict[str, Any]:
 
 
 def _misclassified(image: Misclassified) -> dict[str, Any]:
-    return {"path": image.path, "probability": image.prob, **dict(image.cells)}
+    return {
+        "image_path": image.image_path,
+        "probability": image.prob,
+        **dict(image.cells),
+    }

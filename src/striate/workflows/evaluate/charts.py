@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve
 
 from striate.core.findings import Curve, Series
+from striate.core.format import count_text
 from striate.metrics.calibration import CalibrationBin
 from striate.metrics.selective import selective_accuracy_curve
 from striate.report.format import percent
@@ -18,19 +19,22 @@ MAX_LINES = 6  # values of a column that one chart can tell apart
 
 
 def calibration_chart(result: OperatingPointResult) -> Curve:
-    """Return the reliability diagram, before and after temperature scaling."""
+    """Return the reliability diagram, also before temperature scaling if it is used."""
     evaluation, target = result.evaluation, result.target
+    scaled = "temperature-scaled" if result.is_scaled else "not scaled"
+    before = [_bins("not scaled", evaluation.uncalibrated.bins)]
     return Curve(
         "Reliability diagram",
         x_label=f"predicted probability of {target}",
         y_label=f"observed frequency of {target}",
         series=(
-            _bins("uncalibrated", evaluation.uncalibrated.bins),
-            _bins("after temperature scaling", evaluation.calibrated.bins, band=True),
+            *(before if result.is_scaled else []),
+            _bins(scaled, evaluation.calibrated.bins, band=True),
             Series("perfect", (0.0, 1.0), (0.0, 1.0)),
         ),
         percent_y=True,
-        note=f"{result.split}: {result.data.count:,} images in bins of equal size. "
+        note=f"{result.split}: {count_text(result.data.count, 'image')} in "
+        "bins of equal size. "
         "Shaded: 95 % Wilson interval.",
     )
 
@@ -66,8 +70,9 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
         ),
         percent_y=True,
         mark=(counts.recall, label),
-        note=f"{result.split}: {counts.count:,} images, {counts.positives:,} of them "
-        f"{result.target}. The threshold was chosen on validation.",
+        note=f"{result.split}: {count_text(counts.count, 'image')}, "
+        f"{counts.positives:,} of them {result.target}. The threshold was chosen on "
+        "validation.",
     )
 
 
@@ -90,8 +95,8 @@ def review_chart(result: OperatingPointResult) -> Curve:
         ),
         percent_y=True,
         mark=(selective.abstention_rate, "chosen band") if selective else None,
-        note=f"{count:,} images; the band was chosen on validation. On the right few "
-        "images remain, and the curve is mostly noise.",
+        note=f"{count_text(count, 'image')}; the band was chosen on "
+        "validation. On the right few images remain, and the curve is mostly noise.",
     )
 
 

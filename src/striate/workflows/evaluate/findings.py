@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
+from striate.core.format import count_text
 from striate.data.cache.image_rows import PixelRows
 from striate.metrics.selective import SelectiveCounts
-from striate.metrics.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE
+from striate.metrics.temperature import MAX_TEMPERATURE
 from striate.metrics.threshold import ConfusionCounts
-from striate.report.format import count_text, percent
+from striate.report.format import percent
 from striate.run.run import Run
 from striate.run.scorecard import ci_text
 from striate.workflows.evaluate.charts import (
@@ -45,9 +46,9 @@ THRESHOLD = (
     "with 95 % confidence."
 )
 CALIBRATION = (
-    "Temperature scaling divides the logits by one number, fitted on validation (Guo "
-    "et al. 2017). It changes the probabilities, but never the predicted class. All "
-    "probabilities in this report are temperature-scaled."
+    "Temperature scaling divides the logits by one number, fitted on validation after "
+    "training (Guo et al. 2017). It changes the probabilities, but never the predicted "
+    "class. This report has the probabilities that `striate predict` prints."
 )
 REVIEW_BAND = (
     "The least confident images are sent to manual review (selective prediction). The "
@@ -98,9 +99,10 @@ def operating_point_page(
     counts = result.evaluation.overall.counts
     return Page(
         f"Operating point for '{result.target}'",
-        subtitle=f"Run {result.run}, evaluated on {result.split}: {counts.count:,} "
-        f"images, {counts.positives:,} of them {result.target}. The temperature, the "
-        "thresholds and the review band were chosen on validation "
+        subtitle=f"Run {result.run}, evaluated on {result.split}: "
+        f"{count_text(counts.count, 'image')}, {counts.positives:,} of "
+        f"them {result.target}. The thresholds and the review band were chosen on "
+        "validation "
         f"({count_text(result.selection.count, 'image')}).",
         sections=tuple(sections),
     )
@@ -142,7 +144,7 @@ def _share_figure(
 
 
 def conclusions(result: OperatingPointResult) -> Iterator[Prose]:
-    """Yield sentences on the threshold, the temperature and the review band."""
+    """Yield sentences on the threshold, the calibration and the review band."""
     yield _threshold_conclusion(result)
     yield _temperature_conclusion(result)
     yield _band_conclusion(result)
@@ -169,16 +171,22 @@ def _threshold_conclusion(result: OperatingPointResult) -> Prose:
 
 def _temperature_conclusion(result: OperatingPointResult) -> Prose:
     temperature, evaluation = result.selection.temperature, result.evaluation
+    perfect = (
+        f"With {count_text(result.data.count, 'image')}, a perfectly calibrated model "
+        f"would show {percent(evaluation.calibrated.expected_ece)}."
+    )
+    if not result.is_scaled:
+        ece = percent(evaluation.calibrated.ece)
+        text = f"The expected calibration error (ECE) is {ece}. {perfect}"
+        return Prose(f"{result.scaling_text} {text}")
     state = "overconfident" if temperature > 1 else "underconfident"
     if abs(math.log(temperature)) < SMALL:
         state = "well calibrated"
     text = (
-        f"The model is {state} (temperature {temperature:.3g}). Temperature scaling "
-        "changes the expected calibration error (ECE) from "
+        f"Without scaling, the model is {state} (temperature {temperature:.3g}). "
+        "Temperature scaling changes the expected calibration error (ECE) from "
         f"{percent(evaluation.uncalibrated.ece)} to "
-        f"{percent(evaluation.calibrated.ece)}. With "
-        f"{count_text(result.data.count, 'image')}, a perfectly calibrated model would "
-        f"show {percent(evaluation.calibrated.expected_ece)}."
+        f"{percent(evaluation.calibrated.ece)}. {perfect}"
     )
     return Prose(text)
 
@@ -255,10 +263,10 @@ def _too_few_images(selection: Selection, target: str) -> Iterator[str]:
 
 
 def _temperature_limits(selection: Selection) -> Iterator[str]:
-    if selection.temperature <= MIN_TEMPERATURE * 1.001:
+    if not selection.errors:
         yield (
-            "All validation predictions are correct, so the temperature is at its "
-            "lower limit. It does not tell how confident the model should be."
+            "All validation predictions are correct. So validation does not tell how "
+            "confident the model should be, and the probabilities are uncertain."
         )
-    elif selection.temperature >= MAX_TEMPERATURE * 0.999:
+    if selection.temperature >= MAX_TEMPERATURE * 0.999:
         yield "The temperature is at its upper limit: probabilities are meaningless."

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from striate.core.findings import Block, Column, Image, Images, Prose, Section, Table
+from striate.core.format import count_text
 from striate.data.cache.image_rows import PixelRows
 from striate.interpret.render import to_image
-from striate.report.format import count_text, percent
+from striate.report.format import percent
 from striate.workflows.evaluate.one_vs_rest import OneVsRest
 from striate.workflows.evaluate.result import Misclassified, OperatingPointResult
 
@@ -31,7 +32,7 @@ def misclassified_images(
     return tuple(
         Misclassified(
             row=i,
-            path=data.paths[i],
+            image_path=data.paths[i],
             prob=float(data.probs[i]),
             cells=tuple((name, cells[i]) for name, cells in columns.items()),
         )
@@ -75,8 +76,8 @@ def _gallery(
     note = f"{rest:,} more; see operating_point.json." if rest else ""
     if pixels is None:
         probability = Column(f"P({target})", "percent")
-        columns = (Column("image"), probability)
-        rows = tuple((image.path, image.prob) for image in visible)
+        columns = (Column("image", key="image_path"), probability)
+        rows = tuple((image.image_path, image.prob) for image in visible)
         return Table(title=title, columns=columns, rows=rows, note=note)
     tiles = tuple(_tile(image, target, pixels) for image in visible)
     scale = max(1, SIDE // max(max(tile.width, tile.height) for tile in tiles))
@@ -85,6 +86,6 @@ def _gallery(
 
 def _tile(image: Misclassified, target: str, pixels: PixelRows) -> Image:
     cells = [f"{name} {cell}" for name, cell in image.cells if cell]
-    detail = " · ".join([*cells, image.path.rsplit("/", 1)[-1]])
+    detail = " · ".join([*cells, image.image_path.rsplit("/", 1)[-1]])
     caption = f"P({target}) {percent(image.prob)}"
     return to_image(pixels[image.row].numpy(), caption, detail)

@@ -69,9 +69,14 @@ class OneVsRest:
 def one_vs_rest(
     split: str, predictions: Predictions, class_index: int, temperature: float
 ) -> OneVsRest:
-    """Return a split as a binary problem, with temperature-scaled probabilities."""
-    uncalibrated = predictions.probs.astype(float)
-    probs = apply_temperature(uncalibrated, temperature)
+    """Return a split as a binary problem, with and without temperature scaling.
+
+    `predictions` are scaled with `temperature`, as all predictions of a run.
+    """
+    probs = predictions.probs.astype(float)
+    uncalibrated = probs
+    if temperature != 1:
+        uncalibrated = apply_temperature(probs, 1 / temperature)
     return OneVsRest(
         split=split,
         paths=predictions.paths,

@@ -10,14 +10,20 @@ from typing import Any
 
 from striate.core.errors import DataError
 from striate.core.files import write_json, write_text
-from striate.core.findings import Block, Curve, Page
+from striate.core.findings import Block, Curve, Page, Section
 from striate.data.sources.columns import read_columns
 from striate.data.sources.source import Skipped
 from striate.report.html import render_page
+from striate.report.html_card import render_card
 from striate.report.png import save_curve
 from striate.report.terminal import blocks_text
 from striate.run import layout as names
 from striate.run.run import Run
+from striate.run.stored_operating_point import (
+    StoredOperatingPoint,
+    store_operating_point,
+    weights_hash,
+)
 from striate.workflows.evaluate.as_json import operating_point_dict
 from striate.workflows.evaluate.findings import (
     operating_point_blocks,
@@ -51,7 +57,7 @@ class OperatingPoint:
         run: The evaluated run.
         request: Class and targets.
         split: Name of the evaluated split.
-        selection: Temperature, thresholds and review band, chosen on validation.
+        selection: Thresholds and review band, chosen on validation.
         evaluation: Results on the evaluated split.
         skipped: Files that could not be used.
     """
@@ -80,6 +86,18 @@ class OperatingPoint:
         return self.selection.temperature
 
     @cached_property
+    def stored(self) -> StoredOperatingPoint:
+        """Return the threshold and the review band for predictions of the run."""
+        band = self.selection.band
+        return StoredOperatingPoint(
+            target=self.request.target,
+            weights=weights_hash(self.run.path),
+            temperature=self.temperature,
+            threshold=self.threshold,
+            review_band=(band.low, band.high) if band else None,
+        )
+
+    @cached_property
     def _result(self) -> OperatingPointResult:
         classes, data, columns = self.run.labels.names, self._data, self._columns
         run, selection = self.run, self.selection
@@ -92,6 +110,7 @@ class OperatingPoint:
             selection=self.selection,
             evaluation=self.evaluation,
             data=data,
+            scaling=run.scaling,
             caveats=tuple(caveats),
             false_negatives=misclassified_images(data, columns, positive=True),
             false_positives=misclassified_images(data, columns, positive=False),
@@ -109,10 +128,16 @@ class OperatingPoint:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the results as a JSON-serializable dict."""
-        return {"run": str(self.run.path), **operating_point_dict(self._result)}
+        stored = self.stored.as_dict()
+        results = operating_point_dict(self._result)
+        # The review band of the results has its counts, too.
+        return {"run": str(self.run.path), **stored, **results}
 
     def save(self, out: str | Path | None = None, overwrite: bool = False) -> Path:
         """Write `report.html`, `operating_point.json` and charts into a folder.
+
+        The threshold and the review band are also stored in the run folder, where
+        `predict` finds them.
 
         Args:
             out: The folder. Default: `runs/evaluate/<run>`, or `<run>-2`, `-3` … if it
@@ -134,10 +159,15 @@ class OperatingPoint:
                 slug = names.safe_name(chart.title.lower()).replace("--", "-")[:60]
                 save_curve(chart, folder / names.PLOTS / f"{number:02d}-{slug}.png")
             write_text(folder / names.REPORT, render_page(page))
+        store_operating_point(self.run.path, self.run.labels, self.stored)
         return folder
 
     def __str__(self) -> str:
         return blocks_text(self.blocks)
+
+    def _repr_html_(self) -> str:
+        title = f"{self.run.path.name}: operating point of {self.request.target}"
+        return render_card(title, [Section("", tuple(self.blocks))])
 
 
 def operating_point(
@@ -152,8 +182,9 @@ def operating_point(
 ) -> OperatingPoint:
     """Choose and evaluate a decision threshold for one class against all other classes.
 
-    Temperature, threshold and review band are chosen on the validation split. The test
-    split, or other labeled images, are used for evaluation only.
+    Threshold and review band are chosen on the validation split, on the probabilities
+    that `predict` prints. The test split, or other labeled images, are used for
+    evaluation only.
 
     Args:
         run: A finished run.
@@ -181,7 +212,9 @@ def operating_point(
     )
     class_index = class_index_of(run, target)
     validation = validation_predictions(run)
-    selection = select_operating_point(validation, class_index, request)
+    selection = select_operating_point(
+        validation, class_index, request, run.temperature
+    )
     evaluated = split_to_evaluate(run, None if data is None else str(data), split)
     temperature, predictions = selection.temperature, evaluated.predictions
     binary = one_vs_rest(evaluated.split, predictions, class_index, temperature)

@@ -1,4 +1,4 @@
-"""Choice of temperature, thresholds and review band on the validation split."""
+"""Choice of thresholds and review band on the validation split."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 
 from striate.core.errors import DataError, SettingError
+from striate.core.format import count_text
 from striate.metrics.selective import (
     AbstainBand,
     SelectiveCounts,
     narrowest_abstain_band,
 )
 from striate.metrics.significance import order_statistic_interval
-from striate.metrics.temperature import fit_temperature
 from striate.metrics.threshold import (
     CONFIDENCE,
     ConfusionCounts,
@@ -73,7 +73,7 @@ class Threshold:
     key: str
     name: str  # displayed name
     probability: float  # threshold of the temperature-scaled probability of the class
-    # threshold before temperature scaling; None for over two classes
+    # threshold before temperature scaling; None without scaling or for over two classes
     uncalibrated: float | None
     counts: ConfusionCounts  # confusion counts on validation
     # 95 % range of the recall on new images; None for `half`
@@ -82,7 +82,7 @@ class Threshold:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Temperature, thresholds and review band chosen on the validation split."""
+    """Thresholds and review band chosen on validation, and the run's temperature."""
 
     temperature: float  # divisor of the logits
     thresholds: tuple[Threshold, ...]  # decision thresholds; the first is 0.5
@@ -91,6 +91,7 @@ class Selection:
     selective: SelectiveCounts | None  # result of the band on validation
     count: int  # number of validation images
     positives: int  # number of validation images of the class
+    errors: int  # number of wrong predictions on validation, of any class
 
     @property
     def threshold(self) -> Threshold:
@@ -99,14 +100,18 @@ class Selection:
 
 
 def select_operating_point(
-    predictions: Predictions, class_index: int, request: OperatingPointRequest
+    predictions: Predictions,
+    class_index: int,
+    request: OperatingPointRequest,
+    temperature: float,
 ) -> Selection:
-    """Choose temperature, thresholds and review band on the validation split.
+    """Choose thresholds and review band on the validation split.
+
+    `predictions` are scaled with `temperature`, the temperature of the run.
 
     Raises:
         DataError: The validation split has images of one class only.
     """
-    temperature = fit_temperature(predictions.probs, predictions.truth)
     data = one_vs_rest("validation", predictions, class_index, temperature)
     check_both_classes(data, request.target)
     band = narrowest_abstain_band(data.probs, data.positive, request.selective_accuracy)
@@ -117,6 +122,7 @@ def select_operating_point(
         selective=band.counts(data.probs, data.positive) if band else None,
         count=data.count,
         positives=data.positives,
+        errors=int((predictions.predicted != predictions.truth).sum()),
     )
 
 
@@ -125,7 +131,9 @@ def check_both_classes(data: OneVsRest, target: str) -> None:
     if 0 < data.positives < data.count:
         return
     has = f"only '{target}'" if data.positives else f"no '{target}'"
-    what = f"the {data.split} split ({data.count:,} images) has {has} images"
+    what = (
+        f"the {data.split} split ({count_text(data.count, 'image')}) has {has} images"
+    )
     fix = "split again (another --seed, a larger fraction), or add images"
     raise DataError(what, fix=fix)
 
@@ -152,7 +160,7 @@ def _threshold(
 ) -> Threshold:
     """Return the highest threshold with `rank` true positives; 0.5 without `rank`."""
     probability = threshold_at(data.probs, data.positive, rank) if rank else 0.5
-    binary = data.all_probs.shape[1] == 2
+    binary = data.all_probs.shape[1] == 2 and temperature != 1
     interval = order_statistic_interval(rank, data.positives) if rank else None
     return Threshold(
         key=key,

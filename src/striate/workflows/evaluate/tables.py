@@ -29,9 +29,10 @@ def ratio_text(count: int, total: int) -> str:
 
 
 HINTS = {
-    "probability": "calibrated probability from which on the class is predicted",
-    "uncalibrated": "the same threshold before temperature scaling, for the "
-    "probabilities that `striate predict` prints",
+    "probability": "probability from which on the class is predicted, as `striate "
+    "predict` prints it",
+    "uncalibrated": "the same threshold before temperature scaling, for the softmax "
+    "outputs of the network",
     "recall": "95 % range of the recall on new images of the same kind "
     "(distribution-free; Wilks 1941)",
     "ece": "expected calibration error: mean gap between predicted probability and "
@@ -120,7 +121,7 @@ def _shares(n: ConfusionCounts, precision: bool = True) -> Row:
 
 
 def calibration_table(result: OperatingPointResult) -> Table:
-    """Return a table of calibration before and after temperature scaling."""
+    """Return a table of calibration, also before temperature scaling if it is used."""
     titles = {
         "ece": "ECE",
         "expected_ece": "expected ECE",
@@ -137,15 +138,15 @@ def calibration_table(result: OperatingPointResult) -> Table:
         Column("Brier", "number", hint=HINTS["brier"], rank=2),
     )
     evaluation, temperature = result.evaluation, result.selection.temperature
-    rows = (
-        ("uncalibrated", *_calibration(evaluation.uncalibrated)),
-        (f"temperature {temperature:.3g}", *_calibration(evaluation.calibrated)),
-    )
+    rows: tuple[Row, ...] = (("not scaled", *_calibration(evaluation.uncalibrated)),)
+    if result.is_scaled:
+        scaled = f"temperature {temperature:.3g}"
+        rows = (*rows, (scaled, *_calibration(evaluation.calibrated)))
     return Table(
         title=f"Calibration on {result.split}, n{GAP}={GAP}{result.data.count:,}",
         columns=columns,
         rows=rows,
-        note=_log_loss_change(result),
+        note=_log_loss_change(result) if result.is_scaled else "",
     )
 
 

@@ -6,22 +6,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from striate.core import findings as f
 from striate.core.hooks import evaluation_mode
+from striate.core.notebook import notebook_html
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import ClassRef, logits_of
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.format import percent
+from striate.report.html_card import render_card
 from striate.report.table_records import records
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import ExplainOptions
 
 SIDE = 196  # minimum height of a drawn image, in pixels
+COLOR_NOTE = (
+    "Orange: importance. Red: supports the class. Blue: speaks against the class."
+)
 TOP = 3  # predicted classes shown
 
 METHOD_NAMES = {
@@ -90,7 +96,8 @@ def explain_image(
     """Predict the class of one image, and compute a heatmap with each method."""
     labels = loaded.labels.names if loaded.labels else None
     with evaluation_mode(loaded.model), torch.no_grad():
-        probs = logits_of(forward(loaded.model, image.x)).softmax(1)[0]
+        logits = logits_of(forward(loaded.model, image.x))
+    probs = (logits / loaded.temperature).softmax(1)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
     names = {i: labels[i] if labels else f"class {i}" for i in ranked}
     attributions = [
@@ -108,8 +115,9 @@ def explain_image(
     target = attributions[0].target
     lead = f"{image.name}.{truth} Explained class: {target.text}."
     facts = {
-        "image": image.name,
-        "truth": image.truth,
+        "image_path": image.name,
+        "true": image.truth,
+        "pred": labels[ranked[0]] if labels else ranked[0],
         "predictions": [
             {"class": labels[i] if labels else i, "probability": float(probs[i])}
             for i in ranked
@@ -157,6 +165,7 @@ def _attribute(
         against=against,
         layer=options.layer,
         labels=loaded.labels,
+        temperature=loaded.temperature,
         seed=options.seed,
     )
 
@@ -191,10 +200,20 @@ def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> f.I
         heat = each.heatmap.detach().cpu().numpy()
         pixels = enlarge(overlay_heatmap(image.pixels, heat, each.signed), SIDE)
         images.append(to_image(pixels, _caption(each), _detail(each)))
-    note = (
-        "Orange: importance. Red: supports the class. Blue: speaks against the class."
-    )
-    return f.Images(images=tuple(images), note=note)
+    return f.Images(images=tuple(images), note=COLOR_NOTE)
+
+
+@notebook_html.register
+def attribution_card(each: Attribution) -> str:
+    """Return a heatmap as HTML for a notebook, with the results of its checks."""
+    heat = each.heatmap.detach().cpu().numpy()
+    white = np.full((*heat.shape, 1), 255, np.uint8)
+    pixels = enlarge(overlay_heatmap(white, heat, each.signed), SIDE)
+    images = (to_image(pixels, _caption(each), _detail(each)),)
+    blocks: list[f.Block] = [f.Images(images=images, note=COLOR_NOTE)]
+    blocks += [_sanity_table([each])] if each.sanity_checks else []
+    section = f.Section("", (*blocks, *_warnings(each)))
+    return render_card(f"Heatmap of {each.target.text}", [section])
 
 
 def _caption(each: Attribution) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from striate.audit.receptive_field_tracker import Box, ReceptiveField
 from striate.core import findings as f
+from striate.core.format import count_text
 from striate.data.batches import batches_in_order
 from striate.data.cache.image_rows import display_rows
 from striate.data.subset import Subset
@@ -33,7 +34,8 @@ PATCH = 48  # minimum height of a drawn patch, in pixels
 MAX_IMAGES = 1000  # images that are searched for patches
 BATCH = 64  # images per batch, at most
 CHANNEL_COLUMNS = (
-    *("layer", "channel", "selectivity", "preferred_class", "rank", "value", "image"),
+    *("layer", "channel", "selectivity", "preferred_class", "rank", "value"),
+    "image_path",
     *("top", "bottom", "left", "right"),
 )
 
@@ -72,7 +74,7 @@ class ChannelPatches:
             return []
         row = self.row(layer, number)
         if row is None:
-            images = f"{len(self.subset):,} images"
+            images = count_text(len(self.subset), "image")
             text = f"Channel {number} is dead (never above zero) on all {images}."
             return [f.Prose(text)]
         title = f"Top patches of channel {number}"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from striate.core import findings as f
+from striate.core.format import count_text
 from striate.data.batches import batches_in_order
 from striate.data.cache.image_rows import display_rows, gather_rows
 from striate.data.subset import Subset
@@ -55,8 +56,8 @@ def dataset_section(run: Run) -> tuple[f.Section, dict[str, Any]]:
     blocks += _warnings(run, result)
     lead = (
         f"Grad-CAM at {result.layer.call} of the predicted class, over "
-        f"{len(subset):,} {run.evaluated_split} images; each heatmap is scaled to "
-        "sum to one."
+        f"{count_text(len(subset), 'image')} of the {run.evaluated_split} split; each "
+        "heatmap is scaled to sum to one."
     )
     if result.empty:
         lead += f" Images with an empty heatmap: {result.empty}."
@@ -102,7 +103,7 @@ def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> f.Images:
         )
         heat = result.heatmap[i].numpy()
         pixels = enlarge(overlay_heatmap(mean, heat, False), SIDE)
-        count = f"{int(result.counts[i])} images"
+        count = count_text(int(result.counts[i]), "image")
         images.append(to_image(pixels, run.labels[i], count))
     note = "Mean heatmap of all images predicted as a class, over its mean image."
     if len(classes) < int((result.counts > 0).sum()):

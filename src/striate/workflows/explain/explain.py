@@ -19,8 +19,9 @@ from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
 from striate.report.html import render_page
+from striate.report.html_card import render_card
 from striate.report.png import save_curve
-from striate.run.layout import EXPLANATION, PLOTS, REPORT, new_folder
+from striate.run.layout import EXPLANATION, PLOTS, REPORT, check_out, new_folder
 from striate.run.run import Run
 from striate.workflows.explain.findings import explain_findings
 from striate.workflows.explain.images import read_images, run_images
@@ -44,6 +45,10 @@ class Explanation:
     folder: Path
     page: Page
     data: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        sections = self.page.sections[: len(self.data["images"])]
+        return render_card(self.page.title, sections, {"report": self.folder / REPORT})
 
 
 def explain(
@@ -141,6 +146,7 @@ def explain_images(
         SettingError: There are no images and no run.
         RunError: `out` exists and `overwrite` is off.
     """
+    check_out(out, overwrite)
     explained = read_images(loaded, images) if images else run_images(loaded)
     findings = explain_findings(loaded, explained, options or ExplainOptions())
     page = findings.page

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError, SettingError
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
@@ -19,9 +20,9 @@ from striate.interpret.activations_at import (
     iter_activations,
     match_layers,
 )
+from striate.run.predict_images import expand_inputs
 from striate.run.run import Run
 from striate.workflows.explain.tensor_file import TensorFile
-from striate.workflows.predict.predict import expand_inputs
 
 Images = Tensor | str | Path | Sequence[str | Path]
 
@@ -157,5 +158,8 @@ class _Reader:
         """Raise an error if no file could be read."""
         if self.skipped and not self.paths:
             first = self.skipped[0]
-            what = f"none of {self._files} files is a readable image; first error: "
+            what = (
+                f"no readable image among {count_text(self._files, 'file')}; "
+                "first error: "
+            )
             raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from striate.audit.layer import shape_text
 from striate.core.findings import Block, Cell, Column, Image, Images, Section, Table
+from striate.core.format import count_text
 from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import forward, module_name
 from striate.interpret.feature_maps import MAX_CHANNELS, map_sheet
@@ -85,7 +86,7 @@ def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]
             maps = output[0].detach().float().cpu()
             drawn_layers = min(len(maps), MAX_CHANNELS)
             caption = f"feature maps, {shape_text(tuple(maps.shape))}"
-            detail = f"{drawn_layers} of {len(maps)} channels"
+            detail = f"{drawn_layers} of {count_text(len(maps), 'channel')}"
             images[call] = to_image(map_sheet(maps), caption, detail)
 
     modules = list(dict.fromkeys(module_name(call) for call in calls))
@@ -100,7 +101,7 @@ def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]
 
 def _filters(weight: Tensor) -> Image:
     count, channels, height, width = weight.shape
-    caption = f"{count} filters of {height}×{width}×{channels}"
+    caption = f"{count_text(count, 'filter')} of {height}×{width}×{channels}"
     if channels in _READABLE:
         return to_image(tile(filter_tiles(weight), _COLUMNS), caption)
     sheet, detail = kernel_sheet(weight)

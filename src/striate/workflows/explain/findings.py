@@ -33,6 +33,8 @@ from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import ExplainOptions, OnProgress, Unit
 from striate.workflows.explain.unit import strongest_unit, unit_section
 
+SUBTITLE = "Which parts of an image support the predicted class, and how."
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainFindings:
@@ -77,7 +79,7 @@ def explain_findings(
     extra, extra_data = _extra_sections(loaded, options)
     page = f.Page(
         f"Explanation of {loaded.name}",
-        subtitle="Which parts of an image support the predicted class, and how.",
+        subtitle="\n\n".join((SUBTITLE, *loaded.remarks)),
         sections=(*sections, *layer_parts, *extra),
         footer="The model was not modified.",
     )

@@ -10,12 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from striate.core.errors import DataError, SettingError
+from striate.core.format import count_text
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import display_pixels, file_to_input, normalize
 from striate.data.subset import Subset
+from striate.run.predict_images import expand_inputs
 from striate.run.run import Run
 from striate.workflows.explain.load_model import LoadedModel
-from striate.workflows.predict.predict import expand_inputs
 
 MOST = 6  # images per page
 
@@ -40,7 +41,7 @@ def read_images(
     """
     paths = [path for item in inputs for path in expand_inputs(item)]
     if len(paths) > MOST:
-        what = f"{len(paths)} images; the maximum per page is {MOST}"
+        what = f"{count_text(len(paths), 'image')}; the maximum per page is {MOST}"
         fix = "use fewer images, or run striate explain several times"
         raise DataError(what, fix=fix)
     images = []

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from striate.core import findings as f
 from striate.core.errors import GeometryError
+from striate.core.format import count_text
 from striate.data.batches import batches_in_order
 from striate.data.subset import Subset
 from striate.interpret.activations_at import images_at_once
@@ -61,10 +62,10 @@ def invariance_section(run: Run) -> tuple[f.Section, dict[str, Any]]:
         one_pixel, data["one_pixel"] = one_pixel_blocks(run.data)
         blocks += one_pixel
     lead = (
-        f"{len(subset)} {run.evaluated_split} images under transforms of growing "
-        "strength. Consistency is the share of images with the same prediction as the "
-        "original. Feature distance is 0 if the features do not change, and 1 if they "
-        "change as much as for another image."
+        f"{count_text(len(subset), 'image')} of the {run.evaluated_split} split, under "
+        "transforms of growing strength. Consistency is the share of images with the "
+        "same prediction as the original. Feature distance is 0 if the features do not "
+        "change, and 1 if they change as much as for another image."
     )
     title = "Invariance to image transforms"
     return f.Section(title, tuple(blocks), lead=lead), data

@@ -12,7 +12,7 @@ from striate.core.errors import SettingError
 from striate.core.preprocess_config import Preprocess
 from striate.models.weights import load_pretrained
 from striate.run.layout import existing_run
-from striate.run.resolve_model import SummaryRequest, resolve_target
+from striate.run.resolve_model import FILE, SummaryRequest, resolve_target
 from striate.run.run import Run
 
 # ImageNet statistics, the usual default for three channels.
@@ -29,6 +29,11 @@ class LoadedModel:
     labels: ClassNames | None = None
     run: Run | None = None
     remarks: tuple[str, ...] = ()
+
+    @property
+    def temperature(self) -> float:
+        """Return the divisor of the logits in probabilities; 1 without a run."""
+        return self.run.temperature if self.run else 1.0
 
 
 def load_model(
@@ -64,9 +69,10 @@ def load_model(
     if weights is not None:
         load_pretrained(target.model, weights)
     else:
+        unless = "unless the code of the file loads weights, " * (FILE in name)
         remarks.append(
-            "No --weights: unless the file loads its own, the weights are random and "
-            "the heatmaps are meaningless."
+            f"No --weights: {unless}the weights are random and the heatmaps are "
+            "meaningless."
         )
     channels, height, width = target.shape
     mean = _MEAN if channels == 3 else (0.5,) * channels

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from striate.core import findings as f
 from striate.core.class_names import ClassNames
+from striate.core.format import count_text
 from striate.data.cache.image_rows import display_rows
 from striate.data.image_data import ImageData
 from striate.interpret.invariance.one_pixel_shift import (
@@ -89,7 +90,8 @@ def _text(counts: OnePixelCounts) -> f.Prose:
     subsampled_change = subsampled.mean / (first.mean or 1.0) - 1
     fewer = float((counts.relative_changes(POOLED) < 0).double().mean())
     text = (
-        f"Shift by one pixel to the right, over {len(counts.gray):,} images at "
+        "Shift by one pixel to the right, over "
+        f"{count_text(len(counts.gray), 'image')} at "
         f"{NOTES_SIDE}×{NOTES_SIDE}: on average {first.mean:.1f} pixels change at the "
         f"input, and {pooled.mean:.1f} cells after a vertical-edge filter and 2×2 max "
         f"pooling ({percent(pooled_change)}). The study notes count {NOTES[0]} and "

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from striate.core.errors import SettingError
 from striate.core.files import storage_errors, write_csv
+from striate.core.format import count_text
 
 # Names of dtypes in safetensors (huggingface/safetensors, README, "Format").
 _WORDS = {
@@ -56,7 +57,9 @@ class TensorFile:
             what = f"output must be .safetensors or .npy, not '{path.suffix}'"
             raise SettingError(what, where=path, fix="change the file name")
         if path.suffix == ".npy" and len(names) > 1:
-            what = f"a .npy file has only one layer, got {len(names)} layers"
+            what = (
+                f"a .npy file has only one layer, got {count_text(len(names), 'layer')}"
+            )
             raise SettingError(what, where=path, fix="use .safetensors")
         self._path = path
         self._names = tuple(names)
@@ -108,7 +111,7 @@ class TensorFile:
             os.replace(whole, self._path)
         if paths:
             rows = [(i, path) for i, path in enumerate(paths)]
-            write_csv(self._path.with_suffix(".csv"), ("row", "path"), rows)
+            write_csv(self._path.with_suffix(".csv"), ("row", "image_path"), rows)
         return shapes
 
     def _head_npy(self, file: IO[bytes], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -12,6 +12,7 @@ from striate.audit.network import Audit, audit
 from striate.audit.receptive_field_tracker import Box, ReceptiveField
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section, Table
+from striate.core.format import count_text
 from striate.interpret.activations_at import iter_activations
 from striate.interpret.arithmetic.contributions import Contributions, contributions
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
@@ -145,8 +146,10 @@ def _lead(facts: _UnitFacts) -> str:
         rows = "×".join(str(last - first + 1) for first, last in facts.box) + " pixels"
     text = (
         f"Unit {list(facts.unit)} of {facts.layer}. Its receptive field is {rows}. "
-        f"{ENERGY_SHARE:.0%} of its squared gradient lies in {facts.field.height} rows "
-        f"and {facts.field.width} columns of this image (effective receptive field)."
+        f"{ENERGY_SHARE:.0%} of its squared gradient lies in "
+        f"{count_text(facts.field.height, 'row')} "
+        f"and {count_text(facts.field.width, 'column')} of this image "
+        "(effective receptive field)."
     )
     if facts.contributions is None:
         return text

@@ -26,6 +26,7 @@ from striate.core.device import paused_gc
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Cell, Column, Page, Section, Table
+from striate.core.format import count_text
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import normalize
 from striate.data.load import load_data
@@ -123,6 +124,12 @@ class Summary:
 
         text = blocks_text(self.blocks, WIDTH)
         return f"{self.name}  {self.image}\n\n{text}"
+
+    def _repr_html_(self) -> str:
+        from striate.report.html_card import render_card
+
+        lead = f"Image size {self.image}."
+        return render_card(self.name, [Section("", tuple(self.blocks), lead=lead)])
 
 
 class NetworkRequest(TypedDict, total=False):
@@ -275,7 +282,7 @@ def validation_images(
 
 
 def effective_field_table(
-    model: nn.Module, audit: Audit, x: Tensor, trained: bool
+    model: nn.Module, audit: Audit, x: Tensor, trained: bool | None
 ) -> Table:
     """Return receptive and effective fields of layers with a kernel larger than 1×1."""
     maps = [x for x in audit.layers if x.output is not None and len(x.output) == 3]
@@ -284,9 +291,11 @@ def effective_field_table(
     rows = tuple(_row(layers[name], field, audit) for name, field in result.items())
     note = (
         "Squared gradient of the center unit by each pixel, mean over "
-        f"{len(x)} images and their channels (Luo et al. 2016)."
+        f"{count_text(len(x), 'image')} and their channels (Luo et al. 2016)."
     )
-    if not trained:
+    if trained is None:
+        note += " The weights are random, unless the code of the file loads others."
+    elif not trained:
         note += " The weights are random, not trained."
     title = "Effective receptive fields"
     return Table(columns=EFFECTIVE_COLUMNS, rows=rows, title=title, note=note)

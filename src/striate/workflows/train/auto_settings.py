@@ -14,6 +14,7 @@ from striate.audit.network import ForwardError, audit
 from striate.core import device as devices
 from striate.core.errors import NonFiniteError, SettingError
 from striate.core.files import write_csv
+from striate.core.format import count_text
 from striate.core.settings import AUTO
 from striate.data.cache.free_memory import available_bytes
 from striate.data.image_data import ImageData
@@ -133,7 +134,7 @@ def _largest_batch_size(
         if small and _step_fits(replace(config, batch_size=size), model, data, device):
             break
         if size <= MIN_BATCH_SIZE:
-            what = f"a batch of {size} images does not fit into memory"
+            what = f"a batch of {count_text(size, 'image')} does not fit into memory"
             fix = "use a smaller --image-size or a smaller model"
             raise SettingError(what, where="--batch-size auto", fix=fix)
         size //= 2

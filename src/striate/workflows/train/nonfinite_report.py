@@ -7,6 +7,7 @@ from pathlib import Path
 
 from striate.core.errors import NonFiniteError
 from striate.core.files import read_json, write_json
+from striate.core.format import count_text
 from striate.data.batches import Batches
 from striate.data.progressive_resize import ProgressiveResize
 from striate.engine.train_state import TrainState
@@ -43,7 +44,10 @@ class NonFiniteReport:
         if self._action != "skip":
             raise error
         if state.skipped >= MAX_SKIPPED:
-            what = f"{error.what}; {state.skipped} batches in a row were skipped"
+            what = (
+                f"{error.what}; "
+                f"{count_text(state.skipped, 'batch', 'batches')} in a row were skipped"
+            )
             error.what = what
             raise error
         images = self.record(error, state)

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core import device as devices
 from striate.core.errors import RankError, SettingError
+from striate.core.format import count_text
 from striate.data.image_data import ImageData
 from striate.engine.checkpointer import LAST
 from striate.engine.config import RuntimeConfig
@@ -171,17 +172,20 @@ def check_distributed(config: TrainConfig, group: RankGroup) -> None:
         raise SettingError(what, where="--compile", fix=fix)
     world_size = group.world_size
     if config.track_norms and world_size > 1:
-        what = f"norms by layer need a single process, got {world_size} processes"
+        what = (
+            "norms by layer need a single process, got "
+            f"{count_text(world_size, 'process', 'processes')}"
+        )
         raise SettingError(what, where="--track-norms", fix="remove --track-norms")
     needed = 2 * world_size if world_size > 1 else 1
     images = config.images_per_step
     if images < needed * config.accumulate and config.accumulate > 1:
-        what = f"{config.batch_size} images per step are too few for "
-        what += f"{config.accumulate} micro-batches of {needed} images"
+        what = f"--batch-size {config.batch_size} is too small for "
+        what += f"{config.accumulate} micro-batches of {count_text(needed, 'image')}"
         fix = f"use --batch-size {needed * config.accumulate} or more"
         raise SettingError(what, where="--accumulate", fix=fix)
     if images < needed:
-        what = f"{config.batch_size} images per step are too few for "
-        what += f"{world_size} processes"
+        what = f"--batch-size {config.batch_size} is too small for "
+        what += count_text(world_size, "process", "processes")
         fix = f"use --batch-size {needed} or more, or fewer processes"
         raise SettingError(what, where="--batch-size", fix=fix)

@@ -274,8 +274,11 @@ def _update_folder(info: ResumeInfo, settings_changed: bool) -> None:
     _remove_partial_files(info.folder)
     if settings_changed:
         write_text(info.folder / names.ARGS, settings_yaml(info.recipe.as_dict()))
-    sessions = read_json(info.folder / names.MANIFEST).get("resumed", [])
+    manifest = read_json(info.folder / names.MANIFEST)
+    sessions = manifest.get("resumed", [])
     session = {"when": now(), "step": info.state.step, "exact": info.exact}
+    if manifest.get("status") == "done":  # the test split was evaluated already
+        session["was_finished"] = True
     update_manifest(
         info.folder,
         without=END_OF_RUN_KEYS,
@@ -291,6 +294,7 @@ def _remove_evaluation(folder: Path) -> None:
     # After the manifest, which by now no longer says that the run is done.
     for path in (
         *folder.glob(names.predictions_file("*")),
+        folder / names.CALIBRATION,
         folder / names.SCORES,
         folder / names.REPORT,
         folder / names.PLOTS / names.CONFUSION,

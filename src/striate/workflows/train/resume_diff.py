@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.errors import RunError, SettingError
-from striate.core.files import read_csv
+from striate.core.format import count_text
 from striate.core.settings import AUTO, flag_name
 from striate.data.image_data import ImageData
 from striate.data.scan import CHANGED
-from striate.data.split.split_file import SPARE
+from striate.data.sources.source import SPARE
+from striate.data.split.split_file import read_split_rows
 from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.checkpointer import LAST
 from striate.engine.train_state import TrainState
@@ -93,7 +94,10 @@ def no_effect_error(
 ) -> SettingError:
     """Return the error for changed settings that do not make a finished run longer."""
     flags = ", ".join(flag_name(name) for name in settings)
-    what = f"the run is finished after {state.epoch} epochs; {flags} has no effect"
+    what = (
+        f"the run is finished after {count_text(state.epoch, 'epoch')}; "
+        f"{flags} has no effect"
+    )
     fix = f"add --epochs N with N above {state.epoch} (or a longer --patience)"
     return SettingError(what, where=folder, fix=f"{fix}, or remove {flags}")
 
@@ -182,12 +186,12 @@ def data_changes(run: Run) -> DataChanges:
     new = [skip.path for skip in data.ignored if skip.reason == "not-in-split"]
     if not new and data_hash(data) == run.manifest["data"]["hash"]:
         return DataChanges(added=(), removed=(), changed=())  # fast for millions
-    rows = read_csv(run.path / names.SPLIT)
-    spare = {r["path"] for r in rows if r["split"] == SPARE}
+    rows = read_split_rows(run.path / names.SPLIT)
+    spare = {r["image_path"] for r in rows if r["split"] == SPARE}
     before = {
-        r["path"]: (r["label"], r["split"], r["content"])
+        r["image_path"]: (r["label"], r["split"], r["content"])
         for r in rows
-        if r["path"] not in spare
+        if r["image_path"] not in spare
     }
     after = {r.path: (r.label, r.split, r.content) for r in data.rows}
     changed = {skip.path for skip in data.quarantined if skip.reason == CHANGED}

@@ -16,7 +16,7 @@ from striate.core.errors import (
     StorageError,
     StriateError,
 )
-from striate.core.files import hash_file, read_json, write_json
+from striate.core.files import hash_file, read_json
 from striate.data.image_data import ImageData
 from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
@@ -32,12 +32,14 @@ from striate.engine.training_loop import FitSession, fit
 from striate.engine.weights_io import OptimizerState, load_weights
 from striate.finetune.freeze import check_frozen
 from striate.run import layout as names
+from striate.run.calibration import save_evaluation
 from striate.run.layer_norms import layer_norms_logger
 from striate.run.manifest import exactness_text, now, record_stop, update_manifest
 from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.run import Run, score_as_dict
+from striate.run.run import Run
+from striate.run.train_accuracy import measure_train_accuracy
 from striate.workflows.train.autotune import throughput_facts
 from striate.workflows.train.build_job import SessionOptions, TrainJob, build_job
 from striate.workflows.train.nonfinite_report import MAX_SKIPPED, NonFiniteReport
@@ -265,12 +267,12 @@ def _finish(
     if frozen := read_json(run.path / names.MANIFEST).get("frozen"):
         check_frozen(model, frozen["sha256"])
     group.barrier("the other ranks read the best weights")
-    scores = {}
-    for split in run.splits_to_evaluate:
-        predictions = run.predict_subset(run.data.subset(split), group)
-        predictions.save(run.path / names.predictions_file(split))
-        scores[split] = score_as_dict(predictions.metrics())
-    write_json(run.path / names.SCORES, scores)
+    unscaled = {
+        split: run.predict_subset(run.data.subset(split), group, scaled=False)
+        for split in run.splits_to_evaluate
+    }
+    save_evaluation(run.path, unscaled)
+    train_accuracy = measure_train_accuracy(run, group)
     rate = len(history) * len(run.data.subset("train")) / seconds
     update_manifest(
         run.path,
@@ -279,8 +281,9 @@ def _finish(
         epochs=len(history),
         images_per_second=round(rate, 1),
         speed=throughput_facts(job.laps, rate, len(history)),
-        best_epoch=max(epoch.epoch for epoch in history if epoch.best) + 1,
+        best_epoch=max(epoch.epoch for epoch in history if epoch.best),
         weights=hash_file(run.path / names.BEST),
+        train_accuracy=train_accuracy.as_record(),
     )
     with group.rank_first(0, "the report"):
         write_report(run)
@@ -295,7 +298,8 @@ def _train_worker(job: TrainJob) -> Run:
     group.barrier("the other ranks read the best weights")
     run = Run(job.folder, model=job.model, data=job.data)
     for split in run.splits_to_evaluate:
-        run.predict_subset(run.data.subset(split), group)
+        run.predict_subset(run.data.subset(split), group, scaled=False)
+    measure_train_accuracy(run, group)
     with group.rank_first(0, "the report"):
         return run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,6 +16,7 @@ from striate.core.settings import AUTO
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.torch_dataset.source import TorchData
+from striate.engine.config import TUNED_LR
 from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
 from striate.models.catalogue import model_entry
@@ -28,10 +30,12 @@ from striate.run.prepare_run import (
     resolve_recipe,
     write_run_inputs,
 )
+from striate.run.pretrained import with_known_network
 from striate.run.progress import ignore
 from striate.run.recipe import Recipe
 from striate.run.recipe_types import TrainSettings
 from striate.run.run import CUSTOM, Run, short_name
+from striate.run.verdict import run_verdict
 from striate.workflows.train.auto_settings import resolve_auto_settings
 from striate.workflows.train.autotune import autotune, save_autotune
 from striate.workflows.train.build_job import SessionOptions
@@ -75,6 +79,9 @@ def train_recipe(
         StriateError: The data or the settings are invalid, or a file could not be
             written.
     """
+    recipe = with_known_network(recipe)
+    if recipe.pretrained is not None and recipe.lr is None:
+        recipe = replace(recipe, lr=TUNED_LR[recipe.optimizer])
     if recipe.model != AUTO:
         model_entry(recipe.model)  # a misspelled name fails before any image is read
     options = SessionOptions(quiet=quiet, tensorboard=tensorboard)
@@ -196,6 +203,8 @@ def _train_or_resume(
             )
         out, overwrite = earlier or out, overwrite or earlier is not None
         options = options.for_rank(group)
+        if group.is_main:
+            names.check_out(out, overwrite)
         if data is None:
             with group.local_main_first("reading the images"):
                 data = load_recipe(recipe, quiet=options.quiet)
@@ -248,6 +257,8 @@ def summary_json(run: Run, **extra: Any) -> str:
         "report": str(run.path / names.REPORT),
         "split": run.evaluated_split,
         **figures,
+        "train_accuracy": run.manifest["train_accuracy"],
+        "verdict": run_verdict(run).as_dict(),
         "seconds": run.manifest["seconds"],
         "parameters": run.manifest["parameters"],
         **extra,

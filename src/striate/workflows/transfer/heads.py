@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
+from striate.core.format import count_text
 from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
@@ -34,9 +35,13 @@ from striate.run.build_from_recipe import (
     recipe_optimizer,
     split_batches,
 )
+from striate.run.evaluation_batch_size import (
+    MAX_EVALUATION_BATCH,
+    evaluation_batch_size,
+)
 from striate.run.progress import ProgressCallback
 from striate.run.recipe import TrainConfig
-from striate.run.run import MAX_EVALUATION_BATCH, evaluation_batch_size
+from striate.run.train_accuracy import AccuracyCount, training_sample
 from striate.run.transfer_plan import LOGISTIC, TUNED
 from striate.workflows.transfer.features import BackboneFeatures
 
@@ -112,14 +117,25 @@ class HeadTrainer:
             self._fit_classifier()
         return self._train(quiet, keep_best)
 
-    def evaluate(self, split: str) -> Outputs:
-        """Return the outputs of the head for the images of a split, in image order."""
+    def evaluate(self, split: str, index: Tensor | None = None) -> Outputs:
+        """Return the outputs of the head for the images of a split, in image order.
+
+        With `index`, only the images at these indices are evaluated.
+        """
         rows, labels = self.features.rows[split], self.data.subset(split).labels
         size = evaluation_batch_size(*self.data.image_size)
-        order = torch.split(torch.arange(len(rows)), size)
+        order = torch.split(torch.arange(len(rows)) if index is None else index, size)
         device = self.device
         pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
         return evaluate(self.head, pairs)
+
+    def train_accuracy(self) -> AccuracyCount:
+        """Return the accuracy on training images, without augmentation."""
+        count = len(self.features.rows["train"])
+        index = torch.tensor(training_sample(count, self.config.seed))
+        outputs = self.evaluate("train", index)
+        predicted = outputs.logits.argmax(1).numpy()
+        return AccuracyCount.of(predicted, outputs.labels.numpy())
 
     def _fit_logistic(self) -> HeadResult:
         linear, splits = linear_layer_of(self.head), self.features.rows
@@ -127,7 +143,7 @@ class HeadTrainer:
         fitted = self._fit_linear(linear, x)
         train, val = self.evaluate("train"), self.evaluate("val")
         epoch = EpochResult(
-            epoch=0,
+            epoch=1,
             train_loss=train.loss,
             val_loss=val.loss,
             val_accuracy=val.accuracy,
@@ -209,7 +225,10 @@ def linear_layer_of(head: nn.Sequential) -> nn.Linear:
     layers = [m for m in head.modules() if not any(m.children())]
     layers = [m for m in layers if not isinstance(m, _DropoutNd | nn.Identity)]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
-        what = f"a logistic head needs one linear layer, got {len(layers)} layers"
+        what = (
+            "a logistic head needs one linear layer, got "
+            f"{count_text(len(layers), 'layer')}"
+        )
         fix = "remove --cut, or train all these layers with --head trained"
         raise SettingError(what, where="--head logistic", fix=fix)
     return layers[0]

@@ -26,9 +26,6 @@ from striate.run.transfer_plan import HEADS, LOGISTIC, TRAINED, TUNED
 from striate.workflows.transfer.features import probe_images
 from striate.workflows.transfer.heads import linear_layer_of
 
-# Default learning rates of pretrained layers: far below those of training from scratch.
-TUNED_LR = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 1e-3}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:

@@ -15,6 +15,7 @@ from math import sqrt
 
 from torch import nn
 
+from striate.core.format import count_text
 from striate.data.image_data import ImageData
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import freeze
@@ -67,7 +68,10 @@ def plan_transfer(
     backbone = freeze(own, (*cuts.backbone, *(recipe.freeze or ())))
     features = compute_features(own, cuts, backbone, few, recipe, splits=("train",))
     feature_seconds = time.perf_counter() - start
-    tell(f"features of {len(subset):,} images computed, {feature_seconds:.0f} s")
+    tell(
+        f"features of {count_text(len(subset), 'image')} computed, "
+        f"{feature_seconds:.0f} s"
+    )
     groups = image_groups(few, features)
     runner = TrialRunner(
         model=model,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -13,19 +12,26 @@ from typing import Any, Unpack
 from torch import nn
 
 from striate.core.errors import SettingError
-from striate.core.files import hash_file, read_json, write_csv, write_json
+from striate.core.files import hash_file, read_json, write_csv
+from striate.core.format import count_text
 from striate.core.settings import AUTO, flag_name
 from striate.data.config import AugmentConfig
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.engine.callbacks import EpochResult
+from striate.engine.config import TUNED_LR
 from striate.engine.csv_logger import COLUMNS
 from striate.engine.weights_io import save_weights
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import BEFORE, CutPoint
+from striate.metrics.temperature import LOGISTIC_PRIOR_SD, PRIOR_SD
 from striate.models.catalogue import model_entry
+from striate.models.pretrained_registry import PRETRAINED
+from striate.models.timm import is_timm
 from striate.run import layout as names
+from striate.run.calibration import save_evaluation
+from striate.run.choose_recipe import BACKBONE
 from striate.run.manifest import now, record_stop, update_manifest
 from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
 from striate.run.predictions import Predictions
@@ -37,12 +43,14 @@ from striate.run.prepare_run import (
     resolve_recipe,
     write_run_inputs,
 )
-from striate.run.progress import ignore, line_printer
+from striate.run.pretrained import with_known_network
+from striate.run.progress import TransferCallbacks, line_printer
 from striate.run.recipe import TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.recipe_types import TransferSettings
 from striate.run.refuse_torchrun import check_single_process
 from striate.run.report_page import write_report
-from striate.run.run import Run, score_as_dict
+from striate.run.run import Run
+from striate.run.train_accuracy import measure_train_accuracy
 from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
 from striate.workflows.transfer.features import (
@@ -52,7 +60,6 @@ from striate.workflows.transfer.features import (
 )
 from striate.workflows.transfer.heads import HeadResult, HeadTrainer
 from striate.workflows.transfer.options import (
-    TUNED_LR,
     SplitModel,
     TransferOptions,
     split_model,
@@ -60,8 +67,6 @@ from striate.workflows.transfer.options import (
 )
 from striate.workflows.transfer.plan import options_from_plan, plan_transfer
 
-OnBegin = Callable[[ImageData, Path], None]
-OnPlan = Callable[[TransferPlan], None]
 PENALTY_COLUMNS = ("penalty", "loss", "accuracy")
 PLANNING_NOTE = "cut point and head are chosen on the training split (--cut auto)"
 
@@ -69,7 +74,7 @@ PLANNING_NOTE = "cut point and head are chosen on the training split (--cut auto
 def transfer(
     data: str | Path | ImageData,
     *,
-    pretrained: str | Path,
+    pretrained: str | Path | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -80,7 +85,7 @@ def transfer(
     Args:
         data: Images, as for `load_data`, or a loaded data set.
         pretrained: Weights: a run folder, a file, or a name of `striate models
-            --weights`.
+            --weights` (default: `mobilenet_v2`).
         out: The run folder (default: `runs/transfer/<data>-<model>`).
         overwrite: Replace an existing run folder.
         quiet: Show no progress.
@@ -92,7 +97,9 @@ def transfer(
             could not be written.
     """
     names_of_options = {spec.name for spec in fields(TransferOptions)}
-    given: dict[str, Any] = {**settings, "pretrained": str(pretrained)}
+    given: dict[str, Any] = {**settings}
+    if pretrained is not None:
+        given["pretrained"] = str(pretrained)
     options = {key: given.pop(key) for key in names_of_options & given.keys()}
     loaded = data if isinstance(data, ImageData) else None
     if fixed := sorted(LOADED_DATA_SETTINGS & given.keys()) if loaded else []:
@@ -116,28 +123,31 @@ def transfer_recipe(
     data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-    on_begin: OnBegin = ignore,
-    on_plan: OnPlan = ignore,
+    callbacks: TransferCallbacks | None = None,
+    verb: str = "transfer",
     quiet: bool = False,
 ) -> Run:
     """Transfer a pretrained model: compute backbone features, then train a head.
 
     Args:
-        recipe: All settings; `pretrained` must be among them.
+        recipe: All settings; without `pretrained`, the weights of `mobilenet_v2`.
         options: Cut point, kind of head, and fine-tuning options.
         data: The images, if they are already loaded (`load_recipe`).
-        out: The run folder (default: `runs/transfer/<data>-<model>`).
+        out: The run folder (default: see `verb`).
         overwrite: Replace an existing run folder.
-        on_begin: Called with the data and the run folder before anything is computed.
-        on_plan: Called with the plan of `cut="auto"` before training.
+        callbacks: Functions that are called in the course of the run.
+        verb: Name of the command: the run folder is `runs/<verb>/<data>-<model>`.
         quiet: Show no progress.
 
     Raises:
         StriateError: The data, the weights or the settings are invalid, or a file
             could not be written.
     """
+    callbacks = callbacks or TransferCallbacks()
+    recipe = with_known_network(_with_weights(recipe))
     options = with_hidden_head(recipe, options or TransferOptions())
     _check(recipe)
+    names.check_out(out, overwrite)
     if recipe.lr is None and options.may_tune:
         recipe = replace(recipe, lr=TUNED_LR[recipe.optimizer])
     if data is None:
@@ -148,35 +158,40 @@ def transfer_recipe(
     # A wrong --cut or --head fails before the run folder is made.
     split = None if options.is_planned else split_model(model, data, recipe, options)
     name = f"{data.name}-{recipe.model}"
-    new = names.new_folder("transfer", name, out, overwrite)
+    new = names.new_folder(verb, name, out, overwrite)
     with new as folder, record_stop(folder):
         job = _TransferJob(folder, model, data, recipe, quiet)
         plan = None
         if split is None:
             job.write_inputs([PLANNING_NOTE])
-            on_begin(data, folder)
+            callbacks.on_begin(data, folder)
             plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
             write_plan(folder, plan)
-            on_plan(plan)
+            callbacks.on_plan(plan)
             options = options_from_plan(plan, options)
             split = split_model(model, data, recipe, options)
         job = replace(job, recipe=replace(recipe, freeze=split.patterns or None))
         job.write_inputs(_notes(split.cut, recipe, options))
         if plan is None:
-            on_begin(data, folder)
+            callbacks.on_begin(data, folder)
         return job.run(split, options, plan)
+
+
+def _with_weights(recipe: Recipe) -> Recipe:
+    """Return the recipe with pretrained weights: those of its network by default."""
+    if recipe.pretrained is not None:
+        return recipe
+    name = BACKBONE if recipe.model == AUTO else recipe.model
+    if name not in PRETRAINED and not is_timm(name):
+        what = f"there are no published pretrained weights of {name}"
+        fix = "add --pretrained RUN or FILE, or choose a network that is listed by "
+        fix += "`striate models --weights`"
+        raise SettingError(what, where="--pretrained", fix=fix)
+    return replace(recipe, pretrained=name)
 
 
 def _check(recipe: Recipe) -> None:
     """Raise an error for settings that cannot be used in transfer learning."""
-    if recipe.pretrained is None:
-        what = "transfer learning needs pretrained weights"
-        fix = "add --pretrained RUN, FILE or a name from striate models --weights"
-        raise SettingError(what, where="--pretrained", fix=fix)
-    if recipe.model == AUTO:
-        what = "the model of these weights is unknown"
-        fix = "add --model, for example --model mobilenet_v2"
-        raise SettingError(what, where="--model", fix=fix)
     model_entry(recipe.model)
     check_single_process("striate transfer")
     for name in AUTO_SETTINGS:
@@ -193,7 +208,11 @@ def _check(recipe: Recipe) -> None:
 def _notes(cut: CutPoint, config: AugmentConfig, options: TransferOptions) -> list[str]:
     """Return notes on frozen layers, and on settings that have no effect."""
     frozen = cut.name if cut.name.startswith(BEFORE) else f"up to {cut.name}"
-    views = f" and {options.views} augmented views of it" if options.views else ""
+    views = (
+        f" and {count_text(options.views, 'augmented view')} of it"
+        if options.views
+        else ""
+    )
     notes = [
         f"the layers {frozen} are frozen: they run once per image{views}; "
         "only the later layers are trained"
@@ -245,7 +264,7 @@ class _TransferJob:
             rows = [(r.penalty, r.loss, r.accuracy) for r in result.logistic.results]
             write_csv(folder / names.PENALTIES, PENALTY_COLUMNS, rows)
         run = Run(folder, model=model.eval(), data=data)
-        _evaluate(run, trainer)
+        _evaluate(run, trainer, options.head_kind)
         facts = _facts(options, split, features, result)
         facts["seconds"] = {"features": features.seconds, "head": end - features_end}
         seconds = end - start
@@ -258,8 +277,9 @@ class _TransferJob:
             seconds=round(seconds, 3),
             epochs=len(result.history),
             images_per_second=round(features.count / seconds, 1),
-            best_epoch=max(e.epoch for e in result.history if e.best) + 1,
+            best_epoch=max(e.epoch for e in result.history if e.best),
             weights=hash_file(folder / names.BEST),
+            train_accuracy=_train_accuracy(run, trainer),
             transfer=facts,
         )
         write_report(Run(folder, model=model, data=data))
@@ -330,19 +350,25 @@ def _row(epoch: EpochResult) -> list[str]:
     return [str(v).lower() if isinstance(v, bool) else repr(v) for v in cells]
 
 
-def _evaluate(run: Run, trainer: HeadTrainer) -> None:
+def _evaluate(run: Run, trainer: HeadTrainer, head_kind: str) -> None:
     """Evaluate a run on cached features, or on images for test-time augmentation."""
-    scores = {}
+    unscaled = {}
     for split in run.splits_to_evaluate:
         subset = trainer.data.subset(split)
         if trainer.config.tta == "plain":
-            outputs = trainer.evaluate(split)
-            predictions = Predictions.of(subset.paths, outputs, trainer.data.labels)
+            outputs, labels = trainer.evaluate(split), trainer.data.labels
+            unscaled[split] = Predictions.of(subset.paths, outputs, labels)
         else:
-            predictions = run.predict_subset(subset)
-        predictions.save(run.path / names.predictions_file(split))
-        scores[split] = score_as_dict(predictions.metrics())
-    write_json(run.path / names.SCORES, scores)
+            unscaled[split] = run.predict_subset(subset, scaled=False)
+    prior_sd = LOGISTIC_PRIOR_SD if head_kind == LOGISTIC else PRIOR_SD
+    save_evaluation(run.path, unscaled, prior_sd)
+
+
+def _train_accuracy(run: Run, trainer: HeadTrainer) -> dict[str, Any]:
+    """Return the training accuracy as JSON values; without TTA, use the features."""
+    is_plain = trainer.config.tta == "plain"
+    count = trainer.train_accuracy() if is_plain else measure_train_accuracy(run)
+    return count.as_record()
 
 
 def _tick() -> Tick | None:
@@ -353,7 +379,9 @@ def _tick() -> Tick | None:
 
     def tick(count: int, total: int) -> None:
         seconds = (time.monotonic() - start) * (total - count) / max(count, 1)
-        line = f"features: {count:,} of {total:,} images, {seconds:.0f} s left"
+        line = (
+            f"features: {count:,} of {count_text(total, 'image')}, {seconds:.0f} s left"
+        )
         end = "\r\x1b[K" if count == total else ""
         print(f"\r{line}\x1b[K{end}", end="", file=sys.stderr, flush=True)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from striate.core.device import flush_denormals
 from striate.core.errors import NonFiniteError, SettingError
+from striate.core.format import count_text
 from striate.data.batches import batches_in_order
 from striate.data.image_data import ImageData
 from striate.engine.train_step import train_step
@@ -113,7 +114,10 @@ def depth_study(
         SettingError: There are no steps, rates or activations.
     """
     if steps < 1 or not rates or not activations:
-        what = f"got {steps} steps, {len(rates)} rates, {len(activations)} activations"
+        what = (
+            f"got {count_text(steps, 'step')}, {len(rates)} rates, "
+            f"{len(activations)} activations"
+        )
         raise SettingError(what, where="depth_study", fix="give at least one of each")
     images = _Images(data, seed)
     designs = [

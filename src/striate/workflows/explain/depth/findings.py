@@ -7,6 +7,7 @@ from typing import Any
 
 from striate.core import findings as f
 from striate.core.errors import RunError
+from striate.core.format import count_text
 from striate.data.batches import batches_in_order
 from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.depth.snapshots import Snapshot
@@ -32,7 +33,7 @@ VANISHING = 1e-3  # of the last layer's gradient: the first layer then does not 
 
 
 def run_snapshots(run: Run) -> list[Snapshot]:
-    """Return layer statistics of a run, at initialization and during or after training.
+    """Return layer statistics of a run, before and during or after training.
 
     Recorded statistics are preferred. Else the initial weights are created again, if
     the network has a name and random initial weights.
@@ -59,9 +60,11 @@ def depth_section(
     snapshots = run_snapshots(run)
     study = depth_study(run.data, seed=run.recipe.seed, on_progress=on_progress)
     depth = study.chains[0].design.depth
+    count = min(MAX_IMAGES, len(run.data.subset("train")))
     lead = (
         "The gradient of an early layer is a product of one factor per layer. First "
-        f"this network, over {MAX_IMAGES} training images. Then chains of {depth} "
+        f"this network, over {count_text(count, 'training image')}. "
+        f"Then chains of {depth} "
         "layers that differ only in activation and shortcuts, without batch norm, each "
         "trained on these images with its best learning rate."
     )
@@ -163,8 +166,9 @@ def _table(study: DepthStudy) -> f.Table:
     )
     steps = len(study.chains[0].losses)
     note = (
-        f"{steps:,} steps of SGD with momentum; accuracy on {study.num_images:,} "
-        f"validation images; always predicting the most frequent class: "
+        f"{count_text(steps, 'step')} of SGD with momentum; accuracy on "
+        f"{count_text(study.num_images, 'validation image')}; always "
+        "predicting the most frequent class: "
         f"{percent(study.majority_accuracy)}."
     )
     return f.Table(title="Chains", columns=columns, rows=rows, note=note)

@@ -1,0 +1,205 @@
+"""Commands that fit a verdict, each with a reason; never the command just run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from striate.data.sources.named import NAMED
+from striate.report.format import percent
+from striate.run import layout as names
+from striate.run.curve_forecast import find_forecast
+from striate.run.run import CUSTOM, Run
+from striate.run.scorecard import ci_text
+from striate.run.transfer_plan import LOGISTIC
+from striate.run.verdict_facts import VerdictFacts
+from striate.run.verdict_rules import (
+    AT_CHANCE,
+    CLASS_NEVER_PREDICTED,
+    CLOSE_TO_MAJORITY,
+    FINE,
+    ONE_CLASS,
+    OVER_FITTED,
+    SPLITS_DIFFER,
+    TOO_FEW,
+    can_train_longer,
+    has_train_gap,
+)
+
+MAX_STEPS = 4
+MANY_IMAGES = 1000  # per class; from then on, training from scratch can be as good
+SMALL_SIDE = 48  # pixels; pretrained networks need details that smaller images lack
+FEW_FOR_CURVE = 100  # training images; with fewer, a learning curve says nothing
+ENOUGH_IMAGES = 50  # images per class that a first collection should have
+PRETRAINED = "mobilenet_v2"  # default weights of `striate transfer`
+HIGH_ACCURACY = 0.98  # from this accuracy on, fine-tuning has little to gain
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """What to do next; `command` is empty if there is no command for it."""
+
+    command: str
+    reason: str
+
+
+def next_steps(
+    run: Run, facts: VerdictFacts, kind: str, other_data: str | None = None
+) -> tuple[NextStep, ...]:
+    """Return at most `MAX_STEPS` steps for a verdict, the most useful first.
+
+    `other_data` is the path of the evaluated images, if they are not those of the run.
+    """
+    steps = _Steps(run, facts, kind, other_data)
+    return tuple(islice(steps.in_order(), MAX_STEPS))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The steps that fit a run and the kind of its verdict."""
+
+    run: Run
+    facts: VerdictFacts
+    kind: str
+    other_data: str | None
+
+    def in_order(self) -> Iterator[NextStep]:
+        """Yield the steps that fit, the most useful first."""
+        kind = self.kind
+        if kind == FINE:
+            yield self._predict()
+        if kind in (AT_CHANCE, SPLITS_DIFFER, CLASS_NEVER_PREDICTED, CLOSE_TO_MAJORITY):
+            yield from self._check()
+        if kind != FINE or self.facts.evaluated.accuracy < HIGH_ACCURACY:
+            yield from self._improvements()
+        if kind not in (AT_CHANCE, TOO_FEW):
+            yield self._explain()
+        if kind not in (FINE, AT_CHANCE):
+            yield self._predict()
+
+    def _improvements(self) -> Iterator[NextStep]:
+        kind = self.kind
+        if kind in (ONE_CLASS, SPLITS_DIFFER):
+            return
+        yield from self._transfer()
+        if has_train_gap(self.facts):
+            yield from self._augment()
+        if kind in (CLASS_NEVER_PREDICTED, CLOSE_TO_MAJORITY):
+            yield from self._class_weights()
+        yield from self._train_longer()
+        if kind in (OVER_FITTED, TOO_FEW) or not self._is_scratch:
+            yield from self._more_images()
+        yield from self._fine_tune()
+
+    @property
+    def _data(self) -> str:
+        """Return the data of the run as a command-line argument; empty for arrays."""
+        typed = self.run.recipe.data
+        if not self.run.origin:
+            return ""
+        # os.path, because Path.exists raises an error in a folder without permission.
+        is_typed = typed in NAMED or os.path.exists(typed)  # noqa: PTH110
+        return shlex.quote(typed if is_typed else self.run.origin)
+
+    @property
+    def _folder(self) -> str:
+        return shlex.quote(str(self.run.path))
+
+    @property
+    def _is_scratch(self) -> bool:
+        return self.run.recipe.pretrained is None
+
+    @property
+    def _is_retrainable(self) -> bool:
+        """Return whether `striate train --config` can repeat the run."""
+        is_custom = self.run.recipe.model.startswith(CUSTOM)
+        return bool(self._data) and not is_custom and self._transfer_facts is None
+
+    @property
+    def _transfer_facts(self) -> dict[str, object] | None:
+        return self.run.manifest.get("transfer")
+
+    def _predict(self) -> NextStep:
+        return NextStep(
+            command=f"striate predict {self._folder} IMAGE_OR_FOLDER",
+            reason="classify new images",
+        )
+
+    def _explain(self) -> NextStep:
+        command = f"striate explain {self._folder}"
+        return NextStep(command=command, reason="show which pixels decide the class")
+
+    def _check(self) -> Iterator[NextStep]:
+        data = self._data if self.other_data is None else shlex.quote(self.other_data)
+        if data:
+            reason = "find wrong labels, and copies of images in several splits"
+            yield NextStep(command=f"striate data check {data}", reason=reason)
+
+    def _transfer(self) -> Iterator[NextStep]:
+        counts = self.facts.train_counts
+        is_small = sum(counts.values()) < MANY_IMAGES * len(counts)
+        side = min(self.run.preprocess.height, self.run.preprocess.width)
+        if self._is_scratch and self._data and is_small and side >= SMALL_SIDE:
+            reason = "a pretrained network needs far fewer images"
+            yield NextStep(command=f"striate transfer {self._data}", reason=reason)
+
+    def _augment(self) -> Iterator[NextStep]:
+        recipe = self.run.recipe
+        if self._is_scratch and not recipe.augmentation.is_active:
+            yield from self._retrain(
+                "--augment six",
+                "random changes of the training images reduce over-fitting",
+            )
+
+    def _class_weights(self) -> Iterator[NextStep]:
+        if self.run.recipe.class_weights == "none":
+            reason = "make rare classes as important as frequent classes"
+            yield from self._retrain("--class-weights auto", reason)
+
+    def _retrain(self, flags: str, reason: str) -> Iterator[NextStep]:
+        """Yield a command that repeats the training with other settings."""
+        config = shlex.quote(str(self.run.path / names.ARGS))
+        if self._is_retrainable:
+            command = f"striate train --config {config} {flags}"
+            yield NextStep(command=command, reason=reason)
+        elif self._transfer_facts is not None and self._is_scratch is False:
+            yield NextStep(command="", reason=f"{reason}: add {flags}")
+
+    def _train_longer(self) -> Iterator[NextStep]:
+        if can_train_longer(self.facts) and self._is_retrainable:
+            epochs = 2 * self.facts.epochs
+            command = f"striate train --resume {self._folder} --epochs {epochs}"
+            yield NextStep(command=command, reason="train longer")
+
+    def _more_images(self) -> Iterator[NextStep]:
+        facts, spare = self.facts, self.run.manifest["data"].get("spare", 0)
+        train = sum(facts.train_counts.values())
+        if spare:
+            reason = f"train with all images: --fraction leaves out {spare:,}"
+            yield NextStep(command="", reason=reason)
+        elif (forecast := find_forecast(self.run)) is not None:
+            accuracy = f"{percent(forecast.expected)} ({ci_text(forecast.interval)})"
+            text = f"collect more images: with {forecast.images:,} training images, "
+            text += f"{forecast.metric} {accuracy} is expected (see {forecast.path})"
+            yield NextStep(command="", reason=text)
+        elif train < FEW_FOR_CURVE:
+            text = f"collect more images, at least {ENOUGH_IMAGES} of each class"
+            yield NextStep(command="", reason=text)
+        elif self._data and self._is_scratch:
+            reason = "estimate the accuracy with more images"
+            yield NextStep(command=f"striate data curve {self._data}", reason=reason)
+
+    def _fine_tune(self) -> Iterator[NextStep]:
+        facts = self._transfer_facts or {}
+        if facts.get("head") != LOGISTIC or "plan" in facts or not self._data:
+            return
+        model, weights = self.run.recipe.model, str(self.run.recipe.pretrained)
+        flags = ""
+        if (model, weights) != (PRETRAINED, PRETRAINED):
+            flags = f" --model {shlex.quote(model)} --pretrained {shlex.quote(weights)}"
+        command = f"striate transfer {self._data}{flags} --cut auto"
+        reason = "fine-tune more layers, if short trials show a gain"
+        yield NextStep(command=command, reason=reason)

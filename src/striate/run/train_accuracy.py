@@ -1,0 +1,84 @@
+"""Accuracy of a finished run on its training images, to detect over-fitting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from striate.core.seeds import permutation
+from striate.engine.distributed.group import ONE_PROCESS, RankGroup
+from striate.metrics.intervals import Interval, wilson_interval
+from striate.run.run import Run
+
+MAX_IMAGES = 2000  # the interval is then at most 4.4 points wide
+
+
+@dataclass(frozen=True)
+class AccuracyCount:
+    """Number of correct predictions among a number of evaluated images.
+
+    Example:
+        >>> AccuracyCount(45, 60).accuracy
+        0.75
+    """
+
+    correct: int
+    count: int
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, truth: np.ndarray) -> Self:
+        """Count the predictions that are equal to the true classes, both (N,)."""
+        return cls(int((predicted == truth).sum()), len(truth))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None) -> AccuracyCount | None:
+        """Return the counts of a JSON record with `accuracy` and `count`, if any."""
+        if record is None:
+            return None
+        return cls(round(record["accuracy"] * record["count"]), record["count"])
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Return the two numbers as a tuple, for a test of two proportions."""
+        return self.correct, self.count
+
+    @property
+    def accuracy(self) -> float:
+        """Return the accuracy."""
+        return self.correct / self.count
+
+    @property
+    def interval(self) -> Interval:
+        """Return the 95 % Wilson interval of the accuracy."""
+        return wilson_interval(self.correct, self.count)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return accuracy, interval and count as JSON values for `manifest.json`."""
+        interval = list(self.interval)
+        return {"accuracy": self.accuracy, "interval": interval, "count": self.count}
+
+
+def training_sample(count: int, seed: int) -> list[int]:
+    """Return sorted indices of at most `MAX_IMAGES` of `count` training images.
+
+    Example:
+        >>> training_sample(3, 0), len(training_sample(5000, 0))
+        ([0, 1, 2], 2000)
+    """
+    sample = permutation(count, seed, "train accuracy")[:MAX_IMAGES]
+    return sorted(sample.tolist())
+
+
+def measure_train_accuracy(run: Run, group: RankGroup = ONE_PROCESS) -> AccuracyCount:
+    """Evaluate the best weights on training images, without augmentation.
+
+    In a distributed run, all ranks must call this function.
+    """
+    subset = run.data.subset("train")
+    if len(subset) > MAX_IMAGES:
+        subset = subset.take(training_sample(len(subset), run.recipe.seed))
+    predictions = run.predict_subset(subset, group)
+    return AccuracyCount.of(predictions.predicted, predictions.truth)
