@@ -81,7 +81,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"PK\x03\x04rest", "this is a ZIP archive"),
         (b"{\\rtf1}", "this is an RTF document"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC/AVIF or a video"),
-        (os.urandom(4096), "not in a supported image format"),
+        (b"\xfe" + os.urandom(4095), "not in a supported image format"),
     ],
 )
 def test_not_an_image_and_what_it_is(payload, detail):

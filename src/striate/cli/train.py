@@ -162,7 +162,8 @@ def _choose(options: argparse.Namespace) -> RecipeChoice:
     from striate.run.choose_recipe import choose_recipe
     from striate.run.layout import check_out
 
-    check_out(options.out, options.overwrite)
+    if RankInfo.from_environment().world_size == 1:  # torchrun may go on with a run
+        check_out(options.out, options.overwrite)
     return choose_recipe(recipe, explicit)
 
 
