@@ -83,6 +83,7 @@ def test_the_users_settings_are_respected(tmp_path):
         assert getattr(scratch.recipe, name) == value
         assert scratch.recipe.model == "antialiased_resnet18_slim"
     assert "--ema" in choose(folder, ema=0.9).text
+    assert "has no --lr auto" in choose(folder, lr="auto").text
 
 
 def test_digits_are_trained_from_scratch_as_before():

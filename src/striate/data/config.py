@@ -108,8 +108,8 @@ class DataConfig(SeedConfig):
     )
     split: str | None = setting(
         None,
-        "reuse an earlier split: a run folder, or a CSV file with the columns path and "
-        "split (default: a new split from --seed)",
+        "reuse an earlier split: a run folder, or a CSV file with the columns "
+        "image_path and split (default: a new split from --seed)",
     )
     cache: str = setting(
         "auto",

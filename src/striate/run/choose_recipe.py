@@ -16,6 +16,7 @@ from striate.data.image_sample import ImageSample, sample_images
 from striate.engine.distributed.rank_info import RankInfo
 from striate.run import layout as names
 from striate.run.manifest import update_manifest
+from striate.run.parse_settings import AUTO_SETTINGS
 from striate.run.presets import PRESETS
 from striate.run.pretrained import find_weights
 from striate.run.recipe import TRAINING_LOOP_SETTINGS, Recipe
@@ -86,8 +87,8 @@ def _reason_against_transfer(
 ) -> str:
     """Return why a pretrained backbone does not fit; empty if it fits."""
     flags = [flag_name(name) for name in explicit if name in SCRATCH_SETTINGS]
-    if AUTO in (recipe.lr, recipe.batch_size):
-        flags.append("auto")
+    automatic = [name for name in AUTO_SETTINGS if getattr(recipe, name) == AUTO]
+    flags += [f"{flag_name(name)} auto" for name in automatic]
     if flags:
         return f"a head on frozen features has no {' or '.join(sorted(flags))}"
     if RankInfo.from_environment().world_size > 1:

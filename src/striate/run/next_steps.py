@@ -11,6 +11,7 @@ from itertools import islice
 from striate.data.sources.named import NAMED
 from striate.report.format import percent
 from striate.run import layout as names
+from striate.run.choose_recipe import BACKBONE, PHOTO_SIDE
 from striate.run.curve_forecast import find_forecast
 from striate.run.run import CUSTOM, Run
 from striate.run.scorecard import ci_text
@@ -31,10 +32,8 @@ from striate.run.verdict_rules import (
 
 MAX_STEPS = 4
 MANY_IMAGES = 1000  # per class; from then on, training from scratch can be as good
-SMALL_SIDE = 48  # pixels; pretrained networks need details that smaller images lack
 FEW_FOR_CURVE = 100  # training images; with fewer, a learning curve says nothing
 ENOUGH_IMAGES = 50  # images per class that a first collection should have
-PRETRAINED = "mobilenet_v2"  # default weights of `striate transfer`
 HIGH_ACCURACY = 0.98  # from this accuracy on, fine-tuning has little to gain
 
 
@@ -142,7 +141,7 @@ class _Steps:
         counts = self.facts.train_counts
         is_small = sum(counts.values()) < MANY_IMAGES * len(counts)
         side = min(self.run.preprocess.height, self.run.preprocess.width)
-        if self._is_scratch and self._data and is_small and side >= SMALL_SIDE:
+        if self._is_scratch and self._data and is_small and side >= PHOTO_SIDE:
             reason = "a pretrained network needs far fewer images"
             yield NextStep(command=f"striate transfer {self._data}", reason=reason)
 
@@ -198,7 +197,7 @@ class _Steps:
             return
         model, weights = self.run.recipe.model, str(self.run.recipe.pretrained)
         flags = ""
-        if (model, weights) != (PRETRAINED, PRETRAINED):
+        if (model, weights) != (BACKBONE, BACKBONE):
             flags = f" --model {shlex.quote(model)} --pretrained {shlex.quote(weights)}"
         command = f"striate transfer {self._data}{flags} --cut auto"
         reason = "fine-tune more layers, if short trials show a gain"
