@@ -77,13 +77,31 @@ def test_the_users_settings_are_respected(tmp_path):
     assert trained.transfer == {"head": "trained"}
     assert "--epochs" in trained.text
     assert choose(folder, augment="flip").transfer == {"head": "logistic", "views": 3}
-    for name, value in {"ema": 0.9, "mixup": 0.2, "lr": "auto"}.items():
+    for name, value in {"ema": 0.9, "mixup": 0.2, "dropout": 0.1}.items():
         scratch = choose(folder, **{name: value})
         assert scratch.transfer is None
         assert getattr(scratch.recipe, name) == value
         assert scratch.recipe.model == "antialiased_resnet18_slim"
     assert "--ema" in choose(folder, ema=0.9).text
-    assert "has no --lr auto" in choose(folder, lr="auto").text
+    assert "--ema cannot be used with frozen" in choose(folder, ema=0.9).text
+
+
+def test_settings_of_speed_and_logs_do_not_change_the_network(tmp_path):
+    folder = write_images(tmp_path / "photos", side=120)
+    unused = {"tensorboard": True, "precision": "bf16", "compile": "on", "lr": "auto"}
+    unused |= {"save_every": 10, "batch_size": "auto"}
+    for name, value in unused.items():
+        values = {} if name == "tensorboard" else {name: value}
+        recipe = make_recipe({"data": str(folder), **values})
+        choice = choose_recipe(recipe, [name])
+        assert choice.transfer == {"head": "logistic"}
+        flag = "--" + name.replace("_", "-")
+        assert f"{flag} has no effect on it" in choice.text
+        if values:
+            usual = getattr(make_recipe({"data": str(folder)}), name)
+            assert getattr(choice.recipe, name) == usual
+    text = choose(folder, precision="bf16", lr="auto").text
+    assert "--lr and --precision have no effect on it" in text
 
 
 def test_digits_are_trained_from_scratch_as_before():
@@ -116,7 +134,7 @@ def test_without_weights_it_trains_from_scratch(tmp_path, no_package, offline):
     choice = choose(folder, offline=offline)
     assert choice.transfer is None
     assert choice.recipe.model == "antialiased_resnet18_slim"
-    assert "there are no pretrained weights (mobilenet_v2-b0353104.pth" in choice.text
+    assert "the pretrained weights are not available (mobilenet_v2-b0353104.pth" in choice.text
     assert ("--offline" in choice.text) is offline
     assert ("could not be downloaded" in choice.text) is not offline
 

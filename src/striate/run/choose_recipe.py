@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -34,11 +35,13 @@ OPTIMIZER_SETTINGS = {
     *("epochs", "batch_size", "lr", "optimizer", "momentum", "weight_decay"),
     *("schedule", "patience"),
 }
-# Settings that have no effect on a head on the features of a frozen backbone.
-SCRATCH_SETTINGS = {
-    *TRAINING_LOOP_SETTINGS,
-    *("dropout", "mixup", "cutmix", "freeze", "head_hidden", "tensorboard"),
+# Settings that train all layers: a head on frozen features cannot use them.
+NETWORK_SETTINGS = {
+    *("dropout", "drop_path", "mixup", "cutmix", "ema", "sync_batch_norm"),
+    *("progressive_resize", "freeze", "head_hidden"),
 }
+# Settings that a head on frozen features does not need: speed, safety and logs.
+UNUSED_SETTINGS = {*TRAINING_LOOP_SETTINGS, "tensorboard"} - NETWORK_SETTINGS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,7 @@ def choose_recipe(recipe: Recipe, explicit: Collection[str]) -> RecipeChoice:
         try:
             find_weights(BACKBONE, recipe.cache, offline=recipe.offline)
         except WeightsError as error:
-            reason = f"there are no pretrained weights ({error.what})"
+            reason = f"the pretrained weights are not available ({error.what})"
     if reason or sample is None:
         return _from_scratch(recipe, sample, explicit, reason)
     return _transfer(recipe, sample, explicit)
@@ -86,11 +89,9 @@ def _reason_against_transfer(
     recipe: Recipe, sample: ImageSample | None, explicit: Collection[str]
 ) -> str:
     """Return why a pretrained backbone does not fit; empty if it fits."""
-    flags = [flag_name(name) for name in explicit if name in SCRATCH_SETTINGS]
-    automatic = [name for name in AUTO_SETTINGS if getattr(recipe, name) == AUTO]
-    flags += [f"{flag_name(name)} auto" for name in automatic]
+    flags = sorted(flag_name(name) for name in NETWORK_SETTINGS.intersection(explicit))
     if flags:
-        return f"a head on frozen features has no {' or '.join(sorted(flags))}"
+        return f"{' and '.join(flags)} cannot be used with frozen features"
     if RankInfo.from_environment().world_size > 1:
         return "transfer learning needs a single process"
     if sample is None:
@@ -106,20 +107,29 @@ def _transfer(
     """Return the choice of a head on the frozen features of a pretrained backbone."""
     options: dict[str, Any] = {"head": LOGISTIC}
     kind = "logistic regression"
+    automatic = {name for name in AUTO_SETTINGS if getattr(recipe, name) == AUTO}
     if trained := sorted(
-        flag_name(n) for n in OPTIMIZER_SETTINGS.intersection(explicit)
+        flag_name(n) for n in OPTIMIZER_SETTINGS.intersection(explicit) - automatic
     ):
         options["head"] = TRAINED
         kind = f"a linear layer, trained by {recipe.optimizer} ({' '.join(trained)})"
     if AUGMENT_SETTINGS.intersection(explicit):
         options["views"] = AUGMENTED_VIEWS
+    unused = automatic | UNUSED_SETTINGS.intersection(explicit)
     text = (
         f"chosen: {kind} on the features of a frozen {BACKBONE}, pretrained on "
         f"ImageNet, for {count_text(sample.images, 'image')} in "
-        f"{count_text(sample.classes, 'class', 'classes')}; from scratch: --preset "
-        "photographs; fine-tuned: striate transfer DATA --cut auto"
+        f"{count_text(sample.classes, 'class', 'classes')} (shorter side "
+        f"{sample.side} pixels)"
     )
-    recipe = replace(recipe, model=BACKBONE, pretrained=BACKBONE)
+    if unused:
+        flags = " and ".join(sorted(map(flag_name, unused)))
+        text += f"; {flags} {'has' if len(unused) == 1 else 'have'} no effect on it"
+    text += "; from scratch: --preset photographs; fine-tuned: striate transfer "
+    text += f"{shlex.quote(recipe.data)} --cut auto"
+    usual = Recipe(data=recipe.data)
+    defaults = {name: getattr(usual, name) for name in unused - {"tensorboard"}}
+    recipe = replace(recipe, model=BACKBONE, pretrained=BACKBONE, **defaults)
     return RecipeChoice(recipe=recipe, transfer=options, text=text)
 
 
