@@ -134,7 +134,10 @@ def test_without_weights_it_trains_from_scratch(tmp_path, no_package, offline):
     choice = choose(folder, offline=offline)
     assert choice.transfer is None
     assert choice.recipe.model == "antialiased_resnet18_slim"
-    assert "the pretrained weights are not available (mobilenet_v2-b0353104.pth" in choice.text
+    assert (
+        "the pretrained weights are not available (mobilenet_v2-b0353104.pth"
+        in choice.text
+    )
     assert ("--offline" in choice.text) is offline
     assert ("could not be downloaded" in choice.text) is not offline
 
