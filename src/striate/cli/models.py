@@ -23,16 +23,20 @@ def run_models(options: argparse.Namespace) -> int:
     """Print one line per network, or one line per weights file."""
     from striate.cli.printing import wide_console
     from striate.core.registry import unknown_name_error
-    from striate.models.catalogue import catalogue_rows
+    from striate.models.catalogue import catalogue_rows, list_models
     from striate.report.terminal import print_blocks
     from striate.run.pretrained import weights_rows
 
-    every = weights_rows() if options.weights else catalogue_rows(options.pattern)
-    rows = [row for row in every if options.pattern in str(row["name"])]
+    pattern = options.pattern
+    if options.weights:
+        every = weights_rows()
+        names = [str(row["name"]) for row in every]
+        rows = [row for row in every if pattern in str(row["name"])]
+    else:
+        names, rows = list_models(), catalogue_rows(pattern)
     if not rows:
         kind = "set of weights" if options.weights else "network"
-        names = [str(row["name"]) for row in every]
-        raise unknown_name_error(kind, options.pattern, names)
+        raise unknown_name_error(kind, pattern, names)
     if options.json:
         print(json.dumps(rows))
     else:

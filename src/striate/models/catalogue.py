@@ -146,18 +146,20 @@ def create_model(
         return entry.build(image, classes)
 
 
-def catalogue_rows(timm_name: str = "") -> list[dict[str, str | int]]:
+def catalogue_rows(pattern: str = "") -> list[dict[str, str | int]]:
     """Return one dict per network: name, input, classes, parameters and summary.
 
-    For a name from timm, return the row of that network only. Networks are built on
-    torch's meta device, because counting parameters needs no weights.
+    Args:
+        pattern: Text that the names contain, or the name of one network of timm.
+
+    Networks are built on torch's meta device: counting parameters needs no weights.
 
     Example:
         >>> rows = {row["name"]: row for row in catalogue_rows()}
         >>> rows["lenet5_modern"]["parameters"]
         61706
     """
-    entries = [model_entry(timm_name)] if is_timm(timm_name) else model_entries()
+    entries = [model_entry(pattern)] if is_timm(pattern) else model_entries()
     return [
         {
             "name": entry.name,
@@ -167,6 +169,7 @@ def catalogue_rows(timm_name: str = "") -> list[dict[str, str | int]]:
             "what": entry.summary,
         }
         for entry in entries
+        if pattern in entry.name
     ]
 
 
