@@ -43,6 +43,7 @@ CANDIDATES = {
     "transfer": f"{_FROZEN} --image-size 224",
     "transfer-own-size": _FROZEN,
     "transfer-auto": f"{_FROZEN} --image-size 224 --cut auto",
+    "fine-tuned": "train {data} --pretrained mobilenet_v2",
     "scratch": "train {data} --model auto",
     "scratch-60": "train {data} --model auto --epochs 60",
     "scratch-six": "train {data} --model auto --epochs 60 --augment six",
