@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from record import save
-from striate.run.train_accuracy import AccuracyCount
+from striate.run.train_accuracy import CorrectCount
 from striate.run.verdict_facts import ClassCount, VerdictFacts
 from striate.run.verdict_rules import conclude
 
@@ -72,8 +72,8 @@ def draw(run: SimulatedRun, rng: np.random.Generator) -> VerdictFacts:
         split="test",
         classes=classes,
         predicted_classes=tuple(f"c{k}" for k in np.unique(predicted)),
-        train=AccuracyCount(train, run.train),
-        reference=AccuracyCount(val, run.val),
+        train=CorrectCount(train, run.train),
+        reference=CorrectCount(val, run.val),
         reference_split="val",
         train_counts={f"c{k}": 100 for k in range(len(run.shares))},
     )
@@ -117,8 +117,8 @@ RUNS = (
     *(even("good, 4 classes, recall 90 %", 4, 0.90, n, 0.97) for n in (30, 75, 500)),
     even("good, 10 classes, recall 80 %", 10, 0.80, 150, 0.85),
     even("good, 100 classes, recall 60 %", 100, 0.60, 1000, 0.65),
-    *(even("over-fitted, 4 classes, 60 %", 4, 0.60, n, 1.0) for n in (30, 75, 500)),
-    *(even("over-fitted, 4 classes, 80 %", 4, 0.80, n, 1.0) for n in (75, 500)),
+    *(even("overfitting, 4 classes, 60 %", 4, 0.60, n, 1.0) for n in (30, 75, 500)),
+    *(even("overfitting, 4 classes, 80 %", 4, 0.80, n, 1.0) for n in (75, 500)),
     even("good, 4 classes, recall 90 %", 4, 0.90, 12, 0.97),
     even("at chance, 4 classes", 4, 0.25, 8, 1.0),
 )

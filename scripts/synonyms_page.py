@@ -16,7 +16,7 @@ def flag_table() -> str:
     """Return the table of flags; flags without counterpart come last."""
     rows = sorted(SYNONYMS, key=lambda synonym: not synonym.targets)
     body = [_flag_row(synonym) for synonym in rows]
-    return "\n".join(["| other libraries | striate | remark |", "|---|---|---|", *body])
+    return "\n".join(["| other tools | striate | remark |", "|---|---|---|", *body])
 
 
 def _flag_row(synonym: Synonym) -> str:

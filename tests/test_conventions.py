@@ -176,7 +176,7 @@ NEVER_ONE = frozenset(
         "verdict_facts.py: word images",
         "verdict_rules.py: SPLIT_WORDS[facts.reference_split] images",
         "verdict_rules.py: len(facts.classes) classes",
-        "verdict_rules.py: which classes",
+        "verdict_rules.py: quantity classes",
         "vgg.py: _depth layers",
     ]
 )
@@ -429,7 +429,7 @@ FLAGS = {
         "--device --dropout --epochs --erase --flip --fold --folds --fraction "
         "--freeze --head --head-hidden --help-all "
         "--image-size --in-chans --jpeg --json "
-        "--label-smoothing --lr --lr-decay --mean --model --momentum --normalize "
+        "--label-smoothing --layer-decay --lr --mean --model --momentum --normalize "
         "--optimizer --out --overwrite --patience --preset --pretrained --quiet "
         "--resize --rotate --scale --schedule --seed --shear --shift --split --std "
         "--offline "

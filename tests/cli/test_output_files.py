@@ -57,7 +57,7 @@ def test_an_existing_file_is_refused_before_the_work(striate, tmp_path, words, f
     (tmp_path / "old.txt").write_text(OLD)
     result = striate(*words.split(), flag, "old.txt")
     assert result.code == 2
-    assert "the output file exists already" in result.err
+    assert "the output file already exists" in result.err
     assert "--overwrite" in result.err
     assert (tmp_path / "old.txt").read_text() == OLD
     (tmp_path / "folder").mkdir()
@@ -113,7 +113,7 @@ def test_an_existing_folder_is_refused_before_the_work(striate, tmp_path, words)
     result = striate(*words.split(), "--out", "mine")
     assert result.code == 2
     if not words.startswith("explain"):  # a model is built first, which is fast
-        assert "the output folder exists already" in result.err
+        assert "the output folder already exists" in result.err
     assert len(list((tmp_path / "mine").rglob("*.png"))) == 24
 
 

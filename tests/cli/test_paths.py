@@ -91,7 +91,7 @@ def places(tmp_path, shared_run, shared_folder, monkeypatch):
     return tmp_path
 
 
-REFUSED = "writing here is not permitted|is not a writable folder"
+REFUSED = "permission denied|is not a writable folder"
 COMMANDS = (
     "train data --epochs 1 --out locked/new",
     "predict other data --out locked/new.csv",

@@ -17,7 +17,7 @@ from striate.core.errors import RunError, StorageError
         (errno.ENOSPC, "the disk is full"),
         (errno.EDQUOT, "the disk quota is used up"),
         (errno.EROFS, "the file system is read-only"),
-        (errno.EACCES, "writing here is not permitted"),
+        (errno.EACCES, "permission denied"),
         (errno.EIO, "the disk reported an input/output error"),
         (errno.EMFILE, "Too many open files"),
     ],
@@ -39,7 +39,9 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, number, words, 
         caught.value
     )
     assert " free)" in caught.value.what
-    assert "free some space or choose another --out" in str(caught.value)
+    is_full = number in (errno.ENOSPC, errno.EDQUOT)
+    space = "free some space or " if is_full else ""
+    assert caught.value.fix == f"{space}choose another --out, then run again"
     assert os.listdir(tmp_path) == ["weights"]
     assert path.read_bytes() == b"old"
 
@@ -142,14 +144,14 @@ def test_text_keeps_undecodable_bytes(tmp_path):
 def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(RunError, match=r"a\.json is missing") as caught:
         files.read_json(tmp_path / "a.json")
-    assert "give the folder that `striate train` printed" in str(caught.value)
+    assert "give a run folder" in str(caught.value)
     with pytest.raises(RunError, match=r"a\.csv is missing"):
         files.read_csv(tmp_path / "a.csv")
     for content in (b"{", b"\xff\xfe", b""):
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(RunError, match=r"a\.json is not JSON") as caught:
             files.read_json(tmp_path / "a.json")
-        assert "restore it from a copy" in str(caught.value)
+        assert "restore it from a backup" in str(caught.value)
 
 
 def test_hashes(tmp_path):
@@ -187,12 +189,12 @@ def test_an_existing_output_file_is_refused(tmp_path):
     assert not path.parent.exists()
     files.write_text(path, "old")
     files.refuse_existing(path, overwrite=True)
-    with pytest.raises(RunError, match="exists already") as caught:
+    with pytest.raises(RunError, match="already exists") as caught:
         files.refuse_existing(path, overwrite=False)
     assert (caught.value.exit_code, "--overwrite" in caught.value.fix) == (2, True)
     path.unlink()
     path.symlink_to("nowhere")  # a write would replace the link
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         files.refuse_existing(path, overwrite=False)
     for overwrite in (True, False):
         with pytest.raises(RunError, match="is a folder"):

@@ -18,7 +18,7 @@ from striate.core.errors import SettingError, UnknownNameError
 from striate.core.preprocess_config import ImageSpec, Preprocess
 from striate.core.seeds import COLUMNS, uniform
 from striate.data.augment import pipeline
-from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
+from striate.data.augment.augment import AUGMENT_PRESETS, RANGES, Augment, augmentation
 from striate.data.augment.flip import flip_images, flipped_in_epoch
 from striate.data.augment.random_params import RandomParams, draw_params
 from striate.data.batches import Batches
@@ -140,7 +140,9 @@ def test_presets_and_ranges():
     assert augmentation("six", rotate=0, flip=None).flip == "horizontal"
     assert augmentation("none", cutmix=1).mixes_images
     assert tuple(spec.name for spec in fields(Augment)) == RANGES
-    assert {name for preset in PRESETS.values() for name in preset} <= set(RANGES)
+    assert {name for preset in AUGMENT_PRESETS.values() for name in preset} <= set(
+        RANGES
+    )
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_training_split_alone_is_cut():
         assert small.subset(split).paths == whole.subset(split).paths
     assert set(small.subset("train").paths) < set(whole.subset("train").paths)
     assert small.num_files == whole.num_files == 1797
-    assert small.num_spare == len(whole.subset("train")) - len(small.subset("train"))
+    assert small.num_unused == len(whole.subset("train")) - len(small.subset("train"))
     # Cutting what is loaded is loading what is cut, to the last digit of the mean.
     assert tenth.subset("train").paths == small.subset("train").paths
     assert (tenth.subset("train").pixels == small.subset("train").pixels).all()
@@ -100,13 +100,13 @@ def test_cutting_keeps_the_normalization_asked_for(asked):
 
 
 def test_the_end_of_a_run_can_be_repeated(striate):
-    """split.csv says what was spare, and the run finds its own images again."""
+    """split.csv says what was unused, and the run finds its own images again."""
     words = ("--epochs", "1", "--fraction", "0.3", "--out", "run", "--json")
     assert striate("train", "digits", *words).code == 0
     run = __import__("striate").load_run("run")
     assert run.recipe.fraction == 0.3
     facts = run.manifest["data"]
-    assert facts["used"] + facts["spare"] == facts["seen"] == 1797
+    assert facts["used"] + facts["unused"] == facts["seen"] == 1797
     whole = striate("evaluate", "run", "--split", "train", "--json").json["count"]
     assert (
         whole

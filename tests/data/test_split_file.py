@@ -138,7 +138,7 @@ def test_given_splits_are_kept(tmp_path):
     assert splits(moved)["train/across/t.png"] in ("train", "val")
 
 
-def test_spare_images_are_training_images():
+def test_unused_images_are_training_images():
     pixels = np.random.default_rng(0).integers(0, 256, (200, 3, 3), np.uint8)
     source = from_arrays("toy", pixels, ["ab"[i % 2] for i in range(200)])
     small = load_data(source, fraction=0.2)
@@ -146,7 +146,7 @@ def test_spare_images_are_training_images():
     again = load_data(source, split="split.csv", fraction=0.2, seed=0)
     assert splits(again) == splits(small)
     full = load_data(source, split="split.csv")
-    assert len(full.subset("train")) == len(small.subset("train")) + small.num_spare
+    assert len(full.subset("train")) == len(small.subset("train")) + small.num_unused
 
 
 def test_a_run_is_a_split(striate, photos):

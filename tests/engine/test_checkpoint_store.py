@@ -300,7 +300,9 @@ def test_failed_write_leaves_earlier_checkpoints_intact(memory, number):
     for message in refused:
         assert "bytes needed, " in message
         assert " free)" in message
-        assert "free some space or choose another --out" in message
+        is_full = number in (errno.ENOSPC, errno.EDQUOT)
+        assert ("free some space or choose another --out" in message) == is_full
+        assert "choose another --out" in message
 
 
 @contextmanager
@@ -317,7 +319,7 @@ def unprivileged_user():
 def test_read_only_folder(store):
     store.root.parent.chmod(0o755)
     store.root.chmod(0o555)
-    refused = pytest.raises(StorageError, match="writing here is not permitted")
+    refused = pytest.raises(StorageError, match="permission denied")
     with unprivileged_user(), refused:
         write(store, 3)
     store.root.chmod(0o755)

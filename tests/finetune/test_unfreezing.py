@@ -64,7 +64,7 @@ def epoch_done(epoch):
 
 
 def test_the_learning_rate_falls_with_depth():
-    cut, stages = trainable(lr_decay=0.5)
+    cut, stages = trainable(layer_decay=0.5)
     assert [stage.name for stage in stages.stages] == ["1", "2", "4"]
     optimizer = make_optimizer(cut.head, "adamw", 0.8, 0.9, 0.01, stages.lr_scales())
 
@@ -83,7 +83,7 @@ def test_the_learning_rate_falls_with_depth():
 
 
 def test_a_lower_learning_rate_moves_weights_less():
-    cut, stages = trainable(lr_decay=0.01)
+    cut, stages = trainable(layer_decay=0.01)
     before = {n: p.detach().clone() for n, p in stages.model.named_parameters()}
     optimizer = make_optimizer(cut.head, "adam", 0.1, 0.9, 0.0, stages.lr_scales())
     stages.model(torch.randn(4, 1, 4, 4)).square().sum().backward()
@@ -137,7 +137,7 @@ def test_frozen_statistics_stay_frozen_when_their_stage_is_unfrozen():
 
 
 def test_invalid_settings_are_refused():
-    for wrong in ({"lr_decay": 0.0}, {"lr_decay": 1.5}, {"unfreeze": -1}):
+    for wrong in ({"layer_decay": 0.0}, {"layer_decay": 1.5}, {"unfreeze": -1}):
         with pytest.raises(SettingError, match=f"{next(iter(wrong))} must be"):
             FineTuneConfig(**wrong)
     with pytest.raises(UnknownNameError, match="no batch-norm mode is called 'of'"):

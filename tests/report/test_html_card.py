@@ -15,6 +15,7 @@ import striate as st
 from striate.core.findings import Column, Matrix, Prose, Section, Table
 from striate.core.notebook import notebook_html
 from striate.report.html_card import render_card, scoped_css
+from striate.run.scorecard import score_figures
 from support.report_pages import Reader
 
 
@@ -120,6 +121,8 @@ def test_metrics(shared_run):
     assert f"Metrics of {score.count} images" in text
     assert "calibration error (ECE)" in text
     assert "By class" in text
+    assert "split)" not in text
+    assert score_figures("", score)[0].label == "accuracy"
 
 
 def test_many_classes_have_a_table_of_errors(shared_run):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from striate.core.files import read_json
-from striate.data.image_sample import ImageSample, sample_images
+from striate.data.dataset_size import DatasetSize, dataset_size
 from striate.models import downloading
 from striate.models.pretrained_registry import PRETRAINED
 from striate.run.choose_recipe import choose_recipe
@@ -41,23 +41,20 @@ def no_package(monkeypatch):
     return entry
 
 
-def test_number_size_and_channels_come_from_the_headers(tmp_path):
+def test_number_and_size_come_from_the_headers(tmp_path):
     folder = write_images(tmp_path / "photos", side=40, gray=True)
     (folder / "cat" / "0.png").write_bytes(b"damaged")
-    sample = sample_images(folder)
-    assert sample == ImageSample(images=8, classes=2, side=40, is_gray=True)
-    write_images(folder, side=40, classes=("fox",))
-    assert not sample_images(folder).is_gray
-    assert sample_images("memory://photos") is None
+    assert dataset_size(folder) == DatasetSize(images=8, classes=2, side=40)
+    assert dataset_size("memory://photos") is None
     (folder / "photos.tar").write_bytes(b"")
-    assert sample_images(folder / "photos.tar") is None
+    assert dataset_size(folder / "photos.tar") is None
 
 
 def test_no_readable_header(tmp_path):
     folder = write_images(tmp_path / "photos", side=40, per_class=1)
     for path in folder.rglob("*.png"):
         path.write_bytes(b"damaged")
-    assert sample_images(folder) is None
+    assert dataset_size(folder) is None
 
 
 def test_photographs_get_a_pretrained_backbone(tmp_path):
@@ -123,7 +120,7 @@ def test_small_images_are_trained_from_scratch(tmp_path):
 def test_many_small_images_need_fewer_epochs(monkeypatch):
     monkeypatch.setattr("striate.run.choose_recipe.SMALL_SIDE", 8)
     assert choose("digits").recipe.epochs == 40
-    monkeypatch.setattr("striate.run.choose_recipe.MANY_IMAGES", 1000)
+    monkeypatch.setattr("striate.run.choose_recipe.LARGE_DATASET", 1000)
     assert choose("digits").recipe.model == "fast_small_wide"
     assert choose("digits").recipe.epochs == 8
 

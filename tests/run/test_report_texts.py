@@ -128,13 +128,13 @@ def test_a_logistic_head_without_a_test_split(copied):
         ({}, "Training loss: mean over the steps"),
         (
             {"label_smoothing": 0.1},
-            "includes label smoothing; the validation loss does",
+            "computed with label smoothing; the validation loss is not.",
         ),
-        ({"class_weights": "loss"}, "includes class weights; "),
-        ({"class_weights": "sampling"}, "includes class-balanced sampling; "),
+        ({"class_weights": "loss"}, "computed with class weights; "),
+        ({"class_weights": "sampling"}, "computed with class-balanced sampling; "),
         (
             {"label_smoothing": 0.1, "class_weights": "auto", "augment": "six"},
-            "label smoothing and the adjustment to class frequencies and augmentation;",
+            "and logit adjustment (class frequencies) and augmentation; the",
         ),
     ],
 )

@@ -80,9 +80,9 @@ def test_files_of_other_runs_are_refused(folder, tmp_path, changes, message):
     ("content", "message"),
     [
         ("no json", "is not JSON"),
-        ("[]", "has no operating point"),
+        ("[]", "contains no operating point"),
         ("7", "is damaged"),
-        ("{}", "has no operating point"),
+        ("{}", "contains no operating point"),
         ('{"weights": "x"}', "is damaged"),
         ('{"threshold": 2}', "is damaged"),
         ('{"threshold": "high"}', "is damaged"),
@@ -127,7 +127,7 @@ def test_review_and_decision():
     assert rule.overrules("dog", "cat")
     assert not rule.overrules("dog", "dog")
     assert replace(rule, classes=("cat", "dog", "fox")).rest == "not cat"
-    assert "between 20.0 % and 80.0 % need a review" in " ".join(rule.sentences)
+    assert "between 20.0 % and 80.0 % need review" in " ".join(rule.sentences)
 
 
 def test_without_a_band_everything_is_reviewed():
@@ -136,7 +136,7 @@ def test_without_a_band_everything_is_reviewed():
     )
     rule = ReviewRule(operating_point=none, classes=("cat", "dog"))
     assert rule.review({"cat": 0.0, "dog": 1.0}) == NEEDS_REVIEW
-    assert "all images need a review" in " ".join(rule.sentences)
+    assert "all images need review" in " ".join(rule.sentences)
 
 
 def test_without_a_rule_nothing_is_marked():

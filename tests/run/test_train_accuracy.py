@@ -9,18 +9,18 @@ from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.run import Run
 from striate.run.train_accuracy import (
-    MAX_IMAGES,
-    AccuracyCount,
+    MAX_TRAIN_IMAGES,
+    CorrectCount,
     measure_train_accuracy,
     training_sample,
 )
 
 
 def test_a_record_is_read_again():
-    count = AccuracyCount(177, 183)
+    count = CorrectCount(177, 183)
     record = count.as_record()
-    assert AccuracyCount.from_record(record) == count
-    assert AccuracyCount.from_record(None) is None
+    assert CorrectCount.from_record(record) == count
+    assert CorrectCount.from_record(None) is None
     low, high = record["interval"]
     assert 0 < low < record["accuracy"] < high < 1
 
@@ -28,7 +28,7 @@ def test_a_record_is_read_again():
 def test_the_sample_follows_from_the_seed():
     assert training_sample(40, 1) == list(range(40))
     sample = training_sample(9000, 1)
-    assert len(set(sample)) == MAX_IMAGES
+    assert len(set(sample)) == MAX_TRAIN_IMAGES
     assert sample == sorted(sample) == training_sample(9000, 1)
     assert sample != training_sample(9000, 2)
     assert 4000 < sum(sample) / len(sample) < 5000
@@ -52,7 +52,7 @@ def test_it_is_measured_without_augmentation(shared_folder, no_report):
 
 
 def test_a_large_training_split_is_sampled(shared_run, monkeypatch):
-    monkeypatch.setattr(train_accuracy, "MAX_IMAGES", 9)
+    monkeypatch.setattr(train_accuracy, "MAX_TRAIN_IMAGES", 9)
     state = torch.random.get_rng_state()
     count = measure_train_accuracy(shared_run)
     assert count.count == 9
@@ -77,11 +77,15 @@ def test_evaluate_prints_a_verdict(striate, shared_run, split):
     result = striate("evaluate", shared_run.path, "--split", split)
     assert result.code == 0
     shown = " ".join(result.out.split())
-    words = "clearly better than always" if split == "train" else "There are only"
+    words = (
+        "clearly better than always predicting"
+        if split == "train"
+        else "There are only"
+    )
     assert words in shown.split("accuracy 100.0 % 95")[0]
     assert ("training accuracy 100.0 %" in shown) == (split == "val")
     fields = striate("evaluate", shared_run.path, "--split", split, "--json").json
     assert fields["verdict"]["kind"] == (
-        "fine" if split == "train" else "too few images"
+        "above baseline" if split == "train" else "too few images"
     )
     assert fields["verdict"]["sentences"][0] in shown

@@ -1,7 +1,7 @@
 """Folders of generated images, one folder per class, for tests and benchmarks.
 
 `photographs`, `textures`, `glyphs` and `shapes` write images of known difficulty.
-`random_folder` also draws the problem of the data: nothing, over-fitting, labels that
+`random_folder` also draws the problem of the data: nothing, overfitting, labels that
 do not depend on the images, or too few images. Everything follows from the seed.
 """
 
@@ -94,7 +94,7 @@ IMAGE_SETS: dict[str, Callable[..., Path]] = {
     f.__name__: f for f in (photographs, textures, glyphs, shapes)
 }
 
-KINDS = ("fine", "over-fitted", "at chance", "too few images")
+KINDS = ("above baseline", "overfitting", "not above baseline", "too few images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def _integer(rng: np.random.Generator, low: int, high: int) -> int:
     return int(rng.integers(low, high + 1))
 
 
-def _fine(rng: np.random.Generator) -> Problem:
+def _good(rng: np.random.Generator) -> Problem:
     """Easy images, and enough of them."""
     image_set = ("textures", "shapes", "glyphs")[rng.integers(3)]
     arguments = {
@@ -143,11 +143,11 @@ def _fine(rng: np.random.Generator) -> Problem:
     return image_set, arguments, {"model": "fast_small", "epochs": 20}
 
 
-# Difficulties at which a small network is far better than chance, yet over-fits.
+# Difficulties at which a small network is far better than chance, yet overfits.
 _HARD = {"textures": (0.1, 0.35), "shapes": (0.0, 0.2), "glyphs": (0.35, 0.5)}
 
 
-def _over_fitted(rng: np.random.Generator) -> Problem:
+def _overfitting(rng: np.random.Generator) -> Problem:
     """Hard images with wrong labels, trained for long by a network of many weights."""
     image_set = ("textures", "shapes", "glyphs")[rng.integers(3)]
     arguments = {
@@ -183,7 +183,7 @@ def _too_few(rng: np.random.Generator) -> Problem:
 
 
 _PROBLEMS: dict[str, Callable[[np.random.Generator], Problem]] = dict(
-    zip(KINDS, (_fine, _over_fitted, _at_chance, _too_few), strict=True)
+    zip(KINDS, (_good, _overfitting, _at_chance, _too_few), strict=True)
 )
 
 

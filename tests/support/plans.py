@@ -25,7 +25,7 @@ def make_trial(correct, head="logistic", loss=0.5):
         stages=("b",),
         batch_norm="",
         lr=0.0,
-        lr_decay=1.0,
+        layer_decay=1.0,
         epochs=1,
         steps=1 if head == "tuned" else 0,
         train_images=10,

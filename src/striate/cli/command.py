@@ -43,13 +43,13 @@ def add_verbs(subparsers: Any, verbs: Mapping[str, Verb], **json: Any) -> None:
 
 
 def check_output_files(options: argparse.Namespace, *names: str) -> None:
-    """Refuse output files that exist already, and one file for two flags.
+    """Refuse output files that already exist, and one file for two flags.
 
     Call this before the work starts. `names` are flags such as `html` and `csv`; the
     flag `--overwrite` permits to replace existing files.
 
     Raises:
-        RunError: A file exists already and `--overwrite` is not given.
+        RunError: A file already exists and `--overwrite` is not given.
         SettingError: Two flags have the same file.
     """
     given: dict[Path, str] = {}

@@ -14,7 +14,7 @@ FLAGS = {
     "it, else val)",
     "--html FILE": "also write an HTML report with the images that only one run "
     "predicted correctly",
-    "--overwrite": "replace output files that exist already",
+    "--overwrite": "replace output files that already exist",
 }
 
 

@@ -25,7 +25,7 @@ FLAGS = {
     "--html FILE": "write an HTML report with images",
     "--csv FILE": "write a CSV for `striate train` that keeps duplicates in the same "
     "split",
-    "--overwrite": "replace output files that exist already",
+    "--overwrite": "replace output files that already exist",
     "--workers N": "number of processes that decode images (default: number of CPU "
     "cores)",
     "--quiet": "do not print progress",

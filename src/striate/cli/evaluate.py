@@ -13,32 +13,30 @@ from striate.core.errors import SettingError
 if TYPE_CHECKING:
     from striate.run.run import Run
 
-# Without --operating-point these flags would have no effect.
-OPERATING_POINT_FLAGS = ("recall", "selective_accuracy", "by", "out", "overwrite")
-
 FLAGS = {
     "run_folder RUN": "run folder or its name",
     "--split {train,val,test}": "split to evaluate (default: test, or val if there is "
     "no test split)",
     "--data DATA": "evaluate other labeled images: a folder or CSV with the same "
     "class names",
-    "--operating-point CLASS": "choose decision threshold and review band "
-    "(probabilities to review by hand) for this class on the validation split; "
-    "evaluate them on the test split; write a report, and store them in the run for "
-    "`striate predict`",
-    "--recall F": "operating point: target recall of CLASS, 0-1 (default 0.95)",
-    "--selective-accuracy F": "operating point: target accuracy of the predictions "
-    "outside the review band, 0-1 (default 0.98)",
-    "--by COLUMN,…": "operating point: also show results for each value of these CSV "
-    "columns, comma-separated",
-    "--out DIR": "operating point: output folder (default runs/evaluate/RUN)",
-    "--overwrite": "operating point: replace the folder given by --out",
+    "--operating-point CLASS": "choose a decision threshold and a review band for "
+    "this class on validation, evaluate them on test, and store them in the run",
+}
+OPERATING_POINT_FLAGS = {
+    "--recall F": "target recall of CLASS, 0-1 (default 0.95)",
+    "--selective-accuracy F": "target accuracy of the predictions outside the review "
+    "band, 0-1 (default 0.98)",
+    "--by COLUMN,…": "also show the results for each value of these CSV columns",
+    "--out DIR": "output folder (default runs/evaluate/RUN)",
+    "--overwrite": "replace the folder given by --out",
 }
 
 
 def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate evaluate`."""
     add_flags(parser, FLAGS)
+    group = parser.add_argument_group("with --operating-point")
+    add_flags(group, OPERATING_POINT_FLAGS)
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
@@ -54,10 +52,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def _check_flags(options: argparse.Namespace) -> None:
     """Raise an error for flags that have no effect without `--operating-point`."""
-    for name in OPERATING_POINT_FLAGS:
-        value = getattr(options, name)
+    for text in OPERATING_POINT_FLAGS:
+        flag = text.split()[0]
+        value = getattr(options, flag[2:].replace("-", "_"))
         if value not in (None, False) and options.operating_point is None:
-            flag = f"--{name.replace('_', '-')}"
             what = f"{flag} has no effect without --operating-point"
             raise SettingError(what, where=flag, fix="add --operating-point CLASS")
 

@@ -1,4 +1,4 @@
-"""Explain predictions: heatmaps, feature maps, and the arithmetic of units."""
+"""Explain predictions: heatmaps, feature maps, and how one unit's value is computed."""
 
 from __future__ import annotations
 

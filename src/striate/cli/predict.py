@@ -18,14 +18,13 @@ FLAGS = {
     "--top N": "number of most probable classes to show for each image (default 5)",
     "--threshold F": "mark images as 'needs review' if the probability of the "
     "predicted class is lower, 0-1",
-    "--operating-point CLASS": "class with an operating point of `striate evaluate RUN "
-    "--operating-point CLASS`, or its file: mark images inside the review band, and "
-    "decide by its threshold",
+    "--operating-point CLASS": "use the stored operating point of CLASS (see `striate "
+    "evaluate --operating-point`), or of a file",
     "--out FILE": "output file: .csv or .json; with --layers: .safetensors, or .npy "
     "for one layer (default: print only)",
-    "--html FILE": "write an HTML page with thumbnails; images that need a review come "
+    "--html FILE": "write an HTML page with thumbnails; images that need review come "
     "first",
-    "--overwrite": "replace output files that exist already",
+    "--overwrite": "replace output files that already exist",
     "--layers NAMES": "write the outputs (features) of these layers instead of "
     "classes; comma-separated names or patterns such as 'layer*'",
 }

@@ -66,7 +66,7 @@ def print_set(data: ImageData) -> None:
     """Print a data summary: splits, classes, unusable files, warnings."""
     out = console()
     splits = " · ".join(f"{name} {len(s):,}" for name, s in data.subsets.items())
-    splits += f" · unused {data.num_spare:,}" if data.num_spare else ""
+    splits += f" · unused {data.num_unused:,}" if data.num_unused else ""
     out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {splits}")
     listed = ", ".join(data.labels.names[:MAX_CLASS_NAMES])
     more = " …" if data.num_classes > MAX_CLASS_NAMES else ""
@@ -162,13 +162,13 @@ def print_accuracies(run: Run, split: str) -> None:
 
 
 def print_next_steps(verdict: Verdict) -> None:
-    """Print the next steps of a verdict: each reason, and its command below."""
+    """Print the next steps of a verdict: each purpose, and its command below."""
     if not verdict.next_steps:
         return
     out, program = console(), program_name()
     out.print("\nnext:", style="bold")
     for step in verdict.next_steps:
-        out.print(f"  {step.reason}", style="dim", markup=False, soft_wrap=False)
+        out.print(f"  {step.purpose}", style="dim", markup=False, soft_wrap=False)
         if step.command:
             command = step.command.replace("striate", program, 1)
             out.print(f"    {command}", markup=False)

@@ -34,7 +34,7 @@ FLAGS = {
     "--effective DATA": "measure effective receptive fields on images of this data set",
     "--csv FILE": "write the layer table to this CSV file",
     "--html FILE": "write an HTML report",
-    "--overwrite": "replace output files that exist already",
+    "--overwrite": "replace output files that already exist",
 }
 
 

@@ -43,6 +43,7 @@ BASIC = {
     *("augment", "image_size", "split", "seed", "device", "offline"),
 }
 
+DEFAULT_WEIGHTS = "by image size: mobilenet_v2 from 48 pixels on, else random weights"
 
 DATA_FLAG = {
     "data DATA?": "labeled images: a folder with one subfolder per class, a CSV file, "
@@ -63,7 +64,7 @@ FLAGS = {
 def configure_train(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `striate train`: run settings and output folder."""
     parser.usage = "striate train [DATA] [settings]"
-    add_settings(parser)
+    add_settings(parser, pretrained=DEFAULT_WEIGHTS)
     add_folder(parser, "run folder", "runs/train/DATA-MODEL")
     add_flags(parser, FLAGS)
 
@@ -78,8 +79,13 @@ def add_folder(parser: argparse.ArgumentParser, name: str, default: str) -> None
     add_flags(parser, flags)
 
 
-def add_settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
-    """Add DATA, --preset, --config and a flag for each setting not in `without`."""
+def add_settings(
+    parser: argparse.ArgumentParser, without: Sequence[str] = (), **defaults: str
+) -> None:
+    """Add DATA, --preset, --config and a flag for each setting not in `without`.
+
+    `defaults` are the defaults to show, where the command has its own.
+    """
     add_flags(parser, DATA_FLAG)
     specs = {field.name: field for field in dataclasses.fields(Recipe)}
     text = "show all settings and exit"
@@ -89,7 +95,7 @@ def add_settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -
         own = [name for name in config.__annotations__ if name in specs]
         for name in [*own, "seed"] if config is RuntimeConfig else own:
             if name not in without:
-                add_setting(group, specs[name], specs[name].default)
+                add_setting(group, specs[name], defaults.get(name, specs[name].default))
     add_flags(parser, SETTINGS_FLAGS)
 
 

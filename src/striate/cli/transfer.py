@@ -16,9 +16,9 @@ FLAGS = {
     "features), 'trained' (train all layers after the cut point), or 'tuned' (both, "
     "one after the other; the default of --lr is then 0.01 for sgd, else 0.001); "
     "default: logistic; with --cut auto: chosen by short training runs",
-    "--lr-decay F": "discriminative learning rates: learning-rate factor from each "
-    "block to the block before it (default with --head trained: 1; with --head tuned: "
-    "the block next to the cut point gets 1/10 of the learning rate of the head)",
+    "--layer-decay F": "learning-rate factor from each block to the block before it "
+    "(default: 1; with --head tuned: the block next to the cut point gets 1/10 of the "
+    "learning rate of the head)",
     "--unfreeze N": "gradual unfreezing: every N epochs, unfreeze the next block "
     "before the head; 0: train all blocks from the start (default 0)",
     "--batch-norm NAME": "batch norm running statistics after the cut point: adapting "
@@ -34,7 +34,11 @@ def configure_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate transfer`, training settings included."""
     parser.usage = "striate transfer DATA [--pretrained WEIGHTS] [settings]"
     mixing = "mixup", "cutmix"  # features are computed per image
-    add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
+    add_settings(
+        parser,
+        without=(*TRAINING_LOOP_SETTINGS, *mixing),
+        pretrained="mobilenet_v2",
+    )
     add_flags(parser, FLAGS, unfreeze=0, views=0)
     add_folder(parser, "run folder", "runs/transfer/DATA-MODEL")
 
@@ -55,7 +59,7 @@ def run_transfer(options: argparse.Namespace) -> int:
     from striate.workflows.transfer.transfer import transfer_recipe
 
     quiet = options.quiet or options.json
-    fields = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
+    fields = ("cut", "head", "views", "layer_decay", "unfreeze", "batch_norm")
     transfer = TransferOptions(**{name: getattr(options, name) for name in fields})
     callbacks = TransferCallbacks()
     if not options.json:

@@ -64,7 +64,7 @@ class WeightsError(StriateError):
 
 
 class RunError(StriateError):
-    """Error of a run folder that is missing, incomplete, or exists already."""
+    """Error of a run folder that is missing, incomplete, or already exists."""
 
 
 class StorageError(StriateError):

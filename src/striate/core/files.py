@@ -21,12 +21,13 @@ _REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the file system is read-only",
-    errno.EACCES: "writing here is not permitted",
+    errno.EACCES: "permission denied",
     errno.EIO: "the disk reported an input/output error",
 }
 
 
-_RESTORE = "restore it from a copy, or train again"
+_RESTORE = "restore it from a backup, or train again"
+_FULL = errno.ENOSPC, errno.EDQUOT
 
 
 @contextmanager
@@ -38,7 +39,8 @@ def storage_errors(path: Path, size: int) -> Iterator[None]:
         reason = _REFUSALS.get(error.errno or 0, error.strerror or str(error))
         free = _free_bytes(path.parent)
         what = f"could not save {path.name}: {reason} ({size:,} bytes needed, {free})"
-        fix = "free some space or choose another --out, then run again"
+        space = "free some space or " if error.errno in _FULL else ""
+        fix = f"{space}choose another --out, then run again"
         raise StorageError(what, where=path, fix=fix) from error
 
 
@@ -110,7 +112,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise an error if a file to write exists already, unless `overwrite` is set.
+    """Raise an error if a file to write already exists, unless `overwrite` is set.
 
     Call this before a long computation. The folder of the file is checked, too.
 
@@ -123,7 +125,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise RunError("the output file is a folder", where=path, fix=fix)
     if os.path.lexists(path) and not overwrite:
         fix = "choose another name, or add --overwrite"
-        raise RunError("the output file exists already", where=path, fix=fix)
+        raise RunError("the output file already exists", where=path, fix=fix)
     exists = os.path.exists  # `Path.exists` fails without permission to look
     folder = next(place for place in path.parents if exists(place))
     effective = os.access in os.supports_effective_ids
@@ -197,7 +199,7 @@ def _missing_file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        fix = "give the folder that `striate train` printed"
+        fix = "give a run folder (see the output of the command that wrote it)"
         raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
 
 
@@ -214,7 +216,7 @@ def damaged_file_errors(path: Path) -> Iterator[None]:
         Traceback (most recent call last):
         striate.core.errors.RunError: scores.json is damaged: 'accuracy'
           where: scores.json
-          do:    restore it from a copy, or train again
+          do:    restore it from a backup, or train again
     """
     try:
         yield

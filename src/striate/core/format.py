@@ -47,7 +47,7 @@ def count_text(count: int, noun: str, plural: str = "") -> str:
 
 
 def file_counts_text(
-    *, used: int, quarantined: int, ignored: int, spare: int = 0, left_out: int = 0
+    *, used: int, quarantined: int, ignored: int, unused: int = 0, left_out: int = 0
 ) -> str:
     """Return the counts of all files of a data set as a sum.
 
@@ -55,7 +55,7 @@ def file_counts_text(
         used: Images of the splits.
         quarantined: Files that should be images but cannot be used.
         ignored: Files that do not belong to the data set.
-        spare: Training images outside `--fraction`.
+        unused: Training images outside `--fraction`.
         left_out: Images equal to an image of another group that is in val or test.
 
     Example:
@@ -64,7 +64,7 @@ def file_counts_text(
         >>> file_counts_text(used=1, quarantined=0, ignored=0, left_out=1)
         '2 files = 1 used + 1 left out + 0 quarantined + 0 ignored'
     """
-    counts = [("used", used), ("outside --fraction", spare), ("left out", left_out)]
+    counts = [("used", used), ("outside --fraction", unused), ("left out", left_out)]
     terms = [(word, n) for word, n in counts if n or word == "used"]
     terms += [("quarantined", quarantined), ("ignored", ignored)]
     total = count_text(sum(n for _, n in terms), "file")

@@ -39,8 +39,10 @@ _DATA = "DATA PATH IMAGE"  # metavars of the argument for the images
 _FRACTION = "a fraction of the images, 0-1"
 _ONE_FOLDER = "put the folders train, val and test into one folder, and give it as DATA"
 _ON_RESUME = "`striate train --resume RUN` continues an interrupted run"
-_SCHEDULE = "the course of the learning rate is fixed by --schedule and --lr"
+_SCHEDULE = "the learning-rate schedule is set by --schedule and --lr"
+_UNFREEZE = "`--unfreeze N` unfreezes one more block every N epochs"
 _TORCHRUN = "start with `torchrun --nproc-per-node N -m striate train`"
+_START = "fraction of the image size at the start"
 _WRITTEN = "the run folder always has the best weights, the results and the charts"
 
 SYNONYMS = (
@@ -53,14 +55,14 @@ SYNONYMS = (
     Synonym(
         "per_device_train_batch_size batch_per_gpu",
         "batch_size",
-        note="the batch over all processes",
+        note="total batch size over all processes",
     ),
     Synonym("wd l2 weight_decay_rate", "weight_decay"),
     Synonym("opt optim optimizer_name", "optimizer"),
     Synonym(
         "beta1 adam_beta1",
         "momentum",
-        note="of sgd and muon the momentum, of adam and adamw beta1",
+        note="momentum of sgd and muon; beta1 of adam and adamw",
     ),
     Synonym(
         "sched scheduler lr_scheduler lr_scheduler_type lr_schedule lr_policy",
@@ -115,7 +117,7 @@ SYNONYMS = (
         note="all metrics are always computed; the weights with the best validation "
         "accuracy are kept",
     ),
-    Synonym("progressive_resizing", "progressive_resize", note="the first fraction"),
+    Synonym("progressive_resizing", "progressive_resize", note=_START),
     # Network and weights
     Synonym(
         "arch a architecture model_name model_name_or_path backbone net network "
@@ -144,13 +146,20 @@ SYNONYMS = (
         note="`striate transfer` freezes the network and trains a new head",
     ),
     Synonym("freeze_layers frozen_layers frozen", "freeze", note="names of layers"),
-    Synonym("layer_decay llrd discriminative_lr", "lr_decay"),
-    Synonym("gradual_unfreezing unfreeze_epochs freeze_epochs", "unfreeze"),
+    Synonym("llrd discriminative_lr", "layer_decay"),
+    Synonym(
+        "lr_decay",
+        "layer_decay",
+        note="learning-rate factor from each block to the block before it",
+        absent=_SCHEDULE,
+    ),
+    Synonym("gradual_unfreezing", "unfreeze", note=_UNFREEZE),
+    Synonym("unfreeze_epochs freeze_epochs", note=_UNFREEZE),
     Synonym("head_dim hidden_dim hidden_units", "head_hidden"),
     Synonym(
         "num_classes n_classes nc num_labels classes",
         "num_classes",
-        absent="the number of classes is that of the data",
+        absent="the number of classes is read from the data",
     ),
     # Images
     Synonym(
@@ -199,7 +208,7 @@ SYNONYMS = (
     Synonym("shuffle", note="the training images are shuffled in each epoch"),
     Synonym(
         "pin_memory pin_mem persistent_workers prefetch_factor no_prefetcher",
-        note="the loading of the images needs no such setting",
+        note="image loading needs no setting",
     ),
     Synonym(
         "label labels label_column label_col target_column x_col y_col",
@@ -220,7 +229,11 @@ SYNONYMS = (
     ),
     Synonym("zoom zoom_range max_zoom", "scale", note="0.2: a factor of up to 1.2"),
     Synonym("shear_range", "shear", note="degrees"),
-    Synonym("max_warp elastic elastic_transform", "warp"),
+    Synonym("elastic elastic_transform", "warp"),
+    Synonym(
+        "max_warp perspective random_perspective distortion_scale",
+        note="there is no perspective transform",
+    ),
     Synonym("reprob random_erase random_erasing erasing cutout", "erase"),
     Synonym(
         "color_jitter colour jitter brightness hsv_h hsv_s hsv_v max_lighting",
@@ -255,7 +268,10 @@ SYNONYMS = (
     Synonym("channels_last memory_format", "layout", "nhwc"),
     Synonym("sync_bn syncbn sync_batchnorm", "sync_batch_norm"),
     Synonym("random_seed random_state manual_seed rng_seed", "seed"),
-    Synonym("deterministic", note="--seed N sets all random numbers"),
+    Synonym(
+        "deterministic",
+        note="--seed N seeds all random numbers; on one CPU, runs are reproducible",
+    ),
     # Output
     Synonym("exist_ok force force_overwrite overwrite_output_dir f", "overwrite"),
     Synonym(
@@ -286,7 +302,7 @@ SYNONYMS = (
     Synonym("silent no_progress disable_tqdm q", "quiet"),
     Synonym(
         "verbose v log_interval print_freq p log_every_n_steps logging_steps",
-        note="progress is shown; results.csv in the run folder has each epoch",
+        note="progress is shown; results.csv has one row per epoch",
     ),
     Synonym(
         "evaluate eval eval_only test_only do_eval val do_train test",
@@ -298,7 +314,7 @@ SYNONYMS = (
     Synonym(
         "conf conf_thres conf_threshold confidence min_score",
         "threshold",
-        note="less certain predictions are marked for a review, not left out",
+        note="less certain predictions are marked for review, not left out",
     ),
     Synonym("pos_label positive_class", "operating_point"),
     Synonym("min_recall target_recall sensitivity", "recall"),

@@ -12,8 +12,7 @@ from striate.core.preprocess_config import (
     RESIZE_MODES,
 )
 from striate.core.settings import SeedConfig, SettingsBase, setting
-from striate.data.augment.augment import PRESETS as AUGMENTS
-from striate.data.augment.augment import RANGES, Augment, augmentation
+from striate.data.augment.augment import AUGMENT_PRESETS, RANGES, Augment, augmentation
 from striate.data.split.hash_split import SplitConfig
 
 
@@ -173,7 +172,7 @@ class AugmentConfig(SettingsBase):
         "none",
         "augmentation preset; each flag from --rotate to --border overrides one of its "
         "values",
-        choices=tuple(AUGMENTS),
+        choices=tuple(AUGMENT_PRESETS),
     )
     rotate: float | None = _augment("rotate")
     shear: float | None = _augment("shear")

@@ -11,9 +11,9 @@ from striate.core.format import file_counts_text
 from striate.core.notebook import NotebookResult
 from striate.core.preprocess_config import Preprocess
 from striate.data.channel_stats import channel_mean_std
-from striate.data.sources.source import SPARE, Skipped
+from striate.data.sources.source import UNUSED, Skipped
 from striate.data.split.assign import is_left_out
-from striate.data.split.fraction import mark_spare
+from striate.data.split.fraction import mark_unused
 from striate.data.split.hash_split import SplitConfig
 from striate.data.split.split_file import SplitRow
 from striate.data.subset import Subset
@@ -23,7 +23,7 @@ from striate.data.subset import Subset
 class ImageData(NotebookResult):
     """Loaded data set, with the preprocessing settings for new images.
 
-    Each of the `num_files` files is used, spare (a training image outside the
+    Each of the `num_files` files is used, unused (a training image outside the
     fraction), quarantined (an image file that cannot be used) or ignored (not an image
     of the set). The four counts always add up.
 
@@ -80,13 +80,13 @@ class ImageData(NotebookResult):
 
     @property
     def num_files(self) -> int:
-        """Return the number of files, including spare, quarantined and ignored ones."""
+        """Return the number of files, with unused, quarantined and ignored ones."""
         return len(self.rows) + len(self.quarantined) + len(self.ignored)
 
     @property
-    def num_spare(self) -> int:
+    def num_unused(self) -> int:
         """Return the number of training images left unused because of `fraction`."""
-        return sum(row.split == SPARE for row in self.rows)
+        return sum(row.split == UNUSED for row in self.rows)
 
     @property
     def num_left_out(self) -> int:
@@ -97,8 +97,8 @@ class ImageData(NotebookResult):
     def counts(self) -> dict[str, int]:
         """Return the number of files of each status; the sum is `num_files`."""
         return {
-            "used": len(self.rows) - self.num_spare,
-            "spare": self.num_spare,
+            "used": len(self.rows) - self.num_unused,
+            "unused": self.num_unused,
             "left_out": self.num_left_out,
             "quarantined": len(self.quarantined),
             "ignored": len(self.ignored) - self.num_left_out,
@@ -119,7 +119,7 @@ class ImageData(NotebookResult):
             have = f"only {self.split_config.fraction:g} of the training set is loaded"
             raise SettingError(f"fraction {fraction:g} is not possible: {have}")
         split_config = replace(self.split_config, fraction=fraction)
-        rows = mark_spare(self.rows, split_config)
+        rows = mark_unused(self.rows, split_config)
         train_rows = [i for i, row in enumerate(self.rows) if row.split == "train"]
         rows_kept = [n for n, i in enumerate(train_rows) if rows[i].split == "train"]
         train = self.subset("train").take(rows_kept)

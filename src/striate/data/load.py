@@ -33,7 +33,7 @@ from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
 from striate.data.split.assign import assign_splits
-from striate.data.split.fraction import mark_spare
+from striate.data.split.fraction import mark_unused
 from striate.data.split.hash_split import SplitConfig
 from striate.data.split.jpeg_copies import merge_jpeg_hashes
 from striate.data.split.split_checks import (
@@ -209,10 +209,10 @@ def _split_up(
         images, rows_kept=[images.rows_kept[i] for i in assigned.positions]
     )
     hashes = [images.scan.hashes[decoded.index[k]] for k in images.rows_kept]
-    spare = mark_spare(assigned.rows, split_config)
+    marked = mark_unused(assigned.rows, split_config)
     rows = [
         replace(row, sha256=sha256) if sha256 else row
-        for row, sha256 in zip(spare, hashes, strict=True)
+        for row, sha256 in zip(marked, hashes, strict=True)
     ]
     subsets = {
         name: _subset(images, rows, labels, name)

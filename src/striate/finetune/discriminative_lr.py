@@ -26,16 +26,18 @@ class FineTuneConfig:
     """Settings for training the stages behind a cut point."""
 
     # learning-rate factor from each stage to the stage before; 1: no decay
-    lr_decay: float = 1.0
+    layer_decay: float = 1.0
     unfreeze: int = 0  # number of epochs until the next stage is unfrozen; 0: train all
     # running statistics `adapting` to the new images, or `frozen`; weights and biases
     # train in both cases
     batch_norm: str = ADAPTING
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr_decay <= 1:
-            what = f"lr_decay must be above 0 and at most 1, got {self.lr_decay:g}"
-            raise SettingError(what, where="--lr-decay")
+        if not 0 < self.layer_decay <= 1:
+            what = (
+                f"layer_decay must be above 0 and at most 1, got {self.layer_decay:g}"
+            )
+            raise SettingError(what, where="--layer-decay")
         if self.unfreeze < 0:
             what = f"unfreeze must be at least 0, got {self.unfreeze}"
             raise SettingError(what, where="--unfreeze")
@@ -44,11 +46,11 @@ class FineTuneConfig:
             raise unknown_name_error("batch-norm mode", self.batch_norm, modes)
 
 
-def default_lr_decay(stages: int) -> float:
+def default_layer_decay(stages: int) -> float:
     """Return the decay factor that gives the first stage 0.1 × the classifier's rate.
 
     Example:
-        >>> round(default_lr_decay(3), 3), default_lr_decay(1)
+        >>> round(default_layer_decay(3), 3), default_layer_decay(1)
         (0.316, 0.1)
     """
     return float(LOWEST_LR_SCALE ** (1 / max(stages - 1, 1)))
@@ -96,5 +98,5 @@ class TrainableStages:
         for depth, stage in enumerate(reversed(self.stages)):
             for name in stage.layers:
                 for parameter in modules[name].parameters(recurse=False):
-                    scales[parameter] = self.config.lr_decay**depth
+                    scales[parameter] = self.config.layer_decay**depth
         return scales

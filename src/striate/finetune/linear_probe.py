@@ -22,7 +22,7 @@ from striate.finetune.logistic import (
 
 FRACTIONS = (0.25, 0.5)  # of the training images; a learning curve ends with all
 PROBE_PENALTIES = PENALTIES[::2]  # powers of ten are enough to compare cut points
-MIN_IMAGES = 2 * FOLDS  # per class, or folds lack classes
+MIN_IMAGES_PER_CLASS = 2 * FOLDS  # per class, or folds lack classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def probe_learning_curve(
         mask = position / groups_of_class <= fraction
         # Counted, not computed: since groups stay whole, a share may be nothing. Nor
         # can a class be learned of which the fold that is left out has the only group.
-        few = int(y[mask].bincount(minlength=num_classes).min()) < MIN_IMAGES
+        few = int(y[mask].bincount(minlength=num_classes).min()) < MIN_IMAGES_PER_CLASS
         if few or int((fraction * groups_of_class).min()) < 2:
             continue
         count = int(mask.sum())

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 EPSILON = 5e-4  # share of the largest variance; limits the gain of rare directions
 PATCHES = 200_000  # enough for a covariance matrix of 75 × 75
-MAX_IMAGES = 3000  # enough to contain every kind of patch
+MAX_PATCH_IMAGES = 3000  # enough to contain every kind of patch
 MAX_VALUES = 4_000_000  # values of these images in memory, 16 MB
 
 
@@ -100,7 +100,7 @@ def num_images_for_fit(channels: int, height: int, width: int) -> int:
         >>> num_images_for_fit(1, 28, 28), num_images_for_fit(3, 224, 224)
         (3000, 64)
     """
-    return min(max(MAX_VALUES // (channels * height * width), 64), MAX_IMAGES)
+    return min(max(MAX_VALUES // (channels * height * width), 64), MAX_PATCH_IMAGES)
 
 
 def whiten_layers(model: nn.Module) -> list[Whiten]:

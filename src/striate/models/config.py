@@ -27,7 +27,7 @@ class ModelConfig(SeedConfig):
     pretrained: str | None = setting(
         None,
         "pretrained weights: a run folder, a .safetensors or .pth file, timm:NAME, or "
-        "a name listed by `striate models --weights` (default: random weights)",
+        "a name listed by `striate models --weights`",
     )
     freeze: tuple[str, ...] | None = setting(
         None,

@@ -10,6 +10,7 @@ from striate.core.findings import Cell
 from striate.core.format import format_bytes
 
 MINUS = "−"
+NO_BREAK_SPACE = "\u00a0"  # space without a line break
 NUMERIC = ("integer", "number", "share", "percent", "ratio", "bytes")
 
 # Half a surrogate pair cannot be written as UTF-8, and a control character can move

@@ -19,7 +19,7 @@ from striate.report.format import percent
 from striate.run import layout as names
 from striate.run.predictions import Predictions
 
-MIN_IMAGES = 20  # with fewer validation images, no temperature is fitted
+MIN_VALIDATION_IMAGES = 20  # with fewer validation images, no temperature is fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ class TemperatureScaling:
         )
         if self.ece_before is None or self.ece_after is None:
             return f"{text}."
-        ece = f"{percent(self.ece_before)} before and {percent(self.ece_after)} after"
-        return f"{text}. The ECE on validation is {ece} scaling."
+        ece = f"{percent(self.ece_before)} before, {percent(self.ece_after)} after"
+        return f"{text}. ECE on the same images: {ece}."
 
 
 def fit_scaling(
@@ -66,7 +66,8 @@ def fit_scaling(
     """Fit the temperature on unscaled validation predictions, and test if it helps.
 
     The temperature is used if the cross-validated log loss is below that without
-    scaling. `prior_sd` is the standard deviation of its logarithm in the prior.
+    scaling. `prior_sd` is the standard deviation of the log-normal prior of the
+    temperature.
     """
     if validation is None:
         return TemperatureScaling(reason="the run has no validation split")
@@ -79,9 +80,9 @@ def fit_scaling(
         log_loss_before=before,
         log_loss_after=before,
     )
-    if count < MIN_IMAGES:
+    if count < MIN_VALIDATION_IMAGES:
         reason = f"validation has {count_text(count, 'image')}, too few to fit a "
-        reason += f"temperature (minimum: {MIN_IMAGES})"
+        reason += f"temperature (minimum: {MIN_VALIDATION_IMAGES})"
         return replace(unscaled, reason=reason)
     probs, truth = validation.probs, validation.truth
     temperature = fit_temperature_map(probs, truth, prior_sd)

@@ -26,7 +26,7 @@ def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
         complete = False
     if not complete:
         what = f"{names.RESULTS} is damaged: a row or a column is missing"
-        fix = "restore it from a copy, or train again"
+        fix = "restore it from a backup, or train again"
         raise RunError(what, where=run.path / names.RESULTS, fix=fix)
 
 
@@ -36,5 +36,5 @@ def check_finished(run: Run) -> None:
     if missing:
         what = f"keys are missing in {names.MANIFEST}: {', '.join(missing)}"
         fix = f"finish the run: striate train --resume {run.path}"
-        fix += "; if it is finished, restore the file from a copy, or train again"
+        fix += "; if it is finished, restore the file from a backup, or train again"
         raise RunError(what, where=run.path / names.MANIFEST, fix=fix)

@@ -13,7 +13,7 @@ from striate.core.files import read_json
 from striate.core.format import count_text
 from striate.core.settings import AUTO, flag_name
 from striate.data.config import AugmentConfig
-from striate.data.image_sample import ImageSample, sample_images
+from striate.data.dataset_size import DatasetSize, dataset_size
 from striate.engine.distributed.rank_info import RankInfo
 from striate.run import layout as names
 from striate.run.manifest import update_manifest
@@ -27,7 +27,7 @@ BACKBONE = "mobilenet_v2"  # small and fast on a CPU, with free weights
 # Shorter side in pixels (docs/notebook/accuracy-recipes.md): from `PHOTO_SIDE` on, a
 # pretrained backbone is better; from `SMALL_SIDE` on, the preset small-images.
 PHOTO_SIDE, SMALL_SIDE = 48, 24
-MANY_IMAGES = 10_000  # more images need fewer epochs and larger batches
+LARGE_DATASET = 10_000  # more images need fewer epochs and larger batches
 AUGMENTED_VIEWS = 3  # copies of each training image if augmentation is requested
 AUGMENT_SETTINGS = {spec.name for spec in fields(AugmentConfig)}
 # Settings of gradient descent; with one of them the optimizer trains the head.
@@ -73,7 +73,7 @@ def choose_recipe(recipe: Recipe, explicit: Collection[str]) -> RecipeChoice:
     """
     if recipe.model != AUTO or recipe.pretrained is not None:
         return RecipeChoice(recipe=recipe)
-    sample = sample_images(recipe.data)
+    sample = dataset_size(recipe.data)
     reason = _reason_against_transfer(recipe, sample, explicit)
     if not reason:
         try:
@@ -86,7 +86,7 @@ def choose_recipe(recipe: Recipe, explicit: Collection[str]) -> RecipeChoice:
 
 
 def _reason_against_transfer(
-    recipe: Recipe, sample: ImageSample | None, explicit: Collection[str]
+    recipe: Recipe, sample: DatasetSize | None, explicit: Collection[str]
 ) -> str:
     """Return why a pretrained backbone does not fit; empty if it fits."""
     flags = sorted(flag_name(name) for name in NETWORK_SETTINGS.intersection(explicit))
@@ -102,7 +102,7 @@ def _reason_against_transfer(
 
 
 def _transfer(
-    recipe: Recipe, sample: ImageSample, explicit: Collection[str]
+    recipe: Recipe, sample: DatasetSize, explicit: Collection[str]
 ) -> RecipeChoice:
     """Return the choice of a head on the frozen features of a pretrained backbone."""
     options: dict[str, Any] = {"head": LOGISTIC}
@@ -134,14 +134,14 @@ def _transfer(
 
 
 def _from_scratch(
-    recipe: Recipe, sample: ImageSample | None, explicit: Collection[str], reason: str
+    recipe: Recipe, sample: DatasetSize | None, explicit: Collection[str], reason: str
 ) -> RecipeChoice:
     """Return the choice of a network and settings to train from scratch."""
     preset, settings = "", {}
     if sample is not None and sample.side >= SMALL_SIDE:
         preset = "photographs" if sample.side >= PHOTO_SIDE else "small-images"
         settings = dict(PRESETS[preset].settings)
-        if preset == "small-images" and sample.images > MANY_IMAGES:
+        if preset == "small-images" and sample.images > LARGE_DATASET:
             settings |= {"model": "fast_small_wide", "epochs": 8, "batch_size": 256}
     own = {name: settings[name] for name in settings if name not in explicit}
     recipe = replace(recipe, **own)

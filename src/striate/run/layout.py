@@ -108,7 +108,7 @@ def check_out(out: Path | None, overwrite: bool) -> None:
         return
     if not overwrite:
         fix = "choose another --out, add --overwrite, or continue with --resume"
-        raise RunError("the output folder exists already", where=out, fix=fix)
+        raise RunError("the output folder already exists", where=out, fix=fix)
     if not is_output_folder(out):
         fix = "choose another --out; --overwrite replaces only run folders"
         what = "the output folder exists and is not a run folder"
@@ -190,5 +190,5 @@ def find_run(path: str | Path) -> Path:
     existing = [p.parent.name for p in Path("runs").glob(f"*/*/{MANIFEST}")]
     close = closest_names(Path(path).name, existing)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    fix = f"{hint}give the folder that `striate train` printed"
+    fix = f"{hint}give a run folder (see the output of the command that wrote it)"
     raise RunError("the run folder does not exist", where=path, fix=fix)

@@ -1,4 +1,4 @@
-"""Commands that fit a verdict, each with a reason; never the command just run."""
+"""Commands that fit a verdict, each with its purpose; never the command just run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from striate.core.format import count_text
 from striate.data.sources.named import NAMED
 from striate.report.format import percent
 from striate.run import layout as names
@@ -18,12 +19,12 @@ from striate.run.scorecard import ci_text
 from striate.run.transfer_plan import LOGISTIC
 from striate.run.verdict_facts import VerdictFacts
 from striate.run.verdict_rules import (
-    AT_CHANCE,
+    ABOVE_BASELINE,
     CLASS_NEVER_PREDICTED,
-    CLOSE_TO_MAJORITY,
-    FINE,
+    CLOSE_TO_BASELINE,
+    NOT_ABOVE_BASELINE,
     ONE_CLASS,
-    OVER_FITTED,
+    OVERFITTING,
     SPLITS_DIFFER,
     TOO_FEW,
     can_train_longer,
@@ -31,7 +32,9 @@ from striate.run.verdict_rules import (
 )
 
 MAX_STEPS = 4
-MANY_IMAGES = 1000  # per class; from then on, training from scratch can be as good
+MANY_IMAGES_PER_CLASS = (
+    1000  # per class; from then on, training from scratch can be as good
+)
 FEW_FOR_CURVE = 100  # training images; with fewer, a learning curve says nothing
 ENOUGH_IMAGES = 50  # images per class that a first collection should have
 HIGH_ACCURACY = 0.98  # from this accuracy on, fine-tuning has little to gain
@@ -42,7 +45,7 @@ class NextStep:
     """What to do next; `command` is empty if there is no command for it."""
 
     command: str
-    reason: str
+    purpose: str
 
 
 def next_steps(
@@ -68,15 +71,20 @@ class _Steps:
     def in_order(self) -> Iterator[NextStep]:
         """Yield the steps that fit, the most useful first."""
         kind = self.kind
-        if kind == FINE:
+        if kind == ABOVE_BASELINE:
             yield self._predict()
-        if kind in (AT_CHANCE, SPLITS_DIFFER, CLASS_NEVER_PREDICTED, CLOSE_TO_MAJORITY):
+        if kind in (
+            NOT_ABOVE_BASELINE,
+            SPLITS_DIFFER,
+            CLASS_NEVER_PREDICTED,
+            CLOSE_TO_BASELINE,
+        ):
             yield from self._check()
-        if kind != FINE or self.facts.evaluated.accuracy < HIGH_ACCURACY:
+        if kind != ABOVE_BASELINE or self.facts.evaluated.accuracy < HIGH_ACCURACY:
             yield from self._improvements()
-        if kind not in (AT_CHANCE, TOO_FEW):
+        if kind not in (NOT_ABOVE_BASELINE, TOO_FEW):
             yield self._explain()
-        if kind not in (FINE, AT_CHANCE):
+        if kind not in (ABOVE_BASELINE, NOT_ABOVE_BASELINE):
             yield self._predict()
 
     def _improvements(self) -> Iterator[NextStep]:
@@ -86,10 +94,10 @@ class _Steps:
         yield from self._transfer()
         if has_train_gap(self.facts):
             yield from self._augment()
-        if kind in (CLASS_NEVER_PREDICTED, CLOSE_TO_MAJORITY):
+        if kind in (CLASS_NEVER_PREDICTED, CLOSE_TO_BASELINE):
             yield from self._class_weights()
         yield from self._train_longer()
-        if kind in (OVER_FITTED, TOO_FEW) or not self._is_scratch:
+        if kind in (OVERFITTING, TOO_FEW) or not self._is_scratch:
             yield from self._more_images()
         yield from self._fine_tune()
 
@@ -124,72 +132,77 @@ class _Steps:
     def _predict(self) -> NextStep:
         return NextStep(
             command=f"striate predict {self._folder} IMAGE_OR_FOLDER",
-            reason="classify new images",
+            purpose="classify new images",
         )
 
     def _explain(self) -> NextStep:
-        command = f"striate explain {self._folder}"
-        return NextStep(command=command, reason="show which pixels decide the class")
+        purpose = "show which parts of an image support the predicted class"
+        return NextStep(command=f"striate explain {self._folder}", purpose=purpose)
 
     def _check(self) -> Iterator[NextStep]:
         data = self._data if self.other_data is None else shlex.quote(self.other_data)
         if data:
-            reason = "find wrong labels, and copies of images in several splits"
-            yield NextStep(command=f"striate data check {data}", reason=reason)
+            command = f"striate data check {data} --labels"
+            purpose = "search for label errors, duplicates and near-duplicates"
+            yield NextStep(command=command, purpose=purpose)
 
     def _transfer(self) -> Iterator[NextStep]:
         counts = self.facts.train_counts
-        is_small = sum(counts.values()) < MANY_IMAGES * len(counts)
+        is_small = sum(counts.values()) < MANY_IMAGES_PER_CLASS * len(counts)
         side = min(self.run.preprocess.height, self.run.preprocess.width)
         if self._is_scratch and self._data and is_small and side >= PHOTO_SIDE:
-            reason = "a pretrained network needs far fewer images"
-            yield NextStep(command=f"striate transfer {self._data}", reason=reason)
+            purpose = "use a pretrained network: it needs far fewer images"
+            yield NextStep(command=f"striate transfer {self._data}", purpose=purpose)
 
     def _augment(self) -> Iterator[NextStep]:
         recipe = self.run.recipe
         if self._is_scratch and not recipe.augmentation.is_active:
             yield from self._retrain(
                 "--augment six",
-                "random changes of the training images reduce over-fitting",
+                "random changes of the training images reduce overfitting",
             )
 
     def _class_weights(self) -> Iterator[NextStep]:
         if self.run.recipe.class_weights == "none":
-            reason = "make rare classes as important as frequent classes"
-            yield from self._retrain("--class-weights auto", reason)
+            yield from self._retrain(
+                "--class-weights auto",
+                "rare classes then count as much as frequent ones",
+            )
 
-    def _retrain(self, flags: str, reason: str) -> Iterator[NextStep]:
+    def _retrain(self, flags: str, effect: str) -> Iterator[NextStep]:
         """Yield a command that repeats the training with other settings."""
         config = shlex.quote(str(self.run.path / names.ARGS))
+        purpose = f"repeat the command with {flags}: {effect}"
         if self._is_retrainable:
             command = f"striate train --config {config} {flags}"
-            yield NextStep(command=command, reason=reason)
-        elif self._transfer_facts is not None and self._is_scratch is False:
-            yield NextStep(command="", reason=f"{reason}: add {flags}")
+            yield NextStep(command=command, purpose=purpose)
+        elif self._transfer_facts is not None and not self._is_scratch:
+            yield NextStep(command="", purpose=purpose)
 
     def _train_longer(self) -> Iterator[NextStep]:
         if can_train_longer(self.facts) and self._is_retrainable:
             epochs = 2 * self.facts.epochs
             command = f"striate train --resume {self._folder} --epochs {epochs}"
-            yield NextStep(command=command, reason="train longer")
+            yield NextStep(command=command, purpose="train longer")
 
     def _more_images(self) -> Iterator[NextStep]:
-        facts, spare = self.facts, self.run.manifest["data"].get("spare", 0)
-        train = sum(facts.train_counts.values())
-        if spare:
-            reason = f"train with all images: --fraction leaves out {spare:,}"
-            yield NextStep(command="", reason=reason)
+        unused = self.run.manifest["data"].get("unused", 0)
+        train = sum(self.facts.train_counts.values())
+        if unused:
+            images = count_text(unused, "training image")
+            purpose = f"train on all images: --fraction left out {images}"
+            yield NextStep(command="", purpose=purpose)
         elif (forecast := find_forecast(self.run)) is not None:
             accuracy = f"{percent(forecast.expected)} ({ci_text(forecast.interval)})"
             text = f"collect more images: with {forecast.images:,} training images, "
             text += f"{forecast.metric} {accuracy} is expected (see {forecast.path})"
-            yield NextStep(command="", reason=text)
+            yield NextStep(command="", purpose=text)
         elif train < FEW_FOR_CURVE:
             text = f"collect more images, at least {ENOUGH_IMAGES} of each class"
-            yield NextStep(command="", reason=text)
+            yield NextStep(command="", purpose=text)
         elif self._data and self._is_scratch:
-            reason = "estimate the accuracy with more images"
-            yield NextStep(command=f"striate data curve {self._data}", reason=reason)
+            purpose = "estimate the accuracy with more images"
+            yield NextStep(command=f"striate data curve {self._data}", purpose=purpose)
 
     def _fine_tune(self) -> Iterator[NextStep]:
         facts = self._transfer_facts or {}
@@ -200,5 +213,5 @@ class _Steps:
         if (model, weights) != (BACKBONE, BACKBONE):
             flags = f" --model {shlex.quote(model)} --pretrained {shlex.quote(weights)}"
         command = f"striate transfer {self._data}{flags} --cut auto"
-        reason = "fine-tune more layers, if short trials show a gain"
-        yield NextStep(command=command, reason=reason)
+        purpose = "fine-tune more layers, if short trials show a gain"
+        yield NextStep(command=command, purpose=purpose)

@@ -12,7 +12,6 @@ from striate.core.findings import (
     Column,
     Figure,
     Figures,
-    Matrix,
     Prose,
     Section,
     Table,
@@ -34,7 +33,7 @@ from striate.run.scorecard import (
 )
 
 MAX_MATRIX = 20  # classes up to which a card has the confusion matrix
-MAX_ROWS = 20  # rows of the tables of a card
+MAX_CARD_ROWS = 20  # rows of the tables of a card
 
 
 @notebook_html.register
@@ -63,7 +62,7 @@ def metrics_card(score: ClassificationMetrics) -> str:
     blocks = (
         replace(figures, figures=(*figures.figures, loss, ece)),
         matrix,
-        per_class_table(score, MAX_ROWS),
+        per_class_table(score, MAX_CARD_ROWS),
     )
     title = f"Metrics of {count_text(score.count, 'image')}"
     return render_card(title, [Section("", blocks)])
@@ -74,8 +73,6 @@ def _score_blocks(split: str, score: ClassificationMetrics) -> tuple[Figures, Bl
     matrix: Block = errors_table(score, split)
     if len(score.classes) <= MAX_MATRIX:
         matrix = confusion_block(score, split, {})
-    if isinstance(matrix, Matrix) and not split:
-        matrix = replace(matrix, title="Confusion matrix")
     return Figures(score_figures(split, score)), matrix
 
 
@@ -83,7 +80,7 @@ def _score_blocks(split: str, score: ClassificationMetrics) -> tuple[Figures, Bl
 def predictions_card(result: PredictResult) -> str:
     """Return predictions as HTML: the first images, those to review before others."""
     rest = (each for each in result.predictions if not each.review)
-    listed = [*result.to_review, *rest][:MAX_ROWS]
+    listed = [*result.to_review, *rest][:MAX_CARD_ROWS]
     columns = (
         Column("image", "code", key="image_path"),
         Column("predicted", key="pred"),
@@ -118,7 +115,7 @@ def data_card(data: ImageData) -> str:
 
 def _class_table(data: ImageData, splits: tuple[str, ...]) -> Table:
     counts = Counter((row.label, row.split) for row in data.rows)
-    listed = data.labels.names[:MAX_ROWS]
+    listed = data.labels.names[:MAX_CARD_ROWS]
     rest = data.num_classes - len(listed)
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (label, *(counts[label, split] for split in splits)) for label in listed

@@ -22,14 +22,13 @@ from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
 from striate.engine.tta import TTA, no_tta
-from striate.report.format import one_line, percent
+from striate.report.format import NO_BREAK_SPACE, one_line, percent
 from striate.report.terminal import blocks_text
 from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.review_rule import ReviewRule
 
 TOP = 5  # most probable classes shown for each image
-NO_BREAK = "\u00a0"  # space without a line break
-MAX_ROWS = 40  # predictions shown in the terminal
+MAX_PREDICTIONS = 40  # predictions shown in the terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Prediction:
         pairs = sorted(self.probs.items(), key=lambda pair: -pair[1])
         return pairs[:count]
 
-    def next_classes(self, count: int = TOP) -> str:
+    def other_classes(self, count: int = TOP) -> str:
         """Return the most probable classes after the first, as text."""
         return ", ".join(class_text(*pair) for pair in self.top(count)[1:])
 
@@ -64,7 +63,7 @@ class PredictResult(NotebookResult):
 
     @property
     def to_review(self) -> tuple[Prediction, ...]:
-        """Return the predictions that need a review, least confident first."""
+        """Return the predictions that need review, least confident first."""
         marked = [each for each in self.predictions if each.review]
         return tuple(sorted(marked, key=lambda each: each.probability))
 
@@ -99,7 +98,7 @@ class PredictResult(NotebookResult):
         """Write predictions as JSON if the file name ends in `.json`, else as CSV.
 
         Raises:
-            RunError: The file exists already, and `overwrite` is off.
+            RunError: The file already exists, and `overwrite` is off.
         """
         path = Path(path)
         refuse_existing(path, overwrite)
@@ -108,14 +107,15 @@ class PredictResult(NotebookResult):
             return
         first = self.predictions[0]
         classes = [f"p_{name}" for name in first.probs]
-        columns = ["image_path", "pred", *self._marks(first), *classes]
-        rows = (
-            [p.image_path, p.pred, *self._marks(p).values(), *p.probs.values()]
-            for p in self.predictions
-        )
-        write_csv(path, columns, rows)
+        columns = ["image_path", "pred", "probability", *self._marks(first), *classes]
+        write_csv(path, columns, map(self._csv_row, self.predictions))
 
-    def table(self, top: int = TOP, most: int = MAX_ROWS) -> Table:
+    def _csv_row(self, each: Prediction) -> list[Any]:
+        marks = self._marks(each).values()
+        probs = each.probs.values()
+        return [each.image_path, each.pred, each.probability, *marks, *probs]
+
+    def table(self, top: int = TOP, most: int = MAX_PREDICTIONS) -> Table:
         """Return the table of the first predictions, with the most probable classes."""
         rows = tuple(self._row(each, top) for each in self.predictions[:most])
         marks = [Column(name) for name in self._marks(self.predictions[0])]
@@ -125,30 +125,30 @@ class PredictResult(NotebookResult):
             Column("pred"),
             Column("probability", "percent"),
             *marks,
-            *([Column("next classes")] if others else []),
+            *([Column("other classes")] if others else []),
         )
         return Table(columns=columns, rows=rows, note="\n".join(self.notes(most)))
 
     def _row(self, each: Prediction, top: int) -> tuple[Cell, ...]:
         marks = self._marks(each).values()
-        others = each.next_classes(top)
+        others = each.other_classes(top)
         return (each.image_path, each.pred, each.probability, *marks, others)
 
-    def lines(self, top: int = TOP, most: int = MAX_ROWS) -> list[str]:
+    def lines(self, top: int = TOP, most: int = MAX_PREDICTIONS) -> list[str]:
         """Return two lines for each of the first predictions, for narrow terminals."""
         lines = []
         for each in self.predictions[:most]:
             words = [f"{percent(each.probability):>7}", each.pred]
             if each.decision:
-                words.append(f"decision: {each.decision}")
+                words.append(f"decision (operating point): {each.decision}")
             if each.review:
                 words.append(each.review)
             lines.append(one_line("  ".join([*words, each.image_path])))
-            if others := each.next_classes(top):
-                lines.append(f"         next: {others}")
+            if others := each.other_classes(top):
+                lines.append(f"         other: {others}")
         return [*lines, *self.notes(most)]
 
-    def notes(self, most: int = MAX_ROWS) -> list[str]:
+    def notes(self, most: int = MAX_PREDICTIONS) -> list[str]:
         """Return sentences on the review, and the number of predictions not shown."""
         notes = self.rule.sentences
         if self.rule.is_active:
@@ -173,7 +173,7 @@ def class_text(name: str, prob: float) -> str:
         'cat (8.1 %)'
     """
     text = percent(prob) if prob >= 0.0005 else "<0.1 %"
-    return f"{name} ({text.replace(' ', NO_BREAK)})"
+    return f"{name} ({text.replace(' ', NO_BREAK_SPACE)})"
 
 
 def skipped_dict(skip: Skipped) -> dict[str, str]:
@@ -284,13 +284,16 @@ def expand_inputs(item: str | Path) -> list[Path]:
             for p in sorted(path.rglob("*"))
             if p.is_file() and not any(n[0] == "." for n in p.relative_to(path).parts)
         ]
+        what = "the folder contains no files"
     elif path.exists():
         return [path]
     else:
         # glob, not Path.glob: the pattern may be absolute.
         matches = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
         files = [p for p in map(Path, matches) if p.is_file()]
+        is_pattern = glob.has_magic(str(item))
+        what = "no file matches this pattern" if is_pattern else "no such file"
     if not files:
         fix = "give an image file, a folder, or a glob pattern in quotes"
-        raise DataError("no such file", where=item, fix=fix)
+        raise DataError(what, where=item, fix=fix)
     return files

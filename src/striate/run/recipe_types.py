@@ -63,6 +63,6 @@ class TransferSettings(TrainSettings, DataSettings, total=False):
     cut: str | None
     head: str | None
     views: int
-    lr_decay: float | None
+    layer_decay: float | None
     unfreeze: int
     batch_norm: str | None

@@ -280,7 +280,7 @@ def _data(run: Run) -> f.Section:
         rows=rows,
         totals=("used", facts["used"]),
     )
-    counts = "used", "spare", "left_out", "quarantined", "ignored"
+    counts = "used", "unused", "left_out", "quarantined", "ignored"
     account = file_counts_text(**{name: facts.get(name, 0) for name in counts})
     blocks: list[f.Block] = [f.Prose(f"{account}."), table]
     skipped = read_csv(run.path / names.QUARANTINE)

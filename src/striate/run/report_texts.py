@@ -10,7 +10,7 @@ from striate.run.recipe import Recipe
 from striate.run.run import CUSTOM, Run
 
 CLASS_WEIGHTS_TEXTS = {
-    "auto": "the adjustment to class frequencies",
+    "auto": "logit adjustment (class frequencies)",
     "loss": "class weights",
     "sampling": "class-balanced sampling",
 }
@@ -72,8 +72,8 @@ def loss_note(recipe: Recipe) -> str:
             "the epoch."
         )
     return (
-        f"The training loss includes {' and '.join(extra)}; the validation loss does "
-        "not."
+        f"The training loss is computed with {' and '.join(extra)}; the validation "
+        "loss is not."
     )
 
 
@@ -89,7 +89,7 @@ def _extra_loss(recipe: Recipe) -> Iterator[str]:
 def no_images_text(run: Run) -> str:
     """Return why a report has no images, as a part of a sentence."""
     if not run.origin:
-        return "the run was trained on images in memory, which were not given"
+        return "the run was trained on images in memory; pass `data` to show them"
     return "the image files could not be read, or they have changed"
 
 

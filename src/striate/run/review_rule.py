@@ -80,18 +80,18 @@ class ReviewRule:
         point = self.operating_point
         if self.threshold is not None:
             limit = percent(self.threshold)
-            texts.append(f"Predictions with a probability below {limit} need a review.")
+            texts.append(f"Predictions with a probability below {limit} need review.")
         if point is None:
             return texts
         name = f"P({point.target})"
         if point.review_band is None:
             texts.append(
-                f"No review band of '{point.target}' reached the target accuracy on "
-                "validation, so all images need a review."
+                f"On validation, no review band of '{point.target}' reached the target "
+                "accuracy, so all images need review."
             )
         else:
             low, high = map(percent, point.review_band)
-            text = f"Images with {name} between {low} and {high} need a review."
+            text = f"Images with {name} between {low} and {high} need review."
             texts.append(text)
         threshold = percent(point.threshold, 2)
         texts.append(

@@ -21,7 +21,7 @@ from striate.data.image_data import ImageData
 from striate.data.load import load_data, load_labeled
 from striate.data.load_options import LoadOptions
 from striate.data.scan import CHANGED, MISSING, Tick
-from striate.data.sources.source import SPARE, Skipped
+from striate.data.sources.source import UNUSED, Skipped
 from striate.data.split.split_file import read_split_rows
 from striate.data.subset import Subset
 from striate.data.torch_dataset.source import TorchData
@@ -209,7 +209,7 @@ class Run(NotebookResult):
             what = f"the run was trained on {source}, so its images cannot be read"
             raise RunError(what, where=self.path, fix=fix)
         rows = read_split_rows(self.path / names.SPLIT)
-        used = [row for row in rows if row["split"] != SPARE]
+        used = [row for row in rows if row["split"] != UNUSED]
         options = LoadOptions(
             preprocess=self.preprocess,
             margin=margin,
@@ -237,7 +237,7 @@ class Run(NotebookResult):
         predictions = Predictions.read(path, self.labels)
         if not predictions.paths:
             what = f"{path.name} has no predictions"
-            fix = "restore the file from a copy, or train again"
+            fix = "restore the file from a backup, or train again"
             raise RunError(what, where=path, fix=fix)
         return predictions
 

@@ -8,13 +8,12 @@ from operator import attrgetter
 from striate.core.findings import Block, Column, Figure, Image, Matrix, Table
 from striate.core.format import count_text
 from striate.metrics.classification import ClassificationMetrics
-from striate.report.format import percent
+from striate.report.format import NO_BREAK_SPACE, percent
 from striate.run import layout as names
 from striate.run.run import Run
 
 MAX_ERRORS = 30  # confusions listed if the matrix is too large
 MAX_CLASSES = 200  # maximum rows of the per-class table
-GAP = "\u00a0"
 
 CellImages = Mapping[tuple[int, int], tuple[Image, ...]]
 
@@ -23,22 +22,29 @@ def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
     """Format a confidence interval of a fraction as percentages.
 
     Example:
-        >>> ci_text((0.9455, 0.9982)).replace(GAP, " ")
+        >>> ci_text((0.9455, 0.9982)).replace(NO_BREAK_SPACE, " ")
         '94.5–99.8 %'
     """
     low, high = (100 * bound for bound in interval)
-    return f"{low:.{digits}f}–{high:.{digits}f}{GAP}%"
+    return f"{low:.{digits}f}–{high:.{digits}f}{NO_BREAK_SPACE}%"
+
+
+def n_text(count: int) -> str:
+    """Format a number of images, such as `n = 74`, on one line."""
+    return f"n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{count:,}"
 
 
 def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
-    """Return accuracy and balanced accuracy, each with a 95 % confidence interval."""
-    wide = f"95{GAP}% interval"
-    count = f"n{GAP}={GAP}{score.count:,}"
+    """Return accuracy and balanced accuracy, each with a 95 % confidence interval.
+
+    An unknown split is empty text.
+    """
+    wide = f"95{NO_BREAK_SPACE}% interval"
     return (
         Figure(
-            f"{split} accuracy",
+            f"{split} accuracy".lstrip(),
             percent(score.accuracy),
-            detail=f"{wide} {ci_text(score.interval)}, {count}",
+            detail=f"{wide} {ci_text(score.interval)}, {n_text(score.count)}",
         ),
         Figure(
             "balanced accuracy",
@@ -59,8 +65,8 @@ def other_accuracies(run: Run, split: str) -> tuple[Figure, ...]:
         Figure(
             label,
             percent(record["accuracy"]),
-            detail=f"95{GAP}% interval {ci_text(record['interval'])}, "
-            f"n{GAP}={GAP}{record['count']:,}",
+            detail=f"95{NO_BREAK_SPACE}% interval {ci_text(record['interval'])}, "
+            f"{n_text(record['count'])}",
         )
         for label, record in accuracies.items()
         if record is not None
@@ -78,9 +84,13 @@ def confusion_block(
     """
     names = tuple(c.name for c in score.classes)
     if score.confusion:
-        title = f"Confusion matrix ({split} split)"
+        title = _title("Confusion matrix", split)
         return Matrix(labels=names, counts=score.confusion, images=images, title=title)
     return errors_table(score, split)
+
+
+def _title(text: str, split: str) -> str:
+    return f"{text} ({split} split)" if split else text
 
 
 def errors_table(score: ClassificationMetrics, split: str) -> Table:
@@ -89,7 +99,7 @@ def errors_table(score: ClassificationMetrics, split: str) -> Table:
     errors = score.confused_pairs[:MAX_ERRORS]
     rest = len(score.confused_pairs) - len(errors)
     return Table(
-        title=f"Most frequent errors ({split} split)",
+        title=_title("Most frequent errors", split),
         columns=(
             Column("true class", key="true"),
             Column("predicted"),

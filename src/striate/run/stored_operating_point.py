@@ -25,7 +25,7 @@ class StoredOperatingPoint:
     weights: str  # SHA-256 hash of the weights file
     temperature: float  # temperature of the probabilities
     threshold: float  # probability from which on the class is predicted
-    # probabilities between these limits need a review; None: all images need a review
+    # probabilities between these limits need review; None: all images need review
     review_band: tuple[float, float] | None
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class StoredOperatingPoint:
         return prob >= self.threshold * (1 - _SAME)
 
     def needs_review(self, prob: float) -> bool:
-        """Return whether an image with this probability of the class needs a review."""
+        """Return whether an image with this probability of the class needs review."""
         if self.review_band is None:
             return True
         low, high = self.review_band
@@ -76,7 +76,7 @@ def weights_hash(folder: Path) -> str:
     """
     path = folder / names.BEST
     if not path.is_file():
-        fix = "restore the file from a copy, or train again"
+        fix = "restore the file from a backup, or train again"
         raise RunError("the weights of the run are missing", where=path, fix=fix)
     return hash_file(path)
 
@@ -127,7 +127,7 @@ def load_operating_point(
     values = read_json(path)
     with damaged_file_errors(path):
         if "weights" not in values:
-            what = "the file has no operating point for predictions"
+            what = "the file contains no operating point that `striate predict` can use"
             fix = f"run: {_command(folder)}"
             raise RunError(what, where=path, fix=fix)
         point = StoredOperatingPoint.from_dict(values)

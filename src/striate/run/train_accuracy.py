@@ -1,4 +1,4 @@
-"""Accuracy of a finished run on its training images, to detect over-fitting."""
+"""Accuracy of a finished run on its training images, to detect overfitting."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.metrics.intervals import Interval, wilson_interval
 from striate.run.run import Run
 
-MAX_IMAGES = 2000  # the interval is then at most 4.4 points wide
+MAX_TRAIN_IMAGES = 2000  # the interval is then at most 4.4 points wide
 
 
 @dataclass(frozen=True)
-class AccuracyCount:
+class CorrectCount:
     """Number of correct predictions among a number of evaluated images.
 
     Example:
-        >>> AccuracyCount(45, 60).accuracy
+        >>> CorrectCount(45, 60).accuracy
         0.75
     """
 
@@ -34,14 +34,14 @@ class AccuracyCount:
         return cls(int((predicted == truth).sum()), len(truth))
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any] | None) -> AccuracyCount | None:
+    def from_record(cls, record: Mapping[str, Any] | None) -> CorrectCount | None:
         """Return the counts of a JSON record with `accuracy` and `count`, if any."""
         if record is None:
             return None
         return cls(round(record["accuracy"] * record["count"]), record["count"])
 
     @property
-    def pair(self) -> tuple[int, int]:
+    def as_tuple(self) -> tuple[int, int]:
         """Return the two numbers as a tuple, for a test of two proportions."""
         return self.correct, self.count
 
@@ -62,23 +62,23 @@ class AccuracyCount:
 
 
 def training_sample(count: int, seed: int) -> list[int]:
-    """Return sorted indices of at most `MAX_IMAGES` of `count` training images.
+    """Return sorted indices of at most `MAX_TRAIN_IMAGES` of `count` training images.
 
     Example:
         >>> training_sample(3, 0), len(training_sample(5000, 0))
         ([0, 1, 2], 2000)
     """
-    sample = permutation(count, seed, "train accuracy")[:MAX_IMAGES]
+    sample = permutation(count, seed, "train accuracy")[:MAX_TRAIN_IMAGES]
     return sorted(sample.tolist())
 
 
-def measure_train_accuracy(run: Run, group: RankGroup = ONE_PROCESS) -> AccuracyCount:
+def measure_train_accuracy(run: Run, group: RankGroup = ONE_PROCESS) -> CorrectCount:
     """Evaluate the best weights on training images, without augmentation.
 
     In a distributed run, all ranks must call this function.
     """
     subset = run.data.subset("train")
-    if len(subset) > MAX_IMAGES:
+    if len(subset) > MAX_TRAIN_IMAGES:
         subset = subset.take(training_sample(len(subset), run.recipe.seed))
     predictions = run.predict_subset(subset, group)
-    return AccuracyCount.of(predictions.predicted, predictions.truth)
+    return CorrectCount.of(predictions.predicted, predictions.truth)

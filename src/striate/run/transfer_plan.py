@@ -15,7 +15,7 @@ from striate.finetune.linear_probe import LinearProbe, ProbePoint
 
 LOGISTIC, TRAINED, TUNED = "logistic", "trained", "tuned"
 HEADS = (LOGISTIC, TRAINED, TUNED)
-MIN_STEPS = 64  # optimizer steps; shorter trials cannot be compared
+MIN_TRIAL_STEPS = 64  # optimizer steps; shorter trials cannot be compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class TransferTrial:
     stages: tuple[str, ...]  # the trained stages, from the cut point to the classifier
     batch_norm: str  # batch norm mode after the cut point; empty for a logistic head
     lr: float  # maximum learning rate of the classifier; 0 for a logistic head
-    lr_decay: float  # learning-rate factor from each stage to the stage before it
+    layer_decay: float  # learning-rate factor from each stage to the stage before it
     epochs: int
     steps: int  # number of optimizer steps; 0 for a logistic head
     train_images: int

@@ -13,7 +13,7 @@ from striate.report.format import percent
 from striate.report.png import save_curve
 from striate.run import layout as names
 from striate.run.scorecard import ci_text
-from striate.run.transfer_plan import MIN_STEPS, TransferPlan, TransferTrial
+from striate.run.transfer_plan import MIN_TRIAL_STEPS, TransferPlan, TransferTrial
 
 CHART = "cuts.png"
 HEADS = {"logistic": "head only", "tuned": "fine-tuned"}
@@ -115,8 +115,8 @@ def _trial_note(plan: TransferPlan) -> str:
         f"{first.eval_images:,} for evaluation. If losses differ by less than a "
         "standard error, the trial with more trained layers is proposed."
     )
-    fewest = min((t.steps for t in plan.trials if t.steps), default=MIN_STEPS)
-    if fewest < MIN_STEPS:
+    fewest = min((t.steps for t in plan.trials if t.steps), default=MIN_TRIAL_STEPS)
+    if fewest < MIN_TRIAL_STEPS:
         note += (
             f" Fine-tuning had only {count_text(fewest, 'step')}, too "
             "few for a fair comparison: use "
@@ -147,7 +147,7 @@ def proposal(plan: TransferPlan) -> f.Prose:
     best = plan.best
     what = f"Proposed: freeze all layers up to {best.cut} and fit the head alone."
     if best.head != "logistic":
-        lowest = best.lr * best.lr_decay ** (len(best.stages) - 1)
+        lowest = best.lr * best.layer_decay ** (len(best.stages) - 1)
         what = (
             f"Proposed: freeze all layers up to {best.cut}, fit the head, then "
             f"fine-tune the layers or blocks after the cut point ({len(best.stages)}: "

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from striate.report.format import NO_BREAK_SPACE
 from striate.run.next_steps import NextStep, next_steps
 from striate.run.predictions import Predictions
 from striate.run.run import Run
-from striate.run.scorecard import GAP
 from striate.run.verdict_facts import verdict_facts
 from striate.run.verdict_rules import conclude
 
@@ -23,7 +23,7 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as JSON values."""
-        sentences = [text.replace(GAP, " ") for text in self.sentences]
+        sentences = [text.replace(NO_BREAK_SPACE, " ") for text in self.sentences]
         return {**asdict(self), "sentences": sentences}
 
 

@@ -15,7 +15,7 @@ from striate.metrics.intervals import mean_recall_interval
 from striate.run import layout as names
 from striate.run.predictions import Predictions
 from striate.run.run import Run
-from striate.run.train_accuracy import AccuracyCount
+from striate.run.train_accuracy import CorrectCount
 from striate.run.transfer_plan import LOGISTIC
 
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
@@ -40,9 +40,9 @@ class VerdictFacts:
     split: str  # name of the evaluated split or of the other images
     classes: tuple[ClassCount, ...] = field(repr=False)  # the classes with images
     predicted_classes: tuple[str, ...] = field(default=(), repr=False)
-    train: AccuracyCount | None = None  # on training images
+    train: CorrectCount | None = None  # on training images
     # another split of the run for comparison, and its name
-    reference: AccuracyCount | None = None
+    reference: CorrectCount | None = None
     reference_split: str = ""
     # accuracy in cross-validation on the training split, for a logistic head
     cross_validated: float | None = None
@@ -51,10 +51,10 @@ class VerdictFacts:
     is_rising: bool = False  # whether the last epoch is clearly the best
 
     @property
-    def evaluated(self) -> AccuracyCount:
+    def evaluated(self) -> CorrectCount:
         """Return the number of correct predictions among the evaluated images."""
         correct = sum(c.correct for c in self.classes)
-        return AccuracyCount(correct, sum(c.images for c in self.classes))
+        return CorrectCount(correct, sum(c.images for c in self.classes))
 
     @property
     def accuracy_name(self) -> str:
@@ -65,7 +65,7 @@ class VerdictFacts:
 
     @property
     def images_name(self) -> str:
-        """Return `test images`, or `images of 'photos'` for other images."""
+        """Return `test images`, or the quoted name of other images: `'photos'`."""
         word = SPLIT_WORDS.get(self.split)
         return f"{word} images" if word else f"'{self.split}'"
 
@@ -117,7 +117,7 @@ def verdict_facts(
         predicted_classes=_predicted_classes(predictions),
         train=None
         if is_train
-        else AccuracyCount.from_record(run.manifest.get("train_accuracy")),
+        else CorrectCount.from_record(run.manifest.get("train_accuracy")),
         reference=_scored(run, reference_split),
         reference_split=reference_split,
         cross_validated=_cross_validated(run),
@@ -158,10 +158,10 @@ def _reference_split(run: Run, split: str) -> str:
     return "" if reference == split else reference
 
 
-def _scored(run: Run, split: str) -> AccuracyCount | None:
+def _scored(run: Run, split: str) -> CorrectCount | None:
     """Return the accuracy of a split in `scores.json`; None if it has no such split."""
     is_scored = split and (run.path / names.SCORES).is_file()
-    return AccuracyCount.from_record(run.scores.get(split)) if is_scored else None
+    return CorrectCount.from_record(run.scores.get(split)) if is_scored else None
 
 
 def _cross_validated(run: Run) -> float | None:
@@ -183,9 +183,7 @@ def _train_counts(run: Run) -> dict[str, int]:
     return Counter(row["label"] for row in read_csv(path) if row["split"] == "train")
 
 
-def is_rising(
-    history: Sequence[Mapping[str, float]], val: AccuracyCount | None
-) -> bool:
+def is_rising(history: Sequence[Mapping[str, float]], val: CorrectCount | None) -> bool:
     """Return whether the last epoch is the best by more than the standard error.
 
     The last epoch is compared with the best of the first three quarters.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from striate.core.findings import Block, Column, Prose, Table
 from striate.run.verdict import Verdict
-from striate.run.verdict_rules import AT_CHANCE, FINE, ONE_CLASS
+from striate.run.verdict_rules import ABOVE_BASELINE, NOT_ABOVE_BASELINE, ONE_CLASS
 
-TONES = {FINE: "good", AT_CHANCE: "bad", ONE_CLASS: "plain"}  # others: warning
+TONES = {
+    ABOVE_BASELINE: "good",
+    NOT_ABOVE_BASELINE: "bad",
+    ONE_CLASS: "plain",
+}  # others: warning
 
 
 def verdict_prose(verdict: Verdict) -> Prose:
@@ -17,7 +21,7 @@ def verdict_prose(verdict: Verdict) -> Prose:
 
 def verdict_blocks(verdict: Verdict) -> list[Block]:
     """Return the blocks of a verdict: sentences, and next steps as a table."""
-    columns = Column("why", key="reason"), Column("command")
-    rows = tuple((step.reason, step.command or None) for step in verdict.next_steps)
+    columns = Column("what", key="purpose"), Column("command")
+    rows = tuple((step.purpose, step.command or None) for step in verdict.next_steps)
     table = Table(title="Next steps", columns=columns, rows=rows)
     return [verdict_prose(verdict), *([table] if rows else [])]

@@ -13,23 +13,23 @@ from dataclasses import dataclass
 from striate.core.format import count_text
 from striate.metrics.intervals import newcombe_interval
 from striate.metrics.significance import binomial_tail, fisher_exact
-from striate.report.format import percent
-from striate.run.scorecard import GAP, ci_text
+from striate.report.format import NO_BREAK_SPACE, percent
+from striate.run.scorecard import ci_text
 from striate.run.verdict_facts import SPLIT_WORDS, ClassCount, VerdictFacts
 
 # Kinds of verdicts.
 TOO_FEW = "too few images"
 ONE_CLASS = "one class"  # all evaluated images have the same class
-AT_CHANCE = "at chance"
+NOT_ABOVE_BASELINE = "not above baseline"
 SPLITS_DIFFER = "splits differ"
-OVER_FITTED = "over-fitted"
+OVERFITTING = "overfitting"
 CLASS_NEVER_PREDICTED = "class never predicted"
-CLOSE_TO_MAJORITY = "close to majority"
-FINE = "fine"
+CLOSE_TO_BASELINE = "close to baseline"
+ABOVE_BASELINE = "above baseline"
 
-BETTER_LEVEL = 0.01  # significance level of "better than the most frequent class"
-DIFFERENT_LEVEL = 0.002  # of "two splits differ": the best epoch favors validation
-NEVER_LEVEL = 0.05  # of "a class has recall 0", over all classes together
+MAJORITY_ALPHA = 0.01  # significance level of "better than the most frequent class"
+SPLITS_ALPHA = 0.002  # of "two splits differ": the best epoch favors validation
+RECALL_ZERO_ALPHA = 0.05  # of "a class has recall 0", over all classes together
 MIN_SPLIT_GAP = 0.10  # smaller differences between two splits are not mentioned
 MIN_TRAIN_GAP = 0.15  # between training and evaluated images
 WIDE_INTERVAL = 0.25  # width of a 95 % interval that is mentioned
@@ -60,7 +60,7 @@ def conclude(facts: VerdictFacts) -> tuple[str, tuple[str, ...]]:
 
 def _percent(share: float) -> str:
     """Format a fraction as a percentage that is not broken at the end of a line."""
-    return percent(share).replace(" ", GAP)
+    return percent(share).replace(" ", NO_BREAK_SPACE)
 
 
 def _too_few_evaluated(facts: VerdictFacts) -> Statement | None:
@@ -69,8 +69,9 @@ def _too_few_evaluated(facts: VerdictFacts) -> Statement | None:
         return None
     kind = TOO_FEW if is_tiny else ""
     images = facts.images_text(facts.evaluated.count)
-    limits = f"the 95 % interval of the accuracy is {ci_text(facts.evaluated.interval)}"
-    return Statement(f"There are only {images}: {limits}.", kind)
+    interval = ci_text(facts.evaluated.interval)
+    text = f"There are only {images}: the 95 % interval of the accuracy is {interval}."
+    return Statement(text, kind)
 
 
 def _interval_width(facts: VerdictFacts) -> float:
@@ -80,25 +81,27 @@ def _interval_width(facts: VerdictFacts) -> float:
 
 def _is_tiny(facts: VerdictFacts) -> bool:
     """Return whether there are too few evaluated images for any other conclusion."""
-    is_few = facts.evaluated.count < FEW_EVALUATED
-    return is_few and _interval_width(facts) > TOO_WIDE_INTERVAL
+    has_few_images = facts.evaluated.count < FEW_EVALUATED
+    return has_few_images and _interval_width(facts) > TOO_WIDE_INTERVAL
 
 
 def _too_few_training(facts: VerdictFacts) -> Statement | None:
     counts = facts.train_counts
-    few = sorted((n, name) for name, n in counts.items() if n < FEW_TRAINING)
-    if not few:
+    small = sorted((n, name) for name, n in counts.items() if n < FEW_TRAINING)
+    if not small:
         return None
-    is_reason = sum(counts.values()) < FEW_TRAINING * len(counts)
-    kind = TOO_FEW if is_reason and not is_better(facts) else ""
-    if len(few) == 1:
-        count, name = few[0]
+    has_few_images = sum(counts.values()) < FEW_TRAINING * len(counts)
+    kind = TOO_FEW if has_few_images and not is_above_majority(facts) else ""
+    if len(small) == 1:
+        count, name = small[0]
         text = f"The class '{name}' has only {count_text(count, 'training image')}."
         return Statement(text, kind)
-    names = ", ".join(f"'{name}' ({n})" for n, name in few[:NAMES_SHOWN])
-    more = ", …" if len(few) > NAMES_SHOWN else ""
-    which = f"{len(few):,} of {len(counts):,}" if len(few) < len(counts) else "All"
-    text = f"{which} classes have fewer than {FEW_TRAINING} training images"
+    names = ", ".join(f"'{name}' ({n})" for n, name in small[:NAMES_SHOWN])
+    more = ", …" if len(small) > NAMES_SHOWN else ""
+    quantity = "All"
+    if len(small) < len(counts):
+        quantity = f"{len(small):,} of {len(counts):,}"
+    text = f"{quantity} classes have fewer than {FEW_TRAINING} training images"
     return Statement(f"{text}: {names}{more}.", kind)
 
 
@@ -119,75 +122,83 @@ def majority_p_value(facts: VerdictFacts) -> float:
     return binomial_tail(evaluated.correct, evaluated.count, facts.majority_share)
 
 
-def is_better(facts: VerdictFacts) -> bool:
+def is_above_majority(facts: VerdictFacts) -> bool:
     """Return whether the accuracy is clearly above that of the most frequent class."""
-    return majority_p_value(facts) < BETTER_LEVEL
+    return majority_p_value(facts) < MAJORITY_ALPHA
 
 
 def _is_imbalanced(facts: VerdictFacts) -> bool:
     return facts.majority_share >= max(1.5 / len(facts.classes), 0.3)
 
 
-def _balanced_is_better(facts: VerdictFacts) -> bool:
+def _is_balanced_above_chance(facts: VerdictFacts) -> bool:
     """Return whether rare classes are recognized, although the accuracy is low."""
     chance = 1 / len(facts.classes)
     return _is_imbalanced(facts) and facts.balanced_low > chance
 
 
-def _at_chance(facts: VerdictFacts) -> Statement | None:
-    if _is_tiny(facts) or is_better(facts) or _balanced_is_better(facts):
+def _not_above_baseline(facts: VerdictFacts) -> Statement | None:
+    if _is_tiny(facts) or is_above_majority(facts) or _is_balanced_above_chance(facts):
         return None
-    only = facts.predicted_classes
-    if len(only) == 1:
-        text = f"The network predicts '{only[0]}' for every image: {_accuracy(facts)}"
-        return Statement(f"{text} is no better than {_always(facts)}.", AT_CHANCE)
-    weak = "no" if majority_p_value(facts) > 10 * BETTER_LEVEL else "not clearly"
-    text = f"{_sentence(_accuracy(facts))} is {weak} better than {_always(facts)}"
-    return Statement(f"{text}.", AT_CHANCE)
+    predicted, accuracy = facts.predicted_classes, _accuracy_text(facts)
+    text = _capitalize_first(accuracy)
+    if len(predicted) == 1:
+        text = f"The network predicts '{predicted[0]}' for every image: {accuracy}"
+    return Statement(f"{text} {_not_better_text(facts)}.", NOT_ABOVE_BASELINE)
 
 
-def _accuracy(facts: VerdictFacts) -> str:
+def _accuracy_text(facts: VerdictFacts) -> str:
     return f"{facts.accuracy_name} ({_percent(facts.evaluated.accuracy)})"
 
 
-def _sentence(text: str) -> str:
+def _capitalize_first(text: str) -> str:
     """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
-def _always(facts: VerdictFacts) -> str:
+def _majority_text(facts: VerdictFacts, more: str = "") -> str:
     name, share = facts.majority.name, _percent(facts.majority_share)
-    return f"always answering '{name}' ({share})"
+    return f"always predicting '{name}' ({share}{more})"
+
+
+def _not_better_text(facts: VerdictFacts) -> str:
+    p = f", p{NO_BREAK_SPACE}={NO_BREAK_SPACE}{majority_p_value(facts):.2f}"
+    return f"is not significantly better than {_majority_text(facts, p)}"
 
 
 def _splits_differ(facts: VerdictFacts) -> Statement | None:
-    first, second = facts.reference, facts.evaluated
-    if first is None or abs(first.accuracy - second.accuracy) < MIN_SPLIT_GAP:
+    reference, evaluated = facts.reference, facts.evaluated
+    if reference is None:
         return None
-    p = fisher_exact(first.pair, second.pair)
-    if p >= DIFFERENT_LEVEL:
+    if abs(reference.accuracy - evaluated.accuracy) < MIN_SPLIT_GAP:
+        return None
+    p = fisher_exact(reference.as_tuple, evaluated.as_tuple)
+    if p >= SPLITS_ALPHA:
         return None
     text = (
-        f"The accuracy is {_percent(first.accuracy)} on "
+        f"The accuracy is {_percent(reference.accuracy)} on "
         f"{SPLIT_WORDS[facts.reference_split]} images "
-        f"but {_percent(second.accuracy)} on {facts.images_name}"
+        f"but {_percent(evaluated.accuracy)} on {facts.images_name}. "
+        "A difference this large is unlikely by chance"
     )
     p_text = "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}"
-    return Statement(f"{text}, more than chance explains ({p_text}).", SPLITS_DIFFER)
+    return Statement(f"{text} (Fisher's exact test, {p_text}).", SPLITS_DIFFER)
 
 
-def _over_fitted(facts: VerdictFacts) -> Statement | None:
+def _overfitting(facts: VerdictFacts) -> Statement | None:
     train, evaluated = facts.train, facts.evaluated
     if train is None or not has_train_gap(facts):
         return None
-    texts = _percent(train.accuracy), _percent(evaluated.accuracy)
-    pair = f"{texts[0]} on training images and {texts[1]} on {facts.images_name}"
+    text = f"{_percent(train.accuracy)} on training images and "
+    text += f"{_percent(evaluated.accuracy)} on {facts.images_name}"
     expected = facts.cross_validated
     if expected is not None and expected < evaluated.interval[1]:
-        text = f"The accuracy is {pair}. Cross-validation on the training images"
-        usual = "such a gap is usual for a linear head"
-        return Statement(f"{text} predicted {_percent(expected)}: {usual}.")
-    return Statement(f"Over-fitted: the accuracy is {pair}.", OVER_FITTED)
+        return Statement(
+            f"The accuracy is {text}. Cross-validation on the training images gave "
+            f"{_percent(expected)}, so the gap is not overfitting: a linear head often "
+            "fits its training images perfectly."
+        )
+    return Statement(f"Overfitting: the accuracy is {text}.", OVERFITTING)
 
 
 def has_train_gap(facts: VerdictFacts) -> bool:
@@ -198,14 +209,14 @@ def has_train_gap(facts: VerdictFacts) -> bool:
     train, evaluated = facts.train, facts.evaluated
     if train is None or train.accuracy - evaluated.accuracy <= MIN_TRAIN_GAP:
         return False
-    low, _ = newcombe_interval(train.pair, evaluated.pair)
+    low, _ = newcombe_interval(train.as_tuple, evaluated.as_tuple)
     return low > MIN_TRAIN_GAP / 2
 
 
 def _not_learned(facts: VerdictFacts) -> Statement | None:
-    """State a low training accuracy, if the accuracy is low without over-fitting."""
+    """State a low training accuracy, if the accuracy is low without overfitting."""
     train = facts.train
-    if train is None or has_train_gap(facts) or _gain(facts) > SMALL_GAIN:
+    if train is None or has_train_gap(facts) or _gain_over_majority(facts) > SMALL_GAIN:
         return None
     if train.accuracy > 0.9:
         return None
@@ -213,68 +224,71 @@ def _not_learned(facts: VerdictFacts) -> Statement | None:
     return Statement(f"{text}: the network did not learn its training images well.")
 
 
-def _gain(facts: VerdictFacts) -> float:
+def _gain_over_majority(facts: VerdictFacts) -> float:
     """Return the share of the accuracy above the most frequent class that was gained.
 
     It is 0 for always predicting the most frequent class, and 1 for no errors.
     """
-    left = 1 - facts.majority_share
-    return (facts.evaluated.accuracy - facts.majority_share) / left if left else 1.0
+    possible = 1 - facts.majority_share
+    gain = facts.evaluated.accuracy - facts.majority_share
+    return gain / possible if possible else 1.0
 
 
-def never_correct(facts: VerdictFacts) -> list[ClassCount]:
+def recall_zero_classes(facts: VerdictFacts) -> list[ClassCount]:
     """Return the classes with recall 0, if chance does not explain it."""
     error = 1 - facts.evaluated.accuracy
-    level = NEVER_LEVEL / len(facts.classes)
+    alpha = RECALL_ZERO_ALPHA / len(facts.classes)
     return [
         c
         for c in facts.classes
-        if not c.correct and c.images >= MIN_CLASS_IMAGES and error**c.images < level
+        if not c.correct and c.images >= MIN_CLASS_IMAGES and error**c.images < alpha
     ]
 
 
 def _class_never_predicted(facts: VerdictFacts) -> Statement | None:
-    missed = never_correct(facts)
-    if not missed or len(facts.predicted_classes) == 1:
+    never_correct = recall_zero_classes(facts)
+    if not never_correct or len(facts.predicted_classes) == 1:
         return None
-    if len(missed) > 1:
-        names = ", ".join(f"'{c.name}'" for c in missed[:NAMES_SHOWN])
-        more = ", …" if len(missed) > NAMES_SHOWN else ""
-        text = f"{len(missed):,} of {len(facts.classes):,} classes are never"
+    if len(never_correct) > 1:
+        names = ", ".join(f"'{c.name}'" for c in never_correct[:NAMES_SHOWN])
+        more = ", …" if len(never_correct) > NAMES_SHOWN else ""
+        text = f"{len(never_correct):,} of {len(facts.classes):,} classes are never"
         sentence = f"{text} predicted correctly: {names}{more}."
         return Statement(sentence, CLASS_NEVER_PREDICTED)
-    name, images = missed[0].name, count_text(missed[0].images, "image")
+    name, images = never_correct[0].name, count_text(never_correct[0].images, "image")
     text = f"The class '{name}' ({images}) is never predicted."
-    if missed[0].predicted:
+    if never_correct[0].predicted:
         text = f"The class '{name}' ({images}) is never predicted correctly."
     return Statement(text, CLASS_NEVER_PREDICTED)
 
 
-def _close_to_majority(facts: VerdictFacts) -> Statement | None:
-    balanced, accuracy = _percent(facts.balanced_accuracy), _sentence(_accuracy(facts))
-    if not is_better(facts):
-        if _is_tiny(facts) or not _balanced_is_better(facts):
+def _close_to_baseline(facts: VerdictFacts) -> Statement | None:
+    balanced = _percent(facts.balanced_accuracy)
+    accuracy = _capitalize_first(_accuracy_text(facts))
+    if not is_above_majority(facts):
+        if _is_tiny(facts) or not _is_balanced_above_chance(facts):
             return None
         chance = _percent(1 / len(facts.classes))
-        but = f"the balanced accuracy ({balanced}) is better than chance ({chance})"
-        text = f"{accuracy} is not clearly better than {_always(facts)}, but {but}."
-        return Statement(text, CLOSE_TO_MAJORITY)
-    if not _is_imbalanced(facts) or _gain(facts) > SMALL_GAIN:
+        text = f"Only the balanced accuracy ({balanced}) is better than chance"
+        sentence = f"{accuracy} {_not_better_text(facts)}. {text} ({chance})."
+        return Statement(sentence, CLOSE_TO_BASELINE)
+    if not _is_imbalanced(facts) or _gain_over_majority(facts) > SMALL_GAIN:
         return None
     points = 100 * (facts.evaluated.accuracy - facts.majority_share)
-    text = f"{accuracy} is only {points:.1f} points above {_always(facts)}"
-    extra = f"the balanced accuracy is {balanced}"
-    return Statement(f"{text}; {extra}.", CLOSE_TO_MAJORITY)
+    text = f"{accuracy} is only {points:.1f} points above {_majority_text(facts)}"
+    sentence = f"{text}; the balanced accuracy is {balanced}."
+    return Statement(sentence, CLOSE_TO_BASELINE)
 
 
-def _better(facts: VerdictFacts) -> Statement | None:
-    if not is_better(facts):
+def _above_baseline(facts: VerdictFacts) -> Statement | None:
+    if not is_above_majority(facts):
         return None
-    limits = f"95 % interval {ci_text(facts.evaluated.interval)}"
+    interval = f"95 % interval {ci_text(facts.evaluated.interval)}"
     accuracy = _percent(facts.evaluated.accuracy)
-    much = "clearly better" if _gain(facts) > SMALL_GAIN else "better"
-    text = f"{_sentence(facts.accuracy_name)} ({accuracy}, {limits}) is {much} than"
-    return Statement(f"{text} {_always(facts)}.", FINE)
+    better = "clearly better" if _gain_over_majority(facts) > SMALL_GAIN else "better"
+    name = _capitalize_first(facts.accuracy_name)
+    text = f"{name} ({accuracy}, {interval}) is {better} than {_majority_text(facts)}."
+    return Statement(text, ABOVE_BASELINE)
 
 
 def _still_rising(facts: VerdictFacts) -> Statement | None:
@@ -286,19 +300,19 @@ def _still_rising(facts: VerdictFacts) -> Statement | None:
 
 def can_train_longer(facts: VerdictFacts) -> bool:
     """Return whether more epochs probably help: validation rises, training can too."""
-    is_learned = facts.train is not None and facts.train.accuracy > 0.98
-    return facts.is_rising and not is_learned
+    fits_train = facts.train is not None and facts.train.accuracy > 0.98
+    return facts.is_rising and not fits_train
 
 
 RULES: tuple[Callable[[VerdictFacts], Statement | None], ...] = (
     _too_few_evaluated,
     _too_few_training,
-    _at_chance,
+    _not_above_baseline,
     _splits_differ,
-    _over_fitted,
+    _overfitting,
     _class_never_predicted,
-    _close_to_majority,
-    _better,
+    _close_to_baseline,
+    _above_baseline,
     _not_learned,
     _still_rising,
 )

@@ -597,7 +597,7 @@ def test_long_galleries_and_tables_are_cut(tmp_path, monkeypatch):
     comparison = st.compare(one, two)
     assert "62 more; see the report" in str(comparison)
     gained = comparison.page.sections[-1].blocks[2]
-    assert len(gained.rows) == flipped.MAX_IMAGES
+    assert len(gained.rows) == flipped.MAX_FLIPPED_IMAGES
     assert gained.note == "22 more; see the output of --json."
     assert len(flipped_images(comparison.tests[0].pairings)) == 71
 

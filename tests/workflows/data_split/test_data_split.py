@@ -73,7 +73,7 @@ def test_a_file_that_is_there_stays(striate, photos):
     Path("mine.csv").write_text("mine")
     said = striate("data", "split", photos, "--out", "mine.csv")
     assert (said.code, Path("mine.csv").read_text()) == (2, "mine")
-    assert "the output file exists already" in said.err
+    assert "the output file already exists" in said.err
     words = ("--exact", "--out", "mine.csv", "--overwrite")
     assert striate("data", "split", photos, *words).code == 0
     assert len(read_csv(Path("mine.csv"))) == 63

@@ -253,7 +253,7 @@ def test_save_writes_the_report_and_overwrites_nothing_foreign(make_run, tmp_pat
     assert read_json(folder / "operating_point.json")["class"] == "defect"
     title = "Operating point for &#x27;defect&#x27;"
     assert title in (folder / "report.html").read_text()
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         result.save(folder)
     assert result.save(folder, overwrite=True) == folder
     foreign = tmp_path / "foreign"

@@ -55,7 +55,7 @@ def test_json_and_out(striate, run_path, tmp_path):
     assert (data["class"], data["split"], data["folder"]) == ("down", "test", "here")
     said = striate(*words)
     assert said.code == 2
-    assert "exists already" in said.json["what"]
+    assert "already exists" in said.json["what"]
     assert striate(*words, "--overwrite").code == 0
 
 

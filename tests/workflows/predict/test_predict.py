@@ -74,7 +74,7 @@ def test_predict_out(striate, shared_run, fresh, tmp_path):
     assert said.code == 0
     assert "down" in said.out
     rows = read_csv(tmp_path / "a/answers.csv")
-    assert list(rows[0]) == ["image_path", "pred", "p_across", "p_down"]
+    assert list(rows[0]) == ["image_path", "pred", "probability", "p_across", "p_down"]
     for row in rows:
         assert float(row["p_across"]) + float(row["p_down"]) == pytest.approx(
             1, abs=1e-5
@@ -101,10 +101,15 @@ def test_predict_with_files_left_out_exits_1(striate, shared_run, fresh):
 def test_predict_nothing(striate, shared_run, tmp_path):
     (tmp_path / "zero.png").touch()
     (tmp_path / "empty").mkdir()
-    for item in ("gone.png", "*.jpg", "empty"):
+    messages = {
+        "gone.png": "no such file",
+        "*.jpg": "no file matches this pattern",
+        "empty": "the folder contains no files",
+    }
+    for item, message in messages.items():
         said = striate("predict", shared_run.path, item)
         assert said.code == 2
-        assert "no such file" in said.err
+        assert message in said.err
     said = striate("predict", shared_run.path, "zero.png")
     assert said.code == 2
     assert "none of 1 file is a usable image" in said.err
@@ -163,7 +168,7 @@ def test_threshold_marks_for_review(striate, shared_run, fresh, tmp_path):
     assert "Marked for review: 3 of 6 images." in said.out
     assert said.out.count("needs review") == 3
     rows = read_csv(tmp_path / "a.csv")
-    assert list(rows[0])[:3] == ["image_path", "pred", "review"]
+    assert list(rows[0])[:4] == ["image_path", "pred", "probability", "review"]
     marked = {row["image_path"] for row in rows if row["review"] == "needs review"}
     assert marked == {
         each.image_path for each in plain.predictions if each.probability < threshold
@@ -249,10 +254,10 @@ def test_html_page_of_a_class(striate, shared_run, fresh, tmp_path, monkeypatch)
     write_json(tmp_path / "operating_point.json", point.as_dict())
     result = run.predict([fresh], operating_point=tmp_path)
     assert {each.decision for each in result.predictions} == {"down"}
-    monkeypatch.setattr(predict_page, "MAX_IMAGES", 4)
+    monkeypatch.setattr(predict_page, "MAX_THUMBNAILS", 4)
     (fresh / "down/00.png").unlink()  # after the prediction
     page = render_page(predict_page.predictions_page(run, result))
-    assert page.count("<bdi>decision: down") == 3
+    assert page.count("<bdi>decision (operating point): down") == 3
     assert page.count('role="img"') == 4
     assert "This page shows 4 of 6 images" in page
 
@@ -273,7 +278,7 @@ def test_existing_files_are_kept(striate, shared_run, fresh, tmp_path):
     assert snapshot(tmp_path) == before
     same = ("--out", "b.csv", "--html", "b.csv")
     assert "same file" in striate("predict", shared_run.path, fresh, *same).err
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         shared_run.predict([fresh]).save("a.csv")
     said = striate("predict", shared_run.path, fresh, "--out", "a.csv", "--overwrite")
     assert said.code == 0
@@ -294,7 +299,7 @@ def test_narrow_terminal_shows_two_lines(shared_run, fresh):
     assert len(lines) == 2 * 6 + 2
     assert lines[0].endswith(str(fresh / "across/00.png"))
     assert "needs review" in lines[0]
-    assert lines[1].strip().startswith("next: ")
+    assert lines[1].strip().startswith("other: ")
 
 
 def test_a_result_is_plain_text(shared_run, fresh):

@@ -123,8 +123,8 @@ def test_images_of_one_gray_level_each(striate, tmp_path):
     result = striate("train", "photos", "--epochs", "2", "--json")
     assert result.code == 0
     verdict = result.json["verdict"]
-    assert verdict["kind"] == "at chance"
-    assert verdict["next_steps"][0]["command"] == "striate data check photos"
+    assert verdict["kind"] == "not above baseline"
+    assert verdict["next_steps"][0]["command"] == "striate data check photos --labels"
 
 
 def test_classes_in_test_that_training_has_not(refused, tmp_path):
@@ -185,7 +185,7 @@ def test_run_folder_that_exists(refused, shared_folder, tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/diary.txt").write_text("mine")
     message = refused(shared_folder, "--out", "kept")
-    assert "the output folder exists already" in message
+    assert "the output folder already exists" in message
     assert "choose another --out, add --overwrite, or continue with --resume" in message
 
 
@@ -207,7 +207,7 @@ def test_overwrite_keeps_other_manifests(refused, shared_folder, tmp_path, text)
 
 def test_out_is_a_file(refused, shared_folder, tmp_path):
     (tmp_path / "notes").write_text("mine")
-    assert "exists already" in refused(shared_folder, "--out", "notes")
+    assert "already exists" in refused(shared_folder, "--out", "notes")
     assert "not a run folder" in refused(shared_folder, "--out", "notes", "--overwrite")
     below = refused(shared_folder, "--out", "notes/run")
     assert "Not a directory" in below

@@ -712,7 +712,7 @@ def test_an_empty_folder_can_be_used(shared_folder, striate):
     Path("full/.git").mkdir()
     said = striate("train", shared_folder, "--out", "full", "--epochs", "1")
     assert said.code == 2
-    assert "the output folder exists already" in said.err
+    assert "the output folder already exists" in said.err
 
 
 def test_invalid_settings_on_resume(shared_folder):

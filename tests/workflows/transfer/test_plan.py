@@ -109,9 +109,9 @@ def test_the_features_of_the_plan_are_reused(striate, words):
 @pytest.mark.slow
 def test_requested_options_are_kept(striate, words):
     given = "--cut", "auto", "--head", "tuned", "--batch-norm", "frozen"
-    assert striate(*words, *given, "--lr-decay", "0.7", "--out", "run").code == 0
+    assert striate(*words, *given, "--layer-decay", "0.7", "--out", "run").code == 0
     done = facts("run")
-    assert (done["head"], done["batch_norm"], done["lr_decay"]) == (
+    assert (done["head"], done["batch_norm"], done["layer_decay"]) == (
         "tuned",
         "frozen",
         0.7,
@@ -172,7 +172,7 @@ def test_validation_and_test_images_are_not_used(shared_folder, source):
 
 @pytest.mark.slow
 def test_a_tuned_head_starts_from_logistic_regression(striate, words, source):
-    slow = "--lr", "1e-9", "--lr-decay", "1", "--batch-norm", "frozen"
+    slow = "--lr", "1e-9", "--layer-decay", "1", "--batch-norm", "frozen"
     assert striate(*words, *TUNED, *slow, "--out", "tuned").code == 0
     assert striate(*words, "--out", "head_only").code == 0
     one, other = (st.load_run(n).predictions("test") for n in ("tuned", "head_only"))
@@ -262,7 +262,7 @@ def test_a_trained_head_is_compared_with_fine_tuning(striate, words, monkeypatch
 
 def test_options_without_effect_are_refused(striate, words):
     for flag in (
-        ("--lr-decay", "0.5"),
+        ("--layer-decay", "0.5"),
         ("--unfreeze", "2"),
         ("--batch-norm", "frozen"),
     ):

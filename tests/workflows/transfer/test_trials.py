@@ -38,7 +38,7 @@ def test_every_class_trains_and_evaluates(data, groups):
 
 def test_rare_classes_keep_two_images(shared_folder, monkeypatch):
     """The limit holds, and each class keeps one image to train and one to evaluate."""
-    monkeypatch.setattr(trials, "MAX_IMAGES", 9)
+    monkeypatch.setattr(trials, "MAX_PLAN_IMAGES", 9)
     data = load_recipe(Recipe(data=str(shared_folder), cache="off"))
     subset = data.subset("train")
     first = (subset.labels == 0).nonzero().flatten()

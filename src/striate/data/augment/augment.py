@@ -103,7 +103,7 @@ class Augment:
 
 
 # Values of `--augment NAME`; ranges set explicitly override the preset.
-PRESETS: Mapping[str, Mapping[str, Any]] = {
+AUGMENT_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "flip": {"flip": "horizontal"},
     "six": {
@@ -128,7 +128,7 @@ def augmentation(preset: str = "none", **ranges: float | str | None) -> Augment:
         >>> augmentation("six", rotate=30, flip="none").rotate
         30
     """
-    if preset not in PRESETS:
-        raise unknown_name_error("augmentation", preset, PRESETS)
+    if preset not in AUGMENT_PRESETS:
+        raise unknown_name_error("augmentation", preset, AUGMENT_PRESETS)
     overrides = {name: value for name, value in ranges.items() if value is not None}
-    return Augment(**{**PRESETS[preset], **overrides})
+    return Augment(**{**AUGMENT_PRESETS[preset], **overrides})

@@ -185,7 +185,7 @@ class PackBuilder:
         folder = self._root / pack_key(self._preprocess, hashes)
         try:
             os.replace(self._folder, folder)
-        except OSError:  # it exists already: another run was faster, or it is damaged
+        except OSError:  # it already exists: another run was faster, or it is damaged
             if open_pack(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(self._folder, folder)

@@ -22,7 +22,7 @@ from striate.data.check.finding import TONES, Finding, ImageGroup
 from striate.data.check.label_errors import LabelErrors, label_error_findings
 from striate.data.check.leaks import assigned_splits, leak_findings
 from striate.data.check.near_duplicates import (
-    MIN_SIDE,
+    MIN_IMAGE_SIDE,
     find_near_duplicates,
     searchable_positions,
 )
@@ -257,8 +257,8 @@ def _not_searched(count: int) -> list[Finding]:
     verb = "was" if count == 1 else "were"
     what = f"{count_text(count, 'image')} {verb} not searched for near-duplicates"
     why = (
-        f"These images are smaller than {MIN_SIDE} pixels or have no contrast, so "
-        "different images look the same."
+        f"These images are smaller than {MIN_IMAGE_SIDE} pixels or have no contrast, "
+        "so different images look the same."
     )
     return [Finding(kind="unsearched", tone="note", what=what, why=why)]
 

@@ -23,7 +23,7 @@ from striate.data.check.duplicate_candidates import (
 )
 from striate.data.check.duplicates import NearPair
 
-MIN_SIDE = 16  # shorter side; smaller images are too similar to compare
+MIN_IMAGE_SIDE = 16  # shorter side; smaller images are too similar to compare
 MIN_CONTRAST = 4.0  # standard deviation of a thumbnail, in levels
 STRICT_SCORE = 0.026  # score that only copies reach, in any neighborhood
 LOOSE_SCORE = 0.08  # score that is enough if no other image is close
@@ -83,7 +83,7 @@ def searchable_positions(
     thumbs: np.ndarray, sides: Sequence[int], positions: Collection[int]
 ) -> np.ndarray:
     """Return the indices of images with enough size and contrast for the search."""
-    large_enough = np.array([side >= MIN_SIDE for side in sides], bool)
+    large_enough = np.array([side >= MIN_IMAGE_SIDE for side in sides], bool)
     selected = np.zeros(len(thumbs), bool)
     selected[list(positions)] = True
     return np.flatnonzero(large_enough & selected & (_contrast(thumbs) >= MIN_CONTRAST))

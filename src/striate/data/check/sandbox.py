@@ -35,7 +35,9 @@ from striate.data.decode.decode import ImageFileInfo
 WORKER = (sys.executable, "-m", "striate.data.check.sandbox_worker")
 PREVIEWER = (*WORKER, "preview")
 TIMEOUT = 120.0  # seconds without a result: a disk that hangs, a deadlock
-MAX_IMAGES = 5_000  # images after which a worker is replaced, against memory leaks
+IMAGES_PER_WORKER = (
+    5_000  # images after which a worker is replaced, against memory leaks
+)
 QUEUED_PATHS = 6  # paths queued in a worker
 QUEUED_PAYLOADS = 2  # files queued in a worker as bytes: one to decode, one to come
 MAX_REORDERED = 256  # results that may wait for an earlier one
@@ -52,7 +54,7 @@ def examine_files(
     workers: int | None = None,
     program: Sequence[str] = WORKER,
     timeout: float = TIMEOUT,
-    max_images: int = MAX_IMAGES,
+    max_images: int = IMAGES_PER_WORKER,
 ) -> Iterator[Result]:
     """Decode and measure image files in sandboxed workers; yield results in order.
 
@@ -77,7 +79,7 @@ def examine_payloads(
     workers: int | None = None,
     program: Sequence[str] = WORKER,
     timeout: float = TIMEOUT,
-    max_images: int = MAX_IMAGES,
+    max_images: int = IMAGES_PER_WORKER,
 ) -> Iterator[Result]:
     """Read remote files in this process, and decode and measure them in workers.
 

@@ -15,7 +15,7 @@ from striate.data.decode.file_bytes import UndecodableError
 from striate.data.sources.files import Files, LocalFiles
 
 SPLITS = ("train", "val", "test")
-SPARE = "spare"  # in split.csv: training images outside the fraction
+UNUSED = "unused"  # in split.csv: training images outside the fraction
 SPLIT_ALIASES = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"val": "val", "valid": "val", "validation": "val"},

@@ -8,7 +8,7 @@ from pathlib import Path
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.core.registry import closest_names
-from striate.data.sources.source import SPARE, SPLIT_ALIASES, Record, Skipped, Source
+from striate.data.sources.source import SPLIT_ALIASES, UNUSED, Record, Skipped, Source
 
 REQUIRED = ("image_path", "label")
 OPTIONAL = ("split", "group")
@@ -30,8 +30,8 @@ def read_table(path: Path) -> Source:
     ignored: list[Skipped] = []
     conflicts: dict[str, Skipped] = {}
     for number, row in rows:
-        if (row.get("split") or "").strip().lower() == SPARE:
-            skip = Skipped(path=row.get("image_path") or "", reason=SPARE)
+        if (row.get("split") or "").strip().lower() == UNUSED:
+            skip = Skipped(path=row.get("image_path") or "", reason=UNUSED)
             ignored.append(skip)
             continue
         record = _record(row, number, path)

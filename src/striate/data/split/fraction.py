@@ -7,16 +7,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from striate.data.sources.source import SPARE
+from striate.data.sources.source import UNUSED
 from striate.data.split.hash_split import SplitConfig, hash_number
 from striate.data.split.split_file import SplitRow
 
 
-def mark_spare(rows: Sequence[SplitRow], split_config: SplitConfig) -> list[SplitRow]:
-    """Return the `split.csv` rows; training images outside the fraction get `spare`."""
+def mark_unused(rows: Sequence[SplitRow], split_config: SplitConfig) -> list[SplitRow]:
+    """Return the `split.csv` rows; images outside the fraction get `unused`."""
     if split_config.fraction == 1:
-        return [replace(r, split="train") if r.split == SPARE else r for r in rows]
-    pool = [i for i, row in enumerate(rows) if row.split in ("train", SPARE)]
+        return [replace(r, split="train") if r.split == UNUSED else r for r in rows]
+    pool = [i for i, row in enumerate(rows) if row.split in ("train", UNUSED)]
     inside = fraction_mask(
         [rows[i].label for i in pool],
         [rows[i].content for i in pool],
@@ -26,7 +26,7 @@ def mark_spare(rows: Sequence[SplitRow], split_config: SplitConfig) -> list[Spli
     )
     marked = list(rows)
     for i, is_inside in zip(pool, inside, strict=True):
-        marked[i] = replace(rows[i], split="train" if is_inside else SPARE)
+        marked[i] = replace(rows[i], split="train" if is_inside else UNUSED)
     return marked
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.files import read_csv, write_csv
-from striate.data.sources.source import SPARE, SPLIT_ALIASES, SPLITS, Record
+from striate.data.sources.source import SPLIT_ALIASES, SPLITS, UNUSED, Record
 
 SPLIT_FILE = "split.csv"
 SPLIT_COLUMNS = ("image_path", "label", "split", "group", "content", "sha256")
@@ -20,7 +20,7 @@ SPLIT_COLUMNS = ("image_path", "label", "split", "group", "content", "sha256")
 class SplitRow:
     """Row of `split.csv`: an image, its split, and its hashes.
 
-    The split is train, val, test, or spare for a training image outside the fraction.
+    The split is train, val, test, or unused for a training image outside the fraction.
     `content` is a hash of the pixels, `sha256` of the file (empty without a file).
     """
 
@@ -142,8 +142,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _split(row: Mapping[str, str], where: str) -> str:
     value = (row.get("split") or "").strip().lower()
-    split = "train" if value == SPARE else SPLIT_ALIASES.get(value)
+    split = "train" if value == UNUSED else SPLIT_ALIASES.get(value)
     if split is None:
-        fix = f"use {', '.join(SPLITS)} or {SPARE}"
+        fix = f"use {', '.join(SPLITS)} or {UNUSED}"
         raise DataError(f"unknown split '{value}'", where=where, fix=fix)
     return split

@@ -17,7 +17,7 @@ from striate.core.class_names import ClassNames
 from striate.core.errors import RunError, SettingError, StriateError
 from striate.core.files import hash_rows
 from striate.core.format import count_text
-from striate.data.sources.source import SPARE
+from striate.data.sources.source import UNUSED
 from striate.data.split.split_file import read_split_rows
 from striate.metrics.classification import ClassificationMetrics
 from striate.run import layout as names
@@ -170,7 +170,7 @@ def _evaluated_run(run: Run, split: str, labels: ClassNames) -> EvaluatedRun:
         split=split,
         predictions=predictions,
         keys=_keys(predictions, rows, path),
-        split_counts=Counter(r["split"] for r in rows if r["split"] != SPARE),
+        split_counts=Counter(r["split"] for r in rows if r["split"] != UNUSED),
         data_hash=hash_rows(sorted((row["content"], row["label"]) for row in rows)),
     )
 

@@ -14,8 +14,8 @@ from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.pairing import FlippedImage, flipped_images
 from striate.workflows.compare.significance import PairwiseTest
 
-MAX_IMAGES = 48
-MAX_ROWS = 8  # per direction
+MAX_FLIPPED_IMAGES = 48
+MAX_FLIPPED_ROWS = 8  # per direction
 SIDE = 96  # small images are enlarged to about this many pixels
 
 
@@ -25,7 +25,10 @@ def flipped_table(test: PairwiseTest) -> Table | None:
     if not images:
         return None
     gained, lost = ([i for i in images if i.gained is side] for side in (True, False))
-    rows = tuple(_row(image, test) for image in [*gained[:MAX_ROWS], *lost[:MAX_ROWS]])
+    rows = tuple(
+        _row(image, test)
+        for image in [*gained[:MAX_FLIPPED_ROWS], *lost[:MAX_FLIPPED_ROWS]]
+    )
     rest = len(images) - len(rows)
     columns = (Column("correct", "code", key="better"), *_columns(test))
     return Table(
@@ -103,7 +106,7 @@ def _gallery(
     test: PairwiseTest,
     title: str,
 ) -> Block:
-    visible = images[:MAX_IMAGES]
+    visible = images[:MAX_FLIPPED_IMAGES]
     rest = len(images) - len(visible)
     note = f"{rest:,} more; see the output of --json." if rest else ""
     if any(pixels[image.source[0]] is None for image in visible):

@@ -14,7 +14,7 @@ from striate.report.format import percent
 from striate.workflows.evaluate.one_vs_rest import OneVsRest
 from striate.workflows.evaluate.result import Misclassified, OperatingPointResult
 
-MAX_IMAGES = 12
+MAX_ERROR_IMAGES = 12
 SIDE = 96  # small images are enlarged to about this many pixels
 
 
@@ -71,7 +71,7 @@ def _blocks(result: OperatingPointResult, pixels: PixelRows | None) -> Iterator[
 def _gallery(
     title: str, images: Sequence[Misclassified], target: str, pixels: PixelRows | None
 ) -> Block:
-    visible = images[:MAX_IMAGES]
+    visible = images[:MAX_ERROR_IMAGES]
     rest = len(images) - len(visible)
     note = f"{rest:,} more; see operating_point.json." if rest else ""
     if pixels is None:

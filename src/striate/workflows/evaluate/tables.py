@@ -10,7 +10,7 @@ from striate.core.findings import Cell, Column, Table
 from striate.metrics.selective import SelectiveCounts
 from striate.metrics.threshold import ConfusionCounts
 from striate.report.format import percent
-from striate.run.scorecard import GAP, ci_text
+from striate.run.scorecard import ci_text, n_text
 from striate.workflows.evaluate.result import OperatingPointResult
 from striate.workflows.evaluate.selection import Selection, Threshold
 from striate.workflows.evaluate.threshold_results import Calibration, GroupResult
@@ -56,7 +56,10 @@ def selection_table(selection: Selection, target: str) -> Table:
         Column("expected recall", hint=HINTS["recall"]),
         Column("false positives", hint="on validation", key="fp", rank=1),
     )
-    count, positives = f"n{GAP}={GAP}{selection.count:,}", f"{selection.positives:,}"
+    count, positives = (
+        n_text(selection.count),
+        f"{selection.positives:,}",
+    )
     table = Table(
         title=f"Chosen on validation: {count}, {positives} of them {target}",
         columns=columns,
@@ -86,7 +89,7 @@ def threshold_table(result: OperatingPointResult) -> Table:
         title=f"Results of the thresholds on {result.split}",
         columns=(Column("threshold", key="name"), *_share_columns(result)),
         rows=tuple((each.name, *_shares(counts)) for each, counts in thresholds),
-        note=f"n{GAP}={GAP}{overall.count:,}, {positives}.",
+        note=f"{n_text(overall.count)}, {positives}.",
     )
 
 
@@ -143,7 +146,7 @@ def calibration_table(result: OperatingPointResult) -> Table:
         scaled = f"temperature {temperature:.3g}"
         rows = (*rows, (scaled, *_calibration(evaluation.calibrated)))
     return Table(
-        title=f"Calibration on {result.split}, n{GAP}={GAP}{result.data.count:,}",
+        title=f"Calibration on {result.split}, {n_text(result.data.count)}",
         columns=columns,
         rows=rows,
         note=_log_loss_change(result) if result.is_scaled else "",

@@ -34,7 +34,7 @@ from striate.run.predict_images import (
 )
 from striate.run.run import Run
 
-MAX_IMAGES = 1000  # thumbnails on a page of about 20 MB
+MAX_THUMBNAILS = 1000  # thumbnails on a page of about 20 MB
 SIDE = 128  # longest side of a thumbnail in pixels
 
 
@@ -42,8 +42,8 @@ def predictions_page(run: Run, result: PredictResult, top: int = TOP) -> Page:
     """Return the page: images to review, the other images, files that were not used."""
     first = result.to_review
     rest = [each for each in result.predictions if not each.review]
-    groups = [("Needs review", first[:MAX_IMAGES])] if first else []
-    groups.append(("Predictions", tuple(rest[: max(0, MAX_IMAGES - len(first))])))
+    groups = [("Needs review", first[:MAX_THUMBNAILS])] if first else []
+    groups.append(("Predictions", tuple(rest[: max(0, MAX_THUMBNAILS - len(first))])))
     predictor = run.image_predictor
     sections = [Section("Summary", tuple(_summary(run, result)))]
     for title, predictions in groups:
@@ -74,7 +74,7 @@ def _summary(run: Run, result: PredictResult) -> Iterator[Block]:
     if result.rule.is_active:
         count = len(result.to_review)
         share = f"{percent(count / total)} of the images"
-        figures.append(Figure("need a review", f"{count:,}", detail=share))
+        figures.append(Figure("need review", f"{count:,}", detail=share))
     if result.skipped:
         figures.append(Figure("files not used", f"{len(result.skipped):,}"))
     yield Figures(tuple(figures))
@@ -85,9 +85,10 @@ def _summary(run: Run, result: PredictResult) -> Iterator[Block]:
     if sentences:
         yield Prose(" ".join(sentences))
     yield _class_table(result)
-    if total > MAX_IMAGES:
-        text = f"This page shows {MAX_IMAGES:,} of {total:,} images. All are in the "
-        yield Prose(f"{text}file of --out.", "warning")
+    if total > MAX_THUMBNAILS:
+        text = f"This page shows {MAX_THUMBNAILS:,} of {total:,} images. "
+        text += "`--out FILE.csv` saves the predictions of all images."
+        yield Prose(text, "warning")
 
 
 def _class_table(result: PredictResult) -> Table:
@@ -127,7 +128,7 @@ def _tile(
     others = [class_text(*pair) for pair in each.top(top)[1:]]
     marks = [f"⚑ {each.review}"] if each.review else []
     if result.rule.overrules(each.pred, each.decision):
-        marks.append(f"decision: {each.decision}")
+        marks.append(f"decision (operating point): {each.decision}")
     name = Path(each.image_path).name
     caption = class_text(each.pred, each.probability)
     image = to_image(_thumbnail(predictor, each.image_path), caption, name)

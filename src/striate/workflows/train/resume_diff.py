@@ -14,7 +14,7 @@ from striate.core.format import count_text
 from striate.core.settings import AUTO, flag_name
 from striate.data.image_data import ImageData
 from striate.data.scan import CHANGED
-from striate.data.sources.source import SPARE
+from striate.data.sources.source import UNUSED
 from striate.data.split.split_file import read_split_rows
 from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.checkpointer import LAST
@@ -187,18 +187,18 @@ def data_changes(run: Run) -> DataChanges:
     if not new and data_hash(data) == run.manifest["data"]["hash"]:
         return DataChanges(added=(), removed=(), changed=())  # fast for millions
     rows = read_split_rows(run.path / names.SPLIT)
-    spare = {r["image_path"] for r in rows if r["split"] == SPARE}
+    unused = {r["image_path"] for r in rows if r["split"] == UNUSED}
     before = {
         r["image_path"]: (r["label"], r["split"], r["content"])
         for r in rows
-        if r["image_path"] not in spare
+        if r["image_path"] not in unused
     }
     after = {r.path: (r.label, r.split, r.content) for r in data.rows}
     changed = {skip.path for skip in data.quarantined if skip.reason == CHANGED}
     changed |= {path for path in after if before.get(path) != after[path]}
     removed = before.keys() - after.keys() - changed
     return DataChanges(
-        added=[path for path in new if path not in spare],
+        added=[path for path in new if path not in unused],
         removed=[path for path in before if path in removed],
         changed=sorted(changed),
     )

@@ -41,7 +41,7 @@ from striate.run.evaluation_batch_size import (
 )
 from striate.run.progress import ProgressCallback
 from striate.run.recipe import TrainConfig
-from striate.run.train_accuracy import AccuracyCount, training_sample
+from striate.run.train_accuracy import CorrectCount, training_sample
 from striate.run.transfer_plan import LOGISTIC, TUNED
 from striate.workflows.transfer.features import BackboneFeatures
 
@@ -129,13 +129,13 @@ class HeadTrainer:
         pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
         return evaluate(self.head, pairs)
 
-    def train_accuracy(self) -> AccuracyCount:
+    def train_accuracy(self) -> CorrectCount:
         """Return the accuracy on training images, without augmentation."""
         count = len(self.features.rows["train"])
         index = torch.tensor(training_sample(count, self.config.seed))
         outputs = self.evaluate("train", index)
         predicted = outputs.logits.argmax(1).numpy()
-        return AccuracyCount.of(predicted, outputs.labels.numpy())
+        return CorrectCount.of(predicted, outputs.labels.numpy())
 
     def _fit_logistic(self) -> HeadResult:
         linear, splits = linear_layer_of(self.head), self.features.rows

@@ -15,7 +15,7 @@ from striate.finetune.cut_points import Stage, find_stages
 from striate.finetune.discriminative_lr import (
     FineTuneConfig,
     TrainableStages,
-    default_lr_decay,
+    default_layer_decay,
     stages_behind,
 )
 from striate.finetune.freeze import FrozenLayers, freeze, frozen_layers
@@ -38,7 +38,7 @@ class TransferOptions:
             `tuned`: first logistic regression, then training. Default: `logistic`, or
             chosen by `cut="auto"`.
         views: Number of augmented copies of each training image; default 0.
-        lr_decay: Learning rate factor from each stage to the earlier stage.
+        layer_decay: Learning rate factor from each stage to the earlier stage.
         unfreeze: Epochs until the next earlier stage is unfrozen; 0: all at once.
         batch_norm: Batch norm statistics after the cut point: `adapting` or `frozen`.
 
@@ -50,7 +50,7 @@ class TransferOptions:
     cut: str | None = None
     head: str | None = None
     views: int = 0
-    lr_decay: float | None = None
+    layer_decay: float | None = None
     unfreeze: int = 0
     batch_norm: str | None = None
 
@@ -71,7 +71,7 @@ class TransferOptions:
     def _check_no_stage_options(self) -> None:
         """Raise an error for options that have no effect on a logistic head."""
         requested = {
-            "--lr-decay": self.lr_decay is not None,
+            "--layer-decay": self.layer_decay is not None,
             "--unfreeze": self.unfreeze > 0,
             "--batch-norm": self.batch_norm is not None,
         }
@@ -99,9 +99,9 @@ class TransferOptions:
 
     def fine_tune_config(self, stages: int) -> FineTuneConfig:
         """Return the fine-tuning settings for a number of stages."""
-        usual = default_lr_decay(stages) if self.head_kind == TUNED else 1.0
+        usual = default_layer_decay(stages) if self.head_kind == TUNED else 1.0
         return FineTuneConfig(
-            lr_decay=usual if self.lr_decay is None else self.lr_decay,
+            layer_decay=usual if self.layer_decay is None else self.layer_decay,
             unfreeze=self.unfreeze,
             batch_norm=self.batch_norm or ADAPTING,
         )

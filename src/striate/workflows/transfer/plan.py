@@ -43,7 +43,7 @@ def options_from_trial(
         options,
         cut=trial.cut,
         head=TUNED,
-        lr_decay=trial.lr_decay,
+        layer_decay=trial.layer_decay,
         batch_norm=trial.batch_norm,
     )
 

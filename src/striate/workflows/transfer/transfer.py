@@ -316,7 +316,7 @@ def _facts(
     config = split.stages.config
     stages = {
         "stages": [stage.name for stage in split.stages.stages],
-        "lr_decay": config.lr_decay,
+        "layer_decay": config.layer_decay,
         "unfreeze": config.unfreeze,
         "batch_norm": config.batch_norm,
     }

@@ -21,7 +21,7 @@ from striate.finetune.cut_points import CutPoints
 from striate.finetune.linear_probe import order_in_class
 from striate.metrics.temperature import apply_temperature, fit_temperature, log_losses
 from striate.run.recipe import Recipe
-from striate.run.transfer_plan import LOGISTIC, MIN_STEPS, TransferTrial
+from striate.run.transfer_plan import LOGISTIC, MIN_TRIAL_STEPS, TransferTrial
 from striate.workflows.transfer.features import (
     BackboneFeatures,
     FeatureSource,
@@ -31,7 +31,7 @@ from striate.workflows.transfer.features import (
 from striate.workflows.transfer.heads import HeadTrainer
 from striate.workflows.transfer.options import SplitModel, TransferOptions, split_model
 
-MAX_IMAGES = 3000  # training images of a plan
+MAX_PLAN_IMAGES = 3000  # training images of a plan
 TRIAL_IMAGES = 500  # of them that a trial is trained on
 EVAL_IMAGES = 1000  # others that it is evaluated on
 MAX_SHARE = 2 / 3  # of the images that a trial is trained on
@@ -46,10 +46,10 @@ def limit_training_images(data: ImageData, seed: int) -> ImageData:
     group to evaluate.
     """
     subset = data.subset("train")
-    if len(subset) <= MAX_IMAGES:
+    if len(subset) <= MAX_PLAN_IMAGES:
         return data
     position, count = order_in_class(subset.labels, range(len(subset)), seed)
-    share = MAX_IMAGES / len(subset)
+    share = MAX_PLAN_IMAGES / len(subset)
     index = _indices((position / count <= share) | (position <= 2))
     limited = subset.take(index.tolist())
     return replace(data, subsets={**data.subsets, "train": limited})
@@ -132,7 +132,7 @@ class TrialRunner:
             stages=tuple(stage.name for stage in stages.stages),
             batch_norm="" if head_only else config.batch_norm,
             lr=0.0 if head_only else recipe.max_lr,
-            lr_decay=1.0 if head_only else config.lr_decay,
+            layer_decay=1.0 if head_only else config.layer_decay,
             epochs=short,
             steps=0 if head_only else short * steps_per_epoch(recipe, images),
             train_images=images,
@@ -189,7 +189,7 @@ def trial_epochs(optim: OptimConfig, images: int) -> int:
         >>> trial_epochs(recipe, 500), trial_epochs(recipe, 40)
         (8, 12)
     """
-    enough = ceil(MIN_STEPS / steps_per_epoch(optim, images))
+    enough = ceil(MIN_TRIAL_STEPS / steps_per_epoch(optim, images))
     return min(optim.epochs, max(ceil(optim.epochs * EPOCH_SHARE), enough))
 
 

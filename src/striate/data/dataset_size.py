@@ -1,4 +1,4 @@
-"""Number, size and channels of the images of a data set, from some file headers."""
+"""Numbers of images and classes of a data set, and the median image size."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ MAX_HEADERS = 200  # files that are read
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSample:
-    """Facts on the images of a data set that decide how a network is trained.
+class DatasetSize:
+    """Numbers of images and classes, and the image size, which decide the training.
 
     Example:
-        >>> sample_images("digits")
-        ImageSample(images=1797, classes=10, side=8, is_gray=True)
+        >>> dataset_size("digits")
+        DatasetSize(images=1797, classes=10, side=8)
     """
 
     images: int  # number of files, damaged ones included
     classes: int
     side: int  # median over the images of the shorter side, in pixels
-    is_gray: bool  # whether all sampled images are gray
 
 
-def sample_images(data: str | Path) -> ImageSample | None:
-    """Return number, size and channels of the images; None for tar shards and remotes.
+def dataset_size(data: str | Path) -> DatasetSize | None:
+    """Return the size of a data set; None for tar shards and network addresses.
 
     At most `MAX_HEADERS` files are read, spread evenly over the data set.
 
@@ -47,11 +46,10 @@ def sample_images(data: str | Path) -> ImageSample | None:
     headers = list(_headers(source))
     if not headers:  # `load_data` reports why no image is usable
         return None
-    return ImageSample(
+    return DatasetSize(
         images=len(source.records),
         classes=len(Counter(record.label for record in source.records)),
         side=int(statistics.median(min(h.height, h.width) for h in headers)),
-        is_gray=all(h.channels == 1 for h in headers),
     )
 
 
