@@ -411,11 +411,11 @@ def test_steps_of_a_linear_head(photos):
     assert "gave 74.0 %" in plain(verdict.sentences)
     texts = commands(verdict)
     flags = "--model tutorial_gray --pretrained mobilenet_v2"
-    assert f"striate transfer '{photos}' {flags} --cut auto" in texts
+    assert f"striate train '{photos}' {flags}" in texts
     assert not any(text.endswith(f"transfer '{photos}'") for text in texts)
     planned = {"transfer": {**LINEAR["transfer"], "plan": {}}}
     verdict = run_verdict(linear_run(photos, "planned", planned))
-    assert not any("--cut auto" in text for text in commands(verdict))
+    assert not any("--pretrained" in text for text in commands(verdict))
 
 
 def test_steps_of_rare_classes(photos):

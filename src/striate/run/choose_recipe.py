@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -125,8 +124,8 @@ def _transfer(
     if unused:
         flags = " and ".join(sorted(map(flag_name, unused)))
         text += f"; {flags} {'has' if len(unused) == 1 else 'have'} no effect on it"
-    text += "; from scratch: --preset photographs; fine-tuned: striate transfer "
-    text += f"{shlex.quote(recipe.data)} --cut auto"
+    text += f"; to fine-tune all layers: --pretrained {BACKBONE}"
+    text += "; to train from scratch: --preset photographs"
     usual = Recipe(data=recipe.data)
     defaults = {name: getattr(usual, name) for name in unused - {"tensorboard"}}
     recipe = replace(recipe, model=BACKBONE, pretrained=BACKBONE, **defaults)

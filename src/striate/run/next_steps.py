@@ -12,7 +12,7 @@ from striate.core.format import count_text
 from striate.data.sources.named import NAMED
 from striate.report.format import percent
 from striate.run import layout as names
-from striate.run.choose_recipe import BACKBONE, PHOTO_SIDE
+from striate.run.choose_recipe import PHOTO_SIDE
 from striate.run.curve_forecast import find_forecast
 from striate.run.run import CUSTOM, Run
 from striate.run.scorecard import ci_text
@@ -209,9 +209,8 @@ class _Steps:
         if facts.get("head") != LOGISTIC or "plan" in facts or not self._data:
             return
         model, weights = self.run.recipe.model, str(self.run.recipe.pretrained)
-        flags = ""
-        if (model, weights) != (BACKBONE, BACKBONE):
-            flags = f" --model {shlex.quote(model)} --pretrained {shlex.quote(weights)}"
-        command = f"striate transfer {self._data}{flags} --cut auto"
-        purpose = "fine-tune more layers, if short trials show a gain"
+        flags = "" if model == weights else f" --model {shlex.quote(model)}"
+        flags += f" --pretrained {shlex.quote(weights)}"
+        command = f"striate train {self._data}{flags}"
+        purpose = "fine-tune all layers: often more accurate, takes minutes on a CPU"
         yield NextStep(command=command, purpose=purpose)
