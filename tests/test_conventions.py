@@ -472,6 +472,7 @@ FLAGS = {
         "--in-chans --json --mixup --out --overwrite --resize --rotate --scale "
         "--seed --shear --shift --warp"
     ),
+    "data fetch": "--json",
     "data curve": (
         "--accumulate --augment --background --batch-size --border --cache "
         "--cache-gb --class-weights --color --compile --config --crop --cutmix "

@@ -2,6 +2,6 @@
 
 import sys
 
-from striate.cli.main import main
+from striate.cli.start import start
 
-sys.exit(main())
+sys.exit(start())

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 from contextlib import contextmanager
 
@@ -54,6 +55,19 @@ def test_compare(striate, run, shared_run, tmp_path):
     out = f"{NAME}/비교 1.html"
     assert striate("compare", run, shared_run.path, "--html", out).code == 0
     assert (tmp_path / out).is_file()
+
+
+def test_printed_commands_quote_the_paths(striate, run, shared_folder, tmp_path):
+    """With a space, the shell would read two paths."""
+    shutil.copytree(shared_folder, tmp_path / NAME / "사진")
+    data, out = f"{NAME}/사진", f"{NAME}/나누기 1.csv"
+    said = striate("data", "split", data, "--out", out).out
+    command = said.rpartition("use it:\n")[2].strip()
+    assert shlex.split(command) == ["striate", "train", data, "--split", out]
+    (tmp_path / run / "predictions_train.csv").unlink(missing_ok=True)
+    said = striate("evaluate", run, "--split", "train")
+    if said.code:
+        assert f"striate evaluate {shlex.quote(run)}" in said.err
 
 
 # --- no permission to write

@@ -1,5 +1,8 @@
 """Errors, registries, preprocessing, seeds and hooks."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -272,3 +275,14 @@ def test_flush_denormals_restores_the_setting():
     with device.flush_denormals():
         assert device._flushes()
     assert device._flushes() == before
+
+
+def test_the_place_of_an_error_is_short():
+    """A path is shown in full, an array by its beginning, in one line."""
+    path = "folder/" * 100
+    assert StriateError("x", where=Path(path)).where == str(Path(path))
+    assert StriateError("x", where=path).where == path
+    place = StriateError("x", where=np.zeros((20, 20))).where
+    assert len(place) <= 200
+    assert "\n" not in place
+    assert StriateError("x", where=("a", "b")).where == "('a', 'b')"

@@ -6,7 +6,8 @@ of two groups straddle; a hash of content alone splits groups.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import count, pairwise
 
 import numpy as np
@@ -26,13 +27,14 @@ from striate.data.split.hash_split import (
 )
 from striate.data.split.split_file import SplitRow
 
+HASH = {"exact_below": 0}  # by hash alone, however small a class is
 DEALS = [
-    SplitConfig(),
-    SplitConfig(val=0.25, test=0.0),
-    SplitConfig(val=0.1, test=0.1, seed=5),
-    SplitConfig(val=1 / 3, test=1 / 3),
-    SplitConfig(folds=5, fold=3),
-    SplitConfig(val=0.3, folds=3, fold=0, seed=2),
+    SplitConfig(**HASH),
+    SplitConfig(val=0.25, test=0.0, **HASH),
+    SplitConfig(val=0.1, test=0.1, seed=5, **HASH),
+    SplitConfig(val=1 / 3, test=1 / 3, **HASH),
+    SplitConfig(folds=5, fold=3, **HASH),
+    SplitConfig(val=0.3, folds=3, fold=0, seed=2, **HASH),
 ]
 NUMBERS = st.integers(0, SPAN - 1)
 
@@ -148,7 +150,7 @@ def test_each_guard_is_needed(monkeypatch, guard, without):
 
 def check_many():
     for seed in range(50):
-        check_promises(seed, 40, 4, 30, SplitConfig())
+        check_promises(seed, 40, 4, 30, SplitConfig(**HASH))
 
 
 # --- shares
@@ -320,7 +322,8 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
             Record(path="two", label="x", group=b),
             Record(path="three", label="x", group=a),
         ]
-        assigned = assign_splits(records, ["same", "same", "other"], SplitConfig())
+        hashes = ["same", "same", "other"]
+        assigned = assign_splits(records, hashes, SplitConfig(**HASH))
         assert [(r.path, r.split) for r in assigned.rows] == [
             ("two", better),
             ("three", lesser),
@@ -331,3 +334,105 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
             f"duplicate-in-{better}",
             "two",
         )
+
+
+# --- small classes
+
+
+def labeled(**counts):
+    """Records of each class, and a content for each."""
+    names = [(label, i) for label, count in counts.items() for i in range(count)]
+    records = [Record(path=f"{label}/{i}", label=label) for label, i in names]
+    return records, [f"{label}{i}" for label, i in names]
+
+
+def counts_of(assigned):
+    return Counter((row.label, row.split) for row in assigned.rows)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_twelve_images_have_every_class_in_every_split(seed):
+    """By hash, most seeds leave a class without validation or test images."""
+    records, contents = labeled(cat=6, dog=6)
+    counts = counts_of(assign_splits(records, contents, SplitConfig(seed=seed)))
+    for label in ("cat", "dog"):
+        assert counts[label, "train"] in (3, 4)
+        assert counts[label, "val"] == 1
+        assert counts[label, "test"] in (1, 2)
+
+
+@pytest.mark.parametrize("size", [2, 3, 10, 20, 49])
+def test_small_classes_get_exact_counts_and_a_note(size):
+    records, contents = labeled(a=size, b=200)
+    assigned = assign_splits(records, contents, SplitConfig())
+    counts = counts_of(assigned)
+    if size > 3:
+        for split, share in SplitConfig().shares.items():
+            assert abs(counts["a", split] - share * size) <= 1
+    assert counts["a", "train"]
+    assert counts["a", "val"]
+    assert counts["a", "test"] or size == 2
+    (note,) = assigned.notes
+    assert note.startswith("1 class has fewer than 50 different images")
+    assert "--split" in note
+
+
+def test_large_classes_beside_small_ones_are_split_by_hash():
+    records, contents = labeled(a=5, b=60)
+    rows = assign_splits(records, contents, SplitConfig()).rows
+    by_hash = assign_splits(records, contents, SplitConfig(**HASH)).rows
+    assert [r for r in rows if r.label == "b"] == [r for r in by_hash if r.label == "b"]
+    assert assign_splits(*labeled(a=50, b=60), SplitConfig()).notes == ()
+
+
+def test_copies_count_once_and_groups_too():
+    """60 images of three patients are a small class: three units."""
+    records, contents = labeled(a=60, b=60)
+    copies = [content if content[0] == "b" else "same" for content in contents]
+    assert "1 class has" in assign_splits(records, copies, SplitConfig()).notes[0]
+    grouped = [replace(r, group=f"{r.label}{i % 3}") for i, r in enumerate(records)]
+    assigned = assign_splits(grouped, contents, SplitConfig())
+    assert set(counts_of(assigned)) == {(c, s) for c in "ab" for s in SPLITS}
+    splits = {(row.group, row.split) for row in assigned.rows}
+    assert len(splits) == 6
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 60),
+    st.integers(0, 9),
+    st.integers(1, 45),
+    st.integers(0, 9),
+)
+def test_small_sets_keep_copies_and_groups_together(seed, size, groups, contents, s):
+    draws = np.random.default_rng(seed)
+    records, hashes = made(draws, size, groups, contents)
+    config = SplitConfig(seed=s)
+    splits = outcome(records, hashes, config)
+    where = defaultdict(set)
+    for record, content in zip(records, hashes, strict=True):
+        if split := splits[record.path]:
+            where["content", content].add(split)
+            where["group", record.group or record.path].add(split)
+    assert all(len(parts) == 1 for parts in where.values())
+    order = draws.permutation(size).tolist()
+    again = outcome([records[i] for i in order], [hashes[i] for i in order], config)
+    assert again == splits
+
+
+def test_folds_of_a_small_set_are_disjoint_and_even():
+    records, contents = labeled(a=10, b=10)
+    tests = []
+    for fold in range(5):
+        config = SplitConfig(folds=5, fold=fold)
+        rows = assign_splits(records, contents, config).rows
+        tests.append({row.path for row in rows if row.split == "test"})
+        assert {row.label for row in rows if row.split == "val"} == {"a", "b"}
+    assert [len(paths) for paths in tests] == [4] * 5
+    assert len(set().union(*tests)) == 20
+
+
+def test_small_fractions_make_large_classes_small():
+    """Of 100 images, 2 % by hash would be no image with probability 13 %."""
+    counts = counts_of(assign_splits(*labeled(a=100, b=100), SplitConfig(val=0.02)))
+    assert counts["a", "val"] == counts["b", "val"] == 2

@@ -502,7 +502,7 @@ def test_the_pack_key_depends_on_the_rules(monkeypatch):
     """Without the rules in a pack's key old pixels would be used as new ones."""
     size = Preprocess(channels=1, height=2, width=2)
     before = decoded_images.geometry_key(size)
-    monkeypatch.setattr(decoded_images, "RULES", 2)
+    monkeypatch.setattr(decoded_images, "RULES", decoded_images.RULES + 1)
     assert decoded_images.geometry_key(size) != before
     # Likewise: other values are another RULES.
     assert jpeg_decoder.REDUCED == ((4, 4), (2, 3))

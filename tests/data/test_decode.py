@@ -7,13 +7,15 @@ ones cut between scans do, without `IEND` a cut PNG does.
 
 import io
 import os
+import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from striate.data.decode import decode as decoding
 from striate.data.decode import file_bytes as reading
@@ -21,6 +23,7 @@ from striate.data.decode import jpeg_decoder
 from striate.data.decode.decode import (
     ImageHeader,
     decode,
+    pil_to_pixels,
     read_header,
     without_pillow_warnings,
 )
@@ -51,18 +54,16 @@ def reason(payload: bytes) -> str:
     return caught.value.reason
 
 
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    check = zlib.crc32(kind + body)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+
 def png_header(width: int, height: int) -> bytes:
-    """A PNG whose header states more pixels than it has."""
-    import struct
-    import zlib
-
-    def chunk(kind, body):
-        check = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
-
+    """A PNG that promises a size and holds almost nothing."""
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+    body = png_chunk(b"IHDR", head) + png_chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + body + png_chunk(b"IEND", b"")
 
 
 # --- what is no image
@@ -80,7 +81,11 @@ def png_header(width: int, height: int) -> bytes:
         (b"%PDF-1.7\n", "this is a PDF document"),
         (b"PK\x03\x04rest", "this is a ZIP archive"),
         (b"{\\rtf1}", "this is an RTF document"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC/AVIF or a video"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0avifmif1", "AVIF or a video"),
+        (bytes(128) + b"DICM" + bytes(400), "a DICOM file; convert it to PNG"),
+        (bytes(512), "not in a supported image format"),
+        (b"\x93NUMPY\x01\0v\0{'descr'", "this is a NumPy array"),
+        (b"SIMPLE  =                    T", "this is a FITS file"),
         (b"\xfe" + os.urandom(4095), "not in a supported image format"),
     ],
 )
@@ -213,15 +218,42 @@ def test_zero_sides():
     assert reason(png_header(0, 5)) in ("damaged", "not-an-image")
 
 
-def test_text_bomb_in_a_png():
-    import struct
-    import zlib
-
-    body = b"key\0\1\0\0\0" + zlib.compress(b"\0" * (80 << 20), 9)
-    chunk = struct.pack(">I", len(body)) + b"iTXt" + body
-    chunk += struct.pack(">I", zlib.crc32(b"iTXt" + body))
+@pytest.mark.parametrize("kind", [b"iTXt", b"zTXt", b"tEXt", b"iCCP"])
+@pytest.mark.parametrize("after_pixels", [False, True])
+def test_a_large_comment_in_a_png_is_no_reason_to_refuse_it(kind, after_pixels):
+    """The comment is left out unread, so a text bomb does no harm either."""
+    texts = {
+        b"iTXt": b"key\0\1\0\0\0" + zlib.compress(b"\0" * (80 << 20), 9),
+        b"zTXt": b"key\0\0" + zlib.compress(b"a" * (2 << 20), 9),
+        b"tEXt": b"key\0" + b"a" * (2 << 20),
+        b"iCCP": b"profile\0\0" + zlib.compress(b"\0" * (2 << 20), 9),
+    }
     whole = encoded(pil_image(NOISE))
-    assert refusal(whole[:33] + chunk + whole[33:]) == "too-large"
+    place = -12 if after_pixels else 33
+    text = png_chunk(kind, texts[kind])
+    payload = whole[:place] + text + whole[place:]
+    assert (read_header(payload).height, read_header(payload).width) == (20, 30)
+    assert (decode(payload) == NOISE).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("after_pixels", [False, True])
+def test_exif_of_a_png_before_and_after_the_pixels(orientation, after_pixels):
+    """Pillow turned the pixels, but not the size: the image was squashed."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    whole = encoded(pil_image(NOISE))
+    place = -12 if after_pixels else 33
+    chunk = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    payload = whole[:place] + chunk + whole[place:]
+    turned = pil_image(NOISE)
+    turned.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(turned))
+    pixels = decode(payload)
+    assert pixels.shape == expected.shape
+    assert (pixels == expected).all()
+    header = read_header(payload)
+    assert (header.height, header.width) == pixels.shape[:2]
 
 
 # --- depth
@@ -241,6 +273,52 @@ def test_16_bit_gray_keeps_its_levels():
         assert (pixels[0, 0, 0], pixels[-1, -1, 0]) == (0, 255)
 
 
+def tiff_of_12_bits(values):
+    """A TIFF as cameras write it: two values in three bytes, 12 bits declared."""
+    height, width = values.shape
+    first, second = values.reshape(-1, 2).T.astype(np.uint32)
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
+    data = packed.astype(np.uint8).tobytes()
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1}
+    tags |= {278: height, 279: len(data)}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize("white_level", [65_535, 4095])
+def test_12_bit_tiff_is_not_nearly_black(white_level):
+    """The file declares 12 bits: 4,095 is white, not 65,535."""
+    values = np.arange(4096).reshape(64, 64)
+    pixels = decode(tiff_of_12_bits(values), white_level=white_level)
+    assert (pixels[..., 0] == np.rint(values * 255 / 4095)).all()
+
+
+def pgm(values, largest, comment=b""):
+    head = b"P5 " + comment + b"%d %d\n%d\n" % (*values.shape[::-1], largest)
+    return head + values.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize("largest", [256, 1023, 4095, 65_535])
+@pytest.mark.parametrize("comment", [b"", b"# from a camera 7 9\n"])
+def test_pgm_has_the_range_that_it_declares(largest, comment):
+    values = np.linspace(0, largest, 1024).round().reshape(32, 32)
+    payload = pgm(values, largest, comment)
+    assert read_header(payload).channels == 1
+    pixels = decode(payload)
+    assert (pixels[..., 0] == np.rint(values * 255 / largest)).all()
+    image = Image.open(io.BytesIO(payload))
+    assert np.abs(pil_to_pixels(image).astype(int) - pixels).max() <= 1
+
+
+def test_the_white_level_of_a_pgm_is_a_value_of_the_file():
+    values = np.array([[0, 100], [500, 900]])
+    expected = np.rint(values * 255 / 900)
+    assert (decode(pgm(values, 1023), white_level=900)[..., 0] == expected).all()
+    with pytest.raises(UndecodableError, match="900 is above the white level 800"):
+        decode(pgm(values, 1023), white_level=800)
+
+
 def test_16_bit_big_endian_tiff():
     ramp = np.arange(0, 65_536, 64, dtype=">u2").reshape(32, 32)
     payload = encoded(Image.frombytes("I;16B", (32, 32), ramp.tobytes()), "TIFF")
@@ -257,16 +335,9 @@ def test_16_bit_color_is_not_clipped():
 
 
 def _png16(width, height, rows):
-    import struct
-    import zlib
-
-    def chunk(kind, body):
-        check = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
-
     head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+    body = png_chunk(b"IHDR", head) + png_chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + body + png_chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])

@@ -1,7 +1,6 @@
 """Checks of file structure, on files built and damaged by hand."""
 
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -51,16 +50,13 @@ def test_a_wrong_checksum_is_named():
     assert str(fault) == "damaged: wrong checksum of the PNG's IDAT chunk"
 
 
-def test_a_wrong_checksum_of_a_comment_is_damage():
-    """Pillow does not recognize such a file as an image."""
+def test_a_wrong_checksum_of_a_comment_does_no_harm():
+    """The pixels are whole; Pillow alone would not recognize the file as an image."""
     body = b"Comment\0hello"
     chunk = struct.pack(">I", len(body)) + b"tEXt" + body + b"\0\0\0\0"
     commented = PNG[:33] + chunk + PNG[33:]
     assert png_fault(commented) is None
-    with pytest.raises(UndecodableError, match="wrong checksum of a PNG chunk"):
-        decode(commented)
-    good = chunk[:-4] + struct.pack(">I", zlib.crc32(b"tEXt" + body))
-    assert (decode(PNG[:33] + good + PNG[33:]) == NOISE).all()
+    assert (decode(commented) == decode(PNG)).all()
 
 
 def test_what_follows_the_end_of_a_png_does_not_matter():
@@ -127,7 +123,7 @@ def test_whole_jpegs_are_not_truncated():
     [
         (b"", "text file"),
         (b"caf\xe9 is latin", "not in a supported image format"),
-        (b"\0\0\0\x20ftypavif", "HEIC/AVIF"),
+        (b"\0\0\0\x20ftypavif", "AVIF"),
     ],
 )
 def test_kinds_of_non_images(payload, description):

@@ -246,9 +246,9 @@ def test_content_decides_the_format_not_the_extension(loaded, photos):
             encoded(pil_image(stripes(1, len(name) * 7)), "JPEG")
         )
     (photos / "down/really-png.jpg").write_bytes(encoded(image))
-    (photos / "down/photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 20)
+    (photos / "down/photo.avif").write_bytes(b"\0\0\0\x18ftypavif" + b"\0" * 20)
     data, skipped = loaded()
-    assert skipped == {"down/photo.heic": "not-an-image"}
+    assert skipped == {"down/photo.avif": "not-an-image"}
     assert len(data.rows) == 30
 
 
@@ -358,3 +358,80 @@ def test_a_file_that_is_deleted_between_scan_and_decoding(photos, monkeypatch):
         ("across/00.png", "missing")
     ]
     assert data.num_files == 24
+
+
+# --- folders that are not what they seem
+
+
+def test_one_more_folder_around_the_class_folders(refused, striate, photos, tmp_path):
+    (tmp_path / "set").mkdir()
+    photos.rename(tmp_path / "set/photos")
+    message = refused(tmp_path / "set")
+    assert (
+        f"the class folders are one folder deeper, in {tmp_path}/set/photos" in message
+    )
+    assert f"use {tmp_path}/set/photos as DATA" in message
+
+
+def test_one_class_with_subfolders_is_one_class(refused, tmp_path):
+    write_folder(tmp_path / "set/cat", ("2023", "2024"))
+    (tmp_path / "set/cat/one.png").write_bytes(
+        (tmp_path / "set/cat/2023/00.png").read_bytes()
+    )
+    assert "only one class ('cat')" in refused(tmp_path / "set")
+
+
+def test_val_and_test_without_train(refused, tmp_path):
+    """They were trained against each other, as two classes."""
+    for split in ("val", "test"):
+        write_folder(tmp_path / "set" / split)
+    message = refused(tmp_path / "set")
+    assert "the train split has no images: the data has only val and test" in message
+    assert "the folder train" in message
+
+
+def test_only_a_test_folder(refused, tmp_path):
+    write_folder(tmp_path / "set/test")
+    assert "the data has only test" in refused(tmp_path / "set")
+
+
+def test_splits_beside_classes(refused, tmp_path):
+    for name in ("val", "test", "cat"):
+        write_folder(tmp_path / "set" / name)
+    assert "some folders are not train, val or test: cat" in refused(tmp_path / "set")
+
+
+def test_one_class_may_be_called_test(tmp_path):
+    data = load_data(write_folder(tmp_path / "set", ("control", "test")))
+    assert data.labels.names == ("control", "test")
+
+
+@pytest.fixture
+def locked(monkeypatch):
+    """Deny the listing of a folder, as the system denies it to all but root."""
+    real = os.listdir
+
+    def lock(folder):
+        def deny(path):
+            if os.fspath(path) == os.fspath(folder):
+                raise PermissionError(13, "Permission denied")
+            return real(path)
+
+        monkeypatch.setattr(os, "listdir", deny)
+
+    return lock
+
+
+def test_a_class_folder_without_permission_is_named(locked, striate, tmp_path):
+    root = write_folder(tmp_path / "photos", ("a", "b", "c"))
+    locked(root / "c")
+    data = load_data(root)
+    assert data.labels.names == ("a", "b")
+    text = "the folder c cannot be read (Permission denied): its images are missing"
+    assert text in data.warnings
+    assert text in striate("data", "check", root, "--near", "off").out
+
+
+def test_a_data_folder_without_permission(locked, refused, photos):
+    locked(photos)
+    assert "the folder cannot be read: Permission denied" in refused(photos)

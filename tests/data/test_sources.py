@@ -254,3 +254,29 @@ def test_progress_of_reading(shared_folder):
         options=LoadOptions(tick=lambda at, count: ticks.append((at, count))),
     )
     assert ticks[0] == (0, 40)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 1] * 20,
+        [False, True] * 20,
+        np.array([0, 1] * 20),
+        np.array([False, True] * 20),
+        np.array([0.0, 1.0] * 20),
+        np.array(["0", "1"] * 20),
+    ],
+    ids=["int", "bool", "int64", "bool_", "float64", "str_"],
+)
+def test_arrays_with_labels_of_every_type(labels):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4), np.uint8)
+    source = from_arrays("toy", pixels, labels)
+    assert source.labels.names == ("0", "1")
+    assert [record.label for record in source.records] == ["0", "1"] * 20
+    assert all(type(record.label) is str for record in source.records)
+    assert load_data(source).num_classes == 2
+
+
+def test_arrays_with_fractions_as_labels():
+    with pytest.raises(ValueError, match=r"class names or integers, got 0\.5"):
+        from_arrays("toy", np.zeros((2, 4, 4), np.uint8), [0.5, 1.0])

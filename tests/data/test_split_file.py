@@ -189,7 +189,7 @@ def test_a_missing_split_file(striate, refused, photos, tmp_path):
     with pytest.raises(DataError, match="there is no split file"):
         read_split(tmp_path)
     (tmp_path / "bad.csv").write_bytes(b'path,split\n"' + b"x" * 200_000)
-    with pytest.raises(DataError, match="not a split file: field larger"):
+    with pytest.raises(DataError, match="not a CSV: field larger"):
         read_split("bad.csv")
     assert "the run folder does not exist" in refused(photos, "--split", "nowhere")
     assert "line 3" in refused(
@@ -203,3 +203,73 @@ def save_lines(folder, *lines):
     path = folder / "lines.csv"
     path.write_text("\n".join(["path,split", *lines, ""]))
     return path
+
+
+# --- paths as other tools write them
+
+
+WRITTEN = {
+    "with a dot": lambda root, path: f"./{path}",
+    "absolute": lambda root, path: str(root / path),
+    "from the current folder": lambda root, path: f"photos/{path}",
+    "with backslashes": lambda root, path: path.replace("/", "\\"),
+    "in capitals": lambda root, path: path.upper(),
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+@pytest.mark.parametrize("folder", [".", "elsewhere"])
+def test_other_spellings_of_the_paths_match(photos, kind, folder):
+    first = load_data(photos, seed=3)
+    lines = [f"{WRITTEN[kind](photos, r.path)},{r.split}" for r in first.rows]
+    Path(folder).mkdir(exist_ok=True)
+    table = Path(folder) / "s.csv"
+    table.write_text("\n".join(["image_path,split", *lines]))
+    again = load_data(photos, split=table)
+    assert splits(again) == splits(first)
+    assert "60 images with the earlier split, 0 new images, 0 missing" in again.notes[0]
+
+
+def test_paths_that_differ_in_case_only_are_two_images(tmp_path):
+    write_folder(tmp_path / "photos", ("a", "b"), count=3)
+    (tmp_path / "photos/a/00.png").rename(tmp_path / "photos/a/X.png")
+    (tmp_path / "photos/a/01.png").rename(tmp_path / "photos/a/x.png")
+    lines = ["a/X.png,val", "a/x.png,train", "a/02.png,train"]
+    lines += ["b/00.png,val", "b/01.png,train", "b/02.png,train"]
+    Path("s.csv").write_text("\n".join(["image_path,split", *lines]))
+    data = load_data("photos", split="s.csv")
+    assert splits(data)["a/X.png"] == "val"
+    assert splits(data)["a/x.png"] == "train"
+
+
+def test_a_split_file_of_other_images_is_refused(refused, photos):
+    """The run trained on another split, with a note about "60 new images"."""
+    Path("s.csv").write_text("image_path,split\nx/1.png,train\nx/2.png,val\n")
+    message = refused(photos, "--split", "s.csv")
+    assert "the split file has none of these images: it has 'x/1.png'" in message
+    assert "not 'across/00.png'" in message
+
+
+def test_a_split_file_that_is_not_used_is_named(tmp_path):
+    for name in ("train", "val"):
+        write_folder(tmp_path / "sets" / name, count=3, seed=len(name))
+    Path("s.csv").write_text("image_path,split\na.png,train\nb.png,val\n")
+    data = load_data("sets", split="s.csv")
+    assert data.notes == ("split of s.csv: not used, the data has its own splits",)
+
+
+def test_an_image_in_two_splits_is_refused(photos):
+    lines = ["across/00.png,train", "across/01.png,val", "across/00.png,val"]
+    Path("s.csv").write_text("\n".join(["image_path,split", *lines]))
+    with pytest.raises(DataError, match="is in two splits: train and val") as caught:
+        load_data(photos, split="s.csv")
+    assert "line 4" in str(caught.value)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_byte_order_mark_and_other_delimiters(photos, delimiter):
+    first = load_data(photos)
+    lines = [delimiter.join((r.path, r.split)) for r in first.rows]
+    text = "\n".join([f"image_path{delimiter}split", *lines])
+    Path("s.csv").write_text(text, encoding="utf-8-sig")
+    assert splits(load_data(photos, split="s.csv", seed=4)) == splits(first)

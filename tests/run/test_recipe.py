@@ -214,6 +214,24 @@ def test_strict_yaml(tmp_path, text, message):
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("compile: off", "compile", "off"),
+        ("compile: on", "compile", "on"),
+        ("cache: off", "cache", "off"),
+        ("normalize: no", "normalize", "none"),
+        ("flip: off", "flip", "none"),
+        ("lr: 1e-3", "lr", 0.001),
+    ],
+)
+def test_words_that_yaml_reads_as_true_or_false(tmp_path, line, name, value):
+    """YAML 1.1 reads `off` as false."""
+    (tmp_path / "s.yaml").write_text(f"data: digits\n{line}\n")
+    recipe = make_recipe(read_settings(tmp_path / "s.yaml"))
+    assert getattr(recipe, name) == value
+
+
 def test_missing_settings(tmp_path):
     with pytest.raises(
         SettingError, match="settings file cannot be read: No such file"

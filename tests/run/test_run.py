@@ -318,7 +318,7 @@ def test_report_without_its_images(tmp_path):
     root.rename(tmp_path / "moved")
     again = Run(run.path)
     assert "could not be read" in write_report(again).read_text()
-    with pytest.raises(DataError, match="no such file, folder or data set"):
+    with pytest.raises(DataError, match="the images of the run are no longer at"):
         Run(run.path).evaluate()
 
 

@@ -1,10 +1,17 @@
-"""Prepare image data: check, split, preview, augment; measure a learning curve."""
+"""Prepare image data: check, split, preview, augment, fetch; learning curve."""
 
 from __future__ import annotations
 
 import argparse
 
-from striate.cli import data_augment, data_check, data_curve, data_preview, data_split
+from striate.cli import (
+    data_augment,
+    data_check,
+    data_curve,
+    data_fetch,
+    data_preview,
+    data_split,
+)
 from striate.cli.command import Verb, add_verbs
 
 SUBVERBS = {
@@ -13,6 +20,7 @@ SUBVERBS = {
     "preview": Verb(data_preview.configure_data_preview, data_preview.run_data_preview),
     "augment": Verb(data_augment.configure_data_augment, data_augment.run_data_augment),
     "curve": Verb(data_curve.configure_data_curve, data_curve.run_data_curve),
+    "fetch": Verb(data_fetch.configure_data_fetch, data_fetch.run_data_fetch),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 from striate.cli.command import add_flags, check_output_files
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 FLAGS = {
     "data DATA": "images, as for `striate train`",
-    "--exact": "stratify exactly: split each class by exact image counts; small "
-    "classes get at least one image per split if possible (default: approximate "
-    "fractions)",
+    "--exact": "stratify exactly: split each class by exact image counts; each "
+    "class gets at least one image per split if possible (default: exact counts for "
+    "small classes, approximate fractions for others)",
     "--val-fraction F": "fraction of the images for the validation split (default "
     "0.15)",
     "--test-fraction F": "fraction of the images for the test split (default 0.25)",
@@ -85,5 +86,6 @@ def _show(options: argparse.Namespace, data: ImageData) -> None:
         out.print(f"note: {note}", style="dim", markup=False)
     if options.out:
         out.print(f"split  {options.out}", markup=False)
-        use = f"striate train {options.data} --split {options.out}"
+        data_set, file = shlex.quote(options.data), shlex.quote(str(options.out))
+        use = f"striate train {data_set} --split {file}"
         out.print(f"\nuse it:\n  {use}", markup=False)

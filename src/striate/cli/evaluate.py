@@ -18,7 +18,7 @@ FLAGS = {
     "--split {train,val,test}": "split to evaluate (default: test, or val if there is "
     "no test split)",
     "--data DATA": "evaluate other labeled images: a folder or CSV with the same "
-    "class names",
+    "class names; or the new place of the run's images, if they were moved",
     "--operating-point CLASS": "choose a decision threshold and a review band for "
     "this class on validation, evaluate them on test, and store them in the run",
 }
@@ -62,6 +62,7 @@ def _check_flags(options: argparse.Namespace) -> None:
 
 def _print_scores(run: Run, options: argparse.Namespace) -> int:
     from striate.cli.printing import (
+        console,
         print_accuracies,
         print_next_steps,
         print_scaling,
@@ -69,21 +70,33 @@ def _print_scores(run: Run, options: argparse.Namespace) -> int:
         print_skipped,
         print_verdict,
     )
+    from striate.run.moved_data import use_moved_data
     from striate.run.run import score_as_dict
+    from striate.run.training_overlap import training_overlap
     from striate.run.verdict import run_verdict
 
+    if options.data and use_moved_data(run, options.data):
+        if not options.json:
+            text = f"the data of the run was moved to {options.data} (same hashes)"
+            console().print(f"note: {text}", style="dim", markup=False)
+        options.data = None
     subset, name, skipped = run.subset_for(options.data, options.split)
     predictions = run.predict_subset(subset)
+    overlap = training_overlap(run, subset, predictions) if options.data else None
     verdict = run_verdict(run, name, predictions, other_data=options.data)
     score = predictions.metrics()
     if options.json:
         scores = {"run": str(run.path), "split": name, **score_as_dict(score)}
         more = {"verdict": verdict.as_dict(), "skipped": len(skipped)}
+        more["trained_on"] = overlap.as_dict() if overlap else None
         print(json.dumps({**scores, "temperature": run.temperature, **more}))
     else:
         print_verdict(verdict)
         print_accuracies(run, name)
         print_score(name, score)
+        if overlap:
+            text = f"warning: {overlap.sentence}"
+            console().print(text, style="yellow", markup=False)
         print_scaling(run)
         print_skipped(skipped)
         print_next_steps(verdict)
@@ -115,7 +128,8 @@ def _print_operating_point(run: Run, options: argparse.Namespace) -> int:
         print_blocks(result.blocks, wide_console())
         print_skipped(result.skipped)
         console().print(f"report  {folder / 'report.html'}", markup=False)
-        text = f"stored for: striate predict {run.path} IMAGE --operating-point "
+        text = f"stored for: striate predict {shlex.quote(str(run.path))} IMAGE "
+        text += "--operating-point "
         text += shlex.quote(options.operating_point)
         console().print(text, markup=False)
     return 1 if result.skipped else 0

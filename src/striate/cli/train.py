@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.command import add_flags
@@ -208,6 +209,27 @@ def _train_head(choice: RecipeChoice, options: argparse.Namespace) -> int:
     return print_result(finished, options, transfer=finished.manifest["transfer"])
 
 
+def _check_moved_data(folder: str, data: str) -> None:
+    """Record the new place of the images of a run; refuse other images.
+
+    Raises:
+        SettingError: The images of the run were not moved, or others are given.
+    """
+    from striate.run.lost_data import is_lost
+    from striate.run.moved_data import use_moved_data
+    from striate.run.run import Run
+
+    run = Run(folder)
+    if use_moved_data(run, data):
+        return
+    what = "--resume uses the images of the run"
+    fix = f"leave out DATA: striate train --resume {quote(folder)}"
+    if is_lost(run.origin):
+        what = f"these are not the images of the run, which were at {run.origin}"
+        fix = "give the folder that they were moved to"
+    raise SettingError(what, where=data, fix=fix)
+
+
 def print_result(run: Run, options: argparse.Namespace, **extra: Any) -> int:
     """Print the result of a finished run, only on rank 0; return the exit code."""
     from striate.cli.printing import print_end
@@ -244,12 +266,15 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 
 def _resume(options: argparse.Namespace) -> int:
     """Resume a run; print the step and whether the result will be reproducible."""
-    for name in ("data", "preset", "config", "out", "overwrite"):
+    for name in ("preset", "config", "out", "overwrite"):
         if getattr(options, name):
-            fix = f"leave out this flag: striate train --resume {options.resume}"
-            flag = "DATA" if name == "data" else f"--{name}"
+            folder = quote(str(options.resume))
+            fix = f"leave out this flag: striate train --resume {folder}"
             what = "--resume uses the value stored in the run"
-            raise SettingError(what, where=flag, fix=fix)
+            raise SettingError(what, where=f"--{name}", fix=fix)
+    if options.data:
+        _check_moved_data(options.resume, options.data)
+        options.data = None  # recorded; the setting stays as it was typed
 
     from striate.cli.printing import print_resumed
     from striate.workflows.train.build_job import SessionOptions

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+MAX_OBJECT_TEXT = 200  # characters of an object, such as an array, in a message
+
 
 class StriateError(Exception):
     """Base class of errors that the user can fix; printed without a traceback.
@@ -26,7 +30,7 @@ class StriateError(Exception):
     ) -> None:
         super().__init__(what)
         self.what = what
-        self.where = None if where is None else str(where)
+        self.where = None if where is None else _short_text(where)
         self.fix = fix
 
     def __str__(self) -> str:
@@ -41,6 +45,20 @@ class StriateError(Exception):
         """Return the error type and the message parts as a dict, for `--json`."""
         kind = type(self).__name__
         return {"error": kind, "what": self.what, "where": self.where, "do": self.fix}
+
+
+def _short_text(where: object) -> str:
+    """Return paths and texts in full, and the beginning of other objects.
+
+    Example:
+        >>> _short_text(range(3)), len(_short_text(list(range(1000))))
+        ('range(0, 3)', 200)
+    """
+    text = str(where)
+    if isinstance(where, str | os.PathLike):
+        return text
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_OBJECT_TEXT else line[: MAX_OBJECT_TEXT - 1] + "…"
 
 
 class SettingError(StriateError):

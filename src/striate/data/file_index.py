@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from striate.data.decode.heic import NEEDS_PACKAGE
 from striate.data.sources.files import Stamp
 
 # Clocks of file systems are coarse (2 s on FAT, and servers' clocks differ): a file
 # that was written so few nanoseconds ago may be written again with the same time.
 MIN_AGE = 2_000_000_000
 MAX_INDEX_BYTES = 1 << 28  # bytes; a larger index is deleted and started again
+HEADER_RULES = 2  # version of the rules from file to header; others are read again
 _NAMES_PER_QUERY = 500  # below the limit of SQLite on every system
 
 _TABLE = """
@@ -44,6 +46,11 @@ class FileFacts:
         """Return header and error as values for the last five columns of the table."""
         return *(self.header or (None,) * 3), *(self.refusal or (None,) * 2)
 
+    @property
+    def needs_package(self) -> bool:
+        """Return whether the file can be read if another package is installed."""
+        return self.refusal is not None and self.refusal[0] == NEEDS_PACKAGE
+
 
 class FileIndex:
     """SQLite index of scanned files, in a cache folder; empty if SQLite fails."""
@@ -61,7 +68,7 @@ class FileIndex:
                 marks = ",".join("?" * len(chunk))
                 query = f"SELECT {_COLUMNS} FROM files WHERE name IN ({marks})"  # noqa: S608
                 for name, stamp, *rest in database.execute(query, chunk):
-                    if stamp == stamps[name].text:
+                    if stamp == _versioned(stamps[name]):
                         facts[name] = _facts_of(rest)
         return facts
 
@@ -69,9 +76,10 @@ class FileIndex:
         """Store hash and header of files; skip files that changed a moment ago."""
         now = time.time_ns()
         rows = [
-            (name, stamp.text, fact.sha256, *fact.cells)
+            (name, _versioned(stamp), fact.sha256, *fact.cells)
             for name, stamp, fact in facts
-            if stamp.newest + MIN_AGE < now
+            # A file that needs a package is readable as soon as that is installed.
+            if stamp.newest + MIN_AGE < now and not fact.needs_package
         ]
         if not rows:
             return
@@ -103,6 +111,10 @@ class FileIndex:
             usable = isinstance(error, sqlite3.OperationalError)  # busy, not broken
         if not usable:
             self._path.unlink(missing_ok=True)
+
+
+def _versioned(stamp: Stamp) -> str:
+    return f"{stamp.text} {HEADER_RULES}"
 
 
 def _facts_of(cells: Sequence[Any]) -> FileFacts:

@@ -201,7 +201,9 @@ def _split_up(
     source, decoded = images.source, images.decoded
     records = [source.records[decoded.index[k]] for k in images.rows_kept]
     contents = [decoded.contents[k] for k in images.rows_kept]
-    check_counts(record.label for record in records)
+    check_counts((record.label for record in records), source.class_folders)
+    if earlier is not None:
+        earlier = earlier.matched_to([r.path for r in records], source.root)
     assigned = assign_splits(records, contents, split_config, earlier)
     left_out = assigned.left_out
     labels = check_classes(assigned.rows, source.labels, assigned.held_out)
@@ -336,6 +338,8 @@ def load_labeled(
     if unknown:
         what = f"the network lacks these classes: {', '.join(unknown[:5])}"
         fix = f"the network has these classes: {', '.join(labels.names[:20])}"
+        if source.class_folders:
+            fix = f"use {source.class_folders}: the class folders are there"
         raise DataError(what, where=source.root, fix=fix)
     source = apply_split(source, {r.path: split or "test" for r in records})
     store = open_cache(cache, cache_gb)
@@ -346,4 +350,5 @@ def load_labeled(
     usable = [source.records[i] for i in decoded.index]
     numbers = [labels.index(record.label) for record in usable]
     paths = [record.path for record in usable]
-    return Subset.of(decoded.pixels[0], numbers, paths), skipped
+    subset = Subset.of(decoded.pixels[0], numbers, paths)
+    return replace(subset, contents=decoded.contents), skipped

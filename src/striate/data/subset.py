@@ -22,6 +22,8 @@ class Subset:
     larger: PixelRows | None = field(default=None, repr=False)
     # (start, end) indices of the images in each shard. Shuffling keeps blocks together.
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    # Content hash of each image, for images that are compared with those of a run.
+    contents: Sequence[str] = field(default=(), repr=False)
 
     @classmethod
     def of(

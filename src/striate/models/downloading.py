@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import os
 import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file, make_folder, storage_errors, sync_folder
+from striate.core.http_download import locked_folder, missing_bytes
 from striate.models.pretrained_registry import PretrainedFile
 
-CHUNK = 1 << 20
-TIMEOUT = 30.0  # seconds without a byte
 PARTIAL = ".part"  # suffix of unfinished downloads
 
 
@@ -65,26 +60,10 @@ def download(public: PretrainedFile, path: Path) -> Path:
         StorageError: The file could not be written.
     """
     make_folder(path.parent)
-    with _locked(path.parent):
+    with locked_folder(path.parent):
         if path.is_file() and _is_right(path, public.sha256):
             return path  # another process has downloaded it
         return _downloaded(public, path)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Context manager: lock a folder, so that only one process downloads into it.
-
-    On a file system without locks, two simultaneous downloads damage each other's file;
-    the hash check then reports an error.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _downloaded(public: PretrainedFile, path: Path) -> Path:
@@ -92,7 +71,7 @@ def _downloaded(public: PretrainedFile, path: Path) -> Path:
     try:
         with storage_errors(part, 0):
             part.touch()
-        for payload in _missing(public, part):
+        for payload in missing_bytes(public.url, part):
             with storage_errors(part, len(payload)), part.open("ab") as file:
                 file.write(payload)
     except (urllib.error.URLError, HTTPException, OSError) as error:
@@ -144,25 +123,3 @@ def _in_torch_hub(public: PretrainedFile) -> Path | None:
 
 def _is_right(path: Path, sha256: str) -> bool:
     return hash_file(path).startswith(sha256)
-
-
-def _missing(public: PretrainedFile, part: Path) -> Iterator[bytes]:
-    """Yield the missing bytes of a download; all bytes if the server cannot resume."""
-    start = part.stat().st_size if part.is_file() else 0
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    request = urllib.request.Request(public.url, headers=headers)  # noqa: S310 - fixed
-    try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310 - fixed
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing is missing
-            return
-        raise
-    with answer:
-        if start and answer.status != 206:  # the server cannot send a part
-            os.truncate(part, 0)
-        left = answer.length
-        while payload := answer.read(CHUNK):
-            left = None if left is None else left - len(payload)
-            yield payload
-        if left:
-            raise HTTPException(f"the connection broke off: {left:,} bytes are missing")

@@ -15,6 +15,7 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     TaskID,
     TextColumn,
@@ -242,3 +243,23 @@ def progress_bar(
     with bar:
         task = bar.add_task(description, total=None)
         yield lambda count, total: bar.update(task, completed=count, total=total)
+
+
+@contextmanager
+def download_progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Context manager: a callback (bytes, all bytes) that moves a progress bar.
+
+    It is None if nothing is shown: with `quiet`, or without a terminal.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    with Bar(
+        TextColumn("download"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from striate.core.errors import SettingError
 from striate.core.format import count_text
+from striate.core.hooks import evaluation_mode
 from striate.core.settings import AUTO
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
@@ -28,18 +31,33 @@ from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.recipe import TrainConfig
 
 
-def check_batch_norm(model: nn.Module, optim: OptimConfig) -> None:
-    """Raise an error for a batch size of 1 if the network has batch norm.
+def check_batch_norm(model: nn.Module, data: ImageData, optim: OptimConfig) -> None:
+    """Raise an error if a batch norm gets one value per channel: one image of 1×1.
 
     A last batch of one image is merged into the batch before it, so only the batch size
     matters.
     """
-    norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm)}
     if optim.batch_size != 1 or not norms:
         return
-    what = "batch norm needs at least two images per batch, got one"
-    fix = "use --batch-size 2 or more, or a network without batch norm"
-    raise SettingError(what, where=f"layer {norms[0]}", fix=fix)
+    height, width = min((data.image_size, *epoch_image_sizes(data, optim)))
+    weight = next(model.parameters())
+    x = weight.new_zeros(1, data.in_chans, height, width)
+    single: list[str] = []
+
+    def record(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args[0].numel() == args[0].shape[1]:
+            single.append(name)
+
+    with ExitStack() as stack, evaluation_mode(model), torch.no_grad():
+        for name, norm in norms.items():
+            hook = norm.register_forward_pre_hook(partial(record, name))
+            stack.callback(hook.remove)
+        model(x)
+    if single:
+        what = "batch norm needs at least two values per channel, got one"
+        fix = "use --batch-size 2 or more, or a network without this layer"
+        raise SettingError(what, where=f"layer {single[0]}", fix=fix)
 
 
 def last_batch_notes(data: ImageData, optim: OptimConfig) -> tuple[str, ...]:

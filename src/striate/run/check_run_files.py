@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from shlex import quote
 
 from striate.core.errors import RunError
 from striate.run import layout as names
@@ -35,6 +36,6 @@ def check_finished(run: Run) -> None:
     missing = [name for name in _FINISHED_KEYS if name not in run.manifest]
     if missing:
         what = f"keys are missing in {names.MANIFEST}: {', '.join(missing)}"
-        fix = f"finish the run: striate train --resume {run.path}"
+        fix = f"finish the run: striate train --resume {quote(str(run.path))}"
         fix += "; if it is finished, restore the file from a backup, or train again"
         raise RunError(what, where=run.path / names.MANIFEST, fix=fix)

@@ -68,6 +68,8 @@ def parse_setting(name: str, value: Any) -> Any:
             return _per_channel(value)
         if name in PATTERNS:
             return _patterns(value)
+        if kind is str and isinstance(value, bool):
+            return _switch(name, value)
         return _exactly(kind, value)
     except (TypeError, ValueError) as error:
         expected = SHAPES.get(name) or kind.__name__
@@ -83,6 +85,18 @@ def _exactly(kind: Any, value: Any) -> Any:
     if isinstance(value, bool) is not (kind is bool) or not isinstance(value, allowed):
         raise ValueError
     return kind(value)
+
+
+def _switch(name: str, value: bool) -> str:
+    """Return the word that YAML reads as true or false: `on`, `off`, or `none`.
+
+    Example:
+        >>> _switch("compile", False), _switch("normalize", False)
+        ('off', 'none')
+    """
+    choices = Recipe.__dataclass_fields__[name].metadata.get("choices") or ("off",)
+    off = "off" if "off" in choices else "none"
+    return "on" if value else off
 
 
 def _per_channel(value: Any) -> tuple[float, ...]:

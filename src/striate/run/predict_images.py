@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from striate.core.notebook import NotebookResult
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
+from striate.data.sources.folder import files_below
 from striate.data.sources.source import Skipped
 from striate.engine.tta import TTA, no_tta
 from striate.report.format import NO_BREAK_SPACE, one_line, percent
@@ -274,23 +276,26 @@ class ImagePredictor:
 def expand_inputs(item: str | Path) -> list[Path]:
     """Return the files of a path, folder or glob pattern.
 
+    Links to missing files, pipes, and folders without permission are among them, so
+    that they are listed as not used.
+
     Raises:
         DataError: No file matches.
     """
+    if not isinstance(item, str | os.PathLike):
+        what = f"images are given as paths of files, got: {type(item).__name__}"
+        fix = "save the image, for example PIL.Image.fromarray(pixels).save('x.png')"
+        raise DataError(what, fix=fix)
     path = Path(item)
     if path.is_dir():
-        files = [
-            p
-            for p in sorted(path.rglob("*"))
-            if p.is_file() and not any(n[0] == "." for n in p.relative_to(path).parts)
-        ]
+        files = files_below(path)
         what = "the folder contains no files"
     elif path.exists():
         return [path]
     else:
         # glob, not Path.glob: the pattern may be absolute.
         matches = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
-        files = [p for p in map(Path, matches) if p.is_file()]
+        files = [p for p in map(Path, matches) if not p.is_dir()]
         is_pattern = glob.has_magic(str(item))
         what = "no file matches this pattern" if is_pattern else "no such file"
     if not files:

@@ -130,7 +130,7 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     """
     device = devices.select_device(recipe.device)
     regularize(model, recipe)
-    check_batch_norm(model, recipe)
+    check_batch_norm(model, data, recipe)
     check_precision(recipe.precision, device)
     if recipe.pretrained is None:  # pretrained filters stay as they are
         _whiten(model, data, recipe.seed)

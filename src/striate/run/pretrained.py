@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import nn
@@ -107,7 +108,7 @@ def _of_file(path: Path) -> WeightsFile:
 def _of_run(folder: Path) -> WeightsFile:
     path = folder / names.BEST
     if not path.is_file():
-        fix = f"finish the run first: striate train --resume {folder}"
+        fix = f"finish the run first: striate train --resume {quote(str(folder))}"
         raise WeightsError("the run has no weights yet", where=folder, fix=fix)
     images, classes = folder / names.PREPROCESS, folder / names.CLASSES
     with damaged_file_errors(images):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from striate.run.calibration import TemperatureScaling, read_scaling
 from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.layer_norms import read_layer_norms
 from striate.run.layout import find_run
+from striate.run.lost_data import is_lost, lost_data_error
 from striate.run.parse_settings import make_recipe
 from striate.run.predict_images import ImagePredictor, PredictResult
 from striate.run.predictions import Predictions
@@ -192,21 +194,25 @@ class Run(NotebookResult):
         """Return the images of all splits; read the image files if necessary."""
         return self._data or self.read_again()
 
-    def read_again(self, margin: float = 1.0, tick: Tick | None = None) -> ImageData:
+    def read_again(
+        self, margin: float = 1.0, tick: Tick | None = None, origin: str = ""
+    ) -> ImageData:
         """Read the image files, with the same splits and preprocessing as in training.
 
         Args:
-            margin: As for `load_data`; above 1 for random crops in training.
+            margin: As for `load_data`; above 1 for random crops.
             tick: Called with (done, total) while decoding.
+            origin: New place of the data set, if it was moved.
 
         Raises:
-            RunError: The run was trained on arrays in memory or on a torch Dataset.
+            DataError: The images are no longer there.
+            RunError: The run was trained on arrays in memory.
         """
-        origin = self.origin
+        origin = origin or self.origin
         if not origin:
             fix = "give the data: striate.load_run(path, data=...) or resume(data=...)"
-            source = "arrays in memory or on a torch Dataset"
-            what = f"the run was trained on {source}, so its images cannot be read"
+            what = "the run was trained on arrays in memory or on a torch Dataset, so "
+            what += "its images cannot be read"
             raise RunError(what, where=self.path, fix=fix)
         rows = read_split_rows(self.path / names.SPLIT)
         used = [row for row in rows if row["split"] != UNUSED]
@@ -219,6 +225,8 @@ class Run(NotebookResult):
         )
         # Shards are split again by content; equal settings give an equal split.
         config = replace(self.recipe, split=None, fraction=1.0)
+        if is_lost(origin):
+            raise lost_data_error(origin, self.path)
         return load_data(origin, config, options=options)
 
     def predictions(self, split: str) -> Predictions:
@@ -232,7 +240,7 @@ class Run(NotebookResult):
             files = sorted(p.stem for p in self.path.glob("predictions_*.csv"))
             existing = ", ".join(files) or "none"
             what = f"the {split} split was not evaluated (existing files: {existing})"
-            fix = f"run: striate evaluate {self.path} --split {split}"
+            fix = f"run: striate evaluate {quote(str(self.path))} --split {split}"
             raise RunError(what, where=path, fix=fix)
         predictions = Predictions.read(path, self.labels)
         if not predictions.paths:
@@ -356,9 +364,7 @@ class Run(NotebookResult):
     ) -> ClassificationMetrics:
         """Evaluate a split of the run (default: test, else val) or images in `data`.
 
-        Args:
-            split: `train`, `val` or `test`.
-            data: Other images: a path or name, or a torch `Dataset` or `DataLoader`.
+        `data` is a path or name, or a torch `Dataset` or `DataLoader`.
         """
         return self.predict_subset(self.subset_for(data, split)[0]).metrics()
 
@@ -385,12 +391,7 @@ def score_as_dict(score: ClassificationMetrics) -> dict[str, Any]:
 def load_run(
     path: str | Path, *, model: nn.Module | None = None, data: ImageData | None = None
 ) -> Run:
-    """Load a run from its folder.
-
-    Args:
-        path: The folder, or its name below `runs/train` or `runs/transfer`.
-        model: The network, if the run was trained with a Python object as model.
-        data: The data set, if it is in memory (default: read again when needed).
+    """Load a run from its folder; the arguments are those of `Run`.
 
     Raises:
         RunError: The run folder does not exist.

@@ -285,10 +285,10 @@ def test_c10_of_several_images_the_first_counts_and_is_listed(check_folder, put)
 def test_c11_content_decides_not_the_name(check_folder, put):
     jpeg = [encoded(pil_image(stripes(0, k, 24, 24)), "JPEG") for k in range(4)]
     put(**{"A.JPG": jpeg[0], "b.jfif": jpeg[1], "none": jpeg[2], "wrong.png": jpeg[3]})
-    put(**{"photo.heic": b"\0\0\0\x18ftypheic" + bytes(20)})
+    put(**{"photo.avif": b"\0\0\0\x18ftypavif" + bytes(20)})
     skipped, data = check_folder()
-    assert skipped == {"photo.heic": "not-an-image"}
-    assert "HEIC" in detail(data, "photo.heic")
+    assert skipped == {"photo.avif": "not-an-image"}
+    assert "AVIF" in detail(data, "photo.avif")
     assert data["used"] == 28
 
 

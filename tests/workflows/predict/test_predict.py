@@ -1,16 +1,19 @@
 """`striate predict`: classes and inner outputs of new images."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import striate as st
-from striate.core.errors import RunError
+from striate.core.errors import DataError, RunError
 from striate.core.files import read_csv, read_json, write_json
 from striate.report.html import render_page
 from striate.run.run import Run
@@ -309,3 +312,45 @@ def test_a_result_is_plain_text(shared_run, fresh):
     assert "not used: " in str(result)
     assert "image_path" in str(result).splitlines()[0]
     assert result == st.predict(shared_run, [fresh]) == shared_run.predict([fresh])
+
+
+def test_what_cannot_be_read_is_listed(striate, shared_run, fresh, monkeypatch):
+    """A dangling link, a pipe, and a folder without permission: not left out silently.
+
+    A linked folder is read like any other.
+    """
+    (fresh / "down/gone.png").symlink_to("nowhere.png")
+    os.mkfifo(fresh / "down/pipe.png")
+    (fresh / "locked").mkdir()
+    write_folder(fresh.parent / "elsewhere", ("more",), count=2)
+    (fresh / "linked").symlink_to(fresh.parent / "elsewhere")
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, denied(getattr(os, name), fresh / "locked"))
+    found = striate("predict", shared_run.path, fresh, "--json").json
+    reasons = {Path(s["image_path"]).name: s["reason"] for s in found["skipped"]}
+    assert reasons == {
+        "gone.png": "missing",
+        "pipe.png": "not-a-file",
+        "locked": "unreadable",
+    }
+    paths = [p["image_path"] for p in found["predictions"]]
+    assert len(paths) == 8
+    assert str(fresh / "linked/more/00.png") in paths
+
+
+def denied(real, folder):
+    def deny(path="."):
+        if os.fspath(path) == os.fspath(folder):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    return deny
+
+
+def test_an_array_is_refused_in_one_line(shared_run):
+    """The whole array was printed."""
+    array = np.zeros((300, 300, 3), np.uint8)
+    for use, images in ((st.predict, [array]), (st.explain, array)):
+        with pytest.raises(DataError, match="paths of files, got: ndarray") as caught:
+            use(shared_run, images)
+        assert len(str(caught.value)) < 300

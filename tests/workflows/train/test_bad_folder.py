@@ -19,7 +19,7 @@ def test_a_missing_path_suggests_the_nearest(refused, tmp_path):
     message = refused("photso")
     assert "no such file, folder or data set: photso" in message
     assert "did you mean photos?" in message
-    assert "named data sets: digits, fashion-mnist" in message
+    assert "named data sets: digits, fashion-mnist, trashnet" in message
 
 
 def test_a_misspelled_name_of_a_set(refused):

@@ -69,7 +69,7 @@ def test_a_missing_column_suggests_the_nearest(refused, table):
     assert "the columns are image_path,label[,split,group]" in message
 
 
-@pytest.mark.parametrize("text", ["", "\n", "image_path;label\na.png;x\n"])
+@pytest.mark.parametrize("text", ["", "\n", "file;class\na.png;x\n"])
 def test_no_header(refused, tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
     assert "missing column: image_path and label" in refused("t.csv")

@@ -364,7 +364,6 @@ def test_fixed_settings_cannot_be_edited(shared_folder, was, becomes):
 @pytest.mark.parametrize(
     "words",
     [
-        ["digits"],
         ["--out", "x"],
         ["--overwrite"],
         ["--preset", "fashion-gray"],
@@ -443,8 +442,29 @@ def test_missing_images_are_refused(striate, photos):
     shutil.rmtree(photos)
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
-    assert "no such file, folder or data set" in said.err
+    assert "the images of the run are no longer at" in said.err
+    assert "striate evaluate run --data NEW_FOLDER" in said.err
     assert snapshot(run) == before
+
+
+def test_moved_images_are_recognized_by_their_hashes(striate, photos, tmp_path):
+    """There was no way to go on with a run whose folder had another name."""
+    run = stopped(photos)
+    other = write_folder(tmp_path / "other", count=30, seed=8)
+    said = striate("train", other, "--resume", "run", "--quiet")
+    assert said.code == 2
+    assert "--resume uses the images of the run" in said.err
+    photos.rename(tmp_path / "new place")
+    said = striate("train", other, "--resume", "run", "--quiet")
+    assert said.code == 2
+    assert "these are not the images of the run" in said.err
+    said = striate("train", "new place", "--resume", "run", "--quiet")
+    assert said.code == 0
+    facts = read_json(run / "manifest.json")
+    assert facts["status"] == "done"
+    assert facts["data"]["source"] == str(tmp_path / "new place")
+    assert facts["data"]["moved_from"] == str(photos)
+    assert facts["exact"] == "yes"
 
 
 # --- checkpoints and journals that are not what they were

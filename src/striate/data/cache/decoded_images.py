@@ -29,7 +29,7 @@ from torch import Tensor
 from striate.core.preprocess_config import Preprocess
 
 # Version of the fixed rules from file to pixels; another version makes another pack.
-RULES = 1
+RULES = 2
 PIXELS, HASHES, MARKER = "pixels.u8", "hashes.bin", "pack.json"
 DecodeErrors = dict[str, tuple[str, str]]
 _ROW = np.dtype([("sha256", "S64"), ("content", "S24")])

@@ -2,8 +2,8 @@
 
 A strict libjpeg-turbo decodes JPEGs (`jpeg_decoder`), because Pillow accepts half a
 JPEG if it has an end marker. Pillow decodes all other formats. EXIF orientation is
-applied. 16-bit gray becomes v·255/white, never clipped. Transparent pixels are blended
-with `background`. Animations and multi-page files give their first image.
+applied. Gray of 9 to 16 bits becomes v·255/white, never clipped. Transparent pixels are
+blended with `background`. Animations and multi-page files give their first image.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ from striate.data.decode.file_formats import (
     MAX_FRAMES,
     gif_frames,
     non_image_kind,
+    pgm_max_value,
+    png_exif,
     png_fault,
+    png_without_texts,
 )
 from striate.data.decode.hashing import coded_hash, content_hash
+from striate.data.decode.heic import is_heic, open_heic
 from striate.data.decode.jpeg_decoder import (
     LARGE_JPEG,
     Scaled,
@@ -47,7 +51,7 @@ MAX_SIDE = 32_768
 LARGE_IMAGE = 1 << 24
 MAX_PIXELS_PER_BYTE = 1000
 _32_BITS = "32-bit pixels are not supported; save the image with 8 or 16 bits"
-_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
+_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter, and an error
 
@@ -170,7 +174,8 @@ def _decode_opened(
         image.load()
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
-        pixels = _to_array(image, background, white_level)
+        deep = _deep_gray(image, payload, white_level)
+        pixels = _to_array(image, background) if deep is None else deep
         return DecodedImage(pixels, content_hash(pixels), 1, pixels.shape[:2])
     except UndecodableError:
         raise
@@ -190,16 +195,36 @@ def pixel_hash(
 
 def _open(payload: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(payload), formats=FORMATS)
+        image = _open_image(payload)
+    except UndecodableError:
+        raise
     except UnidentifiedImageError:
         raise _unidentified_error(payload) from None
     except Exception as error:  # Pillow's plugins raise many errors on hostile headers
         detail = f"{type(error).__name__}: {error}"
         raise UndecodableError(error_reason(payload, str(error)), detail) from None
     _check_size(payload, image)
-    if image.mode in ("F", "I"):
+    if image.mode in ("F", "I") and not _is_pgm(image):
         raise UndecodableError("unsupported", _32_BITS)
     return image
+
+
+def _open_image(payload: bytes) -> Image.Image:
+    """Open an image with Pillow; a PNG has its EXIF data, but no texts."""
+    if is_heic(payload):
+        image: Image.Image = open_heic(payload)
+        return image
+    if not payload.startswith(b"\x89PNG"):
+        return Image.open(io.BytesIO(payload), formats=FORMATS)
+    image = Image.open(io.BytesIO(png_without_texts(payload)), formats=("PNG",))
+    if exif := png_exif(payload):
+        image.info["exif"] = b"Exif\0\0" + exif
+    return image
+
+
+def _is_pgm(image: Image.Image) -> bool:
+    """Return whether this is gray of more than 8 bits, which Pillow scales to 16."""
+    return image.format == "PPM" and image.mode == "I"
 
 
 def _unidentified_error(payload: bytes) -> UndecodableError:
@@ -242,7 +267,7 @@ def _decode_opened_jpeg(
         raise UndecodableError("truncated", "the progressive JPEG lacks some scans")
     if image.mode == "CMYK":  # Pillow handles Adobe's inverted inks
         image.load()
-        coded = _to_array(image, background, MAX_WHITE_LEVEL)
+        coded = _to_array(image, background)
     pixels = np.ascontiguousarray(_apply_orientation(coded, orientation))
     if large:
         content = coded_hash(payload, jpeg, max(orientation, 1))
@@ -278,7 +303,7 @@ def _file_info(image: Image.Image, frames: int) -> ImageFileInfo:
         "the EXIF data is unreadable": orientation == 0,
         "rotated by EXIF orientation": 1 < orientation < 9,
         "transparent pixels became white": _is_transparent(image),
-        "16-bit values scaled to 8 bits": image.mode.startswith("I;16"),
+        "16-bit values scaled to 8 bits": image.mode.startswith("I"),
         "CMYK converted to RGB": image.mode == "CMYK",
     }
     notes = tuple(note for note, holds in conditions.items() if holds)
@@ -287,25 +312,50 @@ def _file_info(image: Image.Image, frames: int) -> ImageFileInfo:
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1 if it is missing, 0 if it is unreadable."""
-    if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "MPO"):
+    if not image.info.get("exif") and image.format not in ("TIFF", "WEBP", "MPO"):
         return 1
     try:
         exif = image.getexif()
         orientation = int(exif.get(0x0112, 1))
     except Exception:  # an image with bad EXIF data is still usable
         return 0
-    empty = len(image.info.get("exif", b"")) > 6 and not exif
+    empty = len(image.info.get("exif") or b"") > 6 and not exif
     return orientation if 1 <= orientation <= 8 and not empty else 0
 
 
-def _to_array(image: Image.Image, background: int, white_level: int) -> np.ndarray:
-    if image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint32)
-        if (largest := int(wide.max())) > white_level:
-            detail = f"the value {largest:,} is above the white level {white_level:,}"
-            raise UndecodableError("above-white", detail)
-        levels = (wide * 255 + white_level // 2) // white_level
-        return levels.astype(np.uint8)[..., None]
+def _deep_gray(
+    image: Image.Image, payload: bytes, white_level: int
+) -> np.ndarray | None:
+    """Return a gray image of 9 to 16 bits as 8-bit pixels; None for other images.
+
+    White is the largest value that the file declares, unless `white_level` is smaller.
+    """
+    if not image.mode.startswith("I"):
+        return None
+    wide = np.asarray(image).astype(np.uint32)
+    declared = _declared_white(image, payload)
+    if _is_pgm(image):  # undo Pillow's scaling, which is exact both ways
+        wide = (wide * declared + MAX_WHITE_LEVEL // 2) // MAX_WHITE_LEVEL
+    return _scale_to_8_bits(wide, min(declared, white_level))
+
+
+def _declared_white(image: Image.Image, payload: bytes) -> int:
+    """Return the largest value that a gray image can have, as its file declares."""
+    if _is_pgm(image):
+        return pgm_max_value(payload)
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))  # BitsPerSample of TIFF
+    return int((1 << min(16, *bits)) - 1)
+
+
+def _scale_to_8_bits(wide: np.ndarray, white_level: int) -> np.ndarray:
+    if (largest := int(wide.max())) > white_level:
+        detail = f"the value {largest:,} is above the white level {white_level:,}"
+        raise UndecodableError("above-white", detail)
+    levels = (wide * 255 + white_level // 2) // white_level
+    return levels.astype(np.uint8)[..., None]
+
+
+def _to_array(image: Image.Image, background: int) -> np.ndarray:
     gray = image.mode in ("1", "L", "LA", "La")
     if _is_transparent(image):
         foreground = image.convert("RGBA")
@@ -334,9 +384,13 @@ def pil_to_pixels(
     Raises:
         UndecodableError: The image has 32-bit values, or a value above `white_level`.
     """
-    if image.mode in ("F", "I"):
+    if image.mode in ("F", "I") and not _is_pgm(image):
         raise UndecodableError("unsupported", _32_BITS)
-    return _to_array(image, background, white_level)
+    if not image.mode.startswith("I"):
+        return _to_array(image, background)
+    wide = np.asarray(image).astype(np.uint32)
+    declared = MAX_WHITE_LEVEL if _is_pgm(image) else _declared_white(image, b"")
+    return _scale_to_8_bits(wide, min(declared, white_level))
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -26,6 +26,9 @@ def read_file(path: Path) -> bytes:
     """
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            os.scandir(path).close()  # without permission, that is the reason
+            raise UndecodableError("not-a-file", "a folder")
         if not stat.S_ISREG(status.st_mode):
             raise UndecodableError("not-a-file", "a pipe, socket or device")
         if status.st_size == 0:

@@ -53,8 +53,8 @@ def preprocess_rules(preprocess: Preprocess) -> tuple[PreprocessRule, ...]:
         )
         jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels, decoded at {fractions}"
     deep = (
-        f"gray v becomes v·255/{p.white_level:,}; larger values are refused; "
-        "colors keep the high byte"
+        f"gray v becomes v·255/{p.white_level:,} or less, if the file declares a "
+        "smaller range; larger values are refused; colors keep the high byte"
     )
     blended = f"transparent pixels are blended with gray level {p.background}"
     color = _COLORS.get(p.channels, f"{count_text(p.channels, 'channel')}, unchanged")

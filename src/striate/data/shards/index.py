@@ -40,7 +40,7 @@ ROW = np.dtype(
         *(("label", "<u4"), ("check", "<u8"), ("content", "S24")),
     ]
 )
-RULES = 1  # version of the index; another version is built again
+RULES = 2  # version of the index; another version is built again
 _IMAGES_PER_CHUNK = 256  # images decoded at a time
 
 

@@ -47,11 +47,13 @@ def is_shards(data: str | Path) -> bool:
     text = str(data)
     if text.lower().endswith(".tar"):
         return True
-    folder = Path(text)
     # os.path, because Path.is_dir raises on names that are too long for the system.
     if is_remote(text) or not os.path.isdir(text):  # noqa: PTH112
         return False
-    names = [path.name.lower() for path in folder.iterdir()]
+    try:
+        names = [name.lower() for name in os.listdir(text)]  # noqa: PTH208
+    except OSError:  # reading the folder will report it
+        return False
     visible = [name for name in names if not name.startswith(".")]
     return bool(visible) and all(name.endswith(".tar") for name in visible)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.registry import closest_names
-from striate.data.sources.table import read_rows
+from striate.data.sources.csv_rows import read_rows
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -16,7 +16,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]
     If a path is repeated, its first row is used.
 
     Raises:
-        DataError: The file cannot be read, or a column is missing.
+        DataError: The file cannot be read, or a column is missing or not unique.
     """
     header, rows = read_rows(path)
     for name in columns:
@@ -26,6 +26,9 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]
             what = f"the CSV has no column '{name}'"
             fix = f"{hint}its columns are: {', '.join(header)}"
             raise DataError(what, where=path, fix=fix)
+        if header.count(name) > 1:
+            what = f"the CSV has several columns named '{name}'"
+            raise DataError(what, where=path, fix="rename all but one of them")
     cells_by_path: dict[str, dict[str, str]] = {}
     for _, row in rows:
         cells = {name: (row.get(name) or "").strip() for name in columns}

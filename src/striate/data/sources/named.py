@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from striate.core.errors import DataError
 from striate.core.registry import Registry
+from striate.data.sources.downloads import PUBLIC_DATASETS, dataset_folders
+from striate.data.sources.folder import read_folder
 from striate.data.sources.idx import has_idx, read_idx
 from striate.data.sources.source import Source, from_arrays
 
@@ -38,16 +38,33 @@ def fashion_mnist() -> Source:
     Raises:
         DataError: The data set is not installed.
     """
-    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
-    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
-    folders = [home, *filter(None, shared.split(":"))]
-    places = [Path(folder) / "datasets/fashion-mnist" for folder in folders]
-    for place in places:
+    for place in dataset_folders("fashion-mnist"):
         if has_idx(place):
             return read_idx(place, FASHION_CLASSES)
-    searched = ", ".join(map(str, places))
-    fix = (
-        "install the system package dataset-fashion-mnist (Debian, Ubuntu), or give "
+    also = (
+        "or install the system package dataset-fashion-mnist (Debian, Ubuntu), or give "
         "the folder of the four IDX files instead of the name"
     )
-    raise DataError("fashion-mnist is not on this machine", where=searched, fix=fix)
+    raise _not_here("fashion-mnist", also)
+
+
+@NAMED.add("trashnet")
+def trashnet() -> Source:
+    """Return TrashNet: 2,527 color photographs of waste, 512×384, in 6 classes.
+
+    Raises:
+        DataError: The data set was not downloaded.
+    """
+    for place in dataset_folders("trashnet"):
+        if place.is_dir():
+            return read_folder(place)
+    raise _not_here("trashnet", "or give the folder of its class folders instead")
+
+
+def _not_here(name: str, also: str) -> DataError:
+    """Return the error for a public data set that is not on this machine."""
+    dataset = PUBLIC_DATASETS[name]
+    size = f"{dataset.size / 1e6:.0f} MB, license {dataset.license}"
+    searched = ", ".join(map(str, dataset_folders(name)))
+    fix = f"download it with `striate data fetch {name}` ({size}), {also}"
+    return DataError(f"{name} is not on this machine", where=searched, fix=fix)

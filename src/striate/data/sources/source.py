@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -81,6 +82,29 @@ class Source:
             raise TypeError("a source of arrays has no files")
         return LocalFiles(self.root)
 
+    @property
+    def class_folders(self) -> str:
+        """Return the folder with the class folders if it is below `root`, else ''.
+
+        This happens if an archive was unpacked into one more folder. All images then
+        seem to have one class.
+
+        Example:
+            >>> paths = "photos/cat/1.png", "photos/dog/1.png"
+            >>> records = tuple(Record(path=p, label="photos") for p in paths)
+            >>> root, labels = Path("set"), ClassNames(("photos",))
+            >>> source = Source(name="", records=records, labels=labels, root=root)
+            >>> source.class_folders
+            'set/photos'
+        """
+        folders = {posixpath.dirname(record.path) for record in self.records}
+        if self.root is None or any(map(posixpath.isabs, folders)):
+            return ""
+        common = posixpath.commonpath(folders)
+        names = {record.label for record in self.records}
+        nested = len(names) == 1 and names <= set(common.split("/"))
+        return "" if common in folders or not nested else str(self.root / common)
+
     def take(self, index: Sequence[int], records: Sequence[Record]) -> Self:
         """Return a source of the images at the given indices, with these records."""
         arrays = None if self.arrays is None else self.arrays[list(index)]
@@ -98,7 +122,7 @@ class Source:
 def from_arrays(
     name: str,
     images: np.ndarray,
-    labels: Sequence[str],
+    labels: Sequence[str | int],
     *,
     classes: ClassNames | None = None,
     splits: Sequence[str] | None = None,
@@ -108,7 +132,7 @@ def from_arrays(
     Args:
         name: Prefix of the records' paths.
         images: 8-bit pixels, (N, height, width) or (N, height, width, channels).
-        labels: A class name for each image.
+        labels: A class name, an integer or a boolean for each image.
         classes: Classes in output order; sorted names by default.
         splits: `train`, `val` or `test` for each image, if the set has splits.
 
@@ -124,15 +148,27 @@ def from_arrays(
         raise ValueError(
             f"{count_text(len(images), 'image')} but {count_text(len(labels), 'label')}"
         )
+    names = [_class_name(label) for label in labels]
     width = len(str(len(images) - 1))
-    split_or_none: Sequence[str | None] = splits or [None] * len(labels)
+    split_or_none: Sequence[str | None] = splits or [None] * len(names)
     records = tuple(
         Record(path=f"{name}/{i:0{width}d}", label=label, split=split)
-        for i, (label, split) in enumerate(zip(labels, split_or_none, strict=True))
+        for i, (label, split) in enumerate(zip(names, split_or_none, strict=True))
     )
     return Source(
         name=name,
         records=records,
-        labels=classes or ClassNames.of(list(labels)),
+        labels=classes or ClassNames.of(names),
         arrays=images if images.ndim == 4 else images[..., None],
     )
+
+
+def _class_name(label: Any) -> str:
+    """Return a label as a class name; True and False are the classes 1 and 0."""
+    if isinstance(label, str):
+        return str(label)  # NumPy's strings, too
+    number = label.item() if hasattr(label, "item") else label
+    if isinstance(number, float) and not number.is_integer():
+        what = f"labels must be class names or integers, got {number!r}"
+        raise ValueError(what)
+    return number if isinstance(number, str) else str(int(number))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.core.registry import closest_names
+from striate.data.sources.csv_rows import (
+    OF_SPLIT_FILES,
+    OPTIONAL,
+    REQUIRED,
+    read_rows,
+)
 from striate.data.sources.source import SPLIT_ALIASES, UNUSED, Record, Skipped, Source
-
-REQUIRED = ("image_path", "label")
-OPTIONAL = ("split", "group")
-OF_SPLIT_FILES = ("content", "sha256")  # hashes, which are computed again
 
 
 def read_table(path: Path) -> Source:
@@ -64,27 +65,6 @@ def _conflict(first: Record, other: Record, line: int) -> Skipped | None:
             detail = f"{word} '{before}' and '{now}' (line {line})"
             return Skipped(path=first.path, reason=f"two-{key}s", detail=detail)
     return None
-
-
-def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the columns of a CSV, and its rows with their line numbers.
-
-    Raises:
-        DataError: The file cannot be read, or is not a CSV in UTF-8.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = [(reader.line_num, row) for row in reader]
-            return list(reader.fieldnames or ()), rows
-    except UnicodeDecodeError as error:
-        what = f"the CSV is not UTF-8: {error.reason} at byte {error.start}"
-        raise DataError(what, where=path, fix="save it as UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"not a CSV: {error}", where=path) from error
-    except OSError as error:
-        what = f"cannot read the CSV: {error.strerror}"
-        raise DataError(what, where=path) from error
 
 
 def _check_columns(header: list[str], path: Path) -> tuple[str, ...]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from striate.core.errors import DataError
 from striate.core.format import count_text
 from striate.data.sources.source import SPLITS, Record, Skipped
-from striate.data.split.exact_counts import exact_split
+from striate.data.split.exact_counts import exact_split, indivisible_groups
 from striate.data.split.hash_split import SplitConfig, hash_number, split_of_number
 from striate.data.split.split_file import EarlierSplit, SplitRow
 
 LEFT_OUT = "duplicate-in-"  # start of a reason; the split of the equal image follows
+
+NAMES_SHOWN = 5  # classes that a note names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,10 @@ def assign_splits(
     notes: tuple[str, ...] = ()
     if earlier is not None and held_out:
         notes = new.assign_from_earlier(earlier, pool, held_out)
+    elif earlier is not None:
+        notes = (f"split of {earlier.origin}: not used, the data has its own splits",)
     elif held_out:
-        new.assign(pool, held_out)
+        notes = new.assign(pool, held_out)
     left_out_by_position = _duplicates_to_leave_out(pool, splits, records, contents)
     return Assignment(
         results=tuple(
@@ -102,20 +107,55 @@ class _Assigner:
     split_config: SplitConfig
     splits: list[str | None]
 
-    def assign(self, pool: Sequence[int], held_out: Sequence[str]) -> None:
-        """Assign a split to the images in `pool`."""
+    def assign(self, pool: Sequence[int], held_out: Sequence[str]) -> tuple[str, ...]:
+        """Assign a split to the images in `pool`; small classes by exact counts.
+
+        Returns:
+            A note that names the classes with exact counts, if they are small.
+        """
         config = self.split_config
-        groups = [self.records[i].group for i in pool]
-        hashes = [self.contents[i] for i in pool]
-        if config.exact:
-            labels = [self.records[i].label for i in pool]
-            assigned = exact_split(labels, hashes, groups, config, held_out)
-        else:
-            images = zip(hashes, groups, strict=True)
-            numbers = (hash_number(config.seed, "split", h, g) for h, g in images)
-            assigned = [split_of_number(n, config, held_out) for n in numbers]
-        for i, split in zip(pool, assigned, strict=True):
+        low = round(config.smallest_class(held_out))
+        small = set() if config.exact else self._small_classes(pool, low)
+        exact = list(pool) if config.exact else self._positions_with(small, pool)
+        labels, contents, groups = self._columns(exact)
+        splits = exact_split(labels, contents, groups, config, held_out)
+        for i, split in zip(exact, splits, strict=True):
             self.splits[i] = split
+        self.assign_by_hash(sorted(set(pool) - set(exact)), held_out)
+        return (_exact_note(small, low),) if small else ()
+
+    def assign_by_hash(self, pool: Sequence[int], held_out: Sequence[str]) -> None:
+        """Assign a split to the images in `pool` by their hashes."""
+        config = self.split_config
+        for i in pool:
+            content, group = self.contents[i], self.records[i].group
+            number = hash_number(config.seed, "split", content, group)
+            self.splits[i] = split_of_number(number, config, held_out)
+
+    def _small_classes(self, pool: Sequence[int], low: int) -> set[str]:
+        """Return classes with under `low` different images; a group counts as one."""
+        records = self.records
+        units = {(records[i].label, records[i].group or self.contents[i]) for i in pool}
+        counts = Counter(label for label, _ in units)
+        return {label for label, count in counts.items() if count < low}
+
+    def _positions_with(self, classes: set[str], pool: Sequence[int]) -> list[int]:
+        """Return the images of these classes, and their copies and groups."""
+        if not classes:
+            return []
+        labels, contents, groups = self._columns(pool)
+        together = indivisible_groups(contents, groups)
+        inside = (g for g in together if any(labels[k] in classes for k in g))
+        return sorted(pool[k] for group in inside for k in group)
+
+    def _columns(
+        self, pool: Sequence[int]
+    ) -> tuple[list[str], list[str], list[str | None]]:
+        """Return labels, content hashes and groups of the images in `pool`."""
+        records = [self.records[i] for i in pool]
+        labels = [record.label for record in records]
+        groups = [record.group for record in records]
+        return labels, [self.contents[i] for i in pool], groups
 
     def assign_from_earlier(
         self, earlier: EarlierSplit, pool: Sequence[int], held_out: Sequence[str]
@@ -124,13 +164,18 @@ class _Assigner:
         records, contents = self.records, self.contents
         allowed = {"train", *held_out}
         previous = {i: earlier.split_of(records[i], contents[i]) for i in pool}
+        if pool and earlier.files and not any(previous.values()):
+            raise _no_match_error(earlier, records[pool[0]].path)
         new = [i for i, split in previous.items() if split not in allowed]
         reassigned = sum(previous[i] is not None for i in new)
         for i in pool:
             self.splits[i] = previous[i]
         # New images do not create a split that the earlier one does not have. Only
         # validation is required: it chooses the weights.
-        self.assign(new, [s for s in held_out if s in earlier.splits or s == "val"])
+        # By hash: exact counts of a few new images would be all training images.
+        splits = [s for s in held_out if s in earlier.splits or s == "val"]
+        assign = self.assign if self.split_config.exact else self.assign_by_hash
+        assign(new, splits)
         if "val" not in earlier.splits:
             old = [i for i in pool if previous[i] in allowed]
             self.assign([i for i in old if self.splits[i] == "train"], ("val",))
@@ -144,6 +189,24 @@ class _Assigner:
             text = count_text(reassigned, "earlier test image")
             notes.append(f"{text} now in train: assigned again")
         return tuple(notes)
+
+
+def _no_match_error(earlier: EarlierSplit, path: str) -> DataError:
+    """Return the error for a split file of other images."""
+    name = next(iter(earlier.files))
+    what = f"the split file has none of these images: it has '{name}', not '{path}'"
+    fix = "write the paths of the images relative to the folder or CSV of the data"
+    return DataError(what, where=earlier.origin, fix=fix)
+
+
+def _exact_note(classes: set[str], low: int) -> str:
+    names = ", ".join(sorted(classes)[:NAMES_SHOWN])
+    more = " …" if len(classes) > NAMES_SHOWN else ""
+    count = count_text(len(classes), "class has", "classes have")
+    return (
+        f"{count} fewer than {low:,} different images, so exact counts of each split "
+        f"are used: {names}{more}. If you add images, reuse this split with --split."
+    )
 
 
 def is_left_out(skip: Skipped) -> bool:

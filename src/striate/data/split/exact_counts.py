@@ -1,7 +1,7 @@
-"""Stratified split with exact counts per class (`--exact`).
+"""Stratified split with exact counts per class (small classes, and `--exact`).
 
-Unlike `hash_split`, adding images can move old ones. Use it for a split that is written
-to a file once (`striate data split --exact`), or for a data set that never grows.
+Unlike `hash_split`, adding images can move old ones. So it serves classes that are too
+small for a hash, and splits that are written to a file once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from striate.data.split.hash_split import SplitConfig, hash_number
 
@@ -88,20 +89,62 @@ def stratify(
         # Large groups first, so that small ones can balance the counts.
         return -len(group), hash_number(seed, "exact", min(contents[i] for i in group))
 
-    for group in sorted(indivisible_groups(contents, groups), key=order):
-        classes = Counter(labels[i] for i in group)
+    parts = [
+        (group, Counter(labels[i] for i in group))
+        for group in sorted(indivisible_groups(contents, groups), key=order)
+    ]
+    empty = _EmptySplits.of([classes for _, classes in parts], positive)
+    for group, classes in parts:
         # If splits tie in these classes, as folds do, the one with most free places
         # wins.
         deficits = {
-            p: (_deficit(needed[p], classes), round(remaining[p], 6)) for p in needed
+            p: (_deficit(needed[p], classes), round(remaining[p], 6))
+            for p in empty.candidates(classes) or needed
         }
         split = max(deficits, key=deficits.__getitem__)
+        empty.fill(split, classes)
         remaining[split] -= len(group)
         for label, count in classes.items():
             needed[split][label] -= count
         for i in group:
             splits[i] = split
     return splits
+
+
+@dataclass(frozen=True)
+class _EmptySplits:
+    """Splits without images of a class, and the groups of it that are left.
+
+    Large groups may exceed their quotas, so the last groups go to the empty splits.
+    """
+
+    splits: dict[str, list[str]]  # of each class, in order
+    groups_left: Counter[str]
+
+    @classmethod
+    def of(
+        cls, groups: Sequence[Mapping[str, int]], shares: Mapping[str, float]
+    ) -> _EmptySplits:
+        left = Counter(label for classes in groups for label in classes)
+        # Folds have no such rule.
+        names = list(shares) if "train" in shares else []
+        return cls({label: list(names) for label in left}, left)
+
+    def candidates(self, classes: Mapping[str, int]) -> set[str]:
+        """Return the splits that need this group; none if any split may get it."""
+        needs = []
+        for label in classes:
+            left, empty = self.groups_left[label], self.splits[label]
+            if left <= len(empty):
+                needs.append(set(empty[:left]))
+        return set.intersection(*needs) if needs else set()
+
+    def fill(self, split: str, classes: Mapping[str, int]) -> None:
+        """Record that a group of these classes got this split."""
+        for label in classes:
+            self.groups_left[label] -= 1
+            if split in self.splits[label]:
+                self.splits[label].remove(split)
 
 
 def quotas(count: int, shares: Mapping[str, float]) -> dict[str, float]:

@@ -14,6 +14,8 @@ from striate.core.derive_seed import derive_seed
 from striate.core.errors import SettingError
 
 SPAN = 1 << 63  # `derive_seed` gives 0 … SPAN - 1
+# A hash split gives a class m ± √m images in a split; below this m, they vary too much.
+FEW_EXPECTED = 7.5
 FOLD_FLAGS = "--folds, --fold"
 SHARE_FLAGS = "--val-fraction, --test-fraction"
 
@@ -40,6 +42,8 @@ class SplitConfig:
     fold: int | None = None  # index of the fold that is the test split, from 0
     # exact counts per class instead of a stable split, see `exact_counts`
     exact: bool = False
+    # Classes with fewer expected images (or groups) in a split also get exact counts.
+    exact_below: float = FEW_EXPECTED
 
     def __post_init__(self) -> None:
         self._check_folds()
@@ -73,6 +77,18 @@ class SplitConfig:
         """Return the fractions of train, val and test."""
         test = 1 / self.folds if self.folds else self.test
         return {"train": 1 - self.val - test, "val": self.val, "test": test}
+
+    def smallest_class(self, splits: Collection[str]) -> float:
+        """Return the number of images from which a class is split by hash.
+
+        Example:
+            >>> round(SplitConfig().smallest_class(("val", "test")))
+            50
+        """
+        shares = [self.shares[split] for split in splits if self.shares[split] > 0]
+        if self.folds:
+            shares.append(1 / self.folds)
+        return self.exact_below / min(shares)
 
 
 def hash_number(seed: int, purpose: str, content: str, group: str | None = None) -> int:

@@ -22,13 +22,22 @@ EXACT_FIX = (
 )
 
 
-def check_counts(labels: Iterable[str]) -> None:
-    """Raise an error if there are too few classes or images to split."""
+def check_counts(labels: Iterable[str], class_folders: str = "") -> None:
+    """Raise an error if there are too few classes or images to split.
+
+    Args:
+        labels: The class of each image.
+        class_folders: Folder that has the class folders if it is not the given folder.
+    """
     counts = Counter(labels)
     if len(counts) < 2:
         only = next(iter(counts))
         what = f"only one class ('{only}'): a classifier needs at least two"
-        raise DataError(what, fix="add images of a second class")
+        fix = "add images of a second class"
+        if class_folders:
+            what = f"the class folders are one folder deeper, in {class_folders}"
+            fix = f"use {class_folders} as DATA"
+        raise DataError(what, fix=fix)
     single = [label for label, count in counts.items() if count == 1]
     if single:
         names = ", ".join(repr(label) for label in single[:NAMES_SHOWN])
@@ -69,6 +78,11 @@ def _empty_split_error(
     """Return the error for a split without images; name copies as the reason."""
     what = f"the {split} split has no images"
     fix = EXACT_FIX if held_out else "add images, or use another split"
+    if split == "train" and len(held_out) < 2:  # the data defines its splits
+        names = " and ".join(split_order({row.split for row in rows}))
+        what += f": the data has only {names}"
+        fix = "use data with training images, in the folder train or the split train"
+        return DataError(what, fix=fix)
     different = len({row.content for row in rows})
     if held_out and 2 * different <= len(rows):
         count = f"{different:,} different image{'' if different == 1 else 's'}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.files import read_csv, write_csv
+from striate.data.sources.csv_rows import read_rows
 from striate.data.sources.source import SPLIT_ALIASES, SPLITS, UNUSED, Record
+from striate.data.split.path_matcher import PathMatcher
 
 SPLIT_FILE = "split.csv"
 SPLIT_COLUMNS = ("image_path", "label", "split", "group", "content", "sha256")
@@ -80,6 +81,18 @@ class EarlierSplit:
             return self.groups[record.group]
         return self.contents.get(content)
 
+    def matched_to(self, paths: Collection[str], root: Path | None) -> EarlierSplit:
+        """Return the split with its paths written as in the data set.
+
+        A CSV may have absolute paths, paths from the folder of the CSV or the current
+        folder, `./`, backslashes, or other capital letters.
+        """
+        matcher = PathMatcher(paths, root, self.origin.parent)
+        files: dict[str, tuple[str, str]] = {}
+        for name, entry in self.files.items():
+            files.setdefault(matcher.match(name), entry)
+        return replace(self, files=files)
+
     @property
     def splits(self) -> set[str]:
         """Return the names of the splits that have images."""
@@ -109,10 +122,14 @@ def read_split(source: str | Path) -> EarlierSplit:
     files: dict[str, tuple[str, str]] = {}
     groups: dict[str, set[str]] = defaultdict(set)
     contents: dict[str, set[str]] = defaultdict(set)
-    for line, row in enumerate(_rows(path), 2):
-        subset = _split(row, f"{path}, line {line}")
+    for line, row in _rows(path):
+        where = f"{path}, line {line}"
+        subset = _split(row, where)
         content = row.get("content") or ""
-        files[row["image_path"]] = content, subset
+        entry = files.setdefault(row.get("image_path") or "", (content, subset))
+        if entry[1] != subset:
+            what = f"{row['image_path']} is in two splits: {entry[1]} and {subset}"
+            raise DataError(what, where=where, fix="remove one of the two lines")
         if content:
             contents[content].add(subset)
         if group := row.get("group"):
@@ -125,19 +142,15 @@ def read_split(source: str | Path) -> EarlierSplit:
     )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     fix = "use a run folder, or a CSV with the columns image_path,split"
     if not path.is_file():
         raise DataError("there is no split file", where=path, fix=fix)
-    try:
-        rows = read_csv(path)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"not a split file: {error}", where=path, fix=fix) from error
-    columns = rows[0].keys() if rows else set()
-    if "split" not in columns or not columns & {"path", "image_path"}:
+    header, rows = read_rows(path, errors="surrogateescape")
+    if "split" not in header or not {"path", "image_path"} & set(header):
         what = "a split file needs the columns image_path and split, got: "
-        raise DataError(f"{what}{', '.join(columns)}", where=path, fix=fix)
-    return [_renamed(row) for row in rows]
+        raise DataError(f"{what}{', '.join(header)}", where=path, fix=fix)
+    return [(line, _renamed(row)) for line, row in rows]
 
 
 def _split(row: Mapping[str, str], where: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 
 from striate.core.errors import NonFiniteError
 from striate.core.files import read_json, write_json
@@ -85,7 +86,7 @@ class NonFiniteReport:
         images = self.record(error, state)
         if images:
             error.what = f"{error.what}\n  {_image_list(images)}"
-        resume = f"striate train --resume {self._path.parent}"
+        resume = f"striate train --resume {quote(str(self._path.parent))}"
         commands = (
             "the last valid state is saved; resume with one of these commands",
             f"{resume} --on-nonfinite skip",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import nn
@@ -251,7 +252,7 @@ def _interrupted(job: TrainJob, state: TrainState, stop: StopRequest) -> Striate
     total = epochs * len(job.train)
     what = f"stopped on request after step {state.step:,} of {total:,}"
     where = f"{job.folder}, epoch {state.epoch + 1} of {epochs}"
-    fix = f"resume exactly with: striate train --resume {job.folder}"
+    fix = f"resume exactly with: striate train --resume {quote(str(job.folder))}"
     error = InterruptedRunError(what, where=where, fix=fix)
     error.exit_code = stop.exit_code
     return error
