@@ -437,20 +437,22 @@ FLAGS = {
         "--weight-decay --white-level --workers"
     ),
     "evaluate": (
-        "--by --data --json --operating-point --out --overwrite --recall "
-        "--selective-accuracy --split"
+        "--by --data --json --model --operating-point --out --overwrite --recall "
+        "--selective-accuracy --split --trust"
     ),
     "predict": (
-        "--html --json --layers --operating-point --out --overwrite --threshold --top"
+        "--html --json --layers --model --operating-point --out --overwrite "
+        "--threshold --top --trust"
     ),
     "summary": (
-        "--against --batch-size --csv --depth --effective --explain --html "
+        "--against --batch-size --code --csv --depth --effective --explain --html "
         "--image-size --in-chans --json --num-classes --real"
-        " --overwrite"
+        " --overwrite --trust"
     ),
     "explain": (
-        "--against --image-size --in-chans --json --layer --method --num-classes "
-        "--open --out --overwrite --sections --seed --target --unit --weights"
+        "--against --image-size --in-chans --json --layer --method --model "
+        "--num-classes --open --out --overwrite --sections --seed --target --trust "
+        "--unit --weights"
     ),
     "compare": "--html --json --overwrite --split",
     "data": "--json",
@@ -488,7 +490,9 @@ FLAGS = {
         "--weight-decay --white-level --workers"
     ),
     "models": "--json --weights",
-    "report": "--json",
+    "weights": "--json",
+    "weights convert": "--json --overwrite --trust",
+    "report": "--json --model --trust",
 }
 
 

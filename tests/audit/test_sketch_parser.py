@@ -81,6 +81,39 @@ def test_sketch_errors(line, message):
     assert message in str(caught.value)
 
 
+POSITIONS = {
+    "8x8x3 > konv 3x3 2 > relu": "konv",
+    "8x8x3 > conv 3x3 2 sane > relu": "sane",
+    "8x8x3 > relu > conv 9x9 2 > relu": "conv 9x9 2",
+    "8x8x3 → conv 3×3 4 g2 → relu": "conv 3×3 4 g2",
+    "8x8x3 > 2 * (relu > konv 3x3 2) > relu": "konv",
+    "8x8x3 > [conv 3x3 2, conv 1x1 2] > relu": "[conv 3x3 2, conv 1x1 2]",
+    "8x8x3 > conv 1x1 2 ] > relu": "]",
+    "8x8x3 > 0 * (relu)": "0",
+    "8x8x3 > " + "relu > " * 20 + "RELUU > " + "relu > " * 20 + "relu": "RELUU",
+    "8x8x3 > " + "relu > " * 20 + "conv 9x9 2": "conv 9x9 2",
+    "8x8x3 > reluu" + " > relu" * 20: "reluu",
+}
+
+
+@pytest.mark.parametrize(("line", "part"), POSITIONS.items())
+def test_the_position_of_an_error_is_underlined(line, part):
+    with pytest.raises(StriateError) as caught:
+        sketch(line)
+    _, shown, carets = caught.value.what.splitlines()
+    start = carets.index("^")
+    assert set(carets.strip()) == {"^"}
+    assert shown[start : len(carets)] == part
+    assert len(shown) < 110
+
+
+def test_a_missing_end_is_marked_behind_the_sketch():
+    with pytest.raises(StriateError) as caught:
+        sketch("8x8x3 > 2 * (relu")
+    _, shown, carets = caught.value.what.splitlines()
+    assert len(carets) == len(shown) + 1
+
+
 def test_a_misfit_is_a_geometry_error():
     with pytest.raises(GeometryError):
         sketch("8x8x3 > conv 9x9 2")

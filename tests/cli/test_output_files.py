@@ -13,7 +13,7 @@ from support.images import write_folder
 # Flags with a file that the command reads.
 INPUTS = {"--config", "--since", "--weights"}
 # Flags with a file or folder that the command writes.
-OUTPUTS = {"--out", "--html", "--csv", "--ranking"}
+OUTPUTS = {"--out", "--html", "--csv", "--ranking", "--code"}
 OLD = "written by somebody else"
 
 
@@ -49,6 +49,7 @@ def test_every_flag_with_a_file_is_an_input_or_has_overwrite():
         ("data preview photos", "--out"),
         ("summary lenet5", "--html"),
         ("summary lenet5", "--csv"),
+        ("summary lenet5", "--code"),
         ("compare one two", "--html"),
     ],
 )

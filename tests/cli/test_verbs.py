@@ -100,6 +100,7 @@ def test_only_training_is_shared_among_processes(
         "transfer": ("digits", "--model", "lenet5", "--pretrained", "weights.pth"),
         "predict": (shared_run.path, "digits"),
         "data": ("check", "digits"),
+        "weights": ("convert", "a.pth", "b.safetensors"),
         "summary": ("lenet5",),
         "models": (),
     }

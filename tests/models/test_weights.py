@@ -177,22 +177,58 @@ class Canary:
 
 
 @pytest.mark.parametrize("name", ["evil.pth", "evil.safetensors", "evil.bin"])
-@pytest.mark.parametrize("trust", [False, True])
-def test_a_pickle_that_runs_code_never_runs(tmp_path, monkeypatch, name, trust):
+def test_a_pickle_that_runs_code_runs_only_if_trusted(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / name
-    path.write_bytes(pickle.dumps({"conv1.weight": Canary()}))
-    match = "other objects than tensors" if trust else "can run code"
-    error = refused(tiny(), path, match, trust=trust)
-    assert trust or "--trust" in error.fix
+    torch.save({"conv1.weight": Canary()}, path)  # noqa: TID251
+    error = refused(tiny(), path, r"than tensors, such as posix\.system; no code ran")
+    assert "--trust: then code in the file is run" in error.fix
     assert os.listdir(tmp_path) == [name]
+    refused(tiny(), path, "is not a state_dict", trust=True)
+    assert "canary" in os.listdir(tmp_path)
 
 
-def test_a_pickle_of_tensors_loads_once_trusted(tmp_path):
-    path, model = tmp_path / "own.pth", tiny(seed=0)
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_pickle_of_another_program_never_runs(tmp_path, monkeypatch, trust):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps({"conv1.weight": Canary()}))
+    refused(tiny(), path, "no code ran", trust=trust)
+    assert os.listdir(tmp_path) == ["evil.pth"]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+def test_a_pickle_of_tensors_loads_without_trust(tmp_path, suffix):
+    path, model = tmp_path / f"own{suffix}", tiny(seed=0)
     torch.save({"state_dict": model.state_dict()}, path)  # noqa: TID251
-    refused(tiny(seed=1), path, "not known")
-    load_pretrained(tiny(seed=1), path, trust=True)
+    other = tiny(seed=1)
+    load_pretrained(other, path)
+    assert torch.equal(other.conv1.weight, model.conv1.weight)
+
+
+def test_a_whole_network_loads_if_trusted(tmp_path):
+    path, model = tmp_path / "whole.pth", tiny(seed=0)
+    torch.save(model, path)  # noqa: TID251
+    refused(tiny(seed=1), path, "such as striate.models.classifier.ImageClassifier")
+    other = tiny(seed=1)
+    load_pretrained(other, path, trust=True)
+    assert torch.equal(other.conv1.weight, model.conv1.weight)
+
+
+def test_a_trusted_pickle_of_an_unknown_class(tmp_path):
+    path = tmp_path / "unknown.pth"
+    path.write_bytes(b"\x80\x02cnowhere\nNet\nq\x00.")
+    refused(tiny(), path, "cannot be opened: ModuleNotFoundError: No", trust=True)
+
+
+def test_the_number_of_matching_tensors_is_told(tmp_path):
+    state = tiny(seed=0).state_dict()
+    total = len(state)
+    del state["fc.bias"]
+    state["conv1.weight"] = torch.zeros(16, 3, 5, 5)
+    save_file(state, tmp_path / "other.safetensors")
+    match = f"network: {total - 2} of {total} tensors match"
+    refused(tiny(seed=1), tmp_path / "other.safetensors", match)
 
 
 @pytest.mark.parametrize("wrapper", ["", "state_dict", "model", "model_state_dict"])

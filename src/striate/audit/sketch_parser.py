@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from striate.audit.sketch_layers import LAYERS, BuiltLayers, Shape, make_layer
-from striate.core.errors import GeometryError, SettingError
+from striate.core.errors import GeometryError, SettingError, StriateError
 from striate.core.registry import unknown_name_error
 
 TOKEN = re.compile(r"\s*([>|→,()\[\]*]|[^\s>|→,()\[\]*]+)")
+SHOWN = 30  # characters of a long sketch before and after the position of an error
 
 
 def is_sketch(text: str) -> bool:
@@ -43,32 +44,73 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
         >>> shape, [type(layer).__name__ for layer in model]
         ((3, 8, 8), ['Conv2d', 'Flatten', 'Linear'])
     """
-    size, _, rest = re.split(r"([>|→])", text, maxsplit=1)
+    size, _, _ = re.split(r"([>|→])", text, maxsplit=1)
     height, width, channels = map(int, re.findall(r"\d+", size))
-    tokens = [s.replace("→", ">").replace("|", ">") for s in TOKEN.findall(rest)]
-    parser = _Parser(tokens)
+    tokens = list(TOKEN.finditer(text, len(size) + 1))
+    words = [token[1].replace("→", ">").replace("|", ">") for token in tokens]
+    parser = _Parser(words)
     if min(height, width, channels) < 1:
         what = f"height, width and channels must be at least 1, got {size.strip()}"
         raise SettingError(what, where="sketch")
-    model, _ = parser.chain((channels, height, width))
-    if parser.tokens:
-        fix = "the sketch must end here, or continue with > and a layer"
-        raise _syntax_error(parser.tokens[0], fix)
+    try:
+        model, _ = parser.chain((channels, height, width))
+        if parser.tokens:
+            fix = "the sketch must end here, or continue with > and a layer"
+            raise parser.unexpected(fix)
+    except StriateError as error:
+        first, last = parser.position(str(error.what))
+        start = tokens[first].start(1) if tokens[first:] else len(text)
+        end = tokens[last - 1].end(1) if tokens[first:] else len(text) + 1
+        what = f"{error.what}\n{_underlined(text, start, end)}"
+        raise type(error)(what, where=error.where, fix=error.fix) from error
     if not len(model):
         what = "the sketch has no layers"
         raise SettingError(what, where="sketch", fix="add one, such as: > conv 3x3 8")
     return model, (channels, height, width)
 
 
-def _syntax_error(word: str, expected: str) -> SettingError:
-    return SettingError(f"unexpected '{word}'", where="sketch", fix=expected)
+def _underlined(text: str, start: int, end: int) -> str:
+    """Return a text with carets below a part of it; a long text is cut."""
+    begin = max(start - SHOWN, 0) if len(text) > 3 * SHOWN else 0
+    stop = min(end + SHOWN, len(text)) if len(text) > 3 * SHOWN else len(text)
+    before = "… " if begin else ""
+    after = " …" if stop < len(text) else ""
+    margin = " " * (len(before) + start - begin)
+    return f"    {before}{text[begin:stop]}{after}\n    {margin}{'^' * (end - start)}"
 
 
 class _Parser:
     """Parser of a sketch's tokens that tracks the output shape of each layer."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        self.tokens = list(tokens)
+        self.tokens = list(tokens)  # the tokens that are not parsed yet
+        self._all = list(tokens)
+        self._step_start = 0  # index of the first token of the layer that is parsed
+
+    @property
+    def _index(self) -> int:
+        """Return the index of the next token; repeated tokens are counted once."""
+        return len(self._all) - len(self.tokens)
+
+    def position(self, message: str) -> tuple[int, int]:
+        """Return the tokens of an error, (first, last + 1): a quoted word, or a layer.
+
+        Example:
+            >>> _Parser(["conv", "typo"]).position("'typo' is no setting")
+            (1, 2)
+        """
+        quoted = re.search(r"'([^']+)'", message)
+        end = max(self._index, self._step_start + 1)
+        for i in range(self._step_start, min(end + 1, len(self._all))):
+            if quoted and self._all[i].lower() == quoted[1].lower():
+                return i, i + 1
+        return self._step_start, min(end, len(self._all))
+
+    def unexpected(self, expected: str) -> SettingError:
+        """Return the error for the next token."""
+        self._step_start = self._index
+        word = self.tokens[0] if self.tokens else "the end"
+        return SettingError(f"unexpected '{word}'", where="sketch", fix=expected)
 
     def chain(self, shape: Shape) -> tuple[nn.Sequential, Shape]:
         """Parse layers separated by `>` until a comma or a closing bracket."""
@@ -83,6 +125,7 @@ class _Parser:
         return nn.Sequential(layers), shape
 
     def _step(self, shape: Shape) -> BuiltLayers:
+        self._step_start = self._index
         word = self.tokens.pop(0).lower()
         if word == "[":
             return [self._branches(shape, Concatenate)]
@@ -100,13 +143,13 @@ class _Parser:
 
     def _expect(self, sign: str) -> None:
         if not self.tokens or self.tokens[0] != sign:
-            got = self.tokens[0] if self.tokens else "the end"
-            raise _syntax_error(got, f"'{sign}' is expected here")
+            raise self.unexpected(f"'{sign}' is expected here")
         self.tokens.pop(0)
 
     def _repeat(self, word: str, shape: Shape) -> BuiltLayers:
         if not word.isdecimal() or int(word) < 1:
-            raise _syntax_error(word, "repeat at least 1 time: 3 * ( … )")
+            fix = "repeat at least 1 time: 3 * ( … )"
+            raise SettingError(f"unexpected '{word}'", where="sketch", fix=fix)
         inside = list(self.tokens[2:])
         repeated: BuiltLayers = []
         for _ in range(int(word)):
@@ -119,6 +162,7 @@ class _Parser:
     def _branches(
         self, shape: Shape, join: Callable[[Sequence[nn.Module]], nn.Module]
     ) -> tuple[str, nn.Module, Shape]:
+        start = self._step_start
         branches, shapes = [], []
         while True:
             layer, out = self.chain(shape)
@@ -134,6 +178,7 @@ class _Parser:
             sizes = ["×".join(map(str, (*out[1:], out[0]))) for out in shapes]
             repeated = " and ".join(sizes)
             what = f"branches have outputs {repeated}, which cannot be joined"
+            self._step_start = start
             fix = "use `same` padding and equal strides in all branches"
             raise GeometryError(what, where="sketch", fix=fix)
         channels = shapes[0][0] if adding else sum(out[0] for out in shapes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,16 @@ def check_output_files(options: argparse.Namespace, *names: str) -> None:
         if other != name:
             what = f"--{other} and --{name} have the same file"
             raise SettingError(what, where=path, fix="give two different files")
+
+
+@contextmanager
+def stdout_for_json(options: argparse.Namespace) -> Iterator[None]:
+    """Context manager: with `--json`, what other code prints goes to stderr.
+
+    The network of a user may print in each forward pass.
+    """
+    with redirect_stdout(sys.stderr) if options.json else nullcontext():
+        yield
 
 
 def add_flags(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from striate.cli.command import add_flags, check_output_files
+from striate.cli.command import add_flags, check_output_files, stdout_for_json
 
 FLAGS = {
     "run_folders RUN+": "run folder, or its name below runs/train or runs/transfer; "
@@ -31,11 +31,13 @@ def run_compare(options: argparse.Namespace) -> int:
     from striate.workflows.compare.compare import compare
     from striate.workflows.summary.summary import save_html
 
-    comparison = compare(*options.run_folders, split=options.split)
-    if options.html:
-        save_html(comparison.page, options.html)
+    with stdout_for_json(options):
+        comparison = compare(*options.run_folders, split=options.split)
+        if options.html:
+            save_html(comparison.page, options.html)
+        result = comparison.as_dict()
     if options.json:
-        print(json.dumps(comparison.as_dict()))
+        print(json.dumps(result))
         return 0
     out = wide_console()
     print_blocks(comparison.blocks, out)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, stdout_for_json
 from striate.cli.train import add_setting
 from striate.data.augment.augment import RANGES
 from striate.run.parse_settings import setting_fields
@@ -45,7 +45,7 @@ def run_data_augment(options: argparse.Namespace) -> int:
 
     given = vars(options)
     settings = {name: given[name] for name in given if name in SETTINGS}
-    with _bar(options.json) as tick:
+    with _bar(options.json) as tick, stdout_for_json(options):
         result = preview_augment(
             options.target,
             settings,

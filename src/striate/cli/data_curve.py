@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, stdout_for_json
 from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.core.errors import SettingError
 
@@ -47,14 +47,15 @@ def run_data_curve(options: argparse.Namespace) -> int:
     )
     from striate.workflows.data_curve.learning_curve import FRACTIONS, learning_curve
 
-    curve = learning_curve(
-        recipe,
-        fractions=fractions or FRACTIONS,
-        seeds=options.seeds,
-        out=options.out,
-        overwrite=options.overwrite,
-        log=line_printer(options.quiet or options.json),
-    )
+    with stdout_for_json(options):
+        curve = learning_curve(
+            recipe,
+            fractions=fractions or FRACTIONS,
+            seeds=options.seeds,
+            out=options.out,
+            overwrite=options.overwrite,
+            log=line_printer(options.quiet or options.json),
+        )
     report = write_curve_report(curve, options.goal)
     if options.json:
         print(json.dumps(curve_dict(curve, options.goal)))

@@ -7,7 +7,8 @@ import json
 import shlex
 from typing import TYPE_CHECKING
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, stdout_for_json
+from striate.cli.run_flags import NETWORK_FLAGS, open_run
 from striate.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ FLAGS = {
     "class names; or the new place of the run's images, if they were moved",
     "--operating-point CLASS": "choose a decision threshold and a review band for "
     "this class on validation, evaluate them on test, and store them in the run",
+    **NETWORK_FLAGS,
 }
 OPERATING_POINT_FLAGS = {
     "--recall F": "target recall of CLASS, 0-1 (default 0.95)",
@@ -41,10 +43,8 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Evaluate a run and print metrics; return 1 if files could not be used."""
-    from striate.run.run import Run
-
     _check_flags(options)
-    run = Run(options.run_folder)
+    run = open_run(options)
     if options.operating_point is None:
         return _print_scores(run, options)
     return _print_operating_point(run, options)
@@ -75,15 +75,16 @@ def _print_scores(run: Run, options: argparse.Namespace) -> int:
     from striate.run.training_overlap import training_overlap
     from striate.run.verdict import run_verdict
 
-    if options.data and use_moved_data(run, options.data):
-        if not options.json:
-            text = f"the data of the run was moved to {options.data} (same hashes)"
-            console().print(f"note: {text}", style="dim", markup=False)
-        options.data = None
-    subset, name, skipped = run.subset_for(options.data, options.split)
-    predictions = run.predict_subset(subset)
-    overlap = training_overlap(run, subset, predictions) if options.data else None
-    verdict = run_verdict(run, name, predictions, other_data=options.data)
+    with stdout_for_json(options):
+        if options.data and use_moved_data(run, options.data):
+            if not options.json:
+                text = f"the data of the run was moved to {options.data} (same hashes)"
+                console().print(f"note: {text}", style="dim", markup=False)
+            options.data = None
+        subset, name, skipped = run.subset_for(options.data, options.split)
+        predictions = run.predict_subset(subset)
+        overlap = training_overlap(run, subset, predictions) if options.data else None
+        verdict = run_verdict(run, name, predictions, other_data=options.data)
     score = predictions.metrics()
     if options.json:
         scores = {"run": str(run.path), "split": name, **score_as_dict(score)}
@@ -112,14 +113,15 @@ def _print_operating_point(run: Run, options: argparse.Namespace) -> int:
     check_out(options.out, options.overwrite)
     names = ("recall", "selective_accuracy")
     targets = {name: getattr(options, name) for name in names}
-    result = operating_point(
-        run,
-        options.operating_point,
-        by=tuple(name for name in (options.by or "").split(",") if name),
-        data=options.data,
-        split=options.split,
-        **{name: share for name, share in targets.items() if share is not None},
-    )
+    with stdout_for_json(options):
+        result = operating_point(
+            run,
+            options.operating_point,
+            by=tuple(name for name in (options.by or "").split(",") if name),
+            data=options.data,
+            split=options.split,
+            **{name: share for name, share in targets.items() if share is not None},
+        )
     folder = result.save(options.out, options.overwrite)
     if options.json:
         more = {"folder": str(folder), "skipped": len(result.skipped)}

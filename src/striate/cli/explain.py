@@ -8,7 +8,8 @@ import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, stdout_for_json
+from striate.cli.run_flags import NETWORK_FLAGS
 from striate.cli.summary import INPUT_FLAGS, image_size_option
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 FLAGS = {
     "network TARGET": "run folder or its name; or a name listed by `striate models`, "
-    "with --weights; or FILE.py:CLASS (executes the file)",
+    "with --weights; or FILE.py:CLASS (executes the file); or a sketch",
     "images IMAGE*": "image file, folder, or quoted pattern such as 'photos/*.jpg' "
     "(default for a run: the most confident correct prediction and the highest-loss "
     "error)",
@@ -38,7 +39,10 @@ FLAGS = {
     "--sections NAMES": "extra report sections for a run, comma-separated: dataset "
     "(heatmaps of many images), invariance (robustness to transforms), depth "
     "(gradient norms by layer), nonlinearity (why activation functions are needed)",
-    "--weights FILE": "weights file of TARGET",
+    "--weights FILE": "weights file of TARGET: .safetensors, .pth or .pt",
+    **NETWORK_FLAGS,
+    "--trust": "execute the network code of a run folder from another machine, or code "
+    "in the file of --weights",
     **INPUT_FLAGS,
     "--seed N": "random seed of the sanity checks (default 0)",
     "--out DIR": "output folder (default runs/explain/NAME)",
@@ -61,9 +65,10 @@ def run_explain(options: argparse.Namespace) -> int:
         loaded = _model(options)
     if options.open:
         return _open(options, loaded)
-    explanation = explain_images(
-        loaded, options.images, _request(options), options.out, options.overwrite
-    )
+    with stdout_for_json(options):
+        explanation = explain_images(
+            loaded, options.images, _request(options), options.out, options.overwrite
+        )
     if options.json:
         print(json.dumps({"folder": str(explanation.folder), **explanation.data}))
         return 0
@@ -82,7 +87,13 @@ def _model(options: argparse.Namespace) -> LoadedModel:
         in_chans=options.in_chans,
         num_classes=options.num_classes,
     )
-    return load_model(options.network, summary_request, options.weights)
+    return load_model(
+        options.network,
+        summary_request,
+        options.weights,
+        model=options.model,
+        trust=options.trust,
+    )
 
 
 def _request(options: argparse.Namespace) -> ExplainOptions:

@@ -21,6 +21,7 @@ from striate.cli import (
     summary,
     train,
     transfer,
+    weights,
 )
 from striate.cli.command import Verb, add_verbs
 from striate.cli.synonyms import check_words
@@ -38,6 +39,7 @@ VERBS = {
     "compare": Verb(compare.configure_compare, compare.run_compare),
     "data": Verb(data.configure_data, data.run_data),
     "models": Verb(models.configure_models, models.run_models),
+    "weights": Verb(weights.configure_weights, weights.run_weights),
     "report": Verb(report.configure_report, report.run_report),
 }
 DISTRIBUTED_VERBS = ("train",)  # under torchrun, each process does its share

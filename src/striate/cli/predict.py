@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from striate.cli.command import add_flags, check_output_files
+from striate.cli.command import add_flags, check_output_files, stdout_for_json
+from striate.cli.run_flags import NETWORK_FLAGS, open_run
 from striate.core.errors import SettingError
 from striate.core.files import refuse_existing
 
@@ -27,6 +28,7 @@ FLAGS = {
     "--overwrite": "replace output files that already exist",
     "--layers NAMES": "write the outputs (features) of these layers instead of "
     "classes; comma-separated names or patterns such as 'layer*'",
+    **NETWORK_FLAGS,
 }
 
 
@@ -47,15 +49,15 @@ def run_predict(options: argparse.Namespace) -> int:
     from striate.cli.printing import print_predictions
     from striate.core.files import write_text
     from striate.report.html import render_page
-    from striate.run.run import Run
     from striate.workflows.predict.page import predictions_page
 
-    run = Run(options.run_folder)
-    result = run.predict(
-        options.images,
-        threshold=options.threshold,
-        operating_point=options.operating_point,
-    )
+    run = open_run(options)
+    with stdout_for_json(options):
+        result = run.predict(
+            options.images,
+            threshold=options.threshold,
+            operating_point=options.operating_point,
+        )
     if options.out:
         result.save(options.out, options.overwrite)
     if options.html:
@@ -71,7 +73,6 @@ def _write_features(options: argparse.Namespace) -> int:
     """Write the layer outputs (features) of the images to a file."""
     from striate.cli.printing import print_features
     from striate.run.predict_images import skipped_dict
-    from striate.run.run import Run
     from striate.workflows.explain.features import features
 
     for name in CLASS_FLAGS:
@@ -84,9 +85,10 @@ def _write_features(options: argparse.Namespace) -> int:
         fix = "add --out rows.safetensors, or rows.npy for one layer"
         raise SettingError(what, where="--layers", fix=fix)
     refuse_existing(options.out.with_suffix(".csv"), options.overwrite)
-    run = Run(options.run_folder)
+    run = open_run(options)
     names = options.layers.split(",")
-    result = features(run, options.images, names, out=options.out)
+    with stdout_for_json(options):
+        result = features(run, options.images, names, out=options.out)
     if options.json:
         layers = {name: list(shape) for name, shape in result.shapes.items()}
         data = {"file": str(options.out), "layers": layers, "images": result.paths}

@@ -6,9 +6,11 @@ import argparse
 import json
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate.cli.command import add_flags, check_output_files
+from striate.cli.run_flags import TRUST_FLAG
 
 if TYPE_CHECKING:
     from striate.audit.network import ForwardError
@@ -35,17 +37,26 @@ FLAGS = {
     "--csv FILE": "write the layer table to this CSV file",
     "--html FILE": "write an HTML report",
     "--overwrite": "replace output files that already exist",
+    **TRUST_FLAG,
 }
+
+
+STDOUT = "-"  # value of --code without a file
 
 
 def configure_summary(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate summary`."""
     add_flags(parser, FLAGS, batch_size=32)
+    text = "write the network as Python code that needs only torch, to FILE or to "
+    text += "stdout; for a name, a sketch, or a run of one of them"
+    parser.add_argument("--code", nargs="?", const=STDOUT, metavar="FILE", help=text)
 
 
 def run_summary(options: argparse.Namespace) -> int:
     """Print a network summary; after an error, print the layers that ran before it."""
     check_output_files(options, "csv", "html")
+    if options.code:
+        return _write_code(options)
     from striate.audit.network import ForwardError
     from striate.workflows.summary.summary import save_csv, save_html, summary_page
 
@@ -68,6 +79,37 @@ def run_summary(options: argparse.Namespace) -> int:
     return 0
 
 
+def _write_code(options: argparse.Namespace) -> int:
+    """Write the code of the network to stdout or to a file."""
+    from striate.core.errors import SettingError
+    from striate.core.files import refuse_existing, write_text
+    from striate.run.resolve_model import SummaryRequest
+    from striate.workflows.summary.summary import standalone_code
+
+    for name in ("against", "explain", "effective", "csv", "html", "depth", "real"):
+        if getattr(options, name):
+            what, fix = f"--{name} has no effect with --code", f"remove --{name}"
+            raise SettingError(what, where=f"--{name}", fix=fix)
+    path = None if options.code == STDOUT else Path(options.code)
+    if path is not None:
+        refuse_existing(path, options.overwrite)
+    request = SummaryRequest(
+        image_size=image_size_option(options.image_size),
+        in_chans=options.in_chans,
+        num_classes=options.num_classes,
+    )
+    code = standalone_code(options.target, request)
+    if path is not None:
+        write_text(path, code)
+    if options.json:
+        print(json.dumps({"file": path and str(path), "code": code}))
+    elif path is None:
+        print(code, end="")
+    else:
+        print(f"code    {path}")
+    return 0
+
+
 def _summary(options: argparse.Namespace, target: str) -> Summary:
     from striate.workflows.summary.summary import summary
 
@@ -82,6 +124,7 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
             in_chans=options.in_chans,
             num_classes=options.num_classes,
             effective=options.effective,
+            trust=options.trust,
         )
 
 

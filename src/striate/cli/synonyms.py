@@ -152,8 +152,11 @@ class _Line:
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         kind = "flag" if _is_flag(word) else "command"
         what = f"unknown {kind} '{prefix}{word}'"
-        if self.verb and Path(word).exists():
+        if "check" in choices and Path(word).exists():
             hint = f"run: {self.top.prog} {shlex.join([*self.verb, 'check', word])}; "
+        if "convert" in choices and Path(word).exists():
+            hint = f"run: {self.top.prog} {shlex.join([*self.verb, 'convert', word])} "
+            hint += "OUT; "
         raise SettingError(what, fix=f"{hint}commands: {', '.join(choices)}")
 
     # --- flags and arguments

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, stdout_for_json
 from striate.core.errors import SettingError
 from striate.core.malloc import keep_freed_memory
 from striate.core.settings import SettingsBase, flag_name
@@ -147,15 +147,16 @@ def run_train(options: argparse.Namespace) -> int:
     keep_freed_memory()
     if choice.transfer is not None:
         return _train_head(choice, options)
-    finished = train_recipe(
-        choice.recipe,
-        out=options.out,
-        overwrite=options.overwrite,
-        on_begin=_on_begin(choice, options),
-        on_resume=ignore if options.json else print_resumed,
-        quiet=options.quiet or options.json,
-        tensorboard=options.tensorboard,
-    )
+    with stdout_for_json(options):
+        finished = train_recipe(
+            choice.recipe,
+            out=options.out,
+            overwrite=options.overwrite,
+            on_begin=_on_begin(choice, options),
+            on_resume=ignore if options.json else print_resumed,
+            quiet=options.quiet or options.json,
+            tensorboard=options.tensorboard,
+        )
     return print_result(finished, options)
 
 
@@ -252,7 +253,24 @@ def _preset_and_config(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of --preset and --config."""
     preset = PRESETS[options.preset].settings if options.preset else {}
     config = read_settings(options.config) if options.config else {}
+    if config.get("trust"):
+        what = "trust cannot be set in a settings file, which may come from others"
+        raise SettingError(what, where=options.config, fix="use the flag --trust")
+    if ".py" in str(config.get("model")) and not {"model", "trust"} & {*vars(options)}:
+        _check_trusted(str(config["model"]), options)
     return merge_settings(preset, config)
+
+
+def _check_trusted(model: str, options: argparse.Namespace) -> None:
+    """Raise an error for unknown code that a settings file names as the network."""
+    from striate.run.stored_network import is_trusted_file
+
+    if not is_trusted_file(model):
+        what = (
+            f"a settings file, which may come from others, names Python code: {model}"
+        )
+        fix = f"name the file yourself: --model {model}, or add --trust"
+        raise SettingError(what, where=options.config, fix=fix)
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
@@ -289,10 +307,11 @@ def _resume(options: argparse.Namespace) -> int:
             print_resumed(info)
 
     quiet = options.quiet or options.json
-    finished = resume_run(
-        options.resume,
-        _flags(options),
-        on_resume=on_resume,
-        options=SessionOptions(quiet=quiet, tensorboard=options.tensorboard),
-    )
+    with stdout_for_json(options):
+        finished = resume_run(
+            options.resume,
+            _flags(options),
+            on_resume=on_resume,
+            options=SessionOptions(quiet=quiet, tensorboard=options.tensorboard),
+        )
     return print_result(finished, options, **extra)

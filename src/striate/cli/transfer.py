@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from striate.cli.command import add_flags
+from striate.cli.command import add_flags, stdout_for_json
 from striate.cli.train import add_folder, add_settings, print_result, read_recipe
 from striate.run.recipe import TRAINING_LOOP_SETTINGS
 
@@ -64,14 +64,15 @@ def run_transfer(options: argparse.Namespace) -> int:
     callbacks = TransferCallbacks()
     if not options.json:
         callbacks = TransferCallbacks(on_begin=print_data, on_plan=print_plan)
-    finished = transfer_recipe(
-        recipe,
-        transfer,
-        out=options.out,
-        overwrite=options.overwrite,
-        callbacks=callbacks,
-        quiet=quiet,
-    )
+    with stdout_for_json(options):
+        finished = transfer_recipe(
+            recipe,
+            transfer,
+            out=options.out,
+            overwrite=options.overwrite,
+            callbacks=callbacks,
+            quiet=quiet,
+        )
     more = {"transfer": finished.manifest["transfer"]}
     if not options.json:
         print_transfer(finished)

@@ -1,7 +1,8 @@
-"""Weight files in safetensors format (never pickle), written atomically."""
+"""Weight files in safetensors format, or on request as a pickle; written atomically."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
         tensors_by_name[name] = data.clone() if shared else data
         storages.add(data.untyped_storage().data_ptr())
     return save_tensors(tensors_by_name)
+
+
+def save_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write named tensors to a file that `torch.load` reads (.pth), atomically."""
+    buffer = io.BytesIO()
+    state = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    torch.save(state, buffer)  # noqa: TID251 - for other programs, on request
+    write_bytes(path, buffer.getvalue())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -74,7 +83,11 @@ def assign_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) ->
         if problems[MAX_LISTED:]:
             lines.append(f"… and {len(problems) - MAX_LISTED} more")
         listed = "".join(f"\n  {line}" for line in lines)
-        what = f"the weights belong to another network; nothing was loaded:{listed}"
+        expected = model.state_dict()
+        wrong = {line.partition(": ")[0] for line in problems}
+        fitting = sum(name in tensors and name not in wrong for name in expected)
+        what = "the weights belong to another network; nothing was loaded: "
+        what += f"{fitting:,} of {len(expected):,} tensors match{listed}"
         raise WeightsError(what, where=where)
     model.load_state_dict(tensors)
 

@@ -21,13 +21,15 @@ class ModelConfig(SeedConfig):
 
     model: str = setting(
         "auto",
-        "network: a name listed by `striate models`, or timm:NAME; auto: the network "
-        "of --pretrained, else chosen by the size and the number of the images",
+        "network: a name listed by `striate models`; timm:NAME; your own FILE.py:CLASS "
+        "(executes the file); or a sketch such as '28x28x1 > conv 5x5 8 same > pool 2 "
+        "> dense 10'; auto: the network of --pretrained, else chosen by the size and "
+        "the number of the images",
     )
     pretrained: str | None = setting(
         None,
-        "pretrained weights: a run folder, a .safetensors or .pth file, timm:NAME, or "
-        "a name listed by `striate models --weights`",
+        "pretrained weights: a run folder, a .safetensors, .pth or .pt file, "
+        "timm:NAME, or a name listed by `striate models --weights`",
     )
     freeze: tuple[str, ...] | None = setting(
         None,
@@ -41,7 +43,8 @@ class ModelConfig(SeedConfig):
     )
     trust: bool = setting(
         False,
-        "load a .pth file of unknown origin; only tensors are loaded, no code is run",
+        "open a .pth file with other objects than tensors, which runs code in it, and "
+        "execute the network code of a run folder from another machine",
         incidental=True,
     )
     head_hidden: int = setting(

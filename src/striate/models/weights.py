@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251 - only the error of torch.load
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,7 +14,6 @@ from torch import Tensor, nn
 
 from striate.core.dtypes import dtype_mismatch
 from striate.core.errors import WeightsError
-from striate.core.files import hash_file
 from striate.models.adapt_first_conv import adapted, first_kernel
 from striate.models.head import AUXILIARY
 from striate.models.key_mapping import (
@@ -20,7 +21,6 @@ from striate.models.key_mapping import (
     has_stride_in_1x1,
     without_prefixes,
 )
-from striate.models.pretrained_registry import by_hash
 
 LISTED = 5
 LARGEST = 1e18  # the square of a larger number overflows float32
@@ -44,7 +44,8 @@ def load_pretrained(
     Args:
         model: A network of the catalogue.
         path: A `.safetensors` file, or a pickle (`.pth`); see `read`.
-        trust: Whether to read a pickle whose hash is not known.
+        trust: Whether to open a pickle that has other objects than tensors. This runs
+            code in the file.
         head: If False, the classifiers keep their initial weights, so that another
             number of classes is possible.
 
@@ -85,15 +86,20 @@ def put_pretrained(
 
 
 def read(path: Path, *, trust: bool = False) -> State:
-    """Return the tensors of a weight file by name.
+    """Return the tensors of a weight file by name; see `read_with_rest`."""
+    return read_with_rest(path, trust=trust)[0]
 
-    The format is detected from the file's content, not from its name. A pickle is only
-    opened if its hash is known (`models.pretrained_registry`), or if the caller trusts
-    the file; then only tensors are read.
+
+def read_with_rest(path: Path, *, trust: bool = False) -> tuple[State, tuple[str, ...]]:
+    """Return the tensors of a weight file by name, and the names of other entries.
+
+    The format is detected from the file's content, not from its name. Of a pickle
+    (`.pth`, `.pt`), only tensors are read, and no code is run. A pickle with other
+    objects is opened only if the caller trusts the file; then its code is run.
 
     Raises:
-        WeightsError: The file is missing, damaged, of another kind, or a pickle that
-            is neither known nor trusted.
+        WeightsError: The file is missing, damaged, of another kind, or a pickle with
+            other objects that is not trusted.
     """
     if not path.is_file():
         raise WeightsError("there is no such file", where=path, fix="check the path")
@@ -104,7 +110,7 @@ def read(path: Path, *, trust: bool = False) -> State:
         what = f"these weights cannot be read: {error.strerror}"
         raise WeightsError(what, where=path, fix="check its permissions") from error
     if start[8:] == b"{":
-        return _read_safetensors(path)
+        return _read_safetensors(path), ()
     if start.startswith((b"PK", b"\x80")):
         return _read_pickle(path, trust)
     fix = "give a .safetensors file, or a .pth of a state_dict"
@@ -119,20 +125,15 @@ def _read_safetensors(path: Path) -> State:
         raise WeightsError(what, where=path, fix="download or copy it again") from error
 
 
-def _read_pickle(path: Path, trust: bool) -> State:
-    if not trust and by_hash(digest := hash_file(path)) is None:
-        what = f"a pickle can run code, and this hash is not known: sha256 {digest}"
-        fix = "use a .safetensors file, or --trust if you trust the file's source"
-        raise WeightsError(what, where=path, fix=fix)
-    try:
-        # The one pickle that striate reads: known or trusted, and tensors only.
-        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except Exception as error:  # a malicious file may raise anything
-        # Torch's own message advises to run the code in the file.
-        what = "the pickle is damaged or has other objects than tensors; no code ran"
-        raise WeightsError(what, where=path, fix=_AS_STATE) from error
+def _read_pickle(path: Path, trust: bool) -> tuple[State, tuple[str, ...]]:
+    """Return the tensors of a pickle; without `trust`, none of its code is run."""
+    state = _load_tensors_only(path, trust)
+    if isinstance(state, nn.Module):
+        state = state.state_dict()
+    left_out: tuple[str, ...] = ()
     for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            left_out += tuple(str(key) for key in state if key != wrapper)
             state = state[wrapper]
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         what = "the pickle is not a state_dict, which maps names to tensors"
@@ -144,7 +145,40 @@ def _read_pickle(path: Path, trust: bool) -> State:
     if odd:
         what = f"{odd[0]} is sparse, quantized or without values, not a dense tensor"
         raise WeightsError(what, where=path, fix="save it as a dense tensor")
-    return {str(name): value for name, value in state.items()}
+    return {str(name): value for name, value in state.items()}, left_out
+
+
+def _load_tensors_only(path: Path, trust: bool) -> Any:
+    """Unpickle a file that has only tensors; other files only with `trust`."""
+    try:
+        return _unpickle(path, weights_only=True)
+    except UnpicklingError as error:
+        if not trust:
+            # Torch's own message advises to run the code in the file.
+            match = re.search(r"GLOBAL ([\w.]+)", str(error))
+            name = f", such as {match[1]}" if match else ""
+            what = f"the pickle is damaged or has other objects than tensors{name}"
+            fix = f"{_AS_STATE}; or, only if you trust the source of the file, add "
+            fix += "--trust: then code in the file is run"
+            raise WeightsError(f"{what}; no code ran", where=path, fix=fix) from error
+    except Exception as error:  # a malicious file may raise anything
+        what = "the pickle is damaged; no code ran"
+        fix = "download or copy it again"
+        raise WeightsError(what, where=path, fix=fix) from error
+    try:
+        return _unpickle(path, weights_only=False)  # trusted: its code may run
+    except Exception as error:  # foreign code may raise anything
+        text = str(error).partition("\n")[0]
+        what = f"the pickle cannot be opened: {type(error).__name__}: {text}"
+        raise WeightsError(what, where=path, fix=_AS_STATE) from error
+
+
+def _unpickle(path: Path, *, weights_only: bool) -> Any:
+    # A file object, because torch chooses the format of a path by its suffix.
+    with path.open("rb") as file:
+        return torch.load(  # noqa: TID251 - the one pickle that striate reads
+            file, map_location="cpu", weights_only=weights_only
+        )
 
 
 def _completed(state: State, target: State, renewed: str) -> State:
@@ -184,7 +218,10 @@ def _compare(state: State, target: State, path: Path, classifiers: str) -> None:
     listed = "\n    ".join(differences[:LISTED])
     rest = len(differences) - LISTED
     more = f"\n    and {rest} more" if rest > 0 else ""
-    what = f"the weights do not fit the network:\n    {listed}{more}"
+    wrong = {line.partition(" ")[0] for line in differences}
+    fitting = sum(name in state and name not in wrong for name in target)
+    what = f"the weights do not fit the network: {fitting:,} of {len(target):,} tensors"
+    what += f" match\n    {listed}{more}"
     what += "\n    nothing was loaded"
     fix = "build the network of these weights, with equal classes, channels and size"
     if all(re.match(rf"{classifiers}|{AUXILIARY}", line) for line in differences):

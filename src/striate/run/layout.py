@@ -29,6 +29,7 @@ NORMS = "norms.csv"
 SCORES = "scores.json"
 CALIBRATION = "calibration.json"
 REPORT = "report.html"
+NETWORK = "network"  # folder: copy of the user's own code of the network
 WEIGHTS = "weights"
 BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"

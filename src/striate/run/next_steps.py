@@ -12,9 +12,10 @@ from striate.core.format import count_text
 from striate.data.sources.named import NAMED
 from striate.report.format import percent
 from striate.run import layout as names
+from striate.run.build_network import CUSTOM
 from striate.run.choose_recipe import PHOTO_SIDE
 from striate.run.curve_forecast import find_forecast
-from striate.run.run import CUSTOM, Run
+from striate.run.run import Run
 from striate.run.scorecard import ci_text
 from striate.run.transfer_plan import LOGISTIC
 from striate.run.verdict_facts import VerdictFacts

@@ -23,8 +23,9 @@ from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 from striate.report.html_card import render_card
 from striate.run import layout as names
+from striate.run.build_network import short_name
 from striate.run.predict_images import PredictResult
-from striate.run.run import Run, short_name
+from striate.run.run import Run
 from striate.run.scorecard import (
     confusion_block,
     errors_table,

@@ -16,6 +16,7 @@ from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
 from striate.core.format import count_text
 from striate.core.hooks import model_restored, trace_modules
+from striate.core.lazy_layers import materialize_lazy
 from striate.core.settings import AUTO
 from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
@@ -38,7 +39,6 @@ from striate.finetune.freeze import (
 from striate.interpret.filters import first_convolution
 from striate.layers.drop_path import set_drop_path
 from striate.layers.whiten import num_images_for_fit, whiten_layers
-from striate.models.catalogue import create_model
 from striate.models.config import ModelConfig
 from striate.models.head import deepen
 from striate.run import layout as names
@@ -50,6 +50,7 @@ from striate.run.build_from_recipe import (
     progressive_resize_notes,
     recipe_execution,
 )
+from striate.run.build_network import CUSTOM, build_network, outputs_fix
 from striate.run.manifest import first_manifest
 from striate.run.pretrained import (
     load_recipe_weights,
@@ -60,7 +61,7 @@ from striate.run.pretrained import (
 )
 from striate.run.progress import reading_progress
 from striate.run.recipe import InputConfig, Recipe
-from striate.run.run import CUSTOM
+from striate.run.stored_network import store_network
 from striate.run.yaml_io import settings_yaml
 
 DATA_SETTINGS = tuple(spec.name for spec in fields(DataConfig))
@@ -106,7 +107,7 @@ def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
 
 def build_model(config: InputConfig, data: ImageData) -> nn.Module:
     """Build the network of a recipe and load its pretrained weights."""
-    model = create_model(
+    model = build_network(
         config.model,
         num_classes=data.num_classes,
         in_chans=data.in_chans,
@@ -129,6 +130,7 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
             is too small, or the device or the precision is not available.
     """
     device = devices.select_device(recipe.device)
+    materialize_lazy(model, (data.in_chans, *data.image_size))
     regularize(model, recipe)
     check_batch_norm(model, data, recipe)
     check_precision(recipe.precision, device)
@@ -140,7 +142,7 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
         freeze(model, recipe.freeze)
     layout = recipe_execution(recipe).memory_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    _check_output(model, data, device)
+    _check_output(model, data, device, recipe.model)
     check_image_sizes(model, data.in_chans, epoch_image_sizes(data, recipe), device)
 
 
@@ -172,7 +174,9 @@ def _whiten(model: nn.Module, data: ImageData, seed: int) -> None:
         layer.fit(images)
 
 
-def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:
+def _check_output(
+    model: nn.Module, data: ImageData, device: torch.device, name: str
+) -> None:
     """Run one image, so that errors occur before any file is written."""
     channels, (height, width) = data.in_chans, data.image_size
     probe = torch.zeros(1, channels, height, width, device=device)
@@ -181,9 +185,11 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
     try:
         with torch.no_grad():
             shape = tuple(model(probe).shape)
-    except RuntimeError as error:
+    except Exception as error:  # foreign code may raise anything
         size = f"{height}×{width}×{channels}"
-        what = f"the network fails on images of {size}: {str(error).splitlines()[0]}"
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+        text = kind + str(error).partition("\n")[0]
+        what = f"the network fails on images of {size}: {text}"
         raise GeometryError(what, fix="change --image-size or --in-chans") from error
     finally:
         model.train(training)
@@ -192,8 +198,7 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
             f"model output {shape[1:]} does not match "
             f"{count_text(data.num_classes, 'class', 'classes')}"
         )
-        fix = f"build the model with num_classes={data.num_classes}"
-        raise SettingError(what, fix=fix)
+        raise SettingError(what, fix=outputs_fix(name, data.num_classes))
 
 
 def write_run_inputs(
@@ -209,10 +214,12 @@ def write_run_inputs(
     manifest["notes"] += pretrained_notes(recipe, data)
     manifest["notes"] += progressive_resize_notes(data, recipe)
     manifest["notes"] += process_notes(recipe)
+    manifest |= store_network(folder, recipe.model)
     manifest |= pretrained_record(recipe, data) | frozen_record(model, recipe)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
-    write_text(folder / names.ARGS, settings_yaml(recipe.as_dict()))
+    settings = replace(recipe, trust=False).as_dict()  # never read from a file
+    write_text(folder / names.ARGS, settings_yaml(settings))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
     write_split(folder / names.SPLIT, data.rows)

@@ -28,8 +28,11 @@ from striate.models.pretrained_registry import PRETRAINED, PretrainedFile, known
 from striate.models.timm import describe, fetch, is_timm
 from striate.models.weights import State, put_pretrained, read
 from striate.run import layout as names
+from striate.run.build_network import CUSTOM
+from striate.run.python_network import is_python_network
 from striate.run.recipe import InputConfig, Recipe
-from striate.run.run import CUSTOM, Run
+from striate.run.run import Run
+from striate.run.stored_network import network_of_run
 
 WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as safetensors
 
@@ -179,7 +182,8 @@ def read_state(
     """Return the tensors of a weights file; pickles are also cached as safetensors.
 
     Raises:
-        WeightsError: The file is damaged, or an unknown pickle without `trust`.
+        WeightsError: The file is damaged, or a pickle with other objects than tensors,
+            without `trust`.
     """
     store = open_cache(cache)
     if weights.path.suffix == ".safetensors" or store is None:
@@ -236,8 +240,8 @@ def load_recipe_weights(config: InputConfig, model: nn.Module, data: ImageData) 
     """Load pretrained weights into a network; the head only for equal class names.
 
     Raises:
-        WeightsError: The weights are of another network, damaged, not finite, or an
-            unknown pickle without `--trust`.
+        WeightsError: The weights are of another network, damaged, not finite, or a
+            pickle with other objects than tensors, without `--trust`.
     """
     weights = _weights_of(config)
     _check_network(weights, config)
@@ -261,6 +265,10 @@ def with_known_network(recipe: Recipe) -> Recipe:
         what = f"the network of the weights '{recipe.pretrained}' is unknown"
         fix = "add --model, for example --model mobilenet_v2"
         raise WeightsError(what, where="--pretrained", fix=fix)
+    if is_python_network(network):
+        folder = _weights_of(recipe).path.parent.parent
+        record = Run(folder).manifest.get("network", {})
+        network = network_of_run(folder, network, record, trust=recipe.trust)
     return replace(recipe, model=network)
 
 

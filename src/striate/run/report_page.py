@@ -20,6 +20,7 @@ from striate.report.html import render_page
 from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
 from striate.run.baselines_table import baseline_section
+from striate.run.build_network import network_title
 from striate.run.check_run_files import CURVE_COLUMNS, check_finished, check_history
 from striate.run.layer_norm_charts import layer_norms_blocks
 from striate.run.predictions import Predictions
@@ -96,7 +97,7 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> f
     versions = run.manifest["versions"]
     program = f"striate {versions['striate']} · torch {versions['torch']}"
     return f.Page(
-        f"{run.manifest['data']['name']} · {run.recipe.model}",
+        f"{run.manifest['data']['name']} · {network_title(run.recipe.model)}",
         subtitle=f"{run.path.name} · {_when(run.manifest['finished'])}",
         sections=tuple(sections),
         footer=f"{program} · seed {run.recipe.seed}",
@@ -118,7 +119,9 @@ def _result(run: Run, score: ClassificationMetrics) -> f.Section:
                 "errors", f"{wrong:,}", detail=f"of {count_text(score.count, 'image')}"
             ),
             f.Figure(
-                "parameters", f"{manifest['parameters']:,}", detail=run.recipe.model
+                "parameters",
+                f"{manifest['parameters']:,}",
+                detail=network_title(run.recipe.model),
             ),
             f.Figure(
                 "training time",

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from striate.core.format import count_text
 from striate.run import layout as names
+from striate.run.build_network import CUSTOM
 from striate.run.recipe import Recipe
-from striate.run.run import CUSTOM, Run
+from striate.run.run import Run
 
 CLASS_WEIGHTS_TEXTS = {
     "auto": "logit adjustment (class frequencies)",

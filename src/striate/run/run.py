@@ -30,12 +30,10 @@ from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import TTA_MODES
 from striate.engine.weights_io import load_weights
-from striate.finetune.freeze import freeze
 from striate.interpret.depth.snapshots import Snapshot
 from striate.metrics.classification import ClassificationMetrics
-from striate.models.catalogue import create_model
-from striate.models.head import deepen
 from striate.run import layout as names
+from striate.run.build_network import build_for_run
 from striate.run.calibration import TemperatureScaling, read_scaling
 from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.layer_norms import read_layer_norms
@@ -46,21 +44,9 @@ from striate.run.predict_images import ImagePredictor, PredictResult
 from striate.run.predictions import Predictions
 from striate.run.recipe import Recipe
 from striate.run.review_rule import ReviewRule
+from striate.run.stored_network import network_of_run
 from striate.run.stored_operating_point import load_operating_point
 from striate.run.yaml_io import read_settings
-
-CUSTOM = "custom:"  # name prefix of a model that was given as a Python object
-
-
-def short_name(model: str) -> str:
-    """Return a short network name for folders: a class name without its module.
-
-    Example:
-        >>> short_name("custom:mine.nets.Small"), short_name("timm:resnet18.a1_in1k")
-        ('Small', 'timm:resnet18.a1_in1k')
-    """
-    name = model.removeprefix(CUSTOM)
-    return name if name == model else name.rpartition(".")[2]
 
 
 class Run(NotebookResult):
@@ -68,8 +54,10 @@ class Run(NotebookResult):
 
     Args:
         path: The folder, or its name below `runs/train` or `runs/transfer`.
-        model: The network, if the run was trained with a Python object as model.
+        model: The network, if the run was trained with a Python object as model; or a
+            name such as `net.py:Net`, which replaces the network of the run.
         data: The data set, if it is in memory (default: read again when needed).
+        trust: Execute the network code of a run folder from another machine.
 
     Raises:
         RunError: The run folder does not exist.
@@ -79,16 +67,19 @@ class Run(NotebookResult):
         self,
         path: str | Path,
         *,
-        model: nn.Module | None = None,
+        model: nn.Module | str | None = None,
         data: ImageData | None = None,
+        trust: bool = False,
     ) -> None:
         self.path = find_run(path)
         if not isinstance(data, ImageData | None):
             what = f"data is a {type(data).__name__}, not loaded images"
             fix = "give data=striate.load_data(...), called as for the training"
             raise SettingError(what, where=self.path, fix=fix)
-        self._model = model
+        self._model = None if isinstance(model, str) else model
+        self._network = model if isinstance(model, str) else ""
         self._data = data
+        self._trust = trust
 
     def __repr__(self) -> str:
         return f"Run('{self.path}')"
@@ -162,27 +153,23 @@ class Run(NotebookResult):
         """Return the network of this run without its trained weights.
 
         Raises:
-            RunError: The network was given as a Python object, so it has no name.
+            RunError: The network was given as a Python object, so it has no name; or
+                its code is in the run folder, and is not trusted.
         """
-        name = self.recipe.model
-        if name.startswith(CUSTOM):
-            what = f"the model is a Python object ({name.removeprefix(CUSTOM)})"
-            fix = (
-                "give the model: striate.load_run(path, model=...) or resume(model=...)"
-            )
-            raise RunError(what, where=self.path, fix=fix)
-        model = create_model(
-            name,
-            num_classes=len(self.labels),
-            in_chans=self.preprocess.channels,
-            image_size=(self.preprocess.height, self.preprocess.width),
-            seed=self.recipe.seed,
-        )
-        if self.recipe.head_hidden:
-            deepen(model, self.recipe.head_hidden, self.recipe.seed)
-        if self.recipe.freeze:
-            freeze(model, self.recipe.freeze)
-        return model
+        classes = len(self.labels)
+        return build_for_run(self.network, self.recipe, self.preprocess, classes)
+
+    @cached_property
+    def network(self) -> str:
+        """Return the name of the network to build, such as `RUN/network/net.py:Net`.
+
+        Raises:
+            RunError: The network has no name, or its code is not trusted.
+        """
+        if self._network:
+            return self._network
+        record = self.manifest.get("network", {})
+        return network_of_run(self.path, self.recipe.model, record, trust=self._trust)
 
     @property
     def origin(self) -> str:
@@ -389,11 +376,22 @@ def score_as_dict(score: ClassificationMetrics) -> dict[str, Any]:
 
 
 def load_run(
-    path: str | Path, *, model: nn.Module | None = None, data: ImageData | None = None
+    path: str | Path,
+    *,
+    model: nn.Module | str | None = None,
+    data: ImageData | None = None,
+    trust: bool = False,
 ) -> Run:
-    """Load a run from its folder; the arguments are those of `Run`.
+    """Load a run from its folder.
+
+    Args:
+        path: The folder, or its name below `runs/train` or `runs/transfer`.
+        model: The network, if the run was trained with a Python object as model; or a
+            name such as `net.py:Net`, which replaces the network of the run.
+        data: The data set, if it is in memory (default: read again when needed).
+        trust: Execute the network code of a run folder from another machine.
 
     Raises:
         RunError: The run folder does not exist.
     """
-    return Run(path, model=model, data=data)
+    return Run(path, model=model, data=data, trust=trust)

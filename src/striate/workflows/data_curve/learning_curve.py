@@ -10,6 +10,7 @@ from pathlib import Path
 from striate.core.errors import SettingError
 from striate.core.notebook import NotebookResult
 from striate.data.config import DataConfig
+from striate.run.build_network import network_title
 from striate.run.recipe import Recipe
 from striate.run.refuse_torchrun import check_single_process
 from striate.run.run import Run
@@ -39,7 +40,7 @@ class LearningCurve(NotebookResult):
     @property
     def model(self) -> str:
         """Return the name of the network, with `auto` resolved."""
-        return Run(self.runs[0].path).recipe.model
+        return network_title(Run(self.runs[0].path).recipe.model)
 
     @property
     def metric(self) -> str:

@@ -18,6 +18,7 @@ from striate.core.files import read_json, storage_errors, write_json
 from striate.core.format import count_text
 from striate.data.image_data import ImageData
 from striate.run import layout as names
+from striate.run.build_network import short_name
 from striate.run.lock import LOCK, lock_folder
 from striate.run.manifest import data_hash
 from striate.run.prepare_run import LOADED_DATA_SETTINGS, load_recipe
@@ -89,7 +90,8 @@ class CurvePlan:
 
     def _next_free(self) -> Path:
         data = Path(self.recipe.data).stem or "data"
-        stem = names.safe_name(f"{data}-{'own' if self.make else self.recipe.model}")
+        network = "own" if self.make else short_name(self.recipe.model)
+        stem = names.safe_name(f"{data}-{network}")
         stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
         for folder in (Path("runs/curve", name) for name in stems):
             if not folder.exists():

@@ -12,7 +12,8 @@ from striate.core.errors import SettingError
 from striate.core.preprocess_config import Preprocess
 from striate.models.weights import load_pretrained
 from striate.run.layout import existing_run
-from striate.run.resolve_model import FILE, SummaryRequest, resolve_target
+from striate.run.python_network import is_python_network
+from striate.run.resolve_model import SummaryRequest, resolve_target
 from striate.run.run import Run
 
 # ImageNet statistics, the usual default for three channels.
@@ -37,7 +38,12 @@ class LoadedModel:
 
 
 def load_model(
-    name: str, options: SummaryRequest | None = None, weights: Path | None = None
+    name: str,
+    options: SummaryRequest | None = None,
+    weights: Path | None = None,
+    *,
+    model: str | None = None,
+    trust: bool = False,
 ) -> LoadedModel:
     """Load a network from a run, model name, Python file or text sketch of layers.
 
@@ -46,6 +52,9 @@ def load_model(
             or a sketch (a layer list as text).
         options: Image size, channels and classes; not for a run.
         weights: Checkpoint file for a named network.
+        model: Network to use with the weights of a run, such as `net.py:Net`.
+        trust: Execute the network code of a run folder from another machine, or code
+            in a weights file.
 
     Raises:
         SettingError: The name is unknown, or options conflict with a run.
@@ -56,7 +65,7 @@ def load_model(
             what = "a run already has weights, image size, channels and classes"
             fix = "remove --weights and the image size, channel and class options"
             raise SettingError(what, where=name, fix=fix)
-        run = Run(name)
+        run = Run(name, model=model, trust=trust)
         return LoadedModel(
             name=run.path.name,
             model=run.model,
@@ -64,12 +73,16 @@ def load_model(
             labels=run.labels,
             run=run,
         )
+    if model is not None:
+        what = "--model needs a run, whose weights it gets"
+        fix = f"leave out --model, or write: striate explain '{model}' --weights FILE"
+        raise SettingError(what, where=name, fix=fix)
     target = resolve_target(name, options, real=True)
     remarks = []
     if weights is not None:
-        load_pretrained(target.model, weights)
+        load_pretrained(target.model, weights, trust=trust)
     else:
-        unless = "unless the code of the file loads weights, " * (FILE in name)
+        unless = "unless the code of the file loads weights, " * is_python_network(name)
         remarks.append(
             f"No --weights: {unless}the weights are random and the heatmaps are "
             "meaningless."

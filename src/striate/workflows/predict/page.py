@@ -25,6 +25,7 @@ from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.preprocess import display_pixels
 from striate.interpret.render import limit_side, to_image
 from striate.report.format import percent
+from striate.run.build_network import network_title
 from striate.run.predict_images import (
     TOP,
     ImagePredictor,
@@ -55,7 +56,7 @@ def predictions_page(run: Run, result: PredictResult, top: int = TOP) -> Page:
     return Page(
         f"Predictions of {run.path.name}",
         subtitle=f"{count_text(len(result.predictions), 'image')}, "
-        f"network {run.recipe.model}",
+        f"network {network_title(run.recipe.model)}",
         sections=tuple(sections),
     )
 

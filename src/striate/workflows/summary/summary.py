@@ -21,6 +21,7 @@ from striate.audit.findings import (
 from striate.audit.layer import Layer, shape_text
 from striate.audit.layer_arithmetic import explain_layer
 from striate.audit.network import Audit, ForwardError, audit
+from striate.audit.sketch_parser import is_sketch
 from striate.audit.valid_sizes import suggest_size
 from striate.core.device import paused_gc
 from striate.core.errors import SettingError
@@ -36,12 +37,17 @@ from striate.interpret.effective_receptive_field import (
     effective_receptive_fields,
 )
 from striate.report.table_records import column_keys, records, row_dict, table_dict
+from striate.run.build_network import short_name
+from striate.run.layout import existing_run
+from striate.run.python_network import is_python_network
 from striate.run.resolve_model import (
     SummaryRequest,
     Target,
     first_channels,
     resolve_target,
 )
+from striate.run.run import Run
+from striate.workflows.summary.write_code import network_code
 
 WIDTH = 100  # columns of `print(st.summary(...))`
 
@@ -149,6 +155,7 @@ def summary(
     depth: int | None = None,
     real: bool = False,
     effective: str | Tensor | None = None,
+    trust: bool = False,
     **request: Unpack[NetworkRequest],
 ) -> Summary:
     """Return shapes, parameters, MACs, memory and receptive fields of a network.
@@ -165,6 +172,7 @@ def summary(
         effective: Images on which to measure effective receptive fields: anything
             `load_data` accepts, or a preprocessed batch (N, C, H, W). This runs the
             network with its weights.
+        trust: Execute the network code of a run folder from another machine.
         request: `image_size` (a side, or height and width), `in_chans` and
             `num_classes`, if `network` is a string.
 
@@ -184,7 +192,8 @@ def summary(
             raise SettingError(f"{name} must be at least 1, got {number}", where=name)
     if isinstance(network, str):
         real_weights = real or effective is not None
-        target = resolve_target(network, SummaryRequest(**request), real=real_weights)
+        sizes = SummaryRequest(**request)
+        target = resolve_target(network, sizes, real=real_weights, trust=trust)
     else:  # a module given by the user is taken as trained
         shape = shape or (first_channels(network), 224, 224)
         name = type(network).__name__
@@ -206,6 +215,25 @@ def summary(
             target.model, result, effective, target.trained
         )
     return Summary(name=target.name, audit=result, depth=depth, effective=measured)
+
+
+def standalone_code(network: str, request: SummaryRequest) -> str:
+    """Return a network of `striate models`, a sketch or a run as code for torch alone.
+
+    The weights of the network load in the written class, and give the same output.
+
+    Raises:
+        SettingError: The network is a Python file, or has layers of another library.
+    """
+    name = network
+    if run := existing_run(network):
+        name = Run(run).recipe.model
+    if is_python_network(name):
+        what = "the network is a Python file, which is standalone code already"
+        raise SettingError(what, where=name, fix="use this file without --code")
+    target = resolve_target(network, request, real=True)
+    text = name if is_sketch(name) else ""
+    return network_code(target.model, short_name(name), target.shape, text)
 
 
 def summary_page(

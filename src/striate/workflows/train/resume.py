@@ -23,6 +23,7 @@ from striate.engine.tensorboard import check_tensorboard
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.build_from_recipe import process_notes
+from striate.run.build_network import CUSTOM
 from striate.run.lock import lock_folder
 from striate.run.manifest import exactness_text, now, result_factors, update_manifest
 from striate.run.parse_settings import make_recipe
@@ -98,7 +99,7 @@ OnResume = Callable[[ResumeInfo], None]
 def resume(
     path: str | Path,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | str | None = None,
     data: ImageData | None = None,
     on_resume: OnResume = ignore,
     quiet: bool = False,
@@ -109,7 +110,8 @@ def resume(
 
     Args:
         path: The run folder, or its name below `runs/train`.
-        model: The model, if it was passed to `train` as an object.
+        model: The model, if it was passed to `train` as an object; also as a name such
+            as `net.py:Net`.
         data: The images, if they were passed to `train` from memory.
         on_resume: Called with the `ResumeInfo` before training continues.
         quiet: Show no progress.
@@ -132,7 +134,7 @@ def resume_run(
     path: str | Path,
     settings: Mapping[str, Any],
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | str | None = None,
     data: ImageData | None = None,
     on_resume: OnResume = ignore,
     options: SessionOptions | None = None,
@@ -142,10 +144,15 @@ def resume_run(
     options = options or SessionOptions()
     if options.tensorboard:
         check_tensorboard()
-    run = Run(path, model=model, data=data)
+    settings = dict(settings)
+    trust = bool(settings.pop("trust", False))  # never that of the run folder
+    run = Run(path, data=data)
     check_has_steps(run)
-    old = make_recipe(read_settings(run.path / names.ARGS))
+    old = replace(make_recipe(read_settings(run.path / names.ARGS)), trust=False)
+    if old.model.startswith(CUSTOM):
+        model = model or settings.pop("model", None)
     recipe = change_settings(old, settings)
+    run = Run(path, model=model, data=data, trust=trust)
     process_group = join_rank_group(recipe) if group is None else nullcontext(group)
     with process_group as group, _locked_by_rank_0(run.path, group):
         options = options.for_rank(group)
@@ -154,6 +161,7 @@ def resume_run(
         check_distributed(recipe, group)
         if checkpoint is None:
             check_untrained(run, flaws)
+            recipe = replace(recipe, trust=trust)
             return _start_again(run, recipe, model, data, on_resume, options, group)
         check_fixed_settings(recipe.as_dict(), checkpoint, run.path)
         state, marks = checkpoint_state(checkpoint)
@@ -168,9 +176,9 @@ def resume_run(
             margin = crop_margin(recipe.augmentation)
             with group.local_main_first("reading the images"):
                 data = run.read_again(margin, reading_progress(options.quiet))
-            run = Run(run.path, model=model, data=data)
+            run = Run(run.path, model=model, data=data, trust=trust)
         check_same_data(run.data, group)
-        model = run.fresh_model() if model is None else model
+        model = model if isinstance(model, nn.Module) else run.fresh_model()
         prepare_model(model, run.data, recipe)
         inexact: tuple[str, ...] = ()
         if group.is_main:
@@ -194,7 +202,7 @@ def _locked_by_rank_0(folder: Path, group: RankGroup) -> Iterator[None]:
 def _start_again(
     run: Run,
     recipe: Recipe,
-    model: nn.Module | None,
+    model: nn.Module | str | None,
     data: ImageData | None,
     on_resume: OnResume,
     options: SessionOptions,
@@ -207,7 +215,8 @@ def _start_again(
             data = load_recipe(replace(recipe, data=origin), quiet=options.quiet)
     check_same_data(data, group)
     check_same_weights(recipe, run.manifest)
-    model = build_model(recipe, data) if model is None else model
+    if not isinstance(model, nn.Module):
+        model = build_model(replace(recipe, model=run.network), data)
     prepare_model(model, data, recipe)
     tuned = autotune(model, data, recipe, group)
     recipe = tuned.recipe

@@ -12,15 +12,14 @@ from typing import Any, Unpack
 from torch import nn
 
 from striate.core.errors import SettingError
-from striate.core.settings import AUTO
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.torch_dataset.source import TorchData
 from striate.engine.config import TUNED_LR
 from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
-from striate.models.catalogue import model_entry
 from striate.run import layout as names
+from striate.run.build_network import CUSTOM, resolve_network, short_name
 from striate.run.parse_settings import make_recipe
 from striate.run.prepare_run import (
     LOADED_DATA_SETTINGS,
@@ -34,7 +33,7 @@ from striate.run.pretrained import with_known_network
 from striate.run.progress import ignore
 from striate.run.recipe import Recipe
 from striate.run.recipe_types import TrainSettings
-from striate.run.run import CUSTOM, Run, short_name
+from striate.run.run import Run
 from striate.run.verdict import run_verdict
 from striate.workflows.train.auto_settings import resolve_auto_settings
 from striate.workflows.train.autotune import autotune, save_autotune
@@ -79,11 +78,9 @@ def train_recipe(
         StriateError: The data or the settings are invalid, or a file could not be
             written.
     """
-    recipe = with_known_network(recipe)
+    recipe = resolve_network(with_known_network(recipe))
     if recipe.pretrained is not None and recipe.lr is None:
         recipe = replace(recipe, lr=TUNED_LR[recipe.optimizer])
-    if recipe.model != AUTO:
-        model_entry(recipe.model)  # a misspelled name fails before any image is read
     options = SessionOptions(quiet=quiet, tensorboard=tensorboard)
     return _train_or_resume(
         recipe, None, data, out, overwrite, options, on_begin, on_resume

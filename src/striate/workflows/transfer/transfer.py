@@ -26,10 +26,10 @@ from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import BEFORE, CutPoint
 from striate.metrics.temperature import LOGISTIC_PRIOR_SD, PRIOR_SD
-from striate.models.catalogue import model_entry
 from striate.models.pretrained_registry import PRETRAINED
 from striate.models.timm import is_timm
 from striate.run import layout as names
+from striate.run.build_network import resolve_network, short_name
 from striate.run.calibration import save_evaluation
 from striate.run.choose_recipe import BACKBONE
 from striate.run.manifest import now, record_stop, update_manifest
@@ -144,7 +144,7 @@ def transfer_recipe(
             could not be written.
     """
     callbacks = callbacks or TransferCallbacks()
-    recipe = with_known_network(_with_weights(recipe))
+    recipe = resolve_network(with_known_network(_with_weights(recipe)))
     options = with_hidden_head(recipe, options or TransferOptions())
     _check(recipe)
     names.check_out(out, overwrite)
@@ -157,7 +157,7 @@ def transfer_recipe(
     prepare_model(model, data, recipe)
     # A wrong --cut or --head fails before the run folder is made.
     split = None if options.is_planned else split_model(model, data, recipe, options)
-    name = f"{data.name}-{recipe.model}"
+    name = f"{data.name}-{short_name(recipe.model)}"
     new = names.new_folder(verb, name, out, overwrite)
     with new as folder, record_stop(folder):
         job = _TransferJob(folder, model, data, recipe, quiet)
@@ -183,6 +183,7 @@ def _with_weights(recipe: Recipe) -> Recipe:
         return recipe
     name = BACKBONE if recipe.model == AUTO else recipe.model
     if name not in PRETRAINED and not is_timm(name):
+        name = short_name(name)
         what = f"there are no published pretrained weights of {name}"
         fix = "add --pretrained RUN or FILE, or choose a network that is listed by "
         fix += "`striate models --weights`"
@@ -192,7 +193,6 @@ def _with_weights(recipe: Recipe) -> Recipe:
 
 def _check(recipe: Recipe) -> None:
     """Raise an error for settings that cannot be used in transfer learning."""
-    model_entry(recipe.model)
     check_single_process("striate transfer")
     for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:

@@ -1,0 +1,1 @@
+"""`striate weights convert`: write a weights file in another format."""
