@@ -498,7 +498,9 @@ def test_read_file_refusals(tmp_path, monkeypatch):
     (tmp_path / "empty.jpg").touch()
     assert error_of(tmp_path / "empty.jpg") == ("not-an-image", "the file is empty")
     assert error_of(tmp_path / "none.jpg") == ("missing", "no such file")
-    assert error_of(tmp_path) == ("not-a-file", "a pipe, socket or device")
+    assert error_of(tmp_path) == ("not-a-file", "a folder")
+    os.mkfifo(tmp_path / "pipe")
+    assert error_of(tmp_path / "pipe") == ("not-a-file", "a pipe, socket or device")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert error_of(tmp_path / "loop")[0] == "unreadable"
     (tmp_path / "big.jpg").write_bytes(b"12345")

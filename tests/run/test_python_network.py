@@ -202,6 +202,9 @@ def test_a_recipe_gets_the_class_and_the_input_of_a_sketch():
         resolve_network(Recipe(data="d", model=text, in_chans=3))
     with pytest.raises(SettingError, match=r"file.py:Class, a run folder, or a sketch"):
         resolve_network(Recipe(data="d", model="resnet19"))
+    with pytest.raises(SettingError) as caught:
+        build("best.pt")
+    assert "give weights with --pretrained" in str(caught.value)
 
 
 def test_a_file_in_the_home_folder(monkeypatch, tmp_path):

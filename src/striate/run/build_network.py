@@ -105,6 +105,7 @@ def build_network(
     if is_sketch(name):
         with _seeded(seed):
             return sketch(name)[0]
+    check_network_name(name)
     return create_model(
         name,
         num_classes=num_classes,
@@ -213,6 +214,9 @@ def unknown_network_error(name: str) -> SettingError:
     forms = "a name from `striate models`, file.py:Class, a run folder, or a sketch"
     example = "such as '28x28x1 > conv 3x3 8'"
     what = f"no network is called '{name}'"
+    if name.endswith((".pt", ".pth", ".safetensors")):
+        fix = "give weights with --pretrained, and the network with --model"
+        return SettingError(what, fix=fix)
     return SettingError(what, fix=f"{hint}give {forms} {example}")
 
 

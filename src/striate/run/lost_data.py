@@ -20,7 +20,10 @@ def is_lost(origin: str) -> bool:
     """
     if not origin or origin in NAMED or is_remote(origin) or is_shards(origin):
         return False
-    return not Path(origin).exists()
+    try:
+        return not Path(origin).exists()
+    except OSError:  # no permission to look: reading it will say so
+        return False
 
 
 def lost_data_error(origin: str, folder: Path) -> DataError:

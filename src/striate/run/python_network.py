@@ -204,7 +204,8 @@ def _only_network(path: Path, module: ModuleType) -> str:
         return networks[0]
     if not networks:
         what = "the file defines no nn.Module class and no function"
-        fix = "define a class that inherits from torch.nn.Module"
+        fix = "define a class that inherits from torch.nn.Module, or name an imported "
+        fix += f"one: {path.name}:CLASS"
         raise SettingError(what, where=path, fix=fix)
     kind = "nn.Module classes" if classes else "networks" if objects else "functions"
     what = f"the file defines {len(networks)} {kind}: {', '.join(networks)}"

@@ -23,6 +23,7 @@ from striate.core.errors import (
     StorageError,
 )
 from striate.core.files import read_json
+from striate.data.split.hash_split import SplitConfig
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.run import lock, manifest
 from striate.run.lock import lock_folder
@@ -31,6 +32,12 @@ from support.images import snapshot, write_folder
 from support.stopped_runs import ask_before, stopped, whole
 
 pytestmark = pytest.mark.usefixtures("no_report")
+
+
+@pytest.fixture(autouse=True)
+def _split_by_hash(monkeypatch):
+    """The steps and images below are those of a split by hash, not of exact counts."""
+    monkeypatch.setattr(SplitConfig, "smallest_class", lambda self, splits: 0)
 
 
 SAME = (
