@@ -124,7 +124,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         fix = "give the name of a file"
         raise RunError("the output file is a folder", where=path, fix=fix)
     if os.path.lexists(path) and not overwrite:
-        fix = "choose another name, or add --overwrite"
+        fix = "choose another name, or add --overwrite (overwrite=True in Python)"
         raise RunError("the output file already exists", where=path, fix=fix)
     exists = os.path.exists  # `Path.exists` fails without permission to look
     folder = next(place for place in path.parents if exists(place))

@@ -49,7 +49,7 @@ class TemperatureScaling:
     def sentence(self) -> str:
         """Return one sentence: the temperature and its effect, or why it is unused."""
         if not self.used:
-            return f"Probabilities are not temperature-scaled: {self.reason}."
+            return f"Probabilities are not adjusted: {self.reason}."
         text = (
             f"Probabilities are temperature-scaled (T = {self.temperature:.3g}, fitted "
             f"on {count_text(self.images, 'validation image')})"
@@ -90,9 +90,9 @@ def fit_scaling(
     cross_validated = float(losses.mean())
     if not cross_validated < before:
         reason = (
-            f"temperature {temperature:.3g} does not improve the cross-validated log "
-            f"loss on validation ({before:.4f} without scaling, {cross_validated:.4f} "
-            "with scaling)"
+            f"a temperature of {temperature:.3g} does not improve the cross-validated "
+            f"log loss on validation ({before:.4f} without it, {cross_validated:.4f} "
+            "with it)"
         )
         return replace(
             unscaled, reason=reason, log_loss_cross_validated=cross_validated

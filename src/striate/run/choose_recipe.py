@@ -148,4 +148,6 @@ def _from_scratch(
     text = f"chosen: {network}, trained from scratch"
     text += f" (--preset {preset})" if preset else ""
     text += f", because {reason}; another network: --model NAME"
+    if NETWORK_SETTINGS.intersection(explicit) and preset == "photographs":
+        text += f"; to train from pretrained weights: --pretrained {BACKBONE}"
     return RecipeChoice(recipe=recipe, text=text)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from striate.core.errors import RunError
 from striate.core.files import read_json, storage_errors
@@ -108,7 +109,9 @@ def check_out(out: Path | None, overwrite: bool) -> None:
     if out is None or not out.exists() or _is_new(out):
         return
     if not overwrite:
-        fix = "choose another --out, add --overwrite, or continue with --resume"
+        fix = "choose another --out, or add --overwrite"
+        if (out / WEIGHTS / "last").is_dir():
+            fix += f"; to continue this run: striate train --resume {quote(str(out))}"
         raise RunError("the output folder already exists", where=out, fix=fix)
     if not is_output_folder(out):
         fix = "choose another --out; --overwrite replaces only run folders"

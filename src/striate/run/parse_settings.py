@@ -163,6 +163,7 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
     """
     merged = merge_settings(*layers)
     if not merged.get("data"):
-        fix = "give a folder, a CSV file, or a data set name: `striate train digits`"
+        fix = "give a folder, a CSV file, or the name of a data set: `striate train "
+        fix += "photos` or `striate train digits`"
         raise SettingError("no data set is given", where="DATA", fix=fix)
     return Recipe(**merged)

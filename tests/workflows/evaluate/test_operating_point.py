@@ -302,7 +302,7 @@ def test_a_run_without_temperature_is_not_scaled(make_run):
     assert result.temperature == 1
     assert result.selection.threshold.uncalibrated is None
     text = " ".join(str(result).split())
-    assert "not temperature-scaled: the run has no temperature" in text
+    assert "not adjusted: the run has no temperature" in text
     assert "Change in log loss" not in text
     before, after = result.evaluation.uncalibrated, result.evaluation.calibrated
     assert before == after

@@ -186,7 +186,7 @@ def test_run_folder_that_exists(refused, shared_folder, tmp_path):
     (tmp_path / "kept/diary.txt").write_text("mine")
     message = refused(shared_folder, "--out", "kept")
     assert "the output folder already exists" in message
-    assert "choose another --out, add --overwrite, or continue with --resume" in message
+    assert message.endswith("choose another --out, or add --overwrite\n")
 
 
 def test_overwrite_keeps_other_folders(refused, shared_folder, tmp_path):

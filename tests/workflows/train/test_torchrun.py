@@ -204,7 +204,7 @@ def test_ten_kills(forks, shared_folder, tmp_path):
     ("fault", "words"),
     [
         ("stop:1:3", "was stopped"),
-        ("skip:1:3", "the ranks are at different|died"),
+        ("skip:1:2", "the ranks are at different|died"),
         ("kill:1:0", "died"),
     ],
 )

@@ -53,7 +53,7 @@ class OperatingPointResult:
         """Return one sentence on the temperature scaling of the run."""
         if self.scaling is not None:
             return self.scaling.sentence
-        return "Probabilities are not temperature-scaled: the run has no temperature."
+        return "Probabilities are not adjusted: the run has no temperature."
 
     @property
     def target(self) -> str:

@@ -103,10 +103,10 @@ def no_effect_error(
 
 
 def check_has_steps(run: Run) -> None:
-    """Check that a run can be resumed: runs of `striate transfer` cannot."""
-    if run.manifest.get("verb") == "transfer":
-        what = "runs of striate transfer cannot be resumed"
-        fix = "run striate transfer again: cached features make it fast"
+    """Check that a run can be resumed: a head on frozen features cannot."""
+    if "transfer" in run.manifest:
+        what = "a head on frozen features cannot be resumed"
+        fix = "run its command again: the features are cached"
         raise RunError(what, where=run.path, fix=fix)
 
 
