@@ -151,10 +151,23 @@ def test_forward_error_names_the_layer_and_keeps_the_audit():
     assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,)]
 
 
-def test_a_lazy_network_says_what_to_do():
-    with pytest.raises(GeometryError, match="lazy") as caught:
-        audit(nn.Sequential(nn.LazyConv2d(2, 3)), (1, 5, 5))
-    assert "run the model once" in caught.value.fix
+def test_a_lazy_network_gets_its_shapes_in_a_dry_run():
+    model = nn.Sequential(nn.LazyConv2d(2, 3), nn.LazyBatchNorm2d(), nn.Flatten())
+    model.append(nn.LazyLinear(4))
+    classes = [type(module) for module in model]
+    for real in (False, True):
+        result = audit(model, (1, 5, 5), real=real)
+        assert [x.parameters for x in result.layers] == [20, 4, 0, 76]
+        assert [type(module) for module in model] == classes
+        assert torch.nn.parameter.is_lazy(model[3].weight)
+    assert model(torch.zeros(1, 1, 5, 5)).shape == (1, 4)
+
+
+def test_lazy_layers_that_do_not_run_are_left_out():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    model.idle = nn.LazyLinear(3)
+    model.forward = lambda x: model[0](x)
+    assert audit(model, (1, 5, 5)).parameters == 20
 
 
 class Aside(nn.Module):
@@ -245,3 +258,99 @@ def test_operations_without_outputs_are_ignored():
     result = audit(Asserting(), (1, 4, 4))
     assert [o.name for layer in result.layers for o in layer.operations] == ["relu"]
     assert result.memory is not None
+
+
+class NoGradients(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
+
+    @torch.inference_mode()
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_inference_mode_changes_no_number():
+    model = NoGradients()
+    plain = audit(model.inner, (1, 8, 8))
+    with torch.inference_mode():
+        inside = audit(model.inner, (1, 8, 8))
+    decorated = audit(model, (1, 8, 8))
+    assert plain.macs == inside.macs == decorated.macs == 36 * 18 + 72 * 3
+    assert plain.memory == inside.memory
+    assert [x.name for x in decorated.layers] == ["inner.0", "inner.1", "inner.2"]
+
+
+class Aliased(nn.Module):
+    """Refers to a weight by an attribute of its own, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+        self.aliases = [self.fc.weight]
+
+    def forward(self, x):
+        return x.flatten(1) @ self.aliases[0].T
+
+
+def test_a_weight_behind_an_alias_is_counted():
+    result = audit(Aliased(), (1, 2, 2))
+    assert [x.parameters for x in result.layers] == [8]
+    assert [x.parameters for x in result.unused_layers] == [2]
+
+
+def statically_quantized():
+    quantization = torch.ao.quantization
+    model = nn.Sequential(
+        quantization.QuantStub(),
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, stride=2, bias=False),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+        quantization.DeQuantStub(),
+    ).eval()
+    model.qconfig = quantization.get_default_qconfig("fbgemm")
+    quantization.prepare(model, inplace=True)
+    model(torch.rand(2, 3, 8, 8))
+    return quantization.convert(model, inplace=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantized_network_has_all_its_weights():
+    result = audit(statically_quantized(), (3, 8, 8))
+    counts = [(x.kind, x.parameters, x.macs) for x in result.layers if x.parameters]
+    assert counts == [
+        ("Conv2d", 112, 36 * 108),
+        ("Conv2d", 144, 4 * 144),
+        ("Linear", 25, 20),
+    ]
+    assert (result.parameters, result.trainable) == (281, 0)
+    assert result.memory_error == "a quantized network is not trained"
+    assert result.uncounted_ops == {}
+    field = [x for x in result.layers if x.kind == "Conv2d"][-1].receptive_field
+    assert (field.is_bound, field.box(1, 0)) == (False, ((2, 6), (0, 4)))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dynamically_quantized_layers_are_counted():
+    model = nn.Sequential(nn.Flatten(1, 2), nn.Linear(8, 10), nn.LSTM(10, 6))
+    model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear, nn.LSTM})
+    result = audit(model, (2, 3, 8))
+    assert result.parameters == 90 + 24 * (10 + 6 + 2)
+    assert [x.macs for x in result.layers][1] == 6 * 80
+
+
+def test_recurrent_layers_and_attention_raise_no_alarm():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(4, 4, batch_first=True)
+            self.mix = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x):
+            out, _ = self.rnn(x.flatten(1, 2))
+            return self.mix(out, out, out)[0]
+
+    assert audit(Mixed(), (1, 6, 4)).uncounted_ops == {}

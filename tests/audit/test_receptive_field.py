@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from striate.audit import tracker_rules
 from striate.audit.meta_device import init_empty_weights
 from striate.audit.network import audit
 from striate.core.errors import GeometryError
@@ -233,3 +234,121 @@ def test_many_paths_are_merged():
     sight = audit(Many(), (1, 4, 4)).container_outputs[""].receptive_field
     assert sight.is_bound
     assert len(sight.paths) == 1
+
+
+FACTORS = (1.3, 2.6, 0.7, 0.3, 1.7, 2, 3)
+MODES = {
+    "nearest": {},
+    "nearest-exact": {},
+    "bilinear": {},
+    "bilinear, aligned": {"align_corners": True},
+    "bicubic": {},
+    "bilinear, smoothed": {"antialias": True},
+    "bicubic, smoothed": {"antialias": True},
+    "by size": {"size": (7, 15)},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mode", MODES)
+def test_resizes_round_as_torch_rounds(mode, dtype):
+    """Every unit has the box of its non-zero gradients, for any scale factor."""
+    settings = {"mode": mode.partition(",")[0], **MODES[mode]}
+    if mode == "by size":
+        settings["mode"] = "bilinear"
+    for factor in (None,) if mode == "by size" else FACTORS:
+        if factor is not None:
+            settings["scale_factor"] = factor
+        model = Apply(lambda x, settings=settings: F.interpolate(x, **settings))
+        model.scale = nn.Parameter(torch.ones(1, dtype=dtype))  # sets the type
+        field = audit(model, (1, 11, 11)).layers[0].receptive_field
+        image = torch.rand(1, 1, 11, 11, dtype=dtype, requires_grad=True)
+        out = model(image)
+        for unit in range(out.shape[2]):
+            row = out[0, 0, unit].sum()
+            (gradient,) = torch.autograd.grad(row, image, retain_graph=True)
+            rows = (gradient[0, 0] != 0).any(1).nonzero()
+            box = field.box(unit, 0)[0]
+            real = int(rows[0]), int(rows[-1])
+            assert box == real or (field.is_bound and contains((box,), (real,)))
+        exact = mode in ("nearest", "bilinear", "by size") and factor in (
+            None,
+            1.3,
+            0.7,
+            2,
+        )
+        assert not (exact and dtype is torch.float32 and field.is_bound)
+
+
+def test_sequences_are_resized_too():
+    class Rows(nn.Module):
+        def forward(self, x):
+            return F.interpolate(x.flatten(1, 2), scale_factor=2.0, mode="linear")
+
+    field = audit(Rows(), (1, 1, 5)).layers[0].receptive_field
+    assert field.box(0, 3)[1] == (1, 2)
+    single = audit(
+        Apply(lambda x: F.interpolate(x, (1, 1), mode="bilinear", align_corners=True)),
+        (1, 5, 5),
+    )
+    assert single.layers[0].receptive_field.box(0, 0) == ((0, 0), (0, 0))
+    gated = Apply(lambda x: F.interpolate(x.flatten(2)[..., None], (25, 3)))
+    assert audit(gated, (1, 5, 5)).layers[0].receptive_field.is_bound
+
+
+ACTIVATIONS = [
+    *(nn.Hardswish(), nn.PReLU(), nn.PReLU(4), nn.GLU(1), nn.GELU(), nn.Mish()),
+    *(nn.LogSigmoid(), nn.RReLU(), nn.CELU(), nn.SELU(), nn.Softsign(), nn.SiLU()),
+    *(nn.Tanhshrink(), nn.Softshrink(), nn.Hardshrink(), nn.Softplus(), nn.ELU()),
+    *(nn.Threshold(0, 0), nn.Hardtanh(), nn.ReLU6(), nn.LeakyReLU(), nn.Hardsigmoid()),
+]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
+def test_activations_are_element_wise(activation):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), activation, nn.Conv2d(4, 1, 1))
+    if isinstance(activation, nn.GLU):
+        model[2] = nn.Conv2d(2, 1, 1)
+    field = audit(model, (1, 8, 8)).layers[-1].receptive_field
+    assert (field.is_bound, field.box(2, 3)) == (False, ((2, 4), (3, 5)))
+
+
+def test_a_gate_over_rows_is_a_bound():
+    field = audit(Apply(lambda x: F.glu(x, 2)), (1, 4, 4)).layers[0].receptive_field
+    assert field.is_bound
+
+
+NORMS = {
+    "normalize": F.normalize,
+    "norm of order 2": lambda x: x / x.norm(p=2.0, dim=1, keepdim=True),
+    "norm of order 1": lambda x: x.norm(1, dim=1),
+    "vector norm": lambda x: torch.linalg.vector_norm(x, 2.0, 1),
+    "logsumexp": lambda x: x.logsumexp(1),
+    "deviation": lambda x: x.std(1, keepdim=True),
+    "product": lambda x: x.prod(1),
+}
+
+
+@pytest.mark.parametrize("function", NORMS.values(), ids=NORMS)
+def test_norms_over_channels_keep_positions(function):
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), Apply(function))
+    field = audit(model, (2, 6, 6)).layers[-1].receptive_field
+    assert (field.is_bound, field.box(1, 2)) == (False, ((1, 3), (2, 4)))
+
+
+def test_a_rule_that_fails_gives_an_upper_bound(monkeypatch):
+    """A fault of ours must not be blamed on the network."""
+
+    def broken(field, args, shape):
+        raise TypeError("'float' object is not iterable")
+
+    monkeypatch.setitem(tracker_rules._RULES, "mean", broken)
+    field = audit(Apply(lambda x: x.mean(1)), (2, 4, 4)).layers[0].receptive_field
+    assert (field.is_bound, field.box(0, 0)) == (True, ((0, 3), (0, 3)))
+
+
+def test_a_box_is_that_of_all_channels_of_a_position():
+    """Two branches with different windows: the box unites them."""
+    both = Apply(lambda x: torch.cat([x, F.avg_pool2d(x, 3, 1, 1)], 1))
+    field = audit(both, (1, 5, 5)).layers[0].receptive_field
+    assert field.box(2, 2) == ((1, 3), (1, 3))

@@ -21,6 +21,9 @@ CONV = (None, [2, 1], [1, 0], [1, 2], False, [0, 0], 1)
 TURNED = (None, [2, 2], [1, 1], [1, 1], True, [1, 1], 2)
 NORM = (B, B, B, B)
 POOLED, INDICES = ghost(2, 4, 4, 4), ghost(2, 4, 4, 4, dtype=torch.int64)
+B2 = (None, None)
+NORM_BACK = (ghost(2, 4, 9, 1), ghost(2, 4, 9, 1), ghost(8), ghost(8))
+Q, K = ghost(2, 3, 5, 8), ghost(2, 3, 7, 8)
 BACK = ([0, 0], [1, 1], False, [0, 0], 1)
 CASES = {
     "convolution": (aten.convolution.default, (X, W, *CONV)),
@@ -46,6 +49,17 @@ CASES = {
     "bmm": (aten.bmm.default, (ghost(4, 2, 3), ghost(4, 3, 5))),
     "relu": (aten.relu.default, (X,)),
     "add": (aten.add.Tensor, (X, X)),
+    "broadcast": (aten.mul.Tensor, (ghost(4, 1, 1), X)),
+    "layer_norm": (aten.native_layer_norm.default, (X, [9, 8], None, None, 1e-5)),
+    "layer_norm_back": (
+        aten.native_layer_norm_backward.default,
+        (X, X, [8], *NORM_BACK, [True, True, False]),
+    ),
+    "attention": (aten._scaled_dot_product_flash_attention_for_cpu.default, (Q, K, K)),
+    "attention_back": (
+        aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+        (Q, Q, K, K, Q, ghost(2, 3, 5), 0.0, False),
+    ),
     "add_number": (aten.add.Tensor, (X, 2)),
     "expanded": (aten.div.Scalar, (ghost(1).expand(2, 3), 2)),
     "in_place": (aten.relu_.default, (X,)),
@@ -79,7 +93,18 @@ def test_shapes_equal_torch(func, args):
 LEFT = {
     "channels_last": (aten.relu.default, (X.to(memory_format=torch.channels_last),)),
     "whole_numbers": (aten.add.Tensor, (ghost(2, dtype=torch.int64), 1)),
-    "two_shapes": (aten.add.Tensor, (X, ghost(4, 1, 1))),
+    "two_larger": (aten.add.Tensor, (ghost(4, 1), ghost(1, 5))),
+    "more_dimensions": (aten.add.Tensor, (ghost(1, 1, 1), ghost(4, 5))),
+    "turned_and_small": (aten.add.Tensor, (X.mT, ghost(1))),
+    "layer_norm_turned": (aten.native_layer_norm.default, (X.mT, [9], *B2, 1e-5)),
+    "layer_norm_types": (
+        aten.native_layer_norm.default,
+        (X, [8], ghost(8, dtype=torch.double), None, 1e-5),
+    ),
+    "layer_norm_back": (
+        aten.native_layer_norm_backward.default,
+        (X.mT, X.mT, [9], B, B, *B2, [True, True, True]),
+    ),
     "two_types": (aten.add.Tensor, (X, X.double())),
     "real": (aten.relu.default, (torch.ones(2),)),
     "groups": (aten.convolution.default, (X, W, *CONV[:-1], 3)),

@@ -58,7 +58,10 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
     last = last_feature_map(context.audit)
     if last is None or last.output is None:
         return
-    dense = [layer for layer in context.audit.layers if _is_dense(layer)]
+    layers = context.audit.layers
+    dense = [x for x in layers[layers.index(last) + 1 :] if _is_dense(x)]
+    if not dense or _inputs(dense[0]) <= last.output[0]:
+        return  # the head follows global average pooling already
     dense_parameters = sum(layer.parameters for layer in dense)
     total = context.audit.parameters
     if dense_parameters <= MAX_HEAD_SHARE * total:
@@ -82,8 +85,16 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
 
 
 def _is_dense(layer: Layer) -> bool:
-    names = {operation.name for operation in layer.operations}
-    return layer.parameters > 0 and not names.isdisjoint(("addmm", "mm"))
+    """Return whether a layer is dense and takes one vector per image, not tokens."""
+    products = [o for o in layer.operations if o.name in ("addmm", "mm")]
+    vector = layer.output is not None and len(layer.output) == 1
+    return layer.parameters > 0 and bool(products) and vector
+
+
+def _inputs(layer: Layer) -> int:
+    """Return the number of input features of a dense layer."""
+    products = (o for o in layer.operations if o.name in ("addmm", "mm"))
+    return next(shape for shape in next(products).inputs if len(shape) == 2)[1]
 
 
 def bottlenecks(context: DesignContext) -> Iterator[Advice]:

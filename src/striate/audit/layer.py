@@ -86,6 +86,8 @@ _DISPLAY_NAMES = {
     "_safe_softmax": "softmax",
     "_log_softmax": "log_softmax",
     "_unsafe_view": "view",
+    "_scaled_dot_product_flash_attention_for_cpu": "scaled_dot_product_attention",
+    "mkldnn_rnn_layer": "lstm",
     "constant_pad_nd": "pad",
 }
 _DATA_MOVEMENT = {

@@ -44,6 +44,10 @@ class LiveMemory:
         self.peak = max(self.peak, self.live)
         return size
 
+    def add_temporary(self, size: int) -> None:
+        """Count bytes that exist only while the current operation runs."""
+        self.peak = max(self.peak, self.live + size)
+
     def _track(self, key: int, storage: object, size: int) -> None:
         self._storages[key] = weakref.ref(storage, partial(self._release, key, size))
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from striate.audit.quantized import is_quantized_operation, packed_macs
+
 aten = torch.ops.aten
 Rule = Callable[[tuple[Any, ...], tuple[int, ...]], int]
 
@@ -32,6 +34,8 @@ def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int 
     rule = _RULES.get(func)
     if rule is not None:
         return rule(args, shape)
+    if func.namespace == "quantized":
+        return packed_macs(args, shape) if is_quantized_operation(func) else 0
     return 0 if _has_no_macs(func) else None
 
 
@@ -64,6 +68,12 @@ def _distances(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
     return int(prod(shape) * args[0].shape[-1])
 
 
+def _lstm(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    """MACs of an LSTM layer: per step, input and state by the weights of four gates."""
+    x, inputs, states = args[:3]
+    return int(prod(x.shape[:2]) * (inputs.numel() + states.numel()))
+
+
 _RULES: dict[Any, Rule] = {
     aten.convolution.default: _convolution,
     **dict.fromkeys((aten.mm.default, aten.addmm.default), _matmul),
@@ -74,6 +84,7 @@ _RULES: dict[Any, Rule] = {
     aten._euclidean_dist.default: _distances,
     aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
     aten._scaled_dot_product_fused_attention_overrideable.default: _attention,
+    aten.mkldnn_rnn_layer.default: _lstm,
 }
 
 
@@ -95,13 +106,26 @@ _DATA_MOVEMENT = """
     replication_pad1d replication_pad2d pixel_shuffle pixel_unshuffle
     channel_shuffle masked_fill fill zero tril triu topk sort argsort argmax argmin
     max min one_hot bernoulli normal uniform native_dropout im2col col2im resize set
+    t transpose squeeze unsqueeze unsafe_split unsafe_split_with_sizes unsafe_chunk
+    swapaxes swapdims permute_copy view_copy expand_copy slice_scatter select_scatter
+    index_add index_copy index_fill masked_scatter scatter_add scatter_reduce take
+    take_along_dim nonzero unique_consecutive sort_stable native_channel_shuffle
+    quantize_per_tensor quantize_per_channel dequantize _make_per_tensor_quantized
+    replication_pad3d reflection_pad3d randperm randint bincount searchsorted
+    bucketize meshgrid affine_grid_generator alias fill_diagonal diag_embed
 """
 _POOLING_AND_NORMS = """
     max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d
-    mean sum amax amin var std var_mean prod any all cumsum logsumexp
+    mean sum amax amin var std var_mean prod any all cumsum cumprod logsumexp median
+    nansum nanmedian kthvalue mode fractional_max_pool2d max_unpool2d
+    grid_sampler_2d grid_sampler_2d_cpu cummax cummin logcumsumexp
+    _native_batch_norm_legit _native_batch_norm_legit_no_training
+    _native_batch_norm_legit_functional _fused_rms_norm
     linalg_vector_norm norm native_batch_norm native_layer_norm native_group_norm
-    _softmax _log_softmax
+    _softmax _log_softmax _safe_softmax
 """
 # Element-wise too, though torch does not tag them, or not their in-place form.
-_ACTIVATIONS = "hardswish mish gelu prelu _prelu_kernel glu log_sigmoid_forward"
+_ACTIVATIONS = (
+    "hardswish mish gelu prelu _prelu_kernel glu log_sigmoid_forward rrelu_with_noise"
+)
 _NO_MACS = frozenset(f"{_DATA_MOVEMENT} {_POOLING_AND_NORMS} {_ACTIVATIONS}".split())

@@ -7,17 +7,21 @@ are constants that are combined with meta tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from striate.audit.shapes import META, output_of
 
 OnOperation = Callable[[Any, tuple[Any, ...], Any], None]
+NO_REPLACEMENTS: Mapping[int, Tensor] = MappingProxyType({})
 
 aten = torch.ops.aten
 
@@ -47,6 +51,8 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         on_operation: Called with the operation, its arguments and its output.
         real: Compute real values instead, for networks with data-dependent branches.
+        replacements: Meta tensors that replace weights, by the identity of the weight;
+            a network may also refer to a weight by an attribute of its own.
 
     Example:
         >>> operations = []
@@ -57,10 +63,18 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ['aten.zeros.default', 'aten.add_.Tensor']
     """
 
-    def __init__(self, on_operation: OnOperation, *, real: bool = False) -> None:
+    def __init__(
+        self,
+        on_operation: OnOperation,
+        *,
+        real: bool = False,
+        replacements: Mapping[int, Tensor] = NO_REPLACEMENTS,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._on_operation = on_operation
         self._real = real
+        self._replacements = replacements
+        self._layouts: dict[Any, Any] = {}  # of outputs, by operation and arguments
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -75,12 +89,45 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled() and _is_composite(func):
+            with self:  # inference mode does not split it into its operations
+                return func.decompose(*args, **kwargs)
         if self._real:
             out = func(*args, **kwargs)
         elif (out := output_of(func, args, kwargs)) is None:
-            out = _run_on_meta(func, args, kwargs)
+            out = self._run_on_meta(func, args, kwargs)
         self._on_operation(func, args, out)
         return out
+
+    def _run_on_meta(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if func in _FACTORIES:
+            return func(*args, **{**kwargs, "device": META})
+        tensors = tensors_in((args, kwargs))
+        if len({tensor.is_meta for tensor in tensors}) > 1:
+            args = tuple(self._as_meta(arg) for arg in args)
+            kwargs = {name: self._as_meta(value) for name, value in kwargs.items()}
+        if not _makes_new_tensors(func):
+            return func(*args, **kwargs)
+        key = _signature((func, args, kwargs))
+        if key is None:
+            return func(*args, **kwargs)
+        if key not in self._layouts:
+            out = func(*args, **kwargs)
+            self._layouts[key] = _layout_of(out)
+            return out
+        return _allocate(self._layouts[key])
+
+    def _as_meta(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if value.is_meta or not value.dim():
+                return value
+            replacement = self._replacements.get(id(value))
+            return to_meta(value) if replacement is None else replacement
+        if isinstance(value, list | tuple):
+            return type(value)(self._as_meta(item) for item in value)
+        return value
 
 
 @contextmanager
@@ -97,20 +144,53 @@ def init_empty_weights() -> Iterator[None]:
         yield
 
 
-def _run_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if func in _FACTORIES:
-        return func(*args, **{**kwargs, "device": META})
-    if len({tensor.is_meta for tensor in tensors_in(args)}) > 1:
-        args = tuple(_as_meta(arg) for arg in args)
-    return func(*args, **kwargs)
+@cache
+def _is_composite(func: Any) -> bool:
+    """Return whether torch computes an operation from other operations."""
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
 
 
-def _as_meta(value: Any) -> Any:
+@cache
+def _makes_new_tensors(func: Any) -> bool:
+    """Return whether all outputs of an operation are new tensors, not views."""
+    schema = func._schema
+    if "unsafe_" in func.name():  # views, though the schema does not say so
+        return False
+    return not schema.is_mutable and all(
+        result.alias_info is None and "Tensor" in str(result.type)
+        for result in schema.returns
+    )
+
+
+def _signature(value: Any) -> Any:
+    """Return a hashable key of arguments, with tensors by layout; None if unknown."""
     if isinstance(value, Tensor):
-        return value if value.is_meta or not value.dim() else to_meta(value)
+        is_plain = value.is_meta and value.layout is torch.strided
+        return (value.shape, value.stride(), value.dtype) if is_plain else None
+    if isinstance(value, dict):
+        value = tuple(value.items())
     if isinstance(value, list | tuple):
-        return type(value)(_as_meta(item) for item in value)
-    return value
+        parts = tuple([_signature(item) if item is not None else 0 for item in value])
+        return None if None in parts else parts
+    try:
+        hash(value)
+    except TypeError:
+        return None
+    return value, type(value)
+
+
+def _layout_of(out: Any) -> Any:
+    if isinstance(out, Tensor):
+        return out.shape, out.stride(), out.dtype
+    return None if out is None else [_layout_of(item) for item in out]
+
+
+def _allocate(layout: Any) -> Any:
+    if isinstance(layout, tuple):
+        shape, stride, dtype = layout
+        return torch.empty_strided(shape, stride, dtype=dtype, device=META)
+    return None if layout is None else tuple([_allocate(item) for item in layout])
 
 
 def to_meta(tensor: Tensor) -> Tensor:
@@ -120,11 +200,26 @@ def to_meta(tensor: Tensor) -> Tensor:
         >>> to_meta(torch.ones(2, 3)).device.type
         'meta'
     """
+    if is_lazy(tensor):
+        return lazy_copy(tensor, META)
     shape, strides = tensor.shape, tensor.stride()
     meta = torch.empty_strided(shape, strides, dtype=tensor.dtype, device=META)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(meta, requires_grad=tensor.requires_grad)
     return meta
+
+
+def lazy_copy(tensor: Any, device: torch.device) -> Tensor:
+    """Return a new parameter or buffer without a shape, as a lazy layer has it.
+
+    Example:
+        >>> lazy_copy(nn.LazyLinear(2).weight, META).device.type
+        'meta'
+    """
+    settings = {"dtype": tensor.dtype, "device": device}
+    if isinstance(tensor, nn.UninitializedParameter):
+        return nn.UninitializedParameter(tensor.requires_grad, **settings)
+    return nn.UninitializedBuffer(tensor.requires_grad, **settings)
 
 
 _PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device}

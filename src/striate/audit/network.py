@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from striate.audit.fused_calls import FusedCalls
 from striate.audit.layer import Layer, shape_text
-from striate.audit.meta_device import MetaMode, to_meta
+from striate.audit.meta_device import MetaMode, lazy_copy, to_meta
+from striate.audit.quantized import is_quantized
 from striate.audit.receptive_field_tracker import input_field
 from striate.audit.recorder import LayerRecord, Recorder, layers_of, set_field
 from striate.audit.training_memory import (
@@ -23,7 +26,14 @@ from striate.audit.training_memory import (
 )
 from striate.core.errors import GeometryError
 from striate.core.format import count_text
-from striate.core.hooks import model_restored, parameters_and_buffers, trace_modules
+from striate.core.hooks import (
+    model_restored,
+    parameters_and_buffers,
+    refuse_scripted,
+    set_evaluation_mode,
+    trace_modules,
+    unwrap_compiled,
+)
 
 Shape = tuple[int, int, int]
 
@@ -108,17 +118,29 @@ def audit(
         >>> result.parameters, result.macs, result.layers[0].output
         (56, 1944, (2, 6, 6))
     """
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):
-            what = f"{name} has no shape yet (lazy module)"
-            fix = "run the model once on an image first"
-            raise GeometryError(what, where=name, fix=fix)
+    model = unwrap_compiled(model)
+    refuse_scripted(model, "a summary")
+    quantized = any(map(is_quantized, model.modules()))
+    real = real or quantized  # no rules for the meta device
+    originals = parameters_and_buffers(model)
     modes = [(module, module.training) for module in model.modules()]
-    with model_restored(model, _copy if real else to_meta):
-        weights, buffers = parameters_and_buffers(model)
+    with (
+        model_restored(model, _copy if real else to_meta),
+        torch.inference_mode(False),
+        FusedCalls(),
+    ):
+        _uncompile(model)
+        set_evaluation_mode(model)
+        replaced = parameters_and_buffers(model)
+        replacements = _replacements(originals, replaced)
+        if any(map(is_lazy, (*replaced[0], *replaced[1]))):
+            _materialize(model, shape, real)
+        weights, buffers = (
+            [t for t in tensors if not is_lazy(t)] for tensors in replaced
+        )
         recorder = Recorder(model, weights, buffers)
-        image = _image(1, shape, weights, "cpu" if real else "meta")
-        stopped = _evaluate(model, image, recorder, real)
+        weights += recorder.packed_weights
+        image = _image(1, shape, weights, _device(weights) if real else "meta")
         evaluation = _Evaluation(
             model=model,
             weights=weights,
@@ -127,15 +149,19 @@ def audit(
             recorder=recorder,
             real=real,
         )
+        mode = MetaMode(recorder.record_operation, real=real, replacements=replacements)
+        stopped = _evaluate(model, image, recorder, mode)
         if stopped is not None:
             recorder.drop_unfinished()
             error = _forward_error(stopped, recorder.location, evaluation.audit())
             raise error from stopped
         if real:
             reason = "with real=True only the forward pass of one image runs"
+            if quantized:
+                reason = "a quantized network is not trained"
             return evaluation.audit(memory_error=reason)
-        for module, mode in modes:  # as the user has set them
-            module.training = mode
+        for module, training in modes:  # as the user has set them
+            module.training = training
         if not model.training:
             model.train()
         batch = _image(batch_size, shape, weights, "meta")
@@ -146,6 +172,37 @@ def audit(
         return evaluation.audit(memory=step[0], saved=step[1])
 
 
+def _uncompile(model: nn.Module) -> None:
+    """Replace the modules that `torch.compile` returned by what it was given."""
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = unwrap_compiled(child)
+
+
+Weights = tuple[list[nn.Parameter], list[Tensor]]
+
+
+def _replacements(originals: Weights, replaced: Weights) -> dict[int, Tensor]:
+    before, after = (*originals[0], *originals[1]), (*replaced[0], *replaced[1])
+    return {id(a): b for a, b in zip(before, after, strict=True)}
+
+
+def _materialize(model: nn.Module, shape: Shape, real: bool) -> None:
+    """Run lazy layers once, so that their weights get a shape; errors come later."""
+    image = torch.zeros(1, *shape, device="cpu" if real else "meta")
+    with torch.no_grad(), suppress(Exception):
+        if real:
+            model(image)
+        else:
+            with MetaMode(lambda func, args, out: None):
+                model(image)
+
+
+def _device(weights: Sequence[Tensor]) -> str:
+    return next((weight.device.type for weight in weights), "cpu")
+
+
 def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> Tensor:
     """Return a batch of images filled with zeros, in the dtype of the weights."""
     types = (w.dtype for w in weights if w.is_floating_point())
@@ -153,6 +210,8 @@ def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> 
 
 
 def _copy(tensor: Tensor) -> Tensor:
+    if is_lazy(tensor):
+        return lazy_copy(tensor, tensor.device)
     copy = tensor.detach().clone()
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(copy, tensor.requires_grad)
@@ -160,14 +219,13 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _evaluate(
-    model: nn.Module, image: Tensor, recorder: Recorder, real: bool
+    model: nn.Module, image: Tensor, recorder: Recorder, mode: MetaMode
 ) -> Exception | None:
-    """Run the forward pass of a zero image in eval mode; return its error, or None."""
-    model.eval()
+    """Run the forward pass of a zero image; return its error, or None."""
     recorder.live_memory.enter(image)
     set_field(image, input_field(image.shape))
     hooked = trace_modules(model, enter=recorder.enter, leave=recorder.leave)
-    with torch.no_grad(), hooked, MetaMode(recorder.record_operation, real=real):
+    with torch.no_grad(), hooked, mode:
         try:
             model(image)
         except Exception as error:  # a foreign forward may raise anything
@@ -256,7 +314,14 @@ def _linear_mismatch(error: Exception) -> str:
 
 
 _DATA_DEPENDENT = (
-    *("meta tensor", "_local_scalar_dense", "data-dependent", "'Meta'", "nonzero"),
+    *(
+        "meta tensor",
+        "meta device",
+        "_local_scalar_dense",
+        "data-dependent",
+        "'Meta'",
+        "nonzero",
+    ),
 )
 
 

@@ -208,6 +208,20 @@ def merge_all(axis: Axis) -> Axis:
     return Axis(np.array([low]), np.array([high]))
 
 
+def accumulate_units(axis: Axis, reverse: bool = False) -> Axis:
+    """Merge each unit with all units before it, or after it if `reverse`.
+
+    Example:
+        >>> accumulate_units(input_axis(3)).low.tolist()
+        [0, 0, 0]
+        >>> accumulate_units(input_axis(3), reverse=True).low.tolist()
+        [0, 1, 2]
+    """
+    way = slice(None, None, -1 if reverse else 1)
+    low = np.minimum.accumulate(axis.low[way])[way]
+    return Axis(low, np.maximum.accumulate(axis.high[way])[way])
+
+
 def merge_branches(axes: Sequence[Axis]) -> Axis:
     """Merge the axes of branches: each unit gets the union of its receptive fields.
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from striate.audit.fused_calls import scratch_bytes
 from striate.audit.layer import Layer, Operation, Shape, functional_kind
 from striate.audit.live_memory import LiveMemory
 from striate.audit.macs import count_macs
 from striate.audit.meta_device import tensors_in
+from striate.audit.quantized import quantized_weights
 from striate.audit.receptive_field_tracker import ReceptiveField, bound_all
 from striate.audit.tracker_rules import is_local, propagate_field
 from striate.audit.window_args import window_of
@@ -42,15 +44,23 @@ class ModuleRecord:
     __slots__ = ("call", "input_shape", "is_row", "module", "name", "row", "rows")
 
     def __init__(
-        self, name: str, module: nn.Module, call: int, inputs: object = ()
+        self,
+        name: str,
+        module: nn.Module,
+        call: int,
+        inputs: object = (),
+        *,
+        packed: bool = False,  # whether the module has packed (quantized) weights
     ) -> None:
         first = inputs[0] if isinstance(inputs, tuple) and inputs else None
         self.input_shape = first.shape[1:] if isinstance(first, Tensor) else None
         self.name = name
         self.module = module
         self.call = call
-        self.is_row = not module._modules or any(
-            own is not None for own in module._parameters.values()
+        self.is_row = (
+            packed
+            or not module._modules
+            or any(own is not None for own in module._parameters.values())
         )
         self.row: LayerRecord | None = None
         self.rows = 0
@@ -81,6 +91,10 @@ class Recorder:
         self._stack = [ModuleRecord("", model, 0)]
         self._calls: dict[str, int] = {}
         self._count = 0
+        packed = ((id(m), quantized_weights(m)) for m in model.modules())
+        self._packed = {key: tensors for key, tensors in packed if tensors}
+        self.packed_weights = [w for own in self._packed.values() for w in own]
+        weights = [*weights, *self.packed_weights]
         self._unused = {id(weight): weight for weight in weights}
         self._overwritten: dict[int, Tensor] = {}
         for tensor in (*weights, *buffers):
@@ -101,10 +115,14 @@ class Recorder:
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
         """Record the start of a module call."""
         self._calls[name] = self._calls.get(name, 0) + 1
-        frame = ModuleRecord(name, module, self._calls[name], inputs)
+        packed = self._packed.get(id(module), ())
+        frame = ModuleRecord(
+            name, module, self._calls[name], inputs, packed=bool(packed)
+        )
         self._stack.append(frame)
         if frame.is_row:
-            self._begin(frame)
+            row = self._begin(frame)
+            row.weights += [w for w in packed if self._unused.pop(id(w), None) is w]
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
         """Record the end of a module call and of its unfinished child calls."""
@@ -171,6 +189,7 @@ class Recorder:
         producers = tuple((i, producer_of(inputs[i])) for i, _ in sources)
         fields = self._propagate(func, args, sources, outputs) if sources else []
         self._add_output_memory(row, outputs)
+        self.live_memory.add_temporary(scratch_bytes(func, args))
         shape = tuple(outputs[0].shape)
         row.operations.append(
             Operation(
@@ -198,6 +217,7 @@ class Recorder:
             self.current()
         for tensor in outputs:
             self.live_memory.enter(tensor)
+        self.live_memory.add_temporary(scratch_bytes(func, args))
 
     def _propagate(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from striate.audit.fused_calls import lstm_workspace
 from striate.audit.window_args import per_axis
 from striate.core.conv_arithmetic import output_side, pooled_side, transposed_side
 from striate.core.errors import GeometryError
@@ -102,9 +103,25 @@ def _pointwise(*args: Any, **kwargs: Any) -> Any:
         _contiguous_or_expanded(t) for t in tensors
     ):
         return None
-    if all(t.shape == first.shape and t.dtype == first.dtype for t in tensors):
+    if any(t.dtype != first.dtype for t in tensors):
+        return None
+    if all(t.shape == first.shape for t in tensors):
         return _new(first, first.shape)
-    return None
+    return _broadcast(tensors)
+
+
+def _broadcast(tensors: list[Tensor]) -> Tensor | None:
+    """Return the output if the largest tensor is contiguous and has its shape."""
+    largest = max(tensors, key=Tensor.numel)
+    if not largest.is_contiguous():
+        return None
+    for tensor in tensors:
+        if tensor.dim() > largest.dim():
+            return None
+        sides = zip(reversed(tensor.shape), reversed(largest.shape), strict=False)
+        if any(side not in (1, whole) for side, whole in sides):
+            return None
+    return _new(largest, largest.shape)
 
 
 def _convolution(x: Tensor, weight: Tensor, *settings: Any) -> Any:
@@ -234,6 +251,45 @@ def _gradients(x: Tensor, shapes: tuple[Any, ...], needed: list[bool]) -> Any:
     return tuple([_new(x, n) if need and n is not None else None for n, need in pairs])
 
 
+def _layer_norm(x: Tensor, shape: Any, weight: Any, bias: Any, epsilon: float) -> Any:
+    if not _contiguous(x, weight, bias) or not x.is_floating_point():
+        return None
+    if any(t is not None and t.dtype != x.dtype for t in (weight, bias)):
+        return None
+    statistics = *x.shape[: x.dim() - len(shape)], *[1] * len(shape)
+    return _new(x, x.shape), _new(x, statistics), _new(x, statistics)
+
+
+def _layer_norm_backward(gradient: Tensor, x: Tensor, shape: Any, *rest: Any) -> Any:
+    if not _contiguous(gradient, x):
+        return None
+    return _gradients(x, (x.shape, shape, shape), rest[-1])
+
+
+def _attention(query: Tensor, *_: Any, **settings: Any) -> Any:
+    batch, heads, queries, features = query.shape
+    out = _new(query, (batch, queries, heads, features)).transpose(1, 2)
+    return out, _new(query, (batch, queries, heads)).transpose(1, 2)
+
+
+def _attention_backward(gradient: Tensor, *tensors: Any, **settings: Any) -> Any:
+    shapes = [(t.shape[0], t.shape[2], t.shape[1], t.shape[3]) for t in tensors[:3]]
+    return tuple([_new(gradient, shape).transpose(1, 2) for shape in shapes])
+
+
+def _lstm(x: Tensor, *rest: Any) -> Any:
+    states, units, trains = rest[4:6], rest[9], rest[-1]
+    steps, batch, inputs = x.shape
+    size = lstm_workspace(steps, batch, inputs, units) if trains else 0
+    workspace = _new(x, (size,), torch.uint8)
+    last = tuple([_new(x, state.shape) for state in states])
+    return _new(x, (steps, batch, units)), *last, workspace
+
+
+def _lstm_backward(*args: Any) -> Any:
+    return tuple([_new(tensor, tensor.shape) for tensor in args[:7]])
+
+
 def _like_second(gradient: Tensor, x: Tensor, *_: Any) -> Any:
     return _new(x, x.shape)
 
@@ -252,6 +308,14 @@ _RULES: dict[Any, Rule] = {
     aten.mm.default: _mm,
     aten.addmm.default: _addmm,
     aten.bmm.default: _bmm,
+    aten.native_layer_norm.default: _layer_norm,
+    aten.native_layer_norm_backward.default: _layer_norm_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward.default: (
+        _attention_backward
+    ),
+    aten.mkldnn_rnn_layer.default: _lstm,
+    aten.mkldnn_rnn_layer_backward.default: _lstm_backward,
     aten.convolution_backward.default: _convolution_backward,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
     aten.max_pool2d_with_indices_backward.default: _like_second,

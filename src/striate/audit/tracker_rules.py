@@ -21,7 +21,6 @@ from striate.audit import tracker_rules_views as view_rules
 from striate.audit import tracker_rules_window as window_rules
 from striate.audit.receptive_field_tracker import (
     ReceptiveField,
-    UntrackableError,
     bound_all,
     elementwise_field,
 )
@@ -36,9 +35,13 @@ _RULES: dict[str, Rule] = {
 }
 _MULTI_OUTPUT_RULES = view_rules.MULTI_OUTPUT_RULES
 _MULTI_INPUT_RULES = {**reduce_rules.MULTI_INPUT_RULES, **view_rules.MULTI_INPUT_RULES}
+# torch does not tag them as element-wise, or not their in-place form.
 _SAME_POSITION_NAMES = """
     clone copy detach alias contiguous _to_copy to dropout native_dropout lift_fresh
     bernoulli masked_fill where empty_like zeros_like ones_like
+    hardswish mish gelu prelu _prelu_kernel log_sigmoid_forward rrelu_with_noise
+    rrelu_with_noise_functional celu quantize_per_tensor dequantize
+    add_relu mul_relu leaky_relu elu
 """
 _SAME_POSITION = frozenset(_SAME_POSITION_NAMES.split())
 
@@ -63,7 +66,7 @@ def propagate_field(
                 return _MULTI_OUTPUT_RULES[name](fields[0], args, shape, output_index)
             if name in _RULES:
                 return _RULES[name](fields[0], args, shape)
-    except UntrackableError:
+    except Exception:  # a form of the operation that its rule does not know
         return bound_all(fields, shape)
     if _element_wise(func, name):
         return elementwise_field(fields, shape)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from striate.audit.quantized import PRODUCTS
+from striate.audit.receptive_field import accumulate_units
 from striate.audit.receptive_field_tracker import (
     ReceptiveField,
     Shape,
     bound_all,
     elementwise_field,
+    map_image_axis,
     mix_dims,
     plain_dim,
     reduce_dims,
@@ -29,6 +33,11 @@ def _reduction(field: Field, args: Args, shape: Shape) -> Field:
     dims = [dims] if isinstance(dims, int) else dims
     keep = (len(args) > 2 and args[2] is True) or len(shape) == len(field.dims)
     return reduce_dims(field, dims or range(len(field.dims)), keep)
+
+
+def _norm(field: Field, args: Args, shape: Shape) -> Field:
+    """Rule of a vector norm; its order comes before the dimensions."""
+    return _reduction(field, (args[0], *args[2:]), shape)
 
 
 def _mixing(field: Field, args: Args, shape: Shape) -> Field:
@@ -74,9 +83,34 @@ def _both(fields: Sequence[Field], shape: Shape) -> Field:
     return elementwise_field(mixed, shape)
 
 
-_REDUCTIONS = "mean sum amax amin max min var std linalg_vector_norm"
+def _quantized_product(field: Field, args: Args, shape: Shape) -> Field:
+    last = len(shape) - 1
+    return set_dim(mix_dims(field, [last]), last, plain_dim(shape[last]))
+
+
+def _attention(sources: Any, args: Args, shape: Shape) -> Field:
+    """Rule of fused attention: the union of queries, keys and values, a bound."""
+    return _both([field for i, field in sources if i < 3], shape)
+
+
+def _recurrent(sources: Any, args: Args, shape: Shape) -> Field:
+    """Rule of an LSTM layer: step t depends on the steps up to t, or from t on."""
+    if [i for i, _ in sources] != [0]:  # a first state that depends on the image
+        return bound_all([field for _, field in sources], shape)
+    field = mix_dims(sources[0][1], [2])
+    accumulate = partial(accumulate_units, reverse=args[7])
+    field = map_image_axis(field, 0, accumulate, shape[0])
+    return set_dim(field, 2, plain_dim(shape[2]))
+
+
+_REDUCTIONS = """
+    mean sum amax amin max min var std var_mean prod any all argmax argmin logsumexp
+    nansum median
+"""
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCTIONS.split(), _reduction),
+    **dict.fromkeys(("linalg_vector_norm", "norm"), _norm),
+    **dict.fromkeys(PRODUCTS, _quantized_product),
     **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax"), _mixing),
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
@@ -84,6 +118,8 @@ RULES: dict[str, Rule] = {
 }
 
 # Rules for several inputs that depend on the image.
-MULTI_INPUT_RULES: dict[str, Callable[..., Field]] = dict.fromkeys(
-    ("mm", "addmm", "bmm", "baddbmm"), _product
-)
+MULTI_INPUT_RULES: dict[str, Callable[..., Field]] = {
+    **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), _product),
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "mkldnn_rnn_layer": _recurrent,
+}

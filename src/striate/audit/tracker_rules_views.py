@@ -102,6 +102,14 @@ def _pad(field: Field, args: Args, shape: Shape) -> Field:
     return field
 
 
+def _glu(field: Field, args: Args, shape: Shape) -> Field:
+    """Rule of a gated linear unit: one half of a dimension gates the other half."""
+    dim = (args[1] if len(args) > 1 else -1) % len(shape)
+    if has_image_axis(field, dim):
+        return bound_all([field], shape)
+    return set_dim(field, dim, plain_dim(shape[dim]))
+
+
 def _cat(sources: Any, args: Args, shape: Shape) -> Field:
     dim = (args[1] if len(args) > 1 else 0) % len(shape)
     fields = [field for _, field in sources]
@@ -120,6 +128,7 @@ RULES: dict[str, Rule] = {
     "t": _transpose,
     "expand": lambda field, args, shape: elementwise_field([field], shape),
     "slice": _slice,
+    "glu": _glu,
     "select": _select,
     "constant_pad_nd": _pad,
     "pixel_shuffle": _pixel_shuffle,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from striate.audit.quantized import CONVOLUTIONS
 from striate.audit.receptive_field import (
     Axis,
     gather_units,
@@ -27,7 +28,8 @@ from striate.audit.receptive_field_tracker import (
     plain_dim,
     set_dim,
 )
-from striate.audit.window_args import SlidingWindow, window_of
+from striate.audit.resample_tables import RESIZES, ResizeSettings
+from striate.audit.window_args import SlidingWindow, quantized_window, window_of
 
 Field = ReceptiveField
 Args = tuple[Any, ...]
@@ -37,7 +39,14 @@ aten = torch.ops.aten
 
 def _convolution(field: Field, args: Args, shape: Shape) -> Field:
     """Rule of a convolution: slide a window over rows and columns, mix all channels."""
-    sliding: Any = window_of(aten.convolution.default, args)
+    return _convolved(field, window_of(aten.convolution.default, args), shape)
+
+
+def _quantized_convolution(field: Field, args: Args, shape: Shape) -> Field:
+    return _convolved(field, quantized_window(args), shape)
+
+
+def _convolved(field: Field, sliding: Any, shape: Shape) -> Field:
     if sliding.pointwise and _upright(field):
         return set_dim(field, 1, plain_dim(shape[1]))
     is_bound = field.is_bound or (sliding.groups > 1 and has_image_axis(field, 1))
@@ -79,24 +88,41 @@ def _pool(func: Any) -> Rule:
     return rule
 
 
-def _resample(table: Callable[..., Any]) -> Rule:
-    """Return the rule of a resize; `table` returns each output's input positions."""
+def _resize(name: str) -> Rule:
+    """Return the rule of `F.interpolate` for one operation of torch."""
+    count, table, can_align = RESIZES[name]
 
     def rule(field: Field, args: Args, shape: Shape) -> Field:
-        for dim in (len(shape) - 2, len(shape) - 1):
-            field, axis_index = image_axis(field, dim)
-            if axis_index is None:
-                field = set_dim(field, dim, plain_dim(shape[dim]))
-                continue
-            sources = table(field.sides[axis_index], shape[dim], args)
-            gather = partial(gather_units, table=sources)
-            field = map_dim(field, dim, axis_index, gather)
+        settings = [*args[2:], *[None] * 4]
+        aligned = bool(settings.pop(0)) if can_align else False
+        for i in range(count):
+            scale = ResizeSettings(settings[i], args[0].dtype, aligned)
+            dim = len(shape) - count + i
+            field = _resampled(field, dim, shape[dim], partial(table, settings=scale))
+            field = replace(field, is_bound=field.is_bound or scale.is_bound)
         return field
 
     return rule
 
 
-def _adaptive(inputs: int, outputs: int, args: Args) -> Any:
+def _adaptive(field: Field, args: Args, shape: Shape) -> Field:
+    for dim in (len(shape) - 2, len(shape) - 1):
+        field = _resampled(field, dim, shape[dim], _adaptive_table)
+    return field
+
+
+def _resampled(
+    field: Field, dim: int, outputs: int, table: Callable[[int, int], Any]
+) -> Field:
+    """Gather the units of one axis; `table` returns each output's input positions."""
+    field, axis_index = image_axis(field, dim)
+    if axis_index is None:
+        return set_dim(field, dim, plain_dim(outputs))
+    sources = table(field.sides[axis_index], outputs)
+    return map_dim(field, dim, axis_index, partial(gather_units, table=sources))
+
+
+def _adaptive_table(inputs: int, outputs: int) -> Any:
     """Return input indices of pooling output i: ⌊i·n/m⌋ … ⌈(i + 1)·n/m⌉ − 1."""
     i = np.arange(outputs)
     first, last = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
@@ -104,30 +130,13 @@ def _adaptive(inputs: int, outputs: int, args: Args) -> Any:
     return np.where(at < last[:, None], at, -1)
 
 
-def _nearest(inputs: int, outputs: int, args: Args) -> Any:
-    return (np.arange(outputs) * inputs // outputs)[:, None]
-
-
-def _bilinear(inputs: int, outputs: int, args: Args) -> Any:
-    """Return the two input indices of bilinear output i, nearest to (i + ½)·n/m − ½."""
-    if len(args) > 2 and args[2]:  # corners are aligned
-        parts = max(outputs - 1, 1)
-        at = np.arange(outputs) * (inputs - 1)
-    else:
-        parts = 2 * outputs
-        at = np.maximum((2 * np.arange(outputs) + 1) * inputs - outputs, 0)
-    first = at // parts
-    second = np.where(at % parts == 0, -1, np.minimum(first + 1, inputs - 1))
-    return np.stack([first, second], axis=1)
-
-
 RULES: dict[str, Rule] = {
     "convolution": _convolution,
     "max_pool2d_with_indices": _pool(aten.max_pool2d_with_indices.default),
     "avg_pool2d": _pool(aten.avg_pool2d.default),
     "avg_pool3d": _pool(aten.avg_pool3d.default),
-    "_adaptive_avg_pool2d": _resample(_adaptive),
-    "adaptive_max_pool2d": _resample(_adaptive),
-    "upsample_nearest2d": _resample(_nearest),
-    "upsample_bilinear2d": _resample(_bilinear),
+    "_adaptive_avg_pool2d": _adaptive,
+    "adaptive_max_pool2d": _adaptive,
+    **{name: _resize(name) for name in RESIZES},
+    **dict.fromkeys(CONVOLUTIONS, _quantized_convolution),
 }

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from striate.audit.fused_calls import scratch_bytes
 from striate.audit.meta_device import MetaMode, tensors_in
 from striate.audit.recorder import Recorder
 from striate.core.hooks import trace_modules
@@ -65,6 +66,7 @@ def measure_training_step(
         def enter(func: Any, args: Any, out: Any) -> None:
             for tensor in tensors_in(out):
                 recorder.live_memory.enter(tensor)
+            recorder.live_memory.add_temporary(scratch_bytes(func, args))
 
         with MetaMode(enter):
             out.backward()  # type: ignore[no-untyped-call]

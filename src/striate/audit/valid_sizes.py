@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +34,8 @@ def suggest_size(model: nn.Module, shape: Shape) -> str:
     deadline = time.monotonic() + TIME_LIMIT
     with model_restored(model, to_meta):
         model.eval()
+        if reason := other_input(model, shape):
+            return f"{reason}: wrap it in a module that takes a batch of images"
         for count in (channels, *CHANNELS):
             accepts = partial(_accepts, model, count, deadline)
             side = next((side for side in _candidates(start) if accepts(side)), None)
@@ -43,12 +47,50 @@ def suggest_size(model: nn.Module, shape: Shape) -> str:
     return "no square image up to 512 with 1, 3 or 4 channels works either"
 
 
+def other_input(model: nn.Module, shape: Shape) -> str:
+    """Return the input that a network takes if it is not one batch; "" if unknown.
+
+    Example:
+        >>> other_input(nn.Bilinear(2, 2, 1), (1, 1, 2))
+        'forward() takes 2 inputs (input1, input2)'
+    """
+    names = required_inputs(model)
+    if len(names) > 1:
+        count, listed = count_text(len(names), "input"), ", ".join(names)
+        return f"forward() takes {count} ({listed})"
+    image = torch.empty(1, *shape, device=META)
+    for count in (1, 2, 3):
+        for text, inputs in (
+            ("a list of images", [image[0]] * count),
+            ("a list of batches", [image] * count),
+        ):
+            if _runs(model, inputs):
+                return f"forward() takes {text}, such as {count_text(count, 'tensor')}"
+    return ""
+
+
+def required_inputs(model: nn.Module) -> list[str]:
+    """Return the names of the inputs that a network's forward needs.
+
+    Example:
+        >>> required_inputs(nn.ReLU())
+        ['input']
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
+
+
 def _accepts(model: nn.Module, channels: int, deadline: float, side: int) -> bool:
     if time.monotonic() > deadline:
         return False
+    return _runs(model, torch.empty(1, channels, side, side, device=META))
+
+
+def _runs(model: nn.Module, inputs: Any) -> bool:
     try:
         with torch.no_grad(), MetaMode(lambda func, args, out: None):
-            model(torch.empty(1, channels, side, side, device=META))
+            model(inputs)
     except Exception:  # a foreign forward may raise anything
         return False
     return True

@@ -8,6 +8,12 @@ from typing import Any
 
 import torch
 
+from striate.audit.quantized import (
+    CONVOLUTIONS,
+    is_quantized_operation,
+    packed_weight,
+)
+
 aten = torch.ops.aten
 Sides = tuple[int, ...]
 
@@ -64,7 +70,20 @@ def sides_text(sides: tuple[object, ...]) -> str:
 def window_of(func: Any, args: tuple[Any, ...]) -> SlidingWindow | None:
     """Return the sliding window of an operation; None if there is no window."""
     reader = _READERS.get(func)
-    return None if reader is None else reader(*args)
+    if reader is not None:
+        return reader(*args)  # type: ignore[no-any-return]
+    if is_quantized_operation(func) and func.overloadpacket.__name__ in CONVOLUTIONS:
+        return quantized_window(args)
+    return None
+
+
+def quantized_window(args: tuple[Any, ...]) -> SlidingWindow:
+    """Return the sliding window of a quantized convolution."""
+    packed = args[1]
+    kernel = tuple(packed_weight(packed).shape)[2:]
+    sides = packed.stride(), packed.padding(), packed.dilation()
+    stride, padding, dilation = (per_axis(side, len(kernel)) for side in sides)
+    return _shared(kernel, stride, padding, dilation, groups=packed.groups())
 
 
 def _convolution(x: Any, weight: Any, *settings: Any) -> SlidingWindow:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
@@ -17,6 +16,8 @@ from torch.nn.modules.module import (
 )
 from torch.nn.parameter import is_lazy
 
+from striate.core.errors import GeometryError, SettingError
+from striate.core.model_state import ModelState, rng_state_restored
 from striate.core.registry import unknown_name_error
 
 Sink = Callable[[str, Tensor], None]
@@ -25,8 +26,16 @@ Visit = Callable[[str, object], Tensor | None]
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Context manager: evaluation mode; restore modes, buffers and RNG states at exit.
+def evaluation_mode(model: nn.Module, *, analysis: bool = True) -> Iterator[nn.Module]:
+    """Context manager: evaluation mode; restore the model and RNG states at exit.
+
+    Modes, attributes, caches, buffers and the random states are restored, whatever is
+    raised. With `analysis`, the values of parameters are restored too, and modules that
+    `torch.compile` returned run without compilation, so that hooks see their layers.
+
+    Raises:
+        SettingError: The model is an exported program, which has no evaluation mode.
+        GeometryError: A weight of a lazy layer has no shape yet.
 
     Example:
         >>> model = nn.Dropout()
@@ -36,56 +45,90 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
         >>> model.training
         True
     """
-    modes = [(module, module.training) for module in model.modules()]
-    saved = [_save_buffers(module) for module, _ in modes if module._buffers]
-    with _rng_state_restored():
+    ids = {id(module) for module in model.modules()} if analysis else set()
+    outermost = ids - _analyzed
+    state = ModelState(model, weights=bool(outermost))
+    if state.has_lazy_tensors:
+        raise lazy_error(model)
+    with rng_state_restored(), run_uncompiled() if analysis else nullcontext():
         try:
-            if any(mode for _, mode in modes):  # `eval()` takes 7 µs per module
-                model.eval()
+            _analyzed.update(outermost)
+            if any(module.training for module in model.modules()):
+                set_evaluation_mode(model)
             yield model
         finally:
-            for module, mode in modes:
-                if module.training is not mode:
-                    module.training = mode
-            _restore_buffers(saved)
+            _analyzed.difference_update(outermost)
+            state.restore()
+
+
+_analyzed: set[int] = set()  # ids of the modules whose weights are saved already
+
+
+def set_evaluation_mode(model: nn.Module) -> None:
+    """Call `model.eval()`; explain the error of an exported program.
+
+    Raises:
+        SettingError: The model is an exported program, which has no evaluation mode.
+    """
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        what = "an exported program has no evaluation mode (torch.export)"
+        fix = "pass the network that torch.export.export was given"
+        raise SettingError(what, where=type(model).__name__, fix=fix) from error
+
+
+def lazy_error(model: nn.Module) -> GeometryError:
+    """Return the error of a network with a weight that has no shape yet."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    name = next(name for name, tensor in tensors if is_lazy(tensor))
+    what = f"{name} has no shape yet (lazy module)"
+    fix = "run the network once on an image: model(torch.zeros(1, 3, 224, 224))"
+    return GeometryError(what, where=name, fix=fix)
 
 
 @contextmanager
-def _rng_state_restored() -> Iterator[None]:
-    """Context manager: restore the RNG states of torch, NumPy and Python at exit."""
-    state = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
-    try:
+def run_uncompiled() -> Iterator[None]:
+    """Context manager: run what `torch.compile` returned without compilation."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled
         yield
-    finally:
-        random.setstate(state[0])
-        np.random.set_state(state[1])
-        torch.set_rng_state(state[2])
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
-# The buffer dict of a module, a copy of the dict, and copies of the tensors in it.
-# (`model.buffers()` builds a name per buffer, which takes longer than the copies.)
-_Table = dict[str, Tensor | None]
-_SavedBuffers = tuple[_Table, _Table, dict[str, Tensor]]
+def unwrap_compiled(model: nn.Module) -> nn.Module:
+    """Return the network that `torch.compile` was given; another one unchanged.
+
+    Example:
+        >>> model = nn.ReLU()
+        >>> unwrap_compiled(model) is model
+        True
+    """
+    modules = model._modules  # a TorchScript module has another kind of table
+    inner = modules.get("_orig_mod") if isinstance(modules, dict) else None
+    return model if inner is None else inner
 
 
-def _save_buffers(module: nn.Module) -> _SavedBuffers:
-    before = dict(module._buffers)
-    real = {n: b for n, b in before.items() if b is not None and not is_lazy(b)}
-    return module._buffers, before, {n: b.detach().clone() for n, b in real.items()}
+def refuse_scripted(model: nn.Module, what: str) -> None:
+    """Raise an error if a network contains TorchScript, whose layers have no hooks.
 
+    Args:
+        model: Any network.
+        what: What needs the layers, such as `a summary`.
 
-def _restore_buffers(saved: Sequence[_SavedBuffers]) -> None:
-    """Restore saved buffers; some networks change buffers even in evaluation mode."""
-    with torch.no_grad():
-        for table, before, copies in saved:
-            if list(map(id, table.values())) != list(map(id, before.values())):
-                table.clear()
-                table.update(before)
-            for name, copy in copies.items():
-                buffer = before[name]
-                assert buffer is not None  # noqa: S101 - only real ones are copied
-                if not torch.equal(buffer, copy):
-                    buffer.copy_(copy)
+    Raises:
+        SettingError: The network contains a TorchScript module.
+
+    Example:
+        >>> refuse_scripted(nn.ReLU(), "a summary")
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            where = name or type(module).__name__
+            fix = "pass the network that torch.jit.script or torch.jit.trace was given"
+            reason = f"{what} needs layers in Python, but this is a TorchScript module"
+            raise SettingError(reason, where=where, fix=fix)
 
 
 @contextmanager
@@ -122,6 +165,7 @@ def _forward_hooks(
     model: nn.Module, names: Sequence[str], hook: Callable[[str], Callable[..., Any]]
 ) -> Iterator[None]:
     """Context manager: forward hooks on the named modules, removed at exit."""
+    refuse_scripted(model, "observing a layer")
     modules = dict(model.named_modules())
     with ExitStack() as stack:
         for name in names:
@@ -227,8 +271,8 @@ def model_restored(
 ) -> Iterator[nn.Module]:
     """Context manager: at exit, restore modes, attributes, tensors and child modules.
 
-    Modes, attributes, tensors, child modules and RNG states are restored. In-place
-    changes of tensor values are undone only if `replace_tensor` is given.
+    Modes, attributes, caches, tensors, child modules and RNG states are restored.
+    In-place changes of parameters are undone only if `replace_tensor` is given.
 
     Args:
         model: Any network.
@@ -243,35 +287,23 @@ def model_restored(
         >>> model.bias.shape, hasattr(model, "note")
         (torch.Size([2]), False)
     """
-    modules = list(model.modules())
-    # The attributes of each module, and its tables of parameters, buffers and modules.
-    tables = [
-        table
-        for module in modules
-        for table in (
-            module.__dict__,
-            module._parameters,
-            module._buffers,
-            module._modules,
-        )
-    ]
-    saved = [dict(table) for table in tables]
-    with _rng_state_restored():
+    state = ModelState(model, weights=False)
+    with rng_state_restored(), run_uncompiled():
         try:
             if replace_tensor is not None:
-                _replace_tensors(modules, replace_tensor)
+                _replace_tensors(model, replace_tensor)
             yield model
         finally:
-            for table, contents in zip(tables, saved, strict=True):
-                table.clear()
-                table.update(contents)
+            state.restore()
 
 
 def _replace_tensors(
-    modules: Sequence[nn.Module], replace_tensor: Callable[[Tensor], Tensor]
+    model: nn.Module, replace_tensor: Callable[[Tensor], Tensor]
 ) -> None:
     replaced: dict[int, Tensor] = {}
-    for module in modules:
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # its tables are in C++; `ModelState` restores the values
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
                 if tensor is not None:

@@ -79,7 +79,7 @@ class Checkpointer(Callback):
         self._best_path = folder / BEST
         self._best_hash = ""
         self._model = model
-        self._eval_model = eval_model or model
+        self._eval_model = model if eval_model is None else eval_model
         self._stateful = stateful
         self._get_offsets = offsets
         self._metadata = metadata

@@ -62,7 +62,7 @@ def evaluate(
     """
     logits: list[Tensor | None] = []
     labels: list[Tensor] = []
-    with evaluation_mode(model), torch.inference_mode():
+    with evaluation_mode(model, analysis=False), torch.inference_mode():
         for x, y in batches:
             labels.append(y.cpu())
             logits.append(tta(model, x).float().cpu() if len(y) else None)

@@ -143,7 +143,7 @@ def fit(
                 for callback in callbacks:
                     callback.on_step_end(step)
             check_equal_weights(model, session.group)
-            evaluated = session.eval_model or model
+            evaluated = model if session.eval_model is None else session.eval_model
             batches = _until(stop_validation, val(0))
             outputs = evaluate(evaluated, batches, config.tta, session.group)
             _check_finite(outputs, evaluated, val, state, session.group)
@@ -171,7 +171,7 @@ def _check_finite(
     """Raise an error that names bad layer and images if the loss is not finite."""
     if math.isfinite(outputs.loss):
         return
-    with evaluation_mode(model):
+    with evaluation_mode(model, analysis=False):
         layers = (first_bad_layer(model, x)[0] for x, y in val(0) if len(y))
         layer = next(filter(None, layers), "")
     gathered = group.all_gather_object(layer, "the first bad layer")

@@ -206,7 +206,7 @@ class ImagePredictor:
         size = evaluation_batch_size(self.preprocess.height, self.preprocess.width)
         predictions: list[Prediction] = []
         skipped: list[Skipped] = []
-        with evaluation_mode(self.model), torch.inference_mode():
+        with evaluation_mode(self.model, analysis=False), torch.inference_mode():
             for start in range(0, len(paths), size):
                 usable, batch = self._read(paths[start : start + size], skipped)
                 if usable:

@@ -12,11 +12,17 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
+from striate.core.derive_seed import derive_seed
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
 from striate.core.format import count_text
-from striate.core.hooks import model_restored, trace_modules
+from striate.core.hooks import (
+    model_restored,
+    set_evaluation_mode,
+    trace_modules,
+)
 from striate.core.lazy_layers import materialize_lazy
+from striate.core.model_state import rng_state_restored
 from striate.core.settings import AUTO
 from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
@@ -130,7 +136,9 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
             is too small, or the device or the precision is not available.
     """
     device = devices.select_device(recipe.device)
-    materialize_lazy(model, (data.in_chans, *data.image_size))
+    with rng_state_restored():
+        torch.manual_seed(derive_seed(recipe.seed, "lazy layers"))
+        materialize_lazy(model, (data.in_chans, *data.image_size))
     regularize(model, recipe)
     check_batch_norm(model, data, recipe)
     check_precision(recipe.precision, device)
@@ -181,16 +189,12 @@ def _check_output(
     channels, (height, width) = data.in_chans, data.image_size
     probe = torch.zeros(1, channels, height, width, device=device)
     training = model.training
-    model.eval()
+    set_evaluation_mode(model)
     try:
         with torch.no_grad():
             shape = tuple(model(probe).shape)
     except Exception as error:  # foreign code may raise anything
-        size = f"{height}×{width}×{channels}"
-        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-        text = kind + str(error).partition("\n")[0]
-        what = f"the network fails on images of {size}: {text}"
-        raise GeometryError(what, fix="change --image-size or --in-chans") from error
+        raise _size_error(error, f"{height}×{width}×{channels}") from error
     finally:
         model.train(training)
     if shape != (1, data.num_classes):
@@ -199,6 +203,13 @@ def _check_output(
             f"{count_text(data.num_classes, 'class', 'classes')}"
         )
         raise SettingError(what, fix=outputs_fix(name, data.num_classes))
+
+
+def _size_error(error: Exception, size: str) -> GeometryError:
+    kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+    text = kind + str(error).partition("\n")[0]
+    what = f"the network fails on images of {size}: {text}"
+    return GeometryError(what, fix="change --image-size or --in-chans")
 
 
 def write_run_inputs(

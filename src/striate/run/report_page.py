@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate.audit.findings import caveats, layer_table
 from striate.audit.findings import headline_figures as audit_figures
-from striate.audit.network import audit
+from striate.audit.network import ForwardError, audit, first_line
 from striate.core import findings as f
+from striate.core.errors import RunError, StorageError
 from striate.core.files import read_csv, write_text
 from striate.core.format import count_text, file_counts_text
 from striate.data.cache.image_rows import PixelRows
@@ -89,8 +90,11 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> f
         *_norms(run),
         _predictions(run, predictions, score, pixels),
         highest_loss_section(predictions, pixels),
-        *filters_and_maps_sections(run, predictions, pixels),
-        _layers(run),
+        *_or_reason(
+            "Filters and feature maps",
+            lambda: filters_and_maps_sections(run, predictions, pixels),
+        ),
+        *_or_reason("Layers", lambda: [_layers(run)]),
         _data(run),
         _settings(run),
     ]
@@ -102,6 +106,22 @@ def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> f
         sections=tuple(sections),
         footer=f"{program} · seed {run.recipe.seed}",
     )
+
+
+def _or_reason(title: str, build: Callable[[], Iterable[f.Section]]) -> list[f.Section]:
+    """Return sections that run the network; if it fails, a section that says why.
+
+    The result of a run must not be lost because its report cannot show everything.
+    """
+    sections: list[f.Section] = []
+    try:
+        sections.extend(build())
+    except (RunError, StorageError):
+        raise
+    except Exception as error:  # a foreign forward may raise anything
+        text = f"This section is missing: {first_line(error)}."
+        sections.append(f.Section(title, (f.Prose(text, "warning"),)))
+    return sections
 
 
 def _when(iso: str) -> str:
@@ -263,8 +283,11 @@ def _predictions(
 
 
 def _layers(run: Run) -> f.Section:
-    size = run.recipe.images_per_step
-    result = audit(run.model, run.preprocess.spec.shape, batch_size=size)
+    shape, size = run.preprocess.spec.shape, run.recipe.images_per_step
+    try:
+        result = audit(run.model, shape, batch_size=size)
+    except ForwardError:  # perhaps it only runs on real values
+        result = audit(run.model, shape, real=True)
     lead = f"Input: {run.preprocess.spec}."
     blocks: list[f.Block] = [
         audit_figures(result),

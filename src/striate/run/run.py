@@ -15,6 +15,7 @@ from striate.core import device as devices
 from striate.core.class_names import ClassNames
 from striate.core.errors import RunError, SettingError
 from striate.core.files import read_csv, read_json
+from striate.core.hooks import unwrap_compiled
 from striate.core.notebook import NotebookResult
 from striate.core.preprocess_config import Preprocess
 from striate.data.batches import Batches
@@ -76,8 +77,8 @@ class Run(NotebookResult):
             what = f"data is a {type(data).__name__}, not loaded images"
             fix = "give data=striate.load_data(...), called as for the training"
             raise SettingError(what, where=self.path, fix=fix)
-        self._model = None if isinstance(model, str) else model
         self._network = model if isinstance(model, str) else ""
+        self._model = unwrap_compiled(model) if isinstance(model, nn.Module) else None
         self._data = data
         self._trust = trust
 
@@ -145,7 +146,7 @@ class Run(NotebookResult):
     @cached_property
     def model(self) -> nn.Module:
         """Return the network with the best weights, in evaluation mode."""
-        model = self._model or self.fresh_model()
+        model = self.fresh_model() if self._model is None else self._model
         load_weights(model, self.path / names.BEST)
         return model.eval()
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import striate as st
 from striate.audit.network import ForwardError
-from striate.core.errors import StriateError
+from striate.core.errors import GeometryError, SettingError, StriateError
 from striate.run.resolve_model import SummaryRequest, resolve_target
 
 FILE = """
@@ -330,3 +330,36 @@ def test_summary_of_any_module():
     assert "3 channels" in caught.value.fix
     with pytest.raises(StriateError):
         st.summary(model, (3, 8, 8), batch_size=0)
+
+
+def test_a_batch_shape_is_read_as_torchinfo_reads_it():
+    model = nn.Conv2d(3, 2, 3)
+    assert st.summary(model, (1, 3, 8, 8)).audit.shape == (3, 8, 8)
+    for wrong in ((8, 8), (0, 8, 8), (3.5, 8, 8), 7):
+        with pytest.raises(SettingError, match="shape must be"):
+            st.summary(model, wrong)
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x, y, scale=1.0):
+        return x + y * scale
+
+
+class ListInput(nn.Module):
+    def forward(self, images):
+        first, second = images
+        return first + second
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (TwoInputs(), r"forward\(\) takes 2 inputs \(x, y\)"),
+        (ListInput(), r"forward\(\) takes a list of images, such as 2 tensors"),
+    ],
+)
+def test_another_kind_of_input_is_named(model, said):
+    with pytest.raises(GeometryError) as caught:
+        st.summary(model, (3, 8, 8))
+    assert re.search(said, caught.value.fix)
+    assert "wrap it in a module" in caught.value.fix

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -28,6 +30,7 @@ from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Cell, Column, Page, Section, Table
 from striate.core.format import count_text
+from striate.core.hooks import unwrap_compiled
 from striate.core.preprocess_config import Preprocess
 from striate.data.decode.preprocess import normalize
 from striate.data.load import load_data
@@ -149,7 +152,7 @@ class NetworkRequest(TypedDict, total=False):
 @paused_gc()
 def summary(
     network: nn.Module | str,
-    shape: tuple[int, int, int] | None = None,
+    shape: Sequence[int] | None = None,
     *,
     batch_size: int = 32,
     depth: int | None = None,
@@ -165,7 +168,8 @@ def summary(
 
     Args:
         network: Any `nn.Module`, or a name, `file.py:Class`, run folder or sketch.
-        shape: (channels, height, width) of one image; for a module.
+        shape: (channels, height, width) of one image, for a module; a batch size
+            before the channels, as torchinfo has it, is left out.
         batch_size: Images per training step, for the memory estimate.
         depth: Show modules only down to this depth.
         real: Run a forward pass with an image of zeros, for data-dependent models.
@@ -195,7 +199,8 @@ def summary(
         sizes = SummaryRequest(**request)
         target = resolve_target(network, sizes, real=real_weights, trust=trust)
     else:  # a module given by the user is taken as trained
-        shape = shape or (first_channels(network), 224, 224)
+        network = unwrap_compiled(network)
+        shape = image_shape(shape) if shape else (first_channels(network), 224, 224)
         name = type(network).__name__
         target = Target(name=name, model=network, shape=shape, trained=True)
     try:
@@ -234,6 +239,27 @@ def standalone_code(network: str, request: SummaryRequest) -> str:
     target = resolve_target(network, request, real=True)
     text = name if is_sketch(name) else ""
     return network_code(target.model, short_name(name), target.shape, text)
+
+
+def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return (channels, height, width) of the shape of an image or of a batch.
+
+    Raises:
+        SettingError: The shape does not have 3 or 4 positive integers.
+
+    Example:
+        >>> image_shape((1, 3, 224, 224))
+        (3, 224, 224)
+    """
+    try:
+        sides = [operator.index(side) for side in shape]
+    except TypeError:
+        sides = []
+    if len(sides) not in (3, 4) or min(sides) < 1:
+        what = f"shape must be (channels, height, width), got {shape!r}"
+        raise SettingError(what, where="shape", fix="for example shape=(3, 224, 224)")
+    channels, height, width = sides[-3:]
+    return channels, height, width
 
 
 def summary_page(

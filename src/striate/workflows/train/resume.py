@@ -13,6 +13,7 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.files import read_json, storage_errors, write_text
 from striate.core.folders import remove_leftovers
+from striate.core.hooks import unwrap_compiled
 from striate.data.augment.random_crop import crop_margin
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
@@ -146,6 +147,7 @@ def resume_run(
         check_tensorboard()
     settings = dict(settings)
     trust = bool(settings.pop("trust", False))  # never that of the run folder
+    model = unwrap_compiled(model) if isinstance(model, nn.Module) else model
     run = Run(path, data=data)
     check_has_steps(run)
     old = replace(make_recipe(read_settings(run.path / names.ARGS)), trust=False)

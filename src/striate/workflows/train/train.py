@@ -12,6 +12,7 @@ from typing import Any, Unpack
 from torch import nn
 
 from striate.core.errors import SettingError
+from striate.core.hooks import unwrap_compiled
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.torch_dataset.source import TorchData
@@ -103,7 +104,9 @@ def train(
 
     Args:
         model: Any module from (N, C, H, W) to (N, classes); trained in place, and
-            returned with the best weights.
+            returned with the best weights. Lazy layers get their shapes from the
+            data. Of a module that `torch.compile` returned, the network inside is
+            trained; `compile="on"` compiles the training step.
         data: The images, from `load_data`; or a torch `Dataset` or `DataLoader` of
             (image, label) with images as PIL images, uint8 arrays (H, W[, C]) or
             tensors (C, H, W), see `load_data`.
@@ -142,6 +145,7 @@ def train(
     if fixed := LOADED_DATA_SETTINGS & settings.keys():
         what = f"{', '.join(sorted(fixed))} must be set when images are loaded"
         raise SettingError(what, where="train", fix="pass the setting to load_data")
+    model = unwrap_compiled(model)
     data = _loaded(data, val, test, settings)
     if data.batch_size and "batch_size" not in settings:
         settings["batch_size"] = data.batch_size

@@ -98,7 +98,11 @@ def compute_features(
     if splits is not None:
         some = {name: data.subsets[name] for name in data.subsets if name in splits}
         data = replace(data, subsets=some)
-    with evaluation_mode(model), torch.inference_mode(), devices.flush_denormals():
+    with (
+        evaluation_mode(model, analysis=False),
+        torch.inference_mode(),
+        devices.flush_denormals(),
+    ):
         backbone = _Backbone(model, cut, data)
         root, temporary = _cache_root(recipe, data, backbone, views)
         store = FeatureStore(root, backbone.cache_facts(frozen), backbone.shape)

@@ -184,7 +184,7 @@ class HeadTrainer:
         order = torch.arange(len(rows)).tensor_split(equal)
         adapt_batch_norm(head, (rows[i].to(device) for i in order))
         inner = cut_at(head, rows[torch.arange(min(2, len(rows)))].to(device))
-        with evaluation_mode(head), torch.inference_mode():
+        with evaluation_mode(head, analysis=False), torch.inference_mode():
             x = [inner.features(head, rows[i].to(device)).cpu() for i in order]
         self._fit_linear(linear_layer_of(inner.head), torch.cat(x))
 

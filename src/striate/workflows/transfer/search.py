@@ -155,7 +155,7 @@ def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
 
 def feature_bytes(runner: TrialRunner, index: int) -> int:
     """Return the size in bytes of the features of all images at a cut point."""
-    with evaluation_mode(runner.model), torch.inference_mode():
+    with evaluation_mode(runner.model, analysis=False), torch.inference_mode():
         x = probe_images(runner.model, runner.data, 1)
         row = runner.cut_points.cuts[index].features(runner.model, x)
     return row.numel() * 4 * runner.total_images

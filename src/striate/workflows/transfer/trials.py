@@ -147,7 +147,7 @@ class TrialRunner:
         """Estimate the seconds to compute the features of images not in trials."""
         x = probe_images(model, self.data, TIMED_IMAGES)
         x = x.contiguous(memory_format=torch.channels_last)
-        with evaluation_mode(model), torch.inference_mode():
+        with evaluation_mode(model, analysis=False), torch.inference_mode():
             cut.features(model, x)
             start = time.perf_counter()
             cut.features(model, x)
