@@ -450,9 +450,9 @@ FLAGS = {
         " --overwrite --trust"
     ),
     "explain": (
-        "--against --image-size --in-chans --json --layer --method --model "
+        "--ablate --against --image-size --in-chans --json --layer --method --model "
         "--num-classes --open --out --overwrite --sections --seed --target --trust "
-        "--unit --weights"
+        "--unit --visualize --weights"
     ),
     "compare": "--html --json --overwrite --split",
     "data": "--json",

@@ -81,9 +81,10 @@ LAYERS = [
 @pytest.mark.parametrize(("kind", "layer"), LAYERS)
 def test_grad_cam_is_captums(kind, layer, channels):
     model, x = stranger(kind, channels).eval(), image(channels)
+    where = target_layer(model, x, layer)
     actual = [
         grad_cam_map(
-            model, x, layer, AttributionTarget(class_index=i, text=""), "gradcam"
+            model, x, where, AttributionTarget(class_index=i, text=""), "gradcam"
         )
         for i in range(4)
     ]
@@ -112,7 +113,7 @@ def test_grad_cam_of_cifar_resnet_is_captums():
     torch.manual_seed(0)
     model, x = create_model("cifar_resnet20").eval(), image(3, 32)
     for layer in ("layer2", "layer3"):
-        actual = grad_cam_map(model, x, layer, CAT, "gradcam")
+        actual = grad_cam_map(model, x, target_layer(model, x, layer), CAT, "gradcam")
         peer = attr.LayerGradCam(model, model.get_submodule(layer))
         expected = peer.attribute(x, target=1, relu_attributions=True)[0, 0]
         assert agree(actual, expected)

@@ -14,7 +14,7 @@ from striate.cli.summary import INPUT_FLAGS, image_size_option
 
 if TYPE_CHECKING:
     from striate.workflows.explain.load_model import LoadedModel
-    from striate.workflows.explain.options import ExplainOptions
+    from striate.workflows.explain.options import Channels, ExplainOptions, OnProgress
 
 FLAGS = {
     "network TARGET": "run folder or its name; or a name listed by `striate models`, "
@@ -34,6 +34,10 @@ FLAGS = {
     "--unit UNIT": "unit (one output value of a layer) whose arithmetic the report "
     "shows, as 'LAYER CHANNEL,ROW,COLUMN' (default: the largest value in the target "
     "layer)",
+    "--visualize CHANNELS": "add images optimized for channels of a layer, as "
+    "'LAYER CHANNEL,CHANNEL…'",
+    "--ablate CHANNELS": "add the change of logits and accuracy if channels of a layer "
+    "are set to zero or to their mean, as 'LAYER CHANNEL,CHANNEL…'",
     "--open UNIT": "only print how the value of one unit is computed: 'conv2 3,10,12' "
     "(layer channel,row,column) or 'output 7' (logit of class 7)",
     "--sections NAMES": "extra report sections for a run, comma-separated: dataset "
@@ -58,6 +62,7 @@ def configure_explain(parser: argparse.ArgumentParser) -> None:
 
 def run_explain(options: argparse.Namespace) -> int:
     """Write the explanation report, or print the arithmetic of one unit."""
+    from striate.report.progress import stage_progress
     from striate.workflows.explain.explain import explain_images
 
     # Output of a user's file must not end up in the JSON.
@@ -65,9 +70,13 @@ def run_explain(options: argparse.Namespace) -> int:
         loaded = _model(options)
     if options.open:
         return _open(options, loaded)
-    with stdout_for_json(options):
+    with (
+        stdout_for_json(options),
+        stage_progress(quiet=options.json) as on_progress,
+    ):
+        request = _request(options, on_progress)
         explanation = explain_images(
-            loaded, options.images, _request(options), options.out, options.overwrite
+            loaded, options.images, request, options.out, options.overwrite
         )
     if options.json:
         print(json.dumps({"folder": str(explanation.folder), **explanation.data}))
@@ -96,8 +105,7 @@ def _model(options: argparse.Namespace) -> LoadedModel:
     )
 
 
-def _request(options: argparse.Namespace) -> ExplainOptions:
-    from striate.run.progress import line_printer
+def _request(options: argparse.Namespace, on_progress: OnProgress) -> ExplainOptions:
     from striate.workflows.explain.options import ExplainOptions
 
     return ExplainOptions(
@@ -106,9 +114,11 @@ def _request(options: argparse.Namespace) -> ExplainOptions:
         methods=tuple(options.method.split(",")),
         layer=options.layer,
         unit=_unit(options.unit, "--unit") if options.unit else None,
+        visualize=_channels(options.visualize, "--visualize"),
+        ablate=_channels(options.ablate, "--ablate"),
         seed=options.seed,
         sections=tuple(options.sections.split(",")) if options.sections else (),
-        on_progress=line_printer(options.json),
+        on_progress=on_progress,
     )
 
 
@@ -149,6 +159,20 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
     out.print(images[0].name, style="bold", markup=False)
     print_blocks([tree] if table is None else [tree, table], out)
     return 0
+
+
+def _channels(text: str | None, flag: str) -> Channels | None:
+    from striate.core.errors import SettingError
+
+    if text is None:
+        return None
+    layer, _, numbers = text.rpartition(" ")
+    parts = numbers.split(",")
+    if not layer or not all(part.isdecimal() for part in parts):
+        what = f"'{text}' names no channel"
+        fix = "use LAYER CHANNEL, such as 'conv2 3', or several: 'conv2 3,7'"
+        raise SettingError(what, where=flag, fix=fix)
+    return layer, tuple(int(part) for part in parts)
 
 
 def _unit(text: str, flag: str) -> tuple[str, tuple[int, ...]]:

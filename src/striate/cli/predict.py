@@ -92,7 +92,9 @@ def _write_features(options: argparse.Namespace) -> int:
     if options.json:
         layers = {name: list(shape) for name, shape in result.shapes.items()}
         data = {"file": str(options.out), "layers": layers, "images": result.paths}
-        print(json.dumps({**data, "skipped": [*map(skipped_dict, result.skipped)]}))
+        skipped = [*map(skipped_dict, result.skipped)]
+        rest = {"skipped": skipped, "left_out": result.left_out}
+        print(json.dumps({**data, **rest}))
     else:
         print_features(result, options.out)
     return 1 if result.skipped else 0

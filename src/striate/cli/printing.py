@@ -240,6 +240,8 @@ def print_features(features: Features, path: Path) -> None:
     for name, shape in features.shapes.items():
         sides = "×".join(map(str, shape[1:])) or "1"
         out.print(f"{name:<20} {count_text(shape[0], 'image')} × {sides}", markup=False)
+    for name, reason in features.left_out.items():
+        out.print(f"left out: {name}: {reason}", style="yellow", markup=False)
     print_skipped(features.skipped)
     out.print(f"written {path}; image paths: {path.with_suffix('.csv')}", markup=False)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from striate.core.logits import main_output
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,11 +22,12 @@ class HeadOutputs(NamedTuple):
     weight: float  # factor that each auxiliary loss is multiplied by
 
 
-def total_loss(loss: Loss, output: Tensor | HeadOutputs, target: Tensor) -> Tensor:
+def total_loss(loss: Loss, output: object, target: Tensor) -> Tensor:
     """Return the loss of a network output, including the losses of auxiliary heads.
 
     For a plain tensor this is `loss(output, target)`. The weighted losses of auxiliary
-    heads are added, as in GoogLeNet (Szegedy et al. 2014, section 5).
+    heads are added, as in GoogLeNet (Szegedy et al. 2014, section 5). Of another
+    container, such as a tuple (logits, …), only the logits count.
 
     Example:
         >>> import torch
@@ -33,7 +36,7 @@ def total_loss(loss: Loss, output: Tensor | HeadOutputs, target: Tensor) -> Tens
         tensor(2.)
     """
     if not isinstance(output, HeadOutputs):
-        return loss(output, target)
+        return loss(main_output(output), target)
     total = loss(output.logits, target)
     for logits in output.auxiliary:
         total = total + output.weight * loss(logits, target)

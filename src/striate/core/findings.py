@@ -124,12 +124,16 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """A gallery of images; `scale` is an integer zoom factor for small images."""
+    """A gallery of images; `scale` is an integer zoom factor for small images.
+
+    A gallery that is `folded` shows its title only, until the reader opens it.
+    """
 
     images: tuple[Image, ...]
     title: str = ""
     note: str = ""
     scale: int = 1
+    folded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

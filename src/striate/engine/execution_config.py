@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from striate.core.aux_heads import HeadOutputs
 from striate.core.device import CPU_INFO
 from striate.core.errors import SettingError
+from striate.core.logits import main_output
 
 LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -77,7 +78,7 @@ def _in_float(output: Any) -> Any:
     if isinstance(output, HeadOutputs):
         auxiliary = tuple(logits.float() for logits in output.auxiliary)
         return output._replace(logits=output.logits.float(), auxiliary=auxiliary)
-    return output.float()
+    return main_output(output).float()
 
 
 def match_layout(x: Tensor, gradient: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from striate.core.logits import main_output
 from striate.core.registry import Registry
 
 TTA = Callable[[nn.Module, Tensor], Tensor]
@@ -17,8 +18,7 @@ TTA_MODES: Registry[TTA] = Registry("test-time augmentation")
 @TTA_MODES.add("plain")
 def no_tta(model: nn.Module, x: Tensor) -> Tensor:
     """Return the logits of the images without test-time augmentation."""
-    out: Tensor = model(x)
-    return out
+    return main_output(model(x))
 
 
 @TTA_MODES.add("flip")
@@ -36,8 +36,7 @@ def flip_tta(model: nn.Module, x: Tensor) -> Tensor:
         >>> bool(torch.allclose(flip_tta(model, x), flip_tta(model, x.flip(3))))
         True
     """
-    out: Tensor = (model(x) + model(x.flip(3))) / 2
-    return out
+    return (main_output(model(x)) + main_output(model(x.flip(3)))) / 2
 
 
 @TTA_MODES.add("flip_shift")

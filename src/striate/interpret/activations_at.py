@@ -45,6 +45,20 @@ def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
     return sorted(calls, key=lambda call: (order[module_name(call)], len(call), call))
 
 
+def matched_by_pattern(model: nn.Module, names: str | Sequence[str]) -> list[str]:
+    """Return the calls that a pattern matches, and that no name gives exactly.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+        >>> matched_by_pattern(model, ["0", "*"])
+        ['1']
+    """
+    given = [names] if isinstance(names, str) else names
+    exact = [name for name in given if not _WILDCARDS & set(name.partition(" #")[0])]
+    own = set(match_layers(model, exact)) if exact else set()
+    return [call for call in match_layers(model, names) if call not in own]
+
+
 def module_name(call: str) -> str:
     """Return the module name of a layer call, without a call number such as ` #2`.
 
@@ -55,19 +69,29 @@ def module_name(call: str) -> str:
     return call.partition(" #")[0]
 
 
-def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
+def run_until(
+    model: nn.Module,
+    x: Tensor,
+    calls: Sequence[str],
+    left_out: dict[str, str] | None = None,
+) -> dict[str, Tensor]:
     """Run one batch until all given layer calls have run; return their outputs.
 
     Later layers are not computed. The caller protects the model (`evaluation_mode`) and
-    sets the gradient mode.
+    sets the gradient mode. With `left_out`, the calls in it may be missing; their
+    values become the reasons.
 
     Raises:
         StriateError: A call did not run, or its output is not a tensor.
     """
     outputs: dict[str, Tensor] = {}
+    left_out = {} if left_out is None else left_out
 
     def store(call: str, output: object) -> None:
         if call not in pending:
+            return
+        if not isinstance(output, Tensor) and call in left_out:
+            left_out[call] = f"its output is a {type(output).__name__}, not a tensor"
             return
         if not isinstance(output, Tensor):
             what = f"the output of {call} is a {type(output).__name__}, not a tensor"
@@ -84,7 +108,12 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
             forward(model, x)
         except StopForward:
             return {call: outputs[call] for call in calls}
-    missing = next(call for call in calls if call not in outputs)
+    for call in left_out.keys() & pending - outputs.keys():
+        left_out[call] = left_out[call] or "it did not run on these images"
+    missing = next((c for c in calls if c not in outputs and c not in left_out), None)
+    if missing is None and outputs:
+        return {call: outputs[call] for call in calls if call in outputs}
+    missing = missing or calls[0]
     what = f"{missing} did not run on this image"
     fix = f"layers that ran: {', '.join(outputs) or 'none'}"
     raise StriateError(what, where=missing, fix=fix)
@@ -113,6 +142,10 @@ def run_model(model: nn.Module, x: Tensor) -> object:
     try:
         return model(x)
     except (RuntimeError, ValueError, TypeError) as error:
+        if "Inference tensors" in str(error):
+            what = "the network runs in torch.inference_mode, so it has no gradients"
+            fix = "use occlusion or scorecam, or remove inference_mode from forward()"
+            raise GeometryError(what, fix=fix) from error
         shape = "×".join(map(str, x.shape))
         reason = str(error).strip().partition("\n")[0]
         what = f"the network does not accept a batch of {shape}: {reason}"
@@ -153,13 +186,24 @@ def activations_at(
 
 
 def iter_activations(
-    model: nn.Module, batches: Iterable[Tensor], calls: Sequence[str]
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    calls: Sequence[str],
+    left_out: dict[str, str] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the outputs of layer calls, batch by batch."""
+    """Yield the outputs of layer calls, batch by batch.
+
+    Calls in `left_out` may be missing in the first batch (`run_until`). They then are
+    not computed in the other batches, and the other calls are removed from `left_out`.
+    """
     for batch in batches:
         with evaluation_mode(model), torch.no_grad():
-            outputs = run_until(model, batch, calls)
+            outputs = run_until(model, batch, calls, left_out)
         yield outputs
+        calls = list(outputs)
+        if left_out is not None:
+            for call in calls:
+                left_out.pop(call, None)
 
 
 def images_at_once(shape: Sequence[int], limit: int, memory_factor: int = 1) -> int:

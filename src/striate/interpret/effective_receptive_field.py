@@ -24,6 +24,7 @@ from striate.core.hooks import (
     intercept_outputs,
 )
 from striate.interpret.activations_at import check_image_batch, forward, module_name
+from striate.interpret.gradients import GradientsStayOn
 from striate.interpret.layer_choice import check_unit, target_layer
 
 ENERGY_SHARE = 0.9545  # within two standard deviations of a Gaussian
@@ -76,7 +77,7 @@ def effective_receptive_fields(
             units[name] = unit, (values * signs.to(values)).sum()
 
     with _differentiable(model, x) as images:
-        with capture_outputs(model, names, capture):
+        with capture_outputs(model, names, capture), GradientsStayOn():
             forward(model, images)
         return {
             name: _field(unit, _derivative(value, images))
@@ -119,6 +120,7 @@ def unit_effective_field(
         with (
             intercept_outputs(model, [module_name(call)], capture),
             suppress(StopForward),
+            GradientsStayOn(),
         ):
             forward(model, images)
         return _field(unit[1:], _derivative(values[0], images))

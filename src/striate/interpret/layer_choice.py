@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
+from striate.core.format import count_text
 from striate.core.hooks import evaluation_mode, intercept_outputs, leaf_module_names
 from striate.interpret.activations_at import (
     check_image_batch,
-    forward,
     match_layers,
     module_name,
+    run_model,
 )
+from striate.interpret.spatial_layout import PositionTracker, SpatialLayout
+from striate.interpret.trace import attention_as_operations
 
 AUTO = "auto"
 MIN_SIDE = 4  # smallest map, 4×4 cells, that is chosen automatically
+# Layout of outputs with the shape (N, channels, height, width).
+NCHW = SpatialLayout(channel_axis=1, size=(0, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,27 @@ class TargetLayer:
     call: str
     shape: tuple[int, ...]
     reason: str
+    layout: SpatialLayout = field(default=NCHW, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LayerOutputs:
+    """Output shapes and spatial layouts of all module calls of one forward pass."""
+
+    shapes: dict[str, tuple[int, ...]]  # without the batch, in the order of call ends
+    layouts: dict[str, SpatialLayout]  # of the calls whose output has height and width
+    new: tuple[str, ...]  # calls with maps that no inner module returned before
+
+    def text(self, call: str) -> str:
+        """Return the shape of a layer's maps as text."""
+        layout, shape = self.layouts[call], self.shapes[call]
+        channels = shape[layout.channel_axis - 1]
+        if len(shape) == 2:
+            return f"{count_text(channels, 'channel')} of {_text(layout.size)} tokens"
+        text = _text((channels, *layout.size))
+        if layout.assumed:
+            return f"{text} (assumed to be channels × height × width)"
+        return text
 
 
 def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -38,64 +64,82 @@ def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
         >>> layer_shapes(model, torch.zeros(1, 1, 5, 5))
         {'0': (2, 3, 3), '1': (18,)}
     """
-    return _run_once(model, x)[0]
+    return _run_once(model, x).shapes
 
 
 def layers_with_maps(model: nn.Module, x: Tensor) -> list[str]:
     """Return the layers with feature maps in forward order, without containers.
+
+    Feature maps have the shape (channels, height, width). Outputs with the channels
+    last, tokens and attention weights are left out.
 
     Example:
         >>> model = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3)), nn.Flatten())
         >>> layers_with_maps(model, torch.zeros(1, 1, 5, 5))
         ['0.0']
     """
-    maps = [call for call, shape in layer_shapes(model, x).items() if _is_map(shape)]
+    outputs = _run_once(model, x)
+    maps = [
+        call
+        for call, layout in outputs.layouts.items()
+        if layout.channels_first(len(outputs.shapes[call]) + 1)
+    ]
     return [call for call in maps if not any(m.startswith(f"{call}.") for m in maps)]
 
 
-def _run_once(
-    model: nn.Module, x: Tensor
-) -> tuple[dict[str, tuple[int, ...]], str | None]:
-    """Return all calls' output shapes, and the last call with a map of at least 4×4."""
+def _run_once(model: nn.Module, x: Tensor) -> _LayerOutputs:
+    """Run one image; return the shapes and the spatial layouts of all layer outputs."""
     check_image_batch(x)
     shapes: dict[str, tuple[int, ...]] = {}
-    last: list[tuple[str, Tensor]] = []
-    fine_calls: list[str] = []
+    layouts: dict[str, SpatialLayout] = {}
+    new: list[str] = []
+    last: list[Tensor] = []
     inner = set(leaf_module_names(model))
 
     def record(call: str, output: object) -> None:
         if not isinstance(output, Tensor):
             return
         shapes[call] = tuple(output.shape[1:])
-        # A container that returns its last layer's map made no new one.
-        is_new = module_name(call) in inner or not last or last[0][1] is not output
-        if not _is_map(shapes[call]):
+        layout = tracker.layout(output)
+        if layout is None or layout.size[0] * layout.size[1] < 2:
             return
-        if is_new:
-            last[:] = [(call, output)]
-        if is_new and min(shapes[call][1:]) >= MIN_SIDE:
-            fine_calls[:] = [call]
+        layouts[call] = layout
+        # A container that returns its last layer's maps made no new ones.
+        if module_name(call) in inner or not last or last[0] is not output:
+            last[:] = [output]
+            new.append(call)
 
     names = [name for name, _ in model.named_modules() if name]
     with (
         evaluation_mode(model),
+        attention_as_operations(),
         intercept_outputs(model, names, record),
+        torch.inference_mode(False),
         torch.no_grad(),
     ):
-        forward(model, x[:1])
-    if not fine_calls:
-        return shapes, last[0][0] if last else None
-    return shapes, fine_calls[0]
+        x = x[:1].clone()
+        with PositionTracker(x) as tracker:
+            run_model(model, x)
+    return _LayerOutputs(shapes=shapes, layouts=layouts, new=tuple(new))
 
 
-def _is_map(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[1] * shape[2] > 1
-
-
-def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
+def target_layer(
+    model: nn.Module,
+    x: Tensor,
+    layer: str = AUTO,
+    is_useful: Callable[[TargetLayer], bool] = lambda layer: True,
+) -> TargetLayer:
     """Return the named layer, or the last layer with maps of at least 4×4 cells.
 
-    If no map is that large, the last layer with height and width is returned.
+    If no map is that large, the last layer with height and width is returned. Tokens
+    count as maps only if they are the output of a block, such as `blocks.10`.
+
+    Args:
+        model: Any network; not modified.
+        x: Images, (N, C, H, W); the first is used.
+        layer: Dotted name, or `auto`.
+        is_useful: With `auto`, layers of a transformer are passed over until this
+            function returns True: the score may depend on a class token only.
 
     Raises:
         UnknownNameError: No layer has this name; the message lists the names.
@@ -106,19 +150,35 @@ def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
         >>> target_layer(model, torch.zeros(1, 1, 5, 5)).call
         '1'
     """
-    shapes, call = _run_once(model, x)
-    spatial = {name: shape for name, shape in shapes.items() if _is_map(shape)}
+    outputs = _run_once(model, x)
     if layer != AUTO:
-        return _layer_by_name(layer, shapes, spatial, model)
-    if call is None:
-        what = "no layer's output has height and width"
-        fix = "use occlusion or integrated_gradients, which need no layer"
-        raise GeometryError(what, fix=fix)
-    is_coarse = min(spatial[call][1:]) < MIN_SIDE
-    fine = f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
-    what = "with height and width" if is_coarse else fine
-    reason = f"the last layer {what}, {_text(spatial[call])}"
-    return TargetLayer(call=call, shape=spatial[call], reason=reason)
+        return _layer_by_name(layer, outputs, model)
+    leaves = set(leaf_module_names(model))
+    has_tokens = any(len(outputs.shapes[call]) == 2 for call in outputs.layouts)
+    for call in _candidates(outputs, leaves):
+        layout, shape = outputs.layouts[call], outputs.shapes[call]
+        is_coarse = min(layout.size) < MIN_SIDE
+        fine = f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
+        what = "with height and width" if is_coarse else fine
+        reason = f"the last layer {what}, {outputs.text(call)}"
+        candidate = TargetLayer(call=call, shape=shape, reason=reason, layout=layout)
+        if not has_tokens or is_useful(candidate):
+            return candidate
+    what = "no layer's output has height and width"
+    fix = "use occlusion or integrated_gradients, which need no layer"
+    raise GeometryError(what, fix=fix)
+
+
+def _candidates(outputs: _LayerOutputs, leaves: set[str]) -> list[str]:
+    """Return the layers with maps, best first: fine maps before coarse, last first."""
+    calls = [
+        call
+        for call in reversed(outputs.new)
+        if len(outputs.shapes[call]) == 3 or module_name(call) not in leaves
+    ]
+    known = [call for call in calls if not outputs.layouts[call].assumed] or calls
+    fine = [c for c in known if min(outputs.layouts[c].size) >= MIN_SIDE]
+    return [*fine, *(call for call in known if call not in set(fine))]
 
 
 def check_unit(
@@ -136,10 +196,22 @@ def check_unit(
     Example:
         >>> check_unit("0", (1,), {"0": (2,)}, nn.Sequential(nn.Flatten()))
     """
+    check_layer(call, shapes, model)
+    check_index(call, unit, shapes[call])
+
+
+def check_layer(
+    call: str, shapes: Mapping[str, tuple[int, ...]], model: nn.Module
+) -> None:
+    """Raise an error if a layer did not return a tensor.
+
+    Raises:
+        UnknownNameError: No layer has this name; the message lists the names.
+        GeometryError: The layer returned no tensor.
+    """
     if call not in shapes:
         match_layers(model, call)  # raises for a name that no module has
         raise GeometryError(f"{call} returned no tensor for this image", where=call)
-    check_index(call, unit, shapes[call])
 
 
 def check_index(call: str, unit: Sequence[int], shape: Sequence[int]) -> None:
@@ -151,19 +223,18 @@ def check_index(call: str, unit: Sequence[int], shape: Sequence[int]) -> None:
         raise SettingError(what, where=call, fix=f"valid units: {ranges}")
 
 
-def _layer_by_name(
-    layer: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    spatial: Mapping[str, tuple[int, ...]],
-    model: nn.Module,
-) -> TargetLayer:
-    if layer in spatial:
-        return TargetLayer(call=layer, shape=spatial[layer], reason="given by name")
+def _layer_by_name(layer: str, outputs: _LayerOutputs, model: nn.Module) -> TargetLayer:
+    shapes, layouts = outputs.shapes, outputs.layouts
+    if layer in layouts:
+        reason = f"given by name, {outputs.text(layer)}"
+        return TargetLayer(
+            call=layer, shape=shapes[layer], reason=reason, layout=layouts[layer]
+        )
     match_layers(model, layer)  # raises for a name that no module has
-    fix = f"layers with maps: {', '.join(spatial)}"
+    fix = f"layers with maps: {', '.join(layouts)}"
     what = f"{layer} returned no tensor for this image"
     if layer in shapes:
-        output = _text(shapes[layer])
+        output = "×".join(map(str, shapes[layer])) or "a scalar"
         what = f"{layer} has the output {output}, which is not a feature map"
     raise GeometryError(what, where=layer, fix=fix)
 

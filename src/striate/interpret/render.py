@@ -13,6 +13,7 @@ from striate.core.findings import Image
 # Colors for signed values: negative blue, zero pale gray, positive red.
 _NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
 _ORANGE = (230, 120, 20)  # orange: unsigned importance, and the borders of boxes
+_NO_DITHER = PILImage.Dither.NONE
 _BLACK, _SPAN = 90, 0.5  # gray value of black under a heatmap, and contrast
 # Colors for unsigned values, from dark (small) through blue to light (large).
 _SEQUENTIAL = (
@@ -148,16 +149,21 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
     return sheet
 
 
-def to_image(pixels: np.ndarray, caption: str = "", detail: str = "") -> Image:
+def to_image(
+    pixels: np.ndarray, caption: str = "", detail: str = "", palette: bool = False
+) -> Image:
     """Encode 8-bit pixels with shape (H, W, channels) as a PNG with a caption.
 
     1 channel is gray, 3 are RGB, 4 are RGBA; for other numbers of channels, the image
-    shows the mean over channels.
+    shows the mean over channels. With `palette`, the image is stored with at most 256
+    colors, in about a third of the bytes.
     """
     if pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
     height, width, channels = pixels.shape
     image = PILImage.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    if palette and channels > 1:
+        image = image.quantize(256, PILImage.Quantize.FASTOCTREE, dither=_NO_DITHER)
     file = io.BytesIO()
     image.save(file, "PNG")
     png = file.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class ChannelPreferences:
     # the channel; nan for dead channels (Morcos et al. 2018).
     selectivity: Tensor
 
-    @property
+    @cached_property
     def preferred_classes(self) -> list[int]:
         """Return each channel's class with the highest mean activation."""
         values_best: list[int] = self.by_class.argmax(0).tolist()

@@ -6,7 +6,8 @@ tensors, so that earlier values are lost, the whole module becomes one step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from striate.core.errors import GeometryError
 from striate.core.format import format_bytes
 from striate.core.hooks import call_name, evaluation_mode, trace_modules
+from striate.core.logits import find_logits
 from striate.interpret.activations_at import check_image_batch, run_model
 
 MAX_BYTES = 2 * 10**9  # bytes of all tensors in a trace
@@ -45,6 +47,7 @@ class TraceStep:
     kwargs: Mapping[str, Any]  # keyword arguments, in the same form
     results: list[Tensor]  # output tensors
     func: Any = None  # the torch operation; None for a module or the image
+    constants: frozenset[int] = frozenset()  # storages of its constant arguments
 
     @cached_property
     def refs(self) -> list[TensorRef]:
@@ -62,6 +65,17 @@ class TraceStep:
         if is_in_place(self.func):
             args = (args[0].clone(), *args[1:])
         return nested_tensors(self.call(*args, **kwargs))
+
+    def copy_constants(self, storage: int) -> None:
+        """Copy the constant arguments in a storage, before the storage is written."""
+
+        def copied(item: Any) -> Any:
+            is_shared = isinstance(item, Tensor) and _storage(item) == storage
+            return item.clone() if is_shared else item
+
+        if storage in self.constants:
+            self.args, self.kwargs = tree_map(copied, (self.args, dict(self.kwargs)))
+            self.constants -= {storage}
 
 
 @dataclass
@@ -81,7 +95,10 @@ class Trace:
     steps: list[TraceStep] = field(default_factory=list)
     # Output of each module call, by name.
     module_outputs: dict[str, TensorRef] = field(default_factory=dict)
-    output: TensorRef = TensorRef(0)  # output of the network
+    output: TensorRef = TensorRef(0)  # output of the network: its logits
+    # Whether the network read values as Python numbers (`.item()`, `if x.max() > 1`):
+    # for another image, its forward pass may have other steps and constants.
+    data_dependent: bool = False
 
     def value(self, ref: TensorRef) -> Tensor:
         """Return the tensor of a reference."""
@@ -104,6 +121,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
     check_image_batch(x)
     with (
         evaluation_mode(model),
+        attention_as_operations(),
         torch.inference_mode(False),  # so that tensors can be differentiated later
         torch.no_grad(),
     ):
@@ -139,6 +157,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._shared: dict[int, list[Tensor]] = {_storage(x): [x]}
         self._bytes = x.nbytes
         self._stale: set[int] = set()
+        self._written: set[int] = set()  # storages with values that depend on the image
         self._frames: list[_Frame] = []
         self._calls: dict[str, int] = {}
         self._lost = False
@@ -204,18 +223,30 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._paused:
             return func(*args, **kwargs)
         inputs = nested_tensors((args, kwargs))
+        for tensor in inputs:
+            if id(tensor) not in self._refs and _storage(tensor) in self._written:
+                self._mark_stale(tensor)
         tracked = [tensor for tensor in inputs if id(tensor) in self._refs]
         if any(id(tensor) in self._stale for tensor in tracked):
             self._mark_broken()
         refs = tree_map(self._ref, (args, kwargs)) if tracked else None
         if is_in_place(func):
-            self._before_write(func, args, kwargs)
+            refs = self._before_write(func, args, kwargs, refs)
         out = func(*args, **kwargs)
         if refs is not None:
             self._add(func, refs, nested_tensors(out))
         return out
 
+    def _mark_stale(self, tensor: Tensor) -> None:
+        """Record that the trace has no step for the values of a tensor."""
+        self._alive.append(tensor)
+        self._refs[id(tensor)] = TensorRef(0)
+        self._stale.add(id(tensor))
+
     def _add(self, func: Any, refs: Any, results: list[Tensor]) -> None:
+        if not results:
+            self.trace.data_dependent = True
+            return
         step = TraceStep(
             module=self._frames[-1].call if self._frames else "",
             name=func.overloadpacket.__name__,
@@ -224,6 +255,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kwargs=refs[1],
             results=results,
             func=func,
+            constants=frozenset(map(_storage, nested_tensors(refs))),
         )
         self.trace.steps.append(step)
         self._refer_to(results)
@@ -235,27 +267,35 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._bytes > MAX_BYTES:
             raise _TooLarge
 
-    def _before_write(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Copy recorded tensors before a write; mark their views as outdated."""
+    def _before_write(self, func: Any, args: Any, kwargs: Any, refs: Any) -> Any:
+        """Copy recorded tensors before a write; mark their views as outdated.
+
+        Return the references to the arguments, with a copy of a written constant.
+        """
         arguments = zip(func._schema.arguments, args, strict=False)
         written = [
             value
             for argument, value in arguments
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
-        if kwargs.get("out") is not None or len(written) != 1:
+        if refs is not None and (kwargs.get("out") is not None or len(written) != 1):
             self._mark_broken()
-            written += [kwargs["out"]] if kwargs.get("out") is not None else []
+        written += [kwargs["out"]] if kwargs.get("out") is not None else []
         for target in nested_tensors(written):
             storage = _storage(target)
             for step in self.trace.steps:
                 step.results = [self._copied(r, storage) for r in step.results]
+                step.copy_constants(storage)
             others = self._shared.get(storage, [])
             self._stale |= {id(other) for other in others if other is not target}
+            if refs is None:
+                continue
+            self._written.add(storage)
             if id(target) not in self._refs:
-                self._alive.append(target)
-                self._refs[id(target)] = TensorRef(0)
-                self._stale.add(id(target))
+                self._mark_stale(target)
+                before = target.clone()
+                refs = tree_map(partial(_replaced, old=target, new=before), refs)
+        return refs
 
     def _copied(self, result: Tensor, storage: int) -> Tensor:
         if _storage(result) != storage:
@@ -273,7 +313,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def finished(self, output: object) -> Trace:
         """Return the finished trace."""
-        results = nested_tensors(output)
+        logits = find_logits(output)
+        results = nested_tensors(output) if logits is None else [logits]
         if self._lost or not results or id(results[0]) not in self._refs:
             what = "the operations of this network cannot be traced"
             fix = "its own forward() overwrites parts of tensors; "
@@ -289,10 +330,28 @@ def _call_untouched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return module(*args, **kwargs)
 
 
+def _replaced(item: Any, old: Tensor, new: Tensor) -> Any:
+    return new if item is old else item
+
+
 def _no_call() -> None:
     raise AssertionError(
         "the requested value is the input image: no operation computes it"
     )
+
+
+@contextmanager
+def attention_as_operations() -> Iterator[None]:
+    """Context manager: `nn.MultiheadAttention` runs single differentiable operations.
+
+    Without gradients, torch would run a fused operation that has no derivative.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def nested_tensors(values: Any) -> list[Tensor]:

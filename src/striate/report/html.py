@@ -175,4 +175,7 @@ def _chart(curve: Curve) -> Html:
 def _gallery(gallery: Images, images: PageImages) -> Html:
     title = tag("h3", escape(gallery.title)) if gallery.title else Html("")
     html = images.gallery(gallery.images, gallery.scale)
+    if gallery.folded and gallery.title:
+        summary = tag("summary", escape(gallery.title))
+        return tag("details", summary, html, note(gallery.note), class_="block fold")
     return tag("div", title, html, note(gallery.note), class_="block")

@@ -13,6 +13,29 @@ if (!("closedBy" in HTMLDialogElement.prototype)) {
   });
 }
 
+// An image enlarges on click, or with Enter, to the size of the window.
+const zoomed = document.createElement("dialog");
+zoomed.className = "zoom";
+zoomed.addEventListener("click", () => zoomed.close());
+document.body.append(zoomed);
+const zoom = (pic) => {
+  const large = pic.cloneNode();
+  const [width, height] = [pic.offsetWidth, pic.offsetHeight];
+  const times = Math.min((0.94 * innerWidth - 40) / width, (0.86 * innerHeight - 60) / height);
+  large.style.width = width * Math.max(1, times) + "px";
+  const words = document.createElement("p");
+  words.textContent = pic.getAttribute("aria-label");
+  zoomed.replaceChildren(large, words);
+  zoomed.showModal();
+};
+for (const pic of document.querySelectorAll(".gallery .pic")) {
+  if (pic.closest("button, dialog")) continue;
+  pic.classList.add("zoomable");
+  pic.tabIndex = 0;
+  pic.addEventListener("click", () => zoom(pic));
+  pic.addEventListener("keydown", (event) => event.key === "Enter" && zoom(pic));
+}
+
 // A matrix says in words what the pointer or the focus is on, and lights its names.
 for (const matrix of document.querySelectorAll(".matrix")) {
   const readout = matrix.querySelector(".readout");

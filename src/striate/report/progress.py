@@ -17,8 +17,10 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
+    SpinnerColumn,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
@@ -218,6 +220,33 @@ def _bar(stream: TextIO) -> Bar:
         redirect_stdout=False,
         redirect_stderr=False,
     )
+
+
+@contextmanager
+def stage_progress(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Context manager that yields a function to show what is computed now.
+
+    In a terminal, one line with the stage and the time is redrawn; it disappears at the
+    end. Otherwise, each stage is a line.
+
+    Example:
+        >>> with stage_progress(quiet=True) as show:
+        ...     show("heatmaps of image 1 of 2")
+    """
+    console = Console(file=sys.stderr)
+    if quiet or not console.is_terminal:
+        yield lambda text: None if quiet else print(text, file=sys.stderr, flush=True)
+        return
+    bar = Bar(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda text: bar.update(task, description=text)
 
 
 @contextmanager

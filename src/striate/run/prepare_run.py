@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
+from striate.core.aux_heads import HeadOutputs
 from striate.core.derive_seed import derive_seed
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
@@ -22,6 +24,7 @@ from striate.core.hooks import (
     trace_modules,
 )
 from striate.core.lazy_layers import materialize_lazy
+from striate.core.logits import main_output
 from striate.core.model_state import rng_state_restored
 from striate.core.settings import AUTO
 from striate.data.augment.random_crop import crop_margin
@@ -151,6 +154,8 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     layout = recipe_execution(recipe).memory_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     _check_output(model, data, device, recipe.model)
+    if recipe.model.startswith(CUSTOM):
+        _check_training_output(model, data, device)
     check_image_sizes(model, data.in_chans, epoch_image_sizes(data, recipe), device)
 
 
@@ -188,15 +193,17 @@ def _check_output(
     """Run one image, so that errors occur before any file is written."""
     channels, (height, width) = data.in_chans, data.image_size
     probe = torch.zeros(1, channels, height, width, device=device)
+    _check_weights(model)
     training = model.training
     set_evaluation_mode(model)
     try:
         with torch.no_grad():
-            shape = tuple(model(probe).shape)
+            output = model(probe)
     except Exception as error:  # foreign code may raise anything
         raise _size_error(error, f"{height}×{width}×{channels}") from error
     finally:
         model.train(training)
+    shape = tuple(main_output(output).shape)
     if shape != (1, data.num_classes):
         what = (
             f"model output {shape[1:]} does not match "
@@ -210,6 +217,35 @@ def _size_error(error: Exception, size: str) -> GeometryError:
     text = kind + str(error).partition("\n")[0]
     what = f"the network fails on images of {size}: {text}"
     return GeometryError(what, fix="change --image-size or --in-chans")
+
+
+def _check_training_output(
+    model: nn.Module, data: ImageData, device: torch.device
+) -> None:
+    """Check the output in training mode, which differs in some networks.
+
+    Training mode changes the statistics of batch norm, so it runs on a copy.
+    """
+    probe = torch.zeros(2, data.in_chans, *data.image_size, device=device)
+    with model_restored(model, Tensor.clone) as trial, torch.no_grad():
+        trial.train()
+        with suppress(RuntimeError, ValueError):  # the training loop names the step
+            output = trial(probe)
+            _ = output if isinstance(output, HeadOutputs) else main_output(output)
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Raise an error if the weights of a network cannot be trained."""
+    for name, weight in model.named_parameters():
+        if weight.dtype in (torch.float16, torch.bfloat16, torch.float64):
+            kind = str(weight.dtype).removeprefix("torch.")
+            what = f"the weights are {kind}, and images are float32"
+            fix = "cast the network to float32 first: model.float()"
+            raise SettingError(what, where=name, fix=fix)
+        if weight.is_inference():
+            what = "the weights were made in torch.inference_mode, so they cannot learn"
+            fix = "build the network outside of torch.inference_mode"
+            raise SettingError(what, where=name, fix=fix)
 
 
 def write_run_inputs(

@@ -158,6 +158,10 @@ def test_open_one_unit_in_the_terminal(striate, file, photo):
         (["--unit", "second"], "'second' is not a unit"),
         (["--open", "secnd 1,2,3"], "no layer is called 'secnd'"),
         (["--open", "second 9,0,0"], "no unit (9, 0, 0)"),
+        (["--visualize", "second"], "'second' names no channel"),
+        (["--visualize", "second 99"], "second has no channel 99"),
+        (["--ablate", "secnd 1"], "no layer is called 'secnd'"),
+        (["--ablate", "second 1,2,3,4,5,6,7,8,9"], "9 channels; at most 8"),
         (["--layer", "seco"], "no layer is called 'seco'"),
         (["--layer", "head"], "head has the output 3, which is not a feature map"),
         (["--method", "gradcan"], "no method is called 'gradcan'"),
@@ -186,6 +190,21 @@ def test_a_unit_on_the_page(striate, file, photo, tmp_path):
         "second [3, 2, 2]: the sum in numbers"
         in (tmp_path / "one" / "report.html").read_text()
     )
+
+
+def test_channels_on_the_page(striate, file, photo, tmp_path):
+    words = ("--visualize", "second 3,0", "--ablate", "second 3", "--method", "gradcam")
+    out = tmp_path / "channels"
+    result = striate("explain", f"{file}:Net", photo, *words, "--json", "--out", out)
+    drawn = result.json["visualize"]
+    assert [row["channel"] for row in drawn] == [3, 0]
+    assert all(row["activation"] > row["random_activation"] for row in drawn)
+    rows = result.json["ablate"]["replacements"]
+    assert [row["replaced_by"] for row in rows] == ["zero", "mean"]
+    assert len(result.json["ablate"]["classes"]) == 3
+    page = (out / "report.html").read_text()
+    assert "Feature visualization of second" in page
+    assert "Ablation of channels" in page
 
 
 def test_images_are_needed_and_must_be_images(

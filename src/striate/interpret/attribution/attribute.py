@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Unpack
 
 import torch
@@ -12,22 +12,27 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import evaluation_mode
+from striate.core.logits import logits_of
 from striate.core.notebook import NotebookResult
 from striate.core.registry import unknown_name_error
 from striate.interpret.activations_at import check_image_batch, forward
 from striate.interpret.attribution.cam import cam_map, find_gap_head
 from striate.interpret.attribution.grad_cam import METHODS as CAMS
-from striate.interpret.attribution.grad_cam import grad_cam_map
+from striate.interpret.attribution.grad_cam import grad_cam_map, gradient_layer
 from striate.interpret.attribution.integrated_gradients import integrated_gradients
-from striate.interpret.attribution.occlusion import occlusion
-from striate.interpret.attribution.sanity_checks import SanityChecks, run_sanity_checks
+from striate.interpret.attribution.occlusion import OcclusionWindow, occlusion
+from striate.interpret.attribution.sanity_checks import (
+    LARGE,
+    RandomScores,
+    SanityChecks,
+    run_sanity_checks,
+)
 from striate.interpret.attribution.target import (
     AttributionTarget,
     TargetOptions,
-    logits_of,
     make_target,
 )
-from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
+from striate.interpret.layer_choice import AUTO, TargetLayer
 
 CAM = "cam"
 METHODS = (CAM, *CAMS, "occlusion", "integrated_gradients")
@@ -65,7 +70,7 @@ def attribute(
     *,
     method: str = AUTO,
     layer: str = AUTO,
-    sanity_checks: bool = True,
+    sanity_checks: bool | RandomScores = True,
     seed: int = 0,
     **target: Unpack[TargetOptions],
 ) -> Attribution:
@@ -77,7 +82,8 @@ def attribute(
         method: A name of `METHODS`; `auto` is CAM if the network ends in global
             average pooling, else Grad-CAM.
         layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
-        sanity_checks: Whether to run the sanity checks (about 100 forward passes).
+        sanity_checks: Whether to run the sanity checks (about 100 forward passes). A
+            dict keeps the scores of random pixel order for other maps of this image.
         seed: Random seed of the sanity checks.
         target: The options of `make_target`: `target`, `against`, `labels` and
             `temperature`.
@@ -106,16 +112,20 @@ def attribute(
     if method == AUTO:
         method = CAM if layer == AUTO and _has_gap_head(model, x) else "gradcam"
     map_layer, compute = _method(model, x, class_target, method, layer, notes)
-    layer_map = compute(model)
+    layer_map = in_single_precision(compute(model))
     heatmap = resize_map(layer_map, x)
     checks = None
-    if sanity_checks:
+    if sanity_checks is not False:
+        compute, is_quick = _quick_method(x, class_target, method, compute)
+        quick = in_single_precision(compute(model)) if is_quick else None
         checks = run_sanity_checks(
             model,
             x,
             heatmap,
             class_target,
-            method=lambda network: resize_map(compute(network), x),
+            quick_heatmap=None if quick is None else resize_map(quick, x),
+            random_scores=None if sanity_checks is True else sanity_checks,
+            method=lambda network: resize_map(in_single_precision(compute(network)), x),
             seed=seed,
         )
     return Attribution(
@@ -131,6 +141,30 @@ def attribute(
 
 
 Method = Callable[[nn.Module], Tensor]
+_QUICK_STEPS = 10  # points of the quadrature of such maps
+
+
+def _quick_method(
+    x: Tensor, target: AttributionTarget, method: str, slow: Method
+) -> tuple[Method, bool]:
+    """Return a quicker version of a method for large images, and whether it is one.
+
+    A map is only compared with maps of the same version, so that the rank correlations
+    are fair.
+    """
+    height, width = int(x.shape[2]), int(x.shape[3])
+    if height * width <= LARGE:
+        return slow, False
+    if method == "occlusion":
+        window = OcclusionWindow.of(height, width, overlap=False)
+        return (lambda network: occlusion(network, x, target, window)), True
+    if method == "integrated_gradients":
+        return (
+            lambda network: integrated_gradients(network, x, target, _QUICK_STEPS)[
+                0
+            ].sum(0)
+        ), True
+    return slow, False
 
 
 def _method(
@@ -147,16 +181,19 @@ def _method(
     if method == "integrated_gradients":
         return None, lambda network: _integrated(network, x, target, notes)
     if method == CAM:
-        call = find_gap_head(model, x).call
-        if layer not in (AUTO, call):
-            what = f"CAM works only at {call}, the layer before global average pooling"
-            raise GeometryError(what, where=layer, fix="use gradcam for other layers")
+        head = find_gap_head(model, x)
+        if layer not in (AUTO, head.call):
+            what = f"CAM works only at {head.call}, the layer before global average "
+            fix = "use gradcam for other layers"
+            raise GeometryError(f"{what}pooling", where=layer, fix=fix)
         reason = "the layer before global average pooling, where CAM is exact"
-        cam_layer = replace(target_layer(model, x, call), reason=reason)
+        cam_layer = TargetLayer(
+            call=head.call, shape=head.shape, reason=reason, layout=head.layout
+        )
         return cam_layer, lambda network: cam_map(network, x, target)
-    map_layer = target_layer(model, x, layer)
+    map_layer = gradient_layer(model, x, target, layer)
     return map_layer, lambda network: grad_cam_map(
-        network, x, map_layer.call, target, method
+        network, x, map_layer, target, method
     )
 
 
@@ -176,6 +213,11 @@ def _integrated(
     note = f"Convergence error of integrated gradients ({what}): {abs(delta):.2g}."
     notes += [] if notes else [note]  # of the first network only
     return values.sum(0)
+
+
+def in_single_precision(values: Tensor) -> Tensor:
+    """Return float16 and bfloat16 values as float32, and other values unchanged."""
+    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def resize_map(layer_map: Tensor, x: Tensor) -> Tensor:

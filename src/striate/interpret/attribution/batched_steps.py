@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,8 +38,10 @@ def run_batched(
     """
     tensors = [*(trace.value(ref) for ref in step.refs), *step.results]
     # A module need not support vmap; in addmm, vmap would round the bias differently.
-    in_a_batch = step.func is None or (
-        step.name == "addmm" and step.refs == [step.args[1]]
+    in_a_batch = (
+        step.func is None
+        or step.name.startswith("_scaled_dot_product")
+        or (step.name == "addmm" and step.refs == [step.args[1]])
     )
     if in_a_batch and all(tensor.shape[:1] == (1,) for tensor in tensors):
         return _as_batch(trace, step, changed)
@@ -47,13 +50,24 @@ def run_batched(
         changes = dict(zip(changed, values, strict=True))
         return tuple(step.recompute(lambda ref: changes.get(ref, trace.value(ref))))
 
-    if step.name.startswith("as_strided"):  # vmap would loop too, and print a warning
+    # Without a rule, vmap would loop too, and print a warning.
+    if step.name.startswith("as_strided") or not _has_batching_rule(step.func):
         results = [recompute(*values) for values in zip(*changed.values(), strict=True)]
         return [torch.stack(tensors) for tensors in zip(*results, strict=True)]
     try:
         return list(torch.vmap(recompute)(*changed.values()))
     except (RuntimeError, ValueError) as error:
         raise NotBatchableError(f"{step.name}: {error}") from error
+
+
+def _has_batching_rule(func: Any) -> bool:
+    """Return whether `torch.vmap` can run an operation without a loop."""
+    keys = torch._C.DispatchKey
+    rules = keys.FuncTorchBatched, keys.FuncTorchBatchedDecomposition
+    composite = keys.CompositeImplicitAutograd
+    return func is None or any(
+        func.has_kernel_for_dispatch_key(key) for key in (*rules, composite)
+    )
 
 
 def _as_batch(

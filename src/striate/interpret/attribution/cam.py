@@ -15,10 +15,13 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import call_name, evaluation_mode, trace_modules
+from striate.core.logits import logits_of
 from striate.interpret.activations_at import check_image_batch, forward
-from striate.interpret.attribution.target import AttributionTarget, logits_of
+from striate.interpret.attribution.target import AttributionTarget
+from striate.interpret.spatial_layout import SpatialLayout
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another order
+_HALF_STEPS = 4  # tolerance for float16 and bfloat16, in rounding steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,8 @@ class GapHead:
     """Inputs of a CAM: feature maps before global average pooling, and linear layer."""
 
     call: str  # name of the layer that returned the maps
+    shape: tuple[int, ...]  # shape of its output, without the batch
+    layout: SpatialLayout  # NCHW or channels-last
     maps: Tensor  # (N, channels, height, width)
     weight: Tensor  # (classes, channels) of the last linear layer
     bias: Tensor  # (classes,), or one zero if there is none
@@ -95,7 +100,7 @@ class _Recorder:
         if len(shape) == 4 and (shape[2] > 1 or shape[3] > 1):
             # A container that returns its last layer's maps does not rename them.
             if output is not self._maps or not module._modules:
-                self._maps, self._version = output, output._version
+                self._maps, self._version = output, _version(output)
                 self._maps_position = len(self._order)
         elif isinstance(module, nn.Linear):
             self._dense = module, output
@@ -104,29 +109,65 @@ class _Recorder:
         """Return the recorded maps and linear layer; check the logits."""
         if self._maps is None:
             raise _no_gap_head("no layer has feature maps")
-        maps, calls_so_far = self._maps, self._order[: self._maps_position]
+        output, calls_so_far = self._maps, self._order[: self._maps_position]
         call = call_name(calls_so_far[-1], calls_so_far.count(calls_so_far[-1]))
-        if maps._version != self._version:
+        if _version(output) != self._version:
             raise _no_gap_head(f"{call} is changed in place before the pooling")
-        means = maps.mean((2, 3))
+        reasons = []
+        for axis in (1, 3):
+            layout = SpatialLayout(channel_axis=axis, size=_sides(output, axis))
+            maps = layout.to_maps(output).float()
+            result = self._weights(call, maps.mean((2, 3)), logits)
+            if not isinstance(result, str):
+                weight, bias = result
+                return GapHead(
+                    call=call,
+                    shape=tuple(output.shape[1:]),
+                    layout=layout,
+                    maps=maps,
+                    weight=weight,
+                    bias=bias,
+                    logits=logits,
+                )
+            reasons.append(result)
+        raise _no_gap_head(reasons[0])
+
+    def _weights(
+        self, call: str, means: Tensor, logits: Tensor
+    ) -> tuple[Tensor, Tensor] | str:
+        """Return weight and bias from means to logits; else the reason as text."""
         if _close(means, logits):
-            weight, bias = torch.eye(means.shape[1]).to(means), means.new_zeros(1)
-            return GapHead(
-                call=call, maps=maps, weight=weight, bias=bias, logits=logits
-            )
+            return torch.eye(means.shape[1]).to(means), means.new_zeros(1)
         if self._dense is None or self._dense[0].in_features != means.shape[1]:
-            raise _no_gap_head(f"no linear layer follows the pooling of {call}")
+            return f"no linear layer follows the pooling of {call}"
         module, output = self._dense
-        weight = module.weight.detach()
+        weight = module.weight.detach().float()
         bias = weight.new_zeros(1) if module.bias is None else module.bias.detach()
         weighted = F.linear(means, weight) + bias
         if not (_close(output, logits) and _close(weighted, logits)):
-            raise _no_gap_head("there are other operations between pooling and logits")
-        return GapHead(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
+            return "there are other operations between pooling and logits"
+        return weight, bias
+
+
+def _version(tensor: Tensor) -> int:
+    """Return the number of writes into a tensor; 0 in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _sides(output: Tensor, channel_axis: int) -> tuple[int, int]:
+    height, width = (n for i, n in enumerate(output.shape[1:], 1) if i != channel_axis)
+    return height, width
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=_RELATIVE, atol=_ABSOLUTE)
+    """Return whether two results are equal, up to the rounding of their precision."""
+    if a.shape != b.shape:
+        return False
+    rounding = max(torch.finfo(t.dtype).eps for t in (a, b))
+    if rounding < _RELATIVE:
+        return torch.allclose(a.double(), b.double(), rtol=_RELATIVE, atol=_ABSOLUTE)
+    a, b = a.float(), b.float()
+    return bool((a - b).abs().max() <= _HALF_STEPS * rounding * b.abs().max())
 
 
 def _no_gap_head(reason: str) -> GeometryError:

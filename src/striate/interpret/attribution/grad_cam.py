@@ -24,8 +24,20 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import evaluation_mode, intercept_outputs
-from striate.interpret.activations_at import forward, images_at_once, module_name
-from striate.interpret.attribution.target import AttributionTarget, logits_of
+from striate.core.logits import logits_of
+from striate.interpret.activations_at import (
+    forward,
+    images_at_once,
+    module_name,
+    run_until,
+)
+from striate.interpret.attribution.target import AttributionTarget
+from striate.interpret.gradients import (
+    GradientsStayOn,
+    gradients_of,
+    turn_gradients_on,
+)
+from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
 
 Scores = Callable[[Tensor], Tensor]
 ChannelWeights = Callable[[Tensor, Tensor, Scores], Tensor]
@@ -64,7 +76,7 @@ def layer_gradients(
         if name != call or not isinstance(output, Tensor):
             return None
         captured.append(output.detach().clone().requires_grad_())
-        torch.set_grad_enabled(True)  # until the end of the caller's no_grad
+        turn_gradients_on()  # until the end of the caller's no_grad
         # A copy: the next layer may work in place, which is not allowed on a leaf.
         return captured[0].clone()
 
@@ -74,17 +86,17 @@ def layer_gradients(
         torch.inference_mode(False),
         torch.no_grad(),
     ):
-        logits = logits_of(forward(model, x))
+        with GradientsStayOn():
+            logits = logits_of(forward(model, x.clone()))
+        if not captured:
+            what = f"{call} returned no tensor for this image"
+            raise GeometryError(what, where=call, fix="use another layer")
         score = target.score(logits).sum()
-        gradient = None
-        if captured:
-            (gradient,) = torch.autograd.grad(score, captured, allow_unused=True)
-    if gradient is None:
-        what = f"the score of {target.text} does not depend on {call}"
-        fix = "use a layer between input and output"
-        raise GeometryError(what, where=call, fix=fix)
+        gradients = gradients_of(score, captured, call, target.text)
     return LayerGradients(
-        activations=captured[0].detach(), gradients=gradient, logits=logits.detach()
+        activations=captured[0].detach(),
+        gradients=gradients[0],
+        logits=logits.detach(),
     )
 
 
@@ -123,8 +135,31 @@ METHODS: dict[str, ChannelWeights] = {
 }
 
 
+def gradient_layer(
+    model: nn.Module, x: Tensor, target: AttributionTarget, layer: str = AUTO
+) -> TargetLayer:
+    """Return the target layer: the last with maps that the score depends on.
+
+    A transformer with a class token uses the image tokens of its last block only before
+    that block, so the block's own output has no gradient at the image tokens.
+    """
+
+    def has_gradient(candidate: TargetLayer) -> bool:
+        try:
+            state = layer_gradients(model, x, candidate.call, target)
+        except GeometryError:
+            return False
+        return bool(candidate.layout.to_maps(state.gradients).any())
+
+    return target_layer(model, x, layer, has_gradient)
+
+
 def grad_cam_map(
-    model: nn.Module, x: Tensor, call: str, target: AttributionTarget, method: str
+    model: nn.Module,
+    x: Tensor,
+    layer: TargetLayer,
+    target: AttributionTarget,
+    method: str,
 ) -> Tensor:
     """Return the attribution map of one image, at the resolution of the layer.
 
@@ -132,9 +167,21 @@ def grad_cam_map(
         (1, C, H, W) → (h, w)
     """
     scores = partial(_masked_scores, model, x, target)
-    layer = layer_gradients(model, x, call, target)
-    weights = METHODS[method](layer.activations, layer.gradients, scores)
-    return (weights * layer.activations).sum(1).relu()[0]
+    if method == "scorecam":  # needs no gradients
+        maps = layer.layout.to_maps(layer_output(model, x, layer.call))
+        gradients = maps
+    else:
+        state = layer_gradients(model, x, layer.call, target)
+        maps = layer.layout.to_maps(state.activations)
+        gradients = layer.layout.to_maps(state.gradients)
+    weights = METHODS[method](maps, gradients, scores)
+    return (weights * maps).sum(1).relu()[0]
+
+
+def layer_output(model: nn.Module, x: Tensor, call: str) -> Tensor:
+    """Return the output of one layer call for a batch, without gradients."""
+    with evaluation_mode(model), torch.no_grad():
+        return run_until(model, x, [call])[call]
 
 
 def _masked_scores(

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.hooks import evaluation_mode
+from striate.core.logits import logits_of
 from striate.interpret.activations_at import check_image_batch, forward, images_at_once
-from striate.interpret.attribution.target import AttributionTarget, logits_of
+from striate.interpret.attribution.target import AttributionTarget
+from striate.interpret.gradients import GradientsStayOn, gradients_of
 
 STEPS = 50
 AT_ONCE = 16  # images per backward pass, which stores all activations
@@ -19,6 +21,7 @@ def integrated_gradients(
     model: nn.Module,  # any network; not modified
     x: Tensor,  # one preprocessed image, (1, C, H, W)
     target: AttributionTarget,  # the class score to explain
+    steps: int = STEPS,  # points of the quadrature
 ) -> tuple[Tensor, float]:
     """Return the attribution of every input value, and the convergence error.
 
@@ -38,7 +41,7 @@ def integrated_gradients(
         (True, True)
     """
     check_image_batch(x)
-    points, weights = np.polynomial.legendre.leggauss(STEPS)
+    points, weights = np.polynomial.legendre.leggauss(steps)
     with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone()  # a tensor of inference mode cannot be differentiated
         start = torch.zeros_like(x)
@@ -49,8 +52,11 @@ def integrated_gradients(
         batches = torch.split(alphas, most), torch.split(step_weights, most)
         for alpha, weight in zip(*batches, strict=True):
             path = start + alpha.view(-1, 1, 1, 1) * (x - start)
-            score = target.score(logits_of(forward(model, path.requires_grad_()))).sum()
-            (gradient,) = torch.autograd.grad(score, path)
+            path.requires_grad_()
+            with GradientsStayOn():
+                logits = logits_of(forward(model, path))
+            score = target.score(logits).sum()
+            (gradient,) = gradients_of(score, [path], "the image")
             total += torch.einsum("n,nchw->chw", weight, gradient)
         with torch.no_grad():
             ends = torch.cat([x, start])

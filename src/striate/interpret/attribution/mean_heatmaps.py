@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.interpret.activations_at import check_image_batch
-from striate.interpret.attribution.grad_cam import layer_gradients
+from striate.interpret.attribution.grad_cam import gradient_layer, layer_gradients
 from striate.interpret.attribution.target import AttributionTarget
-from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
+from striate.interpret.layer_choice import TargetLayer
 
 BORDER_WIDTH = 0.1  # width of the border on each side, as a share of that side
 _CONTRAST = 0.25  # share of an image's value range: larger differences are foreground
@@ -74,10 +74,13 @@ def dataset_attribution(
     for x in batches:
         check_image_batch(x)
         if sums is None:
-            sums = _Sums(target_layer(model, x, AUTO), classes, x)
+            layer = gradient_layer(model, x[:1], PredictedClass())
+            sums = _Sums(layer, classes, x)
         state = layer_gradients(model, x, sums.layer.call, PredictedClass())
-        weights = state.gradients.mean((2, 3), keepdim=True)
-        maps = (weights * state.activations).sum(1, keepdim=True).relu()
+        gradients = sums.layer.layout.to_maps(state.gradients)
+        weights = gradients.mean((2, 3), keepdim=True)
+        activations = sums.layer.layout.to_maps(state.activations)
+        maps = (weights * activations).sum(1, keepdim=True).relu()
         size = (int(x.shape[2]), int(x.shape[3]))
         if maps.shape[2:] != size:
             maps = F.interpolate(maps, size, mode="bilinear")

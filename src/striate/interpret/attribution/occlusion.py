@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
 from striate.core.hooks import evaluation_mode
+from striate.core.logits import logits_of
 from striate.interpret.activations_at import check_image_batch, forward, images_at_once
 from striate.interpret.attribution.batched_steps import NotBatchableError
 from striate.interpret.attribution.changed_regions import ChangedBoxes, extract_patches
 from striate.interpret.attribution.partial_forward import PartialForward
-from striate.interpret.attribution.target import AttributionTarget, logits_of
+from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.trace import Trace, record_trace
 
 AT_ONCE = 32  # occluded images per batch, in full forward passes
@@ -50,14 +51,18 @@ class OcclusionWindow:
             raise SettingError(f"{what}{self.window}", where="stride", fix=fix)
 
     @classmethod
-    def of(cls, height: int, width: int) -> OcclusionWindow:
+    def of(cls, height: int, width: int, overlap: bool = True) -> OcclusionWindow:
         """Return a window of 1/7 of height and width; the stride is half the window.
+
+        Without `overlap`, the stride is the window.
 
         Example:
             >>> OcclusionWindow.of(28, 28)
             OcclusionWindow(window=(4, 4), stride=(2, 2), value=0.0)
         """
         window = max(1, round(height / 7)), max(1, round(width / 7))
+        if not overlap:
+            return cls(window=window, stride=window)
         return cls(window=window, stride=(-(-window[0] // 2), -(-window[1] // 2)))
 
     def boxes(self, height: int, width: int) -> list[Box]:
@@ -135,9 +140,11 @@ def _partial_scores(
     """
     try:
         trace = record_trace(model, x)
+        if trace.data_dependent:
+            return None
         full_score = target.score(logits_of(trace.value(trace.output)))
         scores = _recomputed(trace, x, target, window)
-    except (NotBatchableError, GeometryError):
+    except (NotBatchableError, GeometryError, RuntimeError):
         return None
     middle = len(boxes) // 2
     expected = full_forward_scores(model, x, target, window, boxes[middle : middle + 1])

@@ -56,7 +56,8 @@ class PartialForward:
         steps = enumerate(self._trace.steps)
         last = {ref: number for number, step in steps for ref in step.refs}
         for number, step in enumerate(self._trace.steps[1:], start=1):
-            changed_inputs = [ref for ref in step.refs if ref in state]
+            # One tensor may be an input twice: h * h, cat([h, h]).
+            changed_inputs = [ref for ref in dict.fromkeys(step.refs) if ref in state]
             if changed_inputs:
                 self._step(number, step, state)
             for ref in changed_inputs:
@@ -102,14 +103,16 @@ def _rule(step: TraceStep) -> Rule | None:
     if name == "native_batch_norm":
         return None if step.args[5] else _pointwise
     if name == "cat":
-        return _pointwise if step.args[1:] in ((1,), (-3,)) else None
+        all_changed = len(step.refs) == len(step.args[0])  # none is a constant
+        on_channels = step.args[1:] in ((1,), (-3,))
+        return _pointwise if all_changed and on_channels else None
     if name in _SLIDING:
         return _sliding_window
     if torch.Tag.pointwise in step.func.tags or name in ("clone", "detach"):
         arguments = (*step.args, *step.kwargs.values())
         constants = [a for a in arguments if isinstance(a, Tensor)]
         # Constants that are the same at every position.
-        uniform = all(c.ndim < 2 or set(c.shape[-2:]) == {1} for c in constants)
+        uniform = all(set(c.shape[-2:]) <= {1} for c in constants)
         return _pointwise if uniform else None
     return None
 

@@ -12,15 +12,20 @@ from torch.nn import functional as F
 
 from striate.core.derive_seed import derive_seed
 from striate.core.hooks import evaluation_mode, model_restored
+from striate.core.logits import logits_of
 from striate.interpret.activations_at import forward, images_at_once
-from striate.interpret.attribution.target import AttributionTarget, logits_of
+from striate.interpret.attribution.target import AttributionTarget
 
 STEPS = 20  # images between the original and the empty image
+LARGE_STEPS = 10  # the same for images of more than `LARGE` pixels
+LARGE = 96 * 96
 SHUFFLES = 3  # networks with shuffled weights that a map is compared with
 MAX_CORRELATION = 0.5  # mean rank correlation above which a map ignores the weights
 _BLUR = 8  # cells of the blurred image along the longer side, at most
 
 AttributionMethod = Callable[[nn.Module], Tensor]
+# Deletion and insertion in random pixel order by target, shared by maps of one image.
+RandomScores = dict[AttributionTarget, tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +62,28 @@ def run_sanity_checks(
     heatmap: Tensor,  # the map at the image's size, (H, W)
     target: AttributionTarget,  # the explained class score
     method: AttributionMethod,  # computes the same kind of map for another network
+    # The map of `method` for this network, if it is not `heatmap`: a quicker version.
+    quick_heatmap: Tensor | None = None,
     seed: int = 0,  # random seed of the pixel order and of the shuffled weights
+    # Scores that are known for this image and this seed; new ones are added.
+    random_scores: RandomScores | None = None,
 ) -> SanityChecks:
     """Run the sanity checks of an attribution map."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "chance"))
-    random = torch.rand(heatmap.shape, generator=generator).to(heatmap)
+    scores = {} if random_scores is None else random_scores
+    if target not in scores:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "chance"))
+        random = torch.rand(heatmap.shape, generator=generator).to(heatmap)
+        scores[target] = deletion_and_insertion(model, x, random, target)
     deletion, insertion = deletion_and_insertion(model, x, heatmap, target)
-    random_order = deletion_and_insertion(model, x, random, target)
+    compared = heatmap if quick_heatmap is None else quick_heatmap
     return SanityChecks(
         deletion=deletion,
         insertion=insertion,
-        random_deletion=random_order[0],
-        random_insertion=random_order[1],
-        shuffled_correlation=shuffled_weights_correlation(model, heatmap, method, seed),
+        random_deletion=scores[target][0],
+        random_insertion=scores[target][1],
+        shuffled_correlation=shuffled_weights_correlation(
+            model, compared, method, seed
+        ),
     )
 
 
@@ -94,7 +108,8 @@ def deletion_and_insertion(
     order = heatmap.flatten().argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
-    shares = torch.linspace(0, 1, STEPS + 1, device=x.device)
+    steps = STEPS if heatmap.numel() <= LARGE else LARGE_STEPS
+    shares = torch.linspace(0, 1, steps + 1, device=x.device)
     removed = rank.view(1, 1, *heatmap.shape) < (shares * len(order)).view(-1, 1, 1, 1)
     blurred = _blurred(x)
     deleted = torch.where(removed, torch.zeros_like(x), x)

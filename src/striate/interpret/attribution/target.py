@@ -9,7 +9,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from striate.core.class_names import ClassNames
-from striate.core.errors import GeometryError, SettingError
+from striate.core.errors import SettingError
 from striate.core.format import count_text
 
 ClassRef = int | str
@@ -108,19 +108,3 @@ def _labels(count: int, labels: ClassNames | Sequence[str] | None) -> ClassNames
         )
         raise SettingError(what, where="labels", fix="give one name per output")
     return names
-
-
-def logits_of(output: object) -> Tensor:
-    """Return a network's output as logits, after a check of the shape.
-
-    Raises:
-        GeometryError: The output does not have the shape (images, classes).
-    """
-    if isinstance(output, Tensor) and output.ndim == 2:
-        return output
-    got = type(output).__name__
-    if isinstance(output, Tensor):
-        got = "×".join(map(str, output.shape)) or "a scalar"
-    what = f"a classifier with output (images, classes) is required, got {got}"
-    fix = "use a classifier, or the submodule that returns logits"
-    raise GeometryError(what, fix=fix)

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.core.hooks import evaluation_mode, intercept_outputs
+from striate.core.logits import logits_of
 from striate.interpret.activations_at import check_image_batch, forward
-from striate.interpret.attribution.target import logits_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from striate.core.errors import DataError
 from striate.core.hooks import evaluation_mode, intercept_outputs
+from striate.core.logits import logits_of
 from striate.interpret.activations_at import (
     check_image_batch,
     forward,
     match_layers,
     module_name,
 )
-from striate.interpret.attribution.target import logits_of
 from striate.interpret.invariance.transforms import Transform
 
 Batch = tuple[Tensor, Tensor]

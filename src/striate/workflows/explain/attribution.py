@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ import torch
 from torch import Tensor
 
 from striate.core import findings as f
+from striate.core.errors import GeometryError
 from striate.core.hooks import evaluation_mode
+from striate.core.logits import logits_of
 from striate.core.notebook import notebook_html
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Attribution, attribute
-from striate.interpret.attribution.target import ClassRef, logits_of
+from striate.interpret.attribution.sanity_checks import RandomScores
+from striate.interpret.attribution.target import ClassRef
+from striate.interpret.layer_choice import AUTO
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.format import percent
 from striate.report.html_card import render_card
@@ -100,15 +105,16 @@ def explain_image(
     probs = (logits / loaded.temperature).softmax(1)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
     names = {i: labels[i] if labels else f"class {i}" for i in ranked}
-    attributions = [
-        _attribute(loaded, image, options, method) for method in options.methods
-    ]
+    random_scores: RandomScores = {}
+    compute = partial(_attribute, loaded, image, options, random_scores)
+    attributions, failed = _attributions(options, compute)
     shown = [*attributions]
     against = options.against
     if against is None:
         against = _other_class(loaded, image, options, ranked)
     if against is not None:
-        shown.append(_attribute(loaded, image, options, options.methods[0], against))
+        method = attributions[0].method
+        shown.append(compute(method, against))
     figures = tuple(f.Figure(names[i], percent(float(probs[i]))) for i in ranked[:TOP])
     table = _sanity_table(shown)
     truth = f" True class: {image.truth}." if image.truth else ""
@@ -133,6 +139,7 @@ def explain_image(
         _heatmaps(image, shown),
         table,
         *warnings,
+        *failed,
     ]
     maps = {}
     for each in shown:
@@ -140,6 +147,32 @@ def explain_image(
         maps[each.method + suffix] = each.heatmap.detach().cpu()
     section = f.Section(_title(image, names[ranked[0]]), tuple(blocks), lead=lead)
     return ImageExplanation(section=section, facts=facts, maps=maps)
+
+
+def _attributions(
+    options: ExplainOptions, compute: Callable[[str], Attribution]
+) -> tuple[list[Attribution], list[f.Prose]]:
+    """Return the maps of all methods that work for the network, and the other reasons.
+
+    Raises:
+        GeometryError: No method works, or the given layer has no maps.
+    """
+    attributions: list[Attribution] = []
+    reasons: list[f.Prose] = []
+    errors: list[GeometryError] = []
+    for method in options.methods:
+        try:
+            attributions.append(compute(method))
+        except GeometryError as error:
+            if options.layer != AUTO:
+                raise
+            errors.append(error)
+            name = "Grad-CAM" if method == AUTO else METHOD_NAMES[method]
+            text = f"{name} is not available for this network: {error.what}."
+            reasons.append(f.Prose(text, "warning"))
+    if not attributions:
+        raise errors[0]
+    return attributions, reasons
 
 
 def _title(image: ExplainedImage, predicted: str) -> str:
@@ -154,6 +187,7 @@ def _attribute(
     loaded: LoadedModel,
     image: ExplainedImage,
     options: ExplainOptions,
+    random_scores: RandomScores,
     method: str,
     against: ClassRef | None = None,
 ) -> Attribution:
@@ -166,6 +200,7 @@ def _attribute(
         layer=options.layer,
         labels=loaded.labels,
         temperature=loaded.temperature,
+        sanity_checks=random_scores,
         seed=options.seed,
     )
 
@@ -199,7 +234,7 @@ def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> f.I
     for each in attributions:
         heat = each.heatmap.detach().cpu().numpy()
         pixels = enlarge(overlay_heatmap(image.pixels, heat, each.signed), SIDE)
-        images.append(to_image(pixels, _caption(each), _detail(each)))
+        images.append(to_image(pixels, _caption(each), _detail(each), palette=True))
     return f.Images(images=tuple(images), note=COLOR_NOTE)
 
 

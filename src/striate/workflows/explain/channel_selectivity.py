@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
+from torch import nn
 
 from striate.audit.receptive_field_tracker import Box, ReceptiveField
 from striate.core import findings as f
@@ -13,8 +15,9 @@ from striate.core.format import count_text
 from striate.data.batches import batches_in_order
 from striate.data.cache.image_rows import display_rows
 from striate.data.subset import Subset
-from striate.interpret.activations_at import images_at_once
-from striate.interpret.render import enlarge, tile, to_image, to_rgb
+from striate.interpret.activations_at import images_at_once, module_name
+from striate.interpret.filters import layers_with_filters
+from striate.interpret.render import enlarge, limit_side, tile, to_image, to_rgb
 from striate.interpret.top_patches import (
     ChannelPreferences,
     TopPatch,
@@ -30,7 +33,13 @@ LAYERS = 12  # layers whose patches are drawn
 CHANNELS = 6  # channels of a layer whose patches are drawn
 CLASSES = 10  # classes listed for one channel
 PLACES = 3  # patches per channel in channels.csv
+PATCHES = 6  # patches of a channel that are drawn
 PATCH = 48  # minimum height of a drawn patch, in pixels
+MAX_PATCH = 64  # maximum side of a drawn patch, in pixels
+MOST = 48  # in deeper networks, one layer for each convolution
+# Activation functions with an upper limit: many units have the limit as their value, so
+# that the highest activations are not the strongest patches.
+SATURATING = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh)
 MAX_IMAGES = 1000  # images that are searched for patches
 BATCH = 64  # images per batch, at most
 CHANNEL_COLUMNS = (
@@ -51,15 +60,18 @@ class ChannelPatches:
     labels: Sequence[str]
     layers: tuple[ChannelPreferences, ...]
     boxes: Mapping[str, BoxOf]
+    saturating: frozenset[str] = frozenset()  # calls of such activation functions
 
     def row(self, layer: ChannelPreferences, channel: int) -> f.Image | None:
         """Draw the top patches of a channel; return None if the channel is dead."""
-        top_patches = [patch for patch in layer.patches[channel] if patch.value > 0]
+        patches = layer.patches[channel][:PATCHES]
+        top_patches = [patch for patch in patches if patch.value > 0]
         if not top_patches:
             return None
         crops = _crops(self.subset, top_patches, self.boxes[layer.call])
         pixels = tile(crops, columns=len(crops))
-        return to_image(pixels, f"channel {channel}", self.text(layer, channel))
+        text = self.text(layer, channel)
+        return to_image(pixels, f"channel {channel}", text, palette=True)
 
     def text(self, layer: ChannelPreferences, channel: int) -> str:
         """Return selectivity and preferred class of a channel as text."""
@@ -93,9 +105,14 @@ class ChannelPatches:
         """Return the header and rows of channels.csv."""
         rows: list[tuple[f.Cell, ...]] = []
         for layer in self.layers:
-            box = self.boxes[layer.call]
+            box = cache(self.boxes[layer.call])
+            preferred = layer.preferred_classes
             for channel, top_patches in enumerate(layer.patches):
-                channel_cells = layer.call, channel, *self._selectivity(layer, channel)
+                share = float(layer.selectivity[channel])
+                classes: tuple[f.Cell, ...] = (None, None)  # of a dead channel
+                if share == share:
+                    classes = round(share, 4), self.labels[preferred[channel]]
+                channel_cells = layer.call, channel, *classes
                 for rank, patch in enumerate(top_patches[:PLACES], 1):
                     edges = [e for span in box(patch.row, patch.column) for e in span]
                     path = self.subset.paths[patch.image]
@@ -103,14 +120,28 @@ class ChannelPatches:
                     rows.append((*channel_cells, rank, value, path, *edges))
         return CHANNEL_COLUMNS, rows
 
-    def _selectivity(
-        self, layer: ChannelPreferences, channel: int
-    ) -> tuple[f.Cell, f.Cell]:
-        """Return selectivity and preferred class of a channel; None if it is dead."""
-        share = float(layer.selectivity[channel])
-        if share != share:
-            return None, None
-        return round(share, 4), self.labels[layer.preferred_classes[channel]]
+
+def channel_layers(model: nn.Module, calls: Sequence[str]) -> list[str]:
+    """Return the layers whose channels are described: all, or one per convolution.
+
+    In deep networks it is the last layer before the next convolution, without
+    activation functions that saturate.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU6())
+        >>> channel_layers(model, ["0", "1", "2"])
+        ['0', '1', '2']
+    """
+    if len(calls) <= MOST:
+        return list(calls)
+    filters, modules = layers_with_filters(model), dict(model.named_modules())
+    layers: list[str] = []
+    for call in calls:
+        if call in filters or not layers:
+            layers.append(call)
+        elif not isinstance(modules[module_name(call)], SATURATING):
+            layers[-1] = call
+    return layers
 
 
 def find_channel_patches(
@@ -134,7 +165,12 @@ def find_channel_patches(
         labels=run.labels.names,
         layers=tuple(layers),
         boxes=boxes,
+        saturating=frozenset(call for call in calls if _saturates(loaded.model, call)),
     )
+
+
+def _saturates(model: nn.Module, call: str) -> bool:
+    return isinstance(model.get_submodule(module_name(call)), SATURATING)
 
 
 def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:
@@ -149,12 +185,13 @@ def channels_section(
 ) -> tuple[f.Section, list[dict[str, f.Cell]]]:
     """Return the report section with top patches and selectivity of the channels."""
     table = _numbers(patches.layers, patches.labels)
-    drawn = evenly_spaced(patches.layers, LAYERS)
+    layers = [each for each in patches.layers if each.call not in patches.saturating]
+    drawn = evenly_spaced(layers or patches.layers, LAYERS)
     images = [_patches(patches, layer) for layer in drawn]
     lead = (
         f"For some channels, the image patches with the highest activation in "
         f"{len(patches.subset):,} {patches.name} images, cropped to the receptive "
-        "field. All channels of all layers are in channels.csv."
+        "field. The channels of all these layers are in channels.csv."
     )
     section = f.Section(
         "What channels detect", (_curve(patches.layers), table, *images), lead=lead
@@ -212,7 +249,9 @@ def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> f.Images:
     """Draw the top patches of the most selective channels, one row per channel."""
     order = layer.selectivity.nan_to_num(-1).argsort(descending=True).tolist()
     images = [patches.row(layer, channel) for channel in order[:CHANNELS]]
-    return f.Images(title=layer.call, images=tuple(row for row in images if row))
+    folded = len(patches.layers) > LAYERS
+    rows = tuple(row for row in images if row)
+    return f.Images(title=layer.call, images=rows, folded=folded)
 
 
 def _crops(
@@ -232,5 +271,5 @@ def _crops(
         down = sides[0] - len(pixels) if first_row == 0 else 0
         across = sides[1] - pixels.shape[1] if first_column == 0 else 0
         ground[down : down + len(pixels), across : across + pixels.shape[1]] = pixels
-        crops.append(enlarge(ground, PATCH))
+        crops.append(enlarge(limit_side(ground, MAX_PATCH), PATCH))
     return crops

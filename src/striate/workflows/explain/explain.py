@@ -14,6 +14,7 @@ from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
 from striate.core.files import write_bytes, write_csv, write_json, write_text
 from striate.core.findings import Curve, Image, Images, Page
+from striate.core.torch_modes import own_torch_modes
 from striate.data.decode.preprocess import normalize
 from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import ClassRef
@@ -24,7 +25,7 @@ from striate.report.png import save_curve
 from striate.run.layout import EXPLANATION, PLOTS, REPORT, check_out, new_folder
 from striate.run.run import Run
 from striate.workflows.explain.findings import explain_findings
-from striate.workflows.explain.images import read_images, run_images
+from striate.workflows.explain.images import as_input, read_images, run_images
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import ExplainOptions
 from striate.workflows.explain.tensor_file import TensorFile
@@ -51,6 +52,7 @@ class Explanation:
         return render_card(self.page.title, sections, {"report": self.folder / REPORT})
 
 
+@own_torch_modes()
 def explain(
     network: nn.Module | Run,
     x: Tensor | str | Path,
@@ -104,10 +106,10 @@ def explain(
             fix = "pass a preprocessed tensor, or a run (with its preprocessing)"
             raise SettingError(what, where=x, fix=fix)
         x = _run_input(network, x)
-    tensor = next(model.parameters(), x)
+    model = getattr(model, "_orig_mod", model)  # a module of torch.compile
     return attribute(
         model,
-        (x[None] if x.ndim == 3 else x).to(tensor.device),
+        as_input(model, x[None] if x.ndim == 3 else x),
         method=method,
         target=target,
         against=against,
@@ -126,6 +128,7 @@ def _run_input(run: Run, path: str | Path) -> Tensor:
     return read_images(loaded, [path])[0].x
 
 
+@own_torch_modes()
 def explain_images(
     loaded: LoadedModel,
     images: Sequence[str | Path] = (),

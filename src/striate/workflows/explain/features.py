@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from striate.interpret.activations_at import (
     images_at_once,
     iter_activations,
     match_layers,
+    matched_by_pattern,
 )
 from striate.run.predict_images import expand_inputs
 from striate.run.run import Run
@@ -35,6 +37,7 @@ class Features(dict[str, Tensor]):
         paths: Image file of each row; empty for tensors.
         skipped: Files that could not be read, with the reason.
         shapes: Shape of the activations of each layer, (rows, …).
+        left_out: Layers that match a pattern and have no activations, with the reason.
     """
 
     def __init__(
@@ -44,12 +47,14 @@ class Features(dict[str, Tensor]):
         paths: Sequence[str] = (),
         skipped: Sequence[Skipped] = (),
         shapes: dict[str, tuple[int, ...]] | None = None,
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(outputs)
         self.paths = tuple(paths)
         self.skipped = tuple(skipped)
         own = {name: tuple(tensor.shape) for name, tensor in outputs.items()}
         self.shapes = own if shapes is None else shapes
+        self.left_out = dict(left_out or {})
 
 
 def features(
@@ -71,7 +76,8 @@ def features(
         x: Preprocessed images, (N, C, H, W); or files, folders and patterns, which are
             preprocessed as for the run or by `preprocess`.
         names: Layer names, such as `layer3.2.conv2`, `layer*.relu`, or `relu #2` for
-            the second call of a reused module.
+            the second call of a reused module. Layers that match a pattern and do not
+            run, or whose output is not a tensor, are named in `.left_out`.
         preprocess: Preprocessing of files, for a plain module.
         batch_size: Maximum images per batch; fewer for images above 158×158 pixels.
         out: Output file, `.safetensors`, or `.npy` for a single layer, written batch by
@@ -92,18 +98,30 @@ def features(
     model = network.model if isinstance(network, Run) else network
     calls = match_layers(model, names)
     reader = _Reader(network, preprocess, batch_size)
-    outputs = iter_activations(model, reader.batches(x), calls)
-    if out is not None:
-        with TensorFile(Path(out), calls) as file:
-            for batch in outputs:
-                file.add({call: batch[call].cpu() for call in calls})
-            reader.check_any()
-            shapes = file.finish(reader.paths)
-        return Features({}, paths=reader.paths, skipped=reader.skipped, shapes=shapes)
-    batches = [{call: batch[call].cpu() for call in calls} for batch in outputs]
+    left_out = dict.fromkeys(matched_by_pattern(model, names), "")
+    outputs = iter_activations(model, reader.batches(x), calls, left_out)
+    first = next(outputs, None)
     reader.check_any()
-    joined = {call: torch.cat([batch[call] for batch in batches]) for call in calls}
-    return Features(joined, paths=reader.paths, skipped=reader.skipped)
+    if first is None:
+        raise DataError("there are no images", where="features")
+    batches = ({c: v.cpu() for c, v in b.items()} for b in chain([first], outputs))
+    joined: dict[str, Tensor] = {}
+    shapes = None
+    if out is not None:
+        with TensorFile(Path(out), list(first)) as file:
+            for batch in batches:
+                file.add(batch)
+            shapes = file.finish(reader.paths)
+    else:
+        rows = list(batches)
+        joined = {call: torch.cat([row[call] for row in rows]) for call in first}
+    return Features(
+        joined,
+        paths=reader.paths,
+        skipped=reader.skipped,
+        shapes=shapes,
+        left_out=left_out,
+    )
 
 
 class _Reader:
@@ -131,7 +149,9 @@ class _Reader:
             return
         if self._preprocess is None:
             what = "image files must be preprocessed for the network"
-            fix = "pass a run, or preprocess=striate.core.spec.Preprocess(…)"
+            fix = (
+                "pass a run, or preprocess=striate.core.preprocess_config.Preprocess(…)"
+            )
             raise SettingError(what, where="preprocess", fix=fix)
         named = [x] if isinstance(x, str | Path) else list(x)
         paths = [path for item in named for path in expand_inputs(item)]

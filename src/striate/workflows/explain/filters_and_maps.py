@@ -30,8 +30,10 @@ from striate.workflows.explain.channel_selectivity import (
 )
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.optional_parts import OptionalParts
 
 MOST = 48  # layers drawn; in deeper networks only those with filters
+OPEN_LAYERS = 12  # in deeper networks each layer is folded
 _COLUMNS = 16  # filters of one or three channels side by side
 _READABLE = (1, 3)  # numbers of channels that can be drawn as one image
 LEAD = (
@@ -57,7 +59,8 @@ def filters_and_maps_section(
         if call in filters:  # a later call of a module has the filters of the first
             images_of_layer.insert(0, _filters(filters[call]))
         title = f"{number} · {call}"
-        blocks.append(Images(title=title, images=tuple(images_of_layer)))
+        folded = len(drawn_layers) > OPEN_LAYERS
+        blocks.append(Images(title=title, images=tuple(images_of_layer), folded=folded))
     if filters:
         blocks.append(_filter_table(filters))
     lead = LEAD
@@ -87,7 +90,7 @@ def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]
             drawn_layers = min(len(maps), MAX_CHANNELS)
             caption = f"feature maps, {shape_text(tuple(maps.shape))}"
             detail = f"{drawn_layers} of {count_text(len(maps), 'channel')}"
-            images[call] = to_image(map_sheet(maps), caption, detail)
+            images[call] = to_image(map_sheet(maps), caption, detail, palette=True)
 
     modules = list(dict.fromkeys(module_name(call) for call in calls))
     with (
@@ -105,7 +108,7 @@ def _filters(weight: Tensor) -> Image:
     if channels in _READABLE:
         return to_image(tile(filter_tiles(weight), _COLUMNS), caption)
     sheet, detail = kernel_sheet(weight)
-    return to_image(sheet, caption, detail)
+    return to_image(sheet, caption, detail, palette=True)
 
 
 def _filter_table(filters: dict[str, Tensor]) -> Table:
@@ -151,18 +154,27 @@ def layer_sections(
     image: ExplainedImage,
     calls: Sequence[str],
     channel_patches: ChannelPatches | None,
+    parts: OptionalParts,
 ) -> tuple[list[Section], dict[str, Any]]:
     """Return the report sections on filters, channels, and activation statistics."""
-    filters_section = filters_and_maps_section(loaded.model, image.x, calls)
-    sections = [filters_section]
-    tables = [block for block in filters_section.blocks if isinstance(block, Table)]
-    data: dict[str, Any] = {"filters": [r for table in tables for r in records(table)]}
+    data: dict[str, Any] = {}
+
+    def filters() -> tuple[Section, list[dict[str, Cell]]]:
+        section = filters_and_maps_section(loaded.model, image.x, calls)
+        tables = [block for block in section.blocks if isinstance(block, Table)]
+        return section, [row for table in tables for row in records(table)]
+
+    section, data["filters"] = parts.section("Filters and feature maps", filters)
+    sections = [section]
     if channel_patches is not None:
-        section, data["selectivity"] = channels_section(channel_patches)
+        section, data["selectivity"] = parts.section(
+            "What channels detect", lambda: channels_section(channel_patches)
+        )
         sections.append(section)
-    section, data["layers"] = _layer_table(loaded, image)
-    sections.append(section)
-    return sections, data
+    section, data["layers"] = parts.section(
+        "Activation statistics", lambda: _layer_table(loaded, image)
+    )
+    return [*sections, section], data
 
 
 def _layer_table(

@@ -10,17 +10,28 @@ import numpy as np
 from torch import Tensor
 
 from striate.core import findings as f
-from striate.core.errors import GeometryError, SettingError
+from striate.core.errors import SettingError
 from striate.interpret.arithmetic.contributions import contributions
 from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.layer_choice import check_unit, layer_shapes, layers_with_maps
+from striate.interpret.layer_choice import (
+    check_layer,
+    check_unit,
+    layer_shapes,
+    layers_with_maps,
+)
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.table_records import records, tree_dicts
 from striate.run.run import Run
-from striate.workflows.explain.attribution import SIDE, explain_image
+from striate.workflows.explain.attribution import SIDE, ImageExplanation, explain_image
+from striate.workflows.explain.channel_sections import (
+    ablation_section,
+    check_channels,
+    visualization_section,
+)
 from striate.workflows.explain.channel_selectivity import (
     ChannelPatches,
+    channel_layers,
     find_channel_patches,
 )
 from striate.workflows.explain.dataset_heatmaps import dataset_section
@@ -30,6 +41,7 @@ from striate.workflows.explain.filters_and_maps import layer_sections
 from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.invariance import invariance_section
 from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.optional_parts import OptionalParts, failure_reason
 from striate.workflows.explain.options import ExplainOptions, OnProgress, Unit
 from striate.workflows.explain.unit import strongest_unit, unit_section
 
@@ -57,41 +69,82 @@ def explain_findings(
         GeometryError: An image does not fit, or the layer has no feature maps.
     """
     _check(loaded, images[0], options)
-    explained = [explain_image(loaded, image, options) for image in images]
     first = images[0]
+    on_progress = options.on_progress
+    explained = _explain_each(loaded, images, options)
     image_data = [each.facts for each in explained]
     data: dict[str, Any] = {"network": loaded.name, "images": image_data}
     sections = [each.section for each in explained]
+    parts = OptionalParts(data)
+    on_progress("how the score is computed")
     arithmetic, error = _arithmetic(loaded, first)
-    section, data["arithmetic"] = _arithmetic_section(
-        loaded, first, arithmetic, image_data[0]["target"], error
+    class_index = image_data[0]["target"]
+    section, data["arithmetic"] = parts.section(
+        "How the score is computed",
+        lambda: _arithmetic_section(loaded, first, arithmetic, class_index, error),
     )
     sections.append(section)
     calls = layers_with_maps(loaded.model, first.x)
-    unit = options.unit or ("output", (image_data[0]["target"],))
+    unit = options.unit or ("output", (class_index,))
     if options.unit is None and calls:
-        unit = strongest_unit(loaded, first, image_data[0]["layer"])
-    channel_patches = find_channel_patches(loaded, calls)
-    patches = _patches(loaded, channel_patches, unit)
-    section, data["unit"] = unit_section(loaded, first, arithmetic, unit, patches)
+        unit = strongest_unit(loaded, first, image_data[0]["layer"], calls)
+    on_progress("image patches of the channels")
+    channel_patches = parts.value(
+        "What channels detect",
+        lambda: find_channel_patches(loaded, _channel_calls(loaded, calls, unit)),
+        None,
+    )
+    on_progress("one unit, filters and feature maps")
+
+    def one_unit() -> tuple[f.Section, Any]:
+        patches = _patches(loaded, channel_patches, unit)
+        return unit_section(loaded, first, arithmetic, unit, patches, calls)
+
+    section, data["unit"] = parts.section("One unit", one_unit)
     sections.append(section)
-    layer_parts, layer_data = layer_sections(loaded, first, calls, channel_patches)
-    extra, extra_data = _extra_sections(loaded, options)
+    layer_parts, layer_data = layer_sections(
+        loaded, first, calls, channel_patches, parts
+    )
+    sections += layer_parts
+    data |= layer_data
+    chosen_sections, chosen_data = _channel_sections(loaded, images, options, parts)
+    sections += chosen_sections
+    data |= chosen_data
+    for name in options.sections:
+        section, data[name] = _extra_section(loaded, name, options, parts)
+        sections.append(section)
     page = f.Page(
         f"Explanation of {loaded.name}",
         subtitle="\n\n".join((SUBTITLE, *loaded.remarks)),
-        sections=(*sections, *layer_parts, *extra),
+        sections=tuple(sections),
         footer="The model was not modified.",
     )
-    maps = {
+    return ExplainFindings(
+        page=page,
+        data=data,
+        maps=_all_maps(explained),
+        channel_patches=channel_patches,
+    )
+
+
+def _explain_each(
+    loaded: LoadedModel, images: Sequence[ExplainedImage], options: ExplainOptions
+) -> list[ImageExplanation]:
+    """Return the predictions and the heatmaps of all images."""
+    explained = []
+    for number, image in enumerate(images, 1):
+        options.on_progress(f"heatmaps of image {number} of {len(images)}")
+        explained.append(explain_image(loaded, image, options))
+    return explained
+
+
+def _all_maps(explained: Sequence[ImageExplanation]) -> dict[str, Tensor]:
+    """Return all heatmaps by image number and method."""
+    return {
         f"{i} {key}": heat[None]
         for i, each in enumerate(explained, 1)
         for key, heat in each.maps.items()
     }
-    data |= {**layer_data, **extra_data}
-    return ExplainFindings(
-        page=page, data=data, maps=maps, channel_patches=channel_patches
-    )
 
 
 def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) -> None:
@@ -100,10 +153,25 @@ def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) 
         what = f"{', '.join(options.sections)}: these sections need a dataset"
         fix = "explain a run, which has a dataset"
         raise SettingError(what, where=loaded.name, fix=fix)
+    shapes = {}
+    if options.unit or options.visualize or options.ablate:
+        shapes = layer_shapes(loaded.model, first.x)
+    for flag, channels in (
+        ("visualize", options.visualize),
+        ("ablate", options.ablate),
+    ):
+        if channels is not None:
+            check_channels(channels, f"--{flag}")
+            check_layer(channels[0], shapes, loaded.model)
     if options.unit is not None:
         layer, unit = options.unit
-        shapes = layer_shapes(loaded.model, first.x)
         check_unit(layer, unit, shapes, loaded.model)
+
+
+def _channel_calls(loaded: LoadedModel, calls: Sequence[str], unit: Unit) -> list[str]:
+    """Return the layers whose channels are described, with the layer of the unit."""
+    shown = {*channel_layers(loaded.model, calls), unit[0]}
+    return [call for call in calls if call in shown]
 
 
 def _patches(
@@ -123,8 +191,9 @@ def _arithmetic(
     """Trace the computation of the logits; return the trace, or an error message."""
     try:
         return UnitArithmetic(loaded.model, image.x), ""
-    except GeometryError as error:
-        return None, f"Unit arithmetic is not available: {error.what}."
+    except Exception as error:
+        reason = failure_reason(error)
+        return None, f"Unit arithmetic is not available: {reason}."
 
 
 ExtraSection = Callable[[Run, OnProgress], tuple[f.Section, dict[str, Any]]]
@@ -136,18 +205,39 @@ EXTRA_SECTIONS: dict[str, ExtraSection] = {
 }
 
 
-def _extra_sections(
-    loaded: LoadedModel, options: ExplainOptions
+def _channel_sections(
+    loaded: LoadedModel,
+    images: Sequence[ExplainedImage],
+    options: ExplainOptions,
+    parts: OptionalParts,
 ) -> tuple[list[f.Section], dict[str, Any]]:
-    """Return the extra sections that are requested with `--sections`."""
+    """Return the sections of `--visualize` and `--ablate`."""
     sections: list[f.Section] = []
     data: dict[str, Any] = {}
-    if loaded.run is None:
-        return sections, data
-    for name in options.sections:
-        section, data[name] = EXTRA_SECTIONS[name](loaded.run, options.on_progress)
+    visualize, ablate = options.visualize, options.ablate
+    if visualize is not None:
+        section, data["visualize"] = parts.section(
+            "Feature visualization",
+            lambda: visualization_section(loaded, visualize, options),
+        )
+        sections.append(section)
+    if ablate is not None:
+        options.on_progress("ablation of channels")
+        section, data["ablate"] = parts.section(
+            "Ablation of channels", lambda: ablation_section(loaded, images, ablate)
+        )
         sections.append(section)
     return sections, data
+
+
+def _extra_section(
+    loaded: LoadedModel, name: str, options: ExplainOptions, parts: OptionalParts
+) -> tuple[f.Section, Any]:
+    """Return an extra section that is requested with `--sections`."""
+    run = loaded.run
+    assert run is not None  # noqa: S101 - `_check` refuses networks without a run
+    build = EXTRA_SECTIONS[name]
+    return parts.section(f"Section {name}", lambda: build(run, options.on_progress))
 
 
 def _arithmetic_section(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from striate.core.errors import DataError, SettingError
 from striate.core.format import count_text
@@ -58,9 +58,22 @@ def read_images(
 def _explained(
     loaded: LoadedModel, name: str, pixels: Tensor, truth: str | None = None
 ) -> ExplainedImage:
-    x = normalize(pixels[None], loaded.preprocess)
+    x = as_input(loaded.model, normalize(pixels[None], loaded.preprocess))
     visible = display_pixels(pixels, loaded.preprocess).numpy()
     return ExplainedImage(name=name, pixels=visible, x=x, truth=truth)
+
+
+def as_input(model: nn.Module, x: Tensor) -> Tensor:
+    """Move preprocessed images to the device and the precision of a network.
+
+    Example:
+        >>> import torch
+        >>> as_input(nn.Linear(2, 2).double(), torch.zeros(1, 2)).dtype
+        torch.float64
+    """
+    weight = next((p for p in model.parameters() if p.is_floating_point()), x)
+    x = x.to(weight.device)
+    return x.to(weight.dtype) if x.is_floating_point() else x
 
 
 def subsample(subset: Subset, limit: int) -> Subset:

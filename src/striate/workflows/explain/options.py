@@ -13,6 +13,7 @@ METHODS = (AUTO, "occlusion", "integrated_gradients")
 SECTIONS = ("dataset", "invariance", "depth", "nonlinearity")
 OnProgress = Callable[[str], None]
 Unit = tuple[str, tuple[int, ...]]  # a layer's call, and (channel, row, column)
+Channels = tuple[str, tuple[int, ...]]  # a layer's call, and channel numbers
 
 
 def no_progress(line: str) -> None:
@@ -41,6 +42,8 @@ class ExplainOptions:
     # (transformed images, other pooling), `depth` (gradients by layer), `nonlinearity`
     # (why activations are needed).
     sections: tuple[str, ...] = ()
+    visualize: Channels | None = None  # channels to show an optimized image of
+    ablate: Channels | None = None  # channels to replace by zero and by their mean
     # Called with a line of text during long computations.
     on_progress: OnProgress = field(default=no_progress, repr=False)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from striate.audit.network import Audit, audit
 from striate.audit.receptive_field_tracker import Box, ReceptiveField
-from striate.core.errors import StriateError
+from striate.core.errors import GeometryError, StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section, Table
 from striate.core.format import count_text
 from striate.interpret.activations_at import iter_activations
@@ -54,13 +55,29 @@ class _UnitFacts:
 
 
 def strongest_unit(
-    loaded: LoadedModel, image: ExplainedImage, layer: str | None
+    loaded: LoadedModel, image: ExplainedImage, layer: str | None, calls: Sequence[str]
 ) -> Unit:
-    """Return the unit (channel, row, column) with the largest activation in a layer."""
-    where = target_layer(loaded.model, image.x, layer or "auto")
-    maps = next(iter_activations(loaded.model, [image.x], [where.call]))[where.call][0]
+    """Return the unit (channel, row, column) with the largest activation in a layer.
+
+    Saturated units are left out: a value that several units share as the maximum is
+    the limit of an activation function, such as 6 for ReLU6.
+
+    Args:
+        loaded: The network.
+        image: The image.
+        layer: The target layer; None for the last of `calls`.
+        calls: Layers with maps of the shape (channels, height, width). If the target
+            layer has other maps, such as tokens, the last of these layers is used.
+    """
+    call = layer or calls[-1]
+    if call not in calls and not _has_maps(loaded, image, call):
+        call = calls[-1]
+    maps = next(iter_activations(loaded.model, [image.x], [call]))[call][0]
+    top = maps.max()
+    if int((maps == top).sum()) > 1 and bool((maps < top).any()):
+        maps = maps.masked_fill(maps == top, -torch.inf)
     flat = int(maps.argmax())
-    return where.call, tuple(int(i) for i in np.unravel_index(flat, tuple(maps.shape)))
+    return call, tuple(int(i) for i in np.unravel_index(flat, tuple(maps.shape)))
 
 
 def receptive_fields(loaded: LoadedModel) -> dict[str, ReceptiveField]:
@@ -83,14 +100,22 @@ def unit_section(
     arithmetic: UnitArithmetic | None,
     unit: Unit,
     patch_blocks: Sequence[Block] = (),
+    calls: Sequence[str] = (),
 ) -> tuple[Section, dict[str, Any]]:
-    """Return the report section on one unit (neuron)."""
+    """Return the report section on one unit (neuron).
+
+    `calls` are layers that are known to have maps (channels, height, width).
+    """
     layer, index = unit
     if arithmetic is not None and layer not in arithmetic.names:
         arithmetic = None  # inside of a module that is a single step
-    if len(index) != 3:
-        what = f"{layer} {list(index)} has no position"
-        text = f"{what}: its receptive field is the whole image."
+    has_maps = len(index) == 3
+    what = f"{layer} {list(index)} has no position"
+    text = f"{what}: its receptive field is the whole image."
+    if has_maps and layer not in calls and not _has_maps(loaded, image, layer):
+        has_maps = False
+        text = f"{layer} has no maps with channels, rows and columns, in this order."
+    if not has_maps:
         section = Section("One unit", (Prose(text),))
         return section, {"layer": layer, "unit": list(index)}
     position = index[0], index[1], index[2]
@@ -113,6 +138,15 @@ def unit_section(
         lead=_lead(facts),
     )
     return section, _as_data(facts, table)
+
+
+def _has_maps(loaded: LoadedModel, image: ExplainedImage, layer: str) -> bool:
+    """Return whether a layer's output has the shape (channels, height, width)."""
+    try:
+        where = target_layer(loaded.model, image.x, layer)
+    except GeometryError:
+        return False
+    return where.layout.channels_first(len(where.shape) + 1)
 
 
 def _worked(arithmetic: UnitArithmetic | None, facts: _UnitFacts) -> Table | None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from striate.core.errors import SettingError
 from striate.core.hooks import unwrap_compiled
+from striate.core.torch_modes import own_torch_modes
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.torch_dataset.source import TorchData
@@ -52,6 +53,7 @@ from striate.workflows.train.run_job import train_in_folder
 OnBegin = Callable[[ImageData, Path], None]
 
 
+@own_torch_modes()
 def train_recipe(
     recipe: Recipe,
     *,
@@ -88,6 +90,7 @@ def train_recipe(
     )
 
 
+@own_torch_modes()
 def train(
     model: nn.Module,
     data: ImageData | TorchData,

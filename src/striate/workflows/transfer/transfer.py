@@ -15,6 +15,7 @@ from striate.core.errors import SettingError
 from striate.core.files import hash_file, read_json, write_csv
 from striate.core.format import count_text
 from striate.core.settings import AUTO, flag_name
+from striate.core.torch_modes import own_torch_modes
 from striate.data.config import AugmentConfig
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
@@ -71,6 +72,7 @@ PENALTY_COLUMNS = ("penalty", "loss", "accuracy")
 PLANNING_NOTE = "cut point and head are chosen on the training split (--cut auto)"
 
 
+@own_torch_modes()
 def transfer(
     data: str | Path | ImageData,
     *,
@@ -116,6 +118,7 @@ def transfer(
     )
 
 
+@own_torch_modes()
 def transfer_recipe(
     recipe: Recipe,
     options: TransferOptions | None = None,
