@@ -158,7 +158,7 @@ NEVER_ONE = frozenset(
         "findings.py: forecast.images images",
         "findings.py: last.images images",
         "findings.py: others images",
-        "label_errors.py: label_errors.folds networks",
+        "label_errors.py: arrays.shape[-1] channels",
         "layer_arithmetic.py: sides values",
         "next_steps.py: forecast.images training images",
         "outliers.py: len(members) images",
@@ -169,6 +169,7 @@ NEVER_ONE = frozenset(
         "report_page.py: manifest['images_per_second'] images",
         "resnet.py: depth layers",
         "selection.py: has images",
+        "similar_classes.py: similar.images images",
         "source.py: names images",
         "split_checks.py: len(rows) files",
         "tables.py: rest images",
@@ -457,8 +458,8 @@ FLAGS = {
     "compare": "--html --json --overwrite --split",
     "data": "--json",
     "data check": (
-        "--csv --html --json --labels --near --overwrite --quiet --ranking --since "
-        "--workers"
+        "--csv --html --json --labels --near --offline --overwrite --quiet --ranking "
+        "--since --workers"
     ),
     "data split": (
         "--exact --fold --folds --json --out --overwrite --seed --split "

@@ -109,7 +109,14 @@ def test_a_label_that_is_more_probable_is_not_suspected():
 def label_errors_of(result):
     names = tuple("abcde"[: result.classes])
     return LabelErrors(
-        analysis=result, names=names, model="m", folds=5, epochs=1, seconds=0.0
+        analysis=result,
+        names=names,
+        model="m",
+        method="the network m, 1 epoch each",
+        reason="it is a test",
+        folds=5,
+        epochs=1,
+        seconds=0.0,
     )
 
 
@@ -119,6 +126,7 @@ def test_no_prediction_and_no_suspicion_are_different_findings():
     [note] = label_error_findings(clean)
     assert (note.kind, note.tone) == (LABEL_ERROR, "note")
     assert note.what == "no label errors suspected in 2 labels"
+    assert note.why.endswith("Used: the network m, 1 epoch each, because it is a test.")
     empty = ConfidentLearning(
         probs=probs * 0, labels=labels, has_prediction=np.zeros(2, bool)
     )

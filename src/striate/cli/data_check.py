@@ -17,7 +17,9 @@ FLAGS = {
     "data PATH": "images: a folder, a CSV file, IDX files, tar shards, a URL, or the "
     "name of a data set such as digits",
     "--near {on,off}": "search for near-duplicate images (default on)",
-    "--labels": "search for label errors by cross-validation with small networks",
+    "--labels": "search for label errors by cross-validation (photographs: with a "
+    "pretrained network)",
+    "--offline": "with --labels: download no pretrained weights",
     "--ranking FILE": "with --labels: write a CSV of all images, likeliest label "
     "errors first",
     "--since FILE": "list changes since an earlier check; FILE: JSON output of that "
@@ -71,7 +73,7 @@ def run_data_check(options: argparse.Namespace) -> int:
         from striate.workflows.data_check.label_errors import find_label_errors
 
         with progress_bar("checking labels", quiet=quiet) as tick:
-            result = find_label_errors(result, tick=tick)
+            result = find_label_errors(result, offline=options.offline, tick=tick)
     if options.csv:
         save_training_table(result, options.csv)
     if options.ranking:

@@ -196,7 +196,9 @@ def test_the_command_line(striate, photos, tmp_path):
     assert output.code == 1
     assert "1 suspected label error in 61 labels; estimated" in output.out
     assert "down/wrong.png" in output.out
-    assert "Some of these labels are wrong" in output.out
+    text = " ".join(output.out.split())
+    assert "Some of these labels are wrong" in text
+    assert "Used: the network tutorial_gray, 20 epochs each, because images of" in text
     assert "ranking out/rank.csv" in output.out
     with open(tmp_path / "out/rank.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -11,7 +11,8 @@ Geman and McClure's (1985).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -23,6 +24,7 @@ GAIN_RANGE = (0.8, 1.25)  # factors of brightness for which an image is still a 
 SHIFT_SCALE = 0.03  # shift as a share of the side that costs as much as the noise
 DETAIL = 1.0  # levels: a cell that differs less from its neighbors has no detail
 MIN_CELLS = 8  # cells with detail that a comparison needs
+UNKNOWN = 255.0  # difference of a pair that is not compared
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,21 @@ class Difference:
     # median difference in fine detail, divided by the detail; 9 if too few cells have
     # detail
     detail: np.ndarray
+    # root mean square of the difference in all cells, in gray levels. A watermark
+    # changes little of it; another drawing in the same style changes much
+    change: np.ndarray
+
+    @classmethod
+    def unknown(cls, count: int) -> Self:
+        """Return the differences of pairs that are not compared: large values."""
+        return cls(**{spec.name: np.full(count, UNKNOWN) for spec in fields(cls)})
+
+    def put(
+        self, rows: np.ndarray, other: Self, selected: np.ndarray | slice = slice(None)
+    ) -> None:
+        """Replace the differences at `rows` by selected rows of another instance."""
+        for spec in fields(self):
+            getattr(self, spec.name)[rows] = getattr(other, spec.name)[selected]
 
     @property
     def score(self) -> np.ndarray:
@@ -149,13 +166,16 @@ def _difference(warped: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> Dif
     adjusted = _fit_brightness(warped, goal, inside)[0]
     valid = inside > 0.99
     contrast = np.sqrt(_variance(goal, valid)) + 1e-6
+    squares = np.where(valid, (adjusted - goal) ** 2, 0).sum((1, 2))
+    change = np.sqrt(squares / np.maximum(valid.sum((1, 2)), 1))
     fine, _ = _detail(adjusted, goal, valid)
     adjusted, goal, valid = _halve(adjusted), _halve(goal), _halve(inside) > 0.99
     coarse, has_detail = _detail(adjusted, goal, valid)
     residual = _median(np.abs(adjusted - goal), has_detail) / contrast
     too_few = has_detail.reshape(len(adjusted), -1).sum(1) < MIN_CELLS
     detail = np.where(too_few, 9.0, np.fmin(fine, coarse))
-    return Difference(residual=np.nan_to_num(residual, nan=9.0), detail=detail)
+    residual = np.nan_to_num(residual, nan=9.0)
+    return Difference(residual=residual, detail=detail, change=change)
 
 
 def _variance(cells: np.ndarray, valid: np.ndarray) -> np.ndarray:

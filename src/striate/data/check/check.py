@@ -34,6 +34,11 @@ from striate.data.check.scan import (
     Tick,
     scan_source,
 )
+from striate.data.check.similar_classes import (
+    separate_similar_classes,
+    similar_class_findings,
+)
+from striate.data.check.tint import same_tint
 from striate.data.find_source import find_source
 from striate.data.scan import label_conflicts
 from striate.data.shards.tars import is_shards
@@ -139,6 +144,7 @@ def check_dataset(
     records = [item.record for item in scan.items]
     splits = assigned_splits(records)
     labels = [record.label for record in records]
+    duplicates, similar = separate_similar_classes(duplicates, labels)
     conflicts = label_conflicts(records, [item.stats.content for item in scan.items])
     counts = class_counts(
         [label for i, label in enumerate(labels) if i not in conflicts],
@@ -155,6 +161,7 @@ def check_dataset(
         *class_findings(counts, positions_by_label, source.ignored),
         *leak_findings(duplicates, records, splits, descriptor_points(scan.thumbs)),
         *duplicate_findings(duplicates, records, splits),
+        *similar_class_findings(similar),
         *outlier_findings([item.stats for item in scan.items]),
         *_file_notes(scan.items),
         *layout,
@@ -206,11 +213,13 @@ def _duplicates(
     distinct = set(exact_only.representatives)
     searched = searchable_positions(scan.thumbs, sides, distinct).tolist()
     pairs = find_near_duplicates(scan.thumbs[searched], lambda k: closeups(searched[k]))
-    near_pairs = tuple(
+    near_pairs = [
         replace(pair, first=searched[pair.first], second=searched[pair.second])
         for pair in pairs
-    )
-    return replace(exact_only, near=near_pairs), len(distinct) - len(searched)
+    ]
+    tints = [item.stats.tint for item in scan.items]
+    near_pairs = [pair for pair in near_pairs if same_tint(pair, tints)]
+    return replace(exact_only, near=tuple(near_pairs)), len(distinct) - len(searched)
 
 
 def _unusable_files(skips: Sequence[Skipped]) -> list[Finding]:

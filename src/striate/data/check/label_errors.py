@@ -207,8 +207,10 @@ class LabelErrors:
     analysis: ConfidentLearning = field(repr=False)
     names: tuple[str, ...] = field(repr=False)  # class names by index
     model: str  # name of the network
+    method: str  # description of the classifiers, for texts
+    reason: str = ""  # why small networks were trained instead of a pretrained network
     folds: int  # number of cross-validation folds
-    epochs: int  # training epochs of each network
+    epochs: int  # training epochs of each network; 0 for logistic regression
     seconds: float  # duration in seconds
 
     @property
@@ -253,13 +255,15 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
     if not count:
         return None
     agreement = f"{label_errors.analysis.agreement:.1%}".replace("%", "\u00a0%")
+    classifiers = "networks" if label_errors.epochs else "classifiers"
     method = (
-        f"{label_errors.folds} networks predicted images that they were not trained "
-        f"on, and agree with {agreement} of the labels"
+        f"{label_errors.folds} {classifiers} predicted images that they were not "
+        f"trained on, and agree with {agreement} of the labels"
     )
     if not suspected:
         what = f"no label errors suspected in {count_text(count, 'label')}"
-        return Finding(kind=LABEL_ERROR, tone="note", what=what, why=f"{method}.")
+        why = f"{method}. {_method_text(label_errors)}"
+        return Finding(kind=LABEL_ERROR, tone="note", what=what, why=why)
     estimate = round(label_errors.analysis.estimate)
     groups = []
     for i in suspected:
@@ -272,12 +276,18 @@ def _suspected(label_errors: LabelErrors) -> Finding | None:
         tone="warning",
         what=f"{count_text(len(suspected), 'suspected label error')} in "
         f"{count_text(count, 'label')}; estimated total: {estimate:,}",
-        why=f"{method}. For these images the networks predict another class. Some of "
-        "these labels are wrong; others belong to rare or difficult images. If classes "
-        "look similar, the estimate is too high.",
+        why=f"{method}. For these images they predict another class. Some of these "
+        "labels are wrong; others belong to rare or difficult images. If classes look "
+        f"similar, the estimate is too high. {_method_text(label_errors)}",
         fix="look at each image, and correct the label if it is wrong",
         groups=tuple(groups),
     )
+
+
+def _method_text(label_errors: LabelErrors) -> str:
+    """Return a sentence on the classifiers, and why they are not better ones."""
+    because = f", because {label_errors.reason}" if label_errors.reason else ""
+    return f"Used: {label_errors.method}{because}."
 
 
 def _unchecked(label_errors: LabelErrors) -> Finding | None:

@@ -3,7 +3,10 @@
 `duplicate_candidates` proposes pairs from thumbnails. This module aligns each pair at
 higher resolution (`align`), and accepts or rejects the pair. The limit depends on the
 neighborhood: if many images look alike, the details must match; if no other image is
-close, a copy that was compressed or shrunk is accepted too.
+close, a copy that was compressed or shrunk is accepted too. A pair that agrees except
+for some region may be a copy with a watermark, or two drawings in one style, such as E
+and F in one font. Copies with such a large change are rare, so if there are many of
+these pairs in a data set, they are drawings.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ ISOLATION = 0.3  # ratio to the next distance, below which a pair is isolated
 MAX_DETAIL = 0.3  # largest share of detail that may differ
 REFINE_LIMIT = 0.06  # above this score a pair is not refined
 REFINE_LIMIT_CLOSE = 0.12  # the same, for thumbnails as close as copies
+MAX_CHANGE = 15.0  # root mean square change, in levels; measured copies: at most 14
+RARE = 0.01  # largest share of images in pairs with a larger change, for copies
 _CHUNK = 512
 
 Tick = Callable[[int, int], None]
@@ -53,7 +58,9 @@ def find_near_duplicates(
     isolated = candidates.distance <= ISOLATION * neighbor_distance
     limit = np.where(isolated, LOOSE_SCORE, STRICT_SCORE)
     similar = (differences.detail <= MAX_DETAIL) & (differences.score <= limit)
-    accepted = candidates.compare & similar
+    accepted = _without_drawings(
+        candidates, candidates.compare & similar, differences.change, len(thumbs)
+    )
     best: dict[tuple[int, int], NearPair] = {}
     for k in np.flatnonzero(accepted):
         pair = NearPair(
@@ -65,6 +72,17 @@ def find_near_duplicates(
         previous = best.setdefault((pair.first, pair.second), pair)
         best[pair.first, pair.second] = min(previous, pair, key=lambda p: p.score)
     return sorted(best.values())
+
+
+def _without_drawings(
+    candidates: CandidatePairs, accepted: np.ndarray, change: np.ndarray, count: int
+) -> np.ndarray:
+    """Reject pairs with a large change, unless they are rare in the data set."""
+    changed = accepted & (change > MAX_CHANGE)
+    images = {*candidates.first[changed].tolist(), *candidates.second[changed].tolist()}
+    if len(images) <= max(RARE * count, 2):
+        return accepted
+    return accepted & ~changed
 
 
 def _neighbor_distance(
@@ -99,7 +117,7 @@ def _differences(
     candidates: CandidatePairs, closeup: Closeup, tick: Tick | None
 ) -> Difference:
     """Return the image difference of each candidate pair; 9 for pairs not compared."""
-    residual, detail = np.full(len(candidates), 9.0), np.full(len(candidates), 9.0)
+    result = Difference.unknown(len(candidates))
     selected = np.flatnonzero(candidates.compare)
     for start in range(0, len(selected), _CHUNK):
         chunk = selected[start : start + _CHUNK]
@@ -111,10 +129,10 @@ def _differences(
             candidates.flip[chunk],
             np.where(close, REFINE_LIMIT_CLOSE, REFINE_LIMIT),
         )
-        residual[chunk], detail[chunk] = differences.residual, differences.detail
+        result.put(chunk, differences)
         if tick:
             tick(min(start + _CHUNK, len(selected)), len(selected))
-    return Difference(residual=residual, detail=detail)
+    return result
 
 
 def _difference(
@@ -132,25 +150,25 @@ def _difference(
             b = np.flip(b, 1 if FLIPS[flip] == "left-right" else 0)
         a, b = (a, b) if a.size >= b.size else (b, a)  # the larger one is warped
         stacks[a.shape, b.shape][k] = a, b
-    residual, detail = np.empty(len(first)), np.empty(len(first))
+    result = Difference.unknown(len(first))
     for pairs in stacks.values():
-        members = list(pairs)
+        members = np.array(list(pairs))
         a, b = (np.stack(side) for side in zip(*pairs.values(), strict=True))
-        differences = _rough_then_refined(a, b, limit[members])
-        residual[members], detail[members] = differences.residual, differences.detail
-    return Difference(residual=residual, detail=detail)
+        result.put(members, _rough_then_refined(a, b, limit[members]))
+    return result
 
 
 def _rough_then_refined(a: np.ndarray, b: np.ndarray, limit: np.ndarray) -> Difference:
     """Compare aligned image pairs; align uncertain pairs again with more iterations."""
-    rough = align_and_compare(a, b)
-    residual, detail = rough.residual, rough.detail
-    uncertain = np.flatnonzero((rough.score > STRICT_SCORE) & (rough.score < limit))
+    result = align_and_compare(a, b)
+    doubtful = (result.score > STRICT_SCORE) | (result.change > MAX_CHANGE)
+    uncertain = np.flatnonzero(doubtful & (result.score < limit))
     for moving, fixed in ((a, b), (b, a)):
         if not len(uncertain):
             break
         refined = align_and_compare(moving[uncertain], fixed[uncertain], REFINED)
-        better = refined.score < np.sqrt(residual[uncertain] * detail[uncertain])
-        residual[uncertain[better]] = refined.residual[better]
-        detail[uncertain[better]] = refined.detail[better]
-    return Difference(residual=residual, detail=detail)
+        change = np.minimum(refined.change, result.change[uncertain])
+        better = refined.score < result.score[uncertain]
+        result.put(uncertain[better], refined, better)
+        result.change[uncertain] = change
+    return result

@@ -12,12 +12,16 @@ from striate.data.check.image_stats import ImageStats
 
 BLANK = 2.0  # standard deviation in levels: sensor noise of an empty image
 DARK, BRIGHT = 40.0, 215.0  # level that 99 % of the pixels are below, or above
-RARE = 0.05  # largest share of images for a size or color mode to be unusual
+EMPTY = 12.0  # standard deviation: a small drawing on white paper has more
+RARE = 0.05  # largest share of images for a size to be unusual
+RARE_COLOR = 0.02  # the same for a color mode: drawings of many colors may be gray
 MANY = 0.25  # largest share of blurred images that still counts as outliers
 TIMES = 4.0  # ratio to the median side or aspect that is unusual
 RAMP = 0.25  # sharpness of a linear ramp: no detail finer than four pixels
 SOFT = 0.01  # sharpness above RAMP below which there is no detail
 USUAL = 0.15  # share of the median sharpness: a soft data set has no outliers
+SOFT_EDGE = 0.4  # sharpness of the strongest edges, below which an image is blurred
+USUAL_EDGE = 0.6  # share of the median of it
 
 _LOOK = "look at these images, and remove images that do not belong to the data set"
 
@@ -37,8 +41,9 @@ def outlier_findings(images: Sequence[ImageStats]) -> list[Finding]:
         return []
     blank = _which(images, lambda image: image.contrast < BLANK)
     blank_set = set(blank)
-    dark = _few(_which(images, lambda image: image.lightest < DARK), images, RARE)
-    bright = _few(_which(images, lambda image: image.darkest > BRIGHT), images, RARE)
+    dark = _which(images, lambda image: _is_empty(image) and image.lightest < DARK)
+    bright = _which(images, lambda image: _is_empty(image) and image.darkest > BRIGHT)
+    dark, bright = _few(dark, images, RARE), _few(bright, images, RARE)
     dark, bright = ([i for i in x if i not in blank_set] for x in (dark, bright))
     blurred = [i for i in _blurred(images) if i not in blank_set | {*dark, *bright}]
     color = [i for i in _other_color(images) if i not in blank_set]
@@ -55,6 +60,10 @@ def outlier_findings(images: Sequence[ImageStats]) -> list[Finding]:
     return [finding for finding in findings if finding]
 
 
+def _is_empty(image: ImageStats) -> bool:
+    return image.contrast < EMPTY
+
+
 def _which(
     images: Sequence[ImageStats], condition: Callable[[ImageStats], bool]
 ) -> list[int]:
@@ -69,9 +78,12 @@ def _few(positions: list[int], images: Sequence[ImageStats], share: float) -> li
 def _blurred(images: Sequence[ImageStats]) -> list[int]:
     """Return the indices of blurred images; none if many images are blurred."""
     fine = np.array([image.sharpness for image in images]) - RAMP
-    limit = min(SOFT, USUAL * float(np.median(fine)))
+    edge = np.array([image.edge_sharpness for image in images])
+    # A drawing has no detail either, but its edges are sharp.
+    soft = (fine < SOFT) & (edge < SOFT_EDGE)
     # In a set of enlarged images, half would be below the limit.
-    return _few(np.flatnonzero(fine < limit).tolist(), images, MANY)
+    unusual = (fine < USUAL * np.median(fine)) | (edge < USUAL_EDGE * np.median(edge))
+    return _few(np.flatnonzero(soft & unusual).tolist(), images, MANY)
 
 
 def _other_size(images: Sequence[ImageStats]) -> list[int]:
@@ -82,7 +94,8 @@ def _other_size(images: Sequence[ImageStats]) -> list[int]:
     longest = np.array([max(image.height, image.width) for image in images], float)
     shape = np.array([image.width / image.height for image in images])
     outliers = _beyond(longest, TIMES) | _beyond(shape, TIMES)
-    return np.flatnonzero(outliers).tolist()
+    most = max(2, RARE * len(images))
+    return np.flatnonzero(outliers).tolist() if outliers.sum() <= most else []
 
 
 def _beyond(values: np.ndarray, factor: float) -> np.ndarray:
@@ -92,10 +105,11 @@ def _beyond(values: np.ndarray, factor: float) -> np.ndarray:
 
 def _other_color(images: Sequence[ImageStats]) -> list[int]:
     """Return the indices of rare gray images or of rare color images, else []."""
+    most = max(2, RARE_COLOR * len(images))
     colored = _which(images, lambda image: image.colored)
-    if 0 < len(colored) <= RARE * len(images):
+    if 0 < len(colored) <= most:
         return colored
-    if 0 < len(images) - len(colored) <= RARE * len(images):
+    if 0 < len(images) - len(colored) <= most:
         return _which(images, lambda image: not image.colored)
     return []
 
@@ -124,7 +138,7 @@ _WHY = {
     "blank": "A network cannot learn anything useful from a blank image.",
     "dark": "99\u00a0% of the pixels are in the darkest sixth of the gray levels.",
     "bright": "99\u00a0% of the pixels are in the brightest sixth of the gray levels.",
-    "blurred": "These images have no detail finer than four pixels; other images do.",
+    "blurred": "Even the sharpest edges are several pixels wide, unlike in others.",
     "size": "Resizing distorts, crops or enlarges these images more than other images.",
     "color": "A network can recognize these images by color alone.",
 }
@@ -135,7 +149,7 @@ def _level_note(image: ImageStats) -> str:
 
 
 def _sharp(image: ImageStats) -> str:
-    return f"sharpness {image.sharpness:.2f}"
+    return f"edge sharpness {image.edge_sharpness:.2f}"
 
 
 def _size_note(image: ImageStats) -> str:

@@ -59,6 +59,8 @@ def _label_dict(label_errors: LabelErrors) -> dict[str, Any]:
             for cell in analysis.confusions
         ],
         "model": label_errors.model,
+        "method": label_errors.method,
+        "reason": label_errors.reason,
         "folds": label_errors.folds,
         "epochs": label_errors.epochs,
         "seconds": round(label_errors.seconds, 2),

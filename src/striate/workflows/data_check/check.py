@@ -15,6 +15,7 @@ def check_data(
     *,
     near: bool = True,
     labels: bool = False,
+    offline: bool = False,
     since: Mapping[str, str] | None = None,
     workers: int | None = None,
     tick: Tick | None = None,
@@ -25,8 +26,9 @@ def check_data(
         data: A data set name, a folder, a CSV, IDX files, tar shards, an address, or a
             source.
         near: Also search for near-duplicates.
-        labels: Also search for label errors, by cross-validation of small networks; the
-            ranking of all images is `label_errors.ranking()`.
+        labels: Also search for label errors, by cross-validation; the ranking of all
+            images is `label_errors.ranking()`.
+        offline: Use pretrained weights only if they are on this machine.
         since: File hashes of an earlier check, to report changed files.
         workers: Number of decoding processes; default: number of CPU cores.
         tick: Called with the numbers (done, total) while decoding, then in training.
@@ -43,4 +45,4 @@ def check_data(
         return result
     from striate.workflows.data_check import label_errors  # which brings torch
 
-    return label_errors.find_label_errors(result, tick=tick)
+    return label_errors.find_label_errors(result, offline=offline, tick=tick)

@@ -53,6 +53,7 @@ TITLES = {
     "near-two-labels": "Near-duplicates with different labels",
     "exact-duplicates": "Exact duplicates",
     "near-duplicates": "Near-duplicates",
+    "similar-classes": "Similar classes",
     "blank": "Blank images",
     "dark": "Dark images",
     "bright": "Bright images",

@@ -62,10 +62,9 @@ def confusion_table(label_errors: LabelErrors, count: int = PAIRS_SHOWN) -> list
 def method_note(label_errors: LabelErrors) -> Prose:
     """Return a note on the method of the label check and its duration."""
     text = (
-        f"Method: {label_errors.folds}-fold cross-validation of the network "
-        f"{label_errors.model}, {count_text(label_errors.epochs, 'epoch')} each, "
+        f"Method: {label_errors.folds}-fold cross-validation of {label_errors.method}, "
         f"{label_errors.seconds:,.0f} s in total. Duplicates and groups are in one "
-        "fold. A network is confident in a class if its probability is at least the "
+        "fold. A classifier is confident in a class if its probability is at least the "
         "mean probability of that class over the images with this label (confident "
         "learning; Northcutt, Jiang and Chuang 2021)."
     )

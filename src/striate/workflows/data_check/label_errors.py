@@ -1,16 +1,21 @@
 """Search for label errors by cross-validation and confident learning.
 
-Each fold is predicted by a network trained on the other folds, so that no label is
-memorized. Duplicates and given groups are in one fold for the same reason.
+Each fold is predicted by a classifier fitted to the other folds, so that no label is
+memorized. Duplicates and given groups are in one fold for the same reason. Photographs
+are classified by features of a pretrained network, as in `striate train`; small images
+by small networks that are trained from scratch.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import replace
 
 import numpy as np
 
+from striate.core.errors import WeightsError
+from striate.core.format import count_text
 from striate.core.preprocess_config import MAX_WHITE_LEVEL, Preprocess
 from striate.data.check.check import DataCheckResult
 from striate.data.check.label_errors import ConfidentLearning, LabelErrors
@@ -18,10 +23,16 @@ from striate.data.load import load_labeled
 from striate.data.scan import Tick
 from striate.data.sources.source import Source
 from striate.data.split.exact_counts import stratify
+from striate.models.adapt_first_conv import fitted
+from striate.run.choose_recipe import BACKBONE, PHOTO_SIDE
 from striate.run.prepare_run import auto_model
+from striate.run.pretrained import WeightsFile, find_weights
 from striate.run.recipe import Recipe
 from striate.workflows.data_check.as_json import split_groups
 from striate.workflows.data_check.cross_validation import CrossValidation
+from striate.workflows.data_check.feature_validation import FeatureValidation
+
+Validation = CrossValidation | FeatureValidation
 
 # Measured on digits and Fashion-MNIST, training only (docs/notebook/data-check.md).
 FOLDS = 5
@@ -33,12 +44,13 @@ SIDES = (8, 64)
 
 
 def find_label_errors(
-    result: DataCheckResult, *, tick: Tick | None = None
+    result: DataCheckResult, *, offline: bool = False, tick: Tick | None = None
 ) -> DataCheckResult:
     """Search for label errors, and add them to the findings of a data check.
 
-    Nothing is written. Existing splits are ignored: labels of the test split are
-    checked like all others.
+    Nothing is written, except downloaded weights in the cache; with `offline`, nothing
+    is downloaded. Existing splits are ignored: labels of the test split are checked
+    like all others.
 
     Raises:
         NonFiniteError: The loss of a network became NaN or infinite.
@@ -55,8 +67,9 @@ def find_label_errors(
         (3,)
     """
     start = time.perf_counter()
-    recipe = training_recipe(result)
-    labels, preprocess = result.source.labels, choose_input(result)
+    weights, reason = pretrained_weights(result, offline)
+    recipe, labels = training_recipe(result), result.source.labels
+    preprocess = choose_input(result, weights)
     class_ids = np.array([labels.index(i.record.label) for i in result.items], np.int64)
     probs = np.zeros((len(class_ids), len(labels)), np.float32)
     has_prediction = np.zeros(len(class_ids), bool)
@@ -64,9 +77,17 @@ def find_label_errors(
         subset, _ = load_labeled(usable_source(result), preprocess, labels, cache="off")
         number = {item.record.path: i for i, item in enumerate(result.items)}
         positions = np.array([number[path] for path in subset.paths])
-        validation = CrossValidation(
+        validation: Validation = CrossValidation(
             subset=subset, preprocess=preprocess, classes=len(labels), recipe=recipe
         )
+        if weights is not None:
+            validation = FeatureValidation(
+                subset=subset,
+                preprocess=preprocess,
+                classes=len(labels),
+                weights=weights,
+                recipe=recipe,
+            )
         folds = label_error_folds(result, recipe.seed)[positions]
         for prediction in validation.predictions(folds, tick or (lambda *_: None)):
             rows = positions[prediction.rows]
@@ -78,12 +99,41 @@ def find_label_errors(
     label_errors = LabelErrors(
         analysis=analysis,
         names=labels.names,
-        model=auto_model(preprocess.channels),
+        model=BACKBONE if weights else auto_model(preprocess.channels),
+        method=_method(weights, preprocess, recipe),
+        reason=reason,
         folds=FOLDS,
-        epochs=recipe.epochs,
+        epochs=0 if weights else recipe.epochs,
         seconds=time.perf_counter() - start,
     )
     return result.with_label_errors(label_errors)
+
+
+def pretrained_weights(
+    result: DataCheckResult, offline: bool = False
+) -> tuple[WeightsFile | None, str]:
+    """Return the weights for photographs; or None, and why they are not used."""
+    stats, arrays = [item.stats for item in result.items], result.source.arrays
+    side = int(statistics.median(min(s.height, s.width) for s in stats)) if stats else 0
+    if side < PHOTO_SIDE:
+        return None, f"images of {side} pixels are too small for a pretrained network"
+    if arrays is not None and arrays.shape[-1] not in (1, 3):
+        return None, f"a pretrained network cannot use {arrays.shape[-1]} channels"
+    try:
+        return find_weights(BACKBONE, offline=offline), ""
+    except WeightsError as error:
+        return None, f"the pretrained weights are not available ({error.what})"
+
+
+def _method(weights: WeightsFile | None, preprocess: Preprocess, recipe: Recipe) -> str:
+    """Return a description of the classifiers of the cross-validation."""
+    if weights is not None:
+        return (
+            f"logistic regression on the features of a frozen {BACKBONE}, pretrained "
+            "on ImageNet"
+        )
+    epochs = count_text(recipe.epochs, "epoch")
+    return f"the network {auto_model(preprocess.channels)}, {epochs} each"
 
 
 def training_recipe(result: DataCheckResult) -> Recipe:
@@ -99,8 +149,10 @@ def training_recipe(result: DataCheckResult) -> Recipe:
     return Recipe(data=result.source.name, epochs=epochs, batch_size=BATCH)
 
 
-def choose_input(result: DataCheckResult) -> Preprocess:
-    """Return preprocessing settings with a small input size, in the range `SIDES`."""
+def choose_input(
+    result: DataCheckResult, weights: WeightsFile | None = None
+) -> Preprocess:
+    """Return the preprocessing of the weights, else one with a side in `SIDES`."""
     stats = [item.stats for item in result.items]
     sizes = {(s.height, s.width) for s in stats}
     size = sizes.pop() if len(sizes) == 1 else (SIDES[1], SIDES[1])
@@ -109,6 +161,9 @@ def choose_input(result: DataCheckResult) -> Preprocess:
     channels = 3 if any(s.colored for s in stats) else 1
     if arrays is not None and arrays.shape[-1] not in (1, 3):
         channels = arrays.shape[-1]  # these cannot be converted
+    if weights is not None and weights.preprocess is not None:
+        mean, std = fitted(weights.preprocess, channels)
+        return replace(weights.preprocess, channels=channels, mean=mean, std=std)
     return Preprocess(
         channels=channels,
         height=height,
