@@ -183,3 +183,29 @@ def test_summary_includes_advice():
 
 def test_long_name_lists_are_shortened():
     assert join_names(["a", "a"]) == "a"
+
+
+class Tokens(nn.Module):
+    """A transformer: its body is made of dense layers, its head of one."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.body = nn.Sequential(nn.Linear(8, 64), nn.GELU(), nn.Linear(64, 8))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.body(self.patches(x).flatten(2).mT).mean(1))
+
+
+def test_a_body_of_dense_layers_is_no_heavy_head():
+    """As in ViT, Swin and ConvNeXt: dense layers on tokens, and before the last map."""
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 999)
+    )
+    flat = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 9))
+    checks = [
+        [a.check for a in advise(audit(model, (3, 8, 8)))]
+        for model in (Tokens(), pooled, flat)
+    ]
+    assert ["heavy-head" in names for names in checks] == [False, False, True]

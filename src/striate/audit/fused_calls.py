@@ -39,6 +39,7 @@ class FusedCalls(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        out: Any = None
         if func is F.multi_head_attention_forward:
             with _replaced_attention():  # this mode is off inside the call
                 return func(*args, **kwargs)
@@ -46,8 +47,6 @@ class FusedCalls(TorchFunctionMode):
             out = _attention(*args, **kwargs)
         elif getattr(func, "__name__", "") == "lstm" and not kwargs:
             out = _lstm(*args)
-        else:
-            out = None
         return func(*args, **kwargs) if out is None else out
 
 
@@ -109,7 +108,8 @@ def is_fused(
     if any(t.dim() != 4 or not t.numel() or t.stride(-1) != 1 for t in tensors):
         return False
     same = {(*t.shape[:2], t.shape[-1], t.dtype) for t in tensors}
-    return len(same) == 1 and torch.backends.cuda.flash_sdp_enabled()
+    enabled: bool = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+    return len(same) == 1 and enabled
 
 
 def _lstm(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -218,7 +218,7 @@ def lazy_copy(tensor: Any, device: torch.device) -> Tensor:
     """
     settings = {"dtype": tensor.dtype, "device": device}
     if isinstance(tensor, nn.UninitializedParameter):
-        return nn.UninitializedParameter(tensor.requires_grad, **settings)
+        return nn.UninitializedParameter(tensor.requires_grad, **settings)  # type: ignore[arg-type]
     return nn.UninitializedBuffer(tensor.requires_grad, **settings)
 
 

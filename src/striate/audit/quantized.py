@@ -34,12 +34,14 @@ def quantized_weights(module: nn.Module) -> list[Tensor]:
     if not is_quantized(module):
         return []
     if hasattr(module, "get_weight"):  # a recurrent layer
-        tables = module.get_weight(), module.get_bias()
+        layer: Any = module
+        tables = layer.get_weight(), layer.get_bias()
         return [tensor.detach() for table in tables for tensor in table.values()]
     # The layer is meant, not the container of its packed weights.
     if not hasattr(module, "_weight_bias") or not hasattr(module, "from_float"):
         return []
-    return [tensor.detach() for tensor in module._weight_bias() if tensor is not None]
+    pair: Any = module._weight_bias
+    return [tensor.detach() for tensor in pair() if tensor is not None]
 
 
 def packed_weight(packed: Any) -> Tensor:

@@ -98,7 +98,7 @@ def _resize(name: str) -> Rule:
         for i in range(count):
             scale = ResizeSettings(settings[i], args[0].dtype, aligned)
             dim = len(shape) - count + i
-            field = _resampled(field, dim, shape[dim], partial(table, settings=scale))
+            field = _resampled(field, dim, shape[dim], table, scale)
             field = replace(field, is_bound=field.is_bound or scale.is_bound)
         return field
 
@@ -112,13 +112,13 @@ def _adaptive(field: Field, args: Args, shape: Shape) -> Field:
 
 
 def _resampled(
-    field: Field, dim: int, outputs: int, table: Callable[[int, int], Any]
+    field: Field, dim: int, outputs: int, table: Callable[..., Any], *settings: Any
 ) -> Field:
     """Gather the units of one axis; `table` returns each output's input positions."""
     field, axis_index = image_axis(field, dim)
     if axis_index is None:
         return set_dim(field, dim, plain_dim(outputs))
-    sources = table(field.sides[axis_index], outputs)
+    sources = table(field.sides[axis_index], outputs, *settings)
     return map_dim(field, dim, axis_index, partial(gather_units, table=sources))
 
 

@@ -59,13 +59,11 @@ def other_input(model: nn.Module, shape: Shape) -> str:
         count, listed = count_text(len(names), "input"), ", ".join(names)
         return f"forward() takes {count} ({listed})"
     image = torch.empty(1, *shape, device=META)
-    for count in (1, 2, 3):
-        for text, inputs in (
-            ("a list of images", [image[0]] * count),
-            ("a list of batches", [image] * count),
-        ):
-            if _runs(model, inputs):
-                return f"forward() takes {text}, such as {count_text(count, 'tensor')}"
+    for text, part in (("images", image[0]), ("batches", image)):
+        for number in (1, 2, 3):
+            if _runs(model, [part] * number):
+                example = count_text(number, "tensor")
+                return f"forward() takes a list of {text}, such as {example}"
     return ""
 
 

@@ -61,7 +61,8 @@ _LruCache = type(functools.lru_cache(lambda: None))
 def rng_state_restored() -> Iterator[None]:
     """Context manager: restore the RNG states of torch, NumPy and Python at exit."""
     state = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if has_cuda else None
     try:
         yield
     finally:
@@ -150,7 +151,7 @@ class ModelState:
         elif isinstance(value, np.ndarray):
             self._undo.append(partial(np.copyto, value, value.copy()))
         elif isinstance(value, _WEAK_DICTS):
-            self._add((value.data,))
+            self._add((value.__dict__["data"],))
         elif not self._save_generator(value):
             self._save_attributes(value)
 

@@ -70,8 +70,8 @@ def test_the_flags_are_frozen():
     data_check.configure_data_check(parser)
     flags = {flag for action in parser._actions for flag in action.option_strings}
     expected = (
-        "--near --labels --ranking --since --html --csv --overwrite --workers --quiet "
-        "--help -h"
+        "--near --offline --labels --ranking --since --html --csv --overwrite "
+        "--workers --quiet --help -h"
     )
     assert flags == set(expected.split())
 
