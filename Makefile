@@ -124,7 +124,8 @@ $(TWINS)/.ready: $(READY)
 twins: $(TWINS)/.ready
 	OMP_NUM_THREADS=1 $(TWINS)/bin/python -m pytest tests/models/test_twins.py \
 		tests/models/test_blurred.py tests/models/test_timm.py \
-		tests/models/test_weights.py tests/engine/test_tensorboard.py
+		tests/models/test_weights.py tests/engine/test_tensorboard.py \
+		tests/audit/test_many_networks.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/digits.py

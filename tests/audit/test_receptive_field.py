@@ -352,3 +352,11 @@ def test_a_box_is_that_of_all_channels_of_a_position():
     both = Apply(lambda x: torch.cat([x, F.avg_pool2d(x, 3, 1, 1)], 1))
     field = audit(both, (1, 5, 5)).layers[0].receptive_field
     assert field.box(2, 2) == ((1, 3), (1, 3))
+
+
+def test_a_box_unites_what_its_indices_leave_open():
+    """With channels last, two indices are a column and a channel: all rows remain."""
+    last = nn.Sequential(nn.Conv2d(3, 4, 3), Apply(lambda x: x.permute(0, 2, 3, 1)))
+    field = audit(last, (3, 8, 8)).layers[-1].receptive_field
+    assert field.box(2, 1) == ((0, 7), (2, 4))
+    assert field.box(5, 2, 1) == ((5, 7), (2, 4))

@@ -92,6 +92,8 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.is_inference_mode_enabled() and _is_composite(func):
             with self:  # inference mode does not split it into its operations
                 return func.decompose(*args, **kwargs)
+        if not self._real and self._is_replaced(args, kwargs):
+            args, kwargs = self._as_meta(args), self._all_as_meta(kwargs)
         if self._real:
             out = func(*args, **kwargs)
         elif (out := output_of(func, args, kwargs)) is None:
@@ -106,8 +108,7 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **{**kwargs, "device": META})
         tensors = tensors_in((args, kwargs))
         if len({tensor.is_meta for tensor in tensors}) > 1:
-            args = tuple(self._as_meta(arg) for arg in args)
-            kwargs = {name: self._as_meta(value) for name, value in kwargs.items()}
+            args, kwargs = self._as_meta(args), self._all_as_meta(kwargs)
         if not _makes_new_tensors(func):
             return func(*args, **kwargs)
         key = _signature((func, args, kwargs))
@@ -118,6 +119,14 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._layouts[key] = _layout_of(out)
             return out
         return _allocate(self._layouts[key])
+
+    def _is_replaced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return whether the network uses a weight under an attribute of its own."""
+        replacements = self._replacements
+        return any(id(tensor) in replacements for tensor in tensors_in((args, kwargs)))
+
+    def _all_as_meta(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._as_meta(value) for name, value in kwargs.items()}
 
     def _as_meta(self, value: Any) -> Any:
         if isinstance(value, Tensor):

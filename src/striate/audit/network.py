@@ -125,8 +125,8 @@ def audit(
     originals = parameters_and_buffers(model)
     modes = [(module, module.training) for module in model.modules()]
     with (
-        model_restored(model, _copy if real else to_meta),
         torch.inference_mode(False),
+        model_restored(model, _copy if real else to_meta),
         FusedCalls(),
     ):
         _uncompile(model)

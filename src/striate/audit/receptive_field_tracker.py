@@ -62,7 +62,9 @@ class ReceptiveField:
         return tuple(len(axis) for axis in self.paths[0])
 
     def box(self, *unit: int) -> Box | None:
-        """Return the row and column range of a unit's receptive field; None if empty.
+        """Return the row and column range of a receptive field; None if empty.
+
+        It contains the fields of all units with these indices, so of all channels.
 
         Args:
             unit: Index along the tensor's last dimensions, such as row and column.
@@ -87,6 +89,9 @@ class ReceptiveField:
 def _box(path: Path, positions: dict[int, int]) -> Box | None:
     spans = []
     for axis_index, axis in enumerate(path):
+        if len(axis) > 1 and axis_index not in positions:
+            spans.append(axis.span)  # all positions that have these indices
+            continue
         i = positions.get(axis_index, 0) if len(axis) > 1 else 0
         spans.append((int(axis.low[i]), int(axis.high[i])))
     return None if any(low > high for low, high in spans) else tuple(spans)

@@ -28,7 +28,7 @@ from striate.audit.receptive_field_tracker import (
     plain_dim,
     set_dim,
 )
-from striate.audit.resample_tables import RESIZES, ResizeSettings
+from striate.audit.resample_tables import RESIZES, ResizeSettings, TableOf
 from striate.audit.window_args import SlidingWindow, quantized_window, window_of
 
 Field = ReceptiveField
@@ -98,11 +98,15 @@ def _resize(name: str) -> Rule:
         for i in range(count):
             scale = ResizeSettings(settings[i], args[0].dtype, aligned)
             dim = len(shape) - count + i
-            field = _resampled(field, dim, shape[dim], table, scale)
+            field = _resampled(field, dim, shape[dim], _with_settings(table, scale))
             field = replace(field, is_bound=field.is_bound or scale.is_bound)
         return field
 
     return rule
+
+
+def _with_settings(table: TableOf, settings: ResizeSettings) -> Any:
+    return lambda inputs, outputs: table(inputs, outputs, settings)
 
 
 def _adaptive(field: Field, args: Args, shape: Shape) -> Field:
@@ -112,13 +116,13 @@ def _adaptive(field: Field, args: Args, shape: Shape) -> Field:
 
 
 def _resampled(
-    field: Field, dim: int, outputs: int, table: Callable[..., Any], *settings: Any
+    field: Field, dim: int, outputs: int, table: Callable[[int, int], Any]
 ) -> Field:
     """Gather the units of one axis; `table` returns each output's input positions."""
     field, axis_index = image_axis(field, dim)
     if axis_index is None:
         return set_dim(field, dim, plain_dim(outputs))
-    sources = table(field.sides[axis_index], outputs, *settings)
+    sources = table(field.sides[axis_index], outputs)
     return map_dim(field, dim, axis_index, partial(gather_units, table=sources))
 
 

@@ -41,8 +41,8 @@ class ClassPair:
         return self.first, self.second
 
     def __str__(self) -> str:
-        how = f", flipped {self.flip}" if self.flip else ""
-        return f"{self.first} and {self.second}{how}"
+        flipped = f", flipped {self.flip}" if self.flip else ""
+        return f"{self.first} and {self.second}{flipped}"
 
 
 @dataclass(frozen=True, kw_only=True)
