@@ -97,7 +97,7 @@ def test_exit_code_1_with_findings_and_their_fix(striate, photos):
     assert "bark/cut.jpg: truncated" in result.out
     assert "fix: copy the files again" in result.out
     assert "5 images are exact duplicates of other images" in result.out
-    assert "cloth/00.png = cloth/copy0.png" in result.out
+    assert "cloth/00.png, cloth/copy0.png" in result.out
     assert "… and 2 more" in result.out
     assert "--html FILE writes a report with images" in result.out
 
@@ -457,7 +457,7 @@ def test_the_page_shows_each_finding_with_its_images(striate, photos, tmp_path):
     page = (tmp_path / "out/page.html").read_text(encoding="utf-8")
     for text in (
         "Same image, different labels",
-        "bark/03.png = cloth/twin.png",
+        "bark/03.png, cloth/twin.png",
         "Blank images",
         "bark/&lt;blank&gt;.png",
         "this is an HTML page",

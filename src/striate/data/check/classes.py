@@ -50,9 +50,11 @@ def _one_class(counts: Counts) -> Finding | None:
     used = [name for name, by_split in counts if by_split]
     if len(used) > 1:
         return None
-    what = "there are no usable images" if not used else f"only one class: {used[0]}"
-    fix = "add images of a second class"
-    why = "A classifier needs at least two classes."
+    what, fix = "there are no usable images", "see the other findings for the reasons"
+    why = "A classifier learns from images."
+    if used:
+        what, fix = f"only one class: {used[0]}", "add images of a second class"
+        why = "A classifier needs at least two classes."
     return Finding(kind="one-class", tone="bad", what=what, why=why, fix=fix)
 
 
@@ -67,7 +69,7 @@ def _empty(counts: Counts, ignored: Sequence[Skipped]) -> Finding | None:
         tone="bad",
         what=f"{_classes(len(files))} without a usable image: {names}",
         why="A network cannot learn a class without images.",
-        fix="add images, or remove the folder",
+        fix="add images, or remove the folder; see also the images that are not used",
         files=tuple(files),
     )
 

@@ -212,7 +212,7 @@ def _group_line(result: DataCheckResult, group: ImageGroup, folder: str) -> str:
     records = [result.items[i].record for i in group.members[:NAMES_IN_TERMINAL]]
     paths = [record.path.removeprefix(folder) for record in records]
     more = len(group.members) - len(paths)
-    names = " = ".join(paths) + (f" = {more:,} more" if more else "")
+    names = ", ".join(paths) + (f", {more:,} more" if more else "")
     labels = list(dict.fromkeys(result.items[i].record.label for i in group.members))
     note = group.note
     if not note and len(labels) > 1:

@@ -95,7 +95,7 @@ def _group_image(
         pixels = tile(cells, len(cells), GAP)
     paths = [result.items[i].record.path.removeprefix(folder) for i in members]
     rest = len(group.members) - len(members)
-    caption = " = ".join(paths) + (f" = {rest:,} more" if rest else "")
+    caption = ", ".join(paths) + (f", {rest:,} more" if rest else "")
     return to_image(pixels, caption, _detail(result, group, members))
 
 
