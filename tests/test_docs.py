@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 
 from striate.cli.main import main
 from support.images import pil_image, stripes, write_folder
+from support.label_sets import write_label_sets
 
 ROOT = Path(__file__).parents[1]
 # The first page's runs are drawn whole, the other pages' without their PNG files.
@@ -38,6 +39,8 @@ def test_what_the_manual_shows_works(page, images, tmp_path, monkeypatch, capfd)
     text = page.read_text(encoding="utf-8")
     if "photos" in text:
         write_photos()
+    if "labels.csv" in text:
+        write_label_sets(tmp_path, count=120, name="labels.csv")
     names: dict[str, object] = {}
     for kind, body in BLOCK.findall(text):
         if kind == "python":

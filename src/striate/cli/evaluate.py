@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from striate.cli.command import add_flags, stdout_for_json
@@ -71,7 +72,6 @@ def _print_scores(run: Run, options: argparse.Namespace) -> int:
         print_verdict,
     )
     from striate.run.moved_data import use_moved_data
-    from striate.run.run import score_as_dict
     from striate.run.training_overlap import training_overlap
     from striate.run.verdict import run_verdict
 
@@ -87,7 +87,7 @@ def _print_scores(run: Run, options: argparse.Namespace) -> int:
         verdict = run_verdict(run, name, predictions, other_data=options.data)
     score = predictions.metrics()
     if options.json:
-        scores = {"run": str(run.path), "split": name, **score_as_dict(score)}
+        scores = {"run": str(run.path), "split": name, **asdict(score)}
         more = {"verdict": verdict.as_dict(), "skipped": len(skipped)}
         more["trained_on"] = overlap.as_dict() if overlap else None
         print(json.dumps({**scores, "temperature": run.temperature, **more}))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from striate.data.image_data import ImageData
     from striate.data.sources.source import Skipped
     from striate.metrics.classification import ClassificationMetrics
+    from striate.metrics.multi_label import MultiLabelMetrics
     from striate.run.predict_images import PredictResult
     from striate.run.run import Run
     from striate.run.transfer_plan import TransferPlan
@@ -102,13 +103,14 @@ def print_resumed(info: ResumeInfo) -> None:
     out.print(f"resumed at {where}; exact: {info.exact}", markup=False)
 
 
-def print_score(split: str, score: ClassificationMetrics) -> None:
-    """Print accuracy, loss, calibration error, and the metrics of each class."""
+def print_score(split: str, score: ClassificationMetrics | MultiLabelMetrics) -> None:
+    """Print accuracy or mAP, loss, calibration error, and the metrics of each class."""
     from striate.report.terminal import print_blocks
     from striate.run.scorecard import per_class_table, score_figures
 
     out = console()
-    for figure, style in zip(score_figures(split, score), ("bold", ""), strict=True):
+    for i, figure in enumerate(score_figures(split, score)):
+        style = "" if i else "bold"
         out.print(f"{figure.label} {figure.value}", style=style, end="  ")
         out.print(figure.detail, markup=False)
     ece = f"expected calibration error (ECE) {percent(score.ece)}"

@@ -61,7 +61,8 @@ class Batches:
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
 
-        With mixup or CutMix, targets are (N, classes) float32. The first `start`
+        With mixup or CutMix, targets are (N, classes) float32; with several labels per
+        image, they are (N, classes) uint8. The first `start`
         batches are skipped: their images are neither decoded nor augmented. A process
         gets an empty batch if there are too few images for all processes.
         """
@@ -84,7 +85,7 @@ class Batches:
         p = self.preprocess
         shape = 0, p.channels, p.height, p.width
         mixes = self._views is not None and self._views.augment.mixes_images
-        y = torch.empty(0, self.classes) if mixes else torch.empty(0).long()
+        y = torch.empty(0, self.classes) if mixes else self.subset.labels[:0]
         return torch.empty(shape, device=self.device), y.to(self.device)
 
     def _batches_at(self, epoch: int, indices: Iterable[Tensor]) -> Iterator[Batch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,7 @@ def dataset_size(data: str | Path) -> DatasetSize | None:
         return None
     return DatasetSize(
         images=len(source.records),
-        classes=len(Counter(record.label for record in source.records)),
+        classes=len(source.labels.count(record.label for record in source.records)),
         side=int(statistics.median(min(h.height, h.width) for h in headers)),
     )
 

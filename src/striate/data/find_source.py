@@ -18,20 +18,21 @@ from striate.data.sources.source import Source
 from striate.data.sources.table import read_table
 
 
-def find_source(data: str | Path) -> Source:
+def find_source(data: str | Path, multi_label: bool = False) -> Source:
     """Open a data set by name or path; a known name takes precedence over a path.
 
-    The source has a warning for each group of class names that look the same.
+    The source has a warning for each group of class names that look the same. With
+    `multi_label`, images of a CSV may have several labels, or none.
 
     Raises:
         DataError: The path does not exist, or its layout is not supported.
     """
-    source = _open_source(data)
+    source = _open_source(data, multi_label)
     warnings = lookalike_warnings(source.labels.names)
     return replace(source, warnings=(*source.warnings, *warnings))
 
 
-def _open_source(data: str | Path) -> Source:
+def _open_source(data: str | Path, multi_label: bool = False) -> Source:
     if str(data) in NAMED:
         return NAMED[str(data)]()
     if is_shards(data):
@@ -58,7 +59,7 @@ def _open_source(data: str | Path) -> Source:
     if path.is_dir():
         return read_idx(path) if has_idx(path) else read_folder(path)
     if path.suffix.lower() in (".csv", ".tsv"):
-        return read_table(path)
+        return read_table(path, multi_label)
     if "idx" in path.name and has_idx(path.parent):
         return read_idx(path.parent)
     fix = "use a folder of class folders, a .csv, IDX files, or a named data set: "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+from torch import Tensor
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, SettingError
@@ -119,7 +122,7 @@ class ImageData(NotebookResult):
             have = f"only {self.split_config.fraction:g} of the training set is loaded"
             raise SettingError(f"fraction {fraction:g} is not possible: {have}")
         split_config = replace(self.split_config, fraction=fraction)
-        rows = mark_unused(self.rows, split_config)
+        rows = mark_unused(self.rows, split_config, self.labels.multi_label)
         train_rows = [i for i, row in enumerate(self.rows) if row.split == "train"]
         rows_kept = [n for n, i in enumerate(train_rows) if rows[i].split == "train"]
         train = self.subset("train").take(rows_kept)
@@ -135,6 +138,13 @@ class ImageData(NotebookResult):
             split_config=split_config,
         )
 
+    def image(self, path: str) -> Tensor | None:
+        """Return the stored pixels of an image by its path; None if there is none."""
+        for subset in self.subsets.values():
+            if path in subset.paths:
+                return subset.pixels[list(subset.paths).index(path)]
+        return None
+
     def subset(self, name: str) -> Subset:
         """Return the images of a split.
 
@@ -145,3 +155,12 @@ class ImageData(NotebookResult):
             have = ", ".join(self.subsets)
             raise DataError(f"'{self.name}' has no {name} split, only {have}")
         return self.subsets[name]
+
+
+def images_by_class(data: ImageData) -> Counter[tuple[str, str]]:
+    """Return the number of images by (class, split); an image can have some classes."""
+    return Counter(
+        (name, row.split)
+        for row in data.rows
+        for name in data.labels.classes_of(row.label)
+    )

@@ -39,6 +39,7 @@ from striate.data.split.jpeg_copies import merge_jpeg_hashes
 from striate.data.split.split_checks import (
     check_classes,
     check_counts,
+    label_notes,
     split_order,
     split_warnings,
 )
@@ -201,17 +202,21 @@ def _split_up(
     source, decoded = images.source, images.decoded
     records = [source.records[decoded.index[k]] for k in images.rows_kept]
     contents = [decoded.contents[k] for k in images.rows_kept]
-    check_counts((record.label for record in records), source.class_folders)
+    multi_label = source.labels.multi_label
+    texts = [record.label for record in records]
+    check_counts(texts, source.labels, source.class_folders)
     if earlier is not None:
         earlier = earlier.matched_to([r.path for r in records], source.root)
-    assigned = assign_splits(records, contents, split_config, earlier)
+    assigned = assign_splits(
+        records, contents, split_config, earlier, multi_label=multi_label
+    )
     left_out = assigned.left_out
     labels = check_classes(assigned.rows, source.labels, assigned.held_out)
     images = replace(
         images, rows_kept=[images.rows_kept[i] for i in assigned.positions]
     )
     hashes = [images.scan.hashes[decoded.index[k]] for k in images.rows_kept]
-    marked = mark_unused(assigned.rows, split_config)
+    marked = mark_unused(assigned.rows, split_config, multi_label)
     rows = [
         replace(row, sha256=sha256) if sha256 else row
         for row, sha256 in zip(marked, hashes, strict=True)
@@ -233,8 +238,8 @@ def _split_up(
         rows=tuple(rows),
         quarantined=(*source.quarantined, *images.skipped),
         ignored=(*source.ignored, *left_out),
-        warnings=(*source.warnings, *split_warnings(rows, left_out)),
-        notes=assigned.notes,
+        warnings=(*source.warnings, *split_warnings(rows, left_out, labels)),
+        notes=(*label_notes(rows, labels), *assigned.notes),
         split_config=split_config,
         earlier_split=str(earlier.origin.resolve()) if earlier else "",
         measured=measured,
@@ -284,7 +289,6 @@ def _check_any(
 def _subset(
     images: UsableImages, rows: Sequence[SplitRow], labels: ClassNames, name: str
 ) -> Subset:
-    number = {label: i for i, label in enumerate(labels.names)}
     members = [row for row in rows if row.split == name]
     pairs = zip(images.rows_kept, rows, strict=True)
     picked = [k for k, row in pairs if row.split == name]
@@ -298,7 +302,7 @@ def _subset(
             pixels.replace_lost = name == "train"
     return Subset.of(
         sizes[0],
-        [number[row.label] for row in members],
+        labels.encode([row.label for row in members]),
         [row.path for row in members],
         sizes[1] if len(sizes) > 1 and name == "train" else None,
     )
@@ -330,11 +334,16 @@ def load_labeled(
         DataError: No image is usable, or the network was not trained on a class.
     """
     source = open_data(data)
-    source = source if isinstance(source, Source) else find_source(source)
+    if not isinstance(source, Source):
+        source = find_source(source, labels.multi_label)
+    if source.labels.multi_label and not labels.multi_label:
+        what = "the images have several labels, and the network predicts one class"
+        fix = "evaluate a run that was trained on several labels per image"
+        raise DataError(what, where=source.root, fix=fix)
     records = [r for r in source.records if split is None or r.split == split]
     if not records:
         raise DataError(f"'{source.name}' has no {split} split", where=source.root)
-    unknown = sorted({r.label for r in records} - set(labels.names))
+    unknown = sorted(labels.count(r.label for r in records).keys() - set(labels.names))
     if unknown:
         what = f"the network lacks these classes: {', '.join(unknown[:5])}"
         fix = f"the network has these classes: {', '.join(labels.names[:20])}"
@@ -348,7 +357,7 @@ def load_labeled(
     skipped = (*source.quarantined, *scan.skipped, *decoded.skipped)
     _check_any(decoded.index, skipped, source)
     usable = [source.records[i] for i in decoded.index]
-    numbers = [labels.index(record.label) for record in usable]
+    numbers = labels.encode([record.label for record in usable])
     paths = [record.path for record in usable]
     subset = Subset.of(decoded.pixels[0], numbers, paths)
     return replace(subset, contents=decoded.contents), skipped

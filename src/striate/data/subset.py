@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,8 @@ class Subset:
     """Images of the training, validation or test split."""
 
     pixels: PixelRows = field(repr=False)  # (N, H, W, C) uint8 at the input size
-    labels: Tensor = field(repr=False)  # (N,) int64 class indices
+    # (N,) int64 class indices; for several labels (N, classes) uint8, multi-hot
+    labels: Tensor = field(repr=False)
     paths: Sequence[str] = field(repr=False)  # path of each image, as in `split.csv`
     # The same images at a larger size, for random crops.
     larger: PixelRows | None = field(default=None, repr=False)
@@ -29,12 +31,13 @@ class Subset:
     def of(
         cls,
         pixels: PixelRows,
-        labels: Sequence[int],
+        labels: Sequence[int] | np.ndarray,
         paths: Sequence[str],
         larger: PixelRows | None = None,
     ) -> Subset:
-        """Create a subset from sequences of class indices and paths."""
-        numbers = torch.tensor(labels, dtype=torch.int64)
+        """Create a subset from class indices, or multi-hot rows, and paths."""
+        numbers = torch.as_tensor(np.asarray(labels))
+        numbers = numbers if numbers.ndim == 2 else numbers.long()
         return cls(pixels=pixels, labels=numbers, paths=tuple(paths), larger=larger)
 
     def take(self, index: Sequence[int]) -> Subset:

@@ -120,7 +120,8 @@ class _Runner:
         _wait_for(x.device)
         start = time.perf_counter()
         with self._fused.patched():
-            loss = total_loss(F.cross_entropy, self._forward(x), y)
+            target = y.float() if y.ndim == 2 else y
+            loss = total_loss(F.cross_entropy, self._forward(x), target)
         loss.backward()  # type: ignore[no-untyped-call]
         self._model.zero_grad()
         _wait_for(x.device)

@@ -28,6 +28,7 @@ class EpochResult:
     val_balanced_accuracy: float
     lr: float
     best: bool
+    val_map: float | None = None  # mAP, for several labels per image
 
 
 class Callback:

@@ -11,9 +11,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,12 +21,15 @@ from torch import Tensor
 
 from striate.core.append_log import AppendLog, prefix_matches
 from striate.core.errors import StorageError
+from striate.core.files import read_csv, write_csv
 from striate.engine.callbacks import Callback, EpochResult, StepResult
 
 RESULTS = "results.csv"
 EVENTS = "events.jsonl"
 TIMING = "timing.csv"
-COLUMNS = tuple(field.name for field in fields(EpochResult))
+# columns of `results.csv`; with several labels per image also `val_map`
+COLUMNS = tuple(f.name for f in fields(EpochResult) if f.name != "val_map")
+MULTI_LABEL_COLUMNS = (*COLUMNS, "val_map")
 
 SampleOrder = Callable[[int, int], Iterable[Tensor]]
 Offsets = Mapping[str, Any]
@@ -43,17 +46,22 @@ class CSVLogger(Callback):
     """
 
     def __init__(
-        self, folder: Path, sample_order: SampleOrder, offsets: Offsets | None = None
+        self,
+        folder: Path,
+        sample_order: SampleOrder,
+        offsets: Offsets | None = None,
+        columns: Sequence[str] = COLUMNS,
     ) -> None:
         saved = offsets or {}
         self._results = AppendLog(folder / RESULTS, saved.get(RESULTS))
         self._events = AppendLog(folder / EVENTS, saved.get(EVENTS))
         self._sample_hash = str(saved.get("sample_hash", ""))
         self._sample_order = sample_order
+        self._columns = columns
         self._epoch = 0
         self._batches: Iterator[Tensor] = iter(())
         if offsets is None:
-            self._results.append(",".join(COLUMNS))
+            self._results.append(",".join(columns))
 
     def on_step_end(self, step: StepResult) -> None:
         """Write the result of a step as a line of `events.jsonl`."""
@@ -78,7 +86,8 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
         """Write the result of an epoch as a row of `results.csv`."""
-        self._results.append(",".join(_cell(value) for value in asdict(epoch).values()))
+        cells = (_cell(getattr(epoch, name)) for name in self._columns)
+        self._results.append(",".join(cells))
         self._results.flush()
         self._events.flush()
 
@@ -98,6 +107,30 @@ class CSVLogger(Callback):
         quiet = suppress(StorageError) if error else nullcontext()
         with quiet, closing(self._events), closing(self._results):
             pass
+
+
+def write_results(
+    folder: Path, history: Sequence[EpochResult], multi_label: bool = False
+) -> None:
+    """Write the results of all epochs as `results.csv`, in full precision."""
+    columns = MULTI_LABEL_COLUMNS if multi_label else COLUMNS
+    rows = ([_full_cell(getattr(epoch, name)) for name in columns] for epoch in history)
+    write_csv(folder / RESULTS, columns, rows)
+
+
+def _full_cell(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def read_results(folder: Path) -> list[dict[str, float]]:
+    """Read `results.csv` of a run: one dict per epoch; epochs count from 1."""
+    rows = [
+        {k: float(v == "true" if k == "best" else v) for k, v in row.items()}
+        for row in read_csv(folder / RESULTS)
+    ]
+    if rows and rows[0].get("epoch") == 0:  # of a version that counted from 0
+        rows = [{**row, "epoch": row["epoch"] + 1} for row in rows]
+    return rows
 
 
 def changed_files(folder: Path, offsets: Offsets) -> list[str]:

@@ -1,4 +1,4 @@
-"""Loss functions: cross-entropy with label smoothing and class balancing."""
+"""Loss functions: cross-entropy and binary cross-entropy, with class balancing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
 
+MAX_POSITIVE_WEIGHT = 100.0  # of rare classes: larger weights make training unstable
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassBalance:
     """Correction of the loss for class imbalance, by class weights or class priors."""
 
-    weights: Tensor | None = None  # (classes,) Weight of each class in the loss
+    # (classes,) weight of each class in the loss; for several labels per image the
+    # weight of the images that have the class
+    weights: Tensor | None = None
     prior: Tensor | None = None  # (classes,) Share of each class in the training data
 
 
@@ -73,6 +77,48 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
     hit = logs.gather(1, y[:, None])[:, 0] if y.ndim == 1 else (y * logs).sum(1)
     spread = logs @ prior.to(logs.dtype)  # double, where a logistic head is fitted
     return -((1 - smoothing) * hit + smoothing * spread).mean()
+
+
+def binary_cross_entropy_loss(
+    smoothing: float, balance: ClassBalance | None = None
+) -> Loss:
+    """Return the mean binary cross-entropy of the labels of a batch in nats.
+
+    Label smoothing moves targets towards 1 / classes, as in timm. The weights of
+    `balance` multiply the loss of images that have the class (`pos_weight` of torch).
+
+    Example:
+        >>> loss = binary_cross_entropy_loss(0.0)
+        >>> round(loss(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 3)  # ln 2
+        0.693
+    """
+    return partial(_binary, balance.weights if balance else None, smoothing)
+
+
+def _binary(
+    weights: Tensor | None, smoothing: float, logits: Tensor, y: Tensor
+) -> Tensor:
+    target = y.to(logits.dtype)
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / max(target.shape[1], 2)
+    loss = F.binary_cross_entropy_with_logits
+    weights = None if weights is None else weights.to(logits.dtype)
+    return loss(logits, target, pos_weight=weights)
+
+
+def positive_weights(counts: Tensor, images: int) -> Tensor:
+    """Return the weight of images that have a class: images without it to images with.
+
+    Images with and without the class then have the same total weight. It is at most
+    `MAX_POSITIVE_WEIGHT`, and 1 for a class that no image or every image has.
+
+    Example:
+        >>> positive_weights(torch.tensor([10, 25, 0]), 50).tolist()
+        [4.0, 1.0, 1.0]
+    """
+    ratio = (images - counts) / counts.clamp(min=1)
+    known = (counts > 0) & (counts < images)
+    return torch.where(known, ratio.clamp(max=MAX_POSITIVE_WEIGHT), 1.0).float()
 
 
 def class_priors(counts: Tensor) -> Tensor:

@@ -60,7 +60,9 @@ class TensorBoardLogger(Callback):
 
     def on_epoch_end(self, epoch: EpochResult) -> None:
         """Write validation loss and accuracy."""
-        self._write("val", {"loss": epoch.val_loss, "accuracy": epoch.val_accuracy})
+        scores = {} if epoch.val_map is None else {"map": epoch.val_map}
+        scores |= {"loss": epoch.val_loss, "accuracy": epoch.val_accuracy}
+        self._write("val", scores)
         self._flush()
 
     def _start_session(self, step: int) -> None:

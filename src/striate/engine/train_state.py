@@ -52,14 +52,17 @@ class TrainState:
         val_loss: float,
         val_accuracy: float,
         val_balanced_accuracy: float,  # mean recall over the classes of that split
+        val_map: float | None = None,  # mAP, for several labels per image
         # Choose the best epoch by balanced accuracy instead of accuracy.
         balanced: bool = False,
     ) -> EpochResult:
         """Record the results of an epoch and advance to the next epoch.
 
-        With `balanced`, the best epoch is that of the best balanced accuracy.
+        The best epoch is that of the best mAP if there is one, and otherwise of the
+        best accuracy; with `balanced` of the best balanced accuracy.
         """
         metric = "val_balanced_accuracy" if balanced else "val_accuracy"
+        metric = metric if val_map is None else "val_map"
         epoch = EpochResult(
             epoch=self.epoch + 1,
             train_loss=self.loss_sum / max(self.images, 1),
@@ -68,6 +71,7 @@ class TrainState:
             val_balanced_accuracy=val_balanced_accuracy,
             lr=self.lr,
             best=False,
+            val_map=val_map,
         )
         epoch = replace(epoch, best=_is_best(epoch, metric, self.history))
         self.history.append(epoch)

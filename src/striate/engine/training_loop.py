@@ -23,11 +23,12 @@ from striate.engine.check_rank_weights import check_equal_weights
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.execution_config import ExecutionConfig
-from striate.engine.loss import ClassBalance, cross_entropy_loss
+from striate.engine.loss import ClassBalance
 from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_lr
 from striate.engine.recoverable_step import DEFAULT_EXECUTION, RecoverableStep
 from striate.engine.schedule import Schedule
+from striate.engine.task import SINGLE_LABEL, Task
 from striate.engine.train_state import TrainState
 from striate.engine.train_step import LOWER_LR
 from striate.engine.tta import TTA, no_tta
@@ -58,6 +59,7 @@ class FitConfig:
     patience: int = 0
     # correction of the loss for class imbalance; None: no correction
     class_balance: ClassBalance | None = None
+    task: Task = SINGLE_LABEL  # one class per image, or several labels
     # choose the best epoch by balanced accuracy, so that rare classes count as much as
     # common ones
     balanced: bool = False
@@ -118,7 +120,7 @@ def fit(
     train_step = RecoverableStep(
         model,
         optimizer,
-        cross_entropy_loss(config.label_smoothing, config.class_balance),
+        config.task.loss(config.label_smoothing, config.class_balance),
         seed=config.seed,
         micro_batches=config.micro_batches,
         group=session.group,
@@ -151,6 +153,7 @@ def fit(
                 outputs.loss,
                 outputs.accuracy,
                 outputs.balanced_accuracy,
+                outputs.mean_ap,
                 balanced=config.balanced,
             )
             for callback in callbacks:

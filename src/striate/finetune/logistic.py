@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.seeds import permutation
+from striate.engine.task import task_of
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 # Half the penalty times the squared weights is added to the mean loss, of features with
@@ -61,9 +62,10 @@ def fit_logistic(
 ) -> LogisticFit:
     """Fit a logistic regression (linear layer with softmax) to features.
 
-    `x` is (N, width). A penalty of None is chosen by cross-validation, with all rows of
-    a group (an image and its copies) in one fold. `eval_mask` selects the rows for
-    evaluation, such as unaugmented images.
+    `x` is (N, width); `y` are class indices (N,), or multi-hot labels (N, classes) for
+    a sigmoid in place of the softmax. A penalty of None is chosen by cross-validation,
+    with all rows of a group (an image and its copies) in one fold. `eval_mask` selects
+    the rows for evaluation, such as unaugmented images.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
@@ -150,12 +152,27 @@ def assign_folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
     return torch.tensor([folds[group] for group in groups])
 
 
+def label_strata(y: Tensor) -> Tensor:
+    """Return the class of each image; of several labels the rarest class, (N,).
+
+    An image without labels has the number of classes.
+
+    Example:
+        >>> label_strata(torch.tensor([[1, 1], [1, 0], [0, 0]])).tolist()
+        [1, 0, 2]
+    """
+    if y.ndim == 1:
+        return y
+    counts = torch.where(y > 0, y.sum(0, dtype=torch.long), len(y) + 1)
+    return torch.where((y > 0).any(1), counts.argmin(1), y.shape[1])
+
+
 def shuffled_groups(
     y: Tensor, groups: Sequence[Hashable], seed: int, purpose: str
 ) -> Iterator[list[Hashable]]:
     """Yield each class's groups, shuffled; a group has the class of its first image."""
     labels: dict[Hashable, int] = {}
-    for label, group in zip(y.tolist(), groups, strict=True):
+    for label, group in zip(label_strata(y).tolist(), groups, strict=True):
         labels.setdefault(group, label)
     for label in sorted(set(labels.values())):
         members = [group for group, own in labels.items() if own == label]
@@ -177,13 +194,20 @@ def _compare_penalties(
         layers = [fit(penalty, FOLD_TOLERANCE) for fit in fits]
         pairs = zip(val_masks, layers, strict=True)
         logits = torch.cat([x[val] @ w.T + b for val, (w, b) in pairs])
-        accuracy = float((logits.argmax(1) == labels).double().mean())
-        loss = float(F.cross_entropy(logits, labels))
+        task = task_of(labels)
+        accuracy = float(task.correct(logits, labels).double().mean())
+        loss = float(_mean_loss(logits, labels))
         results.append(PenaltyResult(penalty=penalty, loss=loss, accuracy=accuracy))
         best = min(results, key=lambda result: result.loss)
         if penalty < best.penalty * WORSE:
             break
     return results
+
+
+def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels)
+    return task_of(labels).losses(logits, labels).mean()
 
 
 @contextmanager

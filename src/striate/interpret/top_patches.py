@@ -89,7 +89,10 @@ def channel_preferences(
             torch.no_grad(),
         ):
             forward(model, x)
-        class_counts += torch.bincount(labels.cpu(), minlength=classes)
+        if labels.ndim == 2:  # several labels per image
+            class_counts += labels.cpu().sum(0)
+        else:
+            class_counts += torch.bincount(labels.cpu(), minlength=classes)
         first += len(x)
     if not first:
         raise DataError("there are no images", where="batches")
@@ -112,7 +115,10 @@ class _Table:
             self._values = torch.zeros(0, channels)
             self._positions = torch.zeros(0, channels, 3, dtype=torch.int64)
         means = maps.clamp(min=0).mean((2, 3)).double().cpu()
-        self._sums.index_add_(0, labels.cpu(), means)
+        if labels.ndim == 2:
+            self._sums += labels.cpu().double().T @ means
+        else:
+            self._sums.index_add_(0, labels.cpu(), means)
         best, flat = maps.flatten(2).float().cpu().max(2)
         image = torch.arange(first, first + len(maps))[:, None].expand_as(flat)
         width = maps.shape[3]

@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else _UNPRINTABLE.sub("\ufffd", text)
 
 
+def n_text(count: int) -> str:
+    """Format a number of images, such as `n = 74`, on one line."""
+    return f"n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{count:,}"
+
+
 def one_line(text: str) -> str:
     r"""Return the text as one line of printable characters, for headings and tooltips.
 

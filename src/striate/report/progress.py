@@ -32,10 +32,11 @@ REDRAW = 0.1  # seconds between updates: terminals are slow
 LABELS = {  # columns in the line of an epoch, if the row has them
     "train_loss": "train loss",
     "val_loss": "val loss",
+    "val_map": "val mAP",
     "val_accuracy": "val accuracy",
     "val_balanced_accuracy": "balanced",
 }
-SHARES = ("val_accuracy", "val_balanced_accuracy")
+SHARES = ("val_map", "val_accuracy", "val_balanced_accuracy")
 
 
 class TrainingProgress:

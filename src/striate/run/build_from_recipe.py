@@ -23,9 +23,15 @@ from striate.engine.config import OptimConfig, RuntimeConfig
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution_config import ExecutionConfig
-from striate.engine.loss import ClassBalance, balanced_class_weights, class_priors
+from striate.engine.loss import (
+    ClassBalance,
+    balanced_class_weights,
+    class_priors,
+    positive_weights,
+)
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
+from striate.engine.task import task_of
 from striate.engine.training_loop import FitConfig
 from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.recipe import TrainConfig
@@ -184,6 +190,7 @@ def recipe_fit_config(
         label_smoothing=optim.label_smoothing,
         patience=optim.patience,
         class_balance=class_weighting(data, optim, device),
+        task=task_of(data.subset("train").labels),
         balanced=optim.class_weights != "none",
         seed=optim.seed,
         micro_batches=optim.accumulate,
@@ -194,7 +201,13 @@ def class_weighting(
     data: ImageData, optim: OptimConfig, device: torch.device
 ) -> ClassBalance | None:
     """Return the class weights or priors for the loss, or None."""
-    counts = data.subset("train").labels.bincount(minlength=data.num_classes)
+    labels = data.subset("train").labels
+    if data.labels.multi_label:
+        if optim.class_weights == "none":
+            return None
+        weights = positive_weights(labels.sum(0), len(labels))
+        return ClassBalance(weights=weights.to(device))
+    counts = labels.bincount(minlength=data.num_classes)
     if optim.class_weights == "auto":
         return ClassBalance(prior=class_priors(counts).to(device))
     if optim.class_weights == "loss":

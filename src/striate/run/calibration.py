@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from striate.core.class_names import ClassNames
 from striate.core.files import damaged_file_errors, read_json, write_json
 from striate.core.format import count_text
 from striate.metrics.calibration import top_label_ece
@@ -17,6 +18,8 @@ from striate.metrics.temperature import (
 )
 from striate.report.format import percent
 from striate.run import layout as names
+from striate.run.multi_label_calibration import LabelCalibration, fit_label_calibration
+from striate.run.multi_label_predictions import MultiLabelPredictions
 from striate.run.predictions import Predictions
 
 MIN_VALIDATION_IMAGES = 20  # with fewer validation images, no temperature is fitted
@@ -58,6 +61,9 @@ class TemperatureScaling:
             return f"{text}."
         ece = f"{percent(self.ece_before)} before, {percent(self.ece_after)} after"
         return f"{text}. ECE on the same images: {ece}."
+
+
+Calibration = TemperatureScaling | LabelCalibration
 
 
 def fit_scaling(
@@ -125,18 +131,54 @@ def save_evaluation(
         unscaled: Predictions by split, before temperature scaling.
         prior_sd: Standard deviation of the logarithm of the temperature in the prior.
     """
-    scaling = fit_scaling(unscaled.get("val"), prior_sd)
-    write_json(folder / names.CALIBRATION, asdict(scaling))
+    validation = unscaled.get("val")
+    scaling: Calibration
+    if isinstance(validation, MultiLabelPredictions):
+        scaling = fit_label_calibration(validation)
+        write_json(folder / names.CALIBRATION, scaling.as_dict())
+    else:
+        scaling = fit_scaling(validation, prior_sd)
+        write_json(folder / names.CALIBRATION, asdict(scaling))
     scores = {}
     for split, raw in unscaled.items():
-        predictions = raw.temperature_scaled(scaling.temperature)
+        predictions = calibrated(raw, scaling)
         predictions.save(folder / names.predictions_file(split))
         scores[split] = asdict(predictions.metrics())
     write_json(folder / names.SCORES, scores)
 
 
-def read_scaling(folder: Path) -> TemperatureScaling | None:
-    """Return the temperature scaling of a run; None if the run has no such file.
+def calibrated(predictions: Predictions, scaling: Calibration | None) -> Predictions:
+    """Return predictions with calibrated probabilities, and decisions by them."""
+    if isinstance(predictions, MultiLabelPredictions):
+        if isinstance(scaling, LabelCalibration):
+            return scaling.apply(predictions)
+    elif isinstance(scaling, TemperatureScaling) and scaling.used:
+        return predictions.temperature_scaled(scaling.temperature)
+    return predictions
+
+
+def label_calibration(
+    scaling: Calibration | None, labels: ClassNames
+) -> LabelCalibration | None:
+    """Return scaling and thresholds of several labels per image; else None."""
+    if not labels.multi_label:
+        return None
+    if isinstance(scaling, LabelCalibration):
+        return scaling
+    return LabelCalibration.default(labels.names)
+
+
+def read_predictions(
+    path: Path, labels: ClassNames, calibration: LabelCalibration | None
+) -> Predictions:
+    """Read a predictions file of one class per image, or of several labels."""
+    if calibration is None:
+        return Predictions.read(path, labels)
+    return MultiLabelPredictions.read(path, labels, calibration.thresholds)
+
+
+def read_scaling(folder: Path) -> Calibration | None:
+    """Return the calibration of a run; None if the run has no such file.
 
     Raises:
         RunError: The file is damaged.
@@ -146,5 +188,7 @@ def read_scaling(folder: Path) -> TemperatureScaling | None:
         return None
     values = read_json(path)
     with damaged_file_errors(path):
+        if "classes" in values:
+            return LabelCalibration.from_dict(values)
         known = TemperatureScaling.__dataclass_fields__
         return TemperatureScaling(**{k: v for k, v in values.items() if k in known})

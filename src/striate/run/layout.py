@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import RunError
 from striate.core.files import read_json, storage_errors
 from striate.core.registry import closest_names
@@ -53,6 +54,17 @@ def predictions_file(split: str) -> str:
         'predictions_val.csv'
     """
     return f"predictions_{split}.csv"
+
+
+def read_class_names(folder: Path) -> ClassNames:
+    """Return the class names of a run in the order of the network outputs.
+
+    Raises:
+        RunError: A file is missing or damaged.
+    """
+    data = read_json(folder / MANIFEST).get("data", {})
+    multi_label = bool(data.get("multi_label", False))
+    return ClassNames(tuple(read_json(folder / CLASSES)), multi_label)
 
 
 @contextmanager

@@ -127,6 +127,10 @@ class _Steps:
         return bool(self._data) and not is_custom and self._transfer_facts is None
 
     @property
+    def _multi_label(self) -> bool:
+        return self.run.labels.multi_label
+
+    @property
     def _transfer_facts(self) -> dict[str, object] | None:
         return self.run.manifest.get("transfer")
 
@@ -143,8 +147,11 @@ class _Steps:
     def _check(self) -> Iterator[NextStep]:
         data = self._data if self.other_data is None else shlex.quote(self.other_data)
         if data:
-            command = f"striate data check {data} --labels"
-            purpose = "search for label errors, duplicates and near-duplicates"
+            command = f"striate data check {data}"
+            purpose = "search for duplicates and near-duplicates"
+            if not self._multi_label:  # label errors need one class per image
+                command += " --labels"
+                purpose = "search for label errors, duplicates and near-duplicates"
             yield NextStep(command=command, purpose=purpose)
 
     def _transfer(self) -> Iterator[NextStep]:
@@ -201,7 +208,7 @@ class _Steps:
         elif train < FEW_FOR_CURVE:
             text = f"collect more images, at least {ENOUGH_IMAGES} of each class"
             yield NextStep(command="", purpose=text)
-        elif self._data and self._is_scratch:
+        elif self._data and self._is_scratch and not self._multi_label:
             purpose = "estimate the accuracy with more images"
             yield NextStep(command=f"striate data curve {self._data}", purpose=purpose)
 

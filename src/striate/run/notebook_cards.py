@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 from striate.core.errors import StriateError
@@ -18,13 +17,14 @@ from striate.core.findings import (
 )
 from striate.core.format import count_text
 from striate.core.notebook import notebook_html
-from striate.data.image_data import ImageData
+from striate.data.image_data import ImageData, images_by_class
 from striate.metrics.classification import ClassificationMetrics
+from striate.metrics.multi_label import MultiLabelMetrics
 from striate.report.format import percent
 from striate.report.html_card import render_card
 from striate.run import layout as names
 from striate.run.build_network import short_name
-from striate.run.predict_images import PredictResult
+from striate.run.predict_images import LabelSetsResult, PredictResult
 from striate.run.run import Run
 from striate.run.scorecard import (
     confusion_block,
@@ -57,11 +57,9 @@ def run_card(run: Run) -> str:
 @notebook_html.register
 def metrics_card(score: ClassificationMetrics) -> str:
     """Return metrics as HTML: accuracy, loss, confusion matrix, and each class."""
-    ece = Figure("calibration error (ECE)", percent(score.ece))
-    loss = Figure("loss", f"{score.loss:.4f}", detail="cross-entropy")
     figures, matrix = _score_blocks("", score)
     blocks = (
-        replace(figures, figures=(*figures.figures, loss, ece)),
+        _with_loss(figures, score, "cross-entropy"),
         matrix,
         per_class_table(score, MAX_CARD_ROWS),
     )
@@ -69,8 +67,35 @@ def metrics_card(score: ClassificationMetrics) -> str:
     return render_card(title, [Section("", blocks)])
 
 
-def _score_blocks(split: str, score: ClassificationMetrics) -> tuple[Figures, Block]:
-    """Return the accuracy, and the confusion matrix or the most frequent errors."""
+@notebook_html.register
+def label_metrics_card(score: MultiLabelMetrics) -> str:
+    """Return metrics of several labels as HTML: mAP, F1, loss, and each class."""
+    figures = Figures(score_figures("", score))
+    table = per_class_table(score, MAX_CARD_ROWS)
+    blocks = _with_loss(figures, score, "binary cross-entropy"), table
+    title = f"Metrics of {count_text(score.count, 'image')}"
+    return render_card(title, [Section("", blocks)])
+
+
+def _with_loss(
+    figures: Figures, score: ClassificationMetrics | MultiLabelMetrics, loss_name: str
+) -> Figures:
+    ece = Figure("calibration error (ECE)", percent(score.ece))
+    loss = Figure("loss", f"{score.loss:.4f}", detail=loss_name)
+    return replace(figures, figures=(*figures.figures, loss, ece))
+
+
+def _score_blocks(
+    split: str, score: ClassificationMetrics | MultiLabelMetrics
+) -> tuple[Figures, Block]:
+    """Return the accuracy, and the confusion matrix or the most frequent errors.
+
+    For several labels per image, return mAP and F1, and the table of the classes.
+    """
+    if isinstance(score, MultiLabelMetrics):
+        return Figures(score_figures(split, score)), per_class_table(
+            score, MAX_CARD_ROWS
+        )
     matrix: Block = errors_table(score, split)
     if len(score.classes) <= MAX_MATRIX:
         matrix = confusion_block(score, split, {})
@@ -80,6 +105,9 @@ def _score_blocks(split: str, score: ClassificationMetrics) -> tuple[Figures, Bl
 @notebook_html.register
 def predictions_card(result: PredictResult) -> str:
     """Return predictions as HTML: the first images, those to review before others."""
+    if isinstance(result, LabelSetsResult):
+        title = f"Predictions of {count_text(len(result.predictions), 'image')}"
+        return render_card(title, [Section("", (result.table(most=MAX_CARD_ROWS),))])
     rest = (each for each in result.predictions if not each.review)
     listed = [*result.to_review, *rest][:MAX_CARD_ROWS]
     columns = (
@@ -115,7 +143,7 @@ def data_card(data: ImageData) -> str:
 
 
 def _class_table(data: ImageData, splits: tuple[str, ...]) -> Table:
-    counts = Counter((row.label, row.split) for row in data.rows)
+    counts = images_by_class(data)
     listed = data.labels.names[:MAX_CARD_ROWS]
     rest = data.num_classes - len(listed)
     rows: tuple[tuple[Cell, ...], ...] = tuple(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from striate.core.class_names import SEPARATOR, split_label
 from striate.core.errors import DataError
 from striate.core.files import refuse_existing, write_csv, write_json
 from striate.core.findings import Cell, Column, Table
@@ -27,10 +28,12 @@ from striate.engine.tta import TTA, no_tta
 from striate.report.format import NO_BREAK_SPACE, one_line, percent
 from striate.report.terminal import blocks_text
 from striate.run.evaluation_batch_size import evaluation_batch_size
+from striate.run.multi_label_calibration import LabelCalibration
 from striate.run.review_rule import ReviewRule
 
 TOP = 5  # most probable classes shown for each image
 MAX_PREDICTIONS = 40  # predictions shown in the terminal
+NO_LABEL = "(none)"  # shown for an image without any predicted class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,64 @@ class PredictResult(NotebookResult):
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelSetsResult(PredictResult):
+    """Predictions of several labels per image, and skipped files with reasons."""
+
+    calibration: LabelCalibration  # scaling and threshold of each class
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return predictions and skipped files as a JSON-serializable dict."""
+        classes = self.calibration.classes.items()
+        return {
+            "predictions": [
+                {
+                    "image_path": each.image_path,
+                    "pred": each.pred,
+                    "labels": list(split_label(each.pred)),
+                    "probabilities": each.probs,
+                }
+                for each in self.predictions
+            ],
+            "skipped": [skipped_dict(skip) for skip in self.skipped],
+            "thresholds": {name: decision.threshold for name, decision in classes},
+        }
+
+    def table(self, top: int = TOP, most: int = MAX_PREDICTIONS) -> Table:
+        """Return the table of the first predictions, with the most probable classes."""
+        columns = Column("image_path"), Column("pred"), Column("most probable")
+        rows = tuple(
+            (each.image_path, each.pred or NO_LABEL, self._most_probable(each, top))
+            for each in self.predictions[:most]
+        )
+        return Table(columns=columns, rows=rows, note="\n".join(self.notes(most)))
+
+    def lines(self, top: int = TOP, most: int = MAX_PREDICTIONS) -> list[str]:
+        """Return two lines for each of the first predictions, for narrow terminals."""
+        lines = []
+        for each in self.predictions[:most]:
+            lines.append(one_line(f"{each.pred or NO_LABEL}  {each.image_path}"))
+            lines.append(f"         {self._most_probable(each, top)}")
+        return [*lines, *self.notes(most)]
+
+    def _most_probable(self, each: Prediction, top: int) -> str:
+        return ", ".join(class_text(*pair) for pair in each.top(top))
+
+
+def label_set_prediction(
+    path: str, probs: Mapping[str, float], calibration: LabelCalibration
+) -> Prediction:
+    """Return the prediction of an image: the classes above their thresholds."""
+    limits = calibration.classes
+    names = [n for n, prob in probs.items() if prob >= limits[n].threshold]
+    return Prediction(
+        image_path=path,
+        pred=SEPARATOR.join(names),
+        probability=round(max(probs.values()), 7),
+        probs={name: round(prob, 7) for name, prob in probs.items()},
+    )
+
+
 def class_text(name: str, prob: float) -> str:
     """Format a class and its probability; the number and `%` stay on one line.
 
@@ -192,6 +253,8 @@ class ImagePredictor:
     preprocess: Preprocess
     classes: Sequence[str]  # class names in the order of the outputs
     temperature: float = 1.0  # divisor of the logits
+    # scaling and thresholds of several labels per image; None: one class per image
+    calibration: LabelCalibration | None = None
     tta: TTA = no_tta  # test-time augmentation
     # pixels of an image that is only in memory, by its path
     in_memory: Callable[[str], Tensor | None] = field(default=lambda path: None)
@@ -218,12 +281,15 @@ class ImagePredictor:
             what = f"none of {count_text(len(skipped), 'file')} is a usable image; "
             what += "first error: "
             raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)
-        return PredictResult(
+        result = PredictResult(
             predictions=tuple(predictions),
             skipped=tuple(skipped),
             rule=rule,
             temperature=self.temperature,
         )
+        if self.calibration is None:
+            return result
+        return LabelSetsResult(**vars(result), calibration=self.calibration)
 
     def _paths(self, item: str | Path) -> list[Path]:
         in_memory = self.in_memory(str(item)) is not None
@@ -255,12 +321,16 @@ class ImagePredictor:
     def _probs(self, batch: Tensor) -> Tensor:
         x = normalize(batch.to(self.device), self.preprocess)
         logits = self.tta(self.model, x).float()
+        if self.calibration is not None:
+            return self.calibration.probabilities(logits)
         return (logits / self.temperature).softmax(1).cpu()
 
     def _prediction(
         self, path: Path, row: Sequence[float], rule: ReviewRule
     ) -> Prediction:
         probs = dict(zip(self.classes, row, strict=True))
+        if self.calibration is not None:
+            return label_set_prediction(str(path), probs, self.calibration)
         pred = max(probs, key=probs.__getitem__)
         rounded = {name: round(prob, 7) for name, prob in probs.items()}
         return Prediction(

@@ -17,7 +17,7 @@ from striate.engine.evaluate import Outputs
 from striate.metrics.classification import ClassificationMetrics, classification_metrics
 from striate.metrics.temperature import apply_temperature, log_losses
 
-_PREFIX = "p_"
+PREFIX = "p_"
 MAX_PROBABILITY_COLUMNS = 1000  # with more classes, only the top k are saved
 TOP_K = 10  # probabilities per image saved with more classes
 
@@ -53,6 +53,20 @@ class Predictions:
         most: np.ndarray = self.probs.argmax(1)
         return most
 
+    @property
+    def correct(self) -> np.ndarray:
+        """Return whether each prediction is correct, (N,) bool."""
+        correct: np.ndarray = self.predicted == self.truth
+        return correct
+
+    def true_label(self, i: int) -> str:
+        """Return the true class of an image."""
+        return self.labels[int(self.truth[i])]
+
+    def predicted_label(self, i: int) -> str:
+        """Return the predicted class of an image."""
+        return self.labels[int(self.predicted[i])]
+
     def temperature_scaled(self, temperature: float) -> Predictions:
         """Return the predictions with logits divided by `temperature`; 1: unchanged."""
         if temperature == 1.0:
@@ -75,12 +89,11 @@ class Predictions:
 
     def top_losses(self, count: int) -> list[dict[str, Any]]:
         """Return the images with the highest loss as dicts, the highest loss first."""
-        predicted = self.predicted
         return [
             {
                 "image_path": self.paths[i],
-                "true": self.labels[int(self.truth[i])],
-                "pred": self.labels[int(predicted[i])],
+                "true": self.true_label(i),
+                "pred": self.predicted_label(i),
                 "probability": float(self.probs[i].max()),
                 "loss": float(self.losses[i]),
             }
@@ -94,24 +107,23 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write a CSV: `image_path`, `true`, `pred`, probabilities and `loss`.
 
-        There is one probability column per class. With more than
-        `MAX_PROBABILITY_COLUMNS` classes, one column has the top `TOP_K` as JSON.
+        There is one probability column per class. With one class per image, and more
+        than `MAX_PROBABILITY_COLUMNS` classes, one column has the top `TOP_K` as JSON.
         """
         names = self.labels.names
-        many = len(names) > MAX_PROBABILITY_COLUMNS
+        many = len(names) > MAX_PROBABILITY_COLUMNS and not self.labels.multi_label
         probs_cells = partial(_top_k, names) if many else _all_probs
-        predicted = self.predicted
         rows = (
             [
                 path_,
-                names[self.truth[i]],
-                names[predicted[i]],
+                self.true_label(i),
+                self.predicted_label(i),
                 *probs_cells(self.probs[i]),
                 f"{self.losses[i]:.7g}",
             ]
             for i, path_ in enumerate(self.paths)
         )
-        columns = ["top"] if many else [_PREFIX + name for name in names]
+        columns = ["top"] if many else [PREFIX + name for name in names]
         write_csv(path, ["image_path", "true", "pred", *columns, "loss"], rows)
 
     @classmethod
@@ -134,7 +146,7 @@ class Predictions:
                 for name, p in json.loads(row["top"]).items():
                     probs[i, number[name]] = p
         else:
-            columns = [_PREFIX + name for name in labels.names]
+            columns = [PREFIX + name for name in labels.names]
             probs = np.array([[float(row[name]) for name in columns] for row in rows])
         return cls(
             paths=tuple(row[path] for row in rows),

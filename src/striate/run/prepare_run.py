@@ -139,6 +139,9 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
             is too small, or the device or the precision is not available.
     """
     device = devices.select_device(recipe.device)
+    if recipe.class_weights == "sampling":
+        flag, fix = "--class-weights sampling", "use --class-weights auto (pos_weight)"
+        data.labels.require_one_label(flag, fix)
     with rng_state_restored():
         torch.manual_seed(derive_seed(recipe.seed, "lazy layers"))
         materialize_lazy(model, (data.in_chans, *data.image_size))

@@ -99,7 +99,9 @@ class ProgressCallback(Callback):
 
     def on_epoch_end(self, event: EpochResult, /) -> None:
         """Print losses and accuracies of a finished epoch."""
-        columns = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
+        scores = ("val_accuracy", *self._balanced)
+        scores = scores if event.val_map is None else ("val_map",)
+        columns = ("train_loss", "val_loss", *scores, "best")
         row = {name: getattr(event, name) for name in columns}
         self._draw(lambda: self._progress.epoch({"epoch": event.epoch, **row}))
 

@@ -66,17 +66,17 @@ def confusion_images(
 
 
 def _captioned(predictions: Predictions, pixels: PixelRows, i: int) -> Image:
-    true = predictions.labels[int(predictions.truth[i])]
-    predicted = predictions.labels[int(predictions.predicted[i])]
-    prob = percent(float(predictions.probs[i].max()))
-    caption = f"predicted {predicted} ({prob})"
-    caption += "" if predicted == true else f", true {true}"
+    true, predicted = predictions.true_label(i), predictions.predicted_label(i)
+    caption = f"predicted {predicted or 'none'}"
+    if not predictions.labels.multi_label:
+        caption += f" ({percent(float(predictions.probs[i].max()))})"
+    caption += "" if predicted == true else f", true {true or 'none'}"
     return to_image(pixels[i].numpy(), caption, predictions.paths[i])
 
 
 def highest_loss_section(predictions: Predictions, pixels: PixelRows | None) -> Section:
     """Return the report section of misclassified images with the highest loss."""
-    correct = predictions.truth == predictions.predicted
+    correct = predictions.correct
     order = predictions.highest_losses(len(predictions.paths))
     wrong = [i for i in order if not correct[i]][:MAX_ERRORS]
     if not wrong:
@@ -140,7 +140,7 @@ def _filters_section(run: Run) -> Iterable[Section]:
 
 def _example(predictions: Predictions) -> int:
     """Return an image index: the most confident correct prediction, if there is one."""
-    correct = predictions.truth == predictions.predicted
+    correct = predictions.correct
     order = predictions.highest_losses(len(predictions.paths))
     return next((i for i in reversed(order) if correct[i]), order[0])
 

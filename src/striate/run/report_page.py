@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,9 @@ from striate.core.errors import RunError, StorageError
 from striate.core.files import read_csv, write_text
 from striate.core.format import count_text, file_counts_text
 from striate.data.cache.image_rows import PixelRows
+from striate.data.sources.source import SPLITS
 from striate.metrics.classification import ClassificationMetrics
+from striate.metrics.multi_label import MultiLabelMetrics
 from striate.report.format import percent
 from striate.report.html import render_page
 from striate.report.png import save_curve, save_matrix
@@ -24,6 +27,8 @@ from striate.run.baselines_table import baseline_section
 from striate.run.build_network import network_title
 from striate.run.check_run_files import CURVE_COLUMNS, check_finished, check_history
 from striate.run.layer_norm_charts import layer_norms_blocks
+from striate.run.multi_label_predictions import MultiLabelPredictions
+from striate.run.multi_label_scorecard import label_error_blocks
 from striate.run.predictions import Predictions
 from striate.run.report_images import (
     confusion_images,
@@ -51,6 +56,7 @@ from striate.run.verdict_findings import verdict_blocks
 if TYPE_CHECKING:
     from striate.run.run import Run
 
+Metrics = ClassificationMetrics | MultiLabelMetrics
 MAX_SKIPPED = 50
 CHART_COLUMNS = CURVE_COLUMNS | {"epoch", "val_balanced_accuracy", "best"}
 
@@ -72,15 +78,16 @@ def write_report(run: Run) -> Path:
     for curve in (*_learning(run), *depth):
         name = curve.title.lower().replace(" ", "_")
         save_curve(curve, run.path / names.PLOTS / f"{name}.png")
-    plain = confusion_block(score, run.evaluated_split, {})
-    if isinstance(plain, f.Matrix):
-        save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
+    if isinstance(score, ClassificationMetrics):
+        plain = confusion_block(score, run.evaluated_split, {})
+        if isinstance(plain, f.Matrix):
+            save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
     path = run.path / names.REPORT
     write_text(path, render_page(page))
     return path
 
 
-def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> f.Page:
+def _page(run: Run, predictions: Predictions, score: Metrics) -> f.Page:
     pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
@@ -128,16 +135,17 @@ def _when(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _result(run: Run, score: ClassificationMetrics) -> f.Section:
+def _result(run: Run, score: Metrics) -> f.Section:
     manifest = run.manifest
     wrong = score.count - round(score.accuracy * score.count)
+    of = f"of {count_text(score.count, 'image')}"
+    if isinstance(score, MultiLabelMetrics):
+        of += ", with at least one wrong label"
     figures = f.Figures(
         (
             *score_figures(run.evaluated_split, score),
             *other_accuracies(run, run.evaluated_split),
-            f.Figure(
-                "errors", f"{wrong:,}", detail=f"of {count_text(score.count, 'image')}"
-            ),
+            f.Figure("errors", f"{wrong:,}", detail=of),
             f.Figure(
                 "parameters",
                 f"{manifest['parameters']:,}",
@@ -154,7 +162,7 @@ def _result(run: Run, score: ClassificationMetrics) -> f.Section:
     return f.Section("Result", (*verdict, figures, *_notes(run, score)))
 
 
-def _notes(run: Run, score: ClassificationMetrics) -> list[f.Block]:
+def _notes(run: Run, score: Metrics) -> list[f.Block]:
     text, manifest = evaluation_text(run), run.manifest
     ece = f" Expected calibration error (ECE): {percent(score.ece)}."
     scaling = f" {run.scaling.sentence}" if run.scaling else ""
@@ -194,15 +202,27 @@ def learning_charts(
     def series(name: str, key: str) -> f.Series:
         return f.Series(name, epochs, tuple(row[key] for row in history))
 
-    return (
-        f.Curve(
-            "Loss",
+    several = "val_map" in history[0]
+    loss = f.Curve(
+        "Loss",
+        x_label="epoch",
+        y_label="binary cross-entropy" if several else "cross-entropy",
+        series=(series("training", "train_loss"), series("validation", "val_loss")),
+        mark=mark,
+        note=note,
+    )
+    if several:
+        curve = f.Curve(
+            "mAP",
             x_label="epoch",
-            y_label="cross-entropy",
-            series=(series("training", "train_loss"), series("validation", "val_loss")),
+            y_label="mAP",
+            series=(series("validation", "val_map"),),
+            percent_y=True,
             mark=mark,
-            note=note,
-        ),
+        )
+        return loss, curve
+    return (
+        loss,
         f.Curve(
             "Accuracy",
             x_label="epoch",
@@ -266,11 +286,10 @@ def penalty_chart(run: Run) -> f.Curve:
 
 
 def _predictions(
-    run: Run,
-    predictions: Predictions,
-    score: ClassificationMetrics,
-    pixels: PixelRows | None,
+    run: Run, predictions: Predictions, score: Metrics, pixels: PixelRows | None
 ) -> f.Section:
+    if isinstance(score, MultiLabelMetrics):
+        return _label_predictions(run, predictions, score, pixels)
     images: CellImages = {}
     if pixels is not None and score.confusion:
         images = confusion_images(predictions, pixels)
@@ -282,6 +301,23 @@ def _predictions(
     return f.Section("Predictions", tuple(blocks))
 
 
+def _label_predictions(
+    run: Run,
+    predictions: Predictions,
+    score: MultiLabelMetrics,
+    pixels: PixelRows | None,
+) -> f.Section:
+    """Return the section of several labels per image: classes and their errors."""
+    blocks: list[f.Block] = [per_class_table(score)]
+    if pixels is None:
+        text = f"The errors have no images: {no_images_text(run)}."
+        blocks.insert(0, f.Prose(text, "warning"))
+    if isinstance(predictions, MultiLabelPredictions):
+        blocks += label_error_blocks(predictions, score, pixels)
+    lead = "Each class has its own threshold. Check the clearest errors for wrong "
+    return f.Section("Predictions", tuple(blocks), lead=f"{lead}labels first.")
+
+
 def _layers(run: Run) -> f.Section:
     shape, size = run.preprocess.spec.shape, run.recipe.images_per_step
     try:
@@ -289,12 +325,8 @@ def _layers(run: Run) -> f.Section:
     except ForwardError:  # perhaps it only runs on real values
         result = audit(run.model, shape, real=True)
     lead = f"Input: {run.preprocess.spec}."
-    blocks: list[f.Block] = [
-        audit_figures(result),
-        layer_table(result),
-        *caveats(result),
-    ]
-    return f.Section("Layers", tuple(blocks), lead=lead)
+    blocks: list[f.Block] = [audit_figures(result), layer_table(result)]
+    return f.Section("Layers", (*blocks, *caveats(result)), lead=lead)
 
 
 def _data(run: Run) -> f.Section:
@@ -316,12 +348,8 @@ def _data(run: Run) -> f.Section:
 
 
 def _split_counts(run: Run) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in read_csv(run.path / names.SPLIT):
-        counts[row["split"]] = counts.get(row["split"], 0) + 1
-    return {
-        split: counts[split] for split in ("train", "val", "test") if split in counts
-    }
+    counts = Counter(row["split"] for row in read_csv(run.path / names.SPLIT))
+    return {split: counts[split] for split in SPLITS if split in counts}
 
 
 def _skipped_table(skipped: Sequence[dict[str, str]]) -> f.Table:

@@ -47,6 +47,8 @@ def evaluation_text(run: Run) -> str:
     epoch = f"epoch {manifest['best_epoch']} of {manifest['epochs']}"
     weighted = run.recipe.class_weights != "none"
     metric = f"validation {'balanced ' if weighted else ''}accuracy"
+    if run.labels.multi_label:
+        metric = "validation mAP"
     if split != "test":
         return (
             "There is no test split. These validation results are optimistic, because "

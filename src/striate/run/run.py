@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from striate.core import device as devices
 from striate.core.class_names import ClassNames
 from striate.core.errors import RunError, SettingError
-from striate.core.files import read_csv, read_json
+from striate.core.files import read_json
 from striate.core.hooks import unwrap_compiled
 from striate.core.notebook import NotebookResult
 from striate.core.preprocess_config import Preprocess
@@ -27,19 +27,29 @@ from striate.data.sources.source import UNUSED, Skipped
 from striate.data.split.split_file import read_split_rows
 from striate.data.subset import Subset
 from striate.data.torch_dataset.source import TorchData
+from striate.engine.csv_logger import read_results
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import TTA_MODES
 from striate.engine.weights_io import load_weights
 from striate.interpret.depth.snapshots import Snapshot
 from striate.metrics.classification import ClassificationMetrics
+from striate.metrics.multi_label import MultiLabelMetrics
 from striate.run import layout as names
 from striate.run.build_network import build_for_run
-from striate.run.calibration import TemperatureScaling, read_scaling
+from striate.run.calibration import (
+    Calibration,
+    calibrated,
+    label_calibration,
+    read_predictions,
+    read_scaling,
+)
 from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.layer_norms import read_layer_norms
 from striate.run.layout import find_run
 from striate.run.lost_data import is_lost, lost_data_error
+from striate.run.multi_label_calibration import LabelCalibration
+from striate.run.multi_label_predictions import predictions_of
 from striate.run.parse_settings import make_recipe
 from striate.run.predict_images import ImagePredictor, PredictResult
 from striate.run.predictions import Predictions
@@ -88,8 +98,7 @@ class Run(NotebookResult):
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Return the content of `manifest.json`: versions, data set, status."""
-        manifest: dict[str, Any] = read_json(self.path / names.MANIFEST)
-        return manifest
+        return dict(read_json(self.path / names.MANIFEST))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -99,7 +108,7 @@ class Run(NotebookResult):
     @cached_property
     def labels(self) -> ClassNames:
         """Return the class names in the order of the network outputs."""
-        return ClassNames(tuple(read_json(self.path / names.CLASSES)))
+        return names.read_class_names(self.path)
 
     @cached_property
     def preprocess(self) -> Preprocess:
@@ -109,13 +118,7 @@ class Run(NotebookResult):
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """Return one dict per epoch, as in `results.csv`; epochs count from 1."""
-        rows = [
-            {k: float(v == "true" if k == "best" else v) for k, v in row.items()}
-            for row in read_csv(self.path / names.RESULTS)
-        ]
-        if rows and rows[0].get("epoch") == 0:  # of a version that counted from 0
-            rows = [{**row, "epoch": row["epoch"] + 1} for row in rows]
-        return rows
+        return read_results(self.path)
 
     @property
     def layer_norms(self) -> list[Snapshot]:
@@ -125,13 +128,17 @@ class Run(NotebookResult):
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:
         """Return the metrics of each evaluated split, as in `scores.json`."""
-        scores: dict[str, dict[str, Any]] = read_json(self.path / names.SCORES)
-        return scores
+        return dict(read_json(self.path / names.SCORES))
 
     @cached_property
-    def scaling(self) -> TemperatureScaling | None:
-        """Return the temperature scaling of `calibration.json`; None if missing."""
+    def scaling(self) -> Calibration | None:
+        """Return the calibration of `calibration.json`; None if missing."""
         return read_scaling(self.path)
+
+    @property
+    def label_calibration(self) -> LabelCalibration | None:
+        """Return scaling and thresholds of several labels per image; else None."""
+        return label_calibration(self.scaling, self.labels)
 
     @property
     def temperature(self) -> float:
@@ -230,7 +237,7 @@ class Run(NotebookResult):
             what = f"the {split} split was not evaluated (existing files: {existing})"
             fix = f"run: striate evaluate {quote(str(self.path))} --split {split}"
             raise RunError(what, where=path, fix=fix)
-        predictions = Predictions.read(path, self.labels)
+        predictions = read_predictions(path, self.labels, self.label_calibration)
         if not predictions.paths:
             what = f"{path.name} has no predictions"
             fix = "restore the file from a backup, or train again"
@@ -250,7 +257,7 @@ class Run(NotebookResult):
         Args:
             subset: The images.
             group: Processes that share the images; all of them get all predictions.
-            scaled: Whether to apply the temperature of the run.
+            scaled: Whether to apply the calibration of the run.
         """
         device, images = devices.select_device(self.recipe.device), self.preprocess
         batches = Batches(
@@ -264,8 +271,8 @@ class Run(NotebookResult):
         )
         tta = TTA_MODES[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), tta, group)
-        predictions = Predictions.of(subset.paths, outputs, self.labels)
-        return predictions.temperature_scaled(self.temperature if scaled else 1.0)
+        predictions = predictions_of(subset.paths, outputs, self.labels)
+        return calibrated(predictions, self.scaling) if scaled else predictions
 
     def predict(
         self,
@@ -289,6 +296,9 @@ class Run(NotebookResult):
             RunError: The operating point is missing, or belongs to other weights.
         """
         items = [inputs] if isinstance(inputs, str | Path) else [*inputs]
+        if threshold is not None or operating_point is not None:
+            fix = "leave them out: each class has its own threshold"
+            self.labels.require_one_label("--threshold or --operating-point", fix)
         point = operating_point and load_operating_point(
             self.path, self.labels, self.temperature, operating_point
         )
@@ -309,6 +319,7 @@ class Run(NotebookResult):
             preprocess=self.preprocess,
             classes=self.labels.names,
             temperature=self.temperature,
+            calibration=self.label_calibration,
             tta=TTA_MODES[self.recipe.tta],
             in_memory=self.image_in_memory,
         )
@@ -319,11 +330,7 @@ class Run(NotebookResult):
         Shapes:
             (H, W, C) uint8, or float32 for float tensors of a torch `Dataset`
         """
-        subsets = {} if self._data is None else self._data.subsets
-        for subset in subsets.values():
-            if path in subset.paths:
-                return subset.pixels[list(subset.paths).index(path)]
-        return None
+        return None if self._data is None else self._data.image(path)
 
     def subset_for(
         self, data: str | TorchData | None = None, split: str | None = None
@@ -344,12 +351,11 @@ class Run(NotebookResult):
         """Return the image files that are missing or have changed since training."""
         if self._data is not None:
             return ()
-        reasons = (CHANGED, MISSING)
-        return tuple(s for s in self.data.quarantined if s.reason in reasons)
+        return tuple(s for s in self.data.quarantined if s.reason in (CHANGED, MISSING))
 
     def evaluate(
         self, split: str | None = None, data: str | TorchData | None = None
-    ) -> ClassificationMetrics:
+    ) -> ClassificationMetrics | MultiLabelMetrics:
         """Evaluate a split of the run (default: test, else val) or images in `data`.
 
         `data` is a path or name, or a torch `Dataset` or `DataLoader`.
@@ -369,11 +375,6 @@ class Run(NotebookResult):
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
         """Return the images with the highest loss as dicts, the highest loss first."""
         return self.predictions(self.evaluated_split).top_losses(count)
-
-
-def score_as_dict(score: ClassificationMetrics) -> dict[str, Any]:
-    """Return the metrics as a dict of JSON values."""
-    return asdict(score)
 
 
 def load_run(

@@ -8,8 +8,14 @@ from operator import attrgetter
 from striate.core.findings import Block, Column, Figure, Image, Matrix, Table
 from striate.core.format import count_text
 from striate.metrics.classification import ClassificationMetrics
-from striate.report.format import NO_BREAK_SPACE, percent
+from striate.metrics.multi_label import MultiLabelMetrics
+from striate.report.format import NO_BREAK_SPACE, n_text, percent
 from striate.run import layout as names
+from striate.run.multi_label_scorecard import (
+    label_figures,
+    label_table,
+    other_map_figures,
+)
 from striate.run.run import Run
 
 MAX_ERRORS = 30  # confusions listed if the matrix is too large
@@ -29,16 +35,16 @@ def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
     return f"{low:.{digits}f}–{high:.{digits}f}{NO_BREAK_SPACE}%"
 
 
-def n_text(count: int) -> str:
-    """Format a number of images, such as `n = 74`, on one line."""
-    return f"n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{count:,}"
-
-
-def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
+def score_figures(
+    split: str, score: ClassificationMetrics | MultiLabelMetrics
+) -> tuple[Figure, ...]:
     """Return accuracy and balanced accuracy, each with a 95 % confidence interval.
 
-    An unknown split is empty text.
+    For several labels per image, return mAP, F1 and exact match. An unknown split is
+    empty text.
     """
+    if isinstance(score, MultiLabelMetrics):
+        return label_figures(split, score)
     wide = f"95{NO_BREAK_SPACE}% interval"
     return (
         Figure(
@@ -61,6 +67,9 @@ def other_accuracies(run: Run, split: str) -> tuple[Figure, ...]:
         accuracies["training accuracy"] = run.manifest.get("train_accuracy")
     if split != "val" and (run.path / names.SCORES).is_file():
         accuracies["validation accuracy"] = run.scores.get("val")
+    if run.labels.multi_label:
+        named = {k.split()[0]: v for k, v in accuracies.items() if v is not None}
+        return other_map_figures(named)
     return tuple(
         Figure(
             label,
@@ -115,11 +124,16 @@ def errors_table(score: ClassificationMetrics, split: str) -> Table:
     )
 
 
-def per_class_table(score: ClassificationMetrics, most: int = MAX_CLASSES) -> Table:
+def per_class_table(
+    score: ClassificationMetrics | MultiLabelMetrics, most: int = MAX_CLASSES
+) -> Table:
     """Return the table of recall, precision and F1 per class, with 95 % intervals.
 
     With more than `most` classes, only the classes with the lowest recall are listed.
+    For several labels per image, see `label_table`.
     """
+    if isinstance(score, MultiLabelMetrics):
+        return label_table(score, most)
     columns = (
         Column("class"),
         Column("images", "integer", key="support"),

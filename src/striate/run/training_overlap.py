@@ -57,7 +57,7 @@ def training_overlap(
     is_trained = np.array([content in trained for content in subset.contents], bool)
     if not is_trained.any():
         return None
-    correct = np.asarray(predictions.predicted == predictions.truth)
+    correct = np.asarray(predictions.correct)
     other_count = int((~is_trained).sum())
     return TrainingOverlap(
         trained_count=int(is_trained.sum()),

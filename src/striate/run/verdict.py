@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from striate.report.format import NO_BREAK_SPACE
+from striate.run.multi_label_predictions import MultiLabelPredictions
+from striate.run.multi_label_verdict import conclude_labels, label_facts
 from striate.run.next_steps import NextStep, next_steps
 from striate.run.predictions import Predictions
 from striate.run.run import Run
-from striate.run.verdict_facts import verdict_facts
+from striate.run.verdict_facts import VerdictFacts, verdict_facts
 from striate.run.verdict_rules import conclude
 
 
@@ -42,7 +44,14 @@ def run_verdict(
         predictions: Predictions of the images, if they are not those of the run.
         other_data: Path of the evaluated images, if they are not those of the run.
     """
-    facts = verdict_facts(run, split, predictions)
-    kind, sentences = conclude(facts)
+    facts: VerdictFacts
+    if predictions is None:
+        predictions = run.predictions(split or run.evaluated_split)
+    if isinstance(predictions, MultiLabelPredictions):
+        facts = label_facts(run, split, predictions)
+        kind, sentences = conclude_labels(facts)
+    else:
+        facts = verdict_facts(run, split, predictions)
+        kind, sentences = conclude(facts)
     steps = next_steps(run, facts, kind, other_data)
     return Verdict(kind=kind, sentences=sentences, next_steps=steps)

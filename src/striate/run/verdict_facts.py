@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -106,25 +106,31 @@ def verdict_facts(
     With `predictions`, these are evaluated instead of the saved predictions of the run.
     `split` is then the name of their images.
     """
-    split = split or run.evaluated_split
     if predictions is None:
-        predictions = run.predictions(split)
-    is_train = split == "train"
-    reference_split = "" if is_train else _reference_split(run, split)
+        predictions = run.predictions(split or run.evaluated_split)
     return VerdictFacts(
-        split=split,
+        **run_facts(run, split),
         classes=_class_counts(predictions),
         predicted_classes=_predicted_classes(predictions),
-        train=None
-        if is_train
-        else CorrectCount.from_record(run.manifest.get("train_accuracy")),
-        reference=_scored(run, reference_split),
-        reference_split=reference_split,
-        cross_validated=_cross_validated(run),
-        train_counts=_train_counts(run),
-        epochs=run.manifest["epochs"],
         is_rising=is_rising(run.history, _scored(run, "val")),
     )
+
+
+def run_facts(run: Run, split: str | None = None) -> dict[str, Any]:
+    """Return the fields of `VerdictFacts` that do not depend on the predictions."""
+    split = split or run.evaluated_split
+    is_train = split == "train"
+    reference_split = "" if is_train else _reference_split(run, split)
+    train = CorrectCount.from_record(run.manifest.get("train_accuracy"))
+    return {
+        "split": split,
+        "train": None if is_train else train,
+        "reference": _scored(run, reference_split),
+        "reference_split": reference_split,
+        "cross_validated": _cross_validated(run),
+        "train_counts": _train_counts(run),
+        "epochs": run.manifest["epochs"],
+    }
 
 
 def _class_counts(predictions: Predictions) -> tuple[ClassCount, ...]:
@@ -180,7 +186,8 @@ def _train_counts(run: Run) -> dict[str, int]:
     path = run.path / names.SPLIT
     if total > MAX_SPLIT_ROWS or not path.is_file():
         return {}
-    return Counter(row["label"] for row in read_csv(path) if row["split"] == "train")
+    rows = (row for row in read_csv(path) if row["split"] == "train")
+    return run.labels.count(row["label"] for row in rows)
 
 
 def is_rising(history: Sequence[Mapping[str, float]], val: CorrectCount | None) -> bool:

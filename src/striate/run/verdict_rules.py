@@ -7,7 +7,7 @@ kind. docs/notebook/statistics.md has the measured error rates of the rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from striate.core.format import count_text
@@ -86,12 +86,23 @@ def _is_tiny(facts: VerdictFacts) -> bool:
 
 
 def _too_few_training(facts: VerdictFacts) -> Statement | None:
-    counts = facts.train_counts
+    is_above_baseline = is_above_majority(facts)
+    return too_few_training(facts.train_counts, is_above_baseline=is_above_baseline)
+
+
+def too_few_training(
+    counts: Mapping[str, int], *, is_above_baseline: bool
+) -> Statement | None:
+    """State classes with few training images; if all have few, this is the verdict.
+
+    `counts` are the training images of each class. `is_above_baseline` tells whether
+    the predictions are clearly better than chance.
+    """
     small = sorted((n, name) for name, n in counts.items() if n < FEW_TRAINING)
     if not small:
         return None
     has_few_images = sum(counts.values()) < FEW_TRAINING * len(counts)
-    kind = TOO_FEW if has_few_images and not is_above_majority(facts) else ""
+    kind = TOO_FEW if has_few_images and not is_above_baseline else ""
     if len(small) == 1:
         count, name = small[0]
         text = f"The class '{name}' has only {count_text(count, 'training image')}."

@@ -104,8 +104,10 @@ def mixed_targets(
 ) -> Tensor:
     """Return the soft targets (class probabilities) of mixed images.
 
+    Labels of several classes are multi-hot rows (N, classes).
+
     Shapes:
-        (N,), (N,), (N,) → (N, classes) float32; rows sum to 1
+        (N,), (N,), (N,) → (N, classes) float32; of class indices, rows sum to 1
 
     Example:
         >>> two = torch.tensor([0, 1])
@@ -113,7 +115,8 @@ def mixed_targets(
         [[0.75, 0.25], [0.0, 1.0]]
     """
     share = torch.from_numpy(target_share.astype(np.float32))[:, None]
-    own, other = (F.one_hot(y, classes).float() for y in (labels, others))
+    rows = (F.one_hot(y, classes) if y.ndim == 1 else y for y in (labels, others))
+    own, other = (y.float() for y in rows)
     return own * share + other * (1 - share)
 
 

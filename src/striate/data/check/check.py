@@ -149,16 +149,21 @@ def check_dataset(
     counts = class_counts(
         [label for i, label in enumerate(labels) if i not in conflicts],
         [split for i, split in enumerate(splits) if i not in conflicts],
-        source.labels.names,
+        source.labels,
     )
     positions_by_label: dict[str, list[int]] = defaultdict(list)
     for position, label in enumerate(labels):
-        positions_by_label[label].append(position)
+        for name in source.labels.classes_of(label):
+            positions_by_label[name].append(position)
+    classes = class_findings(counts, positions_by_label, source.ignored)
+    if source.labels.multi_label and any(by_split for _, by_split in counts):
+        # Of several labels per image, one class can be learned: present or absent.
+        classes = [f for f in classes if f.kind != "one-class"]
     unusable = (*source.quarantined, *scan.unusable)
     layout = [Finding(kind="layout", tone="warning", what=t) for t in source.warnings]
     findings = [
         *_unusable_files(unusable),
-        *class_findings(counts, positions_by_label, source.ignored),
+        *classes,
         *leak_findings(duplicates, records, splits, descriptor_points(scan.thumbs)),
         *duplicate_findings(duplicates, records, splits),
         *similar_class_findings(similar),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from striate.core.class_names import ClassNames
 from striate.core.format import count_text
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import SPLITS, Skipped
@@ -15,18 +16,19 @@ NAMES_SHOWN = 5
 
 
 def class_counts(
-    labels: Sequence[str], splits: Sequence[str], names: Sequence[str]
+    labels: Sequence[str], splits: Sequence[str], classes: ClassNames
 ) -> list[tuple[str, dict[str, int]]]:
     """Return the number of images per split, for each class.
 
     Example:
-        >>> class_counts(["a", "a"], ["train", "test"], ["a", "b"])
+        >>> class_counts(["a", "a"], ["train", "test"], ClassNames(("a", "b")))
         [('a', {'train': 1, 'test': 1}), ('b', {})]
     """
-    counts: dict[str, Counter[str]] = {name: Counter() for name in names}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in classes.names}
     for label, split in zip(labels, splits, strict=True):
-        counts[label][split] += 1
-    return [(name, dict(counts[name])) for name in names]
+        for name in classes.classes_of(label):
+            counts[name][split] += 1
+    return [(name, dict(counts[name])) for name in classes.names]
 
 
 Counts = Sequence[tuple[str, dict[str, int]]]  # class, and images per split

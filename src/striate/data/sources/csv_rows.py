@@ -10,12 +10,13 @@ from typing import Any
 
 from striate.core.errors import DataError
 from striate.core.format import count_text
+from striate.data.sources.label_sets import SEVERAL
 
 REQUIRED = ("image_path", "label")
 OPTIONAL = ("split", "group")
 OF_SPLIT_FILES = ("content", "sha256")  # hashes, which are computed again
 # `path` is the column `image_path` in split files of earlier versions.
-_KNOWN = (*REQUIRED, *OPTIONAL, *OF_SPLIT_FILES, "path")
+_KNOWN = (*REQUIRED, SEVERAL, *OPTIONAL, *OF_SPLIT_FILES, "path")
 _DELIMITERS = ",;\t|"
 
 Row = dict[str, str]

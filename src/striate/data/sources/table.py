@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.core.registry import closest_names
 from striate.data.sources.csv_rows import (
@@ -13,19 +12,21 @@ from striate.data.sources.csv_rows import (
     REQUIRED,
     read_rows,
 )
+from striate.data.sources.label_sets import class_names_of, read_label_sets
 from striate.data.sources.source import SPLIT_ALIASES, UNUSED, Record, Skipped, Source
 
 
-def read_table(path: Path) -> Source:
+def read_table(path: Path, multi_label: bool = False) -> Source:
     """Read records from a CSV; image paths are relative to the CSV's folder.
 
     A repeated row is ignored and listed. An image with two labels, splits or groups is
     quarantined, because the correct value is unknown. A warning lists unknown columns.
+    With `multi_label`, images may have several labels even if no label has a `;`.
 
     Raises:
         DataError: The file is not UTF-8, lacks a column or rows, or has a bad split.
     """
-    header, rows = read_rows(path)
+    header, rows, multi_label = read_label_sets(*read_rows(path), multi_label)
     warnings = _check_columns(header, path)
     records: dict[str, Record] = {}
     ignored: list[Skipped] = []
@@ -35,7 +36,7 @@ def read_table(path: Path) -> Source:
             skip = Skipped(path=row.get("image_path") or "", reason=UNUSED)
             ignored.append(skip)
             continue
-        record = _record(row, number, path)
+        record = _record(row, number, path, multi_label)
         first = records.setdefault(record.path, record)
         if first is record:
             continue
@@ -50,7 +51,7 @@ def read_table(path: Path) -> Source:
         name=path.stem,
         root=path.parent,
         records=usable,
-        labels=ClassNames.of([record.label for record in usable]),
+        labels=class_names_of([record.label for record in usable], multi_label),
         ignored=tuple(ignored),
         quarantined=tuple(conflicts.values()),
         warnings=warnings,
@@ -83,11 +84,17 @@ def _check_columns(header: list[str], path: Path) -> tuple[str, ...]:
     return (f"unknown columns of {path.name} are ignored: {', '.join(extra)}",)
 
 
-def _record(row: dict[str, str], number: int, path: Path) -> Record:
+def _record(
+    row: dict[str, str], number: int, path: Path, multi_label: bool = False
+) -> Record:
     name, label = (row.get(key) or "" for key in REQUIRED)
-    if not name or not label:
+    may_be_empty = multi_label and row.get("label") is not None
+    if not name or not (label or may_be_empty):
         what = f"line {number} has no path or no label"
-        raise DataError(what, where=path, fix="complete or delete the line")
+        fix = "complete or delete the line"
+        if name:
+            fix += "; for images with several labels or none, name the column 'labels'"
+        raise DataError(what, where=path, fix=fix)
     split = (row.get("split") or "").strip().lower()
     if split and split not in SPLIT_ALIASES:
         what = f"line {number} has an unknown split '{split}'"

@@ -6,11 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from striate.core.class_names import split_label
 from striate.core.errors import DataError
 from striate.core.format import count_text
 from striate.data.sources.source import SPLITS, Record, Skipped
 from striate.data.split.exact_counts import exact_split, indivisible_groups
 from striate.data.split.hash_split import SplitConfig, hash_number, split_of_number
+from striate.data.split.iterative_stratification import iterative_stratification
 from striate.data.split.split_file import EarlierSplit, SplitRow
 
 LEFT_OUT = "duplicate-in-"  # start of a reason; the split of the equal image follows
@@ -48,17 +50,20 @@ def assign_splits(
     contents: Sequence[str],
     split_config: SplitConfig,
     earlier: EarlierSplit | None = None,
+    *,
+    multi_label: bool = False,
 ) -> Assignment:
     """Keep given splits, reuse earlier splits, and assign the remaining images.
 
     Without given splits, all images are assigned. Otherwise `val` is taken from the
     training images if it is missing, and `test` too if both are missing. If only some
-    images have a split, the others are training images.
+    images have a split, the others are training images. With `multi_label`, labels
+    have several classes, and exact counts use iterative stratification.
     """
     splits = [record.split for record in records]
     held_out = held_out_splits({split for split in splits if split})
     pool = [i for i, split in enumerate(splits) if split in (None, "train")]
-    new = _Assigner(records, contents, split_config, splits)
+    new = _Assigner(records, contents, split_config, splits, multi_label)
     notes: tuple[str, ...] = ()
     if earlier is not None and held_out:
         notes = new.assign_from_earlier(earlier, pool, held_out)
@@ -106,6 +111,7 @@ class _Assigner:
     contents: Sequence[str]
     split_config: SplitConfig
     splits: list[str | None]
+    multi_label: bool
 
     def assign(self, pool: Sequence[int], held_out: Sequence[str]) -> tuple[str, ...]:
         """Assign a split to the images in `pool`; small classes by exact counts.
@@ -118,7 +124,8 @@ class _Assigner:
         small = set() if config.exact else self._small_classes(pool, low)
         exact = list(pool) if config.exact else self._positions_with(small, pool)
         labels, contents, groups = self._columns(exact)
-        splits = exact_split(labels, contents, groups, config, held_out)
+        method = iterative_stratification if self.multi_label else None
+        splits = exact_split(labels, contents, groups, config, held_out, method)
         for i, split in zip(exact, splits, strict=True):
             self.splits[i] = split
         self.assign_by_hash(sorted(set(pool) - set(exact)), held_out)
@@ -134,10 +141,16 @@ class _Assigner:
 
     def _small_classes(self, pool: Sequence[int], low: int) -> set[str]:
         """Return classes with under `low` different images; a group counts as one."""
-        records = self.records
-        units = {(records[i].label, records[i].group or self.contents[i]) for i in pool}
-        counts = Counter(label for label, _ in units)
+        units = {
+            (name, self.records[i].group or self.contents[i])
+            for i in pool
+            for name in self._classes_of(self.records[i].label)
+        }
+        counts = Counter(name for name, _ in units)
         return {label for label, count in counts.items() if count < low}
+
+    def _classes_of(self, label: str) -> tuple[str, ...]:
+        return split_label(label) if self.multi_label else (label,)
 
     def _positions_with(self, classes: set[str], pool: Sequence[int]) -> list[int]:
         """Return the images of these classes, and their copies and groups."""
@@ -145,7 +158,8 @@ class _Assigner:
             return []
         labels, contents, groups = self._columns(pool)
         together = indivisible_groups(contents, groups)
-        inside = (g for g in together if any(labels[k] in classes for k in g))
+        in_classes = [not classes.isdisjoint(self._classes_of(n)) for n in labels]
+        inside = (g for g in together if any(in_classes[k] for k in g))
         return sorted(pool[k] for group in inside for k in group)
 
     def _columns(

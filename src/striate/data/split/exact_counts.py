@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from striate.data.split.hash_split import SplitConfig, hash_number
 
 Needed = dict[str, dict[str, float]]
+# Function from labels, contents, groups, shares and seed to the split of each image.
+Stratify = Callable[
+    [Sequence[str], Sequence[str], Sequence[str | None], Mapping[str, float], int],
+    list[str],
+]
 
 
 def exact_split(
@@ -22,15 +27,18 @@ def exact_split(
     groups: Sequence[str | None],
     split_config: SplitConfig,
     splits: Sequence[str],
+    method: Stratify | None = None,
 ) -> list[str]:
     """Assign every image to a split, by fractions or by folds, with exact counts.
+
+    `method` divides the images (default: `stratify`).
 
     Returns:
         The split of each image.
     """
 
     def stratified(positions: Sequence[int], shares: Mapping[str, float]) -> list[str]:
-        return stratify(
+        return (method or stratify)(
             [labels[i] for i in positions],
             [contents[i] for i in positions],
             [groups[i] for i in positions],

@@ -9,16 +9,23 @@ from dataclasses import replace
 
 from striate.data.sources.source import UNUSED
 from striate.data.split.hash_split import SplitConfig, hash_number
+from striate.data.split.iterative_stratification import rarest_classes
 from striate.data.split.split_file import SplitRow
 
 
-def mark_unused(rows: Sequence[SplitRow], split_config: SplitConfig) -> list[SplitRow]:
-    """Return the `split.csv` rows; images outside the fraction get `unused`."""
+def mark_unused(
+    rows: Sequence[SplitRow], split_config: SplitConfig, multi_label: bool = False
+) -> list[SplitRow]:
+    """Return the `split.csv` rows; images outside the fraction get `unused`.
+
+    With `multi_label`, images are stratified by the rarest of their classes.
+    """
     if split_config.fraction == 1:
         return [replace(r, split="train") if r.split == UNUSED else r for r in rows]
     pool = [i for i, row in enumerate(rows) if row.split in ("train", UNUSED)]
+    labels = [rows[i].label for i in pool]
     inside = fraction_mask(
-        [rows[i].label for i in pool],
+        rarest_classes(labels) if multi_label else labels,
         [rows[i].content for i in pool],
         [rows[i].group for i in pool],
         split_config.fraction,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from striate.core.class_names import ClassNames
@@ -15,6 +16,7 @@ from striate.data.split.split_file import SplitRow
 FEW = 10  # with fewer training images, the metrics of a class mean little
 IMBALANCE_RATIO = 10  # largest to smallest class, from which accuracy misleads
 NAMES_SHOWN = 5
+ONE_LABEL = ClassNames(())  # divides no label: each is the name of one class
 
 EXACT_FIX = (
     "make a split with `striate data split DATA --exact --out split.csv` and train "
@@ -22,15 +24,21 @@ EXACT_FIX = (
 )
 
 
-def check_counts(labels: Iterable[str], class_folders: str = "") -> None:
+def check_counts(
+    labels: Iterable[str], classes: ClassNames = ONE_LABEL, class_folders: str = ""
+) -> None:
     """Raise an error if there are too few classes or images to split.
 
     Args:
-        labels: The class of each image.
+        labels: The labels of the images.
+        classes: Divides labels into class names.
         class_folders: Folder that has the class folders if it is not the given folder.
     """
-    counts = Counter(labels)
-    if len(counts) < 2:
+    counts = classes.count(labels)
+    if not counts:
+        what = "no image has a label: there are no classes to learn"
+        raise DataError(what, fix="add labels, such as cat;dog for two classes")
+    if len(counts) < 2 and not classes.multi_label:
         only = next(iter(counts))
         what = f"only one class ('{only}'): a classifier needs at least two"
         fix = "add images of a second class"
@@ -54,9 +62,9 @@ def check_classes(
     Raises:
         DataError: A split is empty, or has classes without training images.
     """
-    counts = _by_split(rows)
+    counts = _by_split(rows, labels)
     for split in ("train", "val"):
-        if not counts[split]:
+        if not any(row.split == split for row in rows):
             raise _empty_split_error(split, rows, held_out)
     assigned = sum((counts[split] for split in held_out), counts["train"])
     if without := _missing_classes(assigned, counts["train"]):
@@ -69,7 +77,8 @@ def check_classes(
             what = f"the {split} split has classes without training images: {names}"
             fix = "add training images, rename the classes, or remove them"
             raise DataError(what, fix=fix)
-    return ClassNames(tuple(name for name in labels.names if name in counts["train"]))
+    trained = tuple(name for name in labels.names if name in counts["train"])
+    return replace(labels, names=trained)
 
 
 def _empty_split_error(
@@ -92,11 +101,12 @@ def _empty_split_error(
     return DataError(what, fix=fix)
 
 
-def _by_split(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+def _by_split(rows: Sequence[SplitRow], classes: ClassNames) -> dict[str, Counter[str]]:
+    """Return the number of images of each class, by split."""
+    labels: dict[str, list[str]] = {split: [] for split in SPLITS}
     for row in rows:
-        counts.setdefault(row.split, Counter())[row.label] += 1
-    return counts
+        labels.setdefault(row.split, []).append(row.label)
+    return {split: classes.count(texts) for split, texts in labels.items()}
 
 
 def _missing_classes(
@@ -115,10 +125,12 @@ def _missing_classes(
 
 
 def split_warnings(
-    rows: Sequence[SplitRow], left_out: Sequence[Skipped] = ()
+    rows: Sequence[SplitRow],
+    left_out: Sequence[Skipped] = (),
+    classes: ClassNames = ONE_LABEL,
 ) -> tuple[str, ...]:
     """Return warnings about leaks between splits, small classes and imbalance."""
-    counts = _by_split(rows)
+    counts = _by_split(rows, classes)
     warnings = _leaks(rows)
     if left_out:
         pair = f"{left_out[0].path} = {left_out[0].detail}"
@@ -126,7 +138,11 @@ def split_warnings(
         count = f"{count_text(len(left_out), 'image')} left out"
         warnings.append(f"{count}, because {why}; first: {pair}")
     warnings += _classes_without_images(counts)
-    return (*warnings, *_small(counts["train"]), *_imbalance(counts["train"]))
+    train = sum(row.split == "train" for row in rows)
+    warnings += _in_every_image(counts["train"], train) if classes.multi_label else []
+    measure = "mAP or the macro F1" if classes.multi_label else "balanced accuracy"
+    imbalance = _imbalance(counts["train"], measure)
+    return (*warnings, *_small(counts["train"]), *imbalance)
 
 
 def _leaks(rows: Sequence[SplitRow]) -> list[str]:
@@ -174,12 +190,33 @@ def _small(train: Mapping[str, int]) -> list[str]:
     return [f"{count} fewer than {FEW} training images: {names}"]
 
 
-def _imbalance(train: Counter[str]) -> list[str]:
+def label_notes(rows: Sequence[SplitRow], classes: ClassNames) -> tuple[str, ...]:
+    """Return a note on the number of labels per image, for several labels."""
+    if not classes.multi_label:
+        return ()
+    counts = [len(classes.classes_of(row.label)) for row in rows]
+    empty = count_text(counts.count(0), "image")
+    mean = sum(counts) / len(counts)
+    text = f"several labels per image (multi-label): {mean:.1f} on average"
+    return (f"{text}, {empty} with none of the classes",)
+
+
+def _in_every_image(train: Mapping[str, int], images: int) -> list[str]:
+    """Return a warning about classes that no training image lacks."""
+    full = sorted(label for label, count in train.items() if count == images)
+    if not full:
+        return []
+    names = ", ".join(full[:NAMES_SHOWN])
+    text = f"every training image has the class {names}"
+    return [f"{text}: the network cannot learn what images without it look like"]
+
+
+def _imbalance(train: Counter[str], measure: str) -> list[str]:
     (largest, many), (smallest, few) = train.most_common()[0], train.most_common()[-1]
     if many < IMBALANCE_RATIO * few:
         return []
     ratio = f"{largest} has {count_text(many, 'training image')}, {smallest} {few:,}"
-    advice = "use the balanced accuracy, or train with --class-weights auto"
+    advice = f"use the {measure}, or train with --class-weights auto"
     return [f"imbalanced classes ({many / few:,.0f}:1): {ratio}; {advice}"]
 
 

@@ -100,7 +100,8 @@ def read_label(label: Any, where: str) -> int:
     if isinstance(label, Tensor | np.ndarray | np.generic):
         if label.ndim:
             what = f"the label has the shape {tuple(label.shape)}, not one integer"
-            fix = "return one class index for each image; for one-hot labels: argmax"
+            fix = "return one class index for each image; for one-hot labels: argmax; "
+            fix += "for several labels: a CSV file with labels such as cat;dog"
             raise DataError(what, where=where, fix=fix)
         value = label.item()
     if not isinstance(value, int):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -13,6 +13,7 @@ from striate.core.errors import SettingError
 from striate.core.format import count_text
 
 ClassRef = int | str
+ToProbs = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class AttributionTarget:
     against_index: int | None = None
     text: str  # the target in words: `cat`, `cat rather than dog`
     temperature: float = 1.0  # divisor of the logits in probabilities
+    # function from logits to probabilities of several labels; None: softmax
+    to_probs: ToProbs | None = None
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the target score of each image.
@@ -38,6 +41,8 @@ class AttributionTarget:
 
     def probability(self, logits: Tensor) -> Tensor:
         """Return the class probability; for two target classes, from their logits."""
+        if self.to_probs is not None:
+            return self.to_probs(logits)[:, self.class_index].to(logits.device)
         logits = logits / self.temperature
         if self.against_index is None:
             return logits.softmax(1)[:, self.class_index]
@@ -51,6 +56,7 @@ class TargetOptions(TypedDict, total=False):
     against: ClassRef | None
     labels: ClassNames | Sequence[str] | None
     temperature: float
+    to_probs: ToProbs | None
 
 
 def make_target(
@@ -59,6 +65,7 @@ def make_target(
     against: ClassRef | None = None,
     labels: ClassNames | Sequence[str] | None = None,
     temperature: float = 1.0,
+    to_probs: ToProbs | None = None,
 ) -> AttributionTarget:
     """Return the attribution target for classes given by name or index.
 
@@ -68,10 +75,12 @@ def make_target(
         against: A second class, to explain the difference of the scores.
         labels: Class names in output order; `class 0`, `class 1` … if None.
         temperature: Divisor of the logits in probabilities.
+        to_probs: Function from logits to probabilities, for several labels per image
+            (default: sigmoid for such `labels`, else softmax).
 
     Raises:
         UnknownNameError: No class has this name or index; lists similar names.
-        SettingError: Both classes are the same.
+        SettingError: Both classes are the same, or an image can have both.
 
     Example:
         >>> import torch
@@ -80,12 +89,19 @@ def make_target(
         'dog rather than cat'
     """
     names = _labels(logits.shape[1], labels)
-    class_index = int(logits[0].argmax()) if target is None else names.index(target)
+    if names.multi_label and to_probs is None:
+        to_probs = Tensor.sigmoid
+    ranked = logits if to_probs is None else to_probs(logits)
+    class_index = int(ranked[0].argmax()) if target is None else names.index(target)
     if against is None:
         text = names[class_index]
         return AttributionTarget(
-            class_index=class_index, text=text, temperature=temperature
+            class_index=class_index,
+            text=text,
+            temperature=temperature,
+            to_probs=to_probs,
         )
+    names.require_one_label("against", "explain each class alone, with its name")
     against_index = names.index(against)
     if class_index == against_index:
         what = f"{names[class_index]} is compared with itself"

@@ -116,6 +116,9 @@ def _loss(output: object, labels: Tensor) -> Tensor:
     if not isinstance(output, HeadOutputs):
         output = logits_of(output)
     top = output.logits if isinstance(output, HeadOutputs) else output
+    if labels.ndim == 2:  # several labels per image
+        target = labels.to(top.device, top.dtype)
+        return total_loss(F.binary_cross_entropy_with_logits, output, target)
     return total_loss(F.cross_entropy, output, labels.to(top.device))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from striate.run.run import score_as_dict
 from striate.workflows.compare.conclusion import comparison_caveats
 from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.groups import RunGroup
@@ -38,7 +37,7 @@ def _run(run: EvaluatedRun) -> dict[str, Any]:
     return {
         "run": str(run.run.path),
         "seed": run.seed,
-        "score": score_as_dict(run.score),
+        "score": asdict(run.score),
         "macs": run.macs,
         **{name: run.manifest.get(name) for name in names},
     }

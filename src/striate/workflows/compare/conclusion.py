@@ -174,6 +174,9 @@ def _decision(test: PairwiseTest, count: int) -> Iterator[str]:
 def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:
     """Yield the limitations of the comparison, the most important first."""
     groups, tests = result.groups, result.tests
+    if groups[0].runs[0].predictions.labels.multi_label:
+        text = "Several labels per image: a prediction is correct if all labels are. "
+        yield Prose(f"{text}The accuracy is the share of these images (exact match).")
     texts = list(_unpaired_images(tests))
     if len({run.data_hash for group in groups for run in group.runs}) > 1:
         texts.append("The runs used different images or labels.")

@@ -20,8 +20,10 @@ from striate.core.format import count_text
 from striate.data.sources.source import UNUSED
 from striate.data.split.split_file import read_split_rows
 from striate.metrics.classification import ClassificationMetrics
+from striate.metrics.multi_label import MultiLabelMetrics
 from striate.run import layout as names
 from striate.run.check_run_files import check_history
+from striate.run.multi_label_predictions import MultiLabelPredictions
 from striate.run.predictions import Predictions
 from striate.run.run import Run
 
@@ -66,14 +68,14 @@ class EvaluatedRun:
         return self.run.manifest
 
     @cached_property
-    def score(self) -> ClassificationMetrics:
+    def score(self) -> ClassificationMetrics | MultiLabelMetrics:
         """Return the metrics over all images of the split."""
         return self.predictions.metrics()
 
     @cached_property
     def correct(self) -> np.ndarray:
         """Return whether each prediction is correct, (N,) bool."""
-        return np.asarray(self.predictions.predicted == self.predictions.truth)
+        return self.predictions.correct
 
     @cached_property
     def macs(self) -> int | None:
@@ -142,6 +144,10 @@ def _reason(run: Run) -> str:
 def _check_classes(runs: Sequence[Run]) -> None:
     first = set(runs[0].labels.names)
     for run in runs[1:]:
+        if run.labels.multi_label != runs[0].labels.multi_label:
+            what = "one run has several labels per image, and another run has one class"
+            fix = "compare runs with the same kind of labels"
+            raise RunError(what, where=run.path, fix=fix)
         other = set(run.labels.names)
         if other != first:
             what = (
@@ -180,6 +186,8 @@ def _in_order(predictions: Predictions, labels: ClassNames) -> Predictions:
     if predictions.labels == labels:
         return predictions
     columns = [predictions.labels.index(name) for name in labels.names]
+    if isinstance(predictions, MultiLabelPredictions):
+        return predictions.with_classes(columns, labels)
     return replace(
         predictions,
         truth=np.argsort(columns)[predictions.truth],
@@ -199,11 +207,11 @@ def _keys(
     contents = {row["image_path"]: row["content"] for row in rows}
     copies: Counter[tuple[str, str]] = Counter()
     keys = []
-    for image_path, true in zip(predictions.paths, predictions.truth, strict=True):
+    for i, image_path in enumerate(predictions.paths):
         if image_path not in contents:
             what = f"an evaluated image is not in split.csv: {image_path}"
             raise RunError(what, where=path, fix="restore the run folder from a backup")
-        same = contents[image_path], predictions.labels[int(true)]
+        same = contents[image_path], predictions.true_label(i)
         keys.append((*same, copies[same]))
         copies[same] += 1
     return tuple(keys)

@@ -15,6 +15,8 @@ from striate.metrics.paired import (
     balanced_accuracy_difference,
     mean_difference,
 )
+from striate.run.multi_label_predictions import MultiLabelPredictions
+from striate.run.predict_images import NO_LABEL
 from striate.workflows.compare.evaluated_run import EvaluatedRun, ImageKey
 
 
@@ -51,7 +53,20 @@ class Pairing:
 
     @cached_property
     def classes(self) -> tuple[tuple[str, PairedCounts], ...]:
-        """Return each class with the 2×2 table of the two runs: correct or wrong."""
+        """Return each class with the 2×2 table of the two runs: correct or wrong.
+
+        For several labels per image, these are the images with the class, and correct
+        is that the class is predicted.
+        """
+        reference, other = self.first.predictions, self.second.predictions
+        if isinstance(reference, MultiLabelPredictions):
+            actual = reference.truth[self.rows[0]] > 0
+            hits = reference.predicted[self.rows[0]], other.predicted[self.rows[1]]
+            return tuple(
+                (name, PairedCounts.of(hits[0][own, i], hits[1][own, i]))
+                for i, name in enumerate(reference.labels.names)
+                if (own := actual[:, i]).any()
+            )
         truth = self.first.predictions.truth[self.rows[0]]
         first, second = self.correct
         return tuple(
@@ -145,7 +160,7 @@ def _flipped(occurrences: Occurrences) -> FlippedImage:
     sources = (pairing.first, row), (pairing.second, int(pairing.rows[1][k]))
     return FlippedImage(
         image_path=predictions.paths[row],
-        true=predictions.labels[int(predictions.truth[row])],
+        true=predictions.true_label(row) or NO_LABEL,
         pred=(first[0], second[0]),
         confidence=(first[1], second[1]),
         correct=(_times_correct(occurrences, 0), _times_correct(occurrences, 1)),
@@ -161,11 +176,16 @@ def _times_correct(occurrences: Occurrences, side: int) -> int:
 
 def _prediction(occurrences: Occurrences, side: int) -> tuple[str, float]:
     """Return the most frequent class predicted by a group, and its mean probability."""
-    rows = []
+    rows, labels_text = [], []
     for pairing, k in occurrences:
-        run = (pairing.first, pairing.second)[side]
-        rows.append(run.predictions.probs[pairing.rows[side][k]])
+        predictions = (pairing.first, pairing.second)[side].predictions
+        row = int(pairing.rows[side][k])
+        rows.append(predictions.probs[row])
+        labels_text.append(predictions.predicted_label(row))
     probs = np.stack(rows)
+    if occurrences[0][0].first.predictions.labels.multi_label:
+        text = Counter(labels_text).most_common(1)[0][0]
+        return text or NO_LABEL, float(probs.max(1).mean())
     predicted = Counter(probs.argmax(1).tolist()).most_common(1)[0][0]
     labels = occurrences[0][0].first.predictions.labels
     return labels[predicted], float(probs[:, predicted].mean())

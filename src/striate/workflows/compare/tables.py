@@ -75,9 +75,12 @@ def _share(title: str, read: Callable[[EvaluatedRun], float]) -> Metric:
     return Metric(title=title, read=read, write=percent, write_mean=write_mean)
 
 
-METRICS = (
-    _share("accuracy", lambda run: run.score.accuracy),
-    _share("balanced accuracy", lambda run: run.score.balanced_accuracy),
+def _score(title: str, name: str) -> Metric:
+    """Return a metric that is a field of the score of a run, as a percentage."""
+    return _share(title, lambda run: float(vars(run.score)[name] or 0.0))
+
+
+COMMON_METRICS = (
     Metric(
         title="loss (cross-entropy)",
         read=lambda run: run.score.loss,
@@ -106,9 +109,25 @@ METRICS = (
 )
 
 
+METRICS = (
+    _score("accuracy", "accuracy"),
+    _score("balanced accuracy", "balanced_accuracy"),
+    *COMMON_METRICS,
+)
+LABEL_METRICS = (
+    _score("exact match", "accuracy"),
+    _score("mAP", "map"),
+    _score("F1, micro", "micro_f1"),
+    _score("F1, macro", "macro_f1"),
+    *COMMON_METRICS,
+)
+
+
 def metrics_table(groups: Sequence[RunGroup], split: str) -> Table:
     """Return the table of metrics, with intervals or standard deviations."""
-    lines = [(m.title, [m.text(group) for group in groups]) for m in METRICS]
+    several = groups[0].runs[0].predictions.labels.multi_label
+    metrics = LABEL_METRICS if several else METRICS
+    lines = [(m.title, [m.text(group) for group in groups]) for m in metrics]
     if all(len(group.runs) == 1 for group in groups):
         limits = [group.runs[0].score.interval for group in groups]
         texts = [f"{100 * low:.1f}–{100 * high:.1f} %" for low, high in limits]

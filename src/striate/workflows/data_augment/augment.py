@@ -73,6 +73,8 @@ def preview_augment(
         default = {} if run.recipe.augmentation.is_active else {"augment": "six"}
         recipe = make_recipe(run.recipe.as_dict(), default, settings)
         data = run.data
+        fix = f"preview the images without the run: striate data augment {run.origin}"
+        run.labels.require_one_label("the test if labels stay correct", fix)
         _ = run.model  # fails before anything is written
     with names.new_folder("augment", data.name, out, overwrite) as folder:
         return _write(folder, run, data, recipe, tick)

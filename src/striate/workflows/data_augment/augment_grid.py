@@ -25,6 +25,7 @@ from striate.data.augment.single_transform import (
 )
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
+from striate.finetune.logistic import label_strata
 from striate.interpret.render import enlarge, tile, to_image
 from striate.run.report_images import evenly_spaced
 
@@ -57,7 +58,8 @@ def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Secti
 
 def _one_per_class(subset: Subset) -> Tensor:
     """Return the index of one image per class, for some evenly spaced classes."""
-    first = {int(label): i for i, label in reversed(list(enumerate(subset.labels)))}
+    labels = label_strata(subset.labels)
+    first = {int(label): i for i, label in reversed(list(enumerate(labels)))}
     positions = evenly_spaced([first[label] for label in sorted(first)], COMBINED_COUNT)
     return torch.tensor(positions)
 
@@ -78,7 +80,7 @@ def combined_grid(
     columns = [pixels]
     epochs = range(EPOCHS if augment.is_active else 0)
     columns += [to_pixels(pipeline(pixels, index, epoch)[0], p) for epoch in epochs]
-    labels = ", ".join(data.labels[int(subset.labels[i])] for i in index)
+    labels = ", ".join(data.labels.text(subset.labels[i].numpy()) for i in index)
     caption = f"original, then epochs 1–{EPOCHS}"
     grid = _grid_image(columns, caption, f"classes {labels}")
     return Images(images=(grid,))

@@ -256,7 +256,8 @@ def _examples_by_class(result: DataCheckResult) -> dict[str, list[int]]:
     """Return the indices of a few example images of every class."""
     positions: dict[str, list[int]] = {}
     for position, item in enumerate(result.items):
-        positions.setdefault(item.record.label, []).append(position)
+        for name in result.source.labels.classes_of(item.record.label):
+            positions.setdefault(name, []).append(position)
     spread = {}
     for name, _ in result.classes[:CLASSES_SHOWN]:
         members = positions.get(name, [])

@@ -67,6 +67,8 @@ def find_label_errors(
         (3,)
     """
     start = time.perf_counter()
+    fix = "leave out --labels; the report page of a run has the clearest errors"
+    result.source.labels.require_one_label("--labels", fix)
     weights, reason = pretrained_weights(result, offline)
     recipe, labels = training_recipe(result), result.source.labels
     preprocess = choose_input(result, weights)

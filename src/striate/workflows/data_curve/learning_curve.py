@@ -10,6 +10,7 @@ from pathlib import Path
 from striate.core.errors import SettingError
 from striate.core.notebook import NotebookResult
 from striate.data.config import DataConfig
+from striate.data.find_source import find_source
 from striate.run.build_network import network_title
 from striate.run.recipe import Recipe
 from striate.run.refuse_torchrun import check_single_process
@@ -107,6 +108,10 @@ def learning_curve(
     """
     check_single_process("a learning curve")
     sorted_fractions = _check_fractions(recipe, fractions, seeds)
+    path = Path(recipe.data)
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        fix = "train with several fractions yourself: striate train DATA --fraction 0.5"
+        find_source(path).labels.require_one_label("a learning curve", fix)
     plan = CurvePlan(recipe=recipe, fractions=sorted_fractions, seeds=seeds, make=make)
     folder = plan.folder(out, overwrite)
     runs, split = plan.run_all(folder, log)

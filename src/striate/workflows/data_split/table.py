@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from striate.core.findings import Cell, Column, Table
 from striate.core.format import count_text
-from striate.data.image_data import ImageData
+from striate.data.image_data import ImageData, images_by_class
 from striate.data.split.split_checks import split_order
 
 ROWS_SHOWN = 20  # if there are more classes, the smallest are shown
@@ -14,7 +12,7 @@ ROWS_SHOWN = 20  # if there are more classes, the smallest are shown
 
 def split_counts(data: ImageData) -> dict[str, dict[str, int]]:
     """Return image counts by class (in the order of the network outputs) and split."""
-    counts = Counter((row.label, row.split) for row in data.rows)
+    counts = images_by_class(data)
     splits = split_order(set(data.subsets))
     return {
         name: {split: counts[name, split] for split in splits}

@@ -204,6 +204,8 @@ def operating_point(
             choosing the threshold.
         DataError: A split is missing or has one class only, or the CSV lacks a column.
     """
+    fix = f"see the threshold of each class: striate evaluate {run.path}"
+    run.labels.require_one_label("--operating-point", fix)
     request = OperatingPointRequest(
         target=target,
         recall=recall,

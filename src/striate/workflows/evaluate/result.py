@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from striate.core.findings import Prose
-from striate.run.calibration import TemperatureScaling
+from striate.run.calibration import Calibration
 from striate.workflows.evaluate.one_vs_rest import OneVsRest
 from striate.workflows.evaluate.selection import OperatingPointRequest, Selection
 from striate.workflows.evaluate.threshold_results import Evaluation
@@ -36,7 +36,7 @@ class OperatingPointResult:
     evaluation: Evaluation  # results on the evaluated split
     # labels and probabilities of the evaluated split
     data: OneVsRest = field(repr=False)
-    scaling: TemperatureScaling | None  # None: run of an earlier version
+    scaling: Calibration | None  # None: run of an earlier version
     caveats: tuple[Prose, ...]  # limitations of the results, the most important first
     # images of the class with a probability below 0.5, worst first
     false_negatives: tuple[Misclassified, ...] = field(repr=False)

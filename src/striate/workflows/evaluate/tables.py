@@ -9,8 +9,8 @@ from itertools import compress
 from striate.core.findings import Cell, Column, Table
 from striate.metrics.selective import SelectiveCounts
 from striate.metrics.threshold import ConfusionCounts
-from striate.report.format import percent
-from striate.run.scorecard import ci_text, n_text
+from striate.report.format import n_text, percent
+from striate.run.scorecard import ci_text
 from striate.workflows.evaluate.result import OperatingPointResult
 from striate.workflows.evaluate.selection import Selection, Threshold
 from striate.workflows.evaluate.threshold_results import Calibration, GroupResult

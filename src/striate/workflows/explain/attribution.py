@@ -102,7 +102,7 @@ def explain_image(
     labels = loaded.labels.names if loaded.labels else None
     with evaluation_mode(loaded.model), torch.no_grad():
         logits = logits_of(forward(loaded.model, image.x))
-    probs = (logits / loaded.temperature).softmax(1)[0]
+    probs = loaded.probabilities(logits)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
     names = {i: labels[i] if labels else f"class {i}" for i in ranked}
     random_scores: RandomScores = {}
@@ -110,20 +110,22 @@ def explain_image(
     attributions, failed = _attributions(options, compute)
     shown = [*attributions]
     against = options.against
-    if against is None:
+    several = loaded.labels is not None and loaded.labels.multi_label
+    if against is None and not several:
         against = _other_class(loaded, image, options, ranked)
     if against is not None:
         method = attributions[0].method
         shown.append(compute(method, against))
     figures = tuple(f.Figure(names[i], percent(float(probs[i]))) for i in ranked[:TOP])
     table = _sanity_table(shown)
-    truth = f" True class: {image.truth}." if image.truth else ""
+    predicted = _predicted(loaded, probs, names[ranked[0]])
+    truth = "" if image.truth is None else f" True class: {image.truth or 'none'}."
     target = attributions[0].target
     lead = f"{image.name}.{truth} Explained class: {target.text}."
     facts = {
         "image_path": image.name,
         "true": image.truth,
-        "pred": labels[ranked[0]] if labels else ranked[0],
+        "pred": predicted if labels else ranked[0],
         "predictions": [
             {"class": labels[i] if labels else i, "probability": float(probs[i])}
             for i in ranked
@@ -145,8 +147,16 @@ def explain_image(
     for each in shown:
         suffix = "" if each.target.against_index is None else " against"
         maps[each.method + suffix] = each.heatmap.detach().cpu()
-    section = f.Section(_title(image, names[ranked[0]]), tuple(blocks), lead=lead)
+    section = f.Section(_title(image, predicted), tuple(blocks), lead=lead)
     return ImageExplanation(section=section, facts=facts, maps=maps)
+
+
+def _predicted(loaded: LoadedModel, probs: Tensor, most_probable: str) -> str:
+    """Return the predicted class, or the predicted classes separated by `;`."""
+    calibration = loaded.run.label_calibration if loaded.run else None
+    if calibration is None or loaded.labels is None:
+        return most_probable
+    return loaded.labels.decode(probs.numpy() >= calibration.thresholds)
 
 
 def _attributions(
@@ -176,11 +186,12 @@ def _attributions(
 
 
 def _title(image: ExplainedImage, predicted: str) -> str:
+    shown = predicted or "none"
     if image.truth is None:
-        return f"Prediction: {predicted}"
+        return f"Prediction: {shown}"
     if image.truth == predicted:
-        return f"Prediction: {predicted} (correct)"
-    return f"Prediction: {predicted} (wrong, true class {image.truth})"
+        return f"Prediction: {shown} (correct)"
+    return f"Prediction: {shown} (wrong, true class {image.truth or 'none'})"
 
 
 def _attribute(
@@ -200,6 +211,7 @@ def _attribute(
         layer=options.layer,
         labels=loaded.labels,
         temperature=loaded.temperature,
+        to_probs=loaded.to_probs,
         sanity_checks=random_scores,
         seed=options.seed,
     )

@@ -17,7 +17,7 @@ from striate.core.findings import Curve, Image, Images, Page
 from striate.core.torch_modes import own_torch_modes
 from striate.data.decode.preprocess import normalize
 from striate.interpret.attribution.attribute import Attribution, attribute
-from striate.interpret.attribution.target import ClassRef
+from striate.interpret.attribution.target import ClassRef, ToProbs
 from striate.interpret.layer_choice import AUTO
 from striate.report.html import render_page
 from striate.report.html_card import render_card
@@ -98,8 +98,11 @@ def explain(
         ((8, 8), '0')
     """
     model = network.model if isinstance(network, Run) else network
+    to_probs: ToProbs | None = None
     if isinstance(network, Run):
         labels = labels or network.labels
+        calibration = network.label_calibration
+        to_probs = calibration.probabilities if calibration else None
     if not isinstance(x, Tensor):
         if not isinstance(network, Run):
             what = "an image file must be preprocessed for the network"
@@ -115,6 +118,7 @@ def explain(
         against=against,
         layer=layer,
         labels=labels,
+        to_probs=to_probs,
         sanity_checks=sanity_checks,
     )
 

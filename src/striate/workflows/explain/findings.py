@@ -45,6 +45,8 @@ from striate.workflows.explain.optional_parts import OptionalParts, failure_reas
 from striate.workflows.explain.options import ExplainOptions, OnProgress, Unit
 from striate.workflows.explain.unit import strongest_unit, unit_section
 
+# Extra sections that compare the predicted class with one true class.
+ONE_LABEL_SECTIONS = {"dataset", "invariance", "depth"}
 SUBTITLE = "Which parts of an image support the predicted class, and how."
 
 
@@ -153,6 +155,11 @@ def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) 
         what = f"{', '.join(options.sections)}: these sections need a dataset"
         fix = "explain a run, which has a dataset"
         raise SettingError(what, where=loaded.name, fix=fix)
+    if loaded.labels is not None:
+        for name in ONE_LABEL_SECTIONS.intersection(options.sections):
+            loaded.labels.require_one_label(f"--sections {name}", f"leave out {name}")
+        if options.ablate:
+            loaded.labels.require_one_label("--ablate", "leave out --ablate")
     shapes = {}
     if options.unit or options.visualize or options.ablate:
         shapes = layer_shapes(loaded.model, first.x)

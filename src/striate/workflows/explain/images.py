@@ -98,7 +98,7 @@ def run_images(loaded: LoadedModel) -> list[ExplainedImage]:
 def _from_run(run: Run, loaded: LoadedModel) -> list[ExplainedImage]:
     predictions = run.predictions(run.evaluated_split)
     subset = run.data.subsets[run.evaluated_split]
-    correct = predictions.truth == predictions.predicted
+    correct = predictions.correct
     order = predictions.highest_losses(len(predictions.paths))
     lowest_loss = next((i for i in reversed(order) if correct[i]), None)
     highest_loss = next((i for i in order if not correct[i]), None)
@@ -108,7 +108,7 @@ def _from_run(run: Run, loaded: LoadedModel) -> list[ExplainedImage]:
             loaded,
             predictions.paths[i],
             subset.pixels[row_of[predictions.paths[i]]],
-            run.labels[int(predictions.truth[i])],
+            predictions.true_label(i),
         )
         for i in (lowest_loss, highest_loss)
         if i is not None

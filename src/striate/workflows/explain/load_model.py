@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
 from striate.core.preprocess_config import Preprocess
+from striate.interpret.attribution.target import ToProbs
 from striate.models.weights import load_pretrained
 from striate.run.layout import existing_run
 from striate.run.python_network import is_python_network
@@ -35,6 +36,18 @@ class LoadedModel:
     def temperature(self) -> float:
         """Return the divisor of the logits in probabilities; 1 without a run."""
         return self.run.temperature if self.run else 1.0
+
+    @property
+    def to_probs(self) -> ToProbs | None:
+        """Return the function to probabilities of several labels; None: softmax."""
+        calibration = self.run.label_calibration if self.run else None
+        return calibration.probabilities if calibration else None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of the classes, (N, classes)."""
+        if self.to_probs is not None:
+            return self.to_probs(logits)
+        return (logits / self.temperature).softmax(1)
 
 
 def load_model(

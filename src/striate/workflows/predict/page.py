@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from striate.core.class_names import split_label
 from striate.core.findings import (
     Block,
     Column,
@@ -27,8 +28,10 @@ from striate.interpret.render import limit_side, to_image
 from striate.report.format import percent
 from striate.run.build_network import network_title
 from striate.run.predict_images import (
+    NO_LABEL,
     TOP,
     ImagePredictor,
+    LabelSetsResult,
     Prediction,
     PredictResult,
     class_text,
@@ -96,9 +99,12 @@ def _class_table(result: PredictResult) -> Table:
     """Return the number of images predicted as each class."""
     counts: dict[str, list[int]] = {}
     for each in result.predictions:
-        pair = counts.setdefault(each.pred, [0, 0])
-        pair[0] += 1
-        pair[1] += bool(each.review)
+        several = isinstance(result, LabelSetsResult)
+        names = (split_label(each.pred) or (NO_LABEL,)) if several else (each.pred,)
+        for name in names:
+            pair = counts.setdefault(name, [0, 0])
+            pair[0] += 1
+            pair[1] += bool(each.review)
     rows = sorted(counts.items(), key=lambda item: -item[1][0])
     active = result.rule.is_active
     columns = (
@@ -126,12 +132,15 @@ def _gallery(
 def _tile(
     predictor: ImagePredictor, result: PredictResult, each: Prediction, top: int
 ) -> Image:
-    others = [class_text(*pair) for pair in each.top(top)[1:]]
+    several = isinstance(result, LabelSetsResult)
+    others = [class_text(*pair) for pair in each.top(top)[0 if several else 1 :]]
     marks = [f"⚑ {each.review}"] if each.review else []
     if result.rule.overrules(each.pred, each.decision):
         marks.append(f"decision (operating point): {each.decision}")
     name = Path(each.image_path).name
-    caption = class_text(each.pred, each.probability)
+    caption = each.pred or NO_LABEL
+    if not several:
+        caption = class_text(each.pred, each.probability)
     image = to_image(_thumbnail(predictor, each.image_path), caption, name)
     return replace(image, lines=(*marks, *others))
 

@@ -21,10 +21,10 @@ from striate.data.image_data import ImageData
 from striate.engine.config import DEFAULT_LR
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.gradient_accumulation import possible_micro_batches
-from striate.engine.loss import cross_entropy_loss
 from striate.engine.lr_finder import LRPoint, lr_range_test, suggest_lr
 from striate.engine.recoverable_step import RecoverableStep
 from striate.engine.rng import preserve_rng_state
+from striate.engine.task import task_of
 from striate.report.png import save_curve
 from striate.run import layout as names
 from striate.run.build_from_recipe import (
@@ -102,7 +102,7 @@ def _with_learning_rate(
         model,
         lambda copied: recipe_optimizer(copied, recipe),
         split_batches("train", data, recipe, device),
-        cross_entropy_loss(recipe.label_smoothing, balance),
+        task_of(data.subset("train").labels).loss(recipe.label_smoothing, balance),
         seed=recipe.seed,
         micro_batches=recipe.accumulate,
     )
@@ -169,7 +169,8 @@ def _step_fits(
     copied = copy.deepcopy(model).train()
     config = replace(config, lr=DEFAULT_LR[config.optimizer])
     balance, count = class_weighting(data, config, device), config.accumulate
-    loss = cross_entropy_loss(config.label_smoothing, balance)
+    task = task_of(data.subset("train").labels)
+    loss = task.loss(config.label_smoothing, balance)
     optimizer = recipe_optimizer(copied, config)
     train_step = RecoverableStep(
         copied, optimizer, loss, seed=config.seed, micro_batches=count

@@ -14,6 +14,7 @@ from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize
+from striate.engine.csv_logger import COLUMNS, MULTI_LABEL_COLUMNS
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
 from striate.engine.ema import EMA
 from striate.engine.throughput import ThroughputMeter
@@ -69,6 +70,11 @@ class TrainJob:
     def eval_model(self) -> nn.Module:
         """Return the model to evaluate and save: the EMA model if there is one."""
         return self.ema.model if self.ema else self.model
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of `results.csv`."""
+        return MULTI_LABEL_COLUMNS if self.data.labels.multi_label else COLUMNS
 
     @property
     def unread(self) -> list[str]:

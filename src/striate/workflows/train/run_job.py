@@ -115,7 +115,7 @@ def _run_once(
     config, options = job.fit_config, job.options
     board_folder = job.folder / names.TENSORBOARD
     with (
-        CSVLogger(job.folder, job.train.indices, marks) as csv_logger,
+        CSVLogger(job.folder, job.train.indices, marks, job.columns) as csv_logger,
         TimingLogger(job.folder, len(state.history), before) as timing,
         ProgressCallback(
             config.epochs, job.train, options.quiet, config.balanced, job.laps.summary

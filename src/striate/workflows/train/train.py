@@ -256,6 +256,8 @@ def summary_json(run: Run, **extra: Any) -> str:
     """Return the summary of a run as JSON text, for `striate train --json`."""
     scores = run.scores.get("test", run.scores["val"])
     figures = {key: scores[key] for key in ("accuracy", "interval", "count", "loss")}
+    several = ("map", "map_interval", "micro_f1", "macro_f1")
+    figures |= {key: scores[key] for key in several if key in scores}
     fields = {
         "run": str(run.path),
         "report": str(run.path / names.REPORT),

@@ -89,8 +89,7 @@ def _baseline(name: str, run: Run, head_only: Run) -> Baseline:
     split = run.evaluated_split
     score, facts = run.scores[split], run.manifest.get("transfer", {})
     correct, other = (
-        p.predicted == p.truth
-        for p in (run.predictions(split), head_only.predictions(split))
+        p.correct for p in (run.predictions(split), head_only.predictions(split))
     )
     p = mcnemar(int((correct & ~other).sum()), int((other & ~correct).sum()))
     return Baseline(

@@ -21,8 +21,8 @@ from striate.data.image_data import ImageData
 from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.config import OptimConfig
 from striate.engine.evaluate import Outputs, evaluate
-from striate.engine.loss import cross_entropy_loss
 from striate.engine.rng import preserve_rng_state
+from striate.engine.task import task_of
 from striate.engine.training_loop import Epochs, fit
 from striate.finetune.batch_norm import adapt_batch_norm
 from striate.finetune.discriminative_lr import TrainableStages
@@ -41,7 +41,7 @@ from striate.run.evaluation_batch_size import (
 )
 from striate.run.progress import ProgressCallback
 from striate.run.recipe import TrainConfig
-from striate.run.train_accuracy import CorrectCount, training_sample
+from striate.run.train_accuracy import training_sample
 from striate.run.transfer_plan import LOGISTIC, TUNED
 from striate.workflows.transfer.features import BackboneFeatures
 
@@ -129,13 +129,11 @@ class HeadTrainer:
         pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
         return evaluate(self.head, pairs)
 
-    def train_accuracy(self) -> CorrectCount:
-        """Return the accuracy on training images, without augmentation."""
+    def train_outputs(self) -> Outputs:
+        """Return the outputs for a sample of training images, without augmentation."""
         count = len(self.features.rows["train"])
         index = torch.tensor(training_sample(count, self.config.seed))
-        outputs = self.evaluate("train", index)
-        predicted = outputs.logits.argmax(1).numpy()
-        return CorrectCount.of(predicted, outputs.labels.numpy())
+        return self.evaluate("train", index)
 
     def _fit_logistic(self) -> HeadResult:
         linear, splits = linear_layer_of(self.head), self.features.rows
@@ -148,6 +146,7 @@ class HeadTrainer:
             val_loss=val.loss,
             val_accuracy=val.accuracy,
             val_balanced_accuracy=val.balanced_accuracy,
+            val_map=val.mean_ap,
             lr=0.0,
             best=True,
         )
@@ -159,7 +158,7 @@ class HeadTrainer:
         copies = len(x) // len(subset)
         fitted = fit_logistic(
             x,
-            subset.labels.repeat(copies),
+            torch.cat([subset.labels] * copies),
             self.data.num_classes,
             groups=image_groups(self.data, self.features) * copies,
             eval_mask=torch.arange(len(x)) < len(subset),
@@ -238,11 +237,16 @@ def logistic_loss(data: ImageData, optim: OptimConfig) -> LossFunction:
     """Return the loss function of logistic regression, with the recipe's class weights.
 
     Every image is used exactly once per step. So class weights in the loss replace
-    sampling of rare classes; the average effect is equal.
+    sampling of rare classes; the average effect is equal. Of several labels per image,
+    the losses of the classes are added, so that each class has its own regression.
     """
     if optim.class_weights == "sampling":
         optim = replace(optim, class_weights="loss")
-    return cross_entropy_loss(0.0, class_weighting(data, optim, torch.device("cpu")))
+    balance = class_weighting(data, optim, torch.device("cpu"))
+    loss = task_of(data.subset("train").labels).loss(0.0, balance)
+    if not data.labels.multi_label:
+        return loss
+    return lambda logits, y: data.num_classes * loss(logits, y)
 
 
 def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:

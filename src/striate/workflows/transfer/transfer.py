@@ -19,9 +19,8 @@ from striate.core.torch_modes import own_torch_modes
 from striate.data.config import AugmentConfig
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
-from striate.engine.callbacks import EpochResult
 from striate.engine.config import TUNED_LR
-from striate.engine.csv_logger import COLUMNS
+from striate.engine.csv_logger import write_results
 from striate.engine.weights_io import save_weights
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
@@ -34,8 +33,8 @@ from striate.run.build_network import resolve_network, short_name
 from striate.run.calibration import save_evaluation
 from striate.run.choose_recipe import BACKBONE
 from striate.run.manifest import now, record_stop, update_manifest
+from striate.run.multi_label_predictions import predictions_of
 from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
-from striate.run.predictions import Predictions
 from striate.run.prepare_run import (
     LOADED_DATA_SETTINGS,
     build_model,
@@ -51,7 +50,7 @@ from striate.run.recipe_types import TransferSettings
 from striate.run.refuse_torchrun import check_single_process
 from striate.run.report_page import write_report
 from striate.run.run import Run
-from striate.run.train_accuracy import measure_train_accuracy
+from striate.run.train_accuracy import measure_train_accuracy, outputs_accuracy
 from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
 from striate.workflows.transfer.features import (
@@ -155,6 +154,9 @@ def transfer_recipe(
         recipe = replace(recipe, lr=TUNED_LR[recipe.optimizer])
     if data is None:
         data = load_recipe(recipe, quiet=quiet)
+    if options.is_planned:
+        fix = "name the last frozen layer: --cut LAYER --head tuned"
+        data.labels.require_one_label("--cut auto", fix)
     recipe = resolve_recipe(recipe, data)
     model = build_model(recipe, data)
     prepare_model(model, data, recipe)
@@ -262,7 +264,7 @@ class _TransferJob:
         end = time.perf_counter()
         check_frozen(model, split.frozen.sha256)
         save_weights(folder / names.BEST, model.state_dict())
-        write_csv(folder / names.RESULTS, COLUMNS, map(_row, result.history))
+        write_results(folder, result.history, data.labels.multi_label)
         if result.logistic:
             rows = [(r.penalty, r.loss, r.accuracy) for r in result.logistic.results]
             write_csv(folder / names.PENALTIES, PENALTY_COLUMNS, rows)
@@ -347,12 +349,6 @@ def _plan_facts(plan: TransferPlan, folder: Path) -> dict[str, object]:
     }
 
 
-def _row(epoch: EpochResult) -> list[str]:
-    """Return the values of an epoch as a row of `results.csv`."""
-    cells = (getattr(epoch, name) for name in COLUMNS)
-    return [str(v).lower() if isinstance(v, bool) else repr(v) for v in cells]
-
-
 def _evaluate(run: Run, trainer: HeadTrainer, head_kind: str) -> None:
     """Evaluate a run on cached features, or on images for test-time augmentation."""
     unscaled = {}
@@ -360,7 +356,7 @@ def _evaluate(run: Run, trainer: HeadTrainer, head_kind: str) -> None:
         subset = trainer.data.subset(split)
         if trainer.config.tta == "plain":
             outputs, labels = trainer.evaluate(split), trainer.data.labels
-            unscaled[split] = Predictions.of(subset.paths, outputs, labels)
+            unscaled[split] = predictions_of(subset.paths, outputs, labels)
         else:
             unscaled[split] = run.predict_subset(subset, scaled=False)
     prior_sd = LOGISTIC_PRIOR_SD if head_kind == LOGISTIC else PRIOR_SD
@@ -369,9 +365,10 @@ def _evaluate(run: Run, trainer: HeadTrainer, head_kind: str) -> None:
 
 def _train_accuracy(run: Run, trainer: HeadTrainer) -> dict[str, Any]:
     """Return the training accuracy as JSON values; without TTA, use the features."""
-    is_plain = trainer.config.tta == "plain"
-    count = trainer.train_accuracy() if is_plain else measure_train_accuracy(run)
-    return count.as_record()
+    if trainer.config.tta != "plain":
+        return measure_train_accuracy(run).as_record()
+    outputs, labels = trainer.train_outputs(), trainer.data.labels
+    return outputs_accuracy(outputs, labels, run.scaling).as_record()
 
 
 def _tick() -> Tick | None:
