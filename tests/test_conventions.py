@@ -390,6 +390,7 @@ def test_exported_names_are_frozen_and_real():
         "from_arrays",
         "learning_curve",
         "list_models",
+        "list_runs",
         "load_data",
         "load_pretrained",
         "load_run",
@@ -456,6 +457,7 @@ FLAGS = {
         "--unit --visualize --weights"
     ),
     "compare": "--html --json --overwrite --split",
+    "runs": "--filter --json --sort --tag --untag",
     "data": "--json",
     "data check": (
         "--csv --html --json --labels --near --offline --overwrite --quiet --ranking "

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from striate.workflows.explain.explain import explain as explain
     from striate.workflows.explain.features import features as features
     from striate.workflows.predict.predict import predict as predict
+    from striate.workflows.runs.list_runs import list_runs as list_runs
     from striate.workflows.summary.summary import summary as summary
     from striate.workflows.train.resume import resume as resume
     from striate.workflows.train.train import train as train
@@ -62,6 +63,7 @@ _HOMES = {
     "from_arrays": "striate.data.sources.source",
     "learning_curve": "striate.workflows.data_curve.learning_curve",
     "list_models": "striate.models.catalogue",
+    "list_runs": "striate.workflows.runs.list_runs",
     "load_data": "striate.data.load",
     "load_pretrained": "striate.models.weights",
     "load_run": "striate.run.run",

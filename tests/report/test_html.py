@@ -201,8 +201,8 @@ def test_recall_and_precision_stand_at_the_margins():
     assert "recall" in text
     skewed = Matrix(labels=("a", "b"), counts=((3, 1), (0, 0)))
     text = "|".join(Reader(render_page(page(skewed))).text)
-    assert "75%" in text
-    assert "100%" in text
+    assert "75\N{NO-BREAK SPACE}%" in text
+    assert "100\N{NO-BREAK SPACE}%" in text
     assert "–" in text  # class b has no images, hence no recall
 
 
@@ -269,3 +269,30 @@ def test_empty_blocks_render():
 
 def test_equal_pages_render_equally():
     assert render_page(full_page("x")) == render_page(full_page("x"))
+
+
+COMMAND = "striate train photos --label-smoothing 0.1"
+
+
+def test_a_command_is_monospace_and_breaks_only_between_words():
+    columns = (Column("what"), Column("command", "command"))
+    table = Table(columns=columns, rows=(("train again", COMMAND),))
+    prose = Prose(f"Train again with `{COMMAND}`.")
+    text = render_page(page(table, prose))
+    reader = Reader(text)
+    commands = [n for n in reader.all("code") if n.attributes.get("class") == "command"]
+    assert len(commands) == 2
+    assert text.count("<span>--label-smoothing</span>") == 2
+    assert "`" not in "".join(n for node in reader.all("p") for n in node.text)
+    assert "code span { white-space: nowrap; }" in text
+
+
+def test_a_single_backtick_is_part_of_a_name():
+    assert "a `b" in render_page(page(Prose("a `b")))
+
+
+def test_wide_tables_show_a_hint_and_print_whole():
+    text = render_page(page(Prose("x")))
+    assert "Scroll this table sideways" in text
+    printed = text.partition("@media print")[2].partition("</style>")[0]
+    assert ".sheet { font-size: 7.5pt; width: 100%; min-width: 0; }" in printed

@@ -1,6 +1,7 @@
 """Sentences of the report that depend on how the run was made."""
 
 import shutil
+from argparse import Namespace
 
 import pytest
 from torch import nn
@@ -9,7 +10,13 @@ import striate as st
 from striate.core.files import read_csv, read_json, write_csv, write_json, write_text
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.report_texts import evaluation_text, loss_note, no_images_text
+from striate.run.report_texts import (
+    evaluation_text,
+    first_filters_texts,
+    loss_note,
+    no_images_text,
+    settings_tables,
+)
 from striate.run.run import Run
 from striate.workflows.train.train import train_recipe
 from support.images import write_folder
@@ -65,6 +72,36 @@ def test_pretrained_filters_are_not_called_random(shared_folder, shared_run, tmp
     assert "The layer is frozen, so training did not change them." in page
     assert "Choice of the L2 penalty" in page
     assert "Learning curves" not in page
+
+
+def test_the_license_of_pretrained_weights_is_not_in_the_caption():
+    run = Namespace(
+        manifest={"pretrained": {"origin": "net-1a2b.pth (BSD-3-Clause; trained)"}},
+        recipe=Recipe(data="digits", model="tutorial_gray"),
+    )
+    for unchanged in (True, False):
+        facts = {"unchanged": unchanged, "computed": False}
+        _, caption = first_filters_texts(run, "conv1", **facts)
+        assert caption.endswith("pretrained (net-1a2b.pth)")
+
+
+def test_settings_that_differ_from_the_default_come_first(shared_run):
+    recipe = Recipe(data="photos", lr=0.5, rotate=3.0, augment="flip").resolved()
+    changed, equal = settings_tables(recipe)
+    differing = {row[0] for row in changed.rows}
+    assert differing == {"data", "augment", "rotate", "lr"}
+    assert ("epochs", str(Recipe(data="").epochs)) in equal.rows
+    names = [row[0] for row in (*changed.rows, *equal.rows)]
+    assert sorted(names) == sorted(recipe.as_dict())
+    page = report(shared_run)
+    assert page.index("Different from the default") < page.index("Default settings")
+
+
+def test_the_predictions_come_before_the_training(shared_run):
+    page = report(shared_run)
+    titles = ("Confusion matrix", "Highest-loss errors", "Learning curves")
+    places = [page.rindex(f">{title}") for title in titles]
+    assert places == sorted(places)
 
 
 def test_whitening_filters_were_computed_from_images(tmp_path):

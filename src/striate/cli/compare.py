@@ -26,7 +26,7 @@ def configure_compare(parser: argparse.ArgumentParser) -> None:
 def run_compare(options: argparse.Namespace) -> int:
     """Compare the runs and print the result."""
     check_output_files(options, "html")
-    from striate.cli.printing import wide_console
+    from striate.cli.printing import console
     from striate.report.terminal import print_blocks
     from striate.workflows.compare.compare import compare
     from striate.workflows.summary.summary import save_html
@@ -39,7 +39,7 @@ def run_compare(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result))
         return 0
-    out = wide_console()
+    out = console()
     print_blocks(comparison.blocks, out)
     if options.html:
         out.print(f"report  {options.html}", markup=False)

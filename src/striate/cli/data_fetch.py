@@ -44,7 +44,7 @@ def run_data_fetch(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from striate.cli.printing import wide_console
+    from striate.cli.printing import console
     from striate.core.findings import Column, Table
     from striate.data.sources.downloads import PUBLIC_DATASETS, dataset_folders
     from striate.report.terminal import print_blocks
@@ -74,5 +74,5 @@ def _list(options: argparse.Namespace) -> int:
         for row in facts
     )
     table = Table(columns=tuple(map(Column, columns)), rows=rows)
-    print_blocks([table], wide_console())
+    print_blocks([table], console())
     return 0

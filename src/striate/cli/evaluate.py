@@ -105,7 +105,7 @@ def _print_scores(run: Run, options: argparse.Namespace) -> int:
 
 
 def _print_operating_point(run: Run, options: argparse.Namespace) -> int:
-    from striate.cli.printing import console, print_skipped, wide_console
+    from striate.cli.printing import console, print_skipped
     from striate.report.terminal import print_blocks
     from striate.run.layout import check_out
     from striate.workflows.evaluate.operating_point import operating_point
@@ -127,7 +127,7 @@ def _print_operating_point(run: Run, options: argparse.Namespace) -> int:
         more = {"folder": str(folder), "skipped": len(result.skipped)}
         print(json.dumps({**result.as_dict(), **more}))
     else:
-        print_blocks(result.blocks, wide_console())
+        print_blocks(result.blocks, console())
         print_skipped(result.skipped)
         console().print(f"report  {folder / 'report.html'}", markup=False)
         text = f"stored for: striate predict {shlex.quote(str(run.path))} IMAGE "

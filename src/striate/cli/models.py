@@ -21,7 +21,7 @@ def configure_models(parser: argparse.ArgumentParser) -> None:
 
 def run_models(options: argparse.Namespace) -> int:
     """Print one line per network, or one line per weights file."""
-    from striate.cli.printing import wide_console
+    from striate.cli.printing import console
     from striate.core.registry import unknown_name_error
     from striate.models.catalogue import catalogue_rows, list_models
     from striate.report.terminal import print_blocks
@@ -40,7 +40,7 @@ def run_models(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows))
     else:
-        print_blocks([_table(rows, weights=options.weights)], wide_console())
+        print_blocks([_table(rows, weights=options.weights)], console())
     return 0
 
 

@@ -36,17 +36,15 @@ if TYPE_CHECKING:
 
 MAX_CLASS_NAMES = 12
 MAX_CLASS_ROWS = 20
-PIPE_WIDTH = 180  # columns of a file or pipe
+PIPE_WIDTH = 100_000  # columns of a file or pipe, which has no width
 
 
 def console() -> Console:
-    """Return a rich console that prints to stdout, with colors only in a terminal."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    """Return a rich console that prints to stdout, with colors only in a terminal.
 
-
-def wide_console() -> Console:
-    """Return a console for tables: 180 columns wide if stdout is not a terminal."""
-    out = console()
+    Only a terminal limits the width: a file or pipe gets whole tables and lines.
+    """
+    out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if not out.is_terminal:
         out.width = PIPE_WIDTH
     return out
@@ -187,7 +185,7 @@ def print_plan(plan: TransferPlan) -> None:
     from striate.report.terminal import print_blocks
     from striate.run.transfer_plan_findings import plan_findings
 
-    print_blocks(plan_findings(plan), wide_console())
+    print_blocks(plan_findings(plan), console())
 
 
 def print_transfer(run: Run) -> None:
@@ -217,7 +215,7 @@ def print_predictions(result: PredictResult, top: int, page: Path | None) -> Non
     """Print the most probable classes of each image, and unusable files."""
     from striate.report.terminal import blocks_text, print_blocks
 
-    out, table = wide_console(), result.table(top)
+    out, table = console(), result.table(top)
     wide = blocks_text([table], width=1000).splitlines()[: len(table.rows) + 1]
     if max(map(cell_len, wide)) <= out.width:
         print_blocks([table], out)

@@ -158,11 +158,11 @@ def _data(
 
 
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
-    from striate.cli.printing import wide_console
+    from striate.cli.printing import console
     from striate.report.terminal import print_blocks
     from striate.workflows.summary.summary import compare_summaries
 
-    out = wide_console()
+    out = console()
     if layer is not None:
         print_blocks([first.explain(layer)], out)
         return
@@ -178,9 +178,9 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
 
 def _print_partial(error: ForwardError, depth: int | None) -> None:
     from striate.audit.findings import layer_table
-    from striate.cli.printing import wide_console
+    from striate.cli.printing import console
     from striate.report.terminal import print_blocks
 
     if error.audit.layers:
         title = "Layers that ran before the error"
-        print_blocks([layer_table(error.audit, depth, title)], wide_console())
+        print_blocks([layer_table(error.audit, depth, title)], console())

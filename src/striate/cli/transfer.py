@@ -48,10 +48,10 @@ def run_transfer(options: argparse.Namespace) -> int:
     recipe = read_recipe(options)
 
     from striate.cli.printing import (
+        console,
         print_data,
         print_plan,
         print_transfer,
-        wide_console,
     )
     from striate.report.terminal import print_blocks
     from striate.run.progress import TransferCallbacks, line_printer
@@ -83,6 +83,6 @@ def run_transfer(options: argparse.Namespace) -> int:
         tell = line_printer(quiet)
         baselines = run_baselines(finished, recipe, transfer, quiet=quiet, tell=tell)
         if not options.json:
-            print_blocks([baseline_table(baselines)], wide_console())
+            print_blocks([baseline_table(baselines)], console())
         more["baselines"] = baseline_dicts(baselines)
     return print_result(finished, options, **more)

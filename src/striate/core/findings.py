@@ -41,8 +41,9 @@ class Column:
     """A column of a table; `kind` determines alignment and number format.
 
     Kinds: text, integer (1,792), number (0.0312), bytes (1.2 MB), ratio (10.33 %),
-    percent (10.3 %), share (percent with a bar), code (names and formulas). Values of
-    ratio, percent and share are fractions 0–1.
+    percent (10.3 %), share (percent with a bar), probability (>99.9 % below 1), code
+    (names and formulas), command. Values of ratio, percent, share and probability are
+    fractions 0–1.
     """
 
     title: str  # heading

@@ -11,7 +11,7 @@ from striate.core.format import format_bytes
 
 MINUS = "−"
 NO_BREAK_SPACE = "\u00a0"  # space without a line break
-NUMERIC = ("integer", "number", "share", "percent", "ratio", "bytes")
+NUMERIC = ("integer", "number", "share", "percent", "ratio", "probability", "bytes")
 
 # Half a surrogate pair cannot be written as UTF-8, and a control character can move
 # a terminal's cursor or end an HTML token; both are replaced by a visible mark.
@@ -96,6 +96,37 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %".replace("-", MINUS)
 
 
+def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
+    """Format a confidence interval of a fraction as percentages.
+
+    Example:
+        >>> ci_text((0.9455, 0.9982)).replace(NO_BREAK_SPACE, " ")
+        '94.5–99.8 %'
+    """
+    low, high = (100 * bound for bound in interval)
+    return f"{low:.{digits}f}–{high:.{digits}f}{NO_BREAK_SPACE}%"
+
+
+def probability_text(value: float, digits: int = 1) -> str:
+    """Format a probability; only exact 0 and 1 can read as 0 % and 100 %.
+
+    A softmax output rounds to 0 or 1 long before it is certain.
+
+    Example:
+        >>> [probability_text(p) for p in (0.987, 0.9997, 0.0002, 1.0, 0.0)]
+        ['98.7 %', '>99.9 %', '<0.1 %', '100.0 %', '0.0 %']
+        >>> probability_text(0.997, 0), probability_text(0.002, 0)
+        ('>99 %', '<1 %')
+    """
+    smallest = 10.0**-digits
+    if 0 < value < 1:
+        if percent(value, digits) == percent(1, digits):
+            return f">{100 - smallest:.{digits}f} %"
+        if percent(value, digits) == percent(0, digits):
+            return f"<{smallest:.{digits}f} %"
+    return percent(value, digits)
+
+
 def value_text(value: float, share: bool) -> str:
     """Format a chart value as a number or a percentage.
 
@@ -119,6 +150,8 @@ def cell_text(cell: Cell, kind: str) -> str:
         return printable(cell)
     if kind in ("share", "percent", "ratio"):
         return percent(cell, 2 if kind == "ratio" else 1)
+    if kind == "probability":
+        return probability_text(cell)
     if kind == "bytes":
         return format_bytes(int(cell))
     if isinstance(cell, int):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from striate.core.findings import Image, Matrix
 from striate.core.format import count_text
 from striate.report.axis_ticks import error_shade
-from striate.report.format import isolate, one_line, percent
+from striate.report.format import NO_BREAK_SPACE, isolate, one_line, percent
 from striate.report.html_images import PageImages
 from striate.report.markup import Html, Value, bdi, escape, join, note, tag
 
@@ -144,7 +144,7 @@ def _precision(matrix: Matrix) -> Html:
 
 
 def _share(part: int, whole: int) -> str:
-    return percent(part / whole, 0).replace(" %", "%") if whole else "–"
+    return percent(part / whole, 0).replace(" ", NO_BREAK_SPACE) if whole else "–"
 
 
 def _frequent_errors(matrix: Matrix, cells: Cells) -> Html:

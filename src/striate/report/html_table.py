@@ -6,7 +6,16 @@ import math
 
 from striate.core.findings import Cell, Column, Table
 from striate.report.format import NUMERIC, cell_text
-from striate.report.markup import Html, bdi, escape, join, note, tag
+from striate.report.markup import (
+    Html,
+    bdi,
+    command_html,
+    escape,
+    join,
+    note,
+    tag,
+    text_html,
+)
 
 
 def table_html(table: Table) -> Html:
@@ -47,6 +56,8 @@ def _cell(cell: Cell, kind: str) -> Html:
     text = cell_text(cell, kind)
     if kind == "code":
         return tag("td", tag("code", escape(text)) if text else Html(""))
+    if kind == "command":
+        return tag("td", command_html(text) if text else Html(""))
     if kind == "share" and isinstance(cell, int | float):
         width = min(1.0, max(0.0, cell)) if math.isfinite(cell) else 0.0
         bar = tag("i", class_="bar", style=f"--v:{width:.4f}", aria_hidden="true")
@@ -62,7 +73,7 @@ def _hints(columns: tuple[Column, ...]) -> Html:
     if not hinted:
         return Html("")
     pairs = join(
-        tag("div", tag("dt", escape(column.title)), tag("dd", escape(column.hint)))
+        tag("div", tag("dt", escape(column.title)), tag("dd", text_html(column.hint)))
         for column in hinted
     )
     return tag("dl", pairs, class_="hints")

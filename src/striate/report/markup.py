@@ -61,6 +61,32 @@ def _attribute(key: str, value: Value) -> str:
     return f" {attribute}" if value is True else f' {attribute}="{escape(str(value))}"'
 
 
+def command_html(text: str) -> Html:
+    """Return a command as `<code>`; a line can end only between its words.
+
+    Example:
+        >>> command_html("--lr 1")
+        '<code class="command"><span>--lr</span> <span>1</span></code>'
+    """
+    spans = (tag("span", escape(word)) for word in text.split(" "))
+    return tag("code", Html(" ".join(spans)), class_="command")
+
+
+def text_html(text: str) -> Html:
+    """Return escaped text; commands between backticks become `<code>`.
+
+    Example:
+        >>> text_html("a < b, see `f`")
+        'a &lt; b, see <code class="command"><span>f</span></code>'
+    """
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without a partner is part of a name
+        return escape(text)
+    return join(
+        command_html(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )
+
+
 def heading(text: str) -> Html:
     """Return a heading of one line as `<h3>`, or nothing for an empty text."""
     return tag("h3", escape(one_line(text))) if text else Html("")
@@ -68,7 +94,7 @@ def heading(text: str) -> Html:
 
 def note(text: str) -> Html:
     """Return a note below a block, or nothing for an empty text."""
-    return tag("p", escape(text), class_="note") if text else Html("")
+    return tag("p", text_html(text), class_="note") if text else Html("")
 
 
 def join(parts: Iterable[Html]) -> Html:
@@ -89,4 +115,4 @@ def paragraphs(text: str) -> Html:
         '<p>one</p><p>two</p>'
     """
     parts = printable(text.replace("\r\n", "\n")).split("\n\n")
-    return join(tag("p", escape(part.strip())) for part in parts if part.strip())
+    return join(tag("p", text_html(part.strip())) for part in parts if part.strip())

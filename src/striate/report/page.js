@@ -115,6 +115,53 @@ for (const chart of document.querySelectorAll("svg.chart")) {
   });
 }
 
+// A box that is too narrow for its table says so; its edge fades until the last column.
+for (const box of document.querySelectorAll(".block > .scroll")) {
+  const show = () => {
+    box.parentElement.classList.toggle("more", box.scrollWidth > box.clientWidth + 1);
+    box.parentElement.classList.toggle("end", box.scrollLeft + box.clientWidth >= box.scrollWidth - 2);
+  };
+  new ResizeObserver(show).observe(box);
+  box.addEventListener("scroll", show, { passive: true });
+  show();
+}
+
+// A click on a heading sorts a table: upwards, downwards, and as it was.
+const UNITS = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
+const sortValue = (text) => {
+  const match = /^[<>≤≥]?\s*(-?[\d,]*\.?\d+(?:e-?\d+)?)(?:\s*([kKMGT]?i?B)\b)?/.exec(text.replaceAll("−", "-"));
+  return match ? parseFloat(match[1].replaceAll(",", "")) * (UNITS[match[2]] ?? 1) : null;
+};
+const compare = (a, b) => {
+  if (!a || !b) return a ? -1 : b ? 1 : 0; // empty cells come last
+  const [x, y] = [sortValue(a), sortValue(b)];
+  return x !== null && y !== null ? x - y : a.localeCompare(b, undefined, { numeric: true });
+};
+for (const sheet of document.querySelectorAll("table.sheet")) {
+  const body = sheet.tBodies[0];
+  const rows = [...body.rows];
+  if (rows.length < 3) continue;
+  const heads = [...sheet.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const next = { null: "ascending", ascending: "descending" }[head.getAttribute("aria-sort")];
+      for (const each of heads) each.removeAttribute("aria-sort");
+      const sorted = [...rows];
+      if (next) {
+        head.setAttribute("aria-sort", next);
+        const sign = next === "ascending" ? 1 : -1;
+        const text = (row) => row.cells[column]?.textContent.trim() ?? "";
+        sorted.sort((a, b) => (text(a) && text(b) ? sign : 1) * compare(text(a), text(b)));
+      }
+      body.append(...sorted);
+    });
+  });
+}
+
 // The contents mark the section that is being read.
 const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
 const mark = () => {

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.segment import Segment
-from rich.style import Style
 from rich.table import Table as Grid
 from rich.text import Text
 from rich.tree import Tree as Outline
 
 from striate.core.findings import (
     Block,
-    Cell,
     Curve,
     Figures,
     Images,
@@ -36,22 +31,19 @@ from striate.report.axis_ticks import (
     mark_text,
 )
 from striate.report.format import (
-    NUMERIC,
-    cell_text,
     one_line,
     percent,
     printable,
     shorten,
     value_text,
 )
+from striate.report.terminal_table import table_lines
 
 TONES = {"good": "green", "warning": "yellow", "bad": "red", "advice": "cyan"}
 MARKS = {"good": "✓", "warning": "!", "bad": "✗", "advice": "→"}
 LEVELS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 40  # characters: half of the narrowest common terminal
 MAX_LISTED = 12  # captions or errors listed before "and more"
-BAR_WIDTH = 8  # characters of the bar of 100 %
-_SHARE = Style(color="cyan")
 
 
 def print_blocks(blocks: Iterable[Block], console: Console) -> None:
@@ -66,7 +58,8 @@ def print_blocks(blocks: Iterable[Block], console: Console) -> None:
     for block in blocks:
         # Sentences are wrapped; paths and tables are not.
         soft = False if isinstance(block, Prose) else None
-        console.print(_block(block, console.width), soft_wrap=soft)
+        crop = not isinstance(block, Table)
+        console.print(_block(block, console.width), soft_wrap=soft, crop=crop)
         console.print()
 
 
@@ -85,7 +78,8 @@ def _block(block: Block, width: int) -> RenderableType:
         case Figures():
             return _figures(block)
         case Table():
-            return _table(block, width)
+            body, note = table_lines(block, width)
+            return _framed(block.title, body, note)
         case Curve():
             return _curve(block, width)
         case Images():
@@ -123,131 +117,6 @@ def _framed(title: str, body: RenderableType, note: str) -> Group:
         note = printable(note.strip())
         parts.append(Text(note, "dim", no_wrap=False, overflow="fold"))
     return Group(*parts)
-
-
-def _table(table: Table, width: int) -> Group:
-    texts = [_texts(table, i) for i in range(len(table.columns))]
-    widths = [_natural_width(table, i, texts[i]) for i in range(len(texts))]
-    visible = _visible_columns(table, widths, width)
-    fits = sum(widths[i] for i in visible) <= width
-    body = _lines(table, visible, widths, texts) if fits else _grid(table, visible)
-    hidden = [c.title for i, c in enumerate(table.columns) if i not in visible]
-    note = f"Hidden columns (terminal too narrow): {', '.join(hidden)}.\n"
-    return _framed(table.title, body, note * bool(hidden) + table.note)
-
-
-def _grid(table: Table, visible: Sequence[int]) -> Grid:
-    """Return a rich table with wrapped cells, for tables wider than the terminal."""
-    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for i in visible:
-        title = Text(one_line(table.columns[i].title))
-        right = table.columns[i].kind in NUMERIC
-        grid.add_column(title, justify="right" if right else "left")
-    kinds = [column.kind for column in table.columns]
-    styles = [*[None] * len(table.rows), "bold"]
-    for row, style in zip(_rows(table), styles, strict=False):
-        cells = [_cell(row[i], kinds[i]) for i in visible if i < len(row)]
-        grid.add_row(*cells, style=style)
-    return grid
-
-
-def _rows(table: Table) -> list[tuple[Cell, ...]]:
-    return [*table.rows, *([table.totals] if table.totals is not None else [])]
-
-
-def _texts(table: Table, i: int) -> list[str]:
-    """Return the formatted cells of a column; the totals cell is last."""
-    kind = table.columns[i].kind
-    cells = [row[i] if i < len(row) else None for row in _rows(table)]
-    names = {cell: one_line(cell) for cell in cells if isinstance(cell, str)}
-    return [
-        names[cell] if isinstance(cell, str) else cell_text(cell, kind)
-        for cell in cells
-    ]
-
-
-def _natural_width(table: Table, i: int, texts: Sequence[str]) -> int:
-    column = table.columns[i]
-    bar = BAR_WIDTH + 1 if column.kind == "share" else 0
-    widest = max((cell_len(text) + bar * bool(text) for text in set(texts)), default=0)
-    return max(widest, cell_len(column.title)) + 2
-
-
-PaddedCell = tuple[str, str, str]  # text before the bar, the bar, text after it
-
-
-def _pad(table: Table, i: int, width: int, texts: Sequence[str]) -> list[PaddedCell]:
-    """Pad the title and the cells of a column to the column width."""
-    column = table.columns[i]
-    rows = [(), *_rows(table)]
-    bars = [""] * len(rows)
-    if column.kind == "share":
-        bars = [_bar(row[i]) if i < len(row) else "" for row in rows]
-    right, cells = column.kind in NUMERIC, []
-    for text, bar in zip([one_line(column.title), *texts], bars, strict=True):
-        blank = " " * (width - 2 - cell_len(text) - len(bar))
-        cell = (blank, bar, f"{text}  ") if right else ("", bar, f"{text}{blank}  ")
-        cells.append(cell)
-    return cells
-
-
-def _bar(cell: Cell) -> str:
-    """Return the bar that shows a fraction; empty if the cell is not a number."""
-    if not isinstance(cell, int | float):
-        return ""
-    filled = round(BAR_WIDTH * min(1.0, max(0.0, cell))) if is_drawable(cell) else 0
-    return f"{'█' * filled:<{BAR_WIDTH}} "
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """A table that fits the terminal, printed 50 times faster than a rich table."""
-
-    rows: Sequence[Sequence[PaddedCell]]
-    styles: Sequence[Style]
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[Segment]:
-        """Yield the rich segments of each row."""
-        for cells, style in zip(self.rows, self.styles, strict=True):
-            run = ""
-            for before, bar, after in cells:
-                run += before
-                if bar:
-                    yield Segment(run, style)
-                    yield Segment(bar, style + _SHARE)
-                    run = ""
-                run += after
-            yield Segment(run, style)
-            yield Segment.line()
-
-
-def _lines(
-    table: Table, visible: Sequence[int], widths: list[int], texts: list[list[str]]
-) -> _Lines:
-    columns = [_pad(table, i, widths[i], texts[i]) for i in visible]
-    totals = [Style(bold=True)] if table.totals is not None else []
-    plain = [Style.null()] * len(table.rows)
-    rows = list(zip(*columns, strict=True))
-    return _Lines(rows, [Style(dim=True), *plain, *totals])
-
-
-def _visible_columns(table: Table, widths: Sequence[int], width: int) -> list[int]:
-    """Return the indices of columns that fit; hide the columns of highest `rank`."""
-    visible = list(range(len(widths)))
-    while sum(widths[i] for i in visible) > width:
-        last = max(visible, key=lambda i: table.columns[i].rank)
-        if not table.columns[last].rank:
-            break
-        visible.remove(last)
-    return visible
-
-
-def _cell(cell: Cell, kind: str) -> Text:
-    words = Text(one_line(cell_text(cell, kind)))
-    bar = _bar(cell) if kind == "share" else ""
-    return Text.assemble((bar, _SHARE), words) if bar else words
 
 
 def _curve(curve: Curve, width: int) -> Group:

@@ -113,7 +113,7 @@ def predictions_card(result: PredictResult) -> str:
     columns = (
         Column("image", "code", key="image_path"),
         Column("predicted", key="pred"),
-        Column("probability", "share"),
+        Column("probability", "probability"),
         Column("review"),
     )
     rows = tuple((p.image_path, p.pred, p.probability, p.review) for p in listed)

@@ -25,7 +25,7 @@ from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.folder import files_below
 from striate.data.sources.source import Skipped
 from striate.engine.tta import TTA, no_tta
-from striate.report.format import NO_BREAK_SPACE, one_line, percent
+from striate.report.format import NO_BREAK_SPACE, one_line, probability_text
 from striate.report.terminal import blocks_text
 from striate.run.evaluation_batch_size import evaluation_batch_size
 from striate.run.multi_label_calibration import LabelCalibration
@@ -128,7 +128,7 @@ class PredictResult(NotebookResult):
         columns = (
             Column("image_path"),
             Column("pred"),
-            Column("probability", "percent"),
+            Column("probability", "probability"),
             *marks,
             *([Column("other classes")] if others else []),
         )
@@ -143,7 +143,7 @@ class PredictResult(NotebookResult):
         """Return two lines for each of the first predictions, for narrow terminals."""
         lines = []
         for each in self.predictions[:most]:
-            words = [f"{percent(each.probability):>7}", each.pred]
+            words = [f"{probability_text(each.probability):>7}", each.pred]
             if each.decision:
                 words.append(f"decision (operating point): {each.decision}")
             if each.review:
@@ -235,8 +235,8 @@ def class_text(name: str, prob: float) -> str:
         >>> class_text("cat", 0.081).replace("\u00a0", " ")
         'cat (8.1 %)'
     """
-    text = percent(prob) if prob >= 0.0005 else "<0.1 %"
-    return f"{name} ({text.replace(' ', NO_BREAK_SPACE)})"
+    text = probability_text(prob).replace(" ", NO_BREAK_SPACE)
+    return f"{name} ({text})"
 
 
 def skipped_dict(skip: Skipped) -> dict[str, str]:

@@ -20,7 +20,7 @@ from striate.interpret.feature_maps import MAX_CHANNELS, feature_maps, map_sheet
 from striate.interpret.filters import filter_limits, filter_tiles, first_convolution
 from striate.interpret.render import tile, to_image
 from striate.layers.whiten import whiten_layers
-from striate.report.format import percent
+from striate.report.format import probability_text
 from striate.run import layout as names
 from striate.run.predictions import Predictions
 from striate.run.report_texts import first_filters_texts
@@ -69,7 +69,7 @@ def _captioned(predictions: Predictions, pixels: PixelRows, i: int) -> Image:
     true, predicted = predictions.true_label(i), predictions.predicted_label(i)
     caption = f"predicted {predicted or 'none'}"
     if not predictions.labels.multi_label:
-        caption += f" ({percent(float(predictions.probs[i].max()))})"
+        caption += f" ({probability_text(float(predictions.probs[i].max()))})"
     caption += "" if predicted == true else f", true {true or 'none'}"
     return to_image(pixels[i].numpy(), caption, predictions.paths[i])
 

@@ -41,6 +41,7 @@ from striate.run.report_texts import (
     loss_note,
     no_images_text,
     setting_text,
+    settings_tables,
 )
 from striate.run.scorecard import (
     CellImages,
@@ -91,12 +92,12 @@ def _page(run: Run, predictions: Predictions, score: Metrics) -> f.Page:
     pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
+        _predictions(run, predictions, score, pixels),
+        highest_loss_section(predictions, pixels),
         _learning_section(run),
         *plan_section(run.path),
         *baseline_section(run.path),
         *_norms(run),
-        _predictions(run, predictions, score, pixels),
-        highest_loss_section(predictions, pixels),
         *_or_reason(
             "Filters and feature maps",
             lambda: filters_and_maps_sections(run, predictions, pixels),
@@ -362,10 +363,6 @@ def _skipped_table(skipped: Sequence[dict[str, str]]) -> f.Table:
 
 
 def _settings(run: Run) -> f.Section:
-    settings: list[tuple[f.Cell, ...]] = [
-        (name, setting_text(name, value))
-        for name, value in run.recipe.as_dict().items()
-    ]
     origin: list[tuple[f.Cell, ...]] = [
         *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
         *((k, setting_text(k, v)) for k, v in run.manifest["machine"].items()),
@@ -377,7 +374,7 @@ def _settings(run: Run) -> f.Section:
     return f.Section(
         "Settings",
         (
-            f.Table(columns=columns, rows=tuple(settings)),
+            *settings_tables(run.recipe),
             f.Table(title="Environment", columns=columns, rows=tuple(origin)),
         ),
     )

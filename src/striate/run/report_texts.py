@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
+from striate.core.findings import Cell, Column, Table
 from striate.core.format import count_text
 from striate.run import layout as names
 from striate.run.build_network import CUSTOM
@@ -31,6 +34,32 @@ def setting_text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
+
+
+def settings_tables(recipe: Recipe) -> list[Table]:
+    """Return the tables of the settings; those that differ from the default first."""
+    # The learning rate and the augmentation depend on these settings.
+    given = {name: getattr(recipe, name) for name in ("data", "optimizer", "augment")}
+    defaults = Recipe(**given).resolved().as_dict()
+    defaults |= {k: v for k, v in Recipe(data="").as_dict().items() if k in given}
+    changed: list[tuple[Cell, ...]] = []
+    equal: list[tuple[Cell, ...]] = []
+    for name, value in recipe.as_dict().items():
+        text, default = setting_text(name, value), setting_text(name, defaults[name])
+        if text == default:
+            equal.append((name, text))
+        else:
+            changed.append((name, text, default))
+    columns = (Column("setting", "code"), Column("value"))
+    tables = [
+        Table(
+            title="Different from the default",
+            columns=(*columns, Column("default")),
+            rows=tuple(changed),
+        ),
+        Table(title="Default settings", columns=columns, rows=tuple(equal)),
+    ]
+    return [table for table in tables if table.rows]
 
 
 def evaluation_text(run: Run) -> str:
@@ -111,7 +140,7 @@ def first_filters_texts(
     if not unchanged:
         lead = "Filters of the first convolution, before and after training."
         if pretrained:
-            return lead, f"before training: pretrained ({pretrained['origin']})"
+            return lead, f"before training: pretrained ({_source(pretrained)})"
         custom = run.recipe.model.startswith(CUSTOM)  # which may have been trained
         return lead, "before training" if custom else "before training: random"
     reason = "Training did not change them."
@@ -119,5 +148,10 @@ def first_filters_texts(
         reason = "The layer is frozen, so training did not change them."
     elif computed:
         reason = "They were computed from training images, and are not trained."
-    caption = f"pretrained ({pretrained['origin']})" if pretrained else "filters"
+    caption = f"pretrained ({_source(pretrained)})" if pretrained else "filters"
     return f"Filters of the first convolution. {reason}", caption
+
+
+def _source(pretrained: dict[str, Any]) -> str:
+    """Return where the weights come from, without the license in parentheses."""
+    return re.sub(r" \(.*\)$", "", str(pretrained["origin"]))

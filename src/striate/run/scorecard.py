@@ -10,6 +10,7 @@ from striate.core.format import count_text
 from striate.metrics.classification import ClassificationMetrics
 from striate.metrics.multi_label import MultiLabelMetrics
 from striate.report.format import NO_BREAK_SPACE, n_text, percent
+from striate.report.format import ci_text as ci_text
 from striate.run import layout as names
 from striate.run.multi_label_scorecard import (
     label_figures,
@@ -22,17 +23,6 @@ MAX_ERRORS = 30  # confusions listed if the matrix is too large
 MAX_CLASSES = 200  # maximum rows of the per-class table
 
 CellImages = Mapping[tuple[int, int], tuple[Image, ...]]
-
-
-def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
-    """Format a confidence interval of a fraction as percentages.
-
-    Example:
-        >>> ci_text((0.9455, 0.9982)).replace(NO_BREAK_SPACE, " ")
-        '94.5–99.8 %'
-    """
-    low, high = (100 * bound for bound in interval)
-    return f"{low:.{digits}f}–{high:.{digits}f}{NO_BREAK_SPACE}%"
 
 
 def score_figures(
@@ -149,7 +139,7 @@ def per_class_table(
             hint="share of predictions of this class that are correct",
         ),
         Column("95 % interval", key="precision_interval", rank=2),
-        Column("F1", "percent", hint="harmonic mean of precision and recall", rank=3),
+        Column("F1", "percent", hint="harmonic mean of precision and recall"),
     )
     classes, note, title = score.classes, "", "By class"
     if len(classes) > most:

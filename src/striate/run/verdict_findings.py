@@ -21,7 +21,7 @@ def verdict_prose(verdict: Verdict) -> Prose:
 
 def verdict_blocks(verdict: Verdict) -> list[Block]:
     """Return the blocks of a verdict: sentences, and next steps as a table."""
-    columns = Column("what", key="purpose"), Column("command")
+    columns = Column("what", key="purpose"), Column("command", "command")
     rows = tuple((step.purpose, step.command or None) for step in verdict.next_steps)
     table = Table(title="Next steps", columns=columns, rows=rows)
     return [verdict_prose(verdict), *([table] if rows else [])]

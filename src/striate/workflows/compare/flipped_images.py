@@ -8,7 +8,7 @@ from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Tab
 from striate.core.format import count_text
 from striate.data.cache.image_rows import PixelRows
 from striate.interpret.render import to_image
-from striate.report.format import percent
+from striate.report.format import probability_text
 from striate.run.report_images import subset_pixels
 from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.pairing import FlippedImage, flipped_images
@@ -55,7 +55,7 @@ def _row(image: FlippedImage, test: PairwiseTest) -> tuple[Cell, ...]:
 
 
 def _prediction_text(image: FlippedImage, side: int) -> str:
-    text = f"{image.pred[side]} ({percent(image.confidence[side], 0)})"
+    text = f"{image.pred[side]} ({probability_text(image.confidence[side], 0)})"
     if image.pairs > 1:
         text += f", correct {image.correct[side]} of {image.pairs}"
     return text
@@ -127,7 +127,7 @@ def _tile(
     assert rows is not None  # noqa: S101 - checked by the caller
     a, b = test.first.letter, test.second.letter
     caption = f"{a}: {image.pred[0]} → {b}: {image.pred[1]}"
-    detail = " → ".join(percent(prob, 0) for prob in image.confidence)
+    detail = " → ".join(probability_text(prob, 0) for prob in image.confidence)
     if image.pairs > 1:
         detail += f", correct {image.correct[0]} → {image.correct[1]} of {image.pairs}"
     return to_image(rows[row].numpy(), caption, f"{detail} · {image.image_path}")

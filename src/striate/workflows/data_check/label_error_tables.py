@@ -21,8 +21,8 @@ def suspect_table(result: DataCheckResult, count: int, folder: str = "") -> list
         Column("image"),
         Column("label"),
         Column("predicted"),
-        Column("P(predicted)", "percent", hint="probability of this class"),
-        Column("P(label)", "percent", hint="probability of the label"),
+        Column("P(predicted)", "probability", hint="probability of this class"),
+        Column("P(label)", "probability", hint="probability of the label"),
     )
     suspected = (row for row in label_errors.ranking() if row.suspected)
     rows = tuple(

@@ -10,7 +10,7 @@ from striate.core.findings import Block, Column, Image, Images, Prose, Section, 
 from striate.core.format import count_text
 from striate.data.cache.image_rows import PixelRows
 from striate.interpret.render import to_image
-from striate.report.format import percent
+from striate.report.format import probability_text
 from striate.workflows.evaluate.one_vs_rest import OneVsRest
 from striate.workflows.evaluate.result import Misclassified, OperatingPointResult
 
@@ -75,7 +75,7 @@ def _gallery(
     rest = len(images) - len(visible)
     note = f"{rest:,} more; see operating_point.json." if rest else ""
     if pixels is None:
-        probability = Column(f"P({target})", "percent")
+        probability = Column(f"P({target})", "probability")
         columns = (Column("image", key="image_path"), probability)
         rows = tuple((image.image_path, image.prob) for image in visible)
         return Table(title=title, columns=columns, rows=rows, note=note)
@@ -87,5 +87,5 @@ def _gallery(
 def _tile(image: Misclassified, target: str, pixels: PixelRows) -> Image:
     cells = [f"{name} {cell}" for name, cell in image.cells if cell]
     detail = " · ".join([*cells, image.image_path.rsplit("/", 1)[-1]])
-    caption = f"P({target}) {percent(image.prob)}"
+    caption = f"P({target}) {probability_text(image.prob)}"
     return to_image(pixels[image.row].numpy(), caption, detail)

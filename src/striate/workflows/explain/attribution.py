@@ -22,7 +22,7 @@ from striate.interpret.attribution.sanity_checks import RandomScores
 from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
 from striate.interpret.render import enlarge, overlay_heatmap, to_image
-from striate.report.format import percent
+from striate.report.format import probability_text
 from striate.report.html_card import render_card
 from striate.report.table_records import records
 from striate.workflows.explain.images import ExplainedImage
@@ -116,7 +116,9 @@ def explain_image(
     if against is not None:
         method = attributions[0].method
         shown.append(compute(method, against))
-    figures = tuple(f.Figure(names[i], percent(float(probs[i]))) for i in ranked[:TOP])
+    figures = tuple(
+        f.Figure(names[i], probability_text(float(probs[i]))) for i in ranked[:TOP]
+    )
     table = _sanity_table(shown)
     predicted = _predicted(loaded, probs, names[ranked[0]])
     truth = "" if image.truth is None else f" True class: {image.truth or 'none'}."

@@ -19,7 +19,7 @@ from striate.interpret.attribution.mean_heatmaps import (
     dataset_attribution,
 )
 from striate.interpret.render import enlarge, overlay_heatmap, to_image, to_rgb
-from striate.report.format import percent
+from striate.report.format import percent, probability_text
 from striate.report.table_records import records
 from striate.run.run import Run
 from striate.workflows.explain.images import subsample
@@ -84,7 +84,7 @@ def _mistakes(run: Run) -> list[f.Image]:
         truth = run.labels[int(predictions.truth[i])]
         caption = f"predicted {predicted}, true {truth}"
         both = enlarge(np.concatenate(pair, 1), SIDE)
-        images.append(to_image(both, caption, percent(float(confidence[i]))))
+        images.append(to_image(both, caption, probability_text(float(confidence[i]))))
     return images
 
 

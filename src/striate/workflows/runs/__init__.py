@@ -1,0 +1,1 @@
+"""`striate runs`: list the runs of a folder, and give them tags."""
