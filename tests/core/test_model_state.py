@@ -239,3 +239,16 @@ def test_the_first_print_draws_no_random_number(tmp_path):
 def test_errors_are_designed():
     with pytest.raises(StriateError):
         st.summary(nn.Bilinear(2, 2, 1), (3, 8, 8))
+
+
+def test_evaluation_keeps_what_hooks_collect():
+    """In an analysis, such as a summary, it is removed: it may be meta tensors."""
+    model, seen = nn.Sequential(nn.Linear(2, 2)), []
+    model[0].register_forward_hook(lambda *_: seen.append(1))
+    with evaluation_mode(model, analysis=False):
+        model(torch.zeros(1, 2))
+    assert seen == [1]
+    assert len(model[0]._forward_hooks) == 1
+    with evaluation_mode(model):
+        model(torch.zeros(1, 2))
+    assert seen == [1]

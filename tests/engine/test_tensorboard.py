@@ -91,7 +91,7 @@ def test_event_files_equal_the_csv_files(striate, shared_folder, tmp_path):
     assert rates == pytest.approx([line["lr"] for line in journal], abs=1e-8)
     rows = read_csv(run / "results.csv")
     ends, accuracies = zip(*scalars(val, "accuracy"), strict=True)
-    assert list(ends) == [3, 7]  # four steps an epoch
+    assert list(ends) == [2, 5]  # three steps an epoch
     expected = [float(row["val_accuracy"]) for row in rows]
     assert accuracies == pytest.approx(expected, abs=1e-6)
     assert len(scalars(val, "loss")) == 2

@@ -55,7 +55,7 @@ def test_scaling_that_does_not_help_is_left_out():
     assert scaling.temperature == 1
     assert scaling.log_loss_cross_validated > scaling.log_loss_before
     assert "does not improve the cross-validated log loss" in scaling.sentence
-    assert f"{scaling.log_loss_before:.4f} without scaling" in scaling.reason
+    assert f"{scaling.log_loss_before:.4f} without it" in scaling.reason
 
 
 @pytest.mark.parametrize(("count", "fitted"), [(1, False), (19, False), (20, True)])

@@ -32,6 +32,7 @@ def evaluation_mode(model: nn.Module, *, analysis: bool = True) -> Iterator[nn.M
     Modes, attributes, caches, buffers and the random states are restored, whatever is
     raised. With `analysis`, the values of parameters are restored too, and modules that
     `torch.compile` returned run without compilation, so that hooks see their layers.
+    Without it, what hooks of the user collect is kept.
 
     Raises:
         SettingError: The model is an exported program, which has no evaluation mode.
@@ -47,7 +48,7 @@ def evaluation_mode(model: nn.Module, *, analysis: bool = True) -> Iterator[nn.M
     """
     ids = {id(module) for module in model.modules()} if analysis else set()
     outermost = ids - _analyzed
-    state = ModelState(model, weights=bool(outermost))
+    state = ModelState(model, weights=bool(outermost), hooks=analysis)
     if state.has_lazy_tensors:
         raise lazy_error(model)
     with rng_state_restored(), run_uncompiled() if analysis else nullcontext():

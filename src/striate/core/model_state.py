@@ -77,7 +77,8 @@ class ModelState:
     """Saved state of a network: attributes, containers, tensors and generators.
 
     With `weights`, also the values of parameters are copied. Otherwise only the tensor
-    that a parameter refers to is restored. TorchScript modules keep their attributes in
+    that a parameter refers to is restored. Without `hooks`, what the hooks of the user
+    have collected is kept. TorchScript modules keep their attributes in
     C++: of these, only parameters, buffers and modes are restored.
 
     Example:
@@ -89,8 +90,10 @@ class ModelState:
         False
     """
 
-    def __init__(self, model: nn.Module, *, weights: bool = True) -> None:
-        self._weights = weights
+    def __init__(
+        self, model: nn.Module, *, weights: bool = True, hooks: bool = True
+    ) -> None:
+        self._weights, self._hooks = weights, hooks
         self._bytes_left = MAX_COPIED
         self.has_lazy_tensors = False  # whether a tensor has no shape yet
         self._undo: list[Undo] = []
@@ -210,11 +213,13 @@ class ModelState:
         attributes = module.__dict__
         self._undo.append(partial(_restore_dict, attributes, dict(attributes)))
         empty = []
-        for value in attributes.values():
+        for name, value in attributes.items():
             if value.__class__ in _ATOMS:
                 continue
             if value.__class__ in _PLAIN_DICTS and not value:
                 empty.append(value)
+            elif not self._hooks and name.endswith("_hooks"):
+                self._undo.append(partial(_restore_dict, value, dict(value)))
             else:
                 self._pending.append(value)
         self._undo.append(partial(_clear_all, empty))

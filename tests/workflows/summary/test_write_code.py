@@ -126,7 +126,7 @@ def test_what_has_no_code(striate, tmp_path):
     said = striate("summary", "net.py", "--code")
     assert "is a Python file, which is standalone code already" in said.err
     said = striate("summary", "lenet5", "--code", "net.py")
-    assert "the output file exists already" in said.err
+    assert "the output file already exists" in said.err
     said = striate("summary", "lenet5", "--depth", "1", "--code")
     assert "--depth has no effect with --code" in said.err
     data = striate("summary", SKETCHES[0], "--json", "--code").json

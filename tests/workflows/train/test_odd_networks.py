@@ -102,10 +102,10 @@ def test_lazy_layers_get_their_shapes_from_the_data(data):
 def test_lazy_layers_that_fail_or_do_not_run_are_refused(data, tmp_path):
     idle = Odd()
     idle.idle = nn.LazyLinear(3)
-    with pytest.raises(GeometryError, match=r"idle\.weight has no shape yet"):
+    with pytest.raises(GeometryError, match=r"the lazy layer idle has no shape"):
         st.train(idle, data, epochs=1, quiet=True)
     wrong = nn.Sequential(nn.LazyConv2d(4, 30), nn.Flatten(), nn.LazyLinear(10))
-    with pytest.raises(GeometryError, match="the network fails on images of 8×8×1"):
+    with pytest.raises(GeometryError, match="which fails on images of 8×8×1"):
         st.train(wrong, data, epochs=1, quiet=True)
     assert not list(tmp_path.rglob("manifest.json"))
 

@@ -74,7 +74,7 @@ def test_nothing_is_replaced_or_guessed(striate, tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
     (tmp_path / "b.pth").write_text("mine")
     said = striate("weights", "convert", "a.safetensors", "b.pth")
-    assert "the output file exists already" in said.err
+    assert "the output file already exists" in said.err
     assert (tmp_path / "b.pth").read_text() == "mine"
     words = ("weights", "convert", "a.safetensors", "b.pth", "--overwrite")
     assert striate(*words).code == 0

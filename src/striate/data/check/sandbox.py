@@ -342,7 +342,7 @@ def unpack_result(text: bytes, blob: bytes) -> Result:
     nature, stats, shape = (fields.pop(name) for name in ("nature", "stats", "view"))
     view, thumb = np.split(np.frombuffer(blob, np.uint8), [math.prod(shape)])
     return ExaminedImage(
-        stats=ImageStats(**stats),
+        stats=ImageStats(**stats | {"tint": tuple(stats["tint"])}),
         view=view.reshape(shape),
         thumb=thumb.reshape(THUMB, THUMB),
         nature=ImageFileInfo(nature["format"], nature["mode"], tuple(nature["notes"])),

@@ -42,7 +42,7 @@ def convert_weights(
 
     Raises:
         SettingError: The suffix of `out` is not known.
-        RunError: `out` exists already, and `overwrite` is off.
+        RunError: `out` already exists, and `overwrite` is off.
         WeightsError: The source is missing, damaged or not trusted.
     """
     if out.suffix.lower() not in (SAFETENSORS, *PICKLES):
