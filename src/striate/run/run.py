@@ -169,7 +169,7 @@ class Run(NotebookResult):
 
     @cached_property
     def network(self) -> str:
-        """Return the name of the network to build, such as `RUN/network/net.py:Net`.
+        """Return the name of the network, or its file and class in the run folder.
 
         Raises:
             RunError: The network has no name, or its code is not trusted.
