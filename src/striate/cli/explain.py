@@ -162,26 +162,25 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
 
 
 def _channels(text: str | None, flag: str) -> Channels | None:
-    from striate.core.errors import SettingError
-
     if text is None:
         return None
-    layer, _, numbers = text.rpartition(" ")
-    parts = numbers.split(",")
-    if not layer or not all(part.isdecimal() for part in parts):
-        what = f"'{text}' names no channel"
-        fix = "use LAYER CHANNEL, such as 'conv2 3', or several: 'conv2 3,7'"
-        raise SettingError(what, where=flag, fix=fix)
-    return layer, tuple(int(part) for part in parts)
+    fix = "use LAYER CHANNEL, such as 'conv2 3', or several: 'conv2 3,7'"
+    return _layer_and_numbers(text, f"'{text}' names no channel", flag, fix)
 
 
 def _unit(text: str, flag: str) -> tuple[str, tuple[int, ...]]:
+    fix = "use LAYER CHANNEL,ROW,COLUMN, such as 'conv2 3,10,12', or 'output 7'"
+    return _layer_and_numbers(text, f"'{text}' is not a unit", flag, fix)
+
+
+def _layer_and_numbers(
+    text: str, what: str, flag: str, fix: str
+) -> tuple[str, tuple[int, ...]]:
+    """Parse a layer's name, a space, and numbers with commas between them."""
     from striate.core.errors import SettingError
 
-    name, _, place = text.rpartition(" ")
-    parts = place.split(",")
-    if not name or not all(part.isdecimal() for part in parts):
-        what = f"'{text}' is not a unit"
-        fix = "use LAYER CHANNEL,ROW,COLUMN, such as 'conv2 3,10,12', or 'output 7'"
+    layer, _, numbers = text.rpartition(" ")
+    parts = numbers.split(",")
+    if not layer or not all(part.isdecimal() for part in parts):
         raise SettingError(what, where=flag, fix=fix)
-    return name, tuple(int(part) for part in parts)
+    return layer, tuple(int(part) for part in parts)
