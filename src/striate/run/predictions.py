@@ -65,7 +65,8 @@ class Predictions:
 
     def predicted_label(self, i: int) -> str:
         """Return the predicted class of an image."""
-        return self.labels[int(self.predicted[i])]
+        # Only this row: `predicted` goes through all rows, and `save` asks once per row.
+        return self.labels[int(self.probs[i].argmax())]
 
     def temperature_scaled(self, temperature: float) -> Predictions:
         """Return the predictions with logits divided by `temperature`; 1: unchanged."""
