@@ -65,7 +65,7 @@ class Predictions:
 
     def predicted_label(self, i: int) -> str:
         """Return the predicted class of an image."""
-        # Only this row: `predicted` goes through all rows, and `save` asks once per row.
+        # Only this row, not `predicted` of all rows: `save` asks for each row.
         return self.labels[int(self.probs[i].argmax())]
 
     def temperature_scaled(self, temperature: float) -> Predictions:
