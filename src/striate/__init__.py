@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from striate.workflows.explain.explain import explain as explain
     from striate.workflows.explain.features import features as features
+    from striate.workflows.lab.lab import lab as lab
     from striate.workflows.predict.predict import predict as predict
     from striate.workflows.runs.list_runs import list_runs as list_runs
     from striate.workflows.summary.summary import summary as summary
@@ -61,6 +62,7 @@ _HOMES = {
     "features": "striate.workflows.explain.features",
     "freeze": "striate.finetune.freeze",
     "from_arrays": "striate.data.sources.source",
+    "lab": "striate.workflows.lab.lab",
     "learning_curve": "striate.workflows.data_curve.learning_curve",
     "list_models": "striate.models.catalogue",
     "list_runs": "striate.workflows.runs.list_runs",
@@ -86,6 +88,7 @@ _CARDS = {
     **dict.fromkeys(("predict", "resume", "train", "train_recipe"), _RUN_CARDS),
     "transfer": _RUN_CARDS,
     "check_data": "striate.workflows.data_check.findings",
+    "lab": "striate.workflows.lab.lab",
     "learning_curve": "striate.workflows.data_curve.findings",
 }
 

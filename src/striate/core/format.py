@@ -69,3 +69,18 @@ def file_counts_text(
     terms += [("quarantined", quarantined), ("ignored", ignored)]
     total = count_text(sum(n for _, n in terms), "file")
     return f"{total} = {' + '.join(f'{n:,} {word}' for word, n in terms)}"
+
+
+def duration_text(seconds: float) -> str:
+    """Format a duration in seconds, minutes or hours.
+
+    Example:
+        >>> duration_text(7.3), duration_text(90), duration_text(4000)
+        ('7.3 s', '1 min 30 s', '1 h 6 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

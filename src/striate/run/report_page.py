@@ -14,7 +14,7 @@ from striate.audit.network import ForwardError, audit, first_line
 from striate.core import findings as f
 from striate.core.errors import RunError, StorageError
 from striate.core.files import read_csv, write_text
-from striate.core.format import count_text, file_counts_text
+from striate.core.format import count_text, duration_text, file_counts_text
 from striate.data.cache.image_rows import PixelRows
 from striate.data.sources.source import SPLITS
 from striate.metrics.classification import ClassificationMetrics
@@ -172,21 +172,6 @@ def _notes(run: Run, score: Metrics) -> list[f.Block]:
     texts = [str(note).rstrip(".") for note in manifest.get("notes", ())]
     notes += [f.Prose(f"{text[:1].upper()}{text[1:]}.") for text in texts]
     return notes
-
-
-def duration_text(seconds: float) -> str:
-    """Format a duration in seconds, minutes or hours.
-
-    Example:
-        >>> duration_text(7.3), duration_text(90), duration_text(4000)
-        ('7.3 s', '1 min 30 s', '1 h 6 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def learning_charts(

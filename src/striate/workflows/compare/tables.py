@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from striate.core.findings import Cell, Column, Table
+from striate.core.format import duration_text
 from striate.report.format import percent
-from striate.run.report_page import duration_text
 from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.groups import RunGroup, SettingDifference, mean_and_std
 

@@ -1,0 +1,1 @@
+"""`striate lab`: claims about convolutional networks as experiments to run again."""

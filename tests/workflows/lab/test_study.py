@@ -1,0 +1,227 @@
+"""A study: trials are run once, in any order and number of processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from striate.core.errors import GeometryError, RunError, SettingError, UnknownNameError
+from striate.metrics.sequential import ClaimVerdict
+from striate.workflows.lab.executors import run_trial
+from striate.workflows.lab.find_card import find_card
+from striate.workflows.lab.lab import lab
+from striate.workflows.lab.store import ResultStore
+from striate.workflows.lab.study import StudyOptions, planned_looks, run_study
+
+STUDY = """\
+claim: A second convolution lowers the error.
+data: digits
+settings:
+  epochs: 2
+  train_images: 300
+  val_images: 60
+  test_images: 600
+changes:
+  shallow: {model: 8x8x1 > conv 3x3 4 same > relu > dense 10}
+  deep: {model: 8x8x1 > conv 3x3 4 same > relu > conv 3x3 4 same > relu > dense 10}
+holds: deep better than shallow
+margin: 0.5
+seeds: 3
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    path = tmp_path / "depth.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of six trials in one process, and its results table."""
+    folder = tmp_path_factory.mktemp("study")
+    path = folder / "depth.yaml"
+    path.write_text(STUDY)
+    result = lab.run(path, out=folder / "lab", jobs=1)
+    return result, (result.folder / "results.csv").read_bytes()
+
+
+def test_a_study_has_a_verdict_and_all_trials(finished):
+    result, table = finished
+    assert result.new_trials == 6
+    assert isinstance(result.outcome.verdict, ClaimVerdict)
+    (outcome,) = result.outcome.outcomes
+    assert len(outcome.effects) == outcome.decision.n == 3
+    rows = table.decode().splitlines()
+    assert rows[0].startswith("seed,arm,")
+    assert "test_error" in rows[0]
+    assert [row.split(",")[:2] for row in rows[1:4]] == [
+        ["0", "shallow"],
+        ["0", "deep"],
+        ["1", "shallow"],
+    ]
+    for effect, seed in zip(outcome.effects, outcome.seeds, strict=True):
+        errors = {
+            r.arm: r.measurements["test_error"]
+            for r in result.outcome.results
+            if r.seed == seed
+        }
+        assert effect == pytest.approx(100 * (errors["shallow"] - errors["deep"]))
+
+
+def test_finished_trials_are_not_repeated(finished):
+    first, table = finished
+    before = {p: p.stat().st_mtime_ns for p in first.folder.glob("trials/*")}
+    again = lab.run(
+        first.folder.parents[2] / "depth.yaml", out=first.folder.parents[1], jobs=1
+    )
+    assert again.new_trials == 0
+    assert {p: p.stat().st_mtime_ns for p in first.folder.glob("trials/*")} == before
+    assert (again.folder / "results.csv").read_bytes() == table
+
+
+def test_two_processes_give_the_same_table(finished, study_file, tmp_path):
+    _, table = finished
+    result = lab.run(study_file, out=tmp_path / "lab", jobs=2)
+    assert (result.folder / "results.csv").read_bytes() == table
+
+
+def test_a_killed_study_goes_on_in_another_folder(finished, study_file, tmp_path):
+    """Killed after the first results, moved, and finished: the same table."""
+    _, table = finished
+    first, second = tmp_path / "first", tmp_path / "second"
+    command = [sys.executable, "-m", "striate", "lab", "run", str(study_file)]
+    process = subprocess.Popen([*command, "--jobs", "2", "--out", str(first)])
+    deadline = time.monotonic() + 120
+    while len(list(first.glob("*/*/trials/*.json"))) < 2:
+        assert process.poll() is None or list(first.glob("*/*/trials/*.json"))
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(first.glob("*/*/trials/*.json")))
+    first.rename(second)
+    result = lab.run(study_file, out=second, jobs=1)
+    assert result.new_trials == 6 - kept
+    assert (result.folder / "results.csv").read_bytes() == table
+
+
+def test_the_processes_of_a_killed_study_end(study_file, tmp_path):
+    """With `end_with_parent` left out, the two processes go on without a parent."""
+    command = [sys.executable, "-m", "striate", "lab", "run", str(study_file)]
+    process = subprocess.Popen([*command, "--jobs", "2", "--out", str(tmp_path)])
+    children: list[int] = []
+    deadline = time.monotonic() + 60
+    while len(children) < 3 and time.monotonic() < deadline:
+        path = f"/proc/{process.pid}/task/{process.pid}/children"
+        with open(path) as file:
+            children = [int(text) for text in file.read().split()]
+        time.sleep(0.05)
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(_runs(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in children if _runs(pid)]
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_a_trial_is_a_function_of_its_seed(study_file, tmp_path):
+    store = ResultStore(tmp_path, find_card(str(study_file)), {})
+    first, again = (run_trial(store.trial("deep", 1)) for _ in range(2))
+    assert first.measurements == again.measurements
+    other = run_trial(store.trial("deep", 2))
+    assert other.measurements["weights_sha256"] != first.measurements["weights_sha256"]
+
+
+def test_another_margin_is_another_version(finished, tmp_path):
+    first, _ = finished
+    path = tmp_path / "depth.yaml"
+    path.write_text(STUDY.replace("margin: 0.5", "margin: 0.6"))
+    result = lab.run(path, out=first.folder.parents[1], jobs=1, seeds=1)
+    assert result.folder != first.folder
+    assert result.other_versions == {first.folder.name: 6}
+    assert result.new_trials == 2
+
+
+def test_the_time_budget_ends_a_study_with_complete_seeds(study_file, tmp_path):
+    options = StudyOptions(minutes=0.003, jobs=1, out=tmp_path)
+    result = run_study(find_card(str(study_file)), options)
+    assert 1 <= result.new_trials < 6
+
+
+def test_looks_end_at_the_largest_number_of_seeds():
+    card = find_card("E5")
+    assert planned_looks(card, StudyOptions()) == [3, 5, 10, 20]
+    assert planned_looks(card, StudyOptions(seeds=7)) == [3, 5, 7]
+    assert planned_looks(card, StudyOptions(quick=True)) == [3]
+
+
+def test_a_study_in_use_is_refused(study_file, tmp_path):
+    from striate.run.lock import lock_folder
+
+    store = ResultStore(tmp_path, find_card(str(study_file)), {})
+    store.create()
+    with (
+        lock_folder(store.folder),
+        pytest.raises(RunError, match="in use by process"),
+    ):
+        lab.run(study_file, out=tmp_path, jobs=1)
+
+
+def test_a_damaged_result_is_named(study_file, tmp_path):
+    store = ResultStore(tmp_path, find_card(str(study_file)), {})
+    store.create()
+    path = store.folder / "trials" / "deep-seed-0.json"
+    path.parent.mkdir()
+    path.write_text('{"arm": "deep"}')
+    with pytest.raises(RunError, match=r"deep-seed-0\.json"):
+        store.results()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "text"),
+    [
+        ("margin: 0.5", "margin: much", r"depth.yaml:\d+, margin", "must be a number"),
+        ("epochs: 2", "epoch: 2", r"depth.yaml:\d+, settings.epoch", "epoch"),
+        ("epochs: 2", "epochs: two", r"depth.yaml", "epochs"),
+        ("holds: deep", "holds: deeper", r"depth.yaml:\d+, holds", "deeper"),
+        ("claim:", "claims:", r"depth.yaml:\d+, claims", "claims"),
+        ("  shallow: {", "  deep: {", r"depth.yaml", "twice"),
+    ],
+)
+def test_a_typing_error_in_a_study_is_named(study_file, old, new, where, text):
+    study_file.write_text(STUDY.replace(old, new))
+    with pytest.raises(SettingError, match=text) as caught:
+        find_card(str(study_file))
+    assert re.search(where, str(caught.value.where))
+
+
+def test_an_unknown_card_names_the_nearest():
+    with pytest.raises(UnknownNameError, match="E2"):
+        find_card("E22")
+
+
+def test_a_network_that_does_not_fit_names_the_arm(study_file, tmp_path):
+    study_file.write_text(
+        STUDY.replace("8x8x1 > conv 3x3 4", "8x8x1 > conv 9x9 4", 1).replace(
+            "same", "", 1
+        )
+    )
+    with pytest.raises(GeometryError) as caught:
+        lab.run(study_file, out=tmp_path, jobs=1)
+    assert "arm 'shallow'" in str(caught.value)
