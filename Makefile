@@ -122,10 +122,11 @@ $(TWINS)/.ready: $(READY)
 	@touch $@
 
 twins: $(TWINS)/.ready
-	OMP_NUM_THREADS=1 $(TWINS)/bin/python -m pytest tests/models/test_twins.py \
+	OMP_NUM_THREADS=1 $(TWINS)/bin/python -m pytest -n 2 -q \
+		tests/models/test_twins.py \
 		tests/models/test_blurred.py tests/models/test_timm.py \
 		tests/models/test_weights.py tests/engine/test_tensorboard.py \
-		tests/audit/test_many_networks.py
+		tests/audit/test_many_networks.py tests/interpret/test_public_networks.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/digits.py

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from striate.core.errors import SettingError
+from striate.core.files import read_json
 from striate.run.build_network import build_network, outputs_fix, resolve_network
 from striate.run.python_network import load_python_network, local_imports
 from striate.run.recipe import Recipe
@@ -212,3 +213,17 @@ def test_a_file_in_the_home_folder(monkeypatch, tmp_path):
     write(NET)
     assert load_python_network("~/net.py").path == tmp_path / "net.py"
     assert isinstance(build("~/net.py"), nn.Module)
+
+
+def test_a_failure_during_the_run_has_the_line_and_no_traceback(striate):
+    late = "        self.n = getattr(self, 'n', 0) + 1\n"
+    late += "        if self.training and self.n > 5: raise ValueError('too late')\n"
+    write(NET.replace("        return", f"{late}        return"))
+    words = ["--model", "net.py", "--epochs", "2", "--batch-size", "64", "--out", "run"]
+    ended = striate("train", "digits", *words)
+    assert ended.code == 2
+    assert "the network fails during the run: ValueError: too late" in ended.err
+    assert f"net.py, line {NET.count(chr(10)) + 1}" in ended.err
+    assert "Traceback" not in ended.err
+    assert read_json(Path("run/manifest.json"))["status"] == "stopped"
+    assert list(Path("run/weights").iterdir())

@@ -34,6 +34,7 @@ from striate.core.hooks import (
     trace_modules,
     unwrap_compiled,
 )
+from striate.core.layer_names import named_layers
 
 Shape = tuple[int, int, int]
 
@@ -118,6 +119,24 @@ def audit(
         >>> result.parameters, result.macs, result.layers[0].output
         (56, 1944, (2, 6, 6))
     """
+    try:
+        return _audit(model, shape, batch_size, optimizer, real)
+    except ForwardError as error:
+        if not error.audit.real:
+            raise
+        with suppress(ForwardError):  # perhaps only an image of zeros is refused
+            return _audit(model, shape, batch_size, optimizer, real, noise=True)
+        raise
+
+
+def _audit(
+    model: nn.Module,
+    shape: Shape,
+    batch_size: int,
+    optimizer: str,
+    real: bool,
+    noise: bool = False,
+) -> Audit:
     model = unwrap_compiled(model)
     refuse_scripted(model, "a summary")
     quantized = any(map(is_quantized, model.modules()))
@@ -141,6 +160,9 @@ def audit(
         recorder = Recorder(model, weights, buffers)
         weights += recorder.packed_weights
         image = _image(1, shape, weights, _device(weights) if real else "meta")
+        if noise:
+            draw = torch.Generator().manual_seed(0)
+            image += torch.rand(image.shape, generator=draw).to(image.device)
         evaluation = _Evaluation(
             model=model,
             weights=weights,
@@ -221,7 +243,7 @@ def _copy(tensor: Tensor) -> Tensor:
 def _evaluate(
     model: nn.Module, image: Tensor, recorder: Recorder, mode: MetaMode
 ) -> Exception | None:
-    """Run the forward pass of a zero image; return its error, or None."""
+    """Run the forward pass of an image; return its error, or None."""
     recorder.live_memory.enter(image)
     set_field(image, input_field(image.shape))
     hooked = trace_modules(model, enter=recorder.enter, leave=recorder.leave)
@@ -273,7 +295,7 @@ def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
     layers: list[Layer] = []
     if not unused:
         return ()
-    for name, module in model.named_modules():
+    for name, module in named_layers(model):
         own = [w for w in module.parameters(recurse=False) if id(w) in unused]
         unused -= {id(w) for w in own}
         if own:

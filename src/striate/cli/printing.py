@@ -136,7 +136,9 @@ def print_end(run: Run) -> None:
         digest = run.manifest["frozen"]["sha256"][:16]
         out.print(f"frozen  weights are unchanged (hash {digest})", markup=False)
     out.print(f"run     {run.path}", markup=False)
-    out.print(f"report  {run.path / names.REPORT}", markup=False)
+    missing = ", ".join(run.manifest.get("missing_sections", ()))
+    without = f" (without {missing}; the report says why)" if missing else ""
+    out.print(f"report  {run.path / names.REPORT}{without}", markup=False)
     print_next_steps(verdict)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import count
@@ -17,6 +18,7 @@ from torch.nn.modules.module import (
 from torch.nn.parameter import is_lazy
 
 from striate.core.errors import GeometryError, SettingError
+from striate.core.layer_names import named_layers
 from striate.core.model_state import ModelState, rng_state_restored
 from striate.core.registry import unknown_name_error
 
@@ -124,7 +126,7 @@ def refuse_scripted(model: nn.Module, what: str) -> None:
     Example:
         >>> refuse_scripted(nn.ReLU(), "a summary")
     """
-    for name, module in model.named_modules():
+    for name, module in named_layers(model):
         if isinstance(module, torch.jit.ScriptModule):
             where = name or type(module).__name__
             fix = "pass the network that torch.jit.script or torch.jit.trace was given"
@@ -167,7 +169,7 @@ def _forward_hooks(
 ) -> Iterator[None]:
     """Context manager: forward hooks on the named modules, removed at exit."""
     refuse_scripted(model, "observing a layer")
-    modules = dict(model.named_modules())
+    modules = dict(named_layers(model))
     with ExitStack() as stack:
         for name in names:
             if name not in modules:
@@ -230,7 +232,7 @@ def leaf_module_names(model: nn.Module) -> list[str]:
         >>> leaf_module_names(nn.Sequential(nn.Flatten(), nn.Sequential(nn.ReLU())))
         ['0', '1.0']
     """
-    return [name for name, m in model.named_modules() if name and not any(m.children())]
+    return [name for name, m in named_layers(model) if name and not any(m.children())]
 
 
 @contextmanager
@@ -252,7 +254,7 @@ def trace_modules(
         leave 0
         leave (model)
     """
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in named_layers(model)}
 
     def before(module: nn.Module, inputs: object) -> None:
         if enter and module in names:
@@ -262,7 +264,13 @@ def trace_modules(
         if leave and module in names:
             leave(names[module], module, output)
 
-    with register_module_forward_pre_hook(before), register_module_forward_hook(after):
+    with (
+        warnings.catch_warnings(),
+        register_module_forward_pre_hook(before),
+        register_module_forward_hook(after),
+    ):
+        # The wrappers of torch.compile are not in `names`.
+        warnings.filterwarnings("ignore", r"Using `torch\.compile\(module\)` when")
         yield
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from striate.core.errors import GeometryError
+from striate.core.layer_names import named_layers
 
 
 def lazy_layer_names(model: nn.Module) -> list[str]:
@@ -18,9 +19,9 @@ def lazy_layer_names(model: nn.Module) -> list[str]:
     """
     return [
         name or type(module).__name__
-        for name, module in model.named_modules()
-        if any(is_lazy(value) for value in module._parameters.values())
-        or any(is_lazy(value) for value in module._buffers.values())
+        for name, module in named_layers(model)
+        if any(is_lazy(value) for value in module.parameters(recurse=False))
+        or any(is_lazy(value) for value in module.buffers(recurse=False))
     ]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.hooks import trace_modules
+from striate.core.layer_names import layer_name
 
 BadLayer = tuple[str, tuple[int, ...]]  # name of the layer, rows of the bad images
 INPUT = "the images"
@@ -81,7 +82,7 @@ def first_bad_gradient(model: nn.Module, x: Tensor) -> str:
     with torch.no_grad(), trace_modules(model, enter=enter):
         model(x)
     bad = [
-        name
+        layer_name(name)
         for name, parameter in model.named_parameters()
         if parameter.grad is not None and not is_finite(parameter.grad)
     ]

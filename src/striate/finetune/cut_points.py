@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core.hooks import evaluation_mode
+from striate.core.layer_names import named_layers
 from striate.finetune.split_model import (
     Calls,
     CutPoint,
@@ -82,7 +83,7 @@ def find_stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
         >>> [stage.name for stage in find_stages(model, torch.rand(2, 1, 4, 4))]
         ['2', '4']
     """
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in named_layers(model)}
     groups = _group_calls(record_calls(model, x)[0])
     return tuple(Stage(name=_end(g), layers=_layers(g, names)) for g in groups)
 

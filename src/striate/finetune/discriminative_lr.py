@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from striate.core.errors import SettingError
+from striate.core.layer_names import named_layers
 from striate.core.registry import unknown_name_error
 from striate.finetune.batch_norm import ADAPTING, BATCH_NORM_MODES
 from striate.finetune.cut_points import Stage
@@ -71,7 +72,7 @@ def stages_behind(
         >>> [stage.layers for stage in behind]
         [('1',), ('3',)]
     """
-    modules = dict(model.named_modules())
+    modules = dict(named_layers(model))
     head = {id(module) for module in cut.head.modules()}
     behind = []
     for stage in stages:
@@ -93,7 +94,7 @@ class TrainableStages:
 
     def lr_scales(self) -> dict[nn.Parameter, float]:
         """Return the learning-rate factor of each parameter; 1 in the classifier."""
-        modules = dict(self.model.named_modules())
+        modules = dict(named_layers(self.model))
         scales: dict[nn.Parameter, float] = {}
         for depth, stage in enumerate(reversed(self.stages)):
             for name in stage.layers:

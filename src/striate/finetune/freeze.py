@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
 from striate.core.format import count_text
 from striate.core.frozen_eval_mode import freeze_mode, has_frozen_mode, unfreeze_mode
+from striate.core.layer_names import layer_name, named_layers
 from striate.core.registry import closest_names
 
 _WILDCARDS = frozenset("*?[")
@@ -173,7 +174,7 @@ def check_frozen(model: nn.Module, sha256: str) -> None:
 
 def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]:
     """Yield (layer name, tensor name, tensor, is_parameter) of every frozen tensor."""
-    for layer, module in model.named_modules():
+    for layer, module in named_layers(model):
         where = layer or "(the network)"
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
@@ -186,7 +187,8 @@ def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]
 def _matched(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
     """Return the modules that match the patterns, and their submodules, each once."""
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    modules = dict(model.named_modules())
+    patterns = [layer_name(pattern) for pattern in patterns]
+    modules = dict(named_layers(model))
     matched: dict[int, nn.Module] = {}
     for pattern in patterns:
         hits = [module for name, module in modules.items() if _matches(name, pattern)]
@@ -214,4 +216,5 @@ def _no_match(pattern: str, layers: Sequence[str]) -> UnknownNameError:
 
 
 def _last(model: nn.Module) -> str:
-    return [name for name, _ in model.named_parameters()][-1].rpartition(".")[0]
+    last = [name for name, _ in model.named_parameters()][-1]
+    return layer_name(last).rpartition(".")[0]

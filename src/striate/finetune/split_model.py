@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core.errors import SettingError
 from striate.core.hooks import StopForward, evaluation_mode, trace_modules
+from striate.core.layer_names import layer_name, named_layers
 from striate.core.registry import unknown_name_error
 
 OnOutput = Callable[[object], None]
@@ -50,7 +51,7 @@ class CutPoint:
 @contextmanager
 def hook_at(model: nn.Module, name: str, on_output: OnOutput) -> Iterator[None]:
     """Context manager: call `on_output` with the tensor at a cut point in each pass."""
-    module = dict(model.named_modules())[name.removeprefix(BEFORE)]
+    module = dict(named_layers(model))[name.removeprefix(BEFORE)]
 
     def before(
         module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
@@ -185,7 +186,7 @@ def _largest(module: nn.Module, name: str, head: set[int], ran: set[int]) -> lis
         if id(child) in head or ids.isdisjoint(ran):
             continue
         if ids.isdisjoint(head):
-            names.append(inner)
+            names.append(layer_name(inner))
         else:
             names += _largest(child, inner, head, ran)
     return names

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, StriateError
 from striate.core.hooks import StopForward, evaluation_mode, intercept_outputs
+from striate.core.layer_names import layer_name, named_layers
 from striate.core.registry import unknown_name_error
 
 _WILDCARDS = frozenset("*?[")
@@ -30,10 +31,10 @@ def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
         >>> match_layers(model, ["2", "[01]"]), match_layers(model, "0")
         (['0', '1', '2'], ['0'])
     """
-    module_names = [name for name, _ in model.named_modules() if name]
+    module_names = [name for name, _ in named_layers(model) if name]
     calls: set[str] = set()
     for pattern in [names] if isinstance(names, str) else names:
-        name, separator, number = pattern.partition(" #")
+        name, separator, number = layer_name(pattern).partition(" #")
         is_pattern = _WILDCARDS & set(name)
         matches = fnmatchcase if is_pattern else str.__eq__
         matching = [key for key in module_names if matches(key, name)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.format import count_text
+from striate.core.layer_names import named_layers
 from striate.interpret.render import diverging_colors, enlarge, tile
 
 MIN_PIXELS = 24  # minimum height of a drawn filter, in pixels
@@ -24,7 +25,7 @@ def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d] | None:
         >>> first_convolution(nn.Sequential(nn.ReLU(), nn.Conv2d(1, 2, 3)))[0]
         '1'
     """
-    for name, module in model.named_modules():
+    for name, module in named_layers(model):
         if isinstance(module, nn.Conv2d):
             return name, module
     return None
@@ -42,7 +43,7 @@ def layers_with_filters(model: nn.Module) -> dict[str, Tensor]:
         {'0': (4, 3, 5, 5)}
     """
     weights = {}
-    for name, module in model.named_modules():
+    for name, module in named_layers(model):
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim == 4 and name:
             transposed = isinstance(module, nn.ConvTranspose2d)

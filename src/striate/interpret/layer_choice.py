@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from striate.core.errors import GeometryError, SettingError
 from striate.core.format import count_text
 from striate.core.hooks import evaluation_mode, intercept_outputs, leaf_module_names
+from striate.core.layer_names import layer_name, named_layers
 from striate.interpret.activations_at import (
     check_image_batch,
     match_layers,
@@ -109,7 +110,7 @@ def _run_once(model: nn.Module, x: Tensor) -> _LayerOutputs:
             last[:] = [output]
             new.append(call)
 
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in named_layers(model) if name]
     with (
         evaluation_mode(model),
         attention_as_operations(),
@@ -225,6 +226,7 @@ def check_index(call: str, unit: Sequence[int], shape: Sequence[int]) -> None:
 
 def _layer_by_name(layer: str, outputs: _LayerOutputs, model: nn.Module) -> TargetLayer:
     shapes, layouts = outputs.shapes, outputs.layouts
+    layer = layer_name(layer)
     if layer in layouts:
         reason = f"given by name, {outputs.text(layer)}"
         return TargetLayer(

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from striate.core.errors import SettingError
 from striate.core.format import count_text
 from striate.core.hooks import evaluation_mode
+from striate.core.layer_names import named_layers
 from striate.core.settings import AUTO
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
@@ -43,7 +44,7 @@ def check_batch_norm(model: nn.Module, data: ImageData, optim: OptimConfig) -> N
     A last batch of one image is merged into the batch before it, so only the batch size
     matters.
     """
-    norms = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm)}
+    norms = {n: m for n, m in named_layers(model) if isinstance(m, _BatchNorm)}
     if optim.batch_size != 1 or not norms:
         return
     height, width = min((data.image_size, *epoch_image_sizes(data, optim)))

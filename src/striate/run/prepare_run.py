@@ -20,9 +20,9 @@ from striate.core.files import write_csv, write_json, write_text
 from striate.core.format import count_text
 from striate.core.hooks import (
     model_restored,
-    set_evaluation_mode,
     trace_modules,
 )
+from striate.core.layer_names import layer_name
 from striate.core.lazy_layers import materialize_lazy
 from striate.core.logits import main_output
 from striate.core.model_state import rng_state_restored
@@ -61,6 +61,7 @@ from striate.run.build_from_recipe import (
 )
 from striate.run.build_network import CUSTOM, build_network, outputs_fix
 from striate.run.manifest import first_manifest
+from striate.run.network_errors import ANY_BATCH, first_output
 from striate.run.pretrained import (
     load_recipe_weights,
     preprocess_settings,
@@ -194,32 +195,18 @@ def _check_output(
     model: nn.Module, data: ImageData, device: torch.device, name: str
 ) -> None:
     """Run one image, so that errors occur before any file is written."""
-    channels, (height, width) = data.in_chans, data.image_size
-    probe = torch.zeros(1, channels, height, width, device=device)
     _check_weights(model)
-    training = model.training
-    set_evaluation_mode(model)
-    try:
-        with torch.no_grad():
-            output = model(probe)
-    except Exception as error:  # foreign code may raise anything
-        raise _size_error(error, f"{height}×{width}×{channels}") from error
-    finally:
-        model.train(training)
+    output = first_output(model, (data.in_chans, *data.image_size), device)
     shape = tuple(main_output(output).shape)
+    if shape == (data.num_classes,):
+        what = "for a batch of one image, the output has no dimension for the images"
+        raise SettingError(what, fix=f"{ANY_BATCH}: flatten(1) instead of squeeze()")
     if shape != (1, data.num_classes):
         what = (
             f"model output {shape[1:]} does not match "
             f"{count_text(data.num_classes, 'class', 'classes')}"
         )
         raise SettingError(what, fix=outputs_fix(name, data.num_classes))
-
-
-def _size_error(error: Exception, size: str) -> GeometryError:
-    kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-    text = kind + str(error).partition("\n")[0]
-    what = f"the network fails on images of {size}: {text}"
-    return GeometryError(what, fix="change --image-size or --in-chans")
 
 
 def _check_training_output(
@@ -244,11 +231,11 @@ def _check_weights(model: nn.Module) -> None:
             kind = str(weight.dtype).removeprefix("torch.")
             what = f"the weights are {kind}, and images are float32"
             fix = "cast the network to float32 first: model.float()"
-            raise SettingError(what, where=name, fix=fix)
+            raise SettingError(what, where=layer_name(name), fix=fix)
         if weight.is_inference():
             what = "the weights were made in torch.inference_mode, so they cannot learn"
             fix = "build the network outside of torch.inference_mode"
-            raise SettingError(what, where=name, fix=fix)
+            raise SettingError(what, where=layer_name(name), fix=fix)
 
 
 def write_run_inputs(

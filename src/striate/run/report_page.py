@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate.audit.findings import caveats, layer_table
 from striate.audit.findings import headline_figures as audit_figures
-from striate.audit.network import ForwardError, audit, first_line
+from striate.audit.network import ForwardError, audit
 from striate.core import findings as f
-from striate.core.errors import RunError, StorageError
 from striate.core.files import read_csv, write_text
 from striate.core.format import count_text, duration_text, file_counts_text
 from striate.data.cache.image_rows import PixelRows
@@ -27,6 +26,8 @@ from striate.run.baselines_table import baseline_section
 from striate.run.build_network import network_title
 from striate.run.check_run_files import CURVE_COLUMNS, check_finished, check_history
 from striate.run.layer_norm_charts import layer_norms_blocks
+from striate.run.manifest import update_manifest
+from striate.run.missing_sections import missing_sections, sections_or_reason
 from striate.run.multi_label_predictions import MultiLabelPredictions
 from striate.run.multi_label_scorecard import label_error_blocks
 from striate.run.predictions import Predictions
@@ -83,6 +84,9 @@ def write_report(run: Run) -> Path:
         plain = confusion_block(score, run.evaluated_split, {})
         if isinstance(plain, f.Matrix):
             save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
+    missing = missing_sections(page.sections)
+    if missing or run.manifest.get("missing_sections"):
+        update_manifest(run.path, missing_sections=missing)
     path = run.path / names.REPORT
     write_text(path, render_page(page))
     return path
@@ -98,11 +102,11 @@ def _page(run: Run, predictions: Predictions, score: Metrics) -> f.Page:
         *plan_section(run.path),
         *baseline_section(run.path),
         *_norms(run),
-        *_or_reason(
+        *sections_or_reason(
             "Filters and feature maps",
             lambda: filters_and_maps_sections(run, predictions, pixels),
         ),
-        *_or_reason("Layers", lambda: [_layers(run)]),
+        *sections_or_reason("Layers", lambda: [_layers(run)]),
         _data(run),
         _settings(run),
     ]
@@ -114,22 +118,6 @@ def _page(run: Run, predictions: Predictions, score: Metrics) -> f.Page:
         sections=tuple(sections),
         footer=f"{program} · seed {run.recipe.seed}",
     )
-
-
-def _or_reason(title: str, build: Callable[[], Iterable[f.Section]]) -> list[f.Section]:
-    """Return sections that run the network; if it fails, a section that says why.
-
-    The result of a run must not be lost because its report cannot show everything.
-    """
-    sections: list[f.Section] = []
-    try:
-        sections.extend(build())
-    except (RunError, StorageError):
-        raise
-    except Exception as error:  # a foreign forward may raise anything
-        text = f"This section is missing: {first_line(error)}."
-        sections.append(f.Section(title, (f.Prose(text, "warning"),)))
-    return sections
 
 
 def _when(iso: str) -> str:

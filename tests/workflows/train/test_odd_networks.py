@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 import striate as st
-from striate.core.errors import GeometryError, SettingError
+from striate.cli.printing import print_end
+from striate.core.errors import GeometryError, SettingError, StriateError
+
+TRAIN_IMAGES = 112
 
 
 class Odd(nn.Module):
@@ -52,13 +55,15 @@ class Numpy(Odd):
 
 
 class Nowhere(OnlyReal):
-    """Fails on an image of zeros in evaluation mode, but for the first time."""
+    """Fails on a single image in evaluation mode, but for the first time."""
+
+    single = 0
 
     def forward(self, x):
-        out = super().forward(x)
-        if getattr(self, "count", 0) > 1:
-            raise ValueError("no second image of zeros")
-        return out
+        self.single += len(x) == 1 and not self.training
+        if self.single > 1:
+            raise ValueError("no second single image")
+        return super().forward(x)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +89,7 @@ def test_a_network_trains_and_its_report_has_the_layers(kind, data):
 def test_the_report_says_why_the_layers_are_missing(data):
     text = report_of(Nowhere(), data)
     assert "This section is missing: the network does not accept" in text
-    assert "no second image of zeros" in text
+    assert "no second single image" in text
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -126,4 +131,75 @@ def test_an_exported_program_is_refused_before_anything_is_written(data, tmp_pat
     program = torch.export.export(Odd(), (torch.zeros(2, 1, 8, 8),)).module()
     with pytest.raises(SettingError, match="exported program"):
         st.train(program, data, epochs=1, quiet=True)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+class NoBlack(Odd):
+    def forward(self, x):
+        if x.is_meta or not x.flatten(1).any(1).all():
+            raise ValueError("an image is black")
+        return self.body(x)
+
+
+class LateFailure(Nowhere):
+    """Fails on the training images together, after validation and test."""
+
+    def forward(self, x):
+        if len(x) == TRAIN_IMAGES:
+            raise ValueError("too many images")
+        return super().forward(x)
+
+
+class Squeezing(Odd):
+    def forward(self, x):
+        return self.body(x).squeeze()
+
+
+class NoSingle(Odd):
+    def forward(self, x):
+        if len(x) == 1:
+            raise ValueError("no single image")
+        return self.body(x)
+
+
+class NoEvaluation(Odd):
+    def forward(self, x):
+        if not self.training:
+            raise ValueError("no evaluation")
+        return self.body(x)
+
+
+def test_a_network_that_refuses_black_images_trains(data):
+    text = report_of(NoBlack(), data)
+    assert "This section is missing" not in text
+    assert "Conv2d" in text
+
+
+def test_a_result_is_kept_if_the_training_accuracy_fails(data, capsys):
+    assert len(data.subset("train")) == TRAIN_IMAGES
+    run = st.train(LateFailure(), data, epochs=1, batch_size=32, quiet=True)
+    assert run.manifest["status"] == "done"
+    assert run.manifest["train_accuracy"] is None
+    assert set(run.scores) == {"val", "test"}
+    missing = ["Filters and feature maps", "Layers"]
+    assert run.manifest["missing_sections"] == missing
+    print_end(run)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"report.html (without {', '.join(missing)}; the report" in printed
+    text = (run.path / "report.html").read_text()
+    assert "The training accuracy is missing: ValueError: too many images." in text
+    assert "This section is missing: the network does not accept" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (NoSingle, "fails on a batch of one image: ValueError: no single image"),
+        (NoEvaluation, "fails in evaluation mode: ValueError: no evaluation"),
+        (Squeezing, "for a batch of one image, the output has no dimension"),
+    ],
+)
+def test_networks_that_cannot_be_evaluated_are_refused(kind, reason, data, tmp_path):
+    with pytest.raises(StriateError, match=reason):
+        st.train(kind(), data, epochs=1, quiet=True)
     assert not list(tmp_path.rglob("manifest.json"))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.core.hooks import evaluation_mode, intercept_outputs
+from striate.core.layer_names import named_layers
 from striate.core.logits import logits_of
 from striate.interpret.activations_at import check_image_batch, forward
 
@@ -62,7 +63,7 @@ def depth_profile(
         (9, True)
     """
     check_image_batch(x)
-    modules = dict(model.named_modules())
+    modules = dict(named_layers(model))
     weighted = [name for name, m in modules.items() if name and _weight(m) is not None]
     outputs: list[tuple[str, float]] = []
     gradients: dict[str, float] = {}

@@ -12,6 +12,7 @@ from torch import nn
 from striate.audit.receptive_field_tracker import Box, ReceptiveField
 from striate.core import findings as f
 from striate.core.format import count_text
+from striate.core.layer_names import layer_at, named_layers
 from striate.data.batches import batches_in_order
 from striate.data.cache.image_rows import display_rows
 from striate.data.subset import Subset
@@ -134,7 +135,7 @@ def channel_layers(model: nn.Module, calls: Sequence[str]) -> list[str]:
     """
     if len(calls) <= MOST:
         return list(calls)
-    filters, modules = layers_with_filters(model), dict(model.named_modules())
+    filters, modules = layers_with_filters(model), dict(named_layers(model))
     layers: list[str] = []
     for call in calls:
         if call in filters or not layers:
@@ -170,7 +171,7 @@ def find_channel_patches(
 
 
 def _saturates(model: nn.Module, call: str) -> bool:
-    return isinstance(model.get_submodule(module_name(call)), SATURATING)
+    return isinstance(layer_at(model, module_name(call)), SATURATING)
 
 
 def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:

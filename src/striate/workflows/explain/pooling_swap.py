@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import evaluation_mode
+from striate.core.layer_names import layer_name
 from striate.engine.optim import lbfgs
 from striate.layers.blur import BlurPool
 
@@ -108,7 +109,7 @@ def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     setattr(parent, key, layer)
     rows, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
     if rows.shape[1] != layer.in_features:
-        what = f"other operations follow the last linear layer, {name}"
+        what = f"other operations follow the last linear layer, {layer_name(name)}"
         fix = "other pooling cannot be compared for this network"
         raise GeometryError(what, fix=fix)
     _fit(layer, rows, labels)

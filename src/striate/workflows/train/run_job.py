@@ -36,6 +36,7 @@ from striate.run import layout as names
 from striate.run.calibration import save_evaluation
 from striate.run.layer_norms import layer_norms_logger
 from striate.run.manifest import exactness_text, now, record_stop, update_manifest
+from striate.run.network_errors import error_text, network_errors
 from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
@@ -73,7 +74,8 @@ def train_in_folder(
     `checkpoint` is the one to continue from. `inexact` has the reasons why the result
     differs from an uninterrupted run.
     """
-    with record_stop(folder) if group.is_main else nullcontext():
+    stopped = record_stop(folder) if group.is_main else nullcontext()
+    with stopped, network_errors(recipe.model, folder):
         job = build_job(folder, model, data, recipe, options, inexact, group)
         if not group.is_main:
             return _train_worker(job)
@@ -273,7 +275,7 @@ def _finish(
         for split in run.splits_to_evaluate
     }
     save_evaluation(run.path, unscaled)
-    train_accuracy = measure_train_accuracy(run, group)
+    train_accuracy = _train_accuracy(run, group)
     rate = len(history) * len(run.data.subset("train")) / seconds
     update_manifest(
         run.path,
@@ -284,11 +286,29 @@ def _finish(
         speed=throughput_facts(job.laps, rate, len(history)),
         best_epoch=max(epoch.epoch for epoch in history if epoch.best),
         weights=hash_file(run.path / names.BEST),
-        train_accuracy=train_accuracy.as_record(),
+        train_accuracy=train_accuracy,
     )
     with group.rank_first(0, "the report"):
         write_report(run)
         update_manifest(run.path, status="done")
+
+
+def _train_accuracy(run: Run, group: RankGroup) -> dict[str, Any] | None:
+    """Return the training accuracy; if the network fails, None and a note in the run.
+
+    The result of a run must not be lost because of what is measured after it.
+    """
+    try:
+        return measure_train_accuracy(run, group).as_record()
+    except StriateError:
+        raise
+    except Exception as error:  # a foreign forward may raise anything
+        if group.world_size > 1:  # the other ranks wait for this one
+            raise
+        note = f"the training accuracy is missing: {error_text(error)}"
+        notes = read_json(run.path / names.MANIFEST).get("notes", [])
+        update_manifest(run.path, notes=[*notes, note])
+        return None
 
 
 def _train_worker(job: TrainJob) -> Run:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from striate.core.errors import SettingError
+from striate.core.layer_names import layer_at, layer_name
 from striate.core.registry import unknown_name_error
 from striate.core.settings import AUTO
 from striate.data.image_data import ImageData
@@ -130,7 +131,7 @@ def split_model(
     x = probe_images(model, data)
     name = options.cut
     if name is None and config.head_hidden:  # its first layer is new, too
-        name = BEFORE + str(last_dense(model)).rpartition(".")[0]
+        name = BEFORE + layer_name(str(last_dense(model))).rpartition(".")[0]
     cut = cut_at(model, x, name)
     if options.head_kind == LOGISTIC:
         linear_layer_of(cut.head)
@@ -157,7 +158,7 @@ def split_model(
 
 def _requires_grad(model: nn.Module, stage: Stage) -> list[tuple[str, bool]]:
     """Return the layer of each parameter of a stage, and whether it is trained."""
-    layers = {name: model.get_submodule(name) for name in stage.layers}
+    layers = {name: layer_at(model, name) for name in stage.layers}
     return [
         (name, parameter.requires_grad)
         for name, layer in layers.items()
