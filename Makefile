@@ -119,6 +119,7 @@ $(TWINS)/.ready: $(READY)
 	$(TWINS)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0 timm==1.0.31
 	$(TWINS)/bin/python -m pip install --quiet scikit-image==0.26.0
 	$(TWINS)/bin/python -m pip install --quiet --no-deps tensorboard==2.21.0 absl-py==2.5.1
+	$(TWINS)/bin/python -m pip install --quiet ray==2.60.0
 	@touch $@
 
 twins: $(TWINS)/.ready
@@ -126,7 +127,8 @@ twins: $(TWINS)/.ready
 		tests/models/test_twins.py \
 		tests/models/test_blurred.py tests/models/test_timm.py \
 		tests/models/test_weights.py tests/engine/test_tensorboard.py \
-		tests/audit/test_many_networks.py tests/interpret/test_public_networks.py
+		tests/audit/test_many_networks.py tests/interpret/test_public_networks.py \
+		tests/workflows/lab/test_ray.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/digits.py
