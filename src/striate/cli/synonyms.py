@@ -123,9 +123,10 @@ class _Line:
         while words and (choices := subcommands(self.parser)):
             word, *rest = words
             if word not in choices:
-                if word in self.parser._option_string_actions:  # `data --json check`
-                    self._add(word, [])
-                    words = rest
+                if action := self.parser._option_string_actions.get(word):
+                    count = 0 if action.nargs == 0 else 1  # `data --json check`
+                    self._add(word, rest[:count])
+                    words = rest[count:]
                     continue
                 rest = [*self._known_command(word, choices, rest).split(), *rest]
                 if _is_flag(rest[0]):

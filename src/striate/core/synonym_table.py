@@ -370,7 +370,7 @@ UNAVAILABLE: Mapping[str, str] = {
         ("ui", "gui", "app", "dashboard"), "read the report: striate report RUN"
     ),
     **dict.fromkeys(
-        ("lab", "sweep", "search", "hpo", "benchmark"),
-        "train with each setting, then: striate compare RUN RUN",
+        ("sweep", "search", "hpo", "benchmark"),
+        "compare settings with several seeds: striate lab run STUDY.yaml (docs/lab.md)",
     ),
 }

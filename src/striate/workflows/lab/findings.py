@@ -18,12 +18,6 @@ from striate.workflows.lab.outcome import CardOutcome, ComparisonOutcome
 from striate.workflows.lab.store import TrialResult
 
 WIDE = 50  # times the effect or the margin: an interval that says nothing
-TONES = {
-    ClaimVerdict.HOLDS: "good",
-    ClaimVerdict.DOES_NOT_HOLD: "bad",
-    ClaimVerdict.EQUIVALENT: "plain",
-    ClaimVerdict.UNDECIDED: "warning",
-}
 
 
 def effect_text(value: float, comparison: ArmComparison) -> str:
@@ -66,9 +60,14 @@ def claim_prose(outcome: CardOutcome) -> f.Prose:
     verdict = outcome.verdict
     text = f"{outcome.card.id}: the claim {_verdict_words(verdict)}."
     if outcome.statement:
-        return f.Prose(f"{text} {outcome.statement}", TONES[verdict])
+        return f.Prose(f"{text} {outcome.statement}", _tone(verdict))
     details = [_comparison_text(o) for o in outcome.outcomes if o.comparison.required]
-    return f.Prose(" ".join([text, *details]), TONES[verdict])
+    return f.Prose(" ".join([text, *details]), _tone(verdict))
+
+
+def _tone(verdict: ClaimVerdict) -> str:
+    """Return `good` for a claim that holds; another verdict is not a problem."""
+    return "good" if verdict is ClaimVerdict.HOLDS else "plain"
 
 
 def _verdict_words(verdict: ClaimVerdict) -> str:
@@ -84,7 +83,8 @@ def _comparison_text(outcome: ComparisonOutcome) -> str:
     comparison, decision = outcome.comparison, outcome.decision
     if not decision.n:
         return f"{comparison.title}: no seed is complete."
-    text = f"{comparison.title}: {effect_text(decision.difference, comparison)}"
+    title = comparison.title[:1].upper() + comparison.title[1:]
+    text = f"{title}: {effect_text(decision.difference, comparison)}"
     text += f" (interval {effect_interval_text(decision.interval, comparison)}, "
     text += f"{count_text(decision.n, 'seed')}): {decision.verdict}."
     if outcome.more_seeds is not None:
@@ -103,7 +103,7 @@ def arm_comparison_table(outcome: CardOutcome) -> f.Table:
             "positive seeds", rank=1, hint="seeds whose effect supports the claim"
         ),
         f.Column("p", "number", key="p_value", hint="paired t-test, one look"),
-        f.Column("published", rank=3),
+        f.Column("expected", rank=3, hint="published, or plausible at this size"),
         f.Column("verdict"),
     )
     rows = tuple(_comparison_row(o) for o in outcome.outcomes)
@@ -207,6 +207,24 @@ def card_blocks(outcome: CardOutcome) -> list[f.Block]:
     return [*blocks, claim_prose(outcome)]
 
 
+def card_figures(outcome: CardOutcome) -> f.Figures:
+    """Return the verdict, and the effect of the first comparison, as key figures."""
+    figures = [f.Figure("verdict", str(outcome.verdict))]
+    main = outcome.outcomes[0] if outcome.outcomes else None
+    if main is not None and main.effects:
+        decision, comparison = main.decision, main.comparison
+        interval = effect_interval_text(decision.interval, comparison)
+        figures.append(
+            f.Figure(
+                "effect",
+                effect_text(decision.difference, comparison),
+                detail=f"interval {interval}",
+            )
+        )
+        figures.append(f.Figure("seeds", str(decision.n)))
+    return f.Figures(tuple(figures))
+
+
 def card_tables(outcome: CardOutcome) -> list[f.Block]:
     """Return the tables of a card: its arms, and its comparisons if it has any."""
     tables: list[f.Block] = [arm_table(outcome.card, outcome.results)]
@@ -221,29 +239,27 @@ def overview_table(outcomes: Sequence[CardOutcome]) -> f.Table:
     columns = (
         f.Column("card", "code"),
         f.Column("claim"),
-        f.Column("effect here"),
-        f.Column("interval", rank=1),
-        f.Column("published", rank=2),
+        f.Column("verdict"),
+        f.Column("effect here", rank=1),
+        f.Column("interval", rank=2),
         f.Column("seeds", "integer", rank=3),
         f.Column("p (Holm)", rank=4, hint="corrected for the number of cards"),
-        f.Column("verdict"),
     )
     corrected = _corrected_p_values(outcomes)
     rows = []
     for outcome in outcomes:
         main = outcome.outcomes[0] if outcome.outcomes else None
-        cells: tuple[f.Cell, ...] = ("–", "–", "–", len(outcome.results), "–")
+        cells: tuple[f.Cell, ...] = ("exact", "–", len(outcome.results), "–")
         if main is not None and main.effects:
             p_value = corrected.get(outcome.card.id)
             cells = (
                 effect_text(main.decision.difference, main.comparison),
                 effect_interval_text(main.decision.interval, main.comparison),
-                effect_text(main.comparison.expected, main.comparison),
                 main.decision.n,
                 "–" if p_value is None else number(p_value),
             )
         title = outcome.card.title
-        rows.append((outcome.card.id, title, *cells, str(outcome.verdict)))
+        rows.append((outcome.card.id, title, str(outcome.verdict), *cells))
     note = "Effects are advantages in favor of the claim, of the first comparison."
     return f.Table(columns=columns, rows=tuple(rows), note=note)
 

@@ -42,7 +42,7 @@ def card_markdown(outcome: CardOutcome) -> str:
         NOTICE,
         f"# {card.id}: {card.title}",
         card.claim,
-        f"**ClaimVerdict.** {claim_prose(outcome).text}",
+        f"**Verdict.** {claim_prose(outcome).text}",
         f"**Source.** {card.source}. Published: {card.published}. {card.objections}",
         f"**Rule.** {card.rule}",
         *(table_markdown(b) for b in card_tables(outcome) if isinstance(b, f.Table)),

@@ -1,4 +1,4 @@
-"""ClaimVerdict on a card: the decision of each comparison, from the results by seed."""
+"""Verdict on a card: the decision of each comparison, from the results by seed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ComparisonOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class CardOutcome:
-    """ClaimVerdict on a card, with the outcome of each comparison."""
+    """Verdict on a card, with the outcome of each comparison."""
 
     card: Card
     outcomes: tuple[ComparisonOutcome, ...]

@@ -18,6 +18,7 @@ from striate.workflows.lab.card import Card
 from striate.workflows.lab.catalogue import all_cards
 from striate.workflows.lab.findings import (
     card_curves,
+    card_figures,
     card_tables,
     claim_prose,
     overview_table,
@@ -93,7 +94,7 @@ def _headline(outcomes: Sequence[CardOutcome]) -> f.Figures:
 def card_section(outcome: CardOutcome) -> f.Section:
     """Return the section of a card: claim, rule, evidence, verdict and cost."""
     card = outcome.card
-    blocks: list[f.Block] = [claim_prose(outcome)]
+    blocks: list[f.Block] = [card_figures(outcome), claim_prose(outcome)]
     blocks.append(f.Prose(_literature(card)))
     blocks.append(f.Prose(f"Rule, fixed before the first trial: {card.rule}"))
     blocks += [*card_curves(card, outcome.results)]

@@ -71,7 +71,8 @@ def _compare(arm: str, expected: float, *, required: bool) -> ArmComparison:
         rule=RULE,
         expected=expected,
         deviation=0.02,
-        unit="(log per layer)",
+        unit="times smaller per layer",
+        scale="log",
         required=required,
     )
 
