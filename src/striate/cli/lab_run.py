@@ -60,9 +60,10 @@ def run_lab_run(options: argparse.Namespace) -> int:
         if _minutes(options):
             # The rest of the time is shared by the cards that are left.
             left = max(deadline - time.monotonic(), 0) / 60
-            minutes = left / (len(cards) - number)
+            minutes = max(left / (len(cards) - number), 0.01)
         study = _study_options(options, minutes)
-        check_budget(card, study)
+        if len(cards) == 1:
+            check_budget(card, study)
         quiet = options.quiet or options.json
         if not quiet:
             out.print(forecast_text(card, study), markup=False)

@@ -1,6 +1,8 @@
 """A study: trials are run once, in any order and number of processes."""
 
+import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -9,12 +11,15 @@ import time
 
 import pytest
 
+from striate.cli.main import main
 from striate.core.errors import GeometryError, RunError, SettingError, UnknownNameError
 from striate.metrics.sequential import ClaimVerdict
 from striate.workflows.lab.executors import run_trial
 from striate.workflows.lab.find_card import find_card
+from striate.workflows.lab.forecast import check_budget
 from striate.workflows.lab.lab import lab
-from striate.workflows.lab.store import ResultStore
+from striate.workflows.lab.merge import merge_results
+from striate.workflows.lab.store import ResultStore, TrialResult
 from striate.workflows.lab.study import StudyOptions, planned_looks, run_study
 
 STUDY = """\
@@ -108,6 +113,28 @@ def test_a_killed_study_goes_on_in_another_folder(finished, study_file, tmp_path
     first.rename(second)
     result = lab.run(study_file, out=second, jobs=1)
     assert result.new_trials == 6 - kept
+    assert (result.folder / "results.csv").read_bytes() == table
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(finished, study_file, tmp_path):
+    """Killed ten times and moved each time: the same table, and no trial twice."""
+    _, table = finished
+    rng = random.Random(0)
+    folder = tmp_path / "0"
+    seen: dict[str, int] = {}
+    for number in range(1, 11):
+        command = [sys.executable, "-m", "striate", "lab", "run", str(study_file)]
+        process = subprocess.Popen([*command, "--jobs", "2", "--out", str(folder)])
+        time.sleep(rng.uniform(0.5, 6))
+        process.kill()
+        process.wait()
+        for path in folder.glob("*/*/trials/*.json"):
+            changed = path.stat().st_mtime_ns
+            assert seen.setdefault(path.name, changed) == changed
+        if folder.exists():
+            folder = folder.rename(tmp_path / str(number))
+    result = lab.run(study_file, out=folder, jobs=1)
     assert (result.folder / "results.csv").read_bytes() == table
 
 
@@ -225,3 +252,55 @@ def test_a_network_that_does_not_fit_names_the_arm(study_file, tmp_path):
     with pytest.raises(GeometryError) as caught:
         lab.run(study_file, out=tmp_path, jobs=1)
     assert "arm 'shallow'" in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"jobs": -1}, {"minutes": 0.0}])
+def test_a_budget_of_nothing_is_refused(wrong):
+    with pytest.raises(SettingError, match="must be above 0"):
+        StudyOptions(**wrong)
+
+
+def test_a_budget_too_small_for_one_seed_says_how_much_is_needed():
+    with pytest.raises(SettingError, match=r"about \d+\.\d are needed"):
+        check_budget(find_card("E2"), StudyOptions(minutes=0.01))
+
+
+def test_list_and_page_from_the_results(finished, tmp_path, capsys):
+    """The list of all cards, a run of an exact card, the page, and Markdown."""
+    assert main(["lab", "run", "P4", "--out", str(tmp_path), "--jobs", "1"]) == 0
+    assert "the claim holds here" in capsys.readouterr().out
+    assert main(["lab", "--out", str(tmp_path), "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)["cards"]
+    known = {each["card"]: each["verdict"] for each in cards}
+    assert known["P4"] == "holds"
+    assert known["E2"] == "cannot be told yet"
+    pages = tmp_path / "pages"
+    command = ["lab", "report", "--out", str(tmp_path), "--markdown", str(pages)]
+    assert main(command) == 0
+    html = (tmp_path / "report.html").read_text()
+    assert "Dropout as an ensemble" in html
+    assert "://" not in html
+    assert (pages / "p4.md").read_text().startswith("<!-- Generated")
+    assert "[P4](p4.md)" in (pages / "results.md").read_text()
+
+
+def test_results_of_two_machines_are_pooled(tmp_path, capsys):
+    for number, folder in enumerate(("a", "b")):
+        store = ResultStore(tmp_path / folder, find_card("E6"), {})
+        store.create()
+        for seed in range(4):
+            for arm, error in (("direct", 0.1), ("bottleneck", 0.098)):
+                noise = 0.001 * ((seed + number) % 3)
+                values = {"test_error": error + (noise if arm == "direct" else 0.0)}
+                store.save(
+                    TrialResult(arm=arm, seed=seed, measurements=values, seconds=1.0)
+                )
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(["lab", "merge", *folders, "--json"]) == 0
+    (pooled,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert pooled["card"] == "E6"
+    low, high = pooled["interval"]
+    assert min(pooled["effects"]) <= pooled["difference"] <= max(pooled["effects"])
+    assert low < pooled["difference"] < high
+    with pytest.raises(RunError, match="in two of the folders"):
+        merge_results([tmp_path / "a", tmp_path / "c"])

@@ -158,7 +158,7 @@ def check_budget(card: Card, options: StudyOptions) -> None:
     needed = rounds * expected_seconds(card, changes) / 60
     if needed > options.minutes:
         what = (
-            f"{options.minutes:g} minutes are too few for one seed of "
+            f"{options.minutes:.2g} minutes are too few for one seed of "
             f"{count_text(len(card.arms), 'arm')}: about {needed:.1f} are needed"
         )
         fix = "give more --minutes, or --quick"

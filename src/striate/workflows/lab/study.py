@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from striate.core.errors import SettingError
 from striate.run.lock import lock_folder
 from striate.workflows.lab.card import Card
 from striate.workflows.lab.executors import Executor, ProcessExecutor, SerialExecutor
@@ -54,6 +55,13 @@ class StudyOptions:
     quick: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
     executor: Executor | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "seeds", "jobs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                what = f"{name} must be above 0, got {value:g}"
+                raise SettingError(what, where=f"--{name}")
 
     def changes(self, card: Card) -> dict[str, Any]:
         """Return the settings that differ from the card's."""
