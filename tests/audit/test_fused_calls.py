@@ -195,3 +195,11 @@ def test_training_memory_is_the_measured_peak(build, shape, batch):
     assert predicted == pytest.approx(
         measured_peak(model, torch.rand(batch, *shape)), 0.1
     )
+
+
+def test_a_boolean_mask_is_fused_as_a_mask_of_numbers():
+    query = torch.rand(1, 2, 5, 4, device="meta")
+    mask = torch.ones(5, 5, dtype=torch.bool, device="meta")
+    with FusedCalls():
+        out = F.scaled_dot_product_attention(query, query, query, mask)
+    assert out.shape == query.shape

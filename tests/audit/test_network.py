@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from striate.audit.findings import layer_table
+from striate.audit.meta_device import _signature
 from striate.audit.network import ForwardError, audit
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, model_entry
@@ -354,3 +355,23 @@ def test_recurrent_layers_and_attention_raise_no_alarm():
             return self.mix(out, out, out)[0]
 
     assert audit(Mixed(), (1, 6, 4)).uncounted_ops == {}
+
+
+def test_a_network_with_an_empty_module_and_a_resize_to_the_same_size():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+            self.register_module("norm", None)
+
+        def forward(self, x):
+            return F.interpolate(self.conv(x), size=(8, 8), mode="nearest")
+
+    result = audit(Net(), (1, 8, 8))
+    assert result.parameters == 20
+    assert result.layers[0].output == (2, 8, 8)
+
+
+def test_arguments_without_a_hash_are_not_compared():
+    assert _signature({1, 2}) is None
+    assert _signature(({1, 2}, 3)) is None

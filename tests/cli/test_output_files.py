@@ -13,7 +13,7 @@ from support.images import write_folder
 # Flags with a file that the command reads.
 INPUTS = {"--config", "--since", "--weights"}
 # Flags with a file or folder that the command writes.
-OUTPUTS = {"--out", "--html", "--csv", "--ranking", "--code"}
+OUTPUTS = {"--markdown", "--out", "--html", "--csv", "--ranking", "--code"}
 OLD = "written by somebody else"
 
 

@@ -103,6 +103,7 @@ def test_only_training_is_shared_among_processes(
         "weights": ("convert", "a.pth", "b.safetensors"),
         "summary": ("lenet5",),
         "models": (),
+        "lab": (),
     }
     for verb in sorted(set(VERBS) - {"train"}):
         said = striate(verb, *words.get(verb, (shared_run.path,)))

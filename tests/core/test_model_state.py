@@ -14,7 +14,12 @@ from torch import nn
 
 import striate as st
 from striate.core.errors import GeometryError, SettingError, StriateError
-from striate.core.hooks import evaluation_mode, model_restored, unwrap_compiled
+from striate.core.hooks import (
+    evaluation_mode,
+    model_restored,
+    set_evaluation_mode,
+    unwrap_compiled,
+)
 from striate.core.model_state import ModelState
 from support import odd_modules
 from support.odd_modules import CONVERTED, ODD_MODULES, Body, plain
@@ -252,3 +257,80 @@ def test_evaluation_keeps_what_hooks_collect():
     with evaluation_mode(model):
         model(torch.zeros(1, 2))
     assert seen == [1]
+
+
+class Slotted:
+    """Object with one slot that is filled, and one that is not."""
+
+    __slots__ = ("__private", "empty", "filled")
+
+    def __init__(self):
+        self.filled = [1]
+
+
+def test_slots_are_restored_and_empty_ones_stay_empty():
+    model = plain()
+    model.helper = Slotted()
+    state = ModelState(model)
+    model.helper.filled = [2]
+    state.restore()
+    assert model.helper.filled == [1]
+    assert not hasattr(model.helper, "empty")
+
+
+def test_a_global_that_forward_creates_is_removed():
+    code = (
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    @staticmethod\n"
+        "    def note(x):\n"
+        "        global created\n"
+        "        created = x\n"
+        "        return x\n"
+        "    def forward(self, x):\n"
+        "        return self.note(x)\n"
+    )
+    space = {"__name__": "network_of_a_user"}
+    exec(compile(code, "network_of_a_user.py", "exec"), space)  # noqa: S102
+    model = space["Net"]()
+    state = ModelState(model)
+    model(IMAGE)
+    assert "created" in space
+    state.restore()
+    assert "created" not in space
+
+
+def test_variables_of_an_imported_module_of_the_same_package_are_restored(tmp_path):
+    package = tmp_path / "nets_of_a_user"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "cache.py").write_text("values = []\n")
+    (package / "net.py").write_text(
+        "from torch import nn\n"
+        "from nets_of_a_user import cache\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        cache.values.append(1)\n"
+        "        return x\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        from nets_of_a_user import cache, net
+
+        model = net.Net()
+        state = ModelState(model)
+        model(IMAGE)
+        assert cache.values == [1]
+        state.restore()
+        assert cache.values == []
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def test_a_network_without_an_evaluation_mode_is_explained():
+    class Exported(nn.Module):
+        def eval(self):
+            raise NotImplementedError("Calling eval() is not supported yet.")
+
+    with pytest.raises(SettingError, match="no evaluation mode"):
+        set_evaluation_mode(Exported())

@@ -14,7 +14,7 @@ from striate.core.errors import SettingError
 from striate.core.files import refuse_existing
 
 # Types of flags by the placeholder of the value; the others are text.
-FLAG_TYPES = {"N": int, "F": float, "FILE": Path, "DIR": Path}
+FLAG_TYPES = {"N": int, "F": float, "FILE": Path, "DIR": Path, "FOLDER": Path}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ SUBVERBS = {
 }
 
 FLAGS = {
-    "--out DIR": "folder with the results (default: runs/lab)",
+    "--out FOLDER": "folder with the results (default: runs/lab)",
     "--jobs N": "number of processes that the forecast assumes (default: one per core)",
 }
 

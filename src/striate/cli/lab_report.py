@@ -9,7 +9,7 @@ from pathlib import Path
 from striate.cli.command import add_flags, check_output_files
 
 FLAGS = {
-    "--out DIR": "folder of the results (default: runs/lab)",
+    "--out FOLDER": "folder of the results (default: runs/lab)",
     "--html FILE": "file of the page (default: report.html in the folder)",
     "--markdown DIR": "also write one Markdown page for each card into this folder",
     "--overwrite": "replace existing files",
@@ -30,7 +30,12 @@ def run_lab_report(options: argparse.Namespace) -> int:
     folder: Path = options.out or LAB_FOLDER
     if options.html is not None:
         check_output_files(options, "html")
-    path = write_lab_report(folder, options.html, markdown=options.markdown)
+    path = write_lab_report(
+        folder,
+        options.html,
+        markdown=options.markdown,
+        overwrite=options.overwrite,
+    )
     if options.json:
         print(json.dumps({"report": str(path)}))
     else:

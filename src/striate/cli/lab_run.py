@@ -27,7 +27,7 @@ FLAGS = {
     "--jobs N": "number of processes, each with one thread (default: one per core)",
     "--data DATA": "other images: a folder, a CSV file or a named data set",
     "--device DEVICE": "torch device: cpu, cuda, … (default: cpu)",
-    "--out DIR": "folder of the results (default: runs/lab)",
+    "--out FOLDER": "folder of the results (default: runs/lab)",
     "--ray-address ADDRESS": "run the trials on a Ray cluster: host:port, or auto "
     "(needs striate[ray])",
     "--quiet": "show no progress",

@@ -47,12 +47,15 @@ def finished_cards(folder: Path) -> list[CardOutcome]:
 
 
 def write_lab_report(
-    folder: Path, html: Path | None = None, markdown: Path | None = None
+    folder: Path,
+    html: Path | None = None,
+    markdown: Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the page of a results folder, and Markdown pages if wanted.
 
     Raises:
-        RunError: No card has results.
+        RunError: No card has results, or a Markdown page exists and `overwrite` is off.
     """
     outcomes = finished_cards(folder)
     if not outcomes:
@@ -62,7 +65,7 @@ def write_lab_report(
     path = html or folder / PAGE_FILE
     write_text(path, render_page(lab_page(outcomes)))
     if markdown is not None:
-        write_markdown(outcomes, markdown)
+        write_markdown(outcomes, markdown, overwrite)
     return path
 
 

@@ -16,7 +16,6 @@ from striate.core.errors import NonFiniteError, SettingError
 from striate.core.files import write_csv
 from striate.core.format import count_text
 from striate.core.settings import AUTO
-from striate.data.cache.free_memory import available_bytes
 from striate.data.image_data import ImageData
 from striate.engine.config import DEFAULT_LR
 from striate.engine.distributed.group import ONE_PROCESS, RankGroup
@@ -34,6 +33,7 @@ from striate.run.build_from_recipe import (
 )
 from striate.run.recipe import Recipe, TrainConfig
 from striate.run.report_page import lr_range_chart
+from striate.workflows.train.training_forecast import free_bytes
 
 MEMORY_SHARE = 0.5  # of the free memory; images and the system need the rest
 MIN_STEPS_PER_EPOCH = 32  # with fewer updates, the model learns less
@@ -125,7 +125,7 @@ def _largest_batch_size(
     device = devices.select_device(config.device)
     largest = max(len(data.subset("train")) // MIN_STEPS_PER_EPOCH, MIN_BATCH_SIZE)
     size = 1 << (largest.bit_length() - 1)
-    free = _free_bytes(device)
+    free = free_bytes(device)
     while True:
         # Micro-batches run one after the other: the largest decides.
         count = possible_micro_batches(size, config.accumulate)
@@ -145,12 +145,6 @@ def _largest_batch_size(
     if need is not None:
         tested = f"one step needs {need / 1e6:,.0f} MB"
     return size, f"batch size {size}: {tested}; {reason}"
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return available_bytes()
 
 
 def _peak_bytes(model: nn.Module, data: ImageData, size: int) -> int | None:

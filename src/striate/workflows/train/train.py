@@ -22,6 +22,7 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
 from striate.run import layout as names
 from striate.run.build_network import CUSTOM, resolve_network, short_name
+from striate.run.manifest import update_manifest
 from striate.run.parse_settings import make_recipe
 from striate.run.prepare_run import (
     LOADED_DATA_SETTINGS,
@@ -49,6 +50,7 @@ from striate.workflows.train.ranks import (
 )
 from striate.workflows.train.resume import OnResume, resume_run
 from striate.workflows.train.run_job import train_in_folder
+from striate.workflows.train.training_forecast import forecast_training
 
 OnBegin = Callable[[ImageData, Path], None]
 
@@ -245,7 +247,10 @@ def _new_folder(
     with names.new_folder("train", name, out, overwrite) as folder:
         group.store_set(key, str(folder.resolve()))
         tuned = autotune(model, data, automatic.recipe, group)
-        write_run_inputs(folder, model, data, tuned.recipe, automatic.notes)
+        forecast = forecast_training(model, data, tuned.recipe, tuned.benchmark)
+        notes = [*automatic.notes, *forecast.notes]
+        write_run_inputs(folder, model, data, tuned.recipe, notes)
+        update_manifest(folder, **forecast.as_record())
         automatic.save(folder)
         save_autotune(folder, tuned)
         share_folder(folder, group)
