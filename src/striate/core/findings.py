@@ -172,7 +172,30 @@ class Tree:
     note: str = ""
 
 
-Block = Prose | Figures | Table | Curve | Images | Matrix | Tree
+@dataclass(frozen=True, kw_only=True)
+class DiagramNode:
+    """A box of a diagram: title, detail below it, and its rank (row) from the top."""
+
+    title: str
+    detail: str = ""
+    rank: int = 0
+    hint: str = ""  # shown when the reader points at the box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagram:
+    """A diagram of boxes with arrows from the top to the bottom.
+
+    `edges` are pairs (from, to) of indices of `nodes`.
+    """
+
+    nodes: tuple[DiagramNode, ...]
+    edges: tuple[tuple[int, int], ...]
+    title: str = ""
+    note: str = ""
+
+
+Block = Prose | Figures | Table | Curve | Images | Matrix | Tree | Diagram
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from itertools import groupby
 from striate.core.findings import (
     Block,
     Curve,
+    Diagram,
     Figure,
     Figures,
     Images,
@@ -30,6 +31,7 @@ from striate.core.findings import (
 from striate.report import svg
 from striate.report.format import one_line
 from striate.report.html_confusion_matrix import matrix_html
+from striate.report.html_diagram import diagram_html
 from striate.report.html_images import PageImages
 from striate.report.html_table import table_html
 from striate.report.html_tree import tree_html
@@ -148,6 +150,8 @@ def _block(block: Block, images: PageImages, key: str) -> Html:
             return matrix_html(block, images, key)
         case Tree():
             return tree_html(block)
+        case Diagram():
+            return diagram_html(block)
 
 
 def _prose(prose: Prose) -> Html:

@@ -14,6 +14,7 @@ from rich.tree import Tree as Outline
 from striate.core.findings import (
     Block,
     Curve,
+    Diagram,
     Figures,
     Images,
     Matrix,
@@ -88,6 +89,8 @@ def _block(block: Block, width: int) -> RenderableType:
             return _matrix(block, width)
         case Tree():
             return _framed(block.title, rich_tree(block), block.note)
+        case Diagram():
+            return _diagram(block)
 
 
 def _prose(prose: Prose) -> RenderableType:
@@ -168,6 +171,16 @@ def _level(place: float | None, low: float, high: float) -> str:
         return " "
     share = (place - low) / (high - low) if high > low else 0.5
     return LEVELS[min(len(LEVELS) - 1, int(share * len(LEVELS)))]
+
+
+def _diagram(diagram: Diagram) -> RenderableType:
+    """Return the boxes of a diagram as lines, each with the boxes that feed it."""
+    lines = []
+    for number, node in enumerate(diagram.nodes):
+        sources = [diagram.nodes[a].title for a, b in diagram.edges if b == number]
+        arrow = f" ← {', '.join(sources)}" if sources else ""
+        lines.append(printable(f"{node.title}  {node.detail}{arrow}"))
+    return _framed(diagram.title, Text("\n".join(lines)), diagram.note)
 
 
 def _images(images: Images) -> Group:

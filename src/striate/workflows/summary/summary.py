@@ -50,6 +50,7 @@ from striate.run.resolve_model import (
     resolve_target,
 )
 from striate.run.run import Run
+from striate.workflows.summary.diagram import network_diagram
 from striate.workflows.summary.write_code import network_code
 
 WIDTH = 100  # columns of `print(st.summary(...))`
@@ -277,6 +278,8 @@ def summary_page(
             lead = f"Image size {each.image}."
             title = "Layers" if second is None else each.name
             sections.append(Section(title, tuple(each.blocks), lead=lead))
+            title = "Diagram" if second is None else f"Diagram of {each.name}"
+            sections.append(Section(title, (network_diagram(each.audit),)))
     return Page(
         first.name if second is None else f"{first.name} against {second.name}",
         subtitle="Layers, parameters, MACs, memory and receptive fields.",

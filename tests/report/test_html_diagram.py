@@ -1,0 +1,41 @@
+"""Diagrams of boxes and arrows: nothing overlaps, and text is escaped."""
+
+import re
+from itertools import combinations
+
+import pytest
+
+from striate.audit.network import audit
+from striate.core.findings import Diagram, DiagramNode
+from striate.models.catalogue import create_model
+from striate.report.html_diagram import HEIGHT, WIDTH, diagram_html
+from striate.report.terminal import blocks_text
+from striate.workflows.summary.diagram import network_diagram
+
+RECT = re.compile(r'<rect x="([\d.-]+)" y="([\d.-]+)"')
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "googlenet"])
+def test_boxes_do_not_overlap_and_are_inside(name):
+    diagram = network_diagram(audit(create_model(name), (3, 224, 224)))
+    html = diagram_html(diagram)
+    boxes = [(float(x), float(y)) for x, y in RECT.findall(html)]
+    assert len(boxes) == len(diagram.nodes)
+    for (x1, y1), (x2, y2) in combinations(boxes, 2):
+        assert abs(x1 - x2) >= WIDTH or abs(y1 - y2) >= HEIGHT
+    width, height = map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', html).groups())
+    assert all(0 <= x <= width - WIDTH and 0 <= y <= height - HEIGHT for x, y in boxes)
+    assert html.count('class="arrow"') == len(diagram.edges)
+
+
+def test_names_are_escaped_and_shortened():
+    node = DiagramNode(title="<script>" + "x" * 99, detail="a&b")
+    html = diagram_html(Diagram(nodes=(node,), edges=()))
+    assert "<script>" not in html
+    assert "a&amp;b" in html
+
+
+def test_the_terminal_names_the_boxes_that_feed_a_box():
+    nodes = tuple(DiagramNode(title=t, rank=i) for i, t in enumerate("abc"))
+    text = blocks_text([Diagram(nodes=nodes, edges=((0, 1), (0, 2), (1, 2)))])
+    assert "c   ← a, b" in text
