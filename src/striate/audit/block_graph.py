@@ -130,18 +130,18 @@ def _merge_followers(
 def _fold(layers: Sequence[Layer], groups: Sequence[int], depth: int) -> list[int]:
     """Return groups in which successive layers with equal name prefixes are one."""
     folded: list[int] = []
-    seen: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     count, before = -1, None
     for layer, group in zip(layers, groups, strict=True):
-        if group in seen:  # a follower stays with the layer before it
-            folded.append(seen[group])
+        if group in numbers:  # a follower stays with the layer before it
+            folded.append(numbers[group])
             continue
         prefix = ".".join(layer.name.split(".")[:depth])
         inside = depth > 0 and name_depth(layer.name) > depth
         if not (inside and prefix == before):
             count += 1
         before = prefix if inside else None
-        seen[group] = count
+        numbers[group] = count
         folded.append(count)
     return folded
 

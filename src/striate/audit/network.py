@@ -161,8 +161,7 @@ def _audit(
         weights += recorder.packed_weights
         image = _image(1, shape, weights, _device(weights) if real else "meta")
         if noise:
-            draw = torch.Generator().manual_seed(0)
-            image += torch.rand(image.shape, generator=draw).to(image.device)
+            image += _noise(image)
         evaluation = _Evaluation(
             model=model,
             weights=weights,
@@ -192,6 +191,12 @@ def _audit(
         except Exception as error:  # a foreign forward may raise anything
             return evaluation.audit(memory_error=first_line(error))
         return evaluation.audit(memory=step[0], saved=step[1])
+
+
+def _noise(image: Tensor) -> Tensor:
+    """Return random values of the shape of an image, always the same."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.rand(image.shape, generator=draw).to(image.device)
 
 
 def _uncompile(model: nn.Module) -> None:
