@@ -154,14 +154,11 @@ def _audit(
         replacements = _replacements(originals, replaced)
         if any(map(is_lazy, (*replaced[0], *replaced[1]))):
             _materialize(model, shape, real)
-        weights, buffers = (
-            [t for t in tensors if not is_lazy(t)] for tensors in replaced
-        )
+        weights, buffers = ([t for t in each if not is_lazy(t)] for each in replaced)
         recorder = Recorder(model, weights, buffers)
         weights += recorder.packed_weights
         image = _image(1, shape, weights, _device(weights) if real else "meta")
-        if noise:
-            image += _noise(image)
+        image = image + _noise(image) if noise else image
         evaluation = _Evaluation(
             model=model,
             weights=weights,

@@ -68,10 +68,14 @@ class CardOutcome:
 
     @property
     def is_final(self) -> bool:
-        """Return whether more seeds could not change any decision."""
+        """Return whether more seeds could not change the verdict on the claim.
+
+        Comparisons that the claim does not need are shown as far as the seeds go.
+        """
         if self.card.check is not None:
             return bool(self._by_seed)
-        return all(outcome.decision.final for outcome in self.outcomes)
+        needed = [each for each in self.outcomes if each.comparison.required]
+        return all(outcome.decision.final for outcome in needed)
 
     @property
     def statement(self) -> str:
