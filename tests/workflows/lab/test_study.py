@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -96,23 +95,36 @@ def test_two_processes_give_the_same_table(finished, study_file, tmp_path):
     assert (result.folder / "results.csv").read_bytes() == table
 
 
-def test_a_killed_study_goes_on_in_another_folder(finished, study_file, tmp_path):
-    """Killed after the first results, moved, and finished: the same table."""
+def test_a_killed_study_ends_its_processes_and_goes_on_elsewhere(
+    finished, study_file, tmp_path
+):
+    """Killed after the first results, moved, and finished: the same table.
+
+    With `end_with_parent` left out, the two processes go on without a parent.
+    """
     _, table = finished
     first, second = tmp_path / "first", tmp_path / "second"
     command = [sys.executable, "-m", "striate", "lab", "run", str(study_file)]
     process = subprocess.Popen([*command, "--jobs", "2", "--out", str(first)])
     deadline = time.monotonic() + 120
     while len(list(first.glob("*/*/trials/*.json"))) < 2:
-        assert process.poll() is None or list(first.glob("*/*/trials/*.json"))
+        assert process.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+        time.sleep(0.02)
+    path = f"/proc/{process.pid}/task/{process.pid}/children"
+    with open(path) as file:
+        children = [int(text) for text in file.read().split()]
+    process.kill()
     process.wait()
-    kept = len(list(first.glob("*/*/trials/*.json")))
+    assert len(children) >= 2
+    deadline = time.monotonic() + 20
+    while any(map(_runs, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in children if _runs(pid)]
+    before = len(list(first.glob("*/*/trials/*.json")))
     first.rename(second)
     result = lab.run(study_file, out=second, jobs=1)
-    assert result.new_trials == 6 - kept
+    assert result.new_trials == 6 - before
     assert (result.folder / "results.csv").read_bytes() == table
 
 
@@ -136,26 +148,6 @@ def test_ten_kills_at_random_moments(finished, study_file, tmp_path):
             folder = folder.rename(tmp_path / str(number))
     result = lab.run(study_file, out=folder, jobs=1)
     assert (result.folder / "results.csv").read_bytes() == table
-
-
-def test_the_processes_of_a_killed_study_end(study_file, tmp_path):
-    """With `end_with_parent` left out, the two processes go on without a parent."""
-    command = [sys.executable, "-m", "striate", "lab", "run", str(study_file)]
-    process = subprocess.Popen([*command, "--jobs", "2", "--out", str(tmp_path)])
-    children: list[int] = []
-    deadline = time.monotonic() + 60
-    while len(children) < 3 and time.monotonic() < deadline:
-        path = f"/proc/{process.pid}/task/{process.pid}/children"
-        with open(path) as file:
-            children = [int(text) for text in file.read().split()]
-        time.sleep(0.05)
-    time.sleep(1)
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 20
-    while any(_runs(pid) for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not [pid for pid in children if _runs(pid)]
 
 
 def _runs(pid):

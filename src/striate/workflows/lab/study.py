@@ -161,6 +161,8 @@ def _run_look(
                 return
             yield trial
 
+    if len(missing) == 1 and options.executor is None:
+        executor = SerialExecutor()  # starting a process takes seconds
     for result in executor.run(until_deadline()):
         store.save(result)
         durations.append(result.seconds)
