@@ -280,12 +280,14 @@ def test_slots_are_restored_and_empty_ones_stay_empty():
 
 def test_a_global_that_forward_creates_is_removed():
     code = (
+        "from collections import OrderedDict\n"
+        "from copy import copy\n"
         "from torch import nn\n"
         "class Net(nn.Module):\n"
         "    @staticmethod\n"
         "    def note(x):\n"
         "        global created\n"
-        "        created = x\n"
+        "        created = OrderedDict(x=copy(x))\n"
         "        return x\n"
         "    def forward(self, x):\n"
         "        return self.note(x)\n"

@@ -62,15 +62,14 @@ def rng_state_restored() -> Iterator[None]:
     """Context manager: restore the RNG states of torch, NumPy and Python at exit."""
     state = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    cuda = torch.cuda.get_rng_state_all() if has_cuda else None
+    cuda = torch.cuda.get_rng_state_all() if has_cuda else []
     try:
         yield
     finally:
         random.setstate(state[0])
         np.random.set_state(state[1])
         torch.set_rng_state(state[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+        torch.cuda.set_rng_state_all(cuda)
 
 
 class ModelState:
