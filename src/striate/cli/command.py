@@ -100,3 +100,14 @@ def add_flags(
             options |= {"nargs": value[-1]} if value != metavar else {}
         parser.add_argument(name, help=text, **options)
     parser.set_defaults(**defaults)
+
+
+def keep_earlier_values(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Let flags of a subcommand keep the values that stand before the subcommand.
+
+    Without this, the subcommand's default would replace a value of the same flag of
+    the command above it. That command has the default.
+    """
+    for action in parser._actions:
+        if action.dest in names:
+            action.default = argparse.SUPPRESS

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from striate.cli.command import add_flags, check_output_files
+from striate.cli.command import add_flags, check_output_files, keep_earlier_values
 
 FLAGS = {
     "--out FOLDER": "folder of the results (default: runs/lab)",
@@ -19,6 +19,7 @@ FLAGS = {
 def configure_lab_report(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `striate lab report`."""
     add_flags(parser, FLAGS)
+    keep_earlier_values(parser, "out")  # `lab --out FOLDER report`
 
 
 def run_lab_report(options: argparse.Namespace) -> int:

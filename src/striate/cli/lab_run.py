@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from striate.cli.command import add_flags, stdout_for_json
+from striate.cli.command import add_flags, keep_earlier_values, stdout_for_json
 from striate.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ FLAGS = {
     "--seeds N": "largest number of seeds (default: the last look of the card's rule)",
     "--jobs N": "number of processes, each with one thread (default: one per core)",
     "--data DATA": "other images: a folder, a CSV file or a named data set",
-    "--device DEVICE": "torch device: cpu, cuda, … (default: cpu)",
+    "--device DEVICE": "torch device: cpu, cuda, … (default: the first accelerator, "
+    "else cpu)",
     "--out FOLDER": "folder of the results (default: runs/lab)",
     "--ray-address ADDRESS": "run the trials on a Ray cluster: host:port, or auto "
     "(needs striate[ray])",
@@ -39,6 +40,7 @@ def configure_lab_run(parser: argparse.ArgumentParser) -> None:
     text = "id of a card, such as E2, or a study file (.yaml)"
     parser.add_argument("cards", nargs="*", metavar="CARD", help=text)
     add_flags(parser, FLAGS)
+    keep_earlier_values(parser, "out", "jobs")  # `lab --out FOLDER run`
 
 
 def run_lab_run(options: argparse.Namespace) -> int:

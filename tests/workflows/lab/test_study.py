@@ -267,8 +267,10 @@ def test_list_and_page_from_the_results(finished, tmp_path, capsys):
     assert known["P4"] == "holds"
     assert known["E2"] == "cannot be told yet"
     pages = tmp_path / "pages"
-    command = ["lab", "report", "--out", str(tmp_path), "--markdown", str(pages)]
+    command = ["lab", "--out", str(tmp_path), "report", "--markdown", str(pages)]
     assert main(command) == 0
+    assert main(command) == 2  # no page is replaced without --overwrite
+    assert "already exists" in capsys.readouterr().err
     html = (tmp_path / "report.html").read_text()
     assert "Dropout as an ensemble" in html
     assert "://" not in html
