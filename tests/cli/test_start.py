@@ -79,7 +79,10 @@ def test_class_names_in_a_process_without_utf_8(tmp_path):
 def test_training_in_a_process_without_utf_8(tmp_path):
     write_folder(tmp_path / "photos", ("猫", "Ärger"))
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
-    for words in (["train", "photos", "--epochs", "1"], ["evaluate", "photos-tutorial_gray"]):
+    for words in (
+        ["train", "photos", "--epochs", "1"],
+        ["evaluate", "photos-tutorial_gray"],
+    ):
         done = subprocess.run(
             [*PROGRAM, *words], env=environment, capture_output=True, timeout=300
         )

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from datetime import date
 from multiprocessing.connection import wait as wait_for
 from typing import Protocol
 
 import torch
 
+from striate.core.device import compute_environment
 from striate.core.errors import RunError
 from striate.core.torch_modes import own_torch_modes
 from striate.workflows.lab.find_card import find_card
 from striate.workflows.lab.store import TrialResult
 from striate.workflows.lab.trial import Trial
+
+
+def processor_name() -> str:
+    """Return the name of the processor of this machine."""
+    return compute_environment(torch.device("cpu"))["processor"]
 
 
 class Executor(Protocol):
@@ -49,7 +55,8 @@ def run_trial(trial: Trial) -> TrialResult:
         seed=trial.seed,
         measurements=measurements,
         seconds=time.process_time() - start,
-        machine=f"{platform.node()} {platform.machine()}, torch {torch.__version__}",
+        machine=f"{processor_name()}, torch {torch.__version__}",
+        date=date.today().isoformat(),
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from striate.core import findings as f
 from striate.core.files import refuse_existing, write_text
-from striate.core.format import duration_text
 from striate.report.format import cell_text
 from striate.workflows.lab.findings import (
     card_tables,
@@ -39,13 +38,14 @@ def overview_markdown(outcomes: Sequence[CardOutcome]) -> str:
     """Return the overview of all cards as Markdown."""
     links = {o.card.id: f"[{o.card.id}]({o.card.id.lower()}.md)" for o in outcomes}
     table = table_markdown(overview_table(outcomes), links)
-    return f"{NOTICE}\n# Results of the lab\n\n{table}\n"
+    pages = "\n".join(outcome.card.id.lower() for outcome in outcomes)
+    contents = f"```{{toctree}}\n:hidden:\n\n{pages}\n```"
+    return f"{NOTICE}\n# Results of the lab\n\n{table}\n\n{contents}\n"
 
 
 def card_markdown(outcome: CardOutcome) -> str:
     """Return the page of a card as Markdown."""
     card = outcome.card
-    machines = ", ".join(sorted({result.machine for result in outcome.results}))
     settings = ", ".join(f"`{k}` {v}" for k, v in card.settings.items())
     parts = [
         NOTICE,
@@ -56,8 +56,7 @@ def card_markdown(outcome: CardOutcome) -> str:
         f"**Rule.** {card.rule}",
         *(table_markdown(b) for b in card_tables(outcome) if isinstance(b, f.Table)),
         *([f"**Limits.** {card.limits}"] if card.limits else []),
-        f"**Cost.** {len(outcome.results)} trials, {duration_text(outcome.seconds)} of "
-        f"processor time ({machines}). Settings: {settings}.",
+        f"**Cost.** {outcome.cost}. Settings: {settings}.",
         f"```\nstriate lab run {card.id}\n```",
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"

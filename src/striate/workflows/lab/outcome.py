@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from striate.core.format import count_text, duration_text
 from striate.metrics.power import seeds_needed
 from striate.metrics.sequential import ClaimVerdict, Decision, decide
 from striate.workflows.lab.card import ArmComparison, ArmResults, Card
@@ -76,6 +77,18 @@ class CardOutcome:
             return bool(self._by_seed)
         needed = [each for each in self.outcomes if each.comparison.required]
         return all(outcome.decision.final for outcome in needed)
+
+    @property
+    def cost(self) -> str:
+        """Return the number of trials, with their dates, time and machines."""
+        machines = "; ".join(sorted({result.machine for result in self.results}))
+        dates = sorted({result.date for result in self.results if result.date})
+        days = (
+            f" ({' to '.join(dict.fromkeys((dates[0], dates[-1])))})" if dates else ""
+        )
+        time = duration_text(self.seconds)
+        trials = count_text(len(self.results), "trial")
+        return f"{trials}{days}, {time} of processor time on {machines}"
 
     @property
     def statement(self) -> str:

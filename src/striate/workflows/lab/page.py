@@ -114,10 +114,8 @@ def _literature(card: Card) -> str:
 
 
 def _cost(outcome: CardOutcome) -> str:
-    trials = count_text(len(outcome.results), "trial")
-    machines = ", ".join(sorted({result.machine for result in outcome.results}))
     settings = ", ".join(f"{k} {v}" for k, v in outcome.card.settings.items())
     return (
-        f"{trials}, {duration_text(outcome.seconds)} of processor time ({machines}). "
+        f"{outcome.cost}. "
         f"Settings: {settings}. Run it again: striate lab run {outcome.card.id}"
     )

@@ -82,7 +82,8 @@ class TrialResult:
     seed: int
     measurements: Mapping[str, Any]
     seconds: float  # processor time
-    machine: str = ""
+    machine: str = ""  # processor and version of torch
+    date: str = ""  # day on which the trial ended, such as 2026-12-01
 
 
 class ResultStore:
