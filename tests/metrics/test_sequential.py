@@ -90,16 +90,92 @@ def test_results_count_only_at_the_looks():
     assert decide(values[:7], SUPERIOR) == decide(values[:5], SUPERIOR)
 
 
-def test_equal_differences_are_exact():
-    decision = decide([0.4] * 3, SUPERIOR)
+def test_equal_differences_decide_if_they_are_no_accident():
+    """Three equal differences are not enough, even if their deviation is zero."""
+    early = decide([0.4] * 9, SUPERIOR)
+    assert (early.verdict, early.n) == (ClaimVerdict.UNDECIDED, 5)
+    assert early.interval is None
+    decision = decide([0.4] * 10, SUPERIOR)
     assert decision.verdict is ClaimVerdict.HOLDS
     assert decision.interval == pytest.approx((0.4, 0.4))
     assert decision.p_value is None
+    assert decide([0.0] * 10, SUPERIOR).verdict is ClaimVerdict.EQUIVALENT
+    assert decide([-0.4] * 10, SUPERIOR).verdict is ClaimVerdict.DOES_NOT_HOLD
+    no_margin = DecisionRule(goal="superior", margin=0.0)
+    assert decide([0.0] * 20, no_margin).verdict is ClaimVerdict.UNDECIDED
+
+
+@given(st.integers(2, 40), st.floats(1e-6, 0.5), st.floats(-50, 50))
+def test_equal_differences_have_an_interval_if_the_sign_test_rejects(n, level, value):
+    p_value = stats.binomtest(n, n).pvalue
+    if not math.isclose(p_value, level):
+        assert (repeated_interval([value] * n, level) is not None) == (p_value < level)
+
+
+# Differences without an effect that are often equal: of few test images, or of steps.
+COARSE = ((-1.0, 1.0), (-1.0, 0.0, 1.0), (-1.0, 0.0, 0.0, 0.0, 1.0), (-3.0, -1.0, 1, 3))
+
+
+@pytest.mark.parametrize("values", COARSE)
+@pytest.mark.parametrize("margin", [0.0, 0.2])
+def test_coarse_differences_without_effect_hold_in_at_most_five_percent(values, margin):
+    rule = DecisionRule(goal="superior", margin=margin)
+    claims = np.random.default_rng(5).choice(values, (1000, LOOKS[-1]))
+    holds = sum(decide(list(c), rule).verdict is ClaimVerdict.HOLDS for c in claims)
+    assert holds <= 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goal", ["superior", "not_inferior"])
+def test_false_positive_rate_of_many_claims_at_the_edge(goal):
+    """At the edge of the claim, about 2.5 % hold: one side of alpha."""
+    rule = DecisionRule(goal=goal, margin=0.5)
+    edge = 0.0 if goal == "superior" else -0.5
+    claims = np.random.default_rng(6).normal(edge, 3.0, (40_000, LOOKS[-1]))
+    holds = sum(decide(list(c), rule).verdict is ClaimVerdict.HOLDS for c in claims)
+    assert holds / len(claims) == pytest.approx(0.025, abs=0.004)
+
+
+@pytest.mark.parametrize("looks", [LOOKS, (16, 20), (3, 5), (3, 4), (10, 11, 12)])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_levels_spend_what_the_function_allows(looks, alpha):
+    """Crossing probability until each look, by SciPy's multivariate normal integral."""
+    levels = np.array(obrien_fleming_levels(looks, alpha))
+    bounds = stats.norm.isf(levels / 2)
+    ratio = np.divide.outer(looks, looks)
+    correlation = np.sqrt(np.minimum(ratio, 1 / ratio))
+    for i, look in enumerate(looks, 1):
+        inside = stats.multivariate_normal(cov=correlation[:i, :i], seed=0).cdf(
+            bounds[:i], lower_limit=-bounds[:i]
+        )
+        spent = 4 * stats.norm.sf(
+            stats.norm.isf(alpha / 4) / math.sqrt(look / looks[-1])
+        )
+        assert 1 - inside == pytest.approx(spent, abs=2e-4)
+
+
+def test_differences_that_are_not_numbers_decide_nothing():
+    decision = decide([math.nan] * 20, SUPERIOR)
+    assert decision.verdict is ClaimVerdict.UNDECIDED
+    assert decision.p_value is None
+    assert seeds_needed(math.nan, 0.1, SUPERIOR) is None
+    assert seeds_needed(0.4, math.nan, SUPERIOR) is None
+
+
+def test_forecast_without_deviation_is_the_look_that_decides():
+    assert seeds_needed(0.4, 0.0, SUPERIOR) == 10
+    assert seeds_needed(0.0, 0.0, DecisionRule(goal="superior", margin=0.0)) is None
+    short = DecisionRule(goal="superior", margin=0.2, looks=(3, 5))
+    assert seeds_needed(0.4, 0.0, short) == 10
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"goal": "best"}, {"margin": -1.0}, {"looks": (5, 3)}, {"looks": ()}],
+    [
+        *({"goal": "best"}, {"looks": (5, 3)}, {"looks": ()}),
+        *({"margin": -1.0}, {"margin": math.inf}, {"margin": math.nan}),
+        *({"alpha": 0.0}, {"alpha": 1.0}),
+    ],
 )
 def test_a_wrong_rule_is_refused(wrong):
     with pytest.raises(ValueError, match=r"must"):
@@ -163,3 +239,9 @@ def test_pooled_effects_of_the_bcg_trials():
     assert pooled.tau2 == pytest.approx(0.3088, abs=2e-3)
     assert pooled.i2 == pytest.approx(0.9212, abs=2e-3)
     assert pooled.sites == 13
+    # Knapp and Hartung: the t-interval of a weighted regression on a constant.
+    weights = 1 / (np.array(variances) + pooled.tau2)
+    _, covariance = np.polyfit(range(13), effects, 0, w=np.sqrt(weights), cov=True)
+    half = stats.t.isf(0.025, 12) * math.sqrt(covariance.item())
+    expected = pooled.difference - half, pooled.difference + half
+    assert pooled.interval == pytest.approx(expected, abs=1e-9)

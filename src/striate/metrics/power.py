@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import stdtrit
 
-from striate.metrics.sequential import DecisionRule, obrien_fleming_levels
+from striate.metrics.sequential import (
+    ClaimVerdict,
+    DecisionRule,
+    decide,
+    obrien_fleming_levels,
+)
 
 SIMULATIONS = 2_000
 MAX_SEEDS = 200
@@ -43,19 +49,21 @@ def decision_rate(
     """Return the probability that a study with at most `seeds` seeds decides.
 
     The probability is that of the verdict `holds`, or, for an effect within the margin,
-    of any verdict. It is simulated with a fixed random seed.
+    of any verdict. It is simulated with a fixed random seed. Without deviation, all
+    differences are equal, and `decide` gives the answer.
 
     Example:
         >>> rule = DecisionRule(goal="superior", margin=0.2)
         >>> decision_rate(1.0, 0.1, rule, 10)
         1.0
     """
-    looks = tuple(look for look in rule.looks if look <= seeds)
     if seeds > rule.looks[-1]:  # a longer study has one more look
-        looks = (*rule.looks, seeds)
-        levels = obrien_fleming_levels(looks, rule.alpha)
-    else:
-        levels = obrien_fleming_levels(rule.looks, rule.alpha)[: len(looks)]
+        rule = replace(rule, looks=(*rule.looks, seeds))
+    if deviation <= 0:
+        decision = decide([effect] * seeds, rule)
+        return float(decision.verdict is not ClaimVerdict.UNDECIDED)
+    looks = tuple(look for look in rule.looks if look <= seeds)
+    levels = obrien_fleming_levels(rule.looks, rule.alpha)[: len(looks)]
     rng = np.random.default_rng(0)
     samples = effect + deviation * rng.standard_normal((SIMULATIONS, seeds))
     decided = np.zeros(SIMULATIONS, bool)
@@ -88,18 +96,18 @@ def seeds_needed(
     """Return the number of seeds with a decision in `power` of the studies.
 
     It is one of the looks of the rule, or a larger number if these are too few; it is
-    None if more than 200 seeds are needed.
+    None if more than 200 seeds are needed, or if the effect is not a number.
 
     Example:
         >>> rule = DecisionRule(goal="superior", margin=0.2)
         >>> seeds_needed(0.4, 0.13, rule), seeds_needed(0.0, 5.0, rule)
         (10, None)
     """
-    if not math.isfinite(effect) or deviation <= 0:
-        return rule.looks[0]
-    if decision_rate(effect, deviation, rule, MAX_SEEDS) < power:
+    if not (math.isfinite(effect) and math.isfinite(deviation)):
         return None
     more = range(rule.looks[-1] + 5, MAX_SEEDS + 1, 5)
     counts: tuple[int, ...] = (*rule.looks, *more)
+    if decision_rate(effect, deviation, rule, MAX_SEEDS) < power:
+        return None
     rates = ((n, decision_rate(effect, deviation, rule, n)) for n in counts)
     return next((n for n, rate in rates if rate >= power), None)

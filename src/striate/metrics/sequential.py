@@ -42,8 +42,8 @@ class DecisionRule:
     the difference is positive; with `not_inferior`, that it is above −margin.
 
     Raises:
-        ValueError: The goal is unknown, the margin is negative, or the looks do not
-            increase from 2.
+        ValueError: The goal is unknown, the margin is negative or infinite, the looks
+            do not increase from 2, or alpha is not between 0 and 1.
 
     Example:
         >>> DecisionRule(goal="superior", margin=0.2).looks
@@ -58,8 +58,12 @@ class DecisionRule:
     def __post_init__(self) -> None:
         if self.goal not in GOALS:
             raise ValueError(f"the goal must be one of {GOALS}, got {self.goal!r}")
-        if not self.margin >= 0:
-            raise ValueError(f"the margin must not be negative, got {self.margin}")
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(
+                f"the margin must be finite and not negative, got {self.margin}"
+            )
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
         looks = self.looks
         if not looks or looks[0] < 2 or any(a >= b for a, b in pairwise(looks)):
             raise ValueError(f"the looks must increase from 2, got {looks}")
@@ -147,19 +151,24 @@ def repeated_interval(
     of Jennison and Turnbull (2000, chapter 9), with t-quantiles for the unknown
     variance (their section 11.4). It is None for fewer than two differences.
 
-    Differences that are all equal have an interval of width zero.
+    Differences that are all equal leave the deviation unknown, and a few differences
+    can be equal by chance. Without an effect, n differences have the same sign with
+    probability 2·½ⁿ at most (sign test). The interval has width zero if this is at most
+    the level, else it is None.
 
     Example:
         >>> low, high = repeated_interval([1.0, 2.0, 3.0], 0.05)
         >>> round(low, 2), round(high, 2)
         (-0.48, 4.48)
+        >>> repeated_interval([1.0] * 5, 0.05), repeated_interval([1.0] * 6, 0.05)
+        (None, (1.0, 1.0))
     """
     count = len(differences)
     if count < 2:
         return None
     mean, error = fmean(differences), math.sqrt(variance(differences) / count)
     if error <= 1e-12 * max(1.0, abs(mean)):
-        return mean, mean
+        return (mean, mean) if 2 * 0.5**count <= level else None
     half = float(-stdtrit(count - 1, level / 2)) * error
     return mean - half, mean + half
 
@@ -237,11 +246,11 @@ def _decision(
 
 
 def _p_value(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p-value of a t-test; None if the deviation is unknown."""
+    """Return the two-sided p-value of a t-test; None if it is unknown."""
     n = len(differences)
     if n < 2:
         return None
     error = math.sqrt(variance(differences) / n)
-    if error <= 1e-12 * max(1.0, abs(fmean(differences))):
+    if not error > 1e-12 * max(1.0, abs(fmean(differences))):
         return None
     return float(2 * stdtr(n - 1, -abs(fmean(differences)) / error))
