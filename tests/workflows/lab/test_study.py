@@ -1,6 +1,7 @@
 """A study: trials are run once, in any order and number of processes."""
 
 import json
+import math
 import os
 import random
 import re
@@ -20,6 +21,7 @@ from striate.workflows.lab.lab import lab
 from striate.workflows.lab.merge import merge_results
 from striate.workflows.lab.store import ResultStore, TrialResult
 from striate.workflows.lab.study import StudyOptions, planned_looks, run_study
+from striate.workflows.lab.study_file import study_card
 
 STUDY = """\
 claim: A second convolution lowers the error.
@@ -298,3 +300,13 @@ def test_results_of_two_machines_are_pooled(tmp_path, capsys):
     assert low < pooled["difference"] < high
     with pytest.raises(RunError, match="in two of the folders"):
         merge_results([tmp_path / "a", tmp_path / "c"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seeds": 1}, {"seeds": math.inf}, {"margin": math.inf}, {"margin": math.nan}],
+)
+def test_a_number_of_a_study_that_no_rule_allows_is_refused(wrong):
+    arms = {"plain": {"lr": 0.1}, "fast": {"lr": 0.2}}
+    with pytest.raises(SettingError, match="must be a number from"):
+        study_card({"id": "own", "folder": ".", "changes": arms, **wrong})

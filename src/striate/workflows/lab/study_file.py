@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -91,7 +92,7 @@ def study_card(values: Mapping[str, Any]) -> Card:
     metric = values.get("metric", "test_error")
     if metric not in METRICS:
         raise unknown_name_error("metric", str(metric), METRICS, where="metric")
-    margin, last = _number(values, "margin", 0.5), int(_number(values, "seeds", 20))
+    margin, last = _number(values, "margin", 0.5), int(_number(values, "seeds", 20, 2))
     looks = (*(look for look in DecisionRule.looks if look < last), last)
     return Card(
         id=str(values["id"]),
@@ -139,10 +140,14 @@ def _parsed(
     return parsed
 
 
-def _number(values: Mapping[str, Any], key: str, default: float) -> float:
+def _number(
+    values: Mapping[str, Any], key: str, default: float, least: int = 0
+) -> float:
     value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise SettingError(f"{key} must be a number from 0, got {value!r}", where=key)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not least <= value < math.inf:
+        what = f"{key} must be a number from {least}, got {value!r}"
+        raise SettingError(what, where=key)
     return float(value)
 
 
