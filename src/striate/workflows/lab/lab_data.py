@@ -40,10 +40,10 @@ def load_trial_data(settings: Mapping[str, Any], seed: int) -> ImageData:
     all three are reduced in proportion.
 
     Example:
-        >>> sizes = {"train_images": 300, "val_images": 60, "test_images": 900}
+        >>> sizes = {"train_images": 100, "val_images": 20, "test_images": 200}
         >>> data = load_trial_data({"data": "digits", **sizes}, seed=0)
-        >>> {name: len(split) for name, split in data.subsets.items()}
-        {'train': 306, 'val': 60, 'test': 901}
+        >>> [round(len(split), -1) for split in data.subsets.values()]
+        [100, 20, 200]
     """
     data_settings = {k: v for k, v in settings.items() if k in DATA_SETTINGS}
     data_settings |= split_fractions(

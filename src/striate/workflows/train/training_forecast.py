@@ -60,7 +60,7 @@ class TrainingForecast:
 
         Example:
             >>> TrainingForecast(seconds=90.0, memory_bytes=10**9).notes
-            ['forecast: about 1 min 30 s, 1.0 GB of memory']
+            ['forecast: about 1 min 30 s, 1.00 GB of memory']
             >>> TrainingForecast(memory_bytes=3 * 10**9, free_bytes=10**9).notes[0][:44]
             'not enough memory: a training step needs abo'
         """
