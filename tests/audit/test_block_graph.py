@@ -6,7 +6,8 @@ from torch import nn
 
 from striate.audit.block_graph import IMAGE, MOST_BLOCKS, block_graph
 from striate.audit.network import audit
-from striate.models.catalogue import create_model, model_entry
+from striate.models.catalogue import model_entry
+from striate.run.create_model import create_model
 
 NO_LIMIT = 10**6
 

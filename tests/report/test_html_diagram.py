@@ -7,9 +7,9 @@ import pytest
 
 from striate.audit.network import audit
 from striate.core.findings import Diagram, DiagramNode
-from striate.models.catalogue import create_model
 from striate.report.html_diagram import HEIGHT, WIDTH, diagram_html
 from striate.report.terminal import blocks_text
+from striate.run.create_model import create_model
 from striate.workflows.summary.diagram import network_diagram
 
 RECT = re.compile(r'<rect x="([\d.-]+)" y="([\d.-]+)"')

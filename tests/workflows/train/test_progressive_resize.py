@@ -9,7 +9,7 @@ from striate.core.errors import GeometryError, SettingError
 from striate.core.files import read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint_store import CheckpointStore
-from striate.models.catalogue import create_model
+from striate.run.create_model import create_model
 from striate.run.prepare_run import check_image_sizes
 from striate.run.recipe import Recipe
 from striate.workflows.train import build_job
